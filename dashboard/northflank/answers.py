@@ -1,0 +1,137 @@
+"""From status, headers and body to decoded JSON, or to the exception that says why not. Pure."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from dashboard.northflank.errors import (
+    NorthflankError,
+    NotFound,
+    RateLimited,
+    Refused,
+    Rejected,
+    ServerError,
+    UnexpectedAnswer,
+)
+from dashboard.northflank.ratelimit import number, parse
+from dashboard.northflank.reading import mapping, text, without_url_secrets
+
+_LONGEST_MESSAGE = 300
+_LONGEST_ERROR_ID = 100
+# Also the answer for a feature that is not enabled for the account: no proof of a bad token.
+_FEATURE = re.compile(r"\bfeatures?\b|\bnot enabled\b", re.IGNORECASE)
+
+
+def decode(status: int, headers: Mapping[str, str], body: bytes, *, token: str = "") -> object:
+    """Return an answer's JSON, whatever it is; raises the NorthflankError that its status means.
+
+    `token` is struck out of what upstream says, should it quote it.
+    """
+    if not 200 <= status < 300:
+        raise _failure(status, headers, body, token)
+    if not body.strip():
+        raise UnexpectedAnswer("Northflank's answer is empty.", http_status=status)
+    try:
+        return _json(body)
+    except ValueError:
+        raise UnexpectedAnswer(
+            "Northflank's answer is no JSON; perhaps a proxy answered instead.", http_status=status
+        ) from None
+    except RecursionError:
+        raise UnexpectedAnswer(
+            "Northflank's answer is nested too deep to read.", http_status=status
+        ) from None
+
+
+def unwrap(answer: object, status: int) -> object:
+    """Return the `data` of an answer; raises UnexpectedAnswer where it has none."""
+    if isinstance(answer, dict) and isinstance(
+        data := answer.get("data", ...), dict | list | type(None)
+    ):
+        return data
+    raise UnexpectedAnswer(
+        "Northflank's answer has another shape than documented.", http_status=status
+    )
+
+
+def _json(body: bytes) -> object:
+    # The standard parser, because it lets lone surrogates pass: one hostile name must not cost us
+    # the page. They are replaced when texts are read.
+    return json.loads(body.decode("utf-8-sig", errors="replace"))
+
+
+def _failure(status: int, headers: Mapping[str, str], body: bytes, token: str) -> NorthflankError:
+    said, error_id = _said(body, token)
+
+    def message(sentence: str) -> str:
+        return f"{sentence} ({status}): {said}" if said else f"{sentence} ({status})."
+
+    if status == 401 and _FEATURE.search(said):
+        return Refused(
+            message("Northflank has not enabled this for the account"),
+            cause="feature_off", http_status=status, error_id=error_id,
+        )  # fmt: skip
+    if status == 401:
+        return Refused(
+            message("Northflank does not accept the API token"),
+            cause="unauthorised", http_status=status, error_id=error_id,
+        )  # fmt: skip
+    if status == 429:
+        return RateLimited(
+            message("Northflank's request limit is used up"),
+            http_status=status, error_id=error_id, reset_seconds=_reset_seconds(headers),
+        )  # fmt: skip
+    kind: type[NorthflankError]
+    if status == 403:
+        kind, sentence = Refused, "The API token lacks the permission"
+    elif status == 404:
+        kind, sentence = NotFound, "Northflank knows no such thing"
+    elif 400 <= status < 500:
+        kind, sentence = Rejected, "Northflank refused"
+    elif status >= 500:
+        kind, sentence = ServerError, "Northflank has failed"
+    else:
+        kind, sentence = UnexpectedAnswer, "Northflank's answer is of an unexpected kind"
+    return kind(message(sentence), http_status=status, error_id=error_id)
+
+
+def _said(body: bytes, token: str) -> tuple[str, str | None]:
+    """Return upstream's own words, fit for a user, and its error id."""
+    try:
+        answer = _json(body)
+    except (ValueError, RecursionError):
+        return "", None  # HTML or plain text of a proxy: nothing for a person to read
+    sent = mapping(answer)
+    error = sent.get("error")
+    wrapped = mapping(error) or sent  # some servers leave the wrapper out
+    error_id = wrapped.get("id", sent.get("id"))
+    message = text(wrapped.get("message")) or text(error) or text(sent.get("message")) or ""
+    if token:
+        message = message.replace(token, "…")
+    message = " ".join(without_url_secrets(message).replace("\ufffd", " ").split())
+    if message.startswith("<"):
+        message = ""  # HTML inside JSON
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[: _LONGEST_MESSAGE - 1] + "…"
+    if isinstance(error_id, int) and not isinstance(error_id, bool) and error_id < 2**63:
+        error_id = str(error_id)
+    return message, (text(error_id) or "")[:_LONGEST_ERROR_ID] or None
+
+
+def _reset_seconds(headers: Mapping[str, str]) -> float | None:
+    sent = {name.lower(): value for name, value in headers.items()}
+    retry_after = sent.get("retry-after")
+    if (wait := number(retry_after)) is not None:
+        return wait
+    if retry_after is not None:
+        try:
+            # Both are the server's clock; ours may differ.
+            until = parsedate_to_datetime(retry_after)
+            now = parsedate_to_datetime(sent["date"]) if "date" in sent else datetime.now(UTC)
+            return max(0.0, (until - now).total_seconds())
+        except (ValueError, TypeError):
+            pass
+    limit = parse(headers)
+    return limit.reset_seconds if limit is not None else number(sent.get("x-ratelimit-reset"))

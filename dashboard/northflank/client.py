@@ -1,0 +1,453 @@
+"""Northflank's API, one method per endpoint; the only module that imports httpx.
+
+Nothing of HTTP leaks out: callers see `models.py` or an exception of `errors.py`.
+Reference: https://northflank.com/docs/v1/api. What it leaves open is tolerated in `decoding.py`.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from time import monotonic
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import httpx
+
+from dashboard.northflank import answers, decoding, ratelimit
+from dashboard.northflank.errors import NotFound, ServerError, UnexpectedAnswer, Unreachable
+from dashboard.northflank.models import (
+    Auth,
+    Page,
+    Pipeline,
+    PipelineDetail,
+    Project,
+    ReleaseFlow,
+    Run,
+    RunDetail,
+    Team,
+)
+from dashboard.northflank.ratelimit import RateLimit
+from dashboard.northflank.reading import identifier
+
+BASE_URL = "https://api.northflank.com"
+USER_AGENT = "northflank-dashboard/0.1.0"
+MAX_PER_PAGE = 100
+
+_RETRY_PAUSE = 0.2  # seconds
+_MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status says most
+_NUMBERED = "page:"  # marks a cursor of ours; Northflank's are opaque, so none is ever parsed
+# The request cannot have arrived. Anything else is taken to have been sent: better to doubt an
+# abort that failed than to repeat one that worked.
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request that was sent, for budgets and metrics: no id and no secret in it."""
+
+    method: str
+    route: str  # "GET run"
+    status: int | None  # None: no answer came
+    seconds: float
+    ratelimit: RateLimit | None
+
+
+class NorthflankClient:
+    """A connection to Northflank's API. One per process: its connections are reused.
+
+    Every method raises NorthflankError. Reads are repeated once, briefly, when they fail on the way
+    or with a 5xx; a POST only if its connection never opened, so that it cannot have arrived.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        *,
+        base_url: str = BASE_URL,
+        team_id: str | None = None,
+        observe: Callable[[Call], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_seconds: float = 15,
+        max_answer_bytes: int = 20 * 1024 * 1024,
+    ) -> None:
+        """Raise ValueError for a token, base URL or team id that can never work.
+
+        `observe` is told of every request that was sent, also of failed ones. `timeout_seconds`
+        bounds a whole call, a repetition included. `transport` is the seam for tests.
+        """
+        if not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise ValueError(
+                "The API token is empty or holds a space, a line break or another character "
+                "that a token cannot have."
+            )
+        url = _base(base_url)
+        # Organisation tokens must name the team, as a part of each project's route.
+        self._team = ("teams", team_id) if team_id else ()
+        if team_id and identifier(team_id) is None:
+            raise ValueError(f"The team id {team_id[:50]!r} is no id.")
+        self._base_url = str(url).rstrip("/")
+        self._token = token
+        self._observe = observe
+        self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            # Self-hosters may need a proxy or their own CA, which the environment names (httpx
+            # reads no netrc by itself). The sandbox on loopback is never behind a proxy.
+            # No transport with retries: giving httpx one switches the proxies off.
+            trust_env=not _is_loopback(url.host),
+            timeout=httpx.Timeout(
+                connect=timeout_seconds / 3,
+                read=timeout_seconds,
+                write=timeout_seconds,
+                pool=timeout_seconds / 3,
+            ),
+            limits=httpx.Limits(
+                max_connections=10, max_keepalive_connections=5, keepalive_expiry=20
+            ),
+            follow_redirects=False,  # a redirect would carry the token elsewhere
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": USER_AGENT,
+            },
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def auth(self) -> Auth:
+        """Return whose token this is; raises NotFound where the API is too old to tell."""
+        # https://northflank.com/docs/v1/api/get-current-authentication-info
+        return decoding.auth(await self._data("GET", "auth", ("auth",)))
+
+    async def teams(
+        self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
+    ) -> Page[Team]:
+        """Return one page of the organisation's teams."""
+        # https://northflank.com/docs/v1/api/teams/list-teams
+        return await self._page("teams", ("teams",), decoding.team, _paging(page, cursor, per_page))
+
+    async def projects(
+        self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
+    ) -> Page[Project]:
+        """Return one page of the projects that the token can see."""
+        # https://northflank.com/docs/v1/api/projects/list-projects
+        return await self._page(
+            "projects",
+            (*self._team, "projects"),
+            decoding.project,
+            _paging(page, cursor, per_page),
+        )
+
+    async def pipelines(
+        self,
+        project_id: str,
+        *,
+        page: int | None = None,
+        cursor: str | None = None,
+        per_page: int = MAX_PER_PAGE,
+    ) -> Page[Pipeline]:
+        """Return one page of a project's pipelines."""
+        # https://northflank.com/docs/v1/api/project/pipelines/list-pipelines
+        return await self._page(
+            "pipelines",
+            (*self._team, "projects", project_id, "pipelines"),
+            decoding.pipeline,
+            _paging(page, cursor, per_page),
+        )
+
+    async def pipeline(self, project_id: str, pipeline_id: str) -> PipelineDetail:
+        """Return a pipeline with the stages that its members mention."""
+        # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
+        path = (*self._team, "projects", project_id, "pipelines", pipeline_id)
+        return decoding.pipeline_detail(await self._data("GET", "pipeline", path))
+
+    async def release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
+        """Return what a stage runs; raises NotFound where it has no release flow."""
+        # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow
+        path = self._flow(project_id, pipeline_id, stage)
+        flow = decoding.release_flow(await self._data("GET", "release-flow", path))
+        if flow is None:
+            raise NotFound("Northflank names no release flow for this stage.", http_status=200)
+        return flow
+
+    async def runs(
+        self,
+        project_id: str,
+        pipeline_id: str,
+        stage: str,
+        *,
+        status: str | None = None,
+        concluded: bool | None = None,
+        page: int | None = None,
+        cursor: str | None = None,
+        per_page: int = MAX_PER_PAGE,
+    ) -> Page[Run]:
+        """Return one page of a stage's runs, in no promised order.
+
+        Older servers may ignore `status` and `concluded`: look at each run.
+        """
+        # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
+        query = _paging(page, cursor, per_page)
+        if status is not None:
+            query["status"] = status
+        if concluded is not None:
+            query["concluded"] = "true" if concluded else "false"
+        path = (*self._flow(project_id, pipeline_id, stage), "runs")
+        return await self._page("runs", path, decoding.run, query)
+
+    async def run(self, project_id: str, pipeline_id: str, stage: str, run_id: str) -> RunDetail:
+        """Return one run with its steps."""
+        # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
+        path = (*self._flow(project_id, pipeline_id, stage), "runs", run_id)
+        detail = decoding.run_detail(await self._data("GET", "run", path), asked=run_id)
+        if detail is None:
+            raise UnexpectedAnswer("Northflank's answer tells nothing of the run.", http_status=200)
+        return detail
+
+    async def start_run(
+        self,
+        project_id: str,
+        pipeline_id: str,
+        stage: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arguments: Mapping[str, object] | None = None,
+        overrides: Mapping[str, object] | None = None,
+        release_node_overrides: Mapping[str, object] | None = None,
+    ) -> RunDetail | None:
+        """Start a run, and return it; None where the answer names none, so look at the list.
+
+        Sent once. When no answer comes back the run may have started nevertheless.
+        """
+        # https://northflank.com/docs/v1/api/project/pipelines/run-release-flow
+        given = {
+            "name": name,
+            "description": description,
+            "arguments": arguments,
+            "overrides": overrides,
+            "releaseNodeOverrides": release_node_overrides,
+        }
+        path = (*self._flow(project_id, pipeline_id, stage), "runs")
+        body: dict[str, object] = {
+            field: value for field, value in given.items() if value is not None
+        }
+        return decoding.run_detail(await self._act("run", path, body))
+
+    async def abort_run(
+        self, project_id: str, pipeline_id: str, stage: str, run_id: str
+    ) -> RunDetail | None:
+        """Ask Northflank to abort the run, and return it as it now stands.
+
+        None: accepted, and the answer says no more. The abort takes effect later, so expect
+        `aborting` before the run has concluded. Sent once; when no answer comes back
+        (Unreachable with `sent`) the run may be aborted nevertheless.
+        """
+        # https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run
+        path = (*self._flow(project_id, pipeline_id, stage), "runs", run_id, "abort")
+        return decoding.run_detail(await self._act("abort", path), asked=run_id)
+
+    def _flow(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
+        return (
+            *self._team, "projects", project_id, "pipelines", pipeline_id, "release-flows", stage,
+        )  # fmt: skip
+
+    async def _page[T](
+        self,
+        key: str,
+        path: tuple[str, ...],
+        item: Callable[[object], T | None],
+        query: dict[str, str],
+    ) -> Page[T]:
+        status, body = await self._call("GET", key, path, query=query)
+        answers.unwrap(body, status)
+        page = decoding.page(body, key, item)
+        if page.has_next and page.cursor is None and (page.items or page.left_out):
+            # Another page, and no cursor to it: the official client then counts on, and so do we.
+            number = int(query.get("page", "1")) + 1
+            return Page(page.items, page.has_next, f"{_NUMBERED}{number}", page.left_out)
+        return page
+
+    async def _act(
+        self, route: str, path: tuple[str, ...], body: dict[str, object] | None = None
+    ) -> object:
+        """POST, and return the answer's data; None where a 2xx says nothing that can be read."""
+        try:
+            return await self._data("POST", route, path, body)
+        except UnexpectedAnswer as answer:
+            if not answer.accepted:
+                raise
+            return None
+
+    async def _data(
+        self,
+        method: str,
+        route: str,
+        path: tuple[str, ...],
+        body: dict[str, object] | None = None,
+    ) -> object:
+        status, answer = await self._call(method, route, path, body=body)
+        return answers.unwrap(answer, status)
+
+    async def _call(
+        self,
+        method: str,
+        route: str,
+        path: tuple[str, ...],
+        *,
+        query: dict[str, str] | None = None,
+        body: dict[str, object] | None = None,
+    ) -> tuple[int, object]:
+        """Send one request, again if that is safe, and return the status and the decoded JSON."""
+        request = self._http.build_request(method, self._url(path), params=query, json=body)
+        try:
+            # httpx's own timeouts start anew with every byte; this one bounds the whole.
+            async with asyncio.timeout(self._timeout_seconds):
+                try:
+                    return await self._send(request, f"{method} {route}")
+                except (Unreachable, ServerError) as failure:
+                    never_sent = isinstance(failure, Unreachable) and not failure.sent
+                    if method != "GET" and not never_sent:
+                        raise
+                await asyncio.sleep(_RETRY_PAUSE)
+                return await self._send(request, f"{method} {route}")
+        except TimeoutError as error:
+            raise self._timed_out(sent=True) from error
+
+    async def _send(self, request: httpx.Request, route: str) -> tuple[int, object]:
+        started, sent = monotonic(), True
+        status: int | None = None
+        limit: RateLimit | None = None
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                status, limit = response.status_code, ratelimit.parse(response.headers)
+                body = await self._read(response)
+            finally:
+                await response.aclose()
+        except httpx.DecodingError as error:
+            raise UnexpectedAnswer(
+                "Northflank's answer is damaged: it cannot be unpacked.", http_status=status
+            ) from error
+        except _NEVER_SENT as error:
+            sent = False
+            if isinstance(error, httpx.TimeoutException):
+                raise self._timed_out(sent=False) from error
+            raise Unreachable("Northflank cannot be reached.", sent=False) from error
+        except httpx.TimeoutException as error:
+            raise self._timed_out(sent=True) from error
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                "The connection to Northflank broke before it had answered.", sent=True
+            ) from error
+        finally:
+            if sent:
+                elapsed = monotonic() - started
+                self._tell(Call(request.method, route, status, elapsed, limit))
+        return status, answers.decode(status, response.headers, body, token=self._token)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """Return the body, unpacked, within the limit; of an error as much as can be had."""
+        most = self._max_answer_bytes if response.is_success else _MAX_ERROR_BYTES
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > most:
+                    raise UnexpectedAnswer(
+                        f"Northflank's answer is larger than {most:,} bytes.",
+                        http_status=response.status_code,
+                    )
+                chunks.append(chunk)
+        except (httpx.HTTPError, UnexpectedAnswer):
+            if response.is_success:
+                raise
+            return b""  # the status says enough
+        return b"".join(chunks)
+
+    def _url(self, path: tuple[str, ...]) -> str:
+        # Ids come from people's URLs. An empty one would address the list, a dot the parent.
+        if not all(identifier(part) for part in path):
+            raise NotFound("Northflank cannot know this: it is no id.")
+        return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
+
+    def _timed_out(self, *, sent: bool) -> Unreachable:
+        return Unreachable(
+            f"Northflank did not answer within {self._timeout_seconds:g} seconds.",
+            sent=sent,
+            cause="timeout",
+        )
+
+    def _tell(self, call: Call) -> None:
+        if self._observe is None:
+            return
+        try:
+            self._observe(call)
+        except Exception:
+            # Keeping count must not turn an accepted abort into a failed one.
+            log.exception("An observer of Northflank calls failed.")
+
+
+def _paging(page: int | None, cursor: str | None, per_page: int) -> dict[str, str]:
+    query = {"per_page": str(max(1, min(per_page, MAX_PER_PAGE)))}
+    # Both together are undocumented: the cursor, which is exact, wins.
+    if cursor is not None and cursor.startswith(_NUMBERED):
+        query["page"] = cursor.removeprefix(_NUMBERED)
+    elif cursor is not None:
+        query["cursor"] = cursor
+    elif page is not None:
+        query["page"] = str(page)
+    return query
+
+
+def _base(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(base_url.strip())
+        fit = (
+            url.scheme in {"http", "https"}
+            and url.host
+            and not (url.userinfo or url.query or url.fragment)
+        )
+    except httpx.InvalidURL:
+        fit = False
+    if not fit:
+        raise ValueError(
+            "The base URL must look like https://api.northflank.com: http or https and a host, "
+            "without user, query or fragment."
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

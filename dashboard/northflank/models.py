@@ -1,0 +1,136 @@
+"""What Northflank's answers say, in types. Decoded in `decoding.py`; no rules, no I/O.
+
+All times are aware and in UTC. Statuses, kinds and policies are kept as sent, known or not.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+OMITTED = "Omitted"  # the kind of the node that stands for steps we did not keep
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Whose token this is, and what it may see."""
+
+    token_kind: str | None  # api, session, workload
+    id: str | None
+    name: str | None
+    entity_id: str | None  # the slug of the team or organisation it belongs to
+    entity_type: str | None  # team, org
+    org_id: str | None
+    role: str | None
+    permissions: tuple[str, ...]  # of all scopes; their vocabulary is not documented
+    created_at: datetime | None
+    expires_at: datetime | None  # None: it does not expire
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A team of the organisation that the token belongs to."""
+
+    id: str
+    name: str
+    description: str | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project the token can see."""
+
+    id: str
+    name: str
+    description: str | None
+    lifecycle_status: str | None  # newer servers only
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A pipeline, as lists show it."""
+
+    id: str
+    name: str
+    description: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineDetail:
+    """A pipeline read by itself; this answer has neither id nor times."""
+
+    name: str | None
+    description: str | None
+    stages_named: tuple[str, ...]  # that its members mention; others may exist
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFlow:
+    """What a stage runs, as far as it concerns its runs."""
+
+    status: str  # presumably of the latest run
+    paused: bool  # Git and webhook triggers start nothing
+    concurrency_policy: str | None
+    stage: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a release flow."""
+
+    id: str
+    name: str | None
+    description: str | None
+    status: str
+    concluded: bool
+    created_at: datetime | None
+    started_at: datetime | None
+    concluded_at: datetime | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step of a run, with the steps inside it.
+
+    A node of kind OMITTED stands for steps that were too many or nested too deep to keep.
+    """
+
+    kind: str
+    ref: str | None
+    label: str  # what a person would call it
+    status: str | None  # None: not started, or just started
+    error_code: int | None
+    error_message: str | None
+    attempts: int | None
+    max_attempts: int | None
+    next_attempt_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    condition: str | None  # what it waits for: success, running; None: it starts and goes on
+    timeout_seconds: int | None
+    parallel: bool  # its steps start all at once
+    skip: bool  # it is told not to execute
+    steps: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    """One run with its steps."""
+
+    run: Run
+    steps: Node | None  # the root of the tree
+    raw: dict[str, object]  # what was sent, redacted: see `redaction.py`
+
+
+@dataclass(frozen=True, slots=True)
+class Page[T]:
+    """One page of a list."""
+
+    items: tuple[T, ...]
+    has_next: bool
+    cursor: str | None  # what to ask the next page with; opaque
+    left_out: int = 0  # items without a usable id

@@ -1,0 +1,117 @@
+"""Tolerant readers of single values: each takes any JSON value and never raises. Pure.
+
+A value of the wrong type reads like a missing one, so that one odd field never costs us a run.
+"""
+
+import math
+import re
+from datetime import UTC, datetime
+
+LONGEST_TEXT = 20_000  # characters kept of any one text; real ones are far shorter
+LONGEST_ID = 255
+
+# PostgreSQL stores neither NUL nor lone surrogates; other C0 controls only garble pages and logs.
+_UNFIT = re.compile("[\x00-\x1f\ud800-\udfff]")
+_UNFIT_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+# A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)([^\s\"'<>]*)", re.IGNORECASE)
+
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # also rejects zero values and durations
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_MILLISECONDS_FROM = 1e11  # as seconds it would be the year 5138
+_LARGEST_INTEGER = 2**31 - 1
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Return the text as it can be stored and shown, at most LONGEST_TEXT characters of it.
+
+    `lines` keeps newlines and tabs.
+    """
+    text = text[:LONGEST_TEXT]
+    if lines:
+        return _UNFIT_IN_LINES.sub("\ufffd", text.replace("\r\n", "\n"))
+    return _UNFIT.sub("\ufffd", text)
+
+
+def without_url_secrets(text: str) -> str:
+    """Return the text with each URL reduced to its scheme and host."""
+    return _URL.sub(_scheme_and_host, text)
+
+
+def _scheme_and_host(url: re.Match[str]) -> str:
+    authority, slash, rest = re.split(r"([/?#]|$)", url[2], maxsplit=1)
+    if "@" in rest:
+        # An unquoted password may hold a slash: what looks like the host may be a user.
+        return f"{url[1]}…"
+    host = authority.rpartition("@")[2]
+    return f"{url[1]}{host}/…" if slash else f"{url[1]}{host}"
+
+
+def text(value: object, *, lines: bool = False) -> str | None:
+    """Read a text; None where there is none, or an empty one."""
+    return clean(value, lines=lines) or None if isinstance(value, str) else None
+
+
+def identifier(value: object) -> str | None:
+    """Read an id; None unless it can be stored, and put into a path, exactly as it is."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or _UNFIT.search(value):
+        return None
+    # A proxy may resolve dot segments even when they are quoted.
+    return None if value in {".", ".."} else value
+
+
+def flag(value: object) -> bool | None:
+    """Read a boolean."""
+    return value if isinstance(value, bool) else None
+
+
+def integer(value: object) -> int | None:
+    """Read a whole number that fits a database's integer, written as a number or as digits."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and abs(value) <= _LARGEST_INTEGER else None
+
+
+def mapping(value: object) -> dict[str, object]:
+    """Read an object; an empty one where there is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[object]:
+    """Read an array; an empty one where there is none."""
+    return value if isinstance(value, list) else []
+
+
+def moment(value: object) -> datetime | None:
+    """Read a time as an aware datetime in UTC; None for none, and for an absurd one.
+
+    Takes ISO 8601 with a space or a T, any fraction, and Z, an offset or nothing (which is UTC);
+    and Unix seconds or milliseconds, as a number or as digits.
+    """
+    # The API's pages show `2021-01-01 12:01:00.000Z` for runs and whole seconds in nodes.
+    try:
+        if isinstance(value, str):
+            # One documented example carries a stray quote.
+            value = value.strip(" \"'")
+            if not _NUMBER.fullmatch(value):
+                read = datetime.fromisoformat(value)
+                return _sane(read.replace(tzinfo=read.tzinfo or UTC).astimezone(UTC))
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not math.isfinite(value):
+            return None
+        seconds = value / 1000 if value > _MILLISECONDS_FROM else value
+        return _sane(datetime.fromtimestamp(seconds, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _sane(read: datetime) -> datetime | None:
+    return read if _EARLIEST <= read < _LATEST else None

@@ -1,0 +1,27 @@
+"""Fixtures of the tests of Northflank's client."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dashboard.northflank import NorthflankClient
+from tests.northflank.server import ScriptedServer
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
+    async with NorthflankClient(
+        "TKN", base_url=server.url, timeout_seconds=0.4, max_answer_bytes=100_000
+    ) as made:
+        yield made

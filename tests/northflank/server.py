@@ -1,0 +1,134 @@
+"""A scripted HTTP server on loopback: real sockets, so that real faults can be played.
+
+Each request takes the next entry of the script; without one it is answered with an empty page.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it arrived, with the path still quoted."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class ScriptedServer:
+    """Plays a script, and keeps the requests it received."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.connections = 0
+        self._script: list[Play] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def plays(self, *script: Play) -> None:
+        self._script.extend(script)
+
+    @property
+    def request(self) -> Request:
+        """The only request that arrived."""
+        assert len(self.requests) == 1
+        return self.requests[0]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while not writer.is_closing():
+                self.requests.append(await _receive(reader))
+                play = self._script.pop(0) if self._script else answers({"data": {}})
+                await play(writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+
+async def _receive(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
+    first, *lines = head.strip().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    path, _, query = target.partition("?")
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(method, path, query, headers, body)
+
+
+def answers(body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None) -> Play:
+    """Answer with JSON, or with bytes as they are; None is an empty body."""
+    content = (
+        b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    )
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+    if status == 204:
+        del fields["Content-Length"]
+    head = "".join(f"{name}: {value}\r\n" for name, value in (fields | (headers or {})).items())
+    return sends(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + content)
+
+
+def sends(raw: bytes, *, then_closes: bool = False) -> Play:
+    """Send bytes as they are."""
+
+    async def play(writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        if then_closes:
+            writer.close()
+
+    return play
+
+
+async def resets(writer: asyncio.StreamWriter) -> None:
+    """Break the connection without an answer."""
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def says_nothing(writer: asyncio.StreamWriter) -> None:
+    """Keep the connection open, and keep silent."""
+    await asyncio.sleep(5)
+
+
+async def drips(writer: asyncio.StreamWriter) -> None:
+    """Send the answer byte by byte, each in time for a timeout between bytes."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(100):
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.05)

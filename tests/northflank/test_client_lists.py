@@ -1,0 +1,173 @@
+"""Lists: pages, cursors, and the spelling of stages, over real sockets."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dashboard.northflank import NorthflankClient, Page, Project, drain, find_release_flow
+from tests.northflank import payloads
+from tests.northflank.server import ScriptedServer, answers
+
+pytestmark = pytest.mark.anyio
+
+
+def projects(*ids: str, **paging: Any) -> Any:
+    return answers(
+        payloads.page("projects", *({"id": each, "name": each} for each in ids), **paging)
+    )
+
+
+async def drained(client: NorthflankClient, **options: Any) -> list[str]:
+    return [
+        each.id for each in await drain(lambda cursor: client.projects(cursor=cursor), **options)
+    ]
+
+
+async def test_cursors_are_followed_to_the_last_page(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", "b", cursor="c2"), projects("c"))
+    assert await drained(client) == ["a", "b", "c"]
+    assert [request.query for request in server.requests] == [
+        "per_page=100",
+        "per_page=100&cursor=c2",
+    ]
+
+
+async def test_without_a_cursor_the_pages_are_counted(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", has_next=True), projects("b", has_next=True), projects("c"))
+    assert await drained(client) == ["a", "b", "c"]
+    assert [request.query for request in server.requests] == [
+        "per_page=100",
+        "per_page=100&page=2",
+        "per_page=100&page=3",
+    ]
+
+
+async def test_a_cursor_on_the_last_page_is_not_followed(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", cursor="c2", has_next=False))
+    assert await drained(client) == ["a"]
+
+
+async def test_a_repeated_cursor_ends_the_list(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", cursor="c2"), projects("b", cursor="c2"), projects("c"))
+    assert await drained(client) == ["a", "b"]
+
+
+async def test_a_server_that_repeats_its_page_ends_the_list(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(*[projects("a", has_next=True)] * 5)
+    assert await drained(client) == ["a"]
+    assert len(server.requests) == 2
+
+
+async def test_an_id_that_moved_to_the_next_page_is_kept_once(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", "b", cursor="c2"), projects("b", "c"))
+    assert await drained(client) == ["a", "b", "c"]
+
+
+async def test_the_number_of_pages_is_bounded(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", cursor="c2"), projects("b", cursor="c3"), projects("c"))
+    assert await drained(client, max_pages=2) == ["a", "b"]
+
+
+@pytest.mark.parametrize("cursor", ["null", '""', "{}", "false"])
+async def test_an_odd_cursor_reads_like_none(
+    client: NorthflankClient, server: ScriptedServer, cursor: str
+) -> None:
+    server.plays(
+        answers(
+            f'{{"data":{{"projects":[]}},"pagination":{{"hasNextPage":true,"cursor":{cursor}}}}}'.encode()
+        )
+    )
+    assert await client.projects() == Page((), has_next=True, cursor=None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {}},
+        {"data": {"projects": None}},
+        {"data": {"projects": "odd"}},
+        {"data": None},
+        {"data": []},
+        {"data": {"projects": []}, "pagination": None},
+        {"data": {"projects": []}, "pagination": {"hasNextPage": "yes"}},
+    ],
+)
+async def test_a_list_that_holds_nothing_is_an_empty_last_page(
+    client: NorthflankClient, server: ScriptedServer, body: Any
+) -> None:
+    server.plays(answers(body))
+    assert await client.projects() == Page((), has_next=False, cursor=None)
+
+
+async def test_the_only_array_is_the_list_whatever_its_name(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(answers(payloads.page("workflows", {"id": "a"})))
+    assert [each.id for each in (await client.pipelines("shop")).items] == ["a"]
+
+
+async def test_items_without_a_usable_id_are_counted_and_left_out(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    odd = [{}, {"id": ""}, {"id": "x" * 256}, {"id": 7}, {"id": "a\x00"}, {"id": ".."}, None, "x"]
+    server.plays(answers(payloads.page("projects", *odd, {"id": "fine"})))
+    page = await client.projects()
+    assert page.items == (Project("fine", "fine", None, None),)
+    assert page.left_out == len(odd)
+
+
+async def test_a_lone_surrogate_in_one_name_does_not_cost_the_page(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    body = json.dumps(payloads.page("projects", {"id": "a", "name": "x\ud800\x00y"}))
+    server.plays(answers(body.encode("ascii")))
+    assert (await client.projects()).items[0].name == "x\ufffd\ufffdy"
+
+
+FLOW = payloads.data({"status": "success", "paused": False, "concurrencyPolicy": "latest"})
+MISSING = answers(payloads.error("not found"), status=404)
+
+
+async def stages_asked(server: ScriptedServer) -> list[str]:
+    return [request.path.rpartition("/")[2] for request in server.requests]
+
+
+async def test_a_stage_is_tried_in_lower_case_then_capitalised(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(MISSING, answers(FLOW))
+    found = await find_release_flow(client, "p", "l", "Staging")
+    assert found is not None
+    assert (found[0].concurrency_policy, found[1]) == ("latest", "Staging")
+    assert await stages_asked(server) == ["staging", "Staging"]
+
+
+async def test_the_spelling_that_worked_before_is_tried_first(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(answers(FLOW))
+    await find_release_flow(client, "p", "l", "staging", prefer_capitalised=True)
+    assert await stages_asked(server) == ["Staging"]
+
+
+@pytest.mark.parametrize("none", [MISSING, answers({"data": {}}), answers({"data": None})])
+async def test_a_stage_that_neither_spelling_finds_has_no_flow(
+    client: NorthflankClient, server: ScriptedServer, none: Any
+) -> None:
+    server.plays(none, none)
+    assert await find_release_flow(client, "p", "l", "staging") is None

@@ -1,0 +1,305 @@
+"""From JSON to models: what is read, and that nothing odd is fatal."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, answers, decoding
+from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
+from tests.northflank import payloads
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=20)
+    | st.sampled_from(["2021-01-01 12:01:00.000Z", "success", "Workflow", "true"])
+)
+KEYS = (
+    "data", "id", "status", "concluded", "createdAt", "spec", "steps", "kind", "ref", "response",
+    "error", "retries", "startTime", "target", "settings", "pagination", "cursor", "hasNextPage",
+    "runs", "stages", "nfObjects", "permissions", "role", "options", "message", "name",
+)  # fmt: skip
+anything = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+def the_node(step: Any) -> Node:
+    """Decode one step inside a Workflow."""
+    detail = decoding.run_detail(payloads.detail(steps=[step]))
+    assert detail is not None
+    assert detail.steps is not None
+    return detail.steps.steps[0]
+
+
+def test_a_run_is_read_as_documented() -> None:
+    assert decoding.run(
+        payloads.run(concludedAt="2026-03-02T08:20:00Z", description="a\nb")
+    ) == Run(
+        id=payloads.RUN_ID,
+        name="Nightly 42",
+        description="a\nb",
+        status="running",
+        concluded=False,
+        created_at=datetime(2026, 3, 2, 8, 15, 1, 4000, UTC),
+        started_at=datetime(2026, 3, 2, 8, 15, 3, 120000, UTC),
+        concluded_at=datetime(2026, 3, 2, 8, 20, tzinfo=UTC),
+        updated_at=datetime(2026, 3, 2, 8, 16, 40, 551000, UTC),
+    )
+
+
+def test_a_run_with_nothing_but_an_id_is_a_run() -> None:
+    assert decoding.run({"id": "r"}) == Run(
+        "r", None, None, "unknown", concluded=False, created_at=None, started_at=None,
+        concluded_at=None, updated_at=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["aborted", "success", "failure", "skipped"])
+def test_concluded_is_derived_only_where_it_is_missing(status: str) -> None:
+    derived = decoding.run(payloads.run(status=status, concluded=...))
+    contradicted = decoding.run(payloads.run(status=status, concluded=False))
+    assert derived is not None
+    assert derived.concluded
+    assert contradicted is not None
+    assert not contradicted.concluded
+
+
+@pytest.mark.parametrize("status", ["running", "unknown", "paused_by_moon", "Success"])
+def test_an_unknown_status_is_kept_as_sent_and_not_concluded(status: str) -> None:
+    run = decoding.run(payloads.run(status=status, concluded=None))
+    assert run is not None
+    assert (run.status, run.concluded) == (status, False)
+
+
+def test_an_answer_that_does_not_repeat_its_id_is_of_the_run_that_was_asked_for() -> None:
+    detail = decoding.run_detail({"status": "aborting"}, asked="r1")
+    assert detail is not None
+    assert detail.run.id == "r1"
+
+
+def test_a_node_is_read_as_documented() -> None:
+    node = the_node(
+        payloads.job_run(
+            ref="db",
+            timeoutDuration="1800",
+            skipNodeExecution="true",
+            response={
+                "status": "retrying",
+                "error": {"code": 7, "message": "no\nroom"},
+                "retries": {"attempts": 2, "maxAttempts": 3, "nextAttempt": 1760000260},
+                "startTime": 1760000190000,
+                "endTime": "1760000200",
+            },
+        )
+    )
+    assert node == Node(
+        kind="JobRun",
+        ref="db",
+        label="db",
+        status="retrying",
+        error_code=7,
+        error_message="no\nroom",
+        attempts=2,
+        max_attempts=3,
+        next_attempt_at=datetime.fromtimestamp(1760000260, UTC),
+        started_at=datetime.fromtimestamp(1760000190, UTC),
+        ended_at=datetime.fromtimestamp(1760000200, UTC),
+        condition="success",
+        timeout_seconds=1800,
+        parallel=False,
+        skip=True,
+        steps=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "label"),
+    [
+        ({"kind": "JobRun", "spec": {"jobId": "migrate"}}, "JobRun migrate"),
+        ({"kind": "Build", "spec": {"id": "api"}}, "Build api"),
+        ({"kind": "Release", "spec": {"target": {"id": "api"}}}, "Release api"),
+        ({"kind": "AddonBackup", "spec": {"addonId": "db"}}, "AddonBackup db"),
+        (
+            {
+                "kind": "Condition",
+                "spec": {"kind": "Service", "spec": {"data": {"serviceId": "a"}}},
+            },
+            "Condition Service a",
+        ),
+        ({"kind": "Message", "spec": {"kind": "SLACK", "webhookUrl": "x"}}, "Message SLACK"),
+        ({"kind": "Approval"}, "Approval"),
+        ({"kind": "FutureThing", "ref": "x"}, "x"),
+        ({}, "unknown"),
+    ],
+)
+def test_a_step_is_called_what_a_person_would_call_it(step: Any, label: str) -> None:
+    assert the_node(step).label == label
+
+
+def test_attempts_allowed_fall_back_to_the_settings() -> None:
+    assert the_node({"kind": "Build", "settings": {"maxAttempts": 5}}).max_attempts == 5
+
+
+def test_a_conditions_timeout_is_found_further_in() -> None:
+    step = {"kind": "Condition", "spec": {"spec": {"data": {"timeoutDuration": 60}}}}
+    assert the_node(step).timeout_seconds == 60
+
+
+@pytest.mark.parametrize("kind", ["Workflow", "LoopWorkflow"])
+def test_workflows_and_loops_hold_their_steps_in_the_same_place(kind: str) -> None:
+    node = the_node({"kind": kind, "spec": {"type": "parallel", "steps": [payloads.job_run()]}})
+    assert node.parallel
+    assert [step.kind for step in node.steps] == ["JobRun"]
+
+
+@pytest.mark.parametrize(
+    "root",
+    [{"kind": "Workflow"}, {"kind": "Workflow", "spec": None}, payloads.workflow(steps=None),
+     payloads.workflow(steps={"a": 1}), payloads.workflow(None, 3, "x", [])],
+)  # fmt: skip
+def test_a_workflow_without_proper_steps_has_none(root: Any) -> None:
+    detail = decoding.run_detail(payloads.detail(spec=root))
+    assert detail is not None
+    assert detail.steps is not None
+    assert detail.steps.steps == ()
+
+
+@pytest.mark.parametrize("spec", [None, [], "x", ...])
+def test_a_run_without_a_proper_spec_has_no_tree(spec: Any) -> None:
+    detail = decoding.run_detail(payloads.detail(spec=spec))
+    assert detail is not None
+    assert detail.steps is None
+
+
+def nested(levels: int) -> Any:
+    step: Any = payloads.job_run()
+    for _ in range(levels):
+        step = payloads.workflow(step)
+    return step
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH, 1000, 50_000])
+def test_steps_nested_too_deep_end_in_a_marker(levels: int) -> None:
+    detail = decoding.run_detail(payloads.detail(spec=nested(levels)))
+    assert detail is not None
+    node, depth = detail.steps, 1
+    while node and node.steps:
+        node, depth = node.steps[0], depth + 1
+    assert node is not None
+    assert (node.kind, node.label, depth) == (OMITTED, "Further steps, not shown", MAX_DEPTH + 1)
+
+
+def test_too_many_steps_end_in_a_marker() -> None:
+    detail = decoding.run_detail(payloads.detail(steps=[payloads.job_run()] * 5000))
+    assert detail is not None
+    assert detail.steps is not None
+    assert len(detail.steps.steps) == MAX_NODES  # the root counts; the marker takes its place
+    assert detail.steps.steps[-1].kind == OMITTED
+
+
+def test_a_tree_and_its_raw_form_can_be_stored_as_json() -> None:
+    detail = decoding.run_detail(payloads.detail(steps=[nested(80), {"kind": "\ud800\x00"}]))
+    assert detail is not None
+    json.dumps(detail.raw, allow_nan=False).encode()
+    assert msgspec.to_builtins(detail.steps)["steps"][1]["kind"] == "\ufffd\ufffd"
+
+
+def test_stages_are_named_by_members_and_by_the_untyped_list() -> None:
+    detail = decoding.pipeline_detail(
+        {
+            "name": "main",
+            "stages": ["Development", {"name": "Staging"}, 7, None],
+            "nfObjects": [{"id": "a", "stage": "Production"}, {"stage": "Staging"}, "odd"],
+        }
+    )
+    assert detail.stages_named == ("Development", "Staging", "Production")
+
+
+def test_a_flows_policy_may_stand_in_its_options() -> None:
+    flow = decoding.release_flow({"options": {"concurrencyPolicy": "replace", "paused": True}})
+    assert flow is not None
+    assert (flow.status, flow.concurrency_policy, flow.paused) == ("unknown", "replace", True)
+
+
+def test_a_token_says_whose_it_is() -> None:
+    auth = decoding.auth(
+        {
+            "tokenKind": "api", "id": "ci", "entityId": "acme", "entityType": "team",
+            "role": {"name": "Releaser"}, "permissions": {"orgScope": ["a"], "teamScope": None},
+            "createdAt": "2021-01-20T11:19:53.175Z", "expiresAt": None,
+        }
+    )  # fmt: skip
+    assert (auth.id, auth.entity_id, auth.role, auth.permissions) == (
+        "ci",
+        "acme",
+        "Releaser",
+        ("a",),
+    )
+    assert auth.expires_at is None
+
+
+def test_nameless_things_are_called_by_their_id() -> None:
+    assert decoding.project({"id": "p", "name": 7}) == Project("p", "p", None, None)
+
+
+@settings(max_examples=50)
+@given(anything)
+def test_any_json_is_decoded_or_left_out(sent: Any) -> None:
+    for decode in (
+        decoding.auth, decoding.team, decoding.project, decoding.pipeline, decoding.pipeline_detail,
+        decoding.release_flow, decoding.run, decoding.run_detail,
+    ):  # fmt: skip
+        decode(sent)
+    decoding.page(sent, "runs", decoding.run)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["name", "status", "concluded", "createdAt", "spec"]), anything)
+)
+def test_no_optional_field_costs_a_run(fields: dict[str, Any]) -> None:
+    detail = decoding.run_detail(payloads.run() | fields, asked=payloads.RUN_ID)
+    if detail is not None:
+        json.dumps(detail.raw, allow_nan=False).encode()
+
+
+nodes = st.recursive(
+    anything,
+    lambda inner: st.builds(
+        lambda steps, fields: payloads.workflow(*steps) | fields,
+        st.lists(inner, max_size=5),
+        st.dictionaries(st.sampled_from(["ref", "response", "settings"]), anything, max_size=2),
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=50)
+@given(nodes)
+def test_any_tree_of_steps_is_decoded(root: Any) -> None:
+    detail = decoding.run_detail(payloads.detail(spec=root))
+    assert detail is not None
+    assert (detail.steps is not None) == isinstance(root, dict)
+
+
+@given(st.integers(100, 599), st.dictionaries(st.text(), st.text()), st.binary() | anything)
+def test_any_answer_is_json_or_one_of_our_errors(
+    status: int, headers: dict[str, str], body: Any
+) -> None:
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        answers.unwrap(answers.decode(status, headers, sent), status)
+    except NorthflankError as failure:
+        assert str(failure).isprintable()

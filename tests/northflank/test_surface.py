@@ -1,0 +1,27 @@
+"""The package's public surface, and what it may import."""
+
+import re
+from pathlib import Path
+
+from dashboard import northflank
+
+FOLDER = Path(northflank.__file__).parent
+
+
+def test_every_exported_name_exists_once_and_in_order() -> None:
+    assert len(set(northflank.__all__)) == len(northflank.__all__)
+    assert all(hasattr(northflank, name) for name in northflank.__all__)
+
+
+def test_every_error_has_its_own_cause_and_is_a_northflank_error() -> None:
+    errors = northflank.NorthflankError.__subclasses__()
+    assert len({error.default_cause for error in errors}) == len(errors) == 7
+
+
+def test_only_the_client_knows_httpx_and_nothing_knows_django() -> None:
+    importing = {
+        path.name: set(re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
+        for path in FOLDER.glob("*.py")
+    }
+    assert [name for name, imports in importing.items() if "httpx" in imports] == ["client.py"]
+    assert not any("django" in imports for imports in importing.values())
