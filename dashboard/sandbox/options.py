@@ -1,0 +1,159 @@
+"""What can be set about a sandbox, and the command line for it."""
+
+import argparse
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .catalog import SCENARIOS
+from .faults import Fault, parse_fault
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A behaviour that the API's documentation leaves open."""
+
+    about: str
+    values: tuple[str, ...]
+    """What may be chosen, the default first."""
+
+
+CHOICES: dict[str, Choice] = {
+    "run-order": Choice("Order of runs in a list", ("newest-first", "oldest-first", "shuffled")),
+    "timestamps": Choice("How times of runs and flows are written", ("space", "T", "no-fraction")),
+    "abort-answer": Choice(
+        "The run in the answer to an abort; with `aborted` it has ended already",
+        ("aborting", "unchanged", "aborted"),
+    ),
+    "abort-concluded": Choice(
+        "Abort of a run that has concluded: the run unchanged, or an error",
+        ("200", "400", "404", "409"),
+    ),
+    "abort-seconds": Choice("Seconds from `aborting` to `aborted`", ("2-6",)),
+    "stage-without-flow": Choice("Runs of a stage without a release flow", ("404", "empty-list")),
+    "stage-spelling": Choice("Spelling of the stage in a path", ("any", "lower", "capitalised")),
+    "forbid-start": Choice(
+        "Start while a run is in flight and the policy is `forbid`; 200 comes without a run",
+        ("409", "200"),
+    ),
+    "start-answer": Choice("What a start answers", ("run", "empty")),
+    "retry-after": Choice("Whether a 429 carries `Retry-After`", ("absent", "present")),
+    "429-body": Choice("Body of a 429", ("error", "text", "no-wrapper")),
+    "rate-limit-headers": Choice("Whether answers carry `x-ratelimit-*`", ("present", "absent")),
+    "per-page-over-100": Choice("More than 100 asked for on a page", ("clamp", "400")),
+    "last-cursor": Choice("`cursor` on the last page", ("omitted", "null", "empty")),
+    "no-access": Choice("What the role may not see (see the fault `forbidden`)", ("403", "404")),
+    "refused-requests": Choice(
+        "Whether requests answered with a 4xx count against the rate limit", ("count", "free")
+    ),
+}
+
+
+@dataclass
+class Choices:
+    """What was chosen, by name: `choices["run-order"]`. What was not has its default."""
+
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.chosen.items():
+            self._check(name, value)
+
+    def __getitem__(self, name: str) -> str:
+        return self.chosen.get(name, CHOICES[name].values[0])
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._check(name, value)
+        self.chosen[name] = value
+
+    @property
+    def abort_seconds(self) -> tuple[float, float]:
+        low, _, high = self["abort-seconds"].partition("-")
+        return float(low), float(high or low)
+
+    @staticmethod
+    def _check(name: str, value: str) -> None:
+        if name not in CHOICES:
+            raise ValueError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
+        if name == "abort-seconds":
+            # Any time may be asked for, so that tests need not wait.
+            seconds = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", value)
+            if not seconds or float(seconds[1]) > float(seconds[2] or seconds[1]):
+                raise ValueError(f"abort-seconds is a number or a range like 2-6, not {value!r}")
+        elif value not in CHOICES[name].values:
+            known = ", ".join(CHOICES[name].values)
+            raise ValueError(f"choice {name!r} cannot be {value!r}; possible are: {known}")
+
+
+@dataclass
+class Options:
+    token: str = "sandbox"
+    seed: int = 1
+    scenario: str = "everyday"
+    rate_limit: int = 1000
+    """Requests in one window; Northflank's default."""
+    rate_window: float = 3600.0
+    """Length of the window in seconds."""
+    choices: Choices = field(default_factory=Choices)
+    faults: list[Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.scenario not in SCENARIOS:
+            known = ", ".join(SCENARIOS)
+            raise ValueError(f"unknown scenario {self.scenario!r}; known are: {known}")
+        if not self.token:
+            raise ValueError("the token must not be empty")
+        if self.rate_limit < 1:
+            raise ValueError("the rate limit must be at least 1")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sandbox's options to a command's parser; `options_from` reads them back."""
+    defaults = Options()
+    group = parser.add_argument_group("sandbox")
+    group.add_argument("--token", default=defaults.token, help="the token clients must send")
+    group.add_argument("--seed", type=int, default=defaults.seed, help="the same seed, same runs")
+    group.add_argument(
+        "--scenario", default=defaults.scenario, help=f"one of: {', '.join(SCENARIOS)}"
+    )
+    group.add_argument(
+        "--rate-limit", type=int, default=defaults.rate_limit, help="requests an hour"
+    )
+    group.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="misbehave: NAME[:VALUE][%%PROBABILITY][*COUNT][@PART], for example"
+        " 500%%0.2@/runs; may be repeated",
+    )
+    group.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="decide what the API leaves open, for example run-order=shuffled; may be repeated",
+    )
+
+
+def options_from(namespace: argparse.Namespace) -> Options:
+    """Build the options from parsed arguments; raise ValueError with a message to show."""
+    return Options(
+        token=namespace.token,
+        seed=namespace.seed,
+        scenario=namespace.scenario,
+        rate_limit=namespace.rate_limit,
+        choices=Choices(dict(_pair(text) for text in _texts(namespace.choice))),
+        faults=[parse_fault(text) for text in _texts(namespace.fault)],
+    )
+
+
+def _texts(values: Iterable[str] | None) -> list[str]:
+    return list(values or ())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")
+    return name.strip(), value.strip()
