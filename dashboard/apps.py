@@ -1,0 +1,15 @@
+"""The Django application."""
+
+from django.apps import AppConfig
+
+
+class DashboardConfig(AppConfig):
+    name = "dashboard"
+    verbose_name = "Release flows"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from dashboard import access, checks
+
+        checks.register_all()
+        access.keep_group_after_migrations(self)

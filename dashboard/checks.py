@@ -1,0 +1,112 @@
+"""System checks: settings that make no sense are refused at start, with an id and a hint."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
+
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHARE = re.compile(r"\d{1,3}(\.\d+)?%")
+
+
+def register_all() -> None:
+    """Register this module's checks with Django."""
+    register(check_settings)
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Return what is wrong with the settings, each with an id and a hint."""
+    return [*_misread(), *_northflank(), *_web()]
+
+
+_MEANT = {
+    "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
+    "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
+    "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
+}
+
+
+def _misread() -> Iterator[CheckMessage]:
+    for name, text in settings.MISREAD.items():
+        yield Error(
+            f"{name} is {text!r}, which means nothing here.",
+            hint=_MEANT.get(name, f"Set {name}=true or {name}=false."),
+            id="dashboard.E001",
+        )
+
+
+def _northflank() -> Iterator[CheckMessage]:
+    token = settings.NORTHFLANK_API_TOKEN
+    if not token.isascii() or any(c.isspace() or not c.isprintable() for c in token):
+        yield Error(
+            "NORTHFLANK_API_TOKEN contains characters that no token has.",
+            hint="Copy the token again, without quotes, spaces or line breaks.",
+            id="dashboard.E002",
+        )
+    if not _is_web_address(settings.NORTHFLANK_API_BASE_URL):
+        yield Error(
+            f"NORTHFLANK_API_BASE_URL is {settings.NORTHFLANK_API_BASE_URL!r}, not a web address.",
+            hint="Leave it empty for Northflank's own, or set https://host without /v1.",
+            id="dashboard.E003",
+        )
+    if settings.NORTHFLANK_TEAM_ID and not _SLUG.fullmatch(settings.NORTHFLANK_TEAM_ID):
+        yield Error(
+            f"NORTHFLANK_TEAM_ID is {settings.NORTHFLANK_TEAM_ID!r}, not a team's id.",
+            hint="It is the part after /t/ in the address of your team's page on Northflank.",
+            id="dashboard.E004",
+        )
+    for project in settings.NORTHFLANK_PROJECTS:
+        if not project.strip() or "/" in project:
+            yield Error(
+                f"NORTHFLANK_PROJECTS names {project!r}, not a project's id.",
+                hint="Give project ids separated by commas: shop,billing",
+                id="dashboard.E005",
+            )
+    reserve = settings.NORTHFLANK_REQUEST_RESERVE
+    if not (reserve.isdecimal() or (_SHARE.fullmatch(reserve) and float(reserve[:-1]) <= 90)):
+        yield Error(
+            f"NORTHFLANK_REQUEST_RESERVE is {reserve!r}.",
+            hint="Set a number of requests, such as 100, or a share up to 90%, such as 10%.",
+            id="dashboard.E006",
+        )
+    template = settings.NORTHFLANK_RUN_URL_TEMPLATE
+    if template:
+        parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
+        try:
+            sensible = _is_web_address(template.format_map(parts))
+        except (KeyError, ValueError, IndexError, AttributeError):
+            sensible = False
+        if not sensible:
+            yield Error(
+                f"NORTHFLANK_RUN_URL_TEMPLATE is {template!r}, which makes no web address.",
+                hint="It may use {team}, {project}, {pipeline}, {stage} and {run}, nothing else.",
+                id="dashboard.E007",
+            )
+
+
+def _web() -> Iterator[CheckMessage]:
+    if settings.BASE_URL and not _is_web_address(settings.BASE_URL):
+        yield Error(
+            f"BASE_URL is {settings.BASE_URL!r}, not a web address.",
+            hint="Set the address people open, such as https://releases.example.com",
+            id="dashboard.E008",
+        )
+    several = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
+    if settings.SECRET_KEY_IS_LOCAL and several:
+        yield checks.Warning(
+            "SECRET_KEY is not set, so every machine makes one of its own.",
+            hint="Set one SECRET_KEY for all processes that share the database.",
+            id="dashboard.W001",
+        )
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username
+    except ValueError:
+        return False

@@ -1,0 +1,32 @@
+"""The demo accounts: they exist while the upstream is the sandbox, and at no other time."""
+
+from django.contrib.auth.models import Group, User
+
+from dashboard import access
+
+# They are told from other accounts by this group, not by their names: a real person may be called
+# "manager".
+GROUP = "Demo accounts"
+ACCOUNTS = {"manager": [access.RELEASE_MANAGERS], "viewer": []}  # each one's password is its name
+
+
+def admit() -> None:
+    """Make the demo accounts."""
+    demo, _ = Group.objects.get_or_create(name=GROUP)
+    for name, groups in ACCOUNTS.items():
+        user, created = User.objects.get_or_create(username=name)
+        if not created and not user.groups.filter(pk=demo.pk).exists():
+            continue  # somebody's own account of that name
+        if created or not user.is_active or not user.has_usable_password():
+            user.set_password(name)
+            user.is_active = True
+            user.save()
+        user.groups.set([demo, *Group.objects.filter(name__in=groups)])
+
+
+def expel() -> None:
+    """Close any demo account that a time with the sandbox has left; its sessions end with it."""
+    for user in User.objects.filter(groups__name=GROUP, is_active=True):
+        user.set_unusable_password()
+        user.is_active = False
+        user.save()

@@ -1,0 +1,34 @@
+"""`manage.py sandbox`: the embedded Northflank by itself, for clients of its API."""
+
+import asyncio
+from argparse import ArgumentParser
+from typing import Any
+
+import uvicorn
+from django.core.management.base import BaseCommand
+
+from dashboard import sandbox
+from dashboard.management.commands.serve import sandbox_options
+
+
+class Command(BaseCommand):
+    help = "Serve a Northflank that lives in memory, for trying this and other clients."
+    requires_system_checks = ()  # it needs no setting of the dashboard
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
+        parser.add_argument("--port", type=int, default=9000, help="Port to listen on.")
+        sandbox.add_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = sandbox_options(options)
+        self.stdout.write(f"Sandbox on http://{options['host']}:{options['port']}/v1/")
+        self.stdout.flush()
+        config = uvicorn.Config(
+            sandbox.create_app(chosen),
+            host=options["host"],
+            port=options["port"],
+            log_level="warning",
+            lifespan="off",
+        )
+        asyncio.run(uvicorn.Server(config).serve())

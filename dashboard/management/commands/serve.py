@@ -1,0 +1,94 @@
+"""`manage.py serve`: the dashboard, its sync and, without a token, the sandbox; in one process."""
+
+import asyncio
+import socket
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from dashboard import demo, sandbox
+from dashboard.process import OtherUpstream, Process, check_upstream
+
+
+class Command(BaseCommand):
+    help = "Serve the dashboard, with its sync and, where no token is set, a sandbox upstream."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
+        parser.add_argument("--port", type=int, default=8000, help="Port to listen on; 0: any.")
+        parser.add_argument(
+            "--no-sync", action="store_true", help="Only serve pages; `sync` runs elsewhere."
+        )
+        sandbox.add_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["no_sync"] and settings.SANDBOX:
+            raise CommandError(
+                "--no-sync needs an upstream that other processes can reach too: "
+                "set NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for a `manage.py sandbox`)."
+            )
+        chosen = sandbox_options(options)
+        place = _listen(options["host"], options["port"])
+        prepare()
+        host, port = place.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.stdout.write(f"Release flows on http://{shown}:{port}/")
+        if settings.SANDBOX:
+            self.stdout.write(
+                "Upstream: the sandbox (no NORTHFLANK_API_TOKEN is set). "
+                "Sign in as manager/manager or viewer/viewer."
+            )
+        self.stdout.flush()
+        process = Process(
+            web=place,
+            sync=not options["no_sync"],
+            sandbox_options=chosen,
+        )
+        run(process)
+
+
+def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
+    """Read the sandbox's options; raises CommandError."""
+    try:
+        return sandbox.options_from(Namespace(**options))
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def prepare() -> None:
+    """Bring the database and the accounts to what the settings say; raises CommandError."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        if connection.vendor != "sqlite":
+            raise CommandError("The database is not migrated: run `manage.py migrate` first.")
+        call_command("migrate", verbosity=0)
+    try:
+        check_upstream()
+    except OtherUpstream as error:
+        raise CommandError(str(error)) from error
+    if settings.SANDBOX:
+        demo.admit()
+    else:
+        demo.expel()
+    connection.close()
+
+
+def run(process: Process) -> None:
+    """Run `process` on a fast event loop until it has stopped."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(process.run())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise CommandError(f"Can't listen on {host}:{port}: {error}") from error

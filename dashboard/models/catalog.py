@@ -1,0 +1,111 @@
+"""Projects, their pipelines, and the three stages of each, as Northflank names them."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from django.db import models
+
+# Northflank's ids are slugs; a longer one fits neither an index nor an address.
+ID_LENGTH = 255
+
+
+class Project(models.Model):
+    slug = models.CharField(max_length=ID_LENGTH, unique=True)
+    name = models.TextField(blank=True)
+    seen_at = models.DateTimeField(help_text="When Northflank last listed it.")
+    gone_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when Northflank no longer lists it."
+    )
+
+    def __str__(self) -> str:
+        return self.name or self.slug
+
+
+class Pipeline(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
+    slug = models.CharField(max_length=ID_LENGTH)
+    name = models.TextField(blank=True)
+    description = models.TextField(blank=True)
+    seen_at = models.DateTimeField(help_text="When Northflank last listed it.")
+    gone_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when Northflank no longer lists it."
+    )
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "slug"], name="one_pipeline_a_slug")
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.slug
+
+
+class StageName(models.TextChoices):
+    DEVELOPMENT = "Development"
+    STAGING = "Staging"
+    PRODUCTION = "Production"
+
+
+class ListOrder(models.TextChoices):
+    """The order in which Northflank lists a stage's runs; no source promises one."""
+
+    NEWEST = "newest first"
+    OLDEST = "oldest first"
+    NONE = "no order"
+
+
+class StageQuerySet(models.QuerySet["Stage"]):
+    def present(self) -> "StageQuerySet":
+        """Stages whose pipeline and project Northflank still lists."""
+        return self.filter(pipeline__gone_at=None, pipeline__project__gone_at=None)
+
+    def with_release_flow(self) -> "StageQuerySet":
+        """Stages known to have a release flow."""
+        return self.filter(has_flow=True)
+
+    def due(self, now: datetime) -> "StageQuerySet":
+        """Stages the sync should read now and nobody is reading, the most overdue first."""
+        free = models.Q(claimed_until=None) | models.Q(claimed_until__lte=now)
+        return self.present().filter(free, next_sync_at__lte=now).order_by("next_sync_at", "pk")
+
+
+class Stage(models.Model):
+    """One stage of a pipeline; its release flow, if it has one; and when the sync reads it."""
+
+    pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
+    name = models.CharField(max_length=20, choices=StageName)
+    path = models.CharField(
+        max_length=20, blank=True, help_text="The spelling Northflank's addresses want."
+    )
+    has_flow = models.BooleanField(null=True, help_text="Unknown until asked.")
+    concurrency_policy = models.TextField(blank=True)
+    paused = models.BooleanField(default=False)
+    flow_seen_at = models.DateTimeField(null=True, blank=True)
+
+    next_sync_at = models.DateTimeField(db_index=True)
+    claimed_until = models.DateTimeField(
+        null=True, help_text="The lease of the worker that reads it; falls due again by itself."
+    )
+    synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
+    watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
+    active_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
+    error = models.CharField(max_length=40, blank=True, help_text="Cause of the last failure.")
+    error_message = models.TextField(blank=True)
+    error_since = models.DateTimeField(null=True)
+    failures = models.PositiveIntegerField(default=0, help_text="Failed readings in a row.")
+    order = models.CharField(
+        max_length=12, choices=ListOrder, default=ListOrder.NEWEST, help_text="As last observed."
+    )
+    history_page = models.PositiveIntegerField(
+        null=True, default=2, help_text="Next page of past runs to read; empty when all are here."
+    )
+
+    objects = StageQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["pipeline", "name"], name="one_stage_a_name")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline} / {self.name}"

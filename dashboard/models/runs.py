@@ -1,0 +1,123 @@
+"""Runs as Northflank last told us, and the counter behind the feed of changes."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import F
+
+from dashboard.models.catalog import ID_LENGTH, Stage
+
+
+class ChangeCounter(models.Model):
+    """One row: the number last given to a visible change, in the order of the commits."""
+
+    value = models.BigIntegerField(default=0)
+
+    @classmethod
+    def reserve(cls, count: int) -> int:
+        """Take `count` numbers and return the first; call inside the writing transaction.
+
+        The row stays locked until that transaction ends, so that a higher number never becomes
+        visible before a lower one.
+        """
+        if not cls.objects.filter(pk=1).update(value=F("value") + count):
+            cls.objects.get_or_create(pk=1)
+            cls.objects.filter(pk=1).update(value=F("value") + count)
+        last: int = cls.objects.values_list("value", flat=True).get(pk=1)
+        return last - count + 1
+
+    @classmethod
+    def latest(cls) -> int:
+        """The number of the newest change; 0 before the first."""
+        return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def in_flight(self) -> "RunQuerySet":
+        """Runs not concluded, as far as Northflank has told us."""
+        return self.filter(in_flight=True)
+
+    def with_place(self) -> "RunQuerySet":
+        """Runs with their stage, pipeline and project loaded."""
+        return self.select_related("stage__pipeline__project")
+
+    def without_detail(self) -> "RunQuerySet":
+        """Runs without the large columns that only a run's own page shows."""
+        return self.defer("steps", "raw", "description")
+
+    def newest_first(self) -> "RunQuerySet":
+        """In flight on top, then by creation, newest first; totally ordered."""
+        return self.order_by("-in_flight", "-created_at", "-pk")
+
+    def due(self, now: datetime) -> "RunQuerySet":
+        """Runs whose detail the sync should read now."""
+        return self.filter(next_read_at__lte=now).order_by("next_read_at", "pk")
+
+
+class Run(models.Model):
+    """One run of a stage's release flow: the list's fields, and its steps once they were read."""
+
+    stage = models.ForeignKey(Stage, models.CASCADE, related_name="runs")
+    run_id = models.CharField(max_length=ID_LENGTH, db_index=True)
+    name = models.TextField(blank=True)
+    description = models.TextField(blank=True)
+    status = models.TextField(help_text="As Northflank sent it.")
+    concluded = models.BooleanField(help_text="As Northflank sent it.")
+    created_at = models.DateTimeField(help_text="First seen by us, where Northflank did not say.")
+    started_at = models.DateTimeField(null=True)
+    concluded_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(null=True)
+
+    in_flight = models.BooleanField(help_text="Not concluded, and Northflank still knows it.")
+    gone_at = models.DateTimeField(null=True, help_text="Since when Northflank answers 404.")
+    first_seen_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="When Northflank last told us of it.")
+    step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")
+    steps = models.JSONField(null=True, help_text="The root node of its spec, as pages need it.")
+    raw = models.JSONField(null=True, help_text="The detail as Northflank sent it, redacted.")
+    detail_seen_at = models.DateTimeField(null=True)
+    version = models.BigIntegerField(db_index=True, help_text="Number of its last visible change.")
+
+    next_read_at = models.DateTimeField(
+        null=True, db_index=True, help_text="When the sync reads its detail; the lease, as above."
+    )
+    watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["stage", "run_id"], name="one_row_a_run")
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["stage", "-in_flight", "-created_at", "-id"], name="runs_of_a_stage"
+            ),
+            models.Index(
+                fields=["-created_at", "-id"],
+                name="runs_in_flight",
+                condition=models.Q(in_flight=True),
+            ),
+            models.Index(fields=["-concluded_at"], name="runs_by_conclusion"),
+        ]
+        permissions: ClassVar = [("abort_run", "Can abort runs")]
+
+    def __str__(self) -> str:
+        return self.name or self.run_id
+
+    @property
+    def title(self) -> str:
+        """What people call it: its name, or its id where it has none."""
+        return self.name or self.run_id
+
+
+def touch(runs: Iterable[int], **changes: Any) -> None:
+    """Give each run a new version, and `changes` with it; call inside the writing transaction."""
+    keys = sorted(set(runs))
+    if not keys:
+        return
+    first = ChangeCounter.reserve(len(keys))
+    for offset, key in enumerate(keys):
+        Run.objects.filter(pk=key).update(version=first + offset, **changes)

@@ -1,0 +1,120 @@
+"""What one process consists of: web server, sync worker, sandbox. Started and stopped together."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+import uvicorn
+from django.conf import settings
+
+from dashboard import aborting, sandbox, upstream
+from dashboard.database import in_database
+from dashboard.models import Upstream
+from dashboard.northflank import NorthflankError
+from dashboard.sync.worker import SyncWorker
+
+log = structlog.get_logger(__name__)
+
+# Streams are ended by us; what else is under way at Ctrl-C gets this long, in seconds.
+GRACE = 1
+
+
+class OtherUpstream(Exception):
+    """The database mirrors another Northflank than the one that is configured."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: one Ctrl-C stops all parts of the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class Process:
+    """The parts to run; `run` returns when a signal or a part's end has stopped them all."""
+
+    web: socket.socket | None = None
+    sync: bool = True
+    sandbox_options: sandbox.Options = field(default_factory=sandbox.Options)
+    _servers: list[_Server] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Run until SIGINT or SIGTERM; a second signal does not wait for what is under way."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, stop)
+        async with asyncio.TaskGroup() as group:
+            base_url, token = settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_API_TOKEN
+            if settings.SANDBOX:
+                place = socket.create_server(("127.0.0.1", 0))
+                base_url = f"http://127.0.0.1:{place.getsockname()[1]}"
+                token = self.sandbox_options.token
+                app = sandbox.create_app(self.sandbox_options)
+                group.create_task(self._serve(app, place, stop))
+            to = upstream.open_connection(base_url, token)
+            if self.web is not None:
+                from dashboard.asgi import application
+
+                group.create_task(self._serve(application, self.web, stop))
+            if self.sync:
+                worker = SyncWorker(to, chores=[aborting.look_after_open_aborts])
+                group.create_task(worker.run(stop))
+                group.create_task(_learn_team(to))
+            await stop.wait()
+        await to.close()
+
+    def _stop(self, stop: asyncio.Event) -> None:
+        for server in self._servers:
+            server.force_exit = stop.is_set()
+            server.should_exit = True
+        stop.set()
+
+    async def _serve(self, app: Any, place: socket.socket, stop: asyncio.Event) -> None:
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=GRACE,
+                proxy_headers=True,
+                server_header=False,
+            )
+        )
+        self._servers.append(server)
+        await server.serve(sockets=[place])
+        # A server that ended by itself takes the process with it: half a process helps nobody.
+        self._stop(stop)
+
+
+def check_upstream() -> None:
+    """Refuse to mix two Northflanks in one database; raises OtherUpstream."""
+    identity = (
+        "sandbox"
+        if settings.SANDBOX
+        else f"{settings.NORTHFLANK_API_BASE_URL} {settings.NORTHFLANK_TEAM_ID}".strip()
+    )
+    known, _ = Upstream.objects.get_or_create(pk=1, defaults={"identity": identity})
+    if known.identity != identity:
+        raise OtherUpstream(
+            f"This database mirrors {known.identity}; the settings say {identity}. "
+            "Use another database (DATABASE_URL) for another Northflank."
+        )
+
+
+async def _learn_team(to: upstream.Connection) -> None:
+    try:
+        who = await to.ask(lambda nf: nf.auth())
+    except NorthflankError as error:
+        log.info("northflank.team_unknown", cause=error.cause)
+        return
+    if who.entity_type == "team" and who.entity_id:
+        await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)

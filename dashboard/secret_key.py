@@ -1,0 +1,29 @@
+"""The signing key of an installation that was given none: made once, kept in a private file."""
+
+import os
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+
+def kept_in(path: Path) -> str:
+    """Return the key kept in `path`, making it (readable by its owner only) the first time.
+
+    Raises ImproperlyConfigured where it can be neither read nor written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # O_EXCL: of two processes that start together, one makes the key and both read it.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(get_random_secret_key())
+        return path.read_text().strip()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"SECRET_KEY is not set and no key can be kept in {path}: {error.strerror}"
+        ) from error

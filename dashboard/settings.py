@@ -1,0 +1,203 @@
+"""Every setting, read from the environment once, at start.
+
+The only module that reads the environment. `.env.example` lists each variable; `checks.py`
+refuses nonsense with an id and a hint.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+from zoneinfo import available_timezones
+
+import environ
+from django.utils.csp import CSP
+
+from dashboard import logs, secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"  # what the process writes unless told otherwise; not in git
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")  # the environment wins over the file
+
+# What could not be read as meant: variable -> the text found. checks.py refuses to start with any.
+MISREAD: dict[str, str] = {}
+
+
+def _switch(name: str, *, default: bool) -> bool:
+    # env.bool() takes any typo for False: a misspelt ABORTS_ENABLED must not pass silently.
+    text = env.str(name, default="").strip().lower()
+    if text in {"true", "on", "yes", "1"}:
+        return True
+    if text in {"false", "off", "no", "0"}:
+        return False
+    if text:
+        MISREAD[name] = text
+    return default
+
+
+def _one_of(name: str, choices: Collection[str], *, default: str) -> str:
+    text = env.str(name, default="").strip() or default
+    if text not in choices:
+        MISREAD[name] = text
+        return default
+    return text
+
+
+# --- Northflank ---------------------------------------------------------------------------------
+
+NORTHFLANK_API_TOKEN = env.str("NORTHFLANK_API_TOKEN", default="").strip()
+# Without a token the embedded sandbox is the upstream, and only then do the demo accounts exist.
+SANDBOX = NORTHFLANK_API_TOKEN == ""
+NORTHFLANK_API_BASE_URL = (
+    env.str("NORTHFLANK_API_BASE_URL", default="") or "https://api.northflank.com"
+).rstrip("/")
+NORTHFLANK_TEAM_ID = env.str("NORTHFLANK_TEAM_ID", default="")
+NORTHFLANK_PROJECTS: list[str] = env.list("NORTHFLANK_PROJECTS", default=[])
+NORTHFLANK_RUN_URL_TEMPLATE = env.str("NORTHFLANK_RUN_URL_TEMPLATE", default="")
+# Requests of each window kept for aborts: a number, or a share of the limit such as "10%".
+NORTHFLANK_REQUEST_RESERVE = env.str("NORTHFLANK_REQUEST_RESERVE", default="") or "10%"
+
+# --- What people may do -------------------------------------------------------------------------
+
+READ_ONLY = _switch("READ_ONLY", default=False)
+ABORTS_ENABLED = _switch("ABORTS_ENABLED", default=True)
+
+# --- The web ------------------------------------------------------------------------------------
+
+DEBUG = _switch("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.kept_in(VAR_DIR / "secret-key")
+SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
+BASE_URL = env.str("BASE_URL", default="").rstrip("/")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or ["localhost", "127.0.0.1", "[::1]"]
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+ROOT_URLCONF = "dashboard.urls"
+ASGI_APPLICATION = "dashboard.asgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth makes
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "dashboard.web.sign_in.SignInMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "libraries": {"dashboard": "dashboard.web.templatetags.dashboard"},
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "dashboard.web.context.everywhere",
+            ],
+        },
+    },
+]
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "now"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds: the person on call signs in before the night
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+SECURE_CSP = {
+    "default-src": [CSP.NONE],
+    "script-src": [CSP.SELF],
+    "style-src": [CSP.SELF],
+    "img-src": [CSP.SELF, "data:"],
+    "font-src": [CSP.SELF],
+    "connect-src": [CSP.SELF],
+    "form-action": [CSP.SELF],
+    "frame-ancestors": [CSP.NONE],
+    "base-uri": [CSP.NONE],
+}
+X_FRAME_OPTIONS = "DENY"
+# Links that leave the dashboard must not carry run ids to other sites.
+SECURE_REFERRER_POLICY = "same-origin"
+# BASE_URL is the address people use: with https there, cookies and redirects insist on it.
+HTTPS = BASE_URL.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes speak plain HTTP to the process
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "dashboard.web.static.VersionedStaticFilesStorage"},
+}
+# Files are served from where they lie: a fresh clone runs without a collecting step.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 365 * 24 * 3600  # seconds: every address carries the content's hash
+
+# --- The database -------------------------------------------------------------------------------
+
+# The sandbox's world and Northflank's never share a default file.
+_sqlite_file = VAR_DIR / ("sandbox.sqlite3" if SANDBOX else "dashboard.sqlite3")
+_database: dict[str, Any] = env.db_url_config(
+    env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
+)
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+    _database["OPTIONS"] = {
+        # A read transaction that turns into a write fails at once under DEFERRED, whatever the
+        # timeout; IMMEDIATE waits its turn.
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+    }
+else:
+    _database["CONN_HEALTH_CHECKS"] = True
+_database["CONN_MAX_AGE"] = None  # threads are few and live as long as the process
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 20_000},  # rendered rows, about 2 KB each
+        "TIMEOUT": 3600,
+    },
+}
+
+# --- Words and times ----------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+USE_I18N = True
+TIME_ZONE = _one_of("TIME_ZONE", available_timezones(), default="UTC")
+USE_TZ = True
+
+# --- Logs ---------------------------------------------------------------------------------------
+
+LOG_FORMAT = _one_of("LOG_FORMAT", {"text", "json"}, default="text")
+LOG_LEVEL = _one_of("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
+LOGGING = logs.config(LOG_FORMAT, LOG_LEVEL)

@@ -1,0 +1,1 @@
+"""The sync: reads Northflank within the budget and mirrors what it says."""

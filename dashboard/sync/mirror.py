@@ -1,0 +1,182 @@
+"""What Northflank says of runs -> rows. Writes only what changed; the only writer of runs.
+
+An answer is stamped with the time its question was asked: one that was overtaken by a later
+question changes nothing, so a slow list can't undo what an abort has already shown.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+import structlog
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from dashboard import statuses, steps
+from dashboard.models import Abort, ChangeCounter, Run, Stage
+from dashboard.models.runs import touch
+from dashboard.northflank import Run as ApiRun
+from dashboard.northflank import RunDetail
+from dashboard.sync import schedule
+
+log = structlog.get_logger(__name__)
+
+_FIELDS = (
+    "name", "description", "status", "concluded", "created_at", "started_at", "concluded_at",
+    "updated_at", "in_flight", "gone_at",
+)  # fmt: skip
+_UPSERT = [*_FIELDS, "seen_at", "version", "next_read_at"]
+AFTER_FAILURE = timedelta(seconds=10)  # how long a run rests whose detail could not be read
+_strange: set[str] = set()  # unknown statuses already logged by this process
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """What a list of runs came to."""
+
+    new: int
+    changed: int
+
+
+def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirrored:
+    """Mirror the runs a list answered with; rows that say the same as before stay untouched."""
+    by_id = {run.id: run for run in said}
+    with transaction.atomic():
+        # The counter's row is locked first: writers take turns, so none sees a row half old.
+        ChangeCounter.reserve(0)
+        known = {
+            run.run_id: run
+            for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps", "raw")
+        }
+        rows: list[Run] = []
+        unchanged: list[int] = []
+        new = 0
+        for run_id, api in by_id.items():
+            old = known.get(run_id)
+            if old is not None and old.seen_at > asked_at:
+                continue
+            row = _row(stage_id, api, old, asked_at)
+            if old is None:
+                new += 1
+            elif all(getattr(old, field) == getattr(row, field) for field in _FIELDS):
+                if old.in_flight:
+                    unchanged.append(old.pk)
+                continue
+            rows.append(row)
+        _write(rows, known, asked_at)
+        Run.objects.filter(pk__in=unchanged).update(seen_at=asked_at)
+        if rows:
+            Stage.objects.filter(pk=stage_id).update(active_at=asked_at)
+    return Mirrored(new=new, changed=len(rows) - new)
+
+
+def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
+    """Mirror one run with its steps, and return its row."""
+    with transaction.atomic():
+        runs(stage_id, [said.run], asked_at=asked_at)
+        row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=said.run.id)
+        if row.detail_seen_at is None or row.detail_seen_at <= asked_at:
+            tree = msgspec.to_builtins(said.steps) if said.steps is not None else None
+            at = steps.current(said.steps) if said.steps is not None and row.in_flight else None
+            step = steps.describe(at) if at else ""
+            read = {
+                "steps": tree,
+                "raw": said.raw,
+                "step": step,
+                "detail_seen_at": asked_at,
+                "seen_at": max(asked_at, row.seen_at),
+                "next_read_at": _next_reading(row, timezone.now()),
+            }
+            if (tree, step) != (row.steps, row.step):
+                touch([row.pk], **read)
+            else:
+                Run.objects.filter(pk=row.pk).update(**read)
+            row.refresh_from_db()
+    return row
+
+
+def gone(run_pk: int, *, asked_at: datetime) -> None:
+    """Note that Northflank does not know the run any more; what it said before is kept."""
+    with transaction.atomic():
+        still = Run.objects.filter(pk=run_pk, gone_at=None, seen_at__lte=asked_at)
+        touch(
+            still.values_list("pk", flat=True),
+            gone_at=asked_at, in_flight=False, next_read_at=None,
+        )  # fmt: skip
+
+
+def rest(run_pk: int, *, asked_at: datetime) -> None:
+    """Have a run that could not be read tried again after a rest."""
+    Run.objects.filter(pk=run_pk).update(next_read_at=asked_at + AFTER_FAILURE)
+
+
+def missing_from(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> None:
+    """Have the in-flight runs read one by one that a stage's list no longer shows."""
+    ids = [run.id for run in said]
+    lost = Run.objects.in_flight().filter(stage_id=stage_id, seen_at__lt=asked_at)
+    lost.exclude(run_id__in=ids).filter(next_read_at=None).update(next_read_at=asked_at)
+
+
+def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run:
+    if api.status not in statuses.RUN and api.status not in _strange:
+        _strange.add(api.status)
+        log.warning("run.status_unknown", status=api.status[:100])
+    row = Run(
+        stage_id=stage_id,
+        run_id=api.id,
+        name=api.name or "",
+        description=api.description or "",
+        status=api.status,
+        concluded=api.concluded,
+        created_at=api.created_at or (old.created_at if old else asked_at),
+        started_at=api.started_at,
+        concluded_at=api.concluded_at,
+        updated_at=api.updated_at,
+        in_flight=not api.concluded,
+        gone_at=None,
+        first_seen_at=old.first_seen_at if old else asked_at,
+        seen_at=asked_at,
+        next_read_at=old.next_read_at if old else None,
+    )
+    if row.status == "aborting" and row.in_flight and row.next_read_at is None:
+        row.next_read_at = asked_at
+    return row
+
+
+def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
+    if not rows:
+        return
+    first = ChangeCounter.reserve(len(rows))
+    # Lists come newest first; the oldest change gets the smallest number.
+    for offset, row in enumerate(reversed(rows)):
+        row.version = first + offset
+    just_concluded = [
+        row for row in rows if row.concluded and row.run_id in known and known[row.run_id].in_flight
+    ]
+    notable = _worth_a_last_reading([known[row.run_id].pk for row in just_concluded])
+    for row in just_concluded:
+        row.next_read_at = asked_at if row.run_id in notable or row.status == "failure" else None
+    Run.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT
+    )
+    for row in just_concluded:
+        Abort.objects.all().conclude(known[row.run_id].pk, row.status, timezone.now())
+
+
+def _worth_a_last_reading(keys: list[int]) -> set[str]:
+    # For the end of each step: of runs that somebody looked at, aborted, or that show their steps.
+    notable = Q(watched_at__isnull=False) | Q(detail_seen_at__isnull=False) | Q(aborts__gt=0)
+    return set(Run.objects.filter(notable, pk__in=keys).values_list("run_id", flat=True))
+
+
+def _next_reading(row: Run, now: datetime) -> datetime | None:
+    if not row.in_flight:
+        return None
+    if row.status == "aborting" or row.aborts.open().exists():
+        since = row.aborts.open().values_list("requested_at", flat=True).first()
+        return now + schedule.aborting_interval(now - (since or row.watched_at or now))
+    if row.watched_at and now - row.watched_at < schedule.WATCHED_FOR:
+        return now + timedelta(seconds=schedule.StageClass.WATCHED.value)
+    return None

@@ -1,0 +1,44 @@
+"""What every page shows: which upstream this is, what is switched off, and what is wrong."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from dashboard.models import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Northflank does not answer as it should: why, and since when."""
+
+    text: str
+    since: datetime
+
+
+class Everywhere:
+    """Read by templates; asks the database only where it is asked."""
+
+    sandbox = settings.SANDBOX
+    read_only = settings.READ_ONLY
+    aborts_enabled = settings.ABORTS_ENABLED
+
+    @cached_property
+    def trouble(self) -> Trouble | None:
+        return trouble()
+
+
+def trouble() -> Trouble | None:
+    """Return what keeps us from reading Northflank, if anything does."""
+    known = Upstream.objects.exclude(error="").first()
+    if known is None or known.error_since is None:
+        return None
+    return Trouble(known.error_message, known.error_since)
+
+
+def everywhere(request: HttpRequest) -> dict[str, Any]:
+    """Context processor: `everywhere`."""
+    return {"everywhere": Everywhere()}

@@ -1,0 +1,28 @@
+"""Ids in addresses: any text that Northflank may use as an id, and only one segment of a path."""
+
+from urllib.parse import quote, unquote
+
+from django.urls import register_converter
+
+
+class IdConverter:
+    """An id as one path segment.
+
+    Django decodes the path before it matches, so a slash within an id would split it, and browsers
+    fold "." and "..": what is special is encoded twice. Ordinary ids look like themselves.
+    """
+
+    regex = "[^/]+"
+
+    def to_python(self, value: str) -> str:
+        return unquote(value)
+
+    def to_url(self, value: str) -> str:
+        if set(value) == {"."}:
+            return "%2E" * len(value)
+        return value.replace("%", quote("%")).replace("/", quote("/", safe=""))
+
+
+def register() -> None:
+    """Make `<id:...>` known to URL patterns."""
+    register_converter(IdConverter, "id")

@@ -1,0 +1,26 @@
+"""What people see when there is nothing, when they may not, and when we failed."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from dashboard.web.places import NothingHere
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404: say what was looked for, and where to go on."""
+    parts = {}
+    if isinstance(exception, NothingHere):
+        parts = {"looked_for": exception.looked_for, "onward": exception.onward}
+    return render(request, "404.html", parts, status=404)
+
+
+def forbidden(request: HttpRequest, why: str) -> HttpResponse:
+    """403: say why, and who may."""
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(why, status=403, content_type="text/plain; charset=utf-8")
+    return render(request, "403.html", {"why": why}, status=403)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """403, raised by Django itself."""
+    return forbidden(request, str(exception))

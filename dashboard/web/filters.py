@@ -1,0 +1,87 @@
+"""What the address of a stage's page asks for; nonsense in it is ignored, and said so."""
+
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from dashboard import statuses
+from dashboard.models import Stage
+from dashboard.models.runs import RunQuerySet
+
+PER_PAGE = 100
+
+
+@dataclass
+class RunFilter:
+    """A status and a page, as read from an address."""
+
+    status: str
+    number: int
+    statuses: list[tuple[str, str, bool]]  # value, word, whether selected
+    ignored: list[str] = field(default_factory=list)  # sentences
+
+    def of(self, runs: RunQuerySet) -> RunQuerySet:
+        """Return the runs that match, on all pages."""
+        return runs.filter(status=self.status) if self.status else runs
+
+
+@dataclass(frozen=True, slots=True)
+class Pager:
+    """Where one page of runs stands among all of them."""
+
+    text: str
+    previous_url: str
+    next_url: str
+
+
+def read(request: HttpRequest, stage: Stage) -> RunFilter:
+    """Read the filter; a status that nobody knows, or a page that is none, is ignored."""
+    sent = set(stage.runs.order_by().values_list("status", flat=True).distinct())
+    known = [*statuses.RUN, *sorted(sent - set(statuses.RUN))]
+    ignored = []
+    status = request.GET.get("status", "")
+    if status and status not in known:
+        ignored.append(
+            _("There is no status “%(status)s”: all runs are shown.") % {"status": status[:80]}
+        )
+        status = ""
+    page = request.GET.get("page", "1")
+    if not (page.isascii() and page.isdecimal() and int(page[:9]) > 0):
+        ignored.append(
+            _("“%(page)s” is no page number: this is the first page.") % {"page": page[:80]}
+        )
+        page = "1"
+    choices = [(value, statuses.of_run(value).word, value == status) for value in known]
+    return RunFilter(status, int(page[:9]), choices, ignored)
+
+
+def page(asked: RunFilter, runs: RunQuerySet) -> tuple[RunQuerySet, Pager]:
+    """Return one page of the matching runs, and where it stands.
+
+    A page past the end is the last one, and the filter says so.
+    """
+    total = runs.count()
+    last = max((total - 1) // PER_PAGE + 1, 1)
+    if asked.number > last:
+        asked.ignored.append(
+            _("There is no page %(page)d: this is the last one.") % {"page": asked.number}
+        )
+    number = min(asked.number, last)
+    start = (number - 1) * PER_PAGE
+    end = min(start + PER_PAGE, total)
+    pager = Pager(
+        text=_("%(first)d to %(last)d of %(total)d")
+        % {"first": start + 1, "last": end, "total": total}
+        if total
+        else "",
+        previous_url=_url(asked, number - 1) if number > 1 else "",
+        next_url=_url(asked, number + 1) if number < last else "",
+    )
+    return runs[start:end], pager
+
+
+def _url(asked: RunFilter, number: int) -> str:
+    wanted = {"status": asked.status, "page": str(number) if number > 1 else ""}
+    return "?" + urlencode({name: value for name, value in wanted.items() if value})

@@ -1,0 +1,97 @@
+"""What keeps an open page true: its tag, how often it asks again, and how old it is."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.cache import patch_vary_headers
+
+from dashboard.models import ChangeCounter, Run, Stage
+from dashboard.web import context
+
+# A stage is late when its next reading is this much overdue.
+GRACE = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How a page's live region refreshes itself: from where, how often, under which tag."""
+
+    url: str
+    tag: str
+    seconds: int
+    follow: bool  # an abort is under way: without JavaScript the whole page refreshes
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """How old what the page shows is."""
+
+    at: datetime | None
+    stale: bool
+    text: str = ""
+
+
+def as_of(stages: Iterable[Stage]) -> AsOf:
+    """Say how old the mirror of `stages` is: as old as the one read longest ago."""
+    now = timezone.now()
+    relevant = [stage for stage in stages if stage.has_flow is not False]
+    read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
+    late = any(stage.next_sync_at + GRACE < now or stage.error for stage in relevant)
+    if not read:
+        return AsOf(None, stale=True, text="Northflank has not been read yet.")
+    unread = len(relevant) - len(read)
+    text = f"Not read yet: {unread} of {len(relevant)} stages." if unread else ""
+    return AsOf(min(read), stale=late, text=text)
+
+
+def as_of_run(run: Run) -> AsOf:
+    """Say how old what is shown of one run is."""
+    stage = run.stage
+    vouched = [run.seen_at, run.detail_seen_at]
+    at = max(when for when in vouched if when is not None)
+    if not run.in_flight:
+        return AsOf(at, stale=False)
+    late = stage.next_sync_at + GRACE < timezone.now() or bool(stage.error)
+    return AsOf(at, stale=late)
+
+
+def of(request: HttpRequest, *facts: object, in_flight: bool, aborting: bool, as_of: AsOf) -> Live:
+    """Make the live region's terms; `facts` are what besides the runs decides the page."""
+    told = context.trouble()
+    parts = (ChangeCounter.latest(), as_of, told, request.get_full_path(), *facts)
+    return Live(
+        url=request.get_full_path(),
+        tag=blake2b(repr(parts).encode(), digest_size=9).hexdigest(),
+        seconds=2 if aborting else 4 if in_flight else 15,
+        follow=aborting,
+    )
+
+
+def unchanged(request: HttpRequest, live: Live) -> bool:
+    """Say whether the browser already shows what the page would."""
+    return request.headers.get("HX-PTag") == live.tag
+
+
+def answer(request: HttpRequest, template: str, live: Live, parts: dict[str, Any]) -> HttpResponse:
+    """Render the page or, for its own refresh, the live region alone."""
+    if request.headers.get("HX-Request") == "true":
+        response = render(request, f"{template}#live", {"live": live, **parts})
+        response["HX-PTag"] = live.tag
+    else:
+        response = render(request, template, {"live": live, **parts})
+    patch_vary_headers(response, ["HX-Request"])
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def not_modified(live: Live) -> HttpResponse:
+    """Say that nothing changed; htmx then leaves the page alone."""
+    response = HttpResponseNotModified()
+    response["HX-PTag"] = live.tag
+    return response

@@ -1,0 +1,31 @@
+"""One pipeline: its stages side by side."""
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET
+
+from dashboard.models import Abort, Run
+from dashboard.web import live, places, stages
+
+RUNS_EACH = 10
+
+
+@require_GET
+def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
+    """Show a pipeline's stages with their latest runs."""
+    shown = places.pipeline(project, pipeline)
+    its_stages = list(shown.stages.select_related("pipeline__project"))
+    as_of = live.as_of(its_stages)
+    terms = live.of(
+        request,
+        in_flight=Run.objects.in_flight().filter(stage__pipeline=shown).exists(),
+        aborting=Abort.objects.open().filter(run__stage__pipeline=shown).exists(),
+        as_of=as_of,
+    )
+    if live.unchanged(request, terms):
+        return live.not_modified(terms)
+    parts = {
+        "place": {"project": shown.project.name, "pipeline": shown.name},
+        "stages": stages.cells(its_stages, runs_each=RUNS_EACH).get(shown.pk, []),
+        "as_of": as_of,
+    }
+    return live.answer(request, "pipeline.html", terms, parts)

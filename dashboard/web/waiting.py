@@ -1,0 +1,30 @@
+"""An answer that has to wait for Northflank, without a web thread waiting with it.
+
+A view returns `Waiting` with the work to be awaited on the event loop; the handler (asgi.py)
+awaits it and then asks the same view again, which finds the result in `result_of(request)`. The
+first pass does what must be done once, the second only renders. Both pass through the whole chain
+of middleware, so the final answer is an ordinary one: any status, a redirect, headers and all.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+RESULT = "dashboard.waited_for"  # the key in the ASGI scope
+
+
+class Waiting(HttpResponse):
+    """Not an answer yet: `work` comes first. Seen by a person only under a foreign server."""
+
+    status_code = 503
+    _has_been_logged = True  # by Django's own word: it is no failure to be told of
+
+    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__("Run this application by its own handler: dashboard.asgi.application.")
+        self.work = work
+
+
+def result_of(request: HttpRequest) -> Any:
+    """Return what the awaited work returned, or None in the first pass."""
+    return getattr(request, "scope", {}).get(RESULT)
