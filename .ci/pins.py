@@ -1,0 +1,54 @@
+"""Hold every package to one version: each transitive one is pinned in pyproject.toml.
+
+    uv run .ci/pins.py           say what is not pinned as it resolves
+    uv run .ci/pins.py --write   pin it
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def resolved() -> dict[str, str]:
+    """Return each resolved package's line, `name==version ; marker`, by its name."""
+    command = (
+        "uv export --quiet --all-groups --no-hashes --no-emit-project --no-annotate --no-header"
+    )
+    lines = subprocess.run(
+        command.split(), check=True, capture_output=True, text=True, cwd=PYPROJECT.parent
+    ).stdout.splitlines()
+    return {name_of(line): line.strip() for line in lines if line.strip()}
+
+
+def name_of(requirement: str) -> str:
+    """Return the package's name in a requirement, normalised."""
+    return re.split(r"[\[=<>!~; ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def main() -> int:
+    text = PYPROJECT.read_text()
+    project = tomllib.loads(text)
+    direct = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    loose = [line for line in direct if "==" not in line]
+    names = {name_of(line) for line in direct}
+    wanted = sorted(line for name, line in resolved().items() if name not in names)
+    pinned = project["tool"]["uv"].get("constraint-dependencies", [])
+    if "--write" in sys.argv:
+        # Markers hold apostrophes only, so TOML's plain strings take them.
+        listed = "".join(f'    "{line}",\n' for line in wanted)
+        block = f"constraint-dependencies = [\n{listed}]\n"
+        text = re.sub(r"constraint-dependencies = \[\n.*?^\]\n", "", text, flags=re.S | re.M)
+        PYPROJECT.write_text(text.rstrip("\n") + "\n" + block)
+        return 0
+    missing = sorted(set(wanted) - set(pinned))
+    for line in [*loose, *missing]:
+        print(f"not pinned: {line}")
+    return 1 if loose or missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
