@@ -39,8 +39,12 @@ def of(abort: Abort) -> Story:
         case AbortState.REFUSED:
             return Story(f"Northflank refused the abort: {abort.answer}", "bad")
         case AbortState.TOO_LATE:
-            ended = f" as {_word(abort.outcome)}" if abort.outcome else ""
-            return Story(f"The run had ended{ended} before the abort arrived.", "info")
+            then = "arrived" if abort.sent_at else "was sent"
+            if not abort.outcome:
+                return Story(f"Northflank knew the run no more when the abort {then}.", "info")
+            return Story(
+                f"The run had ended as {_word(abort.outcome)} before the abort {then}.", "info"
+            )
         case AbortState.UNKNOWN if abort.settled_at is None:
             return Story(
                 f"No answer to the abort: {abort.answer} Checking what became of the run.",
@@ -63,6 +67,10 @@ def _concluded(abort: Abort) -> Story:
     if abort.outcome == "aborted":
         return Story(f"Aborted{took}.", "neutral")
     unheard = "" if abort.answered_at else " No answer to the abort had come back."
+    if not abort.outcome:
+        return Story(
+            f"Northflank knows the run no more{took}; how it ended is unknown.{unheard}", "warning"
+        )
     return Story(
         f"The run ended as {_word(abort.outcome)}{took}, in spite of the abort.{unheard}", "warning"
     )

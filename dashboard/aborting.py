@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 REASON_LENGTH = 500
 # Longer than the client waits for an answer: past it, the sending process is taken for dead.
 LEASE = timedelta(seconds=45)
-# How long an abort without an answer is looked for in what Northflank says of the run.
+# An abort without an answer did not arrive if the run goes on as before for so long after it.
 CHECKED_FOR = timedelta(seconds=60)
 
 
@@ -142,13 +142,13 @@ async def look_after_open_aborts(to: Connection) -> None:
         except NorthflankError as error:
             log.info("abort.adoption_waits", run=abort.run.run_id, cause=error.cause)
             continue
-        if run is None or not run.in_flight:
-            await in_database(_too_late, abort, run)
-        elif abort.sent_at is None and run.status != "aborting":
-            await send(to, abort.pk)
-        else:
+        if abort.sent_at is not None:
             await in_database(_unknown, abort, "The process that sent it ended before the answer.")
-    await in_database(_review_unanswered, timezone.now())
+        elif run is None or not run.in_flight:
+            await in_database(_too_late, abort, run)
+        else:
+            await send(to, abort.pk)
+    await in_database(_review, timezone.now())
 
 
 def _take_for_sending(abort_pk: int) -> Abort | None:
@@ -178,17 +178,24 @@ async def _after_error(to: Connection, abort: Abort, error: NorthflankError) -> 
         else:
             await in_database(_refused, abort, error)
     else:
-        await in_database(_review_unanswered, timezone.now())
+        await in_database(_review, timezone.now())
 
 
 def _accepted(abort: Abort, said: RunDetail | None, *, asked_at: datetime) -> None:
     now = timezone.now()
+    if said is not None and said.run.id != abort.run.run_id:
+        said = None  # accepted, but what it says is of another run
+    status = said.run.status if said else ""
+    answer = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
-        status = said.run.status if said else ""
-        _keep(abort, state=AbortState.ACCEPTED, answered_at=now, answer=status, answer_status=200)
         # The list or a detail may be read only seconds later: the follow-up starts now.
         touch([abort.run_id], next_read_at=now)
-        if said is not None and said.run.id == abort.run.run_id:
+        if said is not None and said.run.concluded and status != "aborted":
+            # Accepted in name only: an abort that has just begun ends no run in success.
+            _keep(abort, state=AbortState.TOO_LATE, outcome=status, settled_at=now, **answer)
+        else:
+            _keep(abort, state=AbortState.ACCEPTED, **answer)
+        if said is not None:
             run = mirror.detail(abort.run.stage_id, said, asked_at=asked_at)
         else:
             run = Run.objects.get(pk=abort.run_id)
@@ -260,19 +267,23 @@ def _adoptable(now: datetime) -> list[Abort]:
     ]
 
 
-def _review_unanswered(now: datetime) -> None:
-    for abort in Abort.objects.open().filter(state=AbortState.UNKNOWN).select_related("run"):
+def _review(now: datetime) -> None:
+    heard = Abort.objects.open().exclude(state=AbortState.REQUESTED)
+    for abort in heard.select_related("run"):
         run = abort.run
+        became: dict[str, object] = {}
         if not run.in_flight:
-            Abort.objects.all().conclude(run.pk, run.status, now)
+            outcome = run.status if run.concluded else ""  # gone: how it ended, nobody says
+            became = {"state": AbortState.CONCLUDED, "outcome": outcome, "settled_at": now}
+        elif abort.state == AbortState.ACCEPTED:
+            continue
         elif run.status == "aborting":
-            with transaction.atomic():
-                _keep(abort, state=AbortState.ACCEPTED)
-                touch([run.pk], next_read_at=now)
-        elif now - abort.requested_at > CHECKED_FOR and run.seen_at > (
-            abort.sent_at or abort.requested_at
-        ):
-            with transaction.atomic():
-                _keep(abort, settled_at=now)
-                touch([run.pk])
+            became = {"state": AbortState.ACCEPTED}
+        elif run.seen_at - (abort.sent_at or abort.requested_at) > CHECKED_FOR:
+            became = {"settled_at": now}
             log.warning("abort.did_not_arrive", run=run.run_id, by=abort.username)
+        if became:
+            with transaction.atomic():
+                touch([run.pk])
+                # Unless the sync, which learns of an end too, was faster.
+                Abort.objects.open().filter(pk=abort.pk, state=abort.state).update(**became)

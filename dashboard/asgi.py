@@ -61,7 +61,9 @@ class PooledASGIHandler(ASGIHandler):
             content = body.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
         response = await loop.run_in_executor(self.pool, self._answer, scope, content)
         if isinstance(response, Waiting):
-            scope = {**scope, RESULT: await response.work()}
+            work = asyncio.ensure_future(response.work())
+            await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
+            scope = {**scope, RESULT: work}
             response = await loop.run_in_executor(self.pool, self._answer, scope, content)
         try:
             if response.streaming:

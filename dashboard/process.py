@@ -67,8 +67,10 @@ class Process:
             if self.sync:
                 worker = SyncWorker(to, chores=[aborting.look_after_open_aborts])
                 group.create_task(worker.run(stop))
-                group.create_task(_learn_team(to))
+                learning = group.create_task(_learn_team(to))
             await stop.wait()
+            if self.sync:
+                learning.cancel()  # Northflank may be slow; Ctrl-C must not be
         await to.close()
 
     def _stop(self, stop: asyncio.Event) -> None:

@@ -5,7 +5,6 @@ stage and logged once when it begins and once when it ends.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ from dashboard.northflank import (
     NotFound,
     Page,
     ReleaseFlow,
+    UnexpectedAnswer,
     drain,
     find_release_flow,
 )
@@ -59,16 +59,23 @@ class SyncWorker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is under way then is let go."""
         await in_database(catalogue.begin, timezone.now())
+        ticking = asyncio.create_task(self._tick_on())
+        stopping = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set():
-                await self.tick()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), TICK)
+            await asyncio.wait({ticking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if ticking.done():
+                ticking.result()  # raises: it ends by a defect only
         finally:
-            for task in self._under_way:
+            under_way = {ticking, stopping, *self._under_way}
+            for task in under_way:
                 task.cancel()
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+            await asyncio.gather(*under_way, return_exceptions=True)
             await in_database(Worker.objects.filter(name=self.name).delete)
+
+    async def _tick_on(self) -> None:
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK)
 
     async def tick(self) -> None:
         """Start reading whatever is due now, as far as the budget and our hands reach."""
@@ -228,6 +235,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
     except NorthflankError:
         await in_database(mirror.rest, run.pk, asked_at=asked_at)
         raise
+    if said.run.id != run.run_id:
+        await in_database(mirror.rest, run.pk, asked_at=asked_at)
+        raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
     return await in_database(mirror.detail, stage.pk, said, asked_at=asked_at)
 
 

@@ -26,5 +26,6 @@ class Waiting(HttpResponse):
 
 
 def result_of(request: HttpRequest) -> Any:
-    """Return what the awaited work returned, or None in the first pass."""
-    return getattr(request, "scope", {}).get(RESULT)
+    """Return what the awaited work returned, or None in the first pass; raises what it raised."""
+    work = getattr(request, "scope", {}).get(RESULT)
+    return None if work is None else work.result()
