@@ -1,7 +1,7 @@
 """Hold every package to one version: each transitive one is pinned in pyproject.toml.
 
-    uv run .ci/pins.py           say what is not pinned as it resolves
-    uv run .ci/pins.py --write   pin it
+uv run .ci/pins.py           say what is not pinned as it resolves
+uv run .ci/pins.py --write   pin it
 """
 
 import re
@@ -41,7 +41,7 @@ def main() -> int:
         # Markers hold apostrophes only, so TOML's plain strings take them.
         listed = "".join(f'    "{line}",\n' for line in wanted)
         block = f"constraint-dependencies = [\n{listed}]\n"
-        text = re.sub(r"constraint-dependencies = \[\n.*?^\]\n", "", text, flags=re.S | re.M)
+        text = re.sub(r"constraint-dependencies = \[\n.*?^\]\n", "", text, flags=re.DOTALL | re.MULTILINE)
         PYPROJECT.write_text(text.rstrip("\n") + "\n" + block)
         return 0
     missing = sorted(set(wanted) - set(pinned))

@@ -8,7 +8,6 @@ from django.http import HttpRequest
 
 from dashboard.models import Abort, Pipeline, Project, Stage
 
-
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Model]
 else:
