@@ -41,7 +41,7 @@ def main() -> int:
         # Markers hold apostrophes only, so TOML's plain strings take them.
         listed = "".join(f'    "{line}",\n' for line in wanted)
         block = f"constraint-dependencies = [\n{listed}]\n"
-        text = re.sub(r"constraint-dependencies = \[\n.*?^\]\n", "", text, flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"(?sm)constraint-dependencies = \[\n.*?^\]\n", "", text)
         PYPROJECT.write_text(text.rstrip("\n") + "\n" + block)
         return 0
     missing = sorted(set(wanted) - set(pinned))
