@@ -76,7 +76,7 @@ def request(
                 run=run,
                 user=user,
                 username=user.get_username(),
-                reason=" ".join(reason.split())[:REASON_LENGTH],
+                reason=" ".join(reason.replace("\0", " ").split())[:REASON_LENGTH],
                 client_address=client_address,
                 requested_at=now,
                 claimed_at=now,

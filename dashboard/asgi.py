@@ -32,6 +32,8 @@ from dashboard.web.waiting import RESULT, Waiting  # (needs the settings)
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+STOPPING = "This dashboard is being stopped. Open the page again to see how it went on."
+
 
 def _threads() -> int:
     # More threads are slower on SQLite (each step drops the GIL); two keep one slow page from
@@ -62,9 +64,13 @@ class PooledASGIHandler(ASGIHandler):
         response = await loop.run_in_executor(self.pool, self._answer, scope, content)
         if isinstance(response, Waiting):
             work = asyncio.ensure_future(response.work())
-            await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
-            scope = {**scope, RESULT: work}
-            response = await loop.run_in_executor(self.pool, self._answer, scope, content)
+            try:
+                await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
+            except asyncio.CancelledError:  # this process ends; the database knows how far it came
+                response = HttpResponse(STOPPING, status=503, content_type="text/plain")
+            else:
+                scope = {**scope, RESULT: work}
+                response = await loop.run_in_executor(self.pool, self._answer, scope, content)
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:

@@ -24,6 +24,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 
 _MEANT = {
+    "DATABASE_URL": "Set postgres://user:password@host/name, or leave it empty for SQLite.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
@@ -78,7 +79,7 @@ def _northflank() -> Iterator[CheckMessage]:
         parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
         try:
             sensible = _is_web_address(template.format_map(parts))
-        except (KeyError, ValueError, IndexError, AttributeError):
+        except (LookupError, ValueError, AttributeError, TypeError):
             sensible = False
         if not sensible:
             yield Error(

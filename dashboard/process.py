@@ -21,7 +21,7 @@ from dashboard.sync.worker import SyncWorker
 log = structlog.get_logger(__name__)
 
 # Streams are ended by us; what else is under way at Ctrl-C gets this long, in seconds.
-GRACE = 1
+GRACE = 0.5
 
 
 class OtherUpstream(Exception):
@@ -86,7 +86,7 @@ class Process:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                timeout_graceful_shutdown=GRACE,
+                timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type]  # fractions work too
                 proxy_headers=True,
                 server_header=False,
             )

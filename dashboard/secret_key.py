@@ -22,8 +22,11 @@ def kept_in(path: Path) -> str:
         else:
             with os.fdopen(descriptor, "w") as file:
                 file.write(get_random_secret_key())
-        return path.read_text().strip()
+        key = path.read_text().strip()
     except OSError as error:
         raise ImproperlyConfigured(
             f"SECRET_KEY is not set and no key can be kept in {path}: {error.strerror}"
         ) from error
+    if not key:
+        raise ImproperlyConfigured(f"SECRET_KEY is not set and {path} is empty: delete that file.")
+    return key

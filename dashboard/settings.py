@@ -163,9 +163,11 @@ WHITENOISE_MAX_AGE = 365 * 24 * 3600  # seconds: every address carries the conte
 
 # The sandbox's world and Northflank's never share a default file.
 _sqlite_file = VAR_DIR / ("sandbox.sqlite3" if SANDBOX else "dashboard.sqlite3")
-_database: dict[str, Any] = env.db_url_config(
-    env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
-)
+_database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
+if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
+    MISREAD["DATABASE_URL"] = _database_url.partition(":")[0]  # the rest may hold a password
+    _database_url = f"sqlite:///{_sqlite_file}"
+_database: dict[str, Any] = env.db_url_config(_database_url)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
     _database["OPTIONS"] = {

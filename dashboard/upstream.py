@@ -75,20 +75,17 @@ def _keep(calls: list[Call], error: NorthflankError | None, *, troubled: bool) -
     state = Upstream.objects.first()
     if state is None:
         return
-    if error is not None and troubled:
-        if state.error != error.cause:
+    # Answers come in side by side: the one whose update applies is the one that says so.
+    as_known = Upstream.objects.filter(pk=state.pk, error=state.error)
+    if error is not None and troubled and state.error != error.cause:
+        if as_known.update(
+            error=error.cause, error_message=str(error), error_since=state.error_since or now
+        ):
             log.warning("northflank.trouble", cause=error.cause, message=str(error))
-            Upstream.objects.filter(pk=state.pk).update(
-                error=error.cause,
-                error_message=str(error),
-                error_since=state.error_since or now,
-            )
     elif error is None:
-        if state.error:
+        cleared = as_known.update(error="", error_message="", error_since=None, answered_at=now)
+        if cleared and state.error:
             log.info("northflank.recovered", after=state.error)
-        Upstream.objects.filter(pk=state.pk).update(
-            error="", error_message="", error_since=None, answered_at=now
-        )
 
 
 _open: list[Connection] = []  # at most one

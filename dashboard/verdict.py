@@ -11,7 +11,8 @@ def of(run: Run, root: Node | None) -> str:
         return "Northflank no longer knows this run. This is what it said before."
     look = statuses.of_run(run.status)
     if run.concluded:
-        return _ending(look.sentence, root)
+        # A run can succeed, or be aborted, in spite of a step that failed.
+        return _ending(look.sentence, root) if run.status == "failure" else look.sentence
     at = steps.current(root) if root is not None else None
     return f"{look.sentence} It is at “{steps.describe(at)}”." if at else look.sentence
 

@@ -114,8 +114,10 @@ class NorthflankClient:
                 write=timeout_seconds,
                 pool=timeout_seconds / 3,
             ),
+            # Each abort that a slow Northflank has yet to answer holds a connection; the next one
+            # must not wait for it.
             limits=httpx.Limits(
-                max_connections=10, max_keepalive_connections=5, keepalive_expiry=20
+                max_connections=100, max_keepalive_connections=5, keepalive_expiry=20
             ),
             follow_redirects=False,  # a redirect would carry the token elsewhere
             headers={

@@ -13,6 +13,7 @@ from dashboard.models.catalog import StageName
 from dashboard.northflank import Pipeline as ApiPipeline
 from dashboard.northflank import Project as ApiProject
 from dashboard.northflank import ReleaseFlow
+from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,8 @@ def projects(said: Sequence[ApiProject], *, now: datetime) -> None:
         gone = Project.objects.filter(gone_at=None).exclude(slug__in=[api.id for api in kept])
         for project in gone:
             log.info("catalogue.project_gone", project=project.slug)
-        gone.update(gone_at=now)
+        if gone.update(gone_at=now):
+            mirror.gone_with_its_place(now)
 
 
 def pipelines(project: Project, said: Sequence[ApiPipeline], *, now: datetime) -> None:
@@ -66,7 +68,8 @@ def pipelines(project: Project, said: Sequence[ApiPipeline], *, now: datetime) -
         gone = project.pipelines.filter(gone_at=None).exclude(slug__in=[api.id for api in said])
         for pipeline in gone:
             log.info("catalogue.pipeline_gone", project=project.slug, pipeline=pipeline.slug)
-        gone.update(gone_at=now)
+        if gone.update(gone_at=now):
+            mirror.gone_with_its_place(now)
 
 
 def release_flow(stage_pk: int, found: tuple[ReleaseFlow, str] | None, *, now: datetime) -> None:

@@ -33,20 +33,23 @@ class Plan:
 def plan(requests_per_second: float, now: datetime) -> Plan:
     """Make the plan for all the stages there are."""
     kinds = Counter(_classes(Stage.objects.present(), now).values())
-    return Plan(schedule.stretch(kinds, requests_per_second), kinds)
+    watched = Run.objects.in_flight().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
+    return Plan(schedule.stretch(kinds, requests_per_second, watched_runs=watched), kinds)
 
 
 def stages(now: datetime, plan_: Plan, limit: int) -> Sequence[Stage]:
     """Claim up to `limit` stages that are due."""
     # Looking at a stage makes it due as early as its new class wants, counted from its last
     # reading. One that fails keeps its rest.
-    Stage.objects.filter(
+    hurried = Stage.objects.filter(
         watched_at__gt=now - schedule.WATCHED_FOR,
         synced_at__lt=now - plan_.interval(StageClass.WATCHED),
         next_sync_at__gt=now,
         runs__in_flight=True,
         failures=0,
-    ).update(next_sync_at=now)
+    ).values_list("pk", flat=True)
+    if keys := list(hurried.distinct()):  # an update that finds nothing would still lock SQLite
+        Stage.objects.filter(pk__in=keys, next_sync_at__gt=now).update(next_sync_at=now)
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
     return [
         stage
@@ -62,13 +65,14 @@ def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[
     due = Run.objects.due(now)
     if aborting_only:
         due = due.filter(Q(status="aborting") | Q(aborts__settled_at=None, aborts__isnull=False))
-    return [
-        run
-        for run in due.with_place().without_detail()[:limit]
-        if Run.objects.filter(pk=run.pk, next_read_at=run.next_read_at).update(
-            next_read_at=now + LEASE
-        )
-    ]
+    claimed = []
+    for run in due.with_place().without_detail()[:limit]:
+        lease = now + LEASE
+        mine = Run.objects.filter(pk=run.pk, next_read_at=run.next_read_at)
+        if mine.update(next_read_at=lease):
+            run.next_read_at = lease
+            claimed.append(run)
+    return claimed
 
 
 def release(stage_pk: int, now: datetime, plan_: Plan) -> None:
@@ -79,6 +83,20 @@ def release(stage_pk: int, now: datetime, plan_: Plan) -> None:
     if failures:
         wait = max(schedule.after_failure(failures), plan_.interval(StageClass.WATCHED))
     this.update(next_sync_at=now + wait, claimed_until=None)
+
+
+def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
+    """Give a run back that was read, and say when it is read next, if at all."""
+    run = Run.objects.only("in_flight", "status", "watched_at").get(pk=claimed.pk)
+    asked_for = run.aborts.open().values_list("requested_at", flat=True).first()
+    wait = None
+    if run.in_flight and (asked_for is not None or run.status == "aborting"):
+        wait = schedule.aborting_interval(now - (asked_for or now))
+    elif run.in_flight and run.watched_at and now - run.watched_at < schedule.WATCHED_FOR:
+        wait = plan_.interval(StageClass.WATCHED) if plan_ is not None else LEASE
+    # Whoever changed the time meanwhile wants a reading of what came after our question.
+    ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)
+    ours.update(next_read_at=now + wait if wait is not None else None)
 
 
 def _classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:

@@ -26,4 +26,3 @@ def in_run(run: Run, now: datetime) -> None:
         pk=run.pk, gone_at=None, next_read_at=None,
     )  # fmt: skip
     wanting.update(next_read_at=now)
-    in_stage(run.stage, now)

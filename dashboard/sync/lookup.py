@@ -15,6 +15,7 @@ from django.utils import timezone
 from dashboard import budget
 from dashboard.database import in_database
 from dashboard.models import Run, Stage
+from dashboard.models.catalog import ID_LENGTH
 from dashboard.northflank import NorthflankError, NotFound
 from dashboard.sync import mirror
 from dashboard.upstream import Connection
@@ -40,7 +41,7 @@ async def find(to: Connection, stage: Stage, run_id: str) -> str:
 
 async def _ask(to: Connection, stage: Stage, run_id: str) -> str:
     why_not = await in_database(_may_ask, stage, run_id)
-    if why_not:
+    if why_not is not None:
         return why_not
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     asked_at = timezone.now()
@@ -61,8 +62,11 @@ async def _ask(to: Connection, stage: Stage, run_id: str) -> str:
 _UNKNOWN = "Northflank does not know it either."
 
 
-def _may_ask(stage: Stage, run_id: str) -> str:
+def _may_ask(stage: Stage, run_id: str) -> str | None:
+    """Return None if Northflank may be asked, else what to answer instead."""
     now = timezone.now()
+    if "\x00" in run_id or len(run_id) > ID_LENGTH:  # no id, and PostgreSQL takes no NUL
+        return _UNKNOWN
     if Run.objects.filter(stage=stage, run_id=run_id).exists():
         return ""
     if cache.get(_key(stage, run_id)):
@@ -74,7 +78,7 @@ def _may_ask(stage: Stage, run_id: str) -> str:
     cache.add(hour, 0, timeout=3600)
     if cache.incr(hour) > AN_HOUR:
         return "Too many unknown runs were asked for in this hour to ask Northflank for another."
-    return ""
+    return None
 
 
 def _remember(stage: Stage, run_id: str) -> None:

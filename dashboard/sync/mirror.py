@@ -16,10 +16,9 @@ from django.utils import timezone
 
 from dashboard import statuses, steps
 from dashboard.models import Abort, ChangeCounter, Run, Stage
-from dashboard.models.runs import touch
+from dashboard.models.runs import RunQuerySet, touch
 from dashboard.northflank import Run as ApiRun
 from dashboard.northflank import RunDetail
-from dashboard.sync import schedule
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,8 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
         runs(stage_id, [said.run], asked_at=asked_at)
         row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=said.run.id)
         if row.detail_seen_at is None or row.detail_seen_at <= asked_at:
-            tree = msgspec.to_builtins(said.steps) if said.steps is not None else None
+            # By way of JSON, so that it compares equal to what the column gives back.
+            tree = msgspec.json.decode(msgspec.json.encode(said.steps))
             at = steps.current(said.steps) if said.steps is not None and row.in_flight else None
             step = steps.describe(at) if at else ""
             read = {
@@ -87,7 +87,6 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
                 "step": step,
                 "detail_seen_at": asked_at,
                 "seen_at": max(asked_at, row.seen_at),
-                "next_read_at": _next_reading(row, timezone.now()),
             }
             if (tree, step) != (row.steps, row.step):
                 touch([row.pk], **read)
@@ -99,12 +98,20 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
 
 def gone(run_pk: int, *, asked_at: datetime) -> None:
     """Note that Northflank does not know the run any more; what it said before is kept."""
+    _gone(Run.objects.filter(pk=run_pk), asked_at)
+
+
+def gone_with_its_place(asked_at: datetime) -> None:
+    """Note that nobody follows the runs in flight of pipelines that Northflank lists no more."""
+    _gone(Run.objects.in_flight().exclude(stage__in=Stage.objects.present()), asked_at)
+
+
+def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
     with transaction.atomic():
-        still = Run.objects.filter(pk=run_pk, gone_at=None, seen_at__lte=asked_at)
-        touch(
-            still.values_list("pk", flat=True),
-            gone_at=asked_at, in_flight=False, next_read_at=None,
-        )  # fmt: skip
+        still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
+        touch(still, gone_at=asked_at, in_flight=False, next_read_at=None)
+        for run_pk in still:
+            Abort.objects.all().conclude(run_pk, "", timezone.now())
 
 
 def rest(run_pk: int, *, asked_at: datetime) -> None:
@@ -169,14 +176,3 @@ def _worth_a_last_reading(keys: list[int]) -> set[str]:
     # For the end of each step: of runs that somebody looked at, aborted, or that show their steps.
     notable = Q(watched_at__isnull=False) | Q(detail_seen_at__isnull=False) | Q(aborts__gt=0)
     return set(Run.objects.filter(notable, pk__in=keys).values_list("run_id", flat=True))
-
-
-def _next_reading(row: Run, now: datetime) -> datetime | None:
-    if not row.in_flight:
-        return None
-    if row.status == "aborting" or row.aborts.open().exists():
-        since = row.aborts.open().values_list("requested_at", flat=True).first()
-        return now + schedule.aborting_interval(now - (since or row.watched_at or now))
-    if row.watched_at and now - row.watched_at < schedule.WATCHED_FOR:
-        return now + timedelta(seconds=schedule.StageClass.WATCHED.value)
-    return None

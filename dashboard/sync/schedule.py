@@ -43,9 +43,12 @@ def class_of(facts: StageFacts, now: datetime) -> StageClass:
     return StageClass.IDLE
 
 
-def stretch(stages: Mapping[StageClass, int], requests_per_second: float) -> float:
+def stretch(
+    stages: Mapping[StageClass, int], requests_per_second: float, *, watched_runs: int = 0
+) -> float:
     """Return the one factor (at least 1) by which every interval grows to fit the allowance."""
     wanted = sum(count / kind.value for kind, count in stages.items())
+    wanted += watched_runs / StageClass.WATCHED.value
     if wanted <= requests_per_second:
         return 1.0
     # With nothing left to spend the worker does not read at all; the cap only keeps dates sane.

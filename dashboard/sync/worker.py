@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import structlog
+from django.db import DatabaseError
 from django.db.models import F
 from django.utils import timezone
 
@@ -40,6 +41,8 @@ BEAT_EVERY = 10.0  # seconds between two signs of life
 AT_ONCE = 4  # questions under way at the same time
 PER_PAGE = 100  # the most Northflank gives
 HISTORY_PAGES = 20  # how far back a stage's past is read
+WALK = 2  # pages of a list in any other order that are read at one visit
+A_READING = 6  # the most questions one visit asks: the flow twice, two lists, the walk
 
 Chore = Callable[[Connection], Awaitable[None]]
 
@@ -74,7 +77,11 @@ class SyncWorker:
 
     async def _tick_on(self) -> None:
         while True:
-            await self.tick()
+            try:
+                await self.tick()
+            except DatabaseError:
+                # The database is away: `readyz` says so, and this loop tries on.
+                log.exception("sync.database_away")
             await asyncio.sleep(TICK)
 
     async def tick(self) -> None:
@@ -92,10 +99,13 @@ class SyncWorker:
         spend = await in_database(budget.allowance, now)
         if spend.refused_until is not None:
             return
-        # An aborting run is read from the aborts' reserve, so before the allowance is looked at.
-        for run in await in_database(claims.runs, now, free, aborting_only=spend.requests <= 0):
+        # What is under way has not been counted yet: hands rest before the reserve is touched.
+        hands = min(AT_ONCE, spend.requests // A_READING)
+        spent = hands <= len(self._under_way)
+        # An aborting run is read from the aborts' reserve, whatever is left for the rest.
+        for run in await in_database(claims.runs, now, free, aborting_only=spent):
             self._start(self._read_run(run))
-        if spend.requests <= 0:
+        if hands <= len(self._under_way):
             return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
             self._plan = await in_database(claims.plan, spend.per_second, now)
@@ -103,7 +113,7 @@ class SyncWorker:
         sweep = await in_database(catalogue.claim_due, now)
         if sweep is not None:
             self._start(self._sweep(sweep))
-        free = AT_ONCE - len(self._under_way)
+        free = hands - len(self._under_way)
         for stage in await in_database(claims.stages, now, self._plan, max(free, 0)):
             self._start(self._read_stage(stage, self._plan))
 
@@ -187,17 +197,13 @@ class SyncWorker:
 
     async def _walk(self, stage: Stage) -> None:
         number = stage.history_page or 1
-        for _ in range(HISTORY_PAGES):
+        for _ in range(WALK):
             page = await self._page(stage, number)
             if not page.has_next:
                 break
             number += 1
-            if stage.order == ListOrder.NONE:
-                break  # one page a visit, round and round
-        else:
-            log.warning("stage.long_history", stage=str(stage), page=number)
         if stage.order == ListOrder.NONE and not page.has_next:
-            number = 1
+            number = 1  # round and round
         await in_database(_keep_history, stage.pk, number)
 
     async def _page(
@@ -216,7 +222,8 @@ class SyncWorker:
         return page
 
     async def _read_run(self, run: Run) -> None:
-        await read_run(self.connection, run)
+        if await read_run(self.connection, run) is not None:
+            await in_database(claims.release_run, run, timezone.now(), self._plan)
 
 
 async def read_run(connection: Connection, run: Run) -> Run | None:
@@ -238,6 +245,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
     if said.run.id != run.run_id:
         await in_database(mirror.rest, run.pk, asked_at=asked_at)
         raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
+    if said.run.id != run.run_id:
+        await in_database(mirror.rest, run.pk, asked_at=asked_at)
+        raise UnexpectedAnswer("Northflank answered with another run than the one asked for.")
     return await in_database(mirror.detail, stage.pk, said, asked_at=asked_at)
 
 
@@ -278,7 +288,7 @@ def _beat(name: str, now: datetime) -> None:
 
 
 def _stage_done(stage: Stage, now: datetime) -> None:
-    if stage.error:
+    if stage.error and stage.error not in ACCOUNT_WIDE:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
     Stage.objects.filter(pk=stage.pk).update(
         synced_at=now, error="", error_message="", error_since=None, failures=0

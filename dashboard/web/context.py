@@ -22,9 +22,10 @@ class Trouble:
 class Everywhere:
     """Read by templates; asks the database only where it is asked."""
 
-    sandbox = settings.SANDBOX
-    read_only = settings.READ_ONLY
-    aborts_enabled = settings.ABORTS_ENABLED
+    def __init__(self) -> None:
+        self.sandbox = settings.SANDBOX
+        self.read_only = settings.READ_ONLY
+        self.aborts_enabled = settings.ABORTS_ENABLED
 
     @cached_property
     def trouble(self) -> Trouble | None:

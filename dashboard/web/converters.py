@@ -15,7 +15,10 @@ class IdConverter:
     regex = "[^/]+"
 
     def to_python(self, value: str) -> str:
-        return unquote(value)
+        text = unquote(value)
+        if "\0" in text:
+            raise ValueError("PostgreSQL keeps no such text, so nothing can have this id.")
+        return text
 
     def to_url(self, value: str) -> str:
         if set(value) == {"."}:

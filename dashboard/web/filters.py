@@ -48,13 +48,13 @@ def read(request: HttpRequest, stage: Stage) -> RunFilter:
         )
         status = ""
     page = request.GET.get("page", "1")
-    if not (page.isascii() and page.isdecimal() and int(page[:9]) > 0):
+    digits = page.lstrip("0")[:9] if page.isascii() and page.isdecimal() else ""
+    if not digits:
         ignored.append(
             _("“%(page)s” is no page number: this is the first page.") % {"page": page[:80]}
         )
-        page = "1"
     choices = [(value, statuses.of_run(value).word, value == status) for value in known]
-    return RunFilter(status, int(page[:9]), choices, ignored)
+    return RunFilter(status, int(digits or 1), choices, ignored)
 
 
 def page(asked: RunFilter, runs: RunQuerySet) -> tuple[RunQuerySet, Pager]:

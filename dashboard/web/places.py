@@ -43,4 +43,4 @@ def stage(project: str, pipeline_slug: str, name: str) -> Stage:
 
 def run(of: Stage, run_id: str) -> Run | None:
     """Return a mirrored run of a stage, or None where it was never seen."""
-    return Run.objects.with_place().filter(stage=of, run_id=run_id).first()
+    return of.runs.filter(run_id=run_id).first()  # its stage is `of` itself

@@ -39,7 +39,6 @@ class Row:
     url: str
     abort_url: str
     title: str
-    description: str
     project: str
     pipeline: str
     stage: str
@@ -92,7 +91,6 @@ def row(run: Run, verdict: Verdict, abort: Abort | None) -> Row:
         url=reverse("run", args=[*place, run.run_id]),
         abort_url=reverse("abort", args=[*place, run.run_id]),
         title=run.title,
-        description=run.description,
         project=pipeline.project.name,
         pipeline=pipeline.name,
         stage=stage.name,

@@ -1,5 +1,6 @@
 """Aborting a run: GET asks, POST acts."""
 
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 from django.contrib import messages
@@ -7,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_http_methods
 
 from dashboard import aborting, access
@@ -37,13 +39,21 @@ def abort(request: HttpRequest, project: str, pipeline: str, stage: str, run: st
             shown,
             request.user,  # type: ignore[arg-type]  # signed in: see sign_in.py
             reason=request.POST.get("reason", ""),
-            client_address=request.META.get("REMOTE_ADDR"),
+            client_address=_client_address(request),
         )
     except aborting.NotAllowed as refused:
         return errors.forbidden(request, str(refused))
     except aborting.NotInFlight:
         return _answer(request, shown, ("info", "The run had already ended; nothing was sent."))
     return Waiting(lambda: aborting.answered(pressed))
+
+
+def _client_address(request: HttpRequest) -> str | None:
+    # Behind a proxy this is what the proxy passed on, so it may be anything.
+    try:
+        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
+    except ValueError:
+        return None
 
 
 def _ask(request: HttpRequest, shown: Run) -> HttpResponse:
@@ -60,14 +70,18 @@ def _ask(request: HttpRequest, shown: Run) -> HttpResponse:
         cannot = may.why_not
     parts = {"row": rows.row(shown, may, under_way), "cannot": cannot}
     htmx = request.headers.get("HX-Request") == "true"
-    return render(request, "abort.html#confirm" if htmx else "abort.html", parts)
+    response = render(request, "abort.html#confirm" if htmx else "abort.html", parts)
+    patch_vary_headers(response, ["HX-Request"])
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def _told(abort: Abort, request: HttpRequest) -> tuple[str, str]:
     act = acts.act(abort)
     joined = abort.username != request.user.get_username()
     by = f" It was requested by {abort.username}." if joined else ""
-    return act.tone, act.sentence + by
+    # On the run "aborted" is no colour; as news of what one asked for it is good.
+    return "good" if act.tone == "neutral" else act.tone, act.sentence + by
 
 
 def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpResponse:
@@ -75,7 +89,6 @@ def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpRe
     if request.headers.get("HX-Request") != "true":
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(reverse("run", args=[*rows.place_args(shown.stage), shown.run_id]))
-    shown = Run.objects.with_place().get(pk=shown.pk)
     may = access.may_abort(request.user, shown.stage)
     its_aborts = list(shown.aborts.order_by("-requested_at"))
     element = _element(request, shown, may, its_aborts)

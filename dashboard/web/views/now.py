@@ -11,7 +11,11 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.web import empty, live, rows
 
 RECENTLY = timedelta(days=1)
-MOST = 200  # rows a table; a page with more is no longer read at a glance
+# A run that was aborted here stays in sight, so that whoever did it sees what came of it.
+JUST_NOW = timedelta(hours=1)
+# Rows a table; a page with more is no longer read at a glance.
+MOST_IN_FLIGHT = 200
+MOST_ENDED = 50
 
 
 @require_GET
@@ -31,14 +35,26 @@ def now(request: HttpRequest) -> HttpResponse:
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
+    moment = timezone.now()
     failed = Run.objects.filter(
-        status="failure", concluded=True, concluded_at__gt=timezone.now() - RECENTLY
+        status="failure", concluded=True, concluded_at__gt=moment - RECENTLY
     ).order_by("-concluded_at", "-pk")
+    lately = Abort.objects.filter(requested_at__gt=moment - JUST_NOW).values("run")
+    aborted = Run.objects.filter(pk__in=lately, in_flight=False).exclude(
+        pk__in=failed.order_by().values("pk")
+    )
     parts = {
         "nav": "now",
-        "in_flight": rows.html_of(flying[:MOST], verdict),
-        "failed": rows.html_of(failed[:MOST], verdict),
-        "counts": {"in_flight": flying.count(), "stages": len(flying_stages)},
+        "in_flight": rows.html_of(flying[:MOST_IN_FLIGHT], verdict),
+        "aborted": rows.html_of(aborted.order_by("-concluded_at", "-pk")[:MOST_ENDED], verdict),
+        "failed": rows.html_of(failed[:MOST_ENDED], verdict),
+        "counts": {
+            "in_flight": flying.count(),
+            "stages": len(flying_stages),
+            "aborted": aborted.count(),
+            "failed": failed.count(),
+        },
+        "why_not": verdict.why_not if flying_stages else "",
         "as_of": as_of,
         "in_flight_empty": empty.in_flight(as_of, any_stage=bool(stages)),
         "failed_empty": empty.failures(as_of),

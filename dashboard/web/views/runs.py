@@ -61,6 +61,7 @@ def card(shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> dict[str, 
     return {
         "row": rows.row(shown, may, its_aborts[0] if its_aborts else None),
         "verdict": verdict.of(shown, root),
+        "description": shown.description,
         "aborts": [acts.act(abort) for abort in its_aborts],
         "steps": steps.rows(shown, root),
         "steps_missing": steps.missing(shown, root),

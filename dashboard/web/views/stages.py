@@ -18,10 +18,11 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
     interest.in_stage(shown, timezone.now())
     verdict = access.may_abort(request.user, shown)
     as_of = live.as_of([shown])
+    in_flight = shown.runs.in_flight().exists()
     terms = live.of(
         request,
         verdict,
-        in_flight=shown.runs.in_flight().exists(),
+        in_flight=in_flight,
         aborting=Abort.objects.open().filter(run__stage=shown).exists(),
         as_of=as_of,
     )
@@ -42,6 +43,7 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
         "stage_error": {"text": shown.error_message, "since": shown.error_since}
         if shown.error
         else None,
+        "why_not": verdict.why_not if in_flight else "",
         "rows": ready,
         "empty": empty.no_flow()
         if shown.has_flow is False

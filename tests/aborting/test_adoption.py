@@ -1,0 +1,188 @@
+"""Aborts whose process died: sent if they never were, never sent again if they may have been."""
+
+from datetime import datetime
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard import aborting
+from dashboard.models import Abort, Run
+from dashboard.northflank import NorthflankClient, NorthflankError
+from dashboard.sandbox import parse_fault
+from dashboard.sync.worker import read_run
+from tests.aborting.flights import (
+    LEDGER,
+    ago,
+    ask_with,
+    flow,
+    in_flight,
+    look_after,
+    mirrored,
+    pass_time,
+    read,
+    started,
+    story,
+)
+from tests.live import Live
+
+
+def stranded(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:
+    """Write an abort as a process leaves it that dies before, or while, it sends."""
+    then: datetime = ago(seconds)
+    return Abort.objects.create(
+        run=run, username="manager", requested_at=then, claimed_at=then,
+        sent_at=then if sent else None,
+    )  # fmt: skip
+
+
+def test_an_abort_that_was_never_sent_is_sent_by_the_worker(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert abort.state == "accepted"
+    assert abort.sent_at is not None
+    look_after(live)
+    assert live.sandbox.abort_posts[run.run_id] == 1
+    methods = [method for method, path in live.sandbox.requests if run.run_id in path]
+    assert methods == ["GET", "GET", "POST"]  # mirrored, read again, and only then sent
+
+
+def test_the_workers_tick_adopts(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+    live.run(live.worker.tick)
+    assert live.sandbox.abort_posts[run.run_id] == 1
+
+
+def test_an_abort_that_is_being_sent_is_left_alone(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, seconds=20)
+    look_after(live)
+    assert Abort.objects.get().state == "requested"
+    assert live.sandbox.abort_posts[run.run_id] == 0
+
+
+def test_an_abort_that_may_have_been_sent_is_never_sent_again(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, sent=True)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    assert "ended before the answer" in story()
+    Abort.objects.update(sent_at=ago(100), requested_at=ago(100))
+    read(live, run)
+    assert "seems not to have arrived" in story()
+    assert live.sandbox.abort_posts[run.run_id] == 0
+
+
+def test_an_abort_that_was_sent_and_took_effect_is_followed(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, sent=True)
+    live.sandbox.world.abort(flow(live, LEDGER), run.run_id, live.sandbox.clock())
+    look_after(live)
+    assert Abort.objects.get().state == "accepted"
+    pass_time(live, 10)
+    read(live, run)
+    assert Abort.objects.get().outcome == "aborted"
+    assert live.sandbox.abort_posts[run.run_id] == 0
+
+
+def test_an_abort_that_was_sent_is_not_called_too_late_when_its_run_has_ended(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, sent=True)
+    live.sandbox.world.abort(flow(live, LEDGER), run.run_id, live.sandbox.clock(), at_once=True)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")
+    assert story().startswith("Aborted ")
+
+
+def test_an_abort_that_was_never_sent_for_a_run_that_has_ended_is_too_late(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+    pass_time(live, 3600)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert abort.state == "too_late"
+    assert abort.outcome == Run.objects.get().status
+    assert story().endswith("before the abort was sent.")
+    assert live.sandbox.abort_posts[run.run_id] == 0
+
+
+def test_an_abort_that_was_never_sent_for_a_run_that_is_gone_is_too_late(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    look_after(live)
+    assert Abort.objects.get().state == "too_late"
+    assert story() == "Northflank knew the run no more when the abort was sent."
+
+
+def test_an_adoption_waits_while_northflank_does_not_answer(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+    live.sandbox.faults = [parse_fault("503*2")]
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sent_at) == ("requested", None)
+    Abort.objects.update(claimed_at=ago(50))
+    look_after(live)
+    assert Abort.objects.get().state == "accepted"
+    assert live.sandbox.abort_posts[run.run_id] == 1
+
+
+def test_of_two_workers_one_adopts(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run)
+
+    async def both() -> None:
+        import asyncio
+
+        await asyncio.gather(*(aborting.look_after_open_aborts(live.connection) for _ in range(3)))
+
+    live.run(both)
+    assert live.sandbox.abort_posts[run.run_id] == 1
+
+
+def test_a_run_that_vanished_before_an_answer_came_is_not_said_to_have_ended(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, sent=True)
+    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    look_after(live)
+    assert Abort.objects.get().outcome == ""
+    assert "how it ended is unknown" in story()
+
+
+def answering(live: Live, other: str) -> None:
+    """Have the upstream tell of the run `other`, whichever was asked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        told = {"id": other, "status": "success", "concluded": True}
+        return httpx.Response(200, json={"data": told})
+
+    ask_with(live, NorthflankClient("sandbox", transport=httpx.MockTransport(answer)))
+
+
+def test_an_answer_that_tells_of_another_run_changes_neither(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    other = mirrored(live, LEDGER, started(live, LEDGER))
+    answering(live, other.run_id)
+    pressed = aborting.request(run, manager)
+    live.run(lambda: aborting.send(live.connection, pressed.abort.pk))
+    assert Abort.objects.get().state == "accepted"
+    assert Run.objects.get(pk=run.pk).in_flight
+    assert Run.objects.get(pk=other.pk).in_flight
+
+
+def test_a_reading_that_tells_of_another_run_changes_neither(live: Live) -> None:
+    run = in_flight(live)
+    other = mirrored(live, LEDGER, started(live, LEDGER))
+    answering(live, other.run_id)
+    with pytest.raises(NorthflankError, match="another run"):
+        live.run(lambda: read_run(live.connection, run))
+    row = Run.objects.get(pk=run.pk)
+    assert row.in_flight
+    assert row.next_read_at is not None  # tried again after a rest
+    assert Run.objects.get(pk=other.pk).in_flight

@@ -1,0 +1,175 @@
+"""Pages in a real browser: signing in, refreshing under one's hands, small screens, themes."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from playwright.sync_api import Page, Request, expect
+
+from dashboard.models import Run, Upstream
+from tests.browser.conftest import Open, enter, is_marked, mark
+from tests.live import Live
+from tests.web import factories
+from tests.web.factories import HOSTILE
+
+pytestmark = pytest.mark.browser
+
+REFRESH = 5_000  # milliseconds in which a page with a run in flight asks again
+
+
+@pytest.fixture
+def mirrored(live: Live) -> Run:
+    """A run in flight, without anybody who would read more."""
+    return factories.run(factories.stage(), "r-1", name="Nightly")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_an_alerts_link_leads_through_sign_in_to_that_very_run(
+    stuck: Run, open_browser: Open, live: Live
+) -> None:
+    page = open_browser()
+    page.goto(f"{factories.address(stuck)}?from=alert&n=1")
+    enter(page, "viewer")
+    expect(page).to_have_url(f"{live.base_url}{factories.address(stuck)}?from=alert&n=1")
+    expect(page.get_by_role("heading", level=1)).to_have_text(stuck.title)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_now_lists_the_runs_in_flight(stuck: Run, sign_in: Open) -> None:
+    page = sign_in("viewer")
+    expect(
+        page.get_by_role("region", name="In flight").locator(f'[data-run="{stuck.run_id}"]')
+    ).to_be_visible()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_change_is_painted_without_a_reload_and_the_focus_stays(
+    mirrored: Run, sign_in: Open
+) -> None:
+    page = sign_in("viewer")
+    page.clock.install()
+    mark(page)
+    link = page.get_by_role("link", name="Nightly")
+    link.focus()
+    factories.change(mirrored, status="approval_wait")
+    page.clock.run_for(REFRESH)
+    expect(page.locator('[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
+    expect(link).to_be_focused()
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("manager")
+def test_an_open_dialog_and_what_is_typed_survive_a_refresh(mirrored: Run, sign_in: Open) -> None:
+    page = sign_in("manager")
+    page.clock.install()
+    page.locator("[data-abort]").click()
+    reason = page.get_by_role("dialog").get_by_label("Reason")
+    reason.fill("Half a sent")
+    factories.change(mirrored, status="approval_wait")
+    page.clock.run_for(REFRESH)
+    expect(page.locator('tr[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(reason).to_have_value("Half a sent")
+    expect(reason).to_be_focused()
+
+
+@pytest.mark.usefixtures("viewer")
+def test_an_expired_session_is_told_with_a_way_back_and_the_page_asks_no_more(
+    mirrored: Run, sign_in: Open
+) -> None:
+    page = sign_in("viewer", "/board/?x=1")
+    page.clock.install()
+    asked: list[Request] = []
+    page.on("request", asked.append)
+    Session.objects.all().delete()
+    page.clock.run_for(20_000)
+    notice = page.locator("#notices")
+    expect(notice).to_contain_text("You are signed out")
+    back = notice.get_by_role("link", name="Sign in and come back here")
+    expect(back).to_have_attribute(
+        "href", re.compile(r"/accounts/login/\?next=%2Fboard%2F%3Fx%3D1$")
+    )
+    so_far = len(asked)
+    assert so_far >= 1
+    page.clock.run_for(300_000)
+    assert len(asked) == so_far
+    back.click()
+    enter(page, "viewer")
+    expect(page.locator("#live")).to_have_attribute("data-page", "board")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_trouble_with_northflank_comes_and_goes_by_itself(mirrored: Run, sign_in: Open) -> None:
+    page = sign_in("viewer")
+    page.clock.install()
+    Upstream.objects.create(
+        identity="x",
+        error="x",
+        error_message="It fell over.",
+        error_since=mirrored.seen_at - timedelta(minutes=3),
+    )
+    page.clock.run_for(REFRESH)
+    expect(page.locator("[data-trouble]")).to_contain_text("It fell over.")
+    expect(page.locator("[data-trouble] time")).to_contain_text("min")
+    Upstream.objects.update(error="", error_since=None)
+    page.clock.run_for(REFRESH)
+    expect(page.locator("[data-trouble]")).to_have_count(0)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_the_theme_is_kept_from_page_to_page(mirrored: Run, sign_in: Open) -> None:
+    page = sign_in("viewer")
+    root = page.locator("html")
+    toggle = page.locator("[data-theme-toggle]")
+    for theme in ("light", "dark"):
+        toggle.click()
+        expect(root).to_have_attribute("data-theme", theme)
+        expect(toggle).to_have_accessible_name(f"Theme: {theme}")
+        page.reload()
+        expect(root).to_have_attribute("data-theme", theme)
+    page.goto("/board/")
+    expect(root).to_have_attribute("data-theme", "dark")
+    toggle.click()
+    page.reload()
+    expect(root).not_to_have_attribute("data-theme", "dark")
+
+
+def sideways(page: Page) -> int:
+    """How many pixels the page is wider than the window."""
+    return page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_hostile_names_push_no_page_sideways(
+    width: int, live: Live, manager: User, sign_in: Open
+) -> None:
+    stage = factories.stage(of=factories.pipeline(name=HOSTILE, of=factories.project(name=HOSTILE)))
+    run = factories.run(stage, "x" * 200, name=HOSTILE, step=HOSTILE, description=HOSTILE)
+    odd = factories.run(stage, "a/b", status=HOSTILE, name="W" * 500)
+    ended = factories.run(stage, status="failure", name=HOSTILE)
+    factories.abort(
+        ended, manager, "refused", reason=HOSTILE, answer=HOSTILE, settled_at=ended.seen_at
+    )
+    page = sign_in("manager", viewport={"width": width, "height": 700})
+    for address in (
+        "/",
+        "/board/",
+        factories.address(stage.pipeline),
+        factories.address(stage),
+        factories.address(run),
+        factories.address(odd),
+        factories.address(ended),
+        factories.address(run, "abort"),
+        "/runs/" + "x" * 300,
+    ):
+        page.goto(address)
+        assert sideways(page) <= 0, address
+    page.goto(factories.address(run))
+    page.locator("[data-abort]").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert sideways(page) <= 0
+    box = page.get_by_role("dialog").bounding_box()
+    assert box is not None
+    assert box["width"] <= width

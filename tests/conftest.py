@@ -1,0 +1,88 @@
+"""Fixtures for all tests, and an honest end: what this machine could not run is said."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+
+from tests import live as live_module
+from tests.live import Live
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+# A server on which tests may make databases of their own.
+POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
+IN_CI = os.environ.get("CI") == "true"
+
+_absent: dict[str, str] = {}  # marker -> why its tests did not run
+
+
+def _postgres_answers() -> bool:
+    try:
+        psycopg.connect(POSTGRES, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Playwright leaves an event loop running in the main thread: whatever needs one comes first.
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    if any(item.get_closest_marker("browser") for item in items) and not CHROMIUM:
+        _absent["browser"] = "no Chromium was found (set CHROMIUM to its path)"
+    if any(item.get_closest_marker("postgres") for item in items) and not _postgres_answers():
+        _absent["postgres"] = "no PostgreSQL answers (set TEST_POSTGRES_URL)"
+    for item in items:
+        for marker, why in _absent.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=why))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _absent and IN_CI and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for marker, why in _absent.items():
+        terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
+        verdict = " In CI that is a failure." if IN_CI else ""
+        terminalreporter.line(f"Tests marked “{marker}” did not run: {why}.{verdict}")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> None:
+    # Rows are cached under the database's keys, which start anew with each test.
+    cache.clear()
+
+
+@pytest.fixture
+def manager(db: None) -> User:
+    """A person who may abort."""
+    from dashboard import access
+
+    access.keep_group()
+    user = User.objects.create_user("manager", password="manager")
+    user.groups.add(access.Group.objects.get(name=access.RELEASE_MANAGERS))
+    return user
+
+
+@pytest.fixture
+def viewer(db: None) -> User:
+    """A person who may only look."""
+    return User.objects.create_user("viewer", password="viewer")
+
+
+@pytest.fixture
+def live(transactional_db: None) -> Iterator[Live]:
+    """The dashboard and a sandbox on real ports; see tests/live.py."""
+    with live_module.running() as running:
+        yield running

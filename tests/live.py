@@ -1,0 +1,146 @@
+"""The product as it runs: our handler and a sandbox on real ports, in a thread of the test."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from django.db import connections
+
+from dashboard import aborting, database, sandbox, upstream
+from dashboard.asgi import application
+from dashboard.process import check_upstream
+from dashboard.sync.worker import SyncWorker
+
+PATIENCE = 20  # seconds until a test that waits has failed
+
+
+@dataclass
+class Live:
+    """One running dashboard with its upstream; `sync` reads until nothing is due."""
+
+    base_url: str
+    upstream_url: str
+    sandbox: sandbox.Sandbox
+    connection: upstream.Connection
+    loop: asyncio.AbstractEventLoop
+    worker: SyncWorker = field(init=False)
+    people: list[httpx.Client] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.worker = SyncWorker(self.connection, chores=[aborting.look_after_open_aborts])
+
+    def run[T](self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work` on the server's event loop and return what it returns."""
+
+        async def on_loop() -> T:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(PATIENCE)
+
+    def sync(self, rounds: int = 6) -> None:
+        """Let a worker read whatever is due, and what that makes due."""
+
+        async def read() -> None:
+            from django.utils import timezone
+
+            from dashboard.sync import catalogue
+
+            await database.in_database(catalogue.begin, timezone.now())
+            for _ in range(rounds):
+                await self.worker.tick()
+                while self.worker._under_way:
+                    await self.worker.idle()
+                    await self.worker.tick()
+
+        self.run(read)
+
+    def person(self, name: str) -> httpx.Client:
+        """Return a browser-like client that has signed in as `name` (password: the same)."""
+        person = httpx.Client(base_url=self.base_url, timeout=PATIENCE)
+        self.people.append(person)
+        person.get("/accounts/login/")
+        answer = person.post(
+            "/accounts/login/",
+            data={"username": name, "password": name, "csrfmiddlewaretoken": token(person)},
+        )
+        assert answer.status_code == 302, answer.text
+        return person
+
+
+def token(person: httpx.Client) -> str:
+    """The token that a form of this session has to carry."""
+    return person.cookies["csrftoken"]
+
+
+@contextlib.contextmanager
+def running(options: sandbox.Options | None = None) -> Iterator[Live]:
+    """Serve the dashboard and a sandbox until the block ends. The worker runs on request only."""
+    app = sandbox.create_app(options or sandbox.Options(rate_limit=100_000))
+    ready, state = threading.Event(), {}
+
+    async def serve() -> None:
+        places = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        web_port, upstream_port = (place.getsockname()[1] for place in places)
+        upstream_url = f"http://127.0.0.1:{upstream_port}"
+        connection = upstream.open_connection(upstream_url, app.state.sandbox.options.token)
+        servers = [_server(application), _server(app)]
+        tasks = [
+            asyncio.create_task(server._serve(sockets=[place]))
+            for server, place in zip(servers, places, strict=True)
+        ]
+        state["live"] = Live(
+            f"http://127.0.0.1:{web_port}",
+            upstream_url,
+            app.state.sandbox,
+            connection,
+            asyncio.get_running_loop(),
+        )
+        stop = state["stop"] = asyncio.Event()
+        while not all(server.started for server in servers):
+            await asyncio.sleep(0.005)
+        ready.set()
+        await stop.wait()
+        for server in servers:
+            server.should_exit = server.force_exit = True
+        await asyncio.gather(*tasks)
+        await connection.close()
+
+    check_upstream()
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(PATIENCE), "the server did not start"
+    try:
+        yield state["live"]
+    finally:
+        for person in state["live"].people:
+            person.close()
+        state["live"].loop.call_soon_threadsafe(state["stop"].set)
+        thread.join(PATIENCE)
+        for pool in (application.pool, database._threads):
+            close_connections(pool)
+
+
+def close_connections(pool: ThreadPoolExecutor) -> None:
+    """Close the database connections of all threads of a pool, so that a test leaves none."""
+    together = threading.Barrier(pool._max_workers)
+
+    def close(_: Any) -> None:
+        together.wait(PATIENCE)
+        connections.close_all()
+
+    list(pool.map(close, range(pool._max_workers)))
+
+
+def _server(app: Any) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )

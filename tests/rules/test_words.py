@@ -1,0 +1,117 @@
+"""Durations, policies and links."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from dashboard import durations, links, policies
+from dashboard.models import Pipeline, Project, Run, Stage, Upstream
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (-5, "0 s"), (41, "41 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"),
+        (252, "4 min 12 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min"),
+        (86_400, "1 d 0 h"), (273_600, "3 d 4 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_said_in_two_units(seconds: float, words: str) -> None:
+    assert durations.in_words(timedelta(seconds=seconds)) == words
+
+
+@given(st.timedeltas())
+def test_any_duration_has_at_most_two_units(span: timedelta) -> None:
+    assert len(durations.in_words(span).split()) in {2, 4}
+
+
+def stage(policy: str = "", *, paused: bool = False) -> Stage:
+    return Stage(concurrency_policy=policy, paused=paused)
+
+
+@pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])
+def test_a_documented_policy_is_explained(policy: str) -> None:
+    assert policy not in policies.facts(stage(policy))[0].split(": ")[-1].rstrip(".")
+
+
+@pytest.mark.parametrize("policy", ["latest", "replace", "something-new"])
+def test_a_policy_nobody_explains_is_named_only(policy: str) -> None:
+    assert policies.facts(stage(policy)) == [f"Concurrency policy: {policy}."]
+
+
+def test_a_paused_flow_says_so() -> None:
+    assert "paused" in policies.facts(stage(paused=True))[0]
+
+
+def test_a_flow_of_which_nothing_is_known_says_nothing() -> None:
+    assert policies.facts(stage()) == []
+
+
+def run(**ids: Any) -> Run:
+    project = Project(slug=ids.get("project", "shop"))
+    pipeline = Pipeline(project=project, slug=ids.get("pipeline", "checkout"))
+    of = Stage(pipeline=pipeline, name="Production", path=ids.get("path", "production"))
+    return Run(stage=of, run_id=ids.get("run", "r1"))
+
+
+def test_the_sandbox_has_no_pages_to_link_to(db: None, settings: Settings) -> None:
+    settings.SANDBOX = True
+    assert links.northflank_url(run()) == ""
+
+
+def test_the_sandbox_may_have_a_template(db: None, settings: Settings) -> None:
+    settings.SANDBOX = True
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
+    assert links.northflank_url(run()) == "http://x/r1"
+
+
+def test_without_a_team_there_is_no_link(db: None, settings: Settings) -> None:
+    settings.SANDBOX = False
+    assert links.northflank_url(run()) == ""
+
+
+def test_the_team_of_the_setting_is_linked_to(db: None, settings: Settings) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
+    assert links.northflank_url(run()) == "https://app.northflank.com/t/acme/project/shop"
+
+
+def test_the_team_that_the_token_belongs_to_is_linked_to(db: None, settings: Settings) -> None:
+    settings.SANDBOX = False
+    Upstream.objects.create(identity="x", team="learned")
+    assert "/t/learned/" in links.northflank_url(run())
+
+
+def test_the_setting_wins_over_what_the_token_says(db: None, settings: Settings) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
+    Upstream.objects.create(identity="x", team="learned")
+    assert "/t/acme/" in links.northflank_url(run())
+
+
+def test_a_template_may_use_every_part(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_TEAM_ID = "acme"
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{team}/{project}/{pipeline}/{stage}/{run}"
+    assert links.northflank_url(run()) == "http://x/acme/shop/checkout/production/r1"
+
+
+def test_a_stage_whose_spelling_is_unknown_is_written_small(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{stage}"
+    assert links.northflank_url(run(path="")) == "http://x/production"
+
+
+HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'
+
+
+def test_hostile_ids_stay_one_part_of_the_address(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{project}/{run}"
+    found = urlsplit(links.northflank_url(run(project=HOSTILE, run=HOSTILE)))
+    assert (found.path.count("/"), found.query, found.fragment) == (2, "", "")
+
+
+def test_hostile_ids_need_no_escaping_in_a_page(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
+    assert not set("\"'<> {}") & set(links.northflank_url(run(run=HOSTILE)))

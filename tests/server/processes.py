@@ -1,0 +1,147 @@
+"""Real processes of `manage.py`, and a sandbox in this one that they can all reach."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx
+from django.conf import settings
+
+from dashboard import sandbox
+from tests import live
+from tests.settings import NAMES
+
+PATIENCE = 30  # seconds for a process to start on a busy machine
+
+
+def environment(**given: str) -> dict[str, str]:
+    """The environment of a process: deaf to this one's settings and to any `.env`."""
+    kept = {name: value for name, value in os.environ.items() if name not in NAMES}
+    return {
+        **kept,
+        **dict.fromkeys(NAMES, ""),
+        "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+        "SECRET_KEY": "tests-only-" + "x" * 50,
+        "LOG_LEVEL": "WARNING",
+        **given,
+    }
+
+
+def manage(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=settings.BASE_DIR,
+        env=environment(**given),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@dataclass
+class Running:
+    """A process that has said where it listens, or that it is at work."""
+
+    process: subprocess.Popen[str]
+    said: list[str]
+    log: Path
+    base_url: str = ""
+    people: list[httpx.Client] = field(default_factory=list)
+
+    def end(self, number: int) -> float:
+        """Send a signal, wait for the end, and return the seconds it took."""
+        begun = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        return time.monotonic() - begun
+
+    def browser(self) -> httpx.Client:
+        self.people.append(httpx.Client(base_url=self.base_url, timeout=PATIENCE))
+        return self.people[-1]
+
+    def person(self, name: str) -> httpx.Client:
+        """Return a browser in which `name` has tried to sign in."""
+        person = self.browser()
+        person.get("/accounts/login/")
+        data = {"username": name, "password": name, "csrfmiddlewaretoken": live.token(person)}
+        person.post("/accounts/login/", data=data)
+        return person
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
+    """Run `manage.py` with these arguments until the block ends."""
+    with start([sys.executable, "manage.py", *arguments], folder, **given) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
+    log = folder / f"{time.monotonic_ns()}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=settings.BASE_DIR,
+            env=environment(**given),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert process.stdout is not None
+    people: list[httpx.Client] = []
+    try:
+        said = _first_words(process.stdout)
+        assert said, log.read_text()
+        found = re.search(r"http://\S+:\d+", said[0])
+        yield Running(process, said, log, found[0] if found else "", people)
+    finally:
+        for person in people:
+            person.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE)
+        process.stdout.close()
+
+
+def _first_words(out: IO[str]) -> list[str]:
+    said = []
+    while line := out.readline():
+        said.append(line.strip())
+        if re.search("Reading Northflank|Release flows on|running on", line):
+            break
+    return said
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
+    """A sandbox in this process, on a port that others reach; its state can be read here."""
+    app = sandbox.create_app(sandbox.Options(rate_limit=100_000))
+    place = socket.create_server(("127.0.0.1", 0))
+    server = live._server(app)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+    )
+    thread.start()
+    until = time.monotonic() + PATIENCE
+    while not server.started:
+        assert time.monotonic() < until, "the sandbox did not start"
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{place.getsockname()[1]}", app.state.sandbox
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(PATIENCE)
+        place.close()

@@ -1,0 +1,82 @@
+"""Views that wait, stream, fail and tell, beside the dashboard's own; for tests of the handler."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from dashboard.urls import *  # noqa: F403
+from dashboard.urls import urlpatterns as dashboards
+from dashboard.web.waiting import Waiting, result_of
+
+passes: list[str] = []  # what each pass of a waiting view has read
+streams_open: set[object] = set()
+
+
+def thread(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(threading.current_thread().name)
+
+
+def wait(request: HttpRequest, end: str) -> HttpResponse:
+    """Wait, and then answer as `end` says."""
+    passes.append(request.POST.get("word", ""))
+    waited_for = result_of(request)
+    if waited_for is None:
+        return Waiting(lambda: _work(end))
+    match end:
+        case "elsewhere":
+            return HttpResponse(status=303, headers={"Location": "/elsewhere/"})
+        case "missing":
+            raise Http404("Nothing is here.")
+    answer = HttpResponse(f"{waited_for} {request.POST['word']}", headers={"X-Waited": "yes"})
+    answer.set_cookie("waited", "yes")
+    return answer
+
+
+async def _work(end: str) -> Any:
+    await asyncio.sleep(0.01)
+    if end == "broken":
+        raise LookupError("the awaited work has failed")
+    return "done"
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    raise LookupError("a view has failed")
+
+
+def size(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(len(request.POST.get("word", ""))))
+
+
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(_ticks(), content_type="text/event-stream")
+
+
+async def _ticks() -> AsyncIterator[str]:
+    key = object()
+    streams_open.add(key)
+    try:
+        while True:
+            yield ": tick\n\n"
+            await asyncio.sleep(0.01)
+    finally:
+        streams_open.discard(key)
+
+
+def _open(view: Any) -> Any:
+    return csrf_exempt(login_not_required(view))
+
+
+urlpatterns = [
+    *dashboards,
+    path("thread/", _open(thread)),
+    path("wait/<str:end>/", _open(wait)),
+    path("broken/", _open(broken)),
+    path("size/", _open(size)),
+    path("stream/", _open(stream)),
+]

@@ -1,0 +1,24 @@
+"""The dashboard's settings, deaf to a developer's own `.env`; only DATABASE_URL passes."""
+
+import os
+import tempfile
+from pathlib import Path
+
+_example = Path(__file__).resolve().parent.parent / ".env.example"
+NAMES = [line.partition("=")[0] for line in _example.read_text().splitlines() if line[:1].isupper()]
+for _name in NAMES:
+    if _name != "DATABASE_URL":
+        os.environ[_name] = ""
+_scratch = Path(tempfile.mkdtemp(prefix="dashboard-tests-"))
+os.environ["SECRET_KEY"] = "tests-only-" + "x" * 50
+os.environ["LOG_LEVEL"] = "WARNING"
+if not os.environ.get("DATABASE_URL"):
+    os.environ["DATABASE_URL"] = f"sqlite:///{_scratch / 'unused.sqlite3'}"
+
+from dashboard.settings import *  # noqa: E402, F403
+from dashboard.settings import DATABASES  # noqa: E402
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # A file, not memory: several threads use it, as in the product.
+    DATABASES["default"]["TEST"] = {"NAME": str(_scratch / "test.sqlite3")}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is secret

@@ -1,0 +1,235 @@
+"""The hour's requests: what headers say, what is reserved, and a worker that keeps to it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from dashboard import budget
+from dashboard.models import Budget, Run, Stage
+from dashboard.northflank import RateLimit
+from dashboard.sandbox import parse_fault
+from tests.sync.conftest import LONG_AGO, T0, World, at, the_run
+
+
+def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float = 0) -> None:
+    budget.record(RateLimit(limit, remaining, reset), at(now))
+
+
+@pytest.mark.parametrize(
+    ("reserve", "kept"),
+    [("10%", 100), ("0", 0), ("250", 250), ("12.5%", 125), ("5000", 1000), ("0%", 0)],
+)
+def test_the_reserve_is_a_number_or_a_share(settings: Settings, reserve: str, kept: int) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = reserve
+    assert budget.reserve_of(1000) == kept
+
+
+def test_before_any_answer_the_documented_limit_is_assumed(db: None) -> None:
+    assert budget.allowance(T0).requests == 900
+
+
+def test_the_reserve_is_left_out_of_the_allowance(db: None) -> None:
+    said(700)
+    assert budget.allowance(at(1)).requests == 600
+
+
+def test_a_reserve_that_is_touched_leaves_nothing_to_read_with(db: None) -> None:
+    said(90)
+    assert budget.allowance(at(1)).per_second == 0
+
+
+def test_the_allowance_is_spread_until_the_window_ends(db: None) -> None:
+    said(700, reset=600)
+    assert budget.allowance(at(0)).per_second == 1
+
+
+def test_answers_that_overtake_each_other_do_not_raise_what_remains(db: None) -> None:
+    said(500)
+    said(503, now=1, reset=2999)
+    assert Budget.objects.get().remaining == 500
+
+
+def test_a_new_window_is_full_again(db: None) -> None:
+    said(5, reset=10)
+    said(999, reset=3600, now=11)
+    assert Budget.objects.get().remaining == 999
+
+
+def test_a_window_that_ended_is_taken_for_full(db: None) -> None:
+    said(5, reset=10)
+    assert budget.allowance(at(11)).requests == 900
+
+
+def test_a_window_that_began_early_is_believed(db: None) -> None:
+    said(5, reset=1000)
+    said(999, reset=3600, now=1)
+    assert Budget.objects.get().remaining == 999
+
+
+def test_a_changed_limit_is_believed(db: None) -> None:
+    said(5)
+    said(9000, limit=10_000)
+    assert budget.allowance(at(1)).requests == 8000
+
+
+def test_a_refusal_lasts_until_the_window_ends(db: None) -> None:
+    said(5, reset=100)
+    budget.refuse(None, at(1))
+    assert budget.allowance(at(2)).refused_until == at(100)
+
+
+def test_a_refusal_lasts_as_long_as_it_says(db: None) -> None:
+    said(5, reset=100)
+    budget.refuse(40, at(1))
+    assert budget.allowance(at(2)).refused_until == at(41)
+
+
+def test_a_refusal_that_says_nothing_lasts_a_minute(db: None) -> None:
+    budget.refuse(None, at(0))
+    assert budget.allowance(at(1)).refused_until == at(60)
+
+
+def test_a_refusal_ends(db: None) -> None:
+    budget.refuse(40, at(0))
+    assert budget.allowance(at(41)).refused_until is None
+
+
+def test_after_a_refusal_a_new_window_is_full(db: None) -> None:
+    budget.refuse(40, at(0))
+    assert budget.allowance(at(41)).requests == 900
+
+
+def test_there_is_one_row_for_all(db: None) -> None:
+    budget.refuse(None, at(0))
+    said(500)
+    assert Budget.objects.count() == 1
+
+
+def test_the_headers_are_kept(world: World) -> None:
+    world.sync()
+    assert Budget.objects.get().limit == 100_000
+
+
+def test_without_headers_reading_goes_on(world: World) -> None:
+    world.sandbox.choices["rate-limit-headers"] = "absent"
+    world.sync()
+    assert Run.objects.in_flight().exists()
+
+
+def test_without_headers_nothing_is_made_up(world: World) -> None:
+    world.sandbox.choices["rate-limit-headers"] = "absent"
+    world.sync()
+    assert not Budget.objects.exists()
+
+
+def tight(world: World, limit: int) -> None:
+    """Start a new window with that limit, and read as much as the worker likes."""
+    world.sandbox.window.limit = limit
+    world.sandbox.window.opened = None
+    for _ in range(5):
+        world.make_due()
+        world.live.sync(1)
+
+
+@pytest.mark.parametrize("limit", [40, 60, 75])
+def test_reading_never_touches_the_reserve(everything: World, limit: int) -> None:
+    tight(everything, limit)
+    assert everything.sandbox.window.used <= limit - budget.reserve_of(limit)
+
+
+@pytest.mark.parametrize("order", ["oldest-first", "shuffled"])
+def test_walking_never_touches_the_reserve(everything: World, order: str) -> None:
+    everything.sandbox.choices["run-order"] = order
+    tight(everything, 60)
+    assert everything.sandbox.window.used <= 54
+
+
+def test_most_of_the_allowance_is_used(everything: World) -> None:
+    tight(everything, 60)
+    assert everything.sandbox.window.used >= 40
+
+
+def test_a_larger_reserve_is_honoured(everything: World, settings: Settings) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "50%"
+    tight(everything, 60)
+    assert everything.sandbox.window.used <= 30
+
+
+def test_the_worker_rests_once_the_allowance_is_spent(everything: World) -> None:
+    tight(everything, 60)
+    before = everything.sandbox.window.used
+    everything.make_due()
+    everything.live.sync(2)
+    assert everything.sandbox.window.used == before
+
+
+def test_an_aborting_run_is_read_from_the_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    tight(world, 40)
+    Run.objects.filter(run_id=run_id).update(status="aborting", next_read_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert [request for request in world.asked("/runs/") if request.endswith(run_id)]
+
+
+def test_a_watched_run_is_not_read_from_the_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    tight(world, 40)
+    Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+def refused(world: World) -> None:
+    world.sync()
+    world.sandbox.faults = [parse_fault("rate-limited*1")]
+    world.make_due()
+    Run.objects.update(next_read_at=None)
+    world.live.sync(1)
+    world.sandbox.requests.clear()
+    world.make_due()
+    world.live.sync(2)
+
+
+def test_a_429_stops_reading(world: World) -> None:
+    refused(world)
+    assert not world.sandbox.requests
+
+
+def test_a_429_keeps_what_was_mirrored(world: World) -> None:
+    refused(world)
+    assert Run.objects.in_flight().exists()
+
+
+@pytest.mark.parametrize("body", ["error", "text", "no-wrapper"])
+def test_a_429_may_have_any_body(world: World, body: str) -> None:
+    world.sandbox.choices["429-body"] = body
+    refused(world)
+    assert not world.sandbox.requests
+
+
+def test_reading_starts_again_in_the_new_window(world: World) -> None:
+    refused(world)
+    passed = timezone.now() - timedelta(seconds=1)
+    Budget.objects.update(refused_until=passed, resets_at=passed)
+    world.sandbox.window.opened = None
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert world.sandbox.requests
+
+
+def test_trouble_with_the_rate_is_told(world: World, said: Callable[[str], list[object]]) -> None:
+    refused(world)
+    assert len(said("northflank.trouble")) == 1
+
+
+def test_a_run_in_flight_stays_so_while_nothing_is_read(world: World) -> None:
+    run_id = world.start()
+    refused(world)
+    assert the_run(run_id).in_flight

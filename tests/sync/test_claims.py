@@ -1,0 +1,177 @@
+"""Who reads what: one at a time, and a dead worker's claim falls due again."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from django.db import connections
+
+from dashboard.models import Run, Stage
+from dashboard.sync import claims, interest, mirror
+from dashboard.sync.claims import LEASE
+from tests.sync.conftest import T0, World, api_run, at, the_run
+
+
+def claim(now: float, limit: int = 4) -> list[int]:
+    plan = claims.plan(10.0, at(now))
+    return [stage.pk for stage in claims.stages(at(now), plan, limit)]
+
+
+def test_a_due_stage_is_claimed(stage: Stage) -> None:
+    assert claim(1) == [stage.pk]
+
+
+def test_a_stage_that_is_not_due_is_not_claimed(stage: Stage) -> None:
+    assert claim(-1) == []
+
+
+def test_a_claimed_stage_is_not_claimed_again(stage: Stage) -> None:
+    claim(1)
+    assert claim(2) == []
+
+
+def test_a_dead_workers_stage_falls_due_again(stage: Stage) -> None:
+    claim(1)
+    Stage.objects.update(claimed_until=at(2))
+    assert claim(3) == [stage.pk]
+
+
+def test_a_claim_lasts_as_long_as_its_lease(stage: Stage) -> None:
+    claim(0)
+    assert claim(LEASE.total_seconds()) == [stage.pk]
+
+
+def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
+    claim(1)
+    claims.release(stage.pk, at(2), claims.plan(10.0, at(2)))
+    assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
+
+
+def test_a_stage_given_back_is_free(stage: Stage) -> None:
+    claim(1)
+    claims.release(stage.pk, at(2), claims.plan(10.0, at(2)))
+    assert Stage.objects.get().claimed_until is None
+
+
+def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
+    waits = []
+    for failures in range(1, 10):
+        Stage.objects.update(failures=failures)
+        claims.release(stage.pk, T0, claims.plan(10.0, T0))
+        waits.append((Stage.objects.get().next_sync_at - T0).total_seconds())
+    assert waits[:3] == [10, 20, 40]
+    assert waits == sorted(waits)
+    assert waits[-1] == 300
+
+
+def test_a_small_allowance_stretches_the_wait(stage: Stage) -> None:
+    claims.release(stage.pk, T0, claims.plan(1 / 600, T0))
+    assert Stage.objects.get().next_sync_at == at(600)
+
+
+def test_looking_at_a_stage_with_runs_in_flight_makes_it_due(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300))
+    interest.in_stage(Stage.objects.get(), at(20))
+    assert claim(21) == [stage.pk]
+
+
+def test_looking_at_a_stage_that_fails_leaves_it_its_rest(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300), failures=1)
+    interest.in_stage(Stage.objects.get(), at(20))
+    assert claim(21) == []
+
+
+def test_looking_again_at_once_writes_nothing(stage: Stage) -> None:
+    interest.in_stage(stage, at(0))
+    interest.in_stage(Stage.objects.get(), at(9))
+    assert Stage.objects.get().watched_at == at(0)
+
+
+def test_looking_at_a_run_whose_steps_are_missing_has_them_read(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run(status="success", concluded=True)], asked_at=T0)
+    interest.in_run(the_run(), at(1))
+    assert the_run().next_read_at == at(1)
+
+
+def test_looking_at_a_run_whose_end_was_read_asks_for_nothing(stage: Stage) -> None:
+    ended = api_run(status="success", concluded=True, concluded_at=at(-5))
+    mirror.runs(stage.pk, [ended], asked_at=T0)
+    Run.objects.update(detail_seen_at=T0)
+    interest.in_run(the_run(), at(1))
+    assert the_run().next_read_at is None
+
+
+def test_looking_at_a_gone_run_asks_for_nothing(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    mirror.gone(the_run().pk, asked_at=at(1))
+    interest.in_run(the_run(), at(2))
+    assert the_run().next_read_at is None
+
+
+def test_a_due_run_is_claimed_once(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run(status="aborting")], asked_at=T0)
+    assert len(claims.runs(at(1), 4)) == 1
+    assert len(claims.runs(at(2), 4)) == 0
+
+
+def test_a_dead_workers_run_falls_due_again(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run(status="aborting")], asked_at=T0)
+    claims.runs(at(1), 4)
+    assert len(claims.runs(at(1) + LEASE, 4)) == 1
+
+
+def test_a_run_that_is_not_aborting_is_left_when_only_those_are_wanted(stage: Stage) -> None:
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    Run.objects.update(next_read_at=T0)
+    assert claims.runs(at(1), 4, aborting_only=True) == []
+
+
+def test_stages_of_a_gone_pipeline_are_not_claimed(stage: Stage) -> None:
+    stage.pipeline.gone_at = T0
+    stage.pipeline.save()
+    assert claim(1) == []
+
+
+def test_many_workers_claim_each_stage_once(transactional_db: None) -> None:
+    from dashboard.models import Pipeline, Project
+
+    project = Project.objects.create(slug="shop", seen_at=T0)
+    for number in range(8):
+        pipeline = Pipeline.objects.create(project=project, slug=f"p{number}", seen_at=T0)
+        Stage.objects.create(pipeline=pipeline, name="Staging", has_flow=True, next_sync_at=T0)
+    together = threading.Barrier(4)
+
+    def work(_: int) -> list[int]:
+        together.wait(10)
+        try:
+            return [pk for _ in range(4) for pk in claim(1, 2)]
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [pk for pks in pool.map(work, range(4)) for pk in pks]
+    assert sorted(claimed) == sorted(Stage.objects.values_list("pk", flat=True))
+
+
+def test_two_workers_ask_for_each_stage_once(world: World) -> None:
+    from dashboard.sync.worker import SyncWorker
+
+    world.sync()
+    world.make_due()
+    Stage.objects.update(history_page=None)
+    Run.objects.update(next_read_at=None)
+    world.sandbox.requests.clear()
+    other = SyncWorker(world.live.connection)
+
+    async def both() -> None:
+        import asyncio
+
+        for _ in range(4):
+            await asyncio.gather(world.live.worker.tick(), other.tick())
+            await asyncio.gather(world.live.worker.idle(), other.idle())
+
+    world.live.run(both)
+    lists = [request for request in world.asked("/runs") if request.endswith("/runs")]
+    assert len(lists) == len(set(lists)) == 5

@@ -1,0 +1,74 @@
+"""People's browsers, and pages taken apart by selectors."""
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard.models import Pipeline, Run, Stage
+from tests.web import factories
+
+type See = Callable[..., LexborHTMLParser]  # address, then headers by name
+
+HTMX = {"HX-Request": "true"}
+
+
+def parsed(answer: object) -> LexborHTMLParser:
+    """An answer of Django's client or of httpx, taken apart."""
+    return LexborHTMLParser(answer.content.decode())  # type: ignore[attr-defined]
+
+
+def one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode:
+    """The one element that a selector finds."""
+    found = html.css(selector)
+    assert len(found) == 1, f"{selector}: {len(found)} found"
+    return found[0]
+
+
+def words(node: LexborNode | LexborHTMLParser) -> str:
+    """The text of an element, its white space folded."""
+    return " ".join(node.text().split())
+
+
+@pytest.fixture
+def at_desk(client: Client, manager: User) -> Client:
+    """The browser of a person who may abort."""
+    client.force_login(manager)
+    return client
+
+
+@pytest.fixture
+def looking_on(client: Client, viewer: User) -> Client:
+    """The browser of a person who may only look."""
+    client.force_login(viewer)
+    return client
+
+
+@pytest.fixture
+def see(at_desk: Client) -> See:
+    """Open an address as a manager and return the page."""
+
+    def open_page(address: str, **headers: str) -> LexborHTMLParser:
+        answer = at_desk.get(address, headers=headers)
+        assert answer.status_code == 200, f"{address}: {answer.status_code}"
+        return parsed(answer)
+
+    return open_page
+
+
+@pytest.fixture
+def pipeline(db: None) -> Pipeline:
+    return factories.pipeline()
+
+
+@pytest.fixture
+def stage(pipeline: Pipeline) -> Stage:
+    return factories.stage(of=pipeline)
+
+
+@pytest.fixture
+def run(stage: Stage) -> Run:
+    """A run in flight."""
+    return factories.run(stage, "r-1", name="Nightly")

@@ -1,0 +1,107 @@
+"""Mirrored rows as the sync would have written them, with what a test does not care about."""
+
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+from django.urls import reverse
+from django.utils import timezone
+
+from dashboard.models import Abort, CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models.runs import ChangeCounter, touch
+from dashboard.northflank import Node
+from dashboard.web import rows
+
+# Markup, a script, quotes, right-to-left marks, emoji, and more text than fits anywhere.
+HOSTILE = (
+    '<b id="hostile">bold</b><script>alert(1)</script>"\'&amp; \u202egnp.exe 👩‍🚀' + "x" * 10_000
+)
+
+_numbers = count(1)
+
+
+def project(slug: str = "shop", **fields: Any) -> Project:
+    return Project.objects.get_or_create(
+        slug=slug, defaults={"name": slug.title(), "seen_at": timezone.now()} | fields
+    )[0]
+
+
+def pipeline(slug: str = "checkout", of: Project | None = None, **fields: Any) -> Pipeline:
+    return Pipeline.objects.get_or_create(
+        project=of or project(),
+        slug=slug,
+        defaults={"name": slug.title(), "seen_at": timezone.now()} | fields,
+    )[0]
+
+
+def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -> Stage:
+    """A stage that was read just now."""
+    now = timezone.now()
+    usual = {
+        "path": name.lower(),
+        "has_flow": True,
+        "synced_at": now,
+        "next_sync_at": now + timedelta(minutes=1),
+        "history_page": None,
+    }
+    return Stage.objects.get_or_create(
+        pipeline=of or pipeline(), name=name, defaults=usual | fields
+    )[0]
+
+
+def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) -> Run:
+    """A run that began a minute ago; in flight if its status says so."""
+    now = timezone.now()
+    number = next(_numbers)
+    run_id = run_id or f"run-{number}"
+    concluded = status in {"success", "failure", "aborted", "skipped"}
+    usual = {
+        "name": f"Release {number}",
+        "concluded": concluded,
+        "in_flight": not concluded,
+        "created_at": now - timedelta(seconds=70),
+        "started_at": now - timedelta(seconds=60),
+        "concluded_at": now - timedelta(seconds=5) if concluded else None,
+        "first_seen_at": now,
+        "seen_at": now,
+        "version": ChangeCounter.reserve(1),
+    }
+    return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
+
+
+def change(of: Run, **fields: Any) -> None:
+    """Let the mirror hear something new of a run."""
+    touch([of.pk], **fields)
+
+
+def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:
+    now = timezone.now()
+    usual = {"requested_at": now, "claimed_at": now, "sent_at": now, "answered_at": now}
+    return Abort.objects.create(
+        run=of, user=by, username=by.username, state=state, **usual | fields
+    )
+
+
+def node(kind: str = "Build", **fields: Any) -> Node:
+    said: dict[str, Any] = dict.fromkeys(Node.__dataclass_fields__) | {
+        "kind": kind,
+        "label": "build",
+        "parallel": False,
+        "skip": False,
+        "steps": (),
+    }
+    return Node(**said | fields)
+
+
+def swept() -> None:
+    """The list of projects has been read."""
+    CatalogueSweep.objects.create(next_at=timezone.now(), swept_at=timezone.now())
+
+
+def address(of: Run | Stage | Pipeline, page: str = "") -> str:
+    """The address of a run's, a stage's or a pipeline's page."""
+    if isinstance(of, Pipeline):
+        return reverse("pipeline", args=[of.project.slug, of.slug])
+    if isinstance(of, Stage):
+        return reverse("stage", args=rows.place_args(of))
+    return reverse(page or "run", args=[*rows.place_args(of.stage), of.run_id])

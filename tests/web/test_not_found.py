@@ -1,0 +1,103 @@
+"""What is not there: a page that says what was looked for and leads on."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.models import Run
+from tests.live import Live
+from tests.web import factories
+from tests.web.conftest import one, parsed, words
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("/projects/nope/pipelines/checkout/", "No project “nope” is known here."),
+        ("/projects/shop/pipelines/nope/", "No pipeline “nope” is known in project “shop”."),
+        (
+            "/projects/shop/pipelines/checkout/release-flows/nope/",
+            "Pipeline “Checkout” has no stage “nope”.",
+        ),
+        (
+            "/projects/nope/pipelines/checkout/release-flows/production/runs/r-1/",
+            "No project “nope” is known here.",
+        ),
+        (
+            "/projects/shop/pipelines/checkout/release-flows/production/runs/r-9/abort/",
+            "No run “r-9” is known in Checkout / Production.",
+        ),
+        ("/runs/r-9/", "No run “r-9” is known here."),
+        ("/no/such/page/", "There is no page at this address."),
+    ],
+)
+def test_the_page_says_what_was_looked_for_and_leads_on(
+    address: str, sentence: str, run: Run, at_desk: Client
+) -> None:
+    answer = at_desk.get(address)
+    html = parsed(answer)
+    assert answer.status_code == 404
+    assert words(one(html, "[data-why]")).startswith(sentence)
+    onward = [link.attributes["href"] or "" for link in html.css(".onward a")]
+    assert onward
+    assert {at_desk.get(link).status_code for link in onward} == {200}
+
+
+def test_a_stage_is_found_in_any_spelling(run: Run, at_desk: Client) -> None:
+    for name in ("production", "Production", "PRODUCTION"):
+        address = f"/projects/shop/pipelines/checkout/release-flows/{name}/"
+        assert at_desk.get(address).status_code == 200
+
+
+def test_a_run_is_found_by_its_id_alone_query_string_and_all(run: Run, at_desk: Client) -> None:
+    answer = at_desk.get("/runs/r-1/?from=alert&x=a%2Fb")
+    assert answer.status_code == 302
+    assert answer["Location"] == f"{factories.address(run)}?from=alert&x=a%2Fb"
+
+
+def test_the_newest_of_two_runs_with_one_id_is_meant(run: Run, at_desk: Client) -> None:
+    newer = factories.run(factories.stage("Staging"), "r-1", created_at=timezone.now())
+    assert at_desk.get("/runs/r-1/")["Location"] == factories.address(newer)
+
+
+def test_a_run_that_was_never_seen_is_asked_for_once(live: Live, viewer: User) -> None:
+    live.sync()
+    run = Run.objects.with_place().filter(in_flight=True).first()
+    assert run is not None
+    address = factories.address(run)
+    run.delete()
+    live.sandbox.requests.clear()
+    person = live.person("viewer")
+    for _ in range(3):
+        assert person.get(address).status_code == 200
+    assert Run.objects.filter(run_id=run.run_id).exists()
+    asked = [path for _, path in live.sandbox.requests if run.run_id in path]
+    assert asked == [f"/v1{address.removesuffix('/')}"]
+
+
+def test_a_run_that_northflank_does_not_know_either_is_a_404(live: Live, viewer: User) -> None:
+    live.sync()
+    run = Run.objects.with_place().filter(in_flight=True).first()
+    assert run is not None
+    run.run_id = "made-up"
+    live.sandbox.requests.clear()
+    person = live.person("viewer")
+    for _ in range(3):
+        answer = person.get(factories.address(run))
+        assert answer.status_code == 404
+        assert "Northflank does not know it either." in words(one(parsed(answer), "[data-why]"))
+    assert len([path for _, path in live.sandbox.requests if "made-up" in path]) == 1
+
+
+def test_a_run_that_cannot_be_asked_for_is_a_404_that_says_why(live: Live, viewer: User) -> None:
+    from dashboard.sandbox import parse_fault
+
+    live.sync()
+    run = Run.objects.with_place().filter(in_flight=True).first()
+    assert run is not None
+    run.run_id = "made-up"
+    live.sandbox.faults = [parse_fault("500")]
+    answer = live.person("viewer").get(factories.address(run))
+    assert answer.status_code == 404
+    assert "Northflank could not be asked for it" in words(one(parsed(answer), "[data-why]"))
