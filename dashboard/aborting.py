@@ -121,13 +121,15 @@ async def send(to: Connection, abort_pk: int) -> None:
         return
     run, stage = abort.run, abort.run.stage
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-    asked_at = timezone.now()
     try:
-        said = await to.ask(lambda nf: nf.abort_run(project, pipeline, stage.path, run.run_id))
+        said = await to.ask(
+            lambda nf: nf.abort_run(project, pipeline, stage.path, run.run_id),
+            somebody_waits=True,
+        )
     except NorthflankError as error:
         await _after_error(to, abort, error)
     else:
-        await in_database(_accepted, abort, said, asked_at=asked_at)
+        await in_database(_accepted, abort, said)
 
 
 async def look_after_open_aborts(to: Connection) -> None:
@@ -181,7 +183,7 @@ async def _after_error(to: Connection, abort: Abort, error: NorthflankError) -> 
         await in_database(_review, timezone.now())
 
 
-def _accepted(abort: Abort, said: RunDetail | None, *, asked_at: datetime) -> None:
+def _accepted(abort: Abort, said: RunDetail | None) -> None:
     now = timezone.now()
     if said is not None and said.run.id != abort.run.run_id:
         said = None  # accepted, but what it says is of another run
@@ -196,7 +198,7 @@ def _accepted(abort: Abort, said: RunDetail | None, *, asked_at: datetime) -> No
         else:
             _keep(abort, state=AbortState.ACCEPTED, **answer)
         if said is not None:
-            run = mirror.detail(abort.run.stage_id, said, asked_at=asked_at)
+            run = mirror.detail(abort.run.stage_id, said, asked_at=now)
         else:
             run = Run.objects.get(pk=abort.run_id)
         if run.concluded:  # told by this answer, or by a list that overtook it

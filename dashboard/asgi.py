@@ -11,15 +11,14 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from io import BytesIO
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import django
-from django.conf import settings
 from django.core import signals
 from django.core.exceptions import RequestAborted
 from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
+from django.core.handlers.exception import response_for_exception
 from django.db import connection
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import set_script_prefix
@@ -32,6 +31,7 @@ from dashboard.web.waiting import RESULT, Waiting  # (needs the settings)
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+_OF_THE_BODY = {"Content-Length", "Content-Type"}  # headers that stay the final answer's own
 STOPPING = "This dashboard is being stopped. Open the page again to see how it went on."
 
 
@@ -58,10 +58,7 @@ class PooledASGIHandler(ASGIHandler):
             return
         loop = asyncio.get_running_loop()
         with closing(body):
-            # Django closes the body once it has read it; an answer that waits needs it twice.
-            # One byte over the limit is enough for Django to refuse it.
-            content = body.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
-        response = await loop.run_in_executor(self.pool, self._answer, scope, content)
+            response = await loop.run_in_executor(self.pool, self._answer, scope, body)
         if isinstance(response, Waiting):
             work = asyncio.ensure_future(response.work())
             try:
@@ -69,8 +66,7 @@ class PooledASGIHandler(ASGIHandler):
             except asyncio.CancelledError:  # this process ends; the database knows how far it came
                 response = HttpResponse(STOPPING, status=503, content_type="text/plain")
             else:
-                scope = {**scope, RESULT: work}
-                response = await loop.run_in_executor(self.pool, self._answer, scope, content)
+                response = await loop.run_in_executor(self.pool, self._finish, response, work)
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:
@@ -85,18 +81,42 @@ class PooledASGIHandler(ASGIHandler):
             if response.streaming:
                 await loop.run_in_executor(self.pool, response.close)
 
-    def _answer(self, scope: dict[str, Any], body: bytes) -> HttpResponseBase:
+    def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
         signals.request_started.send(sender=self.__class__, scope=scope)
-        request, error_response = self.create_request(scope, BytesIO(body))
+        request, error_response = self.create_request(scope, body)
         response: Any = error_response if request is None else self.get_response(request)
         response._handler_class = self.__class__
         if response.streaming and not response.is_async:
             # A file from disk: small, and reading it here spares the loop a thread hop a chunk.
             response = _read(response)
-        elif not isinstance(response, Waiting) and not response.streaming:
-            # The database is done with, unless the view is asked again.
-            response.close()
+        elif isinstance(response, Waiting):
+            response.request = request
+        elif not response.streaming:
+            response.close()  # the database is done with
+        return cast("HttpResponseBase", response)
+
+    def _finish(self, waiting: Waiting, work: asyncio.Future[Any]) -> HttpResponseBase:
+        """Ask the view again, now that what it waited for is there.
+
+        The middleware has passed the request in and its answer out; that answer's headers and
+        cookies are the final one's too.
+        """
+        request: Any = waiting.request
+        request.scope = {**request.scope, RESULT: work}
+        view, args, kwargs = request.resolver_match
+        try:
+            response = view(request, *args, **kwargs)
+        except Exception as error:  # told and logged by Django, as on the first pass
+            response = response_for_exception(request, error)
+        for name, value in waiting.items():
+            if name not in _OF_THE_BODY:
+                response.headers.setdefault(name, value)
+        for name, cookie in waiting.cookies.items():
+            response.cookies.setdefault(name, cookie)
+        if hasattr(request, "_messages"):
+            request._messages.update(response)
+        waiting.close()
         return cast("HttpResponseBase", response)
 
 

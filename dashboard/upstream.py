@@ -4,6 +4,7 @@ Each answer's rate limit goes into the budget that all processes share; trouble 
 whole account is noted once, when it begins, and once when it ends.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -34,26 +35,36 @@ class Connection:
     client: NorthflankClient = field(init=False)
     _calls: list[Call] = field(default_factory=list)
     _failures: int = 0
+    _notes: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.client = NorthflankClient(
             self.token, base_url=self.base_url, team_id=self.team_id, observe=self._calls.append
         )
 
-    async def ask[T](self, question: Callable[[NorthflankClient], Awaitable[T]]) -> T:
+    async def ask[T](
+        self, question: Callable[[NorthflankClient], Awaitable[T]], *, somebody_waits: bool = False
+    ) -> T:
         """Put one question to Northflank and return its answer.
 
-        Raises NorthflankError. Either way the budget and the account's state are kept.
+        Raises NorthflankError. Either way the budget and the account's state are kept; where
+        somebody waits for the answer, after it.
         """
         try:
             answer = await question(self.client)
         except NorthflankError as error:
             await self._note(error)
             raise
-        await self._note(None)
+        note = asyncio.ensure_future(self._note(None))
+        if somebody_waits:
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+        else:
+            await note
         return answer
 
     async def close(self) -> None:
+        await asyncio.gather(*self._notes, return_exceptions=True)
         await self.client.aclose()
 
     async def _note(self, error: NorthflankError | None) -> None:

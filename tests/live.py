@@ -54,10 +54,11 @@ class Live:
 
             await database.in_database(catalogue.begin, timezone.now())
             for _ in range(rounds):
-                await self.worker.tick()
-                while self.worker._under_way:
-                    await self.worker.idle()
+                before = -1
+                while before != self.worker.started:
+                    before = self.worker.started
                     await self.worker.tick()
+                    await self.worker.idle()
 
         self.run(read)
 

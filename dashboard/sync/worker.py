@@ -54,6 +54,7 @@ class SyncWorker:
         self.connection = connection
         self.chores = chores
         self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.started = 0  # readings, so far
         self._plan: Plan | None = None
         self._planned_at = 0.0
         self._beat_at = 0.0
@@ -123,6 +124,7 @@ class SyncWorker:
             await asyncio.gather(*self._under_way)
 
     def _start(self, work: Awaitable[None]) -> None:
+        self.started += 1
         task = asyncio.ensure_future(_logged(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

@@ -2,8 +2,8 @@
 
 A view returns `Waiting` with the work to be awaited on the event loop; the handler (asgi.py)
 awaits it and then asks the same view again, which finds the result in `result_of(request)`. The
-first pass does what must be done once, the second only renders. Both pass through the whole chain
-of middleware, so the final answer is an ordinary one: any status, a redirect, headers and all.
+first pass does what must be done once, the second only renders. The middleware is passed once: the
+final answer gets the headers and cookies that it put on the first, and may have any status.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,6 +23,7 @@ class Waiting(HttpResponse):
     def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
         super().__init__("Run this application by its own handler: dashboard.asgi.application.")
         self.work = work
+        self.request: HttpRequest | None = None  # set by the handler
 
 
 def result_of(request: HttpRequest) -> Any:

@@ -37,7 +37,7 @@ class World:
         for round_ in range(rounds):
             if round_:
                 self.make_due()
-            self.live.sync(2)
+            self.live.sync(1)
 
     def make_due(self) -> None:
         """Let the time until each stage's next reading pass."""

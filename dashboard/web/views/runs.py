@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -72,6 +73,7 @@ def card(shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> dict[str, 
 def _never_seen(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
     why_not = result_of(request)
     if why_not is None and stage.has_flow:
+        get_token(request)  # the page will need its cookie, and the middleware sets it now
         return Waiting(lambda: lookup.find(connection(), stage, run_id))
     raise NothingHere(
         f"No run “{run_id}” is known in {stage}. {why_not or ''}".strip(),

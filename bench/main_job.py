@@ -1,0 +1,382 @@
+"""How fast the dashboard does its main job: start, show a stage's runs, abort one.
+
+    uv run bench/main_job.py [--quick] [start memory page abort slow ...]
+
+Starts real processes on scratch databases, prints one table, and ends with 1 if a target is missed.
+"""
+
+import argparse
+import os
+import platform
+import re
+import sqlite3
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from running import (
+    Bench,
+    Browser,
+    Server,
+    Upstream,
+    scratch,
+    start_dashboard,
+    start_upstream,
+    wait_for,
+)
+
+# A busy stage whose list holds more than a page of a hundred runs.
+BUSY = "/projects/shop/pipelines/storefront/release-flows/development/"
+# Stages on which any number of runs may go on side by side.
+SIDE_BY_SIDE = [
+    ("payments", "billing-api", "development"),
+    ("shop", "search", "development"),
+    ("payments", "ledger", "staging"),
+    ("identity", "auth-gateway", "development"),
+]
+PAGES = ["/", "/board/", BUSY, "/projects/shop/pipelines/storefront/"]
+HTMX = {"HX-Request": "true"}
+TAKEN = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concluded')"
+
+
+@dataclass
+class Table:
+    """What was measured against what was wanted."""
+
+    missed: int = 0
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def add(self, what: str, figure: str, *, target: str = "", met: bool | None = None) -> None:
+        verdict = {True: "met", False: "MISSED", None: ""}[met]
+        self.missed += met is False
+        self.rows.append((what, target, figure, verdict))
+        print(f"  {what}: {figure} {verdict}", file=sys.stderr, flush=True)
+
+    def show(self) -> None:
+        head = ("", "target", "figure", "verdict")
+        widths = [max(map(len, column)) for column in zip(head, *self.rows, strict=True)]
+        for row in (head, *self.rows):
+            cells = zip(row, widths, strict=True)
+            print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+
+
+def p(share: float, figures: list[float]) -> float:
+    """Return the figure that `share` of all do not exceed."""
+    return sorted(figures)[min(int(share * len(figures)), len(figures) - 1)]
+
+
+def spread(figures: list[float]) -> str:
+    return f"p50 {p(0.5, figures):.1f}, p95 {p(0.95, figures):.1f} ms"
+
+
+# --- Start --------------------------------------------------------------------------------------
+
+
+def start(table: Table, quick: bool) -> None:
+    """From the start of the process to its first page, and to runs on Now."""
+    times = 1 if quick else 5
+    found: dict[str, list[tuple[float, float]]] = {"fresh": [], "existing": []}
+    for _ in range(times):
+        with scratch() as bench:
+            for figures in found.values():
+                server = bench.start("serve", "--port", "0")
+                person = Browser(server.url)
+                wait_for(lambda who=person: who.ask("/accounts/login/").status == 200, "a page")
+                page = time.perf_counter() - server.started
+                person.sign_in("viewer")
+                wait_for(lambda who=person: "data-run=" in who.ask("/").text, "runs on Now")
+                figures.append((page, time.perf_counter() - server.started))
+                bench.stop(server)
+    for database, figures in found.items():
+        page, runs = (statistics.median(column) for column in zip(*figures, strict=True))
+        what = f"start to first page, {database} database (median of {times})"
+        table.add(what, f"{page:.2f} s", target="< 2 s", met=page < 2)
+        table.add(
+            f"start to runs on Now, {database} database, signing in included", f"{runs:.2f} s"
+        )
+
+
+# --- Memory -------------------------------------------------------------------------------------
+
+
+def memory(table: Table, quick: bool) -> None:
+    """Resident memory of the one process that is web server, sync and sandbox."""
+    views = 100 if quick else 200
+    with scratch() as bench:
+        server = bench.start("serve", "--port", "0", "--rate-limit", "1000000")
+        person = Browser(server.url)
+        person.sign_in("viewer")
+        _filled(bench, person)
+        for number in range(views):
+            assert person.ask(PAGES[number % len(PAGES)]).status == 200
+        rss, pss = server.memory_mb()
+        table.add(
+            f"resident memory, sandbox included, mirror of {_runs(bench):,} runs, {views} views",
+            f"RSS {rss:.0f}, PSS {pss:.0f} MB",
+            target="< 120 MB",
+            met=rss < 120,
+        )
+
+
+def _filled(bench: Bench, person: Browser) -> None:
+    """Wait until each stage was read once."""
+    unread = (
+        "SELECT count(*) FROM dashboard_stage WHERE has_flow IS NOT FALSE AND synced_at IS NULL"
+    )
+    unswept = "SELECT count(*) FROM dashboard_cataloguesweep WHERE swept_at IS NULL"
+    wait_for(lambda: "data-run=" in person.ask("/").text, "runs on Now", 0.1)
+    wait_for(lambda: _ask(bench, unswept) == _ask(bench, unread) == 0, "a full mirror", 0.2)
+
+
+def _runs(bench: Bench) -> int:
+    return _ask(bench, "SELECT count(*) FROM dashboard_run")
+
+
+def _ask(bench: Bench, question: str) -> int:
+    with sqlite3.connect(bench.database, timeout=5) as database:
+        (value,) = database.execute(question).fetchone()
+    database.close()
+    return int(value)
+
+
+# --- A page -------------------------------------------------------------------------------------
+
+
+def page(table: Table, quick: bool) -> None:
+    """A stage's page with a hundred rows, asked for by one person after the other."""
+    times = 60 if quick else 300
+    with scratch() as bench:
+        server, person = start_dashboard(bench, start_upstream(bench))
+        _filled(bench, person)
+        wait_for(lambda: person.ask(BUSY).text.count("data-run=") == 100, "100 rows", 0.1)
+
+        floor, cpu = _requests(server, times, lambda: person.ask("/healthz"), {200})
+        table.add("yardstick: /healthz", _with_cpu(floor, cpu))
+        figures, cpu = _requests(server, times // 10, lambda: person.ask(BUSY), {200}, _age(bench))
+        table.add("stage page, 100 rows, no row cached", _with_cpu(figures, cpu))
+        person.ask(BUSY)
+        figures, cpu = _requests(server, times, lambda: person.ask(BUSY), {200})
+        table.add(
+            f"stage page, 100 rows, cached ({times} requests)",
+            _with_cpu(figures, cpu),
+            target="p50 < 5 ms",
+            met=p(0.5, figures) < 5,
+        )
+        figures, cpu = _requests(server, times, lambda: person.ask(BUSY, headers=HTMX), {200})
+        table.add("its refresh, changed (200)", _with_cpu(figures, cpu))
+        tag = ""
+
+        def refresh() -> tuple[int, float]:
+            nonlocal tag
+            answer = person.ask(BUSY, headers={**HTMX, "HX-PTag": tag})
+            tag = answer.headers["HX-PTag"]
+            return answer.status, answer.ms
+
+        figures, cpu = _requests(server, times, refresh, {304})
+        table.add("its refresh, unchanged (304)", _with_cpu(figures, cpu))
+
+
+def _age(bench: Bench) -> Callable[[], None]:
+    """Return what gives each run another version, as a change does: no rendered row fits then."""
+
+    def age() -> None:
+        with sqlite3.connect(bench.database, timeout=5) as database:
+            database.execute("UPDATE dashboard_run SET version = version + 1000000")
+        database.close()
+
+    return age
+
+
+def _requests(
+    server: Server,
+    times: int,
+    ask: Callable[[], object],
+    counted: set[int],
+    before: Callable[[], None] = lambda: None,
+) -> tuple[list[float], float]:
+    """Return the milliseconds of answers that count, and the process's CPU time for each."""
+    figures: list[float] = []
+    cpu = asked = 0.0
+    while len(figures) < times:
+        before()
+        began = server.cpu_ms()
+        answer = ask()
+        status, ms = answer if isinstance(answer, tuple) else (answer.status, answer.ms)
+        cpu += server.cpu_ms() - began
+        asked += 1
+        if status in counted:
+            figures.append(ms)
+    return figures, cpu / asked
+
+
+def _with_cpu(figures: list[float], cpu: float) -> str:
+    return f"{spread(figures)}, CPU {cpu:.1f} ms"
+
+
+# --- Aborts -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Target:
+    """A run to abort: its address here and at Northflank."""
+
+    run_id: str
+    stage: tuple[str, str, str]
+
+    @property
+    def here(self) -> str:
+        project, pipeline, stage = self.stage
+        runs = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs"
+        return f"{runs}/{self.run_id}/abort/"
+
+    @property
+    def there(self) -> str:
+        return f"/v1{self.here}".rstrip("/")
+
+
+def _start_runs(upstream: Upstream, count: int) -> list[Target]:
+    targets = []
+    for number in range(count):
+        project, pipeline, stage = SIDE_BY_SIDE[number % len(SIDE_BY_SIDE)]
+        flow = f"/v1/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
+        data, _ = upstream.post(f"{flow}/runs")
+        targets.append(Target(str(data["id"]), (project, pipeline, stage)))
+    return targets
+
+
+def _mirrored(person: Browser, targets: list[Target]) -> None:
+    ids = {target.run_id for target in targets}
+
+    def seen() -> bool:
+        return ids <= set(re.findall(r'data-run="([^"]+)"', person.ask("/").text))
+
+    wait_for(seen, "the new runs on Now", 0.1)
+
+
+def _abort(person: Browser, target: Target) -> float:
+    answer = person.ask(target.here, {"reason": "bench"}, HTMX)
+    assert answer.status == 200, f"{target.here}: {answer.status}"
+    return answer.ms
+
+
+def abort(table: Table, quick: bool) -> None:
+    """What the dashboard adds to Northflank's answer: in turn straight to it, and through us."""
+    times, latency = (10, 0.1) if quick else (40, 0.2)
+    with scratch() as bench:
+        upstream = start_upstream(
+            bench, "--fault", f"latency:{latency}@/abort", "--choice", "abort-seconds=0.5"
+        )
+        targets = _start_runs(upstream, 2 * times)
+        _, person = start_dashboard(bench, upstream)
+        _filled(bench, person)
+        _mirrored(person, targets)
+        upstream.connect()
+        straight, through = [], []
+        for here, there in zip(targets[::2], targets[1::2], strict=True):
+            through.append(_abort(person, here))
+            straight.append(upstream.post(there.there)[1])
+        assert _ask(bench, TAKEN) == times, "Northflank did not accept each abort"
+    added = statistics.median(through) - statistics.median(straight)
+    table.add(f"abort, straight to Northflank ({times} runs)", spread(straight))
+    table.add(f"abort, through the dashboard ({times} runs)", spread(through))
+    table.add(
+        "abort, added by the dashboard, p50", f"{added:.1f} ms", target="< 8 ms", met=added < 8
+    )
+
+
+# --- A slow Northflank --------------------------------------------------------------------------
+
+
+def slow(table: Table, quick: bool) -> None:
+    """Other pages while Northflank takes its time to answer aborts."""
+    latency = 3 if quick else 10
+    with scratch() as bench:
+        upstream = start_upstream(bench, "--fault", f"latency:{latency}@/abort")
+        targets = _start_runs(upstream, 21)
+        _, person = start_dashboard(bench, upstream)
+        _filled(bench, person)
+        _mirrored(person, targets)
+        window = latency - 1.0
+        for chosen in (targets[:1], targets[1:]):
+            before = _look_around(person, window)
+            taken = _ask(bench, TAKEN)
+            pressed = [_Pressed(person.twin(), target) for target in chosen]
+            for press in pressed:
+                press.start()
+            during = _look_around(person, window)
+            waiting = sum(press.is_alive() for press in pressed)
+            for press in pressed:
+                press.join()
+            ratio = p(0.95, during) / p(0.95, before)
+            aborts = f"{len(chosen)} waiting abort{'s' if len(chosen) > 1 else ''}"
+            table.add(f"other pages before ({len(before)} requests)", spread(before))
+            table.add(
+                f"other pages beside {aborts} of {latency} s ({len(during)} requests)",
+                f"{spread(during)}, p95 x {ratio:.2f}",
+                target="p95 < x 2",
+                met=ratio < 2,
+            )
+            accepted = _ask(bench, TAKEN) - taken
+            table.add(
+                f"of these {aborts}: still waiting at the end, then accepted",
+                f"{waiting}, {accepted}",
+                target=f"{len(chosen)}, {len(chosen)}",
+                met=waiting == accepted == len(chosen),
+            )
+
+
+class _Pressed(threading.Thread):
+    """Somebody who has pressed Abort and waits for the answer."""
+
+    def __init__(self, person: Browser, target: Target) -> None:
+        super().__init__()
+        self.person, self.target = person, target
+
+    def run(self) -> None:
+        _abort(self.person, self.target)
+
+
+def _look_around(person: Browser, seconds: float) -> list[float]:
+    figures: list[float] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        answer = person.ask(PAGES[len(figures) % len(PAGES)])
+        assert answer.status == 200
+        figures.append(answer.ms)
+        time.sleep(0.01)  # a person is no load test
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------
+
+PARTS = {part.__name__: part for part in (start, memory, page, abort, slow)}
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--quick", action="store_true", help="fewer repetitions")
+    arguments.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    chosen = arguments.parse_args()
+    if unknown := set(chosen.parts) - set(PARTS):
+        arguments.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    table, began = Table(), time.monotonic()
+    load = os.getloadavg()[0]
+    for name in chosen.parts or PARTS:
+        PARTS[name](table, chosen.quick)
+    print()
+    table.show()
+    took = timedelta(seconds=round(time.monotonic() - began))
+    print(
+        f"\n{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}; "
+        f"load {load:.1f} before; took {took}"
+    )
+    return 1 if table.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Real processes to measure: a dashboard, a sandbox as its upstream, and one person's browser."""
+
+import contextlib
+import gzip
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 60.0  # seconds until a measurement gives up
+TICKS = os.sysconf("SC_CLK_TCK")
+MAKE_MANAGER = """
+from django.contrib.auth.models import Group, User
+ada = User.objects.create_user("ada", password="ada")
+ada.groups.add(Group.objects.get(name="Release managers"))
+"""
+
+
+@dataclass
+class Answer:
+    """What came back, and how many milliseconds it took."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    text: str
+    ms: float
+
+
+class Browser:
+    """One kept-alive connection with its cookies: as little client as can be beside the server."""
+
+    def __init__(self, url: str) -> None:
+        self.place = urlsplit(url).netloc
+        self.http = http.client.HTTPConnection(self.place, timeout=PATIENCE)
+        self.cookies: dict[str, str] = {}
+
+    def ask(
+        self, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """GET, or POST a form."""
+        sent = {
+            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+            "Accept-Encoding": "gzip",
+            **(headers or {}),
+        }
+        body = None
+        if form is not None:
+            body = urlencode({"csrfmiddlewaretoken": self.cookies["csrftoken"], **form}).encode()
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        started = time.perf_counter()
+        self.http.request("GET" if body is None else "POST", path, body, sent)
+        response = self.http.getresponse()
+        raw = response.read()
+        ms = (time.perf_counter() - started) * 1000
+        for line in response.headers.get_all("Set-Cookie") or []:
+            name, _, value = line.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        if response.headers.get("Content-Encoding") == "gzip":
+            raw = gzip.decompress(raw)
+        return Answer(response.status, response.headers, raw.decode(), ms)
+
+    def sign_in(self, name: str) -> None:
+        """Sign in; each account's password is its name."""
+        self.ask("/accounts/login/")
+        answer = self.ask("/accounts/login/", {"username": name, "password": name})
+        assert answer.status == 302, f"{name} could not sign in: {answer.status}"
+
+    def twin(self) -> "Browser":
+        """Another connection of the same session."""
+        other = Browser(f"http://{self.place}")
+        other.cookies = dict(self.cookies)
+        return other
+
+
+@dataclass
+class Server:
+    """A started process of ours and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    started: float  # of time.perf_counter
+
+    def cpu_ms(self) -> float:
+        """CPU time of all its threads so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1000 / TICKS
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory: RSS, and PSS (pages shared with other processes counted in parts)."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
+        rss, pss = (re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE) for name in ("Rss", "Pss"))
+        assert rss is not None
+        assert pss is not None
+        return int(rss[1]) / 1024, int(pss[1]) / 1024
+
+
+@dataclass
+class Bench:
+    """A scratch directory with one database; what is started in it ends with it."""
+
+    place: Path
+    log: Path = field(init=False)
+    running: list[Server] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.log = self.place / "log"
+
+    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+        # A developer's own .env must not decide what is measured: each setting is named.
+        example = (ROOT / ".env.example").read_text().splitlines()
+        unset = {line.partition("=")[0]: "" for line in example if line[:1].isupper()}
+        return {
+            **os.environ,
+            **unset,
+            "DATABASE_URL": f"sqlite:///{self.database}",
+            "SECRET_KEY": "only-for-the-bench-" + "x" * 40,
+            "LOG_LEVEL": "WARNING",
+            **settings,
+        }
+
+    @property
+    def database(self) -> Path:
+        return self.place / "bench.sqlite3"
+
+    def manage(self, *command: str, **settings: str) -> None:
+        """Run a management command to its end."""
+        subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=self.environment(settings),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def start(self, *command: str, **settings: str) -> Server:
+        """Start a server; return once it has said where it listens."""
+        started = time.perf_counter()
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "manage.py", *command],
+                cwd=ROOT,
+                env=self.environment(settings),
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        assert process.stdout
+        found = re.search(r"http://[\d.]+:\d+", process.stdout.readline().decode())
+        if found is None:
+            raise SystemExit(f"{' '.join(command)} did not start:\n{self.log.read_text()[-2000:]}")
+        server = Server(process, found[0], started)
+        self.running.append(server)
+        return server
+
+    def stop(self, server: Server) -> None:
+        server.process.terminate()
+        server.process.wait(PATIENCE)
+        if server.process.stdout:
+            server.process.stdout.close()
+        self.running.remove(server)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Bench]:
+    """Make a bench, and leave nothing of it behind."""
+    place = Path(tempfile.mkdtemp(prefix="dashboard-bench-"))
+    bench = Bench(place)
+    try:
+        yield bench
+    finally:
+        for server in list(bench.running):
+            bench.stop(server)
+        shutil.rmtree(place)
+
+
+@dataclass
+class Upstream:
+    """The sandbox in a process of its own, and a connection straight to it."""
+
+    server: Server
+    port: int
+    http: http.client.HTTPConnection
+
+    def connect(self) -> None:
+        """Open a new connection: the server closes one that was idle for some seconds."""
+        self.http.close()
+        self.http.connect()
+
+    def post(self, path: str) -> tuple[dict[str, object], float]:
+        """POST, and return the answer's data and the milliseconds it took."""
+        started = time.perf_counter()
+        self.http.request("POST", path, b"{}", {"Authorization": "Bearer sandbox"})
+        response = self.http.getresponse()
+        body = response.read()
+        ms = (time.perf_counter() - started) * 1000
+        assert response.status == 200, f"POST {path}: {response.status} {body[:200]!r}"
+        return json.loads(body)["data"], ms
+
+
+def start_upstream(bench: Bench, *options: str) -> Upstream:
+    """Start a sandbox whose rate limit is out of the way: reading is then at its most eager."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = bench.start("sandbox", "--port", str(port), "--rate-limit", "1000000", *options)
+    wait_for(lambda: _listens(port), "the sandbox listens")
+    return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
+
+
+def start_dashboard(bench: Bench, upstream: Upstream) -> tuple[Server, Browser]:
+    """Start a dashboard that reads `upstream`, and sign in a release manager."""
+    configured = {
+        "NORTHFLANK_API_TOKEN": "sandbox",
+        "NORTHFLANK_API_BASE_URL": f"http://127.0.0.1:{upstream.port}",
+    }
+    server = bench.start("serve", "--port", "0", **configured)
+    bench.manage("shell", "--no-imports", "--command", MAKE_MANAGER, **configured)
+    browser = Browser(server.url)
+    browser.sign_in("ada")
+    return server, browser
+
+
+def wait_for[T](look: Callable[[], T], what: str, every: float = 0.01) -> T:
+    """Return the first true value of `look`."""
+    until = time.monotonic() + PATIENCE
+    while not (found := look()):
+        if time.monotonic() > until:
+            raise SystemExit(f"Gave up after {PATIENCE:.0f} s: {what}")
+        time.sleep(every)
+    return found
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
