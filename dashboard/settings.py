@@ -183,6 +183,11 @@ _database["CONN_MAX_AGE"] = None  # threads are few and live as long as the proc
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# One process may remember sessions; several would not hear of each other's sign-outs.
+SESSION_ENGINE = "django.contrib.sessions.backends." + (
+    "cached_db" if _database["ENGINE"] == "django.db.backends.sqlite3" else "db"
+)
+
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -194,7 +199,7 @@ CACHES = {
 # --- Words and times ----------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en"
-USE_I18N = True
+USE_I18N = False  # one language so far; all texts are keyed
 TIME_ZONE = _one_of("TIME_ZONE", available_timezones(), default="UTC")
 USE_TZ = True
 

@@ -29,17 +29,21 @@ class Everywhere:
 
     @cached_property
     def trouble(self) -> Trouble | None:
-        return trouble()
-
-
-def trouble() -> Trouble | None:
-    """Return what keeps us from reading Northflank, if anything does."""
-    known = Upstream.objects.exclude(error="").first()
-    if known is None or known.error_since is None:
-        return None
-    return Trouble(known.error_message, known.error_since)
+        """What keeps us from reading Northflank, if anything does."""
+        known = Upstream.objects.exclude(error="").first()
+        if known is None or known.error_since is None:
+            return None
+        return Trouble(known.error_message, known.error_since)
 
 
 def everywhere(request: HttpRequest) -> dict[str, Any]:
     """Context processor: `everywhere`."""
-    return {"everywhere": Everywhere()}
+    return {"everywhere": of(request)}
+
+
+def of(request: HttpRequest) -> Everywhere:
+    """Return what every page shows, the same for all parts of one request."""
+    known: Everywhere | None = getattr(request, "_everywhere", None)
+    if known is None:
+        known = request._everywhere = Everywhere()  # type: ignore[attr-defined]
+    return known

@@ -63,7 +63,7 @@ def as_of_run(run: Run) -> AsOf:
 
 def of(request: HttpRequest, *facts: object, in_flight: bool, aborting: bool, as_of: AsOf) -> Live:
     """Make the live region's terms; `facts` are what besides the runs decides the page."""
-    told = context.trouble()
+    told = context.of(request).trouble
     parts = (ChangeCounter.latest(), as_of, told, request.get_full_path(), *facts)
     return Live(
         url=request.get_full_path(),

@@ -8,7 +8,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import statuses
-from dashboard.models import Run, Upstream
+from dashboard.models import Run
 from tests.browser.conftest import Open
 from tests.live import Live
 from tests.web import factories
@@ -53,9 +53,7 @@ def full(live: Live, manager: User) -> Run:
     factories.abort(
         Run.objects.get(status="aborted"), manager, "concluded", outcome="aborted", **settled
     )
-    Upstream.objects.create(
-        identity="x", error="x", error_message="It fell over.", error_since=timezone.now()
-    )
+    factories.trouble("It fell over.")
     return run
 
 

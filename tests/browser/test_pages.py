@@ -104,12 +104,7 @@ def test_an_expired_session_is_told_with_a_way_back_and_the_page_asks_no_more(
 def test_trouble_with_northflank_comes_and_goes_by_itself(mirrored: Run, sign_in: Open) -> None:
     page = sign_in("viewer")
     page.clock.install()
-    Upstream.objects.create(
-        identity="x",
-        error="x",
-        error_message="It fell over.",
-        error_since=mirrored.seen_at - timedelta(minutes=3),
-    )
+    factories.trouble("It fell over.", mirrored.seen_at - timedelta(minutes=3))
     page.clock.run_for(REFRESH)
     expect(page.locator("[data-trouble]")).to_contain_text("It fell over.")
     expect(page.locator("[data-trouble] time")).to_contain_text("min")

@@ -1,13 +1,13 @@
 """Mirrored rows as the sync would have written them, with what a test does not care about."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.models import Abort, CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models import Abort, CatalogueSweep, Pipeline, Project, Run, Stage, Upstream
 from dashboard.models.runs import ChangeCounter, touch
 from dashboard.northflank import Node
 from dashboard.web import rows
@@ -91,6 +91,12 @@ def node(kind: str = "Build", **fields: Any) -> Node:
         "steps": (),
     }
     return Node(**said | fields)
+
+
+def trouble(message: str, since: datetime | None = None) -> Upstream:
+    """Northflank does not answer: said in the one row that there is."""
+    said = {"error": "x", "error_message": message, "error_since": since or timezone.now()}
+    return Upstream.objects.update_or_create(pk=1, defaults=said)[0]
 
 
 def swept() -> None:

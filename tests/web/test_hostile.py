@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.models import Run, Upstream
+from dashboard.models import Run
 from tests.web import factories
 from tests.web.conftest import HTMX, one, parsed, words
 from tests.web.factories import HOSTILE
@@ -41,9 +41,7 @@ def hostile(manager: User) -> Run:
     ended = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
     factories.abort(ended, manager, "refused", reason=HOSTILE, answer=HOSTILE)
     ended.aborts.update(settled_at=timezone.now(), username=HOSTILE)
-    Upstream.objects.create(
-        identity="x", error="x", error_message=HOSTILE, error_since=timezone.now()
-    )
+    factories.trouble(HOSTILE)
     return run
 
 

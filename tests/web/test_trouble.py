@@ -18,12 +18,7 @@ SINCE = timezone.now() - timedelta(minutes=12)
 
 @pytest.fixture
 def trouble(db: None) -> Upstream:
-    return Upstream.objects.create(
-        identity="x",
-        error="unreachable",
-        error_message="The connection was refused.",
-        error_since=SINCE,
-    )
+    return factories.trouble("The connection was refused.", SINCE)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -23,7 +23,7 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
         request,
         verdict,
         in_flight=in_flight,
-        aborting=Abort.objects.open().filter(run__stage=shown).exists(),
+        aborting=in_flight and Abort.objects.open().filter(run__stage=shown).exists(),
         as_of=as_of,
     )
     if live.unchanged(request, terms):
