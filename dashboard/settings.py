@@ -183,11 +183,6 @@ _database["CONN_MAX_AGE"] = None  # threads are few and live as long as the proc
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# One process may remember sessions; several would not hear of each other's sign-outs.
-SESSION_ENGINE = "django.contrib.sessions.backends." + (
-    "cached_db" if _database["ENGINE"] == "django.db.backends.sqlite3" else "db"
-)
-
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
