@@ -179,6 +179,9 @@ class SyncWorker:
             first = await self._page(stage, 1)
             order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
+                if first.has_next and stage.synced_at is None:
+                    # A run that hangs may stand far behind the newest hundred.
+                    await self._page(stage, None, concluded=False)
                 if first.has_next and generous:
                     await self._read_history(stage)
                 return

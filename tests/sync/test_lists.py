@@ -169,3 +169,12 @@ def test_a_worker_says_that_it_is_there(world: World) -> None:
 
     world.sync()
     assert Worker.objects.get().beat_at is not None
+
+
+def test_runs_in_flight_are_asked_for_by_themselves_at_the_first_reading(world: World) -> None:
+    # One that hangs may stand behind any number of newer ones.
+    world.sync()
+    first = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs"))
+    world.sync(2)
+    later = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs")) - first
+    assert (first, later) == (3, 2)  # the newest, those in flight, the past; then not again

@@ -26,16 +26,17 @@ def now(request: HttpRequest) -> HttpResponse:
     flying_stages = set(flying.order_by().values_list("stage", flat=True).distinct())
     verdict = access.may_abort(request.user)
     as_of = live.as_of([s for s in stages if s.pk in flying_stages] or stages)
+    moment = timezone.now()
     terms = live.of(
         request,
         verdict,
+        f"{moment:%H:%M}",  # what is "lately" changes by itself
         in_flight=bool(flying_stages),
         aborting=Abort.objects.open().exists(),
         as_of=as_of,
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    moment = timezone.now()
     failed = Run.objects.filter(
         status="failure", concluded=True, concluded_at__gt=moment - RECENTLY
     ).order_by("-concluded_at", "-pk")
