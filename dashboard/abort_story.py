@@ -39,7 +39,7 @@ def of(abort: Abort) -> Story:
         case AbortState.REFUSED:
             return Story(f"Northflank refused the abort: {abort.answer}", "bad")
         case AbortState.TOO_LATE:
-            then = "arrived" if abort.sent_at else "was sent"
+            then = "arrived" if abort.sent_at else "could be sent"
             if not abort.outcome:
                 return Story(f"Northflank knew the run no more when the abort {then}.", "info")
             return Story(

@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 REASON_LENGTH = 500
 # Longer than the client waits for an answer: past it, the sending process is taken for dead.
 LEASE = timedelta(seconds=45)
+# An abort that a dead process has not sent is still sent this long after it was asked for; later it
+# would come as a surprise.
+ADOPTED_FOR = timedelta(minutes=5)
 # An abort without an answer did not arrive if the run goes on as before for so long after it.
 CHECKED_FOR = timedelta(seconds=60)
 
@@ -148,9 +151,27 @@ async def look_after_open_aborts(to: Connection) -> None:
             await in_database(_unknown, abort, "The process that sent it ended before the answer.")
         elif run is None or not run.in_flight:
             await in_database(_too_late, abort, run)
+        elif why_not := await in_database(_no_longer_wanted, abort):
+            await in_database(_withdrawn, abort, why_not)
         else:
             await send(to, abort.pk)
     await in_database(_review, timezone.now())
+
+
+def _no_longer_wanted(abort: Abort) -> str:
+    """Say why an abort that was never sent should not be sent now; empty: it should."""
+    if timezone.now() - abort.requested_at > ADOPTED_FOR:
+        return "It could not be sent in time."
+    if abort.user is None:
+        return "The account that asked for it exists no more."
+    return access.may_abort(abort.user, abort.run.stage).why_not
+
+
+def _withdrawn(abort: Abort, why: str) -> None:
+    with transaction.atomic():
+        _keep(abort, state=AbortState.NOT_SENT, answer=why, settled_at=timezone.now())
+        touch([abort.run_id])
+    log.warning("abort.withdrawn", run=abort.run.run_id, by=abort.username, why=why)
 
 
 def _take_for_sending(abort_pk: int) -> Abort | None:

@@ -24,7 +24,13 @@ class Allowance:
 
     requests: int
     seconds: float
+    reserve: int = 0  # kept for aborts, and half of it for sending them
     refused_until: datetime | None = None
+
+    @property
+    def may_follow(self) -> bool:
+        """Say whether aborts under way may be followed: the last half of the reserve sends them."""
+        return self.requests > -self.reserve // 2
 
     @property
     def per_second(self) -> float:
@@ -36,7 +42,7 @@ def reserve_of(limit: int) -> int:
     """Return how many of `limit` requests are kept for aborts."""
     text: str = settings.NORTHFLANK_REQUEST_RESERVE
     share = float(text[:-1]) / 100 * limit if text.endswith("%") else float(text)
-    return min(round(share), limit)
+    return min(round(share), limit * 9 // 10)  # something has to be left for reading
 
 
 def record(said: RateLimit, now: datetime) -> None:
@@ -84,9 +90,11 @@ def allowance(now: datetime) -> Allowance:
     """Return what reading may spend from `now` until the window ends, aborts' reserve left out."""
     known = Budget.objects.first()
     if known is None:
-        return Allowance(DEFAULT_LIMIT - reserve_of(DEFAULT_LIMIT), WINDOW)
+        kept = reserve_of(DEFAULT_LIMIT)
+        return Allowance(DEFAULT_LIMIT - kept, WINDOW, kept)
     refused = known.refused_until if known.refused_until and known.refused_until > now else None
+    kept = reserve_of(known.limit)
     if known.resets_at <= now:  # the window is over: the next request opens a full one
-        return Allowance(known.limit - reserve_of(known.limit), WINDOW, refused)
+        return Allowance(known.limit - kept, WINDOW, kept, refused)
     seconds = (known.resets_at - now).total_seconds()
-    return Allowance(known.remaining - reserve_of(known.limit), seconds, refused)
+    return Allowance(known.remaining - kept, seconds, kept, refused)

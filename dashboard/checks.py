@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,7 +49,9 @@ def _northflank() -> Iterator[CheckMessage]:
             hint="Copy the token again, without quotes, spaces or line breaks.",
             id="dashboard.E002",
         )
-    if not _is_web_address(settings.NORTHFLANK_API_BASE_URL):
+    if not _is_web_address(settings.NORTHFLANK_API_BASE_URL) or re.search(
+        r"[?#]|/v1$", settings.NORTHFLANK_API_BASE_URL
+    ):
         yield Error(
             f"NORTHFLANK_API_BASE_URL is {settings.NORTHFLANK_API_BASE_URL!r}, not a web address.",
             hint="Leave it empty for Northflank's own, or set https://host without /v1.",
@@ -78,7 +81,8 @@ def _northflank() -> Iterator[CheckMessage]:
     if template:
         parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
         try:
-            sensible = _is_web_address(template.format_map(parts))
+            named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+            sensible = named <= set(parts) and _is_web_address(template.format_map(parts))
         except (LookupError, ValueError, AttributeError, TypeError):
             sensible = False
         if not sensible:
@@ -96,6 +100,13 @@ def _web() -> Iterator[CheckMessage]:
             hint="Set the address people open, such as https://releases.example.com",
             id="dashboard.E008",
         )
+    for host in settings.ALLOWED_HOSTS:
+        if "/" in host:
+            yield Error(
+                f"ALLOWED_HOSTS names {host!r}, which is no host name.",
+                hint="Give host names without scheme or path: releases.example.com",
+                id="dashboard.E010",
+            )
     several = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
     if settings.SECRET_KEY_IS_LOCAL and several:
         yield checks.Warning(

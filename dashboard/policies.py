@@ -15,6 +15,8 @@ def facts(stage: Stage) -> list[str]:
     """Return what is worth knowing of a stage's release flow, a sentence each."""
     policy = stage.concurrency_policy
     said = []
+    if stage.pipeline.gone_at or stage.pipeline.project.gone_at:
+        said.append("Northflank no longer lists this pipeline. This is what it said before.")
     if policy:
         said.append(_CONCURRENCY.get(policy, f"Concurrency policy: {policy}."))
     if stage.paused:

@@ -1,6 +1,8 @@
 """The signing key of an installation that was given none: made once, kept in a private file."""
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -14,14 +16,13 @@ def kept_in(path: Path) -> str:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # O_EXCL: of two processes that start together, one makes the key and both read it.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(descriptor, "w") as file:
+        if not path.exists():
+            # Linked into place whole: of processes that start together one wins and all read it.
+            with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:
                 file.write(get_random_secret_key())
+                file.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(file.name, path)
         key = path.read_text().strip()
     except OSError as error:
         raise ImproperlyConfigured(

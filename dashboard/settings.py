@@ -36,6 +36,10 @@ def _switch(name: str, *, default: bool) -> bool:
     return default
 
 
+def _list(name: str) -> list[str]:
+    return [part.strip() for part in env.str(name, default="").split(",") if part.strip()]
+
+
 def _one_of(name: str, choices: Collection[str], *, default: str) -> str:
     text = env.str(name, default="").strip() or default
     if text not in choices:
@@ -53,7 +57,7 @@ NORTHFLANK_API_BASE_URL = (
     env.str("NORTHFLANK_API_BASE_URL", default="") or "https://api.northflank.com"
 ).rstrip("/")
 NORTHFLANK_TEAM_ID = env.str("NORTHFLANK_TEAM_ID", default="")
-NORTHFLANK_PROJECTS: list[str] = env.list("NORTHFLANK_PROJECTS", default=[])
+NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = env.str("NORTHFLANK_RUN_URL_TEMPLATE", default="")
 # Requests of each window kept for aborts: a number, or a share of the limit such as "10%".
 NORTHFLANK_REQUEST_RESERVE = env.str("NORTHFLANK_REQUEST_RESERVE", default="") or "10%"
@@ -69,8 +73,8 @@ DEBUG = _switch("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.kept_in(VAR_DIR / "secret-key")
 SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
 BASE_URL = env.str("BASE_URL", default="").rstrip("/")
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[]) or ["localhost", "127.0.0.1", "[::1]"]
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
+CSRF_TRUSTED_ORIGINS = _list("CSRF_TRUSTED_ORIGINS")
 
 ROOT_URLCONF = "dashboard.urls"
 ASGI_APPLICATION = "dashboard.asgi.application"
@@ -85,6 +89,7 @@ INSTALLED_APPS = [
     "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth makes
 ]
 MIDDLEWARE = [
+    "dashboard.web.views.health.answer_probes",  # first: probes come by any host name
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
@@ -145,7 +150,6 @@ HTTPS = BASE_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # probes speak plain HTTP to the process
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 
 STATIC_URL = "static/"
@@ -157,7 +161,7 @@ STORAGES = {
 # Files are served from where they lie: a fresh clone runs without a collecting step.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
-WHITENOISE_MAX_AGE = 365 * 24 * 3600  # seconds: every address carries the content's hash
+WHITENOISE_MAX_AGE = 24 * 3600  # seconds: addresses carry a hash, but not those in the admin's CSS
 
 # --- The database -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ A status outside the table is shown as itself: the list has grown before.
 
 from dataclasses import dataclass
 
-# Tones and glyphs are names; static/css and templates/icons.html give them their looks.
+# Tones and glyphs are names; static/dashboard.css and templates/icons.html give them their looks.
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from django.urls import URLPattern, URLResolver, include, path
 from dashboard.web import converters
 from dashboard.web.views.aborts import abort
 from dashboard.web.views.board import board
-from dashboard.web.views.health import healthz, readyz
 from dashboard.web.views.now import now
 from dashboard.web.views.pipelines import pipeline
 from dashboard.web.views.runs import find, run
@@ -40,8 +39,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/login/", auth.LoginView.as_view(), name="login"),
     path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
     path("admin/", admin.site.urls),
-    path("healthz", healthz),
-    path("readyz", readyz),
 ]
 
 handler403 = "dashboard.web.errors.permission_denied"

@@ -96,8 +96,9 @@ function tell(name, text) {
   notices.replaceChildren(notice);
 }
 
-// An error page says in [data-why] what a person should read.
+// A plain answer is what a person should read; an error page has it in [data-why].
 function why(ctx) {
+  if (ctx.response?.raw.headers.get("content-type")?.startsWith("text/plain")) return ctx.text.trim();
   const page = new DOMParser().parseFromString(ctx.text ?? "", "text/html");
   return $("[data-why]", page)?.textContent.trim();
 }

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import psycopg
 import pytest
 from django.contrib.auth.models import User
@@ -16,6 +17,12 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 # A server on which tests may make databases of their own.
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
 IN_CI = os.environ.get("CI") == "true"
+
+# Machines differ, and time is for bench/: no example fails for taking long.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 _absent: dict[str, str] = {}  # marker -> why its tests did not run
 

@@ -59,10 +59,6 @@ class StageQuerySet(models.QuerySet["Stage"]):
         """Stages whose pipeline and project Northflank still lists."""
         return self.filter(pipeline__gone_at=None, pipeline__project__gone_at=None)
 
-    def with_release_flow(self) -> "StageQuerySet":
-        """Stages known to have a release flow."""
-        return self.filter(has_flow=True)
-
     def due(self, now: datetime) -> "StageQuerySet":
         """Stages the sync should read now and nobody is reading, the most overdue first."""
         free = models.Q(claimed_until=None) | models.Q(claimed_until__lte=now)

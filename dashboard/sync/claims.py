@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count, Q
 
-from dashboard.models import Run, Stage
+from dashboard.models import Abort, Run, Stage
 from dashboard.models.catalog import StageQuerySet
 from dashboard.sync import schedule
 from dashboard.sync.schedule import StageClass, StageFacts
@@ -64,7 +64,7 @@ def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[
     """Claim up to `limit` runs whose detail is due."""
     due = Run.objects.due(now)
     if aborting_only:
-        due = due.filter(Q(status="aborting") | Q(aborts__settled_at=None, aborts__isnull=False))
+        due = due.filter(aborts__in=Abort.objects.open())
     claimed = []
     for run in due.with_place().without_detail()[:limit]:
         lease = now + LEASE
@@ -90,9 +90,10 @@ def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
     run = Run.objects.only("in_flight", "status", "watched_at").get(pk=claimed.pk)
     asked_for = run.aborts.open().values_list("requested_at", flat=True).first()
     wait = None
-    if run.in_flight and (asked_for is not None or run.status == "aborting"):
-        wait = schedule.aborting_interval(now - (asked_for or now))
-    elif run.in_flight and run.watched_at and now - run.watched_at < schedule.WATCHED_FOR:
+    watched = run.watched_at is not None and now - run.watched_at < schedule.WATCHED_FOR
+    if run.in_flight and asked_for is not None:
+        wait = schedule.aborting_interval(now - asked_for)
+    elif run.in_flight and watched:
         wait = plan_.interval(StageClass.WATCHED) if plan_ is not None else LEASE
     # Whoever changed the time meanwhile wants a reading of what came after our question.
     ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)

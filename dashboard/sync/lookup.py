@@ -44,9 +44,10 @@ async def _ask(to: Connection, stage: Stage, run_id: str) -> str:
     if why_not is not None:
         return why_not
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
+    path = stage.path or stage.name.lower()  # its spelling is not known before the first reading
     asked_at = timezone.now()
     try:
-        said = await to.ask(lambda nf: nf.run(project, pipeline, stage.path, run_id))
+        said = await to.ask(lambda nf: nf.run(project, pipeline, path, run_id))
     except NotFound:
         await in_database(_remember, stage, run_id)
         return _UNKNOWN

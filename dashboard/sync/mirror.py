@@ -130,7 +130,7 @@ def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run
     if api.status not in statuses.RUN and api.status not in _strange:
         _strange.add(api.status)
         log.warning("run.status_unknown", status=api.status[:100])
-    row = Run(
+    return Run(
         stage_id=stage_id,
         run_id=api.id,
         name=api.name or "",
@@ -147,9 +147,6 @@ def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run
         seen_at=asked_at,
         next_read_at=old.next_read_at if old else None,
     )
-    if row.status == "aborting" and row.in_flight and row.next_read_at is None:
-        row.next_read_at = asked_at
-    return row
 
 
 def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:

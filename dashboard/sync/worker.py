@@ -104,6 +104,8 @@ class SyncWorker:
         hands = min(AT_ONCE, spend.requests // A_READING)
         spent = hands <= len(self._under_way)
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
+        if not spend.may_follow:
+            return
         for run in await in_database(claims.runs, now, free, aborting_only=spent):
             self._start(self._read_run(run))
         if hands <= len(self._under_way):
@@ -250,9 +252,6 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
     if said.run.id != run.run_id:
         await in_database(mirror.rest, run.pk, asked_at=asked_at)
         raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
-    if said.run.id != run.run_id:
-        await in_database(mirror.rest, run.pk, asked_at=asked_at)
-        raise UnexpectedAnswer("Northflank answered with another run than the one asked for.")
     return await in_database(mirror.detail, stage.pk, said, asked_at=asked_at)
 
 

@@ -34,6 +34,8 @@ def failures(as_of: AsOf) -> Empty:
     """Nothing failed in the last day, as far as we can see."""
     if as_of.at is None:
         return Empty("cannot_see", _("Not known yet."))
+    if as_of.stale:
+        return Empty("cannot_see", _("None had failed when Northflank was last read."))
     return Empty("all_well", _("No run failed in the last day."))
 
 

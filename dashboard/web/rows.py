@@ -42,7 +42,6 @@ class Row:
     project: str
     pipeline: str
     stage: str
-    project_url: str
     pipeline_url: str
     stage_url: str
     status: str
@@ -94,7 +93,6 @@ def row(run: Run, verdict: Verdict, abort: Abort | None) -> Row:
         project=pipeline.project.name,
         pipeline=pipeline.name,
         stage=stage.name,
-        project_url="",
         pipeline_url=reverse("pipeline", args=place[:2]),
         stage_url=reverse("stage", args=place),
         status=run.status,

@@ -4,9 +4,10 @@ from datetime import datetime
 
 import httpx
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
+from pytest_django import Settings
 
-from dashboard import aborting
+from dashboard import aborting, access
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
@@ -30,8 +31,11 @@ from tests.live import Live
 def stranded(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:
     """Write an abort as a process leaves it that dies before, or while, it sends."""
     then: datetime = ago(seconds)
+    access.keep_group()
+    user, _ = User.objects.get_or_create(username="manager")
+    user.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
     return Abort.objects.create(
-        run=run, username="manager", requested_at=then, claimed_at=then,
+        run=run, user=user, username="manager", requested_at=then, claimed_at=then,
         sent_at=then if sent else None,
     )  # fmt: skip
 
@@ -107,7 +111,7 @@ def test_an_abort_that_was_never_sent_for_a_run_that_has_ended_is_too_late(live:
     abort = Abort.objects.get()
     assert abort.state == "too_late"
     assert abort.outcome == Run.objects.get().status
-    assert story().endswith("before the abort was sent.")
+    assert story().endswith("before the abort could be sent.")
     assert live.sandbox.abort_posts[run.run_id] == 0
 
 
@@ -117,7 +121,7 @@ def test_an_abort_that_was_never_sent_for_a_run_that_is_gone_is_too_late(live: L
     live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
     look_after(live)
     assert Abort.objects.get().state == "too_late"
-    assert story() == "Northflank knew the run no more when the abort was sent."
+    assert story() == "Northflank knew the run no more when the abort could be sent."
 
 
 def test_an_adoption_waits_while_northflank_does_not_answer(live: Live) -> None:
@@ -186,3 +190,24 @@ def test_a_reading_that_tells_of_another_run_changes_neither(live: Live) -> None
     assert row.in_flight
     assert row.next_read_at is not None  # tried again after a rest
     assert Run.objects.get(pk=other.pk).in_flight
+
+
+@pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
+def test_an_abort_that_was_never_sent_is_not_sent_once_aborting_is_switched_off(
+    live: Live, settings: Settings, switch: dict[str, bool]
+) -> None:
+    run = in_flight(live)
+    stranded(run)
+    for name, value in switch.items():
+        setattr(settings, name, value)
+    look_after(live)
+    assert Abort.objects.get().state == "not_sent"
+    assert live.sandbox.abort_posts[run.run_id] == 0
+
+
+def test_an_abort_that_was_never_sent_is_not_sent_much_later(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, seconds=3600)
+    look_after(live)
+    assert "could not be sent in time" in story()
+    assert live.sandbox.abort_posts[run.run_id] == 0

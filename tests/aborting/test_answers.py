@@ -198,7 +198,7 @@ def test_a_budget_at_its_reserve_lets_an_abort_out(live: Live, manager: User) ->
     assert "accepted" in notice(press(live.person("manager"), run))
     pass_time(live, 10)
     Run.objects.update(next_read_at=Abort.objects.get().answered_at)
-    Budget.objects.update(remaining=1, limit=1000)
+    Budget.objects.update(remaining=60, limit=1000)  # below the reserve of 100
     live.run(live.worker.tick)
     live.run(live.worker.idle)
     assert Abort.objects.get().outcome == "aborted"

@@ -113,7 +113,7 @@ def test_a_local_key_is_warned_of_where_the_database_is_shared(
 
 def test_every_setting_that_is_read_is_in_the_example() -> None:
     source = (ROOT / "dashboard" / "settings.py").read_text()
-    read = set(re.findall(r'(?:env\.\w+|_switch|_one_of)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'(?:env\.\w+|_switch|_one_of|_list)\(\s*"([A-Z_]+)"', source))
     assert read == set(EXAMPLE)
 
 

@@ -31,7 +31,8 @@ def test_any_duration_has_at_most_two_units(span: timedelta) -> None:
 
 
 def stage(policy: str = "", *, paused: bool = False) -> Stage:
-    return Stage(concurrency_policy=policy, paused=paused)
+    pipeline = Pipeline(project=Project(slug="shop"), slug="checkout")
+    return Stage(pipeline=pipeline, concurrency_policy=policy, paused=paused)
 
 
 @pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])

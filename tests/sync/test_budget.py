@@ -8,7 +8,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard import budget
-from dashboard.models import Budget, Run, Stage
+from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
 from tests.sync.conftest import LONG_AGO, T0, World, at, the_run
@@ -20,7 +20,7 @@ def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float =
 
 @pytest.mark.parametrize(
     ("reserve", "kept"),
-    [("10%", 100), ("0", 0), ("250", 250), ("12.5%", 125), ("5000", 1000), ("0%", 0)],
+    [("10%", 100), ("0", 0), ("250", 250), ("12.5%", 125), ("5000", 900), ("0%", 0)],
 )
 def test_the_reserve_is_a_number_or_a_share(settings: Settings, reserve: str, kept: int) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = reserve
@@ -170,10 +170,29 @@ def test_an_aborting_run_is_read_from_the_reserve(world: World) -> None:
     run_id = world.start()
     world.sync()
     tight(world, 40)
-    Run.objects.filter(run_id=run_id).update(status="aborting", next_read_at=LONG_AGO)
+    Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+    Abort.objects.create(
+        run=Run.objects.get(run_id=run_id), state="accepted", username="ana",
+        requested_at=LONG_AGO, claimed_at=LONG_AGO, sent_at=LONG_AGO,
+    )  # fmt: skip
     world.sandbox.requests.clear()
     world.live.sync(1)
     assert [request for request in world.asked("/runs/") if request.endswith(run_id)]
+
+
+def test_a_run_that_somebody_else_aborted_is_not_read_from_the_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    tight(world, 40)
+    Run.objects.filter(run_id=run_id).update(status="aborting", next_read_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+@pytest.mark.parametrize(("requests", "may"), [(5, True), (0, True), (-49, True), (-50, False)])
+def test_the_last_half_of_the_reserve_is_for_sending_aborts(requests: int, may: bool) -> None:
+    assert budget.Allowance(requests, 60, reserve=100).may_follow is may
 
 
 def test_a_watched_run_is_not_read_from_the_reserve(world: World) -> None:

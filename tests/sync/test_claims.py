@@ -111,13 +111,15 @@ def test_looking_at_a_gone_run_asks_for_nothing(stage: Stage) -> None:
 
 
 def test_a_due_run_is_claimed_once(stage: Stage) -> None:
-    mirror.runs(stage.pk, [api_run(status="aborting")], asked_at=T0)
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    Run.objects.update(next_read_at=T0)
     assert len(claims.runs(at(1), 4)) == 1
     assert len(claims.runs(at(2), 4)) == 0
 
 
 def test_a_dead_workers_run_falls_due_again(stage: Stage) -> None:
-    mirror.runs(stage.pk, [api_run(status="aborting")], asked_at=T0)
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    Run.objects.update(next_read_at=T0)
     claims.runs(at(1), 4)
     assert len(claims.runs(at(1) + LEASE, 4)) == 1
 

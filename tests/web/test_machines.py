@@ -27,12 +27,12 @@ def test_a_process_without_its_tables_is_alive_and_not_ready(client: Client, db:
 
 
 @pytest.mark.parametrize("name", ["app.js", "dashboard.css", "theme.js", "favicon.svg"])
-def test_a_static_file_is_versioned_and_kept_for_good(name: str, client: Client) -> None:
+def test_a_static_file_is_versioned_and_kept_for_a_day(name: str, client: Client) -> None:
     address = static(name)
     answer = client.get(address)
     assert "?v=" in address
     assert answer.status_code == 200
-    assert "max-age=31536000" in answer["Cache-Control"]
+    assert "max-age=86400" in answer["Cache-Control"]
     answer.close()
 
 

@@ -19,7 +19,7 @@ from dashboard.web.views.runs import card
 from dashboard.web.waiting import Waiting, result_of
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def abort(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
     """Ask for confirmation (GET, never acts), or abort and answer what Northflank said (POST)."""
     of = places.stage(project, pipeline, stage)
@@ -29,7 +29,7 @@ def abort(request: HttpRequest, project: str, pipeline: str, stage: str, run: st
             f"No run “{run}” is known in {of}.",
             (f"The runs of {of}", reverse("stage", args=rows.place_args(of))),
         )
-    if request.method == "GET":
+    if request.method != "POST":
         return _ask(request, shown)
     done = result_of(request)
     if done is not None:

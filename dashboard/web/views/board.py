@@ -4,13 +4,13 @@ from itertools import groupby
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from dashboard.models import Abort, CatalogueSweep, Pipeline, Run, Stage
 from dashboard.web import empty, live, stages
 
 
-@require_GET
+@require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show pipelines by project, with their three stages."""
     all_stages = list(Stage.objects.present().select_related("pipeline__project"))

@@ -1,19 +1,37 @@
 """For machines: is the process alive, and can it serve?"""
 
-from django.contrib.auth.decorators import login_not_required
+from collections.abc import Callable
+
 from django.db import DatabaseError, connection
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_safe
 
 
-@login_not_required
+def answer_probes(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware: answer `/healthz` and `/readyz` whatever host name they are asked by."""
+    probes = {"/healthz": healthz, "/readyz": readyz}
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        probe = probes.get(request.path_info)
+        if probe is None:
+            return get_response(request)
+        answer = probe(request)
+        answer["Content-Length"] = str(
+            len(answer.content)
+        )  # the middleware that sets it is skipped
+        return middleware
+
+    return middleware
+
+
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """Answer 200 while the process answers at all."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
-@login_not_required
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 200 once the database answers, else 503. Northflank's health does not matter here."""

@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from dashboard import access
 from dashboard.models import Abort, Run, Stage
@@ -18,7 +19,7 @@ MOST_IN_FLIGHT = 200
 MOST_ENDED = 50
 
 
-@require_GET
+@require_safe
 def now(request: HttpRequest) -> HttpResponse:
     """Show what is in flight and what failed in the last day."""
     stages = list(Stage.objects.present().exclude(has_flow=False))
@@ -37,9 +38,13 @@ def now(request: HttpRequest) -> HttpResponse:
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    failed = Run.objects.filter(
-        status="failure", concluded=True, concluded_at__gt=moment - RECENTLY
-    ).order_by("-concluded_at", "-pk")
+    ended = Coalesce("concluded_at", "updated_at", "created_at")  # the API may leave out the first
+    failed = (
+        Run.objects.filter(status="failure", concluded=True)
+        .annotate(ended=ended)
+        .filter(ended__gt=moment - RECENTLY)
+        .order_by("-ended", "-pk")
+    )
     lately = Abort.objects.filter(requested_at__gt=moment - JUST_NOW).values("run")
     aborted = Run.objects.filter(pk__in=lately, in_flight=False).exclude(
         pk__in=failed.order_by().values("pk")

@@ -1,7 +1,7 @@
 """One pipeline: its stages side by side."""
 
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from dashboard.models import Abort, Run
 from dashboard.web import live, places, stages
@@ -9,7 +9,7 @@ from dashboard.web import live, places, stages
 RUNS_EACH = 10
 
 
-@require_GET
+@require_safe
 def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
     """Show a pipeline's stages with their latest runs."""
     shown = places.pipeline(project, pipeline)

@@ -7,7 +7,7 @@ from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from dashboard import access, links, verdict
 from dashboard.models import Abort, Run, Stage
@@ -18,7 +18,7 @@ from dashboard.web.places import NothingHere
 from dashboard.web.waiting import Waiting, result_of
 
 
-@require_GET
+@require_safe
 def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
     """Show a run; one that was never seen is first asked for, once for everybody."""
     of = places.stage(project, pipeline, stage)
@@ -42,7 +42,7 @@ def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str)
     return live.answer(request, "run.html", terms, parts)
 
 
-@require_GET
+@require_safe
 def find(request: HttpRequest, run: str) -> HttpResponse:
     """Lead to a run from its id alone, query string and all."""
     found = list(Run.objects.with_place().filter(run_id=run).order_by("-created_at")[:2])
@@ -72,7 +72,7 @@ def card(shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> dict[str, 
 
 def _never_seen(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
     why_not = result_of(request)
-    if why_not is None and stage.has_flow:
+    if why_not is None and stage.has_flow is not False:
         get_token(request)  # the page will need its cookie, and the middleware sets it now
         return Waiting(lambda: lookup.find(connection(), stage, run_id))
     raise NothingHere(

@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from dashboard import access, policies
 from dashboard.models import Abort
@@ -11,7 +11,7 @@ from dashboard.sync import interest
 from dashboard.web import empty, filters, live, places, rows
 
 
-@require_GET
+@require_safe
 def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> HttpResponse:
     """Show a stage's runs: in flight on top, then newest first."""
     shown = places.stage(project, pipeline, stage)
