@@ -18,10 +18,8 @@ def answer_probes(
         if probe is None:
             return get_response(request)
         answer = probe(request)
-        answer["Content-Length"] = str(
-            len(answer.content)
-        )  # the middleware that sets it is skipped
-        return middleware
+        answer["Content-Length"] = str(len(answer.content))  # its own middleware is skipped
+        return answer
 
     return middleware
 
