@@ -54,11 +54,12 @@ class Live:
 
             await database.in_database(catalogue.begin, timezone.now())
             for _ in range(rounds):
-                before = -1
-                while before != self.worker.started:
+                for _ in range(100):  # far more than any test has to read
                     before = self.worker.started
                     await self.worker.tick()
                     await self.worker.idle()
+                    if self.worker.started == before:
+                        break
 
         self.run(read)
 
