@@ -17,6 +17,7 @@ from dashboard.database import in_database
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.worker import SyncWorker
+from dashboard.web.feed import Feed, open_feed
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Process:
     sync: bool = True
     sandbox_options: sandbox.Options = field(default_factory=sandbox.Options)
     _servers: list[_Server] = field(default_factory=list)
+    _feed: Feed | None = None
 
     async def run(self) -> None:
         """Run until SIGINT or SIGTERM; a second signal does not wait for what is under way."""
@@ -63,17 +65,23 @@ class Process:
             if self.web is not None:
                 from dashboard.asgi import application
 
+                self._feed = open_feed()
+                telling = group.create_task(self._feed.run())
                 group.create_task(self._serve(application, self.web, stop))
             if self.sync:
                 worker = SyncWorker(to, chores=[aborting.look_after_open_aborts])
                 group.create_task(worker.run(stop))
                 learning = group.create_task(_learn_team(to))
             await stop.wait()
+            if self.web is not None:
+                telling.cancel()
             if self.sync:
                 learning.cancel()  # Northflank may be slow; Ctrl-C must not be
         await to.close()
 
     def _stop(self, stop: asyncio.Event) -> None:
+        if self._feed is not None:
+            self._feed.close()  # the server waits for its answers to end, and streams have no end
         for server in self._servers:
             server.force_exit = stop.is_set()
             server.should_exit = True

@@ -3,6 +3,7 @@
 A status outside the table is shown as itself: the list has grown before.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Tones and glyphs are names; static/dashboard.css and templates/icons.html give them their looks.
@@ -81,6 +82,15 @@ def of_step(status: str | None, *, started: bool, ended: bool, run_in_flight: bo
     if not run_in_flight:
         return Look("Not carried out", "The run ended before it.", "neutral", "skip")
     return STEP["running"] if started and not ended else STEP["pending"]
+
+
+def most_urgent(run_statuses: Iterable[str]) -> Look | None:
+    """Return the look of the status that wants a person most, or None where none wants one."""
+    looks = [look for look in map(of_run, run_statuses) if look.tone in _URGENT]
+    return min(looks, key=lambda look: _URGENT.index(look.tone), default=None)
+
+
+_URGENT = ("bad", "warning", "people")  # tones, the most urgent first
 
 
 def _as_sent(status: str) -> Look:

@@ -1,4 +1,4 @@
-// What htmx does not do by itself: times that tick, the refresh, the dialog, notices and the theme.
+// What htmx does not do by itself: times that tick, the stream and its news, the dialog, the theme.
 "use strict";
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -51,10 +51,109 @@ function tick() {
     if (text !== time.textContent) time.textContent = text;
     time.title ||= inFull.format(at);
   }
+  keepStream();
   refreshIfDue();
 }
 
-// --- The refresh: while somebody looks, one at a time, slower while nobody answers ---------------
+// --- The stream: what changes comes by itself while the tab is in sight --------------------------
+
+const stream = $("#stream");
+let connection = null; // htmx's own, which comes back by itself
+let connected = false;
+let heard = Date.now(); // when the stream last said anything
+let connectAt = 0; // not before
+
+const SILENCE = 40_000; // milliseconds; the server speaks every 15 s, so the line is dead
+const LOST = 5_000; // milliseconds without a stream before the page asks by itself
+
+function keepStream() {
+  if (!stream || signedOut || document.readyState === "loading") return; // htmx starts at its end
+  if (connected && Date.now() - heard > SILENCE) connection.reader?.cancel();
+  if (!connection && Date.now() > connectAt) {
+    connectAt = Date.now() + 30_000;
+    htmx.trigger(stream, "connect");
+  }
+}
+
+stream?.addEventListener("htmx:sse:before:connection", (event) => {
+  connected = false;
+  if (signedOut) event.preventDefault(); // nothing but signing in helps
+});
+
+stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
+  connection = detail.connection;
+  connected = true;
+  heard = Date.now();
+  unreachable(false);
+});
+
+stream?.addEventListener("htmx:sse:error", ({ detail }) => {
+  connected = false;
+  if (detail.status === 401) leave();
+});
+
+stream?.addEventListener("htmx:sse:close", () => {
+  connection = null;
+  connected = false;
+});
+
+// --- News: changes are painted where they belong; what has no place yet is announced -------------
+
+const news = $("#news");
+const unseen = new Set(); // runs that the page does not show
+let moved = false; // a run on the page belongs elsewhere now
+let lastTouch = 0; // when a person last did anything
+let settleAt = 0; // not before; a thousand pages that hear one change don't ask at once
+
+function announce() {
+  if (!news) return;
+  const { one, many, moved: other } = news.dataset;
+  const text = unseen.size > 1 ? many.replace("{n}", unseen.size) : unseen.size ? one : other;
+  if (text !== news.textContent) settleAt = Math.max(settleAt, Date.now() + 3_000 * Math.random());
+  news.textContent = text;
+  news.hidden = !unseen.size && !moved;
+}
+
+stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
+  heard = Date.now();
+  if (message.event) return;
+  const wanted = $("#live").dataset.news;
+  const parts = document.createElement("template");
+  parts.innerHTML = message.data;
+  for (const part of parts.content.querySelectorAll("[data-news]")) {
+    const id = part.getAttribute("hx-target").slice(1);
+    if (document.getElementById(id)) continue;
+    if (wanted === "all" || wanted === part.dataset.news) unseen.add(id);
+  }
+  before = statuses();
+});
+
+stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
+  if (message.event === "stale") moved = true;
+  if (message.event) return announce();
+  swapped();
+  announce();
+});
+
+// Nothing is moved under a hand that is at work; who only watches gets the page as it is now.
+const atRest = () =>
+  Date.now() - lastTouch > 5_000 && !dialog.open && !$("#live:hover") && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
+
+function settle() {
+  if ((unseen.size || moved) && Date.now() > settleAt && atRest()) refresh();
+}
+
+for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
+  document.addEventListener(kind, () => { lastTouch = Date.now(); }, { passive: true });
+}
+
+news?.addEventListener("click", () => {
+  $("#main").focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+  refresh();
+});
+
+// --- The refresh: where there is no stream; one at a time, slower while nobody answers -----------
 
 let signedOut = false;
 let failures = 0;
@@ -67,15 +166,34 @@ function plan() {
 
 function refreshIfDue() {
   if (due === null) plan();
-  if (signedOut || document.hidden || Date.now() < due - 500 || $(".htmx-request")) return;
-  htmx.trigger("#live", "refresh");
+  if (connected || Date.now() - heard < LOST) return settle();
+  if (Date.now() >= due - 500) refresh();
+}
+
+function refresh() {
+  if (!signedOut && !document.hidden && !$(".htmx-request")) htmx.trigger("#live", "refresh");
 }
 
 function refreshed(answered) {
   failures = answered ? 0 : failures + 1;
-  const line = $("[data-unreachable]");
-  if (line) line.hidden = answered;
+  settleAt = Date.now() + Math.min(60_000, 1_000 * 2 ** failures);
+  unreachable(!answered);
+  if (answered) {
+    unseen.clear();
+    moved = false;
+    announce();
+  }
   plan();
+}
+
+function unreachable(is) {
+  const line = $("[data-unreachable]");
+  if (line) line.hidden = !is;
+}
+
+function leave() {
+  signedOut = true;
+  tell("signed-out");
 }
 
 document.addEventListener("visibilitychange", tick);
@@ -106,10 +224,8 @@ function why(ctx) {
 function failed({ target, detail: { ctx } }) {
   if (!ctx) return;
   const status = ctx.response?.status;
-  if (status === 401) {
-    signedOut = true;
-    tell("signed-out");
-  }
+  if (status === 401) leave();
+  if (target === stream) return; // the page asks by itself until there is one
   if (target.id === "live") return refreshed(false);
   const line = dialog.open && $("[data-error]", dialog);
   const text = why(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
@@ -149,7 +265,32 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
   if (target.id === "live" && ctx.response.status < 400) refreshed(true);
 });
 
-document.addEventListener("htmx:before:swap", () => remember(document.activeElement));
+// A change of status is said once, whichever way it came.
+let before = new Map();
+
+const statuses = () =>
+  new Map([...document.querySelectorAll("[data-run]")].map(({ dataset }) => [dataset.run, { ...dataset }]));
+
+function swapped() {
+  const changes = [];
+  for (const run of document.querySelectorAll("[data-run]")) {
+    const was = before.get(run.dataset.run);
+    if (!was || was.status === run.dataset.status) continue;
+    const name = $("h1, a.title", run)?.textContent;
+    changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
+    if (was.concluded !== run.dataset.concluded && $("#live").dataset.page === "now") moved = true;
+  }
+  if (changes.length && $("#said")) $("#said").textContent = changes.join(". ");
+  before = statuses();
+  document.title = $("[data-title]")?.dataset.title ?? document.title;
+  tick();
+  if (!dialog.open) keepFocus();
+}
+
+document.addEventListener("htmx:before:swap", () => {
+  remember(document.activeElement);
+  before = statuses();
+});
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
   if (ctx.swap === "none") return;
@@ -160,9 +301,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     dialog.close();
     due = Date.now() + 1000; // see soon what came of it
   }
-  document.title = $("[data-title]")?.dataset.title ?? document.title;
-  tick();
-  if (!dialog.open) keepFocus();
+  swapped();
 });
 
 dialog.addEventListener("close", () => {
@@ -192,4 +331,5 @@ document.addEventListener("click", ({ target }) => {
 
 $("[data-theme-toggle]").hidden = false;
 setInterval(tick, 1000);
+document.addEventListener("DOMContentLoaded", tick);
 tick();

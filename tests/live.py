@@ -17,6 +17,7 @@ from dashboard import aborting, database, sandbox, upstream
 from dashboard.asgi import application
 from dashboard.process import check_upstream
 from dashboard.sync.worker import SyncWorker
+from dashboard.web.feed import Feed, open_feed
 
 PATIENCE = 20  # seconds until a test that waits has failed
 
@@ -30,6 +31,7 @@ class Live:
     sandbox: sandbox.Sandbox
     connection: upstream.Connection
     loop: asyncio.AbstractEventLoop
+    feed: Feed
     worker: SyncWorker = field(init=False)
     people: list[httpx.Client] = field(default_factory=list)
 
@@ -92,6 +94,8 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
         web_port, upstream_port = (place.getsockname()[1] for place in places)
         upstream_url = f"http://127.0.0.1:{upstream_port}"
         connection = upstream.open_connection(upstream_url, app.state.sandbox.options.token)
+        feed = open_feed()
+        telling = asyncio.create_task(feed.run())
         servers = [_server(application), _server(app)]
         tasks = [
             asyncio.create_task(server._serve(sockets=[place]))
@@ -103,15 +107,19 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
             app.state.sandbox,
             connection,
             asyncio.get_running_loop(),
+            feed,
         )
         stop = state["stop"] = asyncio.Event()
         while not all(server.started for server in servers):
             await asyncio.sleep(0.005)
         ready.set()
         await stop.wait()
+        feed.close()
+        telling.cancel()
         for server in servers:
             server.should_exit = server.force_exit = True
         await asyncio.gather(*tasks)
+        await asyncio.gather(telling, return_exceptions=True)
         await connection.close()
 
     check_upstream()

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import F
+from django.db.transaction import TransactionManagementError
 
+from dashboard import changes
 from dashboard.models.catalog import ID_LENGTH, Stage
 
 
@@ -17,11 +19,16 @@ class ChangeCounter(models.Model):
 
     @classmethod
     def reserve(cls, count: int) -> int:
-        """Take `count` numbers and return the first; call inside the writing transaction.
+        """Take `count` numbers and return the first, inside the transaction that writes them.
 
         The row stays locked until that transaction ends, so that a higher number never becomes
-        visible before a lower one.
+        visible before a lower one, nor before the row it was given to. Taking any rings the bell at
+        the commit (see changes.py). Raises TransactionManagementError outside a transaction.
         """
+        if not transaction.get_connection().in_atomic_block:
+            raise TransactionManagementError("A change is numbered where it is written: atomically")
+        if count:
+            changes.announce()
         if not cls.objects.filter(pk=1).update(value=F("value") + count):
             cls.objects.get_or_create(pk=1)
             cls.objects.filter(pk=1).update(value=F("value") + count)

@@ -1,5 +1,6 @@
 """What looking does: it raises interest, which the sync turns into attention within the budget."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.db.models import F, Q
@@ -14,6 +15,15 @@ def in_stage(stage: Stage, now: datetime) -> None:
     """Note that somebody looks at a stage's runs."""
     if stage.watched_at is None or now - stage.watched_at > _AGAIN_AFTER:
         Stage.objects.filter(pk=stage.pk).update(watched_at=now)
+
+
+def goes_on(stages: Collection[int], runs: Collection[int], now: datetime) -> None:
+    """Note that somebody still looks at these stages and runs, by their keys."""
+    again = Q(watched_at=None) | Q(watched_at__lt=now - _AGAIN_AFTER)
+    for stage in Stage.objects.filter(again, pk__in=stages):
+        in_stage(stage, now)
+    for run in Run.objects.filter(again, pk__in=runs).without_detail():
+        in_run(run, now)
 
 
 def in_run(run: Run, now: datetime) -> None:

@@ -23,6 +23,13 @@ class RunFilter:
     statuses: list[tuple[str, str, bool]]  # value, word, whether selected
     ignored: list[str] = field(default_factory=list)  # sentences
 
+    @property
+    def news(self) -> str:
+        """Which new runs belong on the page: all, those of one status, or none."""
+        if self.number > 1:
+            return "none"
+        return self.status or "all"
+
     def of(self, runs: RunQuerySet) -> RunQuerySet:
         """Return the runs that match, on all pages."""
         return runs.filter(status=self.status) if self.status else runs

@@ -1,4 +1,8 @@
-"""What keeps an open page true: its tag, how often it asks again, and how old it is."""
+"""What keeps an open page true: its stream, its tag, and how old it is.
+
+A page listens to its stream (views/live.py). Where there is none it asks for its live region again
+and again, and is told by the tag that nothing changed.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,12 +10,13 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
-from dashboard.models import ChangeCounter, Run, Stage
+from dashboard.models import Run, Stage
 from dashboard.web import context
 
 # A stage is late when its next reading is this much overdue.
@@ -20,8 +25,10 @@ GRACE = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """How a page's live region refreshes itself: from where, how often, under which tag."""
+    """How a page's live region is kept true: by which stream or, without it, how often asked."""
 
+    page: str
+    stream: str
     url: str
     tag: str
     seconds: int
@@ -61,11 +68,33 @@ def as_of_run(run: Run) -> AsOf:
     return AsOf(at, stale=late)
 
 
-def of(request: HttpRequest, *facts: object, in_flight: bool, aborting: bool, as_of: AsOf) -> Live:
-    """Make the live region's terms; `facts` are what besides the runs decides the page."""
+def error_of(stage: Stage) -> dict[str, Any] | None:
+    """Return what keeps a stage from being read and since when, or None."""
+    return {"text": stage.error_message, "since": stage.error_since} if stage.error else None
+
+
+def of(
+    request: HttpRequest,
+    page: str,
+    version: int,
+    *facts: object,
+    key: int = 0,
+    in_flight: bool,
+    aborting: bool,
+    as_of: AsOf,
+) -> Live:
+    """Make the live region's terms.
+
+    `version` is the latest change, read before anything that the page shows; `key` is that of the
+    pipeline, stage or run the page is about; `facts` are what else decides it.
+    """
     told = context.of(request).trouble
-    parts = (ChangeCounter.latest(), as_of, told, request.get_full_path(), *facts)
+    parts = (version, as_of, told, request.get_full_path(), *facts)
+    follows = QueryDict(mutable=True)
+    follows.update({"page": page, "key": str(key), "since": str(version)})
     return Live(
+        page=page,
+        stream=f"{reverse('live')}?{follows.urlencode()}",
         url=request.get_full_path(),
         tag=blake2b(repr(parts).encode(), digest_size=9).hexdigest(),
         seconds=2 if aborting else 4 if in_flight else 15,

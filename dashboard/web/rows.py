@@ -1,7 +1,7 @@
 """Runs as pages show them: prepared rows, rendered once per version and shared by all viewers."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -140,23 +140,39 @@ def html(run: Run, verdict: Verdict, abort: Abort | None) -> SafeString:
     return mark_safe(template.render({"row": row(run, verdict, abort)}).strip())
 
 
-def html_of(runs: RunQuerySet, verdict: Verdict) -> list[SafeString]:
-    """Render the table rows of `runs`, in their order; only what changed is loaded and rendered."""
+def html_of(runs: RunQuerySet, verdict: Verdict) -> dict[int, SafeString]:
+    """Render the table rows of `runs`, in their order and by their keys.
+
+    Only what changed since it was last rendered is loaded and rendered.
+    """
     wanted: Sequence[tuple[int, int]] = list(runs.values_list("pk", "version"))
-    # Per person a row differs in the abort control only.
-    audience = "may" if verdict.allowed else blake2b(verdict.why_not.encode()).hexdigest()[:8]
-    keys = {pk: f"row:{pk}:{version}:{audience}" for pk, version in wanted}
+    keys = {pk: _key(pk, version, verdict) for pk, version in wanted}
     ready = cache.get_many(keys.values())
     missing = [pk for pk, key in keys.items() if key not in ready]
-    if missing:
-        loaded = list(Run.objects.filter(pk__in=missing).with_place().without_detail())
-        aborts = latest_aborts(loaded)
-        fresh = {
-            # Its version is read with the rest of it: a row is never kept under an older number.
-            f"row:{run.pk}:{run.version}:{audience}": html(run, verdict, aborts.get(run.pk))
-            for run in loaded
-        }
-        cache.set_many(fresh)
-        ready |= fresh
-        keys |= {run.pk: f"row:{run.pk}:{run.version}:{audience}" for run in loaded}
-    return [mark_safe(ready[key]) for key in keys.values() if key in ready]
+    loaded = Run.objects.filter(pk__in=missing).with_place().without_detail() if missing else ()
+    fresh = _rendered(loaded, verdict)
+    found = {pk: fresh.get(pk) or ready.get(key) for pk, key in keys.items()}
+    return {pk: mark_safe(row) for pk, row in found.items() if row}
+
+
+def html_of_loaded(runs: Collection[Run], verdict: Verdict) -> dict[int, SafeString]:
+    """Render the table rows of runs that are loaded with their place, by their keys."""
+    keys = {run.pk: _key(run.pk, run.version, verdict) for run in runs}
+    ready = cache.get_many(keys.values())
+    fresh = _rendered([run for run in runs if keys[run.pk] not in ready], verdict)
+    return {pk: mark_safe(fresh.get(pk) or ready[key]) for pk, key in keys.items()}
+
+
+def _key(pk: int, version: int, verdict: Verdict) -> str:
+    # Per person a row differs in the abort control only.
+    audience = "may" if verdict.allowed else blake2b(verdict.why_not.encode()).hexdigest()[:8]
+    return f"row:{pk}:{version}:{audience}"
+
+
+def _rendered(runs: Iterable[Run], verdict: Verdict) -> dict[int, SafeString]:
+    runs = list(runs)
+    aborts = latest_aborts(runs) if runs else {}
+    fresh = {run.pk: html(run, verdict, aborts.get(run.pk)) for run in runs}
+    # Its version was read with the rest of it: a row is never kept under an older number.
+    cache.set_many({_key(run.pk, run.version, verdict): fresh[run.pk] for run in runs})
+    return fresh

@@ -13,13 +13,14 @@ from dashboard.web import rows
 from dashboard.web.rows import Row
 
 _ORDER = {name: position for position, name in enumerate(StageName.values)}
-_UNSEEN = Verdict(False)  # these pages have no abort control
+UNSEEN = Verdict(False)  # these pages have no abort control
 
 
 @dataclass(frozen=True, slots=True)
 class StageCell:
     """One stage in brief."""
 
+    key: int
     stage: str
     name: str
     url: str
@@ -43,6 +44,7 @@ def cells(stages: Iterable[Stage], *, runs_each: int) -> dict[int, list[StageCel
     found: dict[int, list[StageCell]] = {}
     for stage in stages:
         cell = StageCell(
+            key=stage.pk,
             stage=stage.name,
             name=stage.name,
             url=reverse("stage", args=rows.place_args(stage)),
@@ -63,5 +65,5 @@ def _latest(stage_keys: list[int], each: int) -> dict[int, list[Row]]:
     runs = Run.objects.filter(pk__in=[key for stage in keys for key in stage if key])
     found: dict[int, list[Row]] = {}
     for run in runs.with_place().without_detail().newest_first():
-        found.setdefault(run.stage_id, []).append(rows.row(run, _UNSEEN, None))
+        found.setdefault(run.stage_id, []).append(rows.row(run, UNSEEN, None))
     return found

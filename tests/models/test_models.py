@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import IntegrityError, connections, transaction
 from django.db.models import ProtectedError
+from django.db.transaction import TransactionManagementError
 
 from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.runs import touch
@@ -41,12 +42,17 @@ def an_abort(run: Run, **fields: Any) -> Abort:
     return Abort.objects.create(run=run, **said | fields)
 
 
+def take(count: int) -> int:
+    with transaction.atomic():
+        return ChangeCounter.reserve(count)
+
+
 def test_the_first_number_is_one(db: None) -> None:
-    assert ChangeCounter.reserve(1) == 1
+    assert take(1) == 1
 
 
 def test_numbers_are_not_given_twice(db: None) -> None:
-    assert ChangeCounter.reserve(3) + 3 == ChangeCounter.reserve(1)
+    assert take(3) + 3 == take(1)
 
 
 def test_before_the_first_change_the_latest_is_zero(db: None) -> None:
@@ -54,18 +60,18 @@ def test_before_the_first_change_the_latest_is_zero(db: None) -> None:
 
 
 def test_the_latest_is_the_last_given(db: None) -> None:
-    ChangeCounter.reserve(5)
+    take(5)
     assert ChangeCounter.latest() == 5
 
 
 def test_taking_no_number_changes_nothing(db: None) -> None:
-    ChangeCounter.reserve(5)
-    ChangeCounter.reserve(0)
+    take(5)
+    take(0)
     assert ChangeCounter.latest() == 5
 
 
 def test_a_number_of_a_failed_transaction_is_given_again(transactional_db: None) -> None:
-    ChangeCounter.reserve(1)
+    take(1)
 
     def fail() -> None:
         with transaction.atomic():
@@ -74,12 +80,18 @@ def test_a_number_of_a_failed_transaction_is_given_again(transactional_db: None)
 
     with pytest.raises(RuntimeError):
         fail()
-    assert ChangeCounter.reserve(1) == 2
+    assert take(1) == 2
+
+
+def test_a_number_is_taken_where_it_is_written(transactional_db: None) -> None:
+    # Outside a transaction the number would be there to read before the row that it is given to.
+    with pytest.raises(TransactionManagementError):
+        ChangeCounter.reserve(1)
 
 
 def test_versions_become_visible_in_their_order(transactional_db: None) -> None:
     # A reader that has seen a number must never find a smaller one later.
-    ChangeCounter.reserve(1)
+    take(1)
     visible: list[int] = []
     holds, waits = threading.Event(), threading.Event()
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
+from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -64,14 +65,16 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         "concluded_at": now - timedelta(seconds=5) if concluded else None,
         "first_seen_at": now,
         "seen_at": now,
-        "version": ChangeCounter.reserve(1),
     }
-    return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
+    with transaction.atomic():
+        usual["version"] = ChangeCounter.reserve(1)
+        return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
 
 
 def change(of: Run, **fields: Any) -> None:
     """Let the mirror hear something new of a run."""
-    touch([of.pk], **fields)
+    with transaction.atomic():
+        touch([of.pk], **fields)
 
 
 def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:

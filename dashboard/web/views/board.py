@@ -6,18 +6,21 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from dashboard.models import Abort, CatalogueSweep, Pipeline, Run, Stage
+from dashboard.models import Abort, CatalogueSweep, ChangeCounter, Pipeline, Run, Stage
 from dashboard.web import empty, live, stages
 
 
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show pipelines by project, with their three stages."""
+    version = ChangeCounter.latest()
     all_stages = list(Stage.objects.present().select_related("pipeline__project"))
     as_of = live.as_of(all_stages)
     swept = CatalogueSweep.objects.filter(project=None, swept_at__isnull=False).exists()
     terms = live.of(
         request,
+        "board",
+        version,
         swept,
         in_flight=Run.objects.in_flight().exists(),
         aborting=Abort.objects.open().exists(),

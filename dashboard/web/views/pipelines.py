@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, ChangeCounter, Run
 from dashboard.web import live, places, stages
 
 RUNS_EACH = 10
@@ -12,11 +12,15 @@ RUNS_EACH = 10
 @require_safe
 def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
     """Show a pipeline's stages with their latest runs."""
+    version = ChangeCounter.latest()
     shown = places.pipeline(project, pipeline)
     its_stages = list(shown.stages.select_related("pipeline__project"))
     as_of = live.as_of(its_stages)
     terms = live.of(
         request,
+        "pipeline",
+        version,
+        key=shown.pk,
         in_flight=Run.objects.in_flight().filter(stage__pipeline=shown).exists(),
         aborting=Abort.objects.open().filter(run__stage__pipeline=shown).exists(),
         as_of=as_of,

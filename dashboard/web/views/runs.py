@@ -10,10 +10,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import access, links, verdict
-from dashboard.models import Abort, Run, Stage
+from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.sync import interest, lookup
 from dashboard.upstream import connection
-from dashboard.web import acts, live, places, rows, steps
+from dashboard.web import acts, live, places, rows, steps, titles
 from dashboard.web.places import NothingHere
 from dashboard.web.waiting import Waiting, result_of
 
@@ -21,6 +21,7 @@ from dashboard.web.waiting import Waiting, result_of
 @require_safe
 def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
     """Show a run; one that was never seen is first asked for, once for everybody."""
+    version = ChangeCounter.latest()
     of = places.stage(project, pipeline, stage)
     shown = places.run(of, run)
     if shown is None:
@@ -31,7 +32,10 @@ def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str)
     its_aborts = list(shown.aborts.order_by("-requested_at"))
     terms = live.of(
         request,
+        "run",
+        version,
         may,
+        key=shown.pk,
         in_flight=shown.in_flight or shown.next_read_at is not None,
         aborting=any(abort.settled_at is None for abort in its_aborts),
         as_of=as_of,
@@ -60,6 +64,7 @@ def card(shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> dict[str, 
     """Return what a run's card shows."""
     root = steps.root_of(shown)
     return {
+        "title": titles.run(shown),
         "row": rows.row(shown, may, its_aborts[0] if its_aborts else None),
         "verdict": verdict.of(shown, root),
         "description": shown.description,

@@ -1,0 +1,197 @@
+"""Live pages in a real browser: painted at once, and nothing taken from under one's hands."""
+
+import re
+import time
+
+import pytest
+from django.contrib.sessions.models import Session
+from playwright.sync_api import Page, Request, expect
+
+from dashboard.models import Run
+from dashboard.web import feed
+from tests.browser.conftest import Open, is_marked, mark
+from tests.live import PATIENCE, Live
+from tests.web import factories
+
+pytestmark = pytest.mark.browser
+
+# The page asks by itself only where there is no stream: within the first seconds it can't have.
+SOON = 2_500  # milliseconds
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    """A run in flight, without anybody who would read more."""
+    return factories.run(factories.stage(), "r-1", name="Nightly")
+
+
+@pytest.fixture
+def watch(sign_in: Open, live: Live) -> Open:
+    """Open a page as somebody, and wait until it listens."""
+
+    def watch_(name: str, address: str = "/", **options: object) -> Page:
+        page = sign_in(name, address, **options)
+        listens(live)
+        mark(page)
+        return page
+
+    return watch_
+
+
+def listens(live: Live, viewers: int = 1) -> None:
+    until = time.monotonic() + PATIENCE
+    while live.feed.hub.viewers != viewers:
+        assert time.monotonic() < until, f"{live.feed.hub.viewers} viewers"
+        time.sleep(0.02)
+
+
+def badge(page: Page, run_id: str = "r-1") -> str:
+    return f'[data-run="{run_id}"] [data-badge]'
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_change_is_painted_at_once_and_said_once(run: Run, watch: Open) -> None:
+    page = watch("viewer")
+    factories.change(run, status="approval_wait")
+    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=SOON)
+    expect(page.locator("#said")).to_have_text("Nightly: Needs approval")
+    expect(page).to_have_title("Needs approval · Now (1) · Release flows")
+    assert is_marked(page)
+    page.evaluate("() => { document.querySelector('#said').textContent = '' }")
+    factories.change(run, step="migrate")  # no change of status: nothing to say
+    expect(page.locator('[data-run="r-1"] .step')).to_have_text("migrate", timeout=SOON)
+    expect(page.locator("#said")).to_have_text("")
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("page_of", ["stage", "pipeline", "run"])
+def test_each_page_is_live(page_of: str, run: Run, watch: Open) -> None:
+    about = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}[page_of]
+    page = watch("viewer", factories.address(about))
+    factories.change(run, status="retrying")
+    expect(page.locator(badge(page)).first).to_have_text("Retrying", timeout=SOON)
+    expect(page.locator("#said")).to_have_text("Nightly: Retrying")
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_the_boards_cells_are_live(run: Run, watch: Open) -> None:
+    page = watch("viewer", "/board/")
+    factories.change(run, status="retrying")
+    cell = page.locator(f"#stage-{run.stage_id}")
+    expect(cell.locator("[data-badge]")).to_have_text("Retrying", timeout=SOON)
+    expect(page.locator(".board td")).to_have_count(1)  # it is still a cell of its table
+
+
+@pytest.mark.usefixtures("manager")
+def test_focus_selection_scroll_and_an_open_dialog_stay(run: Run, watch: Open) -> None:
+    for number in range(60):
+        factories.run(run.stage, status="success", name=f"Old {number}")
+    page = watch("manager", factories.address(run.stage))
+    page.locator("[data-abort]").click()
+    reason = page.get_by_role("dialog").get_by_label("Reason")
+    reason.fill("Half a sent")
+    factories.change(run, status="retrying")
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=SOON)
+    expect(reason).to_have_value("Half a sent")
+    expect(reason).to_be_focused()
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Old 40").focus()
+    page.evaluate("() => getSelection().selectAllChildren(document.activeElement)")
+    where = page.evaluate("() => scrollY")
+    factories.change(run, status="approval_wait")
+    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=SOON)
+    expect(page.get_by_role("link", name="Old 40")).to_be_focused()
+    assert page.evaluate("() => String(getSelection()).trim()") == "Old 40"
+    assert page.evaluate("() => scrollY") == where > 0
+
+
+@pytest.mark.usefixtures("viewer")
+def test_new_runs_are_announced_and_come_when_asked_for(run: Run, watch: Open) -> None:
+    page = watch("viewer")
+    page.get_by_role("link", name="Nightly").hover()  # a hand over the table: nothing may move
+    factories.run(run.stage, "r-2", name="Second")
+    news = page.get_by_role("button", name="1 new run", exact=True)
+    expect(news).to_be_visible(timeout=SOON)
+    factories.run(run.stage, "r-3", name="Third")
+    news = page.get_by_role("button", name="2 new runs", exact=True)
+    expect(news).to_be_visible(timeout=SOON)
+    expect(page.locator("[data-run]")).to_have_count(1)
+    expect(page.locator("#in-flight .count")).to_have_text("3")
+    news.click()
+    expect(page.locator("[data-run]")).to_have_count(3)
+    expect(page.locator("#news")).to_be_hidden()
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_page_that_nobody_touches_shows_new_runs_by_itself(run: Run, watch: Open) -> None:
+    page = watch("viewer")
+    page.mouse.move(1, 1)
+    factories.run(run.stage, "r-2", name="Second")
+    expect(page.get_by_role("link", name="Second")).to_be_visible(timeout=15_000)
+    expect(page.locator("#news")).to_be_hidden()
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_filter_announces_only_what_it_would_show(run: Run, watch: Open) -> None:
+    factories.run(run.stage, "r-2", status="failure")
+    page = watch("viewer", f"{factories.address(run.stage)}?status=failure")
+    page.locator('[data-run="r-2"]').hover()
+    factories.run(run.stage, "r-3", status="retrying")
+    factories.run(run.stage, "r-4", status="failure")
+    expect(page.locator("#news")).to_have_text("1 new run", timeout=SOON)
+    expect(page).to_have_url(re.compile(r"status=failure$"))
+
+
+@pytest.mark.usefixtures("viewer")
+def test_while_the_stream_lives_the_page_asks_for_nothing(run: Run, watch: Open) -> None:
+    page = watch("viewer")
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - no built-in is taken
+    page.wait_for_timeout(6_000)
+    assert asked == []
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_stream_that_breaks_comes_back_and_brings_what_was_missed(
+    run: Run, watch: Open, live: Live
+) -> None:
+    page = watch("viewer")
+    for viewers in live.feed.hub._viewers.values():
+        for viewer in viewers:
+            live.loop.call_soon_threadsafe(viewer.end)
+    factories.change(run, status="retrying")
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=SOON)
+    listens(live)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_without_a_stream_the_page_asks_by_itself(
+    run: Run, sign_in: Open, monkeypatch: pytest.MonkeyPatch, forgiven: list[str]
+) -> None:
+    forgiven.append("the server responded with a status of 503")
+    monkeypatch.setattr(feed, "_open", [])
+    page = sign_in("viewer")
+    mark(page)
+    factories.change(run, status="retrying")
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=20_000)
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_who_is_signed_out_meanwhile_is_told_and_asks_no_more(
+    run: Run, watch: Open, live: Live, forgiven: list[str]
+) -> None:
+    forgiven.append("SSE reconnect failed with status 401")  # htmx says so, once
+    page = watch("viewer")
+    Session.objects.all().delete()
+    for viewers in live.feed.hub._viewers.values():
+        for viewer in viewers:
+            live.loop.call_soon_threadsafe(viewer.end)
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - no built-in is taken
+    page.wait_for_timeout(6_000)
+    assert asked == []

@@ -1,0 +1,306 @@
+"""What an open page hears: through the real server, with what the browser would be sent."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard.models import ChangeCounter, Run, Stage
+from dashboard.web import feed, fragments
+from tests.live import PATIENCE, Live
+from tests.web import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@dataclass
+class Message:
+    event: str = ""
+    data: list[str] = field(default_factory=list)
+    id: str = ""
+
+    @property
+    def parts(self) -> dict[str, LexborNode]:
+        """The elements it brings, by their ids."""
+        markup = "\n".join(self.data)
+        # Rows and cells are no rows outside a table to a parser; here only their text matters.
+        html = LexborHTMLParser(markup.replace("<tr", "<div").replace("<td", "<div"))
+        return {(part.attributes["hx-target"] or "")[1:]: part for part in html.css("hx-partial")}
+
+
+def messages(answer: httpx.Response) -> Iterator[Message]:
+    """Read an event stream."""
+    message = Message()
+    for line in answer.iter_lines():
+        name, _, value = line.partition(": ")
+        if not line:
+            yield message
+            message = Message()
+        elif name == "data":
+            message.data.append(value)
+        else:
+            setattr(message, name, value)
+
+
+@contextlib.contextmanager
+def listening(
+    person: httpx.Client, page: str = "now", key: int = 0, since: int | None = None, **headers: str
+) -> Iterator[Iterator[Message]]:
+    """Listen as `person` to a page; the opening message has been read."""
+    version = ChangeCounter.latest() if since is None else since
+    address = f"/live/?page={page}&key={key}&since={version}"
+    with person.stream("GET", address, headers=headers, timeout=PATIENCE) as answer:
+        assert answer.status_code == 200
+        stream = messages(answer)
+        opening = next(stream)
+        assert "as-of" in opening.parts
+        yield stream
+
+
+def about(stream: Iterator[Message], id: str, words: str = "") -> LexborNode:
+    """Read on until an element with this id is brought, saying so."""
+    until = time.monotonic() + PATIENCE
+    for message in stream:
+        assert time.monotonic() < until, f"nothing was heard of {id}"
+        part = message.parts.get(id)
+        if part is not None and words in part.text():
+            return part
+    raise AssertionError(f"the stream ended without {id}")
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feed that looks for what rings no bell all the time; asked for before the feed starts."""
+    monkeypatch.setattr(feed, "BEAT", 0.05)
+
+
+@pytest.fixture
+def deaf_but_for_the_bell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "BEAT", PATIENCE * 2.0)
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    return factories.run(factories.stage(), "r-1", name="Nightly")
+
+
+@pytest.fixture
+def at_desk(live: Live, viewer: User) -> httpx.Client:
+    return live.person("viewer")
+
+
+def test_a_change_is_brought_as_the_row_that_the_page_would_show(
+    run: Run, at_desk: httpx.Client
+) -> None:
+    with listening(at_desk) as stream:
+        factories.change(run, status="approval_wait")
+        part = about(stream, "run-r-1", "Needs approval")
+    assert part.attributes["hx-swap"] == "outerMorph"
+    assert part.attributes["data-news"] == "approval_wait"
+
+
+def test_the_headers_keep_proxies_and_compression_away(run: Run, at_desk: httpx.Client) -> None:
+    with at_desk.stream("GET", "/live/?page=now&since=0") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-accel-buffering"] == "no"
+        assert answer.headers["content-encoding"] == "identity"
+
+
+def test_what_was_missed_is_brought_on_return(run: Run, at_desk: httpx.Client) -> None:
+    seen = ChangeCounter.latest()
+    factories.change(run, status="failure", concluded=True, in_flight=False)
+    address = f"/live/?page=now&since={seen}"
+    with at_desk.stream("GET", address) as answer:
+        opening = next(messages(answer))
+    assert "Failed" in opening.parts["run-r-1"].text()
+    assert opening.id == str(ChangeCounter.latest())
+    # The browser says by a header what it has heard since it got the page.
+    with at_desk.stream("GET", address, headers={"Last-Event-ID": opening.id}) as answer:
+        assert "run-r-1" not in next(messages(answer)).parts
+
+
+@pytest.mark.parametrize("since", ["", "no-number", "99999999999", "-1", "٣"])
+def test_a_page_whose_version_means_nothing_here_fetches_itself(
+    since: str, run: Run, at_desk: httpx.Client
+) -> None:
+    with at_desk.stream("GET", "/live/", params={"page": "now", "since": since}) as answer:
+        stream = messages(answer)
+        next(stream)
+        assert next(stream).event == feed.STALE
+
+
+def test_after_too_many_changes_pages_fetch_themselves(run: Run, at_desk: httpx.Client) -> None:
+    seen = ChangeCounter.latest()
+    for _ in range(fragments.MOST + 1):
+        factories.run(run.stage, status="success")
+    with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
+        stream = messages(answer)
+        assert len(next(stream).parts) < fragments.MOST + 10
+        assert next(stream).event == feed.STALE
+
+
+def test_a_page_hears_only_of_what_it_is_about(run: Run, at_desk: httpx.Client) -> None:
+    other = factories.run(factories.stage("Staging"), "r-2")
+    elsewhere = factories.run(factories.stage(of=factories.pipeline("ledger")), "r-3")
+    for page, key in (
+        ("stage", run.stage_id),
+        ("pipeline", run.stage.pipeline_id),
+        ("run", run.pk),
+    ):
+        with listening(at_desk, page, key) as stream:
+            factories.change(elsewhere, status="retrying")
+            if page != "pipeline":
+                factories.change(other, status="retrying")
+            factories.change(run, status="retrying")
+            heard: set[str] = set()
+            for message in stream:
+                heard |= message.parts.keys()
+                if "run-r-1" in heard:
+                    break
+        assert not heard & {"run-r-2", "run-r-3"}, page
+
+
+def test_the_board_hears_of_cells(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk, "board") as stream:
+        factories.change(run, status="retrying")
+        about(stream, f"stage-{run.stage_id}", "Retrying")
+
+
+def test_a_runs_page_hears_its_whole_card(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk, "run", run.pk) as stream:
+        factories.change(run, status="aborting")
+        card = about(stream, "run-r-1", "Aborting")
+    assert card.css_first("[data-verdict]") is not None
+    assert card.css_first("[data-steps]") is not None
+
+
+def test_counts_and_the_title_follow(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk) as stream:
+        factories.run(run.stage, status="approval_wait")
+        said = ""
+        while said != "Needs approval · Now (2) · Release flows":
+            title = about(stream, "title").css_first("span")
+            assert title is not None
+            said = title.attributes["data-title"] or ""
+
+
+@pytest.mark.usefixtures("brisk")
+def test_trouble_with_northflank_comes_and_goes(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk, "stage", run.stage_id) as stream:
+        factories.trouble("It fell over.", timezone.now())
+        about(stream, "trouble", "It fell over.")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_stages_own_trouble_comes_to_its_page_and_to_the_board(
+    run: Run, at_desk: httpx.Client
+) -> None:
+    with listening(at_desk, "stage", run.stage_id) as page, listening(at_desk, "board") as board:
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        about(page, "stage-error", "Permission was taken away.")
+        about(board, f"stage-{run.stage_id}", "Permission was taken away.")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_new_pipeline_has_the_board_fetch_itself(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk, "board") as stream:
+        factories.stage(of=factories.pipeline("brand-new"))
+        assert feed.STALE in (message.event for message in stream)
+
+
+def test_each_hears_what_they_may_do(
+    run: Run, live: Live, at_desk: httpx.Client, manager: User
+) -> None:
+    with listening(at_desk) as viewer, listening(live.person("manager")) as releaser:
+        factories.change(run, status="retrying")
+        theirs = about(viewer, "run-r-1", "Retrying")
+        ours = about(releaser, "run-r-1", "Retrying")
+    assert theirs.css_first("[data-abort][disabled]") is not None
+    assert ours.css_first("[data-abort]:not([disabled])") is not None
+
+
+@pytest.mark.usefixtures("brisk")
+def test_silence_is_broken_so_that_proxies_and_browsers_know_the_line_is_alive(
+    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "SILENCE", 0.0)
+    with listening(at_desk) as stream:
+        assert feed.ALIVE in (message.event for message in stream)
+
+
+def test_what_is_rolled_back_is_not_told(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk) as stream:
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            factories.change(run, status="failure")
+            raise ZeroDivisionError
+        factories.change(run, status="retrying")
+        about(stream, "run-r-1", "Retrying")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_look_by_stream_is_a_look(run: Run, at_desk: httpx.Client) -> None:
+    Stage.objects.update(watched_at=None)
+    with listening(at_desk, "stage", run.stage_id), listening(at_desk, "run", run.pk):
+        until = time.monotonic() + PATIENCE
+        while not Run.objects.filter(
+            watched_at__isnull=False, stage__watched_at__isnull=False
+        ).exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_a_stream_ends_when_the_process_does(run: Run, live: Live, at_desk: httpx.Client) -> None:
+    with listening(at_desk) as stream:
+        live.loop.call_soon_threadsafe(live.feed.close)
+        assert all(message.event == feed.ALIVE or message.parts for message in stream)
+
+
+def test_a_viewer_who_leaves_is_forgotten(run: Run, live: Live, at_desk: httpx.Client) -> None:
+    with listening(at_desk):
+        assert live.feed.hub.viewers == 1
+    until = time.monotonic() + PATIENCE
+    while live.feed.hub.viewers:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_without_a_session_there_is_no_stream(live: Live) -> None:
+    with httpx.Client(base_url=live.base_url) as stranger:
+        answer = stranger.get("/live/?page=now", headers={"HX-Request": "true"})
+        assert answer.status_code == 401
+        assert stranger.get("/live/?page=now").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "query", ["", "page=elsewhere", "page=stage&key=1234567", "page=run", "page=now&key=7", "key=x"]
+)
+def test_a_page_that_does_not_exist_has_no_stream(query: str, at_desk: httpx.Client) -> None:
+    assert at_desk.get(f"/live/?{query}").status_code == 404
+
+
+def test_a_stream_is_only_read(at_desk: httpx.Client) -> None:
+    headers = {"X-CSRFToken": at_desk.cookies["csrftoken"]}
+    assert at_desk.post("/live/?page=now", headers=headers).status_code == 405
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process only")
+def test_the_line_to_the_database_may_break(
+    deaf_but_for_the_bell: None, run: Run, at_desk: httpx.Client
+) -> None:
+    with listening(at_desk) as stream:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            )
+            assert cursor.fetchall() == [(True,)]
+        factories.change(run, status="retrying")  # unheard, until it listens again
+        about(stream, "run-r-1", "Retrying")
