@@ -7,6 +7,7 @@ Django's ASGIHandler, so Django is pinned exactly and tests/server holds this mo
 """
 
 import asyncio
+import io
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from contextlib import closing
 from typing import IO, Any, cast
 
 import django
+from django.conf import settings
 from django.core import signals
-from django.core.exceptions import RequestAborted
+from django.core.exceptions import RequestAborted, RequestDataTooBig
 from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import response_for_exception
@@ -56,6 +58,12 @@ class PooledASGIHandler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
+        except RequestDataTooBig:
+            # Before any middleware, or a stranger could fill the disk. The server drops the rest.
+            await self.send_response(
+                HttpResponse("Too large\n", status=413, content_type="text/plain"), send
+            )
+            return
         loop = asyncio.get_running_loop()
         with closing(body):
             response = await loop.run_in_executor(self.pool, self._answer, scope, body)
@@ -80,6 +88,27 @@ class PooledASGIHandler(ASGIHandler):
         finally:
             if response.streaming:
                 await loop.run_in_executor(self.pool, response.close)
+
+    async def read_body(self, receive: Receive) -> IO[bytes]:
+        """Return the body. Raises RequestAborted, and RequestDataTooBig where it is over the limit.
+
+        Django's own puts a body of any size on the disk before a view can refuse it. Nothing is
+        uploaded here, so the limit of a form is that of every body.
+        """
+        body = io.BytesIO()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                body.close()
+                raise RequestAborted
+            body.write(message.get("body", b""))
+            if body.tell() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                body.close()
+                raise RequestDataTooBig
+            more = message.get("more_body", False)
+        body.seek(0)
+        return body
 
     def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

@@ -91,6 +91,13 @@ def _northflank() -> Iterator[CheckMessage]:
                 hint="It may use {team}, {project}, {pipeline}, {stage} and {run}, nothing else.",
                 id="dashboard.E007",
             )
+    for secret in settings.NORTHFLANK_WEBHOOK_SECRET:
+        if not re.fullmatch(r"[!-~]{16,}", secret):
+            yield Error(
+                "NORTHFLANK_WEBHOOK_SECRET is too short, or no header can carry it.",
+                hint="Give each 16 characters or more, without spaces: openssl rand -hex 32",
+                id="dashboard.E011",
+            )
 
 
 def _web() -> Iterator[CheckMessage]:

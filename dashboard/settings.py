@@ -4,6 +4,7 @@ The only module that reads the environment. `.env.example` lists each variable; 
 refuses nonsense with an id and a hint.
 """
 
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = env.str("NORTHFLANK_RUN_URL_TEMPLATE", default="")
 # Requests of each window kept for aborts: a number, or a share of the limit such as "10%".
 NORTHFLANK_REQUEST_RESERVE = env.str("NORTHFLANK_REQUEST_RESERVE", default="") or "10%"
+
+# What Northflank's webhooks have to carry; more than one while it is being changed. The sandbox's
+# own webhooks need no setting: their secret lives as long as the process.
+NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
+    [secrets.token_urlsafe(32)] if SANDBOX else []
+)
 
 # --- What people may do -------------------------------------------------------------------------
 

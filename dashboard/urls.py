@@ -8,6 +8,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from dashboard.web import converters
 from dashboard.web.views.aborts import abort
 from dashboard.web.views.board import board
+from dashboard.web.views.hooks import northflank
 from dashboard.web.views.live import live
 from dashboard.web.views.now import now
 from dashboard.web.views.pipelines import pipeline
@@ -38,6 +39,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<id:project>/pipelines/<id:pipeline>/", include(pipeline_urls)),
     path("runs/<id:run>/", find, name="find_run"),
     path("live/", live, name="live"),
+    path("hooks/northflank/", northflank, name="northflank_hook"),
     path("accounts/login/", auth.LoginView.as_view(), name="login"),
     path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
     path("admin/", admin.site.urls),

@@ -2,6 +2,7 @@
 
 from dashboard.models.aborts import Abort
 from dashboard.models.catalog import Pipeline, Project, Stage
+from dashboard.models.push import Push, PushEvent
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.sync import Budget, CatalogueSweep, Upstream, Worker
 
@@ -12,6 +13,8 @@ __all__ = [
     "ChangeCounter",
     "Pipeline",
     "Project",
+    "Push",
+    "PushEvent",
     "Run",
     "Stage",
     "Upstream",

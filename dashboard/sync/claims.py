@@ -75,14 +75,18 @@ def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[
     return claimed
 
 
-def release(stage_pk: int, now: datetime, plan_: Plan) -> None:
+def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
     """Give a stage back, and say when it is read next."""
-    this = Stage.objects.filter(pk=stage_pk)
+    this = Stage.objects.filter(pk=claimed.pk)
     failures = this.values_list("failures", flat=True).get()
-    wait = plan_.interval(_classes(this, now)[stage_pk])
+    wait = plan_.interval(_classes(this, now)[claimed.pk])
     if failures:
         wait = max(schedule.after_failure(failures), plan_.interval(StageClass.WATCHED))
-    this.update(next_sync_at=now + wait, claimed_until=None)
+    # Whoever changed the time meanwhile wants a reading of what came after our question; a stage
+    # that fails rests all the same.
+    ours = this if failures else this.filter(next_sync_at=claimed.next_sync_at)
+    if not ours.update(next_sync_at=now + wait, claimed_until=None):
+        this.update(claimed_until=None)
 
 
 def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:

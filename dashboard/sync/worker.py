@@ -165,7 +165,7 @@ class SyncWorker:
             await in_database(_stage_failed, stage, error, now)
         else:
             await in_database(_stage_done, stage, now)
-        await in_database(claims.release, stage.pk, timezone.now(), plan)
+        await in_database(claims.release, stage, timezone.now(), plan)
 
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug

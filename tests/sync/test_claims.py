@@ -43,13 +43,13 @@ def test_a_claim_lasts_as_long_as_its_lease(stage: Stage) -> None:
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
     claim(1)
-    claims.release(stage.pk, at(2), claims.plan(10.0, at(2)))
+    claims.release(stage, at(2), claims.plan(10.0, at(2)))
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
 
 
 def test_a_stage_given_back_is_free(stage: Stage) -> None:
     claim(1)
-    claims.release(stage.pk, at(2), claims.plan(10.0, at(2)))
+    claims.release(stage, at(2), claims.plan(10.0, at(2)))
     assert Stage.objects.get().claimed_until is None
 
 
@@ -57,7 +57,7 @@ def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
     waits = []
     for failures in range(1, 10):
         Stage.objects.update(failures=failures)
-        claims.release(stage.pk, T0, claims.plan(10.0, T0))
+        claims.release(stage, T0, claims.plan(10.0, T0))
         waits.append((Stage.objects.get().next_sync_at - T0).total_seconds())
     assert waits[:3] == [10, 20, 40]
     assert waits == sorted(waits)
@@ -65,7 +65,7 @@ def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
 
 
 def test_a_small_allowance_stretches_the_wait(stage: Stage) -> None:
-    claims.release(stage.pk, T0, claims.plan(1 / 600, T0))
+    claims.release(stage, T0, claims.plan(1 / 600, T0))
     assert Stage.objects.get().next_sync_at == at(600)
 
 

@@ -1,0 +1,24 @@
+"""What has come by Northflank's notification webhook."""
+
+from django.db import models
+
+
+class Push(models.Model):
+    """One row: when webhooks came, and how many of which kind."""
+
+    heard_at = models.DateTimeField(null=True, help_text="When an authentic event last came.")
+    rung_at = models.DateTimeField(null=True, help_text="When one about a release flow last came.")
+    events = models.PositiveBigIntegerField(default=0, help_text="Authentic ones, all told.")
+    duplicates = models.PositiveBigIntegerField(default=0, help_text="Known by their id.")
+    others = models.PositiveBigIntegerField(default=0, help_text="Not about release flows.")
+    refused_at = models.DateTimeField(null=True, help_text="When a wrong token was last noted.")
+    paced_until = models.DateTimeField(
+        null=True, help_text="Up to when readings that events asked for have used their share."
+    )
+
+
+class PushEvent(models.Model):
+    """An event that has come: the same one is not heeded twice, whichever process it comes to."""
+
+    digest = models.CharField(max_length=32, unique=True, help_text="Of the event's id.")
+    heard_at = models.DateTimeField(db_index=True)
