@@ -6,11 +6,13 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 from django.conf import settings
+from django.urls import reverse
 
 from dashboard import aborting, sandbox, upstream
 from dashboard.database import in_database
@@ -60,7 +62,9 @@ class Process:
                 base_url = f"http://127.0.0.1:{place.getsockname()[1]}"
                 token = self.sandbox_options.token
                 app = sandbox.create_app(self.sandbox_options)
-                group.create_task(self._serve(app, place, stop))
+                if self.web is not None:
+                    _connect_webhook(app.state.sandbox, self.web)
+                group.create_task(self._serve(app, place, stop, lifespan="on"))
             to = upstream.open_connection(base_url, token)
             if self.web is not None:
                 from dashboard.asgi import application
@@ -87,13 +91,20 @@ class Process:
             server.should_exit = True
         stop.set()
 
-    async def _serve(self, app: Any, place: socket.socket, stop: asyncio.Event) -> None:
+    async def _serve(
+        self,
+        app: Any,
+        place: socket.socket,
+        stop: asyncio.Event,
+        *,
+        lifespan: Literal["on", "off"] = "off",
+    ) -> None:
         server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
-                lifespan="off",
+                lifespan=lifespan,
                 timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type]  # fractions work too
                 proxy_headers=True,
                 server_header=False,
@@ -103,6 +114,22 @@ class Process:
         await server.serve(sockets=[place])
         # A server that ended by itself takes the process with it: half a process helps nobody.
         self._stop(stop)
+
+
+def _connect_webhook(box: sandbox.Sandbox, web: socket.socket) -> None:
+    """Have the embedded sandbox ring at our own door, as if it came by the address people use."""
+    host, port = web.getsockname()[:2]
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # both mean: any
+    shown = f"[{near}]" if ":" in near else near
+    outside = urlsplit(settings.BASE_URL)
+    headers = {}
+    if outside.netloc:
+        headers = {"Host": outside.netloc, "X-Forwarded-Proto": outside.scheme}
+    box.webhooks.connect(
+        f"http://{shown}:{port}{reverse('northflank_hook')}",
+        settings.NORTHFLANK_WEBHOOK_SECRET[0],
+        headers=headers,
+    )
 
 
 def check_upstream() -> None:

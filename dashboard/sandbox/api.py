@@ -182,11 +182,16 @@ class NoFlow(ApiError):
         super().__init__(404, "Release flow not found")
 
 
-def _project(sandbox: Sandbox, call: Call) -> Project:
+def in_team(sandbox: Sandbox, call: Call) -> None:
+    """Refuse another team than the one there is."""
     if call.params.get("team", TEAM_ID) != TEAM_ID:
         status = int(sandbox.choices["no-access"])
         message = "Missing permission: no access to this team"
         raise ApiError(status, message if status == 403 else "Team not found")
+
+
+def _project(sandbox: Sandbox, call: Call) -> Project:
+    in_team(sandbox, call)
     found = sandbox.world.project(call.params["project"])
     if not found:
         raise ApiError(404, "Project not found")

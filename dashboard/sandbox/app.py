@@ -1,10 +1,12 @@
 """The sandbox as an ASGI application: routing, token, rate limit, errors and faults."""
 
+import asyncio
+import contextlib
 import hmac
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -15,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import api, broken
+from . import api, broken, notifications
 from .calls import Answer, ApiError, Call, Json
 from .faults import Fault, When
 from .options import Options
@@ -27,17 +29,18 @@ type Endpoint = Callable[[Request], Awaitable[Response]]
 def create_app(
     options: Options | None = None, *, clock: Callable[[], float] = time.time
 ) -> Starlette:
-    """Build a sandbox; its state is `app.state.sandbox`."""
+    """Build a sandbox; its state is `app.state.sandbox`. Webhooks want the server's `lifespan`."""
     desk = _Desk(Sandbox(options or Options(), clock))
     routes = [Route(path, desk.public(api.health)) for path in ("/v1", "/v1/")]
     for method, path, handler in api.ACCOUNT_ROUTES:
         routes.append(Route(f"/v1{path}", desk.endpoint(handler), methods=[method]))
     for prefix in ("/v1", "/v1/teams/{team}"):
-        for method, path, handler in api.ROUTES:
+        for method, path, handler in (*api.ROUTES, *notifications.ROUTES):
             routes.append(Route(prefix + path, desk.endpoint(handler), methods=[method]))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(_RawPath)],
+        lifespan=desk.telling,
         exception_handlers={HTTPException: desk.no_such_route, Exception: desk.crashed},
     )
     app.router.redirect_slashes = False
@@ -68,6 +71,14 @@ class _Desk:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._error_ids = itertools.count(1)
+
+    @contextlib.asynccontextmanager
+    async def telling(self, _: Starlette) -> AsyncIterator[None]:
+        """Send webhooks as long as the server runs."""
+        async with asyncio.TaskGroup() as group:  # a defect is told, not swallowed
+            task = group.create_task(self.sandbox.webhooks.run())
+            yield
+            task.cancel()
 
     def endpoint(self, handler: api.Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:

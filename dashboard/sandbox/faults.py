@@ -3,7 +3,8 @@
     NAME[:VALUE][%PROBABILITY][*COUNT][@PART]
 
 `500`, `latency:0.3`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`. PART is
-looked for in "METHOD /path", so it can pick a method, a resource or a single run.
+looked for in "METHOD /path", so it can pick a method, a resource or a single run; for webhooks, in
+"EVENT URL".
 """
 
 import re
@@ -18,6 +19,7 @@ class When(Enum):
     BEFORE = "before"
     PAYLOAD = "payload"
     BODY = "body"
+    WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ KINDS: dict[str, Kind] = {
         number=True,
         aborts_only=True,
     ),
+    "webhook-lost": Kind("Never sends a webhook", When.WEBHOOK),
+    "webhook-late": Kind(
+        "Sends a webhook VALUE seconds late, so that others overtake it",
+        When.WEBHOOK,
+        "5",
+        number=True,
+    ),
+    "webhook-twice": Kind("Sends a webhook twice", When.WEBHOOK),
 }
 
 
@@ -97,7 +107,7 @@ class Fault:
     count: int | None = None
     """How often it strikes; None means always."""
     part: str = ""
-    """What must occur in "METHOD /path"."""
+    """What must occur in "METHOD /path", or in "EVENT URL" of a webhook."""
     struck: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:

@@ -43,6 +43,10 @@ CHOICES: dict[str, Choice] = {
     "per-page-over-100": Choice("More than 100 asked for on a page", ("clamp", "400")),
     "last-cursor": Choice("`cursor` on the last page", ("omitted", "null", "empty")),
     "no-access": Choice("What the role may not see (see the fault `forbidden`)", ("403", "404")),
+    "webhook-body": Choice(
+        "What the body of a webhook names: its project, also pipeline, stage and run, or nothing",
+        ("project", "ids", "empty"),
+    ),
     "refused-requests": Choice(
         "Whether requests answered with a 4xx count against the rate limit", ("count", "free")
     ),
@@ -96,6 +100,10 @@ class Options:
     """Length of the window in seconds."""
     choices: Choices = field(default_factory=Choices)
     faults: list[Fault] = field(default_factory=list)
+    webhooks: list[str] = field(default_factory=list)
+    """Addresses that are told of every event about release flows."""
+    webhook_secret: str = ""
+    """What they are sent as the token; empty: none."""
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
@@ -105,6 +113,9 @@ class Options:
             raise ValueError("the token must not be empty")
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
+        for url in self.webhooks:
+            if not re.match(r"https?://[^/\s]", url):
+                raise ValueError(f"the webhook {url!r} is not a web address")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +145,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="decide what the API leaves open, for example run-order=shuffled; may be repeated",
     )
+    group.add_argument(
+        "--webhook",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="tell this address of every event about release flows; may be repeated",
+    )
+    group.add_argument(
+        "--webhook-secret", default=defaults.webhook_secret, help="the token that webhooks carry"
+    )
 
 
 def options_from(namespace: argparse.Namespace) -> Options:
@@ -145,6 +166,8 @@ def options_from(namespace: argparse.Namespace) -> Options:
         rate_limit=namespace.rate_limit,
         choices=Choices(dict(_pair(text) for text in _texts(namespace.choice))),
         faults=[parse_fault(text) for text in _texts(namespace.fault)],
+        webhooks=_texts(namespace.webhook),
+        webhook_secret=namespace.webhook_secret,
     )
 
 

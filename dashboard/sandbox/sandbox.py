@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from .calls import Call
-from .faults import Fault
+from .faults import Fault, When
 from .limit import Window
 from .options import Options
+from .webhooks import Webhooks
 from .world import World
 
 
@@ -29,6 +30,9 @@ class Sandbox:
         self.faults = list(self.options.faults)
         self.world = World(self.options.seed, self.options.scenario)
         self.window = Window(self.options.rate_limit, self.options.rate_window)
+        self.webhooks = Webhooks(self)
+        for url in self.options.webhooks:
+            self.webhooks.connect(url, self.options.webhook_secret)
         self._dice = Random(self.options.seed)
 
     def note(self, call: Call) -> None:
@@ -39,4 +43,10 @@ class Sandbox:
 
     def struck_by(self, call: Call) -> list[Fault]:
         """Return the faults that strike a request."""
-        return [f for f in self.faults if f.applies(call.method, call.path, self._dice.random())]
+        faults = [f for f in self.faults if f.kind.when is not When.WEBHOOK]
+        return [f for f in faults if f.applies(call.method, call.path, self._dice.random())]
+
+    def struck_on_the_way(self, event: str, url: str) -> list[Fault]:
+        """Return the faults that strike a webhook."""
+        faults = [f for f in self.faults if f.kind.when is When.WEBHOOK]
+        return [f for f in faults if f.applies(event, url, self._dice.random())]

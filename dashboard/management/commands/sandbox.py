@@ -29,6 +29,6 @@ class Command(BaseCommand):
             host=options["host"],
             port=options["port"],
             log_level="warning",
-            lifespan="off",
+            lifespan="on",
         )
         asyncio.run(uvicorn.Server(config).serve())
