@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -55,6 +55,7 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, stop)
+        aside: list[asyncio.Task[None]] = []
         async with asyncio.TaskGroup() as group:
             base_url, token = settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_API_TOKEN
             if settings.SANDBOX:
@@ -64,23 +65,22 @@ class Process:
                 app = sandbox.create_app(self.sandbox_options)
                 if self.web is not None:
                     _connect_webhook(app.state.sandbox, self.web)
-                group.create_task(self._serve(app, place, stop, lifespan="on"))
+                group.create_task(self._serve(app, place, stop))
+                aside.append(group.create_task(app.state.sandbox.webhooks.run()))
             to = upstream.open_connection(base_url, token)
             if self.web is not None:
                 from dashboard.asgi import application
 
                 self._feed = open_feed()
-                telling = group.create_task(self._feed.run())
+                aside.append(group.create_task(self._feed.run()))
                 group.create_task(self._serve(application, self.web, stop))
             if self.sync:
                 worker = SyncWorker(to, chores=[aborting.look_after_open_aborts])
                 group.create_task(worker.run(stop))
-                learning = group.create_task(_learn_team(to))
+                aside.append(group.create_task(_learn_team(to)))
             await stop.wait()
-            if self.web is not None:
-                telling.cancel()
-            if self.sync:
-                learning.cancel()  # Northflank may be slow; Ctrl-C must not be
+            for task in aside:
+                task.cancel()  # Northflank may be slow; Ctrl-C must not be
         await to.close()
 
     def _stop(self, stop: asyncio.Event) -> None:
@@ -91,20 +91,13 @@ class Process:
             server.should_exit = True
         stop.set()
 
-    async def _serve(
-        self,
-        app: Any,
-        place: socket.socket,
-        stop: asyncio.Event,
-        *,
-        lifespan: Literal["on", "off"] = "off",
-    ) -> None:
+    async def _serve(self, app: Any, place: socket.socket, stop: asyncio.Event) -> None:
         server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,
-                lifespan=lifespan,
+                lifespan="off",
                 timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type]  # fractions work too
                 proxy_headers=True,
                 server_header=False,

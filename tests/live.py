@@ -101,6 +101,7 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
             asyncio.create_task(server._serve(sockets=[place]))
             for server, place in zip(servers, places, strict=True)
         ]
+        telling = asyncio.create_task(app.state.sandbox.webhooks.run())
         state["live"] = Live(
             f"http://127.0.0.1:{web_port}",
             upstream_url,
@@ -118,6 +119,7 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
         telling.cancel()
         for server in servers:
             server.should_exit = server.force_exit = True
+        telling.cancel()
         await asyncio.gather(*tasks)
         await asyncio.gather(telling, return_exceptions=True)
         await connection.close()

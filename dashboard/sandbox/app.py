@@ -1,12 +1,10 @@
 """The sandbox as an ASGI application: routing, token, rate limit, errors and faults."""
 
-import asyncio
-import contextlib
 import hmac
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -29,7 +27,10 @@ type Endpoint = Callable[[Request], Awaitable[Response]]
 def create_app(
     options: Options | None = None, *, clock: Callable[[], float] = time.time
 ) -> Starlette:
-    """Build a sandbox; its state is `app.state.sandbox`. Webhooks want the server's `lifespan`."""
+    """Build a sandbox; its state is `app.state.sandbox`.
+
+    Webhooks are sent while somebody runs `app.state.sandbox.webhooks.run()`.
+    """
     desk = _Desk(Sandbox(options or Options(), clock))
     routes = [Route(path, desk.public(api.health)) for path in ("/v1", "/v1/")]
     for method, path, handler in api.ACCOUNT_ROUTES:
@@ -40,7 +41,6 @@ def create_app(
     app = Starlette(
         routes=routes,
         middleware=[Middleware(_RawPath)],
-        lifespan=desk.telling,
         exception_handlers={HTTPException: desk.no_such_route, Exception: desk.crashed},
     )
     app.router.redirect_slashes = False
@@ -71,14 +71,6 @@ class _Desk:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._error_ids = itertools.count(1)
-
-    @contextlib.asynccontextmanager
-    async def telling(self, _: Starlette) -> AsyncIterator[None]:
-        """Send webhooks as long as the server runs."""
-        async with asyncio.TaskGroup() as group:  # a defect is told, not swallowed
-            task = group.create_task(self.sandbox.webhooks.run())
-            yield
-            task.cancel()
 
     def endpoint(self, handler: api.Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:

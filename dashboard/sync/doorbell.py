@@ -31,8 +31,9 @@ FORGOTTEN_AT_ONCE = 100  # a new event makes room for as many old ones
 SHARE = 0.5
 IN_A_ROW = 20
 SLOWEST = timedelta(seconds=300)  # between two readings that events ask for, with nothing left
-# A project's idle stages, where an event does not say which one it means: one reading each fourth
-# turn, the last active first, as far as that goes; the others are left to their own time.
+# A project's idle stages, where an event does not say which one it means, are read at once as long
+# as half of those turns is left; then each fourth turn, the last active first, as far as that goes
+# and where they were not read as lately. The others are left to their own time.
 SPREAD = timedelta(seconds=120)
 IDLE_TURN = 4
 SWEEP_AGAIN = timedelta(seconds=120)
@@ -95,15 +96,15 @@ def _ring(said: Mentions, now: datetime) -> None:
     likely, possible = _concerned(said, now)
     for stage in likely:
         pace.ask_for(stage)
-    unread = [s for s in possible if s.synced_at is None or s.synced_at < now - SPREAD]
-    at = now
-    for stage in unread:
+    later = now
+    for stage in possible:
         if pace.spare > IN_A_ROW // 2:
             pace.ask_for(stage)
-        elif (at := at + pace.gap * IDLE_TURN) < now + SPREAD:
-            _make_due(stage, at, now)
-        else:
-            break
+        elif stage.synced_at is None or stage.synced_at < now - SPREAD:
+            later += pace.gap * IDLE_TURN
+            if later > now + SPREAD:
+                break
+            _make_due(stage, later, now)
     pace.keep()
 
 

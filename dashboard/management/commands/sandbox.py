@@ -24,11 +24,19 @@ class Command(BaseCommand):
         chosen = sandbox_options(options)
         self.stdout.write(f"Sandbox on http://{options['host']}:{options['port']}/v1/")
         self.stdout.flush()
+        app = sandbox.create_app(chosen)
         config = uvicorn.Config(
-            sandbox.create_app(chosen),
+            app,
             host=options["host"],
             port=options["port"],
             log_level="warning",
-            lifespan="on",
+            lifespan="off",
         )
-        asyncio.run(uvicorn.Server(config).serve())
+        asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
+
+
+async def _serve(server: uvicorn.Server, box: sandbox.Sandbox) -> None:
+    async with asyncio.TaskGroup() as group:
+        telling = group.create_task(box.webhooks.run())
+        await server.serve()
+        telling.cancel()
