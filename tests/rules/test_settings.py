@@ -43,6 +43,10 @@ NONSENSE = [
     ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{}", "E007"),
     ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{run.id}", "E007"),
     ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{run[id]}", "E007"),
+    ("NORTHFLANK_WEBHOOK_SECRET", ["short"], "E011"),
+    ("NORTHFLANK_WEBHOOK_SECRET", ["x" * 32, "s3cr3t"], "E011"),
+    ("NORTHFLANK_WEBHOOK_SECRET", ["with a space, 20 ch"], "E011"),
+    ("NORTHFLANK_WEBHOOK_SECRET", ["ümläute-" * 4], "E011"),
     ("BASE_URL", "releases.example.com", "E008"),
     ("BASE_URL", "javascript:alert(1)", "E008"),
 ]
@@ -70,8 +74,11 @@ def test_what_is_refused_comes_with_a_hint(
     assert checks.check_settings()[0].hint
 
 
-@pytest.mark.parametrize(("name", "value"), [("NORTHFLANK_API_TOKEN", "s3cr3t tok en")])
-def test_a_token_is_not_quoted_in_the_message(settings: Settings, name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NORTHFLANK_API_TOKEN", "s3cr3t tok en"), ("NORTHFLANK_WEBHOOK_SECRET", ["s3cr3t"])],
+)
+def test_a_token_is_not_quoted_in_the_message(settings: Settings, name: str, value: object) -> None:
     setattr(settings, name, value)
     assert "s3cr3t" not in str(checks.check_settings()[0])
 
@@ -92,6 +99,8 @@ def test_what_was_misread_is_refused(settings: Settings, name: str) -> None:
         ("NORTHFLANK_REQUEST_RESERVE", "12.5%"),
         ("NORTHFLANK_REQUEST_RESERVE", "100"),
         ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{team}/{project}/{pipeline}/{stage}/{run}"),
+        ("NORTHFLANK_WEBHOOK_SECRET", []),
+        ("NORTHFLANK_WEBHOOK_SECRET", ["0123456789abcdef", "x" * 64]),
         ("BASE_URL", "https://releases.example.com"),
     ],
 )
