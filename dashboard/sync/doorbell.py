@@ -31,8 +31,8 @@ FORGOTTEN_AT_ONCE = 100  # a new event makes room for as many old ones
 SHARE = 0.5
 IN_A_ROW = 20
 SLOWEST = timedelta(seconds=300)  # between two readings that events ask for, with nothing left
-# A project's idle stages, where an event does not say which one it means, are read at once as long
-# as half of those turns is left; then each fourth turn, the last active first, as far as that goes
+# A project's idle stages, where a start does not say which one it means, are read at once as long
+# as half of those turns is left; else each fourth turn, the last active first, as far as that goes
 # and where they were not read as lately. The others are left to their own time.
 SPREAD = timedelta(seconds=120)
 IDLE_TURN = 4
@@ -51,6 +51,11 @@ class Event:
     def concerns_us(self) -> bool:
         return self.name.removeprefix(PREFIX).startswith(CONCERNS_US)
 
+    @property
+    def word(self) -> str:
+        """What has happened: `start`, `update`, `success`, `failure` or `aborted` so far."""
+        return self.name.rpartition(":")[2]
+
 
 def heed(event: Event, now: datetime) -> None:
     """Count an event and, unless it is known already, have what it may concern read soon."""
@@ -65,7 +70,7 @@ def heed(event: Event, now: datetime) -> None:
             row.update(others=F("others") + 1)
         else:
             row.update(rung_at=now)
-            _ring(mentioned(event.data), now)
+            _ring(mentioned(event.data), event.word, now)
 
 
 def note_refusal(now: datetime) -> bool:
@@ -91,14 +96,18 @@ def _is_new(event_id: str, now: datetime) -> bool:
     return new
 
 
-def _ring(said: Mentions, now: datetime) -> None:
+def _ring(said: Mentions, word: str, now: datetime) -> None:
     pace = _Pace(now)
     likely, possible = _concerned(said, now)
+    # Most events are updates, which come again: where one may mean several stages, it leaves half
+    # of the turns to those that tell of a start or an end.
+    minor = word == "update" and len(likely) > 1
     for stage in likely:
-        pace.ask_for(stage)
+        if not minor or pace.spare > IN_A_ROW // 2:
+            pace.ask_for(stage)
     later = now
     for stage in possible:
-        if pace.spare > IN_A_ROW // 2:
+        if word == "start" and pace.spare > IN_A_ROW // 2:  # other events are of runs in flight
             pace.ask_for(stage)
         elif stage.synced_at is None or stage.synced_at < now - SPREAD:
             later += pace.gap * IDLE_TURN

@@ -251,6 +251,30 @@ def test_a_storm_cannot_spend_the_hour(db: None, in_flight: int, requests: int) 
     assert read - 100 <= 20 + requests / 6 * (0.5 + 0.125) + 5
 
 
+UPDATED, ENDED = "release-flow-template-run:update", "release-flow-template-run:success"
+
+
+def test_an_end_leaves_idle_stages_their_time(db: None) -> None:
+    many(in_flight=2)
+    ring({"project": {"id": "shop"}}, name=ENDED)
+    assert due() == ["shop/p00/Production", "shop/p01/Production"]
+
+
+def test_updates_that_say_little_leave_turns_for_starts_and_ends(db: None) -> None:
+    many(in_flight=15)
+    ring({"project": {"id": "shop"}}, name=UPDATED)
+    assert len(due()) == 10
+    ring({"project": {"id": "shop"}}, name=ENDED)
+    assert len(due()) == 15
+
+
+def test_an_update_that_says_which_run_is_heeded_to_the_last_turn(db: None) -> None:
+    many(in_flight=1)
+    Push.objects.create(pk=1, paced_until=at(-8))
+    ring({"run": {"id": "r0"}}, name=UPDATED)
+    assert due() == ["shop/p00/Production"]
+
+
 def test_an_exact_event_is_heeded_at_once_after_a_storm_has_ended(db: None) -> None:
     many(in_flight=20)
     for second in range(100):

@@ -1,6 +1,7 @@
 """`manage.py sandbox`: the embedded Northflank by itself, for clients of its API."""
 
 import asyncio
+import contextlib
 from argparse import ArgumentParser
 from typing import Any
 
@@ -32,7 +33,8 @@ class Command(BaseCommand):
             log_level="warning",
             lifespan="off",
         )
-        asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
+        with contextlib.suppress(KeyboardInterrupt):  # all has been stopped by then
+            asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
 
 
 async def _serve(server: uvicorn.Server, box: sandbox.Sandbox) -> None:
