@@ -79,7 +79,7 @@ class Connection:
 def _keep(calls: list[Call], error: NorthflankError | None, *, troubled: bool) -> None:
     now = timezone.now()
     for call in calls:
-        if call.ratelimit is not None:
+        if call.status is not None:
             budget.record(call.ratelimit, now)
     if error is not None and error.cause == "rate_limited":
         budget.refuse(error.reset_seconds, now)

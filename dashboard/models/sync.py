@@ -20,8 +20,15 @@ class Budget(models.Model):
     limit = models.PositiveIntegerField()
     remaining = models.PositiveIntegerField()
     resets_at = models.DateTimeField()
-    refused_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
     seen_at = models.DateTimeField()
+    ours = models.PositiveIntegerField(default=0, help_text="Our own requests in this window.")
+    others_before = models.FloatField(
+        null=True, help_text="Others' requests a second before this window; empty: not known."
+    )
+    ahead = models.FloatField(
+        default=0.0, help_text="Requests by which we were ahead of the even rate when last seen."
+    )
+    refused_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
 
 
 class CatalogueSweep(models.Model):

@@ -17,8 +17,7 @@ from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
 
-EVERY = timedelta(minutes=10)  # how often projects and each project's pipelines are listed
-FLOW_EVERY = timedelta(hours=6)  # how often a stage's release flow itself is read
+LEASE = timedelta(minutes=10)  # a sweep is many pages, each of which may be slow
 
 
 def begin(now: datetime) -> None:
@@ -94,6 +93,13 @@ def claim_due(now: datetime) -> CatalogueSweep | None:
     ).order_by("next_at", "pk")
     for sweep in due.select_related("project")[:5]:
         claimed = CatalogueSweep.objects.filter(pk=sweep.pk, next_at=sweep.next_at)
-        if claimed.update(next_at=now + EVERY):
+        if claimed.update(next_at=now + LEASE):
             return sweep
     return None
+
+
+def hurry(now: datetime, every: timedelta) -> None:
+    """Make due what was last listed longer than `every` ago, and was booked under a poorer plan."""
+    CatalogueSweep.objects.filter(
+        next_at__gt=now + LEASE, swept_at__lt=now - every, failures=0
+    ).update(next_at=now)

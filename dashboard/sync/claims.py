@@ -3,47 +3,54 @@
 Any number of workers may claim from one database; the claim of one that died falls due again.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Q
+from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, OuterRef, Q
+from django.db.models.functions import Coalesce
 
-from dashboard.models import Abort, Run, Stage
-from dashboard.models.catalog import StageQuerySet
+from dashboard.models import Abort, CatalogueSweep, Run, Stage
+from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
-from dashboard.sync.schedule import StageClass, StageFacts
+from dashboard.sync.schedule import Demand, Plan, StageFacts
 
 # A claim lasts longer than the slowest answer we wait for, so that nobody reads beside us.
 LEASE = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How often each class of stage is read while the allowance is what it is."""
+def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False) -> Plan:
+    """Make the plan for all there is to read, and make due what it wants earlier than booked.
 
-    stretch: float
-    stages: Counter[StageClass]
+    `push_alive`: Northflank's webhooks tell of new runs at present.
+    """
+    present = Stage.objects.present()
+    facts = _facts(present)
+    demand = _demand(present, facts, now, push_alive=push_alive)
+    plan_ = schedule.plan(demand, requests_per_second, push_alive=push_alive)
+    # Each stage was booked under the plan of its last reading. When more may be spent (a new
+    # window, say), nobody waits for what a poorer plan had booked. One that fails keeps its rest.
+    waiting = present.filter(next_sync_at__gt=now, failures=0)
+    late = [
+        pk
+        for pk, synced_at in waiting.values_list("pk", "synced_at")
+        if synced_at is not None
+        and pk in facts
+        and synced_at + plan_.interval(facts[pk], now) < now
+    ]
+    if late:  # an update that finds nothing would still lock SQLite
+        Stage.objects.filter(pk__in=late, next_sync_at__gt=now).update(next_sync_at=now)
+    return plan_
 
-    def interval(self, kind: StageClass) -> timedelta:
-        return timedelta(seconds=kind.value * self.stretch)
 
-
-def plan(requests_per_second: float, now: datetime) -> Plan:
-    """Make the plan for all the stages there are."""
-    kinds = Counter(_classes(Stage.objects.present(), now).values())
-    watched = Run.objects.in_flight().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
-    return Plan(schedule.stretch(kinds, requests_per_second, watched_runs=watched), kinds)
-
-
-def stages(now: datetime, plan_: Plan, limit: int) -> Sequence[Stage]:
-    """Claim up to `limit` stages that are due."""
+def stages(
+    now: datetime, plan_: Plan, limit: int, *, followed_only: bool = False
+) -> Sequence[Stage]:
+    """Claim up to `limit` stages that are due: those that are followed, then the most overdue."""
     # Looking at a stage makes it due as early as its new class wants, counted from its last
-    # reading. One that fails keeps its rest.
+    # reading, and does not wait for the next plan. One that fails keeps its rest.
     hurried = Stage.objects.filter(
         watched_at__gt=now - schedule.WATCHED_FOR,
-        synced_at__lt=now - plan_.interval(StageClass.WATCHED),
+        synced_at__lt=now - plan_.watched,
         next_sync_at__gt=now,
         runs__in_flight=True,
         failures=0,
@@ -51,9 +58,18 @@ def stages(now: datetime, plan_: Plan, limit: int) -> Sequence[Stage]:
     if keys := list(hurried.distinct()):  # an update that finds nothing would still lock SQLite
         Stage.objects.filter(pk__in=keys, next_sync_at__gt=now).update(next_sync_at=now)
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+    # However many others wait after an outage, they don't hold up what is followed.
+    flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
+    followed = ExpressionWrapper(
+        Q(flying) | Q(watched_at__gt=now - schedule.WATCHED_FOR), BooleanField()
+    )
+    due = Stage.objects.due(now).annotate(followed=Coalesce(followed, False))
+    due = due.order_by("-followed", "next_sync_at", "pk")
+    if followed_only:
+        due = due.filter(followed=True)
     return [
         stage
-        for stage in Stage.objects.due(now).select_related("pipeline__project")[:limit]
+        for stage in due.select_related("pipeline__project")[:limit]
         if Stage.objects.filter(free, pk=stage.pk, next_sync_at=stage.next_sync_at).update(
             claimed_until=now + LEASE
         )
@@ -79,9 +95,9 @@ def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
     """Give a stage back, and say when it is read next."""
     this = Stage.objects.filter(pk=claimed.pk)
     failures = this.values_list("failures", flat=True).get()
-    wait = plan_.interval(_classes(this, now)[claimed.pk])
+    wait = plan_.interval(_facts(this)[claimed.pk], now)
     if failures:
-        wait = max(schedule.after_failure(failures), plan_.interval(StageClass.WATCHED))
+        wait = max(schedule.after_failure(failures), plan_.watched)
     # Whoever changed the time meanwhile wants a reading of what came after our question; a stage
     # that fails rests all the same.
     ours = this if failures else this.filter(next_sync_at=claimed.next_sync_at)
@@ -98,18 +114,46 @@ def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
     if run.in_flight and asked_for is not None:
         wait = schedule.aborting_interval(now - asked_for)
     elif run.in_flight and watched:
-        wait = plan_.interval(StageClass.WATCHED) if plan_ is not None else LEASE
+        wait = plan_.watched if plan_ is not None else LEASE
     # Whoever changed the time meanwhile wants a reading of what came after our question.
     ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)
     ours.update(next_read_at=now + wait if wait is not None else None)
 
 
-def _classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:
+def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
     flying = dict(
         Run.objects.in_flight().order_by().values_list("stage").annotate(runs=Count("pk"))
     )
-    facts = stages_.values_list("pk", "has_flow", "watched_at", "active_at")
+    known = stages_.values_list("pk", "has_flow", "watched_at", "active_at")
     return {
-        pk: schedule.class_of(StageFacts(has_flow, flying.get(pk, 0), watched, active), now)
-        for pk, has_flow, watched, active in facts
+        pk: StageFacts(has_flow, flying.get(pk, 0), watched, active)
+        for pk, has_flow, watched, active in known
     }
+
+
+def _demand(
+    present: StageQuerySet, facts: dict[int, StageFacts], now: datetime, *, push_alive: bool
+) -> Demand:
+    following = discovery = 0.0
+    for each in facts.values():
+        kind = schedule.class_of(each, now)
+        if kind.followed:
+            following += 1 / kind.value
+        else:
+            discovery += 1 / kind.value
+    watched = Run.objects.in_flight().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
+    lists = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None)).count()
+    flows = present.filter(has_flow=True).count()
+    hour = timedelta(hours=1)
+    concluded = Run.objects.filter(concluded_at__gt=now - hour).count() if push_alive else 0
+    past = present.filter(has_flow=True).exclude(order=ListOrder.NEWEST, history_page=None).count()
+    return Demand(
+        following + watched / schedule.StageClass.WATCHED.value,
+        discovery
+        + lists / schedule.CATALOGUE_EVERY.total_seconds()
+        + flows / schedule.FLOW_EVERY.total_seconds()
+        + past / schedule.PAST_EVERY.total_seconds(),
+        # A webhook when a run starts, and one when it has concluded.
+        rung=2 * concluded / hour.total_seconds(),
+        unread=present.filter(synced_at=None, failures=0).exists(),
+    )

@@ -1,6 +1,10 @@
-"""How often each stage and run is read. Pure: a function of what is known and the allowance."""
+"""How often each stage and run is read. Pure: a function of what is known and the allowance.
 
-from collections.abc import Mapping
+Reading has two parts. *Following* keeps up with runs in flight and with what somebody looks at;
+*discovery* finds new runs, pipelines and the past. Each has one common stretch, and a share of the
+rate, so that three thousand quiet stages leave the runs in flight their requests.
+"""
+
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -8,20 +12,43 @@ from enum import Enum
 WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
 RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change
 
+CATALOGUE_EVERY = timedelta(minutes=10)  # how often projects and their pipelines are listed
+FLOW_EVERY = timedelta(hours=6)  # how often a stage's release flow itself is read
+PAST_EVERY = timedelta(minutes=10)  # how often a stage's past is read on, while some is missing
+
+# The least share of the rate that discovery has while there is something to follow. With a tenth,
+# runs in flight are at most 1.11 times as old as they would be without any discovery.
+DISCOVERY = 0.1
+# While webhooks come in they tell of new runs; reading is left to find what they missed.
+DISCOVERY_PUSHED = 0.05
+# While stages have never been read: what nobody knows of is worse than what is a little older.
+DISCOVERY_UNREAD = 0.5
+# Intervals grow and shrink between these: a stage in flight is read every 4 s at most, and a
+# watched one every 2 s, because steps take longer than that; an idle one every 100 s, because
+# requests that nobody needs now are worth more to the next run.
+FOLLOWING_FACTORS = 0.4, 1000.0
+DISCOVERY_FACTORS = 1 / 3, 1000.0
+
 
 class StageClass(Enum):
     """Why a stage is read, with the seconds wanted between two readings."""
 
     WATCHED = 5.0
-    IN_FLIGHT = 20.0
+    IN_FLIGHT = 10.0
+    EXPECTED = 20.0  # nothing is in flight, but somebody looks
     RECENT = 90.0
     IDLE = 300.0
     NO_FLOW = 6 * 3600.0
 
+    @property
+    def followed(self) -> bool:
+        """Say whether reading it is following, not discovery."""
+        return self in {StageClass.WATCHED, StageClass.IN_FLIGHT, StageClass.EXPECTED}
+
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What decides a stage's class."""
+    """What decides how often a stage is read."""
 
     has_flow: bool | None
     in_flight: int
@@ -30,29 +57,90 @@ class StageFacts:
 
 
 def class_of(facts: StageFacts, now: datetime) -> StageClass:
-    """Return why, and so how often, the stage is read."""
+    """Return why the stage is read."""
     if facts.has_flow is False:
         return StageClass.NO_FLOW
     watched = facts.watched_at is not None and now - facts.watched_at < WATCHED_FOR
-    if watched and facts.in_flight:
-        return StageClass.WATCHED
     if facts.in_flight:
-        return StageClass.IN_FLIGHT
-    if watched or (facts.active_at is not None and now - facts.active_at < RECENT_FOR):
+        return StageClass.WATCHED if watched else StageClass.IN_FLIGHT
+    if watched:
+        return StageClass.EXPECTED
+    if facts.active_at is not None and now - facts.active_at < RECENT_FOR:
         return StageClass.RECENT
     return StageClass.IDLE
 
 
-def stretch(
-    stages: Mapping[StageClass, int], requests_per_second: float, *, watched_runs: int = 0
-) -> float:
-    """Return the one factor (at least 1) by which every interval grows to fit the allowance."""
-    wanted = sum(count / kind.value for kind, count in stages.items())
-    wanted += watched_runs / StageClass.WATCHED.value
-    if wanted <= requests_per_second:
-        return 1.0
-    # With nothing left to spend the worker does not read at all; the cap only keeps dates sane.
-    return min(wanted / max(requests_per_second, 1e-9), 1000.0)
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The requests a second it would take to read everything as often as wanted."""
+
+    following: float = 0.0
+    discovery: float = 0.0
+    rung: float = 0.0  # what webhooks ask for
+    unread: bool = False  # some stages were never read
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The factors by which the wanted intervals are stretched (above 1) or shrunk (below)."""
+
+    following: float
+    discovery: float
+
+    def interval(self, facts: StageFacts, now: datetime) -> timedelta:
+        """Return the time between two readings of a stage."""
+        kind = class_of(facts, now)
+        return timedelta(seconds=kind.value * (self.following if kind.followed else self.discovery))
+
+    @property
+    def watched(self) -> timedelta:
+        """The time between two readings of a run in flight that somebody looks at."""
+        return timedelta(seconds=StageClass.WATCHED.value * self.following)
+
+    @property
+    def catalogue(self) -> timedelta:
+        return CATALOGUE_EVERY * self.discovery
+
+    def flow_is_due(self, has_flow: bool | None, seen_at: datetime | None, now: datetime) -> bool:
+        """Say whether a visit now reads the stage's release flow itself, last seen at `seen_at`."""
+        if seen_at is None:
+            return True
+        # A stage without one is visited for nothing else, as often as the plan of then wanted.
+        return now - seen_at >= FLOW_EVERY * (self.discovery if has_flow else DISCOVERY_FACTORS[0])
+
+    def past_is_due(self, read_at: datetime | None, now: datetime) -> bool:
+        """Say whether a visit now reads on in the past of a stage last visited at `read_at`.
+
+        So at most once in a stretched `PAST_EVERY`, however often the stage is visited; never at
+        a first visit, which others wait for.
+        """
+        if read_at is None:
+            return False
+        every = (PAST_EVERY * self.discovery).total_seconds()
+        return now.timestamp() // every != read_at.timestamp() // every
+
+
+def plan(demand: Demand, requests_per_second: float, *, push_alive: bool = False) -> Plan:
+    """Fit what is wanted to the rate: the planned readings take no more, and no less than needed.
+
+    What one part leaves because it can't be read more often goes to the other. `push_alive` says
+    that Northflank's webhooks tell of new runs at present.
+    """
+    share = DISCOVERY_PUSHED if push_alive else DISCOVERY
+    if demand.unread:
+        share = DISCOVERY_UNREAD
+    # However often the bell is rung, it gets half of the rate at most.
+    rate = requests_per_second - min(demand.rung, requests_per_second / 2)
+    most = demand.discovery / DISCOVERY_FACTORS[0]  # what discovery can spend
+    following = _fit(demand.following, rate - min(share * rate, most), FOLLOWING_FACTORS)
+    left = rate - demand.following / following
+    return Plan(following, _fit(demand.discovery, left, DISCOVERY_FACTORS))
+
+
+def _fit(demanded: float, rate: float, between: tuple[float, float]) -> float:
+    # With nothing left to spend the worker does not read at all; the bound only keeps dates sane.
+    smallest, largest = between
+    return min(max(demanded / max(rate, 1e-9), smallest), largest)
 
 
 def aborting_interval(since: timedelta) -> timedelta:

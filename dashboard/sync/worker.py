@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from django.db import DatabaseError
@@ -30,7 +30,7 @@ from dashboard.northflank import (
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import catalogue, claims, mirror, schedule
-from dashboard.sync.claims import Plan
+from dashboard.sync.schedule import Plan
 from dashboard.upstream import ACCOUNT_WIDE, Connection
 
 log = structlog.get_logger(__name__)
@@ -101,7 +101,7 @@ class SyncWorker:
         if spend.refused_until is not None:
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
-        hands = min(AT_ONCE, spend.requests // A_READING)
+        hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
         spent = hands <= len(self._under_way)
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
         if not spend.may_follow:
@@ -112,12 +112,16 @@ class SyncWorker:
             return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
             self._plan = await in_database(claims.plan, spend.per_second, now)
+            await in_database(catalogue.hurry, now, self._plan.catalogue)
             self._planned_at = loop_time
-        sweep = await in_database(catalogue.claim_due, now)
+        discover = spend.may_discover
+        sweep = await in_database(catalogue.claim_due, now) if discover else None
         if sweep is not None:
-            self._start(self._sweep(sweep))
+            self._start(self._sweep(sweep, self._plan))
         free = hands - len(self._under_way)
-        for stage in await in_database(claims.stages, now, self._plan, max(free, 0)):
+        for stage in await in_database(
+            claims.stages, now, self._plan, max(free, 0), followed_only=not discover
+        ):
             self._start(self._read_stage(stage, self._plan))
 
     async def idle(self) -> None:
@@ -131,7 +135,7 @@ class SyncWorker:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _sweep(self, sweep: CatalogueSweep) -> None:
+    async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
         now = timezone.now()
         project = sweep.project
         try:
@@ -149,18 +153,18 @@ class SyncWorker:
         except NorthflankError as error:
             await in_database(_sweep_failed, sweep, error, now)
         else:
-            await in_database(_sweep_done, sweep, now)
+            await in_database(_sweep_done, sweep, now, plan.catalogue)
 
     async def _read_stage(self, stage: Stage, plan: Plan) -> None:
         now = timezone.now()
         try:
-            if stage.flow_seen_at is None or now - stage.flow_seen_at > catalogue.FLOW_EVERY:
+            if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, now):
                 found = await self._find_flow(stage)
                 await in_database(catalogue.release_flow, stage.pk, found, now=now)
                 stage.has_flow, stage.flow_seen_at = found is not None, now
                 stage.path = found[1] if found else stage.path
             if stage.has_flow:
-                await self._read_runs(stage, generous=plan.stretch < 1.5)
+                await self._read_runs(stage, past=plan.past_is_due(stage.synced_at, now))
         except NorthflankError as error:
             await in_database(_stage_failed, stage, error, now)
         else:
@@ -176,7 +180,7 @@ class SyncWorker:
             )
         )
 
-    async def _read_runs(self, stage: Stage, *, generous: bool) -> None:
+    async def _read_runs(self, stage: Stage, *, past: bool) -> None:
         if stage.order == ListOrder.NEWEST:
             first = await self._page(stage, 1)
             order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
@@ -184,7 +188,7 @@ class SyncWorker:
                 if first.has_next and stage.synced_at is None:
                     # A run that hangs may stand far behind the newest hundred.
                     await self._page(stage, None, concluded=False)
-                if first.has_next and generous:
+                if first.has_next and past:
                     await self._read_history(stage)
                 return
             stage.order = order
@@ -192,7 +196,8 @@ class SyncWorker:
         # The newest runs may be on any page: those in flight are asked for by themselves, and
         # the pages are walked, from where the last walk ended.
         await self._page(stage, None, concluded=False)
-        await self._walk(stage)
+        if past or stage.synced_at is None:
+            await self._walk(stage)
 
     async def _read_history(self, stage: Stage) -> None:
         """Read one more page of the past, until all of it that we want is here."""
@@ -313,9 +318,9 @@ def _stage_failed(stage: Stage, error: NorthflankError, now: datetime) -> None:
     )
 
 
-def _sweep_done(sweep: CatalogueSweep, now: datetime) -> None:
+def _sweep_done(sweep: CatalogueSweep, now: datetime, every: timedelta) -> None:
     CatalogueSweep.objects.filter(pk=sweep.pk).update(
-        swept_at=now, error="", error_message="", error_since=None, failures=0
+        swept_at=now, next_at=now + every, error="", error_message="", error_since=None, failures=0
     )
 
 

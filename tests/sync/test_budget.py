@@ -1,9 +1,12 @@
 """The hour's requests: what headers say, what is reserved, and a worker that keeps to it."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -11,6 +14,7 @@ from dashboard import budget
 from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
+from dashboard.sync.worker import A_READING
 from tests.sync.conftest import LONG_AGO, T0, World, at, the_run
 
 
@@ -43,7 +47,66 @@ def test_a_reserve_that_is_touched_leaves_nothing_to_read_with(db: None) -> None
 
 def test_the_allowance_is_spread_until_the_window_ends(db: None) -> None:
     said(700, reset=600)
+    Budget.objects.update(ours=300)
     assert budget.allowance(at(0)).per_second == 1
+
+
+def test_what_others_seem_to_take_is_left_to_them(db: None) -> None:
+    said(700, reset=600)
+    Budget.objects.update(ours=0)  # so 300 in the 3000 seconds before were others'
+    assert budget.allowance(at(0)).others == 60
+
+
+def test_others_are_remembered_in_the_next_window(db: None) -> None:
+    said(301, reset=1)  # all but one of 699 were others'
+    said(999, reset=3600, now=2)
+    assert budget.allowance(at(2)).others == pytest.approx(698, abs=2)
+
+
+def test_each_answer_counts_as_one_of_ours(db: None) -> None:
+    for number in range(5):
+        said(999 - number, reset=3000)
+    assert (Budget.objects.get().ours, budget.allowance(T0).others) == (5, 0)
+
+
+def test_an_answer_without_headers_counts_as_one_of_ours(db: None) -> None:
+    said(500)
+    budget.record(None, at(1))
+    assert (Budget.objects.get().ours, Budget.objects.get().remaining) == (2, 499)
+
+
+def test_an_answer_without_headers_begins_nothing(db: None) -> None:
+    budget.record(None, T0)
+    assert not Budget.objects.exists()
+
+
+def test_a_limit_that_drops_in_mid_window_is_kept_to_at_once(db: None) -> None:
+    said(900)
+    said(99, limit=200, now=1, reset=2999)
+    assert budget.allowance(at(1)).requests == 79
+
+
+def test_a_429_says_nothing_of_others(db: None) -> None:
+    said(999, reset=3600)
+    budget.refuse(60, at(1))
+    said(999, reset=3600, now=3601)
+    assert budget.allowance(at(3601)).others < 1
+
+
+def test_processes_that_record_side_by_side_lose_nothing(transactional_db: None) -> None:
+    together = threading.Barrier(4)
+
+    def record(_: int) -> None:
+        together.wait(10)
+        try:
+            for number in range(10):
+                said(900 - number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(record, range(4)))
+    assert Budget.objects.get().ours == 40
 
 
 def test_answers_that_overtake_each_other_do_not_raise_what_remains(db: None) -> None:
@@ -126,10 +189,11 @@ def test_without_headers_nothing_is_made_up(world: World) -> None:
 
 
 def tight(world: World, limit: int) -> None:
-    """Start a new window with that limit, and read as much as the worker likes."""
+    """Start a new window with that limit, and read as much as the worker likes, in no haste."""
     world.sandbox.window.limit = limit
     world.sandbox.window.opened = None
-    for _ in range(5):
+    for _ in range(20):
+        Budget.objects.update(ahead=0)
         world.make_due()
         world.live.sync(1)
 
@@ -150,6 +214,33 @@ def test_walking_never_touches_the_reserve(everything: World, order: str) -> Non
 def test_most_of_the_allowance_is_used(everything: World) -> None:
     tight(everything, 60)
     assert everything.sandbox.window.used >= 40
+
+
+def test_a_backlog_does_not_spend_the_hour_at_once(everything: World) -> None:
+    everything.sandbox.window.limit = 600
+    everything.sync()
+    # The slack of 60, and what the hands had begun meanwhile.
+    assert 60 <= everything.sandbox.window.used <= 60 + 4 * A_READING
+
+
+def test_a_new_installation_shows_runs_at_once(everything: World) -> None:
+    everything.sandbox.window.limit = 1000
+    everything.sync()
+    assert Run.objects.in_flight().exists()
+
+
+def test_what_is_in_flight_is_read_while_a_backlog_waits(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    world.make_due()
+    limit = Budget.objects.get().limit
+    Budget.objects.update(ahead=limit * 0.15, seen_at=timezone.now())
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    read = {request.split("/runs")[0] for request in world.asked("/runs")}
+    flying = set(Stage.objects.filter(runs__in_flight=True).values_list("pk", flat=True))
+    assert len(read) == len(flying) < Stage.objects.count()
+    assert the_run(run_id).stage_id in flying
 
 
 def test_a_larger_reserve_is_honoured(everything: World, settings: Settings) -> None:

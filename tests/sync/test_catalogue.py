@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from pytest_django import Settings
@@ -200,7 +201,33 @@ def test_a_claimed_sweep_is_not_claimed_again(db: None) -> None:
 def test_a_sweep_whose_holder_died_falls_due_again(db: None) -> None:
     catalogue.begin(T0)
     catalogue.claim_due(T0)
-    assert catalogue.claim_due(T0 + catalogue.EVERY) is not None
+    assert catalogue.claim_due(T0 + catalogue.LEASE) is not None
+
+
+def booked_for_a_day(seen: float) -> CatalogueSweep:
+    catalogue.begin(T0)
+    CatalogueSweep.objects.update(swept_at=at(seen), next_at=at(86400))
+    return CatalogueSweep.objects.get()
+
+
+def test_a_sweep_booked_under_a_poorer_plan_is_made_due(db: None) -> None:
+    booked_for_a_day(-601)
+    catalogue.hurry(T0, timedelta(seconds=600))
+    assert catalogue.claim_due(T0) is not None
+
+
+def test_a_sweep_that_is_recent_enough_waits(db: None) -> None:
+    booked_for_a_day(-599)
+    catalogue.hurry(T0, timedelta(seconds=600))
+    assert catalogue.claim_due(T0) is None
+
+
+def test_a_sweep_under_way_is_not_made_due(db: None) -> None:
+    catalogue.begin(T0)
+    CatalogueSweep.objects.update(swept_at=at(-86400))
+    catalogue.claim_due(T0)
+    catalogue.hurry(at(1), timedelta(seconds=600))
+    assert catalogue.claim_due(at(2)) is None
 
 
 def test_beginning_twice_makes_one_sweep(db: None) -> None:

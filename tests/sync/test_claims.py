@@ -9,6 +9,7 @@ from django.db import connections
 from dashboard.models import Run, Stage
 from dashboard.sync import claims, interest, mirror
 from dashboard.sync.claims import LEASE
+from dashboard.sync.schedule import Plan
 from tests.sync.conftest import T0, World, api_run, at, the_run
 
 
@@ -43,7 +44,8 @@ def test_a_claim_lasts_as_long_as_its_lease(stage: Stage) -> None:
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
     claim(1)
-    claims.release(stage, at(2), claims.plan(10.0, at(2)))
+    plan = Plan(following=1, discovery=1)
+    claims.release(stage, at(2), plan)
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
 
 
@@ -65,8 +67,69 @@ def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
 
 
 def test_a_small_allowance_stretches_the_wait(stage: Stage) -> None:
-    claims.release(stage, T0, claims.plan(1 / 600, T0))
-    assert Stage.objects.get().next_sync_at == at(600)
+    claims.release(stage, T0, claims.plan(1 / 1e4, T0))
+    assert Stage.objects.get().next_sync_at > at(1e4)
+
+
+def flying(stage: Stage) -> Stage:
+    """Another stage of the pipeline, with a run in flight."""
+    other = Stage.objects.create(
+        pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=T0, synced_at=T0
+    )
+    mirror.runs(other.pk, [api_run()], asked_at=T0)
+    return other
+
+
+def test_what_is_in_flight_is_claimed_before_the_most_overdue(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = flying(stage)
+    assert claim(1, limit=1) == [other.pk]
+
+
+def test_what_somebody_looks_at_is_claimed_before_the_most_overdue(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = flying(stage)
+    Run.objects.update(in_flight=False)
+    interest.in_stage(other, at(0))
+    assert claim(1, limit=1) == [other.pk]
+
+
+def test_discovery_waits_while_reading_is_ahead(stage: Stage) -> None:
+    other = flying(stage)
+    plan = claims.plan(10.0, at(1))
+    assert [one.pk for one in claims.stages(at(1), plan, 4, followed_only=True)] == [other.pk]
+
+
+def test_what_a_poorer_plan_has_booked_is_made_due(stage: Stage) -> None:
+    other = flying(stage)
+    Stage.objects.update(next_sync_at=at(86400))
+    claims.plan(0.25, at(60))
+    assert [one.pk for one in Stage.objects.due(at(60))] == [other.pk]
+
+
+def test_a_stage_that_fails_keeps_its_rest_under_a_richer_plan(stage: Stage) -> None:
+    flying(stage)
+    Stage.objects.update(next_sync_at=at(86400), failures=1)
+    claims.plan(0.25, at(60))
+    assert not Stage.objects.due(at(60)).exists()
+
+
+def test_webhooks_leave_more_for_what_is_in_flight(stage: Stage) -> None:
+    flying(stage)
+    Stage.objects.update(synced_at=T0)
+    alone, pushed = (claims.plan(0.1, at(1), push_alive=alive) for alive in (False, True))
+    assert pushed.following < alone.following
+
+
+def test_a_stage_that_was_never_read_gives_discovery_more(stage: Stage) -> None:
+    flying(stage)
+    before = claims.plan(0.1, at(1)).discovery
+    Stage.objects.update(synced_at=T0)
+    assert before < claims.plan(0.1, at(1)).discovery
+
+
+def test_no_stage_at_all_makes_a_plan(db: None) -> None:
+    assert claims.plan(0.0, T0).discovery > 0
 
 
 def test_looking_at_a_stage_with_runs_in_flight_makes_it_due(stage: Stage) -> None:

@@ -1,0 +1,212 @@
+"""What is left of the hour, who spends it, and how fast reading may go. Pure."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard import allowance as rules
+from dashboard.allowance import Allowance, Window
+from dashboard.northflank import RateLimit
+
+T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def window(
+    remaining: int,
+    *,
+    ours: int = 0,
+    left: float = 1800,
+    before: float | None = None,
+    **more: object,
+) -> Window:
+    """A window of a thousand, as just heard."""
+    return replace(Window(1000, remaining, at(left), T0, ours, before), **more)
+
+
+def heard(
+    known: Window | None, remaining: int, left: float, now: float = 0, limit: int = 1000
+) -> Window:
+    return rules.heard(known, RateLimit(limit, remaining, left), 100, at(now))
+
+
+# What others spend
+
+
+@pytest.mark.parametrize(
+    ("remaining", "ours", "others"),
+    [(1000, 0, 0), (990, 10, 0), (700, 100, 200), (995, 10, 0), (0, 0, 1000)],
+)
+def test_what_is_not_ours_is_others(remaining: int, ours: int, others: int) -> None:
+    assert window(remaining, ours=ours).others == others
+
+
+def test_others_rate_is_counted_from_the_windows_beginning() -> None:
+    assert window(820, left=1800).others_per_second == 180 / 1800
+
+
+def test_others_first_requests_are_no_flood() -> None:
+    assert window(997, left=3599).others_per_second == 3 / 300
+
+
+def test_others_habits_outlast_the_window() -> None:
+    old = window(100, ours=0, left=1)  # others took 900
+    new = heard(old, 999, 3600, now=2)
+    assert (new.ours, new.others_per_second) == (1, pytest.approx(900 / 3599))
+
+
+def test_others_habits_are_forgotten_in_a_few_windows() -> None:
+    known = window(100, left=1)
+    for hour in range(5):
+        begun = heard(known, 999, 3600, now=2 + hour * 3600)
+        known = replace(begun, seen_at=begun.resets_at - timedelta(seconds=1))
+    assert known.others_per_second < 0.02
+
+
+def test_what_others_will_take_is_left_to_them() -> None:
+    spend = rules.allowance(window(600, ours=220, left=1800), 100, T0)  # others took 180
+    assert (spend.requests, spend.others, spend.per_second) == (500, 180, 320 / 1800)
+
+
+def test_others_who_take_more_than_there_is_leave_nothing() -> None:
+    assert rules.allowance(window(200, left=1800), 100, T0).per_second == 0
+
+
+def test_others_do_not_keep_aborts_from_being_followed() -> None:
+    assert rules.allowance(window(200, left=1800), 100, T0).may_follow
+
+
+# What an answer changes
+
+
+def test_an_answer_is_one_request_of_ours() -> None:
+    assert heard(window(990, ours=10), 989, 1800).ours == 11
+
+
+def test_an_answer_that_was_overtaken_raises_nothing_but_is_counted() -> None:
+    known = heard(window(980, ours=18), 983, 1801)
+    assert (known.remaining, known.ours) == (980, 19)
+
+
+def test_an_answer_from_the_last_window_changes_nothing() -> None:
+    known = window(999, ours=1, left=3599)
+    late = heard(known, 3, 1)
+    assert (late.remaining, late.resets_at, late.ours) == (999, known.resets_at, 1)
+
+
+def test_a_limit_that_drops_leaves_less_at_once() -> None:
+    known = heard(window(900, ours=100), 399, 1800, limit=500)
+    spend = rules.allowance(known, 50, T0)
+    assert (known.ours, known.others, spend.requests) == (101, 0, 349)
+
+
+def test_a_limit_that_rises_leaves_more_at_once() -> None:
+    assert heard(window(10, ours=990), 1009, 1800, limit=2000).remaining == 1009
+
+
+def test_an_answer_that_tells_nothing_is_counted() -> None:
+    known = rules.heard(window(500, ours=500), None, 100, at(1))
+    assert (known.remaining, known.ours, known.others) == (499, 501, 0)
+
+
+def test_an_answer_that_tells_nothing_opens_no_window() -> None:
+    known = rules.heard(window(500, left=10), None, 100, at(11))
+    assert rules.allowance(known, 100, at(11)).requests == 900
+
+
+def test_an_answer_that_tells_nothing_is_no_beginning() -> None:
+    with pytest.raises(ValueError, match="Nothing"):
+        rules.heard(None, None, 100, T0)
+
+
+def test_a_refusal_says_nothing_of_others() -> None:
+    before = window(500, ours=400)
+    after = rules.refused(before, 60, T0)
+    assert (after.remaining, after.others) == (0, before.others)
+
+
+# Pace
+
+
+def burst(requests: int, known: Window | None = None) -> Window:
+    """Send so many at once, from the beginning of a window."""
+    for number in range(requests):
+        known = heard(known, 999 - number, 3600)
+    assert known is not None
+    return known
+
+
+@pytest.mark.parametrize(
+    ("sent", "discover", "read"),
+    [
+        (0, True, True),
+        (99, True, True),
+        (100, False, True),
+        (199, False, True),
+        (200, False, False),
+    ],
+)
+def test_a_burst_ends_at_the_slack(sent: int, discover: bool, read: bool) -> None:
+    spend = rules.allowance(burst(sent) if sent else None, 100, T0)
+    assert (spend.may_discover, spend.may_read) == (discover, read)
+
+
+def test_the_even_rate_brings_a_burst_back_into_pace() -> None:
+    known = burst(150)
+    rate = rules.allowance(known, 100, T0).per_second
+    assert rules.allowance(known, 100, at(40 / rate)).ahead == pytest.approx(110, abs=3)
+
+
+def test_reading_at_the_even_rate_is_never_ahead() -> None:
+    known = None
+    for number in range(800):
+        known = heard(known, 999 - number, 3600 - number * 4, now=number * 4)
+        assert rules.allowance(known, 100, at(number * 4)).ahead <= 1.1
+
+
+@pytest.mark.parametrize("requests", [0, -5])
+def test_nothing_is_read_from_the_reserve(requests: int) -> None:
+    assert not Allowance(requests, 60, reserve=100, slack=100).may_read
+
+
+windows = st.builds(
+    lambda limit, share, ours, left, before, ahead: Window(
+        limit, int(limit * share), at(left), T0, ours, before, ahead
+    ),
+    st.integers(0, 100_000), st.floats(0, 1), st.integers(0, 100_000), st.floats(-10, 7200),
+    st.none() | st.floats(0, 100), st.floats(0, 1000),
+)  # fmt: skip
+
+
+@given(windows, st.integers(0, 1000), st.floats(0, 7200))
+def test_the_rate_never_spends_more_than_is_left(known: Window, kept: int, later: float) -> None:
+    spend = rules.allowance(known, kept, at(later))
+    assert 0 <= spend.per_second * spend.seconds <= max(spend.requests, 0) + 1e-6
+
+
+@given(windows, st.integers(0, 1000), st.integers(0, 1000))
+def test_a_larger_reserve_never_means_a_higher_rate(known: Window, one: int, other: int) -> None:
+    less, more = sorted([one, other])
+    rate = rules.allowance(known, more, T0).per_second
+    assert rate <= rules.allowance(known, less, T0).per_second
+
+
+@given(
+    st.none() | windows,
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000), st.floats(0, 7200)), max_size=8),
+)
+def test_whatever_is_said_what_is_known_stays_sane(
+    known: Window | None, said: list[tuple[int, int, float]]
+) -> None:
+    for number, (limit, remaining, left) in enumerate(said):
+        known = rules.heard(known, RateLimit(limit, remaining, left), 0, at(number))
+        assert known.others >= 0
+        assert known.ours >= 0
+        assert known.ahead > 0
+        assert known.others_per_second >= 0
