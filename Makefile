@@ -32,6 +32,7 @@ format:
 bench:          ## the figures of docs/performance.md
 	uv run bench/main_job.py
 	uv run bench/freshness.py
+	uv run bench/workers.py
 
 requirements:   ## the hashed export that deploy/ installs from
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt

@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
-from dashboard import access
+from dashboard import access, database
 from dashboard.database import in_database
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
@@ -72,7 +71,7 @@ def request(
         raise NotAllowed(verdict.why_not)
     if not run.in_flight:
         raise NotInFlight
-    now = timezone.now()
+    now = database.now()
     try:
         with transaction.atomic():
             abort = Abort.objects.create(
@@ -140,7 +139,7 @@ async def look_after_open_aborts(to: Connection) -> None:
 
     A chore of the sync's worker: cheap when nothing is open.
     """
-    for abort in await in_database(_adoptable, timezone.now()):
+    for abort in await in_database(_adoptable, database.now()):
         log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
         try:
             run = await read_run(to, abort.run)
@@ -155,12 +154,12 @@ async def look_after_open_aborts(to: Connection) -> None:
             await in_database(_withdrawn, abort, why_not)
         else:
             await send(to, abort.pk)
-    await in_database(_review, timezone.now())
+    await in_database(_review, database.now())
 
 
 def _no_longer_wanted(abort: Abort) -> str:
     """Say why an abort that was never sent should not be sent now; empty: it should."""
-    if timezone.now() - abort.requested_at > ADOPTED_FOR:
+    if database.now() - abort.requested_at > ADOPTED_FOR:
         return "It could not be sent in time."
     if abort.user is None:
         return "The account that asked for it exists no more."
@@ -169,14 +168,14 @@ def _no_longer_wanted(abort: Abort) -> str:
 
 def _withdrawn(abort: Abort, why: str) -> None:
     with transaction.atomic():
-        _keep(abort, state=AbortState.NOT_SENT, answer=why, settled_at=timezone.now())
+        _keep(abort, state=AbortState.NOT_SENT, answer=why, settled_at=database.now())
         touch([abort.run_id])
     log.warning("abort.withdrawn", run=abort.run.run_id, by=abort.username, why=why)
 
 
 def _take_for_sending(abort_pk: int) -> Abort | None:
     # Conditional: of two processes that hold the same abort only one passes.
-    now = timezone.now()
+    now = database.now()
     unsent = Abort.objects.open().filter(pk=abort_pk, state=AbortState.REQUESTED, sent_at=None)
     if not unsent.update(sent_at=now, claimed_at=now):
         return None
@@ -201,11 +200,11 @@ async def _after_error(to: Connection, abort: Abort, error: NorthflankError) -> 
         else:
             await in_database(_refused, abort, error)
     else:
-        await in_database(_review, timezone.now())
+        await in_database(_review, database.now())
 
 
 def _accepted(abort: Abort, said: RunDetail | None) -> None:
-    now = timezone.now()
+    now = database.now()
     if said is not None and said.run.id != abort.run.run_id:
         said = None  # accepted, but what it says is of another run
     status = said.run.status if said else ""
@@ -228,7 +227,7 @@ def _accepted(abort: Abort, said: RunDetail | None) -> None:
 
 
 def _not_sent(abort: Abort, error: NorthflankError) -> None:
-    now = timezone.now()
+    now = database.now()
     retry_at = (
         now + timedelta(seconds=error.reset_seconds) if error.reset_seconds is not None else None
     )
@@ -236,12 +235,12 @@ def _not_sent(abort: Abort, error: NorthflankError) -> None:
 
 
 def _refused(abort: Abort, error: NorthflankError) -> None:
-    _settle(abort, AbortState.REFUSED, error, timezone.now())
+    _settle(abort, AbortState.REFUSED, error, database.now())
 
 
 def _too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
     outcome = run.status if run is not None else ""
-    _settle(abort, AbortState.TOO_LATE, error, timezone.now(), outcome=outcome)
+    _settle(abort, AbortState.TOO_LATE, error, database.now(), outcome=outcome)
 
 
 def _settle(
@@ -268,7 +267,7 @@ def _settle(
 
 
 def _unknown(abort: Abort, why: str) -> None:
-    now = timezone.now()
+    now = database.now()
     with transaction.atomic():
         _keep(abort, state=AbortState.UNKNOWN, answer=why)
         touch([abort.run_id], next_read_at=now)

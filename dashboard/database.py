@@ -1,11 +1,17 @@
-"""The way from the event loop to the database: a few threads that keep their connections."""
+"""The way from the event loop to the database, and the database's clock.
+
+Several machines may read into one PostgreSQL database. Claims and stamps are compared across them,
+so all go by the database's clock; how far this machine's is off is measured now and then.
+"""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from functools import partial
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
+from django.utils import timezone
 
 # The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
 # more threads, not faster, and one is enough to keep up with a thousand answers an hour.
@@ -22,3 +28,23 @@ def _fresh[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     # Drops a connection that the database server has closed, as Django does for each request.
     close_old_connections()
     return work(*args, **kwargs)
+
+
+_ahead = timedelta()  # how far the database's clock is ahead of this machine's
+
+
+def now() -> datetime:
+    """Return the time by the database's clock, as last measured."""
+    return timezone.now() + _ahead
+
+
+def set_clock() -> None:
+    """Measure how far the database's clock is ahead; a SQLite file has none but ours."""
+    global _ahead  # noqa: PLW0603 - one clock a process
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        before = timezone.now()
+        cursor.execute("SELECT clock_timestamp()")
+        said: datetime = cursor.fetchone()[0]
+    _ahead = said - (before + (timezone.now() - before) / 2)

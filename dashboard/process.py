@@ -15,7 +15,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from dashboard import aborting, sandbox, upstream
-from dashboard.database import in_database
+from dashboard.database import in_database, set_clock
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.worker import SyncWorker
@@ -68,6 +68,7 @@ class Process:
                 group.create_task(self._serve(app, place, stop))
                 aside.append(group.create_task(app.state.sandbox.webhooks.run()))
             to = upstream.open_connection(base_url, token)
+            await in_database(set_clock)
             if self.web is not None:
                 from dashboard.asgi import application
 

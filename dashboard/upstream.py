@@ -1,28 +1,35 @@
 """This process's connection to Northflank: one client, and what every answer tells of the account.
 
-Each answer's rate limit goes into the budget that all processes share; trouble that concerns the
-whole account is noted once, when it begins, and once when it ends.
+Each answer's rate limit goes into the budget that all processes share. Trouble of one project or
+stage is told from the account's by a second question: only where that fails too is it the
+account's. It is kept in one row for all, logged once when it begins and once when it ends, and
+while it lasts this process asks now and then only (`may_ask`).
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
 
 import structlog
 from django.conf import settings
-from django.utils import timezone
 
 from dashboard import budget
-from dashboard.database import in_database
+from dashboard.database import in_database, now
 from dashboard.models import Upstream
 from dashboard.northflank import Call, NorthflankClient, NorthflankError
 
 log = structlog.get_logger(__name__)
 
-# Causes that say nothing of one project or run, but of the way to Northflank as a whole.
-ACCOUNT_WIDE = {"unreachable", "timeout", "unauthorised", "rate_limited", "server_error"}
-# One failed request is no trouble yet: connections break, proxies restart.
-FAILURES_BEFORE_TROUBLE = 2
+# Northflank, or the way to it, is broken; which of these it is may change with every request.
+OUTAGE = {"unreachable", "timeout", "server_error", "unexpected_answer"}
+# Causes that may say nothing of one project or run, but of all that we ask.
+ACCOUNT_WIDE = OUTAGE | {"unauthorised", "rate_limited"}
+
+# Seconds between two questions while none is answered: twice as many each time, up to the last.
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
+UNAUTHORISED_PAUSE = 60.0  # people have to replace the token
 
 
 @dataclass
@@ -33,8 +40,13 @@ class Connection:
     base_url: str
     team_id: str | None = None
     client: NorthflankClient = field(init=False)
+    trouble: str = ""  # its cause, while nothing that this process asks is answered
+    ask_at: float = 0.0  # when to ask again then, by time.monotonic
+    _pause: float = 0.0
+    _answered: float = -1.0  # when the latest question was put that got its answer
+    _failed: float = -1.0  # when the trouble was last met
+    _second: asyncio.Task[NorthflankError | None] | None = None
     _calls: list[Call] = field(default_factory=list)
-    _failures: int = 0
     _notes: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -50,53 +62,122 @@ class Connection:
         Raises NorthflankError. Either way the budget and the account's state are kept; where
         somebody waits for the answer, after it.
         """
+        put, put_at = monotonic(), now()
         try:
             answer = await question(self.client)
         except NorthflankError as error:
-            await self._note(error)
+            await self._note(self._failure(error, put, put_at), somebody_waits=somebody_waits)
             raise
-        note = asyncio.ensure_future(self._note(None))
-        if somebody_waits:
-            self._notes.add(note)
-            note.add_done_callback(self._notes.discard)
-        else:
-            await note
+        await self._note(self._answer(put, put_at), somebody_waits=somebody_waits)
         return answer
+
+    def may_ask(self) -> bool:
+        """Say whether it is time to ask again; always, unless nothing was answered lately."""
+        return not self.trouble or monotonic() >= self.ask_at
+
+    def concerns_all(self, error: NorthflankError) -> bool:
+        """Say whether an error that was raised here is the account's, and not one place's."""
+        return bool(self.trouble) and error.cause in ACCOUNT_WIDE
 
     async def close(self) -> None:
         await asyncio.gather(*self._notes, return_exceptions=True)
         await self.client.aclose()
 
-    async def _note(self, error: NorthflankError | None) -> None:
+    async def _note(self, note: Awaitable[None], *, somebody_waits: bool) -> None:
+        noting = asyncio.ensure_future(note)
+        if somebody_waits:
+            self._notes.add(noting)
+            noting.add_done_callback(self._notes.discard)
+        else:
+            await noting
+
+    async def _answer(self, put: float, put_at: datetime, *, as_it_should: bool = True) -> None:
+        self._answered = max(self._answered, put)
+        if put > self._failed:
+            self.trouble, self._pause = "", 0.0
+        await in_database(_keep_answer, self._take_calls(), put_at, as_it_should=as_it_should)
+
+    async def _failure(self, error: NorthflankError, put: float, put_at: datetime) -> None:
+        everywhere = await self._is_everywhere(error, put)
+        if everywhere is None:
+            await self._answer(put, put_at, as_it_should=False)
+            return
+        begins = not self.trouble
+        if begins or put > self._failed:  # questions that were under way together fail as one
+            self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
+            if everywhere.cause == "unauthorised":
+                self._pause = UNAUTHORISED_PAUSE
+        self.trouble, self._failed = everywhere.cause, monotonic()
+        self.ask_at = self._failed + self._pause
+        await in_database(_keep_trouble, self._take_calls(), everywhere, begins=begins)
+
+    async def _is_everywhere(self, error: NorthflankError, put: float) -> NorthflankError | None:
+        """Return what keeps everything from being read; None where it is one place's trouble."""
+        if error.cause not in ACCOUNT_WIDE:
+            return None
+        if error.cause == "rate_limited" or self.trouble:
+            return error
+        if self._second is None:
+            if self._answered > put:
+                return None
+            self._second = asyncio.ensure_future(self._ask_second())
+            self._second.add_done_callback(self._forget_second)
+        return await asyncio.shield(self._second)
+
+    async def _ask_second(self) -> NorthflankError | None:
+        put = monotonic()
+        try:
+            await self.client.auth()
+        except NorthflankError as error:
+            if error.cause in ACCOUNT_WIDE:
+                return error
+        self._answered = max(self._answered, put)
+        return None
+
+    def _forget_second(self, _: object) -> None:
+        self._second = None
+
+    def _take_calls(self) -> list[Call]:
         calls, self._calls[:] = list(self._calls), []
-        self._failures = self._failures + 1 if error and error.cause in ACCOUNT_WIDE else 0
-        troubled = self._failures >= FAILURES_BEFORE_TROUBLE or (
-            error is not None and error.cause in {"unauthorised", "rate_limited"}
-        )
-        await in_database(_keep, calls, error, troubled=troubled)
+        return calls
 
 
-def _keep(calls: list[Call], error: NorthflankError | None, *, troubled: bool) -> None:
-    now = timezone.now()
-    for call in calls:
-        if call.status is not None:
-            budget.record(call.ratelimit, now)
-    if error is not None and error.cause == "rate_limited":
-        budget.refuse(error.reset_seconds, now)
+def _keep_answer(calls: list[Call], put_at: datetime, *, as_it_should: bool) -> None:
+    _keep_budget(calls)
     state = Upstream.objects.first()
     if state is None:
         return
-    # Answers come in side by side: the one whose update applies is the one that says so.
+    if as_it_should:
+        Upstream.objects.filter(pk=state.pk).update(answered_at=now())
+    # An answer to what was asked before the trouble began says nothing of its end. Answers come in
+    # side by side, to several processes: the one whose update applies is the one that says so.
+    over = Upstream.objects.filter(pk=state.pk, error_since__lt=put_at).exclude(error="")
+    if state.error and over.update(error="", error_message="", error_since=None):
+        log.info("northflank.recovered", after=state.error)
+
+
+def _keep_trouble(calls: list[Call], error: NorthflankError, *, begins: bool) -> None:
+    _keep_budget(calls)
+    if error.cause == "rate_limited":
+        budget.refuse(error.reset_seconds, now())
+    state = Upstream.objects.first()
+    # Where another process was answered meanwhile, the trouble is this one's only: told once.
+    if state is None or state.error == error.cause or not (begins or state.error):
+        return
     as_known = Upstream.objects.filter(pk=state.pk, error=state.error)
-    if error is not None and troubled and state.error != error.cause:
-        if as_known.update(
-            error=error.cause, error_message=str(error), error_since=state.error_since or now
-        ):
-            log.warning("northflank.trouble", cause=error.cause, message=str(error))
-    elif error is None:
-        cleared = as_known.update(error="", error_message="", error_since=None, answered_at=now)
-        if cleared and state.error:
-            log.info("northflank.recovered", after=state.error)
+    if (
+        as_known.update(
+            error=error.cause, error_message=str(error), error_since=state.error_since or now()
+        )
+        and not {state.error, error.cause} <= OUTAGE
+    ):
+        log.warning("northflank.trouble", cause=error.cause, message=str(error))
+
+
+def _keep_budget(calls: list[Call]) -> None:
+    for call in calls:
+        if call.status is not None:
+            budget.record(call.ratelimit, now())
 
 
 _open: list[Connection] = []  # at most one

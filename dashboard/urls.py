@@ -6,6 +6,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, include, path
 
 from dashboard.web import converters
+from dashboard.web.views import status
 from dashboard.web.views.aborts import abort
 from dashboard.web.views.board import board
 from dashboard.web.views.hooks import northflank
@@ -36,6 +37,7 @@ pipeline_urls: list[URLPattern | URLResolver] = [
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
     path("board/", board, name="board"),
+    path("status/", status.show, name="status"),
     path("projects/<id:project>/pipelines/<id:pipeline>/", include(pipeline_urls)),
     path("runs/<id:run>/", find, name="find_run"),
     path("live/", live, name="live"),

@@ -82,9 +82,13 @@ class Stage(models.Model):
     claimed_until = models.DateTimeField(
         null=True, help_text="The lease of the worker that reads it; falls due again by itself."
     )
+    promised_at = models.DateTimeField(
+        null=True, help_text="By when its last reading was to be followed by the next."
+    )
     synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
     watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
     active_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
+    rung_at = models.DateTimeField(null=True, help_text="When a webhook last had it read.")
     error = models.CharField(max_length=40, blank=True, help_text="Cause of the last failure.")
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)

@@ -90,6 +90,9 @@ class Run(models.Model):
     next_read_at = models.DateTimeField(
         null=True, db_index=True, help_text="When the sync reads its detail; the lease, as above."
     )
+    failures = models.PositiveIntegerField(
+        default=0, help_text="Failed readings of its detail in a row."
+    )
     watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
 
     objects = RunQuerySet.as_manager()

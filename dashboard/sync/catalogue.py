@@ -17,7 +17,7 @@ from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=10)  # a sweep is many pages, each of which may be slow
+LEASE = timedelta(minutes=2)  # a long list is several questions
 
 
 def begin(now: datetime) -> None:

@@ -1,21 +1,23 @@
 """Who reads what: a claim is a conditional update of the row itself.
 
-Any number of workers may claim from one database; the claim of one that died falls due again.
+Any number of workers may claim from one database. A worker renews the claims it holds with each
+sign of life, so those of one that was killed fall due soon. Times are the database's (database.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, OuterRef, Q
+from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, OuterRef, Q
 from django.db.models.functions import Coalesce
 
 from dashboard.models import Abort, CatalogueSweep, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
-from dashboard.sync.schedule import Demand, Plan, StageFacts
+from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts
 
-# A claim lasts longer than the slowest answer we wait for, so that nobody reads beside us.
-LEASE = timedelta(seconds=60)
+# Four signs of life, and longer than one question waits for its answer: a run, which is one
+# question, needs no renewal.
+LEASE = timedelta(seconds=20)
 
 
 def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False) -> Plan:
@@ -60,9 +62,9 @@ def stages(
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
     # However many others wait after an outage, they don't hold up what is followed.
     flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
-    followed = ExpressionWrapper(
-        Q(flying) | Q(watched_at__gt=now - schedule.WATCHED_FOR), BooleanField()
-    )
+    watched = Q(watched_at__gt=now - schedule.WATCHED_FOR)
+    rung = Q(rung_at__gt=F("synced_at"))
+    followed = ExpressionWrapper(Q(flying) | watched | rung, BooleanField())
     due = Stage.objects.due(now).annotate(followed=Coalesce(followed, False))
     due = due.order_by("-followed", "next_sync_at", "pk")
     if followed_only:
@@ -74,6 +76,18 @@ def stages(
             claimed_until=now + LEASE
         )
     ]
+
+
+def renew(stage_keys: Collection[int], now: datetime) -> None:
+    """Go on holding these stages; one whose lease has run out meanwhile may be another's."""
+    if stage_keys:
+        held = Stage.objects.filter(pk__in=stage_keys, claimed_until__gt=now)
+        held.update(claimed_until=now + LEASE)
+
+
+def give_back(stage_pk: int, now: datetime) -> None:
+    """Give a stage back unread, behind all that waits longer."""
+    Stage.objects.filter(pk=stage_pk).update(next_sync_at=now, claimed_until=None)
 
 
 def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[Run]:
@@ -94,15 +108,15 @@ def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[
 def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
     """Give a stage back, and say when it is read next."""
     this = Stage.objects.filter(pk=claimed.pk)
-    failures = this.values_list("failures", flat=True).get()
+    failures, cause = this.values_list("failures", "error").get()
     wait = plan_.interval(_facts(this)[claimed.pk], now)
     if failures:
-        wait = max(schedule.after_failure(failures), plan_.watched)
-    # Whoever changed the time meanwhile wants a reading of what came after our question; a stage
-    # that fails rests all the same.
-    ours = this if failures else this.filter(next_sync_at=claimed.next_sync_at)
-    if not ours.update(next_sync_at=now + wait, claimed_until=None):
-        this.update(claimed_until=None)
+        wait = max(schedule.after_failure(failures, cause), plan_.watched)
+        this.update(next_sync_at=now + wait, claimed_until=None)
+        return
+    this.update(promised_at=now + wait, claimed_until=None)
+    # Whoever changed the time meanwhile wants a reading of what came after our question.
+    this.filter(next_sync_at=claimed.next_sync_at).update(next_sync_at=now + wait)
 
 
 def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
@@ -118,6 +132,11 @@ def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
     # Whoever changed the time meanwhile wants a reading of what came after our question.
     ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)
     ours.update(next_read_at=now + wait if wait is not None else None)
+
+
+def classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:
+    """Return why, and so how often, each of these stages is read, by its key."""
+    return {pk: schedule.class_of(facts, now) for pk, facts in _facts(stages_).items()}
 
 
 def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
@@ -148,7 +167,7 @@ def _demand(
     concluded = Run.objects.filter(concluded_at__gt=now - hour).count() if push_alive else 0
     past = present.filter(has_flow=True).exclude(order=ListOrder.NEWEST, history_page=None).count()
     return Demand(
-        following + watched / schedule.StageClass.WATCHED.value,
+        following + watched / StageClass.WATCHED.value,
         discovery
         + lists / schedule.CATALOGUE_EVERY.total_seconds()
         + flows / schedule.FLOW_EVERY.total_seconds()

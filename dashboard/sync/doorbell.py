@@ -196,7 +196,7 @@ def _make_due(stage: Stage, at: datetime, now: datetime) -> bool:
     being_read = Q(claimed_until__gt=now)
     # What fails keeps its rest.
     wanting = Stage.objects.filter(Q(next_sync_at__gt=at) | being_read, pk=stage.pk, failures=0)
-    changes: dict[str, Any] = {"next_sync_at": at}
+    changes: dict[str, Any] = {"next_sync_at": at, "rung_at": at}
     if stage.has_flow is False:
         changes["flow_seen_at"] = None  # it seems to have a release flow by now: ask for that first
     claimed = stage.claimed_until is not None and stage.claimed_until > now
@@ -210,6 +210,6 @@ def _sweep_soon(sweeps: QuerySet[CatalogueSweep], named: Iterable[str], now: dat
     wanted = set(settings.NORTHFLANK_PROJECTS)
     if wanted and wanted.isdisjoint(named):
         return  # it is about a project that is not shown
-    # A claim moves `next_at` by EVERY: one that began just now is not begun again.
-    before = now + catalogue.EVERY - SWEEP_AGAIN
-    sweeps.filter(failures=0, next_at__gt=now, next_at__lt=before).update(next_at=now)
+    # One that is under way, or nearly due, is booked within its lease.
+    late = sweeps.filter(failures=0, next_at__gt=now + catalogue.LEASE)
+    late.filter(Q(swept_at=None) | Q(swept_at__lt=now - SWEEP_AGAIN)).update(next_at=now)

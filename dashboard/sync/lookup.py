@@ -10,9 +10,8 @@ from hashlib import blake2b
 
 import structlog
 from django.core.cache import cache
-from django.utils import timezone
 
-from dashboard import budget
+from dashboard import budget, database
 from dashboard.database import in_database
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ID_LENGTH
@@ -45,9 +44,9 @@ async def _ask(to: Connection, stage: Stage, run_id: str) -> str:
         return why_not
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     path = stage.path or stage.name.lower()  # its spelling is not known before the first reading
-    asked_at = timezone.now()
+    asked_at = database.now()
     try:
-        said = await to.ask(lambda nf: nf.run(project, pipeline, path, run_id))
+        said = await to.ask(lambda nf: nf.run(project, pipeline, path, run_id), somebody_waits=True)
     except NotFound:
         await in_database(_remember, stage, run_id)
         return _UNKNOWN
@@ -65,7 +64,7 @@ _UNKNOWN = "Northflank does not know it either."
 
 def _may_ask(stage: Stage, run_id: str) -> str | None:
     """Return None if Northflank may be asked, else what to answer instead."""
-    now = timezone.now()
+    now = database.now()
     if "\x00" in run_id or len(run_id) > ID_LENGTH:  # no id, and PostgreSQL takes no NUL
         return _UNKNOWN
     if Run.objects.filter(stage=stage, run_id=run_id).exists():

@@ -6,7 +6,7 @@ question changes nothing, so a slow list can't undo what an abort has already sh
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 import structlog
@@ -17,8 +17,9 @@ from django.utils import timezone
 from dashboard import statuses, steps
 from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.models.runs import RunQuerySet, touch
+from dashboard.northflank import NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.northflank import RunDetail
+from dashboard.sync import schedule
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,6 @@ _FIELDS = (
     "updated_at", "in_flight", "gone_at",
 )  # fmt: skip
 _UPSERT = [*_FIELDS, "seen_at", "version", "next_read_at"]
-AFTER_FAILURE = timedelta(seconds=10)  # how long a run rests whose detail could not be read
 _strange: set[str] = set()  # unknown statuses already logged by this process
 
 
@@ -87,6 +87,7 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
                 "step": step,
                 "detail_seen_at": asked_at,
                 "seen_at": max(asked_at, row.seen_at),
+                "failures": 0,
             }
             if (tree, step) != (row.steps, row.step):
                 touch([row.pk], **read)
@@ -114,9 +115,16 @@ def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
             Abort.objects.all().conclude(run_pk, "", timezone.now())
 
 
-def rest(run_pk: int, *, asked_at: datetime) -> None:
-    """Have a run that could not be read tried again after a rest."""
-    Run.objects.filter(pk=run_pk).update(next_read_at=asked_at + AFTER_FAILURE)
+def rest(run_pk: int, error: NorthflankError, now: datetime) -> None:
+    """Have a run that could not be read tried again after a rest, longer each time."""
+    failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
+    next_read_at = now + schedule.after_failure(failures, error.cause)
+    Run.objects.filter(pk=run_pk).update(failures=failures, next_read_at=next_read_at)
+
+
+def wait(run_pk: int, now: datetime) -> None:
+    """Have a run read as soon as Northflank answers anything again."""
+    Run.objects.filter(pk=run_pk).update(next_read_at=now)
 
 
 def missing_from(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> None:

@@ -153,6 +153,16 @@ def aborting_interval(since: timedelta) -> timedelta:
     return timedelta(seconds=15) if seconds < 3600 else timedelta(seconds=60)
 
 
-def after_failure(failures: int) -> timedelta:
-    """Return how long a stage rests after that many failed readings in a row."""
-    return timedelta(seconds=min(5.0 * 2 ** min(failures, 10), 300.0))
+# Seconds of rest after the first failure in a row, doubled with each, up to the last: by cause.
+_RESTS = {
+    # A right that was withdrawn, or a thing that was deleted: people bring it back, if anybody.
+    **dict.fromkeys(("forbidden", "not_found", "feature_off", "refused"), (60.0, 900.0)),
+    "timeout": (10.0, 60.0),  # a slow list may well be in time at the next attempt
+}
+_REST = (10.0, 300.0)
+
+
+def after_failure(failures: int, cause: str) -> timedelta:
+    """Return how long something rests after that many failed readings in a row."""
+    first, longest = _RESTS.get(cause, _REST)
+    return timedelta(seconds=min(first * 2 ** min(max(failures - 1, 0), 10), longest))

@@ -1,7 +1,8 @@
 """The loop that reads Northflank: claims what is due, asks, mirrors, and says when it is due next.
 
-Any number of these may run against one PostgreSQL database. Upstream trouble is backed off per
-stage and logged once when it begins and once when it ends.
+Any number of these may run against one PostgreSQL database. Trouble of a stage is backed off by its
+cause, and logged once when it begins and once when it ends. While nothing at all is answered (see
+upstream.py) one stage is tried now and then; the others keep their turn.
 """
 
 import asyncio
@@ -13,10 +14,9 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import DatabaseError
 from django.db.models import F
-from django.utils import timezone
 
-from dashboard import budget
-from dashboard.database import in_database
+from dashboard import budget, push
+from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
@@ -31,24 +31,28 @@ from dashboard.northflank import (
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import catalogue, claims, mirror, schedule
 from dashboard.sync.schedule import Plan
-from dashboard.upstream import ACCOUNT_WIDE, Connection
+from dashboard.upstream import Connection
 
 log = structlog.get_logger(__name__)
 
 TICK = 0.5  # seconds between two looks at what is due
 PLAN_EVERY = 5.0  # seconds a plan is kept
-BEAT_EVERY = 10.0  # seconds between two signs of life
+BEAT_EVERY = 5.0  # seconds between two signs of life; claims are renewed with each
 AT_ONCE = 4  # questions under way at the same time
 PER_PAGE = 100  # the most Northflank gives
 HISTORY_PAGES = 20  # how far back a stage's past is read
 WALK = 2  # pages of a list in any other order that are read at one visit
+WORKER_KEPT = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
 A_READING = 6  # the most questions one visit asks: the flow twice, two lists, the walk
 
 Chore = Callable[[Connection], Awaitable[None]]
 
 
 class SyncWorker:
-    """One worker; `run` until told to stop. `chores` are called on each tick (see aborting)."""
+    """One worker; `run` until told to stop.
+
+    `chores` are started on each tick, beside the reading (see aborting); each waits for its last.
+    """
 
     def __init__(self, connection: Connection, *, chores: Sequence[Chore] = ()) -> None:
         self.connection = connection
@@ -59,10 +63,13 @@ class SyncWorker:
         self._planned_at = 0.0
         self._beat_at = 0.0
         self._under_way: set[asyncio.Task[None]] = set()
+        self._at_chores: dict[Chore, asyncio.Task[None]] = {}
+        self._claimed: set[int] = set()  # stages
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is under way then is let go."""
-        await in_database(catalogue.begin, timezone.now())
+        await in_database(set_clock)
+        await in_database(catalogue.begin, now())
         ticking = asyncio.create_task(self._tick_on())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -70,7 +77,7 @@ class SyncWorker:
             if ticking.done():
                 ticking.result()  # raises: it ends by a defect only
         finally:
-            under_way = {ticking, stopping, *self._under_way}
+            under_way = {ticking, stopping, *self._under_way, *self._at_chores.values()}
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
@@ -87,18 +94,22 @@ class SyncWorker:
 
     async def tick(self) -> None:
         """Start reading whatever is due now, as far as the budget and our hands reach."""
-        now = timezone.now()
         loop_time = asyncio.get_running_loop().time()
         if loop_time - self._beat_at >= BEAT_EVERY or not self._beat_at:
             self._beat_at = loop_time
-            await in_database(_beat, self.name, now)
-        for chore in self.chores:
-            await chore(self.connection)
+            await in_database(set_clock)
+            await in_database(_beat, self.name, set(self._claimed), now())
+        self._start_chores()
+        moment = now()
         free = AT_ONCE - len(self._under_way)
         if free <= 0:
             return
-        spend = await in_database(budget.allowance, now)
+        spend = await in_database(budget.allowance, moment)
         if spend.refused_until is not None:
+            return
+        if self.connection.trouble:
+            if spend.requests > 0 and not self._under_way and self.connection.may_ask():
+                await self._try_again(spend.per_second, moment)
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
         hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
@@ -106,28 +117,44 @@ class SyncWorker:
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
         if not spend.may_follow:
             return
-        for run in await in_database(claims.runs, now, free, aborting_only=spent):
+        for run in await in_database(claims.runs, moment, free, aborting_only=spent):
             self._start(self._read_run(run))
         if hands <= len(self._under_way):
             return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
-            self._plan = await in_database(claims.plan, spend.per_second, now)
-            await in_database(catalogue.hurry, now, self._plan.catalogue)
+            self._plan = await in_database(_make_plan, spend.per_second, moment)
             self._planned_at = loop_time
         discover = spend.may_discover
-        sweep = await in_database(catalogue.claim_due, now) if discover else None
+        sweep = await in_database(catalogue.claim_due, moment) if discover else None
         if sweep is not None:
             self._start(self._sweep(sweep, self._plan))
         free = hands - len(self._under_way)
         for stage in await in_database(
-            claims.stages, now, self._plan, max(free, 0), followed_only=not discover
+            claims.stages, moment, self._plan, max(free, 0), followed_only=not discover
         ):
-            self._start(self._read_stage(stage, self._plan))
+            self._read(stage, self._plan)
+
+    def _start_chores(self) -> None:
+        for chore in self.chores:
+            if chore not in self._at_chores or self._at_chores[chore].done():
+                self._at_chores[chore] = asyncio.ensure_future(_logged(chore(self.connection)))
+
+    async def _try_again(self, requests_per_second: float, moment: datetime) -> None:
+        """See whether Northflank answers again, by whatever waits to be read."""
+        plan = await in_database(_make_plan, requests_per_second, moment)
+        for stage in await in_database(claims.stages, moment, plan, 1):
+            self._read(stage, plan)
+            return
+        sweep = await in_database(catalogue.claim_due, moment)
+        self._start(self._sweep(sweep, plan) if sweep is not None else self._ask_who())
+
+    async def _ask_who(self) -> None:
+        await self.connection.ask(lambda nf: nf.auth())
 
     async def idle(self) -> None:
         """Return once nothing is under way."""
-        while self._under_way:
-            await asyncio.gather(*self._under_way)
+        while self._under_way or any(not task.done() for task in self._at_chores.values()):
+            await asyncio.gather(*self._under_way, *self._at_chores.values())
 
     def _start(self, work: Awaitable[None]) -> None:
         self.started += 1
@@ -135,50 +162,66 @@ class SyncWorker:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
+    def _read(self, stage: Stage, plan: Plan) -> None:
+        self._claimed.add(stage.pk)
+        self._start(self._read_stage(stage, plan))
+
     async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
-        now = timezone.now()
+        moment = now()
         project = sweep.project
         try:
             if project is None:
                 projects = await self.connection.ask(
                     lambda nf: drain(lambda cursor: nf.projects(cursor=cursor))
                 )
-                await in_database(catalogue.projects, projects, now=now)
+                await in_database(catalogue.projects, projects, now=moment)
             else:
                 slug = project.slug
                 pipelines = await self.connection.ask(
                     lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor))
                 )
-                await in_database(catalogue.pipelines, project, pipelines, now=now)
+                await in_database(catalogue.pipelines, project, pipelines, now=moment)
         except NorthflankError as error:
-            await in_database(_sweep_failed, sweep, error, now)
+            if self.connection.concerns_all(error):
+                await in_database(_sweep_waits, sweep, moment)
+            else:
+                await in_database(_sweep_failed, sweep, error, moment)
         else:
-            await in_database(_sweep_done, sweep, now, plan.catalogue)
+            await in_database(_sweep_done, sweep, moment, plan.catalogue)
 
     async def _read_stage(self, stage: Stage, plan: Plan) -> None:
-        now = timezone.now()
+        moment = now()
         try:
-            if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, now):
+            if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
                 found = await self._find_flow(stage)
-                await in_database(catalogue.release_flow, stage.pk, found, now=now)
-                stage.has_flow, stage.flow_seen_at = found is not None, now
+                await in_database(catalogue.release_flow, stage.pk, found, now=moment)
+                stage.has_flow, stage.flow_seen_at = found is not None, moment
                 stage.path = found[1] if found else stage.path
             if stage.has_flow:
-                await self._read_runs(stage, past=plan.past_is_due(stage.synced_at, now))
+                await self._read_runs(stage, past=plan.past_is_due(stage.synced_at, moment))
         except NorthflankError as error:
-            await in_database(_stage_failed, stage, error, now)
+            if self.connection.concerns_all(error):
+                await in_database(claims.give_back, stage.pk, now())
+                return
+            await in_database(_stage_failed, stage, error, moment)
         else:
-            await in_database(_stage_done, stage, now)
-        await in_database(claims.release, stage, timezone.now(), plan)
+            await in_database(_stage_done, stage, moment)
+        finally:
+            self._claimed.discard(stage.pk)
+        await in_database(claims.release, stage, now(), plan)
 
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         capitalised = await in_database(_capitalised_works)
-        return await self.connection.ask(
+        found = await self.connection.ask(
             lambda nf: find_release_flow(
                 nf, project, pipeline, stage.name, prefer_capitalised=capitalised
             )
         )
+        if found is None and stage.has_flow:
+            # A right that was withdrawn may look the same; then the pipeline is not found either.
+            await self.connection.ask(lambda nf: nf.pipeline(project, pipeline))
+        return found
 
     async def _read_runs(self, stage: Stage, *, past: bool) -> None:
         if stage.order == ListOrder.NEWEST:
@@ -222,7 +265,7 @@ class SyncWorker:
         self, stage: Stage, number: int | None, *, concluded: bool | None = None
     ) -> Page[ApiRun]:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        asked_at = timezone.now()
+        asked_at = now()
         page = await self.connection.ask(
             lambda nf: nf.runs(
                 project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
@@ -235,7 +278,7 @@ class SyncWorker:
 
     async def _read_run(self, run: Run) -> None:
         if await read_run(self.connection, run) is not None:
-            await in_database(claims.release_run, run, timezone.now(), self._plan)
+            await in_database(claims.release_run, run, now(), self._plan)
 
 
 async def read_run(connection: Connection, run: Run) -> Run | None:
@@ -245,18 +288,22 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
     """
     stage = run.stage
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-    asked_at = timezone.now()
+    asked_at = now()
     try:
         said = await connection.ask(lambda nf: nf.run(project, pipeline, stage.path, run.run_id))
     except NotFound:
         await in_database(mirror.gone, run.pk, asked_at=asked_at)
         return None
-    except NorthflankError:
-        await in_database(mirror.rest, run.pk, asked_at=asked_at)
+    except NorthflankError as error:
+        if connection.concerns_all(error):
+            await in_database(mirror.wait, run.pk, now())
+        else:
+            await in_database(mirror.rest, run.pk, error, now())
         raise
     if said.run.id != run.run_id:
-        await in_database(mirror.rest, run.pk, asked_at=asked_at)
-        raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
+        other = UnexpectedAnswer("Northflank answered with another run.", http_status=200)
+        await in_database(mirror.rest, run.pk, other, now())
+        raise other
     return await in_database(mirror.detail, stage.pk, said, asked_at=asked_at)
 
 
@@ -277,6 +324,12 @@ async def _logged(work: Awaitable[None]) -> None:
         log.exception("read.defect")
 
 
+def _make_plan(requests_per_second: float, moment: datetime) -> Plan:
+    plan = claims.plan(requests_per_second, moment, push_alive=push.alive(moment))
+    catalogue.hurry(moment, plan.catalogue)
+    return plan
+
+
 def _capitalised_works() -> bool:
     path = Stage.objects.exclude(path="").values_list("path", flat=True).first()
     return bool(path and path[0].isupper())
@@ -290,48 +343,65 @@ def _keep_history(stage_pk: int, number: int | None) -> None:
     Stage.objects.filter(pk=stage_pk).update(history_page=number)
 
 
-def _beat(name: str, now: datetime) -> None:
+def _beat(name: str, claimed: set[int], moment: datetime) -> None:
     Worker.objects.update_or_create(
-        name=name, defaults={"beat_at": now}, create_defaults={"beat_at": now, "started_at": now}
+        name=name,
+        defaults={"beat_at": moment},
+        create_defaults={"beat_at": moment, "started_at": moment},
     )
+    Worker.objects.filter(beat_at__lt=moment - WORKER_KEPT).delete()
+    claims.renew(claimed, moment)
 
 
-def _stage_done(stage: Stage, now: datetime) -> None:
-    if stage.error and stage.error not in ACCOUNT_WIDE:
+def _stage_done(stage: Stage, moment: datetime) -> None:
+    if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
     Stage.objects.filter(pk=stage.pk).update(
-        synced_at=now, error="", error_message="", error_since=None, failures=0
+        synced_at=moment, error="", error_message="", error_since=None, failures=0
     )
 
 
-def _stage_failed(stage: Stage, error: NorthflankError, now: datetime) -> None:
-    # Trouble of the whole account has its own line (see upstream.py), not one a stage.
-    if stage.error != error.cause and error.cause not in ACCOUNT_WIDE:
+def _stage_failed(stage: Stage, error: NorthflankError, moment: datetime) -> None:
+    if not stage.error:
         log.warning("stage.trouble", stage=str(stage), cause=error.cause, message=str(error))
     Stage.objects.filter(pk=stage.pk).update(
         error=error.cause,
         error_message=str(error),
-        error_since=stage.error_since or now,
+        error_since=stage.error_since or moment,
         failures=F("failures") + 1,
         # What is not found may have lost its flow: the next visit asks for that first.
         flow_seen_at=None if error.cause == "not_found" else stage.flow_seen_at,
     )
 
 
-def _sweep_done(sweep: CatalogueSweep, now: datetime, every: timedelta) -> None:
+def _sweep_done(sweep: CatalogueSweep, moment: datetime, every: timedelta) -> None:
+    if sweep.error:
+        log.info("catalogue.recovered", of=_what(sweep), after=sweep.error)
     CatalogueSweep.objects.filter(pk=sweep.pk).update(
-        swept_at=now, next_at=now + every, error="", error_message="", error_since=None, failures=0
+        swept_at=moment,
+        next_at=moment + every,
+        error="",
+        error_message="",
+        error_since=None,
+        failures=0,
     )
 
 
-def _sweep_failed(sweep: CatalogueSweep, error: NorthflankError, now: datetime) -> None:
-    if sweep.error != error.cause and error.cause not in ACCOUNT_WIDE:
-        of = sweep.project.slug if sweep.project else "all projects"
-        log.warning("catalogue.trouble", of=of, cause=error.cause, message=str(error))
+def _sweep_failed(sweep: CatalogueSweep, error: NorthflankError, moment: datetime) -> None:
+    if not sweep.error:
+        log.warning("catalogue.trouble", of=_what(sweep), cause=error.cause, message=str(error))
     CatalogueSweep.objects.filter(pk=sweep.pk).update(
         error=error.cause,
         error_message=str(error),
-        error_since=sweep.error_since or now,
+        error_since=sweep.error_since or moment,
         failures=F("failures") + 1,
-        next_at=now + schedule.after_failure(sweep.failures + 1),
+        next_at=moment + schedule.after_failure(sweep.failures + 1, error.cause),
     )
+
+
+def _sweep_waits(sweep: CatalogueSweep, moment: datetime) -> None:
+    CatalogueSweep.objects.filter(pk=sweep.pk).update(next_at=moment)
+
+
+def _what(sweep: CatalogueSweep) -> str:
+    return sweep.project.slug if sweep.project else "all projects"

@@ -157,7 +157,7 @@ def _now_frame(channel: Channel, news: News) -> list[Part]:
     statuses = overview.news(news.now, news.flying)
     blind = news.everywhere.trouble is not None
     return [
-        news.as_of(overview.as_of(news.stages.values(), news.flying)),
+        news.as_of(overview.as_of([*news.stages.values()], news.flying)),
         news.title(titles.now(counts.in_flight, statuses, blind=blind)),
         *(
             Part(heading, _render(f"now.html#{heading}-title", counts=counts))
@@ -171,7 +171,7 @@ def _board_changed(channel: Channel, news: News) -> list[Part]:
 
 
 def _board_frame(channel: Channel, news: News) -> list[Part]:
-    return [news.as_of(live.as_of(news.stages.values()))]
+    return [news.as_of(live.as_of_all([*news.stages.values()]))]
 
 
 def _pipeline_changed(channel: Channel, news: News) -> list[Part]:

@@ -4,9 +4,9 @@ A page listens to its stream (views/live.py). Where there is none it asks for it
 and again, and is told by the tag that nothing changed.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
@@ -16,11 +16,9 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
-from dashboard.models import Run, Stage
+from dashboard import freshness
+from dashboard.models import CatalogueSweep, Run, Stage
 from dashboard.web import context
-
-# A stage is late when its next reading is this much overdue.
-GRACE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,7 @@ class AsOf:
     at: datetime | None
     stale: bool
     text: str = ""
+    elsewhere: str = ""  # what the page can't show: the status page tells more
 
 
 def as_of(stages: Iterable[Stage]) -> AsOf:
@@ -49,12 +48,27 @@ def as_of(stages: Iterable[Stage]) -> AsOf:
     now = timezone.now()
     relevant = [stage for stage in stages if stage.has_flow is not False]
     read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
-    late = any(stage.next_sync_at + GRACE < now or stage.error for stage in relevant)
+    late = any(freshness.is_late(stage.promised_at, now) for stage in relevant)
     if not read:
         return AsOf(None, stale=True, text="Northflank has not been read yet.")
     unread = len(relevant) - len(read)
     text = f"Not read yet: {unread} of {len(relevant)} stages." if unread else ""
     return AsOf(min(read), stale=late, text=text)
+
+
+def as_of_all(stages: Sequence[Stage], shown: Sequence[Stage] = ()) -> AsOf:
+    """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`."""
+    now = timezone.now()
+    relevant = [stage for stage in stages if stage.has_flow is not False]
+    facts = freshness.Facts(
+        stages=len(relevant),
+        late=sum(freshness.is_late(stage.promised_at, now) for stage in relevant),
+        failing=sum(bool(stage.error) for stage in relevant),
+        lists_failing=CatalogueSweep.objects.exclude(error="").count(),
+    )
+    of_shown = as_of(shown or stages)
+    stale = of_shown.stale or facts.late > 0
+    return replace(of_shown, stale=stale, elsewhere=freshness.in_part(facts))
 
 
 def as_of_run(run: Run) -> AsOf:
@@ -64,7 +78,7 @@ def as_of_run(run: Run) -> AsOf:
     at = max(when for when in vouched if when is not None)
     if not run.in_flight:
         return AsOf(at, stale=False)
-    late = stage.next_sync_at + GRACE < timezone.now() or bool(stage.error)
+    late = freshness.is_late(stage.promised_at, timezone.now())
     return AsOf(at, stale=late)
 
 
@@ -85,8 +99,9 @@ def of(
 ) -> Live:
     """Make the live region's terms.
 
-    `version` is the latest change, read before anything that the page shows; `key` is that of the
-    pipeline, stage or run the page is about; `facts` are what else decides it.
+    `page` names its stream, where it has one (see fragments.PAGES); `version` is the latest change,
+    read before anything that the page shows; `key` is that of the pipeline, stage or run the page
+    is about; `facts` are what else decides it.
     """
     told = context.of(request).trouble
     parts = (version, as_of, told, request.get_full_path(), *facts)
@@ -94,7 +109,7 @@ def of(
     follows.update({"page": page, "key": str(key), "since": str(version)})
     return Live(
         page=page,
-        stream=f"{reverse('live')}?{follows.urlencode()}",
+        stream=f"{reverse('live')}?{follows.urlencode()}" if page else "",
         url=request.get_full_path(),
         tag=blake2b(repr(parts).encode(), digest_size=9).hexdigest(),
         seconds=2 if aborting else 4 if in_flight else 15,

@@ -1,6 +1,6 @@
 """What Now is about: which runs it shows, how many there are, and how old that is."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -67,7 +67,6 @@ def news(now: datetime, flying: Mapping[int, set[str]]) -> set[str]:
     return just_failed.union(*flying.values())
 
 
-def as_of(stages: Iterable[Stage], flying: Collection[int]) -> AsOf:
+def as_of(stages: Sequence[Stage], flying: Collection[int]) -> AsOf:
     """Say how old the page is: as the stages with runs in flight or, where none flies, as all."""
-    stages = [stage for stage in stages if stage.has_flow is not False]
-    return live.as_of([stage for stage in stages if stage.pk in flying] or stages)
+    return live.as_of_all(stages, [stage for stage in stages if stage.pk in flying])

@@ -57,6 +57,7 @@ def test_the_workers_tick_adopts(live: Live) -> None:
     run = in_flight(live)
     stranded(run)
     live.run(live.worker.tick)
+    live.run(live.worker.idle)
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 

@@ -1,5 +1,7 @@
 """WCAG 2.2 AA as far as a machine can tell, on every page, light and dark."""
 
+from datetime import timedelta
+
 import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -54,6 +56,9 @@ def full(live: Live, manager: User) -> Run:
         Run.objects.get(status="aborted"), manager, "concluded", outcome="aborted", **settled
     )
     factories.trouble("It fell over.")
+    factories.worker()
+    factories.worker("worker-2", beat_at=timezone.now() - timedelta(minutes=5))
+    factories.unlisted(stage.pipeline.project)
     return run
 
 
@@ -67,6 +72,7 @@ def test_every_page_is_clean(scheme: str, who: str, full: Run, sign_in: Open, li
     for address in (
         "/",
         "/board/",
+        "/status/",
         factories.address(full.stage.pipeline),
         f"{factories.address(full.stage)}?status=nope&page=x",
         f"{factories.address(full.stage)}?status=skipped",
@@ -92,7 +98,13 @@ def test_every_page_is_clean(scheme: str, who: str, full: Run, sign_in: Open, li
 def test_a_phone_is_clean_too(full: Run, sign_in: Open) -> None:
     page = sign_in("viewer", viewport={"width": 390, "height": 800}, has_touch=True)
     found = {}
-    for address in ("/", "/board/", factories.address(full.stage), factories.address(full)):
+    for address in (
+        "/",
+        "/board/",
+        "/status/",
+        factories.address(full.stage),
+        factories.address(full),
+    ):
         page.goto(address)
         found[address] = violations(page)
     assert {address: each for address, each in found.items() if each} == {}

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, Request, expect
 
-from dashboard.models import Run, Upstream
+from dashboard.models import Run, Stage, Upstream
 from tests.browser.conftest import Open, enter, is_marked, mark
 from tests.live import Live
 from tests.web import factories
@@ -147,10 +147,14 @@ def test_hostile_names_push_no_page_sideways(
     factories.abort(
         ended, manager, "refused", reason=HOSTILE, answer=HOSTILE, settled_at=ended.seen_at
     )
+    Stage.objects.update(error="x", error_message=HOSTILE, error_since=run.seen_at, failures=2)
+    factories.worker("w" * 250)
+    factories.unlisted(stage.pipeline.project, HOSTILE)
     page = sign_in("manager", viewport={"width": width, "height": 700})
     for address in (
         "/",
         "/board/",
+        "/status/",
         factories.address(stage.pipeline),
         factories.address(stage),
         factories.address(run),

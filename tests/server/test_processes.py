@@ -300,6 +300,47 @@ def empty_postgres() -> Iterator[str]:
 
 
 @pytest.mark.postgres
+def test_a_killed_workers_stages_are_read_by_the_others_and_none_twice(
+    tmp_path: Path, empty_postgres: str
+) -> None:
+    with (
+        upstream() as (url, sandbox),
+        psycopg.connect(empty_postgres, autocommit=True) as database,
+    ):
+        given = {
+            "DATABASE_URL": empty_postgres,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": url,
+        }
+        assert manage("migrate", "-v0", **given).returncode == 0
+
+        def number(question: str) -> int:
+            found = database.execute(f"SELECT count(*) FROM {question}").fetchone()
+            return int(found[0]) if found else 0
+
+        sandbox.faults = [parse_fault("latency:10@/release-flows/")]
+        held = "dashboard_stage WHERE claimed_until > now()"
+        with running(tmp_path, "sync", **given) as victim:
+            eventually(lambda: number(held), processes.PATIENCE)
+            victim.end(signal.SIGKILL)
+        assert number(held) > 0
+        # As if its lease had run out: nobody wants to wait for it here.
+        database.execute("UPDATE dashboard_stage SET claimed_until = now()")
+        database.execute("UPDATE dashboard_cataloguesweep SET next_at = now()")
+        sandbox.faults = []
+        sandbox.requests.clear()
+        with running(tmp_path, "sync", **given), running(tmp_path, "sync", **given):
+            unread = "dashboard_stage WHERE synced_at IS NULL"
+            eventually(lambda: number("dashboard_stage") == 27, processes.PATIENCE)
+            eventually(lambda: number(unread) == 0, processes.PATIENCE)
+            assert number("dashboard_worker") == 3
+        # A first reading asks for the release flow, once.
+        flows = [path for _, path in sandbox.requests if re.search(r"/release-flows/[^/]+$", path)]
+        assert len(flows) >= 20
+        assert sorted(flows) == sorted(set(flows))
+
+
+@pytest.mark.postgres
 def test_pages_and_sync_may_run_apart(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):
         sandbox.choices["abort-seconds"] = "0.2"

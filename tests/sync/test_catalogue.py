@@ -5,11 +5,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 from pytest_django import Settings
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
 from dashboard.northflank import Project as ApiProject
-from dashboard.sync import catalogue
+from dashboard.sandbox import parse_fault
+from dashboard.sync import catalogue, schedule
 from tests.sync.conftest import LONG_AGO, T0, World, at
 
 
@@ -139,6 +142,73 @@ def test_a_pipeline_that_is_listed_again_is_back(world: World) -> None:
 def test_a_pipeline_that_is_back_has_three_stages_still(world: World) -> None:
     test_a_pipeline_that_is_listed_again_is_back(world)
     assert Pipeline.objects.get(slug="ledger").stages.count() == 3
+
+
+def test_a_new_pipeline_appears_with_its_runs(world: World) -> None:
+    payments = world.sandbox.world.project("payments")
+    assert payments is not None
+    both = payments.pipelines
+    object.__setattr__(payments, "pipelines", both[:1])
+    world.sync()
+    object.__setattr__(payments, "pipelines", both)
+    sweep_again(world)
+    new = Pipeline.objects.latest("pk")
+    assert new.slug == both[1].id
+    assert Run.objects.filter(stage__pipeline=new).exists()
+
+
+def test_a_deleted_pipelines_history_is_still_shown(world: World, client: Client) -> None:
+    world.sync()
+    payments = world.sandbox.world.project("payments")
+    assert payments is not None
+    object.__setattr__(payments, "pipelines", payments.pipelines[:1])
+    sweep_again(world)
+    client.force_login(User.objects.create_user("viewer"))
+    run = Run.objects.filter(stage__pipeline__slug="ledger").latest("created_at")
+    place = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
+    for address in (place, f"{place}runs/{run.run_id}/"):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert run.run_id in answer.content.decode()
+
+
+@pytest.mark.parametrize("no_access", ["403", "404"])
+def test_a_withdrawn_right_keeps_what_was_read_and_says_so(world: World, no_access: str) -> None:
+    world.sync()
+    before = Run.objects.in_flight().count()
+    world.sandbox.choices["no-access"] = no_access
+    world.sandbox.faults = [parse_fault("forbidden:payments")]
+    for _ in range(3):
+        world.make_due()
+        sweep_again(world)
+    sweep = CatalogueSweep.objects.get(project__slug="payments")
+    assert sweep.error == {"403": "forbidden", "404": "not_found"}[no_access]
+    assert Pipeline.objects.filter(gone_at=None).count() == 2
+    assert Stage.objects.filter(has_flow=True).exclude(error="").count() == 5
+    assert Run.objects.in_flight().count() == before > 0
+
+
+@pytest.mark.parametrize("no_access", ["403", "404"])
+def test_a_right_that_is_given_back_is_noticed(
+    world: World, no_access: str, said: Callable[[str], list[dict[str, str]]]
+) -> None:
+    test_a_withdrawn_right_keeps_what_was_read_and_says_so(world, no_access)
+    world.sandbox.faults = []
+    for _ in range(2):
+        world.make_due()
+        sweep_again(world)
+    assert CatalogueSweep.objects.get(project__slug="payments").error == ""
+    assert not Stage.objects.exclude(error="").exists()
+    assert Stage.objects.filter(has_flow=True).count() == 5
+    assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
+    assert [len(said(f"catalogue.{event}")) for event in ("trouble", "recovered")] == [1, 1]
+
+
+def test_a_list_that_was_read_is_read_again_after_its_interval(world: World) -> None:
+    world.sync()
+    for sweep in CatalogueSweep.objects.all():
+        assert sweep.swept_at is not None
+        assert sweep.next_at - sweep.swept_at >= schedule.CATALOGUE_EVERY / 3
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from django.db import connections
+import pytest
+import time_machine
+from django.db import connection, connections
+from django.utils import timezone
 
-from dashboard.models import Run, Stage
+from dashboard import database
+from dashboard.database import in_database
+from dashboard.models import Run, Stage, Worker
+from dashboard.sandbox import parse_fault
 from dashboard.sync import claims, interest, mirror
 from dashboard.sync.claims import LEASE
 from dashboard.sync.schedule import Plan
@@ -40,6 +46,85 @@ def test_a_dead_workers_stage_falls_due_again(stage: Stage) -> None:
 def test_a_claim_lasts_as_long_as_its_lease(stage: Stage) -> None:
     claim(0)
     assert claim(LEASE.total_seconds()) == [stage.pk]
+
+
+def test_a_claim_that_is_renewed_lasts_on(stage: Stage) -> None:
+    claim(0)
+    for seconds in (10, 20, 30):
+        claims.renew([stage.pk], at(seconds))
+    assert claim(30 + LEASE.total_seconds() - 1) == []
+
+
+def test_a_claim_that_has_run_out_is_not_renewed(stage: Stage) -> None:
+    claim(0)
+    claims.renew([stage.pk], at(LEASE.total_seconds()))
+    assert claim(LEASE.total_seconds()) == [stage.pk]
+
+
+def test_a_worker_renews_what_it_holds_with_its_sign_of_life(world: World) -> None:
+    world.sync()
+    world.make_due()
+    world.sandbox.faults = [parse_fault("latency:0.5")]
+    worker = world.live.worker
+
+    async def work() -> list[datetime | None]:
+        await worker.tick()
+        holding = Stage.objects.filter(pk__in=set(worker._claimed), has_flow=True)
+        assert await in_database(holding.count) > 0
+        await in_database(holding.update, claimed_until=timezone.now() + timedelta(seconds=1))
+        worker._beat_at = 0.0
+        await worker.tick()
+        renewed = await in_database(lambda: list(holding.values_list("claimed_until", flat=True)))
+        await worker.idle()
+        return renewed
+
+    soon = timezone.now() + LEASE / 2
+    assert all(until is not None and until > soon for until in world.live.run(work))
+    assert not worker._claimed
+
+
+def test_a_reading_promises_the_next(stage: Stage) -> None:
+    claims.release(stage, T0, Plan(following=1, discovery=1))
+    assert Stage.objects.get().promised_at == at(300)
+
+
+def test_a_failed_reading_leaves_the_promise(stage: Stage) -> None:
+    Stage.objects.update(promised_at=at(9), failures=1, error="server_error")
+    claims.release(stage, T0, claims.plan(10.0, T0))
+    assert Stage.objects.get().promised_at == at(9)
+
+
+def test_a_stage_given_back_unread_is_due_behind_the_others(stage: Stage) -> None:
+    other = Stage.objects.create(
+        pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=at(1)
+    )
+    assert claim(2, limit=1) == [stage.pk]
+    claims.give_back(stage.pk, at(3))
+    assert claim(4) == [other.pk, stage.pk]
+
+
+def test_a_worker_that_fell_silent_is_forgotten_after_an_hour(world: World) -> None:
+    now = timezone.now()
+    for name, minutes in (("gone", 61), ("missing", 59)):
+        at_work = now - timedelta(minutes=minutes)
+        Worker.objects.create(name=name, started_at=at_work, beat_at=at_work)
+    world.sync()
+    names = set(Worker.objects.values_list("name", flat=True))
+    assert names == {"missing", world.live.worker.name}
+
+
+def test_machines_whose_clocks_differ_go_by_the_databases(world: World) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a SQLite file has no clock of its own, and is read by one machine only")
+    before = timezone.now()
+    try:
+        with time_machine.travel(before + timedelta(hours=1)):
+            database.set_clock()
+            said = database.now()
+    finally:
+        database.set_clock()
+    assert abs(said - before) < timedelta(minutes=1)
+    assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
 
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
@@ -92,6 +177,16 @@ def test_what_somebody_looks_at_is_claimed_before_the_most_overdue(stage: Stage)
     Run.objects.update(in_flight=False)
     interest.in_stage(other, at(0))
     assert claim(1, limit=1) == [other.pk]
+
+
+def test_what_a_webhook_asks_for_is_claimed_before_the_most_overdue(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = flying(stage)
+    Run.objects.update(in_flight=False)
+    Stage.objects.filter(pk=other.pk).update(rung_at=at(1), synced_at=at(0))
+    assert claim(1, limit=1) == [other.pk]
+    Stage.objects.update(claimed_until=None, synced_at=at(2))  # once it was read, it is like others
+    assert claim(3, limit=1) == [stage.pk]
 
 
 def test_discovery_waits_while_reading_is_ahead(stage: Stage) -> None:

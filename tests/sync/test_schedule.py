@@ -208,15 +208,25 @@ def test_an_aborting_run_is_read_less_often_as_time_goes_by(since: int, wait: in
     assert schedule.aborting_interval(timedelta(seconds=since)) == timedelta(seconds=wait)
 
 
-@given(st.integers(0, 10**9))
-def test_a_failing_stage_rests_five_minutes_at_most(failures: int) -> None:
-    assert schedule.after_failure(failures) <= timedelta(minutes=5)
+CAUSES = ["", "timeout", "server_error", "unreachable", "unexpected_answer", "forbidden",
+          "not_found", "feature_off", "refused"]  # fmt: skip
 
 
-@given(st.integers(0, 10**6))
-def test_a_failing_stage_never_rests_shorter_than_before(failures: int) -> None:
-    assert schedule.after_failure(failures) <= schedule.after_failure(failures + 1)
+@given(st.integers(1, 10**6), st.sampled_from(CAUSES))
+def test_rests_grow_with_each_failure_and_never_end_in_never(failures: int, cause: str) -> None:
+    rest = schedule.after_failure(failures, cause)
+    assert rest <= schedule.after_failure(failures + 1, cause) <= timedelta(minutes=15)
 
 
-def test_a_stage_that_failed_once_rests_ten_seconds() -> None:
-    assert schedule.after_failure(1) == timedelta(seconds=10)
+@pytest.mark.parametrize(
+    ("cause", "first", "longest"),
+    [
+        ("server_error", 10, 300),
+        ("timeout", 10, 60),
+        ("forbidden", 60, 900),
+        ("not_found", 60, 900),
+    ],
+)
+def test_each_cause_has_its_rests(cause: str, first: int, longest: int) -> None:
+    rests = [schedule.after_failure(failures, cause) for failures in (1, 2, 99)]
+    assert [rest.total_seconds() for rest in rests] == [first, min(2 * first, longest), longest]

@@ -1,18 +1,25 @@
 """Upstream trouble: what was mirrored stays, the cause is kept, and each change is logged once."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
+from dashboard.database import in_database
 from dashboard.models import Run, Stage, Upstream
-from dashboard.northflank import NorthflankClient
+from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
-from tests.sync.conftest import World
+from dashboard.sync import catalogue
+from dashboard.sync.worker import SyncWorker
+from dashboard.upstream import Connection
+from tests.sync.conftest import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
 
+LEDGER = "/pipelines/ledger"
 CAUSES = {
     "bad-token": "unauthorised",
     "502-html": "server_error",
@@ -125,15 +132,16 @@ def test_recovery_clears_each_stage(world: World) -> None:
 
 
 def test_one_broken_answer_is_no_trouble_yet(world: World) -> None:
-    trouble(world, "reset*2@/ledger/release-flows/staging/runs", rounds=1)  # reads are repeated
+    trouble(world, f"reset*2@{LEDGER}/release-flows/staging/runs", rounds=1)  # reads are repeated
     assert Upstream.objects.get().error == ""
 
 
 def test_a_stage_in_trouble_knows_since_when(world: World) -> None:
-    trouble(world, "502-html", rounds=1)
-    before = Stage.objects.filter(has_flow=True).values_list("pk", "error_since")
+    trouble(world, f"502-html@{LEDGER}", rounds=1)
+    before = Stage.objects.exclude(error="").values_list("pk", "error_since")
     first = dict(before)
-    trouble(world, "502-html", rounds=1)
+    assert first
+    trouble(world, f"502-html@{LEDGER}", rounds=1)
     assert dict(before.all()) == first
 
 
@@ -141,23 +149,235 @@ def test_a_stage_in_trouble_rests_longer_each_time(world: World) -> None:
     world.sync()
     rests = []
     for _ in range(3):
-        trouble(world, "502-html", rounds=1)
+        trouble(world, f"502-html@{LEDGER}", rounds=1)
         stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
         assert stage.error_since is not None
         rests.append(stage.failures)
     assert rests == [1, 2, 3]
 
 
-def test_a_run_that_cannot_be_read_rests(world: World) -> None:
+@pytest.mark.parametrize(
+    ("fault", "rests"), [("forbidden:payments", [60, 120, 240]), ("500", [10, 20, 40])]
+)
+def test_a_run_that_cannot_be_read_rests_longer_each_time(
+    world: World, fault: str, rests: list[int]
+) -> None:
     run_id = world.start()
     world.sync()
-    world.sandbox.faults = [parse_fault("500")]
-    before = Run.objects.get(run_id=run_id).seen_at
-    Run.objects.filter(run_id=run_id).update(next_read_at=before)
+    world.sandbox.faults = [parse_fault(f"{fault}@{run_id}")]
+    seen = []
+    for _ in rests:
+        Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+        before = timezone.now()
+        world.live.sync(1)
+        next_read_at = Run.objects.get(run_id=run_id).next_read_at
+        assert next_read_at is not None
+        seen.append(round((next_read_at - before).total_seconds(), -1))
+    assert seen == rests
+
+
+def test_a_run_that_is_read_again_has_no_failures(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO, failures=3)
     world.live.sync(1)
-    rested = Run.objects.get(run_id=run_id).next_read_at
-    assert rested is not None
-    assert rested > before + timedelta(seconds=5)
+    assert Run.objects.get(run_id=run_id).failures == 0
+
+
+# --- one place's trouble, or the account's -----------------------------------------------------
+
+
+def test_trouble_of_one_pipeline_is_not_the_accounts(world: World, said: Lines) -> None:
+    trouble(world, f"500@{LEDGER}", rounds=4)
+    recovery(world)
+    assert said("northflank.trouble") == said("northflank.recovered") == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "502-html", "reset", "not-json", "truncated", "bad-token"]
+)
+def test_trouble_of_one_pipeline_has_a_line_a_stage_at_each_end(
+    world: World, said: Lines, fault: str
+) -> None:
+    trouble(world, f"{fault}@{LEDGER}", rounds=3)
+    failing = sorted(str(stage) for stage in Stage.objects.exclude(error=""))
+    recovery(world)
+    recovery(world)
+    for event in ("stage.trouble", "stage.recovered"):
+        assert sorted(line["stage"] for line in said(event)) == failing != []
+
+
+def test_trouble_of_one_pipeline_leaves_the_others_fresh(world: World) -> None:
+    world.sync()
+    before = timezone.now()
+    trouble(world, f"500@{LEDGER}", rounds=1)
+    others = Stage.objects.filter(has_flow=True).exclude(pipeline__slug="ledger")
+    assert others.exists()
+    assert not others.filter(synced_at__lt=before).exists()
+
+
+def test_an_outage_whose_symptoms_change_is_one_trouble(world: World, said: Lines) -> None:
+    for fault in ("500", "reset", "502-html", "not-json"):
+        trouble(world, fault, rounds=1)
+    recovery(world)
+    assert (len(said("northflank.trouble")), len(said("northflank.recovered"))) == (1, 1)
+
+
+def test_an_outage_is_told_at_the_first_failed_question(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    assert Upstream.objects.get().error == "server_error"
+
+
+def test_an_outage_counts_against_no_stage(world: World) -> None:
+    trouble(world, "500", rounds=4)
+    assert not Stage.objects.exclude(error="", failures=0).exists()
+
+
+def test_after_an_outage_every_stage_is_read_at_once(world: World) -> None:
+    trouble(world, "500", rounds=4)
+    world.sandbox.faults = []
+    world.live.connection.ask_at = 0
+    before = timezone.now()
+    world.live.sync(1)
+    assert not Stage.objects.filter(has_flow=True, synced_at__lt=before).exists()
+
+
+def test_during_an_outage_little_is_asked(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    world.make_due()
+    world.live.sync(1)
+    # One question of one stage, repeated once by the client.
+    assert len(world.sandbox.requests) == 2
+
+
+def test_during_an_outage_nothing_is_asked_before_its_time(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(3)
+    assert list(world.sandbox.requests) == []
+
+
+def test_during_an_outage_the_stages_take_turns(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    for _ in range(3):
+        world.live.connection.ask_at = 0
+        world.live.sync(1)
+    assert len(set(world.asked("/release-flows/"))) == 3
+
+
+def test_the_pauses_of_an_outage_grow_to_half_a_minute(world: World) -> None:
+    connection = world.live.connection
+    pauses = []
+    for _ in range(5):
+        trouble(world, "500", rounds=1)
+        pauses.append(round(connection.ask_at - connection._failed))
+    assert pauses == [5, 10, 20, 30, 30]
+
+
+def test_without_a_valid_token_a_minute_passes_between_questions(world: World) -> None:
+    trouble(world, "bad-token")
+    connection = world.live.connection
+    assert round(connection.ask_at - connection._failed) == 60
+
+
+def test_a_token_that_turns_wrong_and_right_again_recovers_by_itself(world: World) -> None:
+    world.sync()
+    right = world.sandbox.options.token
+    world.sandbox.options.token = "another-one-entirely"
+    trouble(world)
+    assert Upstream.objects.get().error == "unauthorised"
+    world.sandbox.options.token = right
+    recovery(world)
+    assert Upstream.objects.get().error == ""
+
+
+def test_an_outage_from_the_start_is_told_and_ends(world: World, said: Lines) -> None:
+    world.sandbox.faults = [parse_fault("500")]
+    for _ in range(3):
+        world.make_due()
+        world.live.sync(1)
+    world.sandbox.faults = []
+    world.make_due()
+    world.live.sync()
+    assert Run.objects.in_flight().exists()
+    assert (len(said("northflank.trouble")), len(said("northflank.recovered"))) == (1, 1)
+
+
+def test_a_host_name_that_leads_nowhere_is_trouble(world: World) -> None:
+    world.sync()
+    connection = world.live.connection
+    world.live.run(connection.client.aclose)
+    connection.client = NorthflankClient(
+        "sandbox", base_url="http://northflank.invalid", observe=connection._calls.append
+    )
+    trouble(world, rounds=1)
+    assert Upstream.objects.get().error == "unreachable"
+
+
+def test_trouble_of_one_process_is_told_once_while_another_is_answered(
+    world: World, said: Lines
+) -> None:
+    world.sync()
+    stranger = SyncWorker(Connection("wrong-token", world.live.upstream_url))
+
+    async def work(worker: SyncWorker) -> None:
+        worker.connection.ask_at = 0
+        await worker.tick()
+        await worker.idle()
+
+    for _ in range(3):
+        for worker in (stranger, world.live.worker):
+            world.make_due()
+            world.live.run(lambda worker=worker: work(worker))  # type: ignore[misc]
+    world.live.run(stranger.connection.close)
+    assert (len(said("northflank.trouble")), len(said("northflank.recovered"))) == (1, 1)
+    assert Upstream.objects.get().error == ""
+
+
+def test_an_answer_to_an_older_question_does_not_end_the_trouble(world: World) -> None:
+    world.sync()
+    connection = world.live.connection
+    world.sandbox.faults = [parse_fault("latency:0.5@/projects"), parse_fault("rate-limited@/auth")]
+
+    async def both() -> None:
+        slow = asyncio.ensure_future(connection.ask(lambda nf: nf.projects()))
+        await asyncio.sleep(0.1)
+        world.sandbox.faults = [parse_fault("rate-limited")]
+        with contextlib.suppress(RateLimited):
+            await connection.ask(lambda nf: nf.auth())
+        await asyncio.wait([slow])
+
+    world.live.run(both)
+    assert connection.trouble == Upstream.objects.get().error == "rate_limited"
+
+
+def test_a_chore_that_waits_holds_up_nothing(world: World) -> None:
+    release = asyncio.Event()
+    begun = []
+
+    async def chore(_: Connection) -> None:
+        begun.append(1)
+        await release.wait()
+
+    worker = SyncWorker(world.live.connection, chores=[chore])
+
+    async def work() -> None:
+        await in_database(catalogue.begin, timezone.now())
+        for _ in range(100):
+            await worker.tick()
+            await asyncio.gather(*worker._under_way)
+        release.set()
+        await worker.idle()
+
+    world.live.run(work)
+    assert Run.objects.in_flight().exists()
+    assert len(begun) == 1
+
+
+# --- projects that are closed to us ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("no_access", ["403", "404"])

@@ -8,7 +8,16 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.models import Abort, CatalogueSweep, Pipeline, Project, Run, Stage, Upstream
+from dashboard.models import (
+    Abort,
+    CatalogueSweep,
+    Pipeline,
+    Project,
+    Run,
+    Stage,
+    Upstream,
+    Worker,
+)
 from dashboard.models.runs import ChangeCounter, touch
 from dashboard.northflank import Node
 from dashboard.web import rows
@@ -43,6 +52,7 @@ def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -
         "has_flow": True,
         "synced_at": now,
         "next_sync_at": now + timedelta(minutes=1),
+        "promised_at": now + timedelta(minutes=1),
         "history_page": None,
     }
     return Stage.objects.get_or_create(
@@ -105,6 +115,19 @@ def trouble(message: str, since: datetime | None = None) -> Upstream:
 def swept() -> None:
     """The list of projects has been read."""
     CatalogueSweep.objects.create(next_at=timezone.now(), swept_at=timezone.now())
+
+
+def worker(name: str = "worker-1", **fields: Any) -> Worker:
+    """A worker that was heard of just now."""
+    now = timezone.now()
+    return Worker.objects.create(name=name, **{"started_at": now, "beat_at": now} | fields)
+
+
+def unlisted(of: Project | None, message: str = "No access.") -> CatalogueSweep:
+    """A project whose pipelines can't be listed; None: the list of projects can't be read."""
+    now = timezone.now()
+    said = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}
+    return CatalogueSweep.objects.create(project=of, next_at=now, **said)
 
 
 def address(of: Run | Stage | Pipeline, page: str = "") -> str:

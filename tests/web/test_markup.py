@@ -181,14 +181,14 @@ def test_every_page_says_as_of_when(place: str, see: See, run: Run) -> None:
 
 
 def test_what_was_not_read_in_time_is_marked_as_old(see: See, run: Run) -> None:
-    Stage.objects.update(next_sync_at=timezone.now() - timedelta(minutes=5))
+    Stage.objects.update(promised_at=timezone.now() - timedelta(minutes=5))
     assert one(see("/"), "[data-as-of]").attributes["data-stale"] == "true"
     assert one(see(factories.address(run)), "[data-as-of]").attributes["data-stale"] == "true"
 
 
 def test_a_concluded_run_is_never_old(see: See, stage: Stage) -> None:
     run = factories.run(stage, status="success")
-    Stage.objects.update(next_sync_at=timezone.now() - timedelta(days=5))
+    Stage.objects.update(promised_at=timezone.now() - timedelta(days=5))
     assert one(see(factories.address(run)), "[data-as-of]").attributes["data-stale"] == "false"
 
 

@@ -1,6 +1,7 @@
 """What all pages have in common: page and fragment, their tag, their cost, their headers."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -8,19 +9,22 @@ from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed
+from tests.web.conftest import HTMX, See, one, parsed, words
 
 PAGES = ["now", "board", "pipeline", "stage", "run"]
-ALL_PAGES = [*PAGES, "abort", "missing"]
+REFRESHED = [*PAGES, "status"]  # the last shows no runs
+ALL_PAGES = [*REFRESHED, "abort", "missing"]
 
 
 def address_of(name: str, run: Run) -> str:
     return {
         "now": "/",
         "board": "/board/",
+        "status": "/status/",
         "pipeline": factories.address(run.stage.pipeline),
         "stage": factories.address(run.stage),
         "run": factories.address(run),
@@ -29,7 +33,7 @@ def address_of(name: str, run: Run) -> str:
     }[name]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_a_page_is_whole(name: str, run: Run, at_desk: Client) -> None:
     answer = at_desk.get(address_of(name, run))
     html = parsed(answer)
@@ -40,7 +44,7 @@ def test_a_page_is_whole(name: str, run: Run, at_desk: Client) -> None:
     assert one(html, "title").text().endswith("Release flows")
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_its_refresh_is_the_live_region_alone(name: str, run: Run, at_desk: Client) -> None:
     answer = at_desk.get(address_of(name, run), headers=HTMX)
     assert answer.status_code == 200
@@ -48,14 +52,14 @@ def test_its_refresh_is_the_live_region_alone(name: str, run: Run, at_desk: Clie
     assert b"<html" not in answer.content.lower()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_page_and_refresh_show_the_same(name: str, run: Run, at_desk: Client) -> None:
     whole = one(parsed(at_desk.get(address_of(name, run))), "#live")
     alone = one(parsed(at_desk.get(address_of(name, run), headers=HTMX)), "#live")
     assert whole.html == alone.html
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_nothing_new_is_answered_304(name: str, run: Run, at_desk: Client) -> None:
     tag = one(parsed(at_desk.get(address_of(name, run))), "#live").attributes["hx-ptag"]
     answer = at_desk.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
@@ -85,7 +89,7 @@ def test_a_right_that_was_lost_changes_the_tag(
     assert "disabled" in one(parsed(answer), "[data-abort]").attributes
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client) -> None:
     def queries() -> int:
         cache.clear()  # rows not yet rendered cost most
@@ -102,7 +106,7 @@ def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client
         more = factories.stage("Staging", of=factories.pipeline(f"pipeline-{number % 9}"))
         factories.run(more, status=("running", "failure", "success")[number % 3])
     assert queries() <= few
-    assert few <= 20
+    assert few <= 21
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
@@ -131,7 +135,7 @@ def test_every_page_carries_the_security_headers(name: str, run: Run, at_desk: C
     assert answer["Referrer-Policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("name", [*PAGES, "abort"])
+@pytest.mark.parametrize("name", [*REFRESHED, "abort"])
 @pytest.mark.parametrize("headers", [{}, HTMX])
 def test_page_and_fragment_are_never_mixed_up_by_a_cache(
     name: str, headers: dict[str, str], run: Run, at_desk: Client
@@ -142,7 +146,7 @@ def test_page_and_fragment_are_never_mixed_up_by_a_cache(
     assert answer["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_pages_are_read_only(name: str, run: Run, at_desk: Client) -> None:
     assert at_desk.post(address_of(name, run)).status_code == 405
 
@@ -163,7 +167,7 @@ def test_no_two_elements_share_an_id(name: str, run: Run, at_desk: Client) -> No
     assert sorted(ids) == sorted(set(ids))
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", REFRESHED)
 def test_every_reference_to_an_id_and_every_glyph_exists(
     name: str, run: Run, looking_on: Client, viewer: User
 ) -> None:
@@ -197,3 +201,19 @@ def test_a_page_refreshes_faster_the_more_is_going_on(see: See, run: Run, manage
     Run.objects.update(in_flight=False, concluded=True)
     run.aborts.update(settled_at=run.created_at)
     assert aborting < in_flight < seconds()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_times_that_make_no_sense_are_shown_without_a_negative_duration(
+    name: str, run: Run, at_desk: Client
+) -> None:
+    now = timezone.now()
+    later = now + timedelta(hours=1)
+    factories.change(run, created_at=later, started_at=later, updated_at=later)
+    ended = factories.run(
+        run.stage, status="failure", created_at=later, started_at=later, concluded_at=now
+    )
+    for shown in (run, ended):
+        answer = at_desk.get(address_of(name, shown))
+        assert answer.status_code == 200
+        assert re.search(r"-\d+ (s|min|h|d)\b", words(parsed(answer))) is None

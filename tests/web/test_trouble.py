@@ -67,7 +67,7 @@ def test_nothing_in_flight_is_all_well(see: See, stage: Stage) -> None:
 
 
 def test_nothing_in_flight_may_be_old_news(see: See, stage: Stage) -> None:
-    Stage.objects.update(next_sync_at=timezone.now() - timedelta(hours=1))
+    Stage.objects.update(promised_at=timezone.now() - timedelta(hours=1))
     assert empty(see, "/", '[aria-labelledby="in-flight"]') == "cannot_see"
 
 

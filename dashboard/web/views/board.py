@@ -15,7 +15,7 @@ def board(request: HttpRequest) -> HttpResponse:
     """Show pipelines by project, with their three stages."""
     version = ChangeCounter.latest()
     all_stages = list(Stage.objects.present().select_related("pipeline__project"))
-    as_of = live.as_of(all_stages)
+    as_of = live.as_of_all(all_stages)
     swept = CatalogueSweep.objects.filter(project=None, swept_at__isnull=False).exists()
     terms = live.of(
         request,

@@ -1,0 +1,226 @@
+"""Three workers share one PostgreSQL database; one is killed while it reads. Prints a table.
+
+    uv run bench/workers.py
+
+Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), makes a database
+of its own there and drops it. Ends with 1 if a stage of the killed worker had to wait longer than
+30 s, or if a stage was read again before its time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import uvicorn
+from running import ROOT, Bench, scratch, wait_for
+
+sys.path.insert(0, str(ROOT))
+from dashboard import sandbox
+
+POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
+WORKERS = 3
+SLOW = "latency:2@/release-flows/"  # so that a claim is held for a while
+WATCH = 75  # seconds after the kill; a stage with runs in flight is read each 20 s
+MOST = 30  # seconds until the killed worker's stages are read again, as promised
+CLOCKS = 0.25  # seconds: a worker's own look at its clock, and the way to the sandbox
+STAGE = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)")
+
+
+@dataclass
+class Reading:
+    """The first page of a stage's runs, as the sandbox was asked for it."""
+
+    stage: str
+    port: int  # of the worker's connection
+    began: float  # of time.time
+    ended: float | None = None
+
+
+@dataclass
+class Log:
+    """The sandbox with its request log: an ASGI application around it."""
+
+    app: Any
+    readings: list[Reading] = field(default_factory=list)
+    requests: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += 1
+        found = STAGE.search(scope["path"])
+        first_page = re.search(rb"\bpage=1\b", scope["query_string"])
+        if not found or not first_page:
+            await self.app(scope, receive, send)
+            return
+        stage = "/".join(found.groups()).lower()
+        reading = Reading(stage, scope["client"][1], time.time())
+        self.readings.append(reading)
+        await self.app(scope, receive, send)
+        reading.ended = time.time()
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[tuple[str, Log]]:
+    """Serve a sandbox from this process."""
+    options = sandbox.Options(rate_limit=1_000_000, faults=[sandbox.parse_fault(SLOW)])
+    log = Log(sandbox.create_app(options))
+    place = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            log, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: server.started, "the sandbox listens")
+    try:
+        yield f"http://127.0.0.1:{place.getsockname()[1]}", log
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+        place.close()
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """Make a PostgreSQL database, and drop it in the end."""
+    name = f"dashboard_bench_{os.getpid()}"
+    with psycopg.connect(POSTGRES, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            yield re.sub(r"/[^/]*$", f"/{name}", POSTGRES)
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def workers(bench: Bench, **settings: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run the workers until the block ends."""
+    with bench.log.open("ab") as log:
+        running = [
+            subprocess.Popen(
+                [sys.executable, "manage.py", "sync"],
+                cwd=ROOT, env=bench.environment(settings), stdout=log, stderr=log,
+            )
+            for _ in range(WORKERS)
+        ]  # fmt: skip
+    try:
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def ports(pid: int) -> set[int]:
+    """The local ports of a process's connections."""
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    sockets = {found[1] for file in files if (found := re.match(r"socket:\[(\d+)\]", _link(file)))}
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in table if row[9] in sockets}
+
+
+def _link(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return str(file.readlink())
+    return ""
+
+
+PROMISES = """
+SELECT lower(project.slug || '/' || pipeline.slug || '/' || stage.name),
+  extract(epoch FROM stage.synced_at)::float, extract(epoch FROM stage.promised_at)::float
+FROM dashboard_stage stage
+JOIN dashboard_pipeline pipeline ON pipeline.id = stage.pipeline_id
+JOIN dashboard_project project ON project.id = pipeline.project_id
+WHERE stage.promised_at IS NOT NULL
+"""
+
+
+def watch(url: str, seconds: float, promises: dict[str, dict[float, float]]) -> None:
+    """Note what each reading promised of the next, for so long."""
+    until = time.time() + seconds
+    with psycopg.connect(url, autocommit=True) as connection:
+        while time.time() < until:
+            for stage, synced, promised in connection.execute(PROMISES):
+                promises.setdefault(stage, {})[synced] = promised
+            time.sleep(0.2)
+
+
+def early(readings: list[Reading], promises: dict[str, dict[float, float]]) -> list[str]:
+    """The readings that came before the time that the one before had promised."""
+    found = []
+    before: dict[str, Reading] = {}
+    for reading in readings:
+        last = before.get(reading.stage)
+        if last is not None:
+            # A visit is stamped with its begin, some moments before its first question of runs.
+            of_last = [
+                promised
+                for synced, promised in promises.get(reading.stage, {}).items()
+                if last.began - 10 < synced <= last.began + CLOCKS
+            ]
+            if of_last and reading.began < max(of_last) - CLOCKS:
+                found.append(f"{reading.stage}: {max(of_last) - reading.began:.1f} s early")
+        before[reading.stage] = reading
+    return found
+
+
+def main() -> None:
+    """Measure, print, and end with 1 if a promise was broken."""
+    logging.disable()  # the sandbox's server tells of each connection that breaks
+    promises: dict[str, dict[float, float]] = {}
+    with scratch() as bench, database() as url, upstream() as (base_url, log):
+        settings = {
+            "DATABASE_URL": url,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": base_url,
+        }
+        bench.manage("migrate", "-v0", **settings)
+        with workers(bench, **settings) as running:
+            victim = running[0]
+
+            def held() -> list[Reading]:
+                its = ports(victim.pid)
+                return [one for one in log.readings if one.ended is None and one.port in its]
+
+            # While all have their hands full: at the first reading of all stages.
+            lost = wait_for(lambda: len(its := held()) >= 2 and its, "the victim reads")
+            killed = time.time()
+            victim.send_signal(signal.SIGKILL)
+            watch(url, WATCH, promises)
+        shares = Counter(one.port for one in log.readings)
+    again = {
+        reading.stage: min(
+            (one.began - killed for one in log.readings
+             if one.stage == reading.stage and one.began > killed),
+            default=float("inf"),
+        )
+        for reading in lost
+    }  # fmt: skip
+    too_early = early(log.readings, promises)
+    print(f"Requests: {log.requests}, readings of a stage: {len(log.readings)}")
+    print(f"Connections that read: {len(shares)}, of {WORKERS} workers")
+    for stage, seconds in again.items():
+        print(f"{stage}: held by the killed worker, read again after {seconds:.1f} s")
+    print(f"Readings checked against the promise before: {sum(map(len, promises.values()))}")
+    print(f"Read before its time: {len(too_early)}", *too_early, sep="\n  ")
+    sys.exit(max(again.values()) > MOST or bool(too_early))
+
+
+if __name__ == "__main__":
+    main()

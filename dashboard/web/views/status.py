@@ -1,0 +1,22 @@
+"""Status: can Northflank be read, by whom, with how many requests, and how old is what is shown."""
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from dashboard import database
+from dashboard.models import ChangeCounter
+from dashboard.web import live, status
+
+
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    """Show the state of the mirror, the worst first."""
+    version = ChangeCounter.latest()
+    shown = status.of(database.now())
+    # Its ages are told by the rows themselves.
+    as_of = live.AsOf(None, stale=False)
+    terms = live.of(request, "", version, shown, in_flight=False, aborting=False, as_of=as_of)
+    if live.unchanged(request, terms):
+        return live.not_modified(terms)
+    parts = {"nav": "status", "status": shown, "as_of": as_of}
+    return live.answer(request, "status.html", terms, parts)
