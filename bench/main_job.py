@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from running import (
@@ -28,6 +28,7 @@ from running import (
     start_upstream,
     wait_for,
 )
+from tables import Table, p, spread
 
 # A busy stage whose list holds more than a page of a hundred runs.
 BUSY = "/projects/shop/pipelines/storefront/release-flows/development/"
@@ -41,36 +42,6 @@ SIDE_BY_SIDE = [
 PAGES = ["/", "/board/", BUSY, "/projects/shop/pipelines/storefront/"]
 HTMX = {"HX-Request": "true"}
 TAKEN = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concluded')"
-
-
-@dataclass
-class Table:
-    """What was measured against what was wanted."""
-
-    missed: int = 0
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-
-    def add(self, what: str, figure: str, *, target: str = "", met: bool | None = None) -> None:
-        verdict = {True: "met", False: "MISSED", None: ""}[met]
-        self.missed += met is False
-        self.rows.append((what, target, figure, verdict))
-        print(f"  {what}: {figure} {verdict}", file=sys.stderr, flush=True)
-
-    def show(self) -> None:
-        head = ("", "target", "figure", "verdict")
-        widths = [max(map(len, column)) for column in zip(head, *self.rows, strict=True)]
-        for row in (head, *self.rows):
-            cells = zip(row, widths, strict=True)
-            print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-
-
-def p(share: float, figures: list[float]) -> float:
-    """Return the figure that `share` of all do not exceed."""
-    return sorted(figures)[min(int(share * len(figures)), len(figures) - 1)]
-
-
-def spread(figures: list[float]) -> str:
-    return f"p50 {p(0.5, figures):.1f}, p95 {p(0.95, figures):.1f} ms"
 
 
 # --- Start --------------------------------------------------------------------------------------

@@ -304,3 +304,25 @@ def test_the_line_to_the_database_may_break(
             assert cursor.fetchall() == [(True,)]
         factories.change(run, status="retrying")  # unheard, until it listens again
         about(stream, "run-r-1", "Retrying")
+
+
+def test_who_comes_second_and_missed_nothing_costs_no_reading(
+    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openings: list[int | None] = []
+    opening = feed._opening
+
+    def counted(channel: fragments.Channel, since: int | None) -> bytes:
+        openings.append(since)
+        return opening(channel, since)
+
+    monkeypatch.setattr(feed, "_opening", counted)
+    with listening(at_desk) as first:
+        factories.change(run, status="retrying")
+        about(first, "run-r-1", "Retrying")
+        with listening(at_desk) as second:
+            factories.change(run, status="approval_wait")
+            about(second, "run-r-1", "Needs approval")
+        with listening(at_desk, since=0):
+            pass
+    assert len(openings) == 2

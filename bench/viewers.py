@@ -1,0 +1,358 @@
+"""What a thousand open pages cost, and how soon they show a change.
+
+    uv run bench/viewers.py [--quick] [--viewers 1000] [--postgres URL]
+
+One server process with that many event streams, on SQLite or, given the address of a server on
+which a database may be made, on PostgreSQL. Prints a table; ends with 1 if a target is missed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import cast
+
+from running import ROOT, Bench, Browser, Server, scratch, start_dashboard, start_upstream
+from tables import Table, p, spread
+
+STAMP = re.compile(rb"stamp-(\d+)")
+PAGE = "/projects/shop/pipelines/storefront/release-flows/development/"
+RUNS = 100
+
+
+# --- The server under test: this file again, in a process of its own -----------------------------
+
+
+def serve() -> None:
+    """Serve pages; on each line of standard input change a run, stamped with the time."""
+    import django
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+    sys.path.insert(0, str(ROOT))
+    django.setup()
+    import socket
+    import threading
+
+    from django.core.management import call_command
+    from django.db import connection
+
+    from dashboard.management.commands.serve import run
+    from dashboard.process import Process
+
+    call_command("migrate", verbosity=0)
+    keys = _seed()
+    place = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(f"http://127.0.0.1:{place.getsockname()[1]} {keys[0]}", flush=True)
+    connection.close()
+    threading.Thread(target=_change_on_request, args=[keys], daemon=True).start()
+    run(Process(web=place, sync=False))
+
+
+def _seed() -> list[int]:
+    from django.contrib.auth.models import User
+    from django.db import transaction
+    from django.utils import timezone
+
+    from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage
+
+    now = timezone.now()
+    User.objects.create_user("ada", password="ada")
+    project = Project.objects.create(slug="shop", name="Shop", seen_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug="storefront", seen_at=now)
+    stage = Stage.objects.create(
+        pipeline=pipeline, name="Development", has_flow=True, next_sync_at=now, synced_at=now
+    )
+    with transaction.atomic():
+        first = ChangeCounter.reserve(RUNS)
+        runs = Run.objects.bulk_create(
+            Run(
+                stage=stage, run_id=f"run-{n}", name=f"Release {n}", status="running",
+                concluded=False, in_flight=True, created_at=now, started_at=now,
+                first_seen_at=now, seen_at=now, version=first + n,
+            )
+            for n in range(RUNS)
+        )  # fmt: skip
+    return [stage.pk, *(run.pk for run in runs)]
+
+
+def _change_on_request(keys: list[int]) -> None:
+    from django.db import transaction
+
+    from dashboard.models.runs import touch
+
+    for number, _ in enumerate(sys.stdin):
+        with transaction.atomic():
+            # Taken before the commit: what is measured includes the writing.
+            touch([keys[1 + number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
+
+
+# --- The viewers ----------------------------------------------------------------------------------
+
+
+class Viewer(asyncio.Protocol):
+    """One open stream; notes when it got which change."""
+
+    def __init__(self, request: bytes, open_: set["Viewer"], ages: list[float]) -> None:
+        self.request, self.open, self.ages = request, open_, ages
+        self.begun = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.open.add(self)
+        cast("asyncio.Transport", transport).write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        if not self.begun:
+            assert data.startswith(b"HTTP/1.1 200"), data[:200]
+            self.begun = True
+        if found := STAMP.search(data):
+            self.ages.append((now - int(found[1])) / 1e6)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.open.discard(self)
+
+
+class Crowd:
+    """All viewers, in this process."""
+
+    def __init__(self, browser: Browser, key: str) -> None:
+        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        host, _, port = browser.place.rpartition(":")
+        self.place = host, int(port)
+        self.request = (
+            f"GET /live/?page=stage&key={key}&since={{}} HTTP/1.1\r\nHost: {browser.place}\r\n"
+            f"Cookie: {cookies}\r\nAccept: text/event-stream\r\nHX-Request: true\r\n\r\n"
+        )
+        self.open: set[Viewer] = set()
+        self.ages: list[float] = []
+
+    async def grow(self, size: int, since: int) -> None:
+        """Open streams until there are `size`."""
+        request = self.request.format(since).encode()
+        loop = asyncio.get_running_loop()
+        while len(self.open) < size:
+            more = min(25, size - len(self.open))
+            await asyncio.gather(
+                *(
+                    loop.create_connection(
+                        lambda: Viewer(request, self.open, self.ages), *self.place
+                    )
+                    for _ in range(more)
+                )
+            )
+            await asyncio.sleep(0.02)
+        until = time.monotonic() + 60
+        while not all(viewer.begun for viewer in self.open):
+            assert time.monotonic() < until, "not every stream began"
+            await asyncio.sleep(0.05)
+        self.ages.clear()
+
+
+def start(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
+    """Start the server under test; return it, a signed-in browser, and its stage's key."""
+    settings = {"NORTHFLANK_API_TOKEN": "unused", "SECRET_KEY": "bench-" + "x" * 50}
+    if postgres:
+        settings["DATABASE_URL"] = postgres
+    with bench.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--serve"],
+            cwd=ROOT,
+            env=bench.environment(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    assert process.stdout
+    url, key = process.stdout.readline().decode().split()
+    server = Server(process, url, time.perf_counter())
+    bench.running.append(server)
+    browser = Browser(url)
+    browser.sign_in("ada")
+    return server, browser, key
+
+
+async def watch(
+    table: Table, server: Server, crowd: Crowd, viewers: int, since: int, quick: bool
+) -> None:
+    """Let a crowd open a page, and rest."""
+    alone = server.memory_mb()[0]
+    cpu = server.cpu_ms()
+    await crowd.grow(viewers, since)
+    opening = (server.cpu_ms() - cpu) / max(viewers - 1, 1)
+    each = (server.memory_mb()[0] - alone) * 1024 / max(viewers - 1, 1)
+    table.add("memory a viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
+    table.add("CPU to open a stream", f"{opening:.1f} ms")
+    await asyncio.sleep(6)
+    seconds = 15 if quick else 60
+    cpu = server.cpu_ms()
+    await asyncio.sleep(seconds)
+    rest = (server.cpu_ms() - cpu) / seconds / 10
+    table.add(f"at rest, of a core ({seconds} s)", f"{rest:.2f} %", target="< 2 %", met=rest < 2)
+
+
+async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick: bool) -> None:
+    """Change runs, and see when each viewer has it."""
+    stdin = server.process.stdin
+    assert stdin
+    changes = 20 if quick else 60
+    cpu = server.cpu_ms()
+    for _ in range(changes):
+        stdin.write(b"\n")
+        stdin.flush()
+        await asyncio.sleep(0.5)
+    await asyncio.sleep(1)
+    spent = (server.cpu_ms() - cpu) / changes
+    got, wanted = len(crowd.ages), changes * viewers
+    late = p(0.95, crowd.ages)
+    table.add(
+        f"commit to row at the viewer ({changes} changes)",
+        f"{spread(crowd.ages)}, max {max(crowd.ages):.0f} ms",
+        target="p95 < 100 ms",
+        met=late < 100,
+    )
+    table.add("arrived", f"{got} of {wanted}", target="all", met=got == wanted)
+    table.add("CPU a change for all viewers", f"{spent:.0f} ms")
+
+
+async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
+    """Stop the server with all streams open."""
+    begun = time.perf_counter()
+    server.process.send_signal(signal.SIGINT)
+    await asyncio.to_thread(server.process.wait, 30)
+    took = time.perf_counter() - begun
+    await asyncio.sleep(0.2)
+    code, left = server.process.returncode, len(crowd.open)
+    table.add(
+        "shutdown with all streams open",
+        f"{took:.2f} s, exit {code}, {left} left",
+        target="clean",
+        met=code == 0 and not left,
+    )
+    bench.running.remove(server)
+
+
+async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, postgres: str) -> None:
+    """Let a crowd watch one page: memory, rest, changes, and the end."""
+    server, browser, key = start(bench, postgres)
+    found = re.search(r"since=(\d+)", browser.ask(PAGE).text)
+    assert found is not None
+    crowd, since = Crowd(browser, key), int(found[1])
+    await crowd.grow(1, since)
+    for _ in range(5):  # until each of the server's threads has its connection
+        more = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
+        await asyncio.gather(*more)
+    await asyncio.sleep(1)
+    connections = {1: _connections(postgres)}
+    await watch(table, server, crowd, viewers, since, quick)
+    connections[viewers] = _connections(postgres)
+    await change(table, server, crowd, viewers, quick)
+    if postgres:
+        same = len(set(connections.values())) == 1
+        said = ", ".join(f"{count} with {size}" for size, count in connections.items())
+        table.add("PostgreSQL connections", said, target="the same", met=same)
+    await end(table, bench, server, crowd)
+
+
+async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> None:
+    """Count what 1, 100 and all viewers cost Northflank."""
+    sandbox = start_upstream(bench)
+    _, browser = start_dashboard(bench, sandbox)
+    for _ in range(100):
+        page = browser.ask(PAGE)
+        found = re.search(r"key=(\d+)&amp;since=(\d+)", page.text)
+        if page.status == 200 and found:
+            break
+        await asyncio.sleep(0.2)
+    assert found is not None
+    crowd = Crowd(browser, found[1])
+    await asyncio.sleep(30)  # the first reading of everything is over by then
+    seconds = 20 if quick else 60
+    counts = []
+    for size in (1, 100, viewers):
+        await crowd.grow(size, int(found[2]))
+        await asyncio.sleep(6)  # interest is noted, and the plan made anew
+        before = _requests(sandbox.port)
+        await asyncio.sleep(seconds)
+        counts.append(_requests(sandbox.port) - before - 1)
+    said = ", ".join(f"{n} with {size}" for n, size in zip(counts, (1, 100, viewers), strict=True))
+    near = max(counts) - min(counts) <= max(3, 0.15 * max(counts))
+    table.add(f"upstream requests in {seconds} s", said, target="the same within 15 %", met=near)
+
+
+def _requests(port: int) -> int:
+    import http.client
+
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    link.request("GET", "/v1/projects", headers={"Authorization": "Bearer sandbox"})
+    answer = link.getresponse()
+    answer.read()
+    link.close()
+    return int(answer.headers["x-ratelimit-limit"]) - int(answer.headers["x-ratelimit-remaining"])
+
+
+def _connections(postgres: str) -> int:
+    if not postgres:
+        return 0
+    import psycopg
+
+    with psycopg.connect(postgres) as link:
+        found = link.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+@contextlib.contextmanager
+def database(server: str) -> Iterator[str]:
+    """Make a database on a PostgreSQL server, and drop it in the end."""
+    if not server:
+        yield ""
+        return
+    import psycopg
+
+    name = f"dashboard_bench_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as link:
+        link.execute(f"CREATE DATABASE {name}")
+        try:
+            yield f"{server.rpartition('/')[0]}/{name}"
+        finally:
+            link.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="fewer changes, shorter waits")
+    parser.add_argument("--viewers", type=int, default=1000)
+    parser.add_argument("--postgres", default="", help="postgres://user@host:port/database")
+    options = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
+    if options.serve:
+        serve()
+        return
+    import uvloop
+
+    table = Table()
+    given = {"viewers": options.viewers, "quick": options.quick}
+    with scratch() as bench, database(options.postgres) as url:
+        uvloop.run(measure(table, bench, postgres=url, **given))
+    if not options.postgres:
+        with scratch() as bench:
+            uvloop.run(upstream(table, bench, **given))
+    table.show()
+    sys.exit(1 if table.missed else 0)
+
+
+if __name__ == "__main__":
+    main()
