@@ -216,13 +216,16 @@ def start_upstream(bench: Bench, *options: str) -> Upstream:
     return Upstream(server, port, http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE))
 
 
-def start_dashboard(bench: Bench, upstream: Upstream) -> tuple[Server, Browser]:
+def start_dashboard(
+    bench: Bench, upstream: Upstream, port: int = 0, **settings: str
+) -> tuple[Server, Browser]:
     """Start a dashboard that reads `upstream`, and sign in a release manager."""
     configured = {
+        **settings,
         "NORTHFLANK_API_TOKEN": "sandbox",
         "NORTHFLANK_API_BASE_URL": f"http://127.0.0.1:{upstream.port}",
     }
-    server = bench.start("serve", "--port", "0", **configured)
+    server = bench.start("serve", "--port", str(port), **configured)
     bench.manage("shell", "--no-imports", "--command", MAKE_MANAGER, **configured)
     browser = Browser(server.url)
     browser.sign_in("ada")

@@ -1,0 +1,105 @@
+"""How soon a change upstream is seen in a real browser: with webhooks, and without.
+
+    uv run bench/glass.py [--quick]
+
+A sandbox, a dashboard and a Chromium ($CHROMIUM or `chromium`). Runs are started and aborted behind
+the dashboard's back; timed is from the moment the sandbox has a run aborted to the badge that says
+so. Northflank's limit of 1,000 requests an hour is in force. Ends with 1 if a target is missed.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from playwright.sync_api import Page, sync_playwright
+from running import Upstream, scratch, start_dashboard, start_upstream
+from tables import Table, p, spread
+
+FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
+TAKES = 0.5  # seconds from an accepted abort to `aborted`, as the sandbox is told
+SECRET = "only-for-the-bench"
+
+
+@contextlib.contextmanager
+def watching(url: str) -> Iterator[Page]:
+    """Open the stage's page in a browser, signed in."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        raise SystemExit("No Chromium was found: set CHROMIUM to its path.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url + FLOW)
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill("ada")
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("h1").wait_for()
+        yield page
+        browser.close()
+
+
+def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
+    """Abort runs upstream; return the milliseconds until the page said so."""
+    ages = []
+    for _ in range(times):
+        upstream.connect()
+        run, _ms = upstream.post(f"/v1{FLOW}runs")
+        row = page.locator(f'[data-run="{run["id"]}"]')
+        for _ in range(60):  # a new run is announced, and shown when asked for
+            if row.count():
+                break
+            time.sleep(1)
+            page.reload()
+        row.wait_for()
+        time.sleep(1)
+        upstream.connect()
+        upstream.post(f"/v1{FLOW}runs/{run['id']}/abort")
+        begun = time.perf_counter() + TAKES
+        page.locator(f'[data-run="{run["id"]}"][data-status="aborted"]').wait_for(timeout=120_000)
+        ages.append((time.perf_counter() - begun) * 1000)
+    return ages
+
+
+def measure(*, body: str, times: int) -> list[float]:
+    """Measure with webhooks of one kind (`ids`, `project`), or with none at all."""
+    with scratch() as bench, socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        webhook = [
+            "--webhook", f"http://127.0.0.1:{port}/hooks/northflank/",
+            "--webhook-secret", SECRET,
+            "--choice", f"webhook-body={body}",
+        ]  # fmt: skip
+        upstream = start_upstream(
+            bench,
+            *("--rate-limit", "1000", "--choice", f"abort-seconds={TAKES}"),
+            *(webhook if body else ()),
+        )
+        secret = SECRET if body else ""
+        server, _ = start_dashboard(bench, upstream, port=port, NORTHFLANK_WEBHOOK_SECRET=secret)
+        with watching(server.url) as page:
+            page.locator("[data-run]").first.wait_for(timeout=60_000)
+            return changes(page, upstream, times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a quarter of the changes")
+    times = 5 if parser.parse_args().quick else 20
+    table = Table()
+    with_ids = measure(body="ids", times=times)
+    met = p(0.95, with_ids) < 1000
+    table.add("webhooks that name the run", spread(with_ids), target="p95 < 1 s", met=met)
+    table.add("webhooks that name the project only", spread(measure(body="project", times=times)))
+    table.add("no webhooks", spread(measure(body="", times=times)))
+    table.show()
+    sys.exit(1 if table.missed else 0)
+
+
+if __name__ == "__main__":
+    main()
