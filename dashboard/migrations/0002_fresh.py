@@ -3,12 +3,18 @@
 from django.db import migrations, models
 
 
+def forget_the_window(apps, schema_editor):
+    # How many of its requests were ours was not counted before: they would all look like others'.
+    apps.get_model("dashboard", "Budget").objects.all().delete()
+
+
 class Migration(migrations.Migration):
     dependencies = [
         ("dashboard", "0001_initial"),
     ]
 
     operations = [
+        migrations.RunPython(forget_the_window, migrations.RunPython.noop),
         migrations.CreateModel(
             name="Push",
             fields=[

@@ -101,9 +101,7 @@ def of(now: datetime) -> Status:
     )
     kinds = claims.classes(Stage.objects.present(), now)
     late = {pk for pk, _error, promised, *_rest in known if freshness.is_late(promised, now)}
-    order = sorted(
-        known, key=lambda one: (not one[1], one[0] not in late, one[3] is not None, one[3] or now)
-    )
+    order = sorted(known, key=lambda one: _badness(*one, late=one[0] in late, now=now))
     sweeps = list(CatalogueSweep.objects.exclude(error="").select_related("project"))
     workers = _workers(now)
     requests = _requests(now)
@@ -131,6 +129,20 @@ def of(now: datetime) -> Status:
         kinds=_kinds(kinds, late, {pk: synced for pk, _e, _p, synced, _f in known}),
         left_out=len(known) - len(listed),
     )
+
+
+def _badness(
+    _pk: int,
+    error: str,
+    _promised_at: datetime | None,
+    synced_at: datetime | None,
+    has_flow: bool | None,
+    *,
+    late: bool,
+    now: datetime,
+) -> tuple[bool, bool, bool, bool, datetime]:
+    """Sort failing stages first, then late, unread and old ones; those without a flow last."""
+    return not error, not late, has_flow is False, synced_at is not None, synced_at or now
 
 
 def _requests(now: datetime) -> Requests | None:

@@ -246,3 +246,11 @@ def test_push_is_told(see: See, settings: Settings) -> None:
     assert "announces changes" in words(said)
     assert "3, of which 1 came twice" in words(said)
     assert said.attributes["data-push"] == "alive"
+
+
+def test_stages_without_a_release_flow_come_last_however_long_ago_they_were_read(
+    see: See, stage: Stage
+) -> None:
+    old = timezone.now() - timedelta(hours=5)
+    factories.stage("Development", of=stage.pipeline, has_flow=False, synced_at=old)
+    assert places(see) == ["Checkout / Production", "Checkout / Development"]
