@@ -19,6 +19,9 @@ SLACK = 0.1
 # Others' rate in the windows before counts as much as this long of the present one: their habits
 # outlast a window, and one burst in a window's first minute is no habit.
 MEMORY = timedelta(hours=1)
+# However much others seem to send, this share of what is left stays ours: what they did before may
+# have ended, and nobody may be left in the dark for an hour by an estimate.
+LEAST = 0.25
 # Nothing is known of others before; a shorter time would make a few requests look like a flood.
 FIRST_LOOK = timedelta(minutes=5)
 
@@ -81,7 +84,8 @@ class Allowance:
     @property
     def per_second(self) -> float:
         """The even rate that lasts until the window ends, others' part left to them."""
-        return max(self.requests - self.others, 0.0) / max(self.seconds, 1.0)
+        ours = max(self.requests - self.others, LEAST * self.requests, 0.0)
+        return ours / max(self.seconds, 1.0)
 
 
 def allowance(known: Window | None, reserve: int, now: datetime) -> Allowance:

@@ -74,8 +74,11 @@ def test_what_others_will_take_is_left_to_them() -> None:
     assert (spend.requests, spend.others, spend.per_second) == (500, 180, 320 / 1800)
 
 
-def test_others_who_take_more_than_there_is_leave_nothing() -> None:
-    assert rules.allowance(window(200, left=1800), 100, T0).per_second == 0
+def test_others_who_seem_to_take_more_than_there_is_leave_a_quarter() -> None:
+    # An estimate that is wrong must not stop reading until the window ends.
+    spend = rules.allowance(window(500, left=1800), 100, T0)
+    assert spend.others > spend.requests
+    assert spend.per_second == 100 / 1800
 
 
 def test_others_do_not_keep_aborts_from_being_followed() -> None:
