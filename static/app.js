@@ -61,6 +61,7 @@ const stream = $("#stream");
 let connection = null; // htmx's own, which comes back by itself
 let connected = false;
 let heard = Date.now(); // when the stream last said anything
+let speakBy = Infinity; // when the stream has to have said something
 let connectAt = 0; // not before
 
 const SILENCE = 40_000; // milliseconds; the server speaks every 15 s, so the line is dead
@@ -68,11 +69,15 @@ const LOST = 5_000; // milliseconds without a stream before the page asks by its
 
 function keepStream() {
   if (!stream || signedOut || document.readyState === "loading") return; // htmx starts at its end
-  if (connected && Date.now() - heard > SILENCE) connection.reader?.cancel();
+  if (Date.now() > speakBy) hangUp();
   if (!connection && Date.now() > connectAt) {
     connectAt = Date.now() + 30_000;
     htmx.trigger(stream, "connect");
   }
+}
+
+function hangUp() {
+  connection?.reader?.cancel();
 }
 
 stream?.addEventListener("htmx:sse:before:connection", (event) => {
@@ -82,9 +87,7 @@ stream?.addEventListener("htmx:sse:before:connection", (event) => {
 
 stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
   connection = detail.connection;
-  connected = true;
-  heard = Date.now();
-  unreachable(false);
+  speakBy = Date.now() + SILENCE;
 });
 
 stream?.addEventListener("htmx:sse:error", ({ detail }) => {
@@ -116,10 +119,16 @@ function announce() {
 
 stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
   heard = Date.now();
+  speakBy = heard + SILENCE;
+  connected = true; // an answer that says nothing is no stream
+  unreachable(false);
   if (message.event) return;
   const wanted = $("#live").dataset.news;
   const parts = document.createElement("template");
   parts.innerHTML = message.data;
+  // Another shape: there is more to it than what the stream paints.
+  const shape = $("#as-of", parts.content)?.dataset.shape;
+  if (shape !== undefined && shape !== $("#as-of").dataset.shape) moved = true;
   for (const part of parts.content.querySelectorAll("[data-news]")) {
     const id = part.getAttribute("hx-target").slice(1);
     if (document.getElementById(id)) continue;
@@ -193,6 +202,7 @@ function unreachable(is) {
 
 function leave() {
   signedOut = true;
+  hangUp();
   tell("signed-out");
 }
 
@@ -226,7 +236,12 @@ function failed({ target, detail: { ctx } }) {
   const status = ctx.response?.status;
   if (status === 401) leave();
   if (target === stream) return; // the page asks by itself until there is one
-  if (target.id === "live") return refreshed(false);
+  if (target.id === "live") {
+    refreshed(false);
+    if (status !== 404) return;
+    unreachable(false);
+    if (failures > 1) return; // said already
+  }
   const line = dialog.open && $("[data-error]", dialog);
   const text = why(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
   if (line && dialog.contains(target)) {

@@ -35,6 +35,11 @@ class Everywhere:
             return None
         return Trouble(known.error_message, known.error_since)
 
+    @property
+    def blind(self) -> bool:
+        """Whether what is shown may be old because Northflank can't be read."""
+        return self.trouble is not None
+
 
 def everywhere(request: HttpRequest) -> dict[str, Any]:
     """Context processor: `everywhere`."""

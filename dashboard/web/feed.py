@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
-from django.db import DatabaseError
 from django.utils import timezone
 
 from dashboard import changes
@@ -37,8 +36,8 @@ class Feed:
     def __init__(self) -> None:
         self.hub = Hub[Channel]()
         self._bell = asyncio.Event()
-        self._told: News | None = None
-        self._frames: dict[Channel, dict[str, str]] = {}
+        self._told: int | None = None  # a version
+        self._frames: dict[Channel, _Frame] = {}
         self._spoke: dict[Channel, float] = {}
 
     async def run(self) -> None:
@@ -48,9 +47,9 @@ class Feed:
             while True:
                 try:
                     await self._tell()
-                except DatabaseError:
-                    # What was not told is told when the database is back.
-                    log.exception("feed.database_away")
+                except Exception:
+                    # Mostly the database is away. What was not told is told in a later round.
+                    log.exception("feed.round_failed")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT):
                         await self._bell.wait()
@@ -69,67 +68,83 @@ class Feed:
         """
         # First a viewer, then the reading: whatever is told in between is told twice, not lost.
         with self.hub.viewer(channel) as viewer:
-            frame, told = self._frames.get(channel), self._told
-            if frame and told and since == told.version:
-                # Nothing was missed, and others have been told what there is: a thousand viewers
-                # who come back together cost no thousand readings.
-                parts = [Part(id, html) for id, html in frame.items()]
-                yield fragments.encode(parts, told.version)
-            else:
-                yield await in_database(_opening, channel, since)
+            yield await self._opening(channel, since)
             while (message := await viewer.next()) is not None:
                 yield message
 
+    async def _opening(self, channel: Channel, since: int | None) -> bytes:
+        frame, told = self._frames.get(channel), self._told
+        if frame and told and since == told.version:
+            # Nothing was missed, and others have been told what there is: a thousand viewers who
+            # come back together cost no thousand readings.
+            parts = [Part(id, html) for id, html in frame.items()]
+            return fragments.encode(parts, told.version)
+        try:
+            return await in_database(_opening, channel, since)
+        except Exception:
+            # An answer that broke off here would be asked for again at once, and for ever.
+            log.exception("feed.channel_failed", page=channel.page, key=channel.key)
+            return fragments.event(STALE, "", since or 0)
+
     async def _tell(self) -> None:
-        before = self._told
-        news = await in_database(fragments.read, before.version if before else None, before)
+        news = await in_database(fragments.read, self._told)
         # Who comes after this line reads what these news are made of from the database.
         channels = self.hub.channels
-        frames = {channel: self._frames.get(channel, {}) for channel in channels}
-        messages = await in_database(_messages, channels, news, frames)
-        self._told, self._frames = news, frames
+        told = {channel: self._frames.get(channel, {}) for channel in channels}
+        messages, frames = await in_database(_messages, news, told)
+        self._told, self._frames = news.version, frames
         now = asyncio.get_running_loop().time()
+        spoke = {channel: self._spoke.get(channel, now) for channel in channels}
         for channel in channels:
-            message = messages.get(channel)
-            if message is None and now - self._spoke.get(channel, 0.0) < SILENCE:
-                continue
-            self.hub.publish(channel, message or fragments.event(ALIVE, "", news.version))
-            self._spoke[channel] = now
-        self._spoke = {channel: self._spoke[channel] for channel in channels}
+            message = messages[channel]
+            if message or now - spoke[channel] >= SILENCE:
+                self.hub.publish(channel, message or fragments.event(ALIVE, "", news.version))
+                spoke[channel] = now
+        self._spoke = spoke
 
 
 def _opening(channel: Channel, since: int | None) -> bytes:
     news = fragments.read(since)
     parts = [*fragments.changed(channel, news), *fragments.frame(channel, news)]
     opening = fragments.encode(parts, news.version)
-    # A version from the future is another database's.
-    if since is None or news.too_many or since > news.version:
+    if since is None or news.too_many:
         opening += fragments.event(STALE, "", news.version)
     return opening
 
 
+type _Frame = dict[str, str]  # the markup last told of each part, by its id
+
+
 def _messages(
-    channels: list[Channel], news: News, frames: dict[Channel, dict[str, str]]
-) -> dict[Channel, bytes]:
+    news: News, told: dict[Channel, _Frame]
+) -> tuple[dict[Channel, bytes], dict[Channel, _Frame]]:
+    """Return the message for each channel, empty where there is nothing to tell, and the frames."""
     # Whoever has a stream no longer asks for the page, which is how interest was noted.
     interest.goes_on(
-        [channel.key for channel in channels if channel.page == "stage"],
-        [channel.key for channel in channels if channel.page == "run"],
+        [channel.key for channel in told if channel.page == "stage"],
+        [channel.key for channel in told if channel.page == "run"],
         timezone.now(),
     )
-    messages = {}
-    for channel in channels:
-        told = frames[channel]
-        frame = [part for part in fragments.frame(channel, news) if told.get(part.id) != part.html]
-        told |= {part.id: part.html for part in frame}
-        message = b""
-        if parts := [*fragments.changed(channel, news), *frame]:
-            message = fragments.encode(parts, news.version)
-        if news.too_many or (news.rearranged and channel.page in {"board", "pipeline"}):
-            message += fragments.event(STALE, "", news.version)
-        if message:
-            messages[channel] = message
-    return messages
+    messages, frames = {}, {}
+    for channel, before in told.items():
+        try:
+            messages[channel], frames[channel] = _message(channel, news, before)
+        except Exception:
+            # One that can't be told must not silence the others; its pages fetch themselves.
+            log.exception("feed.channel_failed", page=channel.page, key=channel.key)
+            messages[channel] = fragments.event(STALE, "", news.version)
+    return messages, frames
+
+
+def _message(channel: Channel, news: News, told: _Frame) -> tuple[bytes, _Frame]:
+    frame = fragments.frame(channel, news)
+    new = [part for part in frame if told.get(part.id) != part.html]
+    message = b""
+    if parts := [*fragments.changed(channel, news), *new]:
+        message = fragments.encode(parts, news.version)
+    if news.too_many:
+        message += fragments.event(STALE, "", news.version)
+    return message, {part.id: part.html for part in frame}
 
 
 _open: list[Feed] = []  # at most one

@@ -17,7 +17,7 @@ from django.utils.html import escape
 
 from dashboard.access import Verdict
 from dashboard.models import ChangeCounter, Run, Stage
-from dashboard.web import live, overview, rows, stages, titles
+from dashboard.web import empty, live, overview, rows, stages, titles
 from dashboard.web.context import Everywhere
 from dashboard.web.live import AsOf
 from dashboard.web.stages import StageCell
@@ -52,10 +52,8 @@ class News:
 
     version: int
     runs: list[Run]  # changed, in the order of their changes
-    stages: dict[int, Stage]
+    stages: list[Stage]  # all that Northflank still lists
     too_many: bool = False
-    altered: set[int] = field(default_factory=set)  # stages that look different without a run
-    rearranged: bool = False  # pipelines came or went
     now: datetime = field(default_factory=timezone.now)
 
     @cached_property
@@ -72,9 +70,9 @@ class News:
 
     @cached_property
     def cells(self) -> Iterable[StageCell]:
-        """The board's cells of all stages that look different."""
-        touched = self.altered | {run.stage_id for run in self.runs}
-        return _cells(stage for stage in self.stages.values() if stage.pk in touched)
+        """The board's cells of all stages whose runs changed."""
+        touched = {run.stage_id for run in self.runs}
+        return _cells(stage for stage in self.stages if stage.pk in touched)
 
     def title(self, text: str) -> Part:
         return Part("title", _render("live.html#title", title=text))
@@ -83,31 +81,21 @@ class News:
         return Part("as-of", _render("live.html#as-of", as_of=of))
 
 
-def read(since: int | None, before: News | None = None) -> News:
-    """Read what changed since a version (None: since now), and since the news `before`."""
+def read(since: int | None) -> News:
+    """Read what changed since a version (None: since now)."""
     version = ChangeCounter.latest()
     runs: list[Run] = []
     if since is not None and since < version:
         changed = Run.objects.filter(version__gt=since).order_by("version")
         runs = list(changed.with_place().without_detail()[: MOST + 1])
     present = Stage.objects.present().select_related("pipeline__project")
-    news = News(version, runs[:MOST], {stage.pk: stage for stage in present}, len(runs) > MOST)
-    if before is not None:
-        news.rearranged = before.stages.keys() != news.stages.keys()
-        news.altered = {
-            pk
-            for pk, stage in news.stages.items()
-            if pk in before.stages and _looks(stage) != _looks(before.stages[pk])
-        }
-    return news
-
-
-def _looks(stage: Stage) -> tuple[object, ...]:
-    return stage.has_flow, stage.error_message
+    # A version from the future is another database's.
+    too_many = len(runs) > MOST or (since or 0) > version
+    return News(version, runs[:MOST], list(present), too_many)
 
 
 def changed(channel: Channel, news: News) -> list[Part]:
-    """Return the parts of a channel's pages that changed with a run or a stage."""
+    """Return the parts of a channel's pages that changed with a run."""
     return PAGES[channel.page].changed(channel, news)
 
 
@@ -139,9 +127,9 @@ class _Page:
     frame: Callable[[Channel, News], list[Part]]
 
 
-def _rows(runs: Collection[Run], news: News, may: Verdict) -> list[Part]:
+def _rows(runs: Collection[Run], may: Verdict, news: Callable[[Run], str]) -> list[Part]:
     ready = rows.html_of_loaded(runs, may)
-    return [Part(rows.dom_id(run.run_id), ready[run.pk], _news(run, news)) for run in runs]
+    return [Part(rows.dom_id(run.run_id), ready[run.pk], news(run)) for run in runs]
 
 
 def _news(run: Run, news: News) -> str:
@@ -149,19 +137,27 @@ def _news(run: Run, news: News) -> str:
 
 
 def _now_changed(channel: Channel, news: News) -> list[Part]:
-    return _rows(news.runs, news, channel.may)
+    def fresh(run: Run) -> str:
+        # Now shows no other runs; the shape tells when an abort has one come.
+        return _news(run, news) if run.in_flight or run.status == "failure" else ""
+
+    return _rows(news.runs, channel.may, fresh)
 
 
 def _now_frame(channel: Channel, news: News) -> list[Part]:
     counts = overview.counts(news.now, news.flying)
     statuses = overview.news(news.now, news.flying)
-    blind = news.everywhere.trouble is not None
+    as_of = overview.as_of(news.stages, news.flying, counts)
     return [
-        news.as_of(overview.as_of([*news.stages.values()], news.flying)),
-        news.title(titles.now(counts.in_flight, statuses, blind=blind)),
+        news.as_of(as_of),
+        news.title(titles.now(counts.in_flight, statuses, blind=news.everywhere.blind)),
         *(
             Part(heading, _render(f"now.html#{heading}-title", counts=counts))
             for heading in ("in-flight", "aborted", "failed")
+        ),
+        *(
+            Part(nothing.id, _render("runs.html#nothing", empty=nothing))
+            for nothing in (empty.in_flight(as_of, news.stages), empty.failures(as_of))
         ),
     ]
 
@@ -171,7 +167,11 @@ def _board_changed(channel: Channel, news: News) -> list[Part]:
 
 
 def _board_frame(channel: Channel, news: News) -> list[Part]:
-    return [news.as_of(live.as_of_all([*news.stages.values()]))]
+    statuses = overview.news(news.now, news.flying)
+    return [
+        news.as_of(live.as_of_board(news.stages)),
+        news.title(titles.board(statuses, blind=news.everywhere.blind)),
+    ]
 
 
 def _pipeline_changed(channel: Channel, news: News) -> list[Part]:
@@ -184,25 +184,35 @@ def _pipeline_changed(channel: Channel, news: News) -> list[Part]:
 
 
 def _pipeline_frame(channel: Channel, news: News) -> list[Part]:
-    its = [stage for stage in news.stages.values() if stage.pipeline_id == channel.key]
+    # Not from the news: a pipeline that is gone has a page too.
+    its = list(Stage.objects.filter(pipeline=channel.key).select_related("pipeline__project"))
+    if not its:
+        return [news.as_of(live.NOTHING)]
     heads = [
         Part(f"stage-{cell.key}", _render("pipeline.html#head", stage=cell)) for cell in _cells(its)
     ]
-    return [news.as_of(live.as_of(its)), *heads]
+    return [
+        news.as_of(live.as_of(its)),
+        news.title(
+            titles.pipeline(its[0].pipeline, _flying(its, news), blind=news.everywhere.blind)
+        ),
+        *heads,
+    ]
 
 
 def _stage_changed(channel: Channel, news: News) -> list[Part]:
-    return _rows([run for run in news.runs if run.stage_id == channel.key], news, channel.may)
+    its = [run for run in news.runs if run.stage_id == channel.key]
+    return _rows(its, channel.may, lambda run: _news(run, news))
 
 
 def _stage_frame(channel: Channel, news: News) -> list[Part]:
-    stage = news.stages.get(channel.key)
-    if stage is None:  # gone meanwhile
-        return []
-    blind = news.everywhere.trouble is not None
+    # Not from the news: a stage that is gone has a page too.
+    stage = Stage.objects.filter(pk=channel.key).select_related("pipeline__project").first()
+    if stage is None:
+        return [news.as_of(live.NOTHING)]
     return [
         news.as_of(live.as_of([stage])),
-        news.title(titles.stage(stage, news.flying.get(stage.pk, ()), blind=blind)),
+        news.title(titles.stage(stage, _flying([stage], news), blind=news.everywhere.blind)),
         Part("stage-error", _render("stage.html#stage-error", stage_error=live.error_of(stage))),
     ]
 
@@ -210,14 +220,21 @@ def _stage_frame(channel: Channel, news: News) -> list[Part]:
 def _run_changed(channel: Channel, news: News) -> list[Part]:
     if all(run.pk != channel.key for run in news.runs):
         return []
-    run = Run.objects.with_place().get(pk=channel.key)
+    run = Run.objects.with_place().filter(pk=channel.key).first()
+    if run is None:
+        return []
     parts = card(run, channel.may, list(run.aborts.order_by("-requested_at")))
     return [Part(rows.dom_id(run.run_id), _render("run.html#card", **parts))]
 
 
 def _run_frame(channel: Channel, news: News) -> list[Part]:
-    run = Run.objects.with_place().without_detail().get(pk=channel.key)
-    return [news.as_of(live.as_of_run(run))]
+    run = Run.objects.with_place().without_detail().filter(pk=channel.key).first()
+    if run is None:
+        return [news.as_of(live.NOTHING)]
+    return [
+        news.as_of(live.as_of_run(run)),
+        news.title(titles.run(run, blind=news.everywhere.blind)),
+    ]
 
 
 PAGES = {
@@ -227,6 +244,11 @@ PAGES = {
     "stage": _Page(_stage_changed, _stage_frame),
     "run": _Page(_run_changed, _run_frame),
 }
+
+
+def _flying(of: Iterable[Stage], news: News) -> set[str]:
+    """The statuses of the runs that are in flight in some stages."""
+    return set[str]().union(*(news.flying.get(stage.pk, ()) for stage in of))
 
 
 def _cells(of: Iterable[Stage]) -> list[StageCell]:

@@ -4,7 +4,7 @@ A page listens to its stream (views/live.py). Where there is none it asks for it
 and again, and is told by the tag that nothing changed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -41,34 +41,52 @@ class AsOf:
     stale: bool
     text: str = ""
     elsewhere: str = ""  # what the page can't show: the status page tells more
+    # What decides the page beside its runs: which stages there are, and which were read. A page
+    # that hears of another shape than its own fetches itself.
+    shape: str = ""
 
 
-def as_of(stages: Iterable[Stage]) -> AsOf:
+NOTHING = AsOf(None, stale=True, text="This is no longer known here.", shape="nothing")
+
+
+def as_of(stages: Sequence[Stage]) -> AsOf:
     """Say how old the mirror of `stages` is: as old as the one read longest ago."""
     now = timezone.now()
+    shape = _shape(stages)
     relevant = [stage for stage in stages if stage.has_flow is not False]
     read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
     late = any(freshness.is_late(stage.promised_at, now) for stage in relevant)
     if not read:
-        return AsOf(None, stale=True, text="Northflank has not been read yet.")
+        text = "Northflank has not been read yet."
+        return AsOf(None, stale=True, text=text, shape=shape)
     unread = len(relevant) - len(read)
     text = f"Not read yet: {unread} of {len(relevant)} stages." if unread else ""
-    return AsOf(min(read), stale=late, text=text)
+    return AsOf(min(read), stale=late, text=text, shape=shape)
 
 
-def as_of_all(stages: Sequence[Stage], shown: Sequence[Stage] = ()) -> AsOf:
-    """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`."""
+def _shape(stages: Sequence[Stage], *facts: object) -> str:
+    known = sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
+    return blake2b(repr((known, facts)).encode(), digest_size=6).hexdigest()
+
+
+def as_of_all(stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = ()) -> AsOf:
+    """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`.
+
+    `facts` are what else decides the page's shape.
+    """
     now = timezone.now()
     relevant = [stage for stage in stages if stage.has_flow is not False]
-    facts = freshness.Facts(
+    known = freshness.Facts(
         stages=len(relevant),
         late=sum(freshness.is_late(stage.promised_at, now) for stage in relevant),
         failing=sum(bool(stage.error) for stage in relevant),
         lists_failing=CatalogueSweep.objects.exclude(error="").count(),
     )
     of_shown = as_of(shown or stages)
-    stale = of_shown.stale or facts.late > 0
-    return replace(of_shown, stale=stale, elsewhere=freshness.in_part(facts))
+    stale = of_shown.stale or known.late > 0
+    return replace(
+        of_shown, stale=stale, elsewhere=freshness.in_part(known), shape=_shape(stages, *facts)
+    )
 
 
 def as_of_run(run: Run) -> AsOf:
@@ -80,6 +98,12 @@ def as_of_run(run: Run) -> AsOf:
         return AsOf(at, stale=False)
     late = freshness.is_late(stage.promised_at, timezone.now())
     return AsOf(at, stale=late)
+
+
+def as_of_board(stages: Sequence[Stage]) -> AsOf:
+    """Say how old the board is, whose cells also show what keeps a stage from being read."""
+    errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
+    return as_of_all(stages, errors)
 
 
 def error_of(stage: Stage) -> dict[str, Any] | None:

@@ -67,6 +67,7 @@ def news(now: datetime, flying: Mapping[int, set[str]]) -> set[str]:
     return just_failed.union(*flying.values())
 
 
-def as_of(stages: Sequence[Stage], flying: Collection[int]) -> AsOf:
+def as_of(stages: Sequence[Stage], flying: Collection[int], counts: Counts) -> AsOf:
     """Say how old the page is: as the stages with runs in flight or, where none flies, as all."""
-    return live.as_of_all(stages, [stage for stage in stages if stage.pk in flying])
+    shown = [stage for stage in stages if stage.pk in flying]
+    return live.as_of_all(stages, counts, shown=shown)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from django.utils.translation import gettext as _
 
 from dashboard import statuses
-from dashboard.models import Run, Stage
+from dashboard.models import Pipeline, Run, Stage
 
 
 def now(in_flight: int, run_statuses: Iterable[str], *, blind: bool) -> str:
@@ -13,14 +13,30 @@ def now(in_flight: int, run_statuses: Iterable[str], *, blind: bool) -> str:
     return _led_by(_("Now (%(count)d)") % {"count": in_flight}, run_statuses, blind=blind)
 
 
+def board(run_statuses: Iterable[str], *, blind: bool) -> str:
+    """Name the page of all pipelines."""
+    return _led_by(_("Board"), run_statuses, blind=blind)
+
+
+def pipeline(of: Pipeline, run_statuses: Iterable[str], *, blind: bool) -> str:
+    """Name the page of a pipeline, some of whose runs are in flight."""
+    return _led_by(str(of), run_statuses, blind=blind)
+
+
 def stage(of: Stage, run_statuses: Iterable[str], *, blind: bool) -> str:
     """Name the page of a stage, some of whose runs are in flight."""
     return _led_by(f"{of.pipeline} / {of.name}", run_statuses, blind=blind)
 
 
-def run(of: Run) -> str:
-    """Name the page of one run."""
-    return f"{statuses.of_run(of.status).word}: {of.title}"
+def run(of: Run, *, blind: bool) -> str:
+    """Name the page of one run; one that has ended stays as it is, whether we can see or not."""
+    name = f"{statuses.of_run(of.status).word}: {of.title}"
+    return _led_by(name, (), blind=blind and of.in_flight)
+
+
+def status(*, blind: bool) -> str:
+    """Name the page of the mirror's state."""
+    return _led_by(_("Status"), (), blind=blind)
 
 
 def _led_by(name: str, run_statuses: Iterable[str], *, blind: bool) -> str:

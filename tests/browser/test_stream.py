@@ -45,6 +45,15 @@ def listens(live: Live, viewers: int = 1) -> None:
         time.sleep(0.02)
 
 
+def break_streams(live: Live) -> None:
+    async def end_all() -> None:
+        for viewers in live.feed.hub._viewers.values():
+            for viewer in viewers:
+                viewer.end()
+
+    live.run(end_all)
+
+
 def badge(page: Page, run_id: str = "r-1") -> str:
     return f'[data-run="{run_id}"] [data-badge]'
 
@@ -159,9 +168,7 @@ def test_a_stream_that_breaks_comes_back_and_brings_what_was_missed(
     run: Run, watch: Open, live: Live
 ) -> None:
     page = watch("viewer")
-    for viewers in live.feed.hub._viewers.values():
-        for viewer in viewers:
-            live.loop.call_soon_threadsafe(viewer.end)
+    break_streams(live)
     factories.change(run, status="retrying")
     expect(page.locator(badge(page))).to_have_text("Retrying", timeout=SOON)
     listens(live)
@@ -187,9 +194,7 @@ def test_who_is_signed_out_meanwhile_is_told_and_asks_no_more(
     forgiven.append("SSE reconnect failed with status 401")  # htmx says so, once
     page = watch("viewer")
     Session.objects.all().delete()
-    for viewers in live.feed.hub._viewers.values():
-        for viewer in viewers:
-            live.loop.call_soon_threadsafe(viewer.end)
+    break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - no built-in is taken

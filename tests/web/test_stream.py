@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.models import ChangeCounter, Run, Stage
+from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.web import feed, fragments
 from tests.live import PATIENCE, Live
 from tests.web import factories
@@ -206,14 +208,140 @@ def test_a_stages_own_trouble_comes_to_its_page_and_to_the_board(
     with listening(at_desk, "stage", run.stage_id) as page, listening(at_desk, "board") as board:
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
         about(page, "stage-error", "Permission was taken away.")
-        about(board, f"stage-{run.stage_id}", "Permission was taken away.")
+        about(board, "as-of", "1 stage can’t be read.")
+
+
+def shape(person: httpx.Client, page: str, key: int = 0) -> str:
+    """The shape that a page has now, as its stream says first."""
+    with person.stream("GET", f"/live/?page={page}&key={key}") as answer:
+        part = next(messages(answer)).parts["as-of"].css_first("p")
+    assert part is not None
+    return part.attributes["data-shape"] or ""
+
+
+@pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage"])
+def test_what_only_the_whole_page_can_show_changes_its_shape(
+    page: str, run: Run, at_desk: httpx.Client
+) -> None:
+    key = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id}.get(page, 0)
+    address = {
+        "now": "/",
+        "board": "/board/",
+        "pipeline": factories.address(run.stage.pipeline),
+        "stage": factories.address(run.stage),
+    }[page]
+    seen = [shape(at_desk, page, key)]
+    line = LexborHTMLParser(at_desk.get(address).text).css_first("#as-of")
+    assert line is not None
+    assert line.attributes["data-shape"] == seen[0]
+    factories.change(run, status="retrying")
+    assert shape(at_desk, page, key) == seen[0]  # painted without it
+
+    Stage.objects.update(has_flow=None)
+    seen.append(shape(at_desk, page, key))
+    Stage.objects.update(synced_at=None)
+    seen.append(shape(at_desk, page, key))
+    if page in {"now", "board"}:
+        factories.stage(of=factories.pipeline("brand-new"))
+        seen.append(shape(at_desk, page, key))
+    if page == "board":
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        seen.append(shape(at_desk, page, key))
+    if page == "now":  # a failure that grew old leaves the page by itself
+        factories.run(run.stage, status="failure", created_at=timezone.now() - timedelta(days=3))
+        seen.append(shape(at_desk, page, key))
+    assert len(set(seen)) == len(seen)
+
+
+def test_now_announces_only_runs_that_it_would_show(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk) as stream:
+        factories.run(run.stage, "r-2", status="success")
+        assert "data-news" not in about(stream, "run-r-2").attributes
+        factories.run(run.stage, "r-3", status="failure")
+        assert about(stream, "run-r-3").attributes["data-news"] == "failure"
 
 
 @pytest.mark.usefixtures("brisk")
-def test_a_new_pipeline_has_the_board_fetch_itself(run: Run, at_desk: httpx.Client) -> None:
-    with listening(at_desk, "board") as stream:
-        factories.stage(of=factories.pipeline("brand-new"))
-        assert feed.STALE in (message.event for message in stream)
+def test_an_empty_page_says_how_sure_it_is(run: Run, at_desk: httpx.Client) -> None:
+    Run.objects.update(in_flight=False, concluded=True, status="success")
+    with listening(at_desk) as stream:
+        Stage.objects.update(promised_at=timezone.now() - timedelta(minutes=5))
+        about(stream, "nothing-in-flight", "when Northflank was last read")
+
+
+@pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage", "run"])
+def test_each_tab_says_when_northflank_cannot_be_read(
+    page: str, run: Run, at_desk: httpx.Client
+) -> None:
+    keys = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id, "run": run.pk}
+    factories.trouble("It fell over.")
+    with at_desk.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
+        title = next(messages(answer)).parts["title"].css_first("span")
+    assert title is not None
+    assert (title.attributes["data-title"] or "").startswith("Can’t see · ")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_page_whose_run_is_deleted_is_told_and_silences_nobody(
+    run: Run, at_desk: httpx.Client
+) -> None:
+    other = factories.run(run.stage, "r-2")
+    with listening(at_desk, "run", run.pk) as page, listening(at_desk) as now:
+        Run.objects.filter(pk=run.pk).delete()
+        about(page, "as-of", "no longer known here")
+        factories.change(other, status="retrying")
+        about(now, "run-r-2", "Retrying")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_stage_that_is_gone_grows_old_before_ones_eyes(run: Run, at_desk: httpx.Client) -> None:
+    for page, key in (("stage", run.stage_id), ("pipeline", run.stage.pipeline_id)):
+        with listening(at_desk, page, key) as stream:
+            Pipeline.objects.update(gone_at=timezone.now())
+            Stage.objects.update(promised_at=timezone.now() - timedelta(minutes=5))
+            about(stream, "as-of", "older than it should be")
+        Pipeline.objects.update(gone_at=None)
+        Stage.objects.update(promised_at=timezone.now())
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_page_that_cannot_be_told_fetches_itself_and_the_others_are_told(
+    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    with listening(at_desk, "board") as board, listening(at_desk) as now:
+        broken = fragments.PAGES | {"board": fragments._Page(fail, fail)}
+        monkeypatch.setattr(fragments, "PAGES", broken)
+        factories.change(run, status="retrying")
+        about(now, "run-r-1", "Retrying")
+        assert feed.STALE in (message.event for message in board)
+
+
+def test_a_page_that_cannot_be_told_from_the_start_fetches_itself_too(
+    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(feed, "_opening", lambda *_: 1 / 0)
+        with at_desk.stream("GET", "/live/?page=now&since=7", timeout=PATIENCE) as answer:
+            stream = messages(answer)
+            opening = next(stream)
+            assert (opening.event, opening.id) == (feed.STALE, "7")  # nothing was told: ask anew
+            factories.change(run, status="retrying")
+            about(stream, "run-r-1", "Retrying")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_round_that_fails_is_made_up_for(
+    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(at_desk, "stage", run.stage_id) as stream:
+        with monkeypatch.context() as broken:
+            broken.setattr(fragments, "read", lambda *_: 1 / 0)
+            factories.change(run, status="retrying")
+            time.sleep(0.2)  # some rounds
+        about(stream, "run-r-1", "Retrying")
 
 
 def test_each_hears_what_they_may_do(

@@ -4,10 +4,11 @@ from itertools import groupby
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Abort, CatalogueSweep, ChangeCounter, Pipeline, Run, Stage
-from dashboard.web import empty, live, stages
+from dashboard.web import context, empty, live, overview, stages, titles
 
 
 @require_safe
@@ -15,7 +16,7 @@ def board(request: HttpRequest) -> HttpResponse:
     """Show pipelines by project, with their three stages."""
     version = ChangeCounter.latest()
     all_stages = list(Stage.objects.present().select_related("pipeline__project"))
-    as_of = live.as_of_all(all_stages)
+    as_of = live.as_of_board(all_stages)
     swept = CatalogueSweep.objects.filter(project=None, swept_at__isnull=False).exists()
     terms = live.of(
         request,
@@ -48,6 +49,9 @@ def board(request: HttpRequest) -> HttpResponse:
     ]
     parts = {
         "nav": "board",
+        "title": titles.board(
+            overview.news(timezone.now(), overview.flying()), blind=context.of(request).blind
+        ),
         "projects": projects,
         "as_of": as_of,
         "empty": empty.pipelines(swept=swept),

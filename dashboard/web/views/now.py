@@ -18,24 +18,23 @@ def now(request: HttpRequest) -> HttpResponse:
     """Show what is in flight and what failed in the last day."""
     version = ChangeCounter.latest()
     moment = timezone.now()
-    stages = list(Stage.objects.present().exclude(has_flow=False))
+    stages = list(Stage.objects.present())
     flying = overview.flying()
     verdict = access.may_abort(request.user)
-    as_of = overview.as_of(stages, flying)
+    counts = overview.counts(moment, flying)
+    as_of = overview.as_of(stages, flying, counts)
     terms = live.of(
         request,
         "now",
         version,
         verdict,
-        f"{moment:%H:%M}",  # what is "lately" changes by itself
         in_flight=bool(flying),
         aborting=Abort.objects.open().exists(),
         as_of=as_of,
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    counts = overview.counts(moment, flying)
-    blind = context.of(request).trouble is not None
+    blind = context.of(request).blind
     parts = {
         "nav": "now",
         "title": titles.now(counts.in_flight, overview.news(moment, flying), blind=blind),
@@ -45,7 +44,7 @@ def now(request: HttpRequest) -> HttpResponse:
         "counts": counts,
         "why_not": verdict.why_not if flying else "",
         "as_of": as_of,
-        "in_flight_empty": empty.in_flight(as_of, any_stage=bool(stages)),
+        "in_flight_empty": empty.in_flight(as_of, stages),
         "failed_empty": empty.failures(as_of),
     }
     return live.answer(request, "now.html", terms, parts)

@@ -13,7 +13,7 @@ from dashboard import access, links, verdict
 from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.sync import interest, lookup
 from dashboard.upstream import connection
-from dashboard.web import acts, live, places, rows, steps, titles
+from dashboard.web import acts, context, live, places, rows, steps, titles
 from dashboard.web.places import NothingHere
 from dashboard.web.waiting import Waiting, result_of
 
@@ -42,7 +42,8 @@ def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str)
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    parts = {**card(shown, may, its_aborts), "as_of": as_of}
+    title = titles.run(shown, blind=context.of(request).blind)
+    parts = {**card(shown, may, its_aborts), "title": title, "as_of": as_of}
     return live.answer(request, "run.html", terms, parts)
 
 
@@ -64,7 +65,6 @@ def card(shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> dict[str, 
     """Return what a run's card shows."""
     root = steps.root_of(shown)
     return {
-        "title": titles.run(shown),
         "row": rows.row(shown, may, its_aborts[0] if its_aborts else None),
         "verdict": verdict.of(shown, root),
         "description": shown.description,

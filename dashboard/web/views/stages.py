@@ -34,7 +34,7 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
         return live.not_modified(terms)
     asked = filters.read(request, shown)
     of_page, pager = filters.page(asked, asked.of(shown.runs.newest_first()))
-    blind = context.of(request).trouble is not None
+    blind = context.of(request).blind
     parts = {
         "title": titles.stage(shown, flying, blind=blind),
         "place": {

@@ -5,7 +5,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import database
 from dashboard.models import ChangeCounter
-from dashboard.web import live, status
+from dashboard.web import context, live, status, titles
 
 
 @require_safe
@@ -18,5 +18,6 @@ def show(request: HttpRequest) -> HttpResponse:
     terms = live.of(request, "", version, shown, in_flight=False, aborting=False, as_of=as_of)
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    parts = {"nav": "status", "status": shown, "as_of": as_of}
+    title = titles.status(blind=context.of(request).blind)
+    parts = {"nav": "status", "title": title, "status": shown, "as_of": as_of}
     return live.answer(request, "status.html", terms, parts)
