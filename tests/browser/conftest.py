@@ -125,6 +125,17 @@ def enter(page: Page, name: str) -> Response | None:
     return done.value
 
 
+def break_streams(live: Live) -> None:
+    """End all streams, as they end by themselves after a while."""
+
+    async def end_all() -> None:
+        for viewers in live.feed.hub._viewers.values():
+            for viewer in viewers:
+                viewer.end()
+
+    live.run(end_all)
+
+
 def mark(page: Page) -> None:
     """Leave a mark that only a reload would wipe away."""
     page.evaluate("() => { window.unreloaded = true }")

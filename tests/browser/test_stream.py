@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Request, expect
 
 from dashboard.models import Run
 from dashboard.web import feed
-from tests.browser.conftest import Open, is_marked, mark
+from tests.browser.conftest import Open, break_streams, is_marked, mark
 from tests.live import PATIENCE, Live
 from tests.web import factories
 
@@ -43,15 +43,6 @@ def listens(live: Live, viewers: int = 1) -> None:
     while live.feed.hub.viewers != viewers:
         assert time.monotonic() < until, f"{live.feed.hub.viewers} viewers"
         time.sleep(0.02)
-
-
-def break_streams(live: Live) -> None:
-    async def end_all() -> None:
-        for viewers in live.feed.hub._viewers.values():
-            for viewer in viewers:
-                viewer.end()
-
-    live.run(end_all)
 
 
 def badge(page: Page, run_id: str = "r-1") -> str:
