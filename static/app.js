@@ -308,7 +308,7 @@ document.addEventListener("htmx:before:swap", () => {
 });
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
-  if (ctx.swap === "none") return;
+  if (target === stream || ctx.response.status >= 400) return; // its messages tell; it is no answer
   if (ctx.target === dialog) {
     remember(target);
     if (!dialog.open) dialog.showModal();

@@ -191,3 +191,21 @@ def test_who_is_signed_out_meanwhile_is_told_and_asks_no_more(
     page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - no built-in is taken
     page.wait_for_timeout(6_000)
     assert asked == []
+
+
+@pytest.mark.usefixtures("manager")
+def test_an_abort_gets_through_though_its_row_has_left_the_page(
+    live: Live, stuck: Run, sign_in: Open, monkeypatch: pytest.MonkeyPatch, forgiven: list[str]
+) -> None:
+    forgiven.append("the server responded with a status of 503")
+    monkeypatch.setattr(feed, "_open", [])  # pages that ask by themselves move what is in them
+    page = sign_in("manager", f"{factories.address(stuck.stage)}?status={stuck.status}")
+    page.locator("[data-abort]").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    factories.change(stuck, status="approval_wait")
+    expect(page.locator(f'[data-run="{stuck.run_id}"]')).to_have_count(0, timeout=20_000)
+    dialog.get_by_role("button", name="Abort run").click()
+    expect(page.locator("#notices")).to_contain_text("accepted the abort")
+    expect(dialog).to_be_hidden()
+    assert stuck.aborts.count() == 1

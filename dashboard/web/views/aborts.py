@@ -93,8 +93,10 @@ def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpRe
     its_aborts = list(shown.aborts.order_by("-requested_at"))
     element = _element(request, shown, may, its_aborts)
     told = render_to_string("notices.html#notice", {"notice": {"tone": tone, "text": text}})
+    # The run may have left the page that it was aborted from: its part is skipped there.
     return HttpResponse(
-        f'{element}<hx-partial hx-target="#notices" hx-swap="innerHTML">{told}</hx-partial>'
+        f'<hx-partial hx-target="#{rows.dom_id(shown.run_id)}" hx-swap="outerMorph">{element}'
+        f'</hx-partial><hx-partial hx-target="#notices" hx-swap="innerHTML">{told}</hx-partial>'
     )
 
 
