@@ -282,20 +282,36 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
 
 // A change of status is said once, whichever way it came.
 let before = new Map();
+let trouble = whatIsWrong();
+
+function whatIsWrong() {
+  return $("[data-trouble] .said")?.textContent ?? "";
+}
 
 const statuses = () =>
-  new Map([...document.querySelectorAll("[data-run]")].map(({ dataset }) => [dataset.run, { ...dataset }]));
+  new Map([...document.querySelectorAll("[data-status]")].map(({ id, dataset }) => [id, { ...dataset }]));
+
+// Added below what may not have been read out yet.
+function speak(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  $("#said")?.append(line);
+  setTimeout(() => line.remove(), 5_000);
+}
 
 function swapped() {
   const changes = [];
-  for (const run of document.querySelectorAll("[data-run]")) {
-    const was = before.get(run.dataset.run);
+  for (const run of document.querySelectorAll("[data-status]")) {
+    const was = before.get(run.id);
     if (!was || was.status === run.dataset.status) continue;
-    const name = $("h1, a.title", run)?.textContent;
+    const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
     changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
     if (was.concluded !== run.dataset.concluded && $("#live").dataset.page === "now") moved = true;
   }
-  if (changes.length && $("#said")) $("#said").textContent = changes.join(". ");
+  if (changes.length) speak(changes.join(". "));
+  const wrong = whatIsWrong();
+  if (wrong !== trouble) speak(wrong || $("#said")?.dataset.seen);
+  trouble = wrong;
   before = statuses();
   document.title = $("[data-title]")?.dataset.title ?? document.title;
   tick();

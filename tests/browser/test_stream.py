@@ -7,7 +7,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, Request, expect
 
-from dashboard.models import Run
+from dashboard.models import Run, Upstream
 from dashboard.web import feed
 from tests.browser.conftest import Open, break_streams, is_marked, mark
 from tests.live import PATIENCE, Live
@@ -81,6 +81,8 @@ def test_the_boards_cells_are_live(run: Run, watch: Open) -> None:
     cell = page.locator(f"#stage-{run.stage_id}")
     expect(cell.locator("[data-badge]")).to_have_text("Retrying", timeout=SOON)
     expect(page.locator(".board td")).to_have_count(1)  # it is still a cell of its table
+    expect(page.locator("#said")).to_have_text("Checkout / Production: Retrying")
+    expect(page).to_have_title("Retrying · Board · Release flows")
 
 
 @pytest.mark.usefixtures("manager")
@@ -104,6 +106,60 @@ def test_focus_selection_scroll_and_an_open_dialog_stay(run: Run, watch: Open) -
     expect(page.get_by_role("link", name="Old 40")).to_be_focused()
     assert page.evaluate("() => String(getSelection()).trim()") == "Old 40"
     assert page.evaluate("() => scrollY") == where > 0
+
+
+@pytest.mark.usefixtures("viewer")
+def test_what_is_said_in_one_breath_is_said_in_full(run: Run, watch: Open) -> None:
+    other = factories.run(run.stage, "r-2", name="Hourly")
+    page = watch("viewer")
+    for number, changed in enumerate((run, other), start=1):
+        factories.change(changed, status="retrying")
+        expect(page.locator("#said p")).to_have_count(number, timeout=SOON)
+    expect(page.locator("#said p")).to_have_text(["Nightly: Retrying", "Hourly: Retrying"])
+
+
+@pytest.mark.usefixtures("viewer")
+def test_blindness_is_said_when_it_begins_and_when_it_ends(run: Run, watch: Open) -> None:
+    page = watch("viewer")
+    factories.trouble("It fell over.")
+    expect(page.locator("#said")).to_have_text("It fell over.", timeout=10_000)
+    expect(page).to_have_title("Can’t see · Now (1) · Release flows")
+    Upstream.objects.update(error="", error_since=None)
+    expect(page.locator("#said")).to_contain_text("can be read again", timeout=10_000)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_board_that_was_away_shows_what_came_and_went_meanwhile(run: Run, watch: Open) -> None:
+    page = watch("viewer", "/board/")
+    page.mouse.move(1, 1)
+    page.context.set_offline(True)
+    factories.stage(of=factories.pipeline("brand-new"))
+    page.context.set_offline(False)
+    expect(page.get_by_role("link", name="Brand-New")).to_be_visible(timeout=20_000)
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("manager")
+def test_a_page_that_hears_of_its_session_s_end_hangs_up(run: Run, watch: Open, live: Live) -> None:
+    page = watch("manager")
+    page.locator("[data-abort]").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    Session.objects.all().delete()
+    page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+    listens(live, viewers=0)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_page_whose_run_is_no_more_says_so(
+    run: Run, watch: Open, live: Live, forgiven: list[str]
+) -> None:
+    page = watch("viewer", factories.address(run))
+    page.mouse.move(1, 1)
+    run.delete()
+    expect(page.locator("#as-of")).to_contain_text("no longer known here", timeout=10_000)
+    expect(page.locator("#as-of")).to_have_attribute("data-stale", "true")
+    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known", timeout=15_000)
 
 
 @pytest.mark.usefixtures("viewer")
