@@ -115,7 +115,8 @@ class Connection:
         """Return what keeps everything from being read; None where it is one place's trouble."""
         if error.cause not in ACCOUNT_WIDE:
             return None
-        if error.cause == "rate_limited" or self.trouble:
+        # What was under way when it was last met fails with it, and is not asked about again.
+        if error.cause == "rate_limited" or (self.trouble and put <= self._failed):
             return error
         if self._second is None:
             if self._answered > put:

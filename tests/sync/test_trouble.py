@@ -247,8 +247,11 @@ def test_during_an_outage_little_is_asked(world: World) -> None:
     world.sandbox.requests.clear()
     world.make_due()
     world.live.sync(1)
-    # One question of one stage, repeated once by the client.
-    assert len(world.sandbox.requests) == 2
+    # One question of one stage, and one that would tell its trouble from the account's; each is
+    # repeated once by the client.
+    assert [path.rpartition("/")[2] for _, path in world.sandbox.requests] == [
+        "runs", "runs", "auth", "auth",
+    ]  # fmt: skip
 
 
 def test_during_an_outage_nothing_is_asked_before_its_time(world: World) -> None:
@@ -266,6 +269,21 @@ def test_during_an_outage_the_stages_take_turns(world: World) -> None:
         world.live.connection.ask_at = 0
         world.live.sync(1)
     assert len(set(world.asked("/release-flows/"))) == 3
+
+
+def test_an_outage_ends_though_the_stage_that_is_tried_goes_on_failing(
+    world: World, said: Lines
+) -> None:
+    trouble(world, "500")
+    # The only stage that is followed is tried before all others, whenever it is tried.
+    only = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    Run.objects.exclude(stage=only).update(in_flight=False)
+    world.sandbox.faults = [parse_fault(f"500@{LEDGER}/release-flows/production")]
+    for _ in range(2):
+        world.make_due()
+        world.live.sync(1)
+    assert len(said("northflank.recovered")) == 1
+    assert [str(stage) for stage in Stage.objects.exclude(error="")] == [str(only)]
 
 
 def test_the_pauses_of_an_outage_grow_to_half_a_minute(world: World) -> None:
