@@ -7,6 +7,7 @@ sign of life, so those of one that was killed fall due soon. Times are the datab
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, OuterRef, Q
 from django.db.models.functions import Coalesce
 
@@ -39,8 +40,7 @@ def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False)
         and pk in facts
         and synced_at + plan_.interval(facts[pk], now) < now
     ]
-    if late:  # an update that finds nothing would still lock SQLite
-        Stage.objects.filter(pk__in=late, next_sync_at__gt=now).update(next_sync_at=now)
+    _make_due(late, now)
     return plan_
 
 
@@ -57,8 +57,7 @@ def stages(
         runs__in_flight=True,
         failures=0,
     ).values_list("pk", flat=True)
-    if keys := list(hurried.distinct()):  # an update that finds nothing would still lock SQLite
-        Stage.objects.filter(pk__in=keys, next_sync_at__gt=now).update(next_sync_at=now)
+    _make_due(list(hurried.distinct()), now)
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
     # However many others wait after an outage, they don't hold up what is followed.
     flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
@@ -82,7 +81,7 @@ def renew(stage_keys: Collection[int], now: datetime) -> None:
     """Go on holding these stages; one whose lease has run out meanwhile may be another's."""
     if stage_keys:
         held = Stage.objects.filter(pk__in=stage_keys, claimed_until__gt=now)
-        held.update(claimed_until=now + LEASE)
+        _update(held, claimed_until=now + LEASE)
 
 
 def give_back(stage_pk: int, now: datetime) -> None:
@@ -132,6 +131,19 @@ def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
     # Whoever changed the time meanwhile wants a reading of what came after our question.
     ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)
     ours.update(next_read_at=now + wait if wait is not None else None)
+
+
+def _make_due(stage_keys: Collection[int], now: datetime) -> None:
+    if stage_keys:  # an update that finds nothing would still lock SQLite
+        late = Stage.objects.filter(pk__in=stage_keys, next_sync_at__gt=now)
+        _update(late, next_sync_at=now)
+
+
+def _update(stages_: StageQuerySet, **changes: datetime) -> None:
+    """Change several stages, locked in the order of their keys, as the doorbell does too."""
+    with transaction.atomic():
+        keys = stages_.order_by("pk").select_for_update().values_list("pk", flat=True)
+        Stage.objects.filter(pk__in=list(keys)).update(**changes)
 
 
 def classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:

@@ -5,7 +5,7 @@ transaction, which takes milliseconds. There is no queue that a crash could lose
 is kept, or Northflank is not answered 2xx and sends it again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -102,19 +102,25 @@ def _ring(said: Mentions, word: str, now: datetime) -> None:
     # Most events are updates, which come again: where one may mean several stages, it leaves half
     # of the turns to those that tell of a start or an end.
     minor = word == "update" and len(likely) > 1
+    due: list[tuple[Stage, datetime]] = []
     for stage in likely:
         if not minor or pace.spare > IN_A_ROW // 2:
-            pace.ask_for(stage)
+            due += pace.turn(stage)
     later = now
     for stage in possible:
         if word == "start" and pace.spare > IN_A_ROW // 2:  # other events are of runs in flight
-            pace.ask_for(stage)
+            due += pace.turn(stage)
         elif stage.synced_at is None or stage.synced_at < now - SPREAD:
             later += pace.gap * IDLE_TURN
             if later > now + SPREAD:
                 break
-            _make_due(stage, later, now)
+            if _wanting(stage, later, now):
+                due.append((stage, later))
     pace.keep()
+    # By their keys, as all do who write several stages in one transaction: two that each wait for
+    # the other's would be a deadlock.
+    for stage, at in sorted(due, key=lambda each: each[0].pk):
+        _make_due(stage, at, now)
 
 
 def _concerned(said: Mentions, now: datetime) -> tuple[Sequence[Stage], Sequence[Stage]]:
@@ -180,29 +186,33 @@ class _Pace:
         """How many turns can be taken at once."""
         return (self.now - self._used) // self.gap
 
-    def ask_for(self, stage: Stage) -> None:
-        """Have a stage read at the next turn, unless it is read by then anyway."""
+    def turn(self, stage: Stage) -> Iterator[tuple[Stage, datetime]]:
+        """Take the next turn for a stage, unless it is read by then anyway: yield it, and when."""
         turn = self._used + self.gap
-        if _make_due(stage, max(turn, self.now), self.now):
+        at = max(turn, self.now)
+        if _wanting(stage, at, self.now):
             self._used = turn
+            yield stage, at
 
     def keep(self) -> None:
         Push.objects.filter(pk=1).update(paced_until=self._used)
 
 
-def _make_due(stage: Stage, at: datetime, now: datetime) -> bool:
-    """Have a stage read at `at`, and say whether that is news: it may be due by then anyway."""
+def _wanting(stage: Stage, at: datetime, now: datetime) -> bool:
+    """Say whether a stage has to be made due for a reading at `at`."""
     # Somebody is reading it: the answer may be older than the event, so it is read again.
-    being_read = Q(claimed_until__gt=now)
+    being_read = stage.claimed_until is not None and stage.claimed_until > now
     # What fails keeps its rest.
-    wanting = Stage.objects.filter(Q(next_sync_at__gt=at) | being_read, pk=stage.pk, failures=0)
+    return not stage.failures and (stage.next_sync_at > at or being_read)
+
+
+def _make_due(stage: Stage, at: datetime, now: datetime) -> None:
+    # Said once more in the statement: a worker may have been here meanwhile.
+    still = Q(next_sync_at__gt=at) | Q(claimed_until__gt=now)
     changes: dict[str, Any] = {"next_sync_at": at, "rung_at": at}
     if stage.has_flow is False:
         changes["flow_seen_at"] = None  # it seems to have a release flow by now: ask for that first
-    claimed = stage.claimed_until is not None and stage.claimed_until > now
-    if stage.failures or (stage.next_sync_at <= at and not claimed):
-        return False  # spares a statement
-    return bool(wanting.update(**changes))
+    Stage.objects.filter(still, pk=stage.pk, failures=0).update(**changes)
 
 
 def _sweep_soon(sweeps: QuerySet[CatalogueSweep], named: Iterable[str], now: datetime) -> None:

@@ -410,6 +410,48 @@ def test_a_duplicate_waits_for_the_first_to_be_kept(transactional_db: None) -> N
     assert (Push.objects.get().events, Push.objects.get().duplicates) == (2, 1)
 
 
+@pytest.mark.skipif(
+    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    reason="SQLite locks no rows",
+)
+@pytest.mark.parametrize("other", ["an event", "a plan", "a sign of life"])
+def test_whoever_writes_several_stages_takes_them_in_one_order(
+    transactional_db: None, other: str
+) -> None:
+    from django.db import transaction
+
+    later = place("shop", "checkout", synced_at=at(-500))
+    first = place("shop", "search", synced_at=at(-900))
+    assert later.pk < first.pk  # an event would begin with the one read longest ago
+    for stage in (later, first):
+        mirror.runs(stage.pk, [api_run(f"of-{stage.pk}")], asked_at=at(-1))
+    # Where a row lies says nothing of its key.
+    for stage in (first, later):
+        Stage.objects.filter(pk=stage.pk).update(
+            next_sync_at=SOON, claimed_until=None if other != "a sign of life" else SOON
+        )
+    writes = {
+        "an event": lambda: ring({"project": {"id": "shop"}}),
+        "a plan": lambda: claims.plan(10.0, T0),
+        "a sign of life": lambda: claims.renew([first.pk, later.pk], T0),
+    }
+
+    def write() -> None:
+        try:
+            writes[other]()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Stage.objects.filter(pk=later.pk).update(watched_at=T0)
+            writing = pool.submit(write)
+            with pytest.raises(TimeoutError):
+                writing.result(0.5)
+            Stage.objects.filter(pk=first.pk).update(watched_at=T0)  # or there is a deadlock
+        writing.result(10)
+
+
 # --- any data ----------------------------------------------------------------------------------
 
 anything = st.recursive(
