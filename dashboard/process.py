@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 # Streams are ended by us; what else is under way at Ctrl-C gets this long, in seconds.
 GRACE = 0.5
+TEAM_AGAIN = 30.0  # seconds until Northflank is asked again whose the token is
 
 
 class OtherUpstream(Exception):
@@ -142,10 +143,12 @@ def check_upstream() -> None:
 
 
 async def _learn_team(to: upstream.Connection) -> None:
-    try:
-        who = await to.ask(lambda nf: nf.auth())
-    except NorthflankError as error:
-        log.info("northflank.team_unknown", cause=error.cause)
-        return
+    """Keep whose the token is, for links to Northflank; asked until it is answered."""
+    while True:
+        if to.may_ask():
+            with contextlib.suppress(NorthflankError):  # told where it was met
+                who = await to.ask(lambda nf: nf.auth())
+                break
+        await asyncio.sleep(TEAM_AGAIN)
     if who.entity_type == "team" and who.entity_id:
         await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)

@@ -12,9 +12,9 @@ import msgspec
 import structlog
 from django.db import transaction
 from django.db.models import Q
-from django.utils import timezone
 
 from dashboard import statuses, steps
+from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.models.runs import RunQuerySet, touch
 from dashboard.northflank import NorthflankError, RunDetail
@@ -112,19 +112,19 @@ def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
         still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
         touch(still, gone_at=asked_at, in_flight=False, next_read_at=None)
         for run_pk in still:
-            Abort.objects.all().conclude(run_pk, "", timezone.now())
+            Abort.objects.all().conclude(run_pk, "", now())
 
 
-def rest(run_pk: int, error: NorthflankError, now: datetime) -> None:
+def rest(run_pk: int, error: NorthflankError, at: datetime) -> None:
     """Have a run that could not be read tried again after a rest, longer each time."""
     failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
-    next_read_at = now + schedule.after_failure(failures, error.cause)
+    next_read_at = at + schedule.after_failure(failures, error.cause)
     Run.objects.filter(pk=run_pk).update(failures=failures, next_read_at=next_read_at)
 
 
-def wait(run_pk: int, now: datetime) -> None:
+def wait(run_pk: int, at: datetime) -> None:
     """Have a run read as soon as Northflank answers anything again."""
-    Run.objects.filter(pk=run_pk).update(next_read_at=now)
+    Run.objects.filter(pk=run_pk).update(next_read_at=at)
 
 
 def missing_from(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> None:
@@ -174,7 +174,7 @@ def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
         rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT
     )
     for row in just_concluded:
-        Abort.objects.all().conclude(known[row.run_id].pk, row.status, timezone.now())
+        Abort.objects.all().conclude(known[row.run_id].pk, row.status, now())
 
 
 def _worth_a_last_reading(keys: list[int]) -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
 from dashboard import budget, push
@@ -65,6 +65,7 @@ class SyncWorker:
         self._under_way: set[asyncio.Task[None]] = set()
         self._at_chores: dict[Chore, asyncio.Task[None]] = {}
         self._claimed: set[int] = set()  # stages
+        self._away = False  # the database
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is under way then is let go."""
@@ -87,9 +88,15 @@ class SyncWorker:
         while True:
             try:
                 await self.tick()
-            except DatabaseError:
-                # The database is away: `readyz` says so, and this loop tries on.
-                log.exception("sync.database_away")
+            except (DatabaseError, InterfaceError):
+                # `readyz` says so, and this loop tries on.
+                if not self._away:
+                    log.exception("sync.database_away")
+                self._away = True
+            else:
+                if self._away:
+                    log.info("sync.database_back")
+                self._away = False
             await asyncio.sleep(TICK)
 
     async def tick(self) -> None:
@@ -99,7 +106,8 @@ class SyncWorker:
             self._beat_at = loop_time
             await in_database(set_clock)
             await in_database(_beat, self.name, set(self._claimed), now())
-        self._start_chores()
+        if not self._away:
+            self._start_chores()
         moment = now()
         free = AT_ONCE - len(self._under_way)
         if free <= 0:
@@ -319,7 +327,7 @@ async def _logged(work: Awaitable[None]) -> None:
     try:
         await work
     except NorthflankError:
-        log.debug("read.failed", exc_info=True)  # its cause is kept in the row, and logged there
+        log.debug("read.failed", exc_info=True)  # where it was met, it was kept and told
     except Exception:
         log.exception("read.defect")
 

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
+from dashboard import aborting, process
 from dashboard.database import in_database
 from dashboard.models import Run, Stage, Upstream
 from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalogue
+from dashboard.sync import worker as worker_module
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import Connection
 from tests.sync.conftest import LONG_AGO, World
@@ -301,6 +304,23 @@ def test_without_a_valid_token_a_minute_passes_between_questions(world: World) -
     assert round(connection.ask_at - connection._failed) == 60
 
 
+def test_whose_the_token_is_is_asked_until_it_is_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "TEAM_AGAIN", 0.01)
+    world.sandbox.faults = [parse_fault("500*4@/auth")]
+
+    async def learn() -> None:
+        learning = asyncio.ensure_future(process._learn_team(world.live.connection))
+        while not learning.done():
+            world.live.connection.ask_at = 0
+            await asyncio.sleep(0.01)
+        await learning
+
+    world.live.run(learn)
+    assert Upstream.objects.get().team == "acme"
+
+
 def test_a_token_that_turns_wrong_and_right_again_recovers_by_itself(world: World) -> None:
     world.sync()
     right = world.sandbox.options.token
@@ -393,6 +413,36 @@ def test_a_chore_that_waits_holds_up_nothing(world: World) -> None:
     world.live.run(work)
     assert Run.objects.in_flight().exists()
     assert len(begun) == 1
+
+
+def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Lines) -> None:
+    world.sync()
+
+    def query(statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    async def until(event: str) -> None:
+        while not said(event):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * worker_module.TICK)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(worker.run(stop))
+        await in_database(query, "ALTER TABLE dashboard_budget RENAME TO elsewhere")
+        try:
+            await until("sync.database_away")
+        finally:
+            await in_database(query, "ALTER TABLE elsewhere RENAME TO dashboard_budget")
+        await until("sync.database_back")
+        stop.set()
+        await working
+
+    worker = SyncWorker(world.live.connection, chores=[aborting.look_after_open_aborts])
+    world.live.run(work)
+    assert len(said("sync.database_away")) == len(said("sync.database_back")) == 1
+    assert said("read.defect") == []
 
 
 # --- projects that are closed to us ------------------------------------------------------------

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
+from dashboard import database
 from dashboard.models import Push, PushEvent, Stage
 from tests.live import Live
 
@@ -87,6 +88,27 @@ def test_a_flood_of_wrong_tokens_writes_once(ring: Ring) -> None:
         ring(token="wrong")
     assert push().refused_at == first
     assert [q["sql"][:6] for q in asked.captured_queries] == ["SELECT"]
+
+
+def test_a_refusal_is_logged_once_in_ten_seconds(
+    ring: Ring, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        ring(token="wrong")
+    assert len(caplog.records) == 1
+
+
+def test_an_event_is_stamped_by_the_databases_clock(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_ahead", timedelta(hours=1))
+    ring(token="wrong")
+    ring()
+    soon = timezone.now() + timedelta(minutes=59)
+    row = push()
+    assert row.heard_at is not None
+    assert row.refused_at is not None
+    assert min(row.heard_at, row.refused_at) > soon
 
 
 def test_while_the_secret_is_changed_both_are_taken(ring: Ring, settings: Settings) -> None:

@@ -6,10 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import access, links, verdict
+from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.sync import interest, lookup
 from dashboard.upstream import connection
@@ -26,7 +26,7 @@ def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str)
     shown = places.run(of, run)
     if shown is None:
         return _never_seen(request, of, run)
-    interest.in_run(shown, timezone.now())
+    interest.in_run(shown, now())
     may = access.may_abort(request.user, of)
     as_of = live.as_of_run(shown)
     its_aborts = list(shown.aborts.order_by("-requested_at"))

@@ -2,10 +2,10 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import access, policies
+from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter
 from dashboard.sync import interest
 from dashboard.web import context, empty, filters, live, places, rows, titles
@@ -16,7 +16,7 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
     """Show a stage's runs: in flight on top, then newest first."""
     version = ChangeCounter.latest()
     shown = places.stage(project, pipeline, stage)
-    interest.in_stage(shown, timezone.now())
+    interest.in_stage(shown, now())
     verdict = access.may_abort(request.user, shown)
     as_of = live.as_of([shown])
     flying = list(shown.runs.in_flight().order_by().values_list("status", flat=True).distinct())
