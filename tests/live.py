@@ -95,13 +95,13 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
         upstream_url = f"http://127.0.0.1:{upstream_port}"
         connection = upstream.open_connection(upstream_url, app.state.sandbox.options.token)
         feed = open_feed()
-        telling = asyncio.create_task(feed.run())
+        telling = [asyncio.create_task(feed.run())]
         servers = [_server(application), _server(app)]
         tasks = [
             asyncio.create_task(server._serve(sockets=[place]))
             for server, place in zip(servers, places, strict=True)
         ]
-        telling = asyncio.create_task(app.state.sandbox.webhooks.run())
+        telling.append(asyncio.create_task(app.state.sandbox.webhooks.run()))
         state["live"] = Live(
             f"http://127.0.0.1:{web_port}",
             upstream_url,
@@ -116,12 +116,12 @@ def running(options: sandbox.Options | None = None) -> Iterator[Live]:
         ready.set()
         await stop.wait()
         feed.close()
-        telling.cancel()
         for server in servers:
             server.should_exit = server.force_exit = True
-        telling.cancel()
+        for task in telling:
+            task.cancel()
         await asyncio.gather(*tasks)
-        await asyncio.gather(telling, return_exceptions=True)
+        await asyncio.gather(*telling, return_exceptions=True)
         await connection.close()
 
     check_upstream()
