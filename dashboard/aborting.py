@@ -139,22 +139,27 @@ async def look_after_open_aborts(to: Connection) -> None:
 
     A chore of the sync's worker: cheap when nothing is open.
     """
-    for abort in await in_database(_adoptable, database.now()):
-        log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
-        try:
-            run = await read_run(to, abort.run)
-        except NorthflankError as error:
-            log.info("abort.adoption_waits", run=abort.run.run_id, cause=error.cause)
-            continue
-        if abort.sent_at is not None:
-            await in_database(_unknown, abort, "The process that sent it ended before the answer.")
-        elif run is None or not run.in_flight:
-            await in_database(_too_late, abort, run)
-        elif why_not := await in_database(_no_longer_wanted, abort):
-            await in_database(_withdrawn, abort, why_not)
-        else:
-            await send(to, abort.pk)
+    adoptable = await in_database(_adoptable, database.now())
+    # Side by side: one after the other they would outlive their leases while Northflank is slow.
+    await asyncio.gather(*(_adopt(to, abort) for abort in adoptable))
     await in_database(_review, database.now())
+
+
+async def _adopt(to: Connection, abort: Abort) -> None:
+    log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
+    try:
+        run = await read_run(to, abort.run)
+    except NorthflankError as error:
+        log.info("abort.adoption_waits", run=abort.run.run_id, cause=error.cause)
+        return
+    if abort.sent_at is not None:
+        await in_database(_unknown, abort, "The process that sent it ended before the answer.")
+    elif run is None or not run.in_flight:
+        await in_database(_too_late, abort, run)
+    elif why_not := await in_database(_no_longer_wanted, abort):
+        await in_database(_withdrawn, abort, why_not)
+    else:
+        await send(to, abort.pk)
 
 
 def _no_longer_wanted(abort: Abort) -> str:

@@ -138,6 +138,18 @@ def test_an_adoption_waits_while_northflank_does_not_answer(live: Live) -> None:
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
+def test_an_adoption_that_waits_holds_up_no_other(live: Live) -> None:
+    slow, quick = in_flight(live), in_flight(live)
+    for run in (slow, quick):  # the older one waits
+        stranded(run)
+    live.sandbox.faults = [parse_fault(f"latency:1@{slow.run_id}")]
+
+    look_after(live)
+    sent = dict(Abort.objects.values_list("run__run_id", "sent_at"))
+    assert sent[quick.run_id] < sent[slow.run_id]
+    assert live.sandbox.abort_posts == {slow.run_id: 1, quick.run_id: 1}
+
+
 def test_of_two_workers_one_adopts(live: Live) -> None:
     run = in_flight(live)
     stranded(run)
