@@ -128,7 +128,10 @@ def _connect_webhook(box: sandbox.Sandbox, web: socket.socket) -> None:
 
 
 def check_upstream() -> None:
-    """Refuse to mix two Northflanks in one database; raises OtherUpstream."""
+    """Refuse to mix two Northflanks in one database; raises OtherUpstream.
+
+    Trouble that was there when the last process ended is told: its begin was told to that one.
+    """
     identity = (
         "sandbox"
         if settings.SANDBOX
@@ -140,6 +143,8 @@ def check_upstream() -> None:
             f"This database mirrors {known.identity}; the settings say {identity}. "
             "Use another database (DATABASE_URL) for another Northflank."
         )
+    if known.error:
+        log.warning("northflank.trouble", cause=known.error, message=known.error_message)
 
 
 async def _learn_team(to: upstream.Connection) -> None:

@@ -92,6 +92,12 @@ def test_trouble_keeps_when_it_began(world: World) -> None:
     assert Upstream.objects.get().error_since == before
 
 
+def test_trouble_is_told_to_a_process_that_starts_in_it(world: World, said: Lines) -> None:
+    trouble(world, "bad-token")
+    process.check_upstream()
+    assert [line["cause"] for line in said("northflank.trouble")] == ["unauthorised"] * 2
+
+
 def test_another_cause_keeps_when_it_began(world: World) -> None:
     trouble(world, "bad-token", rounds=1)
     before = Upstream.objects.get().error_since
