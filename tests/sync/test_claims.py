@@ -1,5 +1,6 @@
 """Who reads what: one at a time, and a dead worker's claim falls due again."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ import time_machine
 from django.db import connection, connections
 from django.utils import timezone
 
-from dashboard import database
+from dashboard import database, process
 from dashboard.database import in_database
 from dashboard.models import Run, Stage, Worker
 from dashboard.sandbox import parse_fault
@@ -125,6 +126,23 @@ def test_machines_whose_clocks_differ_go_by_the_databases(world: World) -> None:
         database.set_clock()
     assert abs(said - before) < timedelta(minutes=1)
     assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
+
+
+def test_a_machine_whose_clock_is_set_goes_on_by_the_databases(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a SQLite file has no clock of its own, and is read by one machine only")
+    monkeypatch.setattr(process, "CLOCK_EVERY", 0.01)
+    monkeypatch.setattr(database, "_ahead", timedelta(hours=1))  # as measured before
+
+    async def keep() -> None:
+        keeping = asyncio.ensure_future(process._keep_time())
+        while database.now() > timezone.now() + timedelta(minutes=1):
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+
+    world.live.run(keep)
 
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
