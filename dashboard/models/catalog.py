@@ -59,10 +59,13 @@ class StageQuerySet(models.QuerySet["Stage"]):
         """Stages whose pipeline and project Northflank still lists."""
         return self.filter(pipeline__gone_at=None, pipeline__project__gone_at=None)
 
+    def free(self, now: datetime) -> "StageQuerySet":
+        """Stages that nobody is reading."""
+        return self.filter(models.Q(claimed_until=None) | models.Q(claimed_until__lte=now))
+
     def due(self, now: datetime) -> "StageQuerySet":
         """Stages the sync should read now and nobody is reading, the most overdue first."""
-        free = models.Q(claimed_until=None) | models.Q(claimed_until__lte=now)
-        return self.present().filter(free, next_sync_at__lte=now).order_by("next_sync_at", "pk")
+        return self.present().free(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
 class Stage(models.Model):

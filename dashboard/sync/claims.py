@@ -58,7 +58,6 @@ def stages(
         failures=0,
     ).values_list("pk", flat=True)
     _make_due(list(hurried.distinct()), now)
-    free = Q(claimed_until=None) | Q(claimed_until__lte=now)
     # However many others wait after an outage, they don't hold up what is followed.
     flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
     watched = Q(watched_at__gt=now - schedule.WATCHED_FOR)
@@ -71,9 +70,9 @@ def stages(
     return [
         stage
         for stage in due.select_related("pipeline__project")[:limit]
-        if Stage.objects.filter(free, pk=stage.pk, next_sync_at=stage.next_sync_at).update(
-            claimed_until=now + LEASE
-        )
+        if Stage.objects.free(now)
+        .filter(pk=stage.pk, next_sync_at=stage.next_sync_at)
+        .update(claimed_until=now + LEASE)
     ]
 
 

@@ -6,6 +6,7 @@ upstream.py) one stage is tried now and then; the others keep their turn.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -82,7 +83,9 @@ class SyncWorker:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-            await in_database(Worker.objects.filter(name=self.name).delete)
+            # A row that can't be removed is taken for that of a worker that was killed.
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                await in_database(Worker.objects.filter(name=self.name).delete)
 
     async def _tick_on(self) -> None:
         while True:

@@ -421,12 +421,31 @@ def test_a_chore_that_waits_holds_up_nothing(world: World) -> None:
     assert len(begun) == 1
 
 
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_a_worker_ends_while_the_database_is_away(world: World) -> None:
+    worker = SyncWorker(world.live.connection)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(worker.run(stop))
+        while not worker.started:
+            await asyncio.sleep(0.01)
+        await in_database(execute, "ALTER TABLE dashboard_worker RENAME TO elsewhere")
+        try:
+            stop.set()
+            await working
+        finally:
+            await in_database(execute, "ALTER TABLE elsewhere RENAME TO dashboard_worker")
+
+    world.live.run(work)
+
+
 def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Lines) -> None:
     world.sync()
-
-    def query(statement: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
 
     async def until(event: str) -> None:
         while not said(event):
@@ -436,11 +455,11 @@ def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Li
     async def work() -> None:
         stop = asyncio.Event()
         working = asyncio.ensure_future(worker.run(stop))
-        await in_database(query, "ALTER TABLE dashboard_budget RENAME TO elsewhere")
+        await in_database(execute, "ALTER TABLE dashboard_budget RENAME TO elsewhere")
         try:
             await until("sync.database_away")
         finally:
-            await in_database(query, "ALTER TABLE elsewhere RENAME TO dashboard_budget")
+            await in_database(execute, "ALTER TABLE elsewhere RENAME TO dashboard_budget")
         await until("sync.database_back")
         stop.set()
         await working
