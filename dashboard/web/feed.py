@@ -73,12 +73,12 @@ class Feed:
                 yield message
 
     async def _opening(self, channel: Channel, since: int | None) -> bytes:
-        frame, told = self._frames.get(channel), self._told
-        if frame and told and since == told.version:
+        frame, version = self._frames.get(channel), self._told
+        if frame and version is not None and since == version:
             # Nothing was missed, and others have been told what there is: a thousand viewers who
             # come back together cost no thousand readings.
             parts = [Part(id, html) for id, html in frame.items()]
-            return fragments.encode(parts, told.version)
+            return fragments.encode(parts, version)
         try:
             return await in_database(_opening, channel, since)
         except Exception:
