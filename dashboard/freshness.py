@@ -47,6 +47,11 @@ class Verdict:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def sees(self) -> bool:
+        """Whether anybody reads Northflank at all."""
+        return self.tone != "bad"
+
 
 def verdict(facts: Facts) -> Verdict:
     """Say the worst that is true, else that all is well."""

@@ -306,7 +306,9 @@ function swapped() {
     if (!was || was.status === run.dataset.status) continue;
     const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
     changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
-    if (was.concluded !== run.dataset.concluded && $("#live").dataset.page === "now") moved = true;
+    if (was.concluded === run.dataset.concluded) continue;
+    $(`[data-about="${run.id}"]`, notices)?.remove();
+    if ($("#live").dataset.page === "now") moved = true;
   }
   if (changes.length) speak(changes.join(". "));
   const wrong = whatIsWrong();

@@ -162,6 +162,18 @@ def test_a_page_whose_run_is_no_more_says_so(
     expect(page.locator("#notices")).to_contain_text("No run “r-1” is known", timeout=15_000)
 
 
+@pytest.mark.usefixtures("manager", "syncing")
+def test_the_notice_of_an_accepted_abort_leaves_when_the_run_has_concluded(
+    stuck: Run, sign_in: Open
+) -> None:
+    page = sign_in("manager", factories.address(stuck))
+    page.locator("[data-abort]").click()
+    page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
+    expect(page.locator("#notices")).to_contain_text("has not concluded yet")
+    expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true", timeout=20_000)
+    expect(page.locator("#notices .notice")).to_have_count(0)
+
+
 @pytest.mark.usefixtures("viewer")
 def test_new_runs_are_announced_and_come_when_asked_for(run: Run, watch: Open) -> None:
     page = watch("viewer")

@@ -56,6 +56,7 @@ def test_the_accounts_trouble_leads_there(see: See, db: None) -> None:
 
 def test_before_anything_was_read_it_says_so(see: See, db: None) -> None:
     assert "Nobody reads Northflank" in verdict(see)
+    assert one(see("/status/"), "title").text().startswith("Can’t see · Status")
     factories.worker()
     assert verdict(see) == "No pipeline has been read from Northflank yet."
     assert see("/status/").css("table") == []

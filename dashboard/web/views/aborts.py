@@ -92,7 +92,10 @@ def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpRe
     may = access.may_abort(request.user, shown.stage)
     its_aborts = list(shown.aborts.order_by("-requested_at"))
     element = _element(request, shown, may, its_aborts)
-    told = render_to_string("notices.html#notice", {"notice": {"tone": tone, "text": text}})
+    # One that says “not yet” leaves when the run has concluded.
+    about = rows.dom_id(shown.run_id) if shown.aborts.open().exists() else ""
+    parts = {"notice": {"tone": tone, "text": text, "about": about}}
+    told = render_to_string("notices.html#notice", parts)
     # The run may have left the page that it was aborted from: its part is skipped there.
     return HttpResponse(
         f'<hx-partial hx-target="#{rows.dom_id(shown.run_id)}" hx-swap="outerMorph">{element}'

@@ -18,6 +18,6 @@ def show(request: HttpRequest) -> HttpResponse:
     terms = live.of(request, "", version, shown, in_flight=False, aborting=False, as_of=as_of)
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    title = titles.status(blind=context.of(request).blind)
+    title = titles.status(blind=context.of(request).blind or not shown.verdict.sees)
     parts = {"nav": "status", "title": title, "status": shown, "as_of": as_of}
     return live.answer(request, "status.html", terms, parts)
