@@ -37,6 +37,7 @@ AT_ONCE, A_READING = 4, 6  # as the worker's
 PLAN_EVERY = 5.0  # as the worker's
 REPLAN_ALL = 600.0  # seconds between two looks at the thousands of idle stages
 LATENCY = 0.2  # seconds from a question to its answer
+BELL_SHARE, IN_A_ROW = 0.5, 20  # as the doorbell's
 BELL = 1.0  # seconds from an event to its webhook
 BELL_ARRIVES = 0.97
 VIEWERS = 20
@@ -193,6 +194,7 @@ class Hour:
     aborts: int = 0  # sending and following
     others: int = 0
     refused: int = 0
+    found: int = 0  # stages that came to be known as in flight
     always_in_flight: bool = True
     flights: dict[int, float] = field(default_factory=dict)  # stages in flight -> seconds
 
@@ -203,6 +205,7 @@ class Figures:
 
     ages: Ages = field(default_factory=Ages)
     bound: Ages = field(default_factory=Ages)
+    all_spent: Ages = field(default_factory=Ages)  # a bound that finds for nothing
     delays: list[float] = field(default_factory=list)
     refused_ours: int = 0
     refused_for_us: int = 0
@@ -220,10 +223,12 @@ class Figures:
         if hour.always_in_flight and usable > 0:
             self.used += hour.ours
             self.usable += usable
-        rate = max(usable, 36) / HOUR
-        for flying, seconds in hour.flights.items():
-            # Readings are spread evenly over the stages in flight: each `flying / rate` seconds.
-            self.bound.add(flying / rate, seconds * rate)
+        # A stage's first age begins with the reading that finds its run: k ages, k + 1 readings.
+        for bound, requests in ((self.bound, usable - hour.found), (self.all_spent, usable)):
+            rate = max(requests, 36) / HOUR
+            for flying, seconds in hour.flights.items():
+                # Spread evenly over the stages in flight: each is read every `flying / rate` s.
+                bound.add(flying / rate, seconds * rate)
 
 
 # --- Simulations --------------------------------------------------------------------------------
@@ -313,12 +318,20 @@ class Simulation:
             assert run.known_from is not None
             self.figures.known_time += run.end - run.known_from
         changed = bool(new) or before != flying
+        if flying and stage not in self.known and self.hour is not None:
+            self.hour.found += 1
         if flying:
             self.known[stage], self.known_runs[stage] = at, set(flying)
         else:
             self.known.pop(stage, None)
             self.known_runs.pop(stage, None)
         return changed
+
+    def see_run(self, run: Run, at: float) -> None:
+        """Mirror a run's detail: where it is all that is in flight, its stage is as fresh."""
+        if self.known_runs.get(run.stage) == {run} and run.end > at:
+            self.figures.ages.add(at - self.known[run.stage])
+            self.known[run.stage] = at
 
     def on_start(self, at: float, run: Run) -> None:
         run = Run(run.stage, run.start, run.end, awaited=run.stage not in self.known)
@@ -399,6 +412,7 @@ class Ours(Simulation):
         self.booked = dict.fromkeys(self.read_at, math.inf)
         self.due: list[tuple[float, int]] = []
         self.bells: deque[float] = deque()  # of the last hour
+        self.paced_until = -math.inf
         self.rung: set[int] = set()  # not yet read since
         # Lists of the catalogue, and flows read again: each kind as one queue.
         self.projects = 1 + math.ceil(world.mix.stages / 10)
@@ -456,8 +470,15 @@ class Ours(Simulation):
 
     def on_bell(self, at: float, stage: int) -> None:
         self.bells.append(at)
-        # It is followed, and goes before what is only overdue.
-        self.booked[stage] = at
+        # It is followed, and goes before what is only overdue; at its turn, as the doorbell's.
+        rate = rules.allowance(self.budget, RESERVE, moment(at)).per_second * BELL_SHARE
+        gap = min(1 / max(rate, 1e-6), 300.0)
+        turn = max(self.paced_until, at - gap * IN_A_ROW) + gap
+        booked = self.booked[stage]
+        if booked <= max(turn, at) and (stage in self.known or stage in self.rung):
+            return
+        self.paced_until = turn
+        self.booked[stage] = min(booked, max(turn, at))
         self.rung.add(stage)
         self._hurry(stage)
 
@@ -530,7 +551,9 @@ class Ours(Simulation):
         flows = self.world.mix.stages / schedule.FLOW_EVERY.total_seconds()
         while self.bells and self.bells[0] < self.now - HOUR:
             self.bells.popleft()
-        demand = Demand(following, self.discovery + lists + flows, rung=len(self.bells) / HOUR)
+        # The sync counts the runs that have ended; each rings when it starts and when it ends.
+        rung = schedule.READINGS_A_RUN * len(self.bells) / 2 / HOUR
+        demand = Demand(following, self.discovery + lists + flows, rung=rung)
         self.plan = schedule.plan(demand, spend.per_second, push_alive=self.world.mix.push)
         self.planned_at = self.now
         if first:
@@ -585,18 +608,19 @@ class Ours(Simulation):
             if last + watched <= self.now and hands:
                 hands -= 1
                 self.watched_runs[run] = until, self.now
-                self.ask()
+                if self.ask():
+                    self.see_run(run, self.now)
             else:
                 wake = min(wake, last + watched)
         due = []
         for stage, (last, booked, wanted) in self.followed.items():
             at = min(booked, last + wanted * factor)
             if at <= self.now:
-                due.append((stage not in self.known, at, stage))
+                due.append((at, stage))
             elif at < wake:
                 wake = at
         due.sort()
-        for _, _, stage in due[:hands]:
+        for _, stage in due[:hands]:
             self.read(stage)
         hands -= len(due[:hands])
         if not hands:
@@ -698,6 +722,10 @@ def seconds(figure: float) -> str:
     return f"{figure:.1f} s" if figure < 600 else f"{figure / 60:.0f} min"
 
 
+def _times(age: float, bound: float) -> str:
+    return f"{age / bound:.2f}" if bound else ""
+
+
 def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
     """Return the cells of one line, and how many targets it misses (those are bold)."""
     missed = 0
@@ -718,6 +746,8 @@ def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
         held(f"{mean:.2f}", mean <= 1.2),
         f"{seconds(found.ages.p95)} / {seconds(found.bound.p95)}",
         held(f"{p95:.2f}", p95 <= 1.2),
+        _times(found.ages.mean, found.all_spent.mean),
+        _times(found.ages.p95, found.all_spent.p95),
         f"{found.known_time / found.run_time:.0%}" if found.run_time else "",
         seconds(delays[len(delays) // 2]) if delays else "",
         seconds(delays[int(len(delays) * 0.95)]) if delays else "",
@@ -729,7 +759,7 @@ def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
 
 HEAD = (
     "Stages / in flight | Others | Push | Refused | Mean age / bound | × | p95 / bound | × "
-    "| Known | New run: p50 | p95 | Used | Aborts refused"
+    "| Finding free: × | p95 × | Known | New run: p50 | p95 | Used | Aborts refused"
 )
 
 

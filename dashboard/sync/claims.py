@@ -4,6 +4,7 @@ Any number of workers may claim from one database. A worker renews the claims it
 sign of life, so those of one that was killed fall due soon. Times are the database's (database.py).
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
@@ -27,18 +28,17 @@ def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False)
     `push_alive`: Northflank's webhooks tell of new runs at present.
     """
     present = Stage.objects.present()
-    facts = _facts(present)
-    demand = _demand(present, facts, now, push_alive=push_alive)
+    kinds = classes(present, now)
+    demand = _demand(present, Counter(kinds.values()), now, push_alive=push_alive)
     plan_ = schedule.plan(demand, requests_per_second, push_alive=push_alive)
     # Each stage was booked under the plan of its last reading. When more may be spent (a new
     # window, say), nobody waits for what a poorer plan had booked. One that fails keeps its rest.
     waiting = present.filter(next_sync_at__gt=now, failures=0)
     late = [
         pk
-        for pk, synced_at in waiting.values_list("pk", "synced_at")
-        if synced_at is not None
-        and pk in facts
-        and synced_at + plan_.interval(facts[pk], now) < now
+        for kind in set(kinds.values())
+        for pk in waiting.filter(synced_at__lt=now - plan_.every(kind)).values_list("pk", flat=True)
+        if kinds.get(pk) is kind
     ]
     _make_due(late, now)
     return plan_
@@ -162,15 +162,10 @@ def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
 
 
 def _demand(
-    present: StageQuerySet, facts: dict[int, StageFacts], now: datetime, *, push_alive: bool
+    present: StageQuerySet, kinds: Counter[StageClass], now: datetime, *, push_alive: bool
 ) -> Demand:
-    following = discovery = 0.0
-    for each in facts.values():
-        kind = schedule.class_of(each, now)
-        if kind.followed:
-            following += 1 / kind.value
-        else:
-            discovery += 1 / kind.value
+    following = sum(count / kind.value for kind, count in kinds.items() if kind.followed)
+    discovery = sum(count / kind.value for kind, count in kinds.items() if not kind.followed)
     watched = Run.objects.in_flight().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
     lists = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None)).count()
     flows = present.filter(has_flow=True).count()
@@ -183,7 +178,6 @@ def _demand(
         + lists / schedule.CATALOGUE_EVERY.total_seconds()
         + flows / schedule.FLOW_EVERY.total_seconds()
         + past / schedule.PAST_EVERY.total_seconds(),
-        # A webhook when a run starts, and one when it has concluded.
-        rung=2 * concluded / hour.total_seconds(),
+        rung=schedule.READINGS_A_RUN * concluded / hour.total_seconds(),
         unread=present.filter(synced_at=None, failures=0).exists(),
     )

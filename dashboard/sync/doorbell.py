@@ -18,7 +18,7 @@ from django.db.models import F, Q, QuerySet
 from dashboard import budget
 from dashboard.models import CatalogueSweep, Project, Push, PushEvent, Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.sync import catalogue
+from dashboard.sync import catalogue, schedule
 from dashboard.sync.mentions import Mentions, mentioned
 
 PREFIX = "trigger:"  # how the API spells an event, but for the bodies it sends
@@ -162,12 +162,16 @@ def _concerned(said: Mentions, now: datetime) -> tuple[Sequence[Stage], Sequence
     found = list(stages.order_by(F("active_at").desc(nulls_last=True), "pk"))
     likely = [stage for stage in found if stage.pk in flying]
     return (
-        sorted(likely, key=lambda stage: stage.synced_at or _NEVER),
+        sorted(likely, key=lambda stage: (not _is_watched(stage, now), stage.synced_at or _NEVER)),
         [stage for stage in found if stage.pk not in flying],
     )
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def _is_watched(stage: Stage, now: datetime) -> bool:
+    return stage.watched_at is not None and now - stage.watched_at < schedule.WATCHED_FOR
 
 
 class _Pace:
@@ -202,17 +206,26 @@ def _wanting(stage: Stage, at: datetime, now: datetime) -> bool:
     """Say whether a stage has to be made due for a reading at `at`."""
     # Somebody is reading it: the answer may be older than the event, so it is read again.
     being_read = stage.claimed_until is not None and stage.claimed_until > now
+    # It waits among all that are due; an event puts it first.
+    waits = stage.next_sync_at <= now and at <= now and not _is_rung(stage)
     # What fails keeps its rest.
-    return not stage.failures and (stage.next_sync_at > at or being_read)
+    return not stage.failures and (stage.next_sync_at > at or being_read or waits)
+
+
+def _is_rung(stage: Stage) -> bool:
+    return bool(stage.rung_at and stage.synced_at and stage.rung_at > stage.synced_at)
 
 
 def _make_due(stage: Stage, at: datetime, now: datetime) -> None:
-    # Said once more in the statement: a worker may have been here meanwhile.
-    still = Q(next_sync_at__gt=at) | Q(claimed_until__gt=now)
+    # Said once more in the statements: a worker may have been here meanwhile.
+    this = Stage.objects.filter(pk=stage.pk, failures=0)
     changes: dict[str, Any] = {"next_sync_at": at, "rung_at": at}
     if stage.has_flow is False:
         changes["flow_seen_at"] = None  # it seems to have a release flow by now: ask for that first
-    Stage.objects.filter(still, pk=stage.pk, failures=0).update(**changes)
+    if this.filter(Q(next_sync_at__gt=at) | Q(claimed_until__gt=now)).update(**changes):
+        return
+    not_rung = Q(rung_at=None) | Q(rung_at__lte=F("synced_at"))
+    this.filter(not_rung, next_sync_at__lte=now).update(rung_at=at)
 
 
 def _sweep_soon(sweeps: QuerySet[CatalogueSweep], named: Iterable[str], now: datetime) -> None:

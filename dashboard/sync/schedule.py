@@ -21,13 +21,17 @@ PAST_EVERY = timedelta(minutes=10)  # how often a stage's past is read on, while
 DISCOVERY = 0.1
 # While webhooks come in they tell of new runs; reading is left to find what they missed.
 DISCOVERY_PUSHED = 0.05
+# What webhooks add for each run: a reading at its start, and part of one at its end, which comes
+# before the stage's next and takes its place. Half an interval is saved so on average; less, where
+# the interval is longer than the run. To put more aside leaves requests to the window's end.
+READINGS_A_RUN = 1.7
 # While stages have never been read: what nobody knows of is worse than what is a little older.
 DISCOVERY_UNREAD = 0.5
 # Intervals grow and shrink between these: a stage in flight is read every 4 s at most, and a
 # watched one every 2 s, because steps take longer than that; an idle one every 100 s, because
 # requests that nobody needs now are worth more to the next run.
 FOLLOWING_FACTORS = 0.4, 1000.0
-DISCOVERY_FACTORS = 1 / 3, 1000.0
+DISCOVERY_FACTORS = 1 / 3, 10_000.0
 
 
 class StageClass(Enum):
@@ -76,7 +80,7 @@ class Demand:
 
     following: float = 0.0
     discovery: float = 0.0
-    rung: float = 0.0  # what webhooks ask for
+    rung: float = 0.0  # what webhooks add
     unread: bool = False  # some stages were never read
 
 
@@ -89,7 +93,10 @@ class Plan:
 
     def interval(self, facts: StageFacts, now: datetime) -> timedelta:
         """Return the time between two readings of a stage."""
-        kind = class_of(facts, now)
+        return self.every(class_of(facts, now))
+
+    def every(self, kind: StageClass) -> timedelta:
+        """Return the time between two readings of a stage of this class."""
         return timedelta(seconds=kind.value * (self.following if kind.followed else self.discovery))
 
     @property

@@ -14,7 +14,7 @@ from dashboard import database, process
 from dashboard.database import in_database
 from dashboard.models import Run, Stage, Worker
 from dashboard.sandbox import parse_fault
-from dashboard.sync import claims, interest, mirror
+from dashboard.sync import claims, interest, mirror, schedule
 from dashboard.sync.claims import LEASE
 from dashboard.sync.schedule import Plan
 from tests.sync.conftest import T0, World, api_run, at, the_run
@@ -232,6 +232,19 @@ def test_webhooks_leave_more_for_what_is_in_flight(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0)
     alone, pushed = (claims.plan(0.1, at(1), push_alive=alive) for alive in (False, True))
     assert pushed.following < alone.following
+
+
+def test_what_webhooks_add_for_each_run_is_put_aside(stage: Stage) -> None:
+    other = flying(stage)
+    Stage.objects.update(synced_at=T0)
+    without = claims.plan(0.1, at(1), push_alive=True).following
+    ended = [
+        api_run(f"e{n}", status="success", concluded=True, concluded_at=at(-n)) for n in range(60)
+    ]
+    mirror.runs(other.pk, ended, asked_at=at(0.5))
+    aside = schedule.READINGS_A_RUN * 60 / 3600
+    stretched = claims.plan(0.1, at(1), push_alive=True).following
+    assert stretched == pytest.approx(without * 0.1 / (0.1 - aside))
 
 
 def test_a_stage_that_was_never_read_gives_discovery_more(stage: Stage) -> None:

@@ -155,6 +155,22 @@ def test_a_stage_that_is_due_already_keeps_its_place(shop: None) -> None:
     assert {s.next_sync_at for s in Stage.objects.all()} == {at(-50)}
 
 
+def test_a_stage_that_is_due_is_read_before_others_once_it_is_rung(shop: None) -> None:
+    Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
+    Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
+    ring({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
+    (first,) = claims.stages(at(1), claims.plan(0.01, at(1)), 1)
+    assert (first.pipeline.slug, first.name) == ("search", "Staging")
+
+
+def test_a_stage_that_is_due_is_put_first_as_long_as_there_are_turns(db: None) -> None:
+    many()
+    Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
+    ring({"project": {"id": "shop"}})
+    first = Stage.objects.filter(rung_at__gt=at(-90)).count()
+    assert 0 < first <= doorbell.IN_A_ROW // 2
+
+
 # --- an event during a reading -----------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ def test_what_is_wanted_is_fitted_to_the_rate(
 
 
 def test_with_nothing_to_spend_the_dates_stay_sane() -> None:
-    assert schedule.plan(Demand(1, 1), 0) == Plan(1000, 1000)
+    assert schedule.plan(Demand(1, 1), 0) == Plan(1000, 10_000)
 
 
 wanted = st.floats(0, 20)
@@ -126,7 +126,7 @@ def test_the_planned_rate_never_exceeds_the_allowance(
 def test_the_floors_hold(demand: Demand, rate: float, pushed: bool) -> None:
     plan = schedule.plan(demand, rate, push_alive=pushed)
     assert 0.4 <= plan.following <= 1000
-    assert 1 / 3 <= plan.discovery <= 1000
+    assert 1 / 3 <= plan.discovery <= 10_000
 
 
 @given(demands, rates)
