@@ -82,6 +82,11 @@ class Allowance:
         return self.requests > 0 and self.ahead < self.slack
 
     @property
+    def seconds_held_up(self) -> float:
+        """How long discovery waits until reading is no longer too far ahead."""
+        return max(self.ahead - self.slack, 0.0) / max(self.per_second, 1e-3)
+
+    @property
     def per_second(self) -> float:
         """The even rate that lasts until the window ends, others' part left to them."""
         ours = max(self.requests - self.others, LEAST * self.requests, 0.0)

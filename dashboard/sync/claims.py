@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, OuterRef, Q
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
 from dashboard.models import Abort, CatalogueSweep, Run, Stage
@@ -20,12 +21,21 @@ from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts
 # Four signs of life, and longer than one question waits for its answer: a run, which is one
 # question, needs no renewal.
 LEASE = timedelta(seconds=20)
+# A promise is looked at this long before it would be broken: two plans.
+BEFORE = timedelta(seconds=10)
 
 
-def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False) -> Plan:
-    """Make the plan for all there is to read, and make due what it wants earlier than booked.
+def plan(
+    requests_per_second: float,
+    now: datetime,
+    *,
+    push_alive: bool = False,
+    held_up: timedelta = timedelta(),
+) -> Plan:
+    """Make the plan for all there is to read; make due, and promise anew, what it sees otherwise.
 
-    `push_alive`: Northflank's webhooks tell of new runs at present.
+    `push_alive`: Northflank's webhooks tell of new runs at present. `held_up`: how long discovery
+    waits until reading is no longer ahead of its rate.
     """
     present = Stage.objects.present()
     kinds = classes(present, now)
@@ -41,6 +51,21 @@ def plan(requests_per_second: float, now: datetime, *, push_alive: bool = False)
         if kinds.get(pk) is kind
     ]
     _make_due(late, now)
+    # The other way round: what is only discovered is promised by the plan of the day. One of a
+    # better hour would have pages turn amber although all goes as planned.
+    for kind in {kind for kind in kinds.values() if not kind.followed}:
+        every = plan_.every(kind) + held_up
+        near = present.filter(promised_at__lt=now + BEFORE, synced_at__gt=now - every, failures=0)
+        keys = [
+            pk
+            for pk, synced_at, promised_at in near.values_list("pk", "synced_at", "promised_at")
+            if kinds.get(pk) is kind
+            and synced_at
+            and promised_at
+            and promised_at - synced_at < every
+        ]
+        if keys:
+            _update(Stage.objects.filter(pk__in=keys), promised_at=F("synced_at") + every)
     return plan_
 
 
@@ -138,7 +163,7 @@ def _make_due(stage_keys: Collection[int], now: datetime) -> None:
         _update(late, next_sync_at=now)
 
 
-def _update(stages_: StageQuerySet, **changes: datetime) -> None:
+def _update(stages_: StageQuerySet, **changes: datetime | Combinable) -> None:
     """Change several stages, locked in the order of their keys, as the doorbell does too."""
     with transaction.atomic():
         keys = stages_.order_by("pk").select_for_update().values_list("pk", flat=True)

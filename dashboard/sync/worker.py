@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
 from dashboard import budget, push
+from dashboard.allowance import Allowance
 from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
@@ -120,7 +121,7 @@ class SyncWorker:
             return
         if self.connection.trouble:
             if spend.requests > 0 and not self._under_way and self.connection.may_ask():
-                await self._try_again(spend.per_second, moment)
+                await self._try_again(spend, moment)
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
         hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
@@ -133,7 +134,7 @@ class SyncWorker:
         if hands <= len(self._under_way):
             return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
-            self._plan = await in_database(_make_plan, spend.per_second, moment)
+            self._plan = await in_database(_make_plan, spend, moment)
             self._planned_at = loop_time
         discover = spend.may_discover
         sweep = await in_database(catalogue.claim_due, moment) if discover else None
@@ -150,9 +151,9 @@ class SyncWorker:
             if chore not in self._at_chores or self._at_chores[chore].done():
                 self._at_chores[chore] = asyncio.ensure_future(_logged(chore(self.connection)))
 
-    async def _try_again(self, requests_per_second: float, moment: datetime) -> None:
+    async def _try_again(self, spend: Allowance, moment: datetime) -> None:
         """See whether Northflank answers again, by whatever waits to be read."""
-        plan = await in_database(_make_plan, requests_per_second, moment)
+        plan = await in_database(_make_plan, spend, moment)
         for stage in await in_database(claims.stages, moment, plan, 1):
             self._read(stage, plan)
             return
@@ -335,8 +336,13 @@ async def _logged(work: Awaitable[None]) -> None:
         log.exception("read.defect")
 
 
-def _make_plan(requests_per_second: float, moment: datetime) -> Plan:
-    plan = claims.plan(requests_per_second, moment, push_alive=push.alive(moment))
+def _make_plan(spend: Allowance, moment: datetime) -> Plan:
+    plan = claims.plan(
+        spend.per_second,
+        moment,
+        push_alive=push.alive(moment),
+        held_up=timedelta(seconds=spend.seconds_held_up),
+    )
     catalogue.hurry(moment, plan.catalogue)
     return plan
 

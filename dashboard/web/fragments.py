@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from django.db.models import F
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import escape
@@ -87,6 +88,10 @@ def read(since: int | None) -> News:
     runs: list[Run] = []
     if since is not None and since < version:
         changed = Run.objects.filter(version__gt=since).order_by("version")
+        # A page of the past: runs that were over long before we first heard of them are on no page.
+        changed = changed.exclude(
+            in_flight=False, first_seen_at=F("seen_at"), created_at__lt=timezone.now() - NEW_FOR
+        )
         runs = list(changed.with_place().without_detail()[: MOST + 1])
     present = Stage.objects.present().select_related("pipeline__project")
     # A version from the future is another database's.

@@ -213,6 +213,43 @@ def test_discovery_waits_while_reading_is_ahead(stage: Stage) -> None:
     assert [one.pk for one in claims.stages(at(1), plan, 4, followed_only=True)] == [other.pk]
 
 
+def promise(stage: Stage) -> datetime | None:
+    stage.refresh_from_db()
+    return stage.promised_at
+
+
+def test_a_poorer_plan_promises_anew_before_a_promise_is_broken(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, promised_at=at(100), next_sync_at=at(100))
+    rate = 1 / 3000  # an idle stage each fifty minutes
+    claims.plan(rate, at(50))
+    assert promise(stage) == at(100)  # there is time
+    claims.plan(rate, at(95))
+    new = promise(stage)
+    assert new is not None
+    assert new > at(1000)
+    claims.plan(rate, at(97))
+    assert promise(stage) == new
+
+
+def test_what_discovery_is_held_up_by_is_promised_with_it(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, promised_at=at(100), next_sync_at=at(100))
+    claims.plan(10.0, at(95), held_up=timedelta(seconds=60))
+    assert promise(stage) == at(160)
+
+
+def test_a_promise_that_is_broken_stays_so(stage: Stage) -> None:
+    Stage.objects.update(synced_at=at(-200), promised_at=at(-100), next_sync_at=at(-100))
+    claims.plan(10.0, at(95))  # each hundred seconds
+    assert promise(stage) == at(-100)
+
+
+def test_what_is_followed_is_promised_once(stage: Stage) -> None:
+    other = flying(stage)
+    Stage.objects.update(synced_at=T0, promised_at=at(10))
+    claims.plan(1 / 3000, at(9))
+    assert promise(other) == at(10)
+
+
 def test_what_a_poorer_plan_has_booked_is_made_due(stage: Stage) -> None:
     other = flying(stage)
     Stage.objects.update(next_sync_at=at(86400))

@@ -142,11 +142,23 @@ def test_a_page_whose_version_means_nothing_here_fetches_itself(
 def test_after_too_many_changes_pages_fetch_themselves(run: Run, at_desk: httpx.Client) -> None:
     seen = ChangeCounter.latest()
     for _ in range(fragments.MOST + 1):
-        factories.run(run.stage, status="success")
+        factories.run(run.stage)
     with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
         stream = messages(answer)
         assert len(next(stream).parts) < fragments.MOST + 10
         assert next(stream).event == feed.STALE
+
+
+def test_a_page_of_the_past_is_no_news(run: Run, at_desk: httpx.Client) -> None:
+    seen = ChangeCounter.latest()
+    old = timezone.now() - timedelta(days=3)
+    for number in range(fragments.MOST + 1):
+        factories.run(run.stage, f"old-{number}", status="success", created_at=old)
+    factories.change(run, status="retrying")
+    with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
+        opening = next(messages(answer))
+    assert "run-r-1" in opening.parts
+    assert not [part for part in opening.parts if part.startswith("run-old")]
 
 
 def test_a_page_hears_only_of_what_it_is_about(run: Run, at_desk: httpx.Client) -> None:
