@@ -33,6 +33,8 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/main_job.py
 	uv run bench/freshness.py
 	uv run bench/workers.py
+	uv run bench/viewers.py
+	uv run bench/glass.py
 
 requirements:   ## the hashed export that deploy/ installs from
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt
