@@ -17,6 +17,7 @@ from tests.web.factories import HOSTILE
 pytestmark = pytest.mark.browser
 
 REFRESH = 5_000  # milliseconds in which a page with a run in flight asks again
+BEAT = 20_000  # milliseconds that are plenty for what the stream compares each five seconds
 
 
 @pytest.fixture
@@ -108,11 +109,11 @@ def test_trouble_with_northflank_comes_and_goes_by_itself(mirrored: Run, sign_in
     page.clock.install()
     factories.trouble("It fell over.", mirrored.seen_at - timedelta(minutes=3))
     page.clock.run_for(REFRESH)
-    expect(page.locator("[data-trouble]")).to_contain_text("It fell over.")
+    expect(page.locator("[data-trouble]")).to_contain_text("It fell over.", timeout=BEAT)
     expect(page.locator("[data-trouble] time")).to_contain_text("min")
     Upstream.objects.update(error="", error_since=None)
     page.clock.run_for(REFRESH)
-    expect(page.locator("[data-trouble]")).to_have_count(0)
+    expect(page.locator("[data-trouble]")).to_have_count(0, timeout=BEAT)
 
 
 @pytest.mark.usefixtures("viewer")
