@@ -10,10 +10,9 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
-from django.utils import timezone
 
 from dashboard import changes
-from dashboard.database import in_database
+from dashboard.database import in_database, now
 from dashboard.sync import interest
 from dashboard.web import fragments
 from dashboard.web.fragments import Channel, News, Part
@@ -39,6 +38,7 @@ class Feed:
         self._told: int | None = None  # a version
         self._frames: dict[Channel, _Frame] = {}
         self._spoke: dict[Channel, float] = {}
+        self._failing = False
 
     async def run(self) -> None:
         """Tell changes until cancelled."""
@@ -49,7 +49,13 @@ class Feed:
                     await self._tell()
                 except Exception:
                     # Mostly the database is away. What was not told is told in a later round.
-                    log.exception("feed.round_failed")
+                    if not self._failing:
+                        log.exception("feed.round_failed")
+                    self._failing = True
+                else:
+                    if self._failing:
+                        log.info("feed.recovered")
+                    self._failing = False
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(BEAT):
                         await self._bell.wait()
@@ -93,13 +99,13 @@ class Feed:
         told = {channel: self._frames.get(channel, {}) for channel in channels}
         messages, frames = await in_database(_messages, news, told)
         self._told, self._frames = news.version, frames
-        now = asyncio.get_running_loop().time()
-        spoke = {channel: self._spoke.get(channel, now) for channel in channels}
+        loop_time = asyncio.get_running_loop().time()
+        spoke = {channel: self._spoke.get(channel, loop_time) for channel in channels}
         for channel in channels:
             message = messages[channel]
-            if message or now - spoke[channel] >= SILENCE:
+            if message or loop_time - spoke[channel] >= SILENCE:
                 self.hub.publish(channel, message or fragments.event(ALIVE, "", news.version))
-                spoke[channel] = now
+                spoke[channel] = loop_time
         self._spoke = spoke
 
 
@@ -123,7 +129,7 @@ def _messages(
     interest.goes_on(
         [channel.key for channel in told if channel.page == "stage"],
         [channel.key for channel in told if channel.page == "run"],
-        timezone.now(),
+        now(),
     )
     messages, frames = {}, {}
     for channel, before in told.items():

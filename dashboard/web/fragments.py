@@ -13,9 +13,9 @@ from typing import Any
 
 from django.db.models import F
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.html import escape
 
+from dashboard import database
 from dashboard.access import Verdict
 from dashboard.models import ChangeCounter, Run, Stage
 from dashboard.web import empty, live, overview, rows, stages, titles
@@ -55,7 +55,7 @@ class News:
     runs: list[Run]  # changed, in the order of their changes
     stages: list[Stage]  # all that Northflank still lists
     too_many: bool = False
-    now: datetime = field(default_factory=timezone.now)
+    now: datetime = field(default_factory=database.now)
 
     @cached_property
     def everywhere(self) -> Everywhere:
@@ -90,7 +90,7 @@ def read(since: int | None) -> News:
         changed = Run.objects.filter(version__gt=since).order_by("version")
         # A page of the past: runs that were over long before we first heard of them are on no page.
         changed = changed.exclude(
-            in_flight=False, first_seen_at=F("seen_at"), created_at__lt=timezone.now() - NEW_FOR
+            in_flight=False, first_seen_at=F("seen_at"), created_at__lt=database.now() - NEW_FOR
         )
         runs = list(changed.with_place().without_detail()[: MOST + 1])
     present = Stage.objects.present().select_related("pipeline__project")

@@ -13,10 +13,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
-from dashboard import freshness
+from dashboard import database, freshness
 from dashboard.models import CatalogueSweep, Run, Stage
 from dashboard.web import context
 
@@ -25,7 +24,6 @@ from dashboard.web import context
 class Live:
     """How a page's live region is kept true: by which stream or, without it, how often asked."""
 
-    page: str
     stream: str
     url: str
     tag: str
@@ -51,7 +49,7 @@ NOTHING = AsOf(None, stale=True, text="This is no longer known here.", shape="no
 
 def as_of(stages: Sequence[Stage]) -> AsOf:
     """Say how old the mirror of `stages` is: as old as the one read longest ago."""
-    now = timezone.now()
+    now = database.now()
     shape = _shape(stages)
     relevant = [stage for stage in stages if stage.has_flow is not False]
     read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
@@ -74,7 +72,7 @@ def as_of_all(stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = 
 
     `facts` are what else decides the page's shape.
     """
-    now = timezone.now()
+    now = database.now()
     relevant = [stage for stage in stages if stage.has_flow is not False]
     known = freshness.Facts(
         stages=len(relevant),
@@ -96,7 +94,7 @@ def as_of_run(run: Run) -> AsOf:
     at = max(when for when in vouched if when is not None)
     if not run.in_flight:
         return AsOf(at, stale=False)
-    late = freshness.is_late(stage.promised_at, timezone.now())
+    late = freshness.is_late(stage.promised_at, database.now())
     return AsOf(at, stale=late)
 
 
@@ -132,7 +130,6 @@ def of(
     follows = QueryDict(mutable=True)
     follows.update({"page": page, "key": str(key), "since": str(version)})
     return Live(
-        page=page,
         stream=f"{reverse('live')}?{follows.urlencode()}" if page else "",
         url=request.get_full_path(),
         tag=blake2b(repr(parts).encode(), digest_size=9).hexdigest(),
