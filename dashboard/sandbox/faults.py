@@ -1,10 +1,10 @@
 """Faults: ways in which the sandbox can misbehave, and the small language to ask for them.
 
-    NAME[:VALUE][%PROBABILITY][*COUNT][@PART]
+    NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@PART]
 
-`500`, `latency:0.3`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`. PART is
-looked for in "METHOD /path", so it can pick a method, a resource or a single run; for webhooks, in
-"EVENT URL".
+`500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
+SECONDS are those that the sandbox has been up. PART is looked for in "METHOD /path", so it can pick
+a method, a resource or a single run; for webhooks, in "EVENT URL".
 """
 
 import re
@@ -108,6 +108,8 @@ class Fault:
     """How often it strikes; None means always."""
     part: str = ""
     """What must occur in "METHOD /path", or in "EVENT URL" of a webhook."""
+    after: float = 0.0
+    """It strikes only once the sandbox has been up for so many seconds."""
     struck: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
@@ -135,8 +137,13 @@ class Fault:
         """The value as a number."""
         return float(self.value)
 
-    def applies(self, method: str, path: str, dice: float) -> bool:
-        """Tell whether it strikes a request, given a number between 0 and 1; count it if so."""
+    def applies(self, method: str, path: str, dice: float, age: float) -> bool:
+        """Tell whether it strikes a request, and count it if so.
+
+        `dice` is a number between 0 and 1, `age` the seconds that the sandbox has been up.
+        """
+        if self.after and age < self.after:
+            return False
         if self.part not in f"{method} {path}":
             return False
         if self.kind.aborts_only and not (method == "POST" and path.endswith("/abort")):
@@ -152,7 +159,7 @@ class Fault:
 
 
 _GRAMMAR = re.compile(
-    r"(?P<name>[^:%*@]+)(:(?P<value>[^%*@]+))?"
+    r"(?P<name>[^:+%*@]+)(:(?P<value>[^+%*@]+))?(\+(?P<after>\d*\.?\d+))?"
     r"(%(?P<probability>\d*\.?\d+))?(\*(?P<count>\d+))?(@(?P<part>.+))?"
 )
 
@@ -162,8 +169,8 @@ def parse_fault(text: str) -> Fault:
     match = _GRAMMAR.fullmatch(text)
     if not match:
         raise ValueError(
-            f"cannot read the fault {text!r}; write NAME[:VALUE][%PROBABILITY][*COUNT][@PART],"
-            " for example 500%0.2@/runs"
+            f"cannot read the fault {text!r}; write NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT]"
+            "[@PART], for example 500%0.2@/runs"
         )
     count = match["count"]
     return Fault(
@@ -172,4 +179,5 @@ def parse_fault(text: str) -> Fault:
         float(match["probability"] or 1),
         int(count) if count else None,
         match["part"] or "",
+        float(match["after"] or 0),
     )

@@ -4,12 +4,13 @@ A life is a function of seed, flow and run number. Its times are seconds after t
 who waits for whom, and who is aborted when, is decided in `history.py`.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
-from .catalog import Flow, Step
+from .catalog import Flow, Staged, Step, Trouble
 
 HOUR = 3600.0
 EPOCH = 3 * HOUR
@@ -17,6 +18,8 @@ EPOCH = 3 * HOUR
 
 JUST_STARTED = 1.5
 """Seconds for which a node that runs has no `response` yet."""
+BACKOFF = 60.0
+"""Seconds by which an attempt is put off, and again."""
 
 # What a node reports while it is at work, and what that makes of its run. The API has no
 # "running" for nodes, and does not say when a run is `waiting` or in `async_wait`: a guess.
@@ -104,6 +107,10 @@ class Life:
             last = max([last, *(at for at in times if at <= after)])
         return last
 
+    def began(self, ref: str) -> float:
+        """Tell when a step began; it must have been reached."""
+        return next(leaf.start for leaf in _flat(self.steps) if leaf.step.ref == ref)
+
     def _open(self, after: float) -> Iterator[Played]:
         return (leaf for leaf in _flat(self.steps) if leaf.start <= after < leaf.end)
 
@@ -113,17 +120,31 @@ def beat_of(leaf: Played, after: float) -> Beat | None:
     return next((beat for beat in reversed(leaf.beats) if beat.at <= after), None)
 
 
-def live(seed: int, flow: Flow, number: int | str, *, hang: float = 0) -> Life:
-    """Play the run with this number; with `hang` it hangs for so many seconds, come what may."""
+def next_attempt(leaf: Played, after: float) -> float:
+    """Tell when a leaf that is `retrying` is to be tried again, as far as is known by now."""
+    if coming := [beat.at for beat in leaf.beats if beat.at > after]:
+        return coming[0]
+    failed = leaf.beats[-1].at
+    return failed + BACKOFF * (math.floor((after - failed) / BACKOFF) + 1)
+
+
+def live(
+    seed: int, flow: Flow, number: int | str, *, hang: float = 0, staged: Staged | None = None
+) -> Life:
+    """Play the run with this number.
+
+    With `hang` it hangs for so many seconds, come what may; a staged one goes as it is written.
+    """
     # Only random() is used: it alone is promised to give the same numbers in every Python.
     dice = Random(f"{seed}/{flow.key}/{number}").random
     fate = "hang" if hang else _fate(flow, dice())
-    if isinstance(number, str) and fate in {"skip", "abort"}:
+    if staged or (isinstance(number, str) and fate in {"skip", "abort"}):
         fate = "success"  # started by hand: whoever did it wants to see it run
     pending = 1.5 + 4 * dice()
     if fate == "skip":
         return Life(pending, 0, "skipped", None, ())
     player = _Player(flow, fate, dice, hang or (0.75 + 0.75 * dice()) * HOUR)
+    player.troubles = {trouble.ref: trouble for trouble in staged.troubles} if staged else {}
     steps, end = player.play(flow.steps, 0.0, parallel=False)
     if fate == "abort":
         after = (0.2 + 0.7 * dice()) * end
@@ -132,6 +153,8 @@ def live(seed: int, flow: Flow, number: int | str, *, hang: float = 0) -> Life:
 
 
 def _fate(flow: Flow, rolled: float) -> str:
+    if "calm" in flow.quirks:
+        return "success"
     for fate, chance in _FATES:
         rolled -= chance
         if rolled < 0:
@@ -147,6 +170,7 @@ class _Player:
         self.dice = dice
         self.hang = hang
         self.outcome = "success"
+        self.troubles: dict[str, Trouble] = {}
         kinds = HANGABLE if fate == "hang" else FAILABLE
         choice = [n for n, leaf in enumerate(flow.leaves) if leaf.kind in kinds]
         self.victim = choice[int(dice() * len(choice))]
@@ -179,6 +203,8 @@ class _Player:
         self.leaf += 1
         low, high = step.seconds
         seconds = low + (high - low) * self.dice()
+        if trouble := self.troubles.get(step.ref):
+            return self._troubled(step, at, seconds, trouble)
         fate = self.fate if self.leaf == self.victim else "success"
         if fate == "failure":
             errors = ERRORS[step.kind]
@@ -197,6 +223,17 @@ class _Player:
             # `at` counts, so that the run (rather than the step) hangs for the time wanted.
             return self._end(step, at, max(self.hang - at, 60), ends, error, 1)
         return self._end(step, at, seconds, "success", None, 1)
+
+    def _troubled(self, step: Step, at: float, seconds: float, trouble: Trouble) -> Played:
+        attempts = trouble.attempts
+        if trouble.seconds < math.inf:
+            return self._end(step, at, trouble.seconds, "success", None, attempts)
+        played = self._end(step, at, seconds, "success", None, attempts)
+        if attempts == 1:
+            return replace(played, end=math.inf)
+        put_off = Beat(played.end, "retrying", "retrying", attempts)
+        error = ERRORS[step.kind][0]
+        return replace(played, end=math.inf, beats=(*played.beats, put_off), error=error)
 
     def _end(
         self,

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .catalog import SCENARIOS
 from .faults import Fault, parse_fault
+from .scenarios import SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,10 @@ class Options:
     token: str = "sandbox"
     seed: int = 1
     scenario: str = "everyday"
+    opened: int | None = None
+    """When the scenario opened, in seconds since 1970; None: when the sandbox starts, roughly."""
+    origin: int = 0
+    """From when the schedule is counted, in seconds since 1970."""
     rate_limit: int = 1000
     """Requests in one window; Northflank's default."""
     rate_window: float = 3600.0
@@ -125,7 +129,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--token", default=defaults.token, help="the token clients must send")
     group.add_argument("--seed", type=int, default=defaults.seed, help="the same seed, same runs")
     group.add_argument(
-        "--scenario", default=defaults.scenario, help=f"one of: {', '.join(SCENARIOS)}"
+        "--scenario",
+        default=defaults.scenario,
+        metavar="NAME",
+        help="; ".join(f"{name}: {scenario.about}" for name, scenario in SCENARIOS.items()),
+    )
+    group.add_argument(
+        "--opened",
+        type=int,
+        metavar="SECONDS",
+        help="when the scenario opened, in seconds since 1970; by default at the last full five"
+        " minutes before the start",
+    )
+    group.add_argument(
+        "--origin",
+        type=int,
+        default=defaults.origin,
+        metavar="SECONDS",
+        help="from when the schedule is counted, in seconds since 1970: the same happens as long"
+        " after any of them, at any time of day",
     )
     group.add_argument(
         "--rate-limit", type=int, default=defaults.rate_limit, help="requests an hour"
@@ -135,8 +157,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FAULT",
-        help="misbehave: NAME[:VALUE][%%PROBABILITY][*COUNT][@PART], for example"
-        " 500%%0.2@/runs; may be repeated",
+        help="misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@PART], for"
+        " example 500%%0.2@/runs; may be repeated",
     )
     group.add_argument(
         "--choice",
@@ -163,6 +185,8 @@ def options_from(namespace: argparse.Namespace) -> Options:
         token=namespace.token,
         seed=namespace.seed,
         scenario=namespace.scenario,
+        opened=namespace.opened,
+        origin=namespace.origin,
         rate_limit=namespace.rate_limit,
         choices=Choices(dict(_pair(text) for text in _texts(namespace.choice))),
         faults=[parse_fault(text) for text in _texts(namespace.fault)],

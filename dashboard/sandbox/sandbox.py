@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from random import Random
 
 from .calls import Call
-from .faults import Fault, When
+from .faults import Fault, When, parse_fault
 from .limit import Window
-from .options import Options
+from .options import Choices, Options
+from .scenarios import SCENARIOS
 from .webhooks import Webhooks
 from .world import World
+
+OPENINGS = 300
+"""A scenario opens at a multiple of so many seconds: a restart soon after finds the same runs."""
 
 
 @dataclass
@@ -26,9 +30,19 @@ class Sandbox:
     """The latest requests as (method, path)."""
 
     def __post_init__(self) -> None:
-        self.choices = self.options.choices
-        self.faults = list(self.options.faults)
-        self.world = World(self.options.seed, self.options.scenario)
+        scenario = SCENARIOS[self.options.scenario]
+        self.choices = Choices({**scenario.choices, **self.options.choices.chosen})
+        self.faults = [*map(parse_fault, scenario.faults), *self.options.faults]
+        self.started = self.clock()
+        opened = self.options.opened
+        if opened is None:
+            opened = int(self.started // OPENINGS * OPENINGS)
+        self.world = World(
+            self.options.seed,
+            self.options.scenario,
+            opened=opened,
+            origin=self.options.origin,
+        )
         self.window = Window(self.options.rate_limit, self.options.rate_window)
         self.webhooks = Webhooks(self)
         for url in self.options.webhooks:
@@ -44,9 +58,13 @@ class Sandbox:
     def struck_by(self, call: Call) -> list[Fault]:
         """Return the faults that strike a request."""
         faults = [f for f in self.faults if f.kind.when is not When.WEBHOOK]
-        return [f for f in faults if f.applies(call.method, call.path, self._dice.random())]
+        return [f for f in faults if self._applies(f, call.method, call.path)]
 
     def struck_on_the_way(self, event: str, url: str) -> list[Fault]:
         """Return the faults that strike a webhook."""
         faults = [f for f in self.faults if f.kind.when is When.WEBHOOK]
-        return [f for f in faults if f.applies(event, url, self._dice.random())]
+        return [f for f in faults if self._applies(f, event, url)]
+
+    def _applies(self, fault: Fault, what: str, where: str) -> bool:
+        age = self.clock() - self.started
+        return fault.applies(what, where, self._dice.random(), age)

@@ -5,7 +5,7 @@ from typing import Any
 
 from .catalog import SECRET, Flow, Step
 from .history import Run
-from .life import Life, Played, beat_of
+from .life import BACKOFF, Life, Played, beat_of, next_attempt
 
 type Json = dict[str, Any]
 
@@ -91,7 +91,7 @@ class _Tree:
         if step.kind not in {"Workflow", "LoopWorkflow", "Approval"}:
             node["settings"] = {
                 "maxAttempts": MAX_ATTEMPTS,
-                "backoff": {"type": "fixed", "delay": 60},
+                "backoff": {"type": "fixed", "delay": int(BACKOFF)},
             }
         if played is None or played.start > self.until:
             return node
@@ -132,8 +132,10 @@ class _Tree:
         if beat.node_status is None:
             return None
         if beat.node_status == "retrying":
-            response["error"] = {"code": 500, "message": "Attempt failed, will be tried again"}
-            retries["nextAttempt"] = self._seconds(beat.at) + 20
+            code, message = leaf.error or (500, "Attempt failed, will be tried again")
+            response["error"] = {"code": code, "message": message}
+            # Rounded up: it is ahead.
+            retries["nextAttempt"] = self._seconds(next_attempt(leaf, self.until)) + 1
         else:
             retries["initialCheckTime"] = start
         return response

@@ -2,15 +2,17 @@
 
 Pure: no input or output, and no clock; whoever asks says what time it is. The same seed gives
 the same runs with the same ids at the same times, also after a restart. Only aborts and runs
-started by hand are lost then.
+started by hand are lost then. What a scenario has staged, and when a flow is jammed, depends on
+when it opened, too.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from .catalog import SCENARIOS, Flow, Pipeline, Project
+from .catalog import Flow, Pipeline, Project
 from .history import Abort, History, Run
 from .life import Life
+from .scenarios import SCENARIOS
 
 
 class Busy(Exception):
@@ -23,12 +25,18 @@ class World:
         seed: int = 1,
         scenario: str = "everyday",
         *,
+        opened: float = 0.0,
+        origin: float = 0.0,
         abort_seconds: tuple[float, float] = (2.0, 6.0),
     ) -> None:
+        """Build the world of a scenario that opened then; some scenarios stage runs around it.
+
+        What is scheduled is the same as long after any `origin` (both in seconds since 1970).
+        """
         self.seed = seed
         self.abort_seconds = abort_seconds
-        self.projects: tuple[Project, ...] = SCENARIOS[scenario]()
-        self._histories = {flow: History(seed, flow) for flow in self.flows()}
+        self.projects: tuple[Project, ...] = SCENARIOS[scenario].projects()
+        self._histories = {flow: History(seed, flow, opened, origin) for flow in self.flows()}
 
     def flows(self) -> Iterator[Flow]:
         for project in self.projects:
@@ -84,6 +92,8 @@ class World:
         chance = int(run.id[-6:], 16) / 0x1000000
         low, high = self.abort_seconds
         seconds = 0 if at_once else low + (high - low) * chance
+        if "deaf" in run.flow.quirks and run.started is not None and run.started <= now:
+            return Abort(now, now + 20 + 20 * chance, "success")
         if "stubborn" in run.flow.quirks and run.started is not None and run.started <= now:
             # The API does not say that an abort succeeds, nor how long it takes.
             if chance < 1 / 3:

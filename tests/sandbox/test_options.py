@@ -8,6 +8,7 @@ import pytest
 from dashboard.sandbox import Choices, Fault, Options, add_arguments, options_from
 from dashboard.sandbox.faults import KINDS
 from dashboard.sandbox.options import CHOICES
+from dashboard.sandbox.scenarios import SCENARIOS
 
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
 
@@ -35,7 +36,7 @@ def test_arguments_become_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--scenario", "nope"], "unknown scenario 'nope'; known are: everyday"),
+        (["--scenario", "nonsense"], f"'nonsense'; known are: {', '.join(SCENARIOS)}"),
         (["--choice", "nope=1"], "unknown choice 'nope'; known are: run-order"),
         (["--choice", "run-order=up"], "possible are: newest-first, oldest-first, shuffled"),
         (["--choice", "run-order"], "write NAME=VALUE"),
@@ -54,7 +55,15 @@ def test_nonsense_is_refused_with_a_reason(arguments: list[str], message: str) -
 def test_help_can_be_printed() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert "NAME[:VALUE][%PROBABILITY][*COUNT][@PART]" in parser.format_help()
+    assert "NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@PART]" in parser.format_help()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_help_tells_every_scenario(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = " ".join(parser.format_help().split())
+    assert f"{name}: {SCENARIOS[name].about}" in told
 
 
 def test_seconds_of_an_abort_are_a_number_or_a_range() -> None:

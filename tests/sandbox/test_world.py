@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import pytest
@@ -63,6 +64,20 @@ def test_a_restart_finds_the_same_runs() -> None:
 def test_another_seed_has_other_runs() -> None:
     ids = {run["id"] for run in snapshot(World(7), NOW)}
     assert ids.isdisjoint(run["id"] for run in snapshot(World(8), NOW))
+
+
+@pytest.mark.parametrize("seconds", [0, 600, 5 * HOUR + 7, 30 * HOUR])
+@pytest.mark.parametrize("origin", [0, 1_700_000_123, int(NOW) + 5 * HOUR])
+def test_the_same_happens_as_long_after_any_origin(origin: int, seconds: int) -> None:
+    def happens(origin: int) -> list[tuple[Any, ...]]:
+        world, now = World(5, opened=origin, origin=origin), origin + seconds
+        return [
+            (run.id, round(run.created - origin), world.status(run, now))
+            for flow in world.flows()
+            for run in itertools.islice(world.runs(flow, now), 20)
+        ]
+
+    assert happens(origin) == happens(1_500_000_000)
 
 
 def test_a_world_that_has_been_watched_equals_one_that_has_not() -> None:
@@ -139,7 +154,7 @@ def test_at_any_time_a_run_on_production_is_stuck(seed: int, now: float) -> None
 
 
 def test_runs_queue_behind_the_jam() -> None:
-    world = World(1)
+    world = World(1, opened=NOW)
     flow = find(world, "shop/checkout/production")
     most = Counter(
         world.status(run, now)
@@ -147,6 +162,17 @@ def test_runs_queue_behind_the_jam() -> None:
         for run in in_flight(world, flow, now)
     )
     assert most["queued"] > most["pending"]
+
+
+@pytest.mark.parametrize("hours", [0, 6, 23, 50])
+def test_a_jam_does_not_make_it_usual_to_wait(hours: int) -> None:
+    world = World(1, opened=NOW)
+    flow, now = find(world, "shop/checkout/production"), NOW + hours * HOUR
+    ended = (run for run in world.runs(flow, now) if run.concluded <= now)
+    good = (run for run in ended if run.outcome == "success")
+    waits = [run.started - run.created for run in itertools.islice(good, 20) if run.started]
+    assert len(waits) == 20
+    assert median(waits) < 60
 
 
 def test_names_are_hostile_in_one_flow_and_legal_elsewhere() -> None:
@@ -199,11 +225,16 @@ def test_the_fields_of_a_run_agree(seed: int, now: float) -> None:
 
 
 @settings(deadline=None, max_examples=12)
-@given(SEEDS, TIMES, st.lists(st.tuples(st.booleans(), st.integers(0, 900)), max_size=8))
+@given(
+    SEEDS,
+    st.sampled_from(["everyday", "stuck-production", "queue-pileup", "abort-hangs"]),
+    TIMES,
+    st.lists(st.tuples(st.booleans(), st.integers(0, 900)), max_size=8),
+)
 def test_one_run_at_a_time_whatever_is_started_and_aborted(
-    seed: int, now: float, acts: list[tuple[bool, int]]
+    seed: int, scenario: str, now: float, acts: list[tuple[bool, int]]
 ) -> None:
-    world = World(seed, abort_seconds=(2, 60))
+    world = World(seed, scenario, opened=now, abort_seconds=(2, 60))
     seen: dict[Flow, set[str]] = {}
     for is_abort, seconds in acts:
         now += seconds
@@ -264,7 +295,7 @@ def test_an_abort_leaves_no_node_open() -> None:
 
 
 def test_an_abort_lets_the_queue_move_up() -> None:
-    world = World(1, abort_seconds=(3, 3))
+    world = World(1, opened=NOW, abort_seconds=(3, 3))
     flow = find(world, "shop/checkout/production")
     now = next(
         now

@@ -83,7 +83,12 @@ class Running:
 
 @contextlib.contextmanager
 def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
-    """Run `manage.py` with these arguments until the block ends."""
+    """Run `manage.py` with these arguments until the block ends.
+
+    In a sandbox of its own the same goes on at any time of day.
+    """
+    if arguments[0] == "serve" and not given.get("NORTHFLANK_API_TOKEN"):
+        arguments = (*arguments, "--origin", str(live.options().origin))
     with start([sys.executable, "manage.py", *arguments], folder, **given) as process:
         yield process
 
@@ -128,7 +133,7 @@ def _first_words(out: IO[str]) -> list[str]:
 @contextlib.contextmanager
 def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
     """A sandbox in this process, on a port that others reach; its state can be read here."""
-    app = sandbox.create_app(sandbox.Options(rate_limit=100_000))
+    app = sandbox.create_app(live.options())
     place = socket.create_server(("127.0.0.1", 0))
     server = live._server(app)
     thread = threading.Thread(
