@@ -219,11 +219,15 @@ def _node(sent: dict[str, object]) -> Node:
         next_attempt_at=moment(retries.get("nextAttempt")),
         started_at=moment(response.get("startTime")),
         ended_at=moment(response.get("endTime")),
-        condition=text(sent.get("condition")),
+        # A Condition is one; other steps have one.
+        condition=text(inner.get("type") if kind == "Condition" else sent.get("condition")),
         timeout_seconds=timeout,
         parallel=spec.get("type") == "parallel",
         skip=sent.get("skipNodeExecution") in ("true", True),
         steps=tuple(_node(mapping(step)) for step in sequence(spec.get("steps"))),
+        about=text(spec.get("kind")),
+        approvals=integer(spec.get("amount")),
+        iterations=integer(spec.get("iterations")),
     )
 
 

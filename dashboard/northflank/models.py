@@ -110,11 +110,14 @@ class Node:
     next_attempt_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
-    condition: str | None  # what it waits for: success, running; None: it starts and goes on
+    condition: str | None  # it waits until: success, running; None: it starts and goes on
     timeout_seconds: int | None
     parallel: bool  # its steps start all at once
     skip: bool  # it is told not to execute
     steps: tuple["Node", ...]
+    about: str | None = None  # what a Condition or an Action concerns: Service, Build, Job
+    approvals: int | None = None  # how many an Approval needs
+    iterations: int | None = None  # how often a LoopWorkflow goes round
 
 
 @dataclass(frozen=True, slots=True)

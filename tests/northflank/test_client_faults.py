@@ -128,7 +128,7 @@ async def test_an_abort_whose_connection_breaks_is_sent_once_and_its_outcome_unk
     failure = await failure_of(abort(client))
     assert isinstance(failure, Unreachable)
     assert (failure.cause, failure.sent) == ("unreachable", True)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # time to be sent again
     assert len(server.requests) == 1
 
 
@@ -192,14 +192,14 @@ async def test_a_read_is_not_repeated_twice(
 @pytest.mark.parametrize("fault", [says_nothing, drips])
 @pytest.mark.parametrize("ask", [read, abort])
 async def test_silence_and_dripping_end_at_the_deadline_and_are_not_repeated(
-    client: NorthflankClient, server: ScriptedServer, fault: Play, ask: Any
+    impatient: NorthflankClient, server: ScriptedServer, fault: Play, ask: Any
 ) -> None:
     server.plays(fault)
     started = monotonic()
-    failure = await failure_of(ask(client))
+    failure = await failure_of(ask(impatient))
     assert isinstance(failure, Unreachable)
     assert (failure.cause, failure.sent) == ("timeout", True)
-    assert monotonic() - started < 1.2
+    assert 0.4 <= monotonic() - started < 3
     assert len(server.requests) == 1
 
 
@@ -368,7 +368,7 @@ async def test_the_observer_is_told_of_each_request_that_was_sent(server: Script
         ("GET", "GET run", 404, RateLimit(1000, 7, 61)),
         ("POST", "POST abort", None, None),
     ]
-    assert 0.3 < calls[2].seconds < 1.0
+    assert calls[2].seconds >= 0.4
 
 
 async def test_an_observer_that_fails_does_not_fail_the_abort(server: ScriptedServer) -> None:

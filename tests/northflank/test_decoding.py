@@ -158,6 +158,33 @@ def test_a_conditions_timeout_is_found_further_in() -> None:
     assert the_node(step).timeout_seconds == 60
 
 
+@pytest.mark.parametrize("kind", ["Condition", "Action"])
+def test_what_a_step_concerns_is_read(kind: str) -> None:
+    assert the_node({"kind": kind, "spec": {"kind": "Service"}}).about == "Service"
+
+
+def test_a_condition_is_what_it_waits_for() -> None:
+    step = {"kind": "Condition", "spec": {"kind": "Build", "spec": {"type": "success"}}}
+    assert the_node(step).condition == "success"
+
+
+def test_what_an_action_does_is_no_condition() -> None:
+    step = {"kind": "Action", "spec": {"kind": "Service", "spec": {"type": "restart"}}}
+    assert the_node(step).condition is None
+
+
+def test_an_approval_says_how_many_people_it_needs() -> None:
+    assert the_node({"kind": "Approval", "spec": {"amount": 2}}).approvals == 2
+
+
+@pytest.mark.parametrize(
+    ("iterations", "read"), [(["eu", "us"], 2), ([], 0), ("${args.regions}", None), (None, None)]
+)
+def test_a_loop_says_how_often_it_goes_round(iterations: Any, read: int | None) -> None:
+    loop = {"kind": "LoopWorkflow", "spec": {"iterations": iterations, "steps": []}}
+    assert the_node(loop).iterations == read
+
+
 @pytest.mark.parametrize("kind", ["Workflow", "LoopWorkflow"])
 def test_workflows_and_loops_hold_their_steps_in_the_same_place(kind: str) -> None:
     node = the_node({"kind": kind, "spec": {"type": "parallel", "steps": [payloads.job_run()]}})
