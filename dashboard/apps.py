@@ -10,6 +10,8 @@ class DashboardConfig(AppConfig):
 
     def ready(self) -> None:
         from dashboard import access, checks
+        from dashboard.models import append_only
 
         checks.register_all()
+        append_only.keep_across_migrations(self)
         access.keep_group_after_migrations(self)

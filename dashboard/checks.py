@@ -10,7 +10,10 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 
+from dashboard.models.catalog import StageName
+
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SITE = re.compile(r"https?://[^/?#]+(/[\w.~-]+)*", re.ASCII)
 _SHARE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
@@ -21,14 +24,24 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with the settings, each with an id and a hint."""
-    return [*_misread(), *_northflank(), *_web()]
+    return [*_misread(), *_northflank(), *_aborts(), *_overdue(), *_web()]
 
 
 _MEANT = {
     "DATABASE_URL": "Set postgres://user:password@host/name, or leave it empty for SQLite.",
+    "LANGUAGE_CODE": "Set a language by its code, such as en or pt-br.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
+    "ABORT_AMBER_AFTER": "Set a number of seconds, such as 180.",
+    "ABORT_RED_AFTER": "Set a number of seconds, such as 600.",
+    "OVERDUE_FACTOR": "Set how many times its usual a run may take, such as 1.5.",
+    "OVERDUE_AGAIN_FACTOR": "Set how many times its usual a run may take, such as 3.",
+    "OVERDUE_FLOOR": "Set a number of seconds, such as 60.",
+    "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
+    "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
+    "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
+    "API_REQUESTS_PER_MINUTE": "Set how many requests a minute each token may send, such as 60.",
 }
 
 
@@ -100,11 +113,38 @@ def _northflank() -> Iterator[CheckMessage]:
             )
 
 
-def _web() -> Iterator[CheckMessage]:
-    if settings.BASE_URL and not _is_web_address(settings.BASE_URL):
+def _aborts() -> Iterator[CheckMessage]:
+    for stage in settings.ABORT_REASON_REQUIRED:
+        if stage not in StageName.values:
+            yield Error(
+                f"ABORT_REASON_REQUIRED names {stage!r}, which is no stage.",
+                hint=f"Set names among {', '.join(StageName.values)}, with commas; or none.",
+                id="dashboard.E012",
+            )
+    if settings.ABORT_RED_AFTER < settings.ABORT_AMBER_AFTER:
         yield Error(
-            f"BASE_URL is {settings.BASE_URL!r}, not a web address.",
-            hint="Set the address people open, such as https://releases.example.com",
+            "ABORT_RED_AFTER comes before ABORT_AMBER_AFTER.",
+            hint="Both are seconds since the abort was asked for; red comes second.",
+            id="dashboard.E013",
+        )
+
+
+def _overdue() -> Iterator[CheckMessage]:
+    if settings.OVERDUE_AGAIN_FACTOR < settings.OVERDUE_FACTOR:
+        yield Error(
+            "OVERDUE_AGAIN_FACTOR is less than OVERDUE_FACTOR.",
+            hint="Both are times the usual duration; a run is overdue first, and then far overdue.",
+            id="dashboard.E015",
+        )
+
+
+def _web() -> Iterator[CheckMessage]:
+    base = settings.BASE_URL
+    if base and not (_is_web_address(base) and _SITE.fullmatch(base)):
+        yield Error(
+            f"BASE_URL is {base!r}, not an address of a site.",
+            hint="Set the address people open, such as https://releases.example.com or "
+            "https://example.com/releases",
             id="dashboard.E008",
         )
     for host in settings.ALLOWED_HOSTS:

@@ -10,12 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 
+from django.conf import settings
 from django.db import close_old_connections, connection
+from django.urls import set_script_prefix
 from django.utils import timezone
 
 # The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
 # more threads, not faster, and one is enough to keep up with a thousand answers an hour.
-_threads = ThreadPoolExecutor(2, thread_name_prefix="database")
+_threads = ThreadPoolExecutor(
+    2,
+    thread_name_prefix="database",
+    # Rows are rendered here too, and a thread knows of no request whose prefix it could take.
+    initializer=lambda: set_script_prefix(settings.FORCE_SCRIPT_NAME or "/"),
+)
 
 
 async def in_database[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

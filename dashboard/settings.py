@@ -4,6 +4,7 @@ The only module that reads the environment. `.env.example` lists each variable; 
 refuses nonsense with an id and a hint.
 """
 
+import re
 import secrets
 from collections.abc import Collection
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import environ
+from django.conf import global_settings
 from django.utils.csp import CSP
 
 from dashboard import logs, secret_key
@@ -39,6 +41,29 @@ def _switch(name: str, *, default: bool) -> bool:
 
 def _list(name: str) -> list[str]:
     return [part.strip() for part in env.str(name, default="").split(",") if part.strip()]
+
+
+def _number(name: str, *, default: int) -> int:
+    text = env.str(name, default="").strip()
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**6):
+        MISREAD[name] = text
+        return default
+    return int(text or default)
+
+
+def _factor(name: str, *, default: float) -> float:
+    text = env.str(name, default="").strip()
+    if text and not (re.fullmatch(r"\d{1,3}(\.\d+)?", text) and float(text) >= 1):
+        MISREAD[name] = text
+        return default
+    return float(text or default)
+
+
+def _parts(address: str) -> tuple[list[str], list[str], str]:
+    # The origin, the host's name and the path; nothing of what checks.py refuses.
+    site = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
+    found = re.fullmatch(site, address, re.ASCII)
+    return ([found[1]], [found[2]], found[3]) if found else ([], [], "")
 
 
 def _one_of(name: str, choices: Collection[str], *, default: str) -> str:
@@ -73,6 +98,30 @@ NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
 
 READ_ONLY = _switch("READ_ONLY", default=False)
 ABORTS_ENABLED = _switch("ABORTS_ENABLED", default=True)
+# Stages in which an abort takes a reason, in any case; "none" for none.
+ABORT_REASON_REQUIRED = [name.capitalize() for name in _list("ABORT_REASON_REQUIRED")] or [
+    "Production"
+]
+if ABORT_REASON_REQUIRED == ["None"]:
+    ABORT_REASON_REQUIRED = []
+# Seconds after which an abort that has not ended turns amber, and red with next steps.
+ABORT_AMBER_AFTER = _number("ABORT_AMBER_AFTER", default=180)
+ABORT_RED_AFTER = _number("ABORT_RED_AFTER", default=600)
+API_REQUESTS_PER_MINUTE = _number("API_REQUESTS_PER_MINUTE", default=60)  # of each token
+
+# --- What is overdue ----------------------------------------------------------------------------
+
+# A run, a step or a wait is overdue past so many times its usual (median) duration, if that is
+# longer than 95 % of them take; and again past the second.
+OVERDUE_FACTOR = _factor("OVERDUE_FACTOR", default=1.5)
+OVERDUE_AGAIN_FACTOR = _factor("OVERDUE_AGAIN_FACTOR", default=3.0)
+# Seconds beyond the usual of which nobody is told, however short it is.
+OVERDUE_FLOOR = _number("OVERDUE_FLOOR", default=60)
+# Seconds after which a run, a wait in the queue and one for people is overdue where nobody knows
+# what is usual; and again past the second factor times that. A working day's pause is no news.
+OVERDUE_RUN_AFTER = _number("OVERDUE_RUN_AFTER", default=3600)
+OVERDUE_QUEUED_AFTER = _number("OVERDUE_QUEUED_AFTER", default=900)
+OVERDUE_APPROVAL_AFTER = _number("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
 
 # --- The web ------------------------------------------------------------------------------------
 
@@ -80,8 +129,11 @@ DEBUG = _switch("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.kept_in(VAR_DIR / "secret-key")
 SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
 BASE_URL = env.str("BASE_URL", default="").rstrip("/")
-ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
-CSRF_TRUSTED_ORIGINS = _list("CSRF_TRUSTED_ORIGINS")
+# What BASE_URL says: the host it answers to, where forms come from, and the path it lies under.
+_origin, _host, _path = _parts(BASE_URL)
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
+CSRF_TRUSTED_ORIGINS = [*_list("CSRF_TRUSTED_ORIGINS"), *_origin]
+FORCE_SCRIPT_NAME = _path or None
 
 ROOT_URLCONF = "dashboard.urls"
 ASGI_APPLICATION = "dashboard.asgi.application"
@@ -108,7 +160,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "dashboard.web.zones.ZoneMiddleware",
     "dashboard.web.sign_in.SignInMiddleware",
+    "dashboard.web.read_only.ReadOnlyMiddleware",
 ]
 TEMPLATES = [
     {
@@ -130,6 +184,7 @@ TEMPLATES = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
+CSRF_FAILURE_VIEW = "dashboard.web.sign_in.form_out_of_date"
 SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds: the person on call signs in before the night
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -155,11 +210,17 @@ SECURE_REFERRER_POLICY = "same-origin"
 # BASE_URL is the address people use: with https there, cookies and redirects insist on it.
 HTTPS = BASE_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
-SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+# Under a path the host is shared, and what it promises browsers for a year is not ours to say.
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS and not _path else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS and not _path
+SILENCED_SYSTEM_CHECKS = ["security.W004"] if _path else []
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# Others on a shared host neither get our cookies nor take their names.
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"
+SESSION_COOKIE_NAME = "sessionid" + _path.replace("/", "-")
+CSRF_COOKIE_NAME = "csrftoken" + _path.replace("/", "-")
 
-STATIC_URL = "static/"
+STATIC_URL = f"{_path}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -204,8 +265,11 @@ CACHES = {
 
 # --- Words and times ----------------------------------------------------------------------------
 
-LANGUAGE_CODE = "en"
-USE_I18N = False  # one language so far; all texts are keyed
+# One language a deployment, for everybody: rendered rows are shared, and some texts are stored. So
+# there is no LocaleMiddleware, and no cache's key names a language. docs/architecture.md says how
+# to add one.
+LANGUAGE_CODE = _one_of("LANGUAGE_CODE", dict(global_settings.LANGUAGES), default="en")
+LOCALE_PATHS = [BASE_DIR / "dashboard" / "locale"]
 TIME_ZONE = _one_of("TIME_ZONE", available_timezones(), default="UTC")
 USE_TZ = True
 

@@ -3,13 +3,16 @@
 import os
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import connection
 
+from dashboard.models import append_only
 from tests import live as live_module
 from tests.live import Live
 
@@ -58,6 +61,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
         verdict = " In CI that is a failure." if IN_CI else ""
         terminalreporter.line(f"Tests marked “{marker}” did not run: {why}.{verdict}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tests_may_empty_the_database(django_db_setup: None) -> None:
+    # The database refuses to delete aborts; between two tests it has to. After a flush Django says
+    # that the tables are there anew, and the triggers are set again.
+    # The class: Playwright's event loop has a connection of its own.
+    operations = type(connection.ops)
+    flush = operations.execute_sql_flush
+
+    def lift_and_flush(self: Any, statements: list[str]) -> None:
+        append_only.lift(self.connection)
+        flush(self, statements)
+
+    operations.execute_sql_flush = lift_and_flush  # type: ignore[method-assign]
 
 
 @pytest.fixture

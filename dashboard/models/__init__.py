@@ -1,22 +1,37 @@
 """What we keep: the mirror of Northflank, our aborts, and the sync's bookkeeping."""
 
-from dashboard.models.aborts import Abort
+from dashboard.models.aborts import Abort, AbortEvent
+from dashboard.models.access import Grant
+from dashboard.models.batches import AbortBatch, BatchItem
 from dashboard.models.catalog import Pipeline, Project, Stage
+from dashboard.models.looking import Looking
 from dashboard.models.push import Push, PushEvent
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.sync import Budget, CatalogueSweep, Upstream, Worker
+from dashboard.models.timings import StageTiming
+from dashboard.models.tokens import ApiToken
+from dashboard.models.views import DefaultView, SavedView
 
 __all__ = [
     "Abort",
+    "AbortBatch",
+    "AbortEvent",
+    "ApiToken",
+    "BatchItem",
     "Budget",
     "CatalogueSweep",
     "ChangeCounter",
+    "DefaultView",
+    "Grant",
+    "Looking",
     "Pipeline",
     "Project",
     "Push",
     "PushEvent",
     "Run",
+    "SavedView",
     "Stage",
+    "StageTiming",
     "Upstream",
     "Worker",
 ]

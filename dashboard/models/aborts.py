@@ -1,12 +1,19 @@
-"""Aborts: each is an act with an author, a reason and an end, and is kept for good."""
+"""Aborts: each press is an act with an author, a reason and an end, and is kept for good.
 
+An act moves forward only, and each step is written down beside it. What was asked for never
+changes, and nothing changes once it has settled; the database holds both (append_only.py).
+"""
+
+from collections.abc import Iterable
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
 
-from dashboard.models.runs import Run
+from dashboard.models.batches import AbortBatch, AskedFor
+from dashboard.models.runs import Run, touch
 
 
 class AbortState(models.TextChoices):
@@ -17,6 +24,38 @@ class AbortState(models.TextChoices):
     REFUSED = "refused"  # Northflank answered no
     UNKNOWN = "unknown"  # no answer came back: being checked, or checked in vain
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
+    TRIED_AGAIN = "tried_again"  # nothing came of it, and somebody pressed again
+
+
+_S = AbortState
+LEADS_TO: dict[AbortState, frozenset[AbortState]] = {
+    _S.REQUESTED: frozenset({_S.ACCEPTED, _S.NOT_SENT, _S.REFUSED, _S.UNKNOWN, _S.TOO_LATE}),
+    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.TRIED_AGAIN}),
+    _S.UNKNOWN: frozenset(
+        {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
+        | {_S.TRIED_AGAIN}
+    ),
+}
+
+
+class What(models.TextChoices):
+    """What happened to an act: a word for each line of its trail."""
+
+    REQUESTED = "requested"  # detail: what else is known of where it came from
+    JOINED = "joined"  # somebody else pressed meanwhile; detail: who, from where, why
+    ADOPTED = "adopted"  # its process had died; another went on with it
+    SENT = "sent"  # on its way from here on
+    ACCEPTED = "accepted"  # detail: the run's status in the answer
+    ABORTING = "aborting"  # Northflank says of the run that it is aborting
+    REFUSED = "refused"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+    NOT_ARRIVED = "not_arrived"  # no answer, and the run went on
+    TOO_LATE = "too_late"  # detail: the run's status
+    CONCLUDED = "concluded"  # detail: the run's status
+    TRIED_AGAIN = "tried_again"  # detail: by whom
+    ANSWERED_LATE = "answered_late"  # after the act had settled; changes nothing about it
+    TURNED = "turned"  # after its end the run became something else; detail: its status
 
 
 class AbortQuerySet(models.QuerySet["Abort"]):
@@ -24,29 +63,62 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         """Aborts of which more is to come; at most one a run."""
         return self.filter(settled_at=None)
 
-    def conclude(self, run_pk: int, outcome: str, at: datetime) -> int:
-        """Settle the open abort of a run that has concluded as `outcome`."""
-        # One that is still being sent settles itself when it knows what Northflank answered.
-        heard = self.open().filter(run=run_pk, state__in=[AbortState.ACCEPTED, AbortState.UNKNOWN])
-        return heard.update(state=AbortState.CONCLUDED, outcome=outcome, settled_at=at)
-
     def stranded(self, before: datetime) -> "AbortQuerySet":
         """Requested aborts whose process has not finished sending since `before`."""
         return self.open().filter(state=AbortState.REQUESTED, claimed_at__lt=before)
 
+    def went_through(self) -> "AbortQuerySet":
+        """Aborts of which Northflank has said in some way that it took them on."""
+        aborting = AbortEvent.objects.filter(abort=OuterRef("pk"), what=What.ABORTING)
+        taken_on = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting)
+        states = [_S.ACCEPTED, _S.CONCLUDED, _S.TRIED_AGAIN]
+        return self.filter(taken_on, state__in=states)
 
-class Abort(models.Model):
+    def hear(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
+        """Have the aborts of a run whose status has changed hear of it.
+
+        Called by the mirror inside its transaction, which gives the run its new version.
+        """
+        latest = self.filter(run=run_pk).order_by("-pk").first()
+        if latest is None:
+            return
+        if latest.settled_at is not None:
+            if latest.is_news(status):
+                latest.note(What.TURNED, at, detail=status)
+        # One that is still being sent settles itself when it knows what Northflank answered.
+        elif latest.state == AbortState.REQUESTED:
+            return
+        elif concluded:
+            latest.move(
+                _S.CONCLUDED, What.CONCLUDED, at, detail=status, outcome=status, settled_at=at
+            )
+        elif status == "aborting":
+            if latest.state == AbortState.UNKNOWN:
+                latest.move(_S.ACCEPTED, What.ABORTING, at)
+            elif latest.answer != status:  # else it stands in the line of its acceptance
+                latest.note(What.ABORTING, at)
+
+    def lost(self, run_pk: int, at: datetime) -> None:
+        """Settle the open abort of a run that Northflank knows no more; how it ended is unknown."""
+        for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
+            abort.move(_S.CONCLUDED, What.CONCLUDED, at, outcome="", settled_at=at)
+
+
+class Abort(AskedFor):
     """One press of Abort: who, when, why, from where, what Northflank answered, how it ended."""
 
+    # What was asked for: never changes.
     run = models.ForeignKey(Run, models.PROTECT, related_name="aborts")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
     )
-    username = models.TextField(help_text="Kept when the account is deleted.")
-    reason = models.TextField(blank=True)
-    client_address = models.GenericIPAddressField(null=True)
+    retry_of = models.OneToOneField(
+        "self", models.PROTECT, null=True, related_name="retried_by", help_text="Tried again here."
+    )
+    batch = models.ForeignKey(AbortBatch, models.PROTECT, null=True, related_name="aborts")
+
+    # How it stands: changes until it has settled.
     state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)
-    requested_at = models.DateTimeField()
     claimed_at = models.DateTimeField(help_text="When a process last took it on: its lease.")
     sent_at = models.DateTimeField(
         null=True, help_text="Written just before sending: from then on it may have arrived."
@@ -54,6 +126,7 @@ class Abort(models.Model):
     answered_at = models.DateTimeField(null=True)
     answer = models.TextField(blank=True, help_text="Northflank's answer, in a sentence.")
     answer_status = models.PositiveSmallIntegerField(null=True, help_text="Its HTTP status.")
+    error_id = models.TextField(blank=True, help_text="Northflank's own id of its error.")
     retry_at = models.DateTimeField(null=True, help_text="When Northflank takes requests again.")
     outcome = models.TextField(blank=True, help_text="The run's status when it concluded.")
     settled_at = models.DateTimeField(null=True, help_text="When nothing more was to come.")
@@ -66,7 +139,70 @@ class Abort(models.Model):
                 fields=["run"], condition=models.Q(settled_at=None), name="one_open_abort_a_run"
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["-requested_at"], name="aborts_by_time")]
+        indexes: ClassVar = [models.Index(fields=["-requested_at", "-id"], name="aborts_by_time")]
 
     def __str__(self) -> str:
         return f"{self.username} aborted {self.run_id} at {self.requested_at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from the press until nothing more was to come; None while more is."""
+        if self.settled_at is None:
+            return None
+        return (self.settled_at - self.requested_at).total_seconds()
+
+    def is_news(self, status: str) -> bool:
+        """Say whether an act that has settled reads otherwise once its run says `status`."""
+        if self.state == AbortState.UNKNOWN:  # taken for not arrived
+            return status in {"aborting", "aborted"}
+        if self.state not in {AbortState.CONCLUDED, AbortState.TOO_LATE}:
+            return False
+        return status != self.outcome or self.events.filter(what=What.TURNED).exists()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was sent, and only Northflank can say more of it."""
+        sent = {AbortState.ACCEPTED, AbortState.UNKNOWN}
+        return self.settled_at is None and self.state in sent
+
+    def move(
+        self, to: AbortState, what: What, at: datetime, *, detail: str = "", **fields: Any
+    ) -> bool:
+        """Bring the act into another state, and write that down; False where it may not go there.
+
+        Whoever was faster wins: an act that has settled, or has gone elsewhere, stays as it is.
+        """
+        before = [state for state, leads in LEADS_TO.items() if to in leads]
+        with transaction.atomic():
+            # The run's version first: all writers lock its counter before anything else.
+            touch([self.run_id])
+            here = Abort.objects.open().filter(pk=self.pk, state__in=before)
+            if not here.update(state=to, **fields):
+                return False
+            self.note(what, at, detail=detail)
+        self.refresh_from_db(fields=["state", *fields])
+        return True
+
+    def note(self, what: What, at: datetime, *, detail: str = "") -> None:
+        """Add a line to the act's trail."""
+        AbortEvent.objects.create(abort=self, what=what, at=at, detail=detail)
+
+
+class AbortEvent(models.Model):
+    """A line of an act's trail: written once, never changed, never deleted."""
+
+    abort = models.ForeignKey(Abort, models.PROTECT, related_name="events")
+    what = models.CharField(max_length=14, choices=What)
+    at = models.DateTimeField()
+    detail = models.TextField(blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.abort_id}: {self.what} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+def under_way(runs: Iterable[int]) -> dict[int, Abort]:
+    """Return the open abort of each of these runs that has one, by the run's key."""
+    return {abort.run_id: abort for abort in Abort.objects.open().filter(run__in=list(runs))}

@@ -112,3 +112,8 @@ class Stage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pipeline} / {self.name}"
+
+    @property
+    def spelling(self) -> str:
+        """How Northflank's addresses spell it: as what worked or, before any reading, a guess."""
+        return self.path or self.name.lower()

@@ -13,6 +13,7 @@ from django.db.models import ProtectedError
 from django.db.transaction import TransactionManagementError
 
 from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models.aborts import LEADS_TO, AbortState, What
 from dashboard.models.runs import touch
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -32,7 +33,7 @@ def stage(db: None) -> Stage:
 def a_run(stage: Stage, run_id: str = "r1", **fields: Any) -> Run:
     said: dict[str, Any] = {
         "status": "running", "concluded": False, "in_flight": True, "created_at": T0,
-        "first_seen_at": T0, "seen_at": T0, "version": ChangeCounter.reserve(1),
+        "first_seen_at": T0, "seen_at": T0, "status_since": T0, "version": ChangeCounter.reserve(1),
     }  # fmt: skip
     return Run.objects.create(stage=stage, run_id=run_id, **said | fields)
 
@@ -197,22 +198,69 @@ def test_an_abort_outlives_its_author(stage: Stage) -> None:
     assert Abort.objects.get().username == "manager"
 
 
+def hear(run: Run, status: str, *, concluded: bool) -> Abort:
+    Abort.objects.all().hear(run.pk, status, concluded=concluded, at=at(9))
+    return Abort.objects.get()
+
+
+def trail(abort: Abort) -> list[tuple[str, str]]:
+    return list(abort.events.values_list("what", "detail"))
+
+
 def test_an_accepted_abort_is_concluded_with_its_run(stage: Stage) -> None:
     run = a_run(stage)
     an_abort(run, state="accepted")
-    assert Abort.objects.all().conclude(run.pk, "aborted", at(9)) == 1
+    abort = hear(run, "aborted", concluded=True)
+    assert (abort.state, abort.outcome, abort.settled_at) == ("concluded", "aborted", at(9))
+    assert trail(abort) == [("concluded", "aborted")]
 
 
 def test_an_abort_that_is_being_sent_is_not_concluded_by_others(stage: Stage) -> None:
     run = a_run(stage)
     an_abort(run)
-    assert Abort.objects.all().conclude(run.pk, "aborted", at(9)) == 0
+    abort = hear(run, "aborted", concluded=True)
+    assert (abort.state, abort.settled_at) == ("requested", None)
 
 
 def test_a_settled_abort_is_not_concluded_again(stage: Stage) -> None:
     run = a_run(stage)
-    an_abort(run, state="unknown", settled_at=at(1))
-    assert Abort.objects.all().conclude(run.pk, "aborted", at(9)) == 0
+    an_abort(run, state="refused", settled_at=at(1))
+    abort = hear(run, "aborted", concluded=True)
+    assert (abort.state, abort.settled_at) == ("refused", at(1))
+    assert trail(abort) == []
+
+
+def test_a_run_that_becomes_something_else_after_its_abort_is_on_its_trail(stage: Stage) -> None:
+    run = a_run(stage)
+    an_abort(run, state="concluded", outcome="aborted", settled_at=at(1))
+    abort = hear(run, "success", concluded=True)
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")
+    assert trail(abort) == [("turned", "success")]
+
+
+def test_an_abort_in_doubt_is_accepted_once_its_run_aborts(stage: Stage) -> None:
+    run = a_run(stage)
+    an_abort(run, state="unknown")
+    abort = hear(run, "aborting", concluded=False)
+    assert abort.state == "accepted"
+    assert trail(abort) == [("aborting", "")]
+
+
+def test_of_two_moves_the_first_wins(stage: Stage) -> None:
+    an_abort(a_run(stage))
+    one, other = Abort.objects.get(), Abort.objects.get()
+    assert one.move(AbortState.REFUSED, What.REFUSED, at(1), settled_at=at(1))
+    assert not other.move(AbortState.ACCEPTED, What.ACCEPTED, at(2))
+    assert trail(one) == [("refused", "")]
+
+
+@pytest.mark.parametrize("state", AbortState)
+def test_an_act_goes_where_its_state_leads_and_nowhere_else(
+    stage: Stage, state: AbortState
+) -> None:
+    for number, to in enumerate(AbortState):
+        abort = an_abort(a_run(stage, f"{state}-{number}"), state=state)
+        assert abort.move(to, What.SENT, at(1)) == (to in LEADS_TO.get(state, ()))
 
 
 def test_an_abort_whose_process_died_is_stranded(stage: Stage) -> None:

@@ -1,90 +1,56 @@
-"""Who may abort, and the demo accounts that come and go with the sandbox."""
+"""The group that may abort from the start, and the demo accounts that come with the sandbox."""
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.contrib.auth.models import Group, User
 from django.test import Client
-from pytest_django import Settings
 
 from dashboard import access, demo
+from dashboard.models import Grant, Stage
+from tests.web import factories
 
 
-def test_a_member_of_the_group_may_abort(manager: User) -> None:
-    assert access.may_abort(manager).allowed
+@pytest.fixture
+def stage(db: None) -> Stage:
+    return factories.stage()
 
 
-def test_somebody_else_may_not_abort(viewer: User) -> None:
-    assert not access.may_abort(viewer).allowed
+def rights() -> set[tuple[str | None, str]]:
+    """Who was granted what, everywhere."""
+    everywhere = Grant.objects.filter(project=None, stage="")
+    return set(everywhere.values_list("group__name", "right"))
 
 
-def test_whoever_may_not_abort_is_told_who_can(viewer: User) -> None:
-    assert access.RELEASE_MANAGERS in access.may_abort(viewer).why_not
-
-
-def test_a_stranger_may_not_abort(db: None) -> None:
-    assert not access.may_abort(AnonymousUser()).allowed
-
-
-def test_a_superuser_may_abort(db: None) -> None:
-    assert access.may_abort(User.objects.create_superuser("root", password="x")).allowed
-
-
-def test_a_closed_account_may_not_abort(manager: User) -> None:
-    manager.is_active = False
-    manager.save()
-    assert not access.may_abort(User.objects.get(pk=manager.pk)).allowed
-
-
-def test_a_closed_superuser_may_not_abort(db: None) -> None:
-    root = User.objects.create_superuser("root", password="x", is_active=False)
-    assert not access.may_abort(root).allowed
-
-
-def test_staff_alone_may_not_abort(db: None) -> None:
-    assert not access.may_abort(User.objects.create_user("s", is_staff=True)).allowed
-
-
-def test_the_right_may_be_given_to_a_person(viewer: User) -> None:
-    viewer.user_permissions.add(Permission.objects.get(codename="abort_run"))
-    assert access.may_abort(User.objects.get(pk=viewer.pk)).allowed
-
-
-@pytest.mark.parametrize(("setting", "value"), [("READ_ONLY", True), ("ABORTS_ENABLED", False)])
-def test_nobody_aborts_where_it_is_switched_off(
-    manager: User, settings: Settings, setting: str, value: bool
-) -> None:
-    setattr(settings, setting, value)
-    assert not access.may_abort(manager).allowed
-
-
-@pytest.mark.parametrize(("setting", "value"), [("READ_ONLY", True), ("ABORTS_ENABLED", False)])
-def test_not_even_a_superuser_aborts_where_it_is_switched_off(
-    db: None, settings: Settings, setting: str, value: bool
-) -> None:
-    setattr(settings, setting, value)
-    assert not access.may_abort(User.objects.create_superuser("root", password="x")).allowed
-
-
-def test_the_group_that_may_abort_exists_from_the_start(db: None) -> None:
+def test_from_the_start_everybody_sees_and_a_group_aborts(db: None) -> None:
+    Group.objects.all().delete()
+    Grant.objects.all().delete()
     access.keep_group()
-    assert Group.objects.get(name=access.RELEASE_MANAGERS).permissions.get().codename == "abort_run"
+    assert rights() == {(None, "see"), (access.RELEASE_MANAGERS, "abort")}
 
 
-def test_a_group_whose_rights_were_changed_stays_as_it_is(db: None) -> None:
+def test_rights_that_were_taken_away_stay_away(db: None) -> None:
+    Grant.objects.all().delete()
     access.keep_group()
-    Group.objects.get(name=access.RELEASE_MANAGERS).permissions.clear()
-    access.keep_group()
-    assert not Group.objects.get(name=access.RELEASE_MANAGERS).permissions.exists()
+    assert not Grant.objects.exists()
 
 
-def test_the_demo_manager_may_abort(db: None) -> None:
+def test_a_group_that_comes_back_gives_nobody_more_to_see(db: None) -> None:
+    Group.objects.all().delete()
+    Grant.objects.all().delete()
+    factories.grant("see", "Team A")
     access.keep_group()
+    assert rights() == {("Team A", "see"), (access.RELEASE_MANAGERS, "abort")}
+
+
+def test_the_demo_manager_may_abort(stage: Stage) -> None:
     demo.admit()
-    assert access.may_abort(User.objects.get(username="manager")).allowed
+    assert access.may_abort(User.objects.get(username="manager"), stage).allowed
 
 
-def test_the_demo_viewer_may_not_abort(db: None) -> None:
+def test_the_demo_viewer_may_see_and_not_abort(stage: Stage) -> None:
     demo.admit()
-    assert not access.may_abort(User.objects.get(username="viewer")).allowed
+    viewer = access.rights(User.objects.get(username="viewer"))
+    assert viewer.may_see(stage)
+    assert not viewer.may_abort(stage).allowed
 
 
 @pytest.mark.parametrize("name", ["manager", "viewer"])
@@ -143,11 +109,10 @@ def test_a_persons_own_account_is_not_given_the_demo_password(db: None, client: 
     assert not client.login(username="manager", password="manager")
 
 
-def test_a_persons_own_account_is_given_no_right(db: None) -> None:
-    access.keep_group()
+def test_a_persons_own_account_is_given_no_right(stage: Stage) -> None:
     User.objects.create_user("manager", password="my own, long and secret")
     demo.admit()
-    assert not access.may_abort(User.objects.get(username="manager")).allowed
+    assert not access.may_abort(User.objects.get(username="manager"), stage).allowed
 
 
 def test_a_persons_own_account_is_not_expelled(db: None, client: Client) -> None:

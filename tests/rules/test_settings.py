@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from dashboard import checks, secret_key
+from dashboard import settings as given
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = dict(
@@ -47,8 +48,15 @@ NONSENSE = [
     ("NORTHFLANK_WEBHOOK_SECRET", ["x" * 32, "s3cr3t"], "E011"),
     ("NORTHFLANK_WEBHOOK_SECRET", ["with a space, 20 ch"], "E011"),
     ("NORTHFLANK_WEBHOOK_SECRET", ["ümläute-" * 4], "E011"),
+    ("ABORT_REASON_REQUIRED", ["Prod"], "E012"),
+    ("ABORT_REASON_REQUIRED", ["Production", "None"], "E012"),
+    ("OVERDUE_AGAIN_FACTOR", 1.2, "E015"),
+    ("OVERDUE_FACTOR", 3.5, "E015"),
     ("BASE_URL", "releases.example.com", "E008"),
     ("BASE_URL", "javascript:alert(1)", "E008"),
+    ("BASE_URL", "https://example.com/releases?a=b", "E008"),
+    ("BASE_URL", "https://example.com/re%20leases", "E008"),
+    ("BASE_URL", "https://example.com//releases", "E008"),
 ]
 
 
@@ -101,7 +109,10 @@ def test_what_was_misread_is_refused(settings: Settings, name: str) -> None:
         ("NORTHFLANK_RUN_URL_TEMPLATE", "https://x/{team}/{project}/{pipeline}/{stage}/{run}"),
         ("NORTHFLANK_WEBHOOK_SECRET", []),
         ("NORTHFLANK_WEBHOOK_SECRET", ["0123456789abcdef", "x" * 64]),
+        ("OVERDUE_AGAIN_FACTOR", 1.5),
         ("BASE_URL", "https://releases.example.com"),
+        ("BASE_URL", "http://[::1]:8000"),
+        ("BASE_URL", "https://example.com:8443/tools/release-flows"),
     ],
 )
 def test_what_makes_sense_is_taken(settings: Settings, name: str, value: object) -> None:
@@ -120,9 +131,25 @@ def test_a_local_key_is_warned_of_where_the_database_is_shared(
     assert ids() == warned
 
 
+@pytest.mark.parametrize(
+    ("base", "parts"),
+    [
+        ("", ([], [], "")),
+        ("nonsense", ([], [], "")),
+        ("https://a.example", (["https://a.example"], ["a.example"], "")),
+        ("http://a.example:81/x/y", (["http://a.example:81"], ["a.example"], "/x/y")),
+        ("http://[::1]:81/x", (["http://[::1]:81"], ["[::1]"], "/x")),
+    ],
+)
+def test_the_address_that_people_open_says_host_origin_and_path(
+    base: str, parts: tuple[list[str], list[str], str]
+) -> None:
+    assert given._parts(base) == parts
+
+
 def test_every_setting_that_is_read_is_in_the_example() -> None:
     source = (ROOT / "dashboard" / "settings.py").read_text()
-    read = set(re.findall(r'(?:env\.\w+|_switch|_one_of|_list)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'(?:env\.\w+|_\w+)\(\s*"([A-Z_]+)"', source))
     assert read == set(EXAMPLE)
 
 
@@ -148,12 +175,12 @@ def test_the_examples_values_are_clean(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_check_for_production_is_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["https://releases.example.com", "https://example.com/releases"])
+def test_the_check_for_production_is_clean(tmp_path: Path, base: str) -> None:
     done = manage(
         tmp_path,
         *("check", "--deploy", "--fail-level", "WARNING"),
-        BASE_URL="https://releases.example.com",
-        ALLOWED_HOSTS="releases.example.com",
+        BASE_URL=base,
         NORTHFLANK_API_TOKEN="nf-token",
     )
     assert done.returncode == 0, done.stderr
@@ -167,9 +194,17 @@ REFUSED_AT_START = {
         "TIME_ZONE": "Mars/Olympus",
         "LOG_FORMAT": "xml",
         "LOG_LEVEL": "LOUD",
+        "API_REQUESTS_PER_MINUTE": "0",
+        "OVERDUE_FACTOR": "0.5",
+        "OVERDUE_AGAIN_FACTOR": "often",
+        "OVERDUE_RUN_AFTER": "-1",
+        "OVERDUE_QUEUED_AFTER": "soon",
+        "OVERDUE_APPROVAL_AFTER": "4h",
+        "OVERDUE_FLOOR": "0",
     },
     "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
     "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},
+    "E012": {"ABORT_REASON_REQUIRED": "production,prod"},
 }
 
 
@@ -182,6 +217,24 @@ def test_the_process_does_not_start_with_nonsense(tmp_path: Path, id: str) -> No
 def test_each_misread_setting_is_named(tmp_path: Path) -> None:
     done = manage(tmp_path, "check", **REFUSED_AT_START["E001"])
     assert [name for name in REFUSED_AT_START["E001"] if f"{name} is" not in done.stderr] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("", ["Production"]),
+        ("production", ["Production"]),
+        ("STAGING, Production", ["Staging", "Production"]),
+        ("none", []),
+        ("NONE", []),
+    ],
+)
+def test_stages_whose_aborts_take_a_reason_are_named_in_any_case(
+    text: str, stages: list[str], tmp_path: Path
+) -> None:
+    script = "from django.conf import settings; print(settings.ABORT_REASON_REQUIRED)"
+    told = manage(tmp_path, "shell", "--no-imports", "-c", script, ABORT_REASON_REQUIRED=text)
+    assert told.stdout.strip() == str(stages), told.stderr
 
 
 def test_a_database_address_that_is_none_is_refused_without_a_traceback(tmp_path: Path) -> None:

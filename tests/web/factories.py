@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
@@ -11,10 +12,12 @@ from django.utils import timezone
 from dashboard.models import (
     Abort,
     CatalogueSweep,
+    Grant,
     Pipeline,
     Project,
     Run,
     Stage,
+    StageTiming,
     Upstream,
     Worker,
 )
@@ -75,10 +78,17 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         "concluded_at": now - timedelta(seconds=5) if concluded else None,
         "first_seen_at": now,
         "seen_at": now,
+        "status_since": now,
     }
     with transaction.atomic():
         usual["version"] = ChangeCounter.reserve(1)
         return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
+
+
+def timing(of: Stage, **fields: Any) -> StageTiming:
+    """What is usual in a stage: six to nine minutes, and a minute or so until it starts."""
+    usual = {"run_median": 360, "run_p95": 540, "queue_median": 40, "queue_p95": 90}
+    return StageTiming.objects.create(stage=of, **usual | fields)
 
 
 def change(of: Run, **fields: Any) -> None:
@@ -90,9 +100,26 @@ def change(of: Run, **fields: Any) -> None:
 def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:
     now = timezone.now()
     usual = {"requested_at": now, "claimed_at": now, "sent_at": now, "answered_at": now}
-    return Abort.objects.create(
-        run=of, user=by, username=by.username, state=state, **usual | fields
-    )
+    usual |= {"username": by.username}
+    return Abort.objects.create(run=of, user=by, state=state, **usual | fields)
+
+
+def act(by: User, of: Stage | None = None, state: str = "accepted", **fields: Any) -> Abort:
+    """An act on a run of its own, which is as the act left it."""
+    own = [name for name in fields if name.startswith("run_")]
+    left = {"status": fields.get("outcome") or "running"}
+    left |= {name.removeprefix("run_"): fields.pop(name) for name in own}
+    return abort(run(of or stage(), **left), by, state, **fields)
+
+
+def grant(
+    right: str, group: str = "", *to: User, project: Project | None = None, stage: str = ""
+) -> Grant:
+    """A right of a group, which `to` join; whatever is left out means all of its kind."""
+    of = Group.objects.get_or_create(name=group)[0] if group else None
+    if of:
+        of.user_set.add(*to)
+    return Grant.objects.create(group=of, project=project, stage=stage, right=right)
 
 
 def node(kind: str = "Build", **fields: Any) -> Node:

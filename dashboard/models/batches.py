@@ -1,0 +1,87 @@
+"""Aborting many runs by one press: a frozen list, worked through one after another."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+
+from dashboard.models.runs import Run
+
+
+class Via(models.TextChoices):
+    """By which way an abort came in."""
+
+    PAGE = "page"
+    API = "api"
+    COMMAND = "command"
+
+
+class AskedFor(models.Model):
+    """Who pressed, why, from where, by which way and when; beside it stands `user`, the account."""
+
+    username = models.TextField(help_text="Kept when the account is deleted.")
+    reason = models.TextField(blank=True)
+    client_address = models.GenericIPAddressField(null=True)
+    via = models.CharField(max_length=10, choices=Via, default=Via.PAGE)
+    token_name = models.TextField(blank=True, help_text="Of the API token that was used.")
+    requested_at = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+
+
+class BatchQuerySet(models.QuerySet["AbortBatch"]):
+    def open(self) -> "BatchQuerySet":
+        """Batches whose list is not worked through."""
+        return self.filter(settled_at=None)
+
+    def stranded(self, before: datetime) -> "BatchQuerySet":
+        """Open batches whose process has not been heard of since `before`."""
+        return self.open().filter(claimed_at__lt=before)
+
+
+class AbortBatch(AskedFor):
+    """One press for many runs: who, when and why once for all."""
+
+    key = models.UUIDField(unique=True, help_text="Of the form: sent twice, it acts once.")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="abort_batches"
+    )
+    claimed_at = models.DateTimeField(help_text="When a process last went on with it: its lease.")
+    settled_at = models.DateTimeField(null=True, help_text="When its list was worked through.")
+
+    objects = BatchQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.username}: many at {self.requested_at:%Y-%m-%d %H:%M:%S}"
+
+
+class ItemResult(models.TextChoices):
+    WAITING = "waiting"  # its turn has not come
+    ABORT = "abort"  # it became an abort of its own, which tells the rest
+    JOINED = "joined"  # somebody was aborting it already
+    ENDED = "ended"  # it had concluded when its turn came
+    NOT_ALLOWED = "not_allowed"  # the person may not, or may no more
+
+
+class BatchItem(models.Model):
+    """One run of a batch's list, and what came of it."""
+
+    batch = models.ForeignKey(AbortBatch, models.PROTECT, related_name="items")
+    position = models.PositiveIntegerField()
+    run = models.ForeignKey(Run, models.PROTECT, related_name="batch_items")
+    abort = models.ForeignKey(
+        "Abort", models.PROTECT, null=True, related_name="batch_items", help_text="Its, or joined."
+    )
+    result = models.CharField(max_length=12, choices=ItemResult, default=ItemResult.WAITING)
+    note = models.TextField(blank=True, help_text="What there is to say beside the result.")
+
+    class Meta:
+        ordering: ClassVar = ["batch", "position"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["batch", "run"], name="one_item_a_run")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}/{self.position}: {self.result}"

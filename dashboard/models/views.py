@@ -1,0 +1,54 @@
+"""Saved views: filters of a stage's page under a name."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy
+
+
+class SavedViewQuerySet(models.QuerySet["SavedView"]):
+    def seen_by(self, user: int) -> "SavedViewQuerySet":
+        """A person's own views, and those that others share, by name."""
+        seen = self.filter(Q(owner=user) | Q(shared=True))
+        return seen.select_related("owner").order_by("name", "pk")
+
+
+class SavedView(models.Model):
+    """A filter with a name, for every stage's page."""
+
+    NAME_LENGTH = 60
+    QUERY_LENGTH = 4000
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="saved_views")
+    name = models.CharField(max_length=NAME_LENGTH)
+    query = models.CharField(
+        max_length=QUERY_LENGTH,
+        help_text=gettext_lazy("As in the page's address, without a place in the list."),
+    )
+    shared = models.BooleanField(
+        default=False, help_text=gettext_lazy("Everybody who is signed in sees it.")
+    )
+
+    objects = SavedViewQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["owner", "name"], name="one_view_a_name")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DefaultView(models.Model):
+    """The view that a stage's page opens with for one person."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="default_view"
+    )
+    view = models.ForeignKey(SavedView, models.CASCADE, related_name="defaults")
+
+    def __str__(self) -> str:
+        return str(self.view)

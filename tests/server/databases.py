@@ -1,0 +1,75 @@
+"""Databases of other processes, and this one's view of them."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import environ
+import psycopg
+from django.db import connections
+from django.utils import timezone
+
+from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from tests.conftest import POSTGRES
+
+AFAR = "afar"  # the alias of our connection to such a database
+LEDGER = ("payments", "ledger", "Staging")
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database that is dropped when the block ends."""
+    name = f"dashboard_killed_{os.getpid()}"
+    with psycopg.connect(POSTGRES, autocommit=True) as server:
+        server.execute(f"DROP DATABASE IF EXISTS {name}")
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            yield re.sub(r"/[^/]*$", f"/{name}", POSTGRES)
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def looking_into(database: str) -> Iterator[None]:
+    """Give this process its own view of the database, under the alias AFAR."""
+    own = environ.Env.db_url_config(database)
+    connections.settings[AFAR] = {**connections.settings["default"], "OPTIONS": {}, **own}
+    try:
+        yield
+    finally:
+        connections[AFAR].close()
+        del connections[AFAR]
+        del connections.settings[AFAR]
+
+
+def one_quiet_stage() -> None:
+    """Leave the sync nothing to read but the runs that are aborted."""
+    now = timezone.now()
+    never = now + timedelta(days=1000)
+    quiet = {"failures": 1}  # what fails keeps its rest, whatever the plan
+    CatalogueSweep.objects.using(AFAR).create(project=None, next_at=never, **quiet)
+    project = Project.objects.using(AFAR).create(slug=LEDGER[0], seen_at=now)
+    pipeline = Pipeline.objects.using(AFAR).create(project=project, slug=LEDGER[1], seen_at=now)
+    Stage.objects.using(AFAR).create(
+        pipeline=pipeline, name=LEDGER[2], path=LEDGER[2].lower(), has_flow=True,
+        flow_seen_at=now, synced_at=now, next_sync_at=never, **quiet,
+    )  # fmt: skip
+
+
+def mirrored(run_id: str) -> Run:
+    """A run of the one stage that Northflank has told of just now."""
+    now = timezone.now()
+    return Run.objects.using(AFAR).create(
+        stage=Stage.objects.using(AFAR).get(), run_id=run_id, status="pending",
+        concluded=False, in_flight=True, created_at=now, first_seen_at=now, seen_at=now,
+        status_since=now, version=0,
+    )  # fmt: skip
+
+
+def address(run_id: str) -> str:
+    """The address at which the run of the one stage is aborted."""
+    project, pipeline, stage = (part.lower() for part in LEDGER)
+    flow = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
+    return f"{flow}/runs/{run_id}/abort/"
