@@ -72,6 +72,11 @@ class Allowance:
         return self.requests > -self.reserve // 2
 
     @property
+    def may_abort_many(self) -> bool:
+        """Say whether a list may go on: the reserve's last quarter is for single aborts."""
+        return self.refused_until is None and self.requests + self.reserve > self.reserve // 4
+
+    @property
     def may_read(self) -> bool:
         """Say whether reading may go on now, without taking from the window's later minutes."""
         return self.requests > 0 and self.ahead < 2 * self.slack

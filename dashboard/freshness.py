@@ -8,6 +8,9 @@ about the promise.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 GRACE = timedelta(seconds=30)  # a reading takes time, and its turn comes when a hand is free
 HEARD_OF = timedelta(seconds=30)  # a worker gives a sign of life each 5 s, or is gone
 
@@ -36,6 +39,7 @@ class Facts:
     trouble: str = ""  # of the whole account, as a sentence
     trouble_since: datetime | None = None
     refused_until: datetime | None = None
+    limited: bool = False  # to what somebody may see who may not see all
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Verdict:
     text: str
     since: datetime | None = None
     until: datetime | None = None
+    told: bool = False  # every page tells it already, and why
 
     @property
     def sees(self) -> bool:
@@ -57,46 +62,74 @@ def verdict(facts: Facts) -> Verdict:
     """Say the worst that is true, else that all is well."""
     if not facts.workers:
         if facts.heard_of is None:
-            return Verdict("bad", "Nobody reads Northflank: no worker is at work.")
+            return Verdict("bad", _("Nobody reads Northflank: no worker is at work."))
         return Verdict(
-            "bad", "Nobody reads Northflank: no worker was heard of", since=facts.heard_of
+            "bad", _("Nobody reads Northflank: no worker was heard of"), since=facts.heard_of
         )
     if facts.refused_until is not None:
         return Verdict(
             "warning",
-            "Northflank refuses requests, since this hour’s are spent,",
+            _("Northflank refuses requests, since this hour’s are spent,"),
             since=facts.trouble_since,
             until=facts.refused_until,
         )
     if facts.trouble:
-        return Verdict("warning", "Northflank can’t be read", since=facts.trouble_since)
+        text = _("Northflank can’t be read")
+        return Verdict("warning", text, since=facts.trouble_since, told=True)
+    if not facts.stages and facts.limited:
+        return Verdict("info", nothing_seen())
     if not facts.stages:
-        return Verdict("info", "No pipeline has been read from Northflank yet.")
+        return Verdict("info", _("No pipeline has been read from Northflank yet."))
     if facts.late or facts.failing or facts.lists_failing:
         return Verdict("warning", in_part(facts))
     if facts.unread:
-        return Verdict("info", _of_all(facts.unread, facts.stages, "not been read yet", "has"))
-    if facts.stages == 1:
-        return Verdict("good", "The one stage is as fresh as promised.")
-    return Verdict("good", f"All {facts.stages} stages are as fresh as promised.")
+        return Verdict("info", _of_all(_unread(facts.unread), facts.unread, facts.stages))
+    said = ngettext(
+        "The one stage is as fresh as promised.",
+        "All %(n)d stages are as fresh as promised.",
+        facts.stages,
+    )
+    return Verdict("good", said % {"n": facts.stages})
+
+
+def nothing_seen() -> str:
+    """Say that the person's rights reach nothing that is here."""
+    return _("There is nothing here that you may see.")
 
 
 def in_part(facts: Facts) -> str:
     """Say what is late or can't be read, in one sentence for each; empty where nothing is."""
     said = []
     if facts.late:
-        said.append(_of_all(facts.late, facts.stages, "older than promised", "is"))
+        late = ngettext(
+            "%(n)d of %(stages)s is older than promised.",
+            "%(n)d of %(stages)s are older than promised.",
+            facts.late,
+        )
+        said.append(_of_all(late, facts.late, facts.stages))
     if facts.failing:
-        said.append(f"{_count(facts.failing, 'stage')} can’t be read.")
+        failing = ngettext(
+            "%(n)d stage can’t be read.", "%(n)d stages can’t be read.", facts.failing
+        )
+        said.append(failing % {"n": facts.failing})
     if facts.lists_failing:
-        said.append(f"{_count(facts.lists_failing, 'list')} of the catalogue can’t be read.")
+        lists = ngettext(
+            "%(n)d list of the catalogue can’t be read.",
+            "%(n)d lists of the catalogue can’t be read.",
+            facts.lists_failing,
+        )
+        said.append(lists % {"n": facts.lists_failing})
     return " ".join(said)
 
 
-def _of_all(some: int, of: int, state: str, verb: str) -> str:
-    plural = {"is": "are", "has": "have"}[verb]
-    return f"{some} of {_count(of, 'stage')} {verb if some == 1 else plural} {state}."
+def _unread(count: int) -> str:
+    return ngettext(
+        "%(n)d of %(stages)s has not been read yet.",
+        "%(n)d of %(stages)s have not been read yet.",
+        count,
+    )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _of_all(said: str, some: int, of: int) -> str:
+    stages = ngettext("%(n)d stage", "%(n)d stages", of) % {"n": of}
+    return said % {"n": some, "stages": stages}

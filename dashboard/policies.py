@@ -1,14 +1,98 @@
 """What a release flow's settings mean for its runs, in plain words. Pure."""
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
 from dashboard.models import Stage
 
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
-# "latest" and "replace" are in the API and explained nowhere; they are named, not explained.
-_CONCURRENCY = {
-    "allow": "Runs of this stage may go on side by side.",
-    "queue": "Runs of this stage wait for each other: one that is stuck holds up the rest.",
-    "forbid": "While a run is under way, requests for another are ignored.",
+# "latest" and "replace" are in the API and explained nowhere: what is said of them is a guess from
+# their names and from what workflows do, and says so.
+_CONCURRENCY: dict[str, Promise] = {
+    "allow": gettext_lazy("Runs of this stage may go on side by side."),
+    "queue": gettext_lazy(
+        "Runs of this stage wait for each other: one that is stuck holds up the rest."
+    ),
+    "forbid": gettext_lazy("While a run is under way, requests for another are ignored."),
+    "latest": gettext_lazy(
+        "Concurrency policy: latest. As far as known: one run goes on at a time, and of those that "
+        "wait only the newest gets its turn; Northflank does not document it."
+    ),
+    "replace": gettext_lazy(
+        "Concurrency policy: replace. As far as known: a new run takes the place of the one under "
+        "way, which is aborted; Northflank does not document it."
+    ),
 }
+
+_FOR_OTHERS: dict[str, Promise] = {
+    "allow": gettext_lazy("Nothing has to wait for it: runs of this stage may go on side by side."),
+    "queue": gettext_lazy("Runs of this stage wait for each other."),
+    "forbid": gettext_lazy("Requests for another run are ignored while this one is under way."),
+    "latest": gettext_lazy(
+        "Concurrency policy: latest. As far as known: a run that waits is dropped when a newer one "
+        "comes; Northflank does not document it."
+    ),
+    "replace": gettext_lazy(
+        "Concurrency policy: replace. As far as known: a newer run takes the place of this one, "
+        "which is then aborted; Northflank does not document it."
+    ),
+}
+
+FOR_A_NEWER_ONE = {"latest", "replace"}  # runs are dropped as a newer one comes, as far as known
+DROPPING = {"forbid"} | FOR_A_NEWER_ONE  # runs that there is no place for are dropped
+NOTHING_WAITS = {"forbid", "replace"}  # a run that has not started need not wait for another
+
+
+def for_others(policy: str) -> str:
+    """Say what a run under way means for others of its stage; empty: nobody knows the policy."""
+    return _said(_FOR_OTHERS, policy)
+
+
+def swallowed(policy: str, count: int, *, at_least: bool, in_flight: bool) -> str:
+    """Say how many runs were dropped in a run's time; empty: none is known.
+
+    `at_least`: there may have been more. `in_flight`: the run still is.
+    """
+    if not count:
+        return ""
+    if policy in FOR_A_NEWER_ONE:  # Northflank says how they ended, and not why
+        said = _seem_dropped(count, in_flight=in_flight)
+    elif in_flight:
+        said = ngettext(
+            "%(n)s run has been skipped since it was created.",
+            "%(n)s runs have been skipped since it was created.",
+            count,
+        )
+    else:
+        said = ngettext(
+            "%(n)s run was skipped while it was in flight.",
+            "%(n)s runs were skipped while it was in flight.",
+            count,
+        )
+    # Translators: stands where there is the number in “3 runs were skipped while it was in flight.”
+    return said % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
+
+
+def _seem_dropped(count: int, *, in_flight: bool) -> str:
+    if in_flight:
+        return ngettext(
+            "%(n)s run seems to have been dropped for a newer one since it was created.",
+            "%(n)s runs seem to have been dropped for a newer one since it was created.",
+            count,
+        )
+    return ngettext(
+        "%(n)s run seems to have been dropped for a newer one while it was in flight.",
+        "%(n)s runs seem to have been dropped for a newer one while it was in flight.",
+        count,
+    )
+
+
+def dropped(policy: str) -> str:
+    """Say of a run that was dropped what it was dropped for."""
+    if policy in FOR_A_NEWER_ONE:
+        return _("It seems to have been dropped for a newer one.")
+    return _("Another was in flight when it came.")
 
 
 def facts(stage: Stage) -> list[str]:
@@ -16,9 +100,17 @@ def facts(stage: Stage) -> list[str]:
     policy = stage.concurrency_policy
     said = []
     if stage.pipeline.gone_at or stage.pipeline.project.gone_at:
-        said.append("Northflank no longer lists this pipeline. This is what it said before.")
+        said.append(_("Northflank no longer lists this pipeline. This is what it said before."))
     if policy:
-        said.append(_CONCURRENCY.get(policy, f"Concurrency policy: {policy}."))
+        said.append(_said(_CONCURRENCY, policy))
     if stage.paused:
-        said.append("Its triggers are paused: only people and the API start runs.")
+        said.append(_("Its triggers are paused: only people and the API start runs."))
     return said
+
+
+def _said(of: dict[str, Promise], policy: str) -> str:
+    """Return what is said of a policy; one that nobody knows is called by its name."""
+    if not policy:
+        return ""
+    known = of.get(policy)
+    return str(known) if known else _("Concurrency policy: %(policy)s.") % {"policy": policy}

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from dashboard.models import Push, Run
 
@@ -42,14 +43,14 @@ class PushState:
     def sentence(self) -> str:
         """Say how it stands, without times: pages write those their own way."""
         if not self.set_up:
-            return "Northflank's webhook is not set up: runs are found by reading alone."
+            return _("Northflank's webhook is not set up: runs are found by reading alone.")
         if self.rung_at is None and self.heard_at is not None:
-            return "Northflank's webhook sends events, but none about release flows so far."
+            return _("Northflank's webhook sends events, but none about release flows so far.")
         if self.rung_at is None:
-            return "Northflank's webhook is set up here, but nothing has come from it yet."
+            return _("Northflank's webhook is set up here, but nothing has come from it yet.")
         if self.missed_at is not None:
-            return "Northflank's webhook is silent: a run has changed and no event has come."
-        return "Northflank's webhook announces changes."
+            return _("Northflank's webhook is silent: a run has changed and no event has come.")
+        return _("Northflank's webhook announces changes.")
 
 
 def state(now: datetime) -> PushState:

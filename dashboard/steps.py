@@ -1,11 +1,17 @@
 """A run's steps: which one it is at. Pure."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from django.utils.translation import gettext as _
 
 from dashboard.northflank import Node
 
 IN_PROGRESS = {"waiting", "retrying", "async_wait", "approval_wait", "aborting"}
+OVER = {"success", "failure", "invalid", "aborted", "skipped", "unknown"}
 CONTAINERS = {"Workflow", "LoopWorkflow"}
+APPROVAL = "Approval"  # the kind of what people have to do
+OUTSIDE = "Outside"  # no kind of Northflank's: what is not in its hands
 
 
 def walk(root: Node) -> Iterator[tuple[int, Node]]:
@@ -18,27 +24,83 @@ def walk(root: Node) -> Iterator[tuple[int, Node]]:
         stack.extend((depth + 1, step) for step in reversed(node.steps))
 
 
+def key(node: Node) -> str:
+    """Return what a step is recognised by in other runs of the same release flow."""
+    return node.ref or f"{node.kind} {node.label}"
+
+
+def waited(root: Node, now: datetime | None = None) -> timedelta:
+    """Return how long a run has waited for people; until `now` where it waits still."""
+    waits = sorted(
+        (node.started_at, end)
+        for _, node in walk(root)
+        if node.kind == APPROVAL
+        and node.started_at is not None
+        and (end := node.ended_at or now) is not None
+        and end > node.started_at
+    )
+    total, until = timedelta(), None
+    for start, end in waits:  # those side by side count once
+        begun = start if until is None else max(start, until)
+        if end > begun:
+            total += end - begun
+            until = end
+    return total
+
+
+def last_change(root: Node) -> datetime | None:
+    """Return when a step last started or ended."""
+    times = [
+        when
+        for _, node in walk(root)
+        for when in (node.started_at, node.ended_at)
+        if when is not None
+    ]
+    return max(times, default=None)
+
+
 def current(root: Node) -> Node | None:
     """Return the step the run is at: the first one under way that contains no other under way."""
     found: tuple[int, Node] | None = None
     for depth, node in walk(root):
-        if not under_way(node):
-            continue
-        if found is None or (depth > found[0] and found[1].kind in CONTAINERS):
+        if found is not None and depth <= found[0]:
+            break  # all that is inside it has been walked
+        if under_way(node):
             found = depth, node
     return found[1] if found else None
 
 
 def under_way(node: Node) -> bool:
     """Say whether a step is in progress: Northflank has no word for "running" on a step."""
-    if node.status is None:
-        return node.started_at is not None and node.ended_at is None
-    return node.status in IN_PROGRESS
+    if node.status in IN_PROGRESS:
+        return True
+    # Without a status, and with one that is new, the times tell.
+    return node.status not in OVER and node.started_at is not None and node.ended_at is None
+
+
+def for_people(node: Node) -> bool:
+    """Say whether people are what a step waits for: they take their time, and it does no work."""
+    return node.kind == APPROVAL or node.status == "approval_wait"
+
+
+def waits_on(node: Node) -> str:
+    """Return what a step under way waits on: a kind or OUTSIDE; empty where nobody can tell."""
+    if node.status == "approval_wait":
+        return APPROVAL
+    if node.status == "async_wait":
+        return OUTSIDE
+    if node.status in {"retrying", "aborting"}:
+        return ""
+    return node.about or node.kind
 
 
 def describe(node: Node) -> str:
     """Return a step's name, with its attempt where it is not the first."""
-    if node.attempts and node.attempts > 1:
-        of = f" of {node.max_attempts}" if node.max_attempts else ""
-        return f"{node.label}, attempt {node.attempts}{of}"
-    return node.label
+    if not node.attempts or node.attempts <= 1:
+        return node.label
+    said = (
+        _("%(step)s, attempt %(n)d of %(most)d")
+        if (node.max_attempts or 0) >= node.attempts
+        else _("%(step)s, attempt %(n)d")
+    )
+    return said % {"step": node.label, "n": node.attempts, "most": node.max_attempts}

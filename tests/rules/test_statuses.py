@@ -55,6 +55,17 @@ def test_a_step_without_status_of_a_run_that_is_over_was_not_carried_out() -> No
     assert step(None, over=True).word == "Not carried out"
 
 
+def test_a_step_of_which_only_the_start_is_known_was_carried_out_in_part_at_least() -> None:
+    look = step(None, started=True, over=True)
+    assert look.word == "Unknown"
+    assert look.sentence == "Northflank does not say how it ended."
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_step_without_status_that_has_ended_is_neither_to_come_nor_left_out(over: bool) -> None:
+    assert step(None, started=True, ended=True, over=over).word == "Unknown"
+
+
 def test_a_steps_status_wins_over_what_is_inferred() -> None:
     assert step("success", over=True).word == "Success"
 

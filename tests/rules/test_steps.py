@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import steps, verdict
-from dashboard.models import Run
+from dashboard import steps
 from dashboard.northflank import Node
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -31,10 +31,6 @@ def labels(root: Node) -> list[str]:
 def at(root: Node) -> str | None:
     found = steps.current(root)
     return found.label if found else None
-
-
-def run(**fields: Any) -> Run:
-    return Run(**{"status": "running", "concluded": False} | fields)
 
 
 def test_steps_come_in_the_order_they_are_written() -> None:
@@ -62,6 +58,28 @@ def test_a_run_is_at_the_step_under_way() -> None:
 def test_a_run_is_at_the_innermost_step_under_way() -> None:
     root = node("root", node("group", node("inner", status="retrying"), status="waiting"))
     assert at(root) == "inner"
+
+
+def test_a_group_of_a_kind_that_nobody_knows_is_looked_into_too() -> None:
+    inner = node("inner", status="waiting")
+    group = node("group", inner, node("after"), kind="Teleport", status="waiting")
+    assert at(node("root", node("before", status="success"), group)) == "inner"
+
+
+def test_what_is_deeper_in_another_group_is_not_inside_the_first_under_way() -> None:
+    first = node("first", node("to come"), status="waiting")
+    second = node("second", node("inner", status="waiting"), status="waiting")
+    assert at(node("root", first, second)) == "first"
+
+
+def test_of_a_status_that_nobody_knows_the_times_tell() -> None:
+    assert at(node("root", node("a", status="odd", started_at=T0))) == "a"
+    assert at(node("root", node("a", status="odd", started_at=T0, ended_at=T0))) is None
+    assert at(node("root", node("a", status="odd"))) is None
+
+
+def test_a_step_that_is_said_to_have_ended_is_not_under_way_without_a_time() -> None:
+    assert at(node("root", node("a", status="success", started_at=T0))) is None
 
 
 def test_of_parallel_steps_the_first_under_way_counts() -> None:
@@ -95,6 +113,10 @@ def test_an_attempt_of_unknown_many_is_mentioned() -> None:
     assert steps.describe(node("migrate", attempts=2)) == "migrate, attempt 2"
 
 
+def test_attempts_beyond_the_most_are_not_counted_against_it() -> None:
+    assert steps.describe(node("migrate", attempts=4, max_attempts=3)) == "migrate, attempt 4"
+
+
 leaves = st.builds(
     node,
     st.text(max_size=5),
@@ -125,6 +147,12 @@ def test_the_current_step_of_any_tree_is_one_of_its_steps_under_way(root: Node) 
     found = steps.current(root)
     under_way = [each for _, each in steps.walk(root) if steps.under_way(each)]
     assert found in under_way if under_way else found is None
+    if found is not None:
+        assert not any(steps.under_way(each) for step in found.steps for each in everything(step))
+
+
+def everything(of: Node) -> list[Node]:
+    return [of, *(each for inner in of.steps for each in everything(inner))]
 
 
 @given(trees)
@@ -141,12 +169,6 @@ def test_any_step_can_be_described(root: Node) -> None:
     assert all(isinstance(steps.describe(each), str) for _, each in steps.walk(root))
 
 
-@given(trees, st.text(max_size=8), st.booleans())
-@settings(max_examples=60)
-def test_any_run_has_a_verdict(root: Node, status: str, concluded: bool) -> None:
-    assert verdict.of(run(status=status, concluded=concluded), root) or status == ""
-
-
 def test_five_hundred_steps_are_walked() -> None:
     assert len(labels(node("root", *(node(str(n)) for n in range(500))))) == 500
 
@@ -158,43 +180,23 @@ def test_a_deep_tree_is_walked() -> None:
     assert at(root) == "innermost"
 
 
-def test_the_verdict_of_a_run_in_flight_names_its_step() -> None:
-    root = node("root", node("migrate", status="waiting"))
-    assert verdict.of(run(), root) == "Its steps are being carried out. It is at “migrate”."
-
-
-def test_the_verdict_of_a_run_whose_steps_are_unknown_is_its_statuss() -> None:
-    assert verdict.of(run(status="queued"), None) == (
-        "It waits for an earlier run of this stage to end."
-    )
-
-
-def test_the_verdict_of_a_failed_run_names_the_step_and_the_error() -> None:
-    broken = node("migrate", status="failure", error_message="exit code 1")
-    said = verdict.of(run(status="failure", concluded=True), node("root", broken))
-    assert said == "Step “migrate” failed: exit code 1"
-
-
-def test_the_verdict_names_the_inner_step_that_failed() -> None:
-    root = node("root", node("group", node("inner", status="failure"), status="failure"))
-    said = verdict.of(run(status="failure", concluded=True), root)
-    assert said == "Step “inner” failed"
-
-
-def test_the_verdict_of_a_failed_run_without_a_failed_step_is_its_statuss() -> None:
-    said = verdict.of(run(status="failure", concluded=True), node("root", node("a")))
-    assert said == "A step failed."
-
-
-def test_the_verdict_of_a_run_that_succeeded_names_no_failure() -> None:
-    root = node("root", node("optional", status="failure"))
-    said = verdict.of(run(status="success", concluded=True), root)
-    assert said == "All its steps succeeded."
-
-
-def test_the_verdict_of_a_gone_run_says_so() -> None:
-    assert "no longer knows" in verdict.of(run(gone_at=T0), None)
-
-
-def test_an_aborting_run_is_not_said_to_have_ended() -> None:
-    assert "has not finished" in verdict.of(run(status="aborting"), None)
+@pytest.mark.parametrize(
+    ("of", "on"),
+    [
+        (node(status="waiting"), "Build"),
+        (node(kind="JobRun", status="waiting"), "JobRun"),
+        (node(kind="Release", status="waiting"), "Release"),
+        (node(kind="AddonBackup", status="waiting"), "AddonBackup"),
+        (node(kind="RunTemplate", status="waiting"), "RunTemplate"),
+        (node(kind="Approval", status="waiting"), steps.APPROVAL),
+        (node(kind="Odd", status="approval_wait"), steps.APPROVAL),
+        (node(kind="JobRun", status="async_wait"), steps.OUTSIDE),
+        (node(kind="Condition", about="Addon", status="waiting"), "Addon"),
+        (node(kind="Condition", about="Odd", status="waiting"), "Odd"),
+        (node(kind="Odd", status="waiting"), "Odd"),
+        (node(status="retrying"), ""),
+        (node(status="aborting"), ""),
+    ],
+)
+def test_waits_are_told_apart(of: Node, on: str) -> None:
+    assert steps.waits_on(of) == on

@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from dashboard import durations, links, policies
 from dashboard.models import Pipeline, Project, Run, Stage, Upstream
+from dashboard.timing import Usual
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,36 @@ from dashboard.models import Pipeline, Project, Run, Stage, Upstream
 )  # fmt: skip
 def test_a_duration_is_said_in_two_units(seconds: float, words: str) -> None:
     assert durations.in_words(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"), (0, "0 s"), (41, "41 s"), (59.9, "59 s"), (60, "1 min"), (119, "1 min"),
+        (3599, "59 min"), (3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (273_600, "3 d 4 h"),
+    ],
+)  # fmt: skip
+def test_what_goes_on_is_said_without_seconds_once_there_are_minutes(
+    seconds: float, words: str
+) -> None:
+    assert durations.so_far(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("median", "p95", "words"),
+    [
+        (120, 240, "usually 2 to 4 min"), (170, 190, "usually about 3 min"),
+        (60, 60, "usually about 1 min"), (60, 70, "usually 60 to 70 s"),
+        (0.2, 90, "usually 0 to 90 s"),
+        (45, 300, "usually 45 s to 5 min"), (58, 58.4, "usually about 58 s"),
+        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 1 h to 2 h 2 min"),
+        (6000, 9600, "usually 1 h 40 min to 2 h 40 min"),
+        (93_600, 180_000, "usually 1 d 2 h to 2 d 2 h"),
+    ],
+)  # fmt: skip
+def test_what_is_usual_is_said_as_people_say_it(median: float, p95: float, words: str) -> None:
+    usual = Usual(timedelta(seconds=median), timedelta(seconds=p95))
+    assert durations.usually(usual) == words
 
 
 @given(st.timedeltas())
@@ -40,9 +71,37 @@ def test_a_documented_policy_is_explained(policy: str) -> None:
     assert policy not in policies.facts(stage(policy))[0].split(": ")[-1].rstrip(".")
 
 
-@pytest.mark.parametrize("policy", ["latest", "replace", "something-new"])
-def test_a_policy_nobody_explains_is_named_only(policy: str) -> None:
-    assert policies.facts(stage(policy)) == [f"Concurrency policy: {policy}."]
+@pytest.mark.parametrize("policy", ["latest", "replace"])
+def test_of_a_policy_that_is_not_documented_it_is_said_what_is_believed(policy: str) -> None:
+    for told in (*policies.facts(stage(policy)), policies.for_others(policy)):
+        assert told.startswith(f"Concurrency policy: {policy}. As far as known: ")
+        assert told.endswith("; Northflank does not document it.")
+
+
+def test_a_policy_nobody_knows_is_named_only() -> None:
+    assert policies.facts(stage("something-new")) == ["Concurrency policy: something-new."]
+
+
+@pytest.mark.parametrize(
+    ("policy", "count", "in_flight", "words"),
+    [
+        ("forbid", 0, True, ""),
+        ("forbid", 1, True, "1 run has been skipped since it was created."),
+        ("forbid", 2, True, "2 runs have been skipped since it was created."),
+        ("forbid", 1, False, "1 run was skipped while it was in flight."),
+        ("forbid", 2, False, "2 runs were skipped while it was in flight."),
+        (
+            "latest", 1, True,
+            "1 run seems to have been dropped for a newer one since it was created.",
+        ),
+        (
+            "replace", 2, False,
+            "2 runs seem to have been dropped for a newer one while it was in flight.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_was_dropped_is_counted(policy: str, count: int, in_flight: bool, words: str) -> None:
+    assert policies.swallowed(policy, count, at_least=False, in_flight=in_flight) == words
 
 
 def test_a_paused_flow_says_so() -> None:

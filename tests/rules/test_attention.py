@@ -1,0 +1,47 @@
+"""Which runs need somebody to look at them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dashboard import attention
+from dashboard.models import Run
+
+NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+
+
+def run(status: str = "running", **more: Any) -> Run:
+    concluded = status in {"success", "failure", "aborted", "skipped"}
+    usual = {
+        "concluded": concluded,
+        "in_flight": not concluded,
+        "created_at": NOW - timedelta(days=3),
+        "concluded_at": NOW - timedelta(hours=1) if concluded else None,
+    }
+    return Run(status=status, **usual | more)
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "goes_on", "over"),
+    [
+        (run(), False, True, False),
+        (run(overdue=1), True, True, False),
+        (run(overdue=2), True, True, False),
+        (run("aborting"), False, True, False),
+        (run("aborting", aborting_level=1), True, True, False),
+        (run("failure"), True, True, False),
+        (run("failure", concluded_at=NOW - attention.LATELY), False, False, False),
+        # Northflank may leave out when it concluded.
+        (run("failure", concluded_at=None, updated_at=NOW), True, True, False),
+        (run("failure", concluded_at=None), False, False, False),
+        (run("success"), False, False, True),
+        (run("success", overdue=2), False, False, True),
+        (run("aborted"), False, False, True),
+        (run(in_flight=False, overdue=2), False, False, True),  # gone from Northflank
+    ],
+)
+def test_what_somebody_should_look_at(shown: Run, wanted: bool, goes_on: bool, over: bool) -> None:
+    assert attention.is_wanted(shown, NOW) is wanted
+    assert attention.goes_on(shown, NOW) is goes_on
+    assert attention.is_over(shown) is over

@@ -1,0 +1,273 @@
+"""What of a run is overdue: its work, its step, its wait for a turn or for people."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from dashboard import overdue
+from dashboard.models import Run, StageTiming
+from dashboard.northflank import Node
+from dashboard.overdue import Finding, Why
+from dashboard.timing import Overdue
+from tests.web.factories import node
+
+NOW = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
+
+
+def ago(minutes: float) -> datetime:
+    return NOW - timedelta(minutes=minutes)
+
+
+def run(
+    status: str = "running", *, created: float = 5, started: float | None = 4, **more: Any
+) -> Run:
+    began = None if started is None else ago(started)
+    usual = {"created_at": ago(created), "started_at": began, "status_since": ago(1)}
+    return Run(status=status, in_flight=True, concluded=False, **usual | more)
+
+
+# A run usually takes ten minutes, waits one for its turn, and migrates for three.
+TIMING = StageTiming(
+    run_median=600, run_p95=720, queue_median=60, queue_p95=90, steps={"migrate": [180, 240]}
+)
+
+
+def tree(*steps: Node) -> Node:
+    return node("Workflow", steps=steps)
+
+
+def step(minutes: float, **more: Any) -> Node:
+    usual = {"label": "migrate", "ref": "migrate", "status": "waiting", "started_at": ago(minutes)}
+    return node("JobRun", **usual | more)
+
+
+CASES = {
+    "a run within its usual": (run(started=9), None, TIMING, None),
+    "a run past its usual": (run(started=16), None, TIMING, Finding(Overdue.YES, Why.RUN)),
+    "a run far past its usual": (run(started=31), None, TIMING, Finding(Overdue.VERY, Why.RUN)),
+    "a run of which nothing is known": (run(started=59), None, None, None),
+    "an hour, and nothing is known": (run(started=61), None, None, Finding(Overdue.YES, Why.RUN)),
+    "three hours, and nothing is known": (
+        run(started=181), None, None, Finding(Overdue.VERY, Why.RUN),
+    ),
+    "a turn that comes": (run("queued", created=1.5, started=None), None, TIMING, None),
+    "a turn that does not come": (
+        run("queued", created=3, started=None), None, TIMING, Finding(Overdue.YES, Why.QUEUE),
+    ),
+    "a turn of which nothing is known": (
+        run("pending", created=16, started=None), None, None, Finding(Overdue.YES, Why.QUEUE),
+    ),
+    "a step within its usual": (run(), tree(step(4)), TIMING, None),
+    "a step past its usual": (run(), tree(step(5)), TIMING, Finding(Overdue.YES, Why.STEP)),
+    "a step far past its usual": (
+        run(started=12), tree(step(10)), TIMING, Finding(Overdue.VERY, Why.STEP),
+    ),
+    "of two that are as bad, the step says more": (
+        run(started=16), tree(step(6)), TIMING, Finding(Overdue.YES, Why.STEP),
+    ),
+    "the worse of two is told": (
+        run(started=31), tree(step(6)), TIMING, Finding(Overdue.VERY, Why.RUN),
+    ),
+    "a step nobody knows, and nothing has changed for long": (
+        run(started=17), tree(step(16, label="new", ref="new")), TIMING,
+        Finding(Overdue.YES, Why.SILENT),
+    ),
+    "a step nobody knows, of a run that is worse": (
+        run(started=31), tree(step(16, label="new", ref="new")), TIMING,
+        Finding(Overdue.VERY, Why.RUN),
+    ),
+    "a step nobody knows that has begun lately, of a run that is late": (
+        run(started=17), tree(step(2, label="new", ref="new")), TIMING,
+        Finding(Overdue.YES, Why.RUN),
+    ),
+    "a step nobody knows, after others that were quick": (
+        run(started=14), tree(step(14, label="new", ref="new")), TIMING, None,
+    ),
+    "an approval that people take their time for": (
+        run("approval_wait", started=50),
+        tree(step(45, label="sign-off", ref="sign-off", status="approval_wait")), TIMING, None,
+    ),
+    "an approval that was forgotten": (
+        run("approval_wait", started=730),
+        tree(step(725, label="sign-off", ref="sign-off", status="approval_wait")), TIMING,
+        Finding(Overdue.VERY, Why.APPROVAL),
+    ),
+    "work of which nobody says when it began is no wait for a turn": (
+        run("running", created=55, started=None), tree(step(5)), TIMING,
+        Finding(Overdue.VERY, Why.RUN),
+    ),
+    "people who approve side by side take their time once": (
+        run(started=60),
+        tree(
+            node("Approval", status="success", started_at=ago(59), ended_at=ago(15)),
+            node("Approval", label="b", status="success", started_at=ago(59), ended_at=ago(15)),
+            step(2),
+        ),
+        TIMING, Finding(Overdue.YES, Why.RUN),
+    ),
+    "time that people took does not count as work": (
+        run(started=100),
+        tree(
+            node("Approval", status="success", started_at=ago(99), ended_at=ago(3)),
+            step(2),
+        ),
+        TIMING, None,
+    ),
+    "an attempt among several": (
+        run("retrying"), tree(step(1, status="retrying", attempts=2, max_attempts=3)), TIMING, None,
+    ),
+    "the last attempt": (
+        run("retrying"), tree(step(1, status="retrying", attempts=3, max_attempts=3)), TIMING,
+        Finding(Overdue.YES, Why.ATTEMPTS),
+    ),
+    "a run that is being aborted has another clock": (
+        run("aborting", started=500), None, TIMING, None,
+    ),
+    "even on its last attempt": (
+        run("aborting"), tree(step(1, status="retrying", attempts=3, max_attempts=3)), TIMING, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_cases(name: str) -> None:
+    of, root, known, found = CASES[name]
+    assert overdue.finding(of, root, known, NOW) == found
+
+
+def test_a_run_that_has_ended_is_not_overdue() -> None:
+    of = run(started=500)
+    of.in_flight = False
+    assert overdue.finding(of, None, TIMING, NOW) is None
+
+
+# --- as people say ------------------------------------------------------------------------------
+
+
+def said(**seconds: int) -> StageTiming:
+    """What was learned, and what people say of it."""
+    learned = {"run_median": 600, "run_p95": 720, "queue_median": 60, "queue_p95": 90}
+    return StageTiming(**learned, steps={"migrate": [180, 240], "sign-off": [300, 600]}, **seconds)
+
+
+TWO_HOURS = said(said_median=7200)
+SIGN_OFF = {"label": "sign-off", "ref": "sign-off", "status": "approval_wait"}
+SAID = {
+    "a run": (run(started=40), None, TWO_HOURS, None),
+    "a run that takes longer than they say": (
+        run(started=181), None, TWO_HOURS, Finding(Overdue.YES, Why.RUN),
+    ),
+    "a step of it, whatever was learned of it": (run(started=40), tree(step(35)), TWO_HOURS, None),
+    "a step of it that nobody knows": (
+        run(started=40), tree(step(35, label="new", ref="new")), TWO_HOURS, None,
+    ),
+    "a step that takes longer than all of it": (
+        run(started=182), tree(step(181)), TWO_HOURS, Finding(Overdue.YES, Why.SILENT),
+    ),
+    "the last attempt is the last all the same": (
+        run("retrying"), tree(step(1, status="retrying", attempts=3, max_attempts=3)), TWO_HOURS,
+        Finding(Overdue.YES, Why.ATTEMPTS),
+    ),
+    "an approval of it": (
+        run("approval_wait", started=40), tree(step(35, **SIGN_OFF)), TWO_HOURS,
+        Finding(Overdue.VERY, Why.APPROVAL),
+    ),
+    "a wait for its turn": (
+        run("queued", created=30, started=None), None, said(said_queue_median=1800), None,
+    ),
+    "a wait for its turn that takes longer": (
+        run("queued", created=46, started=None), None, said(said_queue_median=1800),
+        Finding(Overdue.YES, Why.QUEUE),
+    ),
+    "of the wait for its turn, and a step is judged as it was learned": (
+        run(), tree(step(5)), said(said_queue_median=1800), Finding(Overdue.YES, Why.STEP),
+    ),
+    "an approval, whatever was learned of it": (
+        run("approval_wait", started=40), tree(step(35, **SIGN_OFF)),
+        said(said_approval_median=1800, said_approval_p95=3600), None,
+    ),
+    "an approval that takes longer": (
+        run("approval_wait", started=70), tree(step(61, **SIGN_OFF)),
+        said(said_approval_median=1800, said_approval_p95=3600),
+        Finding(Overdue.YES, Why.APPROVAL),
+    ),
+    "an approval of a step that was never read": (
+        run("approval_wait", started=70, status_since=ago(61)), None,
+        said(said_approval_median=1800), Finding(Overdue.YES, Why.APPROVAL),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_people_say_comes_before_what_was_learned(name: str) -> None:
+    of, root, known, found = SAID[name]
+    assert overdue.finding(of, root, known, NOW) == found
+
+
+# --- by the settings, where nothing is known ----------------------------------------------------
+
+LIMITS = {
+    "OVERDUE_RUN_AFTER": run(started=4),
+    "OVERDUE_QUEUED_AFTER": run("queued", created=4, started=None),
+    "OVERDUE_APPROVAL_AFTER": run("approval_wait", status_since=ago(4)),
+}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "level"), [(5, Overdue.NO), (3, Overdue.YES), (1, Overdue.VERY)]
+)
+@pytest.mark.parametrize("name", LIMITS)
+def test_where_nothing_is_known_a_limit_holds_and_the_factor_of_it(
+    name: str, minutes: int, level: Overdue, settings: Settings
+) -> None:
+    settings.OVERDUE_AGAIN_FACTOR = 2
+    setattr(settings, name, minutes * 60)
+    found = overdue.finding(LIMITS[name], None, None, NOW)
+    assert (found.level if found else Overdue.NO) is level
+
+
+def nodes() -> st.SearchStrategy[Node]:
+    times = st.none() | st.integers(-(10**5), 10**5).map(lambda s: NOW + timedelta(seconds=s))
+    statuses = st.sampled_from(
+        [None, "waiting", "retrying", "approval_wait", "async_wait", "success", "failure", "new"]
+    )
+    counts = st.none() | st.integers(-1, 9)
+    leaf = st.builds(
+        node,
+        kind=st.sampled_from(["JobRun", "Approval", "Workflow", "LoopWorkflow", "Teleport"]),
+        label=st.text(max_size=5),
+        ref=st.none() | st.just("migrate"),
+        status=statuses,
+        started_at=times,
+        ended_at=times,
+        attempts=counts,
+        max_attempts=counts,
+    )
+    return st.recursive(
+        leaf,
+        lambda inner: st.builds(
+            lambda steps: node("Workflow", steps=tuple(steps)), st.lists(inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
+
+
+@given(
+    nodes(),
+    st.sampled_from(["running", "queued", "waiting", "approval_wait", "aborting", "hibernating"]),
+    st.none() | st.floats(-100, 1000),
+    st.booleans(),
+)
+def test_any_tree_at_any_time_is_judged(
+    root: Node, status: str, started: float | None, known: bool
+) -> None:
+    timing = TIMING if known else None
+    of = run(status, started=started)
+    for clock in overdue.clocks(of, root, timing):
+        assert clock.since <= clock.late_at <= clock.very_late_at
+    found = overdue.finding(of, root, timing, NOW)
+    assert found is None or found.level in {Overdue.YES, Overdue.VERY}
