@@ -18,6 +18,7 @@ from tests.aborting.flights import (
     ask_with,
     flow,
     in_flight,
+    long_ago,
     look_after,
     mirrored,
     pass_time,
@@ -76,7 +77,7 @@ def test_an_abort_that_may_have_been_sent_is_never_sent_again(live: Live) -> Non
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert "ended before the answer" in story()
-    Abort.objects.update(sent_at=ago(100), requested_at=ago(100))
+    long_ago(abort, sent_at=100, requested_at=100)
     read(live, run)
     assert "seems not to have arrived" in story()
     assert live.sandbox.abort_posts[run.run_id] == 0
@@ -101,7 +102,7 @@ def test_an_abort_that_was_sent_is_not_called_too_late_when_its_run_has_ended(li
     look_after(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert story().startswith("Aborted ")
+    assert story().startswith("Aborted after ")
 
 
 def test_an_abort_that_was_never_sent_for_a_run_that_has_ended_is_too_late(live: Live) -> None:
@@ -112,7 +113,7 @@ def test_an_abort_that_was_never_sent_for_a_run_that_has_ended_is_too_late(live:
     abort = Abort.objects.get()
     assert abort.state == "too_late"
     assert abort.outcome == Run.objects.get().status
-    assert story().endswith("before the abort could be sent.")
+    assert story().startswith("Finished before the abort could be sent: ")
     assert live.sandbox.abort_posts[run.run_id] == 0
 
 
@@ -123,6 +124,24 @@ def test_an_abort_that_was_never_sent_for_a_run_that_is_gone_is_too_late(live: L
     look_after(live)
     assert Abort.objects.get().state == "too_late"
     assert story() == "Northflank knew the run no more when the abort could be sent."
+
+
+def test_one_that_was_sent_waits_for_no_answer_though_northflank_is_away(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, sent=True)
+    live.sandbox.faults = [parse_fault("503")]
+    look_after(live)
+    assert Abort.objects.get().state == "unknown"
+    assert story().startswith("No answer to the abort: checking what became of the run.")
+
+
+def test_one_that_could_not_be_sent_in_time_ends_though_northflank_is_away(live: Live) -> None:
+    run = in_flight(live)
+    stranded(run, seconds=301)
+    live.sandbox.faults = [parse_fault("503")]
+    look_after(live)
+    assert Abort.objects.get().state == "not_sent"
+    assert "could not be sent in time" in story()
 
 
 def test_an_adoption_waits_while_northflank_does_not_answer(live: Live) -> None:
@@ -186,7 +205,7 @@ def test_an_answer_that_tells_of_another_run_changes_neither(live: Live, manager
     run = in_flight(live)
     other = mirrored(live, LEDGER, started(live, LEDGER))
     answering(live, other.run_id)
-    pressed = aborting.request(run, manager)
+    pressed = aborting.request(run, aborting.Press(manager))
     live.run(lambda: aborting.send(live.connection, pressed.abort.pk))
     assert Abort.objects.get().state == "accepted"
     assert Run.objects.get(pk=run.pk).in_flight

@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.models import Abort, Budget, Run
+from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.sandbox import parse_fault
 from tests.aborting.flights import (
     SEARCH,
@@ -23,8 +23,7 @@ def test_an_abort_is_accepted_and_followed_to_its_end(live: Live, manager: User)
     said = notice(press(live.person("manager"), run, reason="  wrong\n build "))
     abort = Abort.objects.get()
     assert said == story()
-    assert said.startswith("Northflank accepted the abort at ")
-    assert said.endswith("The run has not concluded yet.")
+    assert said.startswith("Abort accepted; aborting since ")
     assert (abort.state, abort.username, abort.reason) == ("accepted", "manager", "wrong build")
     assert abort.client_address == "127.0.0.1"
     assert abort.answer_status == 200
@@ -34,8 +33,15 @@ def test_an_abort_is_accepted_and_followed_to_its_end(live: Live, manager: User)
     assert read(live, run).status == "aborted"
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert story().startswith("Aborted ")
+    assert story().startswith("Aborted after ")
     assert live.sandbox.abort_posts == {run.run_id: 1}
+
+
+def test_a_run_of_a_stage_that_was_never_read_is_aborted_too(live: Live, manager: User) -> None:
+    run = in_flight(live)  # found by its address, say
+    Stage.objects.update(path="", has_flow=None)
+    assert "accepted" in notice(press(live.person("manager"), run))
+    assert read(live, run).status == "aborting"
 
 
 def test_the_followed_run_is_due_at_once_and_again_soon(live: Live, manager: User) -> None:
@@ -62,7 +68,7 @@ def test_an_answer_that_shows_the_run_unchanged_is_no_end(live: Live, manager: U
 def test_an_answer_that_shows_the_run_aborted_settles_it(live: Live, manager: User) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
     run = in_flight(live)
-    assert notice(press(live.person("manager"), run)).startswith("Aborted ")
+    assert notice(press(live.person("manager"), run)).startswith("Aborted after ")
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
     assert Run.objects.get().in_flight is False
@@ -81,7 +87,7 @@ def test_a_run_may_end_otherwise_in_spite_of_the_abort(
     assert read(live, run).status == outcome
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", outcome)
-    assert "in spite of the abort" in story()
+    assert story().startswith("Not stopped: the run ended as ")
     assert "No answer" not in story()
 
 
@@ -92,7 +98,7 @@ def test_an_abort_that_takes_minutes_stays_open(live: Live, manager: User) -> No
     pass_time(live, 200)
     assert read(live, run).status == "aborting"
     assert Abort.objects.get().settled_at is None
-    assert "has not concluded yet" in story()
+    assert story().startswith("Abort accepted; ")
 
 
 @pytest.mark.parametrize("answered", ["200", "400", "404", "409"])
@@ -110,8 +116,7 @@ def test_a_run_that_had_ended_was_aborted_too_late(
     assert row.concluded
     assert (abort.state, abort.outcome) == ("too_late", row.status)
     assert abort.answer_status == int(answered)
-    assert said.startswith("The run had ended as ")
-    assert said.endswith("before the abort arrived.")
+    assert said.startswith("Finished before the abort arrived: the run had ended as ")
     assert abort.settled_at is not None
 
 
@@ -135,7 +140,7 @@ def test_a_refusal_is_told_in_northflanks_words(
     said = notice(press(live.person("manager"), run))
     abort = Abort.objects.get()
     assert (abort.state, abort.answer_status) == ("refused", status)
-    assert said.startswith("Northflank refused the abort: ")
+    assert said.startswith("Northflank refused")
     assert words in said
     assert abort.settled_at is not None
     assert ("GET", api_path(run)) in live.sandbox.requests  # read again before anything is said
@@ -151,13 +156,14 @@ def test_a_refusal_by_a_northflank_that_refuses_everything_is_told_too(
     assert Run.objects.get().in_flight
 
 
-def test_a_run_that_northflank_no_longer_knows_is_refused_and_gone(
+def test_an_abort_of_a_run_that_northflank_no_longer_knows_is_too_late(
     live: Live, manager: User
 ) -> None:
     run = in_flight(live)
     live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
     notice(press(live.person("manager"), run))
-    assert Abort.objects.get().state == "refused"
+    assert Abort.objects.get().state == "too_late"
+    assert story() == "Northflank knew the run no more when the abort arrived."
     row = Run.objects.get()
     assert row.gone_at is not None
     assert not row.in_flight
@@ -179,8 +185,7 @@ def test_a_used_up_rate_limit_is_told_with_its_end(live: Live, manager: User) ->
     abort = Abort.objects.get()
     assert abort.state == "not_sent"
     assert abort.retry_at is not None
-    assert said.startswith("The abort was not sent: Northflank's request limit is used up")
-    assert "takes requests again at " in said
+    assert said.startswith("Not sent: Northflank’s request allowance spent until ")
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
@@ -188,7 +193,7 @@ def test_a_429_without_a_time_promises_none(live: Live, manager: User) -> None:
     live.sandbox.choices["rate-limit-headers"] = "absent"
     run = in_flight(live)
     live.sandbox.faults = [parse_fault("rate-limited@/abort")]
-    assert "again" not in notice(press(live.person("manager"), run))
+    assert "until" not in notice(press(live.person("manager"), run))
     assert Abort.objects.get().retry_at is None
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import IntegrityError
+from structlog.testing import capture_logs
 
-from dashboard import access
+from dashboard import abort_trail, aborting, access
 from dashboard.models import Abort, Run
 from dashboard.sandbox import parse_fault
 from tests.aborting.flights import (
@@ -48,6 +50,63 @@ def test_a_colleagues_press_is_told_whose_abort_it_is(live: Live, colleague: Use
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
+def trail(of: Abort) -> list[str]:
+    return [line.text for line in abort_trail.lines(of, of.events.all())]
+
+
+def test_a_press_that_joins_is_kept_with_who_from_where_and_why(
+    live: Live, colleague: User
+) -> None:
+    run = in_flight(live)
+    press(live.person("manager"), run)
+    press(live.person("colleague"), run, reason="It blocks us")
+    said = "Pressed meanwhile by colleague (127.0.0.1): “It blocks us”."
+    assert said in trail(Abort.objects.get())
+
+
+def test_pressing_twice_for_the_same_reason_is_kept_once(live: Live, colleague: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    for _ in range(3):
+        press(person, run)
+    assert Abort.objects.get().events.filter(what="joined").count() == 1
+
+
+def test_whoever_is_gone_when_the_press_arrives_ends_in_no_circle(
+    live: Live, manager: User
+) -> None:
+    run = in_flight(live)
+    gone = User.objects.create_superuser("gone")
+    pressed = aborting.Press(gone, "Stuck")
+    User.objects.filter(pk=gone.pk).delete()
+    with pytest.raises(IntegrityError):
+        aborting.request(run, pressed)
+    assert not Abort.objects.exists()
+
+
+def test_who_may_not_is_logged(live: Live, viewer: User) -> None:
+    run = in_flight(live)
+    with capture_logs() as logs:
+        assert press(live.person("viewer"), run).status_code == 403
+    [said] = [line for line in logs if line["event"] == "abort.not_allowed"]
+    assert (said["by"], said["run"], said["via"]) == ("viewer", run.run_id, "page")
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("zero \u202eltr\u202c end", "zero ltr end"),
+        ("red \x1b[31m", "red [31m"),
+        ("a\u2066b\u2069c", "a b c"),
+        ("family 👩‍👧 and עברית", "family 👩‍👧 and עברית"),
+    ],
+)
+def test_a_reason_reads_as_it_was_written(live: Live, manager: User, typed: str, kept: str) -> None:
+    run = in_flight(live)
+    press(live.person("manager"), run, reason=typed)
+    assert Abort.objects.get().reason == kept
+
+
 def test_a_colleague_who_presses_meanwhile_waits_for_the_same_answer(
     live: Live, colleague: User
 ) -> None:
@@ -63,15 +122,22 @@ def test_a_colleague_who_presses_meanwhile_waits_for_the_same_answer(
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
-def test_twenty_presses_at_once_send_one_request(live: Live, colleague: User) -> None:
+def test_fifty_people_at_once_send_one_request_and_are_told_the_truth(
+    live: Live, manager: User
+) -> None:
     run = in_flight(live)
-    live.sandbox.faults = [parse_fault("latency:0.3@/abort")]
-    people = [live.person(name) for name in ("manager", "colleague")]
-    with ThreadPoolExecutor(20) as hands:
-        answers = list(hands.map(lambda n: press(people[n % 2], run), range(20)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert all("accepted" in notice(answer) for answer in answers)
-    assert Abort.objects.count() == 1
+    live.sandbox.faults = [parse_fault("latency:1@/abort")]
+    names = [f"person-{number}" for number in range(50)]
+    for name in names:
+        User.objects.create_user(name, password=name).groups.set(manager.groups.all())
+    people = [live.person(name) for name in names]
+    with ThreadPoolExecutor(50) as hands:
+        told = dict(zip(names, hands.map(lambda one: notice(press(one, run)), people), strict=True))
+    author = Abort.objects.get().username
+    assert told.pop(author) == story()
+    assert set(told.values()) == {f"{story()} It was requested by {author}."}
+    assert len(told) == 49
+    assert "accepted" in story()
     assert live.sandbox.abort_posts == {run.run_id: 1}
 
 

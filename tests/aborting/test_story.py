@@ -2,28 +2,43 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 
-from dashboard import abort_story, statuses
-from dashboard.models import Abort
-from dashboard.models.aborts import AbortState
+from dashboard import abort_story, abort_trail, statuses
+from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models.aborts import AbortState, What
 
 AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 TONES = {"info", "warning", "bad", "neutral"}
+GONE = (
+    "Northflank knows the run no more, 1 min 12 s after the abort was asked for; "
+    "how it ended is unknown."
+)
 OUTCOMES = ["", "hibernating", *statuses.RUN]
 
 
-def abort(state: str, outcome: str, *, settled: bool, answered: bool, sent: bool) -> Abort:
-    return Abort(
-        state=state,
-        outcome=outcome,
-        requested_at=AT,
-        sent_at=AT if sent else None,
-        answered_at=AT + timedelta(seconds=1) if answered else None,
-        settled_at=AT + timedelta(seconds=72) if settled else None,
-        answer="Northflank has failed (500).",
-    )
+def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
+    usual = {
+        "requested_at": AT,
+        "sent_at": AT,
+        "answered_at": AT + timedelta(seconds=1),
+        "settled_at": AT + timedelta(seconds=72),
+        "answer": "Northflank has failed (500).",
+        "username": "ana",
+        "reason": "Stuck",
+    }
+    return Abort(state=state, outcome=outcome, **usual | fields)
+
+
+def run(status: str = "running", *, concluded: bool = False, level: int = 0) -> Run:
+    since = AT + timedelta(seconds=2)
+    return Run(status=status, concluded=concluded, status_since=since, aborting_level=level)
+
+
+def gone() -> Run:
+    return Run(status="aborting", concluded=False, status_since=AT, gone_at=AT)
 
 
 @pytest.mark.parametrize(("state", "outcome"), list(product(AbortState, OUTCOMES)))
@@ -31,48 +46,169 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
     state: AbortState, outcome: str
 ) -> None:
     for settled, answered, sent in product([True, False], repeat=3):
-        told = abort_story.of(abort(state, outcome, settled=settled, answered=answered, sent=sent))
-        assert told.tone in TONES
-        assert told.sentence.endswith(".")
-        assert "None" not in told.sentence
-        assert "  " not in told.sentence
-        if outcome != "aborted":
-            assert "aborted" not in told.sentence.lower()
+        act = abort(
+            state,
+            outcome,
+            settled_at=AT if settled else None,
+            answered_at=AT if answered else None,
+            sent_at=AT if sent else None,
+        )
+        for status, concluded, level in product(OUTCOMES[1:], [True, False], range(3)):
+            told = abort_story.of(act, run(status, concluded=concluded, level=level))
+            assert told.tone in TONES
+            assert told.sentence.endswith(".")
+            assert "None" not in told.sentence
+            assert "  " not in told.sentence
+            if "Aborted after" in told.sentence:
+                assert (outcome, status, concluded) == ("aborted", "aborted", True)
 
 
 @pytest.mark.parametrize(
-    ("state", "outcome", "sentence"),
+    ("act", "of", "sentence"),
     [
-        ("requested", "", "Abort requested; waiting for Northflank’s answer."),
         (
-            "accepted",
-            "",
-            "Northflank accepted the abort at 03:00:01. The run has not concluded yet.",
-        ),
-        ("concluded", "aborted", "Aborted 1 min 12 s later."),
-        (
-            "concluded",
-            "success",
-            "The run ended as success 1 min 12 s later, in spite of the abort.",
+            abort("requested", sent_at=None),
+            run(),
+            "Abort requested at 03:00:00; not sent yet.",
         ),
         (
-            "concluded",
-            "",
-            "Northflank knows the run no more 1 min 12 s later; how it ended is unknown.",
+            abort("requested"),
+            run(),
+            "Abort sent at 03:00:00; waiting for Northflank’s answer.",
         ),
-        ("too_late", "failure", "The run had ended as failed before the abort arrived."),
-        ("too_late", "", "Northflank knew the run no more when the abort arrived."),
-        ("refused", "", "Northflank refused the abort: Northflank has failed (500)."),
-        ("not_sent", "", "The abort was not sent: Northflank has failed (500)."),
+        (
+            abort("accepted", settled_at=None),
+            run(),
+            "Abort accepted at 03:00:01; Northflank still says running.",
+        ),
+        (abort("accepted"), run("aborting"), "Abort accepted; aborting since 03:00:02."),
+        (
+            abort("accepted"),
+            run("aborting", level=1),
+            "Abort accepted; aborting since 03:00:02. That takes longer than 3 min.",
+        ),
+        (
+            abort("accepted"),
+            run("aborting", level=2),
+            "Abort accepted; aborting since 03:00:02. It has not ended within 10 min.",
+        ),
+        (
+            abort("concluded", "aborted"),
+            run("aborted", concluded=True),
+            "Aborted after 1 min 12 s.",
+        ),
+        (
+            abort("concluded", "success"),
+            run("success", concluded=True),
+            "Not stopped: the run ended as success, 1 min 12 s after the abort was asked for.",
+        ),
+        (
+            abort("concluded", "aborted"),
+            run("success", concluded=True),
+            "Northflank had said aborted, and now says success: look at the run itself.",
+        ),
+        (
+            abort("concluded"),
+            gone(),
+            GONE,
+        ),
+        (
+            abort("too_late", "failure"),
+            run("failure", concluded=True),
+            "Finished before the abort arrived: the run had ended as failed.",
+        ),
+        (
+            abort("too_late", "success", sent_at=None),
+            run("success", concluded=True),
+            "Finished before the abort could be sent: the run had ended as success.",
+        ),
+        (
+            abort("too_late"),
+            run(),
+            "Northflank knew the run no more when the abort arrived.",
+        ),
+        (abort("refused"), run(), "Northflank refused: Northflank has failed (500)."),
+        (abort("not_sent", answer="No way"), run(), "Not sent: No way."),
+        (
+            abort("not_sent", retry_at=AT + timedelta(minutes=40)),
+            run(),
+            "Not sent: Northflank’s request allowance spent until 03:40:00.",
+        ),
+        (
+            abort("not_sent", retry_at=AT + timedelta(days=1)),
+            run(),
+            "Not sent: Northflank’s request allowance spent until 2 Jan 03:00:00.",
+        ),
+        (
+            abort("accepted", requested_at=AT - timedelta(days=2), settled_at=None),
+            run("aborting"),
+            "Abort accepted; aborting since 1 Jan 2026 03:00:02.",
+        ),
+        (
+            abort("unknown", settled_at=None),
+            run(),
+            "No answer to the abort: checking what became of the run. Northflank has failed (500).",
+        ),
+        (
+            abort("tried_again"),
+            run(),
+            "Nothing came of it for 1 min 12 s; it was tried again.",
+        ),
     ],
 )
-def test_the_sentences(state: str, outcome: str, sentence: str) -> None:
-    assert (
-        abort_story.of(abort(state, outcome, settled=True, answered=True, sent=True)).sentence
-        == sentence
-    )
+def test_the_sentences(act: Abort, of: Run, sentence: str) -> None:
+    assert abort_story.of(act, of).sentence == sentence
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure", "skipped"])
+def test_a_run_that_was_not_stopped_is_told_loudly(outcome: str) -> None:
+    told = abort_story.of(abort("concluded", outcome), run(outcome, concluded=True))
+    assert (told.loud, told.tone) == (True, "bad")
+
+
+def test_a_run_that_turns_out_a_success_after_it_was_aborted_is_told_loudly() -> None:
+    told = abort_story.of(abort("concluded", "aborted"), run("success", concluded=True))
+    assert (told.loud, told.tone) == (True, "bad")
+
+
+def test_a_run_that_was_aborted_is_told_calmly() -> None:
+    told = abort_story.of(abort("concluded", "aborted"), run("aborted", concluded=True))
+    assert (told.loud, told.tone) == (False, "neutral")
+
+
+@pytest.mark.parametrize(("level", "tone"), [(0, "warning"), (1, "warning"), (2, "bad")])
+def test_the_longer_it_takes_the_worse_its_tone(level: int, tone: str) -> None:
+    assert abort_story.of(abort("accepted"), run("aborting", level=level)).tone == tone
 
 
 def test_an_end_without_an_answer_says_that_none_came() -> None:
-    told = abort_story.of(abort("concluded", "success", settled=True, answered=False, sent=True))
+    act = abort("concluded", "success", answered_at=None)
+    told = abort_story.of(act, run("success", concluded=True))
     assert told.sentence.endswith("No answer to the abort had come back.")
+
+
+def line(what: str, detail: str = "") -> str:
+    [told] = abort_trail.lines(abort("requested"), [AbortEvent(what=what, at=AT, detail=detail)])
+    return told.text
+
+
+@pytest.mark.parametrize(("what", "detail"), list(product(What, [*OUTCOMES, "Something"])))
+def test_every_line_of_a_trail_is_a_sentence(what: What, detail: str) -> None:
+    assert line(what, detail).endswith(".")
+    assert "{}" not in line(what, detail)
+
+
+@pytest.mark.parametrize(
+    ("what", "detail", "text"),
+    [
+        ("requested", "", "Requested by ana: “Stuck”."),
+        ("accepted", "running", "Northflank accepted it, and says running."),
+        ("concluded", "failure", "The run concluded as failed."),
+        ("concluded", "", "Northflank knows the run no more."),
+        ("tried_again", "ben", "Tried again by ben."),
+        ("answered_late", "aborting", "Northflank’s answer came only now: aborting."),
+        ("not_sent", "It could not be sent in time.", "Not sent: It could not be sent in time."),
+    ],
+)
+def test_the_lines(what: str, detail: str, text: str) -> None:
+    assert line(what, detail) == text

@@ -1,0 +1,281 @@
+"""Sending an abort, once, and keeping what Northflank answers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from dashboard import access, database
+from dashboard.aborting.pressing import LEASE, Pressed
+from dashboard.database import in_database
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import AbortState, What
+from dashboard.models.runs import touch
+from dashboard.northflank import (
+    NorthflankError,
+    NotFound,
+    RateLimited,
+    Refused,
+    Rejected,
+    RunDetail,
+    Unreachable,
+)
+from dashboard.sync import mirror
+from dashboard.sync.worker import read_run
+from dashboard.upstream import Connection, connection
+
+log = structlog.get_logger(__name__)
+
+# An abort that a dead process has not sent is still sent this long after it was asked for; later it
+# would come as a surprise.
+ADOPTED_FOR = timedelta(minutes=5)
+# An abort without an answer did not arrive if the run goes on as before for so long after it.
+CHECKED_FOR = timedelta(seconds=60)
+
+_sending: dict[int, asyncio.Task[None]] = {}  # by this process, by the act's key
+_watching: dict[int, asyncio.Task[None]] = {}  # what another process sends
+
+
+async def answered(pressed: Pressed) -> int:
+    """Return the abort's key once Northflank has answered it, or is known not to have.
+
+    Sends it if this press made it. The sending goes on when the one who waits has left.
+    """
+    pk = pressed.abort.pk
+    if pressed.made:
+        _begin(_sending, pk, lambda: send(connection(), pk))
+    elif pk not in _sending:
+        _begin(_watching, pk, lambda: _watch(pk))
+    # However many wait here, there is one task that sends or watches.
+    await asyncio.shield(_sending.get(pk) or _watching[pk])
+    return pk
+
+
+def _begin(
+    tasks: dict[int, asyncio.Task[None]], pk: int, work: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    if pk not in tasks:
+        task = tasks[pk] = asyncio.create_task(work())
+        task.add_done_callback(lambda _: tasks.pop(pk, None))
+
+
+async def _watch(pk: int) -> None:
+    """Wait until another process has got its answer, which comes through the database."""
+    requested = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
+    for _wait in range(int(LEASE.total_seconds() * 4)):
+        if not await in_database(requested.exists):
+            return
+        await asyncio.sleep(0.25)
+
+
+async def send(to: Connection, abort_pk: int, *, somebody_waits: bool = True) -> None:
+    """Send one abort that was written down, once, and keep what came of it.
+
+    One that tries another again is sent only if the run, read anew, has not ended meanwhile. Where
+    nobody waits for the answer, what it tells of the budget is kept before this returns.
+    """
+    abort = await in_database(_unsent, abort_pk)
+    if abort is None:
+        return
+    if abort.retry_of_id is not None or abort.run.status == "aborting":
+        try:
+            run = await read_run(to, abort.run)
+        except NorthflankError as error:  # the abort itself is worth its try
+            log.info("abort.reading_failed", run=abort.run.run_id, cause=error.cause)
+        else:
+            if run is None or not run.in_flight:
+                await in_database(too_late, abort, run)
+                return
+    if not await in_database(_take_for_sending, abort):
+        return
+    run, stage = abort.run, abort.run.stage
+    project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
+    try:
+        said = await to.ask(
+            lambda nf: nf.abort_run(project, pipeline, stage.spelling, run.run_id),
+            somebody_waits=somebody_waits,
+        )
+    except NorthflankError as error:
+        await _after_error(to, abort, error)
+    else:
+        await in_database(_accepted, abort, said)
+
+
+def _unsent(abort_pk: int) -> Abort | None:
+    waiting = Abort.objects.open().filter(pk=abort_pk, state=AbortState.REQUESTED, sent_at=None)
+    return waiting.select_related("run__stage__pipeline__project").first()
+
+
+def withdrawn(abort: Abort) -> bool:
+    """End an abort that should not be sent any more; False: it should."""
+    why_not = _no_longer_wanted(abort)
+    if why_not:
+        now = database.now()
+        abort.move(
+            AbortState.NOT_SENT, What.NOT_SENT, now, detail=why_not, answer=why_not, settled_at=now
+        )
+        log.warning("abort.withdrawn", run=abort.run.run_id, by=abort.username, why=why_not)
+    return bool(why_not)
+
+
+def _take_for_sending(abort: Abort) -> bool:
+    """Mark an abort as sent, unless it is no longer wanted: rights are looked at here again."""
+    if withdrawn(abort):
+        return False
+    now = database.now()
+    with transaction.atomic():
+        touch([abort.run_id])  # the counter first: see Abort.move
+        # Conditional: of two processes that hold the same abort only one passes.
+        unsent = Abort.objects.open().filter(pk=abort.pk, state=AbortState.REQUESTED, sent_at=None)
+        if not unsent.update(sent_at=now, claimed_at=now):
+            return False
+        abort.note(What.SENT, now)
+    abort.sent_at = abort.claimed_at = now
+    return True
+
+
+def _no_longer_wanted(abort: Abort) -> str:
+    """Say why an abort should not be sent now; empty: it should."""
+    if database.now() - abort.requested_at > ADOPTED_FOR:
+        return _("It could not be sent in time.")
+    user = User.objects.filter(aborts=abort).first()  # as it is now, not as it was read
+    if user is None:
+        return _("The account that asked for it exists no more.")
+    return access.may_abort(user, abort.run.stage).why_not
+
+
+async def _after_error(to: Connection, abort: Abort, error: NorthflankError) -> None:
+    if isinstance(error, RateLimited) or (isinstance(error, Unreachable) and not error.sent):
+        await in_database(_not_sent, abort, error)
+        return
+    if not isinstance(error, (Refused, NotFound, Rejected)):
+        # It may have arrived. Only what Northflank says of the run can tell.
+        await in_database(unknown, abort, str(error), error.error_id or "")
+    run: Run | None = abort.run
+    try:
+        run = await read_run(to, abort.run)
+    except NorthflankError as second:
+        log.info("abort.reading_failed", run=abort.run.run_id, cause=second.cause)
+    if isinstance(error, (Refused, NotFound, Rejected)):
+        if run is None or run.concluded:
+            await in_database(too_late, abort, run, error)
+        else:
+            await in_database(_refused, abort, error)
+    else:
+        await in_database(review, database.now())
+
+
+def _accepted(abort: Abort, said: RunDetail | None) -> None:
+    now = database.now()
+    if said is not None and said.run.id != abort.run.run_id:
+        said = None  # accepted, but what it says is of another run
+    status = said.run.status if said else ""
+    answer = {"answered_at": now, "answer": status, "answer_status": 200}
+    with transaction.atomic():
+        # The list or a detail may be read only seconds later: the follow-up starts now.
+        touch([abort.run_id], next_read_at=now)
+        if said is not None and said.run.concluded and status != "aborted":
+            # Accepted in name only: an abort that has just begun ends no run in success.
+            heard = abort.move(
+                AbortState.TOO_LATE, What.TOO_LATE, now,
+                detail=status, outcome=status, settled_at=now, **answer,
+            )  # fmt: skip
+        else:
+            heard = abort.move(AbortState.ACCEPTED, What.ACCEPTED, now, detail=status, **answer)
+        if not heard:  # it took so long that the act was settled without it
+            abort.note(What.ANSWERED_LATE, now, detail=status)
+        if said is not None:
+            mirror.detail(abort.run.stage_id, said, asked_at=now)
+        run = Run.objects.get(pk=abort.run_id)
+        if not run.in_flight:  # told by a list that overtook the answer
+            conclude(abort, run, now)
+    log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
+
+
+def conclude(abort: Abort, run: Run, now: datetime) -> None:
+    outcome = run.status if run.concluded else ""  # gone: how it ended, nobody says
+    abort.move(
+        AbortState.CONCLUDED, What.CONCLUDED, now, detail=outcome, outcome=outcome, settled_at=now
+    )
+
+
+def _not_sent(abort: Abort, error: NorthflankError) -> None:
+    now = database.now()
+    retry_at = (
+        now + timedelta(seconds=error.reset_seconds) if error.reset_seconds is not None else None
+    )
+    _settle(abort, AbortState.NOT_SENT, What.NOT_SENT, error, now, retry_at=retry_at)
+
+
+def _refused(abort: Abort, error: NorthflankError) -> None:
+    _settle(abort, AbortState.REFUSED, What.REFUSED, error, database.now())
+
+
+def too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
+    """Settle an abort whose run had ended before it; None: Northflank knew the run no more."""
+    outcome = run.status if run is not None else ""
+    _settle(
+        abort, AbortState.TOO_LATE, What.TOO_LATE, error, database.now(),
+        detail=outcome, outcome=outcome,
+    )  # fmt: skip
+
+
+def _settle(
+    abort: Abort,
+    state: AbortState,
+    what: What,
+    error: NorthflankError | None,
+    now: datetime,
+    *,
+    detail: str = "",
+    **more: object,
+) -> None:
+    answer = str(error) if error is not None else ""
+    settled = abort.move(
+        state,
+        what,
+        now,
+        detail=detail or answer,
+        answered_at=now if error is not None and error.http_status else None,
+        answer=answer,
+        answer_status=error.http_status if error is not None else None,
+        error_id=(error.error_id or "") if error is not None else "",
+        settled_at=now,
+        **more,
+    )
+    if not settled:
+        abort.note(What.ANSWERED_LATE, now, detail=answer)
+    log.warning(
+        "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
+    )
+
+
+def unknown(abort: Abort, why: str, error_id: str = "") -> None:
+    """Note that nobody knows whether an abort arrived; only the run can tell."""
+    now = database.now()
+    with transaction.atomic():
+        touch([abort.run_id], next_read_at=now)
+        abort.move(AbortState.UNKNOWN, What.UNKNOWN, now, detail=why, answer=why, error_id=error_id)
+    log.warning("abort.unknown", run=abort.run.run_id, by=abort.username, why=why)
+
+
+def review(now: datetime) -> None:
+    """Settle what has become clear: mostly the mirror tells an act of its end (Abort.hear)."""
+    heard = Abort.objects.open().exclude(state=AbortState.REQUESTED)
+    for abort in heard.select_related("run"):
+        run = abort.run
+        if not run.in_flight:
+            conclude(abort, run, now)
+        elif abort.state == AbortState.ACCEPTED:
+            continue
+        elif run.status == "aborting":
+            abort.move(AbortState.ACCEPTED, What.ABORTING, now)
+        elif run.seen_at - (abort.sent_at or abort.requested_at) > CHECKED_FOR and abort.move(
+            AbortState.UNKNOWN, What.NOT_ARRIVED, now, settled_at=now
+        ):
+            log.warning("abort.did_not_arrive", run=run.run_id, by=abort.username)

@@ -1,0 +1,306 @@
+"""Processes killed at every step of an abort: none is lost, none is sent twice, all end in truth.
+
+Each process is killed at the next step of an abort of its own (dying.py). The next one finds what
+is left of it, and has to bring it to its end before it is asked for another.
+"""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from django.db import connections
+from django.utils import timezone
+from pytest_django import DjangoDbBlocker
+
+from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models.aborts import AbortState, What
+from dashboard.sandbox import parse_fault
+from dashboard.sandbox.catalog import Flow
+from dashboard.sandbox.history import Run as SandboxRun
+from dashboard.sandbox.sandbox import Sandbox
+from tests.aborting import truth
+from tests.aborting.flights import eventually
+from tests.live import token
+from tests.server import processes
+from tests.server.databases import (
+    AFAR,
+    LEDGER,
+    address,
+    looking_into,
+    mirrored,
+    one_quiet_stage,
+    postgres,
+)
+from tests.server.dying import DIES_AT
+from tests.server.processes import Running, manage, start, upstream
+
+DYING = [sys.executable, "-m", "tests.server.dying", "serve", "--port", "0"]
+FAR = 200  # more steps than an abort can have
+
+
+@dataclass
+class Killings:
+    """A database, an upstream, and the processes that come and go over them."""
+
+    folder: Path
+    sandbox: Sandbox
+    given: dict[str, str]
+    cookies: httpx.Cookies | None = None
+    left: set[tuple[str, bool]] = field(default_factory=set)
+    """What the dead have left: the state of the act ("": none) and whether it was being sent."""
+
+    @contextlib.contextmanager
+    def process(self, dies_at: str = "") -> Iterator[Running]:
+        with start(DYING, self.folder, **self.given, **{DIES_AT: dies_at}) as process:
+            yield process
+
+    def person(self, process: Running) -> httpx.Client:
+        """A browser that stays signed in from process to process."""
+        if self.cookies is None:
+            self.cookies = httpx.Cookies(process.person("boss").cookies)
+        person = process.browser()
+        person.cookies = self.cookies
+        return person
+
+    def run(self) -> SandboxRun:
+        """Start a run upstream, and mirror it."""
+        run = self.sandbox.world.start(self.flow, self.sandbox.clock(), {})
+        mirrored(run.id)
+        return run
+
+    @property
+    def flow(self) -> Flow:
+        found = self.sandbox.world.flow(*LEDGER)
+        assert found is not None
+        return found
+
+    def status(self, run: SandboxRun) -> str:
+        """What Northflank says of a run now."""
+        now = self.sandbox.clock()
+        found = self.sandbox.world.run(self.flow, run.id, now)
+        assert found is not None
+        return self.sandbox.world.status(found, now)
+
+    def press(self, person: httpx.Client, run: SandboxRun, again: Abort | None = None) -> bool:
+        """Press Abort, or Try again, and say whether it was answered."""
+        data = {"csrfmiddlewaretoken": token(person), "again": str(again.pk) if again else ""}
+        with contextlib.suppress(httpx.TransportError):
+            answer = person.post(address(run.id), data=data)
+            assert answer.status_code == 302, answer.text
+            return True
+        return False
+
+    def fruitless(self, run: SandboxRun) -> Abort:
+        """An abort that Northflank accepted long ago, and of which nothing came."""
+        then = timezone.now() - timedelta(minutes=11)
+        row = Run.objects.using(AFAR).get(run_id=run.id)
+        act = Abort.objects.using(AFAR).create(
+            run=row, username="ana", state=AbortState.ACCEPTED, requested_at=then, claimed_at=then,
+            sent_at=then, answered_at=then, answer_status=200,
+        )  # fmt: skip
+        for what in (What.REQUESTED, What.SENT, What.ACCEPTED):
+            AbortEvent.objects.using(AFAR).create(abort=act, what=what, at=then)
+        return act
+
+    def act(self, run: SandboxRun) -> Abort | None:
+        """The one act that a press has made; None: the press did not come so far."""
+        acts = Abort.objects.using(AFAR).filter(run__run_id=run.id).exclude(username="ana")
+        assert len(acts) <= 1
+        return acts.select_related("run").first()
+
+    def settled(self, run: SandboxRun) -> Abort | None:
+        """The act once it has settled; has the run read at once, as if time had passed."""
+        act = self.act(run)
+        if act is None or act.settled_at is not None:
+            return act
+        waiting = Run.objects.using(AFAR).filter(run_id=run.id, next_read_at__gt=timezone.now())
+        waiting.update(next_read_at=timezone.now())
+        return None
+
+    def bury(self, run: SandboxRun) -> None:
+        """Note what a killed process has left of its abort; its lease has run out."""
+        act = self.act(run)
+        self.left.add((act.state, act.sent_at is not None) if act else ("", False))
+        self.sandbox.requests.clear()
+        self.sandbox.faults = []
+        if act is not None and connections[AFAR].vendor == "postgresql":
+            # Nobody wants to wait for it here. On SQLite a process that starts is the only one.
+            long_ago = timezone.now() - timedelta(minutes=1)
+            requested = Abort.objects.using(AFAR).filter(pk=act.pk, state="requested")
+            requested.update(claimed_at=long_ago)
+
+    def bring_to_its_end(self, run: SandboxRun) -> None:
+        """Wait until what was left of an abort has settled, and judge it."""
+        act = self.act(run)
+        if act is None:  # the press was not written down: nothing has happened, or will
+            assert not self.sandbox.abort_posts[run.id]
+            return
+        before, act_key = act.settled_at, act.pk
+
+        def settled() -> Abort | None:
+            # Without a join: what the other process settles meanwhile is then left alone.
+            doubtful = Abort.objects.using(AFAR).filter(pk=act_key, state="unknown")
+            if self.status(run) not in {"aborting", "aborted"}:
+                # It has had no effect, which only time can tell: a minute of it.
+                a_minute_ago = timezone.now() - timedelta(seconds=70)
+                doubtful.filter(settled_at=None).update(sent_at=a_minute_ago)
+            return self.settled(run)
+
+        act = eventually(settled, processes.PATIENCE)
+        methods = [method for method, path in list(self.sandbox.requests) if run.id in path]
+        if before is None:
+            assert methods[0] == "GET"  # whatever was left, the run is read before anything is sent
+        assert self.sandbox.abort_posts[run.id] <= 1
+        truth.holds(
+            act,
+            list(AbortEvent.objects.using(AFAR).filter(abort=act)),
+            status=self.status(run),
+            posts=self.sandbox.abort_posts[run.id],
+        )
+
+
+def killed_at_each(
+    steps: str, killings: Killings, *faults: str, again: bool = False
+) -> tuple[Abort, int]:
+    """Kill one process after the other, until an abort ends before its process.
+
+    Returns that abort, and how many processes were killed.
+    """
+    killings.left.clear()
+    dead: SandboxRun | None = None
+    for number in range(FAR):
+        with killings.process(f"{steps} {number + 1}") as process:
+            if dead is not None:
+                killings.bring_to_its_end(dead)
+            person, dead = killings.person(process), killings.run()
+            killings.sandbox.faults = [parse_fault(fault) for fault in faults]
+            tried = killings.fruitless(dead) if again else None
+            if killings.press(person, dead, tried):
+                assert killings.act(dead) is not None  # whoever was answered was written down
+            if not _dies(process, killings, dead):
+                killings.bring_to_its_end(dead)
+                ended = killings.act(dead)
+                assert ended is not None
+                return ended, number
+        killings.bury(dead)
+    raise AssertionError("it never came to an end")
+
+
+def _dies(process: Running, killings: Killings, run: SandboxRun) -> bool:
+    """Wait until the process has died, or has brought the abort to its end."""
+    until = time.monotonic() + processes.PATIENCE
+    while time.monotonic() < until:
+        if process.process.poll() is not None:
+            assert process.process.returncode == -signal.SIGKILL, process.log.read_text()
+            return True
+        if killings.settled(run) is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(0.5)  # it may have its last step before it
+                return True
+            return False
+        time.sleep(0.02)
+    raise AssertionError("it neither died nor came to an end")
+
+
+@pytest.fixture(scope="module")
+def killings(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[Killings]:
+    tmp_path = tmp_path_factory.mktemp("killed")
+    with contextlib.ExitStack() as stack:
+        database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
+        if request.param == "postgresql":
+            database = stack.enter_context(postgres())
+        url, sandbox = stack.enter_context(upstream())
+        sandbox.choices["abort-seconds"] = "0.2"
+        given = {
+            "DATABASE_URL": database,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": url,
+        }
+        assert manage("migrate", "-v0", **given).returncode == 0
+        account = ["createsuperuser", "--noinput", "--username=boss", "--email="]
+        assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **given).returncode == 0
+        stack.enter_context(django_db_blocker.unblock())
+        stack.enter_context(looking_into(database))
+        one_quiet_stage()
+        yield Killings(tmp_path, sandbox, given)
+
+
+both = pytest.mark.parametrize(
+    "killings",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)],
+    indirect=True,
+    scope="module",
+)
+
+
+@both
+def test_an_abort_survives_the_death_of_its_process_at_every_step(killings: Killings) -> None:
+    ended, deaths = killed_at_each("step", killings)
+    assert ended.outcome == "aborted"
+    assert deaths >= 20  # fewer, and the steps were not found
+    # No act, one that was not sent, one that may have been, one that was answered, one that ended.
+    assert killings.left == {
+        ("", False), ("requested", False), ("requested", True), ("accepted", True),
+        ("concluded", True),
+    }  # fmt: skip
+
+
+@both
+def test_an_abort_without_an_answer_survives_each_death(killings: Killings) -> None:
+    ended, _ = killed_at_each("commit", killings, "reset-after@/abort")
+    assert (ended.outcome, ended.answered_at) == ("aborted", None)
+    assert ("unknown", True) in killings.left
+
+
+@both
+def test_an_abort_that_is_refused_survives_each_death(killings: Killings) -> None:
+    ended, _ = killed_at_each("commit", killings, "error-string:409@/abort")
+    assert ended.state == "refused"
+    assert ("refused", True) in killings.left
+
+
+@both
+def test_an_abort_that_is_tried_again_survives_each_death(killings: Killings) -> None:
+    ended, _ = killed_at_each("commit", killings, again=True)
+    assert ended.outcome == "aborted"
+    first = Abort.objects.using(AFAR).get(retried_by=ended.pk)
+    assert (first.state, first.settled_at) == ("tried_again", ended.requested_at)
+
+
+@both
+@pytest.mark.parametrize(
+    ("fault", "arrives", "state"),
+    [("abort-lost:30", False, "unknown"), ("abort-timeout:30", True, "concluded")],
+)
+def test_a_process_that_is_killed_while_northflank_has_its_request_leaves_the_truth(
+    killings: Killings, fault: str, arrives: bool, state: str
+) -> None:
+    killings.left.clear()
+    run = killings.run()
+    with ThreadPoolExecutor(1) as hands, killings.process() as process:
+        killings.sandbox.faults = [parse_fault(fault)]
+        pressed = hands.submit(killings.press, killings.person(process), run)
+        eventually(lambda: killings.sandbox.abort_posts[run.id], processes.PATIENCE)
+        eventually(lambda: not arrives or killings.status(run) in {"aborting", "aborted"})
+        process.end(signal.SIGKILL)
+        assert not pressed.result()
+    killings.bury(run)
+    assert killings.left == {("requested", True)}
+    with killings.process():
+        killings.bring_to_its_end(run)
+    ended = killings.act(run)
+    assert ended is not None
+    assert ended.state == state
