@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
 from dashboard import aborting, sandbox, upstream
 from dashboard.database import in_database, set_clock
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.sync.marking import OverdueMarks
 from dashboard.sync.worker import SyncWorker
 from dashboard.web.feed import Feed, open_feed
 
@@ -72,6 +73,8 @@ class Process:
                 aside.append(group.create_task(app.state.sandbox.webhooks.run()))
             to = upstream.open_connection(base_url, token)
             await in_database(set_clock)
+            if connection.vendor == "sqlite":  # one process at a time: the last one has ended
+                await in_database(aborting.orphan_all)
             if self.web is not None:
                 from dashboard.asgi import application
 
@@ -79,7 +82,7 @@ class Process:
                 aside.append(group.create_task(self._feed.run()))
                 group.create_task(self._serve(application, self.web, stop))
             if self.sync:
-                worker = SyncWorker(to, chores=[aborting.look_after_open_aborts])
+                worker = SyncWorker(to, chores=[aborting.look_after_open_aborts, OverdueMarks()])
                 group.create_task(worker.run(stop))
                 aside.append(group.create_task(_learn_team(to)))
             else:
@@ -87,6 +90,7 @@ class Process:
             await stop.wait()
             for task in aside:
                 task.cancel()  # Northflank may be slow; Ctrl-C must not be
+        await aborting.let_go()  # before its client is closed
         await to.close()
 
     def _stop(self, stop: asyncio.Event) -> None:

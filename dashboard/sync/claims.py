@@ -30,16 +30,20 @@ def plan(
     now: datetime,
     *,
     push_alive: bool = False,
+    learning: bool = False,
     held_up: timedelta = timedelta(),
 ) -> Plan:
     """Make the plan for all there is to read; make due, and promise anew, what it sees otherwise.
 
-    `push_alive`: Northflank's webhooks tell of new runs at present. `held_up`: how long discovery
-    waits until reading is no longer ahead of its rate.
+    `push_alive`: Northflank's webhooks tell of new runs at present. `learning`: details are to be
+    read for what is usual. `held_up`: how long discovery waits until reading is no longer
+    ahead of its rate.
     """
     present = Stage.objects.present()
     kinds = classes(present, now)
-    demand = _demand(present, Counter(kinds.values()), now, push_alive=push_alive)
+    demand = _demand(
+        present, Counter(kinds.values()), now, push_alive=push_alive, learning=learning
+    )
     plan_ = schedule.plan(demand, requests_per_second, push_alive=push_alive)
     # Each stage was booked under the plan of its last reading. When more may be spent (a new
     # window, say), nobody waits for what a poorer plan had booked. One that fails keeps its rest.
@@ -187,7 +191,12 @@ def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
 
 
 def _demand(
-    present: StageQuerySet, kinds: Counter[StageClass], now: datetime, *, push_alive: bool
+    present: StageQuerySet,
+    kinds: Counter[StageClass],
+    now: datetime,
+    *,
+    push_alive: bool,
+    learning: bool,
 ) -> Demand:
     following = sum(count / kind.value for kind, count in kinds.items() if kind.followed)
     discovery = sum(count / kind.value for kind, count in kinds.items() if not kind.followed)
@@ -205,4 +214,5 @@ def _demand(
         + past / schedule.PAST_EVERY.total_seconds(),
         rung=schedule.READINGS_A_RUN * concluded / hour.total_seconds(),
         unread=present.filter(synced_at=None, failures=0).exists(),
+        learning=learning,
     )

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.db.models import F, Q
 
 from dashboard.models import Run, Stage
+from dashboard.sync import learning
 
 # A thousand people who watch one page write one row each time this has passed.
 _AGAIN_AFTER = timedelta(seconds=10)
@@ -30,9 +31,10 @@ def in_run(run: Run, now: datetime) -> None:
     """Note that somebody looks at a run; its steps are read if they are missing or may be old."""
     if run.watched_at is not None and now - run.watched_at <= _AGAIN_AFTER:
         return
-    Run.objects.filter(pk=run.pk).update(watched_at=now)
     wanting = Run.objects.filter(
         Q(in_flight=True) | Q(detail_seen_at=None) | Q(detail_seen_at__lt=F("concluded_at")),
-        pk=run.pk, gone_at=None, next_read_at=None,
+        Q(next_read_at=None) | learning.BOOKED,
+        pk=run.pk, gone_at=None,
     )  # fmt: skip
     wanting.update(next_read_at=now)
+    Run.objects.filter(pk=run.pk).update(watched_at=now)

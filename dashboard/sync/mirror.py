@@ -13,13 +13,13 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from dashboard import statuses, steps
+from dashboard import attention, overdue, statuses, steps
 from dashboard.database import now
-from dashboard.models import Abort, ChangeCounter, Run, Stage
+from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage, StageTiming
 from dashboard.models.runs import RunQuerySet, touch
-from dashboard.northflank import NorthflankError, RunDetail
+from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import schedule
+from dashboard.sync import learning, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,16 @@ _FIELDS = (
     "name", "description", "status", "concluded", "created_at", "started_at", "concluded_at",
     "updated_at", "in_flight", "gone_at",
 )  # fmt: skip
-_UPSERT = [*_FIELDS, "seen_at", "version", "next_read_at"]
+_UPSERT = [
+    *_FIELDS,
+    "seen_at",
+    "version",
+    "next_read_at",
+    "status_since",
+    "aborting_level",
+    "overdue",
+    "overdue_why",
+]
 _strange: set[str] = set()  # unknown statuses already logged by this process
 
 
@@ -57,6 +66,9 @@ def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirror
             if old is not None and old.seen_at > asked_at:
                 continue
             row = _row(stage_id, api, old, asked_at)
+            if old is not None and old.overdue and old.status != row.status:
+                root = msgspec.convert(old.steps, Node) if old.steps is not None else None
+                row.overdue, row.overdue_why = _mark(row, root, asked_at)
             if old is None:
                 new += 1
             elif all(getattr(old, field) == getattr(row, field) for field in _FIELDS):
@@ -80,20 +92,27 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
             # By way of JSON, so that it compares equal to what the column gives back.
             tree = msgspec.json.decode(msgspec.json.encode(said.steps))
             at = steps.current(said.steps) if said.steps is not None and row.in_flight else None
-            step = steps.describe(at) if at else ""
+            step = (steps.describe(at), steps.key(at), at.started_at) if at else ("", "", None)
             read = {
                 "steps": tree,
                 "raw": said.raw,
-                "step": step,
+                "step": step[0],
+                "step_key": step[1],
+                "step_since": step[2],
                 "detail_seen_at": asked_at,
                 "seen_at": max(asked_at, row.seen_at),
                 "failures": 0,
             }
-            if (tree, step) != (row.steps, row.step):
+            # Steps that were read before the end have taught how far they had come by then.
+            learned = row.status == "success" and tree is not None and tree != row.steps
+            if (tree, step) != (row.steps, (row.step, row.step_key, row.step_since)):
+                read["overdue"], read["overdue_why"] = _mark(row, said.steps, asked_at)
                 touch([row.pk], **read)
             else:
                 Run.objects.filter(pk=row.pk).update(**read)
             row.refresh_from_db()
+            if learned:
+                learning.learn(stage_id, now())
     return row
 
 
@@ -111,12 +130,18 @@ def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
     with transaction.atomic():
         still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
         touch(still, gone_at=asked_at, in_flight=False, next_read_at=None)
+        Looking.objects.all().over(still, now())
         for run_pk in still:
-            Abort.objects.all().conclude(run_pk, "", now())
+            Abort.objects.all().lost(run_pk, now())
 
 
 def rest(run_pk: int, error: NorthflankError, at: datetime) -> None:
-    """Have a run that could not be read tried again after a rest, longer each time."""
+    """Have a run that could not be read tried again after a rest, longer each time.
+
+    One that was read only for what is usual is not: the next success will do.
+    """
+    if Run.objects.filter(learning.BOOKED, pk=run_pk).update(failures=1, next_read_at=None):
+        return
     failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
     next_read_at = at + schedule.after_failure(failures, error.cause)
     Run.objects.filter(pk=run_pk).update(failures=failures, next_read_at=next_read_at)
@@ -154,7 +179,23 @@ def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run
         first_seen_at=old.first_seen_at if old else asked_at,
         seen_at=asked_at,
         next_read_at=old.next_read_at if old else None,
+        status_since=old.status_since if old and old.status == api.status else asked_at,
+        aborting_level=old.aborting_level if old and not api.concluded else 0,
+        overdue=old.overdue if old else 0,
+        overdue_why=old.overdue_why if old else "",
     )
+
+
+def _mark(run: Run, root: Node | None, at: datetime) -> tuple[int, str]:
+    """Judge a mark anew by what was just heard: it neither outlives its cause nor blinks.
+
+    Runs that have none get theirs by the chore (marking.py).
+    """
+    if not run.overdue:
+        return 0, ""
+    known = StageTiming.objects.filter(stage=run.stage_id).first()
+    found = overdue.finding(run, root, known, at)
+    return (found.level, str(found.why)) if found else (0, "")
 
 
 def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
@@ -169,12 +210,34 @@ def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
     ]
     notable = _worth_a_last_reading([known[row.run_id].pk for row in just_concluded])
     for row in just_concluded:
-        row.next_read_at = asked_at if row.run_id in notable or row.status == "failure" else None
+        worth = row.run_id in notable or row.status == "failure"
+        row.next_read_at = asked_at if worth else None
     Run.objects.bulk_create(
         rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT
     )
-    for row in just_concluded:
-        Abort.objects.all().conclude(known[row.run_id].pk, row.status, now())
+    _tell_aborts(rows, known)
+    over = [known[row.run_id].pk for row in just_concluded if attention.is_over(row)]
+    Looking.objects.all().over(over, now())
+    if any(row.status == "success" and row.concluded for row in rows):
+        learning.learn(rows[0].stage_id, now())
+
+
+def _tell_aborts(rows: list[Run], known: dict[str, Run]) -> None:
+    """Have the aborts of runs whose status has changed, or that are back, hear of it."""
+    became = {
+        known[row.run_id].pk: row
+        for row in rows
+        if row.run_id in known and _says(row) != _says(known[row.run_id])
+    }
+    for run_pk in (
+        Run.objects.filter(pk__in=became, aborts__isnull=False).values_list("pk").distinct()
+    ):
+        row = became[run_pk[0]]
+        Abort.objects.all().hear(run_pk[0], row.status, concluded=row.concluded, at=now())
+
+
+def _says(run: Run) -> tuple[str, bool, bool]:
+    return run.status, run.concluded, run.gone_at is not None  # one that was gone may be back
 
 
 def _worth_a_last_reading(keys: list[int]) -> set[str]:

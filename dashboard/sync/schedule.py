@@ -27,6 +27,11 @@ DISCOVERY_PUSHED = 0.05
 READINGS_A_RUN = 1.7
 # While stages have never been read: what nobody knows of is worse than what is a little older.
 DISCOVERY_UNREAD = 0.5
+# The share of the rate for details of successes, from which is learned what is usual of steps,
+# while any is wanted: a run in flight is 1.01 times as old for them. A new window may have more to
+# give, so none is booked for later than the longest.
+LEARNING = 0.01
+LEARNING_LONGEST = timedelta(hours=1)
 # Intervals grow and shrink between these: a stage in flight is read every 4 s at most, and a
 # watched one every 2 s, because steps take longer than that; an idle one every 100 s, because
 # requests that nobody needs now are worth more to the next run.
@@ -82,6 +87,7 @@ class Demand:
     discovery: float = 0.0
     rung: float = 0.0  # what webhooks add
     unread: bool = False  # some stages were never read
+    learning: bool = False  # details of successes are wanted, for what is usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,8 @@ def plan(demand: Demand, requests_per_second: float, *, push_alive: bool = False
         share = DISCOVERY_UNREAD
     # However often the bell is rung, it gets half of the rate at most.
     rate = requests_per_second - min(demand.rung, requests_per_second / 2)
+    if demand.learning:
+        rate -= LEARNING * requests_per_second
     most = demand.discovery / DISCOVERY_FACTORS[0]  # what discovery can spend
     following = _fit(demand.following, rate - min(share * rate, most), FOLLOWING_FACTORS)
     left = rate - demand.following / following
@@ -148,6 +156,12 @@ def _fit(demanded: float, rate: float, between: tuple[float, float]) -> float:
     # With nothing left to spend the worker does not read at all; the bound only keeps dates sane.
     smallest, largest = between
     return min(max(demanded / max(rate, 1e-9), smallest), largest)
+
+
+def learning_interval(requests_per_second: float) -> timedelta:
+    """Return the time between two details that are read for what is usual."""
+    longest = LEARNING_LONGEST.total_seconds()
+    return timedelta(seconds=min(1 / max(LEARNING * requests_per_second, 1e-9), longest))
 
 
 def aborting_interval(since: timedelta) -> timedelta:

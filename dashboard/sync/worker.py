@@ -31,7 +31,7 @@ from dashboard.northflank import (
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalogue, claims, mirror, schedule
+from dashboard.sync import catalogue, claims, learning, mirror, schedule
 from dashboard.sync.schedule import Plan
 from dashboard.upstream import Connection
 
@@ -80,7 +80,7 @@ class SyncWorker:
             if ticking.done():
                 ticking.result()  # raises: it ends by a defect only
         finally:
-            under_way = {ticking, stopping, *self._under_way, *self._at_chores.values()}
+            under_way = {ticking, stopping} | self._tasks()
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
@@ -165,8 +165,14 @@ class SyncWorker:
 
     async def idle(self) -> None:
         """Return once nothing is under way."""
-        while self._under_way or any(not task.done() for task in self._at_chores.values()):
-            await asyncio.gather(*self._under_way, *self._at_chores.values())
+        # What has ended is under way until its callbacks are called, in the loop's next turn; to
+        # gather it once more takes none.
+        while pending := [task for task in self._tasks() if not task.done()]:
+            await asyncio.wait(pending)
+        await asyncio.sleep(0)
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        return {*self._under_way, *self._at_chores.values()}
 
     def _start(self, work: Awaitable[None]) -> None:
         self.started += 1
@@ -302,7 +308,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     asked_at = now()
     try:
-        said = await connection.ask(lambda nf: nf.run(project, pipeline, stage.path, run.run_id))
+        said = await connection.ask(
+            lambda nf: nf.run(project, pipeline, stage.spelling, run.run_id)
+        )
     except NotFound:
         await in_database(mirror.gone, run.pk, asked_at=asked_at)
         return None
@@ -341,6 +349,7 @@ def _make_plan(spend: Allowance, moment: datetime) -> Plan:
         spend.per_second,
         moment,
         push_alive=push.alive(moment),
+        learning=learning.book(moment, schedule.learning_interval(spend.per_second)),
         held_up=timedelta(seconds=spend.seconds_held_up),
     )
     catalogue.hurry(moment, plan.catalogue)

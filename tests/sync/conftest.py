@@ -11,7 +11,9 @@ from pytest_django import Settings
 from dashboard.models import Pipeline, Project, Run, Stage
 from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
+from dashboard.sandbox.world import World as SandboxWorld
 from tests.live import Live
+from tests.web import factories
 
 NOW = 1_800_000_000.0  # what the sandbox's clock says
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -31,6 +33,7 @@ class World:
         self.sandbox = live.sandbox
         self.now = NOW
         self.sandbox.clock = lambda: self.now
+        self.sandbox.world = SandboxWorld(opened=NOW)
 
     def sync(self, rounds: int = 1) -> None:
         """Read all that is due, so many times with everything due anew."""
@@ -88,6 +91,12 @@ def world(live: Live, settings: Settings) -> World:
 def everything(live: Live) -> World:
     """The whole sandbox."""
     return World(live)
+
+
+@pytest.fixture
+def place(db: None) -> Stage:
+    """A stage that was read just now."""
+    return factories.stage()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from dashboard import budget
 from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
+from dashboard.sync import learning
 from dashboard.sync.worker import A_READING
 from tests.sync.conftest import LONG_AGO, T0, World, at, the_run
 
@@ -291,6 +292,17 @@ def test_a_watched_run_is_not_read_from_the_reserve(world: World) -> None:
     world.sync()
     tight(world, 40)
     Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+def test_a_detail_for_what_is_usual_is_not_read_from_the_reserve(world: World) -> None:
+    world.sync()
+    learning.book(LONG_AGO, timedelta())
+    due = Run.objects.get(learning.BOOKED)
+    tight(world, 40)
+    Run.objects.filter(pk=due.pk).update(next_read_at=LONG_AGO, detail_seen_at=None)
     world.sandbox.requests.clear()
     world.live.sync(1)
     assert not world.asked("/runs/")

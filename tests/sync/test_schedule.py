@@ -1,5 +1,6 @@
 """How often a stage is read: by what is known of it, within the allowance."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -87,6 +88,7 @@ HOURS = 3600.0
         (Demand(following=1, discovery=1, unread=True), False, 8, 8),  # what nobody knows of yet
         (Demand(following=0.1, rung=0.05, discovery=1), False, 0.1 / 0.18, 1 / 0.02),  # the bell
         (Demand(following=1, rung=9, discovery=0), False, 8, 1 / 3),  # rings for half at most
+        (Demand(4.5, 10, learning=True), False, 20 / 0.99, 400 / 0.99),  # a hundredth for learning
     ],
 )
 def test_what_is_wanted_is_fitted_to_the_rate(
@@ -101,7 +103,7 @@ def test_with_nothing_to_spend_the_dates_stay_sane() -> None:
 
 
 wanted = st.floats(0, 20)
-demands = st.builds(Demand, wanted, wanted, wanted, st.booleans())
+demands = st.builds(Demand, wanted, wanted, wanted, st.booleans(), st.booleans())
 rates = st.floats(0, 50)
 POOREST = 1000  # past it dates only stay sane: the worker is held back by its pace
 
@@ -119,6 +121,7 @@ def test_the_planned_rate_never_exceeds_the_allowance(
         ]
         if factor < POOREST
     ]
+    planned.append(schedule.LEARNING * rate * demand.learning)
     assert sum(planned) <= rate * (1 + 1e-9) + 1e-9
 
 
@@ -135,7 +138,7 @@ def test_all_of_the_allowance_is_planned_unless_all_is_at_its_floor(
 ) -> None:
     plan = schedule.plan(demand, rate)
     planned = demand.following / plan.following + demand.discovery / plan.discovery
-    planned += min(demand.rung, rate / 2)
+    planned += min(demand.rung, rate / 2) + schedule.LEARNING * rate * demand.learning
     at_floor = plan.following == 0.4 and plan.discovery == 1 / 3
     assert at_floor or planned >= rate * (1 - 1e-9)
 
@@ -148,6 +151,23 @@ def test_more_requests_never_mean_longer_intervals(
     poorer, richer = schedule.plan(demand, less), schedule.plan(demand, more)
     assert richer.following <= poorer.following * (1 + 1e-9)
     assert richer.discovery <= poorer.discovery * (1 + 1e-6)
+
+
+@given(st.builds(Demand, wanted, wanted), rates)
+def test_learning_makes_nothing_in_flight_older_by_more_than_its_share(
+    demand: Demand, rate: float
+) -> None:
+    with_ = schedule.plan(replace(demand, learning=True), rate)
+    # What is left to find new runs may lose nothing: then the rest bears it all.
+    borne = schedule.LEARNING / (1 - schedule.DISCOVERY)
+    assert with_.following <= schedule.plan(demand, rate).following / (1 - borne) + 1e-9
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.25, 400), (1, 100), (0.01, 3600), (0, 3600)])
+def test_details_are_read_for_learning_at_a_hundredth_of_the_rate(
+    rate: float, seconds: float
+) -> None:
+    assert schedule.learning_interval(rate).total_seconds() == pytest.approx(seconds)
 
 
 @given(demands, rates)

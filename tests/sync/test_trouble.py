@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from dashboard.sync import catalogue
 from dashboard.sync import worker as worker_module
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import Connection
+from tests.live import PATIENCE
 from tests.sync.conftest import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -419,6 +421,27 @@ def test_a_chore_that_waits_holds_up_nothing(world: World) -> None:
     world.live.run(work)
     assert Run.objects.in_flight().exists()
     assert len(begun) == 1
+
+
+def test_a_worker_is_idle_in_the_turn_in_which_its_last_reading_ends() -> None:
+    worker = SyncWorker(Connection("token", "http://127.0.0.1:9"))
+
+    async def read() -> None:
+        pass
+
+    async def work() -> None:
+        worker._start(read())
+        await asyncio.sleep(0)  # it has ended, and is still among what is under way
+        assert worker._under_way
+        await worker.idle()
+        await worker.connection.close()
+
+    # A loop that gets no turn can't be stopped from within.
+    working = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    working.start()
+    working.join(PATIENCE)
+    assert not working.is_alive()
+    assert not worker._under_way
 
 
 def execute(statement: str) -> None:

@@ -1,0 +1,615 @@
+"""When to read what: the sync's own rules, and two naive designs, against a simulated account."""
+
+import heapq
+import math
+import random
+import sys
+from collections import defaultdict, deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from simulated import HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
+
+from dashboard import allowance as rules
+from dashboard.northflank import RateLimit
+from dashboard.sandbox.limit import Window
+from dashboard.sync import schedule
+from dashboard.sync.schedule import Demand, StageFacts
+from dashboard.timing import LEAST, MOST
+
+EPOCH = datetime(2026, 3, 2, tzinfo=UTC)
+TICK = 0.5  # as the worker's
+AT_ONCE, A_READING = 4, 6  # as the worker's
+PLAN_EVERY = 5.0  # as the worker's
+REPLAN_ALL = 600.0  # seconds between two looks at the thousands of idle stages
+LATENCY = 0.2  # seconds from a question to its answer
+BELL_SHARE, IN_A_ROW = 0.5, 20  # as the doorbell's
+BELL = 1.0  # seconds from an event to its webhook
+BELL_ARRIVES = 0.97
+VIEWERS = 20
+OVERDUE_AFTER = LASTS * math.exp(1.28 * SPREAD)  # beyond the p95 of twenty: a tenth of all runs
+
+
+def moment(seconds: float) -> datetime:
+    return EPOCH + timedelta(seconds=seconds)
+
+
+class Simulation:
+    """An account, a mirror of it, and what happens to both; designs say when to read what."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.now = 0.0
+        self.window = Window(LIMIT, HOUR)
+        self.hour: Hour | None = None
+        self.figures = Figures()
+        self.flying: dict[int, set[Run]] = {}  # the truth
+        self.unseen: dict[int, list[Run]] = {}
+        self.known: dict[int, float] = {}  # stages mirrored as in flight -> when last read
+        self.known_runs: dict[int, set[Run]] = {}
+        self._known_at = 0.0
+        self._next = 0
+        self._later: list[tuple[float, int, str, object]] = []
+        self._count = len(world.events)
+        self.chance = random.Random(f"{world.seed} design")
+
+    def later(self, at: float, kind: str, what: object) -> None:
+        self._count += 1
+        heapq.heappush(self._later, (at, self._count, kind, what))
+
+    def next_event(self) -> float:
+        events = self.world.events
+        soonest = events[self._next][0] if self._next < len(events) else math.inf
+        return min(soonest, self._later[0][0]) if self._later else soonest
+
+    def happen(self, until: float) -> None:
+        """Let all happen that happens until then."""
+        events = self.world.events
+        while self.next_event() <= until:
+            if self._later and (
+                self._next == len(events) or self._later[0][0] < events[self._next][0]
+            ):
+                at, _, kind, what = heapq.heappop(self._later)
+            else:
+                at, _, kind, what = events[self._next]
+                self._next += 1
+            self.now = max(self.now, at)
+            getattr(self, f"on_{kind}")(at, what)
+        self.now = max(self.now, until)
+
+    def take(self, at: float, who: str) -> bool:
+        """Count a request upstream; False: 429."""
+        before = self.window.opened
+        taken = self.window.take(at)
+        if self.window.opened != before:
+            self._turn(at)
+        assert self.hour is not None
+        setattr(self.hour, who, getattr(self.hour, who) + 1)
+        self.hour.refused += not taken
+        return taken
+
+    def _turn(self, at: float) -> None:
+        self._count_flights(at)
+        if self.hour is not None:
+            self.figures.add_hour(self.hour)
+        self.hour = Hour(at, always_in_flight=any(self.flying.values()))
+
+    def _count_flights(self, at: float) -> None:
+        if self.hour is not None:
+            n = len(self.known)
+            if n:
+                self.hour.flights[n] = self.hour.flights.get(n, 0.0) + at - self._known_at
+        self._known_at = at
+
+    def see(self, stage: int, at: float) -> bool:
+        """Mirror a stage as it is now; True: something has changed."""
+        if stage in self.known:
+            self.figures.ages.add(at - self.known[stage])
+        self._count_flights(at)
+        new = self.unseen.pop(stage, [])
+        for run in new:
+            run.seen = True
+            run.known_from = at
+            if run.awaited:
+                self.figures.delays.append(at - run.start)
+            if run.end <= at:
+                self.ended(run, known=False)
+        flying = self.flying.get(stage, set())
+        before = self.known_runs.get(stage, set())
+        for run in before - flying:
+            assert run.known_from is not None
+            self.figures.known_time += run.end - run.known_from
+            self.ended(run, known=True)
+        changed = bool(new) or before != flying
+        if flying and stage not in self.known and self.hour is not None:
+            self.hour.found += 1
+        if flying:
+            self.known[stage], self.known_runs[stage] = at, set(flying)
+        else:
+            self.known.pop(stage, None)
+            self.known_runs.pop(stage, None)
+        return changed
+
+    def see_run(self, run: Run, at: float) -> None:
+        """Mirror a run's detail: where it is all that is in flight, its stage is as fresh."""
+        if self.known_runs.get(run.stage) == {run} and run.end > at:
+            self.figures.ages.add(at - self.known[run.stage])
+            self.known[run.stage] = at
+
+    def on_start(self, at: float, run: Run) -> None:
+        awaited = run.stage not in self.known
+        run = Run(run.stage, run.start, run.end, run.succeeds, awaited=awaited)
+        self.flying.setdefault(run.stage, set()).add(run)
+        self.unseen.setdefault(run.stage, []).append(run)
+        self.later(run.end, "end", run)
+        self._ring(at, run.stage)
+
+    def on_end(self, at: float, run: Run) -> None:
+        if run.end > at or run not in self.flying.get(run.stage, ()):
+            return
+        self.flying[run.stage].discard(run)
+        if not self.flying[run.stage]:
+            del self.flying[run.stage]
+        if not self.flying and self.hour is not None:
+            self.hour.always_in_flight = False
+        self.figures.run_time += run.end - run.start
+        self._ring(at, run.stage)
+
+    def _ring(self, at: float, stage: int) -> None:
+        if self.world.mix.push and self.chance.random() < BELL_ARRIVES:
+            self.later(at + BELL, "bell", stage)
+
+    def on_bell(self, at: float, stage: int) -> None: ...
+
+    def on_look(self, at: float, what: object) -> None: ...
+
+    def on_other(self, at: float, _: None) -> None:
+        self.take(at, "others")
+
+    def on_abort(self, at: float, chance: float) -> None:
+        runs = [
+            run
+            for stage in sorted(self.known)
+            for run in sorted(self.known_runs[stage], key=lambda run: run.start)
+            if run.end > at + 60
+        ]
+        if not runs:
+            return
+        run = runs[int(chance * len(runs))]
+        self.figures.aborts += 1
+        if not self.take(at, "aborts"):
+            self.figures.aborts_refused += 1
+            return
+        run.end, run.succeeds = min(run.end, at + 10 + 60 * chance), False
+        self.later(run.end, "end", run)
+        self.aborted(run, at)
+
+    def aborted(self, run: Run, at: float) -> None: ...
+
+    def ended(self, run: Run, *, known: bool) -> None:
+        """Hear that a run has ended; `known`: it was mirrored as in flight before."""
+
+    def run(self) -> Figures:
+        self.work()
+        self._turn(self.now)
+        return self.figures
+
+    def work(self) -> None:
+        raise NotImplementedError
+
+
+class Ours(Simulation):
+    """The sync's own rules: `schedule` says what is wanted, `allowance` what may be spent."""
+
+    learns = True
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.budget: rules.Window | None = None
+        self.active: dict[int, datetime] = {}
+        self.watched: dict[int, float] = {}  # stage -> until when
+        self.watched_runs: dict[Run, tuple[float, float]] = {}  # until when, when read
+        self.aborting: dict[Run, tuple[float, float]] = {}  # since when, due
+        # The latest successes of each stage, of which steps are learned; none is known at first.
+        self.successes: defaultdict[int, deque[Run]] = defaultdict(lambda: deque(maxlen=MOST))
+        self.unread: deque[Run] = deque()  # whose detail is due: somebody waits
+        self.next_detail: tuple[float, Run] | None = None  # booked
+        self.followed: dict[int, tuple[float, float, float]] = {}  # last, booked, wanted
+        # The mirror is there already: each stage was read some time ago, and quiet since its last
+        # run.
+        self.read_at: dict[int, float] = {}
+        each = world.runs_a_second / sum(world.weights)
+        for stage, weight in enumerate(world.weights):
+            self.active[stage] = moment(-self.chance.expovariate(each * weight))
+            self.read_at[stage] = 0.0
+        self.booked = dict.fromkeys(self.read_at, math.inf)
+        self.due: list[tuple[float, int]] = []
+        self.bells: deque[float] = deque()  # of the last hour
+        self.paced_until = -math.inf
+        self.rung: set[int] = set()  # not yet read since
+        # Lists of the catalogue, and flows read again: each kind as one queue.
+        self.projects = 1 + math.ceil(world.mix.stages / 10)
+        self.queues = {"catalogue": 0.0, "flow": 0.0}
+        self.discovery = 0.0
+        self.planned_at = self.looked_at_all = -math.inf
+        self.plan = schedule.plan(Demand(), 0.25)
+
+    def facts(self, stage: int) -> StageFacts:
+        watched = self.watched.get(stage, -math.inf) > self.now
+        return StageFacts(
+            True,
+            len(self.known_runs.get(stage, ())),
+            moment(self.now) if watched else None,
+            self.active.get(stage),
+        )
+
+    def book(self, stage: int) -> None:
+        facts, now = self.facts(stage), moment(self.now)
+        booked = self.now + LATENCY + self.plan.interval(facts, now).total_seconds()
+        self.booked[stage] = booked
+        if schedule.class_of(facts, now).followed:
+            self.followed[stage] = self.read_at[stage], booked, schedule.class_of(facts, now).value
+        else:
+            self.followed.pop(stage, None)
+            heapq.heappush(self.due, (booked, stage))
+
+    # What changes a stage's class
+
+    def on_look(self, at: float, what: object) -> None:
+        chance, lasts = what  # type: ignore[misc]
+        known = sorted(self.known)
+        if chance < 0.75 and known:
+            stage = known[int(chance / 0.75 * len(known))]
+            if int(chance * 1000) % 2:
+                run = min(self.known_runs[stage], key=lambda run: run.start)
+                self.watched_runs[run] = at + lasts, -math.inf
+                self._wonder(stage)
+                return
+        else:
+            stage = int(chance * 1e6) % self.world.mix.stages
+        until = at + lasts + schedule.WATCHED_FOR.total_seconds()
+        self.watched[stage] = until
+        self.later(until, "unlook", stage)
+        self._hurry(stage)
+
+    def on_unlook(self, at: float, stage: int) -> None:
+        if self.watched.get(stage, math.inf) <= at:
+            del self.watched[stage]
+            self.book(stage)
+
+    def _hurry(self, stage: int) -> None:
+        facts, now = self.facts(stage), moment(self.now)
+        wanted = schedule.class_of(facts, now).value
+        self.followed[stage] = self.read_at[stage], self.booked[stage], wanted
+
+    def on_bell(self, at: float, stage: int) -> None:
+        self.bells.append(at)
+        # It is followed, and goes before what is only overdue; at its turn, as the doorbell's.
+        rate = rules.allowance(self.budget, RESERVE, moment(at)).per_second * BELL_SHARE
+        gap = min(1 / max(rate, 1e-6), 300.0)
+        turn = max(self.paced_until, at - gap * IN_A_ROW) + gap
+        booked = self.booked[stage]
+        if booked <= max(turn, at) and (stage in self.known or stage in self.rung):
+            return
+        self.paced_until = turn
+        self.booked[stage] = min(booked, max(turn, at))
+        self.rung.add(stage)
+        self._hurry(stage)
+
+    def aborted(self, run: Run, at: float) -> None:
+        self._heard(at, refused=False)
+        self.aborting[run] = at, at + schedule.aborting_interval(timedelta()).total_seconds()
+
+    # What is usual: sync/learning.py's rules
+
+    def _knows_steps(self, stage: int) -> bool:
+        return sum(run.read for run in self.successes[stage]) >= LEAST
+
+    def ended(self, run: Run, *, known: bool) -> None:
+        if run.succeeds and self.learns:
+            self.successes[run.stage].append(run)
+            self._learn(run.stage)
+
+    def _learn(self, stage: int) -> None:
+        if self._knows_steps(stage):
+            self.figures.learned_at.setdefault(stage, self.now)
+
+    def _wonder(self, stage: int) -> None:
+        """Somebody asks which step takes longer than usual, and waits."""
+        if len(self.successes[stage]) >= LEAST and not self._knows_steps(stage):
+            latest = list(self.successes[stage])[-LEAST:]
+            self.unread += [run for run in latest if not run.read and run not in self.unread]
+
+    def book_detail(self, spend: rules.Allowance) -> bool:
+        """Book the next detail that nobody waits for; say whether one is booked."""
+        if self.next_detail is None and (run := self._wanted()) is not None:
+            wait = schedule.learning_interval(spend.per_second).total_seconds()
+            self.next_detail = self.now + wait, run
+        return self.next_detail is not None
+
+    def _wanted(self) -> Run | None:
+        late = {
+            stage
+            for stage, runs in self.known_runs.items()
+            if any(run.start + OVERDUE_AFTER <= self.now for run in runs)
+        }
+        wanting = [
+            (
+                stage not in late,
+                stage in self.figures.learned_at,
+                -sum(run.read for run in done),
+                done[-1].end,
+                stage,
+            )
+            for stage, done in self.successes.items()
+            if len(done) >= LEAST and not self._knows_steps(stage)
+        ]
+        if not wanting:
+            return None
+        done = self.successes[min(wanting)[-1]]
+        return next(run for run in reversed(done) if not run.read)
+
+    def read_details(self, hands: int) -> int:
+        """Read as many as there are hands for; return how many hands are left."""
+        while self.unread and hands:
+            hands -= 1
+            if not self.ask():
+                break
+            self._read_detail(self.unread.popleft())
+        if self.next_detail is not None and self.next_detail[0] <= self.now and hands:
+            hands -= 1
+            _, run = self.next_detail
+            if self.ask():
+                self._read_detail(run)
+            self.next_detail = None
+        return hands
+
+    def _read_detail(self, run: Run) -> None:
+        run.read = True
+        self.figures.details += 1
+        self._learn(run.stage)
+
+    # Requests
+
+    def _heard(self, at: float, *, refused: bool) -> None:
+        window, now = self.window, moment(at)
+        said = RateLimit(LIMIT, max(LIMIT - window.used, 0), window.resets_in(at))
+        self.budget = rules.heard(self.budget, said, RESERVE, now)
+        if refused:
+            self.budget = rules.refused(self.budget, said.reset_seconds, now)
+
+    def ask(self, who: str = "ours") -> bool:
+        taken = self.take(self.now, who)
+        self._heard(self.now, refused=not taken)
+        self.figures.refused_ours += not taken
+        return taken
+
+    def read(self, stage: int) -> None:
+        if self.ask():
+            self.rung.discard(stage)
+            self.read_at[stage] = self.now
+            if self.see(stage, self.now):
+                self.active[stage] = moment(self.now)
+        self.book(stage)
+
+    def follow_abort(self, run: Run) -> None:
+        if not self.ask("aborts"):
+            return
+        since, _ = self.aborting[run]
+        if run.end <= self.now:
+            del self.aborting[run]
+            self.on_bell(self.now, run.stage)  # its detail tells the end; its list follows
+            return
+        wait = schedule.aborting_interval(timedelta(seconds=self.now - since)).total_seconds()
+        self.aborting[run] = since, self.now + wait
+
+    def replan(self, spend: rules.Allowance) -> None:
+        now = moment(self.now)
+        first = self.looked_at_all == -math.inf
+        if self.now - self.looked_at_all > REPLAN_ALL:
+            self.looked_at_all = self.now
+            self.discovery, rebooked = 0.0, []
+            for stage in range(self.world.mix.stages):
+                if stage in self.followed:
+                    continue
+                facts = self.facts(stage)
+                self.discovery += 1 / schedule.class_of(facts, now).value
+                wanted = self.plan.interval(facts, now).total_seconds()
+                self.booked[stage] = min(self.booked[stage], self.read_at[stage] + wanted)
+                rebooked.append((self.booked[stage], stage))
+            heapq.heapify(rebooked)
+            self.due = rebooked
+        following = sum(
+            1 / wanted
+            for stage, (_, _, wanted) in self.followed.items()
+            if stage in self.known or stage not in self.rung  # the bells have their own part
+        )
+        self.watched_runs = {
+            run: (until, last)
+            for run, (until, last) in self.watched_runs.items()
+            if until > self.now and run in self.known_runs.get(run.stage, ())
+        }
+        following += len(self.watched_runs) / schedule.StageClass.WATCHED.value
+        lists = self.projects / schedule.CATALOGUE_EVERY.total_seconds()
+        flows = self.world.mix.stages / schedule.FLOW_EVERY.total_seconds()
+        while self.bells and self.bells[0] < self.now - HOUR:
+            self.bells.popleft()
+        # The sync counts the runs that have ended; each rings when it starts and when it ends.
+        rung = schedule.READINGS_A_RUN * len(self.bells) / 2 / HOUR
+        learning = self.learns and self.book_detail(spend)
+        demand = Demand(following, self.discovery + lists + flows, rung=rung, learning=learning)
+        self.plan = schedule.plan(demand, spend.per_second, push_alive=self.world.mix.push)
+        self.planned_at = self.now
+        if first:
+            for stage in self.read_at:
+                interval = self.plan.interval(self.facts(stage), now).total_seconds()
+                self.booked[stage] = self.chance.random() * interval
+                self.read_at[stage] = self.booked[stage] - interval
+            self.due = sorted((booked, stage) for stage, booked in self.booked.items())
+
+    def work(self) -> None:
+        self._work()
+        self.figures.teaching = sum(len(done) >= LEAST for done in self.successes.values())
+
+    def _work(self) -> None:
+        while self.now < self.world.end:
+            wake = self._tick()
+            soonest = min(max(wake, self.now + TICK), self.now + 30)
+            # What happens meanwhile may make something due.
+            while self.next_event() < soonest and self._quiet_until(soonest):
+                pass
+            ahead = math.ceil(soonest / TICK) * TICK
+            self.happen(ahead)
+
+    def _quiet_until(self, soonest: float) -> bool:
+        """Let others' requests happen; False: something of ours comes first."""
+        events = self.world.events
+        if self._next < len(events) and events[self._next][2] == "other":
+            at = events[self._next][0]
+            if at < soonest and (not self._later or self._later[0][0] > at):
+                self.happen(at)
+                return True
+        return False
+
+    def _tick(self) -> float:  # noqa: PLR0912 - it is the worker's tick, as one piece
+        """Read what is due and may be read; return when to look again."""
+        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
+        if spend.refused_until is not None:
+            return (spend.refused_until - EPOCH).total_seconds()
+        if not spend.may_follow:
+            return self.now + 5
+        wake = self.now + 5
+        hands = AT_ONCE
+        for run, (_, due) in list(self.aborting.items()):
+            if due <= self.now and hands:
+                hands -= 1
+                self.follow_abort(run)
+            elif due < wake:
+                wake = due
+        hands = min(hands, spend.requests // A_READING) if spend.may_read else 0
+        if hands <= 0:
+            return min(wake, self.now + TICK)
+        hands = self.read_details(hands)
+        if not hands:
+            return self.now + TICK
+        if self.now - self.planned_at >= PLAN_EVERY:
+            self.replan(spend)
+        factor, watched = self.plan.following, self.plan.watched.total_seconds()
+        for run, (until, last) in list(self.watched_runs.items()):
+            if last + watched <= self.now and hands:
+                hands -= 1
+                self.watched_runs[run] = until, self.now
+                if self.ask():
+                    run.read = True
+                    self.see_run(run, self.now)
+            else:
+                wake = min(wake, last + watched)
+        due = []
+        for stage, (last, booked, wanted) in self.followed.items():
+            at = min(booked, last + wanted * factor)
+            if at <= self.now:
+                due.append((at, stage))
+            elif at < wake:
+                wake = at
+        due.sort()
+        for _, stage in due[:hands]:
+            self.read(stage)
+        hands -= len(due[:hands])
+        if not hands:
+            return self.now + TICK
+        if not spend.may_discover:
+            return min(wake, self.now + 2.0)
+        for kind, each in (
+            ("catalogue", schedule.CATALOGUE_EVERY / self.projects),
+            ("flow", schedule.FLOW_EVERY / self.world.mix.stages),
+        ):
+            if self.queues[kind] <= self.now and hands:
+                hands -= 1
+                self.ask()
+                every = each.total_seconds() * self.plan.discovery
+                self.queues[kind] = max(self.queues[kind], self.now - HOUR) + every
+        while self.due:
+            booked, stage = self.due[0]
+            if booked > self.now:
+                return min(wake, booked)
+            if not hands:
+                return self.now + TICK
+            heapq.heappop(self.due)
+            if booked == self.booked[stage] and stage not in self.followed:
+                hands -= 1
+                self.read(stage)
+        return wake
+
+
+class WithoutLearning(Ours):
+    """The same, without reading any detail for what is usual: what that costs is the difference."""
+
+    learns = False
+
+
+class AsTheyEnd(Ours):
+    """The same, with each detail read as its run succeeds, where few are known, or is overdue."""
+
+    def ended(self, run: Run, *, known: bool) -> None:
+        if known and run.succeeds and not run.read and not self._knows_steps(run.stage):
+            self.unread.append(run)
+        super().ended(run, known=known)
+
+    def on_start(self, at: float, run: Run) -> None:
+        super().on_start(at, run)
+        self.later(run.start + OVERDUE_AFTER, "overdue", run.stage)
+
+    def on_overdue(self, at: float, stage: int) -> None:
+        if any(run.start + OVERDUE_AFTER <= at for run in self.known_runs.get(stage, ())):
+            self._wonder(stage)
+
+    def book_detail(self, spend: rules.Allowance) -> bool:
+        return False
+
+
+class FixedInterval(Simulation):
+    """Every stage once a minute, whatever is going on; what is refused is tried next time."""
+
+    every = 60.0
+
+    def work(self) -> None:
+        stages = self.world.mix.stages
+        while self.now < self.world.end:
+            for stage in range(stages):
+                self.happen(self.now + self.every / stages)
+                if self.take(self.now, "ours"):
+                    self.see(stage, self.now)
+                else:
+                    self.figures.refused_ours += 1
+
+
+class OnView(Simulation):
+    """Each open page asks Northflank at each of its refreshes; nothing is read otherwise."""
+
+    every = 15.0
+
+    def work(self) -> None:
+        shown = [0] * VIEWERS
+        while self.now < self.world.end:
+            people = VIEWERS if by_day(self.now) else 2
+            for person in range(people):
+                self.happen(self.now + self.every / people)
+                if self.chance.random() < self.every / 300:  # another page, every five minutes
+                    flying = sorted(self.flying)
+                    anywhere = self.chance.randrange(self.world.mix.stages)
+                    shown[person] = self.chance.choice(flying) if flying else anywhere
+                if self.take(self.now, "ours"):
+                    self.see(shown[person], self.now)
+                else:
+                    self.figures.refused_ours += 1
+
+
+DESIGNS: dict[str, type[Simulation]] = {
+    "ours": Ours,
+    "ours, without learning": WithoutLearning,
+    "ours, details as runs end": AsTheyEnd,
+    "every stage, once a minute": FixedInterval,
+    "on page view, 20 viewers": OnView,
+}

@@ -1,0 +1,264 @@
+"""What it costs to know what is usual and what is overdue.
+
+    uv run bench/usual.py [--quick]
+
+In one process, on a scratch SQLite database: the same pages with 100 rows of stages whose usual is
+known (half of the runs overdue, a full history) and of stages of which nothing is known, in turn;
+strips for 300 stages; and the chore that marks 200 runs. Prints one table, and ends with 1 if a
+target is missed.
+"""
+
+import argparse
+import os
+import platform
+import sqlite3
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from running import ROOT, Bench, scratch
+from tables import Table, p, spread
+
+if TYPE_CHECKING:
+    from dashboard.models import Stage
+
+ROWS = 100
+FLYING = 200
+STAGES = 300
+HISTORY = 40
+
+
+class World:
+    """Two projects of equal size, and for each a person who sees it alone."""
+
+    def __init__(self) -> None:
+        from django.contrib.auth.models import Group, User
+        from django.test import Client
+
+        from dashboard.models import Grant, Project
+
+        Grant.objects.all().delete()
+        self.desks: dict[str, Client] = {}
+        self.stages: dict[str, Stage] = {}
+        for name in ("known", "unknown"):
+            project = Project.objects.create(slug=name, name=name, seen_at=_now())
+            group = Group.objects.create(name=name)
+            Grant.objects.create(group=group, project=project, right="abort")
+            person = User.objects.create_user(name)
+            person.groups.add(group)
+            self.desks[name] = Client(SERVER_NAME="localhost")
+            self.desks[name].force_login(person)
+            self.stages[name] = _stage(project, "checkout")
+            _runs(self.stages[name], ROWS, in_flight=True, overdue=name == "known")
+        _runs(self.stages["known"], HISTORY, in_flight=False)
+        _usual(self.stages["known"])
+
+    def ask(self, name: str, page: str) -> float:
+        """Return the milliseconds of CPU time that a page took: others use the machine, too."""
+        address = {
+            "now": "/",
+            "stage": f"/projects/{name}/pipelines/checkout/release-flows/production/",
+        }[page]
+        began = time.process_time()
+        answer = self.desks[name].get(address)
+        took = (time.process_time() - began) * 1000
+        assert answer.status_code == 200, answer.status_code
+        assert answer.content.count(b"data-run=") >= 50
+        return took
+
+
+def pages(table: Table, world: World, times: int) -> None:
+    """Pages of both projects in turn, with all rows cached and with none."""
+    from django.core.cache import cache
+
+    for page in ("now", "stage"):
+        for cached in (True, False):
+            took: dict[str, list[float]] = {"known": [], "unknown": []}
+            for name in took:
+                world.ask(name, page)
+            for _ in range(times if cached else times // 10):
+                for name, figures in took.items():
+                    if not cached:
+                        cache.clear()
+                    figures.append(world.ask(name, page))
+            known, unknown = (p(0.5, figures) for figures in took.values())
+            more = known - unknown
+            table.add(
+                f"{page}, {ROWS} rows, {'cached' if cached else 'no row cached'}, CPU",
+                f"{unknown:.1f} -> {known:.1f} ms, {more:+.2f} ms, x {known / unknown:.2f}",
+                target="< 1 ms more" if cached else "",
+                met=more < 1 if cached else None,
+            )  # fmt: skip
+
+
+def strips(table: Table, times: int) -> None:
+    """The board's strips, of 300 stages with a full history."""
+    from django.core.cache import cache
+
+    from dashboard.models import Project, Run
+    from dashboard.web import history
+
+    project = Project.objects.create(slug="many", name="many", seen_at=_now())
+    all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]
+    for stage in all_stages:
+        _runs(stage, HISTORY, in_flight=False)
+    one = all_stages[:1]
+
+    def anew(of: "list[Stage]", **how: Any) -> None:
+        cache.clear()
+        history.strips(of, **how)
+
+    cases: list[tuple[str, Callable[[], object]]] = [
+        ("1 stage, cached", lambda: history.strips(one)),
+        ("1 stage, made anew", lambda: anew(one)),
+        (f"{STAGES} stages, cached", lambda: history.strips(all_stages, brief=True)),
+        (f"{STAGES} stages, made anew", lambda: anew(all_stages, brief=True)),
+    ]
+    for what, work in cases:
+        work()
+        took = [_timed(work) for _ in range(times // 10 if "anew" in what else times)]
+        on_each_view = work is cases[0][1]
+        table.add(
+            f"strips of {what}, CPU", spread(took),
+            target="p50 < 1 ms" if on_each_view else "",
+            met=p(0.5, took) < 1 if on_each_view else None,
+        )  # fmt: skip
+    size = sum(len(html) for html in history.strips(all_stages, brief=True).values()) / 1024
+    table.add(f"… their markup ({Run.objects.count():,} runs in the mirror)", f"{size:.0f} KB")
+
+
+def marking(table: Table, times: int) -> None:
+    """The chore that looks at all runs in flight every five seconds."""
+    import msgspec
+
+    from dashboard.models import Run
+    from dashboard.sync import marking as chore
+
+    now = _now()
+    steps = [
+        {
+            "kind": "JobRun", "label": f"step {n}", "ref": f"step-{n}", "status": "waiting",
+            "started_at": (now - timedelta(minutes=1)).isoformat(), "ended_at": None,
+        }
+        for n in range(20)
+    ]  # fmt: skip
+    tree = msgspec.to_builtins(_node("Workflow", steps))
+    Run.objects.in_flight().update(steps=tree)
+    assert Run.objects.in_flight().count() == FLYING
+    chore.mark(now)  # the levels it has to write, it writes once
+    cpu = []
+    for _ in range(times // 10):
+        began = time.process_time()
+        chore.mark(now)
+        cpu.append((time.process_time() - began) * 1000)
+    share = p(0.5, cpu) / 1000 / chore.EVERY
+    table.add(f"marking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
+    tracemalloc.start()
+    chore.mark(now)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    table.add("… memory while it looks", f"{most / 2**20:.1f} MB")
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Return the milliseconds of CPU that it took: it waits for nothing but a shared machine."""
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) * 1000
+
+
+def _now() -> Any:
+    from django.utils import timezone
+
+    return timezone.now()
+
+
+def _node(kind: str, steps: list[dict[str, Any]]) -> Any:
+    import msgspec
+
+    from dashboard.northflank import Node
+
+    empty = dict.fromkeys(Node.__dataclass_fields__) | {
+        "kind": kind, "label": "", "parallel": False, "skip": False, "steps": [],
+    }  # fmt: skip
+    return msgspec.convert(empty | {"steps": [empty | step for step in steps]}, Node)
+
+
+def _stage(project: Any, slug: str) -> "Stage":
+    from dashboard.models import Pipeline, Stage
+
+    now = _now()
+    pipeline = Pipeline.objects.create(project=project, slug=slug, name=slug, seen_at=now)
+    later = now + timedelta(hours=1)
+    return Stage.objects.create(
+        pipeline=pipeline, name="Production", path="production", has_flow=True, synced_at=now,
+        next_sync_at=later, promised_at=later,
+    )  # fmt: skip
+
+
+def _runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False) -> None:
+    from dashboard.models import Run
+
+    now = _now()
+    Run.objects.bulk_create(
+        Run(
+            stage=stage, run_id=f"{stage.pk}-{in_flight}-{n}", name=f"Release {n}",
+            status="running" if in_flight else ("failure" if n % 9 == 0 else "success"),
+            concluded=not in_flight, in_flight=in_flight,
+            created_at=now - timedelta(minutes=n + 2), started_at=now - timedelta(minutes=n + 1),
+            concluded_at=None if in_flight else now - timedelta(minutes=n),
+            first_seen_at=now, seen_at=now, status_since=now, version=n, step="migrate",
+            step_key="migrate", step_since=now if in_flight else None,
+            overdue=n % 2 if overdue else 0, overdue_why="run" if overdue and n % 2 else "",
+        )
+        for n in range(count)
+    )  # fmt: skip
+
+
+def _usual(stage: "Stage") -> None:
+    from dashboard.models import StageTiming
+
+    StageTiming.objects.create(
+        stage=stage, run_median=360, run_p95=540, queue_median=30, queue_p95=60,
+        steps={"migrate": [60, 90]}, successes=20, details=5, learned_at=_now(),
+    )  # fmt: skip
+
+
+def _open(bench: Bench) -> None:
+    """Set Django up in this process, on the scratch database."""
+    sys.path.insert(0, str(ROOT))
+    quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
+    os.environ.update(bench.environment(quiet))
+    os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--quick", action="store_true", help="fewer repetitions")
+    times = 60 if arguments.parse_args().quick else 300
+    table = Table()
+    with scratch() as bench:
+        _open(bench)
+        world = World()
+        pages(table, world, times)
+        marking(table, times)
+        strips(table, times)
+        from django.db import connection
+
+        connection.close()
+    print()
+    table.show()
+    print(f"\nPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}")
+    return 1 if table.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
