@@ -1,8 +1,13 @@
-"""Ids in addresses: any text that Northflank may use as an id, and only one segment of a path."""
+"""Ids in addresses: any text that Northflank may use as an id, and only one segment of a path.
+
+Keys are our own: numbers that every database takes.
+"""
 
 from urllib.parse import quote, unquote
 
 from django.urls import register_converter
+
+from dashboard.web import keys
 
 
 class IdConverter:
@@ -26,6 +31,19 @@ class IdConverter:
         return value.replace("%", quote("%")).replace("/", quote("/", safe=""))
 
 
+class KeyConverter:
+    """The key of a row; a number that no database holds is no address."""
+
+    regex = rf"[0-9]{{1,{keys.DIGITS}}}"
+
+    def to_python(self, value: str) -> int:
+        return int(value)
+
+    def to_url(self, value: int) -> str:
+        return str(value)
+
+
 def register() -> None:
-    """Make `<id:...>` known to URL patterns."""
+    """Make `<id:...>` and `<key:...>` known to URL patterns."""
     register_converter(IdConverter, "id")
+    register_converter(KeyConverter, "key")

@@ -1,9 +1,19 @@
-"""Projects, pipelines, stages and runs by address, or a 404 that says what was looked for."""
+"""Projects, pipelines, stages and runs by address, or a 404 that says what was looked for.
 
+What a person may not see is looked for in vain, with the very answer of what does not exist.
+"""
+
+from collections.abc import Mapping
+
+from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models.expressions import Combinable
 from django.http import Http404
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
-from dashboard.models import Pipeline, Project, Run, Stage
+from dashboard.access import Rights
+from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.web import rows
 
 
 class NothingHere(Http404):
@@ -15,32 +25,93 @@ class NothingHere(Http404):
         self.onward = onward
 
 
-def pipeline(project: str, slug: str) -> Pipeline:
+def pipeline(rights: Rights, project: str, slug: str) -> Pipeline:
     """Return a pipeline; raises NothingHere."""
+    seen = Pipeline.objects.filter(rights.projects("project"))
     try:
-        return Pipeline.objects.select_related("project").get(project__slug=project, slug=slug)
+        return seen.select_related("project").get(project__slug=project, slug=slug)
     except Pipeline.DoesNotExist:
-        if Project.objects.filter(slug=project).exists():
-            raise NothingHere(f"No pipeline “{slug}” is known in project “{project}”.") from None
-        raise NothingHere(f"No project “{project}” is known here.") from None
+        if Project.objects.filter(rights.projects(), slug=project).exists():
+            said = _("No pipeline “%(pipeline)s” is known in project “%(project)s”.")
+            raise NothingHere(said % {"pipeline": slug, "project": project}) from None
+        said = _("No project “%(project)s” is known here.")
+        raise NothingHere(said % {"project": project}) from None
 
 
-def stage(project: str, pipeline_slug: str, name: str) -> Stage:
+def stage(rights: Rights, project: str, pipeline_slug: str, name: str) -> Stage:
     """Return a stage, in whatever case its name is written; raises NothingHere."""
     found = (
         Stage.objects.select_related("pipeline__project")
-        .filter(pipeline__project__slug=project, pipeline__slug=pipeline_slug, name__iexact=name)
+        .filter(
+            rights.places(),
+            pipeline__project__slug=project,
+            pipeline__slug=pipeline_slug,
+            name__iexact=name,
+        )
         .first()
     )
     if found is None:
-        known = pipeline(project, pipeline_slug)
+        known = pipeline(rights, project, pipeline_slug)
         raise NothingHere(
-            f"Pipeline “{known}” has no stage “{name}”.",
-            (f"The stages of {known}", reverse("pipeline", args=[project, pipeline_slug])),
+            _("Pipeline “%(pipeline)s” has no stage “%(stage)s”.")
+            % {"pipeline": known, "stage": name},
+            (
+                _("The stages of %(pipeline)s") % {"pipeline": known},
+                reverse("pipeline", args=[project, pipeline_slug]),
+            ),
         )
     return found
+
+
+def no_run(of: Stage, run_id: str, why: str = "") -> NothingHere:
+    """Return what to raise where a run of a stage was never seen."""
+    said = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": of}
+    address = reverse("stage", args=rows.place_args(of))
+    return NothingHere(
+        f"{said} {why}".strip(), (_("The runs of %(stage)s") % {"stage": of}, address)
+    )
 
 
 def run(of: Stage, run_id: str) -> Run | None:
     """Return a mirrored run of a stage, or None where it was never seen."""
     return of.runs.filter(run_id=run_id).first()  # its stage is `of` itself
+
+
+HINTS = {
+    "project": ("pipeline__project__slug", "pipeline__project__name"),
+    "pipeline": ("pipeline__slug", "pipeline__name"),
+    "stage": ("name",),
+}
+
+
+def likely(rights: Rights, hints: Mapping[str, str]) -> list[Stage]:
+    """Return the stages that a run of unknown place may be in, the likeliest first.
+
+    `hints` are what an address says of its `project`, `pipeline` and `stage`, by id or by name, in
+    any case. They may be wrong: they decide which stages come first, not which are left out.
+    """
+    agreeing: Combinable = Value(0)
+    for part, fields in HINTS.items():
+        if called := hints[part]:
+            same = Q(*((f"{field}__iexact", called) for field in fields), _connector=Q.OR)
+            agreeing += Case(When(same, then=1), default=0)
+    known = Stage.objects.present().exclude(has_flow=False).filter(rights.places())
+    return list(
+        known.select_related("pipeline__project")
+        .annotate(agreeing=agreeing)
+        .order_by("-agreeing", "failures", F("active_at").desc(nulls_last=True), "pk")
+    )
+
+
+def are_listed() -> bool:
+    """Say whether the list of the projects was ever read."""
+    return CatalogueSweep.objects.filter(project=None, swept_at__isnull=False).exists()
+
+
+def failing_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
+    """Return the lists of the catalogue that can't be read; that of the projects is everybody's."""
+    failing = CatalogueSweep.objects.exclude(error="")
+    if rights.sees_all:
+        return failing
+    seen = Project.objects.filter(rights.projects())
+    return failing.filter(Q(project=None) | Q(project__in=seen))

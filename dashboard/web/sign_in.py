@@ -2,17 +2,69 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView, redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.views.csrf import csrf_failure
+
+_READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class SignInMiddleware(LoginRequiredMiddleware):
-    """Django's, but a fragment's request is answered 401: a login page must not be swapped in."""
+    """Django's, but a fragment's request is answered 401: a login page must not be swapped in.
+
+    Whoever sent a form is told that nothing was done, and led to a page that asks again: signing in
+    never repeats what was sent.
+    """
 
     def handle_no_permission(  # type: ignore[override]  # the stubs allow redirects only
         self, request: HttpRequest, view_func: Any
     ) -> HttpResponseBase:
+        acting = request.method not in _READING
+        told = _("You are signed out. Nothing was done.") if acting else _("You are signed out.")
         if request.headers.get("HX-Request") == "true":
-            return HttpResponse(_("You are signed out."), status=401, content_type="text/plain")
-        return super().handle_no_permission(request, view_func)
+            return HttpResponse(told, status=401, content_type="text/plain; charset=utf-8")
+        if not acting:
+            return super().handle_no_permission(request, view_func)
+        messages.warning(request, told)
+        return redirect_to_login(_page_about(request))
+
+
+def _page_about(request: HttpRequest) -> str:
+    """Return the page that a form was about: a run's own; the first page for all others."""
+    match = request.resolver_match
+    if match is not None and match.url_name == "abort":
+        return reverse("run", kwargs=match.kwargs)
+    return reverse("now")
+
+
+class SignIn(LoginView):
+    """Django's sign-in page; who is signed in already is led on."""
+
+    redirect_authenticated_user = True
+
+    def get_redirect_url(self, request: HttpRequest | None = None) -> str:
+        address: str = super().get_redirect_url(request)
+        return "" if address == self.request.path else address  # round and round
+
+
+def form_out_of_date(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+    """Answer a form without its proof that it came from here; the sign-in form is asked anew.
+
+    Who opened several links while signed out has several sign-in pages, and signing in on one of
+    them makes the others' forms worthless: there it leads on, wherever that page would have led.
+    """
+    if request.path == reverse("login"):
+        return redirect(request.get_full_path())
+    return csrf_failure(request, reason)
+
+
+def person(request: HttpRequest) -> User:
+    """Return who asks; only for what needs a session."""
+    assert isinstance(request.user, User)  # noqa: S101 - the middleware has seen to it
+    return request.user

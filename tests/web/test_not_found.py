@@ -1,5 +1,7 @@
 """What is not there: a page that says what was looked for and leads on."""
 
+from datetime import UTC, datetime
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -8,7 +10,7 @@ from django.utils import timezone
 from dashboard.models import Run
 from tests.live import Live
 from tests.web import factories
-from tests.web.conftest import one, parsed, words
+from tests.web.conftest import HTMX, one, parsed, words
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,6 @@ from tests.web.conftest import one, parsed, words
             "/projects/shop/pipelines/checkout/release-flows/production/runs/r-9/abort/",
             "No run “r-9” is known in Checkout / Production.",
         ),
-        ("/runs/r-9/", "No run “r-9” is known here."),
         ("/no/such/page/", "There is no page at this address."),
     ],
 )
@@ -59,6 +60,42 @@ def test_a_run_is_found_by_its_id_alone_query_string_and_all(run: Run, at_desk: 
 def test_the_newest_of_two_runs_with_one_id_is_meant(run: Run, at_desk: Client) -> None:
     newer = factories.run(factories.stage("Staging"), "r-1", created_at=timezone.now())
     assert at_desk.get("/runs/r-1/")["Location"] == factories.address(newer)
+
+
+NOTICED = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("what", ["run", "pipeline", "project"])
+def test_what_is_gone_is_shown_with_since_when(what: str, run: Run, at_desk: Client) -> None:
+    pipeline = run.stage.pipeline
+    gone = {"run": run, "pipeline": pipeline, "project": pipeline.project}[what]
+    pages = [factories.address(run)]
+    if what != "run":
+        pages += [factories.address(run.stage), factories.address(pipeline)]
+    tags = {}
+    for page in pages:
+        answer = at_desk.get(page)
+        assert parsed(answer).css("[data-gone]") == []
+        tags[page] = at_desk.get(page, headers=HTMX)["HX-PTag"]
+    type(gone)._default_manager.filter(pk=gone.pk).update(gone_at=NOTICED)
+    for page in pages:
+        answer = at_desk.get(page, headers=HTMX | {"HX-PTag": tags[page]})
+        assert answer.status_code == 200  # and not 304: an open page hears of it too
+        notice = one(parsed(answer), "[data-gone]")
+        assert words(notice).startswith("Northflank no longer")
+        assert one(notice, "time").attributes["datetime"] == "2026-03-02T08:00:00+00:00"
+
+
+def test_a_run_of_a_place_that_is_gone_is_not_asked_for(live: Live, viewer: User) -> None:
+    stage = factories.stage()
+    type(stage.pipeline)._default_manager.update(gone_at=NOTICED)
+    answer = live.person("viewer").get(f"{factories.address(stage)}runs/r-9/")
+    assert answer.status_code == 404
+    assert words(one(parsed(answer), "[data-why]")) == (
+        "No run “r-9” is known in Checkout / Production."
+        " Northflank no longer lists pipeline “Checkout”."
+    )
+    assert not live.sandbox.requests
 
 
 def test_a_run_that_was_never_seen_is_asked_for_once(live: Live, viewer: User) -> None:

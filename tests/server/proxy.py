@@ -1,0 +1,113 @@
+"""A reverse proxy before a dashboard: what it passes on, and what it says of the person's side."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tests import live
+from tests.server.processes import PATIENCE
+
+_OF_THE_HOP = {"connection", "transfer-encoding"}
+
+
+class ThroughProxy(httpx.HTTPTransport):
+    """A person's way to `server` by a proxy that speaks HTTPS with them, and plain HTTP with it.
+
+    The proxy passes the host's name on; one that `cuts` removes that much of the path's beginning.
+    """
+
+    def __init__(self, server: str, cuts: str = "") -> None:
+        super().__init__()
+        self.server, self.cuts = httpx.URL(server), cuts.encode()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert request.url.scheme == "https", request.url
+        path = request.url.raw_path
+        assert path.startswith(self.cuts), request.url  # else it would be another site's
+        inner = self.server.copy_with(raw_path=path.removeprefix(self.cuts))
+        headers = [*request.headers.raw, (b"X-Forwarded-Proto", b"https")]
+        answer = super().handle_request(
+            httpx.Request(
+                request.method,
+                inner,
+                headers=headers,
+                stream=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        answer.request = request
+        return answer
+
+
+@contextlib.contextmanager
+def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
+    """Pass on what comes under `prefix`; all else is another site's, and answered 404.
+
+    Yields the address that people open, and a list whose one element is to be the dashboard's.
+    """
+    behind: list[str] = []
+    client = httpx.AsyncClient(timeout=None)
+
+    async def pass_on(request: Request) -> Response:
+        path = request.scope["raw_path"].decode() + "?" + request.scope["query_string"].decode()
+        answer = await client.send(
+            client.build_request(
+                request.method,
+                behind[0] + path.removesuffix("?"),
+                headers=[*request.headers.raw, (b"x-forwarded-proto", b"http")],
+                content=await request.body(),
+            ),
+            stream=True,
+        )
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                async for part in answer.aiter_raw():
+                    yield part
+            finally:
+                await answer.aclose()
+
+        response = StreamingResponse(body(), status_code=answer.status_code)
+        response.raw_headers = [
+            (name.lower(), value)
+            for name, value in answer.headers.raw
+            if name.lower().decode() not in _OF_THE_HOP
+        ]
+        return response
+
+    route = Route(f"{prefix}/{{rest:path}}", pass_on, methods=["GET", "HEAD", "POST"])
+    place = socket.create_server(("127.0.0.1", 0))
+    server = live._server(Starlette(routes=[route]))
+
+    async def serve() -> None:
+        async with client:  # streams that people have left open end with it
+            await server._serve(sockets=[place])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    until = time.monotonic() + PATIENCE
+    while not server.started:
+        assert time.monotonic() < until, "the proxy did not start"
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{place.getsockname()[1]}{prefix}", behind
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(PATIENCE)
+        place.close()
+
+
+def origin(address: str) -> str:
+    """An address without its path."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"

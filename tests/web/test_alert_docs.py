@@ -1,0 +1,79 @@
+"""docs/alerts.md is true: each address in it opens what it says, its placeholders filled in."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.models import Run
+from dashboard.sync import lookup
+from tests.aborting import flights
+from tests.aborting.flights import LEDGER
+from tests.live import PATIENCE, Live
+from tests.web.conftest import one, parsed
+
+DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
+HOME = "https://releases.example.com"
+# Of a template's markers, of a table's <run>, and of a placeholder in capitals.
+MARKER = re.compile(
+    r"\{\{[^}]*?\.(?P<go>\w+)[^}]*\}\}|\$\{[\w.]*?\.(?P<grafana>\w+)\}|<(?P<table>\w+)>"
+    r"|\b(?P<plain>RUN|PROJECT|PIPELINE|STAGE)\b"
+)
+WRITTEN = sorted(
+    set(re.findall(rf"{HOME}/(?:\{{\{{.*?\}}\}}|\$\{{.*?\}}|<\w+>|[^\s\"'<>|`)])*", DOC))
+)
+JSON = re.findall(r"^```json\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
+
+
+def filled(address: str, run_id: str) -> str:
+    project, pipeline, stage = LEDGER
+    facts = {"project": project, "pipeline": pipeline, "stage": stage, "run": run_id}
+    return MARKER.sub(lambda found: facts[(found[found.lastgroup or 0]).lower()], address)
+
+
+def test_the_examples_are_found() -> None:
+    assert len(WRITTEN) >= 12
+    assert {filled(address, "x") for address in WRITTEN} >= {f"{HOME}/runs/x/", f"{HOME}/"}
+    assert not [one_ for one_ in WRITTEN if re.search(r"[{}<>$]|[A-Z]{3}", filled(one_, "x"))]
+
+
+@pytest.mark.parametrize("mirrored", [True, False], ids=["read", "never read"])
+@pytest.mark.parametrize("address", WRITTEN)
+def test_an_address_leads_through_sign_in_to_what_it_is_for(
+    address: str, mirrored: bool, live: Live, viewer: User
+) -> None:
+    flights.stage(LEDGER)
+    run_id = flights.started(live, LEDGER)
+    if mirrored:
+        flights.mirrored(live, LEDGER, run_id)
+    target = filled(address, run_id).replace(HOME, live.base_url)
+    with httpx.Client(follow_redirects=True, timeout=PATIENCE) as person:
+        page = person.get(target)
+        assert page.url.path == "/accounts/login/"
+        token = one(parsed(page), "[name=csrfmiddlewaretoken]").attributes["value"] or ""
+        form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token}
+        answer = person.post(page.url, data=form)
+    assert answer.status_code == 200
+    assert answer.url.query == httpx.URL(target).query
+    if run_id in target:
+        shown = one(parsed(answer), "section[data-run]")
+        assert shown.attributes["data-run"] == run_id
+        assert Run.objects.filter(run_id=run_id).exists()
+    else:
+        assert str(answer.url) == target
+        assert parsed(answer).css("main .trouble") == []  # no filter that means nothing
+
+
+@pytest.mark.parametrize("text", JSON)
+def test_an_example_of_json_is_json(text: str) -> None:
+    json.loads(text)
+
+
+def test_what_it_says_of_the_search_is_so() -> None:
+    told = " ".join(DOC.split())
+    numbers = {5: "five"}
+    assert f"asks {numbers[lookup.AT_ONCE]} stages at a time" in told
+    assert f"in an hour {lookup.SEARCHING}, whoever asks" in told
