@@ -1,0 +1,207 @@
+"""How a stage's page does with a million runs: its first page, its last, and what is looked for.
+
+    uv run bench/paging.py [--quick] [--postgres postgres://user@host:port/database]
+
+Fills a scratch SQLite database, or a new one on a PostgreSQL server, with one stage of 1,000,000
+runs, asks one process for its pages, prints one table, and ends with 1 if a target is missed.
+"""
+
+import argparse
+import os
+import platform
+import sqlite3
+import sys
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from running import ROOT, scratch
+from tables import Table, p, spread
+from viewers import database
+
+if TYPE_CHECKING:
+    from dashboard.models import Stage
+
+FLYING = 5
+# Of the runs that have ended one in twenty failed, and one in a thousand was skipped.
+STATUS = """CASE WHEN n %% 1000 = 7 THEN 'skipped' WHEN n %% 20 = 3 THEN 'failure'
+            WHEN n %% 50 = 1 THEN 'aborted' ELSE 'success' END"""
+
+
+def fill(runs: int) -> "Stage":
+    """Make a stage with so many runs, two of each moment, some of them with steps."""
+    from django.db import connection
+    from django.utils import timezone
+
+    from dashboard.models import Pipeline, Project, Run, Stage
+
+    now = timezone.now()
+    project = Project.objects.create(slug="bench", name="Bench", seen_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug="bench", name="Bench", seen_at=now)
+    stage = Stage.objects.create(
+        pipeline=pipeline, name="Production", path="production", has_flow=True, synced_at=now,
+        next_sync_at=now, promised_at=now,
+    )  # fmt: skip
+    root = {"kind": "Workflow", "steps": [{"kind": "JobRun", "label": f"{n}"} for n in range(8)]}
+    made = {"stage": stage, "created_at": now, "first_seen_at": now, "seen_at": now,
+            "status_since": now, "description": "What this release brings, in a line."}  # fmt: skip
+    for number in range(FLYING):
+        Run.objects.create(
+            **made, run_id=f"flying-{number}", name=f"Release {number}", status="running",
+            concluded=False, in_flight=True, started_at=now, version=number,
+        )  # fmt: skip
+    model = Run.objects.create(
+        **made, run_id="model", name="Model", status="success", concluded=True, in_flight=False,
+        started_at=now, concluded_at=now, version=0, steps=root,
+    )  # fmt: skip
+    columns = [field.column for field in Run._meta.concrete_fields if not field.primary_key]
+    if connection.vendor == "sqlite":
+        made_at = "strftime('%%Y-%%m-%%d %%H:%%M:%%f000', created_at, '-' || (n / 2) || ' minutes')"
+        series = "WITH RECURSIVE each(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM each LIMIT %s)"
+    else:
+        made_at = "created_at - (n / 2) * interval '1 minute'"
+        series = "WITH each AS (SELECT generate_series(1, %s) AS n)"
+    own = {"run_id": "'run-' || n", "name": "'Release ' || n", "status": STATUS, "version": "n",
+           "created_at": made_at, "steps": "CASE WHEN n %% 10 = 0 THEN steps END"}  # fmt: skip
+    values = ", ".join(own.get(column, column) for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"{series} INSERT INTO dashboard_run ({', '.join(columns)})"
+            f" SELECT {values} FROM each, dashboard_run WHERE run_id = 'model'",
+            [runs - FLYING - 1],
+        )
+        cursor.execute("ANALYZE")
+    model.delete()
+    return stage
+
+
+class Person:
+    """Somebody signed in, who opens the stage's page."""
+
+    def __init__(self, stage: "Stage") -> None:
+        from django.contrib.auth.models import User
+        from django.test import Client
+
+        self.stage = stage
+        self.user = User.objects.create_superuser("bench")
+        self.client = Client(SERVER_NAME="localhost")
+        self.client.force_login(self.user)
+
+    def ask(self, query: str) -> tuple[float, str]:
+        """Return the milliseconds that a page took, and the page."""
+        address = "/projects/bench/pipelines/bench/release-flows/production/"
+        began = time.perf_counter()
+        answer = self.client.get(f"{address}?{query}")
+        took = (time.perf_counter() - began) * 1000
+        assert answer.status_code == 200, answer.status_code
+        return took, answer.content.decode()
+
+    def found(self, query: str) -> float:
+        """Return the milliseconds that finding a page's runs took, without rendering them."""
+        from django.http import QueryDict
+
+        from dashboard.web import filters, paging
+
+        began = time.perf_counter()
+        asked = filters.read(QueryDict(query), self.stage, self.user)
+        paging.page(self.stage.runs.all(), asked)
+        return (time.perf_counter() - began) * 1000
+
+    def last(self, query: str) -> str:
+        """Return the query of the last page of a hundred runs, or of as many as there are."""
+        from dashboard.web.cursor import Cursor
+
+        oldest = self.stage.runs.filter(in_flight=False)
+        if statuses := parse_qs(query).get("status"):
+            oldest = oldest.filter(status__in=statuses)
+        place = oldest.order_by("created_at", "pk").values_list("in_flight", "created_at", "pk")
+        found = list(place[:101])
+        return f"{query}&before={Cursor(*found[-1]).written}"
+
+
+def pages(table: Table, person: Person, name: str, times: int) -> None:
+    """The first page and the last, in turn: what the place in the list costs."""
+    for what, query in (
+        ("all runs", "all=1"),
+        ("one status, 5 % of all", "status=failure"),
+        ("one status, 0.1 % of all", "status=skipped"),
+        ("two statuses", "status=failure&status=aborted"),
+    ):
+        last = person.last(query)
+        took: dict[str, list[float]] = {query: [], last: []}
+        whole: dict[str, list[float]] = {query: [], last: []}
+        for each in took:
+            person.ask(each)
+        for _ in range(times):
+            for each in (query, last):
+                took[each].append(person.found(each))
+                whole[each].append(person.ask(each)[0])
+        (near, deep), (near_whole, deep_whole) = (
+            (p(0.5, kind[query]), p(0.5, kind[last])) for kind in (took, whole)
+        )
+        table.add(
+            f"{name}: {what}, its runs found",
+            f"first {near:.1f}, last {deep:.1f} ms, x {deep / near:.2f}",
+            target="< x 1.5", met=deep / near < 1.5,
+        )  # fmt: skip
+        table.add(
+            "… the whole page",
+            f"{near_whole:.1f}, {deep_whole:.1f} ms, x {deep_whole / near_whole:.2f}",
+        )
+
+
+def texts(table: Table, person: Person, name: str, times: int, runs: int) -> None:
+    """A text that is everywhere, and one that is nowhere."""
+    from dashboard.web import paging
+
+    few = max(times // 5, 3)
+    for what, query in (("that many have", "q=release"), ("that none has", "q=nowhere")):
+        table.add(
+            f"{name}: a text {what}", spread([person.found(query) for _ in range(few)]),
+        )  # fmt: skip
+    paging.LOOKED_AT = runs
+    table.add(
+        f"… if all {runs:,} were looked at", spread([person.found("q=nowhere") for _ in range(3)])
+    )
+
+
+def measure(runs: int, times: int) -> int:
+    """Measure on the database of this process's settings."""
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+
+    django.setup()
+    call_command("migrate", verbosity=0)
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
+    began = time.monotonic()
+    person = Person(fill(runs))
+    print(f"  {name}: {runs:,} runs made in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    table = Table()
+    pages(table, person, name, times)
+    texts(table, person, name, times, runs)
+    print()
+    table.show()
+    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
+    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    connection.close()
+    return 1 if table.missed else 0
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--quick", action="store_true", help="100,000 runs, fewer requests")
+    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
+    chosen = arguments.parse_args()
+    sys.path.insert(0, str(ROOT))
+    with scratch() as bench, database(chosen.postgres) as url:
+        quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
+        if url:
+            quiet["DATABASE_URL"] = url
+        os.environ.update(bench.environment(quiet))
+        os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+        return measure(*((100_000, 20) if chosen.quick else (1_000_000, 60)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Finding a run on a stage's page in a real browser: with a script, without, and on a phone."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from dashboard.models import DefaultView, SavedView, Stage
+from tests.browser.conftest import Open
+from tests.browser.test_stream import listens
+from tests.live import Live
+from tests.web import factories
+
+pytestmark = pytest.mark.browser
+PATIENCE = 20_000  # milliseconds
+
+
+@pytest.fixture
+def stage(live: Live) -> Stage:
+    """A stage with a run of each of these statuses, and a hundred successes."""
+    stage = factories.stage()
+    for status in ("running", "failure", "aborted", "success"):
+        factories.run(stage, status, name=f"Nightly {status}", status=status)
+    old = timezone.now() - timedelta(days=2)
+    for number in range(100):
+        factories.run(stage, f"old-{number}", name="Old", status="success", created_at=old)
+    return stage
+
+
+def shown(page: Page) -> list[str | None]:
+    return [row.get_attribute("data-run") for row in page.locator("tr[data-run]").all()]
+
+
+def ask(page: Page, *statuses: str, text: str = "") -> None:
+    """Fill the filter in and send it."""
+    page.get_by_label("Text").fill(text)
+    page.locator(".run-filter .menu summary").click()
+    for status in statuses:
+        page.get_by_role("checkbox", name=status, exact=True).check()
+    page.get_by_role("button", name="Show", exact=True).click()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_filter_is_asked_for_saved_and_opened_with(
+    script: bool, stage: Stage, manager: User, sign_in: Open
+) -> None:
+    address = factories.address(stage)
+    page = sign_in("manager", address, java_script_enabled=script)
+    ask(page, "Failed", "Aborted", text="nightly")
+    expect(page).to_have_url(re.compile(r"q=nightly"))
+    assert shown(page) == ["aborted", "failure"]
+
+    page.get_by_role("link", name="Remove: Aborted").click()
+    expect(page.locator(".chips li")).to_have_count(3)
+    assert shown(page) == ["failure"]
+
+    page.locator(".views .menu summary").click()
+    page.get_by_label("Name").fill("Failed at night")
+    page.get_by_label("Open it first, on every stage").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#notices")).to_contain_text("“Failed at night” is saved.")
+    assert DefaultView.objects.get().view == SavedView.objects.get()
+
+    page.goto(address)
+    expect(page).to_have_url(re.compile(r"\?status=failure&q=nightly$"))
+    current = page.get_by_role("navigation", name="Saved views").locator("[aria-current]")
+    expect(current).to_have_text("Failed at night (opens first)")
+    page.get_by_role("link", name="All runs").click()
+    expect(page.locator("tr[data-run]")).to_have_count(100)
+
+    page.get_by_role("link", name="Older").click()
+    expect(page.locator("tr[data-run]")).to_have_count(4)
+    page.get_by_role("link", name="Newer").click()
+    expect(page.locator("tr[data-run]")).to_have_count(100)
+
+    page.locator(".views .menu summary").click()
+    page.get_by_role("button", name="Delete Failed at night").click()
+    expect(page.locator("#notices")).to_contain_text("“Failed at night” is deleted.")
+    assert not SavedView.objects.exists()
+
+
+@pytest.mark.usefixtures("manager")
+def test_only_runs_that_belong_on_the_page_are_announced(
+    stage: Stage, sign_in: Open, live: Live
+) -> None:
+    since = (timezone.now() - timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M")
+    query = f"status=queued&status=failure&q=nightly&from={since}"
+    page = sign_in("manager", f"{factories.address(stage)}?{query}")
+    listens(live)
+    page.get_by_label("Text").focus()  # a hand at work: nothing comes by itself
+    page.locator("#live").hover()
+    too_old = timezone.now() - timedelta(minutes=50)
+    factories.run(stage, "no-1", name="Nightly", status="running")
+    factories.run(stage, "no-2", name="Daily", status="queued")
+    factories.run(stage, "no-3", name="Nightly", status="queued", created_at=too_old)
+    factories.run(stage, "NIGHTLY-4", name="By its id", status="queued")
+    factories.run(stage, "yes-5", name="The nightly", status="failure")
+    factories.change(stage.runs.get(run_id="yes-5"), step="last")  # told after all the others
+    expect(page.locator("#news")).to_have_text("2 new runs", timeout=PATIENCE)
+    page.locator("#news").click()
+    expect(page.locator("tr[data-run]")).to_have_count(3, timeout=PATIENCE)
+    assert sorted(shown(page)) == ["NIGHTLY-4", "failure", "yes-5"]
+
+
+@pytest.mark.usefixtures("manager")
+def test_an_open_page_refreshes_what_was_asked_for(stage: Stage, sign_in: Open, live: Live) -> None:
+    page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly")
+    listens(live)
+    page.evaluate("() => htmx.trigger('#live', 'refresh')")
+    expect(page.locator("tr[data-run]")).to_have_count(1)
+    assert shown(page) == ["failure"]
+
+
+@pytest.mark.usefixtures("manager")
+def test_on_a_phone_the_filter_is_folded_and_tells_what_is_asked_for(
+    stage: Stage, sign_in: Open
+) -> None:
+    phone = {"viewport": {"width": 320, "height": 700}, "has_touch": True}
+    page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly", **phone)
+    expect(page.get_by_label("Text")).to_be_hidden()
+    expect(page.locator(".fold > summary")).to_have_text("Filter 2")
+    expect(page.get_by_role("link", name="Remove: Failed")).to_be_visible()
+    page.locator(".fold > summary").click()
+    expect(page.get_by_label("Text")).to_be_visible()
+    page.locator(".run-filter .menu summary").click()
+    page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
+
+
+@pytest.mark.usefixtures("manager")
+def test_by_keyboard_alone(stage: Stage, sign_in: Open) -> None:
+    page = sign_in("manager", factories.address(stage))
+    page.get_by_label("Text").focus()
+    page.keyboard.type("nightly")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("checkbox", name="In flight", exact=True)).to_be_focused()
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("status=in_flight"))
+    assert shown(page) == ["running"]
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
+def test_a_menu_closes_when_one_goes_elsewhere(leave: str, sign_in: Open, live: Live) -> None:
+    page = sign_in("viewer", factories.address(factories.run(factories.stage()).stage))
+    summary = page.locator(".run-filter .menu summary")
+    summary.click()
+    box = page.locator(".run-filter .menu").get_by_label("Failed")
+    box.check()
+    expect(box).to_be_visible()  # what is pressed in it leaves it open
+    if leave == "Escape":
+        page.keyboard.press("Escape")
+        expect(summary).to_be_focused()
+    else:
+        page.get_by_role("heading", level=1).click()
+    expect(box).to_be_hidden()
