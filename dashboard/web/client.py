@@ -1,0 +1,16 @@
+"""From where a request comes."""
+
+from ipaddress import ip_address
+
+from django.http import HttpRequest
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """Return the address of whoever asks; None where it is none.
+
+    Behind a proxy it is what the proxy passed on, so it may be anything.
+    """
+    try:
+        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
+    except ValueError:
+        return None
