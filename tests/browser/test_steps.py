@@ -1,0 +1,250 @@
+"""The steps of a run under way: bars that go on, groups that stay as they were left."""
+
+import re
+from datetime import timedelta
+from itertools import count
+
+import msgspec
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Locator, Page, expect
+
+from dashboard.models import Run, StageTiming
+from dashboard.northflank import Node
+from tests.browser.conftest import Open, is_marked, mark, note_requests
+from tests.browser.test_stream import listens
+from tests.live import Live
+from tests.web import factories
+
+pytestmark = pytest.mark.browser
+
+UNFOLD = "document.querySelectorAll('details').forEach(each => { each.open = true })"
+REGIONS = ["europe-west", "us-east", "asia-south", "africa-north", "us-west"]
+
+
+def minutes(number: float) -> timedelta:
+    return timedelta(minutes=number)
+
+
+def release(*, at_migrate: timedelta) -> Run:
+    """A run of some sixty steps: five regions are out, and it has been at a job for so long."""
+    now = timezone.now()
+    began = now - at_migrate - minutes(20)
+    clock = count()
+
+    def did(kind: str, ref: str, *inner: Node, lasted: float = 3.0, **said: object) -> Node:
+        since = inner[0].started_at if inner else began + minutes(next(clock) / 3)
+        assert since
+        until = max(each.ended_at for each in inner if each.ended_at) if inner else None
+        return factories.node(
+            kind,
+            ref=ref,
+            label=ref,
+            steps=inner,
+            **{
+                "status": "success",
+                "started_at": since,
+                "ended_at": until or since + minutes(lasted / 3),
+            }
+            | said,
+        )
+
+    def region(name: str) -> Node:
+        services = ("api", "worker", "web")
+        ready = [did("Release", f"{name}-{each}", condition="running") for each in services]
+        checks = [did("Condition", f"{name}-{each}-up", about="Service") for each in services]
+        return did(
+            "Workflow",
+            f"region-{name}",
+            did("Workflow", f"{name}-release", *ready, parallel=True),
+            did("LoopWorkflow", f"{name}-checks", *checks, iterations=3),
+        )
+
+    tree = factories.node(
+        "Workflow",
+        steps=(
+            did("Build", "build", condition="success"),
+            did("AddonBackup", "backup", condition="success", lasted=7),
+            did("Approval", "sign-off", approvals=2),
+            *(region(name) for name in REGIONS),
+            did("Message", "tell", status="skipped", started_at=None, ended_at=None, skip=True),
+            factories.node(
+                "JobRun", ref="migrate", label="migrate", status="retrying", condition="success",
+                started_at=now - at_migrate, attempts=2, max_attempts=3,
+                next_attempt_at=now + minutes(0.7),
+                error_code=1, error_message="relation “orders” is locked\n  by process 4711",
+            ),
+            factories.node("RunTemplate", ref="smoke-tests", label="smoke-tests"),
+            factories.node(
+                "Workflow", label="Workflow", parallel=True,
+                steps=(
+                    factories.node("Release", ref="docs", label="docs"),
+                    factories.node("Teleport", ref="beam", label="beam"),
+                ),
+            ),
+        ),
+    )  # fmt: skip
+    stage = factories.stage()
+    StageTiming.objects.create(
+        stage=stage,
+        steps={
+            "migrate": [90, 180],
+            "backup": [60, 80],
+            "smoke-tests": [120, 240],
+        },
+    )
+    return factories.run(
+        stage,
+        "release",
+        status="retrying",
+        started_at=began,
+        steps=msgspec.to_builtins(tree),
+        detail_seen_at=now,
+    )
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    return release(at_migrate=minutes(18))
+
+
+def step(page: Page, name: str) -> Locator:
+    name_of_it = page.locator("bdi", has_text=re.compile(f"^{name}$"))
+    return page.locator("[data-steps] .step", has=name_of_it)
+
+
+def group(page: Page, name: str) -> Locator:
+    return step(page, name).locator("xpath=ancestor::details[1]")
+
+
+def width(page: Page) -> float:
+    return float(step(page, "migrate").locator(".spent").get_attribute("width") or 0)
+
+
+def top(page: Page) -> float:
+    return float(page.locator(".timeline").evaluate("panel => panel.scrollTop"))
+
+
+@pytest.mark.usefixtures("viewer")
+def test_the_bar_of_the_step_under_way_goes_on_without_a_request(
+    run: Run, sign_in: Open, live: Live
+) -> None:
+    page = sign_in("viewer", factories.address(run))
+    listens(live)
+    asked = note_requests(page)
+    before = width(page)
+    page.wait_for_function(
+        "before => document.querySelector('[data-open] .spent').width.baseVal.value > before + 2",
+        arg=before,
+    )
+    assert asked == []
+
+
+@pytest.mark.usefixtures("viewer")
+def test_the_axis_goes_on_with_the_time(run: Run, sign_in: Open) -> None:
+    page = sign_in("viewer", factories.address(run))
+    # The run began 38 minutes ago; as if the page had been made in its first.
+    page.locator("[data-steps] .bar").evaluate_all(
+        "bars => bars.forEach(bar => bar.setAttribute('viewBox', '0 0 60 4'))"
+    )
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-steps] .bar')]"
+        ".every(bar => bar.viewBox.baseVal.width >= 38 * 60)"
+    )
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_step_that_becomes_late_says_so_and_changes_its_tone(sign_in: Open, live: Live) -> None:
+    page = sign_in("viewer", factories.address(release(at_migrate=minutes(1))))
+    migrate = step(page, "migrate")
+    expect(migrate).to_have_attribute("data-late", "0")
+    assert migrate.get_by_text("longer than usual").filter(visible=True).count() == 0
+    calm = migrate.locator(".spent").evaluate("bar => getComputedStyle(bar).fill")
+    # Its time has come: what the server has said of when that is, is made the past.
+    migrate.evaluate("step => { step.dataset.lateAt = step.dataset.veryLateAt = 1 }")
+    expect(migrate.get_by_text("far longer than usual")).to_be_visible()
+    expect(migrate).to_have_attribute("data-late", "2")
+    assert migrate.locator(".spent").evaluate("bar => getComputedStyle(bar).fill") != calm
+
+
+@pytest.mark.usefixtures("viewer")
+def test_groups_stay_as_they_were_left_when_the_run_changes(
+    run: Run, sign_in: Open, live: Live
+) -> None:
+    page = sign_in("viewer", factories.address(run))
+    listens(live)
+    mark(page)
+    opened, closed = group(page, "region-us-east"), group(page, "Parallel steps")
+    opened.locator("> summary").click()
+    closed.locator("> summary").click()
+    opened.locator("> summary").focus()
+    page.locator(".timeline").evaluate("panel => { panel.scrollTop = 70 }")
+    tree = run.steps
+    tree["steps"][-3]["status"] = "failure"
+    factories.change(run, steps=tree, status="failure")
+    expect(step(page, "migrate").locator("[data-badge]")).to_have_text("Failed")
+    expect(opened).to_have_attribute("open", "")
+    expect(closed).not_to_have_attribute("open", re.compile(".*"))
+    expect(opened.locator("> summary")).to_be_focused()
+    assert top(page) == 70
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("height", [400, 800])
+def test_the_list_starts_at_the_current_step_and_the_page_at_its_top(
+    height: int, run: Run, sign_in: Open
+) -> None:
+    page = sign_in("viewer", factories.address(run), viewport={"width": 1280, "height": height})
+    panel = page.locator(".timeline").bounding_box()
+    here = step(page, "migrate").bounding_box()
+    assert panel is not None
+    assert here is not None
+    assert panel["y"] <= here["y"] < here["y"] + here["height"] <= panel["y"] + panel["height"]
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("document.activeElement === document.body")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_a_list_that_was_scrolled_stays_where_it_is(run: Run, sign_in: Open, live: Live) -> None:
+    page = sign_in("viewer", factories.address(run))
+    listens(live)
+    page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0 }")
+    factories.change(run, status="waiting")
+    expect(page.locator("section.run > .headline [data-badge]")).to_have_text("Waiting")
+    assert top(page) == 0
+
+
+@pytest.mark.usefixtures("viewer")
+def test_few_steps_need_no_scrolling(sign_in: Open, live: Live) -> None:
+    tree = factories.node("Workflow", steps=(factories.node(label="build", status="waiting"),))
+    of = factories.run(factories.stage(), steps=msgspec.to_builtins(tree))
+    page = sign_in("viewer", factories.address(of))
+    assert page.locator(".timeline").evaluate("panel => panel.scrollHeight <= panel.clientHeight")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_without_script_all_is_said(run: Run, sign_in: Open) -> None:
+    page = sign_in("viewer", factories.address(run), java_script_enabled=False)
+    said = step(page, "migrate").inner_text()
+    assert "attempt 2 of 3, next at" in said
+    assert "usually 90 s to 3 min, far longer than usual" in " ".join(said.split())
+
+
+@pytest.mark.usefixtures("viewer")
+def test_steps_that_come_after_the_page_open_at_the_current_one_too(
+    run: Run, sign_in: Open, live: Live
+) -> None:
+    steps, read_at = run.steps, run.detail_seen_at
+    factories.change(run, steps=None, detail_seen_at=None)
+    page = sign_in("viewer", factories.address(run), viewport={"width": 1280, "height": 720})
+    listens(live)
+    expect(step(page, "migrate")).to_have_count(0)
+    factories.change(run, steps=steps, detail_seen_at=read_at)
+    expect(step(page, "migrate")).to_be_in_viewport()
+    assert top(page) > 0
+    # Who has scrolled it is left alone.
+    page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0; }")
+    factories.change(run, status="retrying", description="Something else")
+    expect(page.get_by_text("Something else")).to_be_visible()
+    assert top(page) == 0
