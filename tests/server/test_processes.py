@@ -64,7 +64,8 @@ def a_run(person: httpx.Client) -> str:
 
 
 def press(person: httpx.Client, address: str, **more: float) -> httpx.Response:
-    return person.post(f"{address}abort/", data={"csrfmiddlewaretoken": token(person)}, **more)  # type: ignore[arg-type]
+    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
+    return person.post(f"{address}abort/", data=form, **more)  # type: ignore[arg-type]
 
 
 def press_and_leave(person: httpx.Client, address: str) -> None:
@@ -214,7 +215,7 @@ def test_a_process_killed_between_press_and_answer_leaves_the_truth(
             address = a_run(person)
             run_id = address.rstrip("/").rsplit("/", 1)[1]
             press_and_leave(person, address)
-            assert sandbox.abort_posts[run_id] == 1
+            eventually(lambda: sandbox.abort_posts[run_id] == 1, processes.PATIENCE)
             first.end(signal.SIGKILL)
         question = "SELECT state, outcome, answered_at FROM dashboard_abort"
         assert query(database, question) == [("requested", "", None)]

@@ -10,8 +10,10 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.urls import reverse
 
 from dashboard import demo, sandbox
+from dashboard.models import append_only
 from dashboard.process import OtherUpstream, Process, check_upstream
 
 
@@ -37,7 +39,7 @@ class Command(BaseCommand):
         prepare()
         host, port = place.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        self.stdout.write(f"Release flows on http://{shown}:{port}/")
+        self.stdout.write(f"Release flows on http://{shown}:{port}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write(
                 "Upstream: the sandbox (no NORTHFLANK_API_TOKEN is set). "
@@ -67,6 +69,13 @@ def prepare() -> None:
         if connection.vendor != "sqlite":
             raise CommandError("The database is not migrated: run `manage.py migrate` first.")
         call_command("migrate", verbosity=0)
+    if not append_only.is_guarded(connection):  # a migration broke off before it had set them
+        if connection.vendor != "sqlite":
+            raise CommandError(
+                "The database does not keep the audit of aborts: run `manage.py migrate`, "
+                "which sets its triggers."
+            )
+        append_only.guard(connection)
     try:
         check_upstream()
     except OtherUpstream as error:

@@ -1,0 +1,1 @@
+"""What the commands for runbooks have in common: `runs`, `run`, `abort` and `token`."""

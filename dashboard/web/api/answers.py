@@ -1,0 +1,53 @@
+"""What the API answers: JSON that no cache keeps, and errors whose codes stay the same."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from django.http import HttpResponse
+
+
+class Failed(Exception):
+    """The request gets an error for an answer: a status, a code for machines, a text for people."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+        self.beside = beside or {}  # what the answer holds beside the error
+
+
+def answer(
+    said: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """Return an answer that says this."""
+    response = HttpResponse(
+        msgspec.json.encode(said) + b"\n",
+        status=status,
+        content_type="application/json",
+        headers=dict(headers or {}),
+    )
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def failure(failed: Failed) -> HttpResponse:
+    """Return the answer to a request that failed."""
+    error = {"code": failed.code, "message": failed.message}
+    response = answer(
+        {"error": error, **failed.beside}, status=failed.status, headers=failed.headers
+    )
+    # The caller is told. Django would log each one, and anybody can send thousands; an abort that
+    # was not allowed is logged where it is refused.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response

@@ -1,0 +1,117 @@
+"""docs/api.md is true: its examples work, its answers look so, its codes are those there are."""
+
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import BaseCommand, load_command_class
+
+from dashboard.models.aborts import AbortState
+from dashboard.models.tokens import Standing
+from dashboard.web.api import asking, door, views
+from tests.aborting.flights import in_flight, pass_time
+from tests.api.conftest import abort, secret_of
+from tests.live import Live
+
+DOC = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
+CURLS = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("curl ")]
+SHOWN = [json.loads(text) for kind, text in BLOCKS if kind == "json"]
+COMMANDS = re.findall(r"^uv run manage\.py (.+)$", DOC, re.MULTILINE)
+
+
+def carried_out(curl: str, **variables: str) -> httpx.Response:
+    """Send what a curl command of the page would send."""
+    for name, value in variables.items():
+        curl = curl.replace(f"${name}", value)
+    _, *words = shlex.split(curl.replace("\\\n", " "))
+    headers, body, address = {}, None, ""
+    while words:
+        match words.pop(0):
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "-d":
+                body = words.pop(0)
+            case "-sS" | "--fail-with-body":
+                pass
+            case word:
+                assert word.startswith("http"), f"{word}: teach this test"
+                address = word
+    return httpx.request("POST" if body else "GET", address, headers=headers, content=body)
+
+
+def shape(of: Any, like: Any) -> Any:
+    """The names in an answer, as deep as the example goes: {} and [] leave the rest out."""
+    if isinstance(of, dict) and like != {}:
+        return {name: shape(value, like.get(name)) for name, value in of.items()}
+    if isinstance(of, list) and like != []:
+        return [shape(of[0], like[0])] if isinstance(like, list) and of else "empty"
+    return ...
+
+
+def test_each_example_is_followed_by_its_answer() -> None:
+    assert len(CURLS) == len(SHOWN) == 3
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_an_example_is_answered_as_shown(live: Live, manager: User, number: int) -> None:
+    run = in_flight(live)
+    variables = {
+        "DASHBOARD": live.base_url, "TOKEN": secret_of(manager), "RUN": run.run_id,
+    }  # fmt: skip
+    answer = carried_out(CURLS[number], **variables)
+    assert answer.status_code == 200, answer.text
+    assert shape(answer.json(), SHOWN[number]) == shape(SHOWN[number], SHOWN[number])
+
+
+def test_an_act_of_a_run_has_its_trail(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    with httpx.Client(base_url=live.base_url, timeout=20) as one:
+        one.headers["Authorization"] = f"Bearer {secret_of(manager)}"
+        abort(one, run)
+        pass_time(live, 10)
+        told = one.get(f"/api/runs/{run.run_id}/").json()
+    act = SHOWN[2]["abort"]
+    assert set(told["aborts"][0]) == {*act, "trail"}
+    assert set(told["aborts"][0]["trail"][0]) == {"at", "text"}
+    assert set(told["abort"]) == set(act)
+
+
+def test_each_code_is_explained_and_none_else() -> None:
+    source = "".join(map(inspect.getsource, (door, asking, views)))
+    written = re.findall(r'(?:Failed\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
+    of_token = {f"token_{one}" for one in Standing if one is not Standing.GOOD}
+    told = {*written, *of_token, *(code for _, code in views._FAILED.values())}
+    table = DOC.partition("## Errors")[2].partition("## Commands")[0]
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    assert set(re.findall(r"`(\w+)`", "".join(cells))) == told
+
+
+def test_each_state_is_explained() -> None:
+    table = DOC.partition("| Status | `state` | |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| \d+ \| `(\w+)`", table, re.MULTILINE)) == set(AbortState.values)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_understood(line: str) -> None:
+    name, *words = shlex.split(line.partition(" …")[0])
+    command = load_command_class("dashboard", name)
+    parser = command.create_parser("manage.py", name)  # called from no command line, it raises
+    parser.parse_args(words)
+
+
+@pytest.mark.parametrize("name", ["runs", "run", "abort"])
+def test_each_option_of_a_command_is_in_the_table(name: str) -> None:
+    parser = load_command_class("dashboard", name).create_parser("manage.py", name)
+    plain = BaseCommand().create_parser("manage.py", "any")
+    usual = {*plain._option_string_actions, "--skip-checks"}
+    [row] = re.findall(rf"^\| `{name} (.*?)` \|", DOC, re.MULTILINE)
+    told = set(re.findall(r"--\w+", row))
+    assert told == {o for o in parser._option_string_actions if o[:2] == "--"} - usual
