@@ -24,17 +24,19 @@ from django.core.handlers.exception import response_for_exception
 from django.db import connection
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import set_script_prefix
+from django.utils import timezone
+from django.utils.translation import gettext as _
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
-from dashboard.web.waiting import RESULT, Waiting  # (needs the settings)
+from dashboard.web import zones  # (they need the settings)
+from dashboard.web.waiting import RESULT, Waiting
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 _OF_THE_BODY = {"Content-Length", "Content-Type"}  # headers that stay the final answer's own
-STOPPING = "This dashboard is being stopped. Open the page again to see how it went on."
 
 
 def _threads() -> int:
@@ -64,6 +66,7 @@ class PooledASGIHandler(ASGIHandler):
                 HttpResponse("Too large\n", status=413, content_type="text/plain"), send
             )
             return
+        scope = _in_place(scope)
         loop = asyncio.get_running_loop()
         with closing(body):
             response = await loop.run_in_executor(self.pool, self._answer, scope, body)
@@ -72,7 +75,10 @@ class PooledASGIHandler(ASGIHandler):
             try:
                 await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
             except asyncio.CancelledError:  # this process ends; the database knows how far it came
-                response = HttpResponse(STOPPING, status=503, content_type="text/plain")
+                said = _(
+                    "This dashboard is being stopped. Open the page again to see how it went on."
+                )
+                response = HttpResponse(said, status=503, content_type="text/plain; charset=utf-8")
             else:
                 response = await loop.run_in_executor(self.pool, self._finish, response, work)
         try:
@@ -133,9 +139,11 @@ class PooledASGIHandler(ASGIHandler):
         """
         request: Any = waiting.request
         request.scope = {**request.scope, RESULT: work}
+        set_script_prefix(get_script_prefix(request.scope))  # another thread, maybe
         view, args, kwargs = request.resolver_match
         try:
-            response = view(request, *args, **kwargs)
+            with timezone.override(zones.of(request)):
+                response = view(request, *args, **kwargs)
         except Exception as error:  # told and logged by Django, as on the first pass
             response = response_for_exception(request, error)
         for name, value in waiting.items():
@@ -147,6 +155,14 @@ class PooledASGIHandler(ASGIHandler):
             request._messages.update(response)
         waiting.close()
         return cast("HttpResponseBase", response)
+
+
+def _in_place(scope: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's scope with its whole path: some proxies cut the prefix off, some don't."""
+    prefix, path = settings.FORCE_SCRIPT_NAME or "", scope["path"]
+    if path == prefix or path.startswith(f"{prefix}/"):
+        return scope
+    return {**scope, "path": prefix + path}
 
 
 def _read(response: Any) -> HttpResponse:

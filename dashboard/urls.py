@@ -3,18 +3,25 @@
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from dashboard.web import converters
+from dashboard.web.api import views as api
+from dashboard.web.sign_in import SignIn
 from dashboard.web.views import status
 from dashboard.web.views.aborts import abort
+from dashboard.web.views.audit import aborts, export_csv, export_json, lists
 from dashboard.web.views.board import board
 from dashboard.web.views.hooks import northflank
 from dashboard.web.views.live import live
+from dashboard.web.views.looking import look
+from dashboard.web.views.many import abort_many, batch
 from dashboard.web.views.now import now
 from dashboard.web.views.pipelines import pipeline
 from dashboard.web.views.runs import find, run
+from dashboard.web.views.saved_views import change, save
 from dashboard.web.views.stages import stage
+from dashboard.web.views.zone import choose
 
 converters.register()
 
@@ -22,10 +29,13 @@ converters.register()
 run_urls: list[URLPattern | URLResolver] = [
     path("", run, name="run"),
     path("abort/", abort, name="abort"),
+    path("looking/", look, name="look"),
 ]
 
 stage_urls: list[URLPattern | URLResolver] = [
     path("", stage, name="stage"),
+    path("views/", save, name="save_view"),
+    path("views/<key:key>/", change, name="change_view"),
     path("runs/<id:run>/", include(run_urls)),
 ]
 
@@ -34,15 +44,30 @@ pipeline_urls: list[URLPattern | URLResolver] = [
     path("release-flows/<id:stage>/", include(stage_urls)),
 ]
 
+api_urls: list[URLPattern | URLResolver] = [
+    path("runs/", api.runs, name="api_runs"),
+    path("runs/<id:run>/", api.run, name="api_run"),
+    path("runs/<id:run>/abort/", api.abort, name="api_abort"),
+    re_path("", api.nothing),  # also without the slash at the end: no redirect repeats a POST
+]
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", now, name="now"),
     path("board/", board, name="board"),
+    path("aborts/", aborts, name="aborts"),
+    path("aborts/export.csv", export_csv, name="aborts_csv"),
+    path("aborts/export.json", export_json, name="aborts_json"),
+    path("aborts/lists/", lists, name="abort_lists"),
+    path("aborts/many/", abort_many, name="abort_many"),
+    path("aborts/many/<key:pk>/", batch, name="batch"),
     path("status/", status.show, name="status"),
     path("projects/<id:project>/pipelines/<id:pipeline>/", include(pipeline_urls)),
     path("runs/<id:run>/", find, name="find_run"),
     path("live/", live, name="live"),
+    path("zone/", choose, name="zone"),
+    path("api/", include(api_urls)),
     path("hooks/northflank/", northflank, name="northflank_hook"),
-    path("accounts/login/", auth.LoginView.as_view(), name="login"),
+    path("accounts/login/", SignIn.as_view(), name="login"),
     path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
     path("admin/", admin.site.urls),
 ]

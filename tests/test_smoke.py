@@ -15,7 +15,8 @@ def test_a_run_is_aborted_and_seen_to_end(live: Live, manager: object) -> None:
     page = LexborHTMLParser(person.get("/").text)
     assert page.css_first(f'[data-run="{run.run_id}"] [data-abort]') is not None
     path = person.get(f"/runs/{run.run_id}/").headers["location"]
-    answer = person.post(f"{path}abort/", data={"csrfmiddlewaretoken": token(person)})
+    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
+    answer = person.post(f"{path}abort/", data=form)
     assert answer.status_code == 302
     assert Abort.objects.get().state == "accepted"
     assert live.sandbox.abort_posts[run.run_id] == 1

@@ -1,50 +1,72 @@
-"""Aborts as a run's page shows them, with what is known of each."""
+"""Aborts as a run's page shows them, with what is known of each and what can be done next."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.utils import timezone
+from django.utils.translation import gettext as _
 
-from dashboard import abort_story
-from dashboard.models import Abort
+from dashboard import abort_story, abort_trail, database, links, support
+from dashboard.abort_trail import Line
+from dashboard.models import Abort, Run
+from dashboard.web import act_facts
+from dashboard.web.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One abort and its facts."""
+    """One abort, its trail and its facts."""
 
-    sentence: str
-    tone: str
+    story: abort_story.Story
     by: str
     requested_at: datetime
     reason: str
+    since: datetime | None
+    trail: list[Line]
     facts: list[tuple[str, str]]
+    batch_url: str  # of the list that it belongs to; empty: it was asked for by itself
 
 
-def act(abort: Abort) -> Act:
-    """Prepare one abort for the template."""
-    story = abort_story.of(abort)
+@dataclass(frozen=True, slots=True)
+class NextSteps:
+    """What people can do about an abort that does not end."""
+
+    northflank_url: str
+    support_text: str
+
+
+def acts(run: Run, aborts: list[Abort]) -> list[Act]:
+    """Prepare the aborts of one run for the template, each with its trail."""
+    return [_act(abort, run) for abort in aborts]
+
+
+def of_run(run: Run) -> list[Abort]:
+    """Return a run's aborts with their trails, the latest first."""
+    return list(run.aborts.order_by("-pk").prefetch_related("events"))
+
+
+def next_steps(run: Run, row: Row, aborts: list[Abort]) -> NextSteps | None:
+    """Return what can be done, where an abort of the run is so long overdue."""
+    if not row.again:
+        return None
+    latest = aborts[0] if aborts and aborts[0].settled_at is None else None
+    text = support.text(run, latest, team=links.team(), now=database.now())
+    return NextSteps(links.northflank_url(run), text)
+
+
+def _act(abort: Abort, run: Run) -> Act:
+    story = abort_story.of(abort, run)
     facts = [
-        ("Requested", _clock(abort.requested_at)),
-        ("Sent", _clock(abort.sent_at)),
-        ("Answered", _clock(abort.answered_at)),
-        ("Northflank’s answer", _answer(abort)),
-        ("Ended", _clock(abort.settled_at)),
+        (_("Asked for"), act_facts.came_by(abort)),
+        (_("From"), abort.client_address or ""),
+        *act_facts.answer(abort),
     ]
     return Act(
-        sentence=story.sentence,
-        tone=story.tone,
+        story=story,
         by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
-        facts=[(label, value) for label, value in facts if value],
+        since=abort.requested_at if abort.settled_at is None else None,
+        trail=abort_trail.lines(abort, abort.events.all()),
+        facts=[(name, text) for name, text in facts if text],
+        batch_url=act_facts.batch_url(abort),
     )
-
-
-def _answer(abort: Abort) -> str:
-    parts = [str(abort.answer_status) if abort.answer_status else "", abort.answer]
-    return ": ".join(part for part in parts if part)
-
-
-def _clock(when: datetime | None) -> str:
-    return f"{timezone.localtime(when):%H:%M:%S}" if when else ""

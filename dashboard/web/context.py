@@ -8,7 +8,9 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
+from dashboard import abort_story
 from dashboard.models import Upstream
+from dashboard.web import zones
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Trouble:
 class Everywhere:
     """Read by templates; asks the database only where it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, theme: str = "") -> None:
+        self.theme = theme if theme in {"light", "dark"} else ""  # else the system's
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_enabled = settings.ABORTS_ENABLED
@@ -33,7 +36,12 @@ class Everywhere:
         known = Upstream.objects.exclude(error="").first()
         if known is None or known.error_since is None:
             return None
-        return Trouble(known.error_message, known.error_since)
+        return Trouble(abort_story.sentence(known.error_message), known.error_since)
+
+    @property
+    def other_zones(self) -> list[str]:
+        """In which zones beside its own a page could write its times."""
+        return zones.others()
 
     @property
     def blind(self) -> bool:
@@ -50,5 +58,5 @@ def of(request: HttpRequest) -> Everywhere:
     """Return what every page shows, the same for all parts of one request."""
     known: Everywhere | None = getattr(request, "_everywhere", None)
     if known is None:
-        known = request._everywhere = Everywhere()  # type: ignore[attr-defined]
+        known = request._everywhere = Everywhere(request.COOKIES.get("theme", ""))  # type: ignore[attr-defined]
     return known

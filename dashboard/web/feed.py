@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from dashboard import changes
+from dashboard import access, changes
 from dashboard.database import in_database, now
 from dashboard.sync import interest
 from dashboard.web import fragments
@@ -38,6 +38,7 @@ class Feed:
         self._told: int | None = None  # a version
         self._frames: dict[Channel, _Frame] = {}
         self._spoke: dict[Channel, float] = {}
+        self._look_at = 0.0  # when to look at people's rights again
         self._failing = False
 
     async def run(self) -> None:
@@ -46,6 +47,7 @@ class Feed:
         try:
             while True:
                 try:
+                    await self._end_where_rights_changed()
                     await self._tell()
                 except Exception:
                     # Mostly the database is away. What was not told is told in a later round.
@@ -67,13 +69,14 @@ class Feed:
         """End all streams."""
         self.hub.close()
 
-    async def follow(self, channel: Channel, since: int | None) -> AsyncIterator[bytes]:
+    async def follow(self, channel: Channel, since: int | None, who: int) -> AsyncIterator[bytes]:
         """Yield what changed in a channel since a version, and from then on what changes.
 
-        None: the page says nothing of what it shows, and is told to fetch itself.
+        None: the page says nothing of what it shows, and is told to fetch itself. The stream ends
+        soon after the rights of whoever listens, the person with the key `who`, have changed.
         """
         # First a viewer, then the reading: whatever is told in between is told twice, not lost.
-        with self.hub.viewer(channel) as viewer:
+        with self.hub.viewer(channel, who) as viewer:
             yield await self._opening(channel, since)
             while (message := await viewer.next()) is not None:
                 yield message
@@ -91,6 +94,15 @@ class Feed:
             # An answer that broke off here would be asked for again at once, and for ever.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return fragments.event(STALE, "", since or 0)
+
+    async def _end_where_rights_changed(self) -> None:
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._look_at or not (people := self.hub.people):
+            return
+        self._look_at = loop_time + BEAT
+        now = await in_database(access.rights_of, people)
+        # Who came while that was read is not among `people`, and is looked at next time.
+        self.hub.end_where(lambda channel, who: who in people and channel.rights != now.get(who))
 
     async def _tell(self) -> None:
         news = await in_database(fragments.read, self._told)

@@ -4,24 +4,46 @@ A part is an element with an id. One that a page does not show is skipped there 
 message serves every filter and every page of a list.
 """
 
+import json
 import re
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef, Q
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.html import escape
+from django.utils.safestring import SafeString
 
-from dashboard import database
-from dashboard.access import Verdict
-from dashboard.models import ChangeCounter, Run, Stage
-from dashboard.web import empty, live, overview, rows, stages, titles
+from dashboard import access, database
+from dashboard.access import Rights
+from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage
+from dashboard.web import (
+    acts,
+    audit,
+    batch,
+    board,
+    empty,
+    history,
+    lists,
+    live,
+    many,
+    overview,
+    rows,
+    stages,
+    status,
+    titles,
+)
 from dashboard.web.context import Everywhere
 from dashboard.web.live import AsOf
+from dashboard.web.many import AllOf
+from dashboard.web.overview import Flights
 from dashboard.web.stages import StageCell
+from dashboard.web.titles import Title
 from dashboard.web.views.runs import card
 
 MOST = 60  # changed runs in one message; after more, pages fetch themselves anew
@@ -31,20 +53,26 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What a page is about, and what its viewers may do there: all who share it get the same."""
+    """What a page is about, and what its viewers may do: all who share it get the same."""
 
     page: str  # a key of PAGES
     key: int  # of the pipeline, stage or run; 0 where the page is about everything
-    may: Verdict
+    rights: Rights
+    zone: ZoneInfo | None = None  # of the pages' times; None: the dashboard's
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An element as it is now; `news` is the status of a run that a page may not show yet."""
+    """An element as it is now; `news` is the status of a run that a page may not show yet.
+
+    `facts` are what else decides on which filtered page that run belongs (RunFilter.news). Of a
+    stage on the board they decide it alone (BoardFilter.news).
+    """
 
     id: str
     html: str
     news: str = ""
+    facts: str = ""
 
 
 @dataclass
@@ -56,27 +84,56 @@ class News:
     stages: list[Stage]  # all that Northflank still lists
     too_many: bool = False
     now: datetime = field(default_factory=database.now)
+    everywhere: Everywhere = field(default_factory=Everywhere)
+    rights: Rights = access.ALL  # whose eyes it is seen with
+    _seen: dict[Hashable, "News"] = field(default_factory=dict, init=False)
+    _made: dict[Hashable, list[Part]] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def everywhere(self) -> Everywhere:
-        return Everywhere()
+    def seen_by(self, channel: Channel) -> "News":
+        """Return what of it is in places that somebody may see.
+
+        All who see the same, and read times in the same zone, share it.
+        """
+        rights, zone = channel.rights, channel.zone
+        if rights.sees_all and zone is None:
+            return self
+        seen = rights.sees, zone
+        if seen not in self._seen:
+            self._seen[seen] = replace(
+                self,
+                runs=[run for run in self.runs if rights.may_see(run.stage)],
+                stages=[stage for stage in self.stages if rights.may_see(stage)],
+                rights=rights,
+            )
+        return self._seen[seen]
+
+    def once(self, what: Hashable, make: Callable[[], list[Part]]) -> list[Part]:
+        """Return the parts that `make` makes, made for the first channel that wants them."""
+        if what not in self._made:
+            self._made[what] = make()
+        return self._made[what]
 
     @cached_property
     def trouble(self) -> Part:
         return Part("trouble", _render("live.html#trouble", everywhere=self.everywhere))
 
     @cached_property
-    def flying(self) -> dict[int, set[str]]:
-        return overview.flying()
+    def flying(self) -> dict[int, Flights]:
+        return overview.flying(self.rights)
+
+    @cached_property
+    def urgent(self) -> Flights:
+        return overview.news(self.rights, self.now, self.flying)
 
     @cached_property
     def cells(self) -> Iterable[StageCell]:
         """The board's cells of all stages whose runs changed."""
         touched = {run.stage_id for run in self.runs}
-        return _cells(stage for stage in self.stages if stage.pk in touched)
+        of = [stage for stage in self.stages if stage.pk in touched]
+        return _cells(of, history.strips(of, brief=True))
 
-    def title(self, text: str) -> Part:
-        return Part("title", _render("live.html#title", title=text))
+    def title(self, title: Title) -> Part:
+        return Part("title", _render("live.html#title", title=title))
 
     def as_of(self, of: AsOf) -> Part:
         return Part("as-of", _render("live.html#as-of", as_of=of))
@@ -89,9 +146,9 @@ def read(since: int | None) -> News:
     if since is not None and since < version:
         changed = Run.objects.filter(version__gt=since).order_by("version")
         # A page of the past: runs that were over long before we first heard of them are on no page.
-        changed = changed.exclude(
-            in_flight=False, first_seen_at=F("seen_at"), created_at__lt=database.now() - NEW_FOR
-        )
+        looked_at = Exists(Looking.objects.filter(run=OuterRef("pk")))
+        long_over = Q(in_flight=False, created_at__lt=database.now() - NEW_FOR)
+        changed = changed.exclude(long_over, ~looked_at, first_seen_at=F("seen_at"))
         runs = list(changed.with_place().without_detail()[: MOST + 1])
     present = Stage.objects.present().select_related("pipeline__project")
     # A version from the future is another database's.
@@ -101,19 +158,27 @@ def read(since: int | None) -> News:
 
 def changed(channel: Channel, news: News) -> list[Part]:
     """Return the parts of a channel's pages that changed with a run."""
-    return PAGES[channel.page].changed(channel, news)
+    with timezone.override(channel.zone):
+        return PAGES[channel.page].changed(channel, news.seen_by(channel))
 
 
 def frame(channel: Channel, news: News) -> list[Part]:
     """Return the parts of a channel's pages that may have changed by themselves."""
-    return [news.trouble, *PAGES[channel.page].frame(channel, news)]
+    seen = news.seen_by(channel)
+    with timezone.override(channel.zone):
+        # What one may do shows in the rows alone.
+        of_page = seen.once(
+            (channel.page, channel.key), lambda: PAGES[channel.page].frame(channel.key, seen)
+        )
+        return [seen.trouble, *of_page]
 
 
 def encode(parts: Iterable[Part], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph"'
-        f"{f' data-news="{escape(part.news)}"' if part.news else ''}>{part.html}</hx-partial>"
+        f"{f' data-news="{escape(part.news)}"' if part.news else ''}"
+        f"{f' data-facts="{escape(part.facts)}"' if part.facts else ''}>{part.html}</hx-partial>"
         for part in parts
     )
     return event("", markup, version)
@@ -129,16 +194,40 @@ def event(name: str, data: str, version: int) -> bytes:
 @dataclass(frozen=True, slots=True)
 class _Page:
     changed: Callable[[Channel, News], list[Part]]
-    frame: Callable[[Channel, News], list[Part]]
+    frame: Callable[[int, News], list[Part]]
 
 
-def _rows(runs: Collection[Run], may: Verdict, news: Callable[[Run], str]) -> list[Part]:
-    ready = rows.html_of_loaded(runs, may)
-    return [Part(rows.dom_id(run.run_id), ready[run.pk], news(run)) for run in runs]
+def _rows(runs: Collection[Run], rights: Rights, news: Callable[[Run], str]) -> list[Part]:
+    ready = rows.html_of_loaded(runs, rights)
+    return [
+        Part(
+            rows.dom_id(run.run_id),
+            ready[run.pk],
+            news=(told := news(run)),
+            facts=_facts(run) if told else "",
+        )
+        for run in runs
+    ]
+
+
+def _facts(run: Run) -> str:
+    return json.dumps(
+        {
+            "inFlight": run.in_flight,
+            "overdue": run.overdue > 0,
+            "made": run.created_at.timestamp() * 1000,
+            "text": "\n".join((run.name, run.run_id, run.step)).lower(),
+        }
+    )
 
 
 def _news(run: Run, news: News) -> str:
     return run.status if run.in_flight or news.now - run.created_at < NEW_FOR else ""
+
+
+def _offers(offered: Iterable[AllOf]) -> list[Part]:
+    """How many runs can be aborted together now, under each filter of a page."""
+    return [Part(all.id, _render("many.html#all", all=all)) for all in offered]
 
 
 def _now_changed(channel: Channel, news: News) -> list[Part]:
@@ -146,51 +235,65 @@ def _now_changed(channel: Channel, news: News) -> list[Part]:
         # Now shows no other runs; the shape tells when an abort has one come.
         return _news(run, news) if run.in_flight or run.status == "failure" else ""
 
-    return _rows(news.runs, channel.may, fresh)
+    offered = many.all_of_now(channel.rights) if news.runs else None
+    return [*_rows(news.runs, channel.rights, fresh), *_offers([offered] if offered else [])]
 
 
-def _now_frame(channel: Channel, news: News) -> list[Part]:
-    counts = overview.counts(news.now, news.flying)
-    statuses = overview.news(news.now, news.flying)
-    as_of = overview.as_of(news.stages, news.flying, counts)
+def _now_frame(_key: int, news: News) -> list[Part]:
+    counts = overview.counts(news.rights, news.now, news.flying)
+    as_of = overview.as_of(news.rights, news.stages, news.flying, counts)
     return [
         news.as_of(as_of),
-        news.title(titles.now(counts.in_flight, statuses, blind=news.everywhere.blind)),
+        news.title(titles.now(counts.in_flight, news.urgent, blind=news.everywhere.blind)),
         *(
             Part(heading, _render(f"now.html#{heading}-title", counts=counts))
-            for heading in ("in-flight", "aborted", "failed")
+            for heading in ("attention", "in-flight", "aborted", "failed")
         ),
         *(
             Part(nothing.id, _render("runs.html#nothing", empty=nothing))
-            for nothing in (empty.in_flight(as_of, news.stages), empty.failures(as_of))
+            for nothing in (
+                empty.attention(as_of, news.stages),
+                empty.in_flight(news.rights, as_of, news.stages, counts.late),
+                empty.failures(news.rights, as_of, counts.just_failed),
+            )
         ),
     ]
 
 
 def _board_changed(channel: Channel, news: News) -> list[Part]:
-    return [Part(f"stage-{cell.key}", _render("board.html#cell", cell=cell)) for cell in news.cells]
-
-
-def _board_frame(channel: Channel, news: News) -> list[Part]:
-    statuses = overview.news(news.now, news.flying)
+    pipelines = {stage.pk: stage.pipeline for stage in news.stages}
     return [
-        news.as_of(live.as_of_board(news.stages)),
-        news.title(titles.board(statuses, blind=news.everywhere.blind)),
+        Part(
+            f"stage-{cell.key}",
+            _render("board.html#cell", cell=cell),
+            news="stage",
+            facts=board.facts(pipelines[cell.key], cell),
+        )
+        for cell in news.cells
+    ]
+
+
+def _board_frame(_key: int, news: News) -> list[Part]:
+    return [
+        news.as_of(live.as_of_board(news.rights, news.stages)),
+        news.title(titles.board(news.urgent, blind=news.everywhere.blind)),
     ]
 
 
 def _pipeline_changed(channel: Channel, news: News) -> list[Part]:
-    return [
+    its = [run for run in news.runs if run.stage.pipeline_id == channel.key]
+    briefs = [
         Part(rows.dom_id(run.run_id), _render("pipeline.html#brief", row=row), _news(run, news))
-        for run in news.runs
-        if run.stage.pipeline_id == channel.key
+        for run in its
         for row in [rows.row(run, stages.UNSEEN, None)]
     ]
+    return [*briefs, *_strips(its)]
 
 
-def _pipeline_frame(channel: Channel, news: News) -> list[Part]:
+def _pipeline_frame(key: int, news: News) -> list[Part]:
     # Not from the news: a pipeline that is gone has a page too.
-    its = list(Stage.objects.filter(pipeline=channel.key).select_related("pipeline__project"))
+    seen = Stage.objects.filter(news.rights.places(), pipeline=key)
+    its = list(seen.select_related("pipeline__project"))
     if not its:
         return [news.as_of(live.NOTHING)]
     heads = [
@@ -207,12 +310,14 @@ def _pipeline_frame(channel: Channel, news: News) -> list[Part]:
 
 def _stage_changed(channel: Channel, news: News) -> list[Part]:
     its = [run for run in news.runs if run.stage_id == channel.key]
-    return _rows(its, channel.may, lambda run: _news(run, news))
+    offered = many.all_of_stage(channel.rights, its[0].stage).values() if its else ()
+    changed = _rows(its, channel.rights, lambda run: _news(run, news))
+    return [*changed, *_offers(offered), *_strips(its)]
 
 
-def _stage_frame(channel: Channel, news: News) -> list[Part]:
+def _stage_frame(key: int, news: News) -> list[Part]:
     # Not from the news: a stage that is gone has a page too.
-    stage = Stage.objects.filter(pk=channel.key).select_related("pipeline__project").first()
+    stage = Stage.objects.filter(pk=key).select_related("pipeline__project").first()
     if stage is None:
         return [news.as_of(live.NOTHING)]
     return [
@@ -223,22 +328,103 @@ def _stage_frame(channel: Channel, news: News) -> list[Part]:
 
 
 def _run_changed(channel: Channel, news: News) -> list[Part]:
-    if all(run.pk != channel.key for run in news.runs):
-        return []
-    run = Run.objects.with_place().filter(pk=channel.key).first()
+    key, rights = channel.key, channel.rights
+    around = news.once(("around", key), lambda: _around(key, news))
+    place = Run.objects.filter(pk=key).values_list("stage", "stage__pipeline").first()
+    if place is None or place[1] not in {run.stage.pipeline_id for run in news.runs}:
+        return around
+    # What is usual is learned as runs of the stage end, and stands at each step.
+    learned = any(run.stage_id == place[0] and not run.in_flight for run in news.runs)
+    if learned or key in {run.pk for run in news.runs}:
+        return [*news.once(("card", key, rights), lambda: _card(key, rights)), *around]
+    return [*news.once(("beside", key, rights), lambda: _beside(key, rights)), *around]
+
+
+def _around(key: int, news: News) -> list[Part]:
+    """The history of a run's stage, where another run of it has ended."""
+    ended = {run.stage_id for run in news.runs if not run.in_flight}
+    stages = Stage.objects.filter(pk__in=ended, runs=key) if ended else ()
+    return _histories(list(stages), here=key) if stages else []
+
+
+def _card(key: int, rights: Rights) -> list[Part]:
+    run = Run.objects.with_place().filter(pk=key).first()
     if run is None:
         return []
-    parts = card(run, channel.may, list(run.aborts.order_by("-requested_at")))
+    parts = card(run, rights, acts.of_run(run))
     return [Part(rows.dom_id(run.run_id), _render("run.html#card", **parts))]
 
 
-def _run_frame(channel: Channel, news: News) -> list[Part]:
-    run = Run.objects.with_place().without_detail().filter(pk=channel.key).first()
+def _beside(key: int, rights: Rights) -> list[Part]:
+    """What a run's card tells of others, without its steps, which may be hundreds."""
+    run = Run.objects.with_place().filter(pk=key).first()
+    if run is None:
+        return []
+    parts = card(run, rights, acts.of_run(run))
+    its = ["verdict", "hand-over", "around", *(["next-steps"] if parts["next_steps"] else [])]
+    return [Part(id, _render(f"run.html#{id}", **parts)) for id in its]
+
+
+def _run_frame(key: int, news: News) -> list[Part]:
+    run = Run.objects.with_place().without_detail().filter(pk=key).first()
     if run is None:
         return [news.as_of(live.NOTHING)]
     return [
         news.as_of(live.as_of_run(run)),
         news.title(titles.run(run, blind=news.everywhere.blind)),
+    ]
+
+
+def _batch_changed(channel: Channel, news: News) -> list[Part]:
+    touched = {run.pk for run in news.runs}
+    its = [item for item in batch.items(channel.key, channel.rights) if item.run_id in touched]
+    return [
+        Part(item.dom_id, _render("batch.html#item", item=item)) for item in batch.item_rows(its)
+    ]
+
+
+def _batch_frame(key: int, news: News) -> list[Part]:
+    its = batch.items(key, news.rights)
+    if not its:
+        return [news.as_of(live.NOTHING)]
+    item_rows = batch.item_rows(its)
+    summary = batch.summary(its[0].batch, item_rows, news.now)
+    return [
+        news.as_of(live.as_of([item.run.stage for item in its])),
+        news.title(batch.title(item_rows, blind=news.everywhere.blind)),
+        Part("summary", _render("batch.html#summary", summary=summary)),
+    ]
+
+
+def _aborts_changed(channel: Channel, news: News) -> list[Part]:
+    # New ones change the page's shape.
+    acts_of = Abort.objects.filter(channel.rights.places("run__stage"), run__in=news.runs)
+    return [
+        Part(f"act-{act.pk}", _render("audit.html#act", act=audit.row(act)))
+        for act in audit.told(acts_of)
+    ]
+
+
+def _nothing_changed(channel: Channel, news: News) -> list[Part]:
+    """No run is on these pages: their frames tell all."""
+    return []
+
+
+def _aborts_frame(_key: int, news: News) -> list[Part]:
+    return [news.as_of(live.as_of_list(audit.newest(news.rights)))]
+
+
+def _lists_frame(_key: int, news: News) -> list[Part]:
+    return [news.as_of(live.as_of_list(lists.page(news.rights, None)))]
+
+
+def _status_frame(_key: int, news: News) -> list[Part]:
+    shown = status.of(news.rights, news.now)
+    blind = news.everywhere.blind or not shown.verdict.sees
+    return [
+        news.as_of(live.AsOf(None, stale=False)),  # its rows tell their own ages
+        news.title(titles.status(blind=blind)),
+        Part("status", _render("status.html#all", status=shown)),
     ]
 
 
@@ -248,16 +434,33 @@ PAGES = {
     "pipeline": _Page(_pipeline_changed, _pipeline_frame),
     "stage": _Page(_stage_changed, _stage_frame),
     "run": _Page(_run_changed, _run_frame),
+    "batch": _Page(_batch_changed, _batch_frame),
+    "aborts": _Page(_aborts_changed, _aborts_frame),
+    "lists": _Page(_nothing_changed, _lists_frame),
+    "status": _Page(_nothing_changed, _status_frame),
 }
 
 
-def _flying(of: Iterable[Stage], news: News) -> set[str]:
-    """The statuses of the runs that are in flight in some stages."""
-    return set[str]().union(*(news.flying.get(stage.pk, ()) for stage in of))
+def _flying(of: Iterable[Stage], news: News) -> Flights:
+    """What is in flight in some stages."""
+    return overview.together(news.flying.get(stage.pk, Flights()) for stage in of)
 
 
-def _cells(of: Iterable[Stage]) -> list[StageCell]:
-    by_pipeline = stages.cells(of, runs_each=1)
+def _strips(runs: Iterable[Run]) -> list[Part]:
+    """The histories of the stages in which some of these runs have ended."""
+    ended = {run.stage_id: run.stage for run in runs if not run.in_flight}
+    return _histories(list(ended.values())) if ended else []
+
+
+def _histories(of: Collection[Stage], here: int = 0) -> list[Part]:
+    return [
+        Part(f"strip-{key}", _render("strip.html#history", key=key, strip=strip))
+        for key, strip in history.strips(of, here=here).items()
+    ]
+
+
+def _cells(of: Iterable[Stage], strips: Mapping[int, SafeString] | None = None) -> list[StageCell]:
+    by_pipeline = stages.cells(of, runs_each=1, strips=strips)
     return [cell for cells in by_pipeline.values() for cell in cells]
 
 

@@ -5,7 +5,7 @@ Lives on one event loop and knows neither Django nor the database.
 
 import asyncio
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
@@ -17,9 +17,10 @@ LASTS = (600.0, 1200.0)
 class Viewer:
     """One open stream."""
 
-    __slots__ = ("_ended", "_ends_at", "_queue")
+    __slots__ = ("_ended", "_ends_at", "_queue", "who")
 
-    def __init__(self, ends_at: float) -> None:
+    def __init__(self, who: int, ends_at: float) -> None:
+        self.who = who
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._ends_at = ends_at
         self._ended = False
@@ -57,10 +58,15 @@ class Hub[Channel: Hashable]:
     def viewers(self) -> int:
         return sum(map(len, self._viewers.values()))
 
+    @property
+    def people(self) -> set[int]:
+        """The keys of the people who listen."""
+        return {viewer.who for listening in self._viewers.values() for viewer in listening}
+
     @contextmanager
-    def viewer(self, channel: Channel) -> Iterator[Viewer]:
-        """Listen to a channel until the block ends."""
-        viewer = Viewer(asyncio.get_running_loop().time() + random.uniform(*LASTS))  # noqa: S311
+    def viewer(self, channel: Channel, who: int = 0) -> Iterator[Viewer]:
+        """Listen to a channel until the block ends, as the person with the key `who`."""
+        viewer = Viewer(who, asyncio.get_running_loop().time() + random.uniform(*LASTS))  # noqa: S311
         if self._closed:
             viewer.end()
         listening = self._viewers.setdefault(channel, set())
@@ -78,9 +84,14 @@ class Hub[Channel: Hashable]:
         for viewer in self._viewers.get(channel, ()):
             viewer.put(message, now)
 
+    def end_where(self, over: Callable[[Channel, int], bool]) -> None:
+        """End the streams of which `over` says so, asked with the channel and who listens."""
+        for channel, listening in self._viewers.items():
+            for viewer in listening:
+                if over(channel, viewer.who):
+                    viewer.end()
+
     def close(self) -> None:
         """End all streams, and each that is opened from now on."""
         self._closed = True
-        for listening in self._viewers.values():
-            for viewer in listening:
-                viewer.end()
+        self.end_where(lambda _channel, _who: True)

@@ -13,11 +13,16 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.cache import patch_vary_headers
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard import database, freshness
-from dashboard.models import CatalogueSweep, Run, Stage
-from dashboard.web import context
+from dashboard.access import Rights
+from dashboard.models import Run, Stage
+from dashboard.web import context, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,16 @@ class AsOf:
 
     at: datetime | None
     stale: bool
-    text: str = ""
+    text: str | Promise = ""
     elsewhere: str = ""  # what the page can't show: the status page tells more
     # What decides the page beside its runs: which stages there are, and which were read. A page
     # that hears of another shape than its own fetches itself.
     shape: str = ""
 
 
-NOTHING = AsOf(None, stale=True, text="This is no longer known here.", shape="nothing")
+NOTHING = AsOf(
+    None, stale=True, text=gettext_lazy("This is no longer known here."), shape="nothing"
+)
 
 
 def as_of(stages: Sequence[Stage]) -> AsOf:
@@ -55,22 +62,31 @@ def as_of(stages: Sequence[Stage]) -> AsOf:
     read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
     late = any(freshness.is_late(stage.promised_at, now) for stage in relevant)
     if not read:
-        text = "Northflank has not been read yet."
+        text = _("Northflank has not been read yet.")
         return AsOf(None, stale=True, text=text, shape=shape)
     unread = len(relevant) - len(read)
-    text = f"Not read yet: {unread} of {len(relevant)} stages." if unread else ""
+    text = ""
+    if unread:
+        text = _("Not read yet: %(unread)d of %(all)d stages.")
+        text %= {"unread": unread, "all": len(relevant)}
     return AsOf(min(read), stale=late, text=text, shape=shape)
 
 
 def _shape(stages: Sequence[Stage], *facts: object) -> str:
     known = sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
-    return blake2b(repr((known, facts)).encode(), digest_size=6).hexdigest()
+    return _fingerprint((known, facts))
 
 
-def as_of_all(stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = ()) -> AsOf:
+def _fingerprint(of: object) -> str:
+    return blake2b(repr(of).encode(), digest_size=6).hexdigest()
+
+
+def as_of_all(
+    rights: Rights, stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = ()
+) -> AsOf:
     """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`.
 
-    `facts` are what else decides the page's shape.
+    They are all that the person may see; `facts` are what else decides the page's shape.
     """
     now = database.now()
     relevant = [stage for stage in stages if stage.has_flow is not False]
@@ -78,9 +94,11 @@ def as_of_all(stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = 
         stages=len(relevant),
         late=sum(freshness.is_late(stage.promised_at, now) for stage in relevant),
         failing=sum(bool(stage.error) for stage in relevant),
-        lists_failing=CatalogueSweep.objects.exclude(error="").count(),
+        lists_failing=places.failing_lists(rights).count(),
     )
     of_shown = as_of(shown or stages)
+    if not stages and not rights.sees_all:
+        of_shown = replace(of_shown, text=freshness.nothing_seen())
     stale = of_shown.stale or known.late > 0
     return replace(
         of_shown, stale=stale, elsewhere=freshness.in_part(known), shape=_shape(stages, *facts)
@@ -98,10 +116,18 @@ def as_of_run(run: Run) -> AsOf:
     return AsOf(at, stale=late)
 
 
-def as_of_board(stages: Sequence[Stage]) -> AsOf:
+def as_of_board(rights: Rights, stages: Sequence[Stage]) -> AsOf:
     """Say how old the board is, whose cells also show what keeps a stage from being read."""
     errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
-    return as_of_all(stages, errors)
+    return as_of_all(rights, stages, errors)
+
+
+def as_of_list(newest: object) -> AsOf:
+    """Return the terms of a page that is a list of our own: its rows tell their own ages.
+
+    `newest` is its first page, whichever part of it is shown: what happens, happens there.
+    """
+    return AsOf(None, stale=False, shape=_fingerprint(newest))
 
 
 def error_of(stage: Stage) -> dict[str, Any] | None:
@@ -111,10 +137,12 @@ def error_of(stage: Stage) -> dict[str, Any] | None:
 
 def of(
     request: HttpRequest,
+    rights: Rights,
     page: str,
     version: int,
     *facts: object,
     key: int = 0,
+    any_change: bool = True,
     in_flight: bool,
     aborting: bool,
     as_of: AsOf,
@@ -123,10 +151,19 @@ def of(
 
     `page` names its stream, where it has one (see fragments.PAGES); `version` is the latest change,
     read before anything that the page shows; `key` is that of the pipeline, stage or run the page
-    is about; `facts` are what else decides it.
+    is about; `facts` are what else decides it, or all that does unless `any_change` may.
     """
     told = context.of(request).trouble
-    parts = (version, as_of, told, request.get_full_path(), *facts)
+    zone = timezone.get_current_timezone_name()
+    parts = (
+        version if any_change else 0,
+        as_of,
+        told,
+        request.get_full_path(),
+        rights.tag,
+        zone,
+        *facts,
+    )
     follows = QueryDict(mutable=True)
     follows.update({"page": page, "key": str(key), "since": str(version)})
     return Live(

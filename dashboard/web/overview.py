@@ -1,73 +1,216 @@
-"""What Now is about: which runs it shows, how many there are, and how old that is."""
+"""What Now is about: which runs it shows, how many there are, and how old that is.
 
-from collections.abc import Collection, Mapping, Sequence
+All of it as far as the person's rights go: what is hidden is not counted either.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models.functions import Coalesce
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
+from django.db.models.functions import Coalesce, Greatest
 
+from dashboard import attention
+from dashboard.access import Rights
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.runs import RunQuerySet
+from dashboard.overdue import Why
 from dashboard.web import live
 from dashboard.web.live import AsOf
 
-RECENTLY = timedelta(days=1)
 # A run that was aborted here stays in sight, so that whoever did it sees what came of it.
 JUST_NOW = timedelta(hours=1)
-# A run that failed this lately is news in the tab's title.
-NEWS = timedelta(minutes=10)
+# A run in flight that takes too long, or whose abort does.
+LATE = Q(overdue__gt=0) | Q(aborting_level__gt=0)
+WAITS = Q(overdue_why=Why.QUEUE, aborting_level=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many runs each part of the page is about."""
+    """How many runs each part of the page is about.
+
+    All of it decides the page's shape: where a count changes, runs may belong elsewhere.
+    """
 
     in_flight: int
+    late: int  # of them
+    far: int  # of those: by far
     stages: int
     aborted: int
     failed: int
+    just_failed: int  # of them
+
+    @property
+    def attention(self) -> int:
+        """How many need attention."""
+        return self.late + self.just_failed
+
+    @property
+    def calm(self) -> int:
+        """How many others are in flight."""
+        return self.in_flight - self.late
+
+    @property
+    def failed_before(self) -> int:
+        """How many others failed lately."""
+        return self.failed - self.just_failed
 
 
-def in_flight() -> RunQuerySet:
-    """Return the runs in flight, the newest first."""
-    return Run.objects.in_flight().order_by("-created_at", "-pk")
+@dataclass(frozen=True, slots=True)
+class Flights:
+    """Some runs in flight, and what makes them urgent: statuses, and how far the worst is late."""
+
+    statuses: frozenset[str] = frozenset()
+    overdue: int = 0  # of timing.Overdue
+    aborting: int = 0  # how far the worst abort is: of escalation.Level
+    count: int = 0
+    late: int = 0  # how many of them are overdue, or their aborts
+    far: int = 0  # how many of those by far
 
 
-def failed(now: datetime, within: timedelta = RECENTLY) -> RunQuerySet:
-    """Return the runs that failed lately, the latest first."""
+def in_flight(rights: Rights) -> RunQuerySet:
+    """Return the runs in flight: the furthest overdue first, and then the newest.
+
+    Of two that are as bad, the one that holds up comes before the one that waits.
+    """
+    badness = Greatest(F("overdue"), F("aborting_level"))
+    waits = Case(When(overdue_why=Why.QUEUE, then=1), default=0)
+    return _seen(rights).in_flight().order_by(badness.desc(), waits, "-created_at", "-pk")
+
+
+def late(rights: Rights) -> RunQuerySet:
+    """Return the runs in flight that need attention, the worst first; not those that only wait."""
+    return in_flight(rights).filter(LATE).exclude(WAITS)
+
+
+def waiting_late(rights: Rights) -> RunQuerySet:
+    """Return the runs that wait too long for their turn: where one is stuck there are many."""
+    return in_flight(rights).filter(LATE, WAITS)
+
+
+def calm(rights: Rights) -> RunQuerySet:
+    """Return the other runs in flight: those that wait for people first, and then the newest."""
+    others = Case(When(status="approval_wait", then=0), default=1)
+    return in_flight(rights).exclude(LATE).order_by(others, "-created_at", "-pk")
+
+
+def just_failed(rights: Rights, now: datetime) -> RunQuerySet:
+    """Return the runs whose failure needs attention, the latest first."""
+    return failed(rights, now, attention.JUST_NOW)
+
+
+def failed_before(rights: Rights, now: datetime) -> RunQuerySet:
+    """Return the other runs that failed lately, the latest first."""
+    return failed(rights, now, but_within=attention.JUST_NOW)
+
+
+def failed(
+    rights: Rights,
+    now: datetime,
+    within: timedelta = attention.LATELY,
+    *,
+    but_within: timedelta | None = None,
+) -> RunQuerySet:
+    """Return the runs that failed lately, the latest first; not those that we had aborted.
+
+    Nor those that failed more lately still, if `but_within` says within which time.
+    """
     ended = Coalesce("concluded_at", "updated_at", "created_at")  # the API may leave out the first
-    failures = Run.objects.filter(status="failure", concluded=True).annotate(ended=ended)
-    return failures.filter(ended__gt=now - within).order_by("-ended", "-pk")
+    failures = _seen(rights).filter(status="failure", concluded=True).annotate(ended=ended)
+    lately = failures.filter(ended__gt=now - within).exclude(_stopped_by_us())
+    if but_within is not None:
+        lately = lately.filter(ended__lte=now - but_within)
+    return lately.order_by("-ended", "-pk")
 
 
-def aborted(now: datetime) -> RunQuerySet:
-    """Return the runs that were aborted from here lately and have ended, but did not fail."""
+def aborted(rights: Rights, now: datetime) -> RunQuerySet:
+    """Return the runs that were aborted from here lately and have ended, however they did.
+
+    Not those that failed without us: their abort was refused, say, or came too late.
+    """
     lately = Abort.objects.filter(requested_at__gt=now - JUST_NOW).values("run")
-    ended = Run.objects.filter(pk__in=lately, in_flight=False)
-    others = ended.exclude(pk__in=failed(now).order_by().values("pk"))
+    ended = _seen(rights).filter(pk__in=lately, in_flight=False)
+    others = ended.exclude(pk__in=failed(rights, now).order_by().values("pk"))
     return others.order_by("-concluded_at", "-pk")
 
 
-def flying() -> dict[int, set[str]]:
-    """Return the statuses of the runs in flight, by the keys of their stages."""
-    found: dict[int, set[str]] = {}
-    for stage, status in in_flight().order_by().values_list("stage", "status").distinct():
-        found.setdefault(stage, set()).add(status)
-    return found
+def flying(rights: Rights) -> dict[int, Flights]:
+    """Return what is in flight, by the keys of the stages."""
+    return flights(in_flight(rights))
 
 
-def counts(now: datetime, flying: Collection[int]) -> Counts:
+def flights(runs: RunQuerySet) -> dict[int, Flights]:
+    """Return what `runs` are, by the keys of their stages."""
+    found: dict[int, list[Flights]] = {}
+    alike = runs.order_by().values_list("stage", "status", "overdue", "aborting_level")
+    for stage, status, overdue, aborting, count in alike.annotate(count=Count("pk")):
+        level = max(overdue, aborting)
+        late, far = count if level else 0, count if level > 1 else 0
+        of = Flights(frozenset([status]), overdue, aborting, count, late, far)
+        found.setdefault(stage, []).append(of)
+    return {stage: together(each) for stage, each in found.items()}
+
+
+def together(flights: Iterable[Flights]) -> Flights:
+    """Return what several are taken together."""
+    each = list(flights)
+    return Flights(
+        frozenset[str]().union(*(one.statuses for one in each)),
+        max((one.overdue for one in each), default=0),
+        max((one.aborting for one in each), default=0),
+        count=sum(one.count for one in each),
+        late=sum(one.late for one in each),
+        far=sum(one.far for one in each),
+    )
+
+
+def aborting(rights: Rights) -> bool:
+    """Say whether an abort is under way."""
+    return Abort.objects.open().filter(rights.places("run__stage")).exists()
+
+
+def counts(rights: Rights, now: datetime, flying: Mapping[int, Flights]) -> Counts:
     """Count the runs of each part."""
-    return Counts(in_flight().count(), len(flying), aborted(now).count(), failed(now).count())
+    in_all = together(flying.values())
+    just_now = Q(ended__gt=now - attention.JUST_NOW)
+    of_failed = (
+        failed(rights, now)
+        .order_by()
+        .aggregate(failed=Count("pk"), just_failed=Count("pk", filter=just_now))
+    )
+    return Counts(
+        in_flight=in_all.count,
+        late=in_all.late,
+        far=in_all.far,
+        stages=len(flying),
+        aborted=aborted(rights, now).count(),
+        **of_failed,
+    )
 
 
-def news(now: datetime, flying: Mapping[int, set[str]]) -> set[str]:
-    """Return the statuses that decide the tab's title: of what is in flight or has just failed."""
-    just_failed = {"failure"} if failed(now, NEWS).exists() else set()
-    return just_failed.union(*flying.values())
+def news(rights: Rights, now: datetime, flying: Mapping[int, Flights]) -> Flights:
+    """Return what decides the tab's title: what is in flight or has just failed."""
+    return worst(flying, failed=just_failed(rights, now).exists())
 
 
-def as_of(stages: Sequence[Stage], flying: Collection[int], counts: Counts) -> AsOf:
+def worst(flying: Mapping[int, Flights], *, failed: bool) -> Flights:
+    """Return the same where it is known already whether something has just failed."""
+    statuses = {"failure"} if failed else ()
+    return together([Flights(frozenset(statuses)), *flying.values()])
+
+
+def as_of(rights: Rights, stages: Sequence[Stage], flying: Collection[int], counts: Counts) -> AsOf:
     """Say how old the page is: as the stages with runs in flight or, where none flies, as all."""
     shown = [stage for stage in stages if stage.pk in flying]
-    return live.as_of_all(stages, counts, shown=shown)
+    return live.as_of_all(rights, stages, counts, shown=shown)
+
+
+def _seen(rights: Rights) -> RunQuerySet:
+    return Run.objects.filter(rights.places("stage"))
+
+
+def _stopped_by_us() -> Exists:
+    """Whether an abort from here went through to a run before it ended: that is no failure."""
+    ours = Abort.objects.went_through().filter(run=OuterRef("pk"))
+    over = Coalesce(OuterRef("concluded_at"), OuterRef("status_since"))
+    return Exists(ours.filter(requested_at__lt=over))

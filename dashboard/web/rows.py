@@ -1,4 +1,7 @@
-"""Runs as pages show them: prepared rows, rendered once per version and shared by all viewers."""
+"""Runs as pages show them: prepared rows, rendered once per version and shared by all viewers.
+
+All who read times in one zone share them; the cache's size bounds how many are kept.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -9,12 +12,21 @@ from hashlib import blake2b
 from django.core.cache import cache
 from django.template.loader import get_template
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
-from dashboard import abort_story, durations, statuses
-from dashboard.access import Verdict
-from dashboard.models import Abort, Run, Stage
+from dashboard import abort_story, durations, looking, overdue_story, statuses
+from dashboard.access import Rights, Verdict
+from dashboard.database import now
+from dashboard.escalation import Level
+from dashboard.models import Abort, Looking, Run, Stage
 from dashboard.models.runs import RunQuerySet
+from dashboard.overdue import Clock
+from dashboard.overdue_story import Story
+from dashboard.verdict import Parts, short
+from dashboard.web import lookers, pace
+from dashboard.web.lookers import Lookers
+from dashboard.web.pace import Pace
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -23,21 +35,23 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 class AbortLine:
     """An abort in one line."""
 
-    sentence: str
-    tone: str
-    by: str
+    story: abort_story.Story
+    by: str  # empty: somebody elsewhere
     requested_at: datetime
     reason: str
+    since: datetime | None  # while it goes on: from when its clock counts
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What templates need of a run; no rule is left to them."""
 
+    key: int
     run_id: str
     dom_id: str
     url: str
     abort_url: str
+    look_url: str
     title: str
     project: str
     pipeline: str
@@ -56,12 +70,24 @@ class Row:
     started_at: datetime | None
     concluded_at: datetime | None
     took: str
+    pace: Pace | None  # while it is in flight and its usual is known
+    late: Story | None  # where it is overdue
     step: str
+    short: Parts  # at which step, for how long, and how long it usually is
     step_tone: str
     abort: AbortLine | None
+    lookers: Lookers | None
     abortable: bool
+    selectable: bool  # to be aborted with others: nobody is aborting it
+    aborting_level: int  # of escalation.Level
+    again: bool  # an abort under way is so long overdue that it can be tried again
     may_abort: bool
     why_not: str
+
+    @property
+    def overdue(self) -> int:
+        """How far it is overdue; 0 where it is not."""
+        return self.late.level if self.late else 0
 
 
 def dom_id(run_id: str) -> str:
@@ -76,19 +102,32 @@ def place_args(stage: Stage) -> list[str]:
     return [stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()]
 
 
-def row(run: Run, verdict: Verdict, abort: Abort | None) -> Row:
-    """Prepare a run for templates; `abort` is its latest."""
+def row(
+    run: Run,
+    verdict: Verdict,
+    abort: Abort | None,
+    clocks: Sequence[Clock] = (),
+    looks: Sequence[Looking] = (),
+) -> Row:
+    """Prepare a run for templates.
+
+    `abort` is its latest, `clocks` tell of its usual, `looks` of those who look at it now.
+    """
     stage = run.stage
     pipeline = stage.pipeline
     look = statuses.of_run(run.status)
     place = place_args(stage)
     began = run.started_at or run.created_at
-    under_way = abort is not None and abort.settled_at is None
+    aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
+    waits = abort.waits if abort is not None and abort.settled_at is None else aborting
+    again = run.in_flight and waits and run.aborting_level >= Level.RED
     return Row(
+        key=run.pk,
         run_id=run.run_id,
         dom_id=dom_id(run.run_id),
         url=reverse("run", args=[*place, run.run_id]),
         abort_url=reverse("abort", args=[*place, run.run_id]),
+        look_url=reverse("look", args=[*place, run.run_id]),
         title=run.title,
         project=pipeline.project.name,
         pipeline=pipeline.name,
@@ -107,24 +146,36 @@ def row(run: Run, verdict: Verdict, abort: Abort | None) -> Row:
         started_at=run.started_at,
         concluded_at=run.concluded_at,
         took=durations.in_words(run.concluded_at - began) if run.concluded_at else "",
+        pace=pace.of(run, clocks),
+        late=overdue_story.of(run.overdue, run.overdue_why, clocks) if run.in_flight else None,
         step=run.step if run.in_flight else "",
+        short=short(run, clocks),
         step_tone=look.tone,
-        abort=abort_line(abort) if abort is not None else None,
-        abortable=run.in_flight and not under_way and run.status != "aborting",
+        abort=_abort_line(abort, run),
+        lookers=lookers.of(looks),
+        abortable=run.in_flight and (again or not aborting),
+        selectable=run.in_flight and not aborting,
+        aborting_level=run.aborting_level,
+        again=again,
         may_abort=verdict.allowed,
         why_not=verdict.why_not,
     )
 
 
-def abort_line(abort: Abort) -> AbortLine:
-    """Prepare an abort for templates."""
-    story = abort_story.of(abort)
+def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
+    under_way = abort is not None and abort.settled_at is None
+    if abort_story.is_elsewhere(abort, run):
+        story, since = abort_story.elsewhere(run), run.status_since
+        return AbortLine(story, "", since, "", since)
+    if abort is None:
+        return None
+    story = abort_story.of(abort, run)
     return AbortLine(
-        sentence=story.sentence,
-        tone=story.tone,
+        story=story,
         by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
+        since=abort.requested_at if under_way else None,
     )
 
 
@@ -134,45 +185,81 @@ def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     return {abort.run_id: abort for abort in found}
 
 
-def html(run: Run, verdict: Verdict, abort: Abort | None) -> SafeString:
+def html(
+    run: Run,
+    verdict: Verdict,
+    abort: Abort | None,
+    clocks: Sequence[Clock] = (),
+    looks: Sequence[Looking] = (),
+) -> SafeString:
     """Render one run's table row."""
     template = get_template("runs.html#run-row")
-    return mark_safe(template.render({"row": row(run, verdict, abort)}).strip())
+    return mark_safe(template.render({"row": row(run, verdict, abort, clocks, looks)}).strip())
 
 
-def html_of(runs: RunQuerySet, verdict: Verdict) -> dict[int, SafeString]:
+def html_of(runs: RunQuerySet, rights: Rights) -> dict[int, SafeString]:
     """Render the table rows of `runs`, in their order and by their keys.
 
     Only what changed since it was last rendered is loaded and rendered.
     """
-    wanted: Sequence[tuple[int, int]] = list(runs.values_list("pk", "version"))
-    keys = {pk: _key(pk, version, verdict) for pk, version in wanted}
+    return html_of_each([runs], rights)[0]
+
+
+def html_of_each(tables: Iterable[RunQuerySet], rights: Rights) -> list[dict[int, SafeString]]:
+    """Render the table rows of several tables as `html_of` does, loading for all of them at once.
+
+    A run stands in the first of the tables that has it: it may have gone from one to another while
+    they were read.
+    """
+    place = "stage__pipeline__project", "stage__name"
+    keys: dict[int, str] = {}
+    in_order: list[list[int]] = []
+    for table in tables:
+        wanted: Sequence[tuple[int, int, int, str]] = list(
+            table.values_list("pk", "version", *place)
+        )
+        new = {
+            pk: _key(pk, version, rights.verdict(project, stage))
+            for pk, version, project, stage in wanted
+            if pk not in keys
+        }
+        keys |= new
+        in_order.append(list(new))
     ready = cache.get_many(keys.values())
     missing = [pk for pk, key in keys.items() if key not in ready]
     loaded = Run.objects.filter(pk__in=missing).with_place().without_detail() if missing else ()
-    fresh = _rendered(loaded, verdict)
+    fresh = _rendered(loaded, rights)
     found = {pk: fresh.get(pk) or ready.get(key) for pk, key in keys.items()}
-    return {pk: mark_safe(row) for pk, row in found.items() if row}
+    return [{pk: mark_safe(row) for pk in table if (row := found[pk])} for table in in_order]
 
 
-def html_of_loaded(runs: Collection[Run], verdict: Verdict) -> dict[int, SafeString]:
+def html_of_loaded(runs: Collection[Run], rights: Rights) -> dict[int, SafeString]:
     """Render the table rows of runs that are loaded with their place, by their keys."""
-    keys = {run.pk: _key(run.pk, run.version, verdict) for run in runs}
+    keys = {run.pk: _key(run.pk, run.version, rights.may_abort(run.stage)) for run in runs}
     ready = cache.get_many(keys.values())
-    fresh = _rendered([run for run in runs if keys[run.pk] not in ready], verdict)
+    fresh = _rendered([run for run in runs if keys[run.pk] not in ready], rights)
     return {pk: mark_safe(fresh.get(pk) or ready[key]) for pk, key in keys.items()}
 
 
 def _key(pk: int, version: int, verdict: Verdict) -> str:
-    # Per person a row differs in the abort control only.
+    # Per person a row differs in the abort control only: all with one verdict share it.
     audience = "may" if verdict.allowed else blake2b(verdict.why_not.encode()).hexdigest()[:8]
-    return f"row:{pk}:{version}:{audience}"
+    zone = timezone.get_current_timezone_name()
+    return f"row:{pk}:{version}:{audience}:{zone}"
 
 
-def _rendered(runs: Iterable[Run], verdict: Verdict) -> dict[int, SafeString]:
+def _rendered(runs: Iterable[Run], rights: Rights) -> dict[int, SafeString]:
     runs = list(runs)
     aborts = latest_aborts(runs) if runs else {}
-    fresh = {run.pk: html(run, verdict, aborts.get(run.pk)) for run in runs}
-    # Its version was read with the rest of it: a row is never kept under an older number.
-    cache.set_many({_key(run.pk, run.version, verdict): fresh[run.pk] for run in runs})
+    clocks = pace.clocks_of(runs)
+    looks = looking.now_at(runs, now())
+    fresh: dict[int, SafeString] = {}
+    kept: dict[str, SafeString] = {}
+    for run in runs:
+        verdict = rights.may_abort(run.stage)
+        told = clocks.get(run.pk, ()), looks.get(run.pk, ())
+        fresh[run.pk] = html(run, verdict, aborts.get(run.pk), *told)
+        # Its version was read with the rest of it: a row is never kept under an older number.
+        kept[_key(run.pk, run.version, verdict)] = fresh[run.pk]
+    cache.set_many(kept)
     return fresh

@@ -9,11 +9,12 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard import budget, durations, freshness, push
+from dashboard.access import Rights
 from dashboard.models import Budget, CatalogueSweep, Stage, Upstream, Worker
 from dashboard.push import PushState
 from dashboard.sync import claims
 from dashboard.sync.schedule import StageClass
-from dashboard.web import rows
+from dashboard.web import places, rows
 
 MOST_STAGES = 100  # rows of the table; the rest is summed up by class
 
@@ -93,16 +94,15 @@ class Status:
     left_out: int
 
 
-def of(now: datetime) -> Status:
-    """Gather the state of the mirror."""
+def of(rights: Rights, now: datetime) -> Status:
+    """Gather the state of the mirror, and of those stages that somebody may see."""
     # Thousands of stages: five columns of all, and whole rows only of those that are listed.
-    known = list(
-        Stage.objects.present().values_list("pk", "error", "promised_at", "synced_at", "has_flow")
-    )
-    kinds = claims.classes(Stage.objects.present(), now)
+    seen = Stage.objects.present().filter(rights.places())
+    known = list(seen.values_list("pk", "error", "promised_at", "synced_at", "has_flow"))
+    kinds = claims.classes(seen, now)
     late = {pk for pk, _error, promised, *_rest in known if freshness.is_late(promised, now)}
     order = sorted(known, key=lambda one: _badness(*one, late=one[0] in late, now=now))
-    sweeps = list(CatalogueSweep.objects.exclude(error="").select_related("project"))
+    sweeps = list(places.failing_lists(rights).select_related("project"))
     workers = _workers(now)
     requests = _requests(now)
     trouble = Upstream.objects.exclude(error="").first()
@@ -117,6 +117,7 @@ def of(now: datetime) -> Status:
         trouble=trouble.error_message if trouble else "",
         trouble_since=trouble.error_since if trouble else None,
         refused_until=requests.refused_until if requests else None,
+        limited=not rights.sees_all,
     )
     listed = [pk for pk, *_rest in order[:MOST_STAGES]]
     return Status(
@@ -134,15 +135,15 @@ def of(now: datetime) -> Status:
 def _badness(
     _pk: int,
     error: str,
-    _promised_at: datetime | None,
+    promised_at: datetime | None,
     synced_at: datetime | None,
     has_flow: bool | None,
     *,
     late: bool,
     now: datetime,
 ) -> tuple[bool, bool, bool, bool, datetime]:
-    """Sort failing stages first, then late, unread and old ones; those without a flow last."""
-    return not error, not late, has_flow is False, synced_at is not None, synced_at or now
+    """Sort failing stages first, then late and unread ones, those soon due; without a flow last."""
+    return not error, not late, has_flow is False, synced_at is not None, promised_at or now
 
 
 def _requests(now: datetime) -> Requests | None:
@@ -191,7 +192,7 @@ def _stages(
             kind=_in_words(kinds[stage.pk]),
             synced_at=stage.synced_at,
             late=stage.pk in late,
-            every=_every(stage.promised_at - stage.synced_at)
+            every=durations.roughly(stage.promised_at - stage.synced_at)
             if stage.promised_at and stage.synced_at
             else "",
             next_at=stage.next_sync_at if stage.next_sync_at > now else None,
@@ -217,17 +218,13 @@ def _kinds(
         KindRow(
             kind=_in_words(kind),
             stages=count[kind],
-            every=_every(timedelta(seconds=kind.value)),
+            every=durations.roughly(timedelta(seconds=kind.value)),
             oldest=oldest.get(kind),
             late=late_ones[kind],
         )
         for kind in StageClass
         if count[kind]
     ]
-
-
-def _every(span: timedelta) -> str:
-    return durations.in_words(span).removesuffix(" 0 s").removesuffix(" 0 min")
 
 
 def _in_words(kind: StageClass) -> str:

@@ -4,17 +4,23 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Response
+from playwright.sync_api import BrowserContext, Page, Request, Response
 from pytest_django import Settings
 
 from dashboard.models import Run
+from tests.aborting import flights
 from tests.conftest import CHROMIUM
 from tests.live import Live
 
 type Open = Callable[..., Page]
+CHECKS = (Path(__file__).parent / "checks.js").read_text()
+
+LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,10 +58,19 @@ def world(live: Live, settings: Settings) -> Live:
 @pytest.fixture
 def stuck(world: Live) -> Run:
     """A run that hangs for hours unless it is aborted."""
-    runs = Run.objects.in_flight().with_place().order_by("created_at")
-    found = runs.filter(stage__pipeline__slug="ledger", stage__name="Production").first()
-    assert found is not None
-    return found
+    flow = flights.flow(world, LEDGER_PRODUCTION)
+    # Of two that hang the older one may be about to end.
+    last = max(world.sandbox.world.runs(flow, world.sandbox.clock()), key=lambda run: run.concluded)
+    return flights.mirrored(world, LEDGER_PRODUCTION, last.id)
+
+
+@pytest.fixture
+def flying(world: Live) -> list[Run]:
+    """Three runs that go on for longer than any test, beside those that were there already."""
+    now, flow = world.sandbox.clock(), flights.flow(world, LEDGER_PRODUCTION)
+    begun = (world.sandbox.world.start(flow, now, {}) for _ in range(100))
+    long = islice((run.id for run in begun if run.concluded > now + 120), 3)
+    return [flights.mirrored(world, LEDGER_PRODUCTION, run_id) for run_id in long]
 
 
 @pytest.fixture
@@ -136,6 +151,33 @@ def break_streams(live: Live) -> None:
     live.run(end_all)
 
 
+def note_requests(page: Page) -> list[str]:
+    """Note what a page asks for from now on, beside its icon: that is fetched at any time.
+
+    What it has asked for before may be told late, so one more question marks where that ends.
+    """
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        if "/static/" not in request.url:
+            asked.append(request.url)
+
+    page.on("request", note)
+    with page.expect_request("**/healthz"):
+        page.evaluate("() => { fetch('/healthz') }")
+    asked.clear()
+    return asked
+
+
+def take_clock(page: Page) -> None:
+    """Let a test move the time of a page, which is loaded anew and listens."""
+    page.clock.install()
+    # In a page that is open already it is 1970 for some milliseconds, and what its stream says just
+    # then is dated so.
+    page.reload()
+    page.wait_for_function("() => connected")
+
+
 def mark(page: Page) -> None:
     """Leave a mark that only a reload would wipe away."""
     page.evaluate("() => { window.unreloaded = true }")
@@ -143,3 +185,8 @@ def mark(page: Page) -> None:
 
 def is_marked(page: Page) -> bool:
     return page.evaluate("() => window.unreloaded === true") is True
+
+
+def check(page: Page, what: str) -> Any:
+    """What one of checks.js has against a page as it is now."""
+    return page.evaluate(f"{CHECKS.strip()}.{what}()")

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.models import Pipeline, Run, Stage
+from dashboard.models import Abort, Grant, Pipeline, Run, Stage
+from dashboard.models.access import Right
 from tests.web import factories
 
 type See = Callable[..., LexborHTMLParser]  # address, then headers by name
@@ -72,3 +73,22 @@ def stage(pipeline: Pipeline) -> Stage:
 def run(stage: Stage) -> Run:
     """A run in flight."""
     return factories.run(stage, "r-1", name="Nightly")
+
+
+@pytest.fixture
+def in_two_places(manager: User, viewer: User) -> dict[str, Abort]:
+    """An act in each of two projects, and a viewer who may see the stagings of one of them."""
+    Grant.objects.filter(group=None).delete()
+    group = Group.objects.create(name="Shop people")
+    viewer.groups.add(group)
+    shop = factories.project("shop")
+    Grant.objects.create(group=group, project=shop, stage="Staging", right=Right.SEE)
+    return {
+        f"{project} {stage}": factories.act(
+            manager,
+            factories.stage(stage, of=factories.pipeline(of=factories.project(project))),
+            reason=f"{project} {stage}",
+        )
+        for project in ("shop", "payments")
+        for stage in ("Staging", "Production")
+    }

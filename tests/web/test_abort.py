@@ -1,11 +1,18 @@
 """Aborting as pages tell it: GET asks and never acts, POST acts and says what Northflank said."""
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Run, Stage
+from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models.aborts import What
+from tests.aborting.flights import in_flight
 from tests.live import Live, token
 from tests.web import factories
 from tests.web.conftest import HTMX, See, one, parsed, words
@@ -60,15 +67,8 @@ def test_pressing_on_a_run_that_has_ended_sends_nothing_and_says_so(
     assert not run.aborts.exists()
 
 
-def _in_flight(live: Live) -> Run:
-    live.sync()
-    run = Run.objects.in_flight().exclude(status="aborting").with_place().order_by("pk").first()
-    assert run is not None
-    return run
-
-
 def test_over_http_an_abort_is_answered_with_northflanks_badge(live: Live, manager: User) -> None:
-    run = _in_flight(live)
+    run = in_flight(live)
     person = live.person("manager")
     headers = {**HTMX, "HX-Current-URL": live.base_url + "/", "X-CSRFToken": token(person)}
     answer = person.post(factories.address(run, "abort"), headers=headers, data={"reason": "Stuck"})
@@ -79,16 +79,17 @@ def test_over_http_an_abort_is_answered_with_northflanks_badge(live: Live, manag
     assert words(one(row, ".status [data-badge]")) == "Aborting"
     told = LexborHTMLParser(answer.text.replace("<tr", "<div").replace("<td", "<div"))
     assert one(told, f'hx-partial[hx-target="#{row.attributes["id"]}"]')
-    assert "accepted the abort" in words(one(told, 'hx-partial[hx-target="#notices"]'))
+    assert "Abort accepted" in words(one(told, 'hx-partial[hx-target="#notices"]'))
     assert run.aborts.get().reason == "Stuck"
 
 
 def test_over_http_the_runs_own_page_is_answered_with_its_card(live: Live, manager: User) -> None:
-    run = _in_flight(live)
+    run = in_flight(live)
     person = live.person("manager")
     here = live.base_url + factories.address(run)
     headers = {**HTMX, "HX-Current-URL": here, "X-CSRFToken": token(person)}
-    answer = person.post(factories.address(run, "abort"), headers=headers)
+    form = {"reason": "Stuck"}
+    answer = person.post(factories.address(run, "abort"), headers=headers, data=form)
     card = one(LexborHTMLParser(answer.text), "section.run")
     assert card.attributes["data-status"] == "aborting"
     assert card.css_first("[data-verdict]") is not None
@@ -97,21 +98,23 @@ def test_over_http_the_runs_own_page_is_answered_with_its_card(live: Live, manag
 def test_over_http_without_javascript_the_answer_is_a_redirect_with_a_notice(
     live: Live, manager: User
 ) -> None:
-    run = _in_flight(live)
+    run = in_flight(live)
     person = live.person("manager")
-    form = {"csrfmiddlewaretoken": token(person)}
+    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
     answer = person.post(factories.address(run, "abort"), data=form)
     assert (answer.status_code, answer.headers["location"]) == (302, factories.address(run))
     html = parsed(person.get(answer.headers["location"]))
-    assert "accepted the abort" in words(one(html, "#notices"))
-    assert one(html, "noscript meta").attributes["http-equiv"] == "refresh"
+    assert "Abort accepted" in words(one(html, "#notices"))
+    refresh = one(html, "noscript meta").attributes
+    assert refresh["http-equiv"] == "refresh"
+    assert refresh["content"] == f"3; url={factories.address(run)}"  # whatever follows a hash
 
 
 def test_over_http_an_abort_that_has_ended_at_once_is_told_with_a_glyph_that_exists(
     live: Live, manager: User
 ) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
-    run = _in_flight(live)
+    run = in_flight(live)
     person = live.person("manager")
     form = {"csrfmiddlewaretoken": token(person), "reason": "with a nul \0 in it"}
     answer = person.post(factories.address(run, "abort"), data=form)
@@ -120,3 +123,175 @@ def test_over_http_an_abort_that_has_ended_at_once_is_told_with_a_glyph_that_exi
     glyph = one(html, "#notices .notice > .glyph use").attributes["href"]
     assert glyph
     assert one(html, glyph).tag == "symbol"
+
+
+# --- the reason --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "required"), [("Production", True), ("Staging", False)])
+def test_production_asks_for_a_reason_and_says_so(
+    name: str, required: bool, see: See, pipeline: Pipeline
+) -> None:
+    run = factories.run(factories.stage(name, of=pipeline))
+    html = see(factories.address(run, "abort"), **HTMX)
+    assert ("(required)" in words(one(html, ".reason legend"))) == required
+    assert bool(html.css(".stakes")) == required
+
+
+def test_without_a_reason_production_is_not_aborted_and_the_dialog_is_told(
+    at_desk: Client, run: Run
+) -> None:
+    answer = at_desk.post(factories.address(run, "abort"), headers=HTMX)
+    assert answer.status_code == 422
+    assert answer.content.decode() == "Aborting a run in Production takes a reason."
+    assert not run.aborts.exists()
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "\n\0 "])
+def test_white_space_is_no_reason(reason: str, at_desk: Client, run: Run) -> None:
+    answer = at_desk.post(factories.address(run, "abort"), {"reason": reason}, headers=HTMX)
+    assert answer.status_code == 422
+
+
+def test_the_page_comes_back_with_the_error_and_what_was_filled_in(
+    at_desk: Client, run: Run
+) -> None:
+    answer = at_desk.post(factories.address(run, "abort"), {"reason": " "})
+    html = parsed(answer)
+    assert answer.status_code == 422
+    assert "takes a reason" in words(one(html, "[data-error]"))
+    assert one(html, "#reason").attributes["aria-invalid"] == "true"
+
+
+def test_which_stages_take_a_reason_is_a_setting(
+    see: See, pipeline: Pipeline, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = ["Staging"]
+    asked = {
+        name: "(required)" in words(one(see(factories.address(run, "abort")), ".reason legend"))
+        for name in ("Staging", "Production")
+        for run in [factories.run(factories.stage(name, of=pipeline))]
+    }
+    assert asked == {"Staging": True, "Production": False}
+
+
+@pytest.mark.parametrize(
+    ("pick", "text", "kept"),
+    [("Stuck", "", "Stuck"), ("", "hm", "hm"), ("Incident", " INC-7 ", "Incident: INC-7")],
+)
+def test_a_quick_pick_a_text_or_both_make_the_reason(
+    live: Live, manager: User, pick: str, text: str, kept: str
+) -> None:
+    run = in_flight(live)
+    data = {"pick": pick, "reason": text, "csrfmiddlewaretoken": token(live.person("manager"))}
+    person = live.people[-1]
+    assert person.post(factories.address(run, "abort"), data=data).status_code == 302
+    assert run.aborts.get().reason == kept
+
+
+# --- an abort that does not end ----------------------------------------------------------------
+
+
+def overdue(run: Run, by: User, level: int, **fields: Any) -> Abort:
+    """An abort that has been under way for a quarter of an hour, and told as such."""
+    then = timezone.now() - timedelta(minutes=15)
+    abort = factories.abort(run, by, requested_at=then, sent_at=then, answered_at=then, **fields)
+    factories.change(run, status="aborting", aborting_level=level, status_since=then)
+    return abort
+
+
+def test_a_calm_abort_has_no_button_and_no_next_steps(see: See, run: Run, manager: User) -> None:
+    overdue(run, manager, 1)
+    html = see(factories.address(run))
+    assert html.css("[data-abort], .next-steps") == []
+    assert "longer than 3 min" in words(one(html, ".abort-line"))
+
+
+def test_one_that_is_red_can_be_tried_again_and_says_what_else_can_be_done(
+    see: See, run: Run, stage: Stage, manager: User
+) -> None:
+    overdue(run, manager, 2)
+    factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
+    html = see(factories.address(run))
+    assert words(one(html, "[data-abort]")) == "Try again"
+    steps = words(one(html, ".next-steps"))
+    assert "1 run waits behind it: Hotfix." in steps
+    assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
+
+
+def test_the_text_for_support_has_ids_and_times_and_neither_name_nor_reason(
+    see: See, run: Run, manager: User
+) -> None:
+    overdue(run, manager, 2, reason="secret plan", error_id="err-42", answer="aborting")
+    text = one(see(factories.address(run)), "#support-text").text()
+    assert "Error id: err-42" in text
+    assert "UTC" in text
+    assert "secret plan" not in text
+    assert "manager" not in text
+
+
+def test_a_viewer_sees_the_next_steps_and_who_can_try_again(
+    looking_on: Client, run: Run, manager: User
+) -> None:
+    overdue(run, manager, 2)
+    html = parsed(looking_on.get(factories.address(run)))
+    assert "disabled" in one(html, "[data-abort]").attributes
+    assert "Release managers" in words(one(html, ".next-steps"))
+
+
+def test_asking_to_try_again_says_that_the_run_is_read_first(
+    see: See, run: Run, manager: User
+) -> None:
+    abort = overdue(run, manager, 2)
+    html = see(factories.address(run, "abort"), **HTMX)
+    assert words(one(html, "h1")) == "Try again to abort “Nightly”?"
+    assert "read again first" in words(html)
+    assert one(html, "[name=again]").attributes["value"] == str(abort.pk)
+
+
+def test_an_abort_from_elsewhere_that_is_red_can_be_tried_from_here(see: See, run: Run) -> None:
+    then = timezone.now() - timedelta(minutes=15)
+    factories.change(run, status="aborting", aborting_level=2, status_since=then)
+    html = see(factories.address(run))
+    assert "not asked for here" in words(one(html, ".abort-line"))
+    assert words(one(html, "[data-abort]")) == "Try again"
+
+
+# --- what is said of it ------------------------------------------------------------------------
+
+
+def test_the_runs_page_tells_the_whole_trail(see: See, run: Run, manager: User) -> None:
+    abort = factories.abort(run, manager, reason="Stuck")
+    for what in (What.REQUESTED, What.SENT):
+        abort.note(what, timezone.now())
+    lines = [words(line) for line in see(factories.address(run)).css(".trail li bdi")]
+    assert lines == ["Requested by manager: “Stuck”.", "Sent to Northflank."]
+
+
+def test_a_run_that_was_not_stopped_says_so_loudly_in_row_and_page(
+    see: See, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, status="success")
+    factories.abort(run, manager, "concluded", outcome="success", settled_at=timezone.now())
+    for address in (factories.address(stage), factories.address(run)):
+        line = one(see(address), ".abort-line[data-loud]")
+        assert "Not stopped: the run ended as success" in words(line)
+        assert line.attributes["data-tone"] == "bad"
+
+
+def test_an_abort_taken_for_lost_that_shows_its_effect_is_no_strangers(
+    see: See, run: Run, stage: Stage, manager: User
+) -> None:
+    factories.abort(run, manager, "unknown", settled_at=timezone.now(), answered_at=None)
+    factories.change(run, status="aborting", status_since=timezone.now())
+    for address in (factories.address(stage), factories.address(run)):
+        told = words(one(see(address), ".abort-line"))
+        assert "It was taken for lost, and now Northflank says aborting." in told
+        assert "not asked for here" not in told
+
+
+def test_an_abort_that_was_never_sent_cannot_be_tried_again(
+    see: See, run: Run, manager: User
+) -> None:
+    overdue(run, manager, 2, state="requested")
+    assert see(factories.address(run)).css("[data-abort], .next-steps") == []

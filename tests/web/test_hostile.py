@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.models import Run
+from dashboard.models import Run, Stage
 from tests.web import factories
 from tests.web.conftest import HTMX, one, parsed, words
 from tests.web.factories import HOSTILE
@@ -39,8 +39,10 @@ def hostile(manager: User) -> Run:
         detail_seen_at=timezone.now(),
     )
     ended = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
-    factories.abort(ended, manager, "refused", reason=HOSTILE, answer=HOSTILE)
-    ended.aborts.update(settled_at=timezone.now(), username=HOSTILE)
+    factories.abort(
+        ended, manager, "refused",
+        reason=HOSTILE, answer=HOSTILE, username=HOSTILE, settled_at=timezone.now(),
+    )  # fmt: skip
     factories.trouble(HOSTILE)
     return run
 
@@ -51,16 +53,27 @@ def test_hostile_text_stays_text(
     name: str, headers: dict[str, str], hostile: Run, at_desk: Client
 ) -> None:
     html = parsed(at_desk.get(address_of(name, hostile), headers=headers))
-    assert html.css("#hostile, script:not([src]), x") == []
+    assert html.css("#hostile, script:not([src]):not(#words), x") == []
     assert HOSTILE[:60] in html.html or html.css("bdi") != []
     assert any(HOSTILE[:60] in (element.text() or "") for element in html.css("bdi"))
+
+
+def test_the_names_of_what_was_dropped_are_text_too(hostile: Run, at_desk: Client) -> None:
+    Stage.objects.update(concurrency_policy="forbid")
+    dropped = factories.run(
+        hostile.stage, status="skipped", name=HOSTILE, started_at=None, created_at=timezone.now()
+    )
+    for run, selector in ((hostile, "[data-swallowed]"), (dropped, "[data-dropped-for]")):
+        html = parsed(at_desk.get(factories.address(run)))
+        assert html.css("#hostile, script:not([src]):not(#words), x") == []
+        assert HOSTILE[:60] in one(html, f"{selector} a bdi").text()
 
 
 @pytest.mark.parametrize("name", ["run", "abort"])
 def test_the_title_of_the_page_is_text_too(name: str, hostile: Run, at_desk: Client) -> None:
     html = parsed(at_desk.get(address_of(name, hostile)))
-    assert one(html, "title").text().rstrip().endswith("Release flows")
-    assert '<b id="hostile">' in one(html, "title").text()
+    assert one(html, "head title").text().rstrip().endswith("Release flows")
+    assert '<b id="hostile">' in one(html, "head title").text()
 
 
 @pytest.mark.parametrize("name", ["now", "stage", "run"])

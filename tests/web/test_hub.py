@@ -50,6 +50,16 @@ async def test_a_stream_ends_by_itself_so_that_rights_are_asked_for_again() -> N
         assert await viewer.next() is None
 
 
+async def test_the_streams_of_some_people_end_and_the_others_go_on() -> None:
+    hub = Hub[str]()
+    with hub.viewer("a", 1) as first, hub.viewer("a", 2) as second, hub.viewer("b", 1) as third:
+        assert hub.people == {1, 2}
+        hub.end_where(lambda channel, who: (channel, who) == ("a", 1))
+        for channel in "ab":
+            hub.publish(channel, b"one")
+        assert [await viewer.next() for viewer in (first, second, third)] == [None, b"one", b"one"]
+
+
 async def test_closing_ends_all_streams_and_those_that_come_later() -> None:
     hub = Hub[str]()
     with hub.viewer("a") as viewer:

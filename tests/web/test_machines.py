@@ -26,7 +26,7 @@ def test_a_process_without_its_tables_is_alive_and_not_ready(client: Client, db:
     assert client.get("/readyz").status_code == 503
 
 
-@pytest.mark.parametrize("name", ["app.js", "dashboard.css", "theme.js", "favicon.svg"])
+@pytest.mark.parametrize("name", ["app.js", "dashboard.css", "icons/calm.svg"])
 def test_a_static_file_is_versioned_and_kept_for_a_day(name: str, client: Client) -> None:
     address = static(name)
     answer = client.get(address)

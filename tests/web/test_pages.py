@@ -100,20 +100,22 @@ def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client
     run = factories.run(stage)
     for status in ("running", "failure", "success", "aborting"):
         factories.run(stage, status=status)
+    # The histories of several stages take one query more than that of one.
+    factories.run(factories.stage("Development"), status="success")
     at_desk.get(address_of(name, run))  # notes the interest, which it does once a while
     few = queries()
     for number in range(45):
         more = factories.stage("Staging", of=factories.pipeline(f"pipeline-{number % 9}"))
         factories.run(more, status=("running", "failure", "success")[number % 3])
     assert queries() <= few
-    assert few <= 21
+    assert few <= 26  # of a stage also one for each status it has, once a minute
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
 def test_no_page_has_script_or_style_in_it(name: str, run: Run, at_desk: Client) -> None:
     html = parsed(at_desk.get(address_of(name, run)))
     assert html.css("style, [style]") == []
-    assert [script for script in html.css("script") if not script.attributes.get("src")] == []
+    assert html.css("script:not([src]):not([type='application/json'])") == []  # data does nothing
     handlers = [
         attribute
         for element in html.css("*")

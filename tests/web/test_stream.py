@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NoReturn
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -14,6 +15,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from dashboard import aborting
+from dashboard.escalation import Level
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.web import feed, fragments
 from tests.live import PATIENCE, Live
@@ -75,6 +78,25 @@ def about(stream: Iterator[Message], id: str, words: str = "") -> LexborNode:
         if part is not None and words in part.text():
             return part
     raise AssertionError(f"the stream ended without {id}")
+
+
+def beside(stream: Iterator[Message], id: str) -> dict[str, LexborNode]:
+    """Read on until an element is brought, and return all that came in the same message."""
+    until = time.monotonic() + PATIENCE
+    for message in stream:
+        assert time.monotonic() < until, f"nothing was heard of {id}"
+        if id in message.parts:
+            return message.parts
+    raise AssertionError(f"the stream ended without {id}")
+
+
+@pytest.mark.parametrize("page", ["/", "/board/", "/aborts/", "/aborts/lists/", "/status/"])
+def test_a_page_hears_of_what_happens_from_its_own_making_on(
+    page: str, run: Run, at_desk: httpx.Client
+) -> None:
+    stream = LexborHTMLParser(at_desk.get(page).text).css_first("#stream")
+    assert stream is not None
+    assert (stream.attributes["hx-sse:connect"] or "").endswith(f"since={run.version}")
 
 
 @pytest.fixture
@@ -145,7 +167,7 @@ def test_after_too_many_changes_pages_fetch_themselves(run: Run, at_desk: httpx.
         factories.run(run.stage)
     with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
         stream = messages(answer)
-        assert len(next(stream).parts) < fragments.MOST + 10
+        assert len(next(stream).parts) < fragments.MOST + 15
         assert next(stream).event == feed.STALE
 
 
@@ -194,6 +216,61 @@ def test_a_runs_page_hears_its_whole_card(run: Run, at_desk: httpx.Client) -> No
         card = about(stream, "run-r-1", "Aborting")
     assert card.css_first("[data-verdict]") is not None
     assert card.css_first("[data-steps]") is not None
+
+
+def test_the_audit_hears_of_acts_that_move_on(
+    run: Run, manager: User, at_desk: httpx.Client
+) -> None:
+    act = factories.abort(run, manager, "accepted")
+    with listening(at_desk, "aborts") as stream:
+        factories.change(run, status="aborting")
+        about(stream, f"act-{act.pk}", "Under way")
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("page", ["aborts", "lists"])
+def test_a_new_act_changes_the_shape_of_the_lists_of_acts(
+    page: str, run: Run, manager: User, at_desk: httpx.Client
+) -> None:
+    before = shape(at_desk, page)
+    with listening(at_desk, page) as stream:
+        if page == "lists":
+            aborting.request_many([run.pk], aborting.Press(manager, "Stuck"), uuid4())
+        else:
+            factories.abort(run, manager)
+        line = about(stream, "as-of").css_first("p")
+        while line is not None and line.attributes["data-shape"] == before:
+            line = about(stream, "as-of").css_first("p")
+
+
+@pytest.mark.usefixtures("brisk")
+def test_the_status_page_hears_all_it_shows(run: Run, at_desk: httpx.Client) -> None:
+    with listening(at_desk, "status") as stream:
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        about(stream, "status", "Permission was taken away.")
+
+
+def test_what_goes_on_around_a_run_comes_without_its_steps(run: Run, at_desk: httpx.Client) -> None:
+    factories.change(run, status="aborting", aborting_level=Level.RED)
+    with listening(at_desk, "run", run.pk) as stream:
+        factories.run(run.stage, "r-2", name="Hotfix", status="queued", started_at=None)
+        brought = beside(stream, "around")
+    assert "run-r-1" not in brought
+    assert "Hotfix" in brought["around"].text()
+    assert "Hotfix" in brought["next-steps"].text()
+    assert "1 run waits behind it" in brought["verdict"].text()
+    assert "Waiting behind it: Hotfix (r-2)" in brought["hand-over"].text()
+
+
+def test_where_a_run_of_its_stage_has_ended_the_whole_card_comes(
+    run: Run, at_desk: httpx.Client
+) -> None:
+    # What is usual is learned as runs end, and stands at each step.
+    other = factories.run(run.stage, "r-2", name="Hotfix")
+    with listening(at_desk, "run", run.pk) as stream:
+        now = timezone.now()
+        factories.change(other, status="success", concluded=True, in_flight=False, concluded_at=now)
+        about(stream, "run-r-1")
 
 
 def test_counts_and_the_title_follow(run: Run, at_desk: httpx.Client) -> None:

@@ -33,6 +33,11 @@ def test_every_page_says_since_when_and_why_and_keeps_its_rows(
     assert html.css("[data-run], [data-stage] [data-badge]") != []
 
 
+def test_what_northflank_answered_ends_as_a_sentence(db: None, see: See) -> None:
+    factories.trouble("Northflank has failed (503): Unavailable", SINCE)
+    assert words(one(see("/"), "[data-trouble] .said")).endswith(": Unavailable.")
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_trouble_and_its_end_change_the_tag(
     name: str, trouble: Upstream, run: Run, at_desk: Client

@@ -1,6 +1,6 @@
 """Aborting a run: GET asks, POST acts."""
 
-from ipaddress import ip_address
+from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from django.contrib import messages
@@ -9,12 +9,16 @@ from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from dashboard import aborting, access
+from dashboard import abort_story, aborting, access, around, looking
+from dashboard.access import Rights
+from dashboard.database import now
 from dashboard.models import Abort, Run
-from dashboard.web import acts, errors, places, rows
-from dashboard.web.places import NothingHere
+from dashboard.models.catalog import StageName
+from dashboard.web import acts, errors, keys, pace, places, reasons, rows
+from dashboard.web.reasons import ReasonField
 from dashboard.web.views.runs import card
 from dashboard.web.waiting import Waiting, result_of
 
@@ -22,76 +26,98 @@ from dashboard.web.waiting import Waiting, result_of
 @require_http_methods(["GET", "HEAD", "POST"])
 def abort(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
     """Ask for confirmation (GET, never acts), or abort and answer what Northflank said (POST)."""
-    of = places.stage(project, pipeline, stage)
+    rights = access.rights(request.user)
+    of = places.stage(rights, project, pipeline, stage)
     shown = places.run(of, run)
     if shown is None:
-        raise NothingHere(
-            f"No run “{run}” is known in {of}.",
-            (f"The runs of {of}", reverse("stage", args=rows.place_args(of))),
-        )
+        raise places.no_run(of, run)
     if request.method != "POST":
-        return _ask(request, shown)
+        return _ask(request, shown, rights)
     done = result_of(request)
     if done is not None:
-        return _answer(request, shown, _told(Abort.objects.get(pk=done), request))
+        return _answer(request, shown, rights, _told(Abort.objects.get(pk=done), request))
+    required = aborting.reason_required(of)
+    reason = reasons.read(request, required=required)
     try:
-        pressed = aborting.request(
-            shown,
-            request.user,  # type: ignore[arg-type]  # signed in: see sign_in.py
-            reason=request.POST.get("reason", ""),
-            client_address=_client_address(request),
-        )
+        press = reasons.press(request, reason)
+        pressed = aborting.request(shown, press, again=_again(request))
     except aborting.NotAllowed as refused:
         return errors.forbidden(request, str(refused))
+    except aborting.ReasonMissing as missing:
+        return _reason_missing(request, shown, rights, replace(reason, error=str(missing)))
     except aborting.NotInFlight:
-        return _answer(request, shown, ("info", "The run had already ended; nothing was sent."))
+        ended = ("info", _("The run had already ended; nothing was sent."))
+        return _answer(request, shown, rights, ended)
     return Waiting(lambda: aborting.answered(pressed))
 
 
-def _client_address(request: HttpRequest) -> str | None:
-    # Behind a proxy this is what the proxy passed on, so it may be anything.
-    try:
-        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
-    except ValueError:
-        return None
+def _again(request: HttpRequest) -> int | None:
+    """Return the key of the abort that this press tries again, as the form said."""
+    return keys.read(request.POST.get("again", ""))
 
 
-def _ask(request: HttpRequest, shown: Run) -> HttpResponse:
-    may = access.may_abort(request.user, shown.stage)
-    under_way = shown.aborts.open().first()
-    cannot = ""
+def _reason_missing(
+    request: HttpRequest, shown: Run, rights: Rights, reason: ReasonField
+) -> HttpResponse:
+    # The dialog keeps what was typed and shows the sentence; the page is filled in again.
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(reason.error, status=422, content_type="text/plain; charset=utf-8")
+    return _ask(request, shown, rights, reason, status=422)
+
+
+def _ask(
+    request: HttpRequest,
+    shown: Run,
+    rights: Rights,
+    reason: ReasonField | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    may = rights.may_abort(shown.stage)
+    its_aborts = acts.of_run(shown)
+    near = around.near(shown, rights.places("stage"), None)
+    under_way = next((abort for abort in its_aborts if abort.settled_at is None), None)
+    row = rows.row(shown, may, its_aborts[0] if its_aborts else None)
+    cannot: abort_story.Said = ""
     if not shown.in_flight:
-        cannot = "This run has ended; there is nothing to abort."
-    elif under_way is not None:
-        cannot = acts.act(under_way).sentence
-    elif shown.status == "aborting":
-        cannot = "Northflank is aborting this run already."
+        cannot = _("This run has ended; there is nothing to abort.")
+    elif not row.abortable and row.abort is not None:
+        cannot = row.abort.story.said
     elif not may.allowed:
         cannot = may.why_not
-    parts = {"row": rows.row(shown, may, under_way), "cannot": cannot}
+    parts = {
+        "row": row,
+        "cannot": cannot,
+        "under_way": under_way,
+        "behind": len(near.behind),
+        "swallowed": near.swallowed_in_words,
+        "production": shown.stage.name == StageName.PRODUCTION,
+        "reason": reason or ReasonField(aborting.reason_required(shown.stage)),
+    }
     htmx = request.headers.get("HX-Request") == "true"
-    response = render(request, "abort.html#confirm" if htmx else "abort.html", parts)
+    template = "abort.html#confirm" if htmx else "abort.html"
+    response = render(request, template, parts, status=status)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
 
 
 def _told(abort: Abort, request: HttpRequest) -> tuple[str, str]:
-    act = acts.act(abort)
+    act = abort_story.of(abort, abort.run)
     joined = abort.username != request.user.get_username()
-    by = f" It was requested by {abort.username}." if joined else ""
+    by = _("It was requested by %(who)s.") % {"who": abort.username} if joined else ""
     # On the run "aborted" is no colour; as news of what one asked for it is good.
-    return "good" if act.tone == "neutral" else act.tone, act.sentence + by
+    return "good" if act.tone == "neutral" else act.tone, f"{act.sentence} {by}".strip()
 
 
-def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpResponse:
+def _answer(
+    request: HttpRequest, shown: Run, rights: Rights, notice: tuple[str, str]
+) -> HttpResponse:
     tone, text = notice
     if request.headers.get("HX-Request") != "true":
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(reverse("run", args=[*rows.place_args(shown.stage), shown.run_id]))
-    may = access.may_abort(request.user, shown.stage)
-    its_aborts = list(shown.aborts.order_by("-requested_at"))
-    element = _element(request, shown, may, its_aborts)
+    its_aborts = acts.of_run(shown)
+    element = _element(request, shown, rights, its_aborts)
     # One that says “not yet” leaves when the run has concluded.
     about = rows.dom_id(shown.run_id) if shown.aborts.open().exists() else ""
     parts = {"notice": {"tone": tone, "text": text, "about": about}}
@@ -103,10 +129,13 @@ def _answer(request: HttpRequest, shown: Run, notice: tuple[str, str]) -> HttpRe
     )
 
 
-def _element(request: HttpRequest, shown: Run, may: access.Verdict, its_aborts: list[Abort]) -> str:
+def _element(request: HttpRequest, shown: Run, rights: Rights, its_aborts: list[Abort]) -> str:
     # The element under the run's id is a card on its own page and a row on all others.
     own_page = reverse("run", args=[*rows.place_args(shown.stage), shown.run_id])
     here = urlsplit(request.headers.get("HX-Current-URL", "")).path
     if unquote(here) == unquote(own_page):
-        return render_to_string("run.html#card", card(shown, may, its_aborts), request)
-    return rows.html(shown, may, its_aborts[0] if its_aborts else None)
+        return render_to_string("run.html#card", card(shown, rights, its_aborts), request)
+    may = rights.may_abort(shown.stage)
+    clocks = pace.clocks_of([shown])[shown.pk] if shown.in_flight else ()
+    looks = looking.now_at([shown], now()).get(shown.pk, ())
+    return rows.html(shown, may, its_aborts[0] if its_aborts else None, clocks, looks)

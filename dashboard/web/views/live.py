@@ -4,7 +4,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.views.decorators.http import require_GET
 
 from dashboard import access
-from dashboard.models import Pipeline, Run, Stage
+from dashboard.models import AbortBatch, Pipeline, Run, Stage
+from dashboard.web import keys, zones
 from dashboard.web.feed import feed
 from dashboard.web.fragments import PAGES, Channel
 
@@ -16,10 +17,9 @@ def live(request: HttpRequest) -> HttpResponseBase:
     source = feed()
     if source is None:  # pages then ask for their live region again and again
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
-    last = request.headers.get("Last-Event-ID") or request.GET.get("since", "")
-    since = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
+    since = keys.read(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
     return StreamingHttpResponse(
-        source.follow(channel, since),
+        source.follow(channel, since, request.user.pk or 0),
         content_type="text/event-stream",
         headers={
             "Cache-Control": "no-store",
@@ -30,21 +30,17 @@ def live(request: HttpRequest) -> HttpResponseBase:
 
 
 def _channel(request: HttpRequest) -> Channel:
-    page, key = request.GET.get("page", ""), request.GET.get("key", "0")
-    if page not in PAGES or not (key.isascii() and key.isdecimal() and len(key) < 19):
+    rights = access.rights(request.user)
+    page, pk = request.GET.get("page", ""), keys.read(request.GET.get("key", "0"))
+    if page not in PAGES or pk is None:
         raise Http404
-    pk = int(key)
-    stage = None
-    found = pk == 0
-    if page == "pipeline":
-        found = Pipeline.objects.filter(pk=pk).exists()
-    elif page == "stage":
-        stage = Stage.objects.filter(pk=pk).first()
-        found = stage is not None
-    elif page == "run":
-        run = Run.objects.select_related("stage").without_detail().filter(pk=pk).first()
-        stage = run.stage if run else None
-        found = run is not None
+    seen = {
+        "pipeline": Pipeline.objects.filter(rights.projects("project")),
+        "stage": Stage.objects.filter(rights.places()),
+        "run": Run.objects.filter(rights.places("stage")),
+        "batch": AbortBatch.objects.filter(rights.places("items__run__stage")),
+    }
+    found = seen[page].filter(pk=pk).exists() if page in seen else pk == 0
     if not found:
         raise Http404
-    return Channel(page, pk, access.may_abort(request.user, stage))
+    return Channel(page, pk, rights, zones.of(request))

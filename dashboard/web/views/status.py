@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard import database
+from dashboard import access, database
 from dashboard.models import ChangeCounter
 from dashboard.web import context, live, status, titles
 
@@ -11,11 +11,14 @@ from dashboard.web import context, live, status, titles
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     """Show the state of the mirror, the worst first."""
+    rights = access.rights(request.user)
     version = ChangeCounter.latest()
-    shown = status.of(database.now())
+    shown = status.of(rights, database.now())
     # Its ages are told by the rows themselves.
     as_of = live.AsOf(None, stale=False)
-    terms = live.of(request, "", version, shown, in_flight=False, aborting=False, as_of=as_of)
+    terms = live.of(
+        request, rights, "status", version, shown, in_flight=False, aborting=False, as_of=as_of
+    )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
     title = titles.status(blind=context.of(request).blind or not shown.verdict.sees)

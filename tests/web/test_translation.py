@@ -1,0 +1,430 @@
+"""Every text for people is keyed: in a language of marks, no word of a page is outside of them.
+
+The language answers each text in marks, its places intact. All data of these pages is in Greek
+letters, so what is in Latin ones and in no marks is a text that no language could translate.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.template import engines
+from django.test import Client, RequestFactory
+from django.urls import reverse
+from django.utils import timezone, translation
+from django.utils.translation import _trans
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard import abort_story, verdict
+from dashboard.models import (
+    Abort,
+    AbortBatch,
+    BatchItem,
+    Budget,
+    Looking,
+    Pipeline,
+    Push,
+    Run,
+    Stage,
+)
+from dashboard.models.aborts import AbortState, What
+from dashboard.models.batches import ItemResult
+from dashboard.northflank import Node
+from dashboard.statuses import RUN
+from dashboard.sync.lookup import Search
+from dashboard.timing import Overdue
+from dashboard.web import searching
+from tests.web import factories
+from tests.web.conftest import parsed
+
+LATIN = re.compile(r"[A-Za-z]")
+# Names: the dashboard's, Northflank's and its stages'; zones.
+NAMES = re.compile(r"Release flows|Northflank|Development|Staging|Production|UTC|IP|CSV|JSON")
+ATTRIBUTES = (
+    "title", "aria-label", "placeholder", "alt", "data-done", "data-label", "data-unanswered",
+    "data-one", "data-many", "data-moved", "data-seen", "data-title",
+)  # fmt: skip
+# What no language changes: keys, commands and ids, other addresses; the text for Northflank's
+# support, which is read there; and data for app.js, which is looked at by itself.
+NOT_TEXT = {"kbd", "code", "script", "style", "template", "noscript", "-comment", "!doctype"}
+INLINE = {"a", "b", "bdi", "em", "q", "small", "span", "strong", "time", "path", "svg", "use"}
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every text be translated into itself, in marks."""
+
+    def one(text: str) -> str:
+        return f"⟦{text}⟧" if text else ""
+
+    def some(single: str, plural: str, number: float) -> str:
+        return one(single if number == 1 else plural)
+
+    monkeypatch.setattr(_trans, "gettext", one)
+    monkeypatch.setattr(_trans, "ngettext", some)
+    monkeypatch.setattr(_trans, "pgettext", lambda _context, text: one(text))
+    monkeypatch.setattr(_trans, "npgettext", lambda _context, *text: some(*text))
+    cache.clear()
+
+
+def outside(text: str) -> str:
+    """What of a text is in no marks."""
+    depth, found = 0, []
+    for letter in text:
+        if letter == "\n":
+            depth = 0  # a long text that was cut has lost its end
+        depth += {"⟦": 1, "⟧": -1}.get(letter, 0)
+        depth = max(depth, 0)
+        found.append(" " if depth or letter == "⟧" else letter)
+    return " ".join(NAMES.sub("", "".join(found)).split())
+
+
+def unkeyed(html: LexborHTMLParser) -> Iterator[str]:
+    """The texts of a page in Latin letters that are in no marks, with their element."""
+    assert html.root is not None
+    for block, text in _blocks(html.root):
+        if LATIN.search(said := outside(text)):
+            yield f"<{block}> {said}"
+    for node in html.css("*"):
+        for name in ATTRIBUTES:
+            told = node.attributes.get(name)
+            if told and LATIN.search(said := outside(told)) and node.tag != "time":
+                yield f"<{node.tag} {name}> {said}"
+
+
+def _blocks(root: LexborNode) -> Iterator[tuple[str, str]]:
+    """Each element that is no part of a sentence, with the text that is its own."""
+    text: list[str] = []
+
+    def read(of: LexborNode) -> Iterator[tuple[str, str]]:
+        for child in of.iter(include_text=True):
+            if child.tag == "-text":
+                text.append(child.text(deep=False))
+            elif child.tag in NOT_TEXT or child.css_matches("a[data-whole], #support-text"):
+                continue
+            elif child.tag in INLINE:
+                yield from read(child)
+            else:
+                yield from _blocks(child)
+
+    yield from read(root)
+    yield root.tag, "".join(text)
+
+
+# --- The pages ----------------------------------------------------------------------------------
+
+
+def steps() -> list[Node]:
+    """A step of each kind in each state, and groups of them."""
+    ago = [timezone.now() - timedelta(minutes=n) for n in range(10)]
+    node = factories.node
+    own = {"label": "μ", "ref": "μ"}
+    kinds = ["Build", "JobRun", "Release", "AddonBackup", "AddonImport", "RunTemplate", "Approval"]
+    return [
+        *(node(kind, **own, status="waiting", started_at=ago[9]) for kind in kinds),
+        node("JobRun", label="μ", status="async_wait", started_at=ago[5], timeout_seconds=900),
+        node("JobRun", **own, status="success", started_at=ago[9], ended_at=ago[3]),
+        node("JobRun", label="ν", status="failure", started_at=ago[9], ended_at=ago[3], attempts=2,
+             max_attempts=3, error_message="σφάλμα", error_code=3),
+        node("JobRun", label="ν", status="invalid", attempts=2, error_code=3),
+        node("JobRun", label="ν", status="retrying", started_at=ago[4], attempts=1, max_attempts=3,
+             next_attempt_at=timezone.now() + timedelta(minutes=3), error_message="σφάλμα"),
+        node("Condition", label="ν", about="JobRun", condition="success"),
+        node("Condition", label="ν", about="Addon", condition="running"),
+        node("Action", label="ν", about="Addon", condition="ω"),
+        node("Approval", label="ν", approvals=2, status="approval_wait", started_at=ago[5]),
+        node("Message", label="ν", skip=True),
+        node("LoopWorkflow", label="LoopWorkflow", iterations=2, steps=(node(label="ν"),)),
+        node("Workflow", label="Workflow", parallel=True, steps=(node(label="ν"),)),
+        node("Workflow", label="Workflow"),
+    ]  # fmt: skip
+
+
+def tree(*of: Node) -> object:
+    return msgspec.to_builtins(factories.node("Workflow", label="Workflow", steps=of))
+
+
+DETAILED = {
+    What.JOINED, What.REFUSED, What.NOT_SENT, What.UNKNOWN, What.TRIED_AGAIN, What.TURNED,
+}  # fmt: skip
+
+
+def told(of: Run, by: User, state: AbortState) -> Abort:
+    """An abort with all that can stand in a trail."""
+    now = timezone.now()
+    over = state not in {AbortState.REQUESTED, AbortState.ACCEPTED}
+    act = factories.abort(
+        of, by, state, reason="λόγος", client_address="127.0.0.1", answer="απάντηση.",
+        answer_status=400 if state == AbortState.REFUSED else None, error_id="ε-1",
+        outcome=of.status if over and of.concluded else "", settled_at=now if over else None,
+    )  # fmt: skip
+    for what in What:
+        # Some of them always have a detail.
+        for detail in ("", "failure", "λεπτομέρεια")[what in DETAILED :]:
+            act.note(what, now, detail=detail)
+    return act
+
+
+@pytest.fixture
+def people(db: None) -> tuple[User, User]:
+    """Somebody who may do everything, and somebody who may only look."""
+    admin = User.objects.create_superuser("άννα")
+    viewer = User.objects.create_user("βίκτωρ")
+    factories.grant("see", "", stage="Production")
+    factories.grant("abort", "ομάδα", stage="Staging")
+    factories.grant("abort", "άλλη ομάδα", stage="Staging")
+    return admin, viewer
+
+
+@pytest.fixture
+def world(people: tuple[User, User]) -> Pipeline:
+    """Runs in every status, aborts in every state, and everything that can be wrong."""
+    admin, _viewer = people
+    now = timezone.now()
+    shop = factories.project("1", name="Αγορά")
+    checkout = factories.pipeline("1", shop, name="Ταμείο")
+    old = factories.pipeline("2", shop, name="Παλιό", gone_at=now)
+    policies = ["queue", "forbid", "latest", "replace", "allow", "ω"]
+    spots = [
+        factories.stage("Production", checkout, concurrency_policy="queue", paused=True),
+        factories.stage("Staging", checkout, concurrency_policy="forbid"),
+        factories.stage("Development", checkout, has_flow=False),
+        factories.stage("Production", old, concurrency_policy="allow"),
+        *(
+            factories.stage(
+                "Production",
+                factories.pipeline(f"3{n}", shop, name="Άλλο"),
+                concurrency_policy=policy,
+                synced_at=None if n == 0 else now,
+                error="x" if n == 1 else "",
+                error_message="σφάλμα" if n == 1 else "",
+                error_since=now if n == 1 else None,
+                promised_at=now - timedelta(hours=1) if n == 2 else now,
+            )
+            for n, policy in enumerate(policies)
+        ),
+    ]
+    factories.timing(spots[0], steps={"μ": [60, 120]})
+    for status in [*RUN, "ψ"]:
+        run = factories.run(spots[0], f"1-{status}", status=status, name="Έκδοση")
+        if not run.concluded:
+            factories.change(run, steps=tree(*steps()[-9:]), detail_seen_at=now)
+    for n, step in enumerate(steps()):
+        factories.run(
+            spots[0], f"4{n}", status="retrying" if n % 2 else "running", name="Έκδοση",
+            steps=tree(step), detail_seen_at=now, started_at=now - timedelta(minutes=20), step="μ",
+            step_key="μ", step_since=now - timedelta(minutes=18),
+            overdue=Overdue.VERY if n % 2 else Overdue.YES,
+            overdue_why=["step", "run", "silent", "attempts", "approval", "queue"][n % 6],
+        )  # fmt: skip
+    for spot in spots[3:]:
+        factories.run(spot, "51", name="Έκδοση", aborting_level=2, status="aborting",
+                      first_seen_at=now - timedelta(hours=1))  # fmt: skip
+        factories.run(spot, "52", name="Έκδοση", status="skipped", started_at=None)
+        factories.run(spot, "53", name="Έκδοση", status="failure", gone_at=now,
+                      steps=tree(*steps()))  # fmt: skip
+    batch = AbortBatch.objects.create(
+        key=uuid4(), user=admin, username="άννα", requested_at=now, claimed_at=now, reason="λόγος"
+    )
+    position = 0
+    for n, state in enumerate(AbortState):
+        for status in ("running", "aborting", "aborted", "failure"):
+            position += 1
+            run = factories.run(spots[4], f"6{n}{status}", status=status, name="Έκδοση",
+                                aborting_level=n % 3)  # fmt: skip
+            act = told(run, admin, state)
+            BatchItem.objects.create(
+                batch=batch, position=position, run=run, abort=act, result=ItemResult.ABORT
+            )
+    for n, result in enumerate(ItemResult):
+        if result != ItemResult.ABORT:
+            run = factories.run(spots[5], f"7{n}", name="Έκδοση")
+            BatchItem.objects.create(
+                batch=batch, position=100 + n, run=run, result=result, note="σημείωση"
+            )
+    one = Run.objects.get(run_id="1-failure")
+    for n in range(8):
+        Looking.objects.create(
+            run=one, username=f"ά{n}", since=now, until=now if n < 4 else None,
+            taken_over_by="β" if n == 1 else "",
+        )  # fmt: skip
+    Looking.objects.create(run=one, user=admin, username="άννα", since=now)
+    factories.worker("έ")
+    factories.worker("ζ", beat_at=now - timedelta(hours=1))
+    factories.trouble("σφάλμα")
+    factories.unlisted(None, "σφάλμα")
+    factories.unlisted(shop, "σφάλμα")
+    Budget.objects.update_or_create(
+        pk=1, defaults={"limit": 1000, "remaining": 5, "seen_at": now, "resets_at": now}
+    )
+    Push.objects.create(heard_at=now, rung_at=now, refused_at=now)
+    return checkout
+
+
+def addresses() -> Iterator[str]:
+    """Every page that there is of the world, with filters that find and some that do not."""
+    yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/lists/")
+    yield from ("/aborts/?who=zz&state=zz&from=zz", "/aborts/many/", "/nothing/")
+    yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
+    yield "/projects/1/pipelines/1/release-flows/zz/"
+    yield "/aborts/many/?page=now"
+    for pipeline in Pipeline.objects.all():
+        yield factories.address(pipeline)
+    for stage in Stage.objects.select_related("pipeline__project"):
+        yield factories.address(stage)
+    stage = Stage.objects.get(pipeline__slug="1", name="Production")
+    yield factories.address(stage) + "?status=failure&status=zz&overdue=1&mine=1&from=2020-01-01"
+    yield factories.address(stage) + "?q=zz&from=zz&to=zz"
+    yield factories.address(stage) + "runs/9/abort/"
+    for batch in AbortBatch.objects.all():
+        yield reverse("batch", args=[batch.pk])
+    for run in Run.objects.with_place():
+        yield factories.address(run)
+    for run in Run.objects.filter(stage=stage, run_id__startswith="1-").with_place():
+        yield factories.address(run, "abort")
+
+
+def look(client: Client, *pages: str) -> dict[str, str]:
+    """What is not keyed on these pages, and one that shows it."""
+    found: dict[str, str] = {}
+    for address in pages:
+        html = parsed(client.get(address))
+        assert html.css_first("main") is not None, address
+        for text in unkeyed(html):
+            found.setdefault(text, address)
+    return found
+
+
+@pytest.mark.parametrize("who", [0, 1], ids=["admin", "viewer"])
+def test_no_page_says_anything_that_is_not_keyed(
+    who: int, marked: None, world: Pipeline, people: tuple[User, User], client: Client
+) -> None:
+    client.force_login(people[who])
+    assert look(client, *addresses()) == {}
+
+
+@pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
+def test_no_page_of_a_dashboard_that_is_switched_off_does(
+    switch: dict[str, bool], marked: None, client: Client, people: tuple[User, User],
+    settings: Settings,
+) -> None:  # fmt: skip
+    run = factories.run(
+        factories.stage(of=factories.pipeline("1", factories.project("1", name="Α"), name="Β")),
+        "1",
+        name="Έκδοση",
+    )
+    for name, value in switch.items():
+        setattr(settings, name, value)
+    client.force_login(people[0])
+    pages = "/", factories.address(run.stage), factories.address(run)
+    assert look(client, *pages, factories.address(run, "abort")) == {}
+
+
+def test_no_page_for_strangers_does(marked: None, client: Client, db: None) -> None:
+    wrong = client.post("/accounts/login/", {"username": "ά", "password": "ά"})
+    for answer in (client.get("/accounts/login/"), wrong, client.get("/nothing/", follow=True)):
+        assert list(unkeyed(parsed(answer))) == []
+
+
+def test_no_refusal_does(marked: None, client: Client, people: tuple[User, User]) -> None:
+    stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
+    run = factories.run(stage, "1", name="Έκδοση")
+    client.force_login(people[1])
+    for address in (factories.address(run, "abort"), reverse("abort_many")):
+        answer = client.post(address, {"key": str(uuid4()), "run": str(run.pk)})
+        assert answer.status_code == 403
+        assert list(unkeyed(parsed(answer))) == []
+
+
+@pytest.mark.parametrize(
+    "so_far", [Search(1, 3), Search(0, 1, "σφάλμα"), Search(2, 2)], ids=["on", "waits", "over"]
+)
+def test_no_search_does(marked: None, so_far: Search, db: None, rf: RequestFactory) -> None:
+    request = rf.get("/runs/1/")
+    request.user = User(username="ά")
+    assert list(unkeyed(parsed(searching.goes_on(request, "1", so_far)))) == []
+
+
+@pytest.mark.parametrize("page", ["400.html", "403_csrf.html", "403.html", "404.html"])
+def test_no_error_page_does(marked: None, page: str, db: None) -> None:
+    html = engines["django"].get_template(page).render({})
+    assert list(unkeyed(LexborHTMLParser(html))) == []
+
+
+def test_what_app_js_counts_with_is_keyed(marked: None, client: Client, db: None) -> None:
+    words = parsed(client.get("/accounts/login/")).css_first("#words")
+    assert words is not None
+    for text in msgspec.json.decode(words.text(), type=dict[str, str]).values():
+        assert outside(text) == ""
+
+
+def test_a_page_is_in_the_deployments_language(client: Client, db: None) -> None:
+    with translation.override("de"):  # as LANGUAGE_CODE would
+        html = parsed(client.get("/accounts/login/"))
+        at = datetime(timezone.localdate().year, 10, 3, 4, 5, 6, tzinfo=UTC)
+        assert abort_story.with_day(at) == "3 Okt 04:05:06"
+    assert html.css_first("html").attributes["lang"] == "de"  # type: ignore[union-attr]
+
+
+def test_a_template_puts_names_and_times_where_its_language_wants_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    german = {
+        "%(pipeline)s / %(stage)s: %(said)s": "%(said)s (%(stage)s von %(pipeline)s)",
+        "waits to start": "wartet",
+        "%(state)s %(since)s": "%(since)s %(state)s",
+        "for %(time)s": "seit %(time)s",
+        "%(n)s min": "%(n)s Min.",
+        "%(state)s.": "%(state)s",
+    }
+    monkeypatch.setattr(_trans, "gettext", lambda text: german.get(text, text))
+    now = timezone.now()
+    place = Stage(name="Production", pipeline=Pipeline(name="checkout"))
+    run = Run(stage=place, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
+    said = verdict.text(verdict.of(run, None, None), now)
+    assert said == "seit 4 Min. wartet (Production von checkout)"
+
+
+# --- That this would notice ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("html", "found"),
+    [
+        ("<p>⟦It waits⟧ Έ-1</p>", []),
+        ("<p>⟦at step “⟧<bdi>ν</bdi>⟦”⟧</p>", []),
+        ("<p>⟦at step “<bdi>name</bdi>” for ⟦3 min⟧⟧.</p>", []),
+        ("<p>It waits</p>", ["<p> It waits"]),
+        ("<p>⟦It waits⟧ for you</p>", ["<p> for you"]),
+        ("<p>⟦It⟧ <b>waits <i>x</i></b></p>", ["<i> x", "<p> waits"]),
+        ("<p title='It waits'>⟦a⟧</p>", ["<p title> It waits"]),
+        ("<button aria-label='Go'>⟦a⟧</button>", ["<button aria-label> Go"]),
+        ("<input placeholder='⟦Go⟧ on'>", ["<input placeholder> on"]),
+        ("<p>Production</p>", []),
+    ],
+)
+def test_a_text_that_is_not_keyed_is_found(html: str, found: list[str]) -> None:
+    assert list(unkeyed(LexborHTMLParser(html))) == found
+
+
+KEYED = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext", "pgettext_lazy"}
+MODULES = sorted(Path("dashboard").rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_key_is_a_text_that_can_be_collected(module: Path) -> None:
+    """What is put together at run time is in no catalogue: ruff's INT rules see some of it."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
+        if called not in KEYED or not isinstance(node, ast.Call):
+            continue
+        texts = node.args[:2] if called in {"ngettext", "pgettext", "pgettext_lazy"} else node.args
+        assert all(isinstance(text, ast.Constant) for text in texts), f"{module}:{node.lineno}"
