@@ -1,29 +1,40 @@
-"""WCAG 2.2 AA as far as a machine can tell, on every page, light and dark."""
+"""WCAG 2.2 AA as far as a machine can tell, for every page in every state: see states.py."""
 
-from datetime import timedelta
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.contrib.auth.models import User
-from django.utils import timezone
-from playwright.sync_api import Page, expect
+from django.test import override_settings
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, resolve
+from playwright.sync_api import Page, Response, expect
 
-from dashboard import statuses
 from dashboard.models import Run
-from tests.browser.conftest import Open
+from dashboard.web import live as live_pages
+from tests.browser.conftest import Open, check
+from tests.browser.states import NO_PAGES, STAGE, WORLDS, State, full
+from tests.browser.test_stream import listens
 from tests.live import Live
 from tests.web import factories
 
 pytestmark = pytest.mark.browser
 RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "rules": {"target-size": {"enabled": True}},
     "resultTypes": ["violations"],
 }
 
 
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page, options=RULES).response["violations"]
+# A scheme changes colours and nothing else.
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"], "resultTypes": ["violations"]}
+
+
+def violations(page: Page, rules: dict[str, Any] = RULES) -> list[str]:
+    """What axe has against a page as it is now."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(Axe().axe_script)
+    found = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", rules)
     return [
         f"{each['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
         for each in found
@@ -31,89 +42,147 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+def names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
+    for each in patterns:
+        if isinstance(each, URLPattern):
+            yield each.name
+        elif each.app_name != "admin":  # Django's own pages
+            yield from names(each.url_patterns)
+
+
+def test_no_page_is_left_out() -> None:
+    shown, statuses = set(), set()
+    for _, states in WORLDS.values():
+        for state in states:
+            statuses.add(state.status)
+            address = state.address.format(release="/", odd="/", stage_key=1, batch=1)
+            with contextlib.suppress(Resolver404):
+                shown.add(resolve(address.partition("?")[0]).view_name)
+    assert {name for name in names(get_resolver().url_patterns) if name} - NO_PAGES == shown
+    assert statuses == {200, 400, 403, 404, 500}
+
+
+# --- What is asked of each state -----------------------------------------------------------------
+
+
+def complaints(page: Page) -> Iterator[tuple[str, list[str]]]:
+    """What there is against a page as it is now: by size, by scheme, by all that is asked."""
+    yield "structure", check(page, "structure")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        yield f"axe, {width} px, light", violations(page)
+        page.emulate_media(color_scheme="dark")
+        yield f"axe, {width} px, dark", violations(page, COLOURS)
+        page.emulate_media(color_scheme="light")
+    page.emulate_media(forced_colors="active")
+    yield "forced colours", check(page, "forced")
+    page.emulate_media(forced_colors="none")
+    yield from in_little_room(page, "sideways", "cut")
+
+
+def in_little_room(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
+    """What there is against it on a phone, and where 1280 pixels are zoomed to 200 %."""
+    for width in (640, 320):  # the browsers here have two pixels in one of CSS
+        page.set_viewport_size({"width": width, "height": 700})
+        for each in checks:
+            yield f"{each}, {width} px", check(page, each)
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+
+@contextlib.contextmanager
+def given(state: State) -> Iterator[None]:
+    """What a state needs beside its world's rows."""
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise RuntimeError("it broke")
+
+    with override_settings(**state.given), pytest.MonkeyPatch.context() as patch:
+        if state.status == 500:
+            patch.setattr(live_pages, "of", breaks)
+        yield
+
+
 @pytest.fixture
-def full(live: Live, manager: User) -> Run:
-    """Something of everything that pages can show."""
-    stage = factories.stage()
-    for status in [*statuses.RUN, "hibernating"]:
-        factories.run(stage, status=status)
-    factories.stage("Staging", has_flow=False)
-    factories.stage(
-        "Development", error="x", error_message="No access.", error_since=timezone.now()
-    )
-    root = factories.node(
-        "Workflow",
-        steps=(
-            factories.node(label="build", status="success"),
-            factories.node(label="test", status="failure", error_message="exit 1\n" * 30),
-            factories.node(label="wait", status="approval_wait", started_at=timezone.now()),
-        ),
-    )
-    run = factories.run(stage, steps=msgspec.to_builtins(root), detail_seen_at=timezone.now())
-    settled = {"settled_at": timezone.now(), "answer": "No.", "reason": "Stuck"}
-    factories.abort(run, manager, "refused", **settled)
-    factories.abort(
-        Run.objects.get(status="aborted"), manager, "concluded", outcome="aborted", **settled
-    )
-    factories.trouble("It fell over.")
-    factories.worker()
-    factories.worker("worker-2", beat_at=timezone.now() - timedelta(minutes=5))
-    factories.unlisted(stage.pipeline.project)
-    return run
+def visit(sign_in: Open, open_browser: Open, forgiven: list[str]) -> Callable[..., Page]:
+    """Open a state as whom it is for; one browser serves all states of a person."""
+    browsers: dict[str, Page] = {}
+    answers: list[int] = []
+
+    def note(response: Response) -> None:
+        if response.request.is_navigation_request() and response.status != 302:
+            answers.append(response.status)
+
+    forgiven.append("the server responded with a status of 500")
+
+    def visit_(state: State, places: dict[str, object]) -> Page:
+        page = browsers.get(state.who)
+        if page is None:
+            options = {
+                "reduced_motion": "reduce",
+                "device_scale_factor": 2,
+                "color_scheme": "light",
+            }
+            page = sign_in(state.who, **options) if state.who else open_browser(**options)
+            browsers[state.who] = page
+            page.on("response", note)
+        page.goto(state.address.format(**places))
+        if state.act:
+            state.act(page)
+        assert answers[-1] == state.status, f"{state}: {answers[-1]}"
+        return page
+
+    return visit_
 
 
-@pytest.mark.parametrize(
-    ("who", "scheme"), [("manager", "light"), ("manager", "dark"), ("viewer", "dark")]
-)
-@pytest.mark.usefixtures("viewer")
-def test_every_page_is_clean(scheme: str, who: str, full: Run, sign_in: Open, live: Live) -> None:
-    page = sign_in(who, color_scheme=scheme, reduced_motion="reduce")
-    found = {}
-    for address in (
-        "/",
-        "/board/",
-        "/status/",
-        factories.address(full.stage.pipeline),
-        f"{factories.address(full.stage)}?status=nope&page=x",
-        f"{factories.address(full.stage)}?status=skipped",
-        factories.address(full),
-        factories.address(full, "abort"),
-        "/nothing/here/",
-    ):
-        page.goto(address)
-        found[address] = violations(page)
-    if who == "manager":
-        page.goto("/")
-        page.locator("[data-abort]").first.click()
-        expect(page.get_by_role("dialog")).to_be_visible()
-        found["the dialog"] = violations(page)
-    else:
-        page.context.clear_cookies()
-        page.goto("/accounts/login/")
-        found["sign in"] = violations(page)
-    assert {address: each for address, each in found.items() if each} == {}
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.usefixtures("manager", "viewer", "live")
+def test_every_page_is_clean_in_every_state(world: str, visit: Callable[..., Page]) -> None:
+    build, states = WORLDS[world]
+    places = build()
+    wrong = []
+    for state in states:
+        with given(state):
+            page = visit(state, places)
+            # What no person would write has to fit; the rest is asked of what they might.
+            asked = in_little_room(page, "sideways") if world == "hostile" else complaints(page)
+            for what, found in asked:
+                wrong += [f"{state}, {what}: {' '.join(each.split())}" for each in found]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_phone_is_clean_too(full: Run, sign_in: Open) -> None:
-    page = sign_in("viewer", viewport={"width": 390, "height": 800}, has_touch=True)
-    found = {}
-    for address in (
-        "/",
-        "/board/",
-        "/status/",
-        factories.address(full.stage),
-        factories.address(full),
-    ):
-        page.goto(address)
-        found[address] = violations(page)
-    assert {address: each for address, each in found.items() if each} == {}
-
-
-@pytest.mark.usefixtures("viewer")
-def test_the_skip_link_leads_past_the_header(full: Run, sign_in: Open) -> None:
+def test_the_skip_link_leads_past_the_header(live: Live, sign_in: Open) -> None:
+    factories.run(factories.stage())
     page = sign_in("viewer")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
+
+
+# --- The hand that is at work ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["/", STAGE, ""])
+@pytest.mark.parametrize("run", ["aborting-2", "very-late", "release"])
+@pytest.mark.usefixtures("manager", "viewer")
+def test_a_message_takes_the_focus_from_nothing(
+    place: str, run: str, live: Live, sign_in: Open
+) -> None:
+    """Of a run's row, or of all of its page."""
+    full()
+    of = Run.objects.with_place().get(run_id=run)
+    page = sign_in("manager", place or factories.address(of))
+    listens(live)
+    shown = page.locator(f"[data-run='{run}']" if place else "#live")
+    able = shown.locator("a[href], button, summary, input, [tabindex='0']").locator("visible=true")
+    assert able.count()
+    for number in range(able.count()):
+        able.nth(number).focus()
+        at = page.evaluate_handle("() => document.activeElement")
+        factories.change(of, name=f"Nightly {number}")
+        expect(shown).to_contain_text(f"Nightly {number}")
+        # A browser takes the focus from what has gone when it paints.
+        page.evaluate("() => new Promise((then) => setTimeout(() => requestAnimationFrame(then)))")
+        lost = "at => at === document.activeElement ? '' : at.outerHTML"
+        assert page.evaluate(lost, at) == ""
