@@ -35,6 +35,10 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/workers.py
 	uv run bench/viewers.py
 	uv run bench/glass.py
+	uv run bench/light.py
+	uv run bench/audit.py
+	uv run bench/usual.py
+	uv run bench/paging.py
 
 requirements:   ## the hashed export that deploy/ installs from
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt

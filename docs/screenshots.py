@@ -13,6 +13,9 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
+LATE = ":not([data-overdue='0'])"
+STUCK = f"tr[data-status=retrying]{LATE}[data-place^=Shop] a.title"
+SERVE = [sys.executable, "manage.py", "serve"]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
@@ -24,13 +27,17 @@ def main() -> None:
             "DATABASE_URL": f"sqlite:///{scratch}/screenshots.sqlite3",
             "NORTHFLANK_API_TOKEN": "",
         }
-        command = [sys.executable, "manage.py", "serve", "--port", "0"]
+        # Whenever they are taken, the run is far overdue, and the same goes on beside it.
+        now = int(time.time())
+        staged = ["--opened", str(now - 300), "--origin", str(now - 600)]
+        scenario = ["--scenario", "stuck-production", *staged]
+        command = [*SERVE, "--port", "0", *scenario]
         server = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         address = re.search(r"http://\S+/", server.stdout.readline())
         assert address is not None, "the dashboard did not start"
         try:
-            time.sleep(8)  # the sync fills the mirror
+            time.sleep(20)  # the sync fills the mirror, and what is overdue is marked
             shoot(address[0])
         finally:
             server.terminate()
@@ -46,8 +53,7 @@ def shoot(address: str) -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=theme)
             sign_in(page, address)
             page.screenshot(path=IMAGES / f"now{suffix}.png")
-            # The ledger's production stage always has a run that hangs on a step.
-            page.locator('tr[data-place="Payments/Ledger/Production"] a.title').first.click()
+            page.locator(STUCK).click()
             page.locator("[data-steps] li").first.wait_for(timeout=20_000)
             page.screenshot(path=IMAGES / f"run{suffix}.png")
             page.locator("[data-abort]").click()
@@ -55,10 +61,18 @@ def shoot(address: str) -> None:
             page.screenshot(path=IMAGES / f"abort{suffix}.png")
             page.goto(f"{address}board/")
             page.screenshot(path=IMAGES / f"board{suffix}.png")
+            stage = page.locator(f"td[data-overdue]{LATE} a").first.get_attribute("href")
+            page.goto(
+                f"{address.rstrip('/')}{stage}?status=in_flight&status=failure&status=success"
+            )
+            page.screenshot(path=IMAGES / f"stage{suffix}.png")
             page.close()
         phone = browser.new_page(viewport={"width": 390, "height": 800})
         sign_in(phone, address)
         phone.screenshot(path=IMAGES / "now-phone.png")
+        phone.locator(STUCK).click()
+        phone.locator("[data-steps] li").first.wait_for(timeout=20_000)
+        phone.screenshot(path=IMAGES / "run-phone.png")
         browser.close()
 
 
