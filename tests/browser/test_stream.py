@@ -296,6 +296,22 @@ def test_where_the_stream_gets_no_answer_the_page_asks_by_itself(run: Run, sign_
 
 
 @pytest.mark.usefixtures("viewer")
+def test_a_dashboard_that_gives_no_answer_is_said_to_be_out_of_reach(
+    run: Run, sign_in: Open, forgiven: list[str]
+) -> None:
+    forgiven.append("htmx:error")
+    page = sign_in("viewer")
+    hold_streams(page)
+    page.reload()
+
+    def vanish(_route: Route) -> None:
+        """Neither an answer nor an error."""
+
+    page.route(lambda url: "/live/" not in url and "/static/" not in url, vanish)
+    expect(page.locator("[data-unreachable]")).to_be_visible(timeout=40_000)
+
+
+@pytest.mark.usefixtures("viewer")
 def test_a_stream_that_comes_back_at_once_leaves_the_page_alone(
     run: Run, watch: Open, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ LEDGER = ("payments", "ledger", "Staging")
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL database that is dropped when the block ends."""
-    name = f"dashboard_killed_{os.getpid()}"
+    name = f"dashboard_server_{os.getpid()}"
     with psycopg.connect(POSTGRES, autocommit=True) as server:
         server.execute(f"DROP DATABASE IF EXISTS {name}")
         server.execute(f"CREATE DATABASE {name}")

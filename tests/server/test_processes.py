@@ -1,7 +1,6 @@
 """The commands as people run them: real processes, real signals, real databases."""
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -18,9 +17,8 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.sandbox import parse_fault
 from tests.aborting.flights import eventually
-from tests.conftest import POSTGRES
 from tests.live import token
-from tests.server import processes
+from tests.server import databases, processes
 from tests.server.processes import Running, environment, manage, running, start, upstream
 
 # Seconds. It takes one at most where nothing else runs; a machine full of tests is slower.
@@ -290,14 +288,8 @@ def serving(command: list[str], folder: Path, given: dict[str, str]) -> Iterator
 @pytest.fixture
 def empty_postgres() -> Iterator[str]:
     """The URL of a PostgreSQL database that is made for the test, and dropped after it."""
-    name = f"dashboard_processes_{os.getpid()}"
-    with psycopg.connect(POSTGRES, autocommit=True) as server:
-        server.execute(f"DROP DATABASE IF EXISTS {name}")
-        server.execute(f"CREATE DATABASE {name}")
-        try:
-            yield re.sub(r"/[^/]*$", f"/{name}", POSTGRES)
-        finally:
-            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with databases.postgres() as url:
+        yield url
 
 
 @pytest.mark.postgres
