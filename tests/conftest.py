@@ -1,7 +1,5 @@
 """Fixtures for all tests, and an honest end: what this machine could not run is said."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +11,11 @@ from django.core.cache import cache
 from django.db import connection
 
 from dashboard.models import append_only
-from tests import live as live_module
-from tests.live import Live
+from tests.support import live as live_module
+from tests.support.live import Live
+from tests.support.services import CHROMIUM, IN_CI, POSTGRES
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # A server on which tests may make databases of their own.
-POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
-IN_CI = os.environ.get("CI") == "true"
 
 # Machines differ, and time is for bench/: no example fails for taking long.
 hypothesis.settings.register_profile(

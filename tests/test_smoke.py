@@ -3,7 +3,7 @@
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Run
-from tests.live import Live, token
+from tests.support.live import Live, token
 
 
 def test_a_run_is_aborted_and_seen_to_end(live: Live, manager: object) -> None:

@@ -12,7 +12,7 @@ from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
 from dashboard.sync.worker import read_run
-from tests.aborting.flights import (
+from tests.support.flights import (
     LEDGER,
     ago,
     ask_with,
@@ -26,7 +26,7 @@ from tests.aborting.flights import (
     started,
     story,
 )
-from tests.live import Live
+from tests.support.live import Live
 
 
 def stranded(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:

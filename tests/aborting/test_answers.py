@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 
 from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import (
+from tests.support.flights import (
     SEARCH,
     in_flight,
     look_after,
@@ -15,7 +15,7 @@ from tests.aborting.flights import (
     read,
     story,
 )
-from tests.live import Live
+from tests.support.live import Live
 
 
 def test_an_abort_is_accepted_and_followed_to_its_end(live: Live, manager: User) -> None:

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import (
+from tests.support.flights import (
     ask_with,
     impatient,
     in_flight,
@@ -20,7 +20,7 @@ from tests.aborting.flights import (
     read,
     story,
 )
-from tests.live import Live
+from tests.support.live import Live
 
 
 def test_a_timeout_of_an_abort_that_arrived_ends_as_accepted(live: Live, manager: User) -> None:

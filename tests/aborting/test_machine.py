@@ -30,16 +30,9 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
 from dashboard.sync.worker import read_run
-from tests.aborting import truth
-from tests.aborting.flights import (
-    LEDGER,
-    SEARCH,
-    impatient,
-    in_flight,
-    look_after,
-    unguarded,
-)
-from tests.live import Live
+from tests.support import abort_truth as truth
+from tests.support.flights import LEDGER, SEARCH, impatient, in_flight, look_after, unguarded
+from tests.support.live import Live
 
 PATIENCE = 0.3  # seconds for which the dashboard waits for Northflank
 BEGUN = float(int(time.time()))

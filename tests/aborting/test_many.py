@@ -17,8 +17,9 @@ from dashboard.models import Abort, AbortBatch, BatchItem, Grant, Run
 from dashboard.models.access import Right
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
-from tests import live as live_module
-from tests.aborting.flights import (
+from tests.support import factories
+from tests.support import live as live_module
+from tests.support.flights import (
     LEDGER,
     SEARCH,
     ago,
@@ -35,8 +36,7 @@ from tests.aborting.flights import (
     story,
     unguarded,
 )
-from tests.live import Live
-from tests.web import factories
+from tests.support.live import Live
 
 
 def asked(runs: list[Run], by: User, *, reason: str = "Stuck", key: UUID | None = None) -> Any:

@@ -16,7 +16,7 @@ from dashboard.escalation import Level
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import What
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import (
+from tests.support.flights import (
     LEDGER,
     flow,
     in_flight,
@@ -28,7 +28,7 @@ from tests.aborting.flights import (
     started,
     story,
 )
-from tests.live import Live
+from tests.support.live import Live
 
 AMBER, RED = 3 * 60, 10 * 60  # seconds, as the settings come
 

@@ -13,17 +13,8 @@ from structlog.testing import capture_logs
 from dashboard import abort_trail, aborting, access
 from dashboard.models import Abort, Run
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import (
-    eventually,
-    in_flight,
-    notice,
-    pass_time,
-    path,
-    press,
-    read,
-    story,
-)
-from tests.live import Live, token
+from tests.support.flights import eventually, in_flight, notice, pass_time, path, press, read, story
+from tests.support.live import Live, token
 
 
 @pytest.fixture

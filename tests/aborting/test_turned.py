@@ -11,9 +11,9 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import What
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
-from tests.aborting import truth
-from tests.aborting.flights import LEDGER, impatient, in_flight, long_ago, pass_time, read, story
-from tests.live import Live
+from tests.support import abort_truth as truth
+from tests.support.flights import LEDGER, impatient, in_flight, long_ago, pass_time, read, story
+from tests.support.live import Live
 
 
 def aborted(live: Live, user: User) -> tuple[Run, Abort]:

@@ -1,19 +1,14 @@
 """Machines that call the API over real HTTP, each with a token of its own."""
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.utils import timezone
 
-from dashboard.models import ApiToken, Run
 from dashboard.models.tokens import Scope
-from tests.live import Live
-
-type Machine = Callable[..., httpx.Client]  # whose account, then scope= and more of the token
+from tests.support.api import Machine, client, secret_of
+from tests.support.live import Live
 
 
 @pytest.fixture
@@ -35,28 +30,3 @@ def anyone(live: Live) -> Iterator[httpx.Client]:
     """A machine without a token."""
     with httpx.Client(base_url=live.base_url, timeout=20) as one:
         yield one
-
-
-def client(live: Live, secret: str) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {secret}"}
-    return httpx.Client(base_url=live.base_url, headers=headers, timeout=20)
-
-
-def secret_of(
-    user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty", **more: datetime
-) -> str:
-    return ApiToken.make(user, name, scope, timezone.now(), **more)[1]
-
-
-def abort(by: httpx.Client, run: Run | str, reason: str = "Stuck", **more: Any) -> httpx.Response:
-    run_id = run.run_id if isinstance(run, Run) else run
-    return by.post(f"/api/runs/{run_id}/abort/", json={"reason": reason, **more})
-
-
-def failed(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the code of an error, which is JSON, has a message and is not kept."""
-    assert answer.headers["content-type"] == "application/json", answer.text
-    assert answer.headers["cache-control"] == "no-store"
-    error = answer.json()["error"]
-    assert error["message"]
-    return answer.status_code, error["code"]

@@ -10,7 +10,8 @@ from django.contrib.auth.models import User
 
 from dashboard.models import Abort, ApiToken, Run
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import (
+from tests.support.api import Machine, abort, failed, secret_of
+from tests.support.flights import (
     LEDGER,
     SEARCH,
     eventually,
@@ -21,8 +22,7 @@ from tests.aborting.flights import (
     press,
     read,
 )
-from tests.api.conftest import Machine, abort, failed, secret_of
-from tests.live import Live
+from tests.support.live import Live
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_it_is_said_when_the_next_abort_can_be_sent(
 
 def test_where_nobody_knows_it_is_soon(live: Live, pager: httpx.Client, run: Run) -> None:
     from dashboard.northflank import NorthflankClient
-    from tests.aborting.flights import ask_with
+    from tests.support.flights import ask_with
 
     ask_with(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
     answer = abort(pager, run)

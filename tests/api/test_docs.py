@@ -15,9 +15,9 @@ from django.core.management import BaseCommand, load_command_class
 from dashboard.models.aborts import AbortState
 from dashboard.models.tokens import Standing
 from dashboard.web.api import asking, door, views
-from tests.aborting.flights import in_flight, pass_time
-from tests.api.conftest import abort, secret_of
-from tests.live import Live
+from tests.support.api import abort, secret_of
+from tests.support.flights import in_flight, pass_time
+from tests.support.live import Live
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from dashboard.models import ApiToken
 from dashboard.models.tokens import Scope
-from tests.api.conftest import Machine, client, failed, secret_of
-from tests.live import Live
+from tests.support.api import Machine, client, failed, secret_of
+from tests.support.live import Live
 
 
 def ask(anyone: httpx.Client, authorization: str | bytes) -> httpx.Response:

@@ -11,8 +11,8 @@ from django.utils import timezone
 from dashboard import abort_story, looking
 from dashboard.models import Stage
 from dashboard.models.tokens import Scope
-from tests.api.conftest import Machine, failed
-from tests.web import factories
+from tests.support import factories
+from tests.support.api import Machine, failed
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_hundred_runs_cost_as_many_queries_as_one(
     from django.test.utils import CaptureQueriesContext
 
     from dashboard.web.api import views
-    from tests.api.conftest import secret_of
+    from tests.support.api import secret_of
 
     request = RequestFactory().get(
         "/api/runs/", headers={"Authorization": f"Bearer {secret_of(viewer)}"}

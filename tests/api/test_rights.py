@@ -7,9 +7,9 @@ from django.contrib.auth.models import Group, User
 
 from dashboard.models import Abort, Grant, Project, Run
 from dashboard.models.tokens import Scope
-from tests.aborting.flights import LEDGER, SEARCH, in_flight
-from tests.api.conftest import Machine, abort, failed
-from tests.live import Live
+from tests.support.api import Machine, abort, failed
+from tests.support.flights import LEDGER, SEARCH, in_flight
+from tests.support.live import Live
 
 # Whose token, of which scope -> at LEDGER (payments, Staging) and at SEARCH (shop, Production): "-"
 # hidden, "s" seen, "a" may be aborted. Granted is what `places` says below, and nothing else.

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from dashboard.models import ApiToken
 from dashboard.models.tokens import Scope
-from tests.api.conftest import Machine
+from tests.support.api import Machine
 
 
 def test_forty_requests_at_once_lose_no_count(

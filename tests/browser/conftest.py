@@ -5,20 +5,17 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, Request, Response
+from playwright.sync_api import BrowserContext, Page
 from pytest_django import Settings
 
 from dashboard.models import Run
-from tests.aborting import flights
-from tests.conftest import CHROMIUM
-from tests.live import Live
-
-type Open = Callable[..., Page]
-CHECKS = (Path(__file__).parent / "checks.js").read_text()
+from tests.support import flights
+from tests.support.browser import Open, enter
+from tests.support.live import Live
+from tests.support.services import CHROMIUM
 
 LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
@@ -129,64 +126,3 @@ def sign_in(open_browser: Callable[..., Page]) -> Open:
         return page
 
     return sign_in_
-
-
-def enter(page: Page, name: str) -> Response | None:
-    """Fill in the sign-in form and send it."""
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(name)
-    with page.expect_navigation() as done:
-        page.get_by_role("button", name="Sign in").click()
-    return done.value
-
-
-def break_streams(live: Live) -> None:
-    """End all streams, as they end by themselves after a while."""
-
-    async def end_all() -> None:
-        for viewers in live.feed.hub._viewers.values():
-            for viewer in viewers:
-                viewer.end()
-
-    live.run(end_all)
-
-
-def note_requests(page: Page) -> list[str]:
-    """Note what a page asks for from now on, beside its icon: that is fetched at any time.
-
-    What it has asked for before may be told late, so one more question marks where that ends.
-    """
-    asked: list[str] = []
-
-    def note(request: Request) -> None:
-        if "/static/" not in request.url:
-            asked.append(request.url)
-
-    page.on("request", note)
-    with page.expect_request("**/healthz"):
-        page.evaluate("() => { fetch('/healthz') }")
-    asked.clear()
-    return asked
-
-
-def take_clock(page: Page) -> None:
-    """Let a test move the time of a page, which is loaded anew and listens."""
-    page.clock.install()
-    # In a page that is open already it is 1970 for some milliseconds, and what its stream says just
-    # then is dated so.
-    page.reload()
-    page.wait_for_function("() => connected")
-
-
-def mark(page: Page) -> None:
-    """Leave a mark that only a reload would wipe away."""
-    page.evaluate("() => { window.unreloaded = true }")
-
-
-def is_marked(page: Page) -> bool:
-    return page.evaluate("() => window.unreloaded === true") is True
-
-
-def check(page: Page, what: str) -> Any:
-    """What one of checks.js has against a page as it is now."""
-    return page.evaluate(f"{CHECKS.strip()}.{what}()")

@@ -9,9 +9,9 @@ from django.utils import timezone
 from playwright.sync_api import Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
-from tests.browser.conftest import Open, is_marked, mark
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, is_marked, mark
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -12,11 +12,10 @@ from playwright.sync_api import Page, Response, expect
 
 from dashboard.models import Run
 from dashboard.web import live as live_pages
-from tests.browser.conftest import Open, check
-from tests.browser.states import NO_PAGES, STAGE, WORLDS, State, full
-from tests.browser.test_stream import listens
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, check, listens
+from tests.support.live import Live
+from tests.support.states import NO_PAGES, STAGE, WORLDS, State, full
 
 pytestmark = pytest.mark.browser
 RULES = {

@@ -7,9 +7,9 @@ from playwright.sync_api import expect
 
 from dashboard.models import Abort
 from dashboard.models.aborts import AbortState, What
-from tests.browser.conftest import Open, is_marked, mark
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, is_marked, mark
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -9,10 +9,9 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard.models import DefaultView, SavedView, Stage
-from tests.browser.conftest import Open
-from tests.browser.test_stream import listens
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, listens
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 PATIENCE = 20_000  # milliseconds

@@ -12,11 +12,9 @@ from dashboard import database
 from dashboard.models import Looking, Run, SavedView
 from dashboard.sync import marking
 from dashboard.timing import Overdue
-from tests.aborting import flights
-from tests.browser.conftest import Open, check, enter
-from tests.browser.test_stream import listens
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories, flights
+from tests.support.browser import Open, check, enter, listens
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 PATIENCE = 30_000  # milliseconds

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dashboard.models import Abort, Run
-from tests.browser.conftest import Open
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

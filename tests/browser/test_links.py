@@ -11,14 +11,12 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from dashboard.models import Run
-from tests.aborting import flights
-from tests.aborting.flights import LEDGER
-from tests.browser.conftest import Open, enter
-from tests.live import Live
-from tests.server import processes
-from tests.server.processes import running
-from tests.server.proxy import origin, proxy
-from tests.web import factories
+from tests.support import factories, flights, processes
+from tests.support.browser import Open, enter
+from tests.support.flights import LEDGER
+from tests.support.live import Live
+from tests.support.processes import running
+from tests.support.proxy import origin, proxy
 
 pytestmark = pytest.mark.browser
 

@@ -5,9 +5,9 @@ from playwright.sync_api import Page, Route, expect
 
 from dashboard.models import Looking, Run
 from dashboard.timing import Overdue
-from tests.browser.conftest import Open, is_marked, mark
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, is_marked, mark
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -9,9 +9,9 @@ from pytest_django import Settings
 
 from dashboard.models import AbortBatch, Run
 from dashboard.sandbox import parse_fault
-from tests.browser.conftest import Open, is_marked, mark
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, is_marked, mark
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

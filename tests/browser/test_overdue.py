@@ -8,10 +8,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from dashboard.models import Run, Stage
 from dashboard.sync import marking
-from tests.browser.conftest import Open, is_marked, mark, note_requests
-from tests.browser.test_stream import listens
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, is_marked, listens, mark, note_requests
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -9,9 +9,9 @@ from playwright.sync_api import Request, expect
 
 from dashboard.models import Run, Upstream
 from dashboard.web import feed
-from tests.browser.conftest import Open, enter, is_marked, mark, take_clock
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, enter, is_marked, mark, take_clock
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -1,7 +1,6 @@
 """Live pages in a real browser: painted at once, and nothing taken from under one's hands."""
 
 import re
-import time
 from datetime import timedelta
 
 import pytest
@@ -11,9 +10,17 @@ from playwright.sync_api import Page, Route, expect
 
 from dashboard.models import Run, Upstream
 from dashboard.web import feed
-from tests.browser.conftest import Open, break_streams, enter, is_marked, mark, note_requests
-from tests.live import PATIENCE, Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import (
+    Open,
+    break_streams,
+    enter,
+    is_marked,
+    listens,
+    mark,
+    note_requests,
+)
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
@@ -38,13 +45,6 @@ def watch(sign_in: Open, live: Live) -> Open:
         return page
 
     return watch_
-
-
-def listens(live: Live, viewers: int = 1) -> None:
-    until = time.monotonic() + PATIENCE
-    while live.feed.hub.viewers != viewers:
-        assert time.monotonic() < until, f"{live.feed.hub.viewers} viewers"
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("viewer")

@@ -9,9 +9,9 @@ from playwright.sync_api import Page, expect
 from pytest_django import Settings
 
 from dashboard.models import Run
-from tests.browser.conftest import Open
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open
+from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 

@@ -9,10 +9,9 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from dashboard.models import Run, Stage, StageTiming
-from tests.browser.conftest import Open, note_requests, take_clock
-from tests.browser.test_stream import listens
-from tests.live import Live
-from tests.web import factories
+from tests.support import factories
+from tests.support.browser import Open, listens, note_requests, take_clock
+from tests.support.live import Live
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("viewer")]
 

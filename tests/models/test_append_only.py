@@ -19,7 +19,7 @@ from dashboard.management.commands.serve import prepare
 from dashboard.models import Abort, AbortBatch, BatchItem, Project, append_only
 from dashboard.models.aborts import AbortState, What
 from dashboard.models.batches import ItemResult
-from tests.web import factories
+from tests.support import factories
 
 ON_POSTGRESQL = connection.vendor == "postgresql"
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from dashboard.northflank import NorthflankClient
-from tests.northflank.server import ScriptedServer
+from tests.support.scripted_server import ScriptedServer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dashboard.northflank import NorthflankError, answers
-from tests.northflank import payloads
+from tests.support import payloads
 
 
 def failure(status: int, body: Any, *, token: str = "") -> NorthflankError:

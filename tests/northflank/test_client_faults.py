@@ -24,8 +24,8 @@ from dashboard.northflank import (
     UnexpectedAnswer,
     Unreachable,
 )
-from tests.northflank import payloads
-from tests.northflank.server import (
+from tests.support import payloads
+from tests.support.scripted_server import (
     Play,
     ScriptedServer,
     answers,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dashboard.northflank import NorthflankClient, Page, Project, drain, find_release_flow
-from tests.northflank import payloads
-from tests.northflank.server import ScriptedServer, answers
+from tests.support import payloads
+from tests.support.scripted_server import ScriptedServer, answers
 
 pytestmark = pytest.mark.anyio
 

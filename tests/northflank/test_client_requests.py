@@ -9,8 +9,8 @@ import pytest
 
 from dashboard.northflank import NorthflankClient, NotFound
 from dashboard.northflank.client import USER_AGENT
-from tests.northflank import payloads
-from tests.northflank.server import ScriptedServer, answers
+from tests.support import payloads
+from tests.support.scripted_server import ScriptedServer, answers
 
 pytestmark = pytest.mark.anyio
 

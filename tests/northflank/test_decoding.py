@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, answers, decoding
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
-from tests.northflank import payloads
+from tests.support import payloads
 
 scalars = (
     st.none()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.northflank import redact
-from tests.northflank import payloads
+from tests.support import payloads
 
 SECRET = "s3cr3t-marker"
 URL = f"https://user:{SECRET}@hooks.example/{SECRET}?token={SECRET}#{SECRET}"

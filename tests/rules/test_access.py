@@ -14,7 +14,7 @@ from dashboard import access
 from dashboard.access import Rights, Rule, Verdict
 from dashboard.models import Abort, CatalogueSweep, Grant, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
-from tests.web import factories
+from tests.support import factories
 
 STAGES = ("Staging", "Production")
 

@@ -6,7 +6,7 @@ from django.test import Client
 
 from dashboard import access, demo
 from dashboard.models import Grant, Stage
-from tests.web import factories
+from tests.support import factories
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from dashboard.handover import Link
 from dashboard.models import AbortEvent, Looking, Pipeline, Project, Run, Stage, StageTiming
 from dashboard.models.aborts import AbortState, What
 from dashboard.northflank import Node
-from tests.rules.test_verdict import runs, trees
-from tests.web import factories
+from tests.support import factories
+from tests.support.arbitrary import runs, trees
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 PLACE = Stage(

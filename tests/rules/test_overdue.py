@@ -13,7 +13,7 @@ from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.overdue import Finding, Why
 from dashboard.timing import Overdue
-from tests.web.factories import node
+from tests.support.factories import node
 
 NOW = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 

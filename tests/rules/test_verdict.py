@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import overdue, statuses, verdict
-from dashboard.models import Pipeline, Run, Stage, StageTiming
+from dashboard import overdue, verdict
+from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.overdue import Why
 from dashboard.timing import Overdue
 from dashboard.verdict import Name, Since, Until
-from tests.web.factories import node
+from tests.support.arbitrary import PLACE, WHEN, runs, trees
+from tests.support.factories import node
 
 NOW = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
-PLACE = Stage(name="Production", pipeline=Pipeline(name="checkout"))
 
 
 def ago(minutes: float) -> datetime:
@@ -442,58 +442,6 @@ def test_a_row_reads(of: Run, root: Node | None, timing: StageTiming | None, wor
 
 
 # --- anything at all ---------------------------------------------------------------------------
-
-TEXT = st.text(st.characters(exclude_characters="N-"), max_size=12)
-WHEN = st.datetimes(datetime(2025, 12, 1), datetime(2026, 2, 1), timezones=st.just(UTC))  # noqa: DTZ001
-STATUS = st.sampled_from([*statuses.RUN, *statuses.STEP, "", "odd"])
-MAYBE = st.none() | WHEN
-leaves = st.builds(
-    node,
-    st.sampled_from(["JobRun", "Approval", "Workflow", "Teleport", "Omitted", ""]),
-    label=TEXT,
-    ref=st.none() | st.just("migrate"),
-    status=st.none() | STATUS,
-    error_message=st.none() | TEXT,
-    error_code=st.none() | st.integers(0, 999),
-    attempts=st.none() | st.integers(-2, 5),
-    max_attempts=st.none() | st.integers(-2, 5),
-    next_attempt_at=MAYBE,
-    started_at=MAYBE,
-    ended_at=MAYBE,
-)
-trees = st.recursive(
-    leaves,
-    lambda inner: st.builds(
-        node,
-        st.sampled_from(["Workflow", "LoopWorkflow", "Odd"]),
-        label=TEXT,
-        status=st.none() | STATUS,
-        steps=st.lists(inner, max_size=4).map(tuple),
-    ),
-    max_leaves=20,
-)
-
-
-@st.composite
-def runs(draw: st.DrawFn) -> Run:
-    concluded, is_gone = draw(st.booleans()), draw(st.booleans())
-    level = draw(st.sampled_from(Overdue))
-    return Run(
-        stage=PLACE,
-        status=draw(STATUS | TEXT),
-        concluded=concluded,
-        in_flight=not concluded and not is_gone,
-        gone_at=draw(WHEN) if is_gone else None,
-        created_at=draw(WHEN),
-        started_at=draw(MAYBE),
-        concluded_at=draw(MAYBE),
-        first_seen_at=draw(WHEN),
-        status_since=draw(WHEN),
-        step=draw(TEXT),
-        step_since=draw(MAYBE),
-        overdue=level,
-        overdue_why=str(draw(st.sampled_from(Why))) if level else "",
-    )
 
 
 timings = st.none() | st.builds(

@@ -5,9 +5,8 @@ import re
 import pytest
 
 from dashboard.sandbox import Choices, Options
-
-from .conftest import NOW, Served
-from .paths import BILLING, FORBIDS, LEDGER, NO_FLOW, flow
+from tests.support.sandbox import NOW, Served
+from tests.support.sandbox_paths import BILLING, FORBIDS, LEDGER, NO_FLOW, flow
 
 RUN_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z")
 

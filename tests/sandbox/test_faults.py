@@ -8,9 +8,8 @@ import pytest
 
 from dashboard.sandbox import Choices, Fault, Options, parse_fault
 from dashboard.sandbox.faults import KINDS
-
-from .conftest import Served
-from .paths import BILLING, LEDGER
+from tests.support.sandbox import Served
+from tests.support.sandbox_paths import BILLING, LEDGER
 
 
 @pytest.fixture

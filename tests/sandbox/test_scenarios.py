@@ -11,9 +11,8 @@ import pytest
 from dashboard.sandbox import Choices, Options, parse_fault
 from dashboard.sandbox.scenarios import SCENARIOS
 from dashboard.sandbox.world import World
-
-from .conftest import NOW, Served
-from .paths import LEDGER, flow
+from tests.support.sandbox import NOW, Served
+from tests.support.sandbox_paths import LEDGER, flow
 
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
 

@@ -7,8 +7,7 @@ import pytest
 from northflank import ApiCallError, ApiClient, AsyncApiClient
 
 from dashboard.sandbox import Options
-
-from .conftest import TOKEN, Served
+from tests.support.sandbox import TOKEN, Served
 
 STAGE: dict[str, Any] = {
     "project_id": "payments",

@@ -15,8 +15,7 @@ from dashboard.sandbox import Choices, Options, parse_fault
 from dashboard.sandbox.faults import When
 from dashboard.sandbox.posting import post
 from dashboard.sandbox.webhooks import DISABLED_AFTER, EVENTS, HEADER, Webhooks
-
-from .conftest import TOKEN, Served
+from tests.support.sandbox import TOKEN, Served
 
 PLACE = "/integrations/notifications"
 WANTED = {"name": "Dashboard", "type": "RAW_WEBHOOK", "events": dict.fromkeys(EVENTS, True)}

@@ -16,8 +16,7 @@ from dashboard.sandbox.forms import run_in_full, run_in_list, spaced
 from dashboard.sandbox.history import Run
 from dashboard.sandbox.spec import tree
 from dashboard.sandbox.world import Busy, World
-
-from .conftest import NOW
+from tests.support.sandbox import NOW
 
 HOUR = 3600
 NODE_STATUSES = {

@@ -26,11 +26,10 @@ from pytest_django import Settings
 
 from dashboard.models import Abort, ApiToken, Run, Stage
 from dashboard.sandbox import Sandbox, parse_fault
-from tests.aborting.flights import eventually
-from tests.conftest import POSTGRES
-from tests.server import processes
-from tests.server.processes import Running, environment, manage, running, upstream
-from tests.web import factories
+from tests.support import factories, processes
+from tests.support.flights import eventually
+from tests.support.processes import Running, environment, manage, running, upstream
+from tests.support.services import POSTGRES
 
 
 def said(*arguments: str) -> str:

@@ -17,9 +17,9 @@ from django.db import connection
 from dashboard.asgi import application
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import eventually, in_flight, press
-from tests.live import Live, token
-from tests.server import views
+from tests.support import handler_views as views
+from tests.support.flights import eventually, in_flight, press
+from tests.support.live import Live, token
 
 on_postgres = pytest.mark.skipif(
     "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
@@ -30,7 +30,7 @@ on_postgres = pytest.mark.skipif(
 @pytest.fixture
 def anyone(live: Live, settings: Any) -> Iterator[httpx.Client]:
     """A browser that is not signed in, at a dashboard with this folder's views beside its own."""
-    settings.ROOT_URLCONF = "tests.server.views"
+    settings.ROOT_URLCONF = "tests.support.handler_views"
     views.passes.clear()
     with httpx.Client(base_url=live.base_url, timeout=10) as browser:
         yield browser

@@ -27,11 +27,9 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import Flow
 from dashboard.sandbox.history import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
-from tests.aborting import truth
-from tests.aborting.flights import eventually
-from tests.live import token
-from tests.server import processes
-from tests.server.databases import (
+from tests.support import abort_truth as truth
+from tests.support import processes
+from tests.support.databases import (
     AFAR,
     LEDGER,
     address,
@@ -40,10 +38,12 @@ from tests.server.databases import (
     one_quiet_stage,
     postgres,
 )
-from tests.server.dying import DIES_AT
-from tests.server.processes import Running, manage, start, upstream
+from tests.support.dying import DIES_AT
+from tests.support.flights import eventually
+from tests.support.live import token
+from tests.support.processes import Running, manage, start, upstream
 
-DYING = [sys.executable, "-m", "tests.server.dying", "serve", "--port", "0"]
+DYING = [sys.executable, "-m", "tests.support.dying", "serve", "--port", "0"]
 FAR = 200  # more steps than an abort can have
 
 

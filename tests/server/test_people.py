@@ -18,10 +18,10 @@ from pytest_django import DjangoDbBlocker
 from dashboard import abort_story, access
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import notice
-from tests.server import databases
-from tests.server.databases import AFAR, LEDGER
-from tests.server.processes import Running, manage, running, upstream
+from tests.support import databases
+from tests.support.databases import AFAR, LEDGER
+from tests.support.flights import notice
+from tests.support.processes import Running, manage, running, upstream
 
 A_TOKEN = "a" * 32  # of the forms
 

@@ -16,10 +16,10 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.sandbox import parse_fault
-from tests.aborting.flights import eventually
-from tests.live import token
-from tests.server import databases, processes
-from tests.server.processes import Running, environment, manage, running, start, upstream
+from tests.support import databases, processes
+from tests.support.flights import eventually
+from tests.support.live import token
+from tests.support.processes import Running, environment, manage, running, start, upstream
 
 # Seconds. It takes one at most where nothing else runs; a machine full of tests is slower.
 AT_ONCE = 3

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from tests.aborting.flights import eventually
-from tests.server import processes
-from tests.server.processes import Running, running
-from tests.server.proxy import ThroughProxy
+from tests.support import processes
+from tests.support.flights import eventually
+from tests.support.processes import Running, running
+from tests.support.proxy import ThroughProxy
 
 SITE = "https://example.com"
 HOME = f"{SITE}/releases"

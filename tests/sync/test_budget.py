@@ -16,7 +16,7 @@ from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import learning
 from dashboard.sync.worker import A_READING
-from tests.sync.conftest import LONG_AGO, T0, World, at, the_run
+from tests.support.world import LONG_AGO, T0, World, at, the_run
 
 
 def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float = 0) -> None:

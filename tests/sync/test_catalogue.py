@@ -13,7 +13,7 @@ from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
 from dashboard.northflank import Project as ApiProject
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalogue, schedule
-from tests.sync.conftest import LONG_AGO, T0, World, at
+from tests.support.world import LONG_AGO, T0, World, at
 
 
 def sweep_again(world: World) -> None:

@@ -17,7 +17,7 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import claims, interest, mirror, schedule
 from dashboard.sync.claims import LEASE
 from dashboard.sync.schedule import Plan
-from tests.sync.conftest import T0, World, api_run, at, the_run
+from tests.support.world import T0, World, api_run, at, the_run
 
 
 def claim(now: float, limit: int = 4) -> list[int]:

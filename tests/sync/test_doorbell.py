@@ -20,9 +20,9 @@ from dashboard.models import Budget, CatalogueSweep, Pipeline, Project, Push, Pu
 from dashboard.sync import claims, doorbell, mirror
 from dashboard.sync.doorbell import Event
 from dashboard.sync.mentions import NODES, mentioned
-from tests.aborting.flights import eventually
-from tests.live import Live
-from tests.sync.conftest import T0, World, api_run, at
+from tests.support.flights import eventually
+from tests.support.live import Live
+from tests.support.world import T0, World, api_run, at
 
 STARTED = "release-flow-template-run:start"
 SOON = at(300)  # when every stage of these tests is due by itself

@@ -17,8 +17,8 @@ from dashboard.northflank import Run as ApiRun
 from dashboard.sync import interest, learning, marking, mirror
 from dashboard.sync.worker import SyncWorker
 from dashboard.timing import LEAST
-from tests.sync.conftest import LONG_AGO, World, api_run, at
-from tests.sync.successes import (
+from tests.support import factories
+from tests.support.successes import (
     NOW,
     after,
     asked_for,
@@ -28,7 +28,7 @@ from tests.sync.successes import (
     succeeded,
     success,
 )
-from tests.web import factories
+from tests.support.world import LONG_AGO, World, api_run, at
 
 
 def test_five_successes_say_what_is_usual(place: Stage) -> None:

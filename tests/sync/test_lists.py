@@ -7,7 +7,7 @@ import pytest
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.sync.worker import SyncWorker
-from tests.sync.conftest import World, the_run
+from tests.support.world import World, the_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
 

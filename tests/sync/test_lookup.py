@@ -10,7 +10,7 @@ from dashboard.database import in_database
 from dashboard.models import Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import lookup
-from tests.sync.conftest import World, the_run
+from tests.support.world import World, the_run
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 

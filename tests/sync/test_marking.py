@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from dashboard.models import Run, Stage
 from dashboard.northflank import Node, RunDetail
 from dashboard.sync import marking, mirror
-from tests.sync.conftest import api_run, at
-from tests.sync.successes import (
+from tests.support import factories
+from tests.support.successes import (
     NOW,
     after,
     asked_for,
@@ -22,7 +22,7 @@ from tests.sync.successes import (
     succeeded,
     success,
 )
-from tests.web import factories
+from tests.support.world import api_run, at
 
 
 def taught(stage: Stage) -> None:

@@ -11,8 +11,9 @@ from django.utils import timezone
 from dashboard.models import Abort, ChangeCounter, Run, Stage, StageTiming
 from dashboard.northflank import decoding
 from dashboard.sync import claims, mirror
-from tests.northflank import payloads
-from tests.sync.conftest import T0, World, api_run, at, detail, node, the_run
+from tests.support import payloads
+from tests.support.factories import node
+from tests.support.world import T0, World, api_run, at, detail, the_run
 
 ENDED = {"status": "success", "concluded": True, "concluded_at": at(5)}
 FAILED = {"status": "failure", "concluded": True, "concluded_at": at(5)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts
-from tests.sync.conftest import T0, at
+from tests.support.world import T0, at
 
 
 def facts(

@@ -19,8 +19,8 @@ from dashboard.sync import catalogue
 from dashboard.sync import worker as worker_module
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import Connection
-from tests.live import PATIENCE
-from tests.sync.conftest import LONG_AGO, World
+from tests.support.live import PATIENCE
+from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
 

@@ -1,36 +1,14 @@
 """People's browsers, and pages taken apart by selectors."""
 
-from collections.abc import Callable
-
 import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Grant, Pipeline, Run, Stage
 from dashboard.models.access import Right
-from tests.web import factories
-
-type See = Callable[..., LexborHTMLParser]  # address, then headers by name
-
-HTMX = {"HX-Request": "true"}
-
-
-def parsed(answer: object) -> LexborHTMLParser:
-    """An answer of Django's client or of httpx, taken apart."""
-    return LexborHTMLParser(answer.content.decode())  # type: ignore[attr-defined]
-
-
-def one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode:
-    """The one element that a selector finds."""
-    found = html.css(selector)
-    assert len(found) == 1, f"{selector}: {len(found)} found"
-    return found[0]
-
-
-def words(node: LexborNode | LexborHTMLParser) -> str:
-    """The text of an element, its white space folded."""
-    return " ".join(node.text().split())
+from tests.support import factories
+from tests.support.html import See, parsed
 
 
 @pytest.fixture

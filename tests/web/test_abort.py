@@ -12,10 +12,10 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.aborts import What
-from tests.aborting.flights import in_flight
-from tests.live import Live, token
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
+from tests.support import factories
+from tests.support.flights import in_flight
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.live import Live, token
 
 
 def test_asking_names_the_run_and_its_place_and_does_nothing(see: See, run: Run) -> None:

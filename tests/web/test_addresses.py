@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dashboard.models import Stage
 from dashboard.web import rows
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import one, parsed
+from tests.support import factories
+from tests.support.html import one, parsed
+from tests.support.live import Live
 
 STRANGE = [
     "a/b", "/", "//", ".", "..", "...", "../..", "%", "%2F", "%252F", "a b", " ", "+", "a+b",

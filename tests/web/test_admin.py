@@ -17,8 +17,8 @@ from dashboard.models.aborts import What
 from dashboard.models.tokens import Scope
 from dashboard.sync import marking
 from dashboard.timing import Overdue, Usual
-from tests.web import factories
-from tests.web.conftest import one, parsed, words
+from tests.support import factories
+from tests.support.html import one, parsed, words
 
 
 @pytest.fixture

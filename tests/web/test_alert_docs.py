@@ -10,10 +10,10 @@ from django.contrib.auth.models import User
 
 from dashboard.models import Run
 from dashboard.sync import lookup
-from tests.aborting import flights
-from tests.aborting.flights import LEDGER
-from tests.live import PATIENCE, Live
-from tests.web.conftest import one, parsed
+from tests.support import flights
+from tests.support.flights import LEDGER
+from tests.support.html import one, parsed
+from tests.support.live import PATIENCE, Live
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
 HOME = "https://releases.example.com"

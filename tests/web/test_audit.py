@@ -1,6 +1,6 @@
 """The audit: every act with its facts, found by filters, in pages."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 from zoneinfo import ZoneInfo
@@ -17,31 +17,11 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.models import Abort, Grant
 from dashboard.models.aborts import AbortState, What
 from dashboard.web import audit
-from tests.aborting.flights import unguarded
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
-from tests.web.factories import HOSTILE
-
-NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
-
-
-def settled(state: AbortState, **fields: Any) -> dict[str, Any]:
-    """What an act of this state looks like, 41 seconds after it was asked for at noon."""
-    at = {"requested_at": NOON, "settled_at": NOON + timedelta(seconds=41)}
-    return {"state": state, **at, **fields}
-
-
-EACH_KIND: dict[str, dict[str, Any]] = {
-    "under_way": {"state": AbortState.ACCEPTED},
-    "aborted": settled(AbortState.CONCLUDED, outcome="aborted"),
-    "turned": settled(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
-    "ended_otherwise": settled(AbortState.CONCLUDED, outcome="success"),
-    "too_late": settled(AbortState.TOO_LATE, outcome="success"),
-    "refused": settled(AbortState.REFUSED, answer="No.", answer_status=409),
-    "not_sent": settled(AbortState.NOT_SENT, answer="No way."),
-    "no_answer": settled(AbortState.UNKNOWN, answer="Timed out."),
-    "tried_again": settled(AbortState.TRIED_AGAIN),
-}
+from tests.support import factories
+from tests.support.abort_kinds import EACH_KIND, NOON, settled
+from tests.support.factories import HOSTILE
+from tests.support.flights import unguarded
+from tests.support.html import HTMX, See, one, parsed, words
 
 
 def shown(html: LexborHTMLParser) -> list[int]:

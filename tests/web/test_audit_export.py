@@ -15,11 +15,11 @@ from django.utils import timezone
 from dashboard.models import Abort
 from dashboard.models.aborts import What
 from dashboard.web import audit, audit_export
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import See
-from tests.web.factories import HOSTILE
-from tests.web.test_audit import EACH_KIND, NOON
+from tests.support import factories
+from tests.support.abort_kinds import EACH_KIND, NOON
+from tests.support.factories import HOSTILE
+from tests.support.html import See
+from tests.support.live import Live
 
 
 def exported(person: httpx.Client, query: str = "") -> list[dict[str, Any]]:

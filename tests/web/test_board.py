@@ -10,8 +10,8 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Pipeline, Project, Stage
 from dashboard.web.board import BoardFilter
-from tests.web import factories
-from tests.web.conftest import See, one, words
+from tests.support import factories
+from tests.support.html import See, one, words
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard import statuses
 from dashboard.models import AbortBatch, BatchItem, Run, Stage
 from dashboard.web import filters
-from tests.web import factories
-from tests.web.conftest import See, one, parsed, words
+from tests.support import factories
+from tests.support.html import See, one, parsed, words
 
 ALL = "?all=1"
 # One of each parameter, in the order in which addresses carry them.

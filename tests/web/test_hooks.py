@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from dashboard import database
 from dashboard.models import Push, PushEvent, Stage
-from tests.live import Live
+from tests.support.live import Live
 
 SECRET = "right-" + "x" * 20
 PLACE = "/hooks/northflank/"

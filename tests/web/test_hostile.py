@@ -7,10 +7,10 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Run, Stage
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
-from tests.web.factories import HOSTILE
-from tests.web.test_pages import address_of
+from tests.support import factories
+from tests.support.factories import HOSTILE
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.pages import address_of
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from dashboard.northflank import Run as ApiRun
 from dashboard.sync import mirror
 from dashboard.timing import Overdue
 from dashboard.web import fragments
-from tests.live import Live, token
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
-from tests.web.test_stream import about, listening
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.live import Live, token
+from tests.support.stream import about, listening
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from django.templatetags.static import static
 from django.test import Client
 
 from dashboard.models import Run
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
+from tests.support import factories
+from tests.support.html import HTMX, one, parsed, words
 
 
 @pytest.mark.parametrize("place", ["/healthz", "/readyz"])

@@ -20,11 +20,11 @@ from dashboard.models.aborts import AbortState, What
 from dashboard.models.access import Right
 from dashboard.models.batches import ItemResult
 from dashboard.web import many
-from tests.aborting.flights import LEDGER, SEARCH, eventually, in_flight
-from tests.live import Live, token
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
-from tests.web.test_stream import listening
+from tests.support import factories
+from tests.support.flights import LEDGER, SEARCH, eventually, in_flight
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.live import Live, token
+from tests.support.stream import listening
 
 MANY = "/aborts/many/"
 

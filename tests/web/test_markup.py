@@ -10,9 +10,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Run, Stage
-from tests.aborting.flights import long_ago
-from tests.web import factories
-from tests.web.conftest import See, one, parsed, words
+from tests.support import factories
+from tests.support.flights import long_ago
+from tests.support.html import See, one, parsed, words
 
 IN_FLIGHT = [
     "pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait", "unknown",

@@ -8,9 +8,9 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Run
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
+from tests.support import factories
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.live import Live
 
 
 @pytest.mark.parametrize(

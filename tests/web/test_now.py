@@ -15,10 +15,10 @@ from dashboard.overdue import Why
 from dashboard.timing import Overdue
 from dashboard.web import rows
 from dashboard.web.views import now
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import See, one, parsed, words
-from tests.web.test_stream import about, listening
+from tests.support import factories
+from tests.support.html import See, one, parsed, words
+from tests.support.live import Live
+from tests.support.stream import about, listening
 
 MINUTE = timedelta(minutes=1)
 

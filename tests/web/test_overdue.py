@@ -20,9 +20,9 @@ from dashboard.sync import marking, mirror
 from dashboard.timing import Overdue
 from dashboard.web import rows
 from dashboard.web.views.runs import card
-from tests.sync.conftest import api_run
-from tests.web import factories
-from tests.web.conftest import See, one, words
+from tests.support import factories
+from tests.support.html import See, one, words
+from tests.support.world import api_run
 
 MINUTE = timedelta(minutes=1)
 

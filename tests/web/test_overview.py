@@ -11,8 +11,8 @@ from dashboard import access
 from dashboard.models import Run, Stage
 from dashboard.models.aborts import What
 from dashboard.web import overview
-from tests.web import factories
-from tests.web.conftest import See, one
+from tests.support import factories
+from tests.support.html import See, one
 
 NOW = timezone.now()
 ENDED = NOW - timedelta(seconds=30)

@@ -12,25 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.models import Run, Stage
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
-
-PAGES = ["now", "board", "pipeline", "stage", "run"]
-REFRESHED = [*PAGES, "status"]  # the last shows no runs
-ALL_PAGES = [*REFRESHED, "abort", "missing"]
-
-
-def address_of(name: str, run: Run) -> str:
-    return {
-        "now": "/",
-        "board": "/board/",
-        "status": "/status/",
-        "pipeline": factories.address(run.stage.pipeline),
-        "stage": factories.address(run.stage),
-        "run": factories.address(run),
-        "abort": factories.address(run, "abort"),
-        "missing": "/nothing/here/",
-    }[name]
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.pages import ALL_PAGES, PAGES, REFRESHED, address_of
 
 
 @pytest.mark.parametrize("name", REFRESHED)

@@ -15,8 +15,8 @@ from dashboard.models import Run, Stage
 from dashboard.web import filters, paging
 from dashboard.web.cursor import Cursor
 from dashboard.web.paging import Page
-from tests.web import factories
-from tests.web.conftest import See, one, words
+from tests.support import factories
+from tests.support.html import See, one, words
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["running", "queued", "success", "failure", "aborted"]

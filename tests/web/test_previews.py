@@ -13,10 +13,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from dashboard import access
 from dashboard.models import Abort, AbortBatch, Run
-from tests.aborting import flights
-from tests.live import PATIENCE, Live
-from tests.web import factories
-from tests.web.conftest import one, parsed, words
+from tests.support import factories, flights
+from tests.support.html import one, parsed, words
+from tests.support.live import PATIENCE, Live
 
 SECRET = "Secret"  # part of the names of all that is mirrored
 # What looking at a page notes, so that it is read more often.

@@ -22,11 +22,10 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, CatalogueSweep, Grant, Pipeline, Project, Run, Stage
 from dashboard.web import feed
-from tests.aborting import flights
-from tests.live import PATIENCE, Live, token
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
-from tests.web.test_stream import about, listening, messages
+from tests.support import factories, flights
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.live import PATIENCE, Live, token
+from tests.support.stream import about, listening, messages
 
 LEADS = "Only members of the group “leads” may abort runs here."
 PAGES = ["now", "board", "pipeline", "stage", "run", "status"]

@@ -14,8 +14,8 @@ from pytest_django import Settings
 from dashboard import access, saved_views
 from dashboard.models import DefaultView, Run, SavedView, Stage
 from dashboard.web import rows
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
 
 FAILED = "status=failure&q=nightly"
 

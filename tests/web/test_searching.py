@@ -13,11 +13,10 @@ from dashboard.database import now
 from dashboard.models import Grant, Run
 from dashboard.sandbox import parse_fault
 from dashboard.sync import lookup
-from tests.aborting import flights
-from tests.aborting.flights import LEDGER, eventually
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
+from tests.support import factories, flights
+from tests.support.flights import LEDGER, eventually
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.live import Live
 
 MADE_UP = "00000000-0000-4000-8000-000000000000"
 

@@ -7,10 +7,10 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from dashboard.models import Run
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
-from tests.web.test_pages import ALL_PAGES, address_of
+from tests.support import factories
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.live import Live
+from tests.support.pages import ALL_PAGES, address_of
 
 
 @pytest.mark.parametrize("name", [name for name in ALL_PAGES if name != "missing"])

@@ -11,9 +11,9 @@ from selectolax.lexbor import LexborNode
 
 from dashboard.models import Budget, Push, Stage
 from dashboard.web import status
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.live import Live
 
 SINCE = timezone.now() - timedelta(minutes=12)
 

@@ -14,8 +14,8 @@ from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
 from dashboard.web import steps
 from dashboard.web.steps import StepRow, Timeline
-from tests.web import factories
-from tests.web.conftest import See, one, words
+from tests.support import factories
+from tests.support.html import See, one, words
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 NOW = T0 + timedelta(minutes=10)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dashboard.models import Run, Stage
 from dashboard.web import history, strip
 from dashboard.web.strip import BASE, HEIGHT, MOST, Bar, Past, Strip
-from tests.web import factories
-from tests.web.conftest import See, one, words
-from tests.web.factories import HOSTILE
+from tests.support import factories
+from tests.support.factories import HOSTILE
+from tests.support.html import See, one, words
 
 ENDED = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 

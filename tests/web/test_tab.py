@@ -4,8 +4,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from dashboard.models import Run
-from tests.web import factories
-from tests.web.conftest import See, one
+from tests.support import factories
+from tests.support.html import See, one
 
 FLYING = {"status": "running"}
 SLOW = {"status": "running", "overdue": 1}

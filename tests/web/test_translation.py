@@ -42,8 +42,8 @@ from dashboard.statuses import RUN
 from dashboard.sync.lookup import Search
 from dashboard.timing import Overdue
 from dashboard.web import searching
-from tests.web import factories
-from tests.web.conftest import parsed
+from tests.support import factories
+from tests.support.html import parsed
 
 LATIN = re.compile(r"[A-Za-z]")
 # Names: the dashboard's, Northflank's and its stages'; zones.

@@ -8,10 +8,10 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.models import Run, Stage, Upstream
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
-from tests.web.test_pages import PAGES, address_of
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
+from tests.support.live import Live
+from tests.support.pages import PAGES, address_of
 
 SINCE = timezone.now() - timedelta(minutes=12)
 

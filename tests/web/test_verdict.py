@@ -17,8 +17,8 @@ from pytest_django import Settings
 from dashboard import around
 from dashboard.models import Grant, Run, Stage, StageTiming
 from dashboard.models.access import Right
-from tests.web import factories
-from tests.web.conftest import HTMX, See, one, parsed, words
+from tests.support import factories
+from tests.support.html import HTMX, See, one, parsed, words
 
 NOW = timezone.now
 

@@ -16,10 +16,10 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Run, Stage
 from dashboard.web import zones
-from tests.live import Live
-from tests.web import factories
-from tests.web.conftest import HTMX, one, parsed, words
-from tests.web.test_stream import about, listening
+from tests.support import factories
+from tests.support.html import HTMX, one, parsed, words
+from tests.support.live import Live
+from tests.support.stream import about, listening
 
 # Of another year, which is told then.
 YEAR = timezone.now().year - 1

@@ -18,7 +18,7 @@ from dashboard.sandbox.catalog import Flow
 from dashboard.sync import mirror
 from dashboard.sync.worker import read_run
 from dashboard.web import rows
-from tests.live import Live, token
+from tests.support.live import Live, token
 
 LEDGER = ("payments", "ledger", "Staging")
 SEARCH = ("shop", "search", "Production")  # aborts there are slow, or in vain

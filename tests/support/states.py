@@ -24,9 +24,9 @@ from dashboard.models.batches import ItemResult
 from dashboard.overdue import Why
 from dashboard.timing import Overdue
 from dashboard.web import lists, paging
-from tests.browser.test_steps import UNFOLD, minutes, release
-from tests.web import factories
-from tests.web.factories import HOSTILE
+from tests.support import factories
+from tests.support.factories import HOSTILE
+from tests.support.release import UNFOLD, minutes, release
 
 
 @dataclass(frozen=True)

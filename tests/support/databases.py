@@ -12,7 +12,7 @@ from django.db import connections
 from django.utils import timezone
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
-from tests.conftest import POSTGRES
+from tests.support.services import POSTGRES
 
 AFAR = "afar"  # the alias of our connection to such a database
 LEDGER = ("payments", "ledger", "Staging")

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests import live
-from tests.server.processes import PATIENCE
+from tests.support import live
+from tests.support.processes import PATIENCE
 
 _OF_THE_HOP = {"connection", "transfer-encoding"}
 

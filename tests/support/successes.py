@@ -9,7 +9,7 @@ from django.utils import timezone
 from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node
 from dashboard.sync import learning
-from tests.web import factories
+from tests.support import factories
 
 NOW = timezone.now()
 

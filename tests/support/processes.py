@@ -19,8 +19,8 @@ import httpx
 from django.conf import settings
 
 from dashboard import sandbox
-from tests import live
 from tests.settings import NAMES
+from tests.support import live
 
 PATIENCE = 30  # seconds for a process to start on a busy machine
 

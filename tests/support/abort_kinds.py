@@ -1,0 +1,27 @@
+"""One abort of each kind that there is."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dashboard.models.aborts import AbortState
+
+NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
+
+
+def settled(state: AbortState, **fields: Any) -> dict[str, Any]:
+    """What an act of this state looks like, 41 seconds after it was asked for at noon."""
+    at = {"requested_at": NOON, "settled_at": NOON + timedelta(seconds=41)}
+    return {"state": state, **at, **fields}
+
+
+EACH_KIND: dict[str, dict[str, Any]] = {
+    "under_way": {"state": AbortState.ACCEPTED},
+    "aborted": settled(AbortState.CONCLUDED, outcome="aborted"),
+    "turned": settled(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
+    "ended_otherwise": settled(AbortState.CONCLUDED, outcome="success"),
+    "too_late": settled(AbortState.TOO_LATE, outcome="success"),
+    "refused": settled(AbortState.REFUSED, answer="No.", answer_status=409),
+    "not_sent": settled(AbortState.NOT_SENT, answer="No way."),
+    "no_answer": settled(AbortState.UNKNOWN, answer="Timed out."),
+    "tried_again": settled(AbortState.TRIED_AGAIN),
+}

@@ -1,0 +1,25 @@
+"""The pages that tests about all of them go through."""
+
+from dashboard.models import Run
+from tests.support import factories
+
+PAGES = ["now", "board", "pipeline", "stage", "run"]
+
+
+REFRESHED = [*PAGES, "status"]  # the last shows no runs
+
+
+ALL_PAGES = [*REFRESHED, "abort", "missing"]
+
+
+def address_of(name: str, run: Run) -> str:
+    return {
+        "now": "/",
+        "board": "/board/",
+        "status": "/status/",
+        "pipeline": factories.address(run.stage.pipeline),
+        "stage": factories.address(run.stage),
+        "run": factories.address(run),
+        "abort": factories.address(run, "abort"),
+        "missing": "/nothing/here/",
+    }[name]

@@ -1,0 +1,59 @@
+"""The sandbox behind a real server, with a clock that tests set."""
+
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dashboard.sandbox import Options, Sandbox, create_app
+
+NOW = 1_800_000_000.0
+
+
+TOKEN = "sandbox"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Front:
+    """Passes requests on to the application of the test at hand: one server for all tests."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+class Served:
+    """A sandbox that answers at `url`."""
+
+    def __init__(self, front: Front, url: str, client: httpx.Client) -> None:
+        self.front = front
+        self.client = client
+        self.url = url
+        self.clock = Clock()
+        self.configure(Options())
+
+    def configure(self, options: Options) -> Sandbox:
+        """Start over with other options."""
+        app = create_app(options, clock=self.clock)
+        self.front.app = app
+        sandbox: Sandbox = app.state.sandbox
+        self.sandbox = sandbox
+        return sandbox
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {TOKEN}"} | more.pop("headers", {})
+        return self.client.request(method, f"{self.url}/v1{path}", headers=headers, **more)
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        return self.request("POST", path, **more)

@@ -1,0 +1,105 @@
+"""The sandbox with a clock that stands still, and API answers without HTTP, for the sync."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dashboard.models import Run, Stage
+from dashboard.northflank import Node, RunDetail
+from dashboard.northflank import Run as ApiRun
+from dashboard.sandbox.world import World as SandboxWorld
+from tests.support.factories import node
+from tests.support.live import Live
+
+NOW = 1_800_000_000.0  # what the sandbox's clock says
+
+
+T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    """The moment so many seconds after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+class World:
+    """A live dashboard whose sandbox shows the project `payments` and stands still in time."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.sandbox = live.sandbox
+        self.now = NOW
+        self.sandbox.clock = lambda: self.now
+        self.sandbox.world = SandboxWorld(opened=NOW)
+
+    def sync(self, rounds: int = 1) -> None:
+        """Read all that is due, so many times with everything due anew."""
+        for round_ in range(rounds):
+            if round_:
+                self.make_due()
+            self.live.sync(1)
+
+    def make_due(self) -> None:
+        """Let the time until each stage's next reading pass."""
+        Stage.objects.update(next_sync_at=LONG_AGO)
+        Stage.objects.exclude(synced_at=None).update(synced_at=LONG_AGO)
+        self.live.connection.ask_at = 0
+
+    def start(self, flow: str = "payments/ledger/production", **request: Any) -> str:
+        """Start a run upstream and return its id."""
+        found = self.sandbox.world.flow(*flow.split("/"))
+        assert found is not None
+        return self.sandbox.world.start(found, self.now, request).id
+
+    def ids(self, *, in_flight: bool = False, project: str = "payments") -> set[str]:
+        """The runs that exist upstream."""
+        world = self.sandbox.world
+        return {
+            run.id
+            for flow in world.flows()
+            if flow.project == project
+            for run in world.runs(flow, self.now)
+            if not in_flight or self.now < run.concluded
+        }
+
+    def asked(self, part: str) -> list[str]:
+        """The requests whose path holds `part`."""
+        return [f"{method} {path}" for method, path in self.sandbox.requests if part in path]
+
+    def hide(self, *slugs: str) -> Callable[[], None]:
+        """Delete projects upstream; return what brings them back."""
+        before = self.sandbox.world.projects
+        self.sandbox.world.projects = tuple(p for p in before if p.id not in slugs)
+
+        def bring_back() -> None:
+            self.sandbox.world.projects = before
+
+        return bring_back
+
+
+def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
+    """A run as a list says it; in flight unless told otherwise."""
+    said: dict[str, Any] = {
+        "id": run_id,
+        "name": "Nightly",
+        "description": None,
+        "status": "running",
+        "concluded": False,
+        "created_at": at(-60),
+        "started_at": at(-50),
+        "concluded_at": None,
+        "updated_at": at(-50),
+    }
+    return ApiRun(**said | fields)
+
+
+def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunDetail:
+    """A run as its own page says it."""
+    return RunDetail(api_run(run_id, **fields), steps or node(status="waiting"), {"id": run_id})
+
+
+def the_run(run_id: str = "r1") -> Run:
+    return Run.objects.get(run_id=run_id)

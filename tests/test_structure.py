@@ -1,0 +1,33 @@
+"""The suite's own structure: helpers live under tests/support, and no test imports a test."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+SUPPORT = TESTS / "support"
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a module imports, with the names that it takes from them."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.relative_to(TESTS)} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_tests_import_only_the_product_and_tests_support() -> None:
+    allowed = ("tests.support", "tests.settings")
+    wrong = [
+        f"{path.relative_to(TESTS)} imports {name}"
+        for path in TESTS.rglob("*.py")
+        for name in imports(path)
+        if name.startswith("tests.") and not name.startswith(allowed)
+    ]
+    assert wrong == []
+
+
+def test_support_holds_no_tests() -> None:
+    assert [path.name for path in SUPPORT.rglob("*.py") if path.name.startswith("test_")] == []
