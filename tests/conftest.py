@@ -1,6 +1,8 @@
 """Fixtures for all tests, and an honest end: what this machine could not run is said."""
 
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import hypothesis
@@ -11,11 +13,10 @@ from django.core.cache import cache
 from django.db import connection
 
 from dashboard.models import append_only
+from tests.support import evidence
 from tests.support import live as live_module
 from tests.support.live import Live
 from tests.support.services import CHROMIUM, IN_CI, POSTGRES
-
-# A server on which tests may make databases of their own.
 
 # Machines differ, and time is for bench/: no example fails for taking long.
 hypothesis.settings.register_profile(
@@ -23,7 +24,20 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
-_absent: dict[str, str] = {}  # marker -> why its tests did not run
+# How the reason of each test begins that was skipped because something is absent here.
+NOT_HERE = "not on this machine: "
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers a core for the whole suite, half of which waits; none for a few named files."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        evidence.clear()
 
 
 def _postgres_answers() -> bool:
@@ -37,26 +51,51 @@ def _postgres_answers() -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Playwright leaves an event loop running in the main thread: whatever needs one comes first.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
-    if any(item.get_closest_marker("browser") for item in items) and not CHROMIUM:
-        _absent["browser"] = "no Chromium was found (set CHROMIUM to its path)"
-    if any(item.get_closest_marker("postgres") for item in items) and not _postgres_answers():
-        _absent["postgres"] = "no PostgreSQL answers (set TEST_POSTGRES_URL)"
+    absent = {}
+    if not CHROMIUM:
+        absent["browser"] = "Chromium (set CHROMIUM to its path)"
+    if not _postgres_answers():
+        absent["postgres"] = "a PostgreSQL that answers (set TEST_POSTGRES_URL)"
     for item in items:
-        for marker, why in _absent.items():
+        for marker, what in absent.items():
             if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=why))
+                item.add_marker(pytest.mark.skip(reason=NOT_HERE + what))
+
+
+def _absent(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+    """What is not on this machine, with the number of tests that need it."""
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
+    reasons = (why[2] for why in skipped if isinstance(why, tuple))
+    return Counter(why.partition(NOT_HERE)[2] for why in reasons if NOT_HERE in why)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _absent and IN_CI and session.exitstatus == 0:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and session.exitstatus == 0 and reporter and _absent(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for marker, why in _absent.items():
+    for what, tests in _absent(terminalreporter).items():
         terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
         verdict = " In CI that is a failure." if IN_CI else ""
-        terminalreporter.line(f"Tests marked “{marker}” did not run: {why}.{verdict}")
+        terminalreporter.line(f"{tests} tests did not run, for want of {what}.{verdict}")
+    if terminalreporter.stats.get("failed") and evidence.FOLDER.exists():
+        terminalreporter.line(f"Pages and logs of failed tests: {evidence.FOLDER}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    evidence.forget()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    # In the phase that failed, before the fixtures' ends take away what there is to see.
+    report = yield
+    if report.failed:
+        evidence.collect(item.nodeid, report.longreprtext)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,16 +4,18 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page
-from pytest_django import Settings
 
-from dashboard.models import Run
-from tests.support import flights
-from tests.support.browser import Open, enter
+from dashboard.models import CatalogueSweep, Run
+from tests.support import evidence, flights
+from tests.support.browser import Open, save_page, session_cookie
 from tests.support.live import Live
 from tests.support.services import CHROMIUM
 
@@ -44,11 +46,12 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 
 @pytest.fixture
-def world(live: Live, settings: Settings) -> Live:
-    """The sandbox's project `payments`, read once."""
-    settings.NORTHFLANK_PROJECTS = ["payments"]
+def world(live: Live) -> Live:
+    """The sandbox, whose aborts take a second; nothing is read but the stages that a test names."""
     live.sandbox.choices["abort-seconds"] = "1"
-    live.sync()
+    now = timezone.now()
+    # What has failed rests, whatever the plan: the catalogue is not read again.
+    CatalogueSweep.objects.create(swept_at=now, next_at=now + timedelta(days=1000), failures=1)
     return live
 
 
@@ -109,6 +112,7 @@ def open_browser(
             ),
         )
         page.set_default_timeout(15_000)
+        evidence.add("page", partial(save_page, page))
         return page
 
     yield open_
@@ -116,13 +120,13 @@ def open_browser(
 
 
 @pytest.fixture
-def sign_in(open_browser: Callable[..., Page]) -> Open:
-    """Open an address as somebody: it leads through the sign-in page and back."""
+def sign_in(open_browser: Callable[..., Page], live: Live) -> Open:
+    """Open an address as somebody who has signed in; test_journeys goes through that page."""
 
     def sign_in_(name: str, address: str = "/", **options: Any) -> Page:
         page = open_browser(**options)
+        page.context.add_cookies([session_cookie(name, live.base_url)])
         page.goto(address)
-        enter(page, name)
         return page
 
     return sign_in_

@@ -259,7 +259,7 @@ def test_an_abort_that_does_not_end_is_tried_again(
     stuck: Run, sign_in: Open, world: Live, manager: User
 ) -> None:
     first = overdue(stuck, manager)
-    page = sign_in("manager", factories.address(stuck))
+    page = sign_in("manager", factories.address(stuck), permissions=["clipboard-write"])
     expect(page.get_by_role("heading", name="What you can do")).to_be_visible()
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()

@@ -43,6 +43,8 @@ from tests.support.flights import eventually
 from tests.support.live import token
 from tests.support.processes import Running, manage, start, upstream
 
+pytestmark = pytest.mark.process
+
 DYING = [sys.executable, "-m", "tests.support.dying", "serve", "--port", "0"]
 FAR = 200  # more steps than an abort can have
 
@@ -240,7 +242,13 @@ def killings(
 
 both = pytest.mark.parametrize(
     "killings",
-    ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)],
+    [
+        pytest.param("sqlite", marks=pytest.mark.xdist_group("killed on sqlite")),
+        pytest.param(
+            "postgresql",
+            marks=[pytest.mark.postgres, pytest.mark.xdist_group("killed on postgresql")],
+        ),
+    ],
     indirect=True,
     scope="module",
 )

@@ -23,6 +23,8 @@ from tests.support.databases import AFAR, LEDGER
 from tests.support.flights import notice
 from tests.support.processes import Running, manage, running, upstream
 
+pytestmark = pytest.mark.process
+
 A_TOKEN = "a" * 32  # of the forms
 
 

@@ -21,6 +21,8 @@ from tests.support.flights import eventually
 from tests.support.live import token
 from tests.support.processes import Running, environment, manage, running, start, upstream
 
+pytestmark = pytest.mark.process
+
 # Seconds. It takes one at most where nothing else runs; a machine full of tests is slower.
 AT_ONCE = 3
 
@@ -164,6 +166,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
                 one.communicate()
 
 
+@pytest.mark.xdist_group("refused")
 @pytest.mark.parametrize("name", REFUSED)
 def test_nonsense_is_refused_with_a_reason(refused: dict[str, tuple[int, str]], name: str) -> None:
     code, said = refused[name]

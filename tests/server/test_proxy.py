@@ -13,6 +13,9 @@ from tests.support.flights import eventually
 from tests.support.processes import Running, running
 from tests.support.proxy import ThroughProxy
 
+# One dashboard for all of them.
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("behind a proxy")]
+
 SITE = "https://example.com"
 HOME = f"{SITE}/releases"
 

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
 from playwright.sync_api import Page, Request, Response
 
 from tests.support.live import PATIENCE, Live
@@ -13,6 +16,21 @@ type Open = Callable[..., Page]
 
 
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
+
+
+def save_page(page: Page, folder: Path, name: str) -> None:
+    """Save what a page looks like and says."""
+    page.screenshot(path=folder / f"{name}.png", timeout=5_000)
+    text = page.locator("body").inner_text(timeout=5_000)
+    (folder / f"{name}.txt").write_text(f"{page.url}\n\n{text}\n")
+
+
+def session_cookie(name: str, base_url: str) -> dict[str, str]:
+    """The cookie of a session that this account has just begun."""
+    client = Client()
+    client.force_login(User.objects.get(username=name))
+    value = client.cookies[settings.SESSION_COOKIE_NAME].value
+    return {"name": settings.SESSION_COOKIE_NAME, "value": value, "url": base_url}
 
 
 def enter(page: Page, name: str) -> Response | None:
