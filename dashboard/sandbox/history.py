@@ -23,7 +23,7 @@ from .catalog import Flow, Staged
 from .life import EPOCH, HOUR, Life, live
 
 KEPT = 72 * HOUR
-"""How far back the list of runs reaches."""
+"""How far back the list of runs reaches, unless asked otherwise."""
 KEPT_IF_BRIEF = 12 * HOUR
 IDLE = 2 * HOUR
 """How long before the scenario opened the last run of an idle flow had ended."""
@@ -99,7 +99,14 @@ class _Draft:
 
 
 class History:
-    def __init__(self, seed: int, flow: Flow, opened: float = 0.0, origin: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        flow: Flow,
+        opened: float = 0.0,
+        origin: float = 0.0,
+        kept: float = KEPT,
+    ) -> None:
         self.seed = seed
         self.flow = flow
         self.aborts: dict[str, Abort] = {}
@@ -107,7 +114,7 @@ class History:
         self._settled: dict[int, tuple[list[Run], float]] = {}
         self._first_touched: float = math.inf
         self._reach: float = NEVER
-        self._kept = KEPT_IF_BRIEF if "brief" in flow.quirks else KEPT
+        self._kept = min(kept, KEPT_IF_BRIEF) if "brief" in flow.quirks else kept
         self._schedule_ends = opened - IDLE if "idle" in flow.quirks else math.inf
         self._slots = max(1, int(EPOCH / flow.every))
         # Each flow has its own beginning of an epoch, or all would be stuck at the same time.

@@ -98,6 +98,8 @@ class Options:
     """When the scenario opened, in seconds since 1970; None: when the sandbox starts, roughly."""
     origin: int = 0
     """From when the schedule is counted, in seconds since 1970."""
+    history_hours: float = 72
+    """How far back the lists of runs reach."""
     rate_limit: int = 1000
     """Requests in one window; Northflank's default."""
     rate_window: float = 3600.0
@@ -115,6 +117,8 @@ class Options:
             raise ValueError(f"unknown scenario {self.scenario!r}; known are: {known}")
         if not self.token:
             raise ValueError("the token must not be empty")
+        if self.history_hours <= 0:
+            raise ValueError("the history must be longer than 0 hours")
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
         for url in self.webhooks:
@@ -148,6 +152,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="from when the schedule is counted, in seconds since 1970: the same happens as long"
         " after any of them, at any time of day",
+    )
+    group.add_argument(
+        "--history-hours",
+        type=float,
+        default=defaults.history_hours,
+        metavar="HOURS",
+        help="how far back the lists of runs reach; the stuck run began 3.5 hours ago at most",
     )
     group.add_argument(
         "--rate-limit", type=int, default=defaults.rate_limit, help="requests an hour"
@@ -187,6 +198,7 @@ def options_from(namespace: argparse.Namespace) -> Options:
         scenario=namespace.scenario,
         opened=namespace.opened,
         origin=namespace.origin,
+        history_hours=namespace.history_hours,
         rate_limit=namespace.rate_limit,
         choices=Choices(dict(_pair(text) for text in _texts(namespace.choice))),
         faults=[parse_fault(text) for text in _texts(namespace.fault)],

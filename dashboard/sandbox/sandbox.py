@@ -8,6 +8,7 @@ from random import Random
 
 from .calls import Call
 from .faults import Fault, When, parse_fault
+from .life import HOUR
 from .limit import Window
 from .options import Choices, Options
 from .scenarios import SCENARIOS
@@ -42,6 +43,7 @@ class Sandbox:
             self.options.scenario,
             opened=opened,
             origin=self.options.origin,
+            kept=self.options.history_hours * HOUR,
         )
         self.window = Window(self.options.rate_limit, self.options.rate_window)
         self.webhooks = Webhooks(self)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .catalog import Flow, Pipeline, Project
-from .history import Abort, History, Run
+from .history import KEPT, Abort, History, Run
 from .life import Life
 from .scenarios import SCENARIOS
 
@@ -28,15 +28,17 @@ class World:
         opened: float = 0.0,
         origin: float = 0.0,
         abort_seconds: tuple[float, float] = (2.0, 6.0),
+        kept: float = KEPT,
     ) -> None:
         """Build the world of a scenario that opened then; some scenarios stage runs around it.
 
         What is scheduled is the same as long after any `origin` (both in seconds since 1970).
+        Lists of runs reach back `kept` seconds.
         """
         self.seed = seed
         self.abort_seconds = abort_seconds
         self.projects: tuple[Project, ...] = SCENARIOS[scenario].projects()
-        self._histories = {flow: History(seed, flow, opened, origin) for flow in self.flows()}
+        self._histories = {flow: History(seed, flow, opened, origin, kept) for flow in self.flows()}
 
     def flows(self) -> Iterator[Flow]:
         for project in self.projects:

@@ -21,6 +21,7 @@ from dashboard.sync.worker import SyncWorker
 from dashboard.web.feed import Feed, open_feed
 
 PATIENCE = 60  # seconds until a test that waits has failed
+HISTORY_HOURS = 6  # short lists are read soon, and reach further back than any run in flight
 
 
 @dataclass
@@ -92,7 +93,11 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
     """
     now = int(time.time())
     return sandbox.Options(
-        rate_limit=rate_limit, rate_window=rate_window, opened=now, origin=now - 600
+        rate_limit=rate_limit,
+        rate_window=rate_window,
+        opened=now,
+        origin=now - 600,
+        history_hours=HISTORY_HOURS,
     )
 
 

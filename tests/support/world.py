@@ -9,7 +9,7 @@ from dashboard.northflank import Node, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox.world import World as SandboxWorld
 from tests.support.factories import node
-from tests.support.live import Live
+from tests.support.live import HISTORY_HOURS, Live
 
 NOW = 1_800_000_000.0  # what the sandbox's clock says
 
@@ -33,7 +33,7 @@ class World:
         self.sandbox = live.sandbox
         self.now = NOW
         self.sandbox.clock = lambda: self.now
-        self.sandbox.world = SandboxWorld(opened=NOW)
+        self.sandbox.world = SandboxWorld(opened=NOW, kept=HISTORY_HOURS * 3600)
 
     def sync(self, rounds: int = 1) -> None:
         """Read all that is due, so many times with everything due anew."""
