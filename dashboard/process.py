@@ -21,7 +21,7 @@ from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.marking import OverdueMarks
 from dashboard.sync.worker import SyncWorker
-from dashboard.web.feed import Feed, open_feed
+from dashboard.web.feed import Feed, close_feed, open_feed
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +90,7 @@ class Process:
             await stop.wait()
             for task in aside:
                 task.cancel()  # Northflank may be slow; Ctrl-C must not be
+        close_feed()
         await aborting.let_go()  # before its client is closed
         await to.close()
 
