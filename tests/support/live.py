@@ -165,7 +165,7 @@ def running(
             person.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
         thread.join(PATIENCE)
-        for pool in (application.pool, database._threads):
+        for pool in (application.pool, database.pool):
             close_connections(pool)
 
 
