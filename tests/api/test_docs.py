@@ -88,7 +88,7 @@ def test_each_code_is_explained_and_none_else() -> None:
     source = "".join(map(inspect.getsource, (door, asking, views)))
     written = re.findall(r'(?:Failed\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
     of_token = {f"token_{one}" for one in Standing if one is not Standing.GOOD}
-    told = {*written, *of_token, *(code for _, code in views._FAILED.values())}
+    told = {*written, *of_token, *(code for _, code in views.FAILED.values())}
     table = DOC.partition("## Errors")[2].partition("## Commands")[0]
     cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
     assert set(re.findall(r"`(\w+)`", "".join(cells))) == told
