@@ -231,7 +231,11 @@ def test_a_place_that_is_none_is_ignored_and_said(
 @pytest.mark.parametrize("place", [f"1.1.{'9' * 18}", "0.-62135596800000000.0", "1.0.1"])
 def test_a_place_that_is_made_up_is_one_as_good_as_any(place: str, see: See, run: Run) -> None:
     for side in ("before", "after"):
-        see(f"{factories.address(run.stage)}?{side}={place}")
+        html = see(f"{factories.address(run.stage)}?{side}={place}")
+        assert html.css("main > .trouble") == []
+        shown = [row.attributes["data-run"] for row in html.css("[data-run]")]
+        beyond = html.css('[data-empty="nothing_matches"]') != []
+        assert shown == ([] if beyond else ["r-1"])
 
 
 def test_a_place_is_what_was_written() -> None:
