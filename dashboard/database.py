@@ -17,7 +17,7 @@ from django.utils import timezone
 
 # The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
 # more threads, not faster, and one is enough to keep up with a thousand answers an hour.
-_threads = ThreadPoolExecutor(
+pool = ThreadPoolExecutor(
     2,
     thread_name_prefix="database",
     # Rows are rendered here too, and a thread knows of no request whose prefix it could take.
@@ -28,7 +28,7 @@ _threads = ThreadPoolExecutor(
 async def in_database[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run the synchronous `work` on a database thread and return what it returns."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads, partial(_fresh, work, *args, **kwargs))
+    return await loop.run_in_executor(pool, partial(_fresh, work, *args, **kwargs))
 
 
 def _fresh[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,13 +45,17 @@ def now() -> datetime:
     return timezone.now() + _ahead
 
 
-def set_clock() -> None:
-    """Measure how far the database's clock is ahead; a SQLite file has none but ours."""
+def set_clock(ahead: timedelta | None = None) -> None:
+    """Go by a clock that is so far ahead of this machine's; None: the database's, measured now."""
     global _ahead  # noqa: PLW0603 - one clock a process
+    _ahead = _measured() if ahead is None else ahead
+
+
+def _measured() -> timedelta:
     if connection.vendor != "postgresql":
-        return
+        return timedelta()  # a SQLite file has no clock but ours
     with connection.cursor() as cursor:
         before = timezone.now()
         cursor.execute("SELECT clock_timestamp()")
         said: datetime = cursor.fetchone()[0]
-    _ahead = said - (before + (timezone.now() - before) / 2)
+    return said - (before + (timezone.now() - before) / 2)

@@ -21,7 +21,7 @@ from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.marking import OverdueMarks
 from dashboard.sync.worker import SyncWorker
-from dashboard.web.feed import Feed, open_feed
+from dashboard.web.feed import Feed, close_feed, open_feed
 
 log = structlog.get_logger(__name__)
 
@@ -84,12 +84,13 @@ class Process:
             if self.sync:
                 worker = SyncWorker(to, chores=[aborting.look_after_open_aborts, OverdueMarks()])
                 group.create_task(worker.run(stop))
-                aside.append(group.create_task(_learn_team(to)))
+                aside.append(group.create_task(learn_team(to)))
             else:
-                aside.append(group.create_task(_keep_time()))
+                aside.append(group.create_task(keep_time()))
             await stop.wait()
             for task in aside:
                 task.cancel()  # Northflank may be slow; Ctrl-C must not be
+        close_feed()
         await aborting.let_go()  # before its client is closed
         await to.close()
 
@@ -155,21 +156,27 @@ def check_upstream() -> None:
         log.warning("northflank.trouble", cause=known.error, message=known.error_message)
 
 
-async def _keep_time() -> None:
-    """Go by the database's clock where no worker, which measures it, shares the process."""
+async def keep_time(every: float = CLOCK_EVERY) -> None:
+    """Go by the database's clock where no worker, which measures it, shares the process.
+
+    It is measured `every` so many seconds.
+    """
     while True:
-        await asyncio.sleep(CLOCK_EVERY)
+        await asyncio.sleep(every)
         with contextlib.suppress(DatabaseError, InterfaceError):  # the feed says that it is away
             await in_database(set_clock)
 
 
-async def _learn_team(to: upstream.Connection) -> None:
-    """Keep whose the token is, for links to Northflank; asked until it is answered."""
+async def learn_team(to: upstream.Connection, pause: float = TEAM_AGAIN) -> None:
+    """Keep whose the token is, for links to Northflank.
+
+    Northflank is asked until it answers, with pauses of so many seconds.
+    """
     while True:
         if to.may_ask():
             with contextlib.suppress(NorthflankError):  # told where it was met
                 who = await to.ask(lambda nf: nf.auth())
                 break
-        await asyncio.sleep(TEAM_AGAIN)
+        await asyncio.sleep(pause)
     if who.entity_type == "team" and who.entity_id:
         await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)

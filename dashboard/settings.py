@@ -59,8 +59,8 @@ def _factor(name: str, *, default: float) -> float:
     return float(text or default)
 
 
-def _parts(address: str) -> tuple[list[str], list[str], str]:
-    # The origin, the host's name and the path; nothing of what checks.py refuses.
+def address_parts(address: str) -> tuple[list[str], list[str], str]:
+    """Return an address's origin, host and path; nothing of one that checks.py refuses."""
     site = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
     found = re.fullmatch(site, address, re.ASCII)
     return ([found[1]], [found[2]], found[3]) if found else ([], [], "")
@@ -130,7 +130,7 @@ SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.kept_in(VAR_DIR / "
 SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
 BASE_URL = env.str("BASE_URL", default="").rstrip("/")
 # What BASE_URL says: the host it answers to, where forms come from, and the path it lies under.
-_origin, _host, _path = _parts(BASE_URL)
+_origin, _host, _path = address_parts(BASE_URL)
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
 CSRF_TRUSTED_ORIGINS = [*_list("CSRF_TRUSTED_ORIGINS"), *_origin]
 FORCE_SCRIPT_NAME = _path or None

@@ -41,17 +41,17 @@ class Connection:
     team_id: str | None = None
     client: NorthflankClient = field(init=False)
     trouble: str = ""  # its cause, while nothing that this process asks is answered
-    ask_at: float = 0.0  # when to ask again then, by time.monotonic
+    failed_at: float = -1.0  # when it was last met, by time.monotonic
+    ask_at: float = 0.0  # when to ask again, by the same
+    calls: list[Call] = field(default_factory=list)  # what the budget has not been told of yet
     _pause: float = 0.0
     _answered: float = -1.0  # when the latest question was put that got its answer
-    _failed: float = -1.0  # when the trouble was last met
     _second: asyncio.Task[NorthflankError | None] | None = None
-    _calls: list[Call] = field(default_factory=list)
     _notes: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.client = NorthflankClient(
-            self.token, base_url=self.base_url, team_id=self.team_id, observe=self._calls.append
+            self.token, base_url=self.base_url, team_id=self.team_id, observe=self.calls.append
         )
 
     async def ask[T](
@@ -93,7 +93,7 @@ class Connection:
 
     async def _answer(self, put: float, put_at: datetime, *, as_it_should: bool = True) -> None:
         self._answered = max(self._answered, put)
-        if put > self._failed:
+        if put > self.failed_at:
             self.trouble, self._pause = "", 0.0
         await in_database(_keep_answer, self._take_calls(), put_at, as_it_should=as_it_should)
 
@@ -103,12 +103,12 @@ class Connection:
             await self._answer(put, put_at, as_it_should=False)
             return
         begins = not self.trouble
-        if begins or put > self._failed:  # questions that were under way together fail as one
+        if begins or put > self.failed_at:  # questions that were under way together fail as one
             self._pause = min(2 * self._pause or FIRST_PAUSE, LONGEST_PAUSE)
             if everywhere.cause == "unauthorised":
                 self._pause = UNAUTHORISED_PAUSE
-        self.trouble, self._failed = everywhere.cause, monotonic()
-        self.ask_at = self._failed + self._pause
+        self.trouble, self.failed_at = everywhere.cause, monotonic()
+        self.ask_at = self.failed_at + self._pause
         await in_database(_keep_trouble, self._take_calls(), everywhere, begins=begins)
 
     async def _is_everywhere(self, error: NorthflankError, put: float) -> NorthflankError | None:
@@ -116,7 +116,7 @@ class Connection:
         if error.cause not in ACCOUNT_WIDE:
             return None
         # What was under way when it was last met fails with it, and is not asked about again.
-        if error.cause == "rate_limited" or (self.trouble and put <= self._failed):
+        if error.cause == "rate_limited" or (self.trouble and put <= self.failed_at):
             return error
         if self._second is None:
             if self._answered > put:
@@ -139,7 +139,7 @@ class Connection:
         self._second = None
 
     def _take_calls(self) -> list[Call]:
-        calls, self._calls[:] = list(self._calls), []
+        calls, self.calls[:] = list(self.calls), []
         return calls
 
 

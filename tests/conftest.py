@@ -13,6 +13,7 @@ from django.core.cache import cache
 from django.db import connection
 
 from dashboard.models import append_only
+from dashboard.web import feed
 from tests.support import evidence
 from tests.support import live as live_module
 from tests.support.live import Live
@@ -142,7 +143,19 @@ def viewer(db: None) -> User:
 
 
 @pytest.fixture
-def live(transactional_db: None) -> Iterator[Live]:
-    """The dashboard and a sandbox on real ports; see tests/live.py."""
-    with live_module.running() as running:
+def beat() -> float:
+    """Seconds between two looks of the live dashboard's feed."""
+    return feed.BEAT
+
+
+@pytest.fixture
+def silence() -> float:
+    """Seconds of silence after which the live dashboard's streams are told that they are alive."""
+    return feed.SILENCE
+
+
+@pytest.fixture
+def live(transactional_db: None, beat: float, silence: float) -> Iterator[Live]:
+    """The dashboard and a sandbox on real ports; see tests/support/live.py."""
+    with live_module.running(beat=beat, silence=silence) as running:
         yield running

@@ -48,7 +48,7 @@ class TooMany(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
     """What one look at a list came to."""
 
     send: int | None = None  # an act that has to be sent now
@@ -135,7 +135,7 @@ async def work_through(to: Connection, batch_pk: int, *, late: bool = False) -> 
     `late`: nobody was at it for a while. Whoever has paused looks at the clock: an abort that is
     sent much later than it was asked for would come as a surprise.
     """
-    while not (turn := await in_database(_turn, batch_pk, late=late)).over:
+    while not (turn := await in_database(take_turn, batch_pk, late=late)).over:
         # Looking at the clock ends with an abort that is still sent in time.
         late = turn.waits or (late and turn.send is None)
         if turn.send is not None:
@@ -192,25 +192,28 @@ def _adoptable(now: datetime) -> list[int]:
     ]
 
 
-def _turn(batch_pk: int, *, late: bool) -> _Turn:
-    """Bring the next run of a list to its turn, unless the list has to wait or is over."""
+def take_turn(batch_pk: int, *, late: bool = False) -> Turn:
+    """Bring the next run of a list to its turn, unless the list has to wait or is over.
+
+    `late` as for `work_through`.
+    """
     now = database.now()
     with transaction.atomic():
         open_ = AbortBatch.objects.open().filter(pk=batch_pk)
         batch = open_.select_for_update().first()
         if batch is None:
-            return _Turn(over=True)
+            return Turn(over=True)
         item = batch.items.filter(result=ItemResult.WAITING).first()
         if item is None:
             open_.update(settled_at=now)
-            return _Turn(over=True)
+            return Turn(over=True)
         end = _end(batch, now, late=late)
         if end is None:
             open_.update(claimed_at=now)
             unanswered = Abort.objects.filter(batch=batch, state=AbortState.REQUESTED)
             if unanswered.exists() or held_until(batch, now):
-                return _Turn(waits=True)
-        return _Turn(send=_act(batch, item, end))
+                return Turn(waits=True)
+        return Turn(send=_act(batch, item, end))
 
 
 def _end(batch: AbortBatch, now: datetime, *, late: bool) -> _End | None:

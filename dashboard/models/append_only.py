@@ -88,7 +88,7 @@ _RULES_OF_SQLITE = {
 
 def is_guarded(database: BaseDatabaseWrapper) -> bool:
     """Say whether all triggers are set and switched on."""
-    wanted = set(_rules(database))
+    wanted = set(rules(database))
     if database.vendor == "postgresql":
         wanted |= {f"{table}_not_emptied" for table in TABLES}
     with database.cursor() as cursor:
@@ -125,7 +125,7 @@ def guard(database: BaseDatabaseWrapper) -> None:
                     f"CREATE TRIGGER {table}_not_emptied BEFORE TRUNCATE ON {table}"
                     f" EXECUTE FUNCTION dashboard_refuse('Aborts are never deleted.')"
                 )
-        for name, (table, event, condition, said) in _rules(database).items():
+        for name, (table, event, condition, said) in rules(database).items():
             when = f"WHEN ({condition})" if condition else ""
             text = said.replace("'", "''")
             # SQL that is ours to the letter: neither names nor texts come from anywhere else.
@@ -142,7 +142,7 @@ def lift(database: BaseDatabaseWrapper) -> None:
     """Take the triggers off, where there are any."""
     tables = set(database.introspection.table_names())
     with database.cursor() as cursor:
-        for name, (table, *_) in _rules(database).items():
+        for name, (table, *_) in rules(database).items():
             if table in tables:
                 _drop(database, cursor, name, table)
         if database.vendor == "postgresql":
@@ -150,7 +150,8 @@ def lift(database: BaseDatabaseWrapper) -> None:
                 _drop(database, cursor, f"{table}_not_emptied", table)
 
 
-def _rules(database: BaseDatabaseWrapper) -> dict[str, tuple[str, str, str, str]]:
+def rules(database: BaseDatabaseWrapper) -> dict[str, tuple[str, str, str, str]]:
+    """Return the triggers by name: table, event, condition, and what is said."""
     return _RULES | _RULES_OF_SQLITE if database.vendor == "sqlite" else _RULES
 
 

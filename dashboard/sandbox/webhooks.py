@@ -98,7 +98,8 @@ class Webhooks:
         self.sandbox = sandbox
         self.integrations: dict[str, Integration] = {}
         self.retries: tuple[float, ...] = RETRIES
-        self._seen: dict[str, str] | None = None
+        self.last_look: dict[str, str] | None = None
+        """The runs in flight at the last look, by id, and their statuses; None: nobody listens."""
         self._telling: set[asyncio.Task[None]] = set()
 
     def add(self, integration: Integration) -> Integration:
@@ -122,9 +123,9 @@ class Webhooks:
             while True:
                 if any(not integration.disabled for integration in self.integrations.values()):
                     for happening in self.look():
-                        self._tell(happening)
+                        self.tell(happening)
                 else:
-                    self._seen = None  # what happens while nobody listens is not told later
+                    self.last_look = None  # what happens while nobody listens is not told later
                 await asyncio.sleep(LOOK_EVERY)
         finally:
             telling = list(self._telling)
@@ -132,15 +133,19 @@ class Webhooks:
                 task.cancel()
             await asyncio.gather(*telling, return_exceptions=True)
 
+    async def idle(self) -> None:
+        """Return once all that was to be told has been taken, or given up."""
+        await asyncio.gather(*self._telling)
+
     def look(self) -> list[Happening]:
         """Return what has happened since the last look."""
         now = self.sandbox.clock()
-        before, self._seen = self._seen, {}
+        before, self.last_look = self.last_look, {}
         happenings = []
         for run, status in self._in_flight(now, before or {}):
             known = (before or {}).get(run.id)
             if now < run.concluded:
-                self._seen[run.id] = status
+                self.last_look[run.id] = status
             if before is not None and status != known:
                 happenings.append(Happening(_event(run, status, known, now), run, now))
         return happenings
@@ -153,7 +158,8 @@ class Webhooks:
                 if now < run.concluded or run.id in before:
                     yield run, world.status(run, now)
 
-    def _tell(self, happening: Happening) -> None:
+    def tell(self, happening: Happening) -> None:
+        """Begin to tell everybody who wants to be told."""
         project = happening.run.flow.project
         for integration in self.integrations.values():
             if integration.wants(happening.event, project):

@@ -54,17 +54,25 @@ class SyncWorker:
     """One worker; `run` until told to stop.
 
     `chores` are started on each tick, beside the reading (see aborting); each waits for its last.
+    Signs of life are `beat_every` seconds apart.
     """
 
-    def __init__(self, connection: Connection, *, chores: Sequence[Chore] = ()) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        chores: Sequence[Chore] = (),
+        beat_every: float = BEAT_EVERY,
+    ) -> None:
         self.connection = connection
         self.chores = chores
+        self.beat_every = beat_every
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.started = 0  # readings, so far
         self._plan: Plan | None = None
         self._planned_at = 0.0
         self._beat_at = 0.0
-        self._under_way: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()  # readings
         self._at_chores: dict[Chore, asyncio.Task[None]] = {}
         self._claimed: set[int] = set()  # stages
         self._away = False  # the database
@@ -106,32 +114,32 @@ class SyncWorker:
     async def tick(self) -> None:
         """Start reading whatever is due now, as far as the budget and our hands reach."""
         loop_time = asyncio.get_running_loop().time()
-        if loop_time - self._beat_at >= BEAT_EVERY or not self._beat_at:
+        if loop_time - self._beat_at >= self.beat_every or not self._beat_at:
             self._beat_at = loop_time
             await in_database(set_clock)
             await in_database(_beat, self.name, set(self._claimed), now())
         if not self._away:
             self._start_chores()
         moment = now()
-        free = AT_ONCE - len(self._under_way)
+        free = AT_ONCE - len(self.under_way)
         if free <= 0:
             return
         spend = await in_database(budget.allowance, moment)
         if spend.refused_until is not None:
             return
         if self.connection.trouble:
-            if spend.requests > 0 and not self._under_way and self.connection.may_ask():
+            if spend.requests > 0 and not self.under_way and self.connection.may_ask():
                 await self._try_again(spend, moment)
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
         hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
-        spent = hands <= len(self._under_way)
+        spent = hands <= len(self.under_way)
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
         if not spend.may_follow:
             return
         for run in await in_database(claims.runs, moment, free, aborting_only=spent):
-            self._start(self._read_run(run))
-        if hands <= len(self._under_way):
+            self.start(self._read_run(run))
+        if hands <= len(self.under_way):
             return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
             self._plan = await in_database(_make_plan, spend, moment)
@@ -139,8 +147,8 @@ class SyncWorker:
         discover = spend.may_discover
         sweep = await in_database(catalogue.claim_due, moment) if discover else None
         if sweep is not None:
-            self._start(self._sweep(sweep, self._plan))
-        free = hands - len(self._under_way)
+            self.start(self._sweep(sweep, self._plan))
+        free = hands - len(self.under_way)
         for stage in await in_database(
             claims.stages, moment, self._plan, max(free, 0), followed_only=not discover
         ):
@@ -158,7 +166,7 @@ class SyncWorker:
             self._read(stage, plan)
             return
         sweep = await in_database(catalogue.claim_due, moment)
-        self._start(self._sweep(sweep, plan) if sweep is not None else self._ask_who())
+        self.start(self._sweep(sweep, plan) if sweep is not None else self._ask_who())
 
     async def _ask_who(self) -> None:
         await self.connection.ask(lambda nf: nf.auth())
@@ -172,17 +180,18 @@ class SyncWorker:
         await asyncio.sleep(0)
 
     def _tasks(self) -> set[asyncio.Task[None]]:
-        return {*self._under_way, *self._at_chores.values()}
+        return {*self.under_way, *self._at_chores.values()}
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def start(self, work: Awaitable[None]) -> None:
+        """Do a piece of reading beside what is under way; what it raises is logged."""
         self.started += 1
         task = asyncio.ensure_future(_logged(work))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
 
     def _read(self, stage: Stage, plan: Plan) -> None:
         self._claimed.add(stage.pk)
-        self._start(self._read_stage(stage, plan))
+        self.start(self._read_stage(stage, plan))
 
     async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
         moment = now()

@@ -72,8 +72,11 @@ class Record:
 COLUMNS = [field.name for field in fields(Record) if field.name != "trail"]
 
 
-def as_csv(asked: AuditFilter, site: str) -> AsyncIterator[bytes]:
-    """Write the acts as CSV (RFC 4180), with a row of names; `site` is this dashboard's address."""
+def as_csv(asked: AuditFilter, site: str, *, at_once: int = AT_ONCE) -> AsyncIterator[bytes]:
+    """Write the acts as CSV (RFC 4180), with a row of names; `site` is this dashboard's address.
+
+    So many acts `at_once` are in memory.
+    """
 
     def encode(acts: list[Abort], first: bool) -> bytes:
         text = io.StringIO()
@@ -85,33 +88,40 @@ def as_csv(asked: AuditFilter, site: str) -> AsyncIterator[bytes]:
             lines.writerow(_cell(getattr(record, name)) for name in COLUMNS)
         return text.getvalue().encode()
 
-    return _written(asked, encode, b"")
+    return _written(asked, encode, b"", at_once)
 
 
-def as_json(asked: AuditFilter, site: str) -> AsyncIterator[bytes]:
-    """Write the acts as one JSON array, each with its trail; names as in the CSV."""
+def as_json(asked: AuditFilter, site: str, *, at_once: int = AT_ONCE) -> AsyncIterator[bytes]:
+    """Write the acts as one JSON array, each with its trail; names as in the CSV.
+
+    So many acts `at_once` are in memory.
+    """
 
     def encode(acts: list[Abort], first: bool) -> bytes:
         told = [msgspec.json.encode(_record(abort, site)) for abort in acts]
         before = b"[" if first else b",\n" if told else b""
         return before + b",\n".join(told)
 
-    return _written(asked, encode, b"]\n")
+    return _written(asked, encode, b"]\n", at_once)
 
 
-async def _written(asked: AuditFilter, encode: Encode, end: bytes) -> AsyncIterator[bytes]:
-    part, last = await in_database(_read, asked, None, encode)
+async def _written(
+    asked: AuditFilter, encode: Encode, end: bytes, at_once: int
+) -> AsyncIterator[bytes]:
+    part, last = await in_database(_read, asked, None, encode, at_once)
     yield part
     while last is not None:
-        part, last = await in_database(_read, asked, last, encode)
+        part, last = await in_database(_read, asked, last, encode, at_once)
         yield part
     yield end
 
 
-def _read(asked: AuditFilter, before: int | None, encode: Encode) -> tuple[bytes, int | None]:
+def _read(
+    asked: AuditFilter, before: int | None, encode: Encode, at_once: int
+) -> tuple[bytes, int | None]:
     """Return the next acts, written, and the key of the last one; None: there are no more."""
-    acts = list(audit.told(audit.acts(asked, before))[:AT_ONCE])
-    return encode(acts, before is None), acts[-1].pk if len(acts) == AT_ONCE else None
+    acts = list(audit.told(audit.acts(asked, before))[:at_once])
+    return encode(acts, before is None), acts[-1].pk if len(acts) == at_once else None
 
 
 def _record(abort: Abort, site: str) -> Record:

@@ -20,9 +20,9 @@ from dashboard.web.hub import Hub
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two looks when no bell rings: ages change without one, and one may be lost.
+# Seconds between two looks: ages change without a bell, and one may be lost.
 BEAT = 5.0
-# Seconds of silence after which a channel is told that its stream is alive; proxies cut at 60.
+# Seconds of silence that a stream may have: proxies cut at 60.
 SILENCE = 15.0
 # How a page that missed too much is told to fetch itself; app.js knows the word.
 STALE = "stale"
@@ -30,10 +30,15 @@ ALIVE = "alive"
 
 
 class Feed:
-    """The changes of the database, for the viewers of this process; make it on their event loop."""
+    """The changes of the database, for the viewers of this process; make it on their event loop.
 
-    def __init__(self) -> None:
+    `beat` are the seconds between two looks when no bell rings, `silence` those after which a
+    channel is told that its stream is alive.
+    """
+
+    def __init__(self, *, beat: float = BEAT, silence: float = SILENCE) -> None:
         self.hub = Hub[Channel]()
+        self.beat, self.silence = beat, silence
         self._bell = asyncio.Event()
         self._told: int | None = None  # a version
         self._frames: dict[Channel, _Frame] = {}
@@ -59,7 +64,7 @@ class Feed:
                         log.info("feed.recovered")
                     self._failing = False
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT):
+                    async with asyncio.timeout(self.beat):
                         await self._bell.wait()
                 self._bell.clear()
         finally:
@@ -99,7 +104,7 @@ class Feed:
         loop_time = asyncio.get_running_loop().time()
         if loop_time < self._look_at or not (people := self.hub.people):
             return
-        self._look_at = loop_time + BEAT
+        self._look_at = loop_time + self.beat
         now = await in_database(access.rights_of, people)
         # Who came while that was read is not among `people`, and is looked at next time.
         self.hub.end_where(lambda channel, who: who in people and channel.rights != now.get(who))
@@ -115,7 +120,7 @@ class Feed:
         spoke = {channel: self._spoke.get(channel, loop_time) for channel in channels}
         for channel in channels:
             message = messages[channel]
-            if message or loop_time - spoke[channel] >= SILENCE:
+            if message or loop_time - spoke[channel] >= self.silence:
                 self.hub.publish(channel, message or fragments.event(ALIVE, "", news.version))
                 spoke[channel] = loop_time
         self._spoke = spoke
@@ -168,10 +173,16 @@ def _message(channel: Channel, news: News, told: _Frame) -> tuple[bytes, _Frame]
 _open: list[Feed] = []  # at most one
 
 
-def open_feed() -> Feed:
+def open_feed(*, beat: float = BEAT, silence: float = SILENCE) -> Feed:
     """Make this process's feed, on the running loop, and return it; somebody has to `run` it."""
-    _open[:] = [Feed()]
+    _open[:] = [Feed(beat=beat, silence=silence)]
     return _open[0]
+
+
+def close_feed() -> None:
+    """End all streams of this process, whose pages then ask by themselves; on the feed's loop."""
+    while _open:
+        _open.pop().close()
 
 
 def feed() -> Feed | None:

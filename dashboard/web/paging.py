@@ -49,11 +49,13 @@ class Page:
         return text % {"shown": shown, "of": self.of}
 
 
-def page(runs: RunQuerySet, asked: RunFilter) -> Page:
-    """Find the runs of one page among those of a stage."""
-    found, edge = _beyond(runs, asked, PER_PAGE + 1)
-    more = len(found) > PER_PAGE
-    shown = found[:PER_PAGE]
+def page(
+    runs: RunQuerySet, asked: RunFilter, *, per_page: int = PER_PAGE, looked_at: int = LOOKED_AT
+) -> Page:
+    """Find the runs of one page among those of a stage; so many are `looked_at` for a text."""
+    found, edge = _beyond(runs, asked, per_page + 1, looked_at)
+    more = len(found) > per_page
+    shown = found[:per_page]
     # Beyond the last run that is shown or, where there was no other to show, that was looked at.
     onward = shown[-1] if more else edge
     back = (shown[0] if shown else None) if asked.start else None
@@ -67,11 +69,13 @@ def page(runs: RunQuerySet, asked: RunFilter) -> Page:
         newest_url=asked.url if asked.start else "",
         newer_url=asked.beyond(newer, newer=True) if newer else "",
         older_url=asked.beyond(older) if older else "",
-        looked_at=LOOKED_AT if edge and not more else 0,
+        looked_at=looked_at if edge and not more else 0,
     )
 
 
-def _beyond(runs: RunQuerySet, asked: RunFilter, most: int) -> tuple[list[Cursor], Cursor | None]:
+def _beyond(
+    runs: RunQuerySet, asked: RunFilter, most: int, looked_at: int
+) -> tuple[list[Cursor], Cursor | None]:
     """Return the first matching runs beyond a place, and the last one looked at if not all were."""
     found: list[Cursor] = []
     edge = None
@@ -86,7 +90,7 @@ def _beyond(runs: RunQuerySet, asked: RunFilter, most: int) -> tuple[list[Cursor
             parts = [asked.in_flight(part)]
         else:
             if asked.text and asked.ended(part):
-                edge = _last_of(part, LOOKED_AT)
+                edge = _last_of(part, looked_at)
                 if edge is not None:
                     part = part.filter(_up_to(edge, asked.newer))
             parts = asked.ended(part)

@@ -242,12 +242,12 @@ def test_a_right_that_was_withdrawn_meanwhile_stops_the_rest(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     batch = asked(runs[:3], manager)
-    turn = many._turn(batch.pk, late=False)
-    assert turn.send is not None
-    pk = turn.send
-    live.run(lambda: aborting.send(live.connection, pk))
+    live.sandbox.faults = [parse_fault("latency:1@/abort")]
+    begun(live, batch)
+    eventually(lambda: posts(live))
     manager.groups.clear()
-    assert worked(live, batch) == ["abort", "not_allowed", "not_allowed"]
+    eventually(lambda: settled(batch))
+    assert results(batch) == ["abort", "not_allowed", "not_allowed"]
     assert "Release managers" in batch.items.get(position=3).note
     assert posts(live) == [runs[0].run_id]
 
@@ -417,8 +417,8 @@ def test_an_act_that_was_made_and_not_sent_is_sent_before_the_list_goes_on(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     batch = asked(runs, manager)
-    assert many._turn(batch.pk, late=False).send is not None
-    assert many._turn(batch.pk, late=False).waits
+    assert many.take_turn(batch.pk).send is not None
+    assert many.take_turn(batch.pk).waits
     aborting.orphan_all()
     look_after(live)
     eventually(lambda: settled(batch))

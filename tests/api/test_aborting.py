@@ -292,7 +292,8 @@ def test_what_is_not_called_json_is_refused(pager: httpx.Client, run: Run, kind:
 
 
 def test_a_charset_may_be_named(pager: httpx.Client, run: Run) -> None:
-    told(post(pager, run, b"{}", "application/json; charset=utf-8"))
+    said = told(post(pager, run, b"{}", "application/json; charset=utf-8"))
+    assert said["abort"]["state"] == "accepted"
 
 
 def test_a_body_beyond_all_measure_is_refused_before_it_is_read(

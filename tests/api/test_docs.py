@@ -88,7 +88,7 @@ def test_each_code_is_explained_and_none_else() -> None:
     source = "".join(map(inspect.getsource, (door, asking, views)))
     written = re.findall(r'(?:Failed\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
     of_token = {f"token_{one}" for one in Standing if one is not Standing.GOOD}
-    told = {*written, *of_token, *(code for _, code in views._FAILED.values())}
+    told = {*written, *of_token, *(code for _, code in views.FAILED.values())}
     table = DOC.partition("## Errors")[2].partition("## Commands")[0]
     cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
     assert set(re.findall(r"`(\w+)`", "".join(cells))) == told
@@ -99,12 +99,28 @@ def test_each_state_is_explained() -> None:
     assert set(re.findall(r"^\| \d+ \| `(\w+)`", table, re.MULTILINE)) == set(AbortState.values)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_is_understood(line: str) -> None:
+LEDGER = {"project": "payments", "pipeline": "ledger", "stage": "Production"}
+ABORT = {"run": "$RUN", "reason": "Runbook 7: ledger stuck", "wait": 300.0}
+MEANT: list[dict[str, Any]] = [  # by each command of the page, in its order
+    {"what": "make", "user": "ana", "name": "PagerDuty", "scope": "abort", "expires": "90d"},
+    {"what": "list"},
+    {"what": "revoke", "token": "1"},
+    {"project": "payments", "pipeline": None, "stage": "Production"},
+    {"run": "$RUN", "json": False},
+    {**ABORT, "as": "ana", "project": None, "pipeline": None, "stage": None},
+    LEDGER,
+    {**ABORT, "as": "runbook", **LEDGER},
+    {"run": "$RUN", "json": True},
+]
+
+
+@pytest.mark.parametrize(("line", "meant"), zip(COMMANDS, MEANT, strict=True))
+def test_a_command_is_understood(line: str, meant: dict[str, Any]) -> None:
     name, *words = shlex.split(line.partition(" …")[0])
     command = load_command_class("dashboard", name)
     parser = command.create_parser("manage.py", name)  # called from no command line, it raises
-    parser.parse_args(words)
+    options = vars(parser.parse_args(words))
+    assert {option: options[option] for option in meant} == meant
 
 
 @pytest.mark.parametrize("name", ["runs", "run", "abort"])

@@ -8,7 +8,6 @@ from django.contrib.sessions.models import Session
 from playwright.sync_api import Request, expect
 
 from dashboard.models import Run, Upstream
-from dashboard.web import feed
 from tests.support import factories
 from tests.support.browser import Open, enter, is_marked, mark, take_clock
 from tests.support.live import Live
@@ -92,10 +91,10 @@ def test_an_open_dialog_and_what_is_typed_survive_a_refresh(mirrored: Run, sign_
 
 @pytest.mark.usefixtures("viewer")
 def test_an_expired_session_is_told_with_a_way_back_and_the_page_asks_no_more(
-    mirrored: Run, sign_in: Open, monkeypatch: pytest.MonkeyPatch, forgiven: list[str]
+    mirrored: Run, live: Live, sign_in: Open, forgiven: list[str]
 ) -> None:
     forgiven.append("the server responded with a status of 503")
-    monkeypatch.setattr(feed, "_open", [])  # no stream: the page asks by itself
+    live.end_streams()  # the page asks by itself
     page = sign_in("viewer", "/board/?x=1")
     page.clock.install()
     asked: list[Request] = []

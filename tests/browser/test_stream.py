@@ -9,7 +9,6 @@ from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 
 from dashboard.models import Run, Upstream
-from dashboard.web import feed
 from tests.support import factories
 from tests.support.browser import (
     Open,
@@ -261,10 +260,10 @@ def test_a_stream_that_breaks_comes_back_and_brings_what_was_missed(
 
 @pytest.mark.usefixtures("viewer")
 def test_without_a_stream_the_page_asks_by_itself(
-    run: Run, sign_in: Open, monkeypatch: pytest.MonkeyPatch, forgiven: list[str]
+    run: Run, live: Live, sign_in: Open, forgiven: list[str]
 ) -> None:
     forgiven.append("the server responded with a status of 503")
-    monkeypatch.setattr(feed, "_open", [])
+    live.end_streams()
     page = sign_in("viewer")
     mark(page)
     factories.change(run, status="retrying")
@@ -312,10 +311,10 @@ def test_a_dashboard_that_gives_no_answer_is_said_to_be_out_of_reach(
 
 
 @pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize("beat", [60.0], ids=["slow"])
 def test_a_stream_that_comes_back_at_once_leaves_the_page_alone(
-    run: Run, watch: Open, live: Live, monkeypatch: pytest.MonkeyPatch
+    run: Run, watch: Open, live: Live
 ) -> None:
-    monkeypatch.setattr(feed, "BEAT", 60.0)
     page = watch("viewer")
     page.wait_for_timeout(10_000)  # there was nothing to say for longer than a page is without one
     held, asked = hold_streams(page), note_requests(page)
@@ -372,10 +371,10 @@ def test_who_is_signed_out_meanwhile_is_told_and_asks_no_more(
 
 @pytest.mark.usefixtures("manager")
 def test_an_abort_gets_through_though_its_row_has_left_the_page(
-    live: Live, stuck: Run, sign_in: Open, monkeypatch: pytest.MonkeyPatch, forgiven: list[str]
+    live: Live, stuck: Run, sign_in: Open, forgiven: list[str]
 ) -> None:
     forgiven.append("the server responded with a status of 503")
-    monkeypatch.setattr(feed, "_open", [])  # pages that ask by themselves move what is in them
+    live.end_streams()  # pages that ask by themselves move what is in them
     page = sign_in("manager", f"{factories.address(stuck.stage)}?status={stuck.status}")
     page.locator(f'[data-run="{stuck.run_id}"] [data-abort]').click()  # others may be in flight
     dialog = page.get_by_role("dialog")

@@ -1,6 +1,9 @@
 """From JSON to models: what is read, and that nothing odd is fatal."""
 
 import json
+import math
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, answers, decoding
+from dashboard.northflank.models import Auth, Pipeline, PipelineDetail, ReleaseFlow, Team
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
+# What no database, page or address can take as it is.
+ODD = ["a\0b", "a\nb", "\ud800", "..", "x" * 256, "", math.nan, math.inf, 10**400]
 scalars = (
     st.none()
     | st.booleans()
@@ -20,6 +26,7 @@ scalars = (
     | st.floats()
     | st.text(st.characters(codec=None), max_size=20)
     | st.sampled_from(["2021-01-01 12:01:00.000Z", "success", "Workflow", "true"])
+    | st.sampled_from(ODD)
 )
 KEYS = (
     "data", "id", "status", "concluded", "createdAt", "spec", "steps", "kind", "ref", "response",
@@ -282,24 +289,105 @@ def test_nameless_things_are_called_by_their_id() -> None:
     assert decoding.project({"id": "p", "name": 7}) == Project("p", "p", None, None)
 
 
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from texts(each)
+
+
+def kept(decoded: Any) -> bool:
+    """Whether a database can keep all that was decoded."""
+    plain = msgspec.to_builtins(decoded)
+    json.dumps(plain, allow_nan=False)  # raises
+    return not any(re.search("[\0\ud800-\udfff]", text) for text in texts(plain))
+
+
+def id_of(sent: Any) -> str | None:
+    """The id of an object that has one which can be kept and put into an address."""
+    id = sent.get("id") if isinstance(sent, dict) else None
+    if not isinstance(id, str) or not 0 < len(id) <= 255 or id in {".", ".."}:
+        return None
+    return None if re.search("[\x00-\x1f\ud800-\udfff]", id) else id
+
+
+things = anything | st.builds(
+    lambda key, fields: fields | {"id": key},
+    st.sampled_from(["an-id", *ODD]) | scalars,
+    st.dictionaries(st.sampled_from(KEYS), anything, max_size=5),
+)
+
+
+@settings(max_examples=100)
+@given(things)
+def test_any_json_with_an_id_is_decoded_and_any_other_left_out(sent: Any) -> None:
+    for decode, model in (
+        (decoding.team, Team), (decoding.project, Project), (decoding.pipeline, Pipeline),
+        (decoding.run, Run),
+    ):  # fmt: skip
+        decoded: Any = decode(sent)
+        assert (decoded.id if decoded else None) == id_of(sent)
+        assert decoded is None or (type(decoded) is model and kept(decoded))
+    detail = decoding.run_detail(sent)
+    assert (detail.run if detail else None) == decoding.run(sent)
+    assert detail is None or kept(detail)
+
+
+@settings(max_examples=100)
+@given(things)
+def test_any_json_is_decoded_where_no_id_is_needed(sent: Any) -> None:
+    auth = decoding.auth(sent)
+    assert isinstance(auth, Auth)
+    assert kept(auth)
+    pipeline = decoding.pipeline_detail(sent)
+    assert isinstance(pipeline, PipelineDetail)
+    assert kept(pipeline)
+    flow = decoding.release_flow(sent)
+    assert (flow is not None) == (isinstance(sent, dict) and sent != {})
+    assert flow is None or (isinstance(flow, ReleaseFlow) and flow.status and kept(flow))
+
+
+@settings(max_examples=50)
+@given(st.lists(things, max_size=6))
+def test_a_page_has_what_can_be_decoded_and_counts_the_rest(sent: list[Any]) -> None:
+    page = decoding.page({"data": {"runs": sent}}, "runs", decoding.run)
+    assert [run.id for run in page.items] == [id for each in sent if (id := id_of(each))]
+    assert page.left_out == len(sent) - len(page.items)
+
+
 @settings(max_examples=50)
 @given(anything)
-def test_any_json_is_decoded_or_left_out(sent: Any) -> None:
-    for decode in (
-        decoding.auth, decoding.team, decoding.project, decoding.pipeline, decoding.pipeline_detail,
-        decoding.release_flow, decoding.run, decoding.run_detail,
-    ):  # fmt: skip
-        decode(sent)
-    decoding.page(sent, "runs", decoding.run)
+def test_any_json_is_a_page(sent: Any) -> None:
+    page = decoding.page(sent, "runs", decoding.run)
+    assert all(type(run) is Run for run in page.items)
+    assert type(page.has_next) is bool
+    assert kept(page)
 
 
-@given(
-    st.dictionaries(st.sampled_from(["name", "status", "concluded", "createdAt", "spec"]), anything)
-)
+OPTIONAL = {"name": "name", "createdAt": "created_at", "startedAt": "started_at"}
+
+
+MAYBE = dict.fromkeys([*OPTIONAL, "status", "concluded", "updatedAt", "spec"], scalars | anything)
+
+
+@given(st.fixed_dictionaries({}, optional=MAYBE))
 def test_no_optional_field_costs_a_run(fields: dict[str, Any]) -> None:
-    detail = decoding.run_detail(payloads.run() | fields, asked=payloads.RUN_ID)
-    if detail is not None:
-        json.dumps(detail.raw, allow_nan=False).encode()
+    sent = payloads.run() | fields
+    detail = decoding.run_detail(sent, asked=payloads.RUN_ID)
+    # One of two has to say how the run stands.
+    says = isinstance(sent["concluded"], bool) or (
+        isinstance(sent["status"], str) and sent["status"] != ""
+    )
+    assert (detail is not None) == says
+    if detail is None:
+        return
+    assert kept(detail)
+    assert detail.run.id == payloads.RUN_ID
+    plain = decoding.run(payloads.run())
+    for field, name in OPTIONAL.items():
+        if field not in fields:
+            assert getattr(detail.run, name) == getattr(plain, name) != None  # noqa: E711
 
 
 nodes = st.recursive(

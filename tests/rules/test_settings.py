@@ -144,7 +144,7 @@ def test_a_local_key_is_warned_of_where_the_database_is_shared(
 def test_the_address_that_people_open_says_host_origin_and_path(
     base: str, parts: tuple[list[str], list[str], str]
 ) -> None:
-    assert given._parts(base) == parts
+    assert given.address_parts(base) == parts
 
 
 def test_every_setting_that_is_read_is_in_the_example() -> None:

@@ -65,8 +65,8 @@ def tell(served: Served) -> None:
     async def look() -> None:
         hooks = served.sandbox.webhooks
         for happening in hooks.look():
-            hooks._tell(happening)
-        await asyncio.gather(*hooks._telling)
+            hooks.tell(happening)
+        await hooks.idle()
 
     asyncio.run(look())
 
@@ -183,7 +183,7 @@ def test_the_world_is_watched_while_it_runs(served: Served, receiver: Receiver) 
 
     async def watch() -> None:
         watching = asyncio.create_task(hooks.run())
-        while not hooks._seen:
+        while not hooks.last_look:
             await asyncio.sleep(0.01)
         start(served)
         while not receiver.got:
@@ -282,14 +282,11 @@ def test_a_webhook_may_come_twice(served: Served, hooks: Webhooks, receiver: Rec
 def test_a_late_webhook_is_overtaken(served: Served, hooks: Webhooks, receiver: Receiver) -> None:
     served.sandbox.faults = [parse_fault("webhook-late:0.3@:start")]
     served.sandbox.choices["webhook-body"] = "ids"
-    going = next(iter(hooks._seen or {}))
+    world, now = served.sandbox.world, served.clock.now
+    runs = (run for flow in world.flows() for run in world.runs(flow, now))
+    going = next(run for run in runs if now < run.concluded)
     start(served)
-    flow = next(
-        flow
-        for flow in served.sandbox.world.flows()
-        if served.sandbox.world.run(flow, going, served.clock.now)
-    )
-    served.sandbox.world.abort(flow, going, served.clock.now, at_once=True)
+    world.abort(going.flow, going.id, now, at_once=True)
     tell(served)
     assert [event.split(":")[1] for event in receiver.events][-1] == "start"
     assert len(receiver.events) > 1

@@ -46,9 +46,7 @@ def break_streams(live: Live) -> None:
     """End all streams, as they end by themselves after a while."""
 
     async def end_all() -> None:
-        for viewers in live.feed.hub._viewers.values():
-            for viewer in viewers:
-                viewer.end()
+        live.feed.hub.end_where(lambda _channel, _who: True)
 
     live.run(end_all)
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import environ
 import psycopg
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
@@ -42,6 +42,18 @@ def looking_into(database: str) -> Iterator[None]:
         connections[AFAR].close()
         del connections[AFAR]
         del connections.settings[AFAR]
+
+
+@contextlib.contextmanager
+def without(table: str) -> Iterator[None]:
+    """Take a table away until the block ends: whatever needs it fails."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
 
 
 def one_quiet_stage() -> None:

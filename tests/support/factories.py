@@ -85,6 +85,14 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
 
 
+def copies(of: Run, count: int) -> None:
+    """So many more runs that are like one, with ids of their own."""
+    fields = {field.attname: getattr(of, field.attname) for field in of._meta.concrete_fields}
+    Run.objects.bulk_create(
+        Run(**fields | {"id": None, "run_id": f"copy-{number}"}) for number in range(count)
+    )
+
+
 def timing(of: Stage, **fields: Any) -> StageTiming:
     """What is usual in a stage: six to nine minutes, and a minute or so until it starts."""
     usual = {"run_median": 360, "run_p95": 540, "queue_median": 40, "queue_p95": 90}

@@ -147,7 +147,7 @@ def impatient(live: Live, seconds: float = 0.4) -> None:
             live.sandbox.options.token,
             base_url=live.upstream_url,
             timeout_seconds=seconds,
-            observe=live.connection._calls.append,
+            observe=live.connection.calls.append,
         ),
     )
 

@@ -18,7 +18,7 @@ from dashboard import aborting, database, sandbox, upstream
 from dashboard.asgi import application
 from dashboard.process import check_upstream
 from dashboard.sync.worker import SyncWorker
-from dashboard.web.feed import Feed, open_feed
+from dashboard.web.feed import BEAT, SILENCE, Feed, close_feed, open_feed
 
 PATIENCE = 60  # seconds until a test that waits has failed
 HISTORY_HOURS = 6  # short lists are read soon, and reach further back than any run in flight
@@ -67,6 +67,14 @@ class Live:
 
         self.run(read)
 
+    def end_streams(self) -> None:
+        """End all streams for good: there are none from now on, and pages ask by themselves."""
+
+        async def end() -> None:
+            close_feed()
+
+        self.run(end)
+
     def person(self, name: str) -> httpx.Client:
         """Return a browser-like client that has signed in as `name` (password: the same)."""
         person = httpx.Client(base_url=self.base_url, timeout=PATIENCE)
@@ -102,8 +110,16 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
 
 
 @contextlib.contextmanager
-def running(upstream_options: sandbox.Options | None = None) -> Iterator[Live]:
-    """Serve the dashboard and a sandbox until the block ends. The worker runs on request only."""
+def running(
+    upstream_options: sandbox.Options | None = None,
+    *,
+    beat: float = BEAT,
+    silence: float = SILENCE,
+) -> Iterator[Live]:
+    """Serve the dashboard and a sandbox until the block ends. The worker runs on request only.
+
+    `beat` and `silence` are the feed's, in seconds.
+    """
     app = sandbox.create_app(upstream_options or options())
     ready, state = threading.Event(), {}
 
@@ -112,9 +128,9 @@ def running(upstream_options: sandbox.Options | None = None) -> Iterator[Live]:
         web_port, upstream_port = (place.getsockname()[1] for place in places)
         upstream_url = f"http://127.0.0.1:{upstream_port}"
         connection = upstream.open_connection(upstream_url, app.state.sandbox.options.token)
-        feed = open_feed()
+        feed = open_feed(beat=beat, silence=silence)
         telling = [asyncio.create_task(feed.run())]
-        servers = [_server(application), _server(app)]
+        servers = [web_server(application), web_server(app)]
         tasks = [
             asyncio.create_task(server._serve(sockets=[place]))
             for server, place in zip(servers, places, strict=True)
@@ -140,6 +156,7 @@ def running(upstream_options: sandbox.Options | None = None) -> Iterator[Live]:
             task.cancel()
         await asyncio.gather(*tasks)
         await asyncio.gather(*telling, return_exceptions=True)
+        close_feed()
         await connection.close()
 
     check_upstream()
@@ -153,7 +170,7 @@ def running(upstream_options: sandbox.Options | None = None) -> Iterator[Live]:
             person.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
         thread.join(PATIENCE)
-        for pool in (application.pool, database._threads):
+        for pool in (application.pool, database.pool):
             close_connections(pool)
 
 
@@ -168,7 +185,8 @@ def close_connections(pool: ThreadPoolExecutor) -> None:
     list(pool.map(close, range(pool._max_workers)))
 
 
-def _server(app: Any) -> uvicorn.Server:
+def web_server(app: Any) -> uvicorn.Server:
+    """Return a server of an ASGI application, for somebody to run on a socket."""
     return uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1

@@ -139,7 +139,7 @@ def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
     """A sandbox in this process, on a port that others reach; its state can be read here."""
     app = sandbox.create_app(live.options())
     place = socket.create_server(("127.0.0.1", 0))
-    server = live._server(app)
+    server = live.web_server(app)
     thread = threading.Thread(
         target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
     )

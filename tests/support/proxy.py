@@ -87,7 +87,7 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
 
     route = Route(f"{prefix}/{{rest:path}}", pass_on, methods=["GET", "HEAD", "POST"])
     place = socket.create_server(("127.0.0.1", 0))
-    server = live._server(Starlette(routes=[route]))
+    server = live.web_server(Starlette(routes=[route]))
 
     async def serve() -> None:
         async with client:  # streams that people have left open end with it

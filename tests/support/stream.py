@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import httpx
+import pytest
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import ChangeCounter
 from tests.support.live import PATIENCE
+
+# For tests of what rings no bell: a feed that looks all the time.
+brisk = pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
 
 
 @dataclass

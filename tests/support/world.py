@@ -33,6 +33,10 @@ class World:
         self.sandbox = live.sandbox
         self.now = NOW
         self.sandbox.clock = lambda: self.now
+        self.restart()
+
+    def restart(self) -> None:
+        """Let upstream begin anew: what was scheduled is there again."""
         self.sandbox.world = SandboxWorld(opened=NOW, kept=HISTORY_HOURS * 3600)
 
     def sync(self, rounds: int = 1) -> None:

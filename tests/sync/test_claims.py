@@ -17,6 +17,8 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import claims, interest, mirror, schedule
 from dashboard.sync.claims import LEASE
 from dashboard.sync.schedule import Plan
+from dashboard.sync.worker import SyncWorker
+from tests.support.live import PATIENCE
 from tests.support.world import T0, World, api_run, at, the_run
 
 
@@ -62,26 +64,51 @@ def test_a_claim_that_has_run_out_is_not_renewed(stage: Stage) -> None:
     assert claim(LEASE.total_seconds()) == [stage.pk]
 
 
+def claimed() -> list[datetime]:
+    """Until when each stage is claimed that somebody reads."""
+    until = Stage.objects.exclude(claimed_until=None).values_list("claimed_until", flat=True)
+    return [each for each in until if each is not None]
+
+
 def test_a_worker_renews_what_it_holds_with_its_sign_of_life(world: World) -> None:
     world.sync()
     world.make_due()
     world.sandbox.faults = [parse_fault("latency:0.5")]
-    worker = world.live.worker
+    worker = SyncWorker(world.live.connection, beat_every=0)
+    begun = timezone.now()
 
-    async def work() -> list[datetime | None]:
+    async def work() -> list[datetime]:
         await worker.tick()
-        holding = Stage.objects.filter(pk__in=set(worker._claimed), has_flow=True)
-        assert await in_database(holding.count) > 0
-        await in_database(holding.update, claimed_until=timezone.now() + timedelta(seconds=1))
-        worker._beat_at = 0.0
+        assert await in_database(claimed) != []
+        soon = timezone.now() + timedelta(seconds=1)
+        await in_database(Stage.objects.exclude(claimed_until=None).update, claimed_until=soon)
         await worker.tick()
-        renewed = await in_database(lambda: list(holding.values_list("claimed_until", flat=True)))
+        renewed = await in_database(claimed)
         await worker.idle()
         return renewed
 
+    renewed = world.live.run(work)
+    assert renewed != []
+    assert all(until > begun + LEASE / 2 for until in renewed)
+
+
+def test_a_worker_renews_nothing_that_it_has_given_back(world: World) -> None:
+    world.sync()
+    world.make_due()
+    worker = SyncWorker(world.live.connection, beat_every=0)
     soon = timezone.now() + LEASE / 2
-    assert all(until is not None and until > soon for until in world.live.run(work))
-    assert not worker._claimed
+
+    async def work() -> None:
+        await worker.tick()
+        assert await in_database(claimed) != []
+        await worker.idle()
+        assert await in_database(claimed) == []
+        await in_database(Stage.objects.update, claimed_until=soon)  # others have them by now
+        await worker.tick()
+        await worker.idle()
+
+    world.live.run(work)
+    assert set(claimed()) == {soon}
 
 
 def test_a_reading_promises_the_next(stage: Stage) -> None:
@@ -128,21 +155,23 @@ def test_machines_whose_clocks_differ_go_by_the_databases(world: World) -> None:
     assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
 
 
-def test_a_machine_whose_clock_is_set_goes_on_by_the_databases(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if connection.vendor != "postgresql":
-        pytest.skip("a SQLite file has no clock of its own, and is read by one machine only")
-    monkeypatch.setattr(process, "CLOCK_EVERY", 0.01)
-    monkeypatch.setattr(database, "_ahead", timedelta(hours=1))  # as measured before
+def test_a_machine_whose_clock_is_set_goes_on_by_the_databases(world: World) -> None:
+    database.set_clock(timedelta(hours=1))  # as measured before
 
     async def keep() -> None:
-        keeping = asyncio.ensure_future(process._keep_time())
-        while database.now() > timezone.now() + timedelta(minutes=1):
-            await asyncio.sleep(0.01)
-        keeping.cancel()
+        keeping = asyncio.ensure_future(process.keep_time(every=0.01))
+        try:
+            async with asyncio.timeout(PATIENCE / 2):
+                while database.now() > timezone.now() + timedelta(minutes=1):
+                    await asyncio.sleep(0.01)
+        finally:
+            keeping.cancel()
 
-    world.live.run(keep)
+    try:
+        world.live.run(keep)
+    finally:
+        database.set_clock()
+    assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
 
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
@@ -384,8 +413,6 @@ def test_many_workers_claim_each_stage_once(transactional_db: None) -> None:
 
 
 def test_two_workers_ask_for_each_stage_once(world: World) -> None:
-    from dashboard.sync.worker import SyncWorker
-
     world.sync()
     world.make_due()
     Stage.objects.update(history_page=None)

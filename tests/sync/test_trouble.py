@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from dashboard import aborting, process
 from dashboard.database import in_database
-from dashboard.models import Run, Stage, Upstream
+from dashboard.models import Run, Stage, Upstream, Worker
 from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalogue
@@ -63,7 +63,7 @@ def test_an_upstream_that_does_not_answer_in_time_is_trouble(world: World) -> No
     world.live.run(connection.client.aclose)
     connection.client = NorthflankClient(
         "sandbox", base_url=world.live.upstream_url, timeout_seconds=0.1,
-        observe=connection._calls.append,
+        observe=connection.calls.append,
     )  # fmt: skip
     trouble(world, "latency:0.3", rounds=1)
     assert Upstream.objects.get().error == "timeout"
@@ -302,24 +302,21 @@ def test_the_pauses_of_an_outage_grow_to_half_a_minute(world: World) -> None:
     pauses = []
     for _ in range(5):
         trouble(world, "500", rounds=1)
-        pauses.append(round(connection.ask_at - connection._failed))
+        pauses.append(round(connection.ask_at - connection.failed_at))
     assert pauses == [5, 10, 20, 30, 30]
 
 
 def test_without_a_valid_token_a_minute_passes_between_questions(world: World) -> None:
     trouble(world, "bad-token")
     connection = world.live.connection
-    assert round(connection.ask_at - connection._failed) == 60
+    assert round(connection.ask_at - connection.failed_at) == 60
 
 
-def test_whose_the_token_is_is_asked_until_it_is_answered(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "TEAM_AGAIN", 0.01)
+def test_whose_the_token_is_is_asked_until_it_is_answered(world: World) -> None:
     world.sandbox.faults = [parse_fault("500*4@/auth")]
 
     async def learn() -> None:
-        learning = asyncio.ensure_future(process._learn_team(world.live.connection))
+        learning = asyncio.ensure_future(process.learn_team(world.live.connection, pause=0.01))
         while not learning.done():
             world.live.connection.ask_at = 0
             await asyncio.sleep(0.01)
@@ -357,7 +354,7 @@ def test_a_host_name_that_leads_nowhere_is_trouble(world: World) -> None:
     connection = world.live.connection
     world.live.run(connection.client.aclose)
     connection.client = NorthflankClient(
-        "sandbox", base_url="http://northflank.invalid", observe=connection._calls.append
+        "sandbox", base_url="http://northflank.invalid", observe=connection.calls.append
     )
     trouble(world, rounds=1)
     assert Upstream.objects.get().error == "unreachable"
@@ -414,7 +411,7 @@ def test_a_chore_that_waits_holds_up_nothing(world: World) -> None:
         await in_database(catalogue.begin, timezone.now())
         for _ in range(100):
             await worker.tick()
-            await asyncio.gather(*worker._under_way)
+            await asyncio.gather(*worker.under_way)
         release.set()
         await worker.idle()
 
@@ -430,9 +427,9 @@ def test_a_worker_is_idle_in_the_turn_in_which_its_last_reading_ends() -> None:
         pass
 
     async def work() -> None:
-        worker._start(read())
+        worker.start(read())
         await asyncio.sleep(0)  # it has ended, and is still among what is under way
-        assert worker._under_way
+        assert worker.under_way
         await worker.idle()
         await worker.connection.close()
 
@@ -441,7 +438,7 @@ def test_a_worker_is_idle_in_the_turn_in_which_its_last_reading_ends() -> None:
     working.start()
     working.join(PATIENCE)
     assert not working.is_alive()
-    assert not worker._under_way
+    assert not worker.under_way
 
 
 def execute(statement: str) -> None:
@@ -465,6 +462,8 @@ def test_a_worker_ends_while_the_database_is_away(world: World) -> None:
             await in_database(execute, "ALTER TABLE elsewhere RENAME TO dashboard_worker")
 
     world.live.run(work)
+    assert not worker.under_way
+    assert Worker.objects.filter(name=worker.name).exists()  # as of one that was killed
 
 
 def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Lines) -> None:

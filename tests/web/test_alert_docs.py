@@ -67,9 +67,28 @@ def test_an_address_leads_through_sign_in_to_what_it_is_for(
         assert parsed(answer).css("main .trouble") == []  # no filter that means nothing
 
 
-@pytest.mark.parametrize("text", JSON)
-def test_an_example_of_json_is_json(text: str) -> None:
-    json.loads(text)
+def test_a_message_to_slack_leads_to_the_run_without_a_preview() -> None:
+    message, _ = map(json.loads, JSON)
+    # https://docs.slack.dev/messaging/formatting-message-text#linking-urls
+    found = re.fullmatch(r"[^<>]+<(\S+)\|[^<>|]+>", message.pop("text"))
+    assert found is not None
+    assert found[1] in WRITTEN
+    assert "/runs/RUN/" in found[1]
+    assert message == {"unfurl_links": False}
+
+
+def test_an_event_for_pagerduty_has_what_it_must_and_leads_to_the_run() -> None:
+    _, event = map(json.loads, JSON)
+    # https://developer.pagerduty.com/docs/send-alert-event
+    required = {"routing_key", "event_action", "payload"}
+    assert required <= event.keys() <= required | {"dedup_key", "client", "client_url", "links"}
+    assert event["event_action"] == "trigger"
+    assert event["payload"].keys() == {"summary", "source", "severity"}
+    assert event["payload"]["severity"] in {"critical", "error", "warning", "info"}
+    assert "RUN" in event["dedup_key"]  # one incident a run
+    assert "/runs/RUN/" in event["client_url"]
+    assert [link.keys() for link in event["links"]] == [{"href", "text"}]
+    assert {event["client_url"], event["links"][0]["href"]} <= set(WRITTEN)
 
 
 def test_what_it_says_of_the_search_is_so() -> None:

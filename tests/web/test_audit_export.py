@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -89,12 +90,19 @@ def test_an_export_tells_all_facts_of_an_act(auditor: httpx.Client, manager: Use
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def test_an_export_has_every_act_however_many_are_read_at_once(
-    count: int, auditor: httpx.Client, manager: User, monkeypatch: pytest.MonkeyPatch
+    count: int, live: Live, manager: User
 ) -> None:
-    monkeypatch.setattr(audit_export, "AT_ONCE", 3)
     keys = [factories.act(manager).pk for _ in range(count)][::-1]
-    assert [each["id"] for each in exported(auditor)] == keys
-    assert [int(each["id"]) for each in exported_rows(auditor)] == keys
+    everything = audit.AuditFilter(where=audit.Q())
+
+    async def whole(written: AsyncIterator[bytes]) -> str:
+        return b"".join([part async for part in written]).decode()
+
+    array = live.run(lambda: whole(audit_export.as_json(everything, "", at_once=3)))
+    assert [each["id"] for each in json.loads(array)] == keys
+    table = live.run(lambda: whole(audit_export.as_csv(everything, "", at_once=3)))
+    rows = csv.DictReader(io.StringIO(table, newline=""), strict=True)
+    assert [int(each["id"]) for each in rows] == keys
 
 
 def test_an_export_of_nothing_still_has_its_names(auditor: httpx.Client) -> None:
@@ -160,9 +168,8 @@ def test_any_text_comes_back_from_an_export(
 
 
 def test_an_act_that_comes_while_it_is_written_is_not_in_the_export(
-    live: Live, manager: User, monkeypatch: pytest.MonkeyPatch
+    live: Live, manager: User
 ) -> None:
-    monkeypatch.setattr(audit_export, "AT_ONCE", 2)
     keys = [factories.act(manager).pk for _ in range(4)][::-1]
     stage = factories.stage()
     asked = audit.AuditFilter(where=audit.Q())
@@ -174,7 +181,7 @@ def test_an_act_that_comes_while_it_is_written_is_not_in_the_export(
         else:
             parts.extend([part async for part in written])
 
-    written = audit_export.as_json(asked, "")
+    written = audit_export.as_json(asked, "", at_once=2)
     live.run(lambda: read_on(first=True))
     factories.act(manager, stage)
     live.run(lambda: read_on(first=False))

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -98,10 +98,16 @@ def test_a_refusal_is_logged_once_in_ten_seconds(
     assert len(caplog.records) == 1
 
 
-def test_an_event_is_stamped_by_the_databases_clock(
-    ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "_ahead", timedelta(hours=1))
+@pytest.fixture
+def an_hour_ahead() -> Iterator[None]:
+    """The database's clock is an hour ahead of ours."""
+    database.set_clock(timedelta(hours=1))
+    yield
+    database.set_clock(timedelta())
+
+
+@pytest.mark.usefixtures("an_hour_ahead")
+def test_an_event_is_stamped_by_the_databases_clock(ring: Ring) -> None:
     ring(token="wrong")
     ring()
     soon = timezone.now() + timedelta(minutes=59)

@@ -14,7 +14,7 @@ from dashboard.models import Grant, Run, Stage
 from dashboard.overdue import Why
 from dashboard.timing import Overdue
 from dashboard.web import rows
-from dashboard.web.views import now
+from dashboard.web.views.now import MOST_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import See, one, parsed, words
 from tests.support.live import Live
@@ -133,16 +133,15 @@ def test_all_can_be_selected_wherever_they_stand(see: See, stage: Stage) -> None
     assert one(html, "#live > .many form#many")
 
 
-def test_what_is_cut_is_said(see: See, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(now, "MOST_IN_FLIGHT", 2)
-    for _ in range(3):
+def test_what_is_cut_is_said(see: See, stage: Stage) -> None:
+    for _ in range(MOST_IN_FLIGHT + 1):
         factories.run(stage, overdue=1)
         factories.run(stage)
     html = see("/")
-    assert [len(runs) for runs in sections(html).values()] == [2, 2]
+    assert [len(runs) for runs in sections(html).values()] == [MOST_IN_FLIGHT] * 2
     assert [words(cut) for cut in html.css("[data-cut]")] == [
-        "The 2 most overdue and most recent are shown.",
-        "The 2 most recent are shown.",
+        f"The {MOST_IN_FLIGHT} most overdue and most recent are shown.",
+        f"The {MOST_IN_FLIGHT} most recent are shown.",
     ]
 
 

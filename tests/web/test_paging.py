@@ -21,14 +21,14 @@ from tests.support.html import See, one, words
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["running", "queued", "success", "failure", "aborted"]
 
-type Turn = Callable[[str], Page]
+type Turn = Callable[..., Page]
 
 
 @pytest.fixture
 def turn(stage: Stage, viewer: User) -> Turn:
-    """Find the page of a query."""
-    return lambda query: paging.page(
-        stage.runs.all(), filters.read(QueryDict(query), stage, viewer)
+    """Find the page of a query; by keywords it is of another size."""
+    return lambda query, **size: paging.page(
+        stage.runs.all(), filters.read(QueryDict(query), stage, viewer), **size
     )
 
 
@@ -42,11 +42,11 @@ def many(stage: Stage) -> Stage:
     return stage
 
 
-def walk(turn: Turn, query: str, onward: str = "older_url") -> list[list[int]]:
+def walk(turn: Turn, query: str, onward: str = "older_url", **size: int) -> list[list[int]]:
     """The pages from one on, each as it was found: the keys of its runs."""
     pages = []
     while query:
-        page = turn(query)
+        page = turn(query, **size)
         pages.append(page.keys)
         query = urlsplit(getattr(page, onward)).query
     return pages
@@ -91,16 +91,14 @@ def test_walking_shows_each_run_once_in_order_in_both_directions(
         and text in run.name.lower()
     ]
     query = "&".join([f"status={status}" for status in asked] + [f"q={text}"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paging, "PER_PAGE", per_page)
-        patch.setattr(paging, "LOOKED_AT", looked_at)
-        older = walk(turn, query)
-        assert [key for page in older for key in page] == meant
-        if not meant:
-            return
-        # From below the oldest upwards: nearest first, so the pages come in reverse.
-        bottom = Cursor(False, T0 - timedelta(days=1), 0)
-        newer = walk(turn, f"{query}&after={bottom.written}", "newer_url")
+    size = {"per_page": per_page, "looked_at": looked_at}
+    older = walk(turn, query, **size)
+    assert [key for page in older for key in page] == meant
+    if not meant:
+        return
+    # From below the oldest upwards: nearest first, so the pages come in reverse.
+    bottom = Cursor(False, T0 - timedelta(days=1), 0)
+    newer = walk(turn, f"{query}&after={bottom.written}", "newer_url", **size)
     upwards = [key for page in newer for key in reversed(page)]
     assert upwards == meant[::-1]
 
@@ -182,20 +180,35 @@ def test_beyond_the_last_run_a_page_leads_to_the_newest(see: See, run: Run) -> N
         assert one(empty, "a").attributes["href"] == "?status=running"
 
 
+def test_a_text_is_looked_for_stretch_by_stretch(stage: Stage, turn: Turn) -> None:
+    for number in range(25):
+        name = "Needle" if number in {3, 22} else "Hay"
+        created = T0 - timedelta(minutes=number)
+        factories.run(stage, f"r{number}", name=name, status="success", created_at=created)
+    flying = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
+    found = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
+
+    def look(url: str) -> Page:
+        return turn(urlsplit(url).query, looked_at=10)
+
+    first = look("?q=needle")
+    assert (first.keys, first.looked_at) == ([flying.pk, found["r3"]], 10)
+    second = look(first.older_url)
+    assert (second.keys, second.looked_at) == ([], 10)
+    assert "q=needle" in second.older_url
+    third = look(second.older_url)
+    assert (third.keys, third.older_url) == ([found["r22"]], "")
+    assert look(third.newer_url).looked_at == 10
+
+
 def test_runs_are_counted_up_to_a_thousand(stage: Stage, turn: Turn) -> None:
-    model = factories.run(stage, status="success", created_at=T0)
-    model_fields = {
-        field.attname: getattr(model, field.attname) for field in Run._meta.concrete_fields
-    }
-    Run.objects.bulk_create(
-        Run(**model_fields | {"id": None, "run_id": f"r{number}"}) for number in range(999)
-    )
+    factories.copies(factories.run(stage, status="success", created_at=T0), 999)
     assert turn("all=1").text == "100 of 1000 runs"
     factories.run(stage, status="failure")
     assert turn("all=1").text == "100 of more than 1,000 runs"
     assert turn("status=success&status=failure").text == "100 of more than 1,000 runs"
     assert turn("status=failure").text == "1 of 1 run"
-    assert turn("q=r1").text == "100 runs"
+    assert turn("q=copy-1").text == "100 runs"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +231,11 @@ def test_a_place_that_is_none_is_ignored_and_said(
 @pytest.mark.parametrize("place", [f"1.1.{'9' * 18}", "0.-62135596800000000.0", "1.0.1"])
 def test_a_place_that_is_made_up_is_one_as_good_as_any(place: str, see: See, run: Run) -> None:
     for side in ("before", "after"):
-        see(f"{factories.address(run.stage)}?{side}={place}")
+        html = see(f"{factories.address(run.stage)}?{side}={place}")
+        assert html.css("main > .trouble") == []
+        shown = [row.attributes["data-run"] for row in html.css("[data-run]")]
+        beyond = html.css('[data-empty="nothing_matches"]') != []
+        assert shown == ([] if beyond else ["r-1"])
 
 
 def test_a_place_is_what_was_written() -> None:

@@ -21,11 +21,10 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, CatalogueSweep, Grant, Pipeline, Project, Run, Stage
-from dashboard.web import feed
 from tests.support import factories, flights
 from tests.support.html import HTMX, one, parsed, words
 from tests.support.live import PATIENCE, Live, token
-from tests.support.stream import about, listening, messages
+from tests.support.stream import about, brisk, listening, messages
 
 LEADS = "Only members of the group “leads” may abort runs here."
 PAGES = ["now", "board", "pipeline", "stage", "run", "status"]
@@ -516,12 +515,6 @@ def ear(live: Live, viewer: User) -> httpx.Client:
     return live.person("viewer")
 
 
-@pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A feed that looks all the time; asked for before it starts."""
-    monkeypatch.setattr(feed, "BEAT", 0.05)
-
-
 over_http = pytest.mark.django_db(transaction=True)
 
 
@@ -651,7 +644,7 @@ def be_deleted(member: User) -> None:
 
 
 @over_http
-@pytest.mark.usefixtures("brisk")
+@brisk
 @pytest.mark.parametrize(
     "happen", [leave, lose_the_right, be_given_one, have_the_group_deleted, be_closed, be_deleted]
 )
@@ -664,7 +657,7 @@ def test_a_stream_ends_soon_after_the_rights_of_who_listens_have_changed(
 
 
 @over_http
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_stream_goes_on_while_only_other_peoples_rights_change(
     live: Live, ear: httpx.Client, manager: User, staging: Run
 ) -> None:
@@ -677,7 +670,7 @@ def test_a_stream_goes_on_while_only_other_peoples_rights_change(
 
 
 @over_http
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_the_stream_that_is_opened_next_goes_by_the_new_rights(
     live: Live, ear: httpx.Client, viewer: User, staging: Run, production: Run
 ) -> None:

@@ -18,8 +18,10 @@ from dashboard.escalation import Level
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.web import feed, fragments
 from tests.support import factories
+from tests.support.databases import without
+from tests.support.flights import eventually
 from tests.support.live import PATIENCE, Live
-from tests.support.stream import about, beside, listening, messages
+from tests.support.stream import about, beside, brisk, listening, messages
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,17 +33,6 @@ def test_a_page_hears_of_what_happens_from_its_own_making_on(
     stream = LexborHTMLParser(at_desk.get(page).text).css_first("#stream")
     assert stream is not None
     assert (stream.attributes["hx-sse:connect"] or "").endswith(f"since={run.version}")
-
-
-@pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A feed that looks for what rings no bell all the time; asked for before the feed starts."""
-    monkeypatch.setattr(feed, "BEAT", 0.05)
-
-
-@pytest.fixture
-def deaf_but_for_the_bell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "BEAT", PATIENCE * 2.0)
 
 
 @pytest.fixture
@@ -161,7 +152,7 @@ def test_the_audit_hears_of_acts_that_move_on(
         about(stream, f"act-{act.pk}", "Under way")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 @pytest.mark.parametrize("page", ["aborts", "lists"])
 def test_a_new_act_changes_the_shape_of_the_lists_of_acts(
     page: str, run: Run, manager: User, at_desk: httpx.Client
@@ -177,7 +168,7 @@ def test_a_new_act_changes_the_shape_of_the_lists_of_acts(
             line = about(stream, "as-of").css_first("p")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_the_status_page_hears_all_it_shows(run: Run, at_desk: httpx.Client) -> None:
     with listening(at_desk, "status") as stream:
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
@@ -217,14 +208,14 @@ def test_counts_and_the_title_follow(run: Run, at_desk: httpx.Client) -> None:
             said = title.attributes["data-title"] or ""
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_trouble_with_northflank_comes_and_goes(run: Run, at_desk: httpx.Client) -> None:
     with listening(at_desk, "stage", run.stage_id) as stream:
         factories.trouble("It fell over.", timezone.now())
         about(stream, "trouble", "It fell over.")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_stages_own_trouble_comes_to_its_page_and_to_the_board(
     run: Run, at_desk: httpx.Client
 ) -> None:
@@ -284,7 +275,7 @@ def test_now_announces_only_runs_that_it_would_show(run: Run, at_desk: httpx.Cli
         assert about(stream, "run-r-3").attributes["data-news"] == "failure"
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_an_empty_page_says_how_sure_it_is(run: Run, at_desk: httpx.Client) -> None:
     Run.objects.update(in_flight=False, concluded=True, status="success")
     with listening(at_desk) as stream:
@@ -304,7 +295,7 @@ def test_each_tab_says_when_northflank_cannot_be_read(
     assert (title.attributes["data-title"] or "").startswith("Can’t see · ")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_page_whose_run_is_deleted_is_told_and_silences_nobody(
     run: Run, at_desk: httpx.Client
 ) -> None:
@@ -316,7 +307,7 @@ def test_a_page_whose_run_is_deleted_is_told_and_silences_nobody(
         about(now, "run-r-2", "Retrying")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_stage_that_is_gone_grows_old_before_ones_eyes(run: Run, at_desk: httpx.Client) -> None:
     for page, key in (("stage", run.stage_id), ("pipeline", run.stage.pipeline_id)):
         with listening(at_desk, page, key) as stream:
@@ -327,7 +318,7 @@ def test_a_stage_that_is_gone_grows_old_before_ones_eyes(run: Run, at_desk: http
         Stage.objects.update(promised_at=timezone.now())
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_page_that_cannot_be_told_fetches_itself_and_the_others_are_told(
     run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,27 +334,26 @@ def test_a_page_that_cannot_be_told_fetches_itself_and_the_others_are_told(
 
 
 def test_a_page_that_cannot_be_told_from_the_start_fetches_itself_too(
-    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    run: Run, at_desk: httpx.Client
 ) -> None:
-    with monkeypatch.context() as broken:
-        broken.setattr(feed, "_opening", lambda *_: 1 / 0)
-        with at_desk.stream("GET", "/live/?page=now&since=7", timeout=PATIENCE) as answer:
+    with contextlib.ExitStack() as ends:
+        with without("dashboard_stage"):
+            answer = ends.enter_context(at_desk.stream("GET", "/live/?page=now&since=7"))
             stream = messages(answer)
             opening = next(stream)
-            assert (opening.event, opening.id) == (feed.STALE, "7")  # nothing was told: ask anew
-            factories.change(run, status="retrying")
-            about(stream, "run-r-1", "Retrying")
+        assert (opening.event, opening.id) == (feed.STALE, "7")  # nothing was told: ask anew
+        factories.change(run, status="retrying")
+        about(stream, "run-r-1", "Retrying")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_round_that_fails_is_made_up_for(
-    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    run: Run, at_desk: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listening(at_desk, "stage", run.stage_id) as stream:
-        with monkeypatch.context() as broken:
-            broken.setattr(fragments, "read", lambda *_: 1 / 0)
+        with without("dashboard_stage"):
             factories.change(run, status="retrying")
-            time.sleep(0.2)  # some rounds
+            eventually(lambda: "feed.round_failed" in caplog.text)
         about(stream, "run-r-1", "Retrying")
 
 
@@ -378,11 +368,11 @@ def test_each_hears_what_they_may_do(
     assert ours.css_first("[data-abort]:not([disabled])") is not None
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
+@pytest.mark.parametrize("silence", [0.0])
 def test_silence_is_broken_so_that_proxies_and_browsers_know_the_line_is_alive(
-    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    run: Run, at_desk: httpx.Client
 ) -> None:
-    monkeypatch.setattr(feed, "SILENCE", 0.0)
     with listening(at_desk) as stream:
         assert feed.ALIVE in (message.event for message in stream)
 
@@ -396,7 +386,7 @@ def test_what_is_rolled_back_is_not_told(run: Run, at_desk: httpx.Client) -> Non
         about(stream, "run-r-1", "Retrying")
 
 
-@pytest.mark.usefixtures("brisk")
+@brisk
 def test_a_look_by_stream_is_a_look(run: Run, at_desk: httpx.Client) -> None:
     Stage.objects.update(watched_at=None)
     with listening(at_desk, "stage", run.stage_id), listening(at_desk, "run", run.pk):
@@ -443,9 +433,8 @@ def test_a_stream_is_only_read(at_desk: httpx.Client) -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process only")
-def test_the_line_to_the_database_may_break(
-    deaf_but_for_the_bell: None, run: Run, at_desk: httpx.Client
-) -> None:
+@pytest.mark.parametrize("beat", [PATIENCE * 2.0], ids=["bell only"])
+def test_the_line_to_the_database_may_break(run: Run, at_desk: httpx.Client) -> None:
     with listening(at_desk) as stream:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -458,22 +447,15 @@ def test_the_line_to_the_database_may_break(
 
 
 def test_who_comes_second_and_missed_nothing_costs_no_reading(
-    run: Run, at_desk: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    run: Run, at_desk: httpx.Client
 ) -> None:
-    openings: list[int | None] = []
-    opening = feed._opening
-
-    def counted(channel: fragments.Channel, since: int | None) -> bytes:
-        openings.append(since)
-        return opening(channel, since)
-
-    monkeypatch.setattr(feed, "_opening", counted)
     with listening(at_desk) as first:
         factories.change(run, status="retrying")
         about(first, "run-r-1", "Retrying")
-        with listening(at_desk) as second:
+        with contextlib.ExitStack() as ends:
+            with without("dashboard_stage"):  # no reading succeeds
+                second = ends.enter_context(listening(at_desk))
+                with at_desk.stream("GET", "/live/?page=now&since=0") as answer:
+                    assert next(messages(answer)).event == feed.STALE
             factories.change(run, status="approval_wait")
             about(second, "run-r-1", "Needs approval")
-        with listening(at_desk, since=0):
-            pass
-    assert len(openings) == 2

@@ -130,7 +130,7 @@ def _whole(shown: Run, caller: Caller) -> dict[str, Any]:
 
 # An answer of 2xx means that the abort took effect or that there was no need of it, nothing less: a
 # script may go by the status alone.
-_FAILED: dict[AbortState, tuple[int, str]] = {
+FAILED: dict[AbortState, tuple[int, str]] = {
     AbortState.REFUSED: (502, "refused"),
     AbortState.NOT_SENT: (503, "not_sent"),
     AbortState.UNKNOWN: (504, "no_answer"),
@@ -143,7 +143,7 @@ def _told(pressed: Pressed, caller: Caller) -> HttpResponse:
     shown = Run.objects.with_place().without_detail().get(pk=act.run_id)
     of_act = shapes.abort(act, shown)
     said = {"joined": not pressed.made, "abort": of_act, "run": _whole(shown, caller)}
-    failed = _FAILED.get(AbortState(act.state))
+    failed = FAILED.get(AbortState(act.state))
     if failed is None:
         return answer(said)
     headers = {"Retry-After": _wait(act)} if act.state == AbortState.NOT_SENT else None
