@@ -1,5 +1,6 @@
 """Fixtures for all tests, and an honest end: what this machine could not run is said."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -12,11 +13,11 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 
-from dashboard.models import append_only
 from dashboard.web import feed
-from tests.support import evidence
+from tests.support import emptying, evidence
 from tests.support import live as live_module
 from tests.support.live import Live
+from tests.support.rooms import depends_on_the_database
 from tests.support.services import CHROMIUM, IN_CI, POSTGRES
 
 # Machines differ, and time is for bench/: no example fails for taking long.
@@ -29,9 +30,20 @@ hypothesis.settings.load_profile("tests")
 NOT_HERE = "not on this machine: "
 
 
+def _is_whole(config: pytest.Config) -> bool:
+    """Say whether the whole suite was asked for, and not some files of it."""
+    by_controller = getattr(config, "workerinput", {}).get("whole")
+    return bool(by_controller or config.args_source is config.ArgsSource.TESTPATHS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["whole"] = _is_whole(node.config)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers a core for the whole suite, half of which waits; none for a few named files."""
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    if not _is_whole(config):
         return 0
     return 2 * len(os.sched_getaffinity(0))
 
@@ -49,7 +61,11 @@ def _postgres_answers() -> bool:
     return True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if connection.vendor == "postgresql" and _is_whole(config):
+        once = [item for item in items if not depends_on_the_database(item)]
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if depends_on_the_database(item)]
     # Playwright leaves an event loop running in the main thread: whatever needs one comes first.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     absent = {}
@@ -61,6 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, what in absent.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=NOT_HERE + what))
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay until the end: no collection has to look at them again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def _absent(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
@@ -100,18 +122,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tests_may_empty_the_database(django_db_setup: None) -> None:
-    # The database refuses to delete aborts; between two tests it has to. After a flush Django says
-    # that the tables are there anew, and the triggers are set again.
-    # The class: Playwright's event loop has a connection of its own.
-    operations = type(connection.ops)
-    flush = operations.execute_sql_flush
-
-    def lift_and_flush(self: Any, statements: list[str]) -> None:
-        append_only.lift(self.connection)
-        flush(self, statements)
-
-    operations.execute_sql_flush = lift_and_flush  # type: ignore[method-assign]
+def _emptying() -> None:
+    emptying.instead_of_flush()
 
 
 @pytest.fixture

@@ -4,6 +4,11 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.support.rooms import DATABASE_PARTS, MODULES_ONCE
+
+FORBIDDEN = tuple(f"{part}." for part in DATABASE_PARTS)
 TESTS = Path(__file__).parent
 SUPPORT = TESTS / "support"
 
@@ -27,6 +32,14 @@ def test_tests_import_only_the_product_and_tests_support() -> None:
         if name.startswith("tests.") and not name.startswith(allowed)
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("module", MODULES_ONCE)
+def test_what_runs_on_one_database_touches_nothing_that_differs(module: str) -> None:
+    path = TESTS.parent / module
+    wrong = [name for name in imports(path) if f"{name}.".startswith(FORBIDDEN)]
+    assert wrong == []
+    assert "postgres" not in path.read_text()
 
 
 def test_support_holds_no_tests() -> None:

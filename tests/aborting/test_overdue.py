@@ -129,7 +129,7 @@ def test_a_run_that_ends_is_overdue_no_more(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
     age(abort, RED + 1)
     told(live, run)
-    pass_time(live, 200_000)
+    pass_time(live, 10_000)
     assert read(live, run).aborting_level == Level.CALM
 
 
@@ -207,7 +207,7 @@ def test_trying_again_reads_the_run_before_it_sends(live: Live, manager: User) -
 def test_trying_again_is_too_late_once_the_run_has_ended(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
     age(first, RED + 1)
-    pass_time(live, 200_000)
+    pass_time(live, 10_000)
     second = again(live, run, manager, first)
     assert (second.state, second.outcome, second.sent_at) == ("too_late", "aborted", None)
     assert live.sandbox.abort_posts[run.run_id] == 1

@@ -33,10 +33,13 @@ TRAIN = flow("shop", "release-train", "production")
 type Json = dict[str, Any]
 
 
-def open_scenario(served: Served, name: str, seed: int = 1, *, after: float = 0) -> None:
-    """Open a scenario, and go on to so many seconds later."""
+def open_scenario(
+    served: Served, name: str, seed: int = 1, *, after: float = 0, history_hours: float = 24
+) -> None:
+    """Open a scenario with a short history, and go on to so many seconds later."""
     served.clock.now = NOW
-    served.configure(Options(scenario=name, seed=seed, rate_limit=100_000))
+    options = Options(scenario=name, seed=seed, rate_limit=100_000, history_hours=history_hours)
+    served.configure(options)
     served.clock.now = NOW + after
 
 
@@ -405,7 +408,7 @@ def test_a_colleagues_abort_has_gone_on_for_12_minutes(
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("later", LATER)
 def test_an_abort_is_accepted_and_never_ends(served: Served, seed: int, later: int) -> None:
-    open_scenario(served, "abort-hangs", seed, after=later)
+    open_scenario(served, "abort-hangs", seed, after=later, history_hours=48)
     run = flights(served, CHECKOUT)[-1]
     answer = served.post(f"{CHECKOUT}/runs/{run['id']}/abort")
     assert answer.status_code == 200

@@ -7,7 +7,6 @@ is left of it, and has to bring it to its end before it is asked for another.
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from dashboard.sandbox.catalog import Flow
 from dashboard.sandbox.history import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import abort_truth as truth
-from tests.support import processes
+from tests.support import forks, processes
 from tests.support.databases import (
     AFAR,
     LEDGER,
@@ -41,11 +40,10 @@ from tests.support.databases import (
 from tests.support.dying import DIES_AT
 from tests.support.flights import eventually
 from tests.support.live import token
-from tests.support.processes import Running, manage, start, upstream
+from tests.support.processes import Running, manage, upstream
 
 pytestmark = pytest.mark.process
 
-DYING = [sys.executable, "-m", "tests.support.dying", "serve", "--port", "0"]
 FAR = 200  # more steps than an abort can have
 
 
@@ -62,7 +60,10 @@ class Killings:
 
     @contextlib.contextmanager
     def process(self, dies_at: str = "") -> Iterator[Running]:
-        with start(DYING, self.folder, **self.given, **{DIES_AT: dies_at}) as process:
+        with forks.start(
+            "tests.support.dying", "serve", "--port", "0",
+            folder=self.folder, **self.given, **{DIES_AT: dies_at},
+        ) as process:  # fmt: skip
             yield process
 
     def person(self, process: Running) -> httpx.Client:

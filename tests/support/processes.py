@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import httpx
 from django.conf import settings
@@ -54,11 +54,24 @@ def manage(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+class Process(Protocol):
+    """What the tests use of a process."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int | None: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+
 @dataclass
 class Running:
     """A process that has said where it listens, or that it is at work."""
 
-    process: subprocess.Popen[str]
+    process: Process
     said: list[str]
     log: Path
     base_url: str = ""
@@ -109,10 +122,17 @@ def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
             text=True,
         )
     assert process.stdout is not None
+    with process.stdout, until_the_end(process, process.stdout, log) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def until_the_end(process: Process, stdout: IO[str], log: Path) -> Iterator[Running]:
+    """Wait until a process listens, and kill it when the block ends."""
     evidence.add("process", lambda folder, name: shutil.copy(log, folder / f"{name}.log"))
     people: list[httpx.Client] = []
     try:
-        said = _first_words(process.stdout)
+        said = _first_words(stdout)
         assert said, log.read_text()
         found = re.search(r"http://\S+:\d+", said[0])
         yield Running(process, said, log, found[0] if found else "", people)
@@ -122,7 +142,6 @@ def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE)
-        process.stdout.close()
 
 
 def _first_words(out: IO[str]) -> list[str]:

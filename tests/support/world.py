@@ -35,9 +35,9 @@ class World:
         self.sandbox.clock = lambda: self.now
         self.restart()
 
-    def restart(self) -> None:
-        """Let upstream begin anew: what was scheduled is there again."""
-        self.sandbox.world = SandboxWorld(opened=NOW, kept=HISTORY_HOURS * 3600)
+    def restart(self, history_hours: float = HISTORY_HOURS) -> None:
+        """Let upstream begin anew: what was scheduled is there again, as far back as asked."""
+        self.sandbox.world = SandboxWorld(opened=NOW, kept=history_hours * 3600)
 
     def sync(self, rounds: int = 1) -> None:
         """Read all that is due, so many times with everything due anew."""

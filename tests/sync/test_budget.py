@@ -207,6 +207,7 @@ def test_reading_never_touches_the_reserve(everything: World, limit: int) -> Non
 
 @pytest.mark.parametrize("order", ["oldest-first", "shuffled"])
 def test_walking_never_touches_the_reserve(everything: World, order: str) -> None:
+    everything.restart(history_hours=72)  # lists of several pages
     everything.sandbox.choices["run-order"] = order
     tight(everything, 60)
     assert everything.sandbox.window.used <= 54

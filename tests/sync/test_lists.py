@@ -12,6 +12,11 @@ from tests.support.world import World, the_run
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
 
 
+@pytest.fixture(autouse=True)
+def _lists_of_several_pages(world: World) -> None:
+    world.restart(history_hours=72)
+
+
 def mirrored(**only: object) -> set[str]:
     return set(Run.objects.filter(**only).values_list("run_id", flat=True))
 
