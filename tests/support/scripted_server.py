@@ -4,6 +4,7 @@ Each request takes the next entry of the script; without one it is answered with
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+PATIENCE = 10  # seconds until a test that waits has failed
 Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -51,6 +53,17 @@ class ScriptedServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def received(self, number: int) -> None:
+        """Wait until so many requests have arrived."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.requests) < number:
+                await asyncio.sleep(0.005)
+
+    async def closed(self) -> None:
+        """Wait until no connection is open."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*self._tasks)
+
     def plays(self, *script: Play) -> None:
         self._script.extend(script)
 
@@ -73,8 +86,10 @@ class ScriptedServer:
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+            self._tasks.discard(task)
 
 
 async def _receive(reader: asyncio.StreamReader) -> Request:
@@ -122,13 +137,13 @@ async def resets(writer: asyncio.StreamWriter) -> None:
 
 async def says_nothing(writer: asyncio.StreamWriter) -> None:
     """Keep the connection open, and keep silent."""
-    await asyncio.sleep(5)
+    await asyncio.Event().wait()
 
 
 async def drips(writer: asyncio.StreamWriter) -> None:
     """Send the answer byte by byte, each in time for a timeout between bytes."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    for _ in range(100):
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while True:
         writer.write(b" ")
         await writer.drain()
         await asyncio.sleep(0.05)
