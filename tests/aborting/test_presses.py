@@ -1,7 +1,6 @@
 """Who presses, how often, and who may: at most one request goes out, and all are told the truth."""
 
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +9,8 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 from structlog.testing import capture_logs
 
-from dashboard import abort_trail, aborting, access
+from dashboard import abort_trail, aborting, access, database
+from dashboard.aborting import sending
 from dashboard.models import Abort, Run
 from dashboard.sandbox import parse_fault
 from tests.support.flights import eventually, in_flight, notice, pass_time, path, press, read, story
@@ -133,9 +133,16 @@ def test_fifty_people_at_once_send_one_request_and_are_told_the_truth(
 
 
 def test_a_press_in_another_process_waits_for_the_first_ones_answer(
-    live: Live, colleague: User
+    live: Live, colleague: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = in_flight(live)
+    looks: list[Any] = []
+
+    async def look(*asked: Any) -> Any:
+        looks.append(asked)
+        return await database.in_database(*asked)
+
+    monkeypatch.setattr(sending, "in_database", look)
     # As another process leaves it while it sends.
     abort = Abort.objects.create(
         run=run, user=colleague, username="colleague",
@@ -143,10 +150,11 @@ def test_a_press_in_another_process_waits_for_the_first_ones_answer(
     )  # fmt: skip
     with ThreadPoolExecutor(1) as hands:
         pressed = hands.submit(press, live.person("manager"), run)
-        time.sleep(0.4)
+        eventually(lambda: len(looks) >= 3)
         assert not pressed.done()
         Abort.objects.filter(pk=abort.pk).update(state="accepted", answered_at=run.seen_at)
-        assert "It was requested by colleague." in notice(pressed.result())
+        assert notice(pressed.result()) == f"{story()} It was requested by colleague."
+    assert "accepted" in story()
     assert live.sandbox.abort_posts[run.run_id] == 0
 
 
