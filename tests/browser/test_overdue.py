@@ -9,7 +9,15 @@ from playwright.sync_api import Locator, Page, expect
 from dashboard.models import Run, Stage
 from dashboard.sync import marking
 from tests.support import factories
-from tests.support.browser import Open, is_marked, listens, mark, note_requests
+from tests.support.browser import (
+    Open,
+    is_marked,
+    listens,
+    mark,
+    note_requests,
+    pass_time,
+    take_clock,
+)
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -46,23 +54,22 @@ def spent(page: Page) -> float:
 def test_a_bar_passes_its_usual_by_itself_without_a_request(
     stage: Stage, sign_in: Open, live: Live
 ) -> None:
-    flying(stage, 50)
+    flying(stage, 45)
     page = sign_in("viewer")
     listens(live)
+    take_clock(page)
     asked = note_requests(page)
     tick = 33
     expect(bar_of(page)).to_have_attribute("data-level", "0")
     assert spent(page) < tick
-    page.wait_for_function(
-        "tick => document.querySelector('.pace .spent').getAttribute('width') > tick", arg=tick,
-        timeout=30_000,
-    )  # fmt: skip
+    pass_time(page, 20)
+    assert spent(page) > tick
     expect(bar_of(page)).to_have_attribute("data-level", "0")
     assert asked == []
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize(("seconds", "before", "after"), [(116, "0", "1"), (176, "1", "2")])
+@pytest.mark.parametrize(("seconds", "before", "after"), [(100, "0", "1"), (160, "1", "2")])
 def test_a_bar_changes_its_tone_by_itself_without_a_request(
     seconds: float,
     before: str,
@@ -71,16 +78,16 @@ def test_a_bar_changes_its_tone_by_itself_without_a_request(
     sign_in: Open,
     live: Live,
 ) -> None:
-    run = flying(stage, 0)
+    flying(stage, seconds)
     page = sign_in("viewer")
-    began = timezone.now() - timedelta(seconds=seconds)
-    factories.change(run, started_at=began)
-    expect(bar_of(page)).to_have_attribute("data-level", before, timeout=SOON)
     listens(live)
+    take_clock(page)
+    expect(bar_of(page)).to_have_attribute("data-level", before)
     asked = note_requests(page)
     spent_at_first = bar_of(page).locator(".spent")
     tone = spent_at_first.evaluate("bar => getComputedStyle(bar).fill")
-    expect(bar_of(page)).to_have_attribute("data-level", after, timeout=SOON)
+    pass_time(page, 25)
+    expect(bar_of(page)).to_have_attribute("data-level", after)
     assert spent_at_first.evaluate("bar => getComputedStyle(bar).fill") != tone
     assert asked == []
 
@@ -114,11 +121,13 @@ def test_now_puts_a_run_that_has_become_overdue_first_once_nobody_is_at_work(
     flying(stage, 130)
     factories.run(stage, "r-2", name="Younger")
     page = sign_in("viewer")
+    take_clock(page)
     first = page.locator("tr[data-run] a.title").first
     expect(first).to_have_text("Younger")
     marking.mark(timezone.now())
     expect(page.locator('tr[data-run="r-1"] .late')).to_have_text("Overdue", timeout=SOON)
-    expect(first).to_have_text("Nightly", timeout=2 * SOON)
+    pass_time(page, 9)
+    expect(first).to_have_text("Nightly", timeout=SOON)
 
 
 @pytest.mark.usefixtures("viewer")

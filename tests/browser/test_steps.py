@@ -8,7 +8,15 @@ from playwright.sync_api import Locator, Page, expect
 
 from dashboard.models import Run
 from tests.support import factories
-from tests.support.browser import Open, is_marked, listens, mark, note_requests
+from tests.support.browser import (
+    Open,
+    is_marked,
+    listens,
+    mark,
+    note_requests,
+    pass_time,
+    take_clock,
+)
 from tests.support.live import Live
 from tests.support.release import minutes, release
 
@@ -43,12 +51,11 @@ def test_the_bar_of_the_step_under_way_goes_on_without_a_request(
 ) -> None:
     page = sign_in("viewer", factories.address(run))
     listens(live)
+    take_clock(page)
     asked = note_requests(page)
     before = width(page)
-    page.wait_for_function(
-        "before => document.querySelector('[data-open] .spent').width.baseVal.value > before + 2",
-        arg=before,
-    )
+    pass_time(page, 20)
+    assert width(page) >= before + 19
     assert asked == []
 
 

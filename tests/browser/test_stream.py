@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from dashboard.models import Run, Upstream
 from tests.support import factories
@@ -18,13 +18,17 @@ from tests.support.browser import (
     listens,
     mark,
     note_requests,
+    pass_time,
+    take_clock,
 )
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-# The page asks by itself only where there is no stream: within the first seconds it can't have.
-SOON = 2_500  # milliseconds
+PATIENCE = 30_000  # milliseconds
+# In seconds of the page's own time, and less than it waits for an answer:
+LEFT_ALONE = 9  # until it shows by itself what nobody has asked for, at the latest
+LOST = 6  # until it asks by itself, for want of a stream
 
 
 @pytest.fixture
@@ -41,9 +45,21 @@ def watch(sign_in: Open, live: Live) -> Open:
         page = sign_in(name, address, **options)
         listens(live)
         mark(page)
+        page.evaluate(
+            """() => {
+              window.refreshes = 0;
+              document.addEventListener("refresh", () => { refreshes += 1 }, true);
+            }"""
+        )
         return page
 
     return watch_
+
+
+def comes(to: Locator, text: str | list[str]) -> None:
+    """Wait until the stream has brought a text: the page has asked for nothing by itself."""
+    expect(to).to_have_text(text, timeout=PATIENCE)
+    assert to.page.evaluate("() => refreshes") == 0
 
 
 @pytest.mark.usefixtures("viewer")
@@ -71,14 +87,14 @@ def badge(page: Page, run_id: str = "r-1") -> str:
 def test_a_change_is_painted_at_once_and_said_once(run: Run, watch: Open) -> None:
     page = watch("viewer")
     factories.change(run, status="approval_wait")
-    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=SOON)
+    comes(page.locator(badge(page)), "Needs approval")
     expect(page.locator("#said")).to_have_text("Nightly: Needs approval")
     expect(page).to_have_title("Needs approval · Now (1) · Release flows")
     assert page.evaluate("() => history.state") is None  # going back is the browser's
     assert is_marked(page)
     page.evaluate("() => { document.querySelector('#said').textContent = '' }")
     factories.change(run, step="migrate")  # no change of status: nothing to say
-    expect(page.locator('[data-run="r-1"] .step')).to_have_text("migrate", timeout=SOON)
+    comes(page.locator('[data-run="r-1"] .step'), "migrate")
     expect(page.locator("#said")).to_have_text("")
 
 
@@ -88,7 +104,7 @@ def test_each_page_is_live(page_of: str, run: Run, watch: Open) -> None:
     about = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}[page_of]
     page = watch("viewer", factories.address(about))
     factories.change(run, status="retrying")
-    expect(page.locator(badge(page)).first).to_have_text("Retrying", timeout=SOON)
+    comes(page.locator(badge(page)).first, "Retrying")
     expect(page.locator("#said")).to_have_text("Nightly: Retrying")
     assert is_marked(page)
 
@@ -98,7 +114,7 @@ def test_the_boards_cells_are_live(run: Run, watch: Open) -> None:
     page = watch("viewer", "/board/")
     factories.change(run, status="retrying")
     cell = page.locator(f"#stage-{run.stage_id}")
-    expect(cell.locator("[data-badge]")).to_have_text("Retrying", timeout=SOON)
+    comes(cell.locator("[data-badge]"), "Retrying")
     # It is still a cell of its table.
     expect(page.locator(".board td[data-stage]")).to_have_count(1)
     expect(page.locator("#said")).to_have_text("Checkout / Production: Retrying")
@@ -114,7 +130,7 @@ def test_focus_selection_scroll_and_an_open_dialog_stay(run: Run, watch: Open) -
     reason = page.get_by_role("dialog").get_by_label("Reason")
     reason.fill("Half a sent")
     factories.change(run, status="retrying")
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=SOON)
+    comes(page.locator(badge(page)), "Retrying")
     expect(reason).to_have_value("Half a sent")
     expect(reason).to_be_focused()
     page.keyboard.press("Escape")
@@ -122,7 +138,7 @@ def test_focus_selection_scroll_and_an_open_dialog_stay(run: Run, watch: Open) -
     page.evaluate("() => getSelection().selectAllChildren(document.activeElement)")
     where = page.evaluate("() => scrollY")
     factories.change(run, status="approval_wait")
-    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=SOON)
+    comes(page.locator(badge(page)), "Needs approval")
     expect(page.get_by_role("link", name="Old 40")).to_be_focused()
     assert page.evaluate("() => String(getSelection()).trim()") == "Old 40"
     assert page.evaluate("() => scrollY") == where > 0
@@ -134,8 +150,8 @@ def test_what_is_said_in_one_breath_is_said_in_full(run: Run, watch: Open) -> No
     page = watch("viewer")
     for number, changed in enumerate((run, other), start=1):
         factories.change(changed, status="retrying")
-        expect(page.locator("#said p")).to_have_count(number, timeout=SOON)
-    expect(page.locator("#said p")).to_have_text(["Nightly: Retrying", "Hourly: Retrying"])
+        expect(page.locator("#said p")).to_have_count(number)
+    comes(page.locator("#said p"), ["Nightly: Retrying", "Hourly: Retrying"])
 
 
 @pytest.mark.usefixtures("viewer")
@@ -151,11 +167,15 @@ def test_blindness_is_said_when_it_begins_and_when_it_ends(run: Run, watch: Open
 @pytest.mark.usefixtures("viewer")
 def test_a_board_that_was_away_shows_what_came_and_went_meanwhile(run: Run, watch: Open) -> None:
     page = watch("viewer", "/board/")
+    take_clock(page)
+    mark(page)
     page.mouse.move(1, 1)
     page.context.set_offline(True)
     factories.stage(of=factories.pipeline("brand-new"))
     page.context.set_offline(False)
-    expect(page.get_by_role("link", name="Brand-New")).to_be_visible(timeout=20_000)
+    page.wait_for_function("() => moved")
+    pass_time(page, LEFT_ALONE)
+    expect(page.get_by_role("link", name="Brand-New")).to_be_visible(timeout=PATIENCE)
     assert is_marked(page)
 
 
@@ -175,11 +195,13 @@ def test_a_page_whose_run_is_no_more_says_so(
     run: Run, watch: Open, live: Live, forgiven: list[str]
 ) -> None:
     page = watch("viewer", factories.address(run))
+    take_clock(page)
     page.mouse.move(1, 1)
     run.delete()
-    expect(page.locator("#as-of")).to_contain_text("no longer known here", timeout=10_000)
+    expect(page.locator("#as-of")).to_contain_text("no longer known here", timeout=PATIENCE)
     expect(page.locator("#as-of")).to_have_attribute("data-stale", "true")
-    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known", timeout=15_000)
+    pass_time(page, LEFT_ALONE)
+    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known", timeout=PATIENCE)
 
 
 @pytest.mark.usefixtures("manager", "syncing")
@@ -187,6 +209,7 @@ def test_the_notice_of_an_accepted_abort_leaves_when_the_run_has_concluded(
     stuck: Run, sign_in: Open
 ) -> None:
     page = sign_in("manager", factories.address(stuck))
+    take_clock(page)
     page.locator("[data-abort]").click()
     page.get_by_role("dialog").get_by_text("Stuck", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
@@ -194,7 +217,8 @@ def test_the_notice_of_an_accepted_abort_leaves_when_the_run_has_concluded(
     expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true", timeout=20_000)
     expect(page.locator("#notices .notice")).to_be_hidden()  # its room is left under a hand
     page.mouse.move(0, 0)
-    expect(page.locator("#notices .notice")).to_have_count(0, timeout=20_000)
+    pass_time(page, LEFT_ALONE)
+    expect(page.locator("#notices .notice")).to_have_count(0)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -203,12 +227,12 @@ def test_new_runs_are_announced_and_come_when_asked_for(run: Run, watch: Open) -
     page.get_by_role("link", name="Nightly").hover()  # a hand over the table: nothing may move
     factories.run(run.stage, "r-2", name="Second")
     news = page.get_by_role("button", name="1 new run", exact=True)
-    expect(news).to_be_visible(timeout=SOON)
+    expect(news).to_be_visible(timeout=PATIENCE)
     factories.run(run.stage, "r-3", name="Third")
     news = page.get_by_role("button", name="2 new runs", exact=True)
-    expect(news).to_be_visible(timeout=SOON)
+    expect(news).to_be_visible(timeout=PATIENCE)
     expect(page.locator("[data-run]")).to_have_count(1)
-    expect(page.locator("#in-flight .count")).to_have_text("3")
+    comes(page.locator("#in-flight .count"), "3")
     news.click()
     expect(page.locator("[data-run]")).to_have_count(3)
     expect(page.locator("#news")).to_be_hidden()
@@ -218,9 +242,13 @@ def test_new_runs_are_announced_and_come_when_asked_for(run: Run, watch: Open) -
 @pytest.mark.usefixtures("viewer")
 def test_a_page_that_nobody_touches_shows_new_runs_by_itself(run: Run, watch: Open) -> None:
     page = watch("viewer")
+    take_clock(page)
+    mark(page)
     page.mouse.move(1, 1)
     factories.run(run.stage, "r-2", name="Second")
-    expect(page.get_by_role("link", name="Second")).to_be_visible(timeout=15_000)
+    page.wait_for_function("() => unseen.size")
+    pass_time(page, LEFT_ALONE)
+    expect(page.get_by_role("link", name="Second")).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#news")).to_be_hidden()
     assert is_marked(page)
 
@@ -232,7 +260,7 @@ def test_a_filter_announces_only_what_it_would_show(run: Run, watch: Open) -> No
     page.locator('[data-run="r-2"]').hover()
     factories.run(run.stage, "r-3", status="retrying")
     factories.run(run.stage, "r-4", status="failure")
-    expect(page.locator("#news")).to_have_text("1 new run", timeout=SOON)
+    comes(page.locator("#news"), "1 new run")
     expect(page).to_have_url(re.compile(r"status=failure$"))
 
 
@@ -242,8 +270,9 @@ def test_while_the_stream_lives_the_page_asks_for_nothing(
     address: str, run: Run, watch: Open
 ) -> None:
     page = watch("viewer", address)
+    take_clock(page)
     asked = note_requests(page)
-    page.wait_for_timeout(6_000)
+    pass_time(page, 20)  # the server speaks sooner than a page gives up a stream
     assert asked == []
 
 
@@ -252,10 +281,18 @@ def test_a_stream_that_breaks_comes_back_and_brings_what_was_missed(
     run: Run, watch: Open, live: Live
 ) -> None:
     page = watch("viewer")
+    take_clock(page)
+    asked = note_requests(page)
+    page.clock.pause_at(page.evaluate("() => Date.now() + 1_000"))  # before the page asks by itself
     break_streams(live)
+    page.wait_for_function("() => !connected")
     factories.change(run, status="retrying")
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=SOON)
+    pass_time(page, 3)
+    page.wait_for_function("() => connected")
+    page.clock.resume()
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=PATIENCE)
     listens(live)
+    assert [url for url in asked if "/live/" not in url] == []
 
 
 @pytest.mark.usefixtures("viewer")
@@ -265,9 +302,11 @@ def test_without_a_stream_the_page_asks_by_itself(
     forgiven.append("the server responded with a status of 503")
     live.end_streams()
     page = sign_in("viewer")
+    take_clock(page, until="started")
     mark(page)
     factories.change(run, status="retrying")
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=20_000)
+    pass_time(page, LOST)
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=PATIENCE)
     assert is_marked(page)
 
 
@@ -286,10 +325,11 @@ def hold_streams(page: Page) -> list[Route]:
 def test_where_the_stream_gets_no_answer_the_page_asks_by_itself(run: Run, sign_in: Open) -> None:
     page = sign_in("viewer")
     held = hold_streams(page)
-    page.reload()
+    take_clock(page, until="started")
     mark(page)
     factories.change(run, status="retrying")
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=20_000)
+    pass_time(page, LOST)
+    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=PATIENCE)
     assert held
     assert is_marked(page)
 
@@ -301,13 +341,16 @@ def test_a_dashboard_that_gives_no_answer_is_said_to_be_out_of_reach(
     forgiven.append("htmx:error")
     page = sign_in("viewer")
     hold_streams(page)
-    page.reload()
+    take_clock(page, until="started")
 
     def vanish(_route: Route) -> None:
         """Neither an answer nor an error."""
 
     page.route(lambda url: "/live/" not in url and "/static/" not in url, vanish)
-    expect(page.locator("[data-unreachable]")).to_be_visible(timeout=40_000)
+    pass_time(page, LOST)
+    expect(page.locator("[data-unreachable]")).to_be_hidden()
+    pass_time(page, 10)  # as long as it waits for an answer
+    expect(page.locator("[data-unreachable]")).to_be_visible()
 
 
 @pytest.mark.usefixtures("viewer")
@@ -316,11 +359,15 @@ def test_a_stream_that_comes_back_at_once_leaves_the_page_alone(
     run: Run, watch: Open, live: Live
 ) -> None:
     page = watch("viewer")
-    page.wait_for_timeout(10_000)  # there was nothing to say for longer than a page is without one
+    take_clock(page)
+    # There was nothing to say for longer than a page is without a stream.
+    page.clock.pause_at(page.evaluate("() => Date.now() + 20_000"))
     held, asked = hold_streams(page), note_requests(page)
     break_streams(live)
-    page.wait_for_timeout(3_500)
+    page.wait_for_function("() => !connected")
+    pass_time(page, 4)
     assert [url for url in asked if "/live/" not in url] == []
+    assert len(held) == 1
     for route in held:
         route.continue_()
 
@@ -340,6 +387,8 @@ def test_who_signs_in_again_elsewhere_has_a_live_page_again(
 ) -> None:
     forgiven.append("SSE reconnect failed with status 401")
     page = watch("manager")
+    take_clock(page)
+    mark(page)
     Session.objects.all().delete()
     break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
@@ -351,7 +400,13 @@ def test_who_signs_in_again_elsewhere_has_a_live_page_again(
     page.keyboard.press("Escape")
     expect(page.locator("#notices .notice")).to_have_count(0)
     factories.change(run, status="approval_wait")
-    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=40_000)
+    pass_time(page, LOST)
+    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=PATIENCE)
+    for _ in range(6):  # it opens no two streams within half a minute
+        pass_time(page, LOST)
+        expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0, timeout=PATIENCE)
+    page.wait_for_function("() => connected")
+    listens(live)
     assert is_marked(page)
 
 
@@ -361,11 +416,12 @@ def test_who_is_signed_out_meanwhile_is_told_and_asks_no_more(
 ) -> None:
     forgiven.append("SSE reconnect failed with status 401")  # htmx says so, once
     page = watch("viewer")
+    take_clock(page)
     Session.objects.all().delete()
     break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
     asked = note_requests(page)
-    page.wait_for_timeout(6_000)
+    pass_time(page, 300)
     assert asked == []
 
 
@@ -376,11 +432,13 @@ def test_an_abort_gets_through_though_its_row_has_left_the_page(
     forgiven.append("the server responded with a status of 503")
     live.end_streams()  # pages that ask by themselves move what is in them
     page = sign_in("manager", f"{factories.address(stuck.stage)}?status={stuck.status}")
+    take_clock(page, until="started")
     page.locator(f'[data-run="{stuck.run_id}"] [data-abort]').click()  # others may be in flight
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     factories.change(stuck, status="approval_wait")
-    expect(page.locator(f'[data-run="{stuck.run_id}"]')).to_have_count(0, timeout=20_000)
+    pass_time(page, LOST)
+    expect(page.locator(f'[data-run="{stuck.run_id}"]')).to_have_count(0, timeout=PATIENCE)
     dialog.get_by_text("Stuck", exact=True).click()
     dialog.get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
@@ -407,7 +465,7 @@ def test_a_row_that_has_less_to_say_moves_nothing_below_it(
     factories.change(
         run, status="success", concluded=True, in_flight=False, concluded_at=now, step=""
     )
-    expect(page.locator(badge(page))).to_have_text("Success", timeout=SOON)
+    comes(page.locator(badge(page)), "Success")
     expect(page.locator(".runs .step")).to_have_count(0)
     assert below.bounding_box() == where
     page.reload()

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from dashboard.models import Run, Stage, StageTiming
 from tests.support import factories
-from tests.support.browser import Open, listens, note_requests, take_clock
+from tests.support.browser import Open, listens, note_requests, pass_time, take_clock
 from tests.support.live import Live
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("viewer")]
@@ -52,7 +52,7 @@ def test_a_verdict_goes_on_without_asking_the_server(
     expect(page.locator("[data-unreachable]")).to_be_hidden()
     take_clock(page)
     asked = note_requests(page)
-    page.clock.run_for(20_000)
+    pass_time(page, 20)
     expect(verdict).to_contain_text("step “migrate” for 19 min (usually 2 to 4 min).")
     expect(verdict).to_contain_text(re.compile(r"next in 5 min [01]\d s\."))
     assert asked == []
@@ -70,7 +70,7 @@ def test_a_row_goes_on_too(retrying: Run, sign_in: Open) -> None:
     step = page.locator("[data-run] p.step")
     expect(step).to_have_text("migrate, attempt 2 of 3, for 18 min (usually 2 to 4 min)")
     take_clock(page)
-    page.clock.run_for(20_000)
+    pass_time(page, 20)
     expect(step).to_have_text("migrate, attempt 2 of 3, for 19 min (usually 2 to 4 min)")
 
 
@@ -87,12 +87,13 @@ def test_one_press_copies_the_text_to_hand_over(retrying: Run, sign_in: Open, li
 def test_what_changes_meanwhile_leaves_the_button_its_text(retrying: Run, sign_in: Open) -> None:
     may = ["clipboard-read", "clipboard-write"]
     page = sign_in("viewer", factories.address(retrying), permissions=may)
+    take_clock(page)
     page.get_by_role("button", name="Hand over").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     expect(page.locator("#said")).to_contain_text("Copied")
     factories.change(retrying, status="approval_wait")
     expect(page.locator(".headline [data-badge]")).to_have_text("Needs approval")
-    page.wait_for_timeout(2_500)
+    pass_time(page, 10)
     expect(page.get_by_role("button", name="Hand over", exact=True)).to_be_visible()
 
 

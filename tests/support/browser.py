@@ -15,6 +15,7 @@ from tests.support.live import PATIENCE, Live
 type Open = Callable[..., Page]
 
 
+MARKER = "/healthz"  # an address for which no page asks by itself
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
 
 
@@ -52,30 +53,44 @@ def break_streams(live: Live) -> None:
 
 
 def note_requests(page: Page) -> list[str]:
-    """Note what a page asks for from now on, beside its icon: that is fetched at any time.
-
-    What it has asked for before may be told late, so one more question marks where that ends.
-    """
+    """Note what a page asks for from now on, beside its icon: that is fetched at any time."""
     asked: list[str] = []
 
     def note(request: Request) -> None:
-        if "/static/" not in request.url:
+        if "/static/" not in request.url and not request.url.endswith(MARKER):
             asked.append(request.url)
 
     page.on("request", note)
-    with page.expect_request("**/healthz"):
-        page.evaluate("() => { fetch('/healthz') }")
+    hear_out(page)
     asked.clear()
     return asked
 
 
-def take_clock(page: Page) -> None:
+def hear_out(page: Page) -> None:
+    """Wait until all is told that a page has asked for: one more question marks where that ends."""
+    with page.expect_request(f"**{MARKER}"):
+        page.evaluate("address => { fetch(address) }", MARKER)
+
+
+def pass_time(page: Page, seconds: float) -> None:
+    """Let so much time pass at once on the clock that was taken from a page."""
+    page.clock.run_for(int(1000 * seconds))
+    hear_out(page)
+
+
+def painted(page: Page) -> None:
+    """Wait until a page shows what it is about to show; whoever looks for changes is told then."""
+    frame = "new Promise((then) => requestAnimationFrame(() => setTimeout(then)))"
+    page.evaluate(f"async () => {{ await {frame}; await {frame} }}")
+
+
+def take_clock(page: Page, until: str = "connected") -> None:
     """Let a test move the time of a page, which is loaded anew and listens."""
     page.clock.install()
     # In a page that is open already it is 1970 for some milliseconds, and what its stream says just
     # then is dated so.
     page.reload()
-    page.wait_for_function("() => connected")
+    page.wait_for_function(f"() => {until}")
 
 
 def mark(page: Page) -> None:
