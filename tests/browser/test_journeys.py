@@ -13,7 +13,16 @@ from dashboard.models import Looking, Run, SavedView
 from dashboard.sync import marking
 from dashboard.timing import Overdue
 from tests.support import factories, flights
-from tests.support.browser import Open, check, enter, listens
+from tests.support.browser import (
+    CHECKS,
+    Open,
+    break_streams,
+    check,
+    enter,
+    listens,
+    pass_time,
+    take_clock,
+)
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -22,11 +31,19 @@ PATIENCE = 30_000  # milliseconds
 
 def go_to(page: Page, target: Locator, key: str = "Tab") -> None:
     """Press Tab until it has the focus; wherever that is on the way is seen."""
+    # To find an element by its role takes long among many; it is looked up again if it is replaced.
+    look = f"each => [each.isConnected, each === document.activeElement, {CHECKS.strip()}.focus()]"
+    element = target.element_handle()
+    _, there, _ = element.evaluate(look)
     for _ in range(400):
-        if target.evaluate("each => each === document.activeElement"):
+        if there:
             return
         page.keyboard.press(key)
-        assert check(page, "focus") == []
+        here, there, wrong = element.evaluate(look)
+        assert wrong == []
+        if not here:
+            element = target.element_handle()
+            _, there, _ = element.evaluate(look)
     raise AssertionError(f"{target} is out of reach")
 
 
@@ -185,10 +202,22 @@ def heard(page: Page) -> list[str]:
     return page.evaluate("() => window.heard")
 
 
-def hears(page: Page, *said: str) -> None:
-    """Wait for what is said, and a while longer for what should not be."""
+def hears(page: Page, live: Live, *said: str) -> None:
+    """Wait for what is said; it is not said again as time passes, nor when all is told anew."""
     page.wait_for_function("n => window.heard.length >= n", arg=len(said), timeout=PATIENCE)
-    page.wait_for_timeout(7_000)  # more than one round of the stream
+    pass_time(page, 9)
+    page.evaluate(
+        """() => {
+          const stream = document.querySelector("#stream");
+          const then = (name, act) =>
+            stream.addEventListener(`htmx:sse:after:${name}`, act, { once: true });
+          window.anew = false;
+          then("connection", () => then("message", () => { anew = true }));
+        }"""
+    )
+    break_streams(live)
+    page.wait_for_function("() => anew", timeout=PATIENCE)
+    pass_time(page, 9)
     told = heard(page)
     assert len(told) == len(said), told
     for one, expected in zip(told, said, strict=True):
@@ -203,14 +232,15 @@ def test_who_looks_and_what_has_come_to_need_attention_is_said_once(
     page = sign_in("viewer")
     other = sign_in("manager", factories.address(run))
     listens(live, viewers=2)
+    take_clock(page)
     check(page, "listen")
     page.locator('[data-run="r-1"]').hover()  # a hand over the table: the page is not loaded anew
     factories.change(run, overdue=Overdue.YES, overdue_why="run")
-    hears(page, "Nightly: .*[Oo]verdue.*", "This page has changed")
+    hears(page, live, "Nightly: .*[Oo]verdue.*", "This page has changed")
     page.evaluate("() => { window.heard = [] }")
     other.reload()
     button(other, "I’m looking").click()
-    hears(page, "manager is looking, since .*")
+    hears(page, live, "manager is looking, since .*")
 
 
 @pytest.mark.usefixtures("viewer")
@@ -221,6 +251,7 @@ def test_the_page_about_reading_says_when_it_fails_and_reads_out_nothing_else(
     factories.worker()
     page = sign_in("viewer", "/status/")
     listens(live)
+    take_clock(page)
     check(page, "listen")
     stage.error, stage.error_message = "x", "No access."
     stage.error_since, stage.failures = timezone.now(), 2
@@ -228,4 +259,4 @@ def test_the_page_about_reading_says_when_it_fails_and_reads_out_nothing_else(
     expect(page.locator("[data-stage] .said")).to_have_text("No access.", timeout=PATIENCE)
     assert heard(page) == []
     factories.trouble("It fell over.")
-    hears(page, "It fell over.")
+    hears(page, live, "It fell over.")
