@@ -10,7 +10,7 @@ from playwright.sync_api import Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.browser import Open, is_marked, mark
+from tests.support.browser import Open, is_marked, mark, painted
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -155,18 +155,19 @@ def test_an_answer_that_comes_late_asks_about_no_other_run(
     page = sign_in("manager")
     held = hold(page, "GET")
     for run in (flying[first], flying[1]):
-        page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
-        page.wait_for_timeout(300)
+        with page.expect_request("**/abort/"):
+            page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
     latest = held[-1]
     go_on(latest)
     dialog = page.get_by_role("dialog")
     reason = dialog.get_by_label("Reason in your own words")
     reason.fill("Half a sent")
-    page.wait_for_timeout(300)
-    for route in held:
-        if route is not latest:
-            go_on(route)
-    page.wait_for_timeout(500)
+    assert len(held) == 2
+    go_on(held[0])
+    answer = held[0].request.response()  # none, where the page waits for it no more
+    if answer:
+        answer.finished()
+    painted(page)
     expect(dialog.get_by_role("heading")).to_contain_text(flying[1].title)
     expect(reason).to_have_value("Half a sent")
     expect(reason).to_be_focused()
