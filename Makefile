@@ -1,5 +1,6 @@
 # The one list of commands; .ci/run calls the same.
-.PHONY: run test test-postgres lint types check format bench requirements
+.PHONY: run test test-fast test-postgres lint style format-check templates imports pins types \
+	mypy migrations check format bench requirements
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -7,19 +8,36 @@ run:            ## the dashboard with a sandbox upstream
 test:           ## everything, on SQLite
 	uv run pytest
 
-test-postgres:  ## everything, on PostgreSQL
+test-fast:      ## the inner loop: what needs neither a browser nor processes of its own
+	uv run pytest -m "not browser and not process"
+
+test-postgres:  ## what a database can change, on PostgreSQL
 	DATABASE_URL=$${TEST_POSTGRES_URL:-postgres://postgres@127.0.0.1:5432/dashboard} uv run pytest
 
-lint:           ## style, formats, templates, import contracts, pins
+lint: style format-check templates imports pins  ## all of these
+
+style:
 	uv run ruff check .
+
+format-check:
 	uv run ruff format --check .
+
+templates:
 	uv run djade --check --target-version 6.0 $$(git ls-files 'templates/*.html')
 	uv run djlint --lint --quiet templates
+
+imports:        ## imports point one way
 	uv run lint-imports
+
+pins:           ## each package has one version
 	uv run .ci/pins.py
 
-types:          ## mypy, strict
+types: mypy migrations
+
+mypy:
 	uv run mypy
+
+migrations:     ## the models have no change without one
 	uv run manage.py makemigrations --check --dry-run
 
 check: lint types test
