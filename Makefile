@@ -1,6 +1,6 @@
 # The one list of commands; .ci/run calls the same.
 .PHONY: run test test-fast test-postgres lint style format-check templates imports pins types \
-	mypy migrations check format bench requirements
+	mypy migrations check format bench mutants requirements
 
 run:            ## the dashboard with a sandbox upstream
 	uv run manage.py serve
@@ -57,6 +57,12 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/audit.py
 	uv run bench/usual.py
 	uv run bench/paging.py
+
+# `make mutants MODULE=dashboard/access.py` for one module or folder, whatever is known of it;
+# without, only what was not tried since it changed. `rm -r mutants` to start anew.
+mutants:        ## which changes of the rules no test notices
+	DATABASE_URL= uv run --group mutants mutmut run $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")
+	uv run --group mutants .ci/mutants.py $(MODULE)
 
 requirements:   ## the hashed export that deploy/ installs from
 	uv export --quiet --no-dev --no-emit-project --no-header --format requirements-txt -o deploy/requirements.txt

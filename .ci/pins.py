@@ -32,7 +32,8 @@ def name_of(requirement: str) -> str:
 def main() -> int:
     text = PYPROJECT.read_text()
     project = tomllib.loads(text)
-    direct = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"].values()
+    direct = [*project["project"]["dependencies"], *(line for group in groups for line in group)]
     loose = [line for line in direct if "==" not in line]
     names = {name_of(line) for line in direct}
     wanted = sorted(line for name, line in resolved().items() if name not in names)

@@ -1,0 +1,69 @@
+"""What `make mutants` adds to pytest: a database that is migrated once, and quick tests first.
+
+Loaded by [tool.mutmut] in pyproject.toml. mutmut forks a process for each mutant, in its own copy
+of this repository, from one that has imported the tests; first it runs them all without any.
+"""
+
+import gc
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from mutmut.state import state
+from pytest_django import DjangoDbBlocker
+
+COPY = Path(__file__).resolve().parents[2]
+MIGRATED = COPY / "migrated.sqlite3"
+
+# Any counterexample will do, and every mutant meets the same examples.
+hypothesis.settings.register_profile(
+    "mutants",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    derandomize=True,
+    database=None,
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    gc.freeze()  # pytest looks for garbage at its end: not among all that was imported before
+    config.pluginmanager.register(_Database())  # last, so that its fixture wins
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # What reads the sandbox through takes seconds, and sees of a rule what its own tests do.
+    slow = [item for item in items if {"world", "everything"} & set(item.fixturenames)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+    took = state().duration_by_test
+    # Tests that empty the database come last: what migrations put there is only told anew.
+    items.sort(key=lambda it: ("transactional_db" in it.fixturenames, took.get(it.nodeid, 0)))
+
+
+class _Database:
+    @pytest.fixture(scope="session")
+    def django_db_setup(
+        self, django_test_environment: None, django_db_blocker: DjangoDbBlocker
+    ) -> Iterator[None]:
+        own = COPY / f"{os.getpid()}.sqlite3"
+        connection.settings_dict["NAME"] = str(own)
+        with django_db_blocker.unblock():
+            if "__mutmut_" in os.environ["MUTANT_UNDER_TEST"]:
+                shutil.copy(MIGRATED, own)
+            else:
+                call_command("migrate", verbosity=0)
+                connection.close()  # so that all of it is in the one file
+                shutil.copy(own, MIGRATED)
+        yield
+        with django_db_blocker.unblock():
+            connection.close()
+        for path in COPY.glob(f"{own.name}*"):
+            path.unlink()
