@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, answers, decoding
-from dashboard.northflank.models import Auth, Pipeline, PipelineDetail, ReleaseFlow, Team
+from dashboard.northflank.models import Auth, Page, Pipeline, PipelineDetail, ReleaseFlow, Team
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
+
+BORN = datetime(2021, 1, 20, 11, 19, 53, 175000, UTC)
+CHANGED = datetime(2021, 1, 21, 11, 19, 53, tzinfo=UTC)
 
 # What no database, page or address can take as it is.
 ODD = ["a\0b", "a\nb", "\ud800", "..", "x" * 256, "", math.nan, math.inf, 10**400]
@@ -268,25 +271,138 @@ def test_a_flows_policy_may_stand_in_its_options() -> None:
     assert (flow.status, flow.concurrency_policy, flow.paused) == ("unknown", "replace", True)
 
 
-def test_a_token_says_whose_it_is() -> None:
-    auth = decoding.auth(
-        {
-            "tokenKind": "api", "id": "ci", "entityId": "acme", "entityType": "team",
-            "role": {"name": "Releaser"}, "permissions": {"orgScope": ["a"], "teamScope": None},
-            "createdAt": "2021-01-20T11:19:53.175Z", "expiresAt": None,
-        }
-    )  # fmt: skip
-    assert (auth.id, auth.entity_id, auth.role, auth.permissions) == (
-        "ci",
-        "acme",
-        "Releaser",
-        ("a",),
+def test_a_flow_is_read_as_documented() -> None:
+    sent = {
+        "status": "success", "paused": False, "concurrencyPolicy": "queue", "stage": "Production",
+        "createdAt": "2021-01-20T11:19:53.175Z", "updatedAt": "2021-01-21T11:19:53Z",
+        "options": {"concurrencyPolicy": "replace", "paused": True},  # older: what is outside wins
+    }  # fmt: skip
+    assert decoding.release_flow(sent) == ReleaseFlow(
+        status="success",
+        paused=False,
+        concurrency_policy="queue",
+        stage="Production",
+        created_at=BORN,
+        updated_at=CHANGED,
     )
-    assert auth.expires_at is None
 
 
-def test_nameless_things_are_called_by_their_id() -> None:
-    assert decoding.project({"id": "p", "name": 7}) == Project("p", "p", None, None)
+def test_a_flow_is_not_paused_unless_it_is_said() -> None:
+    assert decoding.release_flow({"stage": "Production"}) == ReleaseFlow(
+        "unknown", False, None, "Production", None, None
+    )
+
+
+@pytest.mark.parametrize("sent", [None, {}, [], "x"])
+def test_an_empty_answer_names_no_flow(sent: Any) -> None:
+    assert decoding.release_flow(sent) is None
+
+
+def test_a_token_says_whose_it_is() -> None:
+    sent = {
+        "tokenKind": "api", "id": "ci", "name": "CI", "entityId": "acme", "entityType": "team",
+        "orgId": "acme-org", "role": {"name": "Releaser"},
+        "permissions": {"orgScope": ["a", 7], "teamScope": None, "projectScope": ["b"]},
+        "createdAt": "2021-01-20T11:19:53.175Z", "expiresAt": "2021-01-21T11:19:53Z",
+    }  # fmt: skip
+    assert decoding.auth(sent) == Auth(
+        token_kind="api",
+        id="ci",
+        name="CI",
+        entity_id="acme",
+        entity_type="team",
+        org_id="acme-org",
+        role="Releaser",
+        permissions=("a", "b"),
+        created_at=BORN,
+        expires_at=CHANGED,
+    )
+
+
+def test_a_token_of_which_nothing_is_said_is_read_all_the_same() -> None:
+    assert decoding.auth(None) == Auth(*[None] * 7, (), None, None)
+
+
+def test_a_team_is_read_as_documented() -> None:
+    sent = {"id": "t", "name": "T", "description": "a\nb", "createdAt": "2021-01-20T11:19:53.175Z"}
+    assert decoding.team(sent) == Team("t", "T", "a\nb", BORN)
+
+
+def test_a_project_is_read_as_documented() -> None:
+    sent = {"id": "p", "name": "P", "description": "a\nb", "lifecycleStatus": "ready"}
+    assert decoding.project(sent) == Project("p", "P", "a\nb", "ready")
+
+
+def test_a_pipeline_of_a_list_is_read_as_documented() -> None:
+    sent = {
+        "id": "p", "name": "P", "description": "a\nb",
+        "createdAt": "2021-01-20T11:19:53.175Z", "updatedAt": "2021-01-21T11:19:53Z",
+    }  # fmt: skip
+    assert decoding.pipeline(sent) == Pipeline("p", "P", "a\nb", BORN, CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("decode", "called"),
+    [
+        (decoding.team, Team("x", "x", None, None)),
+        (decoding.project, Project("x", "x", None, None)),
+        (decoding.pipeline, Pipeline("x", "x", None, None, None)),
+    ],
+)
+def test_nameless_things_are_called_by_their_id(decode: Callable[[Any], Any], called: Any) -> None:
+    assert decode({"id": "x", "name": 7}) == called
+
+
+@pytest.mark.parametrize(
+    "decode", [decoding.team, decoding.project, decoding.pipeline, decoding.run]
+)
+@pytest.mark.parametrize("sent", [None, {}, {"id": 7}, {"id": ".."}, ["x"]])
+def test_what_has_no_usable_id_is_left_out(decode: Callable[[Any], Any], sent: Any) -> None:
+    assert decode(sent) is None
+
+
+def test_a_pipeline_read_by_itself_says_what_it_is_called() -> None:
+    sent = {"name": "P", "description": "a\nb", "stages": [{"stage": "Staging"}]}
+    assert decoding.pipeline_detail(sent) == PipelineDetail("P", "a\nb", ("Staging",))
+
+
+# --- a page of a list ---------------------------------------------------------------------------
+
+
+def test_a_page_is_read_as_documented() -> None:
+    page = decoding.page(
+        {
+            "data": {"projects": [{"id": "a"}, {"name": "no id"}, {"id": "b"}], "runs": []},
+            "pagination": {"hasNextPage": True, "cursor": "next", "count": 3},
+        },
+        "projects",
+        decoding.project,
+    )
+    found = (Project("a", "a", None, None), Project("b", "b", None, None))
+    assert page == Page(items=found, has_next=True, cursor="next", left_out=1)
+
+
+@pytest.mark.parametrize("more", [False, None, "true", 1])
+def test_there_is_another_page_only_where_that_is_said(more: Any) -> None:
+    body = {"data": [], "pagination": {"hasNextPage": more}}
+    assert decoding.page(body, "projects", decoding.project) == Page((), False, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "ids"),
+    [
+        ([{"id": "a"}], ["a"]),
+        ({"projects": [{"id": "a"}], "others": [{"id": "b"}]}, ["a"]),
+        ({"projects": None, "others": [{"id": "b"}]}, []),
+        ({"others": [{"id": "b"}], "count": 1}, ["b"]),
+        ({"others": [{"id": "b"}], "more": [{"id": "c"}]}, []),
+        ({}, []),
+        (None, []),
+    ],
+)
+def test_a_list_stands_bare_or_by_its_name_or_is_the_only_one(data: Any, ids: list[str]) -> None:
+    page = decoding.page({"data": data}, "projects", decoding.project)
+    assert [item.id for item in page.items] == ids
 
 
 def texts(value: Any) -> Iterator[str]:

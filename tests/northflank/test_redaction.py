@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.northflank import redact
+from dashboard.northflank import OMITTED, redact
+from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
 SECRET = "s3cr3t-marker"
@@ -80,6 +81,128 @@ def test_what_the_pages_need_is_kept() -> None:
         name="Nightly", description="a\nb", options={"concurrencyPolicy": "queue"}
     )
     assert redact(run) == run
+
+
+SUBJECT = {
+    name: f"the {name}"
+    for name in (
+        "id", "projectId", "serviceId", "jobId", "addonId", "buildId", "backupId", "importId",
+        "runId", "clusterId",
+    )
+} | {"timeoutDuration": 60}  # fmt: skip
+TARGET = {"id": "api", "type": "build", "branch": "main", "build": "b-1"}
+STEP = {
+    "kind": "Condition",
+    "ref": "ready",
+    "condition": "success",
+    "timeoutDuration": "1800",
+    "skipNodeExecution": True,
+    "spec": {
+        "type": "parallel",
+        "kind": "Service",
+        "target": TARGET,
+        "origin": TARGET,
+        "spec": {"type": "running", "data": SUBJECT},
+        "amount": 2,
+        **{
+            name: f"the {name}"
+            for name in (
+                "id", "name", "projectId", "jobId", "addonId", "branch", "sha", "pullRequestId",
+                "backupType", "templateType", "templateId",
+            )
+        },
+    },
+    "settings": {"maxAttempts": 3, "backoff": {"type": "linear", "delay": 5}},
+    "response": {
+        "status": "failure",
+        "startTime": 1760000190,
+        "endTime": 1760000200.5,
+        "error": {"code": 7, "message": "no\nroom"},
+        "retries": {
+            "attempts": 2, "maxAttempts": 3, "timestamp": 1760000190, "nextAttempt": 1760000260,
+            "initialCheckTime": 1760000191,
+        },
+    },
+}  # fmt: skip
+
+
+def test_whatever_is_named_is_kept_of_a_step_wherever_it_stands() -> None:
+    run = payloads.detail(steps=[payloads.workflow(STEP)], options={"paused": True})
+    assert redact(run) == run
+
+
+def test_a_loops_iterations_are_only_counted() -> None:
+    loop = {"kind": "LoopWorkflow", "spec": {"iterations": ["eu", "us"], "steps": []}}
+    assert redact(payloads.detail(spec=loop))["spec"] == {
+        "kind": "LoopWorkflow",
+        "spec": {"iterations": 2, "steps": []},
+    }
+
+
+@pytest.mark.parametrize("empty", [{}, None, [], "x"])
+def test_what_is_empty_or_no_object_leaves_nothing_behind(empty: Any) -> None:
+    step = {"kind": "Build", "spec": empty, "settings": empty, "response": empty}
+    run = payloads.detail(steps=[step, empty], options=empty)
+    kept = payloads.detail(steps=[{"kind": "Build"}] + ([{}] if empty == {} else []))
+    assert redact(run) == kept
+
+
+def test_a_runs_text_is_cut_down_to_what_can_be_shown() -> None:
+    kept = redact(payloads.detail(name="a\nb", description="a\nb\x00"))
+    assert (kept["name"], kept["description"]) == ("a\ufffdb", "a\nb\ufffd")
+
+
+def test_an_error_keeps_its_lines_and_the_host_it_tried() -> None:
+    step = payloads.job_run(response={"error": {"message": f"tried\x00\n{URL}"}})
+    kept: Any = redact(payloads.detail(steps=[step]))
+    message = kept["spec"]["spec"]["steps"][0]["response"]["error"]["message"]
+    assert message == "tried\ufffd\nhttps://hooks.example/…"
+
+
+@pytest.mark.parametrize(
+    ("value", "storable"),
+    [
+        (2**63 - 1, True), (1 - 2**63, True), (2**63, False), (-(2**63), False),
+        (1.5, True), (float("nan"), False), (float("-inf"), False), (True, True), (None, False),
+    ],
+)  # fmt: skip
+def test_a_number_is_kept_if_every_database_can_hold_it(value: Any, storable: bool) -> None:
+    assert ("apiVersion" in redact(payloads.detail(apiVersion=value))) is storable
+
+
+def nested(levels: int) -> Any:
+    step: Any = {"kind": "Build"}
+    for _ in range(levels):
+        step = payloads.workflow(step)
+    return step
+
+
+def depth_of(node: Any) -> int:
+    return 1 + max(map(depth_of, node.get("spec", {}).get("steps", [])), default=0)
+
+
+def test_steps_as_deep_as_allowed_are_kept() -> None:
+    run = payloads.detail(spec=nested(MAX_DEPTH - 1))
+    assert redact(run) == run
+
+
+def test_steps_deeper_than_allowed_are_replaced_by_one_marker() -> None:
+    kept: Any = redact(payloads.detail(spec=nested(MAX_DEPTH)))["spec"]
+    assert depth_of(kept) == MAX_DEPTH + 1
+    while "spec" in kept:
+        (kept,) = kept["spec"]["steps"]
+    assert kept == {"kind": OMITTED}
+
+
+def test_steps_beside_those_that_are_too_many_are_replaced_by_one_marker() -> None:
+    group = payloads.workflow(*[{"kind": "Build"}] * (MAX_NODES // 2))
+    kept: Any = redact(payloads.detail(steps=[group, group, group, group]))["spec"]
+    whole, cut, *rest = kept["spec"]["steps"]
+    assert len(whole["spec"]["steps"]) == MAX_NODES // 2
+    # The root and the groups count too, and each list that is cut ends in a marker.
+    assert len(cut["spec"]["steps"]) == MAX_NODES // 2 - 3 + 1
+    assert cut["spec"]["steps"][-1] == {"kind": OMITTED}
+    assert rest == [{"kind": OMITTED}]
 
 
 def test_the_answer_itself_is_not_changed() -> None:

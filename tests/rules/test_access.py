@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import hypothesis
 import pytest
+from django.apps import AppConfig, apps
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.db.models import Model
+from django.db.models.signals import post_migrate
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -196,6 +198,7 @@ def test_the_rights_of_many_are_those_of_each(places: dict[str, list[Stage]]) ->
     closed = User.objects.create_user("closed", is_active=False)
     factories.grant("see")
     factories.grant("abort", "on-call", people[0], people[1], closed, stage="Staging")
+    User.objects.create_user("not asked for")
     found = access.rights_of([*(one.pk for one in people), closed.pk, 4711])
     assert found == {one.pk: access.rights(one) for one in people}
 
@@ -378,3 +381,43 @@ def test_of_several_places_each_reason_is_given_once(
         "Where Abort is disabled: Nobody but an administrator of this dashboard may abort runs "
         f"here. {leads}"
     )
+
+
+# --- Who may say that they look -----------------------------------------------------------------
+
+
+def test_whoever_may_see_a_run_may_look_at_it(places: dict[str, list[Stage]]) -> None:
+    factories.grant("see", "on-call", stage="Staging")
+    assert person("member").may_look(places["shop"][0]) == Verdict(True)
+
+
+def test_whoever_may_not_see_a_run_may_not_look_at_it(places: dict[str, list[Stage]]) -> None:
+    factories.grant("see", "on-call", stage="Staging")
+    verdict = person("member").may_look(places["shop"][1])
+    assert verdict == Verdict(False, "You may not see this run.")
+
+
+def test_nobody_may_look_while_the_dashboard_is_read_only(
+    places: dict[str, list[Stage]], settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    verdict = person("superuser").may_look(places["shop"][0])
+    assert verdict == Verdict(False, "This dashboard is switched to read-only.")
+
+
+# --- The group that may abort from the start ----------------------------------------------------
+
+
+def test_the_group_is_made_after_the_migrations_of_its_own_application_only(db: None) -> None:
+    def migrated(of: AppConfig) -> bool:
+        emit = {"verbosity": 0, "interactive": False, "using": "default", "plan": [], "apps": apps}
+        post_migrate.send(sender=of, app_config=of, **emit)
+        return Group.objects.filter(name=access.RELEASE_MANAGERS).exists()
+
+    Group.objects.all().delete()
+    ours, other = apps.get_app_config("messages"), apps.get_app_config("staticfiles")
+    access.keep_group_after_migrations(ours)
+    try:
+        assert (migrated(other), migrated(ours)) == (False, True)
+    finally:
+        post_migrate.disconnect(access.keep_group, ours, "dashboard.access.keep_group")

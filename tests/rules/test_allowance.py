@@ -134,6 +134,21 @@ def test_a_refusal_says_nothing_of_others() -> None:
     assert (after.remaining, after.others) == (0, before.others)
 
 
+def test_a_refusal_before_any_answer_assumes_the_documented_limit_and_no_others() -> None:
+    known = rules.refused(None, 90, T0)
+    assert (known.limit, known.remaining, known.others) == (1000, 0, 0)
+    assert (known.seen_at, known.resets_at, known.refused_until) == (T0, at(90), at(90))
+
+
+def test_a_refusal_that_says_nothing_lasts_until_the_window_ends() -> None:
+    assert rules.refused(window(500, left=30), None, T0).refused_until == at(30)
+
+
+@pytest.mark.parametrize("left", [0, -10])
+def test_a_refusal_that_says_nothing_after_the_windows_end_lasts_a_minute(left: float) -> None:
+    assert rules.refused(window(500, left=left), None, T0).refused_until == at(60)
+
+
 # Pace
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard import overdue
+from dashboard import overdue, steps
 from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
-from dashboard.overdue import Finding, Why
+from dashboard.overdue import Clock, Finding, Why
 from dashboard.timing import Overdue
 from tests.support.factories import node
 
@@ -124,6 +124,13 @@ CASES = {
         run("retrying"), tree(step(1, status="retrying", attempts=3, max_attempts=3)), TIMING,
         Finding(Overdue.YES, Why.ATTEMPTS),
     ),
+    "the last attempt of two": (
+        run("retrying"), tree(step(1, status="retrying", attempts=2, max_attempts=2)), TIMING,
+        Finding(Overdue.YES, Why.ATTEMPTS),
+    ),
+    "the only attempt there is": (
+        run("retrying"), tree(step(1, status="retrying", attempts=1, max_attempts=1)), TIMING, None,
+    ),
     "a run that is being aborted has another clock": (
         run("aborting", started=500), None, TIMING, None,
     ),
@@ -143,6 +150,31 @@ def test_a_run_that_has_ended_is_not_overdue() -> None:
     of = run(started=500)
     of.in_flight = False
     assert overdue.finding(of, None, TIMING, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "level"),
+    [(2.9, Overdue.NO), (3, Overdue.NO), (3.1, Overdue.YES), (5, Overdue.YES), (5.1, Overdue.VERY)],
+)
+def test_a_clock_tells_only_once_its_time_is_over(minutes: float, level: Overdue) -> None:
+    since = ago(minutes)
+    clock = Clock(Why.RUN, since, since + timedelta(minutes=3), since + timedelta(minutes=5), None)
+    assert clock.level(NOW) is level
+
+
+@pytest.mark.parametrize(
+    ("of", "known"),
+    [
+        (node("Workflow", ref="checks", label="checks"), True),
+        (node("Workflow", label="checks"), False),  # one key for all groups without a name
+        (node("LoopWorkflow", label="checks"), False),
+        (node("JobRun", label="checks"), True),
+    ],
+    ids=lambda of: f"{of.kind} {of.ref}" if isinstance(of, Node) else "",
+)
+def test_of_a_group_without_a_name_nobody_knows_what_is_usual(of: Node, known: bool) -> None:
+    timing = StageTiming(steps={steps.key(of): [180, 240]})
+    assert (overdue.usual_of(of, timing) is not None) is known
 
 
 # --- as people say ------------------------------------------------------------------------------

@@ -37,6 +37,32 @@ def test_an_unknown_status_says_that_it_is_unknown() -> None:
     assert "does not know" in statuses.of_run("hibernating").sentence
 
 
+@pytest.mark.parametrize("look", [statuses.of_run("hibernating"), statuses.STEP["unknown"]])
+def test_an_unknown_status_looks_like_a_question_and_no_worse(look: statuses.Look) -> None:
+    assert (look.tone, look.glyph) == ("neutral", "question")
+
+
+def test_what_is_not_known_of_a_status_is_said_in_one_sentence() -> None:
+    said = statuses.of_run("hibernating").sentence
+    assert said == "This dashboard does not know that status."
+
+
+@pytest.mark.parametrize(
+    ("of", "worst"),
+    [
+        (["approval_wait", "success"], "approval_wait"),
+        (["approval_wait", "retrying"], "retrying"),
+        (["approval_wait", "aborting", "failure", "running"], "failure"),
+    ],
+)
+def test_the_most_urgent_status_is_what_wants_a_person_most(of: list[str], worst: str) -> None:
+    assert statuses.most_urgent(of) == statuses.RUN[worst]
+
+
+def test_no_status_is_urgent_where_none_wants_a_person() -> None:
+    assert statuses.most_urgent(["success", "running", "queued", "hibernating"]) is None
+
+
 def step(
     status: str | None, *, started: bool = False, ended: bool = False, over: bool = False
 ) -> statuses.Look:
@@ -53,6 +79,12 @@ def test_a_started_step_without_status_is_running() -> None:
 
 def test_a_step_without_status_of_a_run_that_is_over_was_not_carried_out() -> None:
     assert step(None, over=True).word == "Not carried out"
+
+
+def test_a_step_that_was_not_carried_out_says_why_and_blames_nobody() -> None:
+    look = step(None, over=True)
+    assert look.sentence == "The run ended before it."
+    assert (look.tone, look.glyph) == ("neutral", "skip")
 
 
 def test_a_step_of_which_only_the_start_is_known_was_carried_out_in_part_at_least() -> None:

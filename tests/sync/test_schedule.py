@@ -98,6 +98,11 @@ def test_what_is_wanted_is_fitted_to_the_rate(
     assert (plan.following, plan.discovery) == pytest.approx((following, discovery))
 
 
+def test_webhooks_are_not_counted_on_unless_they_are_known_to_come() -> None:
+    demand = Demand(following=0.1, discovery=0.1)
+    assert schedule.plan(demand, 0.25) == schedule.plan(demand, 0.25, push_alive=False)
+
+
 def test_with_nothing_to_spend_the_dates_stay_sane() -> None:
     assert schedule.plan(Demand(1, 1), 0) == Plan(1000, 10_000)
 
