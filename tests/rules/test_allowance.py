@@ -124,8 +124,127 @@ def test_an_answer_that_tells_nothing_opens_no_window() -> None:
 
 
 def test_an_answer_that_tells_nothing_is_no_beginning() -> None:
-    with pytest.raises(ValueError, match="Nothing"):
+    with pytest.raises(ValueError, match=r"^Nothing is known of the rate\.$"):
         rules.heard(None, None, 100, T0)
+
+
+def test_the_first_answer_opens_a_window() -> None:
+    assert heard(None, 499, 1800, now=5, limit=500) == Window(
+        500, 499, at(1805), at(5), ours=1, others_before=None, ahead=1
+    )
+
+
+# Others have taken 60, and 72 in the hour before: 132 in an hour and a half. Ten seconds at the
+# even rate are 4.2 requests.
+KNOWN = window(900, ours=40, before=0.02, ahead=5.0, refused_until=at(70))
+
+
+def without_pace(known: Window) -> Window:
+    assert known.ahead == pytest.approx(5 - 4.2248 + 1, abs=1e-3)
+    return replace(known, ahead=0)
+
+
+def test_an_answer_of_the_same_window_is_believed_and_the_rest_is_kept() -> None:
+    assert without_pace(heard(KNOWN, 890, 1791, now=10)) == Window(
+        1000, 890, at(1801), at(10), 41, 0.02, 0, at(70)
+    )
+
+
+def test_an_answer_that_tells_nothing_is_taken_for_one_of_the_same_window() -> None:
+    assert without_pace(rules.heard(KNOWN, None, 100, at(10))) == Window(
+        1000, 899, at(1800), at(10), 41, 0.02, 0, at(70)
+    )
+
+
+def test_an_answer_of_another_window_begins_to_count_anew() -> None:
+    assert without_pace(heard(KNOWN, 2999, 3600, now=10, limit=3000)) == Window(
+        3000, 2999, at(3610), at(10), 1, 132 / 5400, 0, at(70)
+    )
+
+
+def test_an_answer_from_the_end_of_the_last_window_counts_for_the_pace_only() -> None:
+    expected = replace(KNOWN, seen_at=at(10), ahead=0)
+    assert without_pace(heard(KNOWN, 3, 20, now=10)) == expected
+
+
+@pytest.mark.parametrize("left", [1770.1, 1829.9])
+def test_two_answers_are_of_one_window_when_their_ends_are_near(left: float) -> None:
+    assert heard(KNOWN, 890, left).ours == 41
+
+
+@pytest.mark.parametrize("left", [1770, 1830])
+def test_two_answers_are_of_two_windows_when_their_ends_are_not(left: float) -> None:
+    assert heard(KNOWN, 890, left).ours == 1
+
+
+def test_an_answer_that_ends_soon_is_of_the_last_window_only_within_half_a_minute() -> None:
+    assert heard(KNOWN, 3, 29.9).remaining == 900
+    assert heard(KNOWN, 3, 30).remaining == 3
+
+
+def test_an_answer_at_a_windows_end_is_of_the_next() -> None:
+    known = heard(window(500, ours=300, left=10), 999, 15, now=10)
+    assert (known.remaining, known.ours) == (999, 1)
+
+
+def test_an_answer_that_tells_nothing_at_a_windows_end_leaves_it_as_it_was() -> None:
+    known = window(500, ours=300, left=10)
+    after = rules.heard(known, None, 100, at(10))
+    assert after == replace(known, seen_at=at(10), ahead=1)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 0), (0, 0)])
+def test_answers_that_tell_nothing_count_down_to_nothing(before: int, after: int) -> None:
+    assert rules.heard(window(before), None, 100, T0).remaining == after
+
+
+def test_the_reserve_slows_what_brings_a_burst_back_into_pace() -> None:
+    known = window(900, ours=100, ahead=10.0)
+    kept, none = (rules.heard(known, None, reserve, at(10)).ahead for reserve in (450, 0))
+    assert (kept, none) == (pytest.approx(11 - 4500 / 1790), pytest.approx(11 - 9000 / 1790))
+
+
+# What may be spent
+
+
+def test_before_any_answer_an_hour_of_the_documented_limit_may_be_spent() -> None:
+    assert rules.allowance(None, 100, T0) == Allowance(900, 3600, 100, None, 0, 0, 100)
+
+
+def test_what_is_left_may_be_spent_until_the_window_ends() -> None:
+    spend = rules.allowance(KNOWN, 100, at(10))
+    assert (spend.requests, spend.seconds, spend.reserve, spend.slack) == (800, 1790, 100, 100)
+    assert spend.others == pytest.approx(1790 * 132 / 5400)
+
+
+@pytest.mark.parametrize("later", [1800, 1900])
+def test_from_a_windows_end_on_a_full_one_may_be_spent(later: float) -> None:
+    spend = rules.allowance(KNOWN, 100, at(later))
+    assert (spend.requests, spend.seconds) == (900, 3600)
+    assert spend.others == pytest.approx(3600 * 132 / 5400)
+
+
+@pytest.mark.parametrize(("later", "until"), [(69, at(70)), (70, None), (71, None)])
+def test_a_refusal_holds_until_its_end(later: float, until: datetime | None) -> None:
+    assert rules.allowance(KNOWN, 100, at(later)).refused_until == until
+
+
+def test_reading_is_as_far_ahead_as_the_even_rate_has_left_of_it() -> None:
+    assert rules.allowance(KNOWN, 100, at(10)).ahead == pytest.approx(5 - 4.2248, abs=1e-3)
+    assert rules.allowance(KNOWN, 100, at(100)).ahead == 0
+
+
+def test_an_answer_from_the_future_leaves_the_pace_as_it_was() -> None:
+    assert rules.allowance(KNOWN, 100, at(-10)).ahead == 5
+
+
+def test_a_refusal_keeps_what_is_known_but_what_remains() -> None:
+    expected = replace(KNOWN, remaining=0, ours=940, refused_until=at(100))
+    assert rules.refused(KNOWN, 90, at(10)) == expected
+
+
+def test_a_refusal_never_takes_back_what_was_ours() -> None:
+    assert rules.refused(window(900, ours=1100), 90, T0).ours == 1100
 
 
 def test_a_refusal_says_nothing_of_others() -> None:
