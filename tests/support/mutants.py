@@ -31,6 +31,12 @@ hypothesis.settings.register_profile(
 )
 
 
+def _mutant() -> str:
+    """The mutant that this process is for; empty: the tests run without any."""
+    name = os.environ["MUTANT_UNDER_TEST"]
+    return name if "__mutmut_" in name else ""
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()  # pytest looks for garbage at its end: not among all that was imported before
@@ -39,13 +45,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # To read a sandbox through takes seconds, and shows no more of a rule than its own tests do.
-    slow = [it for it in items if it.nodeid.startswith("tests/sync") and "live" in it.fixturenames]
+    slow = [item for item in items if _slow(item, _mutant())]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
     took = state().duration_by_test
     # Tests that empty the database come last: what migrations put there is only told anew.
     items.sort(key=lambda it: ("transactional_db" in it.fixturenames, took.get(it.nodeid, 0)))
+
+
+def _slow(item: pytest.Item, mutant: str) -> bool:
+    """Say whether a test takes long, and shows no more of a rule than the rule's own tests do."""
+    if item.nodeid.startswith("tests/aborting/"):  # requests under way: mostly on a live server
+        return bool(mutant) and not mutant.startswith("dashboard.aborting.")
+    return "live" in item.fixturenames
 
 
 class _Database:
@@ -56,7 +68,7 @@ class _Database:
         own = COPY / f"{os.getpid()}.sqlite3"
         connection.settings_dict["NAME"] = str(own)
         with django_db_blocker.unblock():
-            if "__mutmut_" in os.environ["MUTANT_UNDER_TEST"]:
+            if _mutant():
                 shutil.copy(MIGRATED, own)
             else:
                 call_command("migrate", verbosity=0)
