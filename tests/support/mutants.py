@@ -7,7 +7,9 @@ of this repository, from one that has imported the tests; first it runs them all
 import gc
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,9 @@ from pytest_django import DjangoDbBlocker
 
 COPY = Path(__file__).resolve().parents[2]
 MIGRATED = COPY / "migrated.sqlite3"
+# Seconds of a mutant's quickest tests after which it lives. What only slow tests notice takes
+# somebody who changes a rule too long to be told.
+PATIENCE = 15
 
 # Any counterexample will do, and every mutant meets the same examples.
 hypothesis.settings.register_profile(
@@ -51,6 +56,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     took = state().duration_by_test
     # Tests that empty the database come last: what migrations put there is only told anew.
     items.sort(key=lambda it: ("transactional_db" in it.fixturenames, took.get(it.nodeid, 0)))
+    if _mutant():
+        so_far = list(accumulate(took.get(item.nodeid, 0) for item in items))
+        late = bisect_right(so_far, PATIENCE)
+        config.hook.pytest_deselected(items=items[late:])
+        del items[late:]
 
 
 def _slow(item: pytest.Item, mutant: str) -> bool:

@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -30,6 +31,12 @@ def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float =
 def test_the_reserve_is_a_number_or_a_share(settings: Settings, reserve: str, kept: int) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = reserve
     assert budget.reserve_of(1000) == kept
+
+
+def test_a_reserve_leaves_something_to_read_with_in_whole_requests(settings: Settings) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "5000"
+    kept = budget.reserve_of(1009)
+    assert (kept, type(kept)) == (908, int)
 
 
 def test_before_any_answer_the_documented_limit_is_assumed(db: None) -> None:
@@ -169,7 +176,35 @@ def test_after_a_refusal_a_new_window_is_full(db: None) -> None:
 def test_there_is_one_row_for_all(db: None) -> None:
     budget.refuse(None, at(0))
     said(500)
-    assert Budget.objects.count() == 1
+    assert Budget.objects.get().pk == 1  # so that of two that begin one fails
+
+
+def test_whoever_is_second_to_begin_loses_nothing(db: None) -> None:
+    first = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal first
+        result = run(sql, *rest)
+        if sql.startswith("RELEASE") and not first:
+            first = True
+            said(900)  # another process, once this one has seen that there is no row
+        return result
+
+    with connection.execute_wrapper(execute):
+        said(800)
+    known = Budget.objects.get()
+    assert (known.ours, known.remaining) == (2, 800)
+
+
+def test_the_pace_leaves_the_reserve_of_the_limit_that_is_known(
+    db: None, settings: Settings
+) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "50%"
+    said(2990, limit=3000, reset=3600)
+    Budget.objects.update(ours=10, ahead=50)
+    said(2989, limit=3000, reset=3580, now=20)
+    # Of 2990 requests 1500 are kept: in twenty seconds reading catches up by so many.
+    assert Budget.objects.get().ahead == pytest.approx(51 - 20 * 1490 / 3580)
 
 
 def test_the_headers_are_kept(world: World) -> None:

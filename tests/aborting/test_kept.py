@@ -1,0 +1,535 @@
+"""All that is kept of an abort, whatever Northflank answers: the act, its trail, and the log."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.db import connections
+from structlog.testing import capture_logs
+
+from dashboard import aborting, database
+from dashboard.aborting import Press, sending
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import AbortState, What
+from dashboard.northflank import NorthflankClient
+from dashboard.upstream import Connection
+from tests.support import factories, payloads
+from tests.support.live import close_connections
+from tests.support.world import T0
+
+LATER = timedelta(minutes=5)  # an abort that was not sent by then is not sent any more
+Logs = list[MutableMapping[str, Any]]
+
+
+def says(status: str = "aborting", run_id: str = "r1", *, over: bool = False) -> tuple[Any, ...]:
+    """Northflank's answer that tells of a run."""
+    return 200, payloads.data(payloads.run(run_id, status=status, concluded=over))
+
+
+def fails(status: int, **more: Any) -> tuple[Any, ...]:
+    """Northflank's answer that it has failed, or will not."""
+    return status, payloads.error("It broke", **more)
+
+
+@dataclass
+class Northflank:
+    """Answers every abort, and every reading, with the same."""
+
+    abort: tuple[Any, ...] = says()
+    reading: tuple[Any, ...] = says("running")
+    headers: dict[str, str] = field(default_factory=dict)
+    meanwhile: Callable[[], None] = lambda: None  # while an abort is under way
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.method)
+        status, body = self.abort if request.method == "POST" else self.reading
+        if request.method == "POST":
+            in_a_thread(self.meanwhile)
+        return httpx.Response(status, json=body, headers=self.headers)
+
+    def let(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
+        """Have `work` ask here, and return what it logs."""
+
+        async def run() -> None:
+            to = Connection("token", "http://northflank.invalid")
+            transport = httpx.MockTransport(self.answer)
+            to.client = NorthflankClient("token", transport=transport, observe=to._calls.append)
+            await work(to)
+            await to.close()
+
+        with capture_logs() as logs:
+            asyncio.run(run())
+        return [line for line in logs if line["event"].startswith("abort.")]
+
+    def send(self, abort: Abort) -> Logs:
+        return self.let(lambda to: aborting.send(to, abort.pk))
+
+    def look_after(self) -> Logs:
+        return self.let(aborting.look_after_open_aborts)
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Do what the event loop's own thread must not: use the database."""
+
+    def done() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as hands:
+        hands.submit(done).result()
+
+
+@pytest.fixture
+def run(transactional_db: None) -> Iterator[Run]:
+    """A run in flight."""
+    made = factories.run(factories.stage("Staging"), "r1")
+    yield Run.objects.with_place().get(pk=made.pk)
+    close_connections(database._threads)
+
+
+@pytest.fixture
+def abort(run: Run, manager: User) -> Abort:
+    """An abort that was just written down."""
+    return aborting.request(run, Press(manager, "Stuck")).abort
+
+
+def kept(abort: Abort) -> dict[str, Any]:
+    """All that is kept of an act but what was asked for; any time after the press is “then”."""
+    names = (
+        "state", "sent_at", "answered_at", "answer", "answer_status", "error_id", "retry_at",
+        "outcome", "settled_at",
+    )  # fmt: skip
+    values = Abort.objects.values(*names).get(pk=abort.pk)
+    return {
+        name: "then" if isinstance(value, datetime) and value > abort.requested_at else value
+        for name, value in values.items()
+        if value not in {"", None}
+    }
+
+
+def trail(abort: Abort) -> list[tuple[str, str]]:
+    """The act's trail after the press."""
+    lines = list(abort.events.values_list("what", "detail", "at"))
+    assert all(at >= abort.requested_at for _, _, at in lines)
+    return [(what, detail) for what, detail, _ in lines if what != "requested"]
+
+
+def logged(event: str, level: str, **more: Any) -> dict[str, Any]:
+    return {"event": f"abort.{event}", "log_level": level, "run": "r1", **more}
+
+
+SENT = {"sent_at": "then"}
+ANSWERED = SENT | {"answered_at": "then"}
+SETTLED = {"settled_at": "then"}
+SAID_BROKEN = "Northflank has failed (500): It broke"
+SAID_NO = "Northflank refused (409): It broke"
+
+
+# --- It was accepted ----------------------------------------------------------------------------
+
+
+def test_what_is_accepted(abort: Abort) -> None:
+    logs = Northflank().send(abort)
+    expected = {"state": "accepted", "answer": "aborting", "answer_status": 200}
+    assert kept(abort) == ANSWERED | expected
+    assert trail(abort) == [("sent", ""), ("accepted", "aborting")]
+    assert logs == [logged("accepted", "info", by="manager", status="aborting")]
+    run, told = Run.objects.get(), Abort.objects.get()
+    assert (run.status, run.next_read_at) == ("aborting", told.answered_at)
+    assert told.claimed_at == told.sent_at
+
+
+@pytest.mark.parametrize("answer", [(200, {"data": {}}), says("aborted", "r2", over=True)])
+def test_what_is_accepted_without_a_word_of_its_run(abort: Abort, answer: tuple[Any, ...]) -> None:
+    logs = Northflank(abort=answer).send(abort)
+    assert kept(abort) == ANSWERED | {"state": "accepted", "answer_status": 200}
+    assert trail(abort) == [("sent", ""), ("accepted", "")]
+    assert logs == [logged("accepted", "info", by="manager", status="")]
+    assert Run.objects.get().status == "running"
+
+
+def test_what_is_accepted_and_over(abort: Abort) -> None:
+    Northflank(abort=says("aborted", over=True)).send(abort)
+    expected = {"state": "concluded", "answer": "aborted", "answer_status": 200}
+    assert kept(abort) == ANSWERED | SETTLED | expected | {"outcome": "aborted"}
+    assert trail(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
+
+
+def test_what_is_accepted_in_name_only(abort: Abort) -> None:
+    Northflank(abort=says("success", over=True)).send(abort)
+    expected = {"state": "too_late", "answer": "success", "answer_status": 200}
+    assert kept(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
+    assert trail(abort) == [("sent", ""), ("too_late", "success")]
+
+
+def test_what_is_accepted_after_a_list_has_told_its_end(abort: Abort) -> None:
+    def end() -> None:
+        Run.objects.update(status="aborted", concluded=True, in_flight=False)
+
+    Northflank(abort=(200, {"data": {}}), meanwhile=end).send(abort)
+    expected = {"state": "concluded", "answer_status": 200, "outcome": "aborted"}
+    assert kept(abort) == ANSWERED | SETTLED | expected
+    assert trail(abort) == [("sent", ""), ("accepted", ""), ("concluded", "aborted")]
+
+
+def settle(abort: Abort) -> None:
+    Abort.objects.get(pk=abort.pk).move(
+        AbortState.UNKNOWN, What.NOT_ARRIVED, database.now(), settled_at=database.now()
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(says("running"), "running"), ((200, {"data": {}}), ""), (fails(409), SAID_NO)],
+)
+def test_an_answer_that_comes_after_all_was_settled_is_kept_in_the_trail_only(
+    abort: Abort, answer: tuple[Any, ...], told: str
+) -> None:
+    Northflank(abort=answer, meanwhile=lambda: settle(abort)).send(abort)
+    assert kept(abort) == SENT | SETTLED | {"state": "unknown"}
+    assert trail(abort) == [("sent", ""), ("not_arrived", ""), ("answered_late", told)]
+
+
+# --- It was not ---------------------------------------------------------------------------------
+
+
+def test_what_is_refused(abort: Abort) -> None:
+    northflank = Northflank(abort=fails(409, id="e-77"))
+    logs = northflank.send(abort)
+    expected = {"state": "refused", "answer": SAID_NO, "answer_status": 409, "error_id": "e-77"}
+    assert kept(abort) == ANSWERED | SETTLED | expected
+    assert trail(abort) == [("sent", ""), ("refused", SAID_NO)]
+    assert logs == [logged("settled", "warning", state="refused", by="manager", answer=SAID_NO)]
+    assert northflank.asked == ["POST", "GET"]
+
+
+def test_what_is_refused_without_an_id_of_the_error(abort: Abort) -> None:
+    Northflank(abort=fails(403)).send(abort)
+    assert "error_id" not in kept(abort)
+
+
+def test_what_is_refused_while_the_run_cannot_be_read(abort: Abort) -> None:
+    logs = Northflank(abort=fails(409), reading=fails(403)).send(abort)
+    assert kept(abort)["state"] == "refused"
+    assert logs[0] == logged("reading_failed", "info", cause="forbidden")
+
+
+def test_what_is_refused_because_the_run_has_ended(abort: Abort) -> None:
+    logs = Northflank(abort=fails(409, id=7), reading=says("success", over=True)).send(abort)
+    expected = {"state": "too_late", "answer": SAID_NO, "answer_status": 409, "error_id": "7"}
+    assert kept(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
+    assert trail(abort) == [("sent", ""), ("too_late", "success")]
+    assert logs == [logged("settled", "warning", state="too_late", by="manager", answer=SAID_NO)]
+
+
+def test_what_northflank_knows_no_more(abort: Abort) -> None:
+    said = "Northflank knows no such thing (404): It broke"
+    Northflank(abort=fails(404), reading=fails(404)).send(abort)
+    expected = {"state": "too_late", "answer": said, "answer_status": 404}
+    assert kept(abort) == ANSWERED | SETTLED | expected
+    assert trail(abort) == [("sent", ""), ("too_late", said)]
+
+
+def test_what_comes_back_for_the_rate(abort: Abort) -> None:
+    headers = {
+        "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
+    }  # fmt: skip
+    said = "Northflank's request limit is used up (429): It broke"
+    northflank = Northflank(abort=fails(429), headers=headers)
+    northflank.send(abort)
+    expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}
+    assert kept(abort) == ANSWERED | SETTLED | expected
+    assert trail(abort) == [("sent", ""), ("not_sent", said)]
+    told = Abort.objects.get()
+    assert told.retry_at - told.settled_at == timedelta(seconds=90)
+    assert northflank.asked == ["POST"]
+
+
+def test_what_comes_back_for_the_rate_without_a_time(abort: Abort) -> None:
+    Northflank(abort=fails(429)).send(abort)
+    assert Abort.objects.get().retry_at is None
+
+
+# --- Nobody knows -------------------------------------------------------------------------------
+
+
+def test_what_nobody_knows_of(abort: Abort) -> None:
+    northflank = Northflank(abort=fails(500, id="e-77"))
+    logs = northflank.send(abort)
+    expected = {"state": "unknown", "answer": SAID_BROKEN, "error_id": "e-77"}
+    assert kept(abort) == SENT | expected
+    assert trail(abort) == [("sent", ""), ("unknown", SAID_BROKEN)]
+    assert logs == [logged("unknown", "warning", by="manager", why=SAID_BROKEN)]
+    assert northflank.asked[-1] == "GET"
+
+
+def test_what_nobody_knows_of_is_read_again_at_once(abort: Abort) -> None:
+    logs = Northflank(abort=fails(500), reading=fails(403)).send(abort)
+    assert Run.objects.get().failures == 1  # the reading was tried
+    assert [line["event"] for line in logs] == ["abort.unknown", "abort.reading_failed"]
+    assert logs[1] == logged("reading_failed", "info", cause="forbidden")
+
+
+def test_a_run_of_whose_abort_nobody_knows_is_due(abort: Abort) -> None:
+    soon = abort.requested_at + timedelta(seconds=1)
+    with time_machine.travel(soon, tick=False):
+        sending.unknown(abort, "Nobody knows.", "e-77")
+    assert Run.objects.get().next_read_at == soon
+    assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
+    assert trail(abort) == [("unknown", "Nobody knows.")]
+
+
+def test_what_has_arrived_after_all(abort: Abort) -> None:
+    Northflank(abort=fails(500), reading=says("aborting")).send(abort)
+    assert kept(abort) == SENT | {"state": "accepted", "answer": SAID_BROKEN}
+    assert trail(abort)[1:] == [("unknown", SAID_BROKEN), ("aborting", "")]
+
+
+def test_what_has_ended_before_anybody_knew(abort: Abort) -> None:
+    Northflank(abort=fails(500), reading=says("aborted", over=True)).send(abort)
+    expected = {"state": "concluded", "answer": SAID_BROKEN, "outcome": "aborted"}
+    assert kept(abort) == SENT | SETTLED | expected
+    assert trail(abort)[1:] == [("unknown", SAID_BROKEN), ("concluded", "aborted")]
+
+
+def in_doubt(abort: Abort, *, seen: float, sent: float | None = 0) -> None:
+    """Have an abort be in doubt, and its run be seen so many seconds after the press."""
+    then = abort.requested_at
+    Run.objects.update(seen_at=then + timedelta(seconds=seen))
+    sent_at = None if sent is None else then + timedelta(seconds=sent)
+    Abort.objects.update(state="unknown", sent_at=sent_at)
+
+
+@pytest.mark.parametrize(
+    ("seen", "sent", "lost"),
+    [(60, 0, False), (60.1, 0, True), (69, 10, False), (71, 10, True), (61, None, True)],
+)
+def test_what_did_not_arrive_is_known_after_a_minute(
+    abort: Abort, seen: float, sent: float | None, lost: bool
+) -> None:
+    in_doubt(abort, seen=seen, sent=sent)
+    with capture_logs() as logs:
+        sending.review(database.now())
+    assert trail(abort) == ([("not_arrived", "")] if lost else [])
+    assert logs == ([logged("did_not_arrive", "warning", by="manager")] if lost else [])
+    assert ("settled_at" in kept(abort)) is lost
+    assert kept(abort)["state"] == "unknown"
+
+
+def test_a_review_leaves_what_is_clear_and_goes_on(run: Run, abort: Abort, manager: User) -> None:
+    in_doubt(abort, seen=61)
+    others = [
+        factories.abort(factories.run(run.stage, status=status), manager, state)
+        for status, state in [("running", "accepted"), ("running", "requested")]
+    ]
+    ended = factories.abort(factories.run(run.stage, status="success"), manager)
+    gone = factories.abort(factories.run(run.stage, in_flight=False), manager)
+    sending.review(database.now())
+    assert [Abort.objects.get(pk=one.pk).state for one in others] == ["accepted", "requested"]
+    outcomes = [Abort.objects.get(pk=one.pk).outcome for one in (ended, gone)]
+    assert outcomes == ["success", ""]
+    assert list(ended.events.values_list("what", "detail")) == [("concluded", "success")]
+    assert Abort.objects.get(pk=abort.pk).settled_at is not None
+
+
+# --- It is not sent -----------------------------------------------------------------------------
+
+
+def test_what_has_settled_is_not_sent(abort: Abort) -> None:
+    settle(abort)
+    northflank = Northflank()
+    northflank.send(abort)
+    assert northflank.asked == []
+
+
+@pytest.mark.parametrize("more", [{"sent_at": T0}, {"state": "accepted"}])
+def test_what_was_sent_is_not_sent_again(abort: Abort, more: dict[str, Any]) -> None:
+    Abort.objects.update(**more)
+    northflank = Northflank()
+    northflank.send(abort)
+    assert northflank.asked == []
+
+
+def test_what_is_not_allowed_any_more(abort: Abort, manager: User) -> None:
+    manager.groups.clear()
+    northflank = Northflank()
+    logs = northflank.send(abort)
+    why = "Only members of the group “Release managers” may abort runs here."
+    assert kept(abort) == SETTLED | {"state": "not_sent", "answer": why}
+    assert trail(abort) == [("not_sent", why)]
+    assert logs == [logged("withdrawn", "warning", by="manager", why=why)]
+    assert northflank.asked == []
+
+
+def test_what_nobody_asks_for_any_more(abort: Abort, manager: User) -> None:
+    manager.delete()
+    Northflank().send(abort)
+    assert kept(abort)["answer"] == "The account that asked for it exists no more."
+
+
+@pytest.mark.parametrize(("late", "state"), [(0, "accepted"), (1, "not_sent")])
+def test_what_could_not_be_sent_in_time(run: Run, manager: User, late: int, state: str) -> None:
+    with time_machine.travel(T0, tick=False):
+        abort = aborting.request(run, Press(manager, "Stuck")).abort
+    with time_machine.travel(T0 + LATER + timedelta(seconds=late), tick=False):
+        assert sending.withdrawn(abort) is (state == "not_sent")
+    told = "It could not be sent in time." if late else ""
+    assert Abort.objects.get().answer == told
+
+
+# --- It is tried again, or aborted elsewhere ----------------------------------------------------
+
+
+def again(abort: Abort, manager: User) -> Abort:
+    """An abort that tries another again."""
+    settle(abort)
+    return factories.abort(abort.run, manager, "requested", retry_of=abort, sent_at=None)
+
+
+def test_what_is_tried_again_is_read_before(abort: Abort, manager: User) -> None:
+    second = again(abort, manager)
+    northflank = Northflank()
+    northflank.send(second)
+    assert northflank.asked == ["GET", "POST"]
+
+
+def test_what_is_aborted_elsewhere_is_read_before(abort: Abort) -> None:
+    Run.objects.update(status="aborting")
+    northflank = Northflank()
+    northflank.send(abort)
+    assert northflank.asked == ["GET", "POST"]
+
+
+def test_what_is_tried_again_does_not_need_the_reading(abort: Abort, manager: User) -> None:
+    second = again(abort, manager)
+    logs = Northflank(reading=fails(403)).send(second)
+    assert logs[0] == logged("reading_failed", "info", cause="forbidden")
+    assert logs[1]["event"] == "abort.accepted"
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [(says("aborted", over=True), {"outcome": "aborted"}), (fails(404), {})],
+)
+def test_what_is_tried_again_too_late(
+    abort: Abort, manager: User, reading: tuple[Any, ...], outcome: dict[str, str]
+) -> None:
+    second = again(abort, manager)
+    northflank = Northflank(reading=reading)
+    logs = northflank.send(second)
+    told = Abort.objects.get(pk=second.pk)
+    assert (told.state, told.outcome) == ("too_late", outcome.get("outcome", ""))
+    assert northflank.asked == ["GET"]
+    assert logs == [logged("settled", "warning", state="too_late", by="manager", answer="")]
+
+
+# --- Its process has died -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranded(abort: Abort) -> Abort:
+    """An abort that nobody has been at for as long as a lease lasts."""
+    Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=46))
+    return Abort.objects.get()
+
+
+def test_what_was_never_sent_is_adopted_and_sent(stranded: Abort) -> None:
+    northflank = Northflank()
+    logs = northflank.look_after()
+    assert northflank.asked == ["GET", "POST"]
+    assert trail(stranded) == [("adopted", ""), ("sent", ""), ("accepted", "aborting")]
+    assert logs[0] == logged("adopted", "warning", by="manager")
+
+
+def test_what_was_never_sent_waits_for_its_run_to_be_read(stranded: Abort) -> None:
+    northflank = Northflank(reading=fails(403))
+    before = database.now()
+    logs = northflank.look_after()
+    assert northflank.asked == ["GET"]
+    assert trail(stranded) == []
+    assert logs[1:] == [logged("adoption_waits", "info", cause="forbidden")]
+    assert Abort.objects.get().claimed_at >= before  # nobody else is at it meanwhile
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"), [(says("success", over=True), "success"), (fails(404), "")]
+)
+def test_what_was_never_sent_to_a_run_that_has_ended(
+    stranded: Abort, reading: tuple[Any, ...], outcome: str
+) -> None:
+    northflank = Northflank(reading=reading)
+    northflank.look_after()
+    assert northflank.asked == ["GET"]
+    assert trail(stranded) == [("adopted", ""), ("too_late", outcome)]
+
+
+def test_what_is_not_allowed_any_more_is_not_adopted(stranded: Abort, manager: User) -> None:
+    manager.groups.clear()
+    northflank = Northflank()
+    northflank.look_after()
+    assert northflank.asked == []
+    assert [what for what, _ in trail(stranded)] == ["not_sent"]
+
+
+def test_what_was_sent_is_adopted_as_in_doubt(stranded: Abort) -> None:
+    Abort.objects.update(sent_at=stranded.requested_at)
+    northflank = Northflank()
+    northflank.look_after()
+    why = "The process that sent it ended before the answer."
+    assert northflank.asked == ["GET"]
+    assert trail(stranded) == [("adopted", ""), ("unknown", why)]
+    assert kept(stranded)["answer"] == why
+
+
+def test_what_somebody_is_at_is_not_adopted(abort: Abort) -> None:
+    Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=40))
+    northflank = Northflank()
+    assert northflank.look_after() == []
+    assert northflank.asked == []
+
+
+def test_what_a_process_hands_over_is_adopted_at_once(abort: Abort) -> None:
+    aborting.hand_over(abort)
+    assert Abort.objects.get().claimed_at == abort.requested_at - timedelta(seconds=45)
+    northflank = Northflank()
+    northflank.look_after()
+    assert northflank.asked == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"sent_at": T0}, {"state": "accepted"}, {"state": "refused", "settled_at": T0}]
+)
+def test_what_is_out_of_a_processs_hands_is_not_handed_over(
+    abort: Abort, more: dict[str, Any]
+) -> None:
+    Abort.objects.update(**more)
+    aborting.hand_over(abort)
+    assert Abort.objects.get().claimed_at == abort.claimed_at
+
+
+def test_one_that_is_handed_over_leaves_the_others(abort: Abort, manager: User) -> None:
+    other = aborting.request(factories.run(abort.run.stage), Press(manager, "Stuck")).abort
+    aborting.hand_over(abort)
+    assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
+
+
+def test_all_that_is_under_way_is_orphaned_and_nothing_else(abort: Abort, manager: User) -> None:
+    accepted = factories.abort(factories.run(abort.run.stage), manager)
+    settled = factories.abort(factories.run(abort.run.stage), manager, "requested", settled_at=T0)
+    aborting.orphan_all()
+    claimed = dict(Abort.objects.values_list("pk", "claimed_at"))
+    assert claimed == {
+        abort.pk: abort.requested_at - timedelta(seconds=45),
+        accepted.pk: accepted.claimed_at,
+        settled.pk: settled.claimed_at,
+    }
