@@ -1,21 +1,26 @@
 """A list of runs aborted by one press: one after another, in time, and never twice."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import time_machine
 from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
-from dashboard import aborting, access
+from dashboard import aborting, access, budget
 from dashboard.aborting import many
 from dashboard.models import Abort, AbortBatch, BatchItem, Grant, Run
 from dashboard.models.access import Right
-from dashboard.northflank import NorthflankClient
+from dashboard.models.batches import Via
+from dashboard.northflank import NorthflankClient, RateLimit
 from dashboard.sandbox import parse_fault
 from tests.support import factories
 from tests.support import live as live_module
@@ -37,6 +42,7 @@ from tests.support.flights import (
     unguarded,
 )
 from tests.support.live import Live
+from tests.support.world import T0, at
 
 
 def asked(runs: list[Run], by: User, *, reason: str = "Stuck", key: UUID | None = None) -> Any:
@@ -469,3 +475,263 @@ def test_a_long_list_that_is_worked_through_without_a_pause_is_sent_to_its_end(
         AbortBatch.objects.update(requested_at=ago(400))
     worked(live, batch)
     assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
+
+
+# --- All that is kept, turn by turn, without anything sent --------------------------------------
+
+
+@pytest.fixture
+def two(manager: User) -> list[Run]:
+    """Two runs in flight in a stage where an abort takes a reason."""
+    return [factories.run(factories.stage(), run_id) for run_id in ("r1", "r2")]
+
+
+PRESS = {"reason": " Bad\n release ", "client_address": "192.0.2.7", "token_name": "ci"}
+
+
+def frozen(runs: list[Run], by: User, key: UUID | None = None) -> AbortBatch:
+    """Freeze a list at T0, by an API token."""
+    press = aborting.Press(by, via=Via.API, **PRESS)
+    with time_machine.travel(T0, tick=False):
+        return aborting.request_many([run.pk for run in runs], press, key or uuid4())
+
+
+def turn(batch: AbortBatch, *, after: float = 1, late: bool = False) -> many._Turn:
+    """Look at a list so many seconds after T0."""
+    with time_machine.travel(at(after), tick=False):
+        return many._turn(batch.pk, late=late)
+
+
+def items(batch: AbortBatch) -> list[tuple[Any, ...]]:
+    return list(batch.items.values_list("run__run_id", "result", "abort", "note"))
+
+
+def test_all_of_a_press_for_many_is_kept(two: list[Run], manager: User) -> None:
+    key = uuid4()
+    with capture_logs() as logs:
+        batch = frozen(two, manager, key)
+    kept = AbortBatch.objects.values(
+        "key", "user", "username", "reason", "client_address", "via", "token_name",
+        "requested_at", "claimed_at", "settled_at",
+    ).get()  # fmt: skip
+    assert kept == {
+        "key": key, "user": manager.pk, "username": "manager", "reason": "Bad release",
+        "client_address": "192.0.2.7", "via": "api", "token_name": "ci",
+        "requested_at": T0, "claimed_at": T0, "settled_at": None,
+    }  # fmt: skip
+    assert list(batch.items.values_list("position", flat=True)) == [1, 2]
+    assert items(batch) == [("r1", "waiting", None, ""), ("r2", "waiting", None, "")]
+    assert logs == [
+        {
+            "event": "abort.many_requested", "log_level": "info",
+            "runs": 2, "by": "manager", "reason": "Bad release",
+        }
+    ]  # fmt: skip
+
+
+def test_of_two_presses_with_one_key_at_the_same_moment_one_is_kept(
+    two: list[Run], manager: User
+) -> None:
+    key, first = uuid4(), False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal first
+        result = run(sql, *rest)
+        if sql.startswith("SELECT") and not first:
+            first = True
+            frozen(two[:1], manager, key)  # once the other has seen that there is none
+        return result
+
+    with connection.execute_wrapper(execute):
+        batch = frozen(two, manager, key)
+    assert batch == AbortBatch.objects.get()
+    assert batch.items.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("strict", "named"),
+    [
+        (["Staging"], "Staging"),
+        (["Production", "Staging"], "Production and Staging"),
+        (["Staging", "Production", "Development"], "Development and Production and Staging"),
+    ],
+)
+def test_all_stages_that_take_a_reason_are_named(
+    manager: User, settings: Settings, strict: list[str], named: str
+) -> None:
+    settings.ABORT_REASON_REQUIRED = strict
+    stages = ("Production", "Staging", "Development")
+    runs = [factories.run(factories.stage(name)) for name in stages]
+    with pytest.raises(
+        aborting.ReasonMissing, match=rf"^Aborting runs in {named} takes a reason\.$"
+    ):
+        asked(runs, manager, reason="")
+
+
+def test_where_no_stage_takes_a_reason_none_is_asked_for(
+    two: list[Run], manager: User, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = []
+    assert asked(two, manager, reason="").reason == ""
+
+
+def test_a_list_may_be_as_long_as_it_says(manager: User) -> None:
+    production = factories.stage()
+    runs = [factories.run(production) for _ in range(aborting.MOST + 1)]
+    assert asked(runs[:-1], manager).items.count() == aborting.MOST
+    said = r"^At most 200 runs can be aborted at once; these are 201\.$"
+    with pytest.raises(aborting.TooMany, match=said):
+        asked(runs, manager)
+
+
+def test_a_turn_makes_the_act_of_its_run_and_keeps_the_lease(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    assert turn(batch) == many._Turn(send=Abort.objects.get().pk)
+    batch.refresh_from_db()
+    act = Abort.objects.get()
+    assert items(batch) == [("r1", "abort", act.pk, ""), ("r2", "waiting", None, "")]
+    assert (batch.claimed_at, act.requested_at, act.batch) == (at(1), at(1), batch)
+    assert (act.username, act.reason, act.client_address) == ("manager", "Bad release", "192.0.2.7")
+    assert (act.via, act.token_name, act.state) == ("api", "ci", "requested")
+
+
+def test_no_turn_comes_while_an_act_of_the_list_is_unanswered(
+    two: list[Run], manager: User
+) -> None:
+    batch = frozen(two, manager)
+    turn(batch)
+    assert turn(batch, after=2) == many._Turn(waits=True)
+    batch.refresh_from_db()
+    assert batch.claimed_at == at(2)
+    Abort.objects.update(state="accepted")
+    assert turn(batch, after=3).send == Abort.objects.latest("pk").pk
+
+
+def test_another_lists_unanswered_act_holds_up_none(two: list[Run], manager: User) -> None:
+    turn(frozen(two[:1], manager))
+    assert turn(frozen(two[1:], manager)).send is not None
+
+
+def test_a_list_is_over_once_all_have_had_their_turn(two: list[Run], manager: User) -> None:
+    batch = frozen(two[:1], manager)
+    turn(batch)
+    assert turn(batch, after=2) == many._Turn(over=True)
+    batch.refresh_from_db()
+    assert (batch.settled_at, batch.claimed_at) == (at(2), at(1))
+    assert turn(batch, after=3) == many._Turn(over=True)
+    batch.refresh_from_db()
+    assert batch.settled_at == at(2)
+
+
+def test_a_list_that_nobody_knows_is_over(db: None) -> None:
+    assert many._turn(4711, late=False) == many._Turn(over=True)
+
+
+def not_sent(after: float) -> tuple[Any, ...]:
+    """What is kept of the latest act, its times in seconds after T0."""
+    act = Abort.objects.latest("pk")
+    kept = act.state, act.answer, act.retry_at, act.settled_at
+    told = list(act.events.values_list("what", "detail", "at"))[1:]
+    assert told == [("not_sent", act.answer, at(after))]
+    return kept
+
+
+@pytest.mark.parametrize(("after", "late"), [(301, False), (300, True)])
+def test_a_list_that_goes_on_without_a_pause_or_in_time_is_sent(
+    two: list[Run], manager: User, after: float, late: bool
+) -> None:
+    assert turn(frozen(two, manager), after=after, late=late).send is not None
+
+
+def test_a_list_that_is_gone_on_with_too_late_is_not_sent(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    assert turn(batch, after=301, late=True) == many._Turn()
+    expected = ("not_sent", "It could not be sent in time.", None, at(301))
+    assert not_sent(301) == expected
+    batch.refresh_from_db()
+    assert items(batch)[0] == ("r1", "abort", Abort.objects.get().pk, "")
+    assert batch.claimed_at == T0  # nobody has to be kept away from the rest
+
+
+@pytest.mark.parametrize("left", [1, 299])
+def test_a_list_waits_for_requests_that_come_in_time(
+    two: list[Run], manager: User, left: float
+) -> None:
+    budget.refuse(left, at(1))
+    assert turn(frozen(two, manager)) == many._Turn(waits=True)
+    assert not Abort.objects.exists()
+
+
+def test_a_list_waits_for_no_requests_that_come_too_late(two: list[Run], manager: User) -> None:
+    budget.refuse(300, at(1))
+    assert turn(frozen(two, manager)) == many._Turn()
+    said = "Northflank’s request allowance is spent."
+    assert not_sent(1) == ("not_sent", said, at(301), at(1))
+
+
+def test_a_list_is_held_until_there_are_requests_again(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    assert aborting.held_until(batch, at(1)) is None
+    budget.record(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
+    assert aborting.held_until(batch, at(11)) == at(91)
+    budget.refuse(40, at(1))
+    assert aborting.held_until(batch, at(11)) == at(41)
+    AbortBatch.objects.update(settled_at=T0)
+    batch.refresh_from_db()
+    assert aborting.held_until(batch, at(11)) is None
+
+
+def test_a_run_that_is_aborted_elsewhere_says_so_in_the_list(two: list[Run], manager: User) -> None:
+    Run.objects.filter(run_id="r1").update(status="aborting")
+    batch = frozen(two, manager)
+    assert turn(batch) == many._Turn()
+    assert items(batch)[0] == ("r1", "joined", None, "It was being aborted already.")
+    assert not Abort.objects.exists()
+
+
+def test_a_run_whose_abort_is_under_way_is_joined_in_the_list(
+    two: list[Run], manager: User
+) -> None:
+    Run.objects.filter(run_id="r1").update(status="aborting")
+    first = factories.abort(two[0], manager)
+    batch = frozen(two, manager)
+    assert turn(batch) == many._Turn()
+    assert items(batch)[0] == ("r1", "joined", first.pk, "")
+
+
+def test_a_run_that_has_ended_while_it_was_aborted_has_ended(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
+    assert turn(batch) == many._Turn()
+    assert items(batch)[0] == ("r1", "ended", None, "")
+
+
+def test_whoever_may_no_more_is_told_why_in_the_list(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    manager.groups.clear()
+    assert turn(batch) == many._Turn()
+    why = "Only members of the group “Release managers” may abort runs here."
+    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+
+
+def test_whose_account_is_gone_is_told_so_in_the_list(two: list[Run], manager: User) -> None:
+    batch = frozen(two, manager)
+    manager.delete()
+    assert turn(batch) == many._Turn()
+    why = "The account that asked for it exists no more."
+    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+
+
+def test_runs_are_visible_once_and_in_order_where_they_may_be_seen(
+    two: list[Run], manager: User
+) -> None:
+    hidden = factories.run(factories.stage("Staging"))
+    Grant.objects.all().delete()
+    factories.grant("see", stage="Production")
+    keys = [two[1].pk, hidden.pk, 4711, two[0].pk, two[1].pk]
+    rights = access.rights(manager)
+    with CaptureQueriesContext(connection) as asked_for:
+        seen = aborting.visible(keys, rights)
+        assert [run.stage.pipeline.project.slug for run in seen] == ["shop", "shop"]
+    assert seen == [two[1], two[0]]
+    assert len(asked_for) == 1
