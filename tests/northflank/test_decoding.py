@@ -163,6 +163,14 @@ def test_attempts_allowed_fall_back_to_the_settings() -> None:
     assert the_node({"kind": "Build", "settings": {"maxAttempts": 5}}).max_attempts == 5
 
 
+@pytest.mark.parametrize(
+    ("sent", "skip"),
+    [(True, True), ("true", True), (False, False), ("false", False), (None, False)],
+)
+def test_a_step_is_skipped_only_where_that_is_said(sent: Any, skip: bool) -> None:
+    assert the_node({"kind": "Build", "skipNodeExecution": sent}).skip is skip
+
+
 def test_a_conditions_timeout_is_found_further_in() -> None:
     step = {"kind": "Condition", "spec": {"spec": {"data": {"timeoutDuration": 60}}}}
     assert the_node(step).timeout_seconds == 60

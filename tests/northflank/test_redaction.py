@@ -147,6 +147,11 @@ def test_what_is_empty_or_no_object_leaves_nothing_behind(empty: Any) -> None:
     assert redact(run) == kept
 
 
+def test_what_is_no_step_leaves_the_steps_behind_it() -> None:
+    steps = [None, payloads.job_run("a"), "x", payloads.job_run("b")]
+    assert redact(payloads.detail(steps=steps)) == payloads.detail(steps=[steps[1], steps[3]])
+
+
 def test_a_runs_text_is_cut_down_to_what_can_be_shown() -> None:
     kept = redact(payloads.detail(name="a\nb", description="a\nb\x00"))
     assert (kept["name"], kept["description"]) == ("a\ufffdb", "a\nb\ufffd")

@@ -170,6 +170,18 @@ def test_without_any_grant_nobody_sees_anything(places: dict[str, list[Stage]]) 
     assert not Project.objects.filter(may.projects()).exists()
 
 
+def test_all_of_what_each_may_is_known(places: dict[str, list[Stage]]) -> None:
+    factories.grant("see", "on-call")
+    factories.grant("abort", "leads")
+    factories.grant("abort", "on-call", stage="Staging")
+    see, staging = Rule("see", 0, "", "on-call"), Rule("abort", 0, "Staging", "on-call")
+    leads, none = Rule("abort", 0, "", "leads"), frozenset[Rule]()
+    assert person("stranger") == Rights(False, False, none, frozenset({staging, leads}))
+    assert person("superuser") == Rights(True, True, none, none)
+    User.objects.all().delete()
+    assert person("member") == Rights(True, False, frozenset({see, staging}), frozenset({leads}))
+
+
 # --- Who may do the same ------------------------------------------------------------------------
 
 
