@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -15,8 +16,8 @@ from django.db import connections
 from structlog.testing import capture_logs
 
 from dashboard import aborting, database
-from dashboard.aborting import Press, sending
-from dashboard.models import Abort, Run
+from dashboard.aborting import Press, many, sending
+from dashboard.models import Abort, AbortBatch, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.northflank import NorthflankClient
 from dashboard.upstream import Connection
@@ -533,3 +534,131 @@ def test_all_that_is_under_way_is_orphaned_and_nothing_else(abort: Abort, manage
         accepted.pk: accepted.claimed_at,
         settled.pk: settled.claimed_at,
     }
+
+
+# --- It takes too long --------------------------------------------------------------------------
+
+AMBER, RED = timedelta(seconds=180), timedelta(seconds=600)
+
+
+def looked_after(at: datetime) -> Logs:
+    """Look after open aborts at a moment at which all else stands still."""
+    with time_machine.travel(at, tick=False):
+        return Northflank().look_after()
+
+
+def levels() -> dict[str, int]:
+    return dict(Run.objects.values_list("run_id", "aborting_level"))
+
+
+def test_an_abort_is_told_once_at_each_level(run: Run, manager: User) -> None:
+    since = factories.abort(run, manager).requested_at
+    told = []
+    for passed in (AMBER - timedelta(seconds=1), AMBER, AMBER, RED, RED):
+        before = Run.objects.get().version
+        logs = looked_after(since + passed)
+        changed = Run.objects.get().version != before
+        told.append((levels()["r1"], changed, [line["tone"] for line in logs]))
+    assert told == [
+        (0, False, []),
+        (1, True, ["amber"]),
+        (1, False, []),
+        (2, True, ["red"]),
+        (2, False, []),
+    ]
+
+
+def test_an_abort_that_takes_too_long_is_logged(run: Run, manager: User) -> None:
+    since = factories.abort(run, manager).requested_at
+    assert looked_after(since + AMBER) == [logged("overdue", "warning", tone="amber")]
+
+
+def test_each_run_is_told_by_its_own_time(run: Run, manager: User) -> None:
+    since = database.now()
+    others = {
+        "ours, and aborting": {"status": "aborting", "status_since": since - RED},
+        "anothers": {"status": "aborting", "status_since": since - RED},
+        "anothers, amber": {"status": "aborting", "status_since": since - AMBER},
+        "anothers, just begun": {"status": "aborting", "status_since": since},
+        "not aborted": {"status_since": since - RED},
+        "over": {"status": "success", "aborting_level": 1},
+        "aborted no more": {"aborting_level": 2},
+        "aborting after a refusal": {"status": "aborting", "status_since": since - RED},
+    }
+    runs = {name: factories.run(run.stage, name, **more) for name, more in others.items()}
+    factories.abort(run, manager, requested_at=since - RED)
+    factories.abort(runs["ours, and aborting"], manager, requested_at=since)
+    settled = {"settled_at": since, "requested_at": since - RED}
+    factories.abort(runs["aborting after a refusal"], manager, "refused", **settled)
+    factories.abort(runs["not aborted"], manager, "refused", **settled)
+    versions = dict(Run.objects.values_list("run_id", "version"))
+    looked_after(since)
+    assert levels() == {
+        "r1": 2,
+        "ours, and aborting": 0,
+        "anothers": 2,
+        "anothers, amber": 1,
+        "anothers, just begun": 0,
+        "not aborted": 0,
+        "over": 1,
+        "aborted no more": 0,
+        "aborting after a refusal": 2,
+    }
+    told = {run.run_id for run in Run.objects.all() if run.version != versions[run.run_id]}
+    assert told == {
+        "r1",
+        "anothers",
+        "anothers, amber",
+        "aborted no more",
+        "aborting after a refusal",
+    }
+
+
+# --- Lists whose process has died ---------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(run: Run, manager: User) -> AbortBatch:
+    """A list that nobody has been at for as long as a lease lasts."""
+    frozen = aborting.request_many([run.pk], Press(manager, "Stuck"), uuid4())
+    aborting.orphan_all()
+    return frozen
+
+
+async def gone_on_with(to: Connection) -> None:
+    """Look after open aborts and lists, until all that are gone on with are over."""
+    await aborting.look_after_open_aborts(to)
+    await asyncio.gather(*many._working.values(), return_exceptions=True)
+    await asyncio.sleep(0)
+
+
+def test_a_list_whose_process_has_died_is_gone_on_with(batch: AbortBatch) -> None:
+    claimed = AbortBatch.objects.get().claimed_at
+    assert claimed == batch.requested_at - timedelta(seconds=45)
+    northflank = Northflank()
+    logs = northflank.let(gone_on_with)
+    assert northflank.asked == ["POST"]
+    assert logs[0] == {"event": "abort.many_adopted", "log_level": "warning", "batch": batch.pk}
+    assert AbortBatch.objects.get().settled_at is not None
+    assert many._working == {}
+
+
+def test_a_list_that_fails_is_logged_and_left_to_whoever_comes_next(batch: AbortBatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    logs = Northflank(meanwhile=fail).let(gone_on_with)
+    failed = [line for line in logs if line["event"] == "abort.many_failed"]
+    assert [(line["log_level"], line["batch"]) for line in failed] == [("error", batch.pk)]
+    assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
+    assert many._working == {}
+    assert AbortBatch.objects.get().settled_at is None
+
+
+def test_a_list_that_is_settled_or_claimed_is_left_alone(batch: AbortBatch) -> None:
+    AbortBatch.objects.update(claimed_at=database.now() - timedelta(seconds=40))
+    assert Northflank().let(gone_on_with) == []
+    AbortBatch.objects.update(settled_at=database.now())
+    aborting.orphan_all()
+    assert AbortBatch.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
+    assert Northflank().let(gone_on_with) == []
