@@ -100,6 +100,24 @@ def test_an_answer_that_does_not_repeat_its_id_is_of_the_run_that_was_asked_for(
     assert detail.run.id == "r1"
 
 
+@pytest.mark.parametrize("sent", [{"concluded": True}, {"concluded": False}, {"status": "new"}])
+def test_an_answer_that_says_how_its_run_stands_tells_of_it(sent: Any) -> None:
+    detail = decoding.run_detail(sent, asked="r1")
+    assert detail is not None
+    assert detail.run.id == "r1"
+
+
+@pytest.mark.parametrize("sent", [None, {}, {"id": "r1", "name": "x"}, {"concluded": "yes"}])
+def test_an_answer_that_does_not_say_how_its_run_stands_tells_nothing(sent: Any) -> None:
+    assert decoding.run_detail(sent, asked="r1") is None
+
+
+def test_what_was_sent_of_a_run_is_kept_without_its_secrets() -> None:
+    detail = decoding.run_detail(payloads.detail(arguments={"token": "s3cr3t"}))
+    assert detail is not None
+    assert detail.raw == payloads.detail()
+
+
 def test_a_node_is_read_as_documented() -> None:
     node = the_node(
         payloads.job_run(
