@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from structlog.testing import capture_logs
 
-from dashboard.models import Run, Stage
+from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node, RunDetail
 from dashboard.sync import marking, mirror
 from tests.support import factories
@@ -106,6 +106,38 @@ def test_a_mark_about_a_step_turns_into_what_is_true_of_the_next(
     detail = RunDetail(run=run, steps=at_step("deploy", LATE + 1), raw={})
     mirror.detail(stage.pk, detail, asked_at=at(LATE + 5))
     assert Run.objects.get().overdue_why == "run"
+
+
+def marked_at_a_step(stage: Stage) -> None:
+    """A run with a mark, at a step that usually takes three minutes."""
+    usual = {"run_median": 600, "run_p95": 720, "steps": {"migrate": [180, 240]}}
+    StageTiming.objects.create(stage=stage, **usual)
+    run = api_run("r1", started_at=at(0))
+    mirror.detail(stage.pk, RunDetail(run, at_step("migrate", 0), {}), asked_at=at(60))
+    Run.objects.update(overdue=2, overdue_why="run")
+
+
+def test_a_mark_is_judged_anew_by_what_is_usual_of_the_step_that_is_known(stage: Stage) -> None:
+    marked_at_a_step(stage)
+    run = api_run("r1", status="waiting", started_at=at(0))
+    mirror.runs(stage.pk, [run], asked_at=at(360))
+    assert Run.objects.values_list("overdue", "overdue_why").get() == (1, "step")
+
+
+def test_a_mark_is_judged_anew_by_what_is_usual_of_the_step_that_is_told(stage: Stage) -> None:
+    marked_at_a_step(stage)
+    run = api_run("r1", started_at=at(0))
+    retrying = at_step("migrate", 1, status="retrying")
+    mirror.detail(stage.pk, RunDetail(run, retrying, {}), asked_at=at(360))
+    assert Run.objects.values_list("overdue", "overdue_why").get() == (1, "step")
+
+
+def test_a_run_without_a_mark_gets_none_by_being_read(stage: Stage) -> None:
+    marked_at_a_step(stage)
+    Run.objects.update(overdue=0, overdue_why="")
+    run = api_run("r1", started_at=at(0))
+    mirror.detail(stage.pk, RunDetail(run, at_step("migrate", 1), {}), asked_at=at(360))
+    assert Run.objects.values_list("overdue", "overdue_why").get() == (0, "")
 
 
 def test_a_mark_about_a_step_goes_with_it(stage: Stage) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import time_machine
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard import statuses
@@ -452,6 +454,19 @@ def test_whatever_changes_of_a_run_is_a_change(stage: Stage, changed: dict[str, 
     assert the_run().version > before
 
 
+def test_a_list_reads_its_own_runs_only_and_none_of_their_trees(stage: Stage) -> None:
+    list_said(stage, api_run("r1"), api_run("r2"))
+    with CaptureQueriesContext(connection) as asked_for:
+        list_said(stage, api_run("r1", status="waiting"), asked=1)
+    [known] = [
+        query["sql"]
+        for query in asked_for
+        if query["sql"].startswith("SELECT") and "'r1'" in query["sql"]
+    ]
+    assert '"steps"' not in known
+    assert '"raw"' not in known
+
+
 def test_an_unknown_status_is_logged_as_far_as_it_is_readable(
     stage: Stage, said: Callable[[str], list[dict[str, Any]]]
 ) -> None:
@@ -536,8 +551,16 @@ def test_steps_that_move_on_within_a_tree_are_a_change(stage: Stage) -> None:
 def test_the_steps_of_a_success_are_learned_from(stage: Stage) -> None:
     list_said(stage, api_run(**ENDED))
     assert StageTiming.objects.get().details == 0
-    read(stage, 9, **ENDED)
-    assert StageTiming.objects.get().details == 1
+    with time_machine.travel(at(30), tick=False):
+        read(stage, 9, **ENDED)
+    learned = StageTiming.objects.get()
+    assert (learned.details, learned.learned_at) == (1, at(30))
+
+
+def test_a_success_is_learned_from_when_it_is_heard_of(stage: Stage) -> None:
+    with time_machine.travel(at(30), tick=False):
+        list_said(stage, api_run("r0"), api_run("r1", **ENDED), asked=9)
+    assert StageTiming.objects.get().learned_at == at(30)
 
 
 def test_steps_that_are_no_news_are_not_learned_from_again(stage: Stage) -> None:
