@@ -394,7 +394,8 @@ def test_what_could_not_be_sent_in_time(run: Run, manager: User, late: int, stat
 def again(abort: Abort, manager: User) -> Abort:
     """An abort that tries another again."""
     settle(abort)
-    return factories.abort(abort.run, manager, "requested", retry_of=abort, sent_at=None)
+    unsent = {"sent_at": None, "answered_at": None}
+    return factories.abort(abort.run, manager, "requested", retry_of=abort, **unsent)
 
 
 def test_what_is_tried_again_is_read_before(abort: Abort, manager: User) -> None:
@@ -428,8 +429,7 @@ def test_what_is_tried_again_too_late(
     second = again(abort, manager)
     northflank = Northflank(reading=reading)
     logs = northflank.send(second)
-    told = Abort.objects.get(pk=second.pk)
-    assert (told.state, told.outcome) == ("too_late", outcome.get("outcome", ""))
+    assert kept(second) == SETTLED | {"state": "too_late"} | outcome
     assert northflank.asked == ["GET"]
     assert logs == [logged("settled", "warning", state="too_late", by="manager", answer="")]
 
@@ -653,6 +653,18 @@ def test_a_list_that_fails_is_logged_and_left_to_whoever_comes_next(batch: Abort
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
     assert many._working == {}
     assert AbortBatch.objects.get().settled_at is None
+
+
+def test_a_list_that_is_let_go_is_let_go_at_once(batch: AbortBatch) -> None:
+    async def begun_and_let_go(to: Connection) -> None:
+        await many.adopt_batches(to)
+        assert list(many._working) == [batch.pk]
+        await aborting.let_go()
+        assert many._working == {}
+
+    northflank = Northflank()
+    northflank.let(begun_and_let_go)
+    assert northflank.asked == []
 
 
 def test_a_list_that_is_settled_or_claimed_is_left_alone(batch: AbortBatch) -> None:

@@ -401,6 +401,17 @@ def test_a_list_goes_on_when_the_one_who_asked_has_left(
     assert live.sandbox.abort_posts == {run.run_id: 1 for run in runs}
 
 
+def test_a_list_that_is_begun_is_sent_however_long_ago_it_was_asked_for(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = asked(runs[:1], manager)
+    with unguarded():
+        AbortBatch.objects.update(requested_at=ago(400))
+    begun(live, batch)
+    eventually(lambda: settled(batch))
+    assert posts(live) == [runs[0].run_id]
+
+
 def test_a_list_that_was_cut_off_while_it_sent_is_gone_on_with(
     live: Live, runs: list[Run], manager: User
 ) -> None:
