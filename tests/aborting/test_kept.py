@@ -343,6 +343,22 @@ def test_a_review_leaves_what_is_clear_and_goes_on(run: Run, abort: Abort, manag
     assert Abort.objects.get(pk=abort.pk).settled_at is not None
 
 
+def test_whoever_waits_for_another_process_waits_for_that_abort_only(
+    abort: Abort, manager: User
+) -> None:
+    other = aborting.request(factories.run(abort.run.stage), Press(manager, "Stuck"))
+    Abort.objects.filter(pk=abort.pk).update(state="accepted")
+
+    async def wait(_: Connection) -> None:
+        joined = aborting.Pressed(abort, made=False)
+        assert await asyncio.wait_for(aborting.answered(joined), 10) == abort.pk
+
+    northflank = Northflank()
+    northflank.let(wait)
+    assert Abort.objects.get(pk=other.abort.pk).state == "requested"
+    assert northflank.asked == []
+
+
 # --- It is not sent -----------------------------------------------------------------------------
 
 
@@ -489,7 +505,8 @@ def test_what_was_sent_is_adopted_as_in_doubt(stranded: Abort) -> None:
     why = "The process that sent it ended before the answer."
     assert northflank.asked == ["GET"]
     assert trail(stranded) == [("adopted", ""), ("unknown", why)]
-    assert kept(stranded)["answer"] == why
+    told = Abort.objects.get()
+    assert (told.state, told.answer, told.error_id) == ("unknown", why, "")
 
 
 def test_what_somebody_is_at_is_not_adopted(abort: Abort) -> None:
