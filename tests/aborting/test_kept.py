@@ -303,6 +303,17 @@ def test_what_has_ended_before_anybody_knew(abort: Abort) -> None:
     assert trail(abort)[1:] == [("unknown", SAID_BROKEN), ("concluded", "aborted")]
 
 
+def test_what_had_ended_by_a_list_before_anybody_knew(abort: Abort) -> None:
+    def end() -> None:
+        Run.objects.update(status="aborted", concluded=True, in_flight=False)
+
+    over = says("aborted", over=True)
+    Northflank(abort=fails(500), reading=over, meanwhile=end).send(abort)
+    expected = {"state": "concluded", "answer": SAID_BROKEN, "outcome": "aborted"}
+    assert kept(abort) == SENT | SETTLED | expected
+    assert trail(abort)[1:] == [("unknown", SAID_BROKEN), ("concluded", "aborted")]
+
+
 def in_doubt(abort: Abort, *, seen: float, sent: float | None = 0) -> None:
     """Have an abort be in doubt, and its run be seen so many seconds after the press."""
     then = abort.requested_at
@@ -670,6 +681,19 @@ def test_a_list_that_fails_is_logged_and_left_to_whoever_comes_next(batch: Abort
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
     assert many._working == {}
     assert AbortBatch.objects.get().settled_at is None
+
+
+def test_a_list_without_a_pause_is_sent_though_much_later_whatever_needs_no_sending(
+    run: Run, manager: User
+) -> None:
+    ended = factories.run(run.stage)
+    with time_machine.travel(T0, tick=False):  # long ago
+        frozen = aborting.request_many([ended.pk, run.pk], Press(manager, "Stuck"), uuid4())
+    Run.objects.filter(pk=ended.pk).update(in_flight=False)
+    northflank = Northflank()
+    northflank.let(lambda to: many.work_through(to, frozen.pk))
+    assert northflank.asked == ["POST"]
+    assert list(frozen.items.values_list("result", flat=True)) == ["ended", "abort"]
 
 
 def test_a_list_that_is_let_go_is_let_go_at_once(batch: AbortBatch) -> None:

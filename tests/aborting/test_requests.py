@@ -189,6 +189,18 @@ def test_a_press_that_joins_without_a_reason_is_kept_without_one(manager: User) 
     assert trail(first)[1][2] == "manager (command line)"
 
 
+def test_a_press_that_joins_is_kept_though_the_first_came_from_what_reads_alike(
+    manager: User, colleague: User
+) -> None:
+    run = factories.run(factories.stage("Staging"))
+    first = aborting.request(run, by(manager, origin="colleague")).abort
+    aborting.request(run, Press(colleague))
+    assert [(what, detail) for what, _, detail in trail(first)] == [
+        ("requested", "colleague"),
+        ("joined", "colleague"),
+    ]
+
+
 def test_two_who_join_alike_are_kept_once_and_two_who_do_not_twice(run: Run, manager: User) -> None:
     first = aborting.request(run, by(manager)).abort
     for reason in ("Why", "Why", "Because"):
