@@ -133,7 +133,7 @@ def visit(sign_in: Open, open_browser: Open, forgiven: list[str]) -> Callable[..
     return visit_
 
 
-AT_A_TIME = 6  # states that one test goes through
+AT_A_TIME = 4  # states that one test goes through
 
 
 def parts() -> Iterator[Any]:
