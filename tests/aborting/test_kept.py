@@ -62,7 +62,7 @@ class Northflank:
         async def run() -> None:
             to = Connection("token", "http://northflank.invalid")
             transport = httpx.MockTransport(self.answer)
-            to.client = NorthflankClient("token", transport=transport, observe=to._calls.append)
+            to.client = NorthflankClient("token", transport=transport, observe=to.calls.append)
             await work(to)
             await to.close()
 
@@ -95,7 +95,7 @@ def run(transactional_db: None) -> Iterator[Run]:
     """A run in flight."""
     made = factories.run(factories.stage("Staging"), "r1")
     yield Run.objects.with_place().get(pk=made.pk)
-    close_connections(database._threads)
+    close_connections(database.pool)
 
 
 @pytest.fixture

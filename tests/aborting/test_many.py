@@ -507,10 +507,10 @@ def frozen(runs: list[Run], by: User, key: UUID | None = None) -> AbortBatch:
         return aborting.request_many([run.pk for run in runs], press, key or uuid4())
 
 
-def turn(batch: AbortBatch, *, after: float = 1, late: bool = False) -> many._Turn:
+def turn(batch: AbortBatch, *, after: float = 1, late: bool = False) -> many.Turn:
     """Look at a list so many seconds after T0."""
     with time_machine.travel(at(after), tick=False):
-        return many._turn(batch.pk, late=late)
+        return many.take_turn(batch.pk, late=late)
 
 
 def items(batch: AbortBatch) -> list[tuple[Any, ...]]:
@@ -597,7 +597,7 @@ def test_a_list_may_be_as_long_as_it_says(manager: User) -> None:
 
 def test_a_turn_makes_the_act_of_its_run_and_keeps_the_lease(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
-    assert turn(batch) == many._Turn(send=Abort.objects.get().pk)
+    assert turn(batch) == many.Turn(send=Abort.objects.get().pk)
     batch.refresh_from_db()
     act = Abort.objects.get()
     assert items(batch) == [("r1", "abort", act.pk, ""), ("r2", "waiting", None, "")]
@@ -611,7 +611,7 @@ def test_no_turn_comes_while_an_act_of_the_list_is_unanswered(
 ) -> None:
     batch = frozen(two, manager)
     turn(batch)
-    assert turn(batch, after=2) == many._Turn(waits=True)
+    assert turn(batch, after=2) == many.Turn(waits=True)
     batch.refresh_from_db()
     assert batch.claimed_at == at(2)
     Abort.objects.update(state="accepted")
@@ -626,16 +626,16 @@ def test_another_lists_unanswered_act_holds_up_none(two: list[Run], manager: Use
 def test_a_list_is_over_once_all_have_had_their_turn(two: list[Run], manager: User) -> None:
     batch = frozen(two[:1], manager)
     turn(batch)
-    assert turn(batch, after=2) == many._Turn(over=True)
+    assert turn(batch, after=2) == many.Turn(over=True)
     batch.refresh_from_db()
     assert (batch.settled_at, batch.claimed_at) == (at(2), at(1))
-    assert turn(batch, after=3) == many._Turn(over=True)
+    assert turn(batch, after=3) == many.Turn(over=True)
     batch.refresh_from_db()
     assert batch.settled_at == at(2)
 
 
 def test_a_list_that_nobody_knows_is_over(db: None) -> None:
-    assert many._turn(4711, late=False) == many._Turn(over=True)
+    assert many.take_turn(4711, late=False) == many.Turn(over=True)
 
 
 def not_sent(after: float) -> tuple[Any, ...]:
@@ -656,7 +656,7 @@ def test_a_list_that_goes_on_without_a_pause_or_in_time_is_sent(
 
 def test_a_list_that_is_gone_on_with_too_late_is_not_sent(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
-    assert turn(batch, after=301, late=True) == many._Turn()
+    assert turn(batch, after=301, late=True) == many.Turn()
     expected = ("not_sent", "It could not be sent in time.", None, at(301))
     assert not_sent(301) == expected
     batch.refresh_from_db()
@@ -669,13 +669,13 @@ def test_a_list_waits_for_requests_that_come_in_time(
     two: list[Run], manager: User, left: float
 ) -> None:
     budget.refuse(left, at(1))
-    assert turn(frozen(two, manager)) == many._Turn(waits=True)
+    assert turn(frozen(two, manager)) == many.Turn(waits=True)
     assert not Abort.objects.exists()
 
 
 def test_a_list_waits_for_no_requests_that_come_too_late(two: list[Run], manager: User) -> None:
     budget.refuse(300, at(1))
-    assert turn(frozen(two, manager)) == many._Turn()
+    assert turn(frozen(two, manager)) == many.Turn()
     said = "Northflank’s request allowance is spent."
     assert not_sent(1) == ("not_sent", said, at(301), at(1))
 
@@ -695,7 +695,7 @@ def test_a_list_is_held_until_there_are_requests_again(two: list[Run], manager: 
 def test_a_run_that_is_aborted_elsewhere_says_so_in_the_list(two: list[Run], manager: User) -> None:
     Run.objects.filter(run_id="r1").update(status="aborting")
     batch = frozen(two, manager)
-    assert turn(batch) == many._Turn()
+    assert turn(batch) == many.Turn()
     assert items(batch)[0] == ("r1", "joined", None, "It was being aborted already.")
     assert not Abort.objects.exists()
 
@@ -706,21 +706,21 @@ def test_a_run_whose_abort_is_under_way_is_joined_in_the_list(
     Run.objects.filter(run_id="r1").update(status="aborting")
     first = factories.abort(two[0], manager)
     batch = frozen(two, manager)
-    assert turn(batch) == many._Turn()
+    assert turn(batch) == many.Turn()
     assert items(batch)[0] == ("r1", "joined", first.pk, "")
 
 
 def test_a_run_that_has_ended_while_it_was_aborted_has_ended(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
-    assert turn(batch) == many._Turn()
+    assert turn(batch) == many.Turn()
     assert items(batch)[0] == ("r1", "ended", None, "")
 
 
 def test_whoever_may_no_more_is_told_why_in_the_list(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     manager.groups.clear()
-    assert turn(batch) == many._Turn()
+    assert turn(batch) == many.Turn()
     why = "Only members of the group “Release managers” may abort runs here."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 
@@ -728,7 +728,7 @@ def test_whoever_may_no_more_is_told_why_in_the_list(two: list[Run], manager: Us
 def test_whose_account_is_gone_is_told_so_in_the_list(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     manager.delete()
-    assert turn(batch) == many._Turn()
+    assert turn(batch) == many.Turn()
     why = "The account that asked for it exists no more."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 

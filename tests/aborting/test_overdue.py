@@ -52,7 +52,7 @@ def test_the_thresholds_can_be_set(settings: Any) -> None:
 
 def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
     """A run whose abort was accepted, and goes on and on."""
-    live.sandbox.choices["abort-seconds"] = "100000"
+    live.sandbox.choices["abort-seconds"] = "10000"
     run = in_flight(live)
     pressed = aborting.request(run, Press(manager))
     live.run(lambda: aborting.answered(pressed))
@@ -91,8 +91,8 @@ def test_the_sentence_says_how_long_it_takes(live: Live, manager: User) -> None:
 
 
 def test_an_abort_that_was_asked_for_elsewhere_is_told_as_well(live: Live) -> None:
-    live.sandbox.choices["abort-seconds"] = "100000"
-    live.sandbox.world.abort_seconds = (100_000, 100_000)
+    live.sandbox.choices["abort-seconds"] = "10000"
+    live.sandbox.world.abort_seconds = (10_000, 10_000)
     run_id = started(live, LEDGER)
     live.sandbox.world.abort(flow(live, LEDGER), run_id, live.sandbox.clock())
     run = mirrored(live, LEDGER, run_id)
@@ -105,7 +105,7 @@ def test_an_abort_that_was_asked_for_elsewhere_is_told_as_well(live: Live) -> No
 
 
 def test_reading_an_aborting_run_does_not_begin_its_time_anew(live: Live) -> None:
-    live.sandbox.world.abort_seconds = (100_000, 100_000)
+    live.sandbox.world.abort_seconds = (10_000, 10_000)
     run_id = started(live, LEDGER)
     live.sandbox.world.abort(flow(live, LEDGER), run_id, live.sandbox.clock())
     since = mirrored(live, LEDGER, run_id).status_since
@@ -129,7 +129,7 @@ def test_a_run_that_ends_is_overdue_no_more(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
     age(abort, RED + 1)
     told(live, run)
-    pass_time(live, 10_000)
+    pass_time(live, 20_000)
     assert read(live, run).aborting_level == Level.CALM
 
 
@@ -207,7 +207,7 @@ def test_trying_again_reads_the_run_before_it_sends(live: Live, manager: User) -
 def test_trying_again_is_too_late_once_the_run_has_ended(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
     age(first, RED + 1)
-    pass_time(live, 10_000)
+    pass_time(live, 20_000)
     second = again(live, run, manager, first)
     assert (second.state, second.outcome, second.sent_at) == ("too_late", "aborted", None)
     assert live.sandbox.abort_posts[run.run_id] == 1

@@ -27,7 +27,7 @@ from dashboard.sandbox.catalog import Flow
 from dashboard.sandbox.history import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import abort_truth as truth
-from tests.support import forks, processes
+from tests.support import processes
 from tests.support.databases import (
     AFAR,
     LEDGER,
@@ -60,7 +60,7 @@ class Killings:
 
     @contextlib.contextmanager
     def process(self, dies_at: str = "") -> Iterator[Running]:
-        with forks.start(
+        with processes.fork(
             "tests.support.dying", "serve", "--port", "0",
             folder=self.folder, **self.given, **{DIES_AT: dies_at},
         ) as process:  # fmt: skip

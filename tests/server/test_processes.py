@@ -16,7 +16,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.sandbox import parse_fault
-from tests.support import databases, processes
+from tests.support import databases, live, processes
 from tests.support.flights import eventually
 from tests.support.live import token
 from tests.support.processes import Running, environment, manage, running, start, upstream
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.process
 
 # Seconds. It takes one at most where nothing else runs; a machine full of tests is slower.
 AT_ONCE = 3
+MANAGE = [sys.executable, "manage.py"]
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,9 @@ def query(database: str, question: str) -> list[tuple[object, ...]]:
 def test_it_starts_shows_runs_and_ends_at_ctrl_c_while_an_abort_waits(
     tmp_path: Path, database: str
 ) -> None:
-    arguments = ["serve", "--port", "0", "--fault", "latency:20@/abort"]
-    with running(tmp_path, *arguments, DATABASE_URL=database) as dashboard:
+    origin = str(live.options().origin)
+    arguments = ["serve", "--port", "0", "--origin", origin, "--fault", "latency:20@/abort"]
+    with start([*MANAGE, *arguments], tmp_path, DATABASE_URL=database) as dashboard:
         assert dashboard.said == [f"Release flows on {dashboard.base_url}/"]
         assert dashboard.browser().get("/healthz").text == "ok\n"
         assert dashboard.browser().get("/").headers["location"] == "/accounts/login/?next=/"
@@ -118,7 +120,7 @@ def test_it_ends_at_once_while_northflank_is_slow(
 
 def test_a_fresh_clone_needs_no_preparation(tmp_path: Path) -> None:
     fresh = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
-    with running(tmp_path, "serve", "--port", "0", DATABASE_URL=fresh) as dashboard:
+    with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=fresh) as dashboard:
         assert dashboard.person("manager").get("/").status_code == 200
         assert dashboard.end(signal.SIGTERM) < AT_ONCE
         assert dashboard.process.returncode == 0

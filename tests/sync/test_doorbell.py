@@ -257,7 +257,7 @@ def test_a_storm_cannot_spend_the_hour(db: None, in_flight: int, requests: int) 
     many(in_flight)
     spent(requests)
     read = 0
-    for second in range(0, 600, 2):  # an event every two seconds for ten minutes
+    for second in range(0, 600, 4):  # an event every four seconds for ten minutes
         now = at(second)
         ring({"project": {"id": "shop"}}, now)
         for stage in Stage.objects.filter(next_sync_at__lte=now):
