@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import User
-from django.test import Client
 from playwright.sync_api import Page, Request, Response
 
 from tests.support.live import PATIENCE, Live
+from tests.support.sessions import session_key
 
 type Open = Callable[..., Page]
 
@@ -28,9 +27,7 @@ def save_page(page: Page, folder: Path, name: str) -> None:
 
 def session_cookie(name: str, base_url: str) -> dict[str, str]:
     """The cookie of a session that this account has just begun."""
-    client = Client()
-    client.force_login(User.objects.get(username=name))
-    value = client.cookies[settings.SESSION_COOKIE_NAME].value
+    value = session_key(name)
     return {"name": settings.SESSION_COOKIE_NAME, "value": value, "url": base_url}
 
 
