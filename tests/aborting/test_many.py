@@ -745,4 +745,24 @@ def test_runs_are_visible_once_and_in_order_where_they_may_be_seen(
         seen = aborting.visible(keys, rights)
         assert [run.stage.pipeline.project.slug for run in seen] == ["shop", "shop"]
     assert seen == [two[1], two[0]]
-    assert len(asked_for) == 1
+    [query] = asked_for
+    assert '"dashboard_run"."id" IN' in query["sql"]  # whatever else there is stays unread
+
+
+def test_the_same_key_sent_again_is_not_judged_again(two: list[Run], manager: User) -> None:
+    key = uuid4()
+    batch = frozen(two, manager, key)
+    manager.groups.clear()
+    assert frozen(two, manager, key) == batch
+
+
+def test_whoever_may_abort_none_is_told_why_of_the_first(
+    two: list[Run], manager: User, viewer: User
+) -> None:
+    Grant.objects.filter(right=Right.ABORT).delete()
+    factories.grant("abort", "Leads", stage="Staging")
+    there = factories.run(factories.stage("Staging"))
+    of_production = "^Nobody but an administrator of this dashboard may abort runs here.$"
+    for runs in ([two[0]], [two[0], there]):
+        with pytest.raises(aborting.NotAllowed, match=of_production):
+            frozen(runs, viewer)

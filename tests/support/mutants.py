@@ -44,8 +44,11 @@ def _mutant() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
+    from tests.support import live  # once Django is set up
+
     gc.freeze()  # pytest looks for garbage at its end: not among all that was imported before
     config.pluginmanager.register(_Database())  # last, so that its fixture wins
+    live.PATIENCE = 10  # seconds: what hangs because of a mutant hangs for good
 
 
 @pytest.hookimpl(trylast=True)
