@@ -520,6 +520,18 @@ def test_what_was_sent_is_adopted_as_in_doubt(stranded: Abort) -> None:
     assert (told.state, told.answer, told.error_id) == ("unknown", why, "")
 
 
+def test_what_was_left_at_the_same_moment_is_adopted_each_by_itself(
+    stranded: Abort, manager: User
+) -> None:
+    times = {"claimed_at": stranded.claimed_at, "requested_at": stranded.requested_at}
+    run = factories.run(stranded.run.stage)
+    factories.abort(run, manager, "requested", sent_at=None, **times)
+    accepted = factories.abort(factories.run(stranded.run.stage), manager, **times)
+    adopted = [line for line in Northflank().look_after() if line["event"] == "abort.adopted"]
+    assert sorted(line["run"] for line in adopted) == sorted(["r1", run.run_id])
+    assert Abort.objects.get(pk=accepted.pk).claimed_at == stranded.claimed_at
+
+
 def test_what_somebody_is_at_is_not_adopted(abort: Abort) -> None:
     Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=40))
     northflank = Northflank()
