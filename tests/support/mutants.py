@@ -48,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     gc.freeze()  # pytest looks for garbage at its end: not among all that was imported before
     config.pluginmanager.register(_Database())  # last, so that its fixture wins
-    live.PATIENCE = 10  # seconds: what hangs because of a mutant hangs for good
+    if _mutant():
+        live.PATIENCE = 10  # seconds: what hangs because of a mutant hangs for good
 
 
 @pytest.hookimpl(trylast=True)
