@@ -12,11 +12,11 @@ import httpx
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 from structlog.testing import capture_logs
 
 from dashboard import aborting, database
-from dashboard.aborting import Press, many, sending
+from dashboard.aborting import Press, following, many, sending
 from dashboard.models import Abort, AbortBatch, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.northflank import NorthflankClient
@@ -623,11 +623,20 @@ def test_each_run_is_told_by_its_own_time(run: Run, manager: User) -> None:
         "not aborted": {"status_since": since - RED},
         "over": {"status": "success", "aborting_level": 1},
         "aborted no more": {"aborting_level": 2},
+        "ours, and told before": {"aborting_level": 2},
+        "anothers, and told before": {
+            "status": "aborting",
+            "status_since": since,
+            "aborting_level": 1,
+        },
+        "over, and open": {"status": "success"},
         "aborting after a refusal": {"status": "aborting", "status_since": since - RED},
     }
     runs = {name: factories.run(run.stage, name, **more) for name, more in others.items()}
     factories.abort(run, manager, requested_at=since - RED)
-    factories.abort(runs["ours, and aborting"], manager, requested_at=since)
+    for name in ("ours, and aborting", "ours, and told before"):
+        factories.abort(runs[name], manager, requested_at=since)
+    factories.abort(runs["over, and open"], manager, "requested", requested_at=since - RED)
     settled = {"settled_at": since, "requested_at": since - RED}
     factories.abort(runs["aborting after a refusal"], manager, "refused", **settled)
     factories.abort(runs["not aborted"], manager, "refused", **settled)
@@ -642,6 +651,9 @@ def test_each_run_is_told_by_its_own_time(run: Run, manager: User) -> None:
         "not aborted": 0,
         "over": 1,
         "aborted no more": 0,
+        "ours, and told before": 0,
+        "anothers, and told before": 0,
+        "over, and open": 0,
         "aborting after a refusal": 2,
     }
     told = {run.run_id for run in Run.objects.all() if run.version != versions[run.run_id]}
@@ -650,8 +662,34 @@ def test_each_run_is_told_by_its_own_time(run: Run, manager: User) -> None:
         "anothers",
         "anothers, amber",
         "aborted no more",
+        "ours, and told before",
+        "anothers, and told before",
         "aborting after a refusal",
     }
+
+
+# --- Another worker is faster -------------------------------------------------------------------
+
+
+def faster(claim: Callable[[], object]) -> Callable[..., Any]:
+    """Have another worker claim what this one is about to claim."""
+    claimed = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal claimed
+        if sql.startswith("UPDATE") and not claimed:
+            claimed = True
+            claim()
+        return run(sql, *rest)
+
+    return execute
+
+
+def test_what_another_worker_has_claimed_is_not_adopted(stranded: Abort) -> None:
+    at = database.now()
+    with connection.execute_wrapper(faster(lambda: Abort.objects.update(claimed_at=at))):
+        assert following._adoptable(database.now()) == []
+    assert Abort.objects.get().claimed_at == at
 
 
 # --- Lists whose process has died ---------------------------------------------------------------
@@ -727,3 +765,10 @@ def test_a_list_that_is_settled_or_claimed_is_left_alone(batch: AbortBatch) -> N
     aborting.orphan_all()
     assert AbortBatch.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
     assert Northflank().let(gone_on_with) == []
+
+
+def test_a_list_that_another_worker_has_claimed_is_not_gone_on_with(batch: AbortBatch) -> None:
+    at = database.now()
+    with connection.execute_wrapper(faster(lambda: AbortBatch.objects.update(claimed_at=at))):
+        assert many._adoptable(database.now()) == []
+    assert AbortBatch.objects.get().claimed_at == at
