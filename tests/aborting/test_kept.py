@@ -346,11 +346,14 @@ def test_a_review_leaves_what_is_clear_and_goes_on(run: Run, abort: Abort, manag
     ]
     ended = factories.abort(factories.run(run.stage, status="success"), manager)
     gone = factories.abort(factories.run(run.stage, in_flight=False), manager)
+    arrived = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
     sending.review(database.now())
     assert [Abort.objects.get(pk=one.pk).state for one in others] == ["accepted", "requested"]
     outcomes = [Abort.objects.get(pk=one.pk).outcome for one in (ended, gone)]
     assert outcomes == ["success", ""]
     assert list(ended.events.values_list("what", "detail")) == [("concluded", "success")]
+    assert Abort.objects.get(pk=arrived.pk).state == "accepted"
+    assert list(arrived.events.values_list("what", "detail")) == [("aborting", "")]
     assert Abort.objects.get(pk=abort.pk).settled_at is not None
 
 
