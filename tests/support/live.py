@@ -79,10 +79,12 @@ class Live:
 
     def person(self, name: str) -> httpx.Client:
         """Return a browser-like client that has signed in as `name`."""
-        cookies = {
-            settings.SESSION_COOKIE_NAME: session_key(name),
-            settings.CSRF_COOKIE_NAME: CSRF_TOKEN,
-        }
+        cookies = httpx.Cookies()
+        for cookie, value in (
+            (settings.SESSION_COOKIE_NAME, session_key(name)),
+            (settings.CSRF_COOKIE_NAME, CSRF_TOKEN),
+        ):  # as the server sets them, so that what it sets anew takes their place
+            cookies.set(cookie, value, domain="127.0.0.1")
         # Plain HTTP: without certificates a client is made in no time.
         person = httpx.Client(
             base_url=self.base_url, cookies=cookies, timeout=PATIENCE, verify=False
