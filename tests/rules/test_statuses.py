@@ -33,6 +33,14 @@ def test_an_unknown_status_is_shown_as_sent(status: str) -> None:
     assert statuses.of_run(status).word == status
 
 
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [("failure", "failed"), ("approval_wait", "needs approval"), ("hibernating", "hibernating")],
+)
+def test_a_status_within_a_sentence_is_a_word_of_it(status: str, word: str) -> None:
+    assert statuses.within(status) == word
+
+
 def test_an_unknown_status_says_that_it_is_unknown() -> None:
     assert "does not know" in statuses.of_run("hibernating").sentence
 
