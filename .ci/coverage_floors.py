@@ -4,7 +4,8 @@ uv run .ci/coverage_floors.py           after the suite; fails where a room is b
 uv run .ci/coverage_floors.py --write   raise the floors to what is measured; none is ever lowered
 
 A room is a folder of dashboard/; the modules beside these folders are one room, `dashboard`. The
-floors are in coverage_floors.toml, in whole percent: what waits for chance or time varies by less.
+floors are in coverage_floors.toml, in whole percent and SLACK below what was measured: lines that
+wait for chance or time are not met by every run.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = Path(__file__).with_suffix(".toml")
 REPORT = ROOT / "var" / "coverage" / "report.json"
+SLACK = 0.5  # percent
 COUNTS = ("num_statements", "covered_lines", "num_branches", "covered_branches")
 
 
@@ -48,7 +50,7 @@ def main() -> int:
         floor = floors.get(room, 0)
         each = f"{percent(hit_lines, lines):>6.1f}% {percent(hit_branches, branches):>8.1f}%"
         print(f"{room:<12} {each} {both:>6.1f}% {floor:>5}%")
-        reached[room] = max(floor, math.floor(both))
+        reached[room] = max(floor, math.floor(both - SLACK))
         if both < floor:
             below.append(room)
     if "--write" in sys.argv:

@@ -4,6 +4,7 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import hypothesis
@@ -13,6 +14,7 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 
+from dashboard import database
 from dashboard.web import feed
 from tests.support import emptying, evidence
 from tests.support import live as live_module
@@ -129,6 +131,12 @@ def _emptying() -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _one_clock() -> None:
+    # That of this process: what an earlier test has measured against PostgreSQL's is forgotten.
+    database.set_clock(timedelta())
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 LONGEST_TEXT = 20_000  # characters kept of any one text; real ones are far shorter
 LONGEST_ID = 255
 
-# PostgreSQL stores neither NUL nor lone surrogates; other C0 controls only garble pages and logs.
-_UNFIT = re.compile("[\x00-\x1f\ud800-\udfff]")
-_UNFIT_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\ud800-\udfff]")
+# PostgreSQL stores neither NUL nor lone surrogates; other control characters only garble pages and
+# logs.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNFIT_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 # A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.

@@ -260,7 +260,10 @@ def test_pages_are_found_along_an_index(query: str, many: Stage, turn: Turn) -> 
         cursor.execute("ANALYZE")
         if connection.vendor == "postgresql":
             # So small a table would be read whole, and sorted.
-            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            cursor.execute(
+                "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+                " SET LOCAL enable_sort = off"
+            )
     turn(query)  # the statuses there are, kept for a minute
     with CaptureQueriesContext(connection) as asked:
         turn(f"{query}&before={place}")
