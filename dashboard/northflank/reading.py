@@ -13,6 +13,7 @@ LONGEST_ID = 255
 # PostgreSQL stores neither NUL nor lone surrogates; other control characters only garble pages and
 # logs.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNFIT_IN_IDS = re.compile("[\x00-\x1f\ud800-\udfff]")  # no other costs a run
 _UNFIT_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
@@ -57,7 +58,9 @@ def text(value: object, *, lines: bool = False) -> str | None:
 
 def identifier(value: object) -> str | None:
     """Read an id; None unless it can be stored, and put into a path, exactly as it is."""
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or _UNFIT.search(value):
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
+        return None
+    if _UNFIT_IN_IDS.search(value):
         return None
     # A proxy may resolve dot segments even when they are quoted.
     return None if value in {".", ".."} else value

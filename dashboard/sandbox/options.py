@@ -1,6 +1,7 @@
 """What can be set about a sandbox, and the command line for it."""
 
 import argparse
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -117,8 +118,8 @@ class Options:
             raise ValueError(f"unknown scenario {self.scenario!r}; known are: {known}")
         if not self.token:
             raise ValueError("the token must not be empty")
-        if self.history_hours <= 0:
-            raise ValueError("the history must be longer than 0 hours")
+        if not 0 < self.history_hours < math.inf:
+            raise ValueError("the history must be a number of hours above 0")
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
         for url in self.webhooks:

@@ -45,6 +45,9 @@ def test_arguments_become_options() -> None:
         (["--fault", "nope"], "unknown fault"),
         (["--rate-limit", "0"], "at least 1"),
         (["--token", ""], "must not be empty"),
+        (["--history-hours", "0"], "a number of hours above 0"),
+        (["--history-hours", "nan"], "a number of hours above 0"),
+        (["--history-hours", "inf"], "a number of hours above 0"),
     ],
 )
 def test_nonsense_is_refused_with_a_reason(arguments: list[str], message: str) -> None:
