@@ -21,4 +21,6 @@ from dashboard.settings import DATABASES  # noqa: E402
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, not memory: several threads use it, as in the product.
     DATABASES["default"]["TEST"] = {"NAME": str(_scratch / "test.sqlite3")}
+# Looks for files when they are asked for, not at the start of each of thousands of clients.
+WHITENOISE_AUTOREFRESH = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is secret

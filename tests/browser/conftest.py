@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from dashboard.models import CatalogueSweep, Run
 from tests.support import evidence, flights
 from tests.support.browser import Open, save_page, session_cookie
-from tests.support.live import Live
+from tests.support.live import PATIENCE, Live
 from tests.support.services import CHROMIUM
+
+# No test fails for a machine that is busy: what it waits for comes, or does not.
+expect.set_options(timeout=1000 * PATIENCE)
 
 LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
@@ -111,7 +114,7 @@ def open_browser(
                 complaints.append(said.text) if said.type in {"error", "warning"} else None
             ),
         )
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(1000 * PATIENCE)
         evidence.add("page", partial(save_page, page))
         return page
 

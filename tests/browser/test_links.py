@@ -14,7 +14,7 @@ from dashboard.models import Run
 from tests.support import factories, flights, processes
 from tests.support.browser import Open, enter
 from tests.support.flights import LEDGER
-from tests.support.live import Live
+from tests.support.live import PATIENCE, Live
 from tests.support.processes import running
 from tests.support.proxy import origin, proxy
 
@@ -42,7 +42,7 @@ def test_of_several_links_opened_signed_out_one_sign_in_serves_all(
 ) -> None:
     first = open_browser()
     second = first.context.new_page()
-    second.set_default_timeout(15_000)
+    second.set_default_timeout(1000 * PATIENCE)
     first.goto("/board/")
     second.goto(factories.address(mirrored))
     enter(first, "viewer")
