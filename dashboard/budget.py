@@ -6,6 +6,8 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 
 from dashboard import allowance as rules
 from dashboard.allowance import DEFAULT_LIMIT, Allowance, Window
@@ -31,6 +33,18 @@ def record(said: RateLimit | None, now: datetime) -> None:
 def refuse(reset_seconds: float | None, now: datetime) -> None:
     """Note that Northflank refused a request for its rate: no reading until the window ends."""
     _change(lambda known: rules.refused(known, reset_seconds, now))
+
+
+def set_aside(requests: int) -> None:
+    """Note that so many requests, recorded just now, were no reading: they don't hold it up."""
+    left = Greatest(F("ahead") - float(requests), 0.0)
+    Budget.objects.filter(ahead__gt=0).update(ahead=left)
+
+
+def limit() -> int:
+    """Return how many requests an hour Northflank allows, as last heard."""
+    known = Budget.objects.values_list("limit", flat=True).first()
+    return DEFAULT_LIMIT if known is None else known
 
 
 def allowance(now: datetime) -> Allowance:

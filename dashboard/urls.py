@@ -18,7 +18,7 @@ from dashboard.web.views.looking import look
 from dashboard.web.views.many import abort_many, batch
 from dashboard.web.views.now import now
 from dashboard.web.views.pipelines import pipeline
-from dashboard.web.views.runs import find, run
+from dashboard.web.views.runs import find, look_again, run
 from dashboard.web.views.saved_views import change, save
 from dashboard.web.views.stages import stage
 from dashboard.web.views.zone import choose
@@ -63,6 +63,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("status/", status.show, name="status"),
     path("projects/<id:project>/pipelines/<id:pipeline>/", include(pipeline_urls)),
     path("runs/<id:run>/", find, name="find_run"),
+    path("runs/<id:run>/again/", look_again, name="look_again"),
     path("live/", live, name="live"),
     path("zone/", choose, name="zone"),
     path("api/", include(api_urls)),

@@ -5,6 +5,7 @@ from dashboard.models.access import Grant
 from dashboard.models.batches import AbortBatch, BatchItem
 from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.looking import Looking
+from dashboard.models.lookups import RunLookup
 from dashboard.models.push import Push, PushEvent
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.sync import Budget, CatalogueSweep, Upstream, Worker
@@ -29,6 +30,7 @@ __all__ = [
     "Push",
     "PushEvent",
     "Run",
+    "RunLookup",
     "SavedView",
     "Stage",
     "StageTiming",

@@ -1,5 +1,7 @@
 """What people see when there is nothing, when they may not, and when we failed."""
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -8,9 +10,10 @@ from dashboard.web.places import NothingHere
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """404: say what was looked for, and where to go on."""
-    parts = {}
+    parts: dict[str, Any] = {}
     if isinstance(exception, NothingHere):
         parts = {"looked_for": exception.looked_for, "onward": exception.onward}
+        parts |= exception.more
     return render(request, "404.html", parts, status=404)
 
 

@@ -4,8 +4,10 @@ What a person may not see is looked for in vain, with the very answer of what do
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, Value, When
 from django.db.models.expressions import Combinable
 from django.http import Http404
 from django.urls import reverse
@@ -13,16 +15,19 @@ from django.utils.translation import gettext as _
 
 from dashboard.access import Rights
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models.catalog import StageName
 from dashboard.web import rows
 
 
 class NothingHere(Http404):
     """Nothing is known at this address: what was looked for, and where to go on."""
 
-    def __init__(self, looked_for: str, *onward: tuple[str, str]) -> None:
+    def __init__(self, looked_for: str, *onward: tuple[str, str], **more: Any) -> None:
+        """`more` is for the template, such as what can be done about it."""
         super().__init__(looked_for)
         self.looked_for = looked_for
         self.onward = onward
+        self.more = more
 
 
 def pipeline(rights: Rights, project: str, slug: str) -> Pipeline:
@@ -63,13 +68,16 @@ def stage(rights: Rights, project: str, pipeline_slug: str, name: str) -> Stage:
     return found
 
 
-def no_run(of: Stage, run_id: str, why: str = "") -> NothingHere:
-    """Return what to raise where a run of a stage was never seen."""
+def no_run(
+    of: Stage, run_id: str, why: str = "", *onward: tuple[str, str], **more: Any
+) -> NothingHere:
+    """Return what to raise where a run of a stage was never seen; the rest as for NothingHere."""
     said = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": of}
-    address = reverse("stage", args=rows.place_args(of))
-    return NothingHere(
-        f"{said} {why}".strip(), (_("The runs of %(stage)s") % {"stage": of}, address)
+    its_runs = (
+        _("The runs of %(stage)s") % {"stage": of},
+        reverse("stage", args=rows.place_args(of)),
     )
+    return NothingHere(f"{said} {why}".strip(), its_runs, *onward, **more)
 
 
 def run(of: Stage, run_id: str) -> Run | None:
@@ -84,23 +92,66 @@ HINTS = {
 }
 
 
-def likely(rights: Rights, hints: Mapping[str, str]) -> list[Stage]:
-    """Return the stages that a run of unknown place may be in, the likeliest first.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Where a run of unknown place may be: stages by their keys, the likeliest first."""
+
+    stages: list[int]
+    everywhere: int  # how many there are without any hint
+
+    @property
+    def narrowed(self) -> bool:
+        return len(self.stages) < self.everywhere
+
+
+def candidates(rights: Rights, hints: Mapping[str, str]) -> Candidates:
+    """Return the stages that a run of unknown place may be in.
 
     `hints` are what an address says of its `project`, `pipeline` and `stage`, by id or by name, in
-    any case. They may be wrong: they decide which stages come first, not which are left out.
+    any case. Where they agree with some stages it is those. Where no stage agrees with all of them
+    one must be wrong: none is left out, and those that agree with most come first.
     """
     agreeing: Combinable = Value(0)
-    for part, fields in HINTS.items():
-        if called := hints[part]:
-            same = Q(*((f"{field}__iexact", called) for field in fields), _connector=Q.OR)
-            agreeing += Case(When(same, then=1), default=0)
+    said = _said(hints)
+    for same in said:
+        agreeing += Case(When(same, then=1), default=0)
     known = Stage.objects.present().exclude(has_flow=False).filter(rights.places())
-    return list(
-        known.select_related("pipeline__project")
-        .annotate(agreeing=agreeing)
-        .order_by("-agreeing", "failures", F("active_at").desc(nulls_last=True), "pk")
+    flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
+    order = Case(*(When(name=name, then=place) for place, name in enumerate(reversed(StageName))))
+    found = list(
+        known.annotate(agreeing=agreeing, flying=flying, place=order)
+        .order_by(
+            "-agreeing", "place", "-flying", "failures", F("active_at").desc(nulls_last=True), "pk"
+        )
+        .values_list("pk", "agreeing")
     )
+    all_agree = [pk for pk, count in found if said and count == len(said)]
+    return Candidates(all_agree or [pk for pk, _count in found], len(found))
+
+
+def hinted(rights: Rights, hints: Mapping[str, str]) -> Stage | None:
+    """Return the one stage that complete hints name; None: they are not, or name none or more."""
+    said = _said(hints)
+    if len(said) < len(HINTS):
+        return None
+    found = Stage.objects.filter(rights.places(), *said).select_related("pipeline__project")[:2]
+    return found[0] if len(found) == 1 else None
+
+
+def _said(hints: Mapping[str, str]) -> list[Q]:
+    return [
+        Q(*((f"{field}__iexact", called) for field in fields), _connector=Q.OR)
+        for part, fields in HINTS.items()
+        if (called := hints[part])
+    ]
+
+
+def lists_are_missing(rights: Rights) -> bool:
+    """Say whether there may be stages that were never listed, and soon will be."""
+    waiting = CatalogueSweep.objects.filter(swept_at=None, error="")
+    return waiting.filter(
+        Q(project=None) | Q(project__gone_at=None) & rights.projects("project")
+    ).exists()
 
 
 def are_listed() -> bool:

@@ -36,10 +36,12 @@ class SignInMiddleware(LoginRequiredMiddleware):
 
 
 def _page_about(request: HttpRequest) -> str:
-    """Return the page that a form was about: a run's own; the first page for all others."""
+    """Return the page that a form was about: that of a run, or the first for all others."""
     match = request.resolver_match
     if match is not None and match.url_name == "abort":
         return reverse("run", kwargs=match.kwargs)
+    if match is not None and match.url_name == "look_again":
+        return reverse("find_run", kwargs=match.kwargs)
     return reverse("now")
 
 

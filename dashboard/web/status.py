@@ -12,7 +12,8 @@ from dashboard import budget, durations, freshness, push
 from dashboard.access import Rights
 from dashboard.models import Budget, CatalogueSweep, Stage, Upstream, Worker
 from dashboard.push import PushState
-from dashboard.sync import claims
+from dashboard.sync import claims, lookup
+from dashboard.sync.lookup import Spent
 from dashboard.sync.schedule import StageClass
 from dashboard.web import places, rows
 
@@ -86,6 +87,7 @@ class Status:
 
     verdict: freshness.Verdict
     requests: Requests | None
+    searches: Spent
     push: PushState
     workers: list[WorkerRow]
     lists: list[ListRow]
@@ -123,6 +125,7 @@ def of(rights: Rights, now: datetime) -> Status:
     return Status(
         verdict=freshness.verdict(facts),
         requests=requests,
+        searches=lookup.spent(),
         push=push.state(now),
         workers=workers,
         lists=[_list(sweep) for sweep in sweeps],

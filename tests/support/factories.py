@@ -16,6 +16,7 @@ from dashboard.models import (
     Pipeline,
     Project,
     Run,
+    RunLookup,
     Stage,
     StageTiming,
     Upstream,
@@ -150,6 +151,13 @@ def trouble(message: str, since: datetime | None = None) -> Upstream:
 def swept() -> None:
     """The list of projects has been read."""
     CatalogueSweep.objects.create(next_at=timezone.now(), swept_at=timezone.now())
+
+
+def searched(requests: int, *, of: Stage | None = None, **fields: Any) -> RunLookup:
+    """Searches have spent so many requests just now, all on one stage for one run."""
+    now = timezone.now()
+    usual = {"run_id": "searched", "asked_at": now, "answered_at": now, "by_search": True}
+    return RunLookup.objects.create(stage=of or stage(), requests=requests, **usual | fields)
 
 
 def worker(name: str = "worker-1", **fields: Any) -> Worker:

@@ -6,19 +6,16 @@ than it should.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 from django.contrib.auth.models import User
-from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import aborting, statuses
-from dashboard.database import now
 from dashboard.models import BatchItem, Looking, Run, SavedView, Stage
 from dashboard.models.batches import ItemResult
 from dashboard.overdue import Why
@@ -216,6 +213,7 @@ FULL = [
     State("list of aborts", "/aborts/many/{batch}/"),
     State("status, trouble", "/status/"),
     State("search for a run", "/runs/made-up/"),
+    State("search for a run, in vain", "/runs/searched/?stage=production&project=nope", status=404),
     State("run, not found", run_at("nope"), status=404),
 ]
 
@@ -256,7 +254,7 @@ PAGED = [
 NO_PAGES = {
     "aborts_csv", "aborts_json",  # files
     "live", "api_runs", "api_run", "api_abort", "northflank_hook",  # for machines
-    "save_view", "change_view", "look", "zone", "logout",  # forms are posted there
+    "save_view", "change_view", "look", "look_again", "zone", "logout",  # forms are posted there
 }  # fmt: skip
 
 
@@ -323,8 +321,8 @@ def full() -> dict[str, object]:
     steps = release(at_migrate=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
-    for which in (now(), now() + timedelta(hours=1)):
-        cache.set(f"lookups:{which:%Y%m%d%H}", 10_000)  # a search for a run has to wait
+    for one in Stage.objects.all():  # one run was nowhere, and the search for others has to wait
+        factories.searched(10_000, of=one)
     factories.trouble("It fell over.")
     factories.worker()
     factories.worker("worker-2", beat_at=then)
@@ -354,8 +352,7 @@ def long(text: str) -> dict[str, object]:
     Stage.objects.update(error="x", error_message=text, error_since=run.seen_at, failures=2)
     look_at(run, manager, text[:150], "x" * 150, "👩‍🚀" * 40)
     SavedView.objects.create(owner=manager, name="x" * 60, query="status=failure")
-    for which in (now(), now() + timedelta(hours=1)):
-        cache.set(f"lookups:{which:%Y%m%d%H}", 10_000)
+    factories.searched(10_000, of=stage)
     factories.trouble(text)
     factories.worker("w" * 250)
     factories.unlisted(stage.pipeline.project, text)

@@ -1,15 +1,20 @@
 """A run nobody has seen: asked for once, whoever asks."""
 
 import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
 
-from django.core.cache import cache
+import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard import budget
 from dashboard.database import in_database
-from dashboard.models import Run, Stage
+from dashboard.models import Budget, Run, RunLookup, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import lookup
+from dashboard.upstream import Connection
+from tests.support import factories, flights
 from tests.support.world import World, the_run
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -24,13 +29,43 @@ def place(world: World) -> Stage:
     )
 
 
-def find(world: World, stage: Stage, run_id: str, times: int = 1) -> list[str]:
+def find(
+    world: World,
+    stage: Stage,
+    run_id: str,
+    times: int = 1,
+    *,
+    to: Connection | None = None,
+    person: int | None = None,
+) -> list[str]:
     async def together() -> list[str]:
+        asked = to or world.live.connection
         return await asyncio.gather(
-            *(lookup.find(world.live.connection, stage, run_id) for _ in range(times))
+            *(lookup.find(asked, stage, run_id, person=person) for _ in range(times))
         )
 
     return world.live.run(together)
+
+
+@pytest.fixture
+def another(world: World) -> Iterator[Connection]:
+    """Another process's connection, which is all by which two processes are told apart here."""
+
+    async def connect() -> Connection:
+        return Connection(world.live.connection.token, world.live.upstream_url)
+
+    connection = world.live.run(connect)
+    yield connection
+    world.live.run(connection.close)
+
+
+def left(world: World, requests: int) -> None:
+    """So many of the hour's thousand requests are left, by the next answer too."""
+    Budget.objects.all().delete()
+    now = timezone.now()
+    Budget.objects.create(
+        limit=1000, remaining=requests, resets_at=now + timedelta(minutes=30), seen_at=now
+    )
 
 
 def test_a_run_that_northflank_knows_is_mirrored(world: World) -> None:
@@ -94,18 +129,105 @@ def test_trouble_is_told(world: World) -> None:
     assert find(world, stage, UNKNOWN)[0].startswith("Northflank could not be asked for it")
 
 
-def test_an_hour_allows_so_many_questions(world: World) -> None:
+def test_what_searches_have_used_is_no_matter(world: World) -> None:
     stage = place(world)
-    cache.set(f"lookups:{timezone.now():%Y%m%d%H}", lookup.AN_HOUR - 1)
-    find(world, stage, UNKNOWN)
-    assert find(world, stage, UNKNOWN[:-1] + "1")[0].startswith("Too many")
+    factories.searched(10_000, of=stage)
+    assert find(world, stage, world.start()) == [""]
 
 
-def test_what_is_over_the_allowance_is_not_asked(world: World) -> None:
+def test_the_reserve_is_left_alone(world: World) -> None:
     stage = place(world)
-    cache.set(f"lookups:{timezone.now():%Y%m%d%H}", lookup.AN_HOUR)
+    left(world, 100)  # all of it is reserved
+    assert find(world, stage, UNKNOWN)[0].endswith("this hour's requests are spent.")
+    left(world, 101)
+    assert find(world, stage, UNKNOWN) == ["Northflank does not know it either."]
+    assert len(world.asked(UNKNOWN)) == 1
+
+
+def test_one_person_with_a_broken_machine_locks_out_nobody_else(
+    world: World, viewer: User, manager: User
+) -> None:
+    stage = place(world)
+    now = timezone.now()
+    RunLookup.objects.bulk_create(
+        RunLookup(run_id=f"r{n}", stage=stage, requests=1, asked_at=now, person=viewer)
+        for n in range(lookup.A_PERSON)
+    )
+    assert find(world, stage, UNKNOWN, person=viewer.pk)[0].startswith("You have opened 120 runs")
+    assert not world.asked(UNKNOWN)
+    assert find(world, stage, UNKNOWN, person=manager.pk) == ["Northflank does not know it either."]
+
+
+def test_an_answer_counts_for_all_processes(world: World, another: Connection) -> None:
+    stage = place(world)
     find(world, stage, UNKNOWN)
-    assert not world.sandbox.requests
+    assert find(world, stage, UNKNOWN, to=another) == ["Northflank does not know it either."]
+    assert len(world.asked(UNKNOWN)) == 1
+
+
+def test_two_processes_that_are_asked_at_once_ask_once(world: World, another: Connection) -> None:
+    stage = place(world)
+    run_id = world.start()
+    world.sandbox.faults = [parse_fault("latency:0.2")]
+
+    async def together() -> list[str]:
+        return await asyncio.gather(
+            *(lookup.find(to, stage, run_id) for to in (world.live.connection, another) * 3)
+        )
+
+    assert world.live.run(together) == [""] * 6
+    assert len(world.asked(run_id)) == 1
+
+
+def test_where_another_process_has_died_meanwhile_it_is_asked_again(world: World) -> None:
+    stage = place(world)
+    run_id = world.start()
+    now = timezone.now()
+    died = RunLookup.objects.create(
+        run_id=run_id, stage=stage, requests=1, asked_at=now, lease_until=now
+    )
+    assert find(world, stage, run_id) == [""]
+    died.refresh_from_db()
+    assert died.requests == 2
+
+
+def test_the_table_stays_small(world: World) -> None:
+    stage = place(world)
+    factories.searched(1, of=stage, asked_at=timezone.now() - lookup.REMEMBERED)
+    find(world, stage, UNKNOWN)
+    assert [row.run_id for row in RunLookup.objects.all()] == [UNKNOWN]
+
+
+def test_an_old_answer_counts_no_more(world: World) -> None:
+    stage = place(world)
+    find(world, stage, UNKNOWN)
+    RunLookup.objects.update(asked_at=timezone.now() - lookup.REMEMBERED)
+    find(world, stage, UNKNOWN)
+    assert len(world.asked(UNKNOWN)) == 2
+
+
+def test_one_can_look_again_but_not_at_once(world: World) -> None:
+    stage = place(world)
+    find(world, stage, UNKNOWN)
+    asked_at = RunLookup.objects.get().asked_at
+    assert lookup.look_again([stage.pk], UNKNOWN) == asked_at + lookup.AGAIN_AFTER
+    find(world, stage, UNKNOWN)
+    assert len(world.asked(UNKNOWN)) == 1
+    RunLookup.objects.update(asked_at=asked_at - lookup.AGAIN_AFTER)
+    assert lookup.look_again([stage.pk], UNKNOWN) is None
+    find(world, stage, UNKNOWN)
+    assert len(world.asked(UNKNOWN)) == 2
+
+
+@pytest.mark.parametrize("spelling", ["lower", "capitalised"])
+def test_a_stage_that_was_never_read_is_asked_in_both_spellings(
+    world: World, spelling: str
+) -> None:
+    world.sandbox.choices["stage-spelling"] = spelling
+    flights.stage(("payments", "ledger", "Production"))
+    Stage.objects.update(path="")
+    stage = place(world)
+    assert find(world, stage, world.start()) == [""]
 
 
 def test_nothing_is_asked_while_reading_is_refused(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -93,6 +94,9 @@ def test_an_event_for_pagerduty_has_what_it_must_and_leads_to_the_run() -> None:
 
 def test_what_it_says_of_the_search_is_so() -> None:
     told = " ".join(DOC.split())
-    numbers = {5: "five"}
-    assert f"asks {numbers[lookup.AT_ONCE]} stages at a time" in told
-    assert f"in an hour {lookup.SEARCHING}, whoever asks" in told
+    numbers = {8: "eight", 0.2: "a fifth", 0.5: "half"}
+    assert f"{numbers[lookup.AT_ONCE]} at a time" in told
+    assert f"{numbers[lookup.SEARCH_SHARE]} of the requests that Northflank allows" in told
+    assert f"counts for {lookup.REMEMBERED // timedelta(hours=1)} hours" in told
+    assert f"after {lookup.AGAIN_AFTER // timedelta(minutes=1)} minutes at the earliest" in told
+    assert f"from {numbers[lookup.FOR_NEW]} of the share at most" in told

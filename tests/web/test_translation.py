@@ -23,7 +23,7 @@ from django.utils.translation import _trans
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard import abort_story, verdict
+from dashboard import abort_story, access, verdict
 from dashboard.models import (
     Abort,
     AbortBatch,
@@ -41,7 +41,7 @@ from dashboard.northflank import Node
 from dashboard.statuses import RUN
 from dashboard.sync.lookup import Search
 from dashboard.timing import Overdue
-from dashboard.web import searching
+from dashboard.web import errors, places, searching
 from tests.support import factories
 from tests.support.html import parsed
 
@@ -348,12 +348,31 @@ def test_no_refusal_does(marked: None, client: Client, people: tuple[User, User]
 
 
 @pytest.mark.parametrize(
-    "so_far", [Search(1, 3), Search(0, 1, "σφάλμα"), Search(2, 2)], ids=["on", "waits", "over"]
+    "so_far",
+    [Search(1, 3), Search(0, 1, "σφάλμα", timezone.now()), Search(2, 2)],
+    ids=["on", "waits", "over"],
 )
 def test_no_search_does(marked: None, so_far: Search, db: None, rf: RequestFactory) -> None:
+    factories.stage(of=factories.pipeline("1", factories.project("1")))
     request = rf.get("/runs/1/")
     request.user = User(username="ά")
-    assert list(unkeyed(parsed(searching.goes_on(request, "1", so_far)))) == []
+    page = searching.goes_on(request, access.ALL, "1", so_far)
+    assert list(unkeyed(parsed(page))) == []
+
+
+@pytest.mark.parametrize("query", ["", "project=1"])
+def test_no_search_in_vain_does(marked: None, query: str, db: None, rf: RequestFactory) -> None:
+    stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
+    factories.stage(of=factories.pipeline("2", factories.project("2")))
+    factories.searched(1, of=stage, run_id="1")
+    request = rf.get(f"/runs/1/?{query}")
+    request.user = User(username="ά")
+    possible = places.candidates(access.ALL, searching.hints(request))
+    for why in (
+        searching.in_vain(request, access.ALL, "1", possible),
+        searching.not_in(stage, access.ALL, "1", ""),
+    ):
+        assert list(unkeyed(parsed(errors.not_found(request, why)))) == []
 
 
 @pytest.mark.parametrize("page", ["400.html", "403_csrf.html", "403.html", "404.html"])

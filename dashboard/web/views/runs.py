@@ -1,12 +1,16 @@
 """One run: how it stands, at which step, and what was done about it."""
 
+from dataclasses import replace
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.views.decorators.http import require_safe
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
 
 from dashboard import access, around, handover, links, looking, overdue, verdict
 from dashboard.database import now
@@ -38,7 +42,7 @@ def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str)
     of = places.stage(rights, project, pipeline, stage)
     shown = places.run(of, run)
     if shown is None:
-        return _never_seen(request, of, run)
+        return _never_seen(request, rights, of, run)
     interest.in_run(shown, now())
     as_of = live.as_of_run(shown)
     its_aborts = acts.of_run(shown)
@@ -73,20 +77,40 @@ def find(request: HttpRequest, run: str) -> HttpResponse:
     seen = Run.objects.filter(rights.places("stage")).with_place().filter(run_id=run)
     found = seen.order_by("-created_at").first()
     if found is not None:
-        address = reverse("run", args=[*rows.place_args(found.stage), run])
-        query = request.META.get("QUERY_STRING", "")
-        return searching.ended(request) or redirect(f"{address}?{query}" if query else address)
+        return searching.ended(request) or _lead_to(request, found.stage, run)
     hints = searching.hints(request)
-    stages = places.likely(rights, hints)
-    so_far = result_of(request) if stages else lookup.Search(0, 0)
+    place = places.hinted(rights, hints)
+    if place is not None:  # which asks for this one run, whatever searches have used
+        return searching.ended(request) or _lead_to(request, place, run)
+    possible = places.candidates(rights, hints)
+    so_far = result_of(request) if possible.stages else lookup.Search(0, 0)
     if so_far is None:
         get_token(request)  # as below
-        return Waiting(lambda: lookup.search(connection(), stages, run))
-    if so_far.over:
+        return Waiting(lambda: lookup.search(connection(), possible.stages, run))
+    if so_far.over and places.lists_are_missing(rights):
+        so_far = replace(so_far, why_not=_("Northflank’s projects are still being listed."))
+    elif so_far.over:
         if waited := searching.ended(request):
             return waited
-        raise searching.in_vain(rights, run, hints, len(stages))
-    return searching.goes_on(request, run, so_far)
+        raise searching.in_vain(request, rights, run, possible)
+    return searching.goes_on(request, rights, run, so_far)
+
+
+@require_POST
+def look_again(request: HttpRequest, run: str) -> HttpResponse:
+    """Have a run looked for anew that was nowhere, in the places that the address names."""
+    rights = access.rights(request.user)
+    hints = searching.hints(request)
+    place = places.hinted(rights, hints)
+    stages = [place.pk] if place is not None else places.candidates(rights, hints).stages
+    from_when = lookup.look_again(stages, run)
+    if from_when is not None:
+        told = _("It was looked for just now. It can be looked for again at %(time)s.")
+        at = f"{timezone.localtime(from_when):%H:%M:%S}"
+        messages.info(request, told % {"time": at}, extra_tags="info")
+    query = request.META.get("QUERY_STRING", "")
+    address = reverse("find_run", args=[run])
+    return redirect(f"{address}?{query}" if query else address)
 
 
 def card(
@@ -137,10 +161,19 @@ def card(
     }
 
 
-def _never_seen(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
+def _lead_to(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
+    address = reverse("run", args=[*rows.place_args(stage), run_id])
+    query = request.META.get("QUERY_STRING", "")
+    return redirect(f"{address}?{query}" if query else address)
+
+
+def _never_seen(
+    request: HttpRequest, rights: access.Rights, stage: Stage, run_id: str
+) -> HttpResponse:
     its_place = gone.place(stage.pipeline)
     why_not = its_place.text if its_place is not None else result_of(request)
     if why_not is None and stage.has_flow is not False:
         get_token(request)  # the page will need its cookie, and the middleware sets it now
-        return Waiting(lambda: lookup.find(connection(), stage, run_id))
-    raise places.no_run(stage, run_id, why_not or "")
+        person = request.user.pk
+        return Waiting(lambda: lookup.find(connection(), stage, run_id, person=person))
+    raise searching.not_in(stage, rights, run_id, why_not or "")

@@ -1,0 +1,47 @@
+"""Where Northflank was asked for runs that are not in the mirror, for all processes."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+
+from dashboard.models.catalog import ID_LENGTH, Stage
+
+
+class RunLookup(models.Model):
+    """One stage that was asked for one run id: who asks, what it cost, and what came of it.
+
+    A row is written before its request is sent, so that no two processes send the same one; it is
+    deleted once its answer counts no more.
+    """
+
+    run_id = models.CharField(max_length=ID_LENGTH)
+    stage = models.ForeignKey(Stage, models.CASCADE, related_name="run_lookups")
+    by_search = models.BooleanField(
+        default=False, help_text="Paid from the share of the hour for searches."
+    )
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        related_name="run_lookups",
+        help_text="Who opened the full address of the run.",
+    )
+    requests = models.PositiveIntegerField(help_text="Sent for it, of those of the last hour.")
+    repeated = models.BooleanField(default=False, help_text="It had been asked before.")
+    asked_at = models.DateTimeField(db_index=True)
+    lease_until = models.DateTimeField(
+        null=True, help_text="Until then the process that asks is waited for."
+    )
+    answered_at = models.DateTimeField(
+        null=True, help_text="When Northflank answered: not known there, unless the run is here."
+    )
+    error = models.TextField(blank=True, help_text="Why the stage could not be asked.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["run_id", "stage"], name="one_lookup_a_run_and_stage")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id} in {self.stage_id}"
