@@ -51,6 +51,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/main_job.py
 	uv run bench/freshness.py
 	uv run bench/workers.py
+	uv run bench/links.py
 	uv run bench/viewers.py
 	uv run bench/glass.py
 	uv run bench/light.py

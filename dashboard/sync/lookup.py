@@ -225,6 +225,7 @@ async def _ask(to: Connection, question: _Question, run_id: str) -> str:
         log.warning("lookup.other_run_answered", asked=run_id, got=said.run.id)
     if said is not None and found:
         await in_database(mirror.detail, question.stage.pk, said, asked_at=asked_at)
+        await in_database(_keep_spelling, question.stage, spelling)
     await in_database(_keep_answer, question, run_id)
     return "" if found else _unknown()
 
@@ -286,7 +287,7 @@ def _take_one(stage: Stage, run_id: str, person: int | None) -> _Question | None
         row = _lookups(run_id, now).filter(stage=stage).first()
         if row is not None and (row.answered_at is not None or _is_asked(row, now)):
             return None
-        question = _Question(stage, _spellings(stage), by_search=False)
+        question = _Question(stage, _spellings(stage, _worked()), by_search=False)
         _write([question], {stage.pk: row} if row else {}, run_id, now, person)
         return question
 
@@ -302,20 +303,21 @@ def _next(stages: Sequence[int], run_id: str, most: int) -> tuple[list[_Question
         waiting = [pk for pk in stages if pk not in rows or _may_be_asked(rows[pk], now)]
         if not waiting:
             return [], _with_failures(so_far, [rows[pk] for pk in stages], now)
-        cost = len(_spellings(Stage(name="Production")))  # no stage costs more
-        room = _room(now, cost)
+        room = _room(now)
         if room.why_not:
             return [], replace(so_far, why_not=room.why_not, goes_on_at=room.goes_on_at)
         again = [pk for pk in waiting if pk in rows]
-        too_many = set(again[room.for_again // cost :])
+        too_many = set(again[room.for_again :])
         chosen = [pk for pk in waiting if pk not in too_many]
         if not chosen:
             told = _("Looking again has used its part of what searches may use.")
             return [], replace(so_far, why_not=told, goes_on_at=room.goes_on_at)
-        chosen = chosen[: min(most, room.requests // cost)]
+        chosen = chosen[: min(most, room.requests)]
         found = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
+        # Before anything was read both spellings would cost a whole search its second half.
+        worked = _worked() or "production"
         questions = [
-            _Question(found[pk], _spellings(found[pk]), by_search=True)
+            _Question(found[pk], _spellings(found[pk], worked), by_search=True)
             for pk in chosen
             if pk in found
         ]
@@ -363,22 +365,21 @@ class _Room:
     goes_on_at: datetime | None = None
 
 
-def _room(now: datetime, cost: int) -> _Room:
-    """Return what may be spent on stages that cost so many requests each."""
+def _room(now: datetime) -> _Room:
     spend = budget.allowance(now)
     ends_at = spend.refused_until or now + timedelta(seconds=spend.seconds)
     under_way = RunLookup.objects.filter(lease_until__gt=now).aggregate(n=Sum("requests"))["n"] or 0
     requests = spend.requests - under_way
-    if spend.refused_until is not None or requests < cost:
+    if spend.refused_until is not None or requests <= 0:
         return _Room(why_not=_reserved(), goes_on_at=ends_at)
     used = spent()
-    if used.left < cost:
+    if not used.left:
         told = _("Searches have used their %(n)s requests of this hour.") % {"n": used.share}
         return _Room(why_not=told, goes_on_at=used.goes_on_at)
     # Others of the account get theirs, and reading keeps half at least of what it has without.
     ours = max(requests - spend.others, LEAST * requests)
     most = min(used.left, int(ours - used.used) // 2)
-    if most < cost:
+    if most <= 0:
         told = _("What is left of this hour's requests is kept for what is in flight.")
         return _Room(why_not=told, goes_on_at=ends_at)
     lately = RunLookup.objects.filter(by_search=True, repeated=True, asked_at__gt=now - HOUR)
@@ -386,14 +387,17 @@ def _room(now: datetime, cost: int) -> _Room:
     return _Room(most, max(round((1 - FOR_NEW) * used.share) - again, 0), "", used.goes_on_at)
 
 
-def _spellings(stage: Stage) -> tuple[str, ...]:
-    """Return how addresses may spell a stage: as has worked, here or elsewhere; else both ways."""
+def _spellings(stage: Stage, worked: str | None) -> tuple[str, ...]:
+    """Return how addresses may spell a stage: as has worked, there or elsewhere; else both ways."""
     if stage.path:
         return (stage.path,)
-    worked = Stage.objects.exclude(path="").values_list("path", flat=True).first()
     if worked is None:
         return stage.name.lower(), stage.name
     return (stage.name if worked[0].isupper() else stage.name.lower(),)
+
+
+def _worked() -> str | None:
+    return Stage.objects.exclude(path="").values_list("path", flat=True).first()
 
 
 def _write(
@@ -430,6 +434,10 @@ def _keep_failure(question: _Question, run_id: str, error: str) -> None:
         error=error, lease_until=None
     )
     _set_aside(question)
+
+
+def _keep_spelling(stage: Stage, spelling: str) -> None:
+    Stage.objects.filter(pk=stage.pk, path="").update(path=spelling)
 
 
 def _set_aside(question: _Question) -> None:

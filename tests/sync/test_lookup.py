@@ -80,6 +80,20 @@ def test_a_run_that_was_found_needs_no_word(world: World) -> None:
     assert find(world, stage, world.start()) == [""]
 
 
+def test_a_spelling_that_has_worked_is_kept(world: World) -> None:
+    stage = place(world)
+    Stage.objects.update(path="")
+    world.sandbox.choices["stage-spelling"] = "capitalised"
+    find(world, Stage.objects.select_related("pipeline__project").get(pk=stage.pk), world.start())
+    assert set(Stage.objects.exclude(path="").values_list("path", flat=True)) == {"Production"}
+    other = Stage.objects.select_related("pipeline__project").get(
+        pipeline=stage.pipeline, name="Staging"
+    )
+    world.sandbox.requests.clear()
+    find(world, other, UNKNOWN)
+    assert [request.split("/")[-3] for request in world.asked(UNKNOWN)] == ["Staging"]
+
+
 def test_many_who_ask_at_the_same_time_share_one_question(world: World) -> None:
     stage = place(world)
     run_id = world.start()

@@ -1,0 +1,252 @@
+"""Links to runs that were never read: how soon they lead there, and what made-up ones cost.
+
+    uv run bench/links.py
+
+Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), makes databases
+of its own there and drops them. Two `serve --no-sync` share one database of 180 stages, of which
+none was read, and a sandbox with Northflank's limit that answers after 0.2 s. Prints a table, and
+ends with 1 if a target is missed.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import psycopg
+import uvicorn
+from running import ROOT, Answer, Bench, Browser, Server, scratch, wait_for
+from tables import Table
+from workers import database
+
+sys.path.insert(0, str(ROOT))
+from dashboard import sandbox
+from dashboard.sandbox.catalog import Flow
+
+LATENCY = "latency:0.2"
+PIPELINES = 60
+PEOPLE, IDS = 10, 100
+LATER = 60  # seconds after the flood in which reading is watched
+RUN = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)/runs/([^/]+)$")
+REFRESH = re.compile(r'data-refresh="(\d+)"')
+SEED = """
+import json
+from django.contrib.auth.models import User
+from django.utils import timezone
+from dashboard.models import Pipeline, Project, Stage
+from dashboard.models.catalog import StageName
+now = timezone.now()
+for number in range({people}):
+    User.objects.create_user(f"p{{number}}", password=f"p{{number}}")
+for project, pipeline in json.loads({places!r}):
+    named = {{"name": project, "seen_at": now}}
+    of, _ = Project.objects.get_or_create(slug=project, defaults=named)
+    made = Pipeline.objects.create(project=of, slug=pipeline, name=pipeline, seen_at=now)
+    for name in StageName:
+        Stage.objects.create(pipeline=made, name=name, next_sync_at=now)
+"""
+LATE = """
+SELECT count(DISTINCT stage.id) FROM dashboard_stage stage
+JOIN dashboard_run run ON run.stage_id = stage.id AND run.in_flight
+WHERE stage.promised_at + interval '30 seconds' < now()
+"""
+
+
+@dataclass
+class Log:
+    """The sandbox with what it was asked of single runs: an ASGI application around it."""
+
+    app: Any
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # of a run, in a place
+    requests: int = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.requests += 1
+        if found := RUN.search(scope["path"]):
+            *place, run = found.groups()
+            self.asked[run, "/".join(place).lower()] += 1
+        await self.app(scope, receive, send)
+
+    @property
+    def box(self) -> sandbox.Sandbox:
+        found: sandbox.Sandbox = self.app.state.sandbox
+        return found
+
+    def flows(self) -> list[Flow]:
+        """The release flows of the first sixty pipelines."""
+        chosen = set(self.pipelines())
+        return [one for one in self.box.world.flows() if (one.project, one.pipeline) in chosen]
+
+    def pipelines(self) -> list[tuple[str, str]]:
+        all_ = dict.fromkeys((one.project, one.pipeline) for one in self.box.world.flows())
+        return list(all_)[:PIPELINES]
+
+    def start(self, flow: Flow) -> str:
+        return self.box.world.start(flow, self.box.clock(), {}).id
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[tuple[str, Log]]:
+    """Serve a sandbox from this process."""
+    options = sandbox.Options(scenario="100-pipelines", faults=[sandbox.parse_fault(LATENCY)])
+    log = Log(sandbox.create_app(options))
+    place = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            log, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: server.started, "the sandbox listens")
+    try:
+        yield f"http://127.0.0.1:{place.getsockname()[1]}", log
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+        place.close()
+
+
+@contextlib.contextmanager
+def dashboards() -> Iterator[tuple[Bench, list[Server], Log, dict[str, str]]]:
+    """Two processes on a new database, with 180 stages that were never read and a new hour."""
+    with scratch() as bench, database() as url, upstream() as (base_url, log):
+        settings = {
+            "DATABASE_URL": url,
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": base_url,
+            "NORTHFLANK_PROJECTS": ",".join({project for project, _ in log.pipelines()}),
+        }
+        bench.manage("migrate", "-v0", **settings)
+        seed = SEED.format(people=PEOPLE, places=json.dumps(log.pipelines()))
+        bench.manage("shell", "--no-imports", "--command", seed, **settings)
+        servers = [bench.start("serve", "--no-sync", "--port", "0", **settings) for _ in range(2)]
+        yield bench, servers, log, settings
+
+
+def person(server: Server, number: int) -> Browser:
+    browser = Browser(server.url)
+    browser.sign_in(f"p{number}")
+    return browser
+
+
+def opened(browser: Browser, address: str) -> Answer:
+    browser.http.close()  # the server ends a connection that was idle for some seconds
+    return browser.ask(address)
+
+
+def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float, int]:
+    """Open an address and do as its page does; return the seconds to the end, and its status."""
+    began = time.monotonic()
+    while True:
+        answer = opened(browser, address)
+        if answer.status == 302:
+            address = answer.headers["Location"]
+        elif (refresh := REFRESH.search(answer.text)) and 'data-page="looking"' in answer.text:
+            if time.monotonic() - began > patience:
+                return time.monotonic() - began, 0
+            time.sleep(int(refresh[1]))
+        else:
+            return time.monotonic() - began, answer.status
+
+
+def hint(flow: Flow, run: str) -> str:
+    return f"/runs/{run}/?project={flow.project}&pipeline={flow.pipeline}&stage={flow.stage}"
+
+
+def links(table: Table) -> None:
+    with dashboards() as (_bench, servers, log, _settings):
+        ada = person(servers[0], 0)
+        flows = log.flows()
+        flow = next(one for one in reversed(flows) if one.stage.lower() == "development")
+        seconds, status = follow(ada, hint(flows[0], log.start(flows[0])))
+        found = status == 200 and seconds <= 2
+        table.add("with a complete hint", f"{seconds:.1f} s", target="<= 2 s", met=found)
+        run = log.start(flow)
+        seconds, status = follow(ada, f"/runs/{run}/")
+        asked = sum(count for (id_, _place), count in log.asked.items() if id_ == run)
+        found = status == 200 and seconds <= 30
+        what = f"by its id alone, in the last of 180 stages ({asked} asked)"
+        table.add(what, f"{seconds:.1f} s", target="<= 30 s", met=found)
+        run = log.start(flow)
+        seconds, status = follow(ada, f"/runs/{run}/?project={flow.project}")
+        asked = sum(count for (id_, _place), count in log.asked.items() if id_ == run)
+        what = f"with its project ({asked} asked)"
+        table.add(what, f"{seconds:.1f} s, {status}" if status else "waits")
+
+
+def flood(table: Table, ids: int = IDS) -> None:
+    """Let people open links to runs that don't exist; without any `ids`, for comparison."""
+    with dashboards() as (bench, servers, log, settings):
+        late: list[int] = []
+        people = [[person(server, number) for server in servers] for number in range(PEOPLE)]
+        with bench.log.open("ab") as out:
+            sync = subprocess.Popen(
+                [sys.executable, "manage.py", "sync"],
+                cwd=ROOT, env=bench.environment(settings), stdout=out, stderr=out,
+            )  # fmt: skip
+        try:
+            time.sleep(20)  # some stages are read, and promised the next reading
+            before = log.requests
+
+            def open_all(number: int) -> None:
+                for index in range(number, ids, PEOPLE):
+                    for browser in (*people[number], people[number][0]):
+                        opened(browser, f"/runs/made-up-{index}/")
+
+            with ThreadPoolExecutor(PEOPLE) as hands:
+                flooding = hands.map(open_all, range(PEOPLE))
+                with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as connection:
+                    until = time.monotonic() + LATER
+                    while time.monotonic() < until:
+                        late.extend(chain.from_iterable(connection.execute(LATE)))
+                        time.sleep(1)
+                list(flooding)
+            made_up = {key: n for key, n in log.asked.items() if key[0].startswith("made-up")}
+            cost = sum(made_up.values())
+            others = log.requests - before - cost
+            table.add(f"requests of reading in {LATER} s, {ids} made-up ids", str(others))
+            what = "stages with runs in flight past their promise"
+            table.add(what, str(max(late)), target="0", met=not max(late))
+            if not ids:
+                return
+            what = f"{ids} made-up ids, {PEOPLE} people, two processes, each three times"
+            table.add(what, f"{cost} requests", target="<= 200", met=cost <= 200)
+            twice = sum(n > 1 for n in made_up.values())
+            table.add("stages asked twice for one id", str(twice), target="0", met=not twice)
+            flow = log.flows()[-1]
+            seconds, status = follow(people[0][1], hint(flow, log.start(flow)))
+            found = status == 200 and seconds <= 2
+            table.add("a complete hint after it", f"{seconds:.1f} s", target="<= 2 s", met=found)
+        finally:
+            sync.kill()
+            sync.wait()
+
+
+def main() -> None:
+    """Measure, print, and end with 1 if a target is missed."""
+    logging.disable()  # the sandbox's server tells of each connection that breaks
+    table = Table()
+    links(table)
+    flood(table, 0)
+    flood(table)
+    table.show()
+    sys.exit(bool(table.missed))
+
+
+if __name__ == "__main__":
+    main()
