@@ -426,6 +426,7 @@ def test_a_process_does_not_start_without_them_on_postgresql() -> None:
 DELETED = {
     "saved_views.py": {"view", "DefaultView"},
     "sync/doorbell.py": {"PushEvent"},
+    "sync/lookup.py": {"RunLookup"},
     "sync/worker.py": {"Worker"},
     "web/views/saved_views.py": {"saved_views"},  # the use case
 }
