@@ -76,8 +76,8 @@ def of(abort: Abort, run: Run) -> Story:
             return _concluded(abort, run)
         case AbortState.NOT_SENT:
             if abort.retry_at is not None:
-                # Without a verb: true until then, and after.
-                template = _("Not sent: Northflank’s request allowance spent until %(time)s.")
+                # True until then, and after.
+                template = _("Not sent: Northflank asked for a pause until %(time)s.")
                 return Story(fill(template, time=At(abort.retry_at, abort.requested_at)), "bad")
             return Story(_("Not sent: %(why)s") % {"why": sentence(abort.answer)}, "bad")
         case AbortState.REFUSED:

@@ -24,6 +24,12 @@ MEMORY = timedelta(hours=1)
 LEAST = 0.25
 # Nothing is known of others before; a shorter time would make a few requests look like a flood.
 FIRST_LOOK = timedelta(minutes=5)
+# Pauses after a 429. What it asks for is believed, within these bounds; each one after the pause
+# that the last had asked for doubles it, up to LONGEST_BACKOFF where less is asked for.
+SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), WINDOW
+PAUSE = timedelta(seconds=60)  # where it asks for none
+LONGEST_BACKOFF = timedelta(minutes=15)
+PROBE = timedelta(seconds=20)  # one request is answered within it, or never
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class Window:
     others_before: float | None = None  # others' requests a second, before this window
     ahead: float = 0.0  # requests by which we were ahead of the even rate at `seen_at`
     refused_until: datetime | None = None
+    refusals: int = 0  # 429s in a row, each after the pause of the one before
+    probe_until: datetime | None = None  # a request is under way that tries after a pause
 
     @property
     def others(self) -> int:
@@ -65,6 +73,9 @@ class Allowance:
     others: float = 0.0  # requests left to others in these seconds
     ahead: float = 0.0  # requests by which reading is ahead of the even rate
     slack: float = 0.0  # requests by which discovery may be; following twice as many
+    # A pause that a 429 asked for is over, and nothing was answered since: one request at a time.
+    probing: bool = False
+    probe_until: datetime | None = None  # such a request is under way
 
     @property
     def may_follow(self) -> bool:
@@ -74,7 +85,8 @@ class Allowance:
     @property
     def may_abort_many(self) -> bool:
         """Say whether a list may go on: the reserve's last quarter is for single aborts."""
-        return self.refused_until is None and self.requests + self.reserve > self.reserve // 4
+        paused = self.refused_until is not None or self.probing
+        return not paused and self.requests + self.reserve > self.reserve // 4
 
     @property
     def may_read(self) -> bool:
@@ -109,17 +121,33 @@ def allowance(known: Window | None, reserve: int, now: datetime) -> Allowance:
     others = known.others_per_second * seconds
     slack = known.limit * SLACK
     since = max((now - known.seen_at).total_seconds(), 0.0)
-    even = Allowance(requests, seconds, reserve, refused, others, known.ahead, slack)
+    probing = known.refusals > 0 and refused is None
+    probe = known.probe_until if probing and (known.probe_until or now) > now else None
+    even = Allowance(
+        requests, seconds, reserve, refused, others, known.ahead, slack, probing, probe
+    )
     if not known.ahead:
         return even
     return replace(even, ahead=max(known.ahead - even.per_second * since, 0.0))
 
 
-def heard(known: Window | None, said: RateLimit | None, reserve: int, now: datetime) -> Window:
+def heard(
+    known: Window | None,
+    said: RateLimit | None,
+    reserve: int,
+    now: datetime,
+    *,
+    asked_at: datetime | None = None,
+) -> Window:
     """Return what is known after one more answer to us; `said` is None where it told nothing.
 
-    Raises ValueError when nothing was known before, and nothing is told.
+    It is no 429. One to what was asked (now, if not told) after a pause ends it. Raises ValueError
+    when nothing was known before, and nothing is told.
     """
+    if known is not None and known.refusals:
+        asked = asked_at or now
+        if known.refused_until is None or known.refused_until <= asked:
+            known = replace(known, refused_until=None, refusals=0, probe_until=None)
     ahead = allowance(known, reserve, now).ahead + 1
     if said is None:
         if known is None:
@@ -141,19 +169,54 @@ def heard(known: Window | None, said: RateLimit | None, reserve: int, now: datet
         return replace(known, ahead=ahead, seen_at=now)
     else:
         ours, before = 1, known.others_per_second
-    return Window(said.limit, remaining, resets_at, now, ours, before, ahead, known.refused_until)
+    return replace(
+        known,
+        limit=said.limit,
+        remaining=remaining,
+        resets_at=resets_at,
+        seen_at=now,
+        ours=ours,
+        others_before=before,
+        ahead=ahead,
+    )
 
 
-def refused(known: Window | None, reset_seconds: float | None, now: datetime) -> Window:
-    """Return what is known after Northflank refused a request for its rate (429)."""
-    if reset_seconds is not None:
-        until = now + timedelta(seconds=reset_seconds)
-    elif known is not None and known.resets_at > now:
-        until = known.resets_at
-    else:
-        until = now + timedelta(seconds=60)  # nothing said: ask again in a minute
+def refused(known: Window | None, wait_seconds: float | None, now: datetime) -> Window:
+    """Return what is known after Northflank refused a request for its rate (429).
+
+    `wait_seconds`: how long it asks us to wait, if it does. What good answers said of the window is
+    kept, unless the pause lasts until its end: then the hour is spent.
+    """
+    told = None
+    if wait_seconds is not None:
+        told = timedelta(seconds=min(wait_seconds, LONGEST_PAUSE.total_seconds()))
+        told = max(told, SHORTEST_PAUSE)
     if known is None:
-        return Window(DEFAULT_LIMIT, 0, until, now, DEFAULT_LIMIT, refused_until=until)
+        until = now + (told or PAUSE)
+        return Window(DEFAULT_LIMIT, 0, until, now, DEFAULT_LIMIT, refused_until=until, refusals=1)
+    if known.refused_until is not None and known.refused_until > now:
+        # What was under way when the pause began is refused with it: no further one.
+        refusals, until = known.refusals, known.refused_until
+        if told is not None:
+            until = max(until, now + told)
+    else:
+        refusals = known.refusals + 1
+        backoff = min((told or PAUSE) * 2 ** min(refusals - 1, 10), LONGEST_BACKOFF)
+        until = now + max(backoff, told or backoff)
+        if told is None and known.resets_at > now:
+            spent = known.remaining <= 0
+            until = known.resets_at if spent else min(until, known.resets_at)
+    known = replace(known, refused_until=until, refusals=refusals, probe_until=None)
+    if not now < known.resets_at <= until + SAME_WINDOW:
+        return known
     # Who has spent the rest is not said: it counts as ours, so that others' habits stay as seen.
     ours = max(known.limit - known.others, known.ours)
-    return replace(known, remaining=0, ours=ours, refused_until=until)
+    return replace(known, remaining=0, ours=ours)
+
+
+def probe(known: Window, now: datetime) -> Window | None:
+    """Return what is known once a request has been let through to try; None: not now."""
+    spend = allowance(known, 0, now)
+    if not spend.probing or spend.probe_until is not None:
+        return None
+    return replace(known, probe_until=now + PROBE)

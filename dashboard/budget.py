@@ -24,15 +24,26 @@ def reserve_of(limit: int) -> int:
     return min(round(share), limit * 9 // 10)  # something has to be left for reading
 
 
-def record(said: RateLimit | None, now: datetime) -> None:
-    """Keep what one answer to us said of the rate; None: its headers told nothing."""
+def record(said: RateLimit | None, now: datetime, *, asked_at: datetime | None = None) -> None:
+    """Keep what one answer to us, no 429, said of the rate; None: its headers told nothing."""
     if said is not None or Budget.objects.exists():  # without any header ever, nothing is made up
-        _change(lambda known: rules.heard(known, said, _reserve(known), now))
+        _change(lambda known: rules.heard(known, said, _reserve(known), now, asked_at=asked_at))
 
 
-def refuse(reset_seconds: float | None, now: datetime) -> None:
-    """Note that Northflank refused a request for its rate: no reading until the window ends."""
-    _change(lambda known: rules.refused(known, reset_seconds, now))
+def refuse(wait_seconds: float | None, now: datetime) -> None:
+    """Note that Northflank refused a request for its rate, and how long it asks us to wait."""
+    _change(lambda known: rules.refused(known, wait_seconds, now))
+
+
+def take_probe(now: datetime) -> bool:
+    """Take the one request that may try, after a pause, whether Northflank answers again."""
+    with transaction.atomic():
+        known = _window(Budget.objects.select_for_update().first())
+        after = rules.probe(known, now) if known is not None else None
+        if after is None:
+            return False
+        Budget.objects.update(**asdict(after))
+        return True
 
 
 def set_aside(requests: int) -> None:
@@ -62,15 +73,23 @@ def _window(row: Budget | None) -> Window | None:
 
 
 def _change(rule: Callable[[Window | None], Window]) -> None:
+    if _changed(rule):
+        return
+    try:
+        with transaction.atomic():
+            Budget.objects.create(pk=1, **asdict(rule(None)))
+    except IntegrityError:
+        # Another process was first, whose row is there now; anything else is a defect.
+        if not _changed(rule):
+            raise
+
+
+def _changed(rule: Callable[[Window | None], Window]) -> bool:
     # The row is locked while the rule looks at it: no request of any process is lost or counted
     # twice.
     with transaction.atomic():
         known = _window(Budget.objects.select_for_update().first())
-        if known is not None:
-            Budget.objects.update(**asdict(rule(known)))
-            return
-    try:
-        with transaction.atomic():
-            Budget.objects.create(pk=1, **asdict(rule(None)))
-    except IntegrityError:  # another process was first
-        _change(rule)
+        if known is None:
+            return False
+        Budget.objects.update(**asdict(rule(known)))
+        return True

@@ -39,6 +39,9 @@ class Facts:
     trouble: str = ""  # of the whole account, as a sentence
     trouble_since: datetime | None = None
     refused_until: datetime | None = None
+    left: int = 0  # requests of this hour, as far as is known
+    limit: int = 0
+    probing: bool = False  # a pause that a 429 asked for is over, and nothing was answered since
     limited: bool = False  # to what somebody may see who may not see all
 
 
@@ -68,11 +71,11 @@ def verdict(facts: Facts) -> Verdict:
         )
     if facts.refused_until is not None:
         return Verdict(
-            "warning",
-            _("Northflank refuses requests, since this hour’s are spent,"),
-            since=facts.trouble_since,
-            until=facts.refused_until,
+            "warning", _paused(facts), since=facts.trouble_since, until=facts.refused_until
         )
+    if facts.probing:
+        text = _("Northflank asked for a pause, which is over: one request tries, then all go on")
+        return Verdict("warning", text)
     if facts.trouble:
         text = _("Northflank can’t be read")
         return Verdict("warning", text, since=facts.trouble_since, told=True)
@@ -90,6 +93,13 @@ def verdict(facts: Facts) -> Verdict:
         facts.stages,
     )
     return Verdict("good", said % {"n": facts.stages})
+
+
+def _paused(facts: Facts) -> str:
+    if not facts.left:
+        return _("Northflank refuses requests, since this hour’s are spent,")
+    said = _("Northflank asks for a pause (429), with %(left)s of %(limit)s requests left,")
+    return said % {"left": f"{facts.left:,}", "limit": f"{facts.limit:,}"}
 
 
 def nothing_seen() -> str:

@@ -9,7 +9,7 @@ while it lasts this process asks now and then only (`may_ask`).
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
@@ -29,6 +29,7 @@ ACCOUNT_WIDE = OUTAGE | {"unauthorised", "rate_limited"}
 
 # Seconds between two questions while none is answered: twice as many each time, up to the last.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 30.0
+TOO_MANY = 429
 UNAUTHORISED_PAUSE = 60.0  # people have to replace the token
 
 
@@ -176,9 +177,11 @@ def _keep_trouble(calls: list[Call], error: NorthflankError, *, begins: bool) ->
 
 
 def _keep_budget(calls: list[Call]) -> None:
+    # What a 429 says of the window is not believed: a limiter of bursts counts something else.
     for call in calls:
-        if call.status is not None:
-            budget.record(call.ratelimit, now())
+        if call.status not in {None, TOO_MANY}:
+            moment = now()
+            budget.record(call.ratelimit, moment, asked_at=moment - timedelta(seconds=call.seconds))
 
 
 _open: list[Connection] = []  # at most one

@@ -28,6 +28,7 @@ from dashboard.aborting.pressing import (
     request,
 )
 from dashboard.aborting.sending import ADOPTED_FOR, send
+from dashboard.allowance import PROBE
 from dashboard.database import in_database
 from dashboard.models import Abort, AbortBatch, BatchItem, Run
 from dashboard.models.aborts import AbortState, What
@@ -149,6 +150,8 @@ def held_until(batch: AbortBatch, now: datetime) -> datetime | None:
     spend = budget.allowance(now)
     if batch.settled_at is not None or spend.may_abort_many:
         return None
+    if spend.probing:
+        return spend.probe_until or now + PROBE
     return spend.refused_until or now + timedelta(seconds=spend.seconds)
 
 

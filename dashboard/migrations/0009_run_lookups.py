@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies: ClassVar = [
-        ("dashboard", "0007_looking"),
+        ("dashboard", "0008_first_reads"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

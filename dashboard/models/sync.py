@@ -29,6 +29,12 @@ class Budget(models.Model):
         default=0.0, help_text="Requests by which we were ahead of the even rate when last seen."
     )
     refused_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
+    refusals = models.PositiveIntegerField(
+        default=0, help_text="429s in a row, each after the pause of the one before."
+    )
+    probe_until = models.DateTimeField(
+        null=True, help_text="The lease of the one request that tries after such a pause."
+    )
 
 
 class CatalogueSweep(models.Model):

@@ -20,6 +20,7 @@ from dashboard.northflank.reading import mapping, text, without_url_secrets
 
 _LONGEST_MESSAGE = 300
 _LONGEST_ERROR_ID = 100
+_LONGEST_WAIT = 3600.0  # seconds
 # Also the answer for a feature that is not enabled for the account: no proof of a bad token.
 _FEATURE = re.compile(r"\bfeatures?\b|\bnot enabled\b", re.IGNORECASE)
 
@@ -80,7 +81,7 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes, token: str) -
         )  # fmt: skip
     if status == 429:
         return RateLimited(
-            message("Northflank's request limit is used up"),
+            message("Northflank refuses requests for now"),
             http_status=status, error_id=error_id, reset_seconds=_reset_seconds(headers),
         )  # fmt: skip
     kind: type[NorthflankError]
@@ -121,6 +122,16 @@ def _said(body: bytes, token: str) -> tuple[str, str | None]:
 
 
 def _reset_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return how long a 429 asks us to wait: `Retry-After`, else until the spent window ends.
+
+    An hour at most: the window is no longer, and one question more tells whether it is over.
+    """
+    asked = _asked_to_wait(headers)
+    return None if asked is None else min(asked, _LONGEST_WAIT)
+
+
+def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
+    # https://www.rfc-editor.org/rfc/rfc9110#field.retry-after: seconds, or an HTTP date
     sent = {name.lower(): value for name, value in headers.items()}
     retry_after = sent.get("retry-after")
     if (wait := number(retry_after)) is not None:
@@ -131,7 +142,10 @@ def _reset_seconds(headers: Mapping[str, str]) -> float | None:
             until = parsedate_to_datetime(retry_after)
             now = parsedate_to_datetime(sent["date"]) if "date" in sent else datetime.now(UTC)
             return max(0.0, (until - now).total_seconds())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             pass
     limit = parse(headers)
-    return limit.reset_seconds if limit is not None else number(sent.get("x-ratelimit-reset"))
+    if limit is not None:
+        # With some left it is not the hour that is spent, and its end is no answer.
+        return limit.reset_seconds if limit.remaining == 0 else None
+    return number(sent.get("x-ratelimit-reset"))

@@ -74,7 +74,7 @@ class Rejected(NorthflankError):
 
 
 class RateLimited(NorthflankError):
-    """The account's requests are used up; `reset_seconds` until there are more, if it was told."""
+    """Too many requests; `reset_seconds` until there may be more, if it was told."""
 
     default_cause = "rate_limited"
 

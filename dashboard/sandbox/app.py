@@ -121,6 +121,9 @@ class _Desk:
             allowed = False
         if not allowed:
             return self._too_many(call.now)
+        for fault in faults:
+            if fault.name == "too-fast":
+                return self._too_many(call.now, wait=fault.value)
         answer = self._answer(request, call, handler, faults)
         if isinstance(answer, Response):
             answer.headers.update(self._limits())
@@ -164,7 +167,7 @@ class _Desk:
             body["details"] = error.details
         return Answer(error.status, {"error": body})
 
-    def _too_many(self, now: float) -> Response:
+    def _too_many(self, now: float, wait: str = "") -> Response:
         choices = self.sandbox.choices
         message = "Rate limit exceeded"
         response: Response
@@ -174,8 +177,8 @@ class _Desk:
             response = self._encode(Answer(429, {"message": message}))
         else:
             response = self._encode(self._error(ApiError(429, message)))
-        if choices["retry-after"] == "present":
-            response.headers["Retry-After"] = str(self.sandbox.window.resets_in(now))
+        if wait or choices["retry-after"] == "present":
+            response.headers["Retry-After"] = wait or str(self.sandbox.window.resets_in(now))
         return response
 
     def _encode(self, answer: Answer) -> Response:

@@ -53,6 +53,12 @@ KINDS: dict[str, Kind] = {
         required=True,
     ),
     "rate-limited": Kind("Answers 429 as if the hour's requests were used up", When.BEFORE),
+    "too-fast": Kind(
+        "Answers 429 with `Retry-After: VALUE`, with the hour's requests left",
+        When.BEFORE,
+        "5",
+        number=True,
+    ),
     "error-without-wrapper": Kind(
         "Answers status VALUE with a body without `error` around it",
         When.BEFORE,

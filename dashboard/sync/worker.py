@@ -127,9 +127,8 @@ class SyncWorker:
         spend = await in_database(budget.allowance, moment)
         if spend.refused_until is not None:
             return
-        if self.connection.trouble:
-            if spend.requests > 0 and not self.under_way and self.connection.may_ask():
-                await self._try_again(spend, moment)
+        if spend.probing or self.connection.trouble:
+            await self._see_whether_it_answers(spend, moment)
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
         hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
@@ -159,8 +158,12 @@ class SyncWorker:
             if chore not in self._at_chores or self._at_chores[chore].done():
                 self._at_chores[chore] = asyncio.ensure_future(_logged(chore(self.connection)))
 
-    async def _try_again(self, spend: Allowance, moment: datetime) -> None:
-        """See whether Northflank answers again, by whatever waits to be read."""
+    async def _see_whether_it_answers(self, spend: Allowance, moment: datetime) -> None:
+        """Read whatever waits, one thing at a time; after a 429, one of all processes."""
+        if spend.requests <= 0 or self.under_way or not self.connection.may_ask():
+            return
+        if spend.probing and not await in_database(budget.take_probe, moment):
+            return
         plan = await in_database(_make_plan, spend, moment)
         for stage in await in_database(claims.stages, moment, plan, 1):
             self._read(stage, plan)

@@ -31,6 +31,8 @@ class Requests:
     reserve: int
     resets_at: datetime | None  # None: the window has ended, the next request opens a full one
     refused_until: datetime | None
+    refusals: int  # 429s in a row, each after the pause of the one before
+    probing: bool  # the pause is over, and nothing was answered since
     seen_at: datetime
 
 
@@ -119,6 +121,9 @@ def of(rights: Rights, now: datetime) -> Status:
         trouble=trouble.error_message if trouble else "",
         trouble_since=trouble.error_since if trouble else None,
         refused_until=requests.refused_until if requests else None,
+        left=requests.left if requests else 0,
+        limit=requests.limit if requests else 0,
+        probing=requests.probing if requests else False,
         limited=not rights.sees_all,
     )
     listed = [pk for pk, *_rest in order[:MOST_STAGES]]
@@ -165,6 +170,8 @@ def _requests(now: datetime) -> Requests | None:
         reserve=budget.reserve_of(known.limit),
         resets_at=None if over else known.resets_at,
         refused_until=refused,
+        refusals=known.refusals,
+        probing=known.refusals > 0 and refused is None,
         seen_at=known.seen_at,
     )
 

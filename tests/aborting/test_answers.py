@@ -185,7 +185,7 @@ def test_a_used_up_rate_limit_is_told_with_its_end(live: Live, manager: User) ->
     abort = Abort.objects.get()
     assert abort.state == "not_sent"
     assert abort.retry_at is not None
-    assert said.startswith("Not sent: Northflank’s request allowance spent until ")
+    assert said.startswith("Not sent: Northflank asked for a pause until ")
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 

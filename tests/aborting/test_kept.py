@@ -245,7 +245,7 @@ def test_what_comes_back_for_the_rate(abort: Abort) -> None:
     headers = {
         "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
     }  # fmt: skip
-    said = "Northflank's request limit is used up (429): It broke"
+    said = "Northflank refuses requests for now (429): It broke"
     northflank = Northflank(abort=fails(429), headers=headers)
     northflank.send(abort)
     expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}

@@ -351,7 +351,7 @@ def test_what_is_not_sent_says_until_when(scarce: Live, manager: User) -> None:
     for abort in Abort.objects.all():
         assert abort.retry_at is not None
         assert abort.retry_at - abort.requested_at > timedelta(minutes=50)
-        assert "allowance spent until" in story(abort)
+        assert "asked for a pause until" in story(abort)
         assert abort.settled_at is not None
     assert posts(scarce) == []
 

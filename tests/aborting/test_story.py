@@ -132,12 +132,12 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
         (
             abort("not_sent", retry_at=AT + timedelta(minutes=40)),
             run(),
-            "Not sent: Northflank’s request allowance spent until 03:40:00.",
+            "Not sent: Northflank asked for a pause until 03:40:00.",
         ),
         (
             abort("not_sent", retry_at=AT + timedelta(days=1)),
             run(),
-            "Not sent: Northflank’s request allowance spent until 2 Jan 03:00:00.",
+            "Not sent: Northflank asked for a pause until 2 Jan 03:00:00.",
         ),
         (
             abort("accepted", requested_at=AT - timedelta(days=2), settled_at=None),

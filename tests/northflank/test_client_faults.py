@@ -255,7 +255,8 @@ async def test_each_status_has_its_exception_with_northflanks_own_words(
     ("headers", "seconds"),
     [
         ({}, None),
-        (LIMITS, 61),
+        (LIMITS, None),  # with some left it is not the hour that is spent
+        (LIMITS | {"x-ratelimit-remaining": "0"}, 61),
         (LIMITS | {"Retry-After": "5"}, 5),
         ({"x-ratelimit-reset": "9"}, 9),
         ({"Retry-After": "soon", "x-ratelimit-reset": "never"}, None),
@@ -267,6 +268,14 @@ async def test_each_status_has_its_exception_with_northflanks_own_words(
             100,
         ),
         ({"Date": "nonsense", "Retry-After": "Mon, 02 Mar 2026 08:01:40 GMT"}, None),
+        ({"Retry-After": "999999999999"}, 3600),
+        (
+            {
+                "Date": "Mon, 02 Mar 2026 08:00:00 GMT",
+                "Retry-After": "Mon, 02 Mar 9999 08:01:40 GMT",
+            },
+            3600,
+        ),
     ],
 )
 async def test_a_429_says_when_there_are_requests_again_if_it_was_told(

@@ -238,19 +238,108 @@ def test_an_answer_from_the_future_leaves_the_pace_as_it_was() -> None:
     assert rules.allowance(KNOWN, 100, at(-10)).ahead == 5
 
 
-def test_a_refusal_keeps_what_is_known_but_what_remains() -> None:
-    expected = replace(KNOWN, remaining=0, ours=940, refused_until=at(100))
-    assert rules.refused(KNOWN, 90, at(10)) == expected
+def test_a_short_pause_keeps_what_good_answers_said() -> None:
+    known = window(985, ours=15)
+    after = rules.refused(known, 5, T0)
+    assert after == replace(known, refused_until=at(5), refusals=1)
+    assert rules.allowance(after, 100, at(5)).requests == 885
+
+
+def test_a_pause_until_the_windows_end_says_that_the_hour_is_spent() -> None:
+    after = rules.refused(window(985, ours=15), 1800, T0)
+    assert (after.remaining, after.refused_until) == (0, at(1800))
 
 
 def test_a_refusal_never_takes_back_what_was_ours() -> None:
-    assert rules.refused(window(900, ours=1100), 90, T0).ours == 1100
+    assert rules.refused(window(900, ours=1100), 1800, T0).ours == 1100
 
 
 def test_a_refusal_says_nothing_of_others() -> None:
     before = window(500, ours=400)
-    after = rules.refused(before, 60, T0)
+    after = rules.refused(before, 1800, T0)
     assert (after.remaining, after.others) == (0, before.others)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(0, 1), (0.5, 1), (5, 5), (10**9, 3600)])
+def test_a_pause_is_believed_within_bounds(asked: float, seconds: float) -> None:
+    assert rules.refused(window(985), asked, T0).refused_until == at(seconds)
+    assert rules.refused(None, asked, T0).refused_until == at(seconds)
+
+
+def test_what_is_refused_during_a_pause_is_no_further_refusal() -> None:
+    known = rules.refused(window(985), 5, T0)
+    assert rules.refused(known, 5, at(1)) == replace(known, refused_until=at(6))
+    assert rules.refused(known, 2, at(1)) == known
+    assert rules.refused(known, None, at(4.9)) == known
+
+
+def in_a_row(asked: float | None, times: int, known: Window) -> list[float]:
+    """The seconds of each pause, where each is followed by another 429."""
+    now, pauses = T0, []
+    for _ in range(times):
+        known = rules.refused(known, asked, now)
+        assert known.refused_until is not None
+        pauses.append((known.refused_until - now).total_seconds())
+        now = known.refused_until
+    return pauses
+
+
+def test_each_429_after_a_pause_makes_the_next_longer() -> None:
+    assert in_a_row(5, 4, window(985, left=3600)) == [5, 10, 20, 40]
+    assert in_a_row(None, 4, window(985, left=3600)) == [60, 120, 240, 480]
+
+
+def test_pauses_grow_to_a_quarter_of_an_hour_unless_more_is_asked_for() -> None:
+    assert in_a_row(600, 3, window(985, left=7200)) == [600, 900, 900]
+    assert in_a_row(1000, 3, window(985, left=7200)) == [1000, 1000, 1000]
+    assert in_a_row(1, 12, window(985, left=7200))[-1] == 900
+
+
+def test_a_pause_of_which_nothing_is_said_ends_with_the_window() -> None:
+    assert in_a_row(None, 2, window(985, left=100)) == [60, 40]
+
+
+def paused(seconds: float = 5) -> Window:
+    return rules.refused(window(985, ours=15), seconds, T0)
+
+
+@pytest.mark.parametrize(("later", "probing"), [(4.9, False), (5, True), (500, True)])
+def test_after_a_pause_one_request_tries(later: float, probing: bool) -> None:
+    spend = rules.allowance(paused(), 100, at(later))
+    assert (spend.probing, spend.may_abort_many) == (probing, False)
+    assert (rules.probe(paused(), at(later)) is not None) is probing
+
+
+def test_one_request_tries_at_a_time() -> None:
+    trying = rules.probe(paused(), at(6))
+    assert trying is not None
+    assert trying == replace(paused(), probe_until=at(26))
+    assert rules.probe(trying, at(25.9)) is None
+    assert rules.allowance(trying, 100, at(25.9)).probe_until == at(26)
+    assert rules.probe(trying, at(26)) is not None
+
+
+def test_nothing_tries_without_a_pause() -> None:
+    assert rules.probe(window(985), T0) is None
+    assert not rules.allowance(window(985), 100, T0).probing
+
+
+def test_an_answer_to_what_was_asked_after_the_pause_ends_it() -> None:
+    trying = rules.probe(paused(), at(6))
+    after = rules.heard(trying, RateLimit(1000, 984, 1794), 100, at(6.2), asked_at=at(6))
+    assert (after.refusals, after.refused_until, after.probe_until) == (0, None, None)
+    assert after.remaining == 984
+
+
+def test_an_answer_to_what_was_asked_before_the_pauses_end_does_not() -> None:
+    after = rules.heard(paused(), RateLimit(1000, 984, 1794), 100, at(5.1), asked_at=at(4.9))
+    assert (after.refusals, after.refused_until) == (1, at(5))
+
+
+def test_a_429_to_the_one_that_tried_is_a_further_one() -> None:
+    trying = rules.probe(paused(), at(6))
+    after = rules.refused(trying, 5, at(6))
+    assert (after.refusals, after.refused_until, after.probe_until) == (2, at(16), None)
 
 
 def test_a_refusal_before_any_answer_assumes_the_documented_limit_and_no_others() -> None:
@@ -259,8 +348,9 @@ def test_a_refusal_before_any_answer_assumes_the_documented_limit_and_no_others(
     assert (known.seen_at, known.resets_at, known.refused_until) == (T0, at(90), at(90))
 
 
-def test_a_refusal_that_says_nothing_lasts_until_the_window_ends() -> None:
-    assert rules.refused(window(500, left=30), None, T0).refused_until == at(30)
+def test_a_refusal_that_says_nothing_lasts_until_the_window_ends_where_nothing_is_left() -> None:
+    assert rules.refused(window(0, left=1800), None, T0).refused_until == at(1800)
+    assert rules.refused(window(1, left=1800), None, T0).refused_until == at(60)
 
 
 @pytest.mark.parametrize("left", [0, -10])

@@ -71,5 +71,18 @@ def test_a_refusal_is_said_with_its_end() -> None:
     assert "refuses requests" in said.text
 
 
+def test_a_pause_is_told_from_an_hour_that_is_spent() -> None:
+    until = NOW + timedelta(seconds=5)
+    said = freshness.verdict(replace(WELL, refused_until=until, left=985, limit=1000))
+    assert said.text == "Northflank asks for a pause (429), with 985 of 1,000 requests left,"
+    spent = freshness.verdict(replace(WELL, refused_until=until, left=0, limit=1000))
+    assert spent.text == "Northflank refuses requests, since this hour’s are spent,"
+
+
+def test_after_a_pause_it_says_that_one_request_tries() -> None:
+    said = freshness.verdict(replace(WELL, trouble="Too many.", probing=True))
+    assert (said.tone, "one request tries" in said.text) == ("warning", True)
+
+
 def test_where_all_is_well_nothing_is_said_in_part() -> None:
     assert freshness.in_part(WELL) == ""

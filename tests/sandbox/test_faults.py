@@ -36,6 +36,7 @@ def stuck(served: Served) -> str:
         ("bad-token", 401, "Unauthorized"),
         ("feature-401", 401, "Feature flag release-flows is not enabled for this account"),
         ("rate-limited", 429, "Rate limit exceeded"),
+        ("too-fast", 429, "Rate limit exceeded"),
     ],
 )
 def test_an_error_is_answered(
@@ -52,6 +53,14 @@ def test_rate_limited_leaves_no_request(served: Served, fail: Any) -> None:
     fail("rate-limited*1")
     assert served.get("/projects").headers["x-ratelimit-remaining"] == "0"
     assert served.get("/projects").status_code == 429
+
+
+def test_too_fast_leaves_the_hours_requests(served: Served, fail: Any) -> None:
+    fail("too-fast:7*1")
+    refused = served.get("/projects")
+    assert refused.headers["retry-after"] == "7"
+    assert int(refused.headers["x-ratelimit-remaining"]) > 900
+    assert served.get("/projects").status_code == 200
 
 
 def test_502_html_is_a_page(served: Served, fail: Any) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import IntegrityError, connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -101,6 +101,30 @@ def test_a_429_says_nothing_of_others(db: None) -> None:
     assert budget.allowance(at(3601)).others < 1
 
 
+def test_a_row_that_can_not_be_made_is_told_at_once(db: None) -> None:
+    """An IntegrityError that is no race was tried for ever."""
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("INSERT"):
+            raise IntegrityError("a constraint")
+        return run(sql, *rest)
+
+    with connection.execute_wrapper(execute), pytest.raises(IntegrityError, match="a constraint"):
+        said(800)
+
+
+def test_of_all_processes_one_tries_after_a_pause(db: None) -> None:
+    said(985)
+    budget.refuse(5, T0)
+    assert not budget.take_probe(at(4))
+    assert [budget.take_probe(at(6)) for _ in range(3)] == [True, False, False]
+    assert budget.take_probe(at(27))
+
+
+def test_before_anything_is_known_nothing_tries(db: None) -> None:
+    assert not budget.take_probe(T0)
+
+
 def test_processes_that_record_side_by_side_lose_nothing(transactional_db: None) -> None:
     together = threading.Barrier(4)
 
@@ -147,7 +171,7 @@ def test_a_changed_limit_is_believed(db: None) -> None:
 
 
 def test_a_refusal_lasts_until_the_window_ends(db: None) -> None:
-    said(5, reset=100)
+    said(0, reset=100)
     budget.refuse(None, at(1))
     assert budget.allowance(at(2)).refused_until == at(100)
 
@@ -380,6 +404,47 @@ def test_reading_starts_again_in_the_new_window(world: World) -> None:
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(1)
     assert world.sandbox.requests
+
+
+def burst_limited(world: World) -> None:
+    """Have one request refused for five seconds, with nearly all of the hour's left."""
+    world.sync()
+    left = world.sandbox.window.limit - world.sandbox.window.used
+    world.sandbox.faults = [parse_fault("too-fast:5*1")]
+    world.make_due()
+    Run.objects.update(next_read_at=None)
+    world.live.sync(1)
+    world.sandbox.requests.clear()
+    assert Budget.objects.get().remaining > 0.9 * left
+
+
+def test_a_429_of_five_seconds_stops_reading_for_five_seconds(world: World) -> None:
+    burst_limited(world)
+    known = Budget.objects.get()
+    assert known.refused_until is not None
+    assert timedelta() < known.refused_until - timezone.now() < timedelta(seconds=6)
+    world.make_due()
+    world.live.sync(2)
+    assert not world.sandbox.requests
+
+
+def test_after_a_429_and_its_pause_one_request_tries_and_all_go_on(world: World) -> None:
+    burst_limited(world)
+    Budget.objects.update(refused_until=timezone.now())
+    world.make_due()
+
+    async def tick() -> None:
+        await world.live.worker.tick()
+        begun.append(len(world.live.worker.under_way))
+        await world.live.worker.idle()
+
+    begun: list[int] = []
+    world.live.run(tick)
+    world.live.run(tick)
+    assert begun[0] == 1
+    assert begun[1] > 1
+    known = Budget.objects.get()
+    assert (known.refusals, known.refused_until, known.probe_until) == (0, None, None)
 
 
 def test_trouble_with_the_rate_is_told(world: World, said: Callable[[str], list[object]]) -> None:
