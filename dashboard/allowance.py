@@ -22,6 +22,8 @@ MEMORY = timedelta(hours=1)
 # However much others seem to send, this share of what is left stays ours: what they did before may
 # have ended, and nobody may be left in the dark for an hour by an estimate.
 LEAST = 0.25
+# What first reads leave of the even rate of a whole hour: what is in flight is followed with it.
+KEPT = 0.25
 # Nothing is known of others before; a shorter time would make a few requests look like a flood.
 FIRST_LOOK = timedelta(minutes=5)
 # Pauses after a 429. What it asks for is believed, within these bounds; each one after the pause
@@ -76,6 +78,12 @@ class Allowance:
     # A pause that a 429 asked for is over, and nothing was answered since: one request at a time.
     probing: bool = False
     probe_until: datetime | None = None  # such a request is under way
+    kept: float = 0.0  # requests that first reads leave to what is in flight
+
+    @property
+    def first_reads(self) -> int:
+        """How many requests first reads may send at once, ahead of the even rate."""
+        return max(int(self._ours - self.kept), 0)
 
     @property
     def may_follow(self) -> bool:
@@ -106,8 +114,20 @@ class Allowance:
     @property
     def per_second(self) -> float:
         """The even rate that lasts until the window ends, others' part left to them."""
-        ours = max(self.requests - self.others, LEAST * self.requests, 0.0)
-        return ours / max(self.seconds, 1.0)
+        return self._ours / max(self.seconds, 1.0)
+
+    @property
+    def _ours(self) -> float:
+        """The requests that others are not expected to send before the window ends."""
+        return max(self.requests - self.others, LEAST * self.requests, 0.0)
+
+    def next_hour(self, limit: int) -> "Allowance":
+        """Return what may be spent in the window after this one, if others go on as they do."""
+        hour = WINDOW.total_seconds()
+        others = self.others / max(self.seconds, 1.0) * hour
+        return Allowance(
+            limit - self.reserve, hour, self.reserve, None, others, kept=_kept(limit, self, hour)
+        )
 
 
 def allowance(known: Window | None, reserve: int, now: datetime) -> Allowance:
@@ -126,9 +146,18 @@ def allowance(known: Window | None, reserve: int, now: datetime) -> Allowance:
     even = Allowance(
         requests, seconds, reserve, refused, others, known.ahead, slack, probing, probe
     )
+    even = replace(even, kept=_kept(known.limit, even, seconds))
     if not known.ahead:
         return even
     return replace(even, ahead=max(known.ahead - even.per_second * since, 0.0))
+
+
+def _kept(limit: int, spend: Allowance, seconds: float) -> float:
+    """Return what first reads leave for so many seconds: a part of what an hour gives to us."""
+    hour = WINDOW.total_seconds()
+    usable = limit - spend.reserve
+    others = spend.others / max(spend.seconds, 1.0) * hour
+    return KEPT * max(usable - others, LEAST * usable, 0.0) * seconds / hour
 
 
 def heard(

@@ -35,6 +35,11 @@ def refuse(wait_seconds: float | None, now: datetime) -> None:
     _change(lambda known: rules.refused(known, wait_seconds, now))
 
 
+def overtake(requests: int) -> None:
+    """Leave so many requests that were just sent out of the pace: they may be ahead of it."""
+    Budget.objects.update(ahead=Greatest(F("ahead") - float(requests), 0.0))
+
+
 def take_probe(now: datetime) -> bool:
     """Take the one request that may try, after a pause, whether Northflank answers again."""
     with transaction.atomic():

@@ -31,7 +31,7 @@ class Facts:
 
     stages: int
     late: int = 0
-    unread: int = 0
+    incomplete: str = ""  # what was not looked at yet, as a sentence
     failing: int = 0
     lists_failing: int = 0
     workers: int = 0
@@ -81,12 +81,12 @@ def verdict(facts: Facts) -> Verdict:
         return Verdict("warning", text, since=facts.trouble_since, told=True)
     if not facts.stages and facts.limited:
         return Verdict("info", nothing_seen())
+    if facts.incomplete:
+        return Verdict("warning", f"{facts.incomplete} {in_part(facts)}".strip())
     if not facts.stages:
-        return Verdict("info", _("No pipeline has been read from Northflank yet."))
+        return Verdict("info", _("This token sees no pipeline."))
     if facts.late or facts.failing or facts.lists_failing:
         return Verdict("warning", in_part(facts))
-    if facts.unread:
-        return Verdict("info", _of_all(_unread(facts.unread), facts.unread, facts.stages))
     said = ngettext(
         "The one stage is as fresh as promised.",
         "All %(n)d stages are as fresh as promised.",
@@ -130,14 +130,6 @@ def in_part(facts: Facts) -> str:
         )
         said.append(lists % {"n": facts.lists_failing})
     return " ".join(said)
-
-
-def _unread(count: int) -> str:
-    return ngettext(
-        "%(n)d of %(stages)s has not been read yet.",
-        "%(n)d of %(stages)s have not been read yet.",
-        count,
-    )
 
 
 def _of_all(said: str, some: int, of: int) -> str:

@@ -21,4 +21,12 @@ class Migration(migrations.Migration):
                 default=0, help_text="429s in a row, each after the pause of the one before."
             ),
         ),
+        migrations.AddField(
+            model_name="stage",
+            name="in_flight_unread",
+            field=models.BooleanField(
+                default=False,
+                help_text="Its newest runs were read; of older ones those in flight were not.",
+            ),
+        ),
     ]

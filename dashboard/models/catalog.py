@@ -89,6 +89,10 @@ class Stage(models.Model):
         null=True, help_text="By when its last reading was to be followed by the next."
     )
     synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
+    in_flight_unread = models.BooleanField(
+        default=False,
+        help_text="Its newest runs were read; of older ones those in flight were not.",
+    )
     watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
     active_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
     rung_at = models.DateTimeField(null=True, help_text="When a webhook last had it read.")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Stage
 from dashboard.models.catalog import StageName
@@ -96,6 +96,25 @@ def claim_due(now: datetime) -> CatalogueSweep | None:
         if claimed.update(next_at=now + LEASE):
             return sweep
     return None
+
+
+def claim_first(now: datetime, limit: int) -> list[CatalogueSweep]:
+    """Claim up to `limit` lists that are due and were never read."""
+    if limit <= 0:
+        return []
+    due = never_read().filter(next_at__lte=now).order_by("next_at", "pk")
+    return [
+        sweep
+        for sweep in due.select_related("project")[:limit]
+        if CatalogueSweep.objects.filter(pk=sweep.pk, next_at=sweep.next_at).update(
+            next_at=now + LEASE
+        )
+    ]
+
+
+def never_read() -> QuerySet[CatalogueSweep]:
+    """Return the lists of the catalogue, of what is not gone, that were never read."""
+    return CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None), swept_at=None)
 
 
 def hurry(now: datetime, every: timedelta) -> None:

@@ -5,7 +5,7 @@ sign of life, so those of one that was killed fall due soon. Times are the datab
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -15,8 +15,8 @@ from django.db.models.functions import Coalesce
 
 from dashboard.models import Abort, CatalogueSweep, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
-from dashboard.sync import schedule
-from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts
+from dashboard.sync import catalogue, schedule
+from dashboard.sync.schedule import Demand, Place, Plan, StageClass, StageFacts
 
 # Four signs of life, and longer than one question waits for its answer: a run, which is one
 # question, needs no renewal.
@@ -74,9 +74,17 @@ def plan(
 
 
 def stages(
-    now: datetime, plan_: Plan, limit: int, *, followed_only: bool = False
+    now: datetime,
+    plan_: Plan,
+    limit: int,
+    *,
+    followed_only: bool = False,
+    runs_only: bool = False,
 ) -> Sequence[Stage]:
-    """Claim up to `limit` stages that are due: those that are followed, then the most overdue."""
+    """Claim up to `limit` stages that are due: those that are followed, then the most overdue.
+
+    `runs_only`: leave out those that are due for their release flow's definition alone.
+    """
     # Looking at a stage makes it due as early as its new class wants, counted from its last
     # reading, and does not wait for the next plan. One that fails keeps its rest.
     hurried = Stage.objects.filter(
@@ -96,9 +104,36 @@ def stages(
     due = due.order_by("-followed", "next_sync_at", "pk")
     if followed_only:
         due = due.filter(followed=True)
+    if runs_only:
+        due = due.exclude(flow_seen_at=None, promised_at__gt=now)
+    return _claimed(due.select_related("pipeline__project")[:limit], now)
+
+
+def first(now: datetime, limit: int) -> Sequence[Stage]:
+    """Claim up to `limit` stages that are due and of which something is not known, in order."""
+    if limit <= 0:
+        return []
+    # The turns of projects are counted over all stages: those that were read have had theirs.
+    present = Stage.objects.present().order_by("pipeline__project", "pipeline", "pk")
+    known = present.select_related("pipeline").only(*_KNOWN, "pipeline__project_id")
+    order = schedule.first_reads(
+        (Place(stage.pk, stage.name, stage.pipeline.project_id), schedule.gap(stage, now))
+        for stage in known
+    )
+    free = set(Stage.objects.due(now).filter(pk__in=order).values_list("pk", flat=True))
+    keys = [key for key in order if key in free][:limit]
+    found = Stage.objects.select_related("pipeline__project").in_bulk(keys)
+    return _claimed([found[key] for key in keys if key in found], now)
+
+
+_KNOWN = ("name", "has_flow", "synced_at", "promised_at", "in_flight_unread")
+
+
+def _claimed(due: Iterable[Stage], now: datetime) -> list[Stage]:
+    """Claim these stages; those that another was faster to take are left out."""
     return [
         stage
-        for stage in due.select_related("pipeline__project")[:limit]
+        for stage in due
         if Stage.objects.free(now)
         .filter(pk=stage.pk, next_sync_at=stage.next_sync_at)
         .update(claimed_until=now + LEASE)
@@ -143,7 +178,18 @@ def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
         return
     this.update(promised_at=now + wait, claimed_until=None)
     # Whoever changed the time meanwhile wants a reading of what came after our question.
-    this.filter(next_sync_at=claimed.next_sync_at).update(next_sync_at=now + wait)
+    ours = this.filter(next_sync_at=claimed.next_sync_at)
+    # A first read leaves older runs in flight and the definition: they are due at once.
+    incomplete = Q(in_flight_unread=True) | Q(flow_seen_at=None)
+    ours.exclude(incomplete).update(next_sync_at=now + wait)
+    ours.filter(incomplete).update(next_sync_at=now)
+
+
+def release_defined(claimed: Stage) -> None:
+    """Give a stage back of which the definition alone was read: its runs are read as promised."""
+    this = Stage.objects.filter(pk=claimed.pk)
+    this.update(claimed_until=None)
+    this.filter(next_sync_at=claimed.next_sync_at).update(next_sync_at=F("promised_at"))
 
 
 def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
@@ -177,6 +223,12 @@ def _update(stages_: StageQuerySet, **changes: datetime | Combinable) -> None:
 def classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:
     """Return why, and so how often, each of these stages is read, by its key."""
     return {pk: schedule.class_of(facts, now) for pk, facts in _facts(stages_).items()}
+
+
+def gaps(stages_: StageQuerySet, now: datetime) -> set[int]:
+    """Return the keys of those stages of which something is not known."""
+    known = stages_.only(*_KNOWN)
+    return {stage.pk for stage in known if schedule.gap(stage, now) is not None}
 
 
 def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
@@ -213,6 +265,7 @@ def _demand(
         + flows / schedule.FLOW_EVERY.total_seconds()
         + past / schedule.PAST_EVERY.total_seconds(),
         rung=schedule.READINGS_A_RUN * concluded / hour.total_seconds(),
-        unread=present.filter(synced_at=None, failures=0).exists(),
+        unread=catalogue.never_read().filter(failures=0).exists()
+        or bool(gaps(present.filter(failures=0), now)),
         learning=learning,
     )

@@ -5,9 +5,12 @@ Reading has two parts. *Following* keeps up with runs in flight and with what so
 rate, so that three thousand quiet stages leave the runs in flight their requests.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import Enum, IntEnum
+from typing import Protocol
 
 WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
 RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change
@@ -37,6 +40,71 @@ LEARNING_LONGEST = timedelta(hours=1)
 # requests that nobody needs now are worth more to the next run.
 FOLLOWING_FACTORS = 0.4, 1000.0
 DISCOVERY_FACTORS = 1 / 3, 10_000.0
+
+
+# What was not read for twice the interval that it was promised, and for so long, is not known.
+LOST_AFTER = timedelta(minutes=5)
+# Whose first reads come first: what is stuck there hurts most.
+FIRST = ("Production", "Staging", "Development")
+
+
+class Gap(IntEnum):
+    """What nobody knows of a stage, the worst first."""
+
+    RUNS = 0  # it was never read, or not since a long outage
+    OLDER = 1  # which runs are in flight, but are not among its newest
+
+
+class Known(Protocol):
+    """What decides whether something of a stage is not known."""
+
+    @property
+    def has_flow(self) -> bool | None: ...
+    @property
+    def synced_at(self) -> datetime | None: ...
+    @property
+    def promised_at(self) -> datetime | None: ...
+    @property
+    def in_flight_unread(self) -> bool: ...
+
+
+def gap(of: Known, now: datetime) -> Gap | None:
+    """Return what nobody knows of a stage; None: it was read, and is not long out of date."""
+    if of.synced_at is None:
+        return Gap.RUNS
+    if of.has_flow is False:
+        return None  # there is nothing that could run
+    if of.promised_at is not None:
+        twice = 2 * (of.promised_at - of.synced_at)
+        if now - of.synced_at > max(twice, LOST_AFTER):
+            return Gap.RUNS
+    return Gap.OLDER if of.in_flight_unread else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stage among others: its key, its name, and the key of its project."""
+
+    key: int
+    name: str
+    project: int
+
+
+def first_reads(places: Iterable[tuple[Place, Gap | None]]) -> list[int]:
+    """Return the keys of the stages of which something is not known, in the order to read them.
+
+    `places` are all stages, in the order of their pipelines. What was never read comes before
+    older runs; then Production before Staging before Development; and all projects take turns.
+    """
+    turns: Counter[tuple[int, str]] = Counter()
+    order = []
+    for place, gap_ in places:
+        turns[place.project, place.name] += 1
+        if gap_ is not None:
+            rank = FIRST.index(place.name) if place.name in FIRST else len(FIRST)
+            turn = turns[place.project, place.name]
+            order.append((gap_, rank, turn, place.project, place.key))
+    return [key for *_, key in sorted(order)]
 
 
 class StageClass(Enum):
@@ -86,7 +154,7 @@ class Demand:
     following: float = 0.0
     discovery: float = 0.0
     rung: float = 0.0  # what webhooks add
-    unread: bool = False  # some stages were never read
+    unread: bool = False  # something of some stages is not known
     learning: bool = False  # details of successes are wanted, for what is usual
 
 
@@ -96,6 +164,7 @@ class Plan:
 
     following: float
     discovery: float
+    unread: bool = False  # something of some stages is not known: first reads come first
 
     def interval(self, facts: StageFacts, now: datetime) -> timedelta:
         """Return the time between two readings of a stage."""
@@ -149,7 +218,7 @@ def plan(demand: Demand, requests_per_second: float, *, push_alive: bool = False
     most = demand.discovery / DISCOVERY_FACTORS[0]  # what discovery can spend
     following = _fit(demand.following, rate - min(share * rate, most), FOLLOWING_FACTORS)
     left = rate - demand.following / following
-    return Plan(following, _fit(demand.discovery, left, DISCOVERY_FACTORS))
+    return Plan(following, _fit(demand.discovery, left, DISCOVERY_FACTORS), demand.unread)
 
 
 def _fit(demanded: float, rate: float, between: tuple[float, float]) -> float:

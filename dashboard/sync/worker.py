@@ -22,6 +22,7 @@ from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
+    NorthflankClient,
     NorthflankError,
     NotFound,
     Page,
@@ -32,7 +33,7 @@ from dashboard.northflank import (
 )
 from dashboard.northflank import Run as ApiRun
 from dashboard.sync import catalogue, claims, learning, mirror, schedule
-from dashboard.sync.schedule import Plan
+from dashboard.sync.schedule import Gap, Plan
 from dashboard.upstream import Connection
 
 log = structlog.get_logger(__name__)
@@ -41,11 +42,16 @@ TICK = 0.5  # seconds between two looks at what is due
 PLAN_EVERY = 5.0  # seconds a plan is kept
 BEAT_EVERY = 5.0  # seconds between two signs of life; claims are renewed with each
 AT_ONCE = 4  # questions under way at the same time
+# First reads have hands of their own: at first so many, one more with each quick answer, half of
+# them after each failure.
+FIRST_AT_ONCE, MOST_AT_ONCE = 4, 12
+QUICK = 2.0  # seconds; where answers take longer, more questions would only wait behind each other
 PER_PAGE = 100  # the most Northflank gives
 HISTORY_PAGES = 20  # how far back a stage's past is read
 WALK = 2  # pages of a list in any other order that are read at one visit
 WORKER_KEPT = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
 A_READING = 6  # the most questions one visit asks: the flow twice, two lists, the walk
+A_FIRST_READING = 3  # the same of a first read: the newest by two spellings, what is in flight
 
 Chore = Callable[[Connection], Awaitable[None]]
 
@@ -73,6 +79,10 @@ class SyncWorker:
         self._planned_at = 0.0
         self._beat_at = 0.0
         self.under_way: set[asyncio.Task[None]] = set()  # readings
+        self._first: set[asyncio.Task[None]] = set()  # first reads, of these
+        self._first_at_once = FIRST_AT_ONCE
+        self._reading_first = False
+        self._ended = asyncio.Event()  # a first read has
         self._at_chores: dict[Chore, asyncio.Task[None]] = {}
         self._claimed: set[int] = set()  # stages
         self._away = False  # the database
@@ -109,7 +119,11 @@ class SyncWorker:
                 if self._away:
                     log.info("sync.database_back")
                 self._away = False
-            await asyncio.sleep(TICK)
+            self._ended.clear()
+            # While first reads are under way, the next begins where one ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await self._ended.wait()
 
     async def tick(self) -> None:
         """Start reading whatever is due now, as far as the budget and our hands reach."""
@@ -121,37 +135,77 @@ class SyncWorker:
         if not self._away:
             self._start_chores()
         moment = now()
-        free = AT_ONCE - len(self.under_way)
-        if free <= 0:
-            return
         spend = await in_database(budget.allowance, moment)
         if spend.refused_until is not None:
             return
         if spend.probing or self.connection.trouble:
             await self._see_whether_it_answers(spend, moment)
             return
-        # What is under way has not been counted yet: hands rest before the reserve is touched.
-        hands = min(AT_ONCE, spend.requests // A_READING) if spend.may_read else 0
-        spent = hands <= len(self.under_way)
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
         if not spend.may_follow:
             return
-        for run in await in_database(claims.runs, moment, free, aborting_only=spent):
+        # What is under way has not been counted yet: hands rest before the reserve is touched.
+        left = spend.requests - A_FIRST_READING * len(self._first)
+        hands = min(AT_ONCE, left // A_READING) if spend.may_read else 0
+        for run in await in_database(
+            claims.runs, moment, AT_ONCE - self._busy, aborting_only=hands <= self._busy
+        ):
             self.start(self._read_run(run))
-        if hands <= len(self.under_way):
-            return
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
             self._plan = await in_database(_make_plan, spend, moment)
             self._planned_at = loop_time
-        discover = spend.may_discover
+        waiting = await self._read_first(spend, moment, self._plan) if self._plan.unread else False
+        if hands > self._busy:
+            await self._read_due(spend, moment, self._plan, hands, waiting=waiting)
+
+    @property
+    def _busy(self) -> int:
+        """How many hands are at work, those of first reads left out."""
+        return len(self.under_way) - len(self._first)
+
+    async def _read_first(self, spend: Allowance, moment: datetime, plan: Plan) -> bool:
+        """Start reading what nobody knows of, ahead of the even rate; say whether more waits."""
+        left = min(spend.first_reads, spend.requests - A_READING * self._busy)
+        most = min(left // A_FIRST_READING, self._first_at_once) - len(self._first)
+        if most <= 0:
+            return bool(self._first)
+        for sweep in await in_database(catalogue.claim_first, moment, most):
+            self._start_first(self._sweep(sweep, plan))
+            most -= 1
+        for stage in await in_database(claims.first, moment, most):
+            self._claimed.add(stage.pk)
+            self._start_first(self._read_newest(stage, plan))
+            most -= 1
+        if self._reading_first and not self._first:
+            self._planned_at = -PLAN_EVERY  # there is no more of it, or all that is left rests
+        self._reading_first = bool(self._first)
+        return self._reading_first
+
+    async def _read_due(
+        self, spend: Allowance, moment: datetime, plan: Plan, hands: int, *, waiting: bool
+    ) -> None:
+        """Start reading what is due; `waiting`: only what is followed, since first reads wait."""
+        discover = spend.may_discover and not waiting
         sweep = await in_database(catalogue.claim_due, moment) if discover else None
         if sweep is not None:
-            self.start(self._sweep(sweep, self._plan))
-        free = hands - len(self.under_way)
+            self.start(self._sweep(sweep, plan))
+        unread = discover and plan.unread
         for stage in await in_database(
-            claims.stages, moment, self._plan, max(free, 0), followed_only=not discover
+            claims.stages,
+            moment,
+            plan,
+            hands - self._busy,
+            followed_only=unread or not discover,
+            runs_only=waiting,
         ):
-            self._read(stage, self._plan)
+            self._read(stage, plan)
+        if unread and hands > self._busy:
+            firsts = await in_database(claims.first, moment, hands - self._busy)
+            for stage in firsts:
+                self._claimed.add(stage.pk)
+                self.start(self._read_newest(stage, plan))
+            for stage in await in_database(claims.stages, moment, plan, hands - self._busy):
+                self._read(stage, plan)
 
     def _start_chores(self) -> None:
         for chore in self.chores:
@@ -185,12 +239,30 @@ class SyncWorker:
     def _tasks(self) -> set[asyncio.Task[None]]:
         return {*self.under_way, *self._at_chores.values()}
 
-    def start(self, work: Awaitable[None]) -> None:
+    def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Do a piece of reading beside what is under way; what it raises is logged."""
         self.started += 1
         task = asyncio.ensure_future(_logged(work))
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
+        return task
+
+    def _start_first(self, work: Awaitable[None]) -> None:
+        task = self.start(work)
+        self._first.add(task)
+        task.add_done_callback(self._first_ended)
+
+    def _first_ended(self, task: asyncio.Task[None]) -> None:
+        self._first.discard(task)
+        self._ended.set()
+
+    async def _ask[T](self, question: Callable[[NorthflankClient], Awaitable[T]]) -> T:
+        """Put a question; one of a first read may be ahead of the even rate."""
+        try:
+            return await self.connection.ask(question)
+        finally:
+            if asyncio.current_task() in self._first:
+                await in_database(budget.overtake, 1)
 
     def _read(self, stage: Stage, plan: Plan) -> None:
         self._claimed.add(stage.pk)
@@ -201,13 +273,13 @@ class SyncWorker:
         project = sweep.project
         try:
             if project is None:
-                projects = await self.connection.ask(
+                projects = await self._ask(
                     lambda nf: drain(lambda cursor: nf.projects(cursor=cursor))
                 )
                 await in_database(catalogue.projects, projects, now=moment)
             else:
                 slug = project.slug
-                pipelines = await self.connection.ask(
+                pipelines = await self._ask(
                     lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor))
                 )
                 await in_database(catalogue.pipelines, project, pipelines, now=moment)
@@ -218,15 +290,77 @@ class SyncWorker:
                 await in_database(_sweep_failed, sweep, error, moment)
         else:
             await in_database(_sweep_done, sweep, moment, plan.catalogue)
+            if sweep.swept_at is None:
+                self._planned_at = -PLAN_EVERY  # there are stages that nobody has read
+
+    async def _read_newest(self, stage: Stage, plan: Plan) -> None:
+        """Read what nobody knows of a stage: its newest runs, or what is in flight beside them."""
+        moment, began = now(), asyncio.get_running_loop().time()
+        try:
+            if schedule.gap(stage, moment) is Gap.OLDER:
+                await self._page(stage, None, concluded=False)
+                changes: dict[str, object] = {"in_flight_unread": False}
+            else:
+                changes = await self._ask_for_newest(stage)
+        except NorthflankError as error:
+            self._first_at_once = max(self._first_at_once // 2, 1)
+            if self.connection.concerns_all(error):
+                await in_database(claims.give_back, stage.pk, now())
+                return
+            await in_database(_stage_failed, stage, error, moment)
+        else:
+            if asyncio.get_running_loop().time() - began < QUICK:
+                self._first_at_once = min(self._first_at_once + 1, MOST_AT_ONCE)
+            await in_database(_stage_done, stage, moment, **changes)
+        finally:
+            self._claimed.discard(stage.pk)
+        await in_database(claims.release, stage, now(), plan)
+
+    async def _ask_for_newest(self, stage: Stage) -> dict[str, object]:
+        """Read a stage's newest runs, and return what is known of it by that."""
+        page = await self._newest(stage)
+        if page is None:
+            return {"has_flow": False, "flow_seen_at": now()}
+        known: dict[str, object] = {"path": stage.path}
+        if page.items:  # an empty list may be that of a stage without a release flow
+            known["has_flow"] = True
+        if not page.has_next:
+            return known | {"in_flight_unread": False, "history_page": None}
+        order = _order_of(page.items)
+        if order != ListOrder.NEWEST:
+            await self._page(stage, None, concluded=False)
+            if stage.order != order:
+                known |= {"order": order, "history_page": 1}
+            return known | {"in_flight_unread": False}
+        before = stage.synced_at
+        reaches_back = before is not None and any(
+            run.created_at is not None and run.created_at < before for run in page.items
+        )
+        return known | {"in_flight_unread": not reaches_back}
+
+    async def _newest(self, stage: Stage) -> Page[ApiRun] | None:
+        """Return the first page of a stage's runs; None where it has no release flow."""
+        if stage.path:
+            return await self._page(stage, 1)
+        spellings, certain = await in_database(_spellings, stage.name)
+        for spelling in spellings[:1] if certain else spellings:
+            stage.path = spelling
+            try:
+                return await self._page(stage, 1)
+            except NotFound:
+                continue
+        stage.path = ""
+        return None
 
     async def _read_stage(self, stage: Stage, plan: Plan) -> None:
         moment = now()
+        promised = stage.promised_at if not stage.failures else None
+        if stage.flow_seen_at is None and promised is not None and promised > moment:
+            await self._define(stage, plan)
+            return
         try:
             if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
-                found = await self._find_flow(stage)
-                await in_database(catalogue.release_flow, stage.pk, found, now=moment)
-                stage.has_flow, stage.flow_seen_at = found is not None, moment
-                stage.path = found[1] if found else stage.path
+                await self._read_flow(stage, moment)
             if stage.has_flow:
                 await self._read_runs(stage, past=plan.past_is_due(stage.synced_at, moment))
         except NorthflankError as error:
@@ -240,17 +374,41 @@ class SyncWorker:
             self._claimed.discard(stage.pk)
         await in_database(claims.release, stage, now(), plan)
 
+    async def _define(self, stage: Stage, plan: Plan) -> None:
+        """Read the definition of a stage's release flow, where its runs were just read."""
+        moment = now()
+        try:
+            await self._read_flow(stage, moment)
+            if stage.has_flow and stage.order != ListOrder.NEWEST:
+                await self._walk(stage)
+        except NorthflankError as error:
+            if self.connection.concerns_all(error):
+                await in_database(claims.give_back, stage.pk, now())
+                return
+            await in_database(_stage_failed, stage, error, moment)
+            await in_database(claims.release, stage, now(), plan)
+        else:
+            await in_database(claims.release_defined, stage)
+        finally:
+            self._claimed.discard(stage.pk)
+
+    async def _read_flow(self, stage: Stage, moment: datetime) -> None:
+        found = await self._find_flow(stage)
+        await in_database(catalogue.release_flow, stage.pk, found, now=moment)
+        stage.has_flow, stage.flow_seen_at = found is not None, moment
+        stage.path = found[1] if found else stage.path
+
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         capitalised = await in_database(_capitalised_works)
-        found = await self.connection.ask(
+        found = await self._ask(
             lambda nf: find_release_flow(
                 nf, project, pipeline, stage.name, prefer_capitalised=capitalised
             )
         )
         if found is None and stage.has_flow:
             # A right that was withdrawn may look the same; then the pipeline is not found either.
-            await self.connection.ask(lambda nf: nf.pipeline(project, pipeline))
+            await self._ask(lambda nf: nf.pipeline(project, pipeline))
         return found
 
     async def _read_runs(self, stage: Stage, *, past: bool) -> None:
@@ -296,7 +454,7 @@ class SyncWorker:
     ) -> Page[ApiRun]:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         asked_at = now()
-        page = await self.connection.ask(
+        page = await self._ask(
             lambda nf: nf.runs(
                 project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
             )
@@ -373,6 +531,15 @@ def _capitalised_works() -> bool:
     return bool(path and path[0].isupper())
 
 
+def _spellings(name: str) -> tuple[list[str], bool]:
+    """Return how a stage may be spelled, the likeliest first, and whether that is known to work."""
+    path = Stage.objects.exclude(path="").values_list("path", flat=True).first()
+    spellings = [name.lower(), name.capitalize()]
+    if path and path[0].isupper():
+        spellings.reverse()
+    return spellings, bool(path)
+
+
 def _keep_order(stage_pk: int, order: ListOrder) -> None:
     Stage.objects.filter(pk=stage_pk).update(order=order, history_page=1)
 
@@ -391,11 +558,18 @@ def _beat(name: str, claimed: set[int], moment: datetime) -> None:
     claims.renew(claimed, moment)
 
 
-def _stage_done(stage: Stage, moment: datetime) -> None:
+def _stage_done(stage: Stage, moment: datetime, **known: object) -> None:
     if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
     Stage.objects.filter(pk=stage.pk).update(
-        synced_at=moment, error="", error_message="", error_since=None, failures=0
+        **{
+            "synced_at": moment,
+            "error": "",
+            "error_message": "",
+            "error_since": None,
+            "failures": 0,
+        }
+        | known
     )
 
 

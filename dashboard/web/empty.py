@@ -46,7 +46,9 @@ def seen(stages: Collection[Stage]) -> Seen | None:
 def attention(as_of: AsOf, stages: Collection[Stage]) -> Empty:
     """Nothing needs attention of what is in flight in `stages`."""
     kind, text = "all_well", _("Nothing needs attention.")
-    if as_of.stale:
+    if as_of.incomplete:
+        kind, text = "cannot_see", _("Nothing that needs attention was found so far.")
+    elif as_of.stale:
         kind, text = "cannot_see", _("Nothing needed attention when Northflank was last read.")
     return Empty(kind, text, id="nothing-urgent", seen=seen(stages))
 
@@ -58,11 +60,14 @@ def in_flight(rights: Rights, as_of: AsOf, stages: Collection[Stage], above: int
     """
     id, known = "nothing-in-flight", seen(stages)
     if above:
-        return Empty("above", _("All that is in flight needs attention: see above."), id=id)
+        text = _("All that is in flight needs attention: see above.")
+        if as_of.incomplete:
+            text = _("All that was found in flight so far needs attention: see above.")
+        return Empty("above", text, id=id)
     if not stages and not rights.sees_all:
         return Empty("nothing_seen", _("Nothing that you may see is in flight."), id=id)
     if not stages and places.are_listed():
-        return replace(pipelines(rights, swept=True), id=id)
+        return replace(pipelines(rights, swept=True, incomplete=bool(as_of.incomplete)), id=id)
     if not stages:
         return Empty("cannot_see", _("No pipeline has been read from Northflank yet."), id=id)
     if known is None and all(stage.has_flow is False for stage in stages):
@@ -72,11 +77,13 @@ def in_flight(rights: Rights, as_of: AsOf, stages: Collection[Stage], above: int
     if as_of.stale:
         text = _("Nothing was in flight when Northflank was last read; it may be now.")
         return Empty("cannot_see", text, id=id, seen=known)
+    if as_of.incomplete:
+        text = _("Nothing in flight was found so far.")
+        return Empty("cannot_see", text, id=id, seen=known)
     text = _("Nothing is in flight.")
     if not rights.sees_all:
         text = _("Nothing that you may see is in flight.")
-    kind = "all_well" if known.stages == known.of else "cannot_see"
-    return Empty(kind, text, id=id, seen=known)
+    return Empty("all_well", text, id=id, seen=known)
 
 
 def failures(rights: Rights, as_of: AsOf, above: int = 0) -> Empty:
@@ -91,6 +98,8 @@ def failures(rights: Rights, as_of: AsOf, above: int = 0) -> Empty:
         text = _("No run that you may see failed in the last day.")
     if as_of.at is None:
         kind, text = "cannot_see", _("Not known yet.")
+    elif as_of.incomplete:
+        kind, text = "cannot_see", _("None that failed was found so far.")
     elif as_of.stale:
         kind, text = "cannot_see", _("None had failed when Northflank was last read.")
     return Empty(kind, text, id="nothing-failed")
@@ -136,17 +145,18 @@ def lists(*, past_the_end: bool, sees_all: bool) -> Empty:
     return Empty("nothing_exists", _("No runs have been aborted together from here yet."))
 
 
-def pipelines(rights: Rights, *, swept: bool, filtered: bool = False) -> Empty:
+def pipelines(rights: Rights, *, swept: bool, incomplete: bool, filtered: bool = False) -> Empty:
     """The board is empty."""
     if filtered:
         everything = reverse("board")
-        return Empty(
-            "nothing_matches", _("No pipeline matches."), _("Show all pipelines"), everything
-        )
+        text = _("No pipeline matches so far.") if incomplete else _("No pipeline matches.")
+        return Empty("nothing_matches", text, _("Show all pipelines"), everything)
     if not swept:
         return Empty("cannot_see", _("No project has been read from Northflank yet."))
     if not rights.sees_all:
         return Empty("nothing_exists", _("There is no pipeline that you may see."))
+    if incomplete:
+        return Empty("cannot_see", _("No pipeline has been read from Northflank yet."))
     return Empty("nothing_exists", _("This token sees no pipeline."))
 
 

@@ -244,9 +244,16 @@ def _now_frame(_key: int, news: News) -> list[Part]:
     as_of = overview.as_of(news.rights, news.stages, news.flying, counts)
     return [
         news.as_of(as_of),
-        news.title(titles.now(counts.in_flight, news.urgent, blind=news.everywhere.blind)),
+        news.title(
+            titles.now(
+                counts.in_flight,
+                news.urgent,
+                blind=news.everywhere.blind,
+                incomplete=bool(as_of.incomplete),
+            )
+        ),
         *(
-            Part(heading, _render(f"now.html#{heading}-title", counts=counts))
+            Part(heading, _render(f"now.html#{heading}-title", counts=counts, as_of=as_of))
             for heading in ("attention", "in-flight", "aborted", "failed")
         ),
         *(
@@ -275,8 +282,12 @@ def _board_changed(channel: Channel, news: News) -> list[Part]:
 
 def _board_frame(_key: int, news: News) -> list[Part]:
     return [
-        news.as_of(live.as_of_board(news.rights, news.stages)),
-        news.title(titles.board(news.urgent, blind=news.everywhere.blind)),
+        news.as_of(as_of := live.as_of_board(news.rights, news.stages)),
+        news.title(
+            titles.board(
+                news.urgent, blind=news.everywhere.blind, incomplete=bool(as_of.incomplete)
+            )
+        ),
     ]
 
 
@@ -300,9 +311,14 @@ def _pipeline_frame(key: int, news: News) -> list[Part]:
         Part(f"stage-{cell.key}", _render("pipeline.html#head", stage=cell)) for cell in _cells(its)
     ]
     return [
-        news.as_of(live.as_of(its)),
+        news.as_of(as_of := live.as_of_place(its)),
         news.title(
-            titles.pipeline(its[0].pipeline, _flying(its, news), blind=news.everywhere.blind)
+            titles.pipeline(
+                its[0].pipeline,
+                _flying(its, news),
+                blind=news.everywhere.blind,
+                incomplete=bool(as_of.incomplete),
+            )
         ),
         *heads,
     ]
@@ -321,8 +337,15 @@ def _stage_frame(key: int, news: News) -> list[Part]:
     if stage is None:
         return [news.as_of(live.NOTHING)]
     return [
-        news.as_of(live.as_of([stage])),
-        news.title(titles.stage(stage, _flying([stage], news), blind=news.everywhere.blind)),
+        news.as_of(as_of := live.as_of_place([stage])),
+        news.title(
+            titles.stage(
+                stage,
+                _flying([stage], news),
+                blind=news.everywhere.blind,
+                incomplete=bool(as_of.incomplete),
+            )
+        ),
         Part("stage-error", _render("stage.html#stage-error", stage_error=live.error_of(stage))),
     ]
 
@@ -423,7 +446,7 @@ def _status_frame(_key: int, news: News) -> list[Part]:
     blind = news.everywhere.blind or not shown.verdict.sees
     return [
         news.as_of(live.AsOf(None, stale=False)),  # its rows tell their own ages
-        news.title(titles.status(blind=blind)),
+        news.title(titles.status(blind=blind, incomplete=bool(shown.incomplete))),
         Part("status", _render("status.html#all", status=shown)),
     ]
 

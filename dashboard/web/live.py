@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy
 from dashboard import database, freshness
 from dashboard.access import Rights
 from dashboard.models import Run, Stage
+from dashboard.sync import coverage, schedule
 from dashboard.web import context, places
 
 
@@ -44,6 +45,7 @@ class AsOf:
     stale: bool
     text: str | Promise = ""
     elsewhere: str = ""  # what the page can't show: the status page tells more
+    incomplete: str = ""  # what was not looked at yet; empty: all was
     # What decides the page beside its runs: which stages there are, and which were read. A page
     # that hears of another shape than its own fetches itself.
     shape: str = ""
@@ -64,12 +66,18 @@ def as_of(stages: Sequence[Stage]) -> AsOf:
     if not read:
         text = _("Northflank has not been read yet.")
         return AsOf(None, stale=True, text=text, shape=shape)
-    unread = len(relevant) - len(read)
-    text = ""
-    if unread:
-        text = _("Not read yet: %(unread)d of %(all)d stages.")
-        text %= {"unread": unread, "all": len(relevant)}
-    return AsOf(min(read), stale=late, text=text, shape=shape)
+    return AsOf(min(read), stale=late, shape=shape)
+
+
+def as_of_place(stages: Sequence[Stage]) -> AsOf:
+    """Say the same of a pipeline's stages or of one, and what of them was not looked at yet."""
+    present = [
+        stage
+        for stage in stages
+        if stage.pipeline.gone_at is None and stage.pipeline.project.gone_at is None
+    ]
+    unread = coverage.of_stages(present, database.now()).text
+    return replace(as_of(stages), incomplete=unread)
 
 
 def _shape(stages: Sequence[Stage], *facts: object) -> str:
@@ -92,16 +100,22 @@ def as_of_all(
     relevant = [stage for stage in stages if stage.has_flow is not False]
     known = freshness.Facts(
         stages=len(relevant),
-        late=sum(freshness.is_late(stage.promised_at, now) for stage in relevant),
+        late=sum(
+            freshness.is_late(stage.promised_at, now) and schedule.gap(stage, now) is None
+            for stage in relevant
+        ),
         failing=sum(bool(stage.error) for stage in relevant),
         lists_failing=places.failing_lists(rights).count(),
     )
     of_shown = as_of(shown or stages)
     if not stages and not rights.sees_all:
         of_shown = replace(of_shown, text=freshness.nothing_seen())
-    stale = of_shown.stale or known.late > 0
     return replace(
-        of_shown, stale=stale, elsewhere=freshness.in_part(known), shape=_shape(stages, *facts)
+        of_shown,
+        stale=of_shown.stale or known.late > 0,
+        elsewhere=freshness.in_part(known),
+        incomplete=coverage.of(stages, places.lists(rights), now).text,
+        shape=_shape(stages, *facts),
     )
 
 

@@ -161,8 +161,13 @@ def are_listed() -> bool:
 
 def failing_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
     """Return the lists of the catalogue that can't be read; that of the projects is everybody's."""
-    failing = CatalogueSweep.objects.exclude(error="")
+    return lists(rights).exclude(error="")
+
+
+def lists(rights: Rights) -> QuerySet[CatalogueSweep]:
+    """Return the lists of the catalogue; that of the projects is everybody's."""
+    present = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None))
     if rights.sees_all:
-        return failing
+        return present
     seen = Project.objects.filter(rights.projects())
-    return failing.filter(Q(project=None) | Q(project__in=seen))
+    return present.filter(Q(project=None) | Q(project__in=seen))

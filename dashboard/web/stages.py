@@ -63,7 +63,7 @@ def cells(
     by_stage = Run.objects.in_flight().order_by().values_list("stage")
     counted = by_stage.annotate(Count("pk"), Max("overdue"), Max("aborting_level"))
     flying = {stage: each for stage, *each in counted}
-    latest = _latest([stage.pk for stage in stages if stage.has_flow], runs_each)
+    latest = _latest([stage.pk for stage in stages if _state(stage) == "flow"], runs_each)
     looks = looking.in_stages([stage.pk for stage in stages], now())
     found: dict[int, list[StageCell]] = {}
     for stage in stages:
@@ -73,7 +73,7 @@ def cells(
             stage=stage.name,
             name=stage.name,
             url=reverse("stage", args=rows.place_args(stage)),
-            state={True: "flow", False: "none", None: "unknown"}[stage.has_flow],
+            state=_state(stage),
             in_flight=in_flight,
             late=overdue_story.worst(overdue, aborting),
             lookers=lookers.of(looks.get(stage.pk, ())),
@@ -83,6 +83,12 @@ def cells(
         )
         found.setdefault(stage.pipeline_id, []).append(cell)
     return found
+
+
+def _state(stage: Stage) -> str:
+    if stage.has_flow is False:
+        return "none"
+    return "unknown" if stage.synced_at is None and stage.has_flow is None else "flow"
 
 
 def in_columns(cells: Iterable[StageCell]) -> list[StageCell | None]:

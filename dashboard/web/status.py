@@ -12,7 +12,7 @@ from dashboard import budget, durations, freshness, push
 from dashboard.access import Rights
 from dashboard.models import Budget, CatalogueSweep, Stage, Upstream, Worker
 from dashboard.push import PushState
-from dashboard.sync import claims, lookup
+from dashboard.sync import claims, coverage, lookup
 from dashboard.sync.lookup import Spent
 from dashboard.sync.schedule import StageClass
 from dashboard.web import places, rows
@@ -81,6 +81,7 @@ class KindRow:
     every: str
     oldest: datetime | None
     late: int
+    unread: int  # not yet, or not since a long outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Status:
     """All that the page shows."""
 
     verdict: freshness.Verdict
+    incomplete: str  # what was not looked at yet, as a sentence; empty: all was
     requests: Requests | None
     searches: Spent
     push: PushState
@@ -104,7 +106,12 @@ def of(rights: Rights, now: datetime) -> Status:
     seen = Stage.objects.present().filter(rights.places())
     known = list(seen.values_list("pk", "error", "promised_at", "synced_at", "has_flow"))
     kinds = claims.classes(seen, now)
-    late = {pk for pk, _error, promised, *_rest in known if freshness.is_late(promised, now)}
+    gaps = claims.gaps(seen, now)
+    late = {
+        pk
+        for pk, _error, promised, *_rest in known
+        if freshness.is_late(promised, now) and pk not in gaps
+    }
     order = sorted(known, key=lambda one: _badness(*one, late=one[0] in late, now=now))
     sweeps = list(places.failing_lists(rights).select_related("project"))
     workers = _workers(now)
@@ -113,7 +120,7 @@ def of(rights: Rights, now: datetime) -> Status:
     facts = freshness.Facts(
         stages=len(known),
         late=len(late),
-        unread=sum(synced is None for *_rest, synced, _flow in known),
+        incomplete=coverage.load(seen, places.lists(rights), now).text,
         failing=sum(bool(error) for _pk, error, *_rest in known),
         lists_failing=len(sweeps),
         workers=sum(worker.alive for worker in workers),
@@ -129,13 +136,14 @@ def of(rights: Rights, now: datetime) -> Status:
     listed = [pk for pk, *_rest in order[:MOST_STAGES]]
     return Status(
         verdict=freshness.verdict(facts),
+        incomplete=facts.incomplete,
         requests=requests,
         searches=lookup.spent(),
         push=push.state(now),
         workers=workers,
         lists=[_list(sweep) for sweep in sweeps],
         stages=_stages(listed, kinds, late, now),
-        kinds=_kinds(kinds, late, {pk: synced for pk, _e, _p, synced, _f in known}),
+        kinds=_kinds(kinds, late, gaps, {pk: synced for pk, _e, _p, synced, _f in known}),
         left_out=len(known) - len(listed),
     )
 
@@ -215,10 +223,14 @@ def _stages(
 
 
 def _kinds(
-    kinds: dict[int, StageClass], late: set[int], synced: dict[int, datetime | None]
+    kinds: dict[int, StageClass],
+    late: set[int],
+    gaps: set[int],
+    synced: dict[int, datetime | None],
 ) -> list[KindRow]:
     count = Counter(kinds.values())
     late_ones = Counter(kinds[pk] for pk in late if pk in kinds)
+    unread = Counter(kinds[pk] for pk in gaps if pk in kinds)
     oldest: dict[StageClass, datetime] = {}
     for pk, kind in kinds.items():
         at = synced.get(pk)
@@ -231,6 +243,7 @@ def _kinds(
             every=durations.roughly(timedelta(seconds=kind.value)),
             oldest=oldest.get(kind),
             late=late_ones[kind],
+            unread=unread[kind],
         )
         for kind in StageClass
         if count[kind]

@@ -21,6 +21,7 @@ class Icon(StrEnum):
     IN_FLIGHT = "in-flight"
     OVERDUE = "overdue"
     BAD = "bad"  # it failed just now, or an abort does not end
+    INCOMPLETE = "incomplete"  # not all was looked at yet
     BLIND = "blind"  # Northflank can't be read
 
 
@@ -35,24 +36,29 @@ class Title:
         return self.text
 
 
-def now(in_flight: int, flights: Flights, *, blind: bool) -> Title:
-    """Name the page of everything in flight; `blind`: Northflank can't be read."""
-    return _led_by(_("Now (%(count)d)") % {"count": in_flight}, flights, blind=blind)
+def now(in_flight: int, flights: Flights, *, blind: bool, incomplete: bool) -> Title:
+    """Name the page of everything in flight.
+
+    `blind`: Northflank can't be read; `incomplete`: not all was looked at yet.
+    """
+    return _led_by(
+        _("Now (%(count)d)") % {"count": in_flight}, flights, blind=blind, incomplete=incomplete
+    )
 
 
-def board(flights: Flights, *, blind: bool) -> Title:
+def board(flights: Flights, *, blind: bool, incomplete: bool) -> Title:
     """Name the page of all pipelines."""
-    return _led_by(_("Board"), flights, blind=blind)
+    return _led_by(_("Board"), flights, blind=blind, incomplete=incomplete)
 
 
-def pipeline(of: Pipeline, flights: Flights, *, blind: bool) -> Title:
+def pipeline(of: Pipeline, flights: Flights, *, blind: bool, incomplete: bool) -> Title:
     """Name the page of a pipeline, some of whose runs are in flight."""
-    return _led_by(str(of), flights, blind=blind)
+    return _led_by(str(of), flights, blind=blind, incomplete=incomplete)
 
 
-def stage(of: Stage, flights: Flights, *, blind: bool) -> Title:
+def stage(of: Stage, flights: Flights, *, blind: bool, incomplete: bool) -> Title:
     """Name the page of a stage, some of whose runs are in flight."""
-    return _led_by(f"{of.pipeline} / {of.name}", flights, blind=blind)
+    return _led_by(f"{of.pipeline} / {of.name}", flights, blind=blind, incomplete=incomplete)
 
 
 def run(of: Run, *, blind: bool) -> Title:
@@ -83,18 +89,24 @@ def batch(over: int, of: int, flights: Flights, *, blind: bool) -> Title:
     return _led_by(named, flights, blind=blind and over < of, in_flight=over < of)
 
 
-def status(*, blind: bool) -> Title:
+def status(*, blind: bool, incomplete: bool) -> Title:
     """Name the page of the mirror's state."""
-    return _led_by(_("Status"), Flights(), blind=blind)
+    return _led_by(_("Status"), Flights(), blind=blind, incomplete=incomplete)
 
 
-def _led_by(name: str, flights: Flights, *, blind: bool, in_flight: bool = False) -> Title:
+def _led_by(
+    name: str, flights: Flights, *, blind: bool, in_flight: bool = False, incomplete: bool = False
+) -> Title:
     if blind:
         return Title(_("Can’t see · %(page)s") % {"page": name}, Icon.BLIND)
     word, icon = _worst(flights)
     if icon is Icon.CALM and in_flight:
         icon = Icon.IN_FLIGHT
-    return Title(f"{word} · {name}" if word else name, icon)
+    words = [word]
+    if incomplete:  # what is bad is known to be, and leads
+        words.append(_("Incomplete"))
+        icon = icon if icon in {Icon.BAD, Icon.OVERDUE} else Icon.INCOMPLETE
+    return Title(" · ".join(filter(None, [*words, name])), icon)
 
 
 def _worst(flights: Flights) -> tuple[str, Icon]:

@@ -31,7 +31,35 @@ def ids(answer: httpx.Response) -> list[str]:
 
 
 def test_nothing_in_flight_is_an_empty_list(reader: httpx.Client) -> None:
-    assert reader.get("/api/runs/").json() == {"runs": [], "next": None}
+    answer = reader.get("/api/runs/").json()
+    assert (answer["runs"], answer["next"]) == ([], None)
+
+
+def test_what_was_not_looked_at_is_told_beside_the_list(reader: httpx.Client, stage: Stage) -> None:
+    factories.stage("Development", synced_at=None, promised_at=None)
+    answer = reader.get("/api/runs/").json()
+    assert answer["complete"] is False
+    sentence = "Incomplete: 1 of 2 stages not read yet, Staging is whole."
+    assert answer["coverage"] == {
+        "stages": 2,
+        "unread": 1,
+        "failing": 0,
+        "unlisted": 0,
+        "seconds_left": None,  # no worker reads
+        "sentence": sentence,
+    }
+
+
+def test_a_list_is_complete_where_all_that_was_asked_for_is_known(
+    reader: httpx.Client, stage: Stage
+) -> None:
+    factories.stage("Development", synced_at=None, promised_at=None)
+    answer = reader.get("/api/runs/?stage=staging").json()
+    assert (answer["complete"], answer["coverage"]["stages"]) == (True, 1)
+
+
+def test_before_anything_was_read_no_list_is_complete(reader: httpx.Client) -> None:
+    assert reader.get("/api/runs/").json()["complete"] is False
 
 
 def test_a_run_is_told_as_the_mirror_has_it(reader: httpx.Client, stage: Stage) -> None:

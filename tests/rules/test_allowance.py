@@ -208,7 +208,8 @@ def test_the_reserve_slows_what_brings_a_burst_back_into_pace() -> None:
 
 
 def test_before_any_answer_an_hour_of_the_documented_limit_may_be_spent() -> None:
-    assert rules.allowance(None, 100, T0) == Allowance(900, 3600, 100, None, 0, 0, 100)
+    expected = Allowance(900, 3600, 100, None, 0, 0, 100, kept=225)
+    assert rules.allowance(None, 100, T0) == expected
 
 
 def test_what_is_left_may_be_spent_until_the_window_ends() -> None:
@@ -356,6 +357,36 @@ def test_a_refusal_that_says_nothing_lasts_until_the_window_ends_where_nothing_i
 @pytest.mark.parametrize("left", [0, -10])
 def test_a_refusal_that_says_nothing_after_the_windows_end_lasts_a_minute(left: float) -> None:
     assert rules.refused(window(500, left=left), None, T0).refused_until == at(60)
+
+
+# First reads
+
+
+@pytest.mark.parametrize(
+    ("known", "may"),
+    [
+        (None, 675),  # a quarter of 900 is left for what is in flight
+        (window(1000, left=3600), 675),
+        (window(600, ours=400, left=1800), 387),  # half an hour is left: a quarter of 450 is kept
+        (window(325, ours=675, left=3600), 0),
+        (window(500, ours=500, left=900), 343),
+        (window(1000, left=3600, before=600 / 3600), 225),  # others take 600, as far as is known
+        (window(1000, left=3600, before=2.0), 168),  # all, it seems: a quarter stays ours
+        (window(100, ours=900, left=1800), 0),
+        (window(0, ours=900, left=1800), 0),
+    ],
+)
+def test_first_reads_leave_the_reserve_others_part_and_something_to_follow_with(
+    known: Window | None, may: int
+) -> None:
+    assert rules.allowance(known, 100, T0).first_reads == may
+
+
+def test_what_the_next_hour_gives_goes_by_others_habits() -> None:
+    spend = rules.allowance(window(600, ours=100, left=1800), 100, T0)  # others took 300
+    following = spend.next_hour(1000)
+    assert (following.requests, following.seconds, following.others) == (900, 3600, 600)
+    assert following.first_reads == 225
 
 
 # Pace

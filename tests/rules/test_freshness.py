@@ -35,9 +35,13 @@ def test_a_worker_whose_clock_is_ahead_is_alive() -> None:
     [
         (WELL, "good", "All 30 stages are as fresh as promised."),
         (replace(WELL, stages=1), "good", "The one stage is as fresh as promised."),
-        (replace(WELL, stages=0), "info", "No pipeline has been read from Northflank yet."),
-        (replace(WELL, unread=1), "info", "1 of 30 stages has not been read yet."),
-        (replace(WELL, unread=2), "info", "2 of 30 stages have not been read yet."),
+        (replace(WELL, stages=0), "info", "This token sees no pipeline."),
+        (replace(WELL, incomplete="Incomplete: so."), "warning", "Incomplete: so."),
+        (
+            replace(WELL, incomplete="Incomplete: so.", failing=2),
+            "warning",
+            "Incomplete: so. 2 stages can’t be read.",
+        ),
         (replace(WELL, late=1), "warning", "1 of 30 stages is older than promised."),
         (replace(WELL, late=3), "warning", "3 of 30 stages are older than promised."),
         (replace(WELL, failing=2), "warning", "2 stages can’t be read."),

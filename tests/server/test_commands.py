@@ -173,6 +173,17 @@ def test_the_runs_in_flight_are_a_table(stage: Stage) -> None:
     ]  # fmt: skip
 
 
+def test_what_was_not_looked_at_is_told_beside_the_list(stage: Stage) -> None:
+    factories.worker()
+    factories.stage("Development", synced_at=None, promised_at=None)
+    out, aside = io.StringIO(), io.StringIO()
+    call_command("runs", stdout=out, stderr=aside)
+    assert out.getvalue() == "Nothing in flight was found so far.\n"
+    assert aside.getvalue().startswith("Incomplete: 1 of 2 stages not read yet, ")
+    assert json.loads(said("runs", "--json"))["complete"] is False
+    assert json.loads(said("runs", "--json", "--stage", "staging"))["complete"] is True
+
+
 def test_they_can_be_narrowed_down(stage: Stage) -> None:
     factories.run(stage, "r-1")
     factories.run(factories.stage("Production"), "r-2")

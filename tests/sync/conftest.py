@@ -34,13 +34,18 @@ def place(db: None) -> Stage:
 
 @pytest.fixture
 def stage(db: None) -> Stage:
-    """A stage with a release flow, that nobody has read yet."""
+    """A stage with a release flow, whose runs nobody has read yet."""
     project = Project.objects.create(slug="shop", name="Shop", seen_at=T0)
     pipeline = Pipeline.objects.create(
         project=project, slug="checkout", name="Checkout", seen_at=T0
     )
     return Stage.objects.create(
-        pipeline=pipeline, name="Production", path="production", has_flow=True, next_sync_at=T0
+        pipeline=pipeline,
+        name="Production",
+        path="production",
+        has_flow=True,
+        flow_seen_at=T0,
+        next_sync_at=T0,
     )
 
 

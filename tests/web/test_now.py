@@ -10,7 +10,7 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import access, attention
-from dashboard.models import Grant, Run, Stage
+from dashboard.models import CatalogueSweep, Grant, Run, Stage
 from dashboard.overdue import Why
 from dashboard.timing import Overdue
 from dashboard.web import rows
@@ -187,8 +187,43 @@ def test_where_all_stands_above_that_is_said(see: See, stage: Stage) -> None:
 def test_what_was_not_read_is_not_well(see: See, stage: Stage) -> None:
     factories.stage("Staging", synced_at=None)
     html = see("/")
-    assert empties(html)["nothing-in-flight"] == "cannot_see"
-    assert "1 of 2 stages looked at, the oldest" in told(html, "nothing-in-flight")
+    assert set(empties(html).values()) == {"cannot_see"}
+    said = told(html, "nothing-in-flight")
+    assert said.startswith(
+        "Nothing in flight was found so far. 1 of 2 stages looked at, the oldest"
+    )
+    assert told(html, "nothing-failed") == "None that failed was found so far."
+
+
+@pytest.mark.parametrize("address", ["/", "/board/"])
+def test_what_was_not_read_is_told_in_amber_and_in_numbers(
+    address: str, see: See, stage: Stage
+) -> None:
+    factories.stage("Staging", synced_at=None)
+    line = one(see(address), "#as-of [data-incomplete]")
+    assert words(line) == "Incomplete: 1 of 2 stages not read yet, Production is whole."
+    assert line.attributes["data-tone"] == "warning"
+    Stage.objects.update(synced_at=timezone.now())
+    assert see(address).css("[data-incomplete]") == []
+
+
+def test_nothing_is_calm_while_something_was_not_looked_at(see: See, run: Run) -> None:
+    factories.stage("Staging", synced_at=None)
+    html = see("/")
+    assert "Nothing needs attention" not in words(one(html, "main"))
+    assert told(html, "nothing-urgent").startswith("Nothing that needs attention was found so far.")
+    assert [words(one(html, f"#{id} [data-so-far]")) for id in ("attention", "in-flight")] == [
+        "so far",
+        "so far",
+    ]
+
+
+def test_a_project_that_was_not_listed_may_hold_anything(see: See, run: Run) -> None:
+    CatalogueSweep.objects.create(project=factories.project("other"), next_at=timezone.now())
+    html = see("/")
+    said = words(one(html, "[data-incomplete]"))
+    assert said == "Incomplete: the pipelines of 1 project not listed yet."
+    assert empties(html)["nothing-urgent"] == "cannot_see"
 
 
 @pytest.mark.parametrize("in_flight", [True, False])

@@ -58,8 +58,46 @@ def test_before_anything_was_read_it_says_so(see: See, db: None) -> None:
     assert "Nobody reads Northflank" in verdict(see)
     assert one(see("/status/"), "title").text().startswith("Can’t see · Status")
     factories.worker()
-    assert verdict(see) == "No pipeline has been read from Northflank yet."
+    assert verdict(see) == "Incomplete: Northflank’s projects have not been listed yet."
     assert see("/status/").css("table") == []
+
+
+def test_what_was_not_read_yet_is_told_in_amber(see: See, stage: Stage) -> None:
+    factories.worker()
+    factories.stage("Staging", synced_at=None, promised_at=None)
+    factories.stage("Development")
+    expected = "Incomplete: 1 of 3 stages not read yet, Production and Development is whole"
+    assert verdict(see).startswith(expected)
+    html = see("/status/")
+    assert one(html, "[data-state]").attributes["data-tone"] == "warning"
+    assert sum(int(words(cell)) for cell in html.css("td[data-unread]")) == 1
+    assert one(html, "title").text().startswith("Incomplete · Status")
+
+
+def test_what_was_not_read_since_an_outage_is_not_late_but_unread(see: See, stage: Stage) -> None:
+    factories.worker()
+    Stage.objects.update(
+        synced_at=timezone.now() - timedelta(hours=2),
+        promised_at=timezone.now() - timedelta(minutes=115),
+    )
+    assert verdict(see).startswith("Incomplete: 1 of 1 stage not read again yet")
+    assert "older than promised" not in verdict(see)
+
+
+def test_a_pause_that_northflank_asked_for_is_told(see: See, stage: Stage) -> None:
+    factories.worker()
+    now = timezone.now()
+    Budget.objects.create(
+        limit=1000, remaining=985, resets_at=now + timedelta(minutes=50), seen_at=now, ours=15,
+        refused_until=now + timedelta(seconds=50), refusals=2,
+    )  # fmt: skip
+    assert verdict(see).startswith(
+        "Northflank asks for a pause (429), with 985 of 1,000 requests left, until "
+    )
+    paused = words(one(section(see, "requests"), "[data-paused]"))
+    assert paused.endswith("then one request tries; refused 2 times in a row")
+    Budget.objects.update(refused_until=now)
+    assert "one request tries" in verdict(see)
 
 
 def test_all_is_well(see: See, stage: Stage) -> None:
@@ -156,7 +194,7 @@ def test_many_stages_are_summed_up(see: See, stage: Stage) -> None:
     assert len(html.css("tr[data-stage]")) == MOST_STAGES
     assert html.css("tr[data-stage]")[0].attributes["data-late"] == "true"
     assert words(one(html, "[data-cut]")).startswith("3 more")
-    assert [words(cell) for cell in html.css("tr[data-kind] td")][0::4] == [f"{MOST_STAGES + 3}"]
+    assert [words(cell) for cell in html.css("tr[data-kind] td")][0::5] == [f"{MOST_STAGES + 3}"]
 
 
 def test_a_stage_that_is_gone_is_left_out(see: See, stage: Stage) -> None:

@@ -283,6 +283,23 @@ def test_an_empty_page_says_how_sure_it_is(run: Run, at_desk: httpx.Client) -> N
         about(stream, "nothing-in-flight", "when Northflank was last read")
 
 
+@pytest.mark.parametrize("page", ["now", "board"])
+@brisk
+def test_an_open_page_loses_its_line_when_all_is_read(
+    page: str, run: Run, at_desk: httpx.Client
+) -> None:
+    unread = factories.stage("Development", synced_at=None, promised_at=None)
+    with listening(at_desk, page) as stream:
+        Stage.objects.filter(pk=unread.pk).update(error="x", error_message="No.")
+        line = about(stream, "as-of", "can’t be read")
+        assert line.css_first("[data-incomplete]") is not None
+        now = timezone.now()
+        Stage.objects.filter(pk=unread.pk).update(synced_at=now, error="", error_message="")
+        message = beside(stream, "title")
+        assert "Incomplete" not in message["title"].html
+        assert message["as-of"].css_first("[data-incomplete]") is None
+
+
 @pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage", "run"])
 def test_each_tab_says_when_northflank_cannot_be_read(
     page: str, run: Run, at_desk: httpx.Client

@@ -51,6 +51,29 @@ def test_now_and_the_board_tell_the_worst(
 
 
 @pytest.mark.parametrize(
+    ("runs", "lead", "icon"),
+    [
+        ([], "Incomplete · ", "incomplete"),
+        ([FLYING], "Incomplete · ", "incomplete"),
+        ([SLOW], "Overdue · Incomplete · ", "overdue"),
+        ([FAILED], "Failed · Incomplete · ", "bad"),
+    ],
+)
+def test_while_something_was_not_looked_at_no_tab_is_calm(
+    runs: list[dict[str, object]], lead: str, icon: str, see: See
+) -> None:
+    stage = factories.stage()
+    factories.stage("Staging", synced_at=None, promised_at=None)
+    for fields in runs:
+        factories.run(stage, **fields)  # type: ignore[arg-type]
+    flying = sum(fields != FAILED for fields in runs)
+    assert tab(see, "/") == (f"{lead}Now ({flying})", icon)
+    assert tab(see, "/board/") == (f"{lead}Board", icon)
+    factories.trouble("It fell over.")
+    assert tab(see, "/") == (f"Can’t see · Now ({flying})", "blind")
+
+
+@pytest.mark.parametrize(
     ("fields", "named", "icon"),
     [
         (FLYING, "Running: {run}", "in-flight"),

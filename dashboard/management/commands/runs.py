@@ -3,13 +3,14 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from dashboard import durations, statuses
+from dashboard import access, durations, statuses
 from dashboard.abort_story import of as story_of
 from dashboard.database import now
 from dashboard.management.runbook import which, words
 from dashboard.management.runbook.command import RunbookCommand
-from dashboard.models import Run
-from dashboard.web import rows
+from dashboard.models import Run, Stage
+from dashboard.sync import coverage
+from dashboard.web import places, rows
 from dashboard.web.api import finding, shapes
 
 HEAD = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")
@@ -28,11 +29,17 @@ class Command(RunbookCommand):
         latest = rows.latest_aborts(found)
         if blind := words.why_blind(now()):
             self.stderr.write(blind)
+        stages = Stage.objects.present().filter(finding.stages_at(which.place(options)))
+        known = coverage.load(stages, places.lists(access.ALL), now())
+        if not known.complete:
+            self.stderr.write(known.text)
         if options["json"]:
             listed = [shapes.run(run, latest.get(run.pk)) for run in found]
-            self.stdout.write(words.json({"runs": listed}))
-        elif not found:
+            self.stdout.write(words.json({"runs": listed} | shapes.complete(known)))
+        elif not found and known.complete:
             self.stdout.write("Nothing is in flight.")
+        elif not found:
+            self.stdout.write("Nothing in flight was found so far.")
         else:
             self.stdout.write(words.table(HEAD, [_row(run, latest.get(run.pk)) for run in found]))
 

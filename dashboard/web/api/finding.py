@@ -46,6 +46,12 @@ def at(place: Mapping[str, str]) -> Q:
     return Q(**{_PATHS[part]: value for part, value in place.items() if part in _PATHS})
 
 
+def stages_at(place: Mapping[str, str]) -> Q:
+    """Return the same condition for stages themselves."""
+    paths = {part: path.removeprefix("stage__") for part, path in _PATHS.items()}
+    return Q(**{paths[part]: value for part, value in place.items() if part in paths})
+
+
 def place_of(run: Run) -> Place:
     """Return where a run is."""
     pipeline = run.stage.pipeline

@@ -11,6 +11,7 @@ from django.urls import reverse
 from dashboard import abort_story, abort_trail, database, links, looking
 from dashboard.access import Rights
 from dashboard.models import Abort, Run
+from dashboard.sync.coverage import Coverage
 from dashboard.web import rows
 
 
@@ -87,6 +88,21 @@ def lookings(of: Run) -> list[dict[str, Any]]:
         }
         for one in looking.of_run(of, database.now())
     ]
+
+
+def complete(known: Coverage) -> dict[str, Any]:
+    """Return what stands beside a list: whether all was looked at, and what was not."""
+    return {
+        "complete": known.complete,
+        "coverage": {
+            "stages": known.total,
+            "unread": known.unread,
+            "failing": known.failing,
+            "unlisted": known.lists,
+            "seconds_left": None if known.seconds_left is None else round(known.seconds_left),
+            "sentence": known.text,
+        },
+    }
 
 
 def path_of(run: Run) -> str:

@@ -11,11 +11,11 @@ from django.urls import reverse
 
 from dashboard import aborting, database, links
 from dashboard.aborting import Press, Pressed
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
 from dashboard.models.batches import Via
-from dashboard.sync import interest
-from dashboard.web import rows
+from dashboard.sync import coverage, interest
+from dashboard.web import places, rows
 from dashboard.web.api import asking, finding, shapes
 from dashboard.web.api.answers import Failed, answer
 from dashboard.web.api.door import Caller, endpoint
@@ -47,7 +47,9 @@ def runs(request: HttpRequest, caller: Caller) -> HttpResponse:
         more = links.whole(f"{reverse('api_runs')}?{onward}")
     latest = rows.latest_aborts(page)
     listed = [shapes.run(run, latest.get(run.pk), caller.rights) for run in page]
-    return answer({"runs": listed, "next": more or None})
+    stages = Stage.objects.present().filter(caller.rights.places(), finding.stages_at(asked))
+    known = coverage.load(stages, places.lists(caller.rights), database.now())
+    return answer({"runs": listed, "next": more or None} | shapes.complete(known))
 
 
 @endpoint("GET", "HEAD")

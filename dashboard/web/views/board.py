@@ -39,10 +39,13 @@ def board(request: HttpRequest) -> HttpResponse:
         "title": titles.board(
             overview.news(rights, timezone.now(), overview.flying(rights)),
             blind=context.of(request).blind,
+            incomplete=bool(as_of.incomplete),
         ),
         "filter": asked,
         "projects": projects,
         "as_of": as_of,
-        "empty": empty.pipelines(rights, swept=swept, filtered=bool(asked)),
+        "empty": empty.pipelines(
+            rights, swept=swept, incomplete=bool(as_of.incomplete), filtered=bool(asked)
+        ),
     }
     return live.answer(request, "board.html", terms, parts)

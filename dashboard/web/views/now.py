@@ -52,7 +52,9 @@ def now(request: HttpRequest) -> HttpResponse:
     )
     parts = {
         "nav": "now",
-        "title": titles.now(counts.in_flight, worst, blind=blind),
+        "title": titles.now(
+            counts.in_flight, worst, blind=blind, incomplete=bool(as_of.incomplete)
+        ),
         "attention": [*late, *just_failed, *waiting],
         "in_flight": calm,
         "aborted": aborted,

@@ -19,7 +19,7 @@ def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
     its_stages = list(shown.stages.filter(rights.places()).select_related("pipeline__project"))
     itself = gone.place(shown)
     flying = overview.flights(Run.objects.in_flight().filter(stage__in=its_stages))
-    as_of = live.as_of(its_stages)
+    as_of = live.as_of_place(its_stages)
     terms = live.of(
         request,
         rights,
@@ -35,7 +35,10 @@ def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
         return live.not_modified(terms)
     parts = {
         "title": titles.pipeline(
-            shown, overview.together(flying.values()), blind=context.of(request).blind
+            shown,
+            overview.together(flying.values()),
+            blind=context.of(request).blind,
+            incomplete=bool(as_of.incomplete),
         ),
         "place": {"project": shown.project.name, "pipeline": shown.name},
         "gone": itself,

@@ -40,7 +40,7 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
     if default and not request.GET:
         return redirect(f"{request.path}?{default.query}")
     interest.in_stage(shown, now())
-    as_of = live.as_of([shown])
+    as_of = live.as_of_place([shown])
     its_place = gone.place(shown.pipeline)
     flying = overview.flights(shown.runs.in_flight())
     terms = live.of(
@@ -63,7 +63,12 @@ def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> Http
     blind = context.of(request).blind
     ids = rows.place_args(shown)
     parts = {
-        "title": titles.stage(shown, overview.together(flying.values()), blind=blind),
+        "title": titles.stage(
+            shown,
+            overview.together(flying.values()),
+            blind=blind,
+            incomplete=bool(as_of.incomplete),
+        ),
         "place": {
             "project": shown.pipeline.project.name,
             "pipeline": shown.pipeline.name,

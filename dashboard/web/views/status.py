@@ -16,11 +16,13 @@ def show(request: HttpRequest) -> HttpResponse:
     shown = status.of(rights, database.now())
     # Its ages are told by the rows themselves.
     as_of = live.AsOf(None, stale=False)
+    incomplete = bool(shown.incomplete)
     terms = live.of(
         request, rights, "status", version, shown, in_flight=False, aborting=False, as_of=as_of
     )
     if live.unchanged(request, terms):
         return live.not_modified(terms)
-    title = titles.status(blind=context.of(request).blind or not shown.verdict.sees)
+    blind = context.of(request).blind or not shown.verdict.sees
+    title = titles.status(blind=blind, incomplete=incomplete)
     parts = {"nav": "status", "title": title, "status": shown, "as_of": as_of}
     return live.answer(request, "status.html", terms, parts)

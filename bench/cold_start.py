@@ -1,0 +1,157 @@
+"""A new database: how many seconds until all that is in flight is known. Prints a table.
+
+    uv run bench/cold_start.py [STAGES ...]
+
+Serves a sandbox of so many stages (180 and 300) with Northflank's limit in force, whose answers
+take 200 ms, and starts `manage.py serve` on a new SQLite database. Ends with 1 if a target is
+missed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+from running import ROOT, Bench, scratch, wait_for
+from tables import Table
+
+sys.path.insert(0, str(ROOT))
+from dashboard import sandbox
+from dashboard.sandbox.sandbox import Sandbox
+
+LATENCY = 0.2  # seconds
+TARGETS = {180: 60.0, 300: 100.0}  # seconds, by the number of stages
+GIVE_UP = 300.0  # seconds
+
+
+@dataclass
+class Figures:
+    """What came out; seconds are those since the process was started."""
+
+    stages: int
+    in_flight: int
+    first: float | None = None  # the first run in flight was known
+    half: float | None = None
+    known: float | None = None  # all
+    read: float | None = None  # each stage was read
+    requests: int = 0  # by then
+
+
+@contextlib.contextmanager
+def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
+    """Serve a sandbox of so many stages from this process."""
+    options = sandbox.Options(
+        scenario="100-pipelines", faults=[sandbox.parse_fault(f"latency:{LATENCY}")]
+    )
+    app = sandbox.create_app(options)
+    world = app.state.sandbox.world
+    each = stages // 3 // len(world.projects)
+    world.projects = tuple(
+        dataclasses.replace(project, pipelines=project.pipelines[:each])
+        for project in world.projects
+    )
+    place = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+    )
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+    )
+    thread.start()
+    wait_for(lambda: server.started, "the sandbox listens")
+    try:
+        yield f"http://127.0.0.1:{place.getsockname()[1]}", app.state.sandbox
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+        place.close()
+
+
+def in_flight(of: Sandbox) -> set[str]:
+    """The runs that are in flight upstream now."""
+    world, now = of.world, of.clock()
+    return {
+        run.id for flow in world.flows() for run in world.runs(flow, now) if now < run.concluded
+    }
+
+
+def measure(bench: Bench, stages: int) -> Figures:
+    with upstream(stages) as (url, of):
+        settings = {"NORTHFLANK_API_TOKEN": "sandbox", "NORTHFLANK_API_BASE_URL": url}
+        bench.manage("migrate", **settings)
+        asked_for = in_flight(of)
+        found = Figures(stages, len(asked_for))
+        began = time.perf_counter()
+        server = bench.start("serve", "--port", "0", **settings)
+        mirror = sqlite3.connect(f"file:{bench.database}?mode=ro", uri=True)
+        try:
+            while found.known is None or found.read is None:
+                after = time.perf_counter() - began
+                if after > GIVE_UP:
+                    break
+                look(mirror, asked_for, found, after)
+                found.requests = of.window.used
+                # A run that has ended meanwhile need not be known as in flight.
+                asked_for &= in_flight(of)
+                time.sleep(0.1)
+        finally:
+            mirror.close()
+            bench.stop(server)
+    return found
+
+
+def look(mirror: sqlite3.Connection, asked_for: set[str], found: Figures, after: float) -> None:
+    """Note what the mirror knows by now."""
+    runs = "SELECT run_id FROM dashboard_run WHERE in_flight"
+    known = len(asked_for & {run for (run,) in mirror.execute(runs)})
+    if known and found.first is None:
+        found.first = after
+    if known >= len(asked_for) / 2 and found.half is None:
+        found.half = after
+    if known == len(asked_for) and found.known is None:
+        found.known = after
+    unread = "SELECT count(*), count(synced_at), sum(in_flight_unread) FROM dashboard_stage"
+    listed = "SELECT count(*) FROM dashboard_cataloguesweep WHERE swept_at IS NULL"
+    stages, read, older = mirror.execute(unread).fetchone()
+    (unlisted,) = mirror.execute(listed).fetchone()
+    if stages and stages == read and not older and not unlisted and found.read is None:
+        found.read = after
+
+
+def seconds(after: float | None) -> str:
+    return "never" if after is None else f"{after:.1f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stages", nargs="*", type=int, default=list(TARGETS))
+    table = Table()
+    for stages in parser.parse_args().stages:
+        with scratch() as bench:
+            found = measure(bench, stages)
+        target = TARGETS.get(stages)
+        table.add(
+            f"{stages} stages, {found.in_flight} runs in flight: all known",
+            seconds(found.known),
+            target=f"<= {target:.0f} s" if target else "",
+            met=found.known is not None and found.known <= target if target else None,
+        )
+        table.add("... the first, half of them", f"{seconds(found.first)}, {seconds(found.half)}")
+        table.add("... each stage read", seconds(found.read))
+        table.add("... requests by then, of 1,000", str(found.requests))
+    table.show()
+    return int(table.missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
