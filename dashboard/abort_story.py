@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.utils import dateformat, timezone
 from django.utils.translation import gettext as _
 
-from dashboard import durations, escalation, statuses
+from dashboard import durations, escalation, resending, statuses
 from dashboard.escalation import Level
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
@@ -121,15 +121,25 @@ def _requested(abort: Abort) -> Said:
     if abort.sent_at is None:
         template = _("Abort requested at %(time)s; not sent yet.")
         return fill(template, time=At(abort.requested_at, abort.requested_at))
+    sent_at = At(abort.sent_at, abort.requested_at)
+    if abort.sendings > 1:
+        template = _(
+            "Abort sent again at %(time)s (%(n)s of at most %(most)s times); waiting for "
+            "Northflank’s answer."
+        )
+        return fill(template, time=sent_at, n=str(abort.sendings), most=str(resending.MOST))
     template = _("Abort sent at %(time)s; waiting for Northflank’s answer.")
-    return fill(template, time=At(abort.sent_at, abort.requested_at))
+    return fill(template, time=sent_at)
 
 
 def _accepted(abort: Abort, run: Run) -> Story:
     said: Said
     if run.status == "aborting":
         since = At(run.status_since, abort.requested_at)
-        said = fill(_("Abort accepted; aborting since %(time)s."), time=since)
+        template = _("Abort accepted; aborting since %(time)s.")
+        if abort.answer_status not in {200, None}:
+            template = _("The run was being aborted already; aborting since %(time)s.")
+        said = fill(template, time=since)
     elif abort.answered_at is not None:
         said = fill(
             _("Abort accepted at %(time)s; Northflank still says %(status)s."),
@@ -161,17 +171,29 @@ def _too_late(abort: Abort, run: Run) -> Story:
 
 def _unknown(abort: Abort, run: Run) -> Story:
     if abort.settled_at is None:
-        said = _("No answer to the abort: checking what became of the run. %(answer)s")
-        return Story(said % {"answer": sentence(abort.answer)}, _tone(run))
+        doubt = _("The abort may not have arrived. %(answer)s") % {"answer": sentence(abort.answer)}
+        if run.aborting_level >= Level.RED:
+            more = _("It is not sent again by itself. You can try again.")
+        elif abort.sendings < resending.MOST:
+            more = _("It is sent again if the run goes on: sent %(n)d of at most %(most)d times.")
+        else:
+            more = _("Sent %(n)d times: checking what became of the run.")
+        counted = {"n": abort.sendings, "most": resending.MOST}
+        return Story(together(doubt, more % counted), _tone(run))
     if run.status in {"aborting", "aborted"}:
         said = _(
-            "No answer to the abort came back. It was taken for lost, and now Northflank says "
-            "%(status)s."
+            "It was not known whether the abort had arrived. It was taken for lost, and now "
+            "Northflank says %(status)s."
         )
         return Story(said % {"status": word(run.status)}, _tone(run))
-    said = _("No answer to the abort came back, and the run went on: it seems not to have arrived.")
+    if abort.sendings > 1:
+        said = _(
+            "The abort was sent %(n)d times, and the run went on: it seems not to have arrived."
+        )
+    else:
+        said = _("The abort was sent, and the run went on: it seems not to have arrived.")
     again = _("You can try again.") if run.in_flight else ""
-    return Story(together(said, again), "bad")
+    return Story(together(said % {"n": abort.sendings}, again), "bad")
 
 
 def _concluded(abort: Abort, run: Run) -> Story:

@@ -29,7 +29,7 @@ _BARE: dict[What, Promise] = {  # whatever its detail is, or where it has none
     What.ACCEPTED: gettext_lazy("Northflank accepted it."),
     What.ABORTING: gettext_lazy("Northflank says that the run is aborting."),
     What.NOT_ARRIVED: gettext_lazy("The run went on: it seems not to have arrived."),
-    What.TOO_LATE: gettext_lazy("Too late: Northflank knew the run no more."),
+    What.TOO_LATE: gettext_lazy("Northflank knew the run no more."),
     What.CONCLUDED: gettext_lazy("Northflank knows the run no more."),
     What.ANSWERED_LATE: gettext_lazy("Northflank’s answer came only now."),
 }
@@ -43,7 +43,11 @@ _WITH_TEXT: dict[What, Promise] = {
     What.JOINED: gettext_lazy("Pressed meanwhile by %(text)s"),
     What.REFUSED: gettext_lazy("Northflank refused: %(text)s"),
     What.NOT_SENT: gettext_lazy("Not sent: %(text)s"),
-    What.UNKNOWN: gettext_lazy("No answer: %(text)s Checking."),
+    What.SENT: gettext_lazy("Sent to Northflank again: sending %(text)s"),
+    What.UNKNOWN: gettext_lazy("It may not have arrived: %(text)s"),
+    What.NOT_ARRIVED: gettext_lazy(
+        "The run went on: it seems not to have arrived. Not sent again: %(text)s"
+    ),
     What.ANSWERED_LATE: gettext_lazy("Northflank’s answer came only now: %(text)s"),
     What.TRIED_AGAIN: gettext_lazy("Tried again by %(text)s"),
 }
@@ -60,6 +64,8 @@ def _text(abort: Abort, what: What, detail: str) -> str:
     if what is What.ADOPTED and abort.via == Via.COMMAND:
         # The command may have left it to the sync.
         return _("Another process went on with it.")
+    if what in {What.TOO_LATE, What.CONCLUDED} and not abort.outcome:
+        return str(_BARE[what])  # its detail is no status, but what Northflank answered
     if detail and what in _WITH_STATUS:
         return str(_WITH_STATUS[what]) % {"status": word(detail)}
     if detail and what in _WITH_TEXT:

@@ -24,7 +24,8 @@ WORDS: dict[str, tuple[Promise, Promise]] = {
     "ended": (gettext_lazy("%(n)d had ended"), gettext_lazy("Had ended")),
     "not_stopped": (gettext_lazy("%(n)d not stopped"), gettext_lazy("Not stopped")),
     "unclear": (gettext_lazy("%(n)d not clear yet"), gettext_lazy("Not clear yet")),
-    "lost": (gettext_lazy("%(n)d without an answer"), gettext_lazy("Without an answer")),
+    "gone": (gettext_lazy("%(n)d gone from Northflank"), gettext_lazy("Gone from Northflank")),
+    "lost": (gettext_lazy("%(n)d seem lost"), gettext_lazy("Seems lost")),
     "refused": (gettext_lazy("%(n)d refused"), gettext_lazy("Refused")),
     "not_sent": (gettext_lazy("%(n)d not sent"), gettext_lazy("Not sent")),
     "not_allowed": (gettext_lazy("%(n)d not allowed"), gettext_lazy("Not allowed")),
@@ -61,7 +62,7 @@ def of(result: ItemResult, run: Run, abort: Abort | None, note: str) -> Told:
         case ItemResult.NOT_ALLOWED:
             return _plain("not_allowed", note)
         case _ if abort is None:  # it was being aborted by somebody who did not ask here
-            kind = "aborting" if run.in_flight else _end_of(run.status)
+            kind = "aborting" if run.in_flight else _end_of(run.status if run.concluded else "")
             return Told(kind, Story(note, "warning" if run.in_flight else "neutral"))
         case _:
             return Told(_kind(abort, run), abort_story.of(abort, run))
@@ -101,7 +102,7 @@ def _kind(abort: Abort, run: Run) -> str:
         case AbortState.REFUSED:
             return "refused"
         case AbortState.TOO_LATE:
-            return "ended"
+            return "ended" if abort.outcome else "gone"
         case AbortState.UNKNOWN if abort.settled_at is None:
             return "unclear"
         case _:
@@ -111,4 +112,4 @@ def _kind(abort: Abort, run: Run) -> str:
 def _end_of(status: str) -> str:
     if status == "aborted":
         return "aborted"
-    return "not_stopped" if status else "lost"
+    return "not_stopped" if status else "gone"

@@ -82,7 +82,7 @@ class Process:
                 aside.append(group.create_task(self._feed.run()))
                 group.create_task(self._serve(application, self.web, stop))
             if self.sync:
-                worker = SyncWorker(to, chores=[aborting.look_after_open_aborts, OverdueMarks()])
+                worker = SyncWorker(to, chores=[aborting.keep_looking, OverdueMarks()])
                 group.create_task(worker.run(stop))
                 aside.append(group.create_task(learn_team(to)))
             else:

@@ -168,8 +168,21 @@ _WITHIN = {
 }
 
 
-def of_run(status: str) -> Look:
-    """Return how a run's status is shown; one we do not know is shown as sent."""
+GONE = Look(
+    gettext_lazy("Gone"),
+    gettext_lazy("Northflank no longer knows it; how it ended is unknown."),
+    "warning",
+    "question",
+)
+
+
+def of_run(status: str, *, gone: bool = False) -> Look:
+    """Return how a run's status is shown; one we do not know is shown as sent.
+
+    `gone`: Northflank knew the run no more before it had concluded.
+    """
+    if gone:
+        return GONE
     return RUN.get(status) or _as_sent(status)
 
 

@@ -80,8 +80,12 @@ class Connection:
         """Say whether an error that was raised here is the account's, and not one place's."""
         return bool(self.trouble) and error.cause in ACCOUNT_WIDE
 
-    async def close(self) -> None:
+    async def noted(self) -> None:
+        """Return once all is kept of what was answered to those who waited."""
         await asyncio.gather(*self._notes, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.noted()
         await self.client.aclose()
 
     async def _note(self, note: Awaitable[None], *, somebody_waits: bool) -> None:

@@ -1,20 +1,25 @@
-"""Aborting a run: write the act down, send it once, keep what Northflank says, follow to the end.
+"""Aborting a run: write the act down, send it, keep what Northflank says, follow it to the end.
 
-`pressing` writes down, `sending` sends, `following` adopts and settles, `many` does so for a list.
-Import from here.
+`pressing` writes down, `sending` sends, `repeating` sends again what may not have arrived,
+`following` adopts and settles, `many` does so for a list. Import from here.
 
 Source: https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run says that 200
 means accepted. It does not say what happens to a run that has concluded, nor how long aborting
 lasts, so after anything but a 2xx the run is read again before we say what is true.
 """
 
-from dashboard.aborting.following import hand_over, look_after_open_aborts, orphan_all
+from dashboard.aborting.following import (
+    hand_over,
+    keep_looking,
+    let_go,
+    look_after_open_aborts,
+    orphan_all,
+)
 from dashboard.aborting.many import (
     MOST,
     TooMany,
     begin,
     held_until,
-    let_go,
     request_many,
     visible,
 )
@@ -44,6 +49,7 @@ __all__ = [
     "begin",
     "hand_over",
     "held_until",
+    "keep_looking",
     "let_go",
     "look_after_open_aborts",
     "may_try_again",

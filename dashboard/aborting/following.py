@@ -1,39 +1,86 @@
-"""Following aborts to their end: those of dead processes, the unanswered and the overdue."""
+"""Following aborts to their end: those of dead processes, the doubtful and the overdue."""
 
 import asyncio
 from datetime import datetime
 
 import structlog
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.utils.translation import gettext as _
 
-from dashboard import database, escalation
-from dashboard.aborting.many import adopt_batches
+from dashboard import database, escalation, resending
+from dashboard.aborting import many
 from dashboard.aborting.pressing import LEASE
-from dashboard.aborting.sending import review, send, too_late, unknown, withdrawn
+from dashboard.aborting.repeating import due, repeat
+from dashboard.aborting.sending import (
+    LOOK_BEFORE,
+    look,
+    review,
+    send,
+    too_late,
+    unknown,
+    withdrawn,
+)
 from dashboard.database import in_database
 from dashboard.escalation import Level
 from dashboard.models import Abort, AbortBatch, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.models.runs import ChangeCounter, touch
 from dashboard.northflank import NorthflankError
-from dashboard.sync.worker import read_run
 from dashboard.upstream import Connection
 
 log = structlog.get_logger(__name__)
 
+AT_ONCE = 8  # looks under way at the same time
+
+_looks: set[asyncio.Task[None]] = set()
+
+
+async def keep_looking(to: Connection, patience: float = 1.0) -> None:
+    """Look after open aborts, and go on with that beside the next look where it takes longer.
+
+    A chore of the sync's worker: what waits for a slow Northflank holds up no other abort for more
+    than `patience` seconds.
+    """
+    if len(_looks) >= AT_ONCE:
+        return
+    task = asyncio.create_task(look_after_open_aborts(to))
+    _looks.add(task)
+    done, _ = await asyncio.wait({task}, timeout=patience)
+    if done:
+        _looks.discard(task)
+        await task  # raises what it raised
+    else:
+        task.add_done_callback(_looked)
+
+
+async def let_go() -> None:
+    """Leave all that is under way to the next process, or to another."""
+    under_way = list(_looks)
+    for task in under_way:
+        task.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    await many.let_go()
+
+
+def _looked(task: asyncio.Task[None]) -> None:
+    _looks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("abort.look_failed", exc_info=error)
+
 
 async def look_after_open_aborts(to: Connection) -> None:
-    """Adopt aborts whose process died, settle those whose answer never came, and tell the overdue.
+    """Adopt aborts whose process died, send those again that did not arrive, tell the overdue.
 
-    A chore of the sync's worker: cheap when nothing is open.
+    Cheap when nothing is open. Any number of these may be under way, here and elsewhere.
     """
     adoptable = await in_database(_adoptable, database.now())
     # Side by side: one after the other they would outlive their leases while Northflank is slow.
     await asyncio.gather(*(_adopt(to, abort) for abort in adoptable))
-    await adopt_batches(to)
+    await many.adopt_batches(to)
     await in_database(review, database.now())
+    doubtful = await in_database(due, database.now())
+    await asyncio.gather(*(repeat(to, abort) for abort in doubtful))
     await in_database(_escalate, database.now())
 
 
@@ -42,10 +89,9 @@ def orphan_all() -> None:
 
     For the start of a process that has the database to itself: nobody else can be at it.
     """
-    Abort.objects.open().filter(state=AbortState.REQUESTED).update(
-        claimed_at=F("requested_at") - LEASE
-    )
-    AbortBatch.objects.open().update(claimed_at=F("requested_at") - LEASE)
+    left = [AbortState.REQUESTED, AbortState.UNKNOWN]
+    Abort.objects.open().filter(state__in=left).update(claimed_at=F("requested_at") - LEASE)
+    AbortBatch.objects.open().update(claimed_at=F("requested_at") - many.LEASE)
 
 
 def hand_over(abort: Abort) -> None:
@@ -64,7 +110,7 @@ async def _adopt(to: Connection, abort: Abort) -> None:
     elif await in_database(withdrawn, abort):
         return
     try:
-        run = await read_run(to, abort.run)
+        run = await look(to, abort.run, LOOK_BEFORE)
     except NorthflankError as error:
         log.info("abort.adoption_waits", run=abort.run.run_id, cause=error.cause)
         return
@@ -95,8 +141,9 @@ def _escalate(now: datetime) -> None:
     others = Run.objects.in_flight().filter(status="aborting", status_since__lte=amber)
     strangers = others.exclude(aborts__in=Abort.objects.open())
     since |= dict(strangers.values_list("pk", "status_since"))
-    for run in Run.objects.filter(pk__in=since).only("run_id", "aborting_level"):
-        level = escalation.level(since[run.pk], now)
+    lost = _lost(now)
+    for run in Run.objects.filter(pk__in={*since, *lost}).only("run_id", "aborting_level"):
+        level = Level.RED if run.pk in lost else escalation.level(since[run.pk], now)
         if level <= run.aborting_level:
             continue
         with transaction.atomic():
@@ -106,7 +153,21 @@ def _escalate(now: datetime) -> None:
         if not told:
             log.warning("abort.overdue", run=run.run_id, tone=level.name.lower())
     # One that goes on without an abort, having been taken for aborting, is overdue no more.
-    over = Run.objects.in_flight().filter(aborting_level__gt=Level.CALM).exclude(pk__in=since)
+    over = Run.objects.in_flight().filter(aborting_level__gt=Level.CALM)
+    over = over.exclude(pk__in={*since, *lost})
     for run_pk in over.values_list("pk", flat=True):
         with transaction.atomic():
             touch([run_pk], aborting_level=Level.CALM)
+
+
+def _lost(now: datetime) -> set[int]:
+    """Return the runs that go on though somebody wanted to abort them, and nothing more is sent."""
+    running = Run.objects.in_flight().exclude(status="aborting")
+    doubtful = Abort.objects.filter(state=AbortState.UNKNOWN, run__in=running)
+    later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
+    given_up = doubtful.exclude(settled_at=None).exclude(Exists(later))
+    return set(given_up.values_list("run_id", flat=True)) | {
+        abort.run_id  # of those Northflank says nothing
+        for abort in doubtful.filter(settled_at=None)
+        if resending.is_over(0, abort.first_sent_at, now)
+    }

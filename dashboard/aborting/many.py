@@ -18,7 +18,6 @@ from django.utils.translation import gettext as _
 
 from dashboard import access, budget, database
 from dashboard.aborting.pressing import (
-    LEASE,
     NotAllowed,
     NotInFlight,
     Press,
@@ -39,6 +38,8 @@ from dashboard.upstream import Connection, connection
 log = structlog.get_logger(__name__)
 
 MOST = 200  # runs in one list; more are no longer read before they are confirmed
+# Each turn renews it, and may last as long as Northflank takes to answer, and to be read.
+LEASE = timedelta(seconds=45)
 LOOK_AGAIN = 0.5  # seconds until a list that has to wait is looked at again
 
 _working: dict[int, asyncio.Task[None]] = {}

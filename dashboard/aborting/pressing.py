@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from dashboard import access, database, escalation
@@ -24,8 +25,10 @@ log = structlog.get_logger(__name__)
 REASON_LENGTH = 500
 # Control characters, and those that turn the direction of the text around them.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-# Longer than the client waits for an answer: past it, the sending process is taken for dead.
-LEASE = timedelta(seconds=45)
+# So long Northflank is waited for, from the moment at which an act was marked as sent.
+ANSWER_WITHIN = 12.0  # seconds
+# Longer than that, by what clocks may differ: past it, the sending process is taken for dead.
+LEASE = timedelta(seconds=15)
 
 
 class NotAllowed(Exception):
@@ -84,8 +87,11 @@ def clean_reason(text: str) -> str:
 
 
 def may_try_again(abort: Abort, now: datetime) -> bool:
-    """Say whether an open abort is so long overdue that pressing again makes sense."""
-    return abort.waits and escalation.level(abort.requested_at, now) is Level.RED
+    """Say whether an open abort is so long overdue that a new one makes sense."""
+    if not abort.waits:
+        return False
+    late = max(abort.run.aborting_level, escalation.level(abort.requested_at, now))
+    return late >= Level.RED
 
 
 def request(
@@ -93,8 +99,9 @@ def request(
 ) -> Pressed:
     """Write down that somebody wants `run` aborted, before anything is sent.
 
-    Raises NotAllowed, NotInFlight and ReasonMissing. A press while an abort is open joins that one,
-    unless it says that this abort (`again`, its key) is to be tried again and its time has come.
+    Raises NotAllowed, NotInFlight and ReasonMissing. A press while an abort is open joins that one
+    (and hurries it, if it has to be sent again), unless it says that this abort (`again`, its key)
+    is to be tried again and its time has come.
     """
     verdict = (press.rights or access.rights(press.user)).may_abort(run.stage)
     if not verdict.allowed:
@@ -132,12 +139,13 @@ def _write_down(
 ) -> Pressed:
     now = database.now()
     with transaction.atomic():
+        given_up = _given_up(run, press, again, now)  # as overdue as pages have shown it
         touch([run.pk], next_read_at=now + LEASE, aborting_level=Level.CALM)
         abort = Abort.objects.create(
             run=run,
             **press.fields(reason, now),
             claimed_at=now,
-            retry_of=_given_up(run, press, again, now),
+            retry_of=given_up,
             batch=batch,
         )
         abort.note(What.REQUESTED, now, detail=press.origin)
@@ -160,6 +168,9 @@ def _join(abort: Abort, press: Press, reason: str) -> None:
         touch([abort.run_id])
         if not abort.events.filter(what=What.JOINED, detail=detail).exists():  # pressed twice
             abort.note(What.JOINED, database.now(), detail=detail)
+        # One that may not have arrived rests no longer before it is sent again.
+        resting = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
+        resting.filter(claimed_at__lte=database.now()).update(claimed_at=F("requested_at") - LEASE)
     log.info("abort.joined", run=abort.run.run_id, by=press.user.get_username(), reason=reason)
 
 

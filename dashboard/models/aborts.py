@@ -17,24 +17,24 @@ from dashboard.models.runs import Run, touch
 
 
 class AbortState(models.TextChoices):
-    REQUESTED = "requested"  # written down; not answered yet
+    REQUESTED = "requested"  # written down, and perhaps sent; not answered yet
     ACCEPTED = "accepted"  # Northflank answered 2xx; the run has not concluded yet
     CONCLUDED = "concluded"  # the run has concluded after Northflank accepted
     NOT_SENT = "not_sent"  # it certainly did not reach Northflank
     REFUSED = "refused"  # Northflank answered no
-    UNKNOWN = "unknown"  # no answer came back: being checked, or checked in vain
+    UNKNOWN = "unknown"  # it may not have arrived: to be sent again, or sent in vain
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
     TRIED_AGAIN = "tried_again"  # nothing came of it, and somebody pressed again
 
 
 _S = AbortState
 LEADS_TO: dict[AbortState, frozenset[AbortState]] = {
-    _S.REQUESTED: frozenset({_S.ACCEPTED, _S.NOT_SENT, _S.REFUSED, _S.UNKNOWN, _S.TOO_LATE}),
-    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.TRIED_AGAIN}),
-    _S.UNKNOWN: frozenset(
+    _S.REQUESTED: frozenset(
         {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
-        | {_S.TRIED_AGAIN}
     ),
+    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.TRIED_AGAIN}),
+    # It may not have arrived: then it is sent again, which leads back to the begin.
+    _S.UNKNOWN: frozenset(_S),
 }
 
 
@@ -44,13 +44,13 @@ class What(models.TextChoices):
     REQUESTED = "requested"  # detail: what else is known of where it came from
     JOINED = "joined"  # somebody else pressed meanwhile; detail: who, from where, why
     ADOPTED = "adopted"  # its process had died; another went on with it
-    SENT = "sent"  # on its way from here on
+    SENT = "sent"  # on its way from here on; detail: from the second time on, which it is
     ACCEPTED = "accepted"  # detail: the run's status in the answer
     ABORTING = "aborting"  # Northflank says of the run that it is aborting
     REFUSED = "refused"
     NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"
-    NOT_ARRIVED = "not_arrived"  # no answer, and the run went on
+    UNKNOWN = "unknown"  # it may have arrived, or not; detail: what went wrong
+    NOT_ARRIVED = "not_arrived"  # the run went on; detail: why it is not sent again
     TOO_LATE = "too_late"  # detail: the run's status
     CONCLUDED = "concluded"  # detail: the run's status
     TRIED_AGAIN = "tried_again"  # detail: by whom
@@ -121,7 +121,10 @@ class Abort(AskedFor):
     state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)
     claimed_at = models.DateTimeField(help_text="When a process last took it on: its lease.")
     sent_at = models.DateTimeField(
-        null=True, help_text="Written just before sending: from then on it may have arrived."
+        null=True, help_text="Written just before each sending: from then on it may have arrived."
+    )
+    sendings = models.PositiveSmallIntegerField(
+        default=0, help_text="How often it was sent: as many lines of its trail say so."
     )
     answered_at = models.DateTimeField(null=True)
     answer = models.TextField(blank=True, help_text="Northflank's answer, in a sentence.")
@@ -165,18 +168,39 @@ class Abort(AskedFor):
         sent = {AbortState.ACCEPTED, AbortState.UNKNOWN}
         return self.settled_at is None and self.state in sent
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may not have arrived, and more is to come."""
+        return self.settled_at is None and self.state == AbortState.UNKNOWN
+
+    @property
+    def first_sent_at(self) -> datetime:
+        """When it was first sent, by its trail."""
+        first = self.events.filter(what=What.SENT).values_list("at", flat=True).first()
+        return first or self.sent_at or self.requested_at
+
     def move(
-        self, to: AbortState, what: What, at: datetime, *, detail: str = "", **fields: Any
+        self,
+        to: AbortState,
+        what: What,
+        at: datetime,
+        *,
+        detail: str = "",
+        of_sending: int | None = None,
+        **fields: Any,
     ) -> bool:
         """Bring the act into another state, and write that down; False where it may not go there.
 
         Whoever was faster wins: an act that has settled, or has gone elsewhere, stays as it is.
+        `of_sending`: what came of this sending, which is of no account once there is a later one.
         """
         before = [state for state, leads in LEADS_TO.items() if to in leads]
         with transaction.atomic():
             # The run's version first: all writers lock its counter before anything else.
             touch([self.run_id])
             here = Abort.objects.open().filter(pk=self.pk, state__in=before)
+            if of_sending is not None:
+                here = here.filter(sendings=of_sending)
             if not here.update(state=to, **fields):
                 return False
             self.note(what, at, detail=detail)

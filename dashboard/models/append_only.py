@@ -21,8 +21,8 @@ TABLES = (ACTS, TRAIL, LISTS, ITEMS)
 # Who pressed is kept by name: the account may be deleted, and then `user_id` becomes empty.
 _PRESSED = "id", "username", "reason", "client_address", "via", "token_name", "requested_at"
 _STANDING = (
-    "state", "claimed_at", "sent_at", "answered_at", "answer", "answer_status", "error_id",
-    "retry_at", "outcome", "settled_at",
+    "state", "claimed_at", "sent_at", "sendings", "answered_at", "answer", "answer_status",
+    "error_id", "retry_at", "outcome", "settled_at",
 )  # fmt: skip
 
 

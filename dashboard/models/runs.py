@@ -172,6 +172,11 @@ class Run(models.Model):
         return self.name or self.run_id
 
     @property
+    def is_gone(self) -> bool:
+        """Whether Northflank knew it no more before it had concluded."""
+        return self.gone_at is not None and not self.concluded
+
+    @property
     def title(self) -> str:
         """What people call it: its name, or its id where it has none."""
         return self.name or self.run_id

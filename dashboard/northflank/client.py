@@ -264,17 +264,30 @@ class NorthflankClient:
         return decoding.run_detail(await self._act("run", path, body))
 
     async def abort_run(
-        self, project_id: str, pipeline_id: str, stage: str, run_id: str
-    ) -> RunDetail | None:
+        self,
+        project_id: str,
+        pipeline_id: str,
+        stage: str,
+        run_id: str,
+        *,
+        until: float | None = None,
+    ) -> RunDetail:
         """Ask Northflank to abort the run, and return it as it now stands.
 
-        None: accepted, and the answer says no more. The abort takes effect later, so expect
-        `aborting` before the run has concluded. Sent once; when no answer comes back
-        (Unreachable with `sent`) the run may be aborted nevertheless.
+        The abort takes effect later, so expect `aborting` before the run has concluded. Sent once;
+        when no answer comes back (Unreachable with `sent`), or one that does not tell how this run
+        stands (UnexpectedAnswer: perhaps a proxy's), the run may be aborted nevertheless. From
+        `until` on, by time.monotonic, nothing is sent any more and no answer is waited for.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run
         path = (*self._flow(project_id, pipeline_id, stage), "runs", run_id, "abort")
-        return decoding.run_detail(await self._act("abort", path), asked=run_id)
+        data = await self._data("POST", "abort", path, until=until)
+        said = decoding.run_detail(data, asked=run_id)
+        if said is None:
+            raise UnexpectedAnswer("Northflank's answer tells nothing of the run.", http_status=200)
+        if said.run.id != run_id:
+            raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
+        return said
 
     def _flow(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
         return (
@@ -314,8 +327,10 @@ class NorthflankClient:
         route: str,
         path: tuple[str, ...],
         body: dict[str, object] | None = None,
+        *,
+        until: float | None = None,
     ) -> object:
-        status, answer = await self._call(method, route, path, body=body)
+        status, answer = await self._call(method, route, path, body=body, until=until)
         return answers.unwrap(answer, status)
 
     async def _call(
@@ -326,24 +341,33 @@ class NorthflankClient:
         *,
         query: dict[str, str] | None = None,
         body: dict[str, object] | None = None,
+        until: float | None = None,
     ) -> tuple[int, object]:
         """Send one request, again if that is safe, and return the status and the decoded JSON."""
         request = self._http.build_request(method, self._url(path), params=query, json=body)
+        seconds = self._timeout_seconds
+        if until is not None:
+            seconds = min(seconds, max(until - monotonic(), 0.0))
         try:
             # httpx's own timeouts start anew with every byte; this one bounds the whole.
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(seconds):
                 try:
-                    return await self._send(request, f"{method} {route}")
+                    return await self._send(request, f"{method} {route}", until)
                 except (Unreachable, ServerError) as failure:
                     never_sent = isinstance(failure, Unreachable) and not failure.sent
-                    if method != "GET" and not never_sent:
+                    if (method != "GET" and not never_sent) or _is_past(until):
                         raise
                 await asyncio.sleep(_RETRY_PAUSE)
-                return await self._send(request, f"{method} {route}")
+                return await self._send(request, f"{method} {route}", until)
         except TimeoutError as error:
-            raise self._timed_out(sent=True) from error
+            raise _timed_out(seconds, sent=True) from error
 
-    async def _send(self, request: httpx.Request, route: str) -> tuple[int, object]:
+    async def _send(
+        self, request: httpx.Request, route: str, until: float | None
+    ) -> tuple[int, object]:
+        # A process may have stood still since it was decided to send this.
+        if _is_past(until):
+            raise Unreachable("It was too late to send it.", sent=False, cause="timeout")
         started, sent = monotonic(), True
         status: int | None = None
         limit: RateLimit | None = None
@@ -361,10 +385,10 @@ class NorthflankClient:
         except _NEVER_SENT as error:
             sent = False
             if isinstance(error, httpx.TimeoutException):
-                raise self._timed_out(sent=False) from error
+                raise _timed_out(self._timeout_seconds, sent=False) from error
             raise Unreachable("Northflank cannot be reached.", sent=False) from error
         except httpx.TimeoutException as error:
-            raise self._timed_out(sent=True) from error
+            raise _timed_out(self._timeout_seconds, sent=True) from error
         except httpx.HTTPError as error:
             raise Unreachable(
                 "The connection to Northflank broke before it had answered.", sent=True
@@ -401,13 +425,6 @@ class NorthflankClient:
             raise NotFound("Northflank cannot know this: it is no id.")
         return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
 
-    def _timed_out(self, *, sent: bool) -> Unreachable:
-        return Unreachable(
-            f"Northflank did not answer within {self._timeout_seconds:g} seconds.",
-            sent=sent,
-            cause="timeout",
-        )
-
     def _tell(self, call: Call) -> None:
         if self._observe is None:
             return
@@ -416,6 +433,16 @@ class NorthflankClient:
         except Exception:
             # Keeping count must not turn an accepted abort into a failed one.
             log.exception("An observer of Northflank calls failed.")
+
+
+def _is_past(until: float | None) -> bool:
+    return until is not None and monotonic() >= until
+
+
+def _timed_out(seconds: float, *, sent: bool) -> Unreachable:
+    return Unreachable(
+        f"Northflank did not answer within {seconds:.3g} seconds.", sent=sent, cause="timeout"
+    )
 
 
 def _paging(page: int | None, cursor: str | None, per_page: int) -> dict[str, str]:

@@ -60,15 +60,24 @@ KINDS = {
         gettext_lazy("Ended otherwise"),
         "bad",
         "cross",
-        Q(state=AbortState.CONCLUDED) & ~Q(outcome="aborted") & ~_TURNED,
+        Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_TURNED,
     ),
     "too_late": Kind(
-        gettext_lazy("Too late"), "info", "clock", Q(state=AbortState.TOO_LATE) & ~_TURNED
+        gettext_lazy("Too late"),
+        "info",
+        "clock",
+        Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_TURNED,
+    ),
+    "gone": Kind(
+        gettext_lazy("Gone from Northflank"),
+        "warning",
+        "question",
+        Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_TURNED,
     ),
     "refused": Kind(gettext_lazy("Refused"), "bad", "lock", Q(state=AbortState.REFUSED)),
     "not_sent": Kind(gettext_lazy("Not sent"), "bad", "skip", Q(state=AbortState.NOT_SENT)),
     "no_answer": Kind(
-        gettext_lazy("No answer"),
+        gettext_lazy("Seems lost"),
         "bad",
         "question",
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
@@ -85,6 +94,8 @@ def kind(of: Abort) -> str:
         return "under_way"
     if abort_story.turned(of, of.run):
         return "turned"
+    if of.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not of.outcome:
+        return "gone"
     if of.state == AbortState.CONCLUDED:
         return "aborted" if of.outcome == "aborted" else "ended_otherwise"
     return "no_answer" if of.state == AbortState.UNKNOWN else str(of.state)

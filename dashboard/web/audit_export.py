@@ -56,6 +56,7 @@ class Record:
     run_url: str
     state: str
     sent_at: str | None
+    sendings: int
     answered_at: str | None
     answer_status: int | None
     answer: str
@@ -144,6 +145,7 @@ def _record(abort: Abort, site: str) -> Record:
         run_url=site + audit.run_url(abort),
         state=audit.kind(abort),
         sent_at=_utc(abort.sent_at),
+        sendings=abort.sendings,
         answered_at=_utc(abort.answered_at),
         answer_status=abort.answer_status,
         answer=abort.answer,

@@ -115,12 +115,13 @@ def row(
     """
     stage = run.stage
     pipeline = stage.pipeline
-    look = statuses.of_run(run.status)
+    look = statuses.of_run(run.status, gone=run.is_gone)
     place = place_args(stage)
     began = run.started_at or run.created_at
     aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
     waits = abort.waits if abort is not None and abort.settled_at is None else aborting
     again = run.in_flight and waits and run.aborting_level >= Level.RED
+    doubtful = abort is not None and abort.is_doubtful and run.status != "aborting"
     return Row(
         key=run.pk,
         run_id=run.run_id,
@@ -153,7 +154,7 @@ def row(
         step_tone=look.tone,
         abort=_abort_line(abort, run),
         lookers=lookers.of(looks),
-        abortable=run.in_flight and (again or not aborting),
+        abortable=run.in_flight and (again or doubtful or not aborting),
         selectable=run.in_flight and not aborting,
         aborting_level=run.aborting_level,
         again=again,

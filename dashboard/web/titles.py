@@ -63,7 +63,7 @@ def stage(of: Stage, flights: Flights, *, blind: bool, incomplete: bool) -> Titl
 
 def run(of: Run, *, blind: bool) -> Title:
     """Name the page of one run; one that has ended stays as it is, whether we can see or not."""
-    look = statuses.of_run(of.status)
+    look = statuses.of_run(of.status, gone=of.is_gone)
     name = f"{look.word}: {of.title}"
     if not of.in_flight:
         return Title(name, Icon.BAD if look.tone == "bad" else Icon.CALM)

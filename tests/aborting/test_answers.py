@@ -3,8 +3,12 @@
 import pytest
 from django.contrib.auth.models import User
 
+from dashboard import abort_trail, batch_story
+from dashboard.access import Verdict
 from dashboard.models import Abort, Budget, Run, Stage
+from dashboard.models.batches import ItemResult
 from dashboard.sandbox import parse_fault
+from dashboard.web import audit, rows
 from tests.support.flights import (
     SEARCH,
     in_flight,
@@ -164,9 +168,16 @@ def test_an_abort_of_a_run_that_northflank_no_longer_knows_is_too_late(
     notice(press(live.person("manager"), run))
     assert Abort.objects.get().state == "too_late"
     assert story() == "Northflank knew the run no more when the abort arrived."
-    row = Run.objects.get()
+    row = Run.objects.with_place().get()
     assert row.gone_at is not None
     assert not row.in_flight
+    # The same in all places: no word of a run that goes on, or of one that had ended.
+    act = Abort.objects.get()
+    assert rows.row(row, Verdict(True), act).word == "Gone"
+    assert audit.KINDS[audit.kind(act)].word == "Gone from Northflank"
+    assert batch_story.of(ItemResult.ABORT, row, act, "").word == "Gone from Northflank"
+    told = [line.text for line in abort_trail.lines(act, act.events.all())]
+    assert told[-1] == "Northflank knew the run no more."
 
 
 def test_after_a_refusal_a_new_press_is_sent(live: Live, manager: User) -> None:
@@ -210,13 +221,19 @@ def test_a_budget_at_its_reserve_lets_an_abort_out(live: Live, manager: User) ->
 
 
 @pytest.mark.parametrize("fault", ["not-json", "empty-body", "missing-fields:status,concluded"])
-def test_a_2xx_that_cannot_be_read_is_accepted(live: Live, manager: User, fault: str) -> None:
+def test_a_2xx_that_cannot_be_read_is_accepted_once_the_run_says_so(
+    live: Live, manager: User, fault: str
+) -> None:
     run = in_flight(live)
-    live.sandbox.faults = [parse_fault(f"{fault}@/abort")]
-    assert "accepted" in notice(press(live.person("manager"), run))
+    live.sandbox.faults = [parse_fault(f"{fault}@/abort"), parse_fault("503@GET")]
+    said = notice(press(live.person("manager"), run))
+    assert said.startswith("The abort may not have arrived. Northflank's answer ")
     abort = Abort.objects.get()
-    assert (abort.state, abort.answer) == ("accepted", "")
+    assert (abort.state, abort.answer_status) == ("unknown", None)
+    live.sandbox.faults = []
     assert read(live, run).status == "aborting"
+    assert Abort.objects.get().state == "accepted"
+    assert live.sandbox.abort_posts[run.run_id] == 1
 
 
 def test_an_accepted_run_that_vanishes_is_not_left_open(live: Live, manager: User) -> None:

@@ -1,7 +1,9 @@
 """Any run, any abort, any fault, in any order: no state is without a true sentence."""
 
+import asyncio
 import contextlib
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,18 +22,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dashboard import aborting, access
+from dashboard import aborting, access, resending
 from dashboard.aborting import Press
+from dashboard.database import in_database
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import What
 from dashboard.models.runs import touch
-from dashboard.northflank import NorthflankError
+from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
 from dashboard.sync.worker import read_run
 from tests.support import abort_truth as truth
-from tests.support.flights import LEDGER, SEARCH, impatient, in_flight, look_after, unguarded
+from tests.support.flights import LEDGER, SEARCH, ask_with, in_flight, look_after, unguarded
 from tests.support.live import Live
 
 PATIENCE = 0.3  # seconds for which the dashboard waits for Northflank
@@ -55,6 +58,23 @@ words = strategies.sampled_from([
 which = strategies.integers(0, 1)  # of two runs, of two people
 
 
+class Watched(NorthflankClient):
+    """Counts the aborts that are under way at the same time, by run."""
+
+    under_way: Counter[str]
+    at_once: Counter[str]  # the most there were
+
+    async def abort_run(
+        self, project_id: str, pipeline_id: str, stage: str, run_id: str, **more: Any
+    ) -> RunDetail:
+        self.under_way[run_id] += 1
+        self.at_once[run_id] = max(self.at_once[run_id], self.under_way[run_id])
+        try:
+            return await super().abort_run(project_id, pipeline_id, stage, run_id, **more)
+        finally:
+            self.under_way[run_id] -= 1
+
+
 class Machine(RuleBasedStateMachine):
     """Two runs, two people who may abort them, and an upstream of which anything can be expected.
 
@@ -68,6 +88,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.runs: list[Run] = []
         self.kept: dict[int, dict[str, Any]] = {}
+        self.never_left = Counter[str]()  # sendings whose process died before, by the run's id
         self.people = list(User.objects.order_by("pk"))
 
     @initialize(begin=strategies.integers(0, 999))
@@ -105,13 +126,14 @@ class Machine(RuleBasedStateMachine):
         self.live.sandbox.clock = lambda: ahead() + seconds
         self.ours_passes(number, seconds)
 
-    @rule(number=which, seconds=strategies.sampled_from([70, 200, RED]))
+    @rule(number=which, seconds=strategies.sampled_from([5, 10, 70, 200, RED]))
     def ours_passes(self, number: int, seconds: int) -> None:
         """Have our time pass, and Northflank's stand still."""
         by = timedelta(seconds=seconds)
         with unguarded():
             for name in ("requested_at", "claimed_at", "sent_at", "answered_at"):
                 Abort.objects.open().update(**{name: F(name) - by})
+            AbortEvent.objects.filter(abort__settled_at=None).update(at=F("at") - by)
         for name in ("seen_at", "status_since", "detail_seen_at", "gone_at"):
             Run.objects.update(**{name: F(name) - by})
 
@@ -176,9 +198,11 @@ class Machine(RuleBasedStateMachine):
         now = aborting.sending.database.now()
         with transaction.atomic():
             touch([act.run_id])
-            Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now)
+            Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now, sendings=1)
             act.note(What.SENT, now)
-        if came == "arrived":
+        if came == "sent":
+            self.never_left[act.run.run_id] += 1
+        else:
             run = self.run(number)
             at = (run.stage.pipeline.project.slug, run.stage.pipeline.slug, run.stage.path)
             with contextlib.suppress(NorthflankError):
@@ -216,6 +240,31 @@ class Machine(RuleBasedStateMachine):
         with self.faults(f"{fault}@GET" if fault else ""):
             look_after(self.live)
 
+    @rule(number=which, person=which, fault=on_the_post)
+    def several_workers_look_after_aborts_while_somebody_presses(
+        self, number: int, person: int, fault: str
+    ) -> None:
+        run, user = self.run(number), self.people[person]
+
+        def press() -> int | None:
+            with contextlib.suppress(
+                aborting.NotAllowed, aborting.NotInFlight, aborting.ReasonMissing
+            ):
+                pressed = aborting.request(run, Press(user, "Stuck"))
+                return pressed.abort.pk if pressed.made else None
+            return None
+
+        async def at_once() -> None:
+            async def press_and_send() -> None:
+                if (act := await in_database(press)) is not None:
+                    await aborting.send(self.live.connection, act)
+
+            looks = [aborting.look_after_open_aborts(self.live.connection) for _ in range(3)]
+            await asyncio.gather(press_and_send(), *looks)
+
+        with self.faults(f"{fault}@/abort" if fault else "", "latency:0.02@/abort"):
+            self.live.run(at_once)
+
     @rule()
     def the_only_process_starts_anew(self) -> None:
         aborting.orphan_all()
@@ -235,7 +284,8 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def all_is_well(self) -> None:
         self.at_most_one_act_is_open_a_run()
-        self.no_act_asks_twice()
+        self.each_sending_is_a_line_and_they_are_few()
+        self.never_are_two_of_ours_under_way_for_one_run()
         self.whatever_has_settled_stays()
         self.all_that_is_said_is_true()
 
@@ -243,10 +293,20 @@ class Machine(RuleBasedStateMachine):
         open_acts = list(Abort.objects.open().values_list("run", flat=True))
         assert len(open_acts) == len(set(open_acts))
 
-    def no_act_asks_twice(self) -> None:
+    def each_sending_is_a_line_and_they_are_few(self) -> None:
+        sent = Counter[str]()
+        for act in Abort.objects.select_related("run").prefetch_related("events"):
+            lines = sum(event.what == What.SENT for event in act.events.all())
+            assert act.sendings == lines <= resending.MOST
+            sent[act.run.run_id] += lines
         for run in self.runs:
-            acts = Abort.objects.filter(run=run).count()
-            assert self.live.sandbox.abort_posts[run.run_id] <= acts
+            arrived = self.live.sandbox.abort_posts[run.run_id]
+            assert arrived + self.never_left[run.run_id] == sent[run.run_id]
+
+    def never_are_two_of_ours_under_way_for_one_run(self) -> None:
+        client = self.live.connection.client
+        assert isinstance(client, Watched)
+        assert max(client.at_once.values(), default=0) <= 1
 
     def whatever_has_settled_stays(self) -> None:
         for row in Abort.objects.exclude(settled_at=None).values():
@@ -278,7 +338,12 @@ class Machine(RuleBasedStateMachine):
 def test_no_state_is_without_a_true_sentence(live: Live, manager: User, settings: Any) -> None:
     colleague = User.objects.create_user("colleague", password="colleague")
     colleague.groups.set(manager.groups.all())
-    impatient(live, PATIENCE)
+    watched = Watched(
+        live.sandbox.options.token, base_url=live.upstream_url, timeout_seconds=PATIENCE,
+        observe=live.connection.calls.append,
+    )  # fmt: skip
+    watched.under_way, watched.at_once = Counter(), Counter()
+    ask_with(live, watched)
     run_state_machine_as_test(
         type("Living", (Machine,), {"live": live, "settings": settings}),
         settings=hypothesis.settings(

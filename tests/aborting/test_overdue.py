@@ -145,7 +145,7 @@ def test_a_run_that_goes_on_without_its_abort_is_overdue_no_more(live: Live) -> 
 def test_only_a_red_abort_may_be_tried_again(live: Live, manager: User, state: str) -> None:
     _, abort = aborting_run(live, manager)
     Abort.objects.update(state=state)
-    abort.refresh_from_db()
+    abort = Abort.objects.get()
     at = abort.requested_at
     assert not aborting.may_try_again(abort, at + timedelta(seconds=RED - 1))
     assert aborting.may_try_again(abort, at + timedelta(seconds=RED))

@@ -19,7 +19,7 @@ from dashboard.models.batches import Via
 from tests.support import factories
 from tests.support.world import T0, at
 
-LEASE = timedelta(seconds=45)
+LEASE = timedelta(seconds=15)
 RED = timedelta(seconds=600)
 
 
@@ -276,6 +276,7 @@ def test_one_that_is_tried_again_is_settled_and_named(
 @time_machine.travel(T0 - timedelta(seconds=1), tick=False)
 def test_one_whose_time_has_not_come_is_joined(run: Run, manager: User) -> None:
     first = waiting(run, manager)
+    Run.objects.update(aborting_level=1)
     pressed = aborting.request(run, by(manager), again=first.pk)
     assert pressed == aborting.Pressed(first, made=False)
 

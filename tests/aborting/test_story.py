@@ -16,6 +16,8 @@ GONE = (
     "Northflank knows the run no more, 1 min 12 s after the abort was asked for; "
     "how it ended is unknown."
 )
+DOUBT = "The abort may not have arrived. Northflank has failed (500)."
+LOST = "and the run went on: it seems not to have arrived."
 OUTCOMES = ["", "hibernating", *statuses.RUN]
 
 
@@ -34,7 +36,10 @@ def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
 
 def run(status: str = "running", *, concluded: bool = False, level: int = 0) -> Run:
     since = AT + timedelta(seconds=2)
-    return Run(status=status, concluded=concluded, status_since=since, aborting_level=level)
+    return Run(
+        status=status, concluded=concluded, in_flight=not concluded, status_since=since,
+        aborting_level=level,
+    )  # fmt: skip
 
 
 def gone() -> Run:
@@ -145,9 +150,39 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
             "Abort accepted; aborting since 1 Jan 2026 03:00:02.",
         ),
         (
-            abort("unknown", settled_at=None),
+            abort("unknown", settled_at=None, sendings=2),
             run(),
-            "No answer to the abort: checking what became of the run. Northflank has failed (500).",
+            f"{DOUBT} It is sent again if the run goes on: sent 2 of at most 5 times.",
+        ),
+        (
+            abort("unknown", settled_at=None, sendings=5),
+            run(),
+            f"{DOUBT} Sent 5 times: checking what became of the run.",
+        ),
+        (
+            abort("unknown", settled_at=None, sendings=3),
+            run(level=2),
+            f"{DOUBT} It is not sent again by itself. You can try again.",
+        ),
+        (
+            abort("unknown", sendings=5),
+            run(),
+            f"The abort was sent 5 times, {LOST} You can try again.",
+        ),
+        (
+            abort("unknown", sendings=1),
+            run("success", concluded=True),
+            f"The abort was sent, {LOST}",
+        ),
+        (
+            abort("requested", settled_at=None, sent_at=AT, sendings=2),
+            run(),
+            "Abort sent again at 03:00:00 (2 of at most 5 times); waiting for Northflank’s answer.",
+        ),
+        (
+            abort("accepted", settled_at=None, answer_status=409),
+            run("aborting"),
+            "The run was being aborted already; aborting since 03:00:02.",
         ),
         (
             abort("tried_again"),

@@ -89,6 +89,7 @@ def test_an_abort_that_was_taken_for_lost_and_arrives_late_says_so(
     impatient(live)
     live.sandbox.faults = [parse_fault("abort-lost:5")]
     run, abort = aborted(live, manager)
+    Abort.objects.update(sendings=5)
     long_ago(abort, sent_at=70)
     read(live, run)
     assert "not to have arrived" in story()

@@ -39,6 +39,7 @@ STANDING: dict[str, Any] = {
     "state": "refused",
     "claimed_at": timezone.now(),
     "sent_at": timezone.now(),
+    "sendings": 7,
     "answered_at": timezone.now(),
     "answer": "Something else.",
     "answer_status": 418,

@@ -316,12 +316,43 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize("play", UNREADABLE)
-async def test_a_2xx_that_cannot_be_read_is_an_accepted_abort(
+@pytest.mark.parametrize(
+    "play",
+    [
+        *UNREADABLE,
+        answers(payloads.data([])),
+        answers(payloads.data({"id": payloads.RUN_ID})),
+        answers(payloads.data(payloads.detail(id="another"))),
+        answers(payloads.error("It broke")),
+    ],
+)
+async def test_a_2xx_that_does_not_tell_how_the_run_stands_is_no_accepted_abort(
     client: NorthflankClient, server: ScriptedServer, play: Play
 ) -> None:
     server.plays(play)
-    assert await abort(client) is None
+    assert type(await failure_of(abort(client))) is UnexpectedAnswer
+    assert len(server.requests) == 1
+
+
+async def test_an_abort_whose_time_is_up_is_not_sent(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    place = "shop", "main", "staging", payloads.RUN_ID
+    failure = await failure_of(client.abort_run(*place, until=monotonic()))
+    assert isinstance(failure, Unreachable)
+    assert (failure.sent, failure.cause) == (False, "timeout")
+    assert server.requests == []
+
+
+async def test_an_abort_is_waited_for_until_its_time_is_up(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(says_nothing)
+    place = "shop", "main", "staging", payloads.RUN_ID
+    failure = await failure_of(client.abort_run(*place, until=monotonic() + 0.2))
+    assert isinstance(failure, Unreachable)
+    assert (failure.sent, failure.cause) == (True, "timeout")
+    assert str(failure) == "Northflank did not answer within 0.2 seconds."
 
 
 @pytest.mark.parametrize("play", UNREADABLE)

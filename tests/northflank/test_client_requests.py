@@ -101,6 +101,7 @@ def test_the_user_agent_has_the_projects_version() -> None:
 
 
 async def test_an_abort_has_no_body(client: NorthflankClient, server: ScriptedServer) -> None:
+    server.plays(answers(payloads.data({"status": "aborting"})))
     await client.abort_run("p", "l", "s", "r1")
     assert server.request.body == b""
     assert server.request.headers["content-length"] == "0"

@@ -229,9 +229,9 @@ def test_an_act_that_was_not_even_sent_is_under_way(see: See, manager: User) -> 
     assert found(see, "state=under_way") == [abort.pk]
 
 
-def test_a_run_that_northflank_forgot_ended_otherwise(see: See, manager: User) -> None:
+def test_a_run_that_northflank_forgot_is_gone(see: See, manager: User) -> None:
     abort = factories.act(manager, **settled(AbortState.CONCLUDED, outcome=""), run_gone_at=NOON)
-    assert found(see, "state=ended_otherwise") == [abort.pk]
+    assert found(see, "state=gone") == [abort.pk]
 
 
 @pytest.mark.parametrize("who", ["manager", "MANA", "nage"])

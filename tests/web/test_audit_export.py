@@ -65,6 +65,7 @@ def test_an_export_tells_all_facts_of_an_act(auditor: httpx.Client, manager: Use
         "run_url": f"{str(auditor.base_url).rstrip('/')}{factories.address(run)}",
         "state": "aborted",
         "sent_at": "2026-03-31T12:00:00.000+00:00",
+        "sendings": 0,
         "answered_at": "2026-03-31T12:00:00.000+00:00",
         "answer_status": 200,
         "answer": "",

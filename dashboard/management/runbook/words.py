@@ -43,7 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def of_run(run: Run) -> str:
     """Tell how a run stands."""
-    look = statuses.of_run(run.status)
+    look = statuses.of_run(run.status, gone=run.is_gone)
     gone = f" Northflank knows it no more since {clock(run.gone_at)}." if run.gone_at else ""
     lines = [
         f"{plain(run.name, 200)} ({run.run_id})" if run.name else run.run_id,

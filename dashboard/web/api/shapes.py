@@ -52,6 +52,7 @@ def abort(of: Abort, run: Run) -> dict[str, Any]:
         "reason": of.reason,
         "requested_at": _utc(of.requested_at),
         "sent_at": _utc(of.sent_at),
+        "sendings": of.sendings,
         "answered_at": _utc(of.answered_at),
         "answer": of.answer,
         "answer_status": of.answer_status,
