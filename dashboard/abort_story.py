@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.utils import dateformat, timezone
 from django.utils.translation import gettext as _
 
-from dashboard import durations, escalation, resending, statuses
+from dashboard import abort_clock, durations, escalation, resending, statuses
 from dashboard.escalation import Level
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
@@ -107,13 +107,11 @@ def is_elsewhere(abort: Abort | None, run: Run) -> bool:
 
 def elsewhere(run: Run) -> Story:
     """Say how an abort stands that was not asked for here: Northflank says `aborting`."""
-    since = At(run.status_since, run.created_at)
-    # One that we have only ever seen with this status may have had it for longer.
-    if run.status_since > run.first_seen_at:
-        template = _("Aborting since %(time)s, not asked for here.")
-    else:
-        template = _("Aborting since %(time)s or before, not asked for here.")
-    said: Said = fill(template, time=since)
+    begun = abort_clock.begun(run)
+    template = _("Aborting since %(time)s, not asked for here.")
+    if begun.at_least:
+        template = _("Aborting since at least %(time)s, not asked for here.")
+    said: Said = fill(template, time=At(begun.at, run.created_at))
     return Story(together(said, _late(run)), _tone(run))
 
 
@@ -135,10 +133,14 @@ def _requested(abort: Abort) -> Said:
 def _accepted(abort: Abort, run: Run) -> Story:
     said: Said
     if run.status == "aborting":
-        since = At(run.status_since, abort.requested_at)
+        begun = abort_clock.begun(run)
+        before = begun.at < abort.requested_at  # somebody else was faster
+        since = At(begun.at if before else run.status_since, abort.requested_at)
         template = _("Abort accepted; aborting since %(time)s.")
+        if before and begun.at_least:
+            template = _("Abort accepted; aborting since at least %(time)s.")
         if abort.answer_status not in {200, None}:
-            template = _("The run was being aborted already; aborting since %(time)s.")
+            template = _("The run was being aborted already, since %(time)s or before.")
         said = fill(template, time=since)
     elif abort.answered_at is not None:
         said = fill(

@@ -64,8 +64,6 @@ def _text(abort: Abort, what: What, detail: str) -> str:
     if what is What.ADOPTED and abort.via == Via.COMMAND:
         # The command may have left it to the sync.
         return _("Another process went on with it.")
-    if what in {What.TOO_LATE, What.CONCLUDED} and not abort.outcome:
-        return str(_BARE[what])  # its detail is no status, but what Northflank answered
     if detail and what in _WITH_STATUS:
         return str(_WITH_STATUS[what]) % {"status": word(detail)}
     if detail and what in _WITH_TEXT:

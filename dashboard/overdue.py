@@ -56,8 +56,10 @@ class Finding:
 
 def clocks(run: Run, root: Node | None, timing: StageTiming | None) -> list[Clock]:
     """Return all that takes its time about a run in flight, the most telling first."""
-    if not run.in_flight or run.status == "aborting":  # the abort has a clock of its own
+    if not run.in_flight:
         return []
+    if run.status == "aborting":
+        return _of_what_is_aborted(run, root, timing)
     if run.status in NOT_STARTED:
         usual = timing.usual_queue if timing else None
         return [_clock(Why.QUEUE, run.created_at, usual, settings.OVERDUE_QUEUED_AFTER)]
@@ -80,6 +82,19 @@ def clocks(run: Run, root: Node | None, timing: StageTiming | None) -> list[Cloc
     waited = steps.waited(root) if root is not None else timedelta()
     found.append(_clock(Why.RUN, began + waited, usual, settings.OVERDUE_RUN_AFTER))
     return found
+
+
+def _of_what_is_aborted(run: Run, root: Node | None, timing: StageTiming | None) -> list[Clock]:
+    """Return the clock of all of a run that is aborting; the abort has one of its own.
+
+    No step of it is waited for any more, neither is its turn, nor are people.
+    """
+    at = steps.current(root) if root is not None else None
+    if run.started_at is None or (at is not None and steps.for_people(at)):
+        return []
+    waited = steps.waited(root) if root is not None else timedelta()
+    usual = timing.usual_run if timing else None
+    return [_clock(Why.RUN, run.started_at + waited, usual, settings.OVERDUE_RUN_AFTER)]
 
 
 def usual_of(step: Node, timing: StageTiming | None) -> Usual | None:

@@ -5,6 +5,7 @@ In English, whatever the language of the pages: it is read there.
 
 from datetime import UTC, datetime
 
+from dashboard import abort_clock
 from dashboard.models import Abort, Run
 
 
@@ -30,7 +31,9 @@ def text(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
         if abort.error_id:
             lines.append(f"Error id: {abort.error_id}")
     else:
-        lines.append(f"Aborting since, as first seen: {_utc(run.status_since)}")
+        begun = abort_clock.begun(run)
+        how = "Aborting since, as first seen" if begun.at_least else "Aborting since"
+        lines.append(f"{how}: {_utc(begun.at)}")
     concluded = "concluded" if run.concluded else "not concluded"
     lines.append(f"Status: {run.status}, {concluded}, as of {_utc(run.seen_at)}")
     if run.step:

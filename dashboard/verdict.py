@@ -13,7 +13,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard import durations, overdue, overdue_story, statuses, steps
+from dashboard import abort_clock, durations, overdue, overdue_story, statuses, steps
 from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.overdue import NOT_STARTED, Clock, Why
@@ -278,7 +278,9 @@ def _in_status(run: Run) -> datetime | None:
 
 
 def _aborting(run: Run, root: Node | None) -> Parts:
-    state = _since(_("aborting"), _in_status(run))
+    begun = abort_clock.begun(run)
+    # Translators: “aborting at least” and “for 18 min”.
+    state = _since(_("aborting at least") if begun.at_least else _("aborting"), begun.at)
     return _sentence(_at_step(state, steps.current(root) if root is not None else None))
 
 

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils.translation import gettext as _
 
-from dashboard import database, escalation, resending
+from dashboard import abort_clock, database, escalation, resending
 from dashboard.aborting import many
 from dashboard.aborting.pressing import LEASE
 from dashboard.aborting.repeating import due, repeat
@@ -134,13 +134,14 @@ def _adoptable(now: datetime) -> list[Abort]:
 
 def _escalate(now: datetime) -> None:
     """Tell each abort that has become overdue once: its run gets a level, and a new version."""
-    amber = now - escalation.after(Level.AMBER)
-    ours = Abort.objects.open().filter(requested_at__lte=amber, run__in_flight=True)
-    since: dict[int, datetime] = dict(ours.values_list("run_id", "requested_at"))
+    ours = Abort.objects.open().filter(run__in_flight=True).select_related("run")
+    acts = {abort.run_id: abort for abort in ours.defer("run__steps", "run__raw")}
     # Aborts that were asked for elsewhere take their time too.
-    others = Run.objects.in_flight().filter(status="aborting", status_since__lte=amber)
-    strangers = others.exclude(aborts__in=Abort.objects.open())
-    since |= dict(strangers.values_list("pk", "status_since"))
+    aborting = Run.objects.in_flight().filter(status="aborting").without_detail()
+    runs = {run.pk: run for run in aborting} | {pk: abort.run for pk, abort in acts.items()}
+    known = {pk: abort_clock.since(run, acts.get(pk)) for pk, run in runs.items()}
+    amber = now - escalation.after(Level.AMBER)
+    since = {pk: one.at for pk, one in known.items() if one is not None and one.at <= amber}
     lost = _lost(now)
     for run in Run.objects.filter(pk__in={*since, *lost}).only("run_id", "aborting_level"):
         level = Level.RED if run.pk in lost else escalation.level(since[run.pk], now)

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
 
-from dashboard import access, database, escalation
+from dashboard import abort_clock, access, database, escalation
 from dashboard.access import Rights
 from dashboard.escalation import Level
 from dashboard.models import Abort, AbortBatch, Run, Stage
@@ -139,14 +139,20 @@ def _write_down(
 ) -> Pressed:
     now = database.now()
     with transaction.atomic():
-        given_up = _given_up(run, press, again, now)  # as overdue as pages have shown it
-        touch([run.pk], next_read_at=now + LEASE, aborting_level=Level.CALM)
+        given_up = _given_up(run, press, again, now)
+        found = abort_clock.since(run, None)
+        before = [found.at] if found else []
+        if given_up is not None:
+            before.append(given_up.begun_at or given_up.requested_at)
+        begun = min([now, *before])  # its clock does not begin anew
+        touch([run.pk], next_read_at=now + LEASE, aborting_level=escalation.level(begun, now))
         abort = Abort.objects.create(
             run=run,
             **press.fields(reason, now),
             claimed_at=now,
             retry_of=given_up,
             batch=batch,
+            begun_at=begun if begun < now else None,
         )
         abort.note(What.REQUESTED, now, detail=press.origin)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)

@@ -307,7 +307,7 @@ def _settle(
     error: NorthflankError | None,
     now: datetime,
     *,
-    detail: str = "",
+    detail: str | None = None,
     **more: Any,
 ) -> None:
     answer = str(error) if error is not None else ""
@@ -315,7 +315,7 @@ def _settle(
         state,
         what,
         now,
-        detail=detail or answer,
+        detail=answer if detail is None else detail,
         of_sending=abort.sendings,
         answered_at=now if error is not None and error.http_status else None,
         answer=answer,

@@ -28,5 +28,20 @@ class Migration(migrations.Migration):
                 help_text="Written just before each sending: from then on it may have arrived.",
             ),
         ),
+        migrations.AddField(
+            model_name="abort",
+            name="begun_at",
+            field=models.DateTimeField(
+                null=True, help_text="Since when it was under way, if longer than since the press."
+            ),
+        ),
+        migrations.AddField(
+            model_name="run",
+            name="aborting_since",
+            field=models.DateTimeField(
+                null=True,
+                help_text="When its abort began, by a press here or Northflank's word; or unknown.",
+            ),
+        ),
         migrations.RunPython(sent_once, migrations.RunPython.noop),
     ]

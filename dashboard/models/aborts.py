@@ -116,6 +116,9 @@ class Abort(AskedFor):
         "self", models.PROTECT, null=True, related_name="retried_by", help_text="Tried again here."
     )
     batch = models.ForeignKey(AbortBatch, models.PROTECT, null=True, related_name="aborts")
+    begun_at = models.DateTimeField(
+        null=True, help_text="Since when it was under way, if longer than since the press."
+    )
 
     # How it stands: changes until it has settled.
     state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)

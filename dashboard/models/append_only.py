@@ -33,7 +33,7 @@ def _of(*columns: str) -> str:
 _RULES = {  # name -> table, event, condition, what is said
     "abort_is_kept": (ACTS, "DELETE", "", "An abort is never deleted."),
     "abort_asked_for": (
-        ACTS, _of(*_PRESSED, "run_id", "retry_of_id", "batch_id"), "",
+        ACTS, _of(*_PRESSED, "run_id", "retry_of_id", "batch_id", "begun_at"), "",
         "What was asked for never changes.",
     ),
     "abort_author": (

@@ -110,6 +110,10 @@ class Run(models.Model):
     )
     overdue_why = models.CharField(max_length=10, blank=True, help_text="What of it: overdue.py.")
     status_since = models.DateTimeField(help_text="When Northflank first told us of this status.")
+    aborting_since = models.DateTimeField(
+        null=True,
+        help_text="When its abort began, by a press here or Northflank's word; or unknown.",
+    )
     aborting_level = models.PositiveSmallIntegerField(
         default=0, help_text="How far its abort is overdue: see escalation.py."
     )

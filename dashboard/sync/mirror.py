@@ -16,6 +16,7 @@ from django.db.models import Q
 from dashboard import attention, overdue, statuses, steps
 from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage, StageTiming
+from dashboard.models.aborts import under_way
 from dashboard.models.runs import RunQuerySet, touch
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
@@ -33,6 +34,7 @@ _UPSERT = [
     "version",
     "next_read_at",
     "status_since",
+    "aborting_since",
     "aborting_level",
     "overdue",
     "overdue_why",
@@ -76,6 +78,7 @@ def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirror
                     unchanged.append(old.pk)
                 continue
             rows.append(row)
+        _count_from_presses(rows, known)
         _write(rows, known, asked_at)
         Run.objects.filter(pk__in=unchanged).update(seen_at=asked_at)
         if rows:
@@ -180,10 +183,47 @@ def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run
         seen_at=asked_at,
         next_read_at=old.next_read_at if old else None,
         status_since=old.status_since if old and old.status == api.status else asked_at,
+        aborting_since=_aborting_since(api, old, asked_at),
         aborting_level=old.aborting_level if old and not api.concluded else 0,
         overdue=old.overdue if old else 0,
         overdue_why=old.overdue_why if old else "",
     )
+
+
+def _aborting_since(api: ApiRun, old: Run | None, asked_at: datetime) -> datetime | None:
+    """Return when a run's abort began, as far as Northflank's `updatedAt` can tell.
+
+    It may not mean the last change. It is believed only of a run that is aborting, and where it is
+    later than the run's creation and than our last sight of the run without that status.
+    """
+    if api.status != "aborting":
+        return None
+    before, known = api.created_at or (old.created_at if old else None), None
+    if old is not None and old.status == "aborting":
+        if old.status_since > old.first_seen_at:
+            return old.aborting_since  # the answer that first said so had the earliest word
+        known = old.aborting_since
+    elif old is not None:
+        before = max(before or old.seen_at, old.seen_at)
+    said = api.updated_at
+    if said is None or said > asked_at or (before is not None and said <= before):
+        return known
+    return min(said, known or said)
+
+
+def _count_from_presses(rows: list[Run], known: dict[str, Run]) -> None:
+    """Have the clocks of runs that have become aborting count from a press here that did it."""
+    begun = {
+        known[row.run_id].pk: row
+        for row in rows
+        if row.status == "aborting"
+        and row.run_id in known
+        and known[row.run_id].status != "aborting"
+    }
+    for run_pk, act in under_way(begun).items() if begun else ():
+        pressed_at = act.begun_at or act.requested_at
+        row = begun[run_pk]
+        row.aborting_since = min(pressed_at, row.aborting_since or pressed_at)
 
 
 def _mark(run: Run, root: Node | None, at: datetime) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
-from dashboard import abort_story, abort_trail, database, links, support
+from dashboard import abort_clock, abort_story, abort_trail, database, links, support
 from dashboard.abort_trail import Line
 from dashboard.models import Abort, Run
 from dashboard.web import act_facts
@@ -21,6 +21,7 @@ class Act:
     requested_at: datetime
     reason: str
     since: datetime | None
+    at_least: bool
     trail: list[Line]
     facts: list[tuple[str, str]]
     batch_url: str  # of the list that it belongs to; empty: it was asked for by itself
@@ -55,6 +56,7 @@ def next_steps(run: Run, row: Row, aborts: list[Abort]) -> NextSteps | None:
 
 def _act(abort: Abort, run: Run) -> Act:
     story = abort_story.of(abort, run)
+    under_way = abort_clock.since(run, abort) if abort.settled_at is None else None
     facts = [
         (_("Asked for"), act_facts.came_by(abort)),
         (_("From"), abort.client_address or ""),
@@ -65,7 +67,8 @@ def _act(abort: Abort, run: Run) -> Act:
         by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
-        since=abort.requested_at if abort.settled_at is None else None,
+        since=under_way.at if under_way else None,
+        at_least=under_way is not None and under_way.at_least,
         trail=abort_trail.lines(abort, abort.events.all()),
         facts=[(name, text) for name, text in facts if text],
         batch_url=act_facts.batch_url(abort),

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
-from dashboard import abort_story, durations, looking, overdue_story, statuses
+from dashboard import abort_clock, abort_story, durations, looking, overdue_story, statuses
 from dashboard.access import Rights, Verdict
 from dashboard.database import now
 from dashboard.escalation import Level
@@ -40,6 +40,7 @@ class AbortLine:
     requested_at: datetime
     reason: str
     since: datetime | None  # while it goes on: from when its clock counts
+    at_least: bool = False  # it may have begun before that
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +165,21 @@ def row(
 
 
 def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
-    under_way = abort is not None and abort.settled_at is None
-    if abort_story.is_elsewhere(abort, run):
-        story, since = abort_story.elsewhere(run), run.status_since
-        return AbortLine(story, "", since, "", since)
+    clock = abort_clock.since(run, abort)
+    if abort_story.is_elsewhere(abort, run) and clock is not None:
+        story = abort_story.elsewhere(run)
+        return AbortLine(story, "", clock.at, "", clock.at, clock.at_least)
     if abort is None:
         return None
+    under_way = clock if abort.settled_at is None else None
     story = abort_story.of(abort, run)
     return AbortLine(
         story=story,
         by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
-        since=abort.requested_at if under_way else None,
+        since=under_way.at if under_way else None,
+        at_least=under_way is not None and under_way.at_least,
     )
 
 

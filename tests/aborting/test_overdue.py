@@ -185,13 +185,16 @@ def test_trying_again_settles_the_first_and_sends_once_more(live: Live, manager:
     assert live.sandbox.abort_posts[run.run_id] == 2
 
 
-def test_trying_again_makes_the_run_calm(live: Live, manager: User) -> None:
+def test_trying_again_does_not_begin_its_time_anew(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
     age(first, RED + 1)
     assert told(live, run)[0] == Level.RED
-    again(live, run, manager, first)
-    assert Run.objects.get().aborting_level == Level.CALM
-    assert told(live, run) == (Level.CALM, False)
+    second = again(live, run, manager, first)
+    first.refresh_from_db()
+    assert second.begun_at == first.requested_at
+    assert told(live, run) == (Level.RED, False)
+    third = again(live, run, manager, second)
+    assert third.begun_at == first.requested_at
 
 
 def test_trying_again_reads_the_run_before_it_sends(live: Live, manager: User) -> None:

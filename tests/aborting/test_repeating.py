@@ -356,7 +356,7 @@ def test_a_first_sending_that_is_refused_as_aborting_already_has_reached_its_goa
     refuses_as(live, "", concluded=False)()
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
     said = notice(press(live.person("manager"), run))
-    assert said.startswith("The run was being aborted already; aborting since ")
+    assert said.startswith("The run was being aborted already, since ")
     assert Abort.objects.get().state == "accepted"
 
 

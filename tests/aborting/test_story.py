@@ -182,7 +182,7 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
         (
             abort("accepted", settled_at=None, answer_status=409),
             run("aborting"),
-            "The run was being aborted already; aborting since 03:00:02.",
+            "The run was being aborted already, since 03:00:02 or before.",
         ),
         (
             abort("tried_again"),

@@ -34,6 +34,7 @@ ASKED_FOR: dict[str, Any] = {
     "requested_at": timezone.now(),
     "retry_of_id": 7_000_000,
     "batch_id": 7_000_000,
+    "begun_at": timezone.now(),
 }
 STANDING: dict[str, Any] = {
     "state": "refused",
@@ -52,7 +53,7 @@ STANDING: dict[str, Any] = {
 LIST_ASKED_FOR = {
     name: value
     for name, value in ASKED_FOR.items()
-    if name not in {"run_id", "retry_of_id", "batch_id"}
+    if name not in {"run_id", "retry_of_id", "batch_id", "begun_at"}
 } | {"key": uuid4().hex}
 ITEM_ASKED_FOR = dict.fromkeys(("id", "batch_id", "position", "run_id"), 7_000_000)
 ITEM_RESULT = {"result": "ended", "abort_id": None, "note": "Something else."}

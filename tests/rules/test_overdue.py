@@ -131,8 +131,18 @@ CASES = {
     "the only attempt there is": (
         run("retrying"), tree(step(1, status="retrying", attempts=1, max_attempts=1)), TIMING, None,
     ),
-    "a run that is being aborted has another clock": (
-        run("aborting", started=500), None, TIMING, None,
+    "a run that is being aborted is judged as a whole": (
+        run("aborting", started=500), None, TIMING, Finding(Overdue.VERY, Why.RUN),
+    ),
+    "no step is waited for any more": (
+        run("aborting", started=5), tree(step(5, started_at=ago(400))), TIMING, None,
+    ),
+    "neither are people": (
+        run("aborting", started=500),
+        tree(node("Approval", status="aborting", started_at=ago(499))), TIMING, None,
+    ),
+    "nor its turn": (
+        run("aborting", created=500, started=None), None, TIMING, None,
     ),
     "even on its last attempt": (
         run("aborting"), tree(step(1, status="retrying", attempts=3, max_attempts=3)), TIMING, None,

@@ -227,13 +227,15 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         "step “migrate” for 18 min. Attempt 3 of 3, the last.",
     ),
     # Aborting
-    "aborting": (run("aborting"), None, TIMING, "aborting for 5 min."),
+    "aborting": (
+        run("aborting", aborting_since=ago(6)), None, TIMING, "aborting for 6 min.",
+    ),
     "aborting, at a step": (
         run("aborting", **late(Why.STEP)), tree(step(status="aborting")), TIMING,
-        "aborting for 5 min, at step “migrate”.",
+        "aborting at least for 5 min, at step “migrate”.",
     ),
     "aborting, nobody knows since when": (
-        run("aborting", status_since=ago(20)), None, TIMING, "aborting.",
+        run("aborting", status_since=ago(20)), None, TIMING, "aborting at least for 20 min.",
     ),
     # Strange
     "unknown": (run("unknown"), None, None, "Northflank gives its status as unknown for 5 min."),

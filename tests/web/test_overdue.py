@@ -169,10 +169,8 @@ def test_time_that_people_took_is_not_counted_as_work(see: See, usual: StageTimi
     assert words(one(cell, ".usually")) == "usually 6 to 9 min of work"
 
 
-@pytest.mark.parametrize("status", ["success", "failure", "aborting"])
-def test_a_run_that_has_ended_or_is_being_aborted_has_no_bar(
-    status: str, see: See, usual: StageTiming
-) -> None:
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_a_run_that_has_ended_has_no_bar(status: str, see: See, usual: StageTiming) -> None:
     run = factories.run(usual.stage, status=status)
     assert row_of(see, run, factories.address(usual.stage)).css(".pace, .usually") == []
 
