@@ -34,6 +34,7 @@ class Facts:
     incomplete: str = ""  # what was not looked at yet, as a sentence
     failing: int = 0
     lists_failing: int = 0
+    partial: int = 0  # lists of which a part was not taken
     workers: int = 0
     heard_of: datetime | None = None  # the last sign of life of any worker
     trouble: str = ""  # of the whole account, as a sentence
@@ -85,7 +86,7 @@ def verdict(facts: Facts) -> Verdict:
         return Verdict("warning", f"{facts.incomplete} {in_part(facts)}".strip())
     if not facts.stages:
         return Verdict("info", _("This token sees no pipeline."))
-    if facts.late or facts.failing or facts.lists_failing:
+    if facts.late or facts.failing or facts.lists_failing or facts.partial:
         return Verdict("warning", in_part(facts))
     said = ngettext(
         "The one stage is as fresh as promised.",
@@ -129,6 +130,36 @@ def in_part(facts: Facts) -> str:
             facts.lists_failing,
         )
         said.append(lists % {"n": facts.lists_failing})
+    if facts.partial:
+        partial = ngettext(
+            "%(n)d list could be taken only in part.",
+            "%(n)d lists could be taken only in part.",
+            facts.partial,
+        )
+        said.append(partial % {"n": facts.partial})
+    return " ".join(said)
+
+
+def partial(left_out: int, surplus: int) -> str:
+    """Say what of a list was not taken; empty where all of it was.
+
+    `left_out` are entries that can't be read, `surplus` those beyond what was asked for.
+    """
+    said = []
+    if left_out:
+        unreadable = ngettext(
+            "%(n)d entry of Northflank’s list can’t be read, and is not shown.",
+            "%(n)d entries of Northflank’s list can’t be read, and are not shown.",
+            left_out,
+        )
+        said.append(unreadable % {"n": left_out})
+    if surplus:
+        longer = ngettext(
+            "Northflank’s list was longer than asked for: %(n)d entry was not taken.",
+            "Northflank’s list was longer than asked for: %(n)d entries were not taken.",
+            surplus,
+        )
+        said.append(longer % {"n": surplus})
     return " ".join(said)
 
 

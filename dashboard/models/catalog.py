@@ -9,6 +9,23 @@ from django.db import models
 ID_LENGTH = 255
 
 
+class ListReading(models.Model):
+    """What was wrong with the lists of the latest reading, though they could be read."""
+
+    left_out = models.PositiveIntegerField(default=0, help_text="Entries that can't be read.")
+    surplus = models.PositiveIntegerField(
+        default=0, help_text="Entries beyond what was asked for, which were not taken."
+    )
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something that was listed was not taken."""
+        return bool(self.left_out or self.surplus)
+
+
 class Project(models.Model):
     slug = models.CharField(max_length=ID_LENGTH, unique=True)
     name = models.TextField(blank=True)
@@ -68,7 +85,7 @@ class StageQuerySet(models.QuerySet["Stage"]):
         return self.present().free(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
-class Stage(models.Model):
+class Stage(ListReading):
     """One stage of a pipeline; its release flow, if it has one; and when the sync reads it."""
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from dashboard.models.catalog import ListReading
+
 
 class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and whether it answers."""
@@ -37,7 +39,7 @@ class Budget(models.Model):
     )
 
 
-class CatalogueSweep(models.Model):
+class CatalogueSweep(ListReading):
     """When a part of the catalogue is listed next: the projects, or one project's pipelines."""
 
     project = models.OneToOneField("Project", models.CASCADE, null=True, related_name="sweep")

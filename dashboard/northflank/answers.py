@@ -48,9 +48,7 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, token: str =
 
 def unwrap(answer: object, status: int) -> object:
     """Return the `data` of an answer; raises UnexpectedAnswer where it has none."""
-    if isinstance(answer, dict) and isinstance(
-        data := answer.get("data", ...), dict | list | type(None)
-    ):
+    if isinstance(answer, dict) and isinstance(data := answer.get("data"), dict | list):
         return data
     raise UnexpectedAnswer(
         "Northflank's answer has another shape than documented.", http_status=status

@@ -7,12 +7,13 @@ Reference: https://northflank.com/docs/v1/api. What it leaves open is tolerated 
 import asyncio
 import logging
 import re
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 from urllib.parse import quote
 
 import httpx
@@ -38,6 +39,9 @@ USER_AGENT = "northflank-dashboard/0.1.0"
 MAX_PER_PAGE = 100
 
 _RETRY_PAUSE = 0.2  # seconds
+# A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
+# takes some five times as much memory until it is decoded.
+_MAX_ANSWER_BYTES = 5 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status says most
 _NUMBERED = "page:"  # marks a cursor of ours; Northflank's are opaque, so none is ever parsed
 # The request cannot have arrived. Anything else is taken to have been sent: better to doubt an
@@ -80,12 +84,13 @@ class NorthflankClient:
         observe: Callable[[Call], None] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_seconds: float = 15,
-        max_answer_bytes: int = 20 * 1024 * 1024,
+        max_answer_bytes: int = _MAX_ANSWER_BYTES,
     ) -> None:
         """Raise ValueError for a token, base URL or team id that can never work.
 
         `observe` is told of every request that was sent, also of failed ones. `timeout_seconds`
-        bounds a whole call, a repetition included. `transport` is the seam for tests.
+        bounds a whole call, a repetition included, `max_answer_bytes` each answer, unpacked.
+        `transport` is the seam for tests.
         """
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise ValueError(
@@ -188,7 +193,12 @@ class NorthflankClient:
         """Return a pipeline with the stages that its members mention."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
         path = (*self._team, "projects", project_id, "pipelines", pipeline_id)
-        return decoding.pipeline_detail(await self._data("GET", "pipeline", path))
+        detail = decoding.pipeline_detail(await self._data("GET", "pipeline", path))
+        if detail.name is None:
+            raise UnexpectedAnswer(
+                "Northflank's answer tells nothing of the pipeline.", http_status=200
+            )
+        return detail
 
     async def release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""
@@ -196,7 +206,9 @@ class NorthflankClient:
         path = self._flow(project_id, pipeline_id, stage)
         flow = decoding.release_flow(await self._data("GET", "release-flow", path))
         if flow is None:
-            raise NotFound("Northflank names no release flow for this stage.", http_status=200)
+            raise UnexpectedAnswer(
+                "Northflank's answer tells nothing of the release flow.", http_status=200
+            )
         return flow
 
     async def runs(
@@ -222,7 +234,7 @@ class NorthflankClient:
         if concluded is not None:
             query["concluded"] = "true" if concluded else "false"
         path = (*self._flow(project_id, pipeline_id, stage), "runs")
-        return await self._page("runs", path, decoding.run, query)
+        return await self._page("runs", path, decoding.listed_run, query)
 
     async def run(self, project_id: str, pipeline_id: str, stage: str, run_id: str) -> RunDetail:
         """Return one run with its steps."""
@@ -303,11 +315,15 @@ class NorthflankClient:
     ) -> Page[T]:
         status, body = await self._call("GET", key, path, query=query)
         answers.unwrap(body, status)
-        page = decoding.page(body, key, item)
-        if page.has_next and page.cursor is None and (page.items or page.left_out):
+        page = decoding.page(body, key, item, most=int(query["per_page"]))
+        if page is None:
+            raise UnexpectedAnswer("Northflank's answer holds no list.", http_status=status)
+        if page.left_out and not page.items:
+            raise UnexpectedAnswer("Nothing in Northflank's list can be read.", http_status=status)
+        if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
             number = int(query.get("page", "1")) + 1
-            return Page(page.items, page.has_next, f"{_NUMBERED}{number}", page.left_out)
+            return replace(page, cursor=f"{_NUMBERED}{number}")
         return page
 
     async def _act(
@@ -378,10 +394,6 @@ class NorthflankClient:
                 body = await self._read(response)
             finally:
                 await response.aclose()
-        except httpx.DecodingError as error:
-            raise UnexpectedAnswer(
-                "Northflank's answer is damaged: it cannot be unpacked.", http_status=status
-            ) from error
         except _NEVER_SENT as error:
             sent = False
             if isinstance(error, httpx.TimeoutException):
@@ -401,23 +413,38 @@ class NorthflankClient:
 
     async def _read(self, response: httpx.Response) -> bytes:
         """Return the body, unpacked, within the limit; of an error as much as can be had."""
-        most = self._max_answer_bytes if response.is_success else _MAX_ERROR_BYTES
-        chunks: list[bytes] = []
-        size = 0
         try:
-            async for chunk in response.aiter_bytes():
-                size += len(chunk)
-                if size > most:
-                    raise UnexpectedAnswer(
-                        f"Northflank's answer is larger than {most:,} bytes.",
-                        http_status=response.status_code,
-                    )
-                chunks.append(chunk)
+            return await self._unpacked(response)
         except (httpx.HTTPError, UnexpectedAnswer):
             if response.is_success:
                 raise
             return b""  # the status says enough
-        return b"".join(chunks)
+
+    async def _unpacked(self, response: httpx.Response) -> bytes:
+        most = self._max_answer_bytes if response.is_success else _MAX_ERROR_BYTES
+        # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
+        packed = response.headers.get("content-encoding", "").strip().lower()
+        if packed not in {"", "identity", "gzip"}:
+            raise UnexpectedAnswer(
+                "Northflank's answer is packed in a way that was not asked for.",
+                http_status=response.status_code,
+            )
+        gzip = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+        body = bytearray()
+        async for chunk in cast("httpx.AsyncByteStream", response.stream):
+            try:
+                body += gzip.decompress(chunk, most + 1 - len(body)) if gzip else chunk
+            except zlib.error as error:
+                raise UnexpectedAnswer(
+                    "Northflank's answer is damaged: it cannot be unpacked.",
+                    http_status=response.status_code,
+                ) from error
+            if len(body) > most:
+                raise UnexpectedAnswer(
+                    f"Northflank's answer is larger than {most:,} bytes.",
+                    http_status=response.status_code,
+                )
+        return bytes(body)
 
     def _url(self, path: tuple[str, ...]) -> str:
         # Ids come from people's URLs. An empty one would address the list, a dot the parent.

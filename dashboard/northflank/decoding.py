@@ -24,34 +24,49 @@ from dashboard.northflank.redaction import redact
 
 # Only for answers that lack `concluded`, which otherwise is the one word for the end of a run.
 _CONCLUDED = {"aborted", "success", "failure", "skipped"}
+# One of these is in every answer that tells of a release flow.
+_FLOW = {"apiVersion", "spec", "status", "paused", "stage", "concurrencyPolicy", "options"}
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
 # Where a step's main target is named, in the order of telling.
 _TARGETS = ("jobId", "addonId", "target", "id", "templateId", "name", "serviceId", "clusterId")
 
 
-def page[T](body: object, key: str, item: Callable[[object], T | None]) -> Page[T]:
-    """Decode one page of a list from the whole body; `item` returns None for an unusable item."""
+def page[T](
+    body: object, key: str, item: Callable[[object], T | None], *, most: int
+) -> Page[T] | None:
+    """Decode one page of a list from the whole body: its first `most` items, and no more of them.
+
+    `item` returns None for an item that cannot be read. None: the answer holds no list.
+    """
     body = mapping(body)
     sent = _items(body.get("data"), key)
-    items = tuple(read for each in sent if (read := item(each)) is not None)
+    if sent is None:
+        return None
+    taken = sent[:most]
+    items = tuple(read for each in taken if (read := item(each)) is not None)
     pagination = mapping(body.get("pagination"))
     return Page(
         items=items,
         has_next=pagination.get("hasNextPage") is True,
         cursor=text(pagination.get("cursor")),
-        left_out=len(sent) - len(items),
+        left_out=len(taken) - len(items),
+        surplus=len(sent) - len(taken),
     )
 
 
-def _items(data: object, key: str) -> list[object]:
+def _items(data: object, key: str) -> list[object] | None:
     if isinstance(data, list):
         return data
-    named = mapping(data)
-    if key in named:
-        return sequence(named[key])
+    if not isinstance(data, dict):
+        return None
+    if key in data:
+        return data[key] if isinstance(data[key], list) else None
     # Sibling lists come under keys of other kinds (workflows as "pipelines"): the only array it is.
-    arrays = [value for value in named.values() if isinstance(value, list)]
-    return arrays[0] if len(arrays) == 1 else []
+    arrays = [value for value in data.values() if isinstance(value, list)]
+    if len(arrays) == 1:
+        return arrays[0]
+    # The API's description has `runs` optional, and no other list.
+    return [] if key == "runs" and not data else None
 
 
 def auth(data: object) -> Auth:
@@ -133,9 +148,9 @@ def pipeline_detail(data: object) -> PipelineDetail:
 
 
 def release_flow(data: object) -> ReleaseFlow | None:
-    """Decode a release flow; None for an empty answer, which names no flow."""
+    """Decode a release flow; None where the answer has no field that a flow has."""
     sent = mapping(data)
-    if not sent:
+    if not _FLOW & sent.keys():
         return None
     options = mapping(sent.get("options"))
     paused = flag(sent.get("paused"))
@@ -171,20 +186,25 @@ def run(data: object, *, asked: str | None = None) -> Run | None:
     )
 
 
+def listed_run(data: object) -> Run | None:
+    """Decode a run of a list; None where it has no id, or tells nothing of how the run stands."""
+    return run(data) if _tells_how_it_stands(mapping(data)) else None
+
+
 def run_detail(data: object, *, asked: str | None = None) -> RunDetail | None:
     """Decode a run in its detail form; None where the answer tells nothing of how a run stands."""
     sent = mapping(data)
-    if (
-        asked is not None
-        and text(sent.get("status")) is None
-        and flag(sent.get("concluded")) is None
-    ):
+    if asked is not None and not _tells_how_it_stands(sent):
         return None
     decoded = run(sent, asked=asked)
     if decoded is None:
         return None
     raw = redact(sent)
     return RunDetail(run=decoded, steps=tree(raw.get("spec")), raw=raw)
+
+
+def _tells_how_it_stands(sent: dict[str, object]) -> bool:
+    return text(sent.get("status")) is not None or flag(sent.get("concluded")) is not None
 
 
 def tree(kept: object) -> Node | None:

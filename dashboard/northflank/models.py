@@ -136,4 +136,10 @@ class Page[T]:
     items: tuple[T, ...]
     has_next: bool
     cursor: str | None  # what to ask the next page with; opaque
-    left_out: int = 0  # items without a usable id
+    left_out: int = 0  # items that could not be read
+    surplus: int = 0  # items that came beyond what was asked for, and were not taken
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ends the list, and nothing that came was left out."""
+        return not (self.has_next or self.left_out or self.surplus)

@@ -17,18 +17,24 @@ class Identified(Protocol):
 
 async def drain[T: Identified](
     fetch_page: Callable[[str | None], Awaitable[Page[T]]], *, max_pages: int = 50
-) -> list[T]:
-    """Return the items of all pages, each id once, in the order they came.
+) -> Page[T]:
+    """Return all pages as one: their items, each id once, in the order they came.
 
     Stops early, with what it has, at `max_pages`, at a cursor it has seen, and at a page that
-    repeats what is known: a server that counts wrong must not use up the hour's requests.
+    repeats what is known: a server that counts wrong must not use up the hour's requests. What it
+    returns then says that there is a next page.
     """
     items: dict[str, T] = {}
     seen: set[str] = set()
     cursor: str | None = None
+    left_out = surplus = 0
+    has_next = False
     for _ in range(max_pages):
         page = await fetch_page(cursor)
         known = len(items)
+        left_out += page.left_out
+        surplus += page.surplus
+        has_next = page.has_next
         for item in page.items:
             items.setdefault(item.id, item)
         repeats = bool(page.items) and len(items) == known
@@ -36,7 +42,7 @@ async def drain[T: Identified](
         if not page.has_next or cursor is None or cursor in seen or repeats:
             break
         seen.add(cursor)
-    return list(items.values())
+    return Page(tuple(items.values()), has_next, None, left_out, surplus)
 
 
 async def find_release_flow(

@@ -1,13 +1,14 @@
 """Carries out faults: answers, edits of answers, and responses that break the connection."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .calls import Answer, ApiError
+from .calls import MAX_PER_PAGE, Answer, ApiError
 from .faults import Fault
 
 TRANSPORT = "sandbox.transport"
@@ -68,9 +69,12 @@ def refuse(fault: Fault, no_access: str) -> Answer | Response:
         case "500" | "503":
             status = int(fault.name)
             raise ApiError(status, "Internal server error" if status == 500 else "Unavailable")
-        case "502-html":
-            page = "<!doctype html><title>502</title><h1>Bad Gateway</h1><hr>proxy"
-            return HTMLResponse(page, status_code=502)
+        case "502-html" | "404-html":
+            status, said = (502, "Bad Gateway") if fault.name == "502-html" else (404, "Not Found")
+            page = f"<!doctype html><title>{status}</title><h1>{said}</h1><hr>proxy"
+            return HTMLResponse(page, status_code=status)
+        case "404":
+            raise ApiError(404, "Not found")
         case "bad-token":
             raise ApiError(401, "Unauthorized")
         case "feature-401":
@@ -92,6 +96,10 @@ def refuse(fault: Fault, no_access: str) -> Answer | Response:
 def edit(fault: Fault, body: Any) -> Any:
     """Return the answer with the fault in it."""
     match fault.name:
+        case "data":
+            return body | {"data": json.loads(fault.value)}
+        case "unreadable" | "surplus":
+            return _with_odd_list(body, fault)
         case "missing-fields":
             return _without(body, set(fault.value.split(",")))
         case "null-fields":
@@ -130,6 +138,20 @@ async def _endless(size: int) -> AsyncIterator[bytes]:
         left -= CHUNK
         await asyncio.sleep(0)  # other requests want to be answered meanwhile
     yield tail
+
+
+def _with_odd_list(body: Any, fault: Fault) -> Any:
+    data = body.get("data")
+    named = data.items() if isinstance(data, dict) else ()
+    for name, entries in named:
+        if isinstance(entries, list) and "pagination" in body:
+            odd = int(fault.amount)
+            if fault.name == "unreadable":
+                changed = [None] * min(odd, len(entries)) + entries[odd:]
+            else:
+                changed = entries + entries[-1:] * (MAX_PER_PAGE - len(entries) + odd)
+            return body | {"data": data | {name: changed}}
+    return body
 
 
 def _without(value: Any, names: set[str]) -> Any:

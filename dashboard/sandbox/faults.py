@@ -4,9 +4,11 @@
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
 SECONDS are those that the sandbox has been up. PART is looked for in "METHOD /path", so it can pick
-a method, a resource or a single run; for webhooks, in "EVENT URL".
+a method, a resource or a single run, and with `$` at its end what the path ends in; for webhooks,
+in "EVENT URL".
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -34,6 +36,8 @@ class Kind:
     """Whether there must be a value."""
     number: bool = False
     """Whether the value must be a number."""
+    json: bool = False
+    """Whether the value must be JSON."""
     aborts_only: bool = False
 
 
@@ -45,6 +49,8 @@ KINDS: dict[str, Kind] = {
     "500": Kind("Answers 500 with an error body", When.BEFORE),
     "503": Kind("Answers 503 with an error body", When.BEFORE),
     "502-html": Kind("Answers 502 with an HTML page, like a proxy", When.BEFORE),
+    "404": Kind("Answers 404 with an error body, as where there is no such thing", When.BEFORE),
+    "404-html": Kind("Answers 404 with an HTML page, like a proxy", When.BEFORE),
     "bad-token": Kind("Answers 401 as if the token were wrong", When.BEFORE),
     "feature-401": Kind("Answers 401: feature not enabled for the account", When.BEFORE),
     "forbidden": Kind(
@@ -74,6 +80,13 @@ KINDS: dict[str, Kind] = {
     "not-json": Kind("Answers 200 with text instead of JSON", When.BODY),
     "empty-body": Kind("Answers 200 with an empty body", When.BODY),
     "huge": Kind("Streams an answer of VALUE megabytes", When.BODY, "50", number=True),
+    "data": Kind("Sends VALUE, which is JSON, as `data`", When.PAYLOAD, "null", json=True),
+    "unreadable": Kind(
+        "Sends null in place of the first VALUE entries of a list", When.PAYLOAD, "1", number=True
+    ),
+    "surplus": Kind(
+        "Sends a full page of a list, and VALUE entries more", When.PAYLOAD, "1000", number=True
+    ),
     "missing-fields": Kind(
         "Leaves out the fields named in VALUE (`status,createdAt`)", When.PAYLOAD, FIELDS
     ),
@@ -129,10 +142,18 @@ class Fault:
             raise ValueError(f"fault {self.name!r} needs a value: {self.name}:VALUE")
         if kind.number and not re.fullmatch(r"\d+(\.\d+)?", self.value):
             raise ValueError(f"fault {self.name!r} needs a number, not {self.value!r}")
+        if kind.json:
+            self._check_json()
         if self.name.startswith("error-") and not 400 <= self.amount <= 599:
             raise ValueError(f"fault {self.name!r} needs a status between 400 and 599")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"the probability of fault {self.name!r} must be between 0 and 1")
+
+    def _check_json(self) -> None:
+        try:
+            json.loads(self.value)
+        except ValueError as error:
+            raise ValueError(f"fault {self.name!r} needs JSON, not {self.value!r}") from error
 
     @property
     def kind(self) -> Kind:
@@ -150,7 +171,7 @@ class Fault:
         """
         if self.after and age < self.after:
             return False
-        if self.part not in f"{method} {path}":
+        if self.part not in f"{method} {path}$":
             return False
         if self.kind.aborts_only and not (method == "POST" and path.endswith("/abort")):
             return False

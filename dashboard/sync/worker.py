@@ -10,7 +10,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Self
 
 import structlog
 from django.db import DatabaseError, InterfaceError
@@ -20,7 +22,7 @@ from dashboard import budget, push
 from dashboard.allowance import Allowance
 from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, Run, Stage, Worker
-from dashboard.models.catalog import ListOrder
+from dashboard.models.catalog import ListOrder, ListReading
 from dashboard.northflank import (
     NorthflankClient,
     NorthflankError,
@@ -54,6 +56,31 @@ A_READING = 6  # the most questions one visit asks: the flow twice, two lists, t
 A_FIRST_READING = 3  # the same of a first read: the newest by two spellings, what is in flight
 
 Chore = Callable[[Connection], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Taken:
+    """What was not taken of the lists of one reading."""
+
+    left_out: int = 0
+    surplus: int = 0
+
+    @classmethod
+    def of(cls, page: Page[Any]) -> Self:
+        return cls(page.left_out, page.surplus)
+
+    def add(self, page: Page[Any]) -> None:
+        self.left_out += page.left_out
+        self.surplus += page.surplus
+
+    def tell(self, before: ListReading, *, of: str) -> None:
+        """Log the begin and the end of such a defect."""
+        if before.is_partial == bool(self.left_out or self.surplus):
+            return
+        if before.is_partial:
+            log.info("list.whole_again", of=of)
+        else:
+            log.warning("list.in_part", left_out=self.left_out, surplus=self.surplus, of=of)
 
 
 class SyncWorker:
@@ -276,32 +303,35 @@ class SyncWorker:
                 projects = await self._ask(
                     lambda nf: drain(lambda cursor: nf.projects(cursor=cursor))
                 )
-                await in_database(catalogue.projects, projects, now=moment)
+                await in_database(catalogue.projects, projects.items, now=moment)
+                read = Taken.of(projects)
             else:
                 slug = project.slug
                 pipelines = await self._ask(
                     lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor))
                 )
-                await in_database(catalogue.pipelines, project, pipelines, now=moment)
+                await in_database(catalogue.pipelines, project, pipelines.items, now=moment)
+                read = Taken.of(pipelines)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
                 await in_database(_sweep_waits, sweep, moment)
             else:
                 await in_database(_sweep_failed, sweep, error, moment)
         else:
-            await in_database(_sweep_done, sweep, moment, plan.catalogue)
+            await in_database(_sweep_done, sweep, read, moment, plan.catalogue)
             if sweep.swept_at is None:
                 self._planned_at = -PLAN_EVERY  # there are stages that nobody has read
 
     async def _read_newest(self, stage: Stage, plan: Plan) -> None:
         """Read what nobody knows of a stage: its newest runs, or what is in flight beside them."""
         moment, began = now(), asyncio.get_running_loop().time()
+        taken = Taken()
         try:
             if schedule.gap(stage, moment) is Gap.OLDER:
-                await self._page(stage, None, concluded=False)
+                await self._page(stage, taken, None, concluded=False)
                 changes: dict[str, object] = {"in_flight_unread": False}
             else:
-                changes = await self._ask_for_newest(stage)
+                changes = await self._ask_for_newest(stage, taken)
         except NorthflankError as error:
             self._first_at_once = max(self._first_at_once // 2, 1)
             if self.connection.concerns_all(error):
@@ -311,14 +341,14 @@ class SyncWorker:
         else:
             if asyncio.get_running_loop().time() - began < QUICK:
                 self._first_at_once = min(self._first_at_once + 1, MOST_AT_ONCE)
-            await in_database(_stage_done, stage, moment, **changes)
+            await in_database(_stage_done, stage, taken, moment, **changes)
         finally:
             self._claimed.discard(stage.pk)
         await in_database(claims.release, stage, now(), plan)
 
-    async def _ask_for_newest(self, stage: Stage) -> dict[str, object]:
+    async def _ask_for_newest(self, stage: Stage, taken: Taken) -> dict[str, object]:
         """Read a stage's newest runs, and return what is known of it by that."""
-        page = await self._newest(stage)
+        page = await self._newest(stage, taken)
         if page is None:
             return {"has_flow": False, "flow_seen_at": now()}
         known: dict[str, object] = {"path": stage.path}
@@ -328,7 +358,7 @@ class SyncWorker:
             return known | {"in_flight_unread": False, "history_page": None}
         order = _order_of(page.items)
         if order != ListOrder.NEWEST:
-            await self._page(stage, None, concluded=False)
+            await self._page(stage, taken, None, concluded=False)
             if stage.order != order:
                 known |= {"order": order, "history_page": 1}
             return known | {"in_flight_unread": False}
@@ -338,15 +368,15 @@ class SyncWorker:
         )
         return known | {"in_flight_unread": not reaches_back}
 
-    async def _newest(self, stage: Stage) -> Page[ApiRun] | None:
+    async def _newest(self, stage: Stage, taken: Taken) -> Page[ApiRun] | None:
         """Return the first page of a stage's runs; None where it has no release flow."""
         if stage.path:
-            return await self._page(stage, 1)
+            return await self._page(stage, taken, 1)
         spellings, certain = await in_database(_spellings, stage.name)
         for spelling in spellings[:1] if certain else spellings:
             stage.path = spelling
             try:
-                return await self._page(stage, 1)
+                return await self._page(stage, taken, 1)
             except NotFound:
                 continue
         stage.path = ""
@@ -354,6 +384,7 @@ class SyncWorker:
 
     async def _read_stage(self, stage: Stage, plan: Plan) -> None:
         moment = now()
+        taken = Taken()
         promised = stage.promised_at if not stage.failures else None
         if stage.flow_seen_at is None and promised is not None and promised > moment:
             await self._define(stage, plan)
@@ -362,14 +393,15 @@ class SyncWorker:
             if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
                 await self._read_flow(stage, moment)
             if stage.has_flow:
-                await self._read_runs(stage, past=plan.past_is_due(stage.synced_at, moment))
+                past = plan.past_is_due(stage.synced_at, moment)
+                await self._read_runs(stage, taken, past=past)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
                 await in_database(claims.give_back, stage.pk, now())
                 return
             await in_database(_stage_failed, stage, error, moment)
         else:
-            await in_database(_stage_done, stage, moment)
+            await in_database(_stage_done, stage, taken, moment)
         finally:
             self._claimed.discard(stage.pk)
         await in_database(claims.release, stage, now(), plan)
@@ -380,7 +412,7 @@ class SyncWorker:
         try:
             await self._read_flow(stage, moment)
             if stage.has_flow and stage.order != ListOrder.NEWEST:
-                await self._walk(stage)
+                await self._walk(stage, Taken())  # the next reading counts what is left out
         except NorthflankError as error:
             if self.connection.concerns_all(error):
                 await in_database(claims.give_back, stage.pk, now())
@@ -411,37 +443,37 @@ class SyncWorker:
             await self._ask(lambda nf: nf.pipeline(project, pipeline))
         return found
 
-    async def _read_runs(self, stage: Stage, *, past: bool) -> None:
+    async def _read_runs(self, stage: Stage, taken: Taken, *, past: bool) -> None:
         if stage.order == ListOrder.NEWEST:
-            first = await self._page(stage, 1)
+            first = await self._page(stage, taken, 1)
             order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
                 if first.has_next and stage.synced_at is None:
                     # A run that hangs may stand far behind the newest hundred.
-                    await self._page(stage, None, concluded=False)
+                    await self._page(stage, taken, None, concluded=False)
                 if first.has_next and past:
-                    await self._read_history(stage)
+                    await self._read_history(stage, taken)
                 return
             stage.order = order
             await in_database(_keep_order, stage.pk, order)
         # The newest runs may be on any page: those in flight are asked for by themselves, and
         # the pages are walked, from where the last walk ended.
-        await self._page(stage, None, concluded=False)
+        await self._page(stage, taken, None, concluded=False)
         if past or stage.synced_at is None:
-            await self._walk(stage)
+            await self._walk(stage, taken)
 
-    async def _read_history(self, stage: Stage) -> None:
+    async def _read_history(self, stage: Stage, taken: Taken) -> None:
         """Read one more page of the past, until all of it that we want is here."""
         if stage.history_page is None:
             return
-        page = await self._page(stage, stage.history_page)
+        page = await self._page(stage, taken, stage.history_page)
         more = page.has_next and stage.history_page < HISTORY_PAGES
         await in_database(_keep_history, stage.pk, stage.history_page + 1 if more else None)
 
-    async def _walk(self, stage: Stage) -> None:
+    async def _walk(self, stage: Stage, taken: Taken) -> None:
         number = stage.history_page or 1
         for _ in range(WALK):
-            page = await self._page(stage, number)
+            page = await self._page(stage, taken, number)
             if not page.has_next:
                 break
             number += 1
@@ -450,7 +482,7 @@ class SyncWorker:
         await in_database(_keep_history, stage.pk, number)
 
     async def _page(
-        self, stage: Stage, number: int | None, *, concluded: bool | None = None
+        self, stage: Stage, taken: Taken, number: int | None, *, concluded: bool | None = None
     ) -> Page[ApiRun]:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         asked_at = now()
@@ -459,6 +491,7 @@ class SyncWorker:
                 project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
             )
         )
+        taken.add(page)
         await in_database(mirror.runs, stage.pk, page.items, asked_at=asked_at)
         if number in {None, 1}:
             await in_database(mirror.missing_from, stage.pk, page.items, asked_at=asked_at)
@@ -558,9 +591,10 @@ def _beat(name: str, claimed: set[int], moment: datetime) -> None:
     claims.renew(claimed, moment)
 
 
-def _stage_done(stage: Stage, moment: datetime, **known: object) -> None:
+def _stage_done(stage: Stage, taken: Taken, moment: datetime, **known: object) -> None:
     if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
+    taken.tell(stage, of=str(stage))
     Stage.objects.filter(pk=stage.pk).update(
         **{
             "synced_at": moment,
@@ -568,6 +602,8 @@ def _stage_done(stage: Stage, moment: datetime, **known: object) -> None:
             "error_message": "",
             "error_since": None,
             "failures": 0,
+            "left_out": taken.left_out,
+            "surplus": taken.surplus,
         }
         | known
     )
@@ -586,9 +622,10 @@ def _stage_failed(stage: Stage, error: NorthflankError, moment: datetime) -> Non
     )
 
 
-def _sweep_done(sweep: CatalogueSweep, moment: datetime, every: timedelta) -> None:
+def _sweep_done(sweep: CatalogueSweep, taken: Taken, moment: datetime, every: timedelta) -> None:
     if sweep.error:
         log.info("catalogue.recovered", of=_what(sweep), after=sweep.error)
+    taken.tell(sweep, of=_what(sweep))
     CatalogueSweep.objects.filter(pk=sweep.pk).update(
         swept_at=moment,
         next_at=moment + every,
@@ -596,6 +633,8 @@ def _sweep_done(sweep: CatalogueSweep, moment: datetime, every: timedelta) -> No
         error_message="",
         error_since=None,
         failures=0,
+        left_out=taken.left_out,
+        surplus=taken.surplus,
     )
 
 

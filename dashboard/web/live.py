@@ -106,6 +106,7 @@ def as_of_all(
         ),
         failing=sum(bool(stage.error) for stage in relevant),
         lists_failing=places.failing_lists(rights).count(),
+        partial=sum(stage.is_partial for stage in relevant) + places.partial_lists(rights).count(),
     )
     of_shown = as_of(shown or stages)
     if not stages and not rights.sees_all:
@@ -145,8 +146,11 @@ def as_of_list(newest: object) -> AsOf:
 
 
 def error_of(stage: Stage) -> dict[str, Any] | None:
-    """Return what keeps a stage from being read and since when, or None."""
-    return {"text": stage.error_message, "since": stage.error_since} if stage.error else None
+    """Return what keeps a stage, or a part of it, from being read and since when, or None."""
+    if stage.error:
+        return {"text": stage.error_message, "since": stage.error_since}
+    text = freshness.partial(stage.left_out, stage.surplus)
+    return {"text": text, "since": None} if text else None
 
 
 def of(

@@ -164,6 +164,11 @@ def failing_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
     return lists(rights).exclude(error="")
 
 
+def partial_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
+    """Return the lists of the catalogue that can be read, and of which a part was not taken."""
+    return lists(rights).filter(Q(left_out__gt=0) | Q(surplus__gt=0), error="")
+
+
 def lists(rights: Rights) -> QuerySet[CatalogueSweep]:
     """Return the lists of the catalogue; that of the projects is everybody's."""
     present = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None))

@@ -46,7 +46,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class ListRow:
-    """A list of the catalogue that can't be read."""
+    """A list of the catalogue that can't be read, or only in part."""
 
     name: str
     text: str
@@ -67,6 +67,7 @@ class StageRow:
     late: bool
     every: str  # the promise, in words
     next_at: datetime | None  # None: now
+    partial: str  # what of its list was not taken
     error: str
     error_since: datetime | None
     failures: int
@@ -104,7 +105,8 @@ def of(rights: Rights, now: datetime) -> Status:
     """Gather the state of the mirror, and of those stages that somebody may see."""
     # Thousands of stages: five columns of all, and whole rows only of those that are listed.
     seen = Stage.objects.present().filter(rights.places())
-    known = list(seen.values_list("pk", "error", "promised_at", "synced_at", "has_flow"))
+    columns = "pk", "error", "promised_at", "synced_at", "has_flow", "left_out", "surplus"
+    known = list(seen.values_list(*columns))
     kinds = claims.classes(seen, now)
     gaps = claims.gaps(seen, now)
     late = {
@@ -114,6 +116,7 @@ def of(rights: Rights, now: datetime) -> Status:
     }
     order = sorted(known, key=lambda one: _badness(*one, late=one[0] in late, now=now))
     sweeps = list(places.failing_lists(rights).select_related("project"))
+    partial = list(places.partial_lists(rights).select_related("project"))
     workers = _workers(now)
     requests = _requests(now)
     trouble = Upstream.objects.exclude(error="").first()
@@ -123,6 +126,7 @@ def of(rights: Rights, now: datetime) -> Status:
         incomplete=coverage.load(seen, places.lists(rights), now).text,
         failing=sum(bool(error) for _pk, error, *_rest in known),
         lists_failing=len(sweeps),
+        partial=len(partial) + sum(bool(left or more) for *_rest, left, more in known),
         workers=sum(worker.alive for worker in workers),
         heard_of=max((worker.beat_at for worker in workers), default=None),
         trouble=trouble.error_message if trouble else "",
@@ -141,9 +145,9 @@ def of(rights: Rights, now: datetime) -> Status:
         searches=lookup.spent(),
         push=push.state(now),
         workers=workers,
-        lists=[_list(sweep) for sweep in sweeps],
+        lists=[_list(sweep) for sweep in (*sweeps, *partial)],
         stages=_stages(listed, kinds, late, now),
-        kinds=_kinds(kinds, late, gaps, {pk: synced for pk, _e, _p, synced, _f in known}),
+        kinds=_kinds(kinds, late, gaps, {pk: synced for pk, _e, _p, synced, *_rest in known}),
         left_out=len(known) - len(listed),
     )
 
@@ -154,12 +158,15 @@ def _badness(
     promised_at: datetime | None,
     synced_at: datetime | None,
     has_flow: bool | None,
+    left_out: int,
+    surplus: int,
     *,
     late: bool,
     now: datetime,
-) -> tuple[bool, bool, bool, bool, datetime]:
-    """Sort failing stages first, then late and unread ones, those soon due; without a flow last."""
-    return not error, not late, has_flow is False, synced_at is not None, promised_at or now
+) -> tuple[bool, bool, bool, bool, bool, datetime]:
+    """Sort failing stages first, then late, partial and unread ones; without a flow last."""
+    whole = not (left_out or surplus)
+    return not error, not late, whole, has_flow is False, synced_at is not None, promised_at or now
 
 
 def _requests(now: datetime) -> Requests | None:
@@ -194,7 +201,8 @@ def _workers(now: datetime) -> list[WorkerRow]:
 def _list(sweep: CatalogueSweep) -> ListRow:
     of_project = _("The pipelines of %(project)s") % {"project": sweep.project}
     name = of_project if sweep.project else _("The list of projects")
-    return ListRow(name, sweep.error_message, sweep.error_since, sweep.next_at)
+    text = sweep.error_message or freshness.partial(sweep.left_out, sweep.surplus)
+    return ListRow(name, text, sweep.error_since, sweep.next_at)
 
 
 def _stages(
@@ -214,6 +222,7 @@ def _stages(
             if stage.promised_at and stage.synced_at
             else "",
             next_at=stage.next_sync_at if stage.next_sync_at > now else None,
+            partial=freshness.partial(stage.left_out, stage.surplus),
             error=stage.error_message,
             error_since=stage.error_since,
             failures=stage.failures,

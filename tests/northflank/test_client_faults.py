@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any
@@ -378,6 +379,51 @@ async def test_a_packed_answer_is_unpacked(
     packed = gzip.compress(json.dumps(payloads.data(payloads.detail())).encode())
     server.plays(answers(packed, headers={"Content-Encoding": "gzip"}))
     assert (await read(client)).run.id == payloads.RUN_ID
+
+
+@pytest.mark.parametrize("packed", ["br", "gzip, gzip", "x"])
+async def test_what_is_packed_in_another_way_than_asked_for_is_not_read(
+    client: NorthflankClient, server: ScriptedServer, packed: str
+) -> None:
+    server.plays(answers(payloads.data(payloads.detail()), headers={"Content-Encoding": packed}))
+    assert "packed" in str(await failure_of(read(client)))
+
+
+def unpacked(size: int) -> bytes:
+    """A run of so many bytes."""
+    body = json.dumps(payloads.data(payloads.detail(description=""))).encode()
+    filled = body.replace(
+        b'"description": ""', b'"description": "%s"' % (b"x" * (size - len(body)))
+    )
+    assert len(filled) == size
+    return filled
+
+
+@pytest.mark.parametrize("pack", [lambda body: (body, {}), lambda body: (
+    gzip.compress(body), {"Content-Encoding": "gzip"}
+)])  # fmt: skip
+async def test_an_answer_is_bounded_by_its_size_unpacked(
+    client: NorthflankClient, server: ScriptedServer, pack: Any
+) -> None:
+    for size in (100_000, 100_001):
+        body, headers = pack(unpacked(size))
+        server.plays(answers(body, headers=headers))
+    assert (await read(client)).run.id == payloads.RUN_ID
+    failure = await failure_of(read(client))
+    assert str(failure) == "Northflank's answer is larger than 100,000 bytes."
+
+
+async def test_an_answer_that_unpacks_to_more_than_memory_holds_costs_no_more_than_the_limit(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    bomb = gzip.compress(b" " * 60_000_000)  # one chunk as it comes: 58 KB
+    server.plays(answers(bomb, headers={"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    try:
+        await failure_of(read(client))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_an_error_is_known_by_its_status_though_its_body_is_damaged(

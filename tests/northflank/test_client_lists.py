@@ -5,9 +5,16 @@ from typing import Any
 
 import pytest
 
-from dashboard.northflank import NorthflankClient, Page, Project, drain, find_release_flow
+from dashboard.northflank import (
+    NorthflankClient,
+    Page,
+    Project,
+    UnexpectedAnswer,
+    drain,
+    find_release_flow,
+)
 from tests.support import payloads
-from tests.support.scripted_server import ScriptedServer, answers
+from tests.support.scripted_server import Play, ScriptedServer, answers
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +27,8 @@ def projects(*ids: str, **paging: Any) -> Any:
 
 async def drained(client: NorthflankClient, **options: Any) -> list[str]:
     return [
-        each.id for each in await drain(lambda cursor: client.projects(cursor=cursor), **options)
+        each.id
+        for each in (await drain(lambda cursor: client.projects(cursor=cursor), **options)).items
     ]
 
 
@@ -98,10 +106,6 @@ async def test_an_odd_cursor_reads_like_none(
 @pytest.mark.parametrize(
     "body",
     [
-        {"data": {}},
-        {"data": {"projects": None}},
-        {"data": {"projects": "odd"}},
-        {"data": None},
         {"data": []},
         {"data": {"projects": []}, "pagination": None},
         {"data": {"projects": []}, "pagination": {"hasNextPage": "yes"}},
@@ -129,6 +133,48 @@ async def test_items_without_a_usable_id_are_counted_and_left_out(
     page = await client.projects()
     assert page.items == (Project("fine", "fine", None, None),)
     assert page.left_out == len(odd)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"data": None}, {"data": "odd"}, {"data": {}}, {"data": {"projects": None}}, [], {}, None,
+        {"data": {"projects": [None, 7, {}]}},
+    ],
+)  # fmt: skip
+async def test_what_holds_no_list_that_can_be_read_is_a_broken_answer(
+    client: NorthflankClient, server: ScriptedServer, odd: Any
+) -> None:
+    server.plays(answers(json.dumps(odd).encode()))
+    with pytest.raises(UnexpectedAnswer):
+        await client.projects()
+
+
+async def test_of_a_list_that_is_longer_than_was_asked_for_no_more_is_taken(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.plays(projects("a", "b", "c", "d"))
+    page = await client.projects(per_page=3)
+    assert [each.id for each in page.items] == ["a", "b", "c"]
+    assert (page.surplus, page.complete) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("script", "complete"),
+    [
+        ([projects("a", cursor="c2"), projects("b")], True),
+        ([projects("a", cursor="c2"), projects("b", cursor="c2")], False),
+        ([projects("a", cursor="c2"), projects("a", cursor="c3")], False),
+        ([projects("a", cursor="c2"), projects("b", cursor="c3"), projects("c")], False),
+        ([projects("a", "", cursor="c2"), projects("b")], False),
+    ],
+)
+async def test_pages_are_the_whole_list_only_to_its_end_and_with_nothing_left_out(
+    client: NorthflankClient, server: ScriptedServer, script: list[Play], complete: bool
+) -> None:
+    server.plays(*script)
+    drained = await drain(lambda cursor: client.projects(cursor=cursor), max_pages=2)
+    assert drained.complete is complete
 
 
 async def test_a_lone_surrogate_in_one_name_does_not_cost_the_page(
@@ -165,9 +211,26 @@ async def test_the_spelling_that_worked_before_is_tried_first(
     assert await stages_asked(server) == ["Staging"]
 
 
-@pytest.mark.parametrize("none", [MISSING, answers({"data": {}}), answers({"data": None})])
 async def test_a_stage_that_neither_spelling_finds_has_no_flow(
-    client: NorthflankClient, server: ScriptedServer, none: Any
+    client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(none, none)
+    server.plays(MISSING, MISSING)
     assert await find_release_flow(client, "p", "l", "staging") is None
+
+
+@pytest.mark.parametrize("odd", [{"data": {}}, {"data": None}, {"data": []}, {"data": {"x": 1}}])
+async def test_an_answer_that_names_no_flow_does_not_say_that_there_is_none(
+    client: NorthflankClient, server: ScriptedServer, odd: Any
+) -> None:
+    server.plays(answers(odd))
+    with pytest.raises(UnexpectedAnswer):
+        await find_release_flow(client, "p", "l", "staging")
+
+
+@pytest.mark.parametrize("odd", [{"data": {}}, {"data": None}, {"data": {"id": "main"}}])
+async def test_a_pipeline_that_is_not_named_is_none(
+    client: NorthflankClient, server: ScriptedServer, odd: Any
+) -> None:
+    server.plays(answers(odd))
+    with pytest.raises(UnexpectedAnswer):
+        await client.pipeline("shop", "main")

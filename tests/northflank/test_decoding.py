@@ -320,8 +320,8 @@ def test_a_flow_is_not_paused_unless_it_is_said() -> None:
     )
 
 
-@pytest.mark.parametrize("sent", [None, {}, [], "x"])
-def test_an_empty_answer_names_no_flow(sent: Any) -> None:
+@pytest.mark.parametrize("sent", [None, {}, [], "x", {"message": "down for maintenance"}])
+def test_an_answer_without_a_field_of_a_flow_names_none(sent: Any) -> None:
     assert decoding.release_flow(sent) is None
 
 
@@ -404,6 +404,7 @@ def test_a_page_is_read_as_documented() -> None:
         },
         "projects",
         decoding.project,
+        most=3,
     )
     found = (Project("a", "a", None, None), Project("b", "b", None, None))
     assert page == Page(items=found, has_next=True, cursor="next", left_out=1)
@@ -412,7 +413,7 @@ def test_a_page_is_read_as_documented() -> None:
 @pytest.mark.parametrize("more", [False, None, "true", 1])
 def test_there_is_another_page_only_where_that_is_said(more: Any) -> None:
     body = {"data": [], "pagination": {"hasNextPage": more}}
-    assert decoding.page(body, "projects", decoding.project) == Page((), False, None, 0)
+    assert decoding.page(body, "projects", decoding.project, most=9) == Page((), False, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -420,16 +421,61 @@ def test_there_is_another_page_only_where_that_is_said(more: Any) -> None:
     [
         ([{"id": "a"}], ["a"]),
         ({"projects": [{"id": "a"}], "others": [{"id": "b"}]}, ["a"]),
-        ({"projects": None, "others": [{"id": "b"}]}, []),
         ({"others": [{"id": "b"}], "count": 1}, ["b"]),
-        ({"others": [{"id": "b"}], "more": [{"id": "c"}]}, []),
-        ({}, []),
-        (None, []),
+        ([], []),
+        ({"projects": []}, []),
     ],
 )
 def test_a_list_stands_bare_or_by_its_name_or_is_the_only_one(data: Any, ids: list[str]) -> None:
-    page = decoding.page({"data": data}, "projects", decoding.project)
+    page = decoding.page({"data": data}, "projects", decoding.project, most=9)
+    assert page is not None
     assert [item.id for item in page.items] == ids
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"projects": None, "others": [{"id": "b"}]},
+        {"projects": "odd"},
+        {"others": [{"id": "b"}], "more": [{"id": "c"}]},
+        {"message": "down for maintenance"},
+        {},
+        None,
+        "text",
+        7,
+    ],
+)
+def test_what_holds_no_list_is_not_taken_for_an_empty_one(data: Any) -> None:
+    assert decoding.page({"data": data}, "projects", decoding.project, most=9) is None
+
+
+def test_a_list_of_runs_may_be_left_out_where_it_is_empty() -> None:
+    assert decoding.page({"data": {}}, "runs", decoding.run, most=9) == Page((), False, None)
+
+
+@pytest.mark.parametrize("sent", [{"id": "a"}, {"id": "a", "status": 7}, {"status": "running"}, 7])
+def test_a_listed_run_says_which_it_is_and_how_it_stands(sent: Any) -> None:
+    assert decoding.listed_run(sent) is None
+
+
+@pytest.mark.parametrize("said", [{"status": "running"}, {"concluded": True}])
+def test_one_of_two_is_enough_to_say_how_a_run_stands(said: Any) -> None:
+    assert decoding.listed_run({"id": "a"} | said) == decoding.run({"id": "a"} | said)
+
+
+@pytest.mark.parametrize(
+    ("page", "complete"),
+    [
+        (Page((), False, None), True),
+        (Page((), True, None), False),
+        (Page((), False, None, left_out=1), False),
+        (Page((), False, None, surplus=1), False),
+    ],
+)
+def test_a_list_is_complete_where_it_ends_and_nothing_was_left_out(
+    page: Page[Any], complete: bool
+) -> None:
+    assert page.complete is complete
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -487,22 +533,26 @@ def test_any_json_is_decoded_where_no_id_is_needed(sent: Any) -> None:
     assert isinstance(pipeline, PipelineDetail)
     assert kept(pipeline)
     flow = decoding.release_flow(sent)
-    assert (flow is not None) == (isinstance(sent, dict) and sent != {})
+    assert flow is None or isinstance(sent, dict)
     assert flow is None or (isinstance(flow, ReleaseFlow) and flow.status and kept(flow))
 
 
 @settings(max_examples=50)
 @given(st.lists(things, max_size=6))
 def test_a_page_has_what_can_be_decoded_and_counts_the_rest(sent: list[Any]) -> None:
-    page = decoding.page({"data": {"runs": sent}}, "runs", decoding.run)
-    assert [run.id for run in page.items] == [id for each in sent if (id := id_of(each))]
-    assert page.left_out == len(sent) - len(page.items)
+    page = decoding.page({"data": {"runs": sent}}, "runs", decoding.run, most=4)
+    assert page is not None
+    assert [run.id for run in page.items] == [id for each in sent[:4] if (id := id_of(each))]
+    assert page.left_out == len(sent[:4]) - len(page.items)
+    assert page.surplus == len(sent[4:])
 
 
 @settings(max_examples=50)
 @given(anything)
-def test_any_json_is_a_page(sent: Any) -> None:
-    page = decoding.page(sent, "runs", decoding.run)
+def test_any_json_is_a_page_or_none(sent: Any) -> None:
+    page = decoding.page(sent, "runs", decoding.run, most=100)
+    if page is None:
+        return
     assert all(type(run) is Run for run in page.items)
     assert type(page.has_next) is bool
     assert kept(page)

@@ -33,6 +33,7 @@ def stuck(served: Served) -> str:
     [
         ("500", 500, "Internal server error"),
         ("503", 503, "Unavailable"),
+        ("404", 404, "Not found"),
         ("bad-token", 401, "Unauthorized"),
         ("feature-401", 401, "Feature flag release-flows is not enabled for this account"),
         ("rate-limited", 429, "Rate limit exceeded"),
@@ -63,12 +64,18 @@ def test_too_fast_leaves_the_hours_requests(served: Served, fail: Any) -> None:
     assert served.get("/projects").status_code == 200
 
 
-def test_502_html_is_a_page(served: Served, fail: Any) -> None:
-    fail("502-html")
+@pytest.mark.parametrize(
+    ("fault", "status", "title"),
+    [("502-html", 502, "Bad Gateway"), ("404-html", 404, "Not Found")],
+)
+def test_an_error_can_be_a_page(
+    served: Served, fail: Any, fault: str, status: int, title: str
+) -> None:
+    fail(fault)
     answer = served.get("/projects")
-    assert answer.status_code == 502
+    assert answer.status_code == status
     assert answer.headers["content-type"].startswith("text/html")
-    assert "Bad Gateway" in answer.text
+    assert title in answer.text
 
 
 def test_errors_can_come_in_other_bodies(served: Served, fail: Any) -> None:
@@ -110,6 +117,32 @@ def test_fields_can_be_missing(served: Served, fail: Any) -> None:
     assert served.get(f"{BILLING}/runs").json()["data"] == {}
 
 
+@pytest.mark.parametrize(("value", "data"), [("", None), (":[7]", [7]), (':{"a":1}', {"a": 1})])
+def test_the_data_can_be_anything(served: Served, fail: Any, value: str, data: Any) -> None:
+    fail(f"data{value}")
+    assert served.get("/projects").json()["data"] == data
+
+
+def test_entries_of_a_list_can_be_unreadable(served: Served, fail: Any) -> None:
+    before = served.get("/projects").json()["data"]["projects"]
+    fail("unreadable:2")
+    assert served.get("/projects").json()["data"]["projects"] == [None, None, *before[2:]]
+
+
+def test_a_list_can_be_longer_than_was_asked_for(served: Served, fail: Any) -> None:
+    before = served.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
+    fail("surplus:5")
+    longer = served.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
+    assert longer == before + before[-1:] * 95
+
+
+def test_faults_of_lists_leave_other_answers_alone(served: Served, fail: Any) -> None:
+    run = stuck(served)
+    before = served.get(run).json()
+    fail("surplus", "unreadable")
+    assert served.get(run).json() == before
+
+
 def test_fields_can_be_null(served: Served, fail: Any) -> None:
     fail("null-fields:createdAt,status")
     run = served.get(f"{BILLING}/runs").json()["data"]["runs"][0]
@@ -123,6 +156,12 @@ def test_statuses_and_kinds_can_be_unknown(served: Served, fail: Any) -> None:
     assert data["status"] == "hibernating"
     assert data["spec"]["kind"] == data["spec"]["spec"]["steps"][0]["kind"] == "Portal"
     assert data["spec"]["response"]["status"] == "hibernating"
+
+
+def test_a_fault_can_strike_one_list_and_nothing_under_it(served: Served, fail: Any) -> None:
+    fail("404@GET /v1/projects$")
+    assert served.get("/projects").status_code == 404
+    assert served.get("/projects/payments").status_code == 200
 
 
 # --- bodies and connections ------------------------------------------------------------------
@@ -253,6 +292,7 @@ def test_a_fault_is_read(text: str, fault: Fault) -> None:
         ("500:3", "takes no value"),
         ("forbidden", "forbidden:VALUE"),
         ("latency:soon", "needs a number, not 'soon'"),
+        ("data:{", "needs JSON, not '{'"),
         ("error-string:99", "a status between 400 and 599"),
     ],
 )

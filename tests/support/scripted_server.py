@@ -81,7 +81,7 @@ class ScriptedServer:
         try:
             while not writer.is_closing():
                 self.requests.append(await _receive(reader))
-                play = self._script.pop(0) if self._script else answers({"data": {}})
+                play = self._script.pop(0) if self._script else answers({"data": {"projects": []}})
                 await play(writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
