@@ -22,6 +22,24 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddField(
+            model_name="pipeline",
+            name="missing_at",
+            field=models.DateTimeField(
+                blank=True,
+                help_text="Since when complete lists lack it; gone by a later one.",
+                null=True,
+            ),
+        ),
+        migrations.AddField(
+            model_name="project",
+            name="missing_at",
+            field=models.DateTimeField(
+                blank=True,
+                help_text="Since when complete lists lack it; gone by a later one.",
+                null=True,
+            ),
+        ),
+        migrations.AddField(
             model_name="stage",
             name="left_out",
             field=models.PositiveIntegerField(default=0, help_text="Entries that can't be read."),

@@ -26,27 +26,34 @@ class ListReading(models.Model):
         return bool(self.left_out or self.surplus)
 
 
-class Project(models.Model):
-    slug = models.CharField(max_length=ID_LENGTH, unique=True)
-    name = models.TextField(blank=True)
+class Listed(models.Model):
+    """What stands in a list of Northflank's, or did."""
+
     seen_at = models.DateTimeField(help_text="When Northflank last listed it.")
+    missing_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when complete lists lack it; gone by a later one."
+    )
     gone_at = models.DateTimeField(
         null=True, blank=True, help_text="Since when Northflank no longer lists it."
     )
+
+    class Meta:
+        abstract = True
+
+
+class Project(Listed):
+    slug = models.CharField(max_length=ID_LENGTH, unique=True)
+    name = models.TextField(blank=True)
 
     def __str__(self) -> str:
         return self.name or self.slug
 
 
-class Pipeline(models.Model):
+class Pipeline(Listed):
     project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
     slug = models.CharField(max_length=ID_LENGTH)
     name = models.TextField(blank=True)
     description = models.TextField(blank=True)
-    seen_at = models.DateTimeField(help_text="When Northflank last listed it.")
-    gone_at = models.DateTimeField(
-        null=True, blank=True, help_text="Since when Northflank no longer lists it."
-    )
 
     class Meta:
         constraints: ClassVar = [

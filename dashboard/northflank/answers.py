@@ -62,7 +62,7 @@ def _json(body: bytes) -> object:
 
 
 def _failure(status: int, headers: Mapping[str, str], body: bytes, token: str) -> NorthflankError:
-    said, error_id = _said(body, token)
+    said, error_id, is_own = _said(body, token)
 
     def message(sentence: str) -> str:
         return f"{sentence} ({status}): {said}" if said else f"{sentence} ({status})."
@@ -85,8 +85,11 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes, token: str) -
     kind: type[NorthflankError]
     if status == 403:
         kind, sentence = Refused, "The API token lacks the permission"
-    elif status == 404:
+    elif status == 404 and is_own:
         kind, sentence = NotFound, "Northflank knows no such thing"
+    elif status == 404:
+        # A proxy that does not find Northflank says nothing of what Northflank knows.
+        kind, sentence = UnexpectedAnswer, "A 404 that is not Northflank's own"
     elif 400 <= status < 500:
         kind, sentence = Rejected, "Northflank refused"
     elif status >= 500:
@@ -96,12 +99,12 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes, token: str) -
     return kind(message(sentence), http_status=status, error_id=error_id)
 
 
-def _said(body: bytes, token: str) -> tuple[str, str | None]:
-    """Return upstream's own words, fit for a user, and its error id."""
+def _said(body: bytes, token: str) -> tuple[str, str | None, bool]:
+    """Return upstream's words, fit for a user, its error id, and whether the form is its own."""
     try:
         answer = _json(body)
     except (ValueError, RecursionError):
-        return "", None  # HTML or plain text of a proxy: nothing for a person to read
+        return "", None, False  # HTML or plain text of a proxy: nothing for a person to read
     sent = mapping(answer)
     error = sent.get("error")
     wrapped = mapping(error) or sent  # some servers leave the wrapper out
@@ -116,7 +119,16 @@ def _said(body: bytes, token: str) -> tuple[str, str | None]:
         message = message[: _LONGEST_MESSAGE - 1] + "…"
     if isinstance(error_id, int) and not isinstance(error_id, bool) and error_id < 2**63:
         error_id = str(error_id)
-    return message, (text(error_id) or "")[:_LONGEST_ERROR_ID] or None
+    return message, (text(error_id) or "")[:_LONGEST_ERROR_ID] or None, _is_own(sent)
+
+
+def _is_own(sent: dict[str, object]) -> bool:
+    # As its clients read it: `error` around a message; or, in the form of an older description of
+    # the API, a code beside the message. Proxies, too, answer in JSON.
+    wrapped = mapping(sent.get("error"))
+    if text(wrapped.get("message")) is not None:
+        return True
+    return text(sent.get("code")) is not None and text(sent.get("message")) is not None
 
 
 def _reset_seconds(headers: Mapping[str, str]) -> float | None:

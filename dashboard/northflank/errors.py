@@ -3,7 +3,7 @@
 NorthflankError
 ├── Unreachable         no answer at all              unreachable, timeout
 ├── Refused             401, 403                      unauthorised, feature_off, forbidden
-├── NotFound            404                           not_found
+├── NotFound            404 in Northflank's own form  not_found
 ├── Rejected            400, 409, 422, any other 4xx  refused
 ├── RateLimited         429                           rate_limited
 ├── ServerError         5xx                           server_error

@@ -98,7 +98,7 @@ def edit(fault: Fault, body: Any) -> Any:
     match fault.name:
         case "data":
             return body | {"data": json.loads(fault.value)}
-        case "unreadable" | "surplus":
+        case "unreadable" | "hidden" | "surplus":
             return _with_odd_list(body, fault)
         case "missing-fields":
             return _without(body, set(fault.value.split(",")))
@@ -145,13 +145,18 @@ def _with_odd_list(body: Any, fault: Fault) -> Any:
     named = data.items() if isinstance(data, dict) else ()
     for name, entries in named:
         if isinstance(entries, list) and "pagination" in body:
-            odd = int(fault.amount)
-            if fault.name == "unreadable":
-                changed = [None] * min(odd, len(entries)) + entries[odd:]
-            else:
-                changed = entries + entries[-1:] * (MAX_PER_PAGE - len(entries) + odd)
-            return body | {"data": data | {name: changed}}
+            return body | {"data": data | {name: _odd(entries, fault)}}
     return body
+
+
+def _odd(entries: list[Any], fault: Fault) -> list[Any]:
+    match fault.name:
+        case "hidden":
+            return [entry for entry in entries if entry["id"] != fault.value]
+        case "unreadable":
+            odd = int(fault.amount)
+            return [None] * min(odd, len(entries)) + entries[odd:]
+    return entries + entries[-1:] * (MAX_PER_PAGE - len(entries) + int(fault.amount))
 
 
 def _without(value: Any, names: set[str]) -> Any:

@@ -84,6 +84,7 @@ KINDS: dict[str, Kind] = {
     "unreadable": Kind(
         "Sends null in place of the first VALUE entries of a list", When.PAYLOAD, "1", number=True
     ),
+    "hidden": Kind("Leaves the entry with the id VALUE out of lists", When.PAYLOAD, required=True),
     "surplus": Kind(
         "Sends a full page of a list, and VALUE entries more", When.PAYLOAD, "1000", number=True
     ),

@@ -4,7 +4,7 @@ An answer is stamped with the time its question was asked: one that was overtake
 question changes nothing, so a slow list can't undo what an abort has already shown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from dashboard import attention, overdue, statuses, steps
 from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage, StageTiming
 from dashboard.models.aborts import under_way
+from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, touch
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
@@ -133,9 +134,27 @@ def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
     with transaction.atomic():
         still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
         touch(still, gone_at=asked_at, in_flight=False, next_read_at=None)
-        Looking.objects.all().over(still, now())
-        for run_pk in still:
-            Abort.objects.all().lost(run_pk, now())
+        _end(still)
+
+
+def _end(runs_: Collection[int]) -> None:
+    Looking.objects.all().over(runs_, now())
+    for run_pk in runs_:
+        Abort.objects.all().lost(run_pk, now())
+
+
+def leave(runs_: RunQuerySet, at: datetime) -> None:
+    """Follow runs in flight no more, of which the settings have nothing shown any more."""
+    with transaction.atomic():
+        left = list(runs_.in_flight().values_list("pk", flat=True))
+        touch(left, gone_at=at, in_flight=False, next_read_at=None)
+        _end(left)
+
+
+def look_again(stages: StageQuerySet, at: datetime) -> None:
+    """Have the runs of some stages read one by one that are not known to have concluded."""
+    going = Run.objects.filter(stage__in=stages, concluded=False, next_read_at=None)
+    going.filter(Q(in_flight=True) | Q(gone_at__isnull=False)).update(next_read_at=at)
 
 
 def rest(run_pk: int, error: NorthflankError, at: datetime) -> None:

@@ -29,6 +29,7 @@ from dashboard.northflank import (
     NotFound,
     Page,
     ReleaseFlow,
+    RunDetail,
     UnexpectedAnswer,
     drain,
     find_release_flow,
@@ -303,14 +304,14 @@ class SyncWorker:
                 projects = await self._ask(
                     lambda nf: drain(lambda cursor: nf.projects(cursor=cursor))
                 )
-                await in_database(catalogue.projects, projects.items, now=moment)
+                again = await in_database(catalogue.projects, projects, now=moment)
                 read = Taken.of(projects)
             else:
                 slug = project.slug
                 pipelines = await self._ask(
                     lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor))
                 )
-                await in_database(catalogue.pipelines, project, pipelines.items, now=moment)
+                again = await in_database(catalogue.pipelines, project, pipelines, now=moment)
                 read = Taken.of(pipelines)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
@@ -318,7 +319,8 @@ class SyncWorker:
             else:
                 await in_database(_sweep_failed, sweep, error, moment)
         else:
-            await in_database(_sweep_done, sweep, read, moment, plan.catalogue)
+            every = min(plan.catalogue, catalogue.APART) if again else plan.catalogue
+            await in_database(_sweep_done, sweep, read, moment, every)
             if sweep.swept_at is None:
                 self._planned_at = -PLAN_EVERY  # there are stages that nobody has read
 
@@ -426,9 +428,23 @@ class SyncWorker:
 
     async def _read_flow(self, stage: Stage, moment: datetime) -> None:
         found = await self._find_flow(stage)
+        if found is None and stage.has_flow and await self._lists_runs(stage):
+            # What it said of the flow was wrong, or it lists the runs of one that was deleted.
+            await in_database(catalogue.flow_was_looked_for, stage.pk, moment)
+            return
         await in_database(catalogue.release_flow, stage.pk, found, now=moment)
         stage.has_flow, stage.flow_seen_at = found is not None, moment
         stage.path = found[1] if found else stage.path
+
+    async def _lists_runs(self, stage: Stage) -> bool:
+        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
+        try:
+            page = await self._ask(
+                lambda nf: nf.runs(project, pipeline, stage.path, per_page=1)
+            )
+        except NotFound:
+            return False
+        return bool(page.items)
 
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
@@ -507,27 +523,47 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
 
     Raises NorthflankError; the run is then due again after a rest.
     """
-    stage = run.stage
-    project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     asked_at = now()
     try:
-        said = await connection.ask(
-            lambda nf: nf.run(project, pipeline, stage.spelling, run.run_id)
-        )
-    except NotFound:
-        await in_database(mirror.gone, run.pk, asked_at=asked_at)
-        return None
+        said = await _detail(connection, run)
     except NorthflankError as error:
         if connection.concerns_all(error):
             await in_database(mirror.wait, run.pk, now())
         else:
             await in_database(mirror.rest, run.pk, error, now())
         raise
+    if said is None:
+        await in_database(mirror.gone, run.pk, asked_at=asked_at)
+        return None
     if said.run.id != run.run_id:
         other = UnexpectedAnswer("Northflank answered with another run.", http_status=200)
         await in_database(mirror.rest, run.pk, other, now())
         raise other
-    return await in_database(mirror.detail, stage.pk, said, asked_at=asked_at)
+    return await in_database(mirror.detail, run.stage_id, said, asked_at=asked_at)
+
+
+async def _detail(connection: Connection, run: Run) -> RunDetail | None:
+    """Ask for a run; None where neither it nor its stage's list knows of it any more.
+
+    Raises NorthflankError, also where the list can't be read: then the 404 may be of more than the
+    run, or of all that is asked.
+    """
+    stage = run.stage
+    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.spelling
+    try:
+        return await connection.ask(lambda nf: nf.run(*place, run.run_id))
+    except NotFound:
+        if run.gone_at is not None or stage.has_flow is False:
+            return None
+    going = None if run.concluded else False
+    page = await connection.ask(
+        lambda nf: nf.runs(*place, page=1, concluded=going, per_page=PER_PAGE)
+    )
+    if any(listed.id == run.run_id for listed in page.items):
+        raise UnexpectedAnswer(
+            "Northflank lists this run, and answers that there is no such run.", http_status=404
+        )
+    return None
 
 
 def _order_of(runs: Sequence[ApiRun]) -> ListOrder:

@@ -25,6 +25,7 @@ from tests.support.flights import (
     read,
     started,
     story,
+    vanish,
 )
 from tests.support.live import Live
 
@@ -124,7 +125,7 @@ def test_an_abort_that_was_never_sent_for_a_run_that_has_ended_is_too_late(live:
 def test_an_abort_that_was_never_sent_for_a_run_that_is_gone_is_too_late(live: Live) -> None:
     run = in_flight(live)
     stranded(run)
-    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    vanish(live, run.run_id)
     look_after(live)
     assert Abort.objects.get().state == "too_late"
     assert story() == "Northflank knew the run no more when the abort could be sent."
@@ -189,7 +190,7 @@ def test_of_two_workers_one_adopts(live: Live) -> None:
 def test_a_run_that_vanished_before_an_answer_came_is_not_said_to_have_ended(live: Live) -> None:
     run = in_flight(live)
     stranded(run, sent=True)
-    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    vanish(live, run.run_id)
     look_after(live)
     assert Abort.objects.get().outcome == ""
     assert "how it ended is unknown" in story()

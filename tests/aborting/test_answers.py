@@ -18,6 +18,7 @@ from tests.support.flights import (
     press,
     read,
     story,
+    vanish,
 )
 from tests.support.live import Live
 
@@ -131,7 +132,7 @@ def test_a_run_that_had_ended_was_aborted_too_late(
         ("bad-token@/abort", 401, "does not accept the API token"),
         ("feature-401@/abort", 401, "has not enabled this for the account"),
         ("error-without-wrapper:400@/abort", 400, "It broke"),
-        ("error-string:404@/abort", 404, "It broke"),
+        ("404@/abort", 404, "Not found"),
         ("error-string:409@/abort", 409, "It broke"),
         ("error-string:422@/abort", 422, "It broke"),
     ],
@@ -164,7 +165,7 @@ def test_an_abort_of_a_run_that_northflank_no_longer_knows_is_too_late(
     live: Live, manager: User
 ) -> None:
     run = in_flight(live)
-    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    vanish(live, run.run_id)
     notice(press(live.person("manager"), run))
     assert Abort.objects.get().state == "too_late"
     assert story() == "Northflank knew the run no more when the abort arrived."
@@ -239,7 +240,7 @@ def test_a_2xx_that_cannot_be_read_is_accepted_once_the_run_says_so(
 def test_an_accepted_run_that_vanishes_is_not_left_open(live: Live, manager: User) -> None:
     run = in_flight(live)
     press(live.person("manager"), run)
-    live.sandbox.faults = [parse_fault("error-string:404@/runs/")]
+    vanish(live, run.run_id)
     read(live, run)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "")

@@ -50,6 +50,8 @@ class Northflank:
     asked: list[str] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/runs"):  # asked where a run is not known
+            return httpx.Response(200, json={"data": {"runs": []}})
         self.asked.append(request.method)
         status, body = self.abort if request.method == "POST" else self.reading
         if request.method == "POST":

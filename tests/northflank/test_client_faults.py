@@ -253,6 +253,42 @@ async def test_each_status_has_its_exception_with_northflanks_own_words(
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Run not found"}},
+        {"error": {"status": 404, "message": "Run not found", "id": "nf-1"}},
+        {"code": "not_found", "message": "Run not found", "status": 404},
+    ],
+)
+async def test_a_404_in_northflanks_form_says_that_there_is_no_such_thing(
+    client: NorthflankClient, server: ScriptedServer, body: Any
+) -> None:
+    server.plays(answers(body, status=404))
+    assert type(await failure_of(read(client))) is NotFound
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        HTML,
+        b"",
+        b"404 page not found",
+        {"message": "no Route matched with those values", "request_id": "x"},
+        {"timestamp": "2026-03-02", "status": 404, "error": "Not Found", "path": "/v1"},
+        {"error": {}},
+        [],
+    ],
+)
+async def test_any_other_404_is_a_proxys_and_says_nothing(
+    client: NorthflankClient, server: ScriptedServer, body: Any
+) -> None:
+    server.plays(answers(body, status=404))
+    failure = await failure_of(read(client))
+    assert (type(failure), failure.http_status) == (UnexpectedAnswer, 404)
+    assert "not Northflank's own" in str(failure)
+
+
+@pytest.mark.parametrize(
     ("headers", "seconds"),
     [
         ({}, None),

@@ -136,6 +136,14 @@ def test_a_list_can_be_longer_than_was_asked_for(served: Served, fail: Any) -> N
     assert longer == before + before[-1:] * 95
 
 
+def test_an_entry_can_be_hidden_from_its_list(served: Served, fail: Any) -> None:
+    before = served.get("/projects").json()["data"]["projects"]
+    fail("hidden:payments")
+    left = served.get("/projects").json()["data"]["projects"]
+    assert left == [each for each in before if each["id"] != "payments"]
+    assert len(left) < len(before)
+
+
 def test_faults_of_lists_leave_other_answers_alone(served: Served, fail: Any) -> None:
     run = stuck(served)
     before = served.get(run).json()

@@ -14,6 +14,7 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard import abort_story, aborting
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
 from dashboard.northflank import NorthflankClient
+from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import Flow
 from dashboard.sync import mirror
 from dashboard.sync.worker import read_run
@@ -72,6 +73,11 @@ def stage(place: tuple[str, str, str]) -> Stage:
         defaults={"path": place[2].lower(), "has_flow": True, "next_sync_at": now},
     )
     return found
+
+
+def vanish(live: Live, run_id: str) -> None:
+    """Have the sandbox know nothing of a run any more."""
+    live.sandbox.faults = [parse_fault(f"404@/runs/{run_id}"), parse_fault(f"hidden:{run_id}")]
 
 
 def path(run: Run) -> str:
