@@ -80,7 +80,7 @@ def alive(now: datetime) -> bool:
 def _last_change(now: datetime) -> datetime | None:
     """Return when a run last began or concluded, by Northflank's clock, long enough ago."""
     before = now - GRACE
-    began = Run.objects.in_flight().filter(created_at__lte=before)
+    began = Run.objects.followed().filter(created_at__lte=before)
     ended = Run.objects.filter(concluded_at__lte=before, status__in=ANNOUNCED)
     times = [
         began.aggregate(at=Max("created_at"))["at"],

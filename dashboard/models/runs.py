@@ -58,8 +58,12 @@ def status_start() -> models.Func:
 
 class RunQuerySet(models.QuerySet["Run"]):
     def in_flight(self) -> "RunQuerySet":
-        """Runs not concluded, as far as Northflank has told us."""
+        """Runs not concluded, as far as Northflank has told us; also what it knows no more."""
         return self.filter(in_flight=True)
+
+    def followed(self) -> "RunQuerySet":
+        """Runs in flight that Northflank still knows."""
+        return self.in_flight().filter(gone_at=None)
 
     def whose_flight_is(self, flying: bool) -> "RunQuerySet":
         """Runs in flight, or all others, in a way that every database reads along its indexes."""
@@ -104,7 +108,9 @@ class Run(models.Model):
     concluded_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField(null=True)
 
-    in_flight = models.BooleanField(help_text="Not concluded, and Northflank still knows it.")
+    in_flight = models.BooleanField(
+        help_text="Not concluded, nor dismissed since Northflank knows it no more."
+    )
     overdue = models.PositiveSmallIntegerField(
         default=0, help_text="How far it takes longer than usual: see timing.py."
     )
@@ -117,7 +123,7 @@ class Run(models.Model):
     aborting_level = models.PositiveSmallIntegerField(
         default=0, help_text="How far its abort is overdue: see escalation.py."
     )
-    gone_at = models.DateTimeField(null=True, help_text="Since when Northflank answers 404.")
+    gone_at = models.DateTimeField(null=True, help_text="Since when Northflank knows it no more.")
     first_seen_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="When Northflank last told us of it.")
     step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")

@@ -92,11 +92,12 @@ def stages(
         synced_at__lt=now - plan_.watched,
         next_sync_at__gt=now,
         runs__in_flight=True,
+        runs__gone_at=None,
         failures=0,
     ).values_list("pk", flat=True)
     _make_due(list(hurried.distinct()), now)
     # However many others wait after an outage, they don't hold up what is followed.
-    flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
+    flying = Exists(Run.objects.followed().filter(stage=OuterRef("pk")))
     watched = Q(watched_at__gt=now - schedule.WATCHED_FOR)
     rung = Q(rung_at__gt=F("synced_at"))
     followed = ExpressionWrapper(Q(flying) | watched | rung, BooleanField())
@@ -232,9 +233,7 @@ def gaps(stages_: StageQuerySet, now: datetime) -> set[int]:
 
 
 def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
-    flying = dict(
-        Run.objects.in_flight().order_by().values_list("stage").annotate(runs=Count("pk"))
-    )
+    flying = dict(Run.objects.followed().order_by().values_list("stage").annotate(runs=Count("pk")))
     known = stages_.values_list("pk", "has_flow", "watched_at", "active_at")
     return {
         pk: StageFacts(has_flow, flying.get(pk, 0), watched, active)
@@ -252,7 +251,7 @@ def _demand(
 ) -> Demand:
     following = sum(count / kind.value for kind, count in kinds.items() if kind.followed)
     discovery = sum(count / kind.value for kind, count in kinds.items() if not kind.followed)
-    watched = Run.objects.in_flight().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
+    watched = Run.objects.followed().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
     lists = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None)).count()
     flows = present.filter(has_flow=True).count()
     hour = timedelta(hours=1)

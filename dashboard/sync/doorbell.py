@@ -158,7 +158,7 @@ def _concerned(said: Mentions, now: datetime) -> tuple[Sequence[Stage], Sequence
         stages = stages.exclude(has_flow=False)
     if narrow:
         return list(stages), []
-    flying = set(Run.objects.in_flight().order_by().values_list("stage", flat=True).distinct())
+    flying = set(Run.objects.followed().order_by().values_list("stage", flat=True).distinct())
     found = list(stages.order_by(F("active_at").desc(nulls_last=True), "pk"))
     likely = [stage for stage in found if stage.pk in flying]
     return (

@@ -44,7 +44,8 @@ def _is_watched(run: Run, now: datetime) -> bool:
 def _waits_since_before(run: Run) -> bool:
     """Say whether people may have kept a run waiting for longer than is known without its steps."""
     only_so = run.status == "approval_wait" and run.status_since <= run.first_seen_at
-    return only_so and run.detail_seen_at is None and run.next_read_at is None
+    unread = run.detail_seen_at is None and run.next_read_at is None
+    return only_so and unread and run.gone_at is None
 
 
 def mark(now: datetime) -> None:
@@ -81,7 +82,7 @@ def _mark(run: Run, known: StageTiming | None, now: datetime) -> None:
         if not Run.objects.in_flight().filter(pk=run.pk).exists():
             return
         touch([run.pk], overdue=level, overdue_why=why)
-        if level > run.overdue and run.next_read_at is None:
+        if level > run.overdue and run.next_read_at is None and run.gone_at is None:
             # One request says at which step it is.
             Run.objects.filter(pk=run.pk).update(next_read_at=now)
     if level > run.overdue:

@@ -4,9 +4,9 @@ An answer is stamped with the time its question was asked: one that was overtake
 question changes nothing, so a slow list can't undo what an abort has already shown.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 import structlog
@@ -40,6 +40,8 @@ _UPSERT = [
     "overdue",
     "overdue_why",
 ]
+# How often a run in flight that is gone is asked for again: twice as rarely each time.
+GONE_EVERY, GONE_AT_LEAST_EVERY = timedelta(minutes=10), timedelta(hours=6)
 _strange: set[str] = set()  # unknown statuses already logged by this process
 
 
@@ -121,24 +123,34 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
 
 
 def gone(run_pk: int, *, asked_at: datetime) -> None:
-    """Note that Northflank does not know the run any more; what it said before is kept."""
-    _gone(Run.objects.filter(pk=run_pk), asked_at)
+    """Note that Northflank does not know the run any more; what it said before is kept.
+
+    One that had not concluded stays in flight until somebody dismisses it, and is asked for again
+    now and then: the longer it is gone, the more rarely.
+    """
+    this = Run.objects.filter(pk=run_pk)
+    _gone(this, asked_at)
+    since = this.in_flight().filter(seen_at__lte=asked_at).values_list("gone_at", flat=True).first()
+    if since is not None:
+        wait = min(max(GONE_EVERY, asked_at - since), GONE_AT_LEAST_EVERY)
+        this.update(next_read_at=asked_at + wait, failures=0)
 
 
 def gone_with_its_place(asked_at: datetime) -> None:
-    """Note that nobody follows the runs in flight of pipelines that Northflank lists no more."""
+    """Note that Northflank lists the pipelines of some runs in flight no more."""
     _gone(Run.objects.in_flight().exclude(stage__in=Stage.objects.present()), asked_at)
 
 
 def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
     with transaction.atomic():
         still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
-        touch(still, gone_at=asked_at, in_flight=False, next_read_at=None)
-        _end(still)
+        touch(still, gone_at=asked_at, next_read_at=None)
+        _end(runs_.filter(seen_at__lte=asked_at).values_list("pk", flat=True))
 
 
-def _end(runs_: Collection[int]) -> None:
-    Looking.objects.all().over(runs_, now())
+def _end(runs_: Iterable[int]) -> None:
+    ended = Run.objects.filter(pk__in=runs_, in_flight=False).values_list("pk", flat=True)
+    Looking.objects.all().over(list(ended), now())
     for run_pk in runs_:
         Abort.objects.all().lost(run_pk, now())
 
@@ -177,7 +189,7 @@ def wait(run_pk: int, at: datetime) -> None:
 def missing_from(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> None:
     """Have the in-flight runs read one by one that a stage's list no longer shows."""
     ids = [run.id for run in said]
-    lost = Run.objects.in_flight().filter(stage_id=stage_id, seen_at__lt=asked_at)
+    lost = Run.objects.followed().filter(stage_id=stage_id, seen_at__lt=asked_at)
     lost.exclude(run_id__in=ids).filter(next_read_at=None).update(next_read_at=asked_at)
 
 

@@ -101,11 +101,21 @@ def test_nothing_more_is_asked_of_a_deleted_project(world: World) -> None:
     assert not world.asked("/payments")
 
 
-def test_runs_of_a_deleted_project_do_not_stay_in_flight(world: World) -> None:
+def test_runs_of_a_deleted_project_stay_in_flight_marked_as_gone(world: World) -> None:
     world.sync()
+    before = Run.objects.in_flight().count()
     world.hide("payments")
     sweep_until_gone(world)
-    assert not Run.objects.in_flight().exists()
+    assert Run.objects.in_flight().exclude(gone_at=None).count() == before > 0
+
+
+def test_runs_of_a_project_that_the_settings_no_longer_name_are_not_in_flight(
+    world: World, settings: Settings
+) -> None:
+    world.sync()
+    settings.NORTHFLANK_PROJECTS = ["shop"]
+    sweep_again(world)
+    assert not Run.objects.in_flight().filter(stage__pipeline__project__slug="payments").exists()
 
 
 def test_a_project_that_is_listed_again_is_back(world: World) -> None:

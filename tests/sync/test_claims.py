@@ -361,8 +361,20 @@ def test_looking_at_a_run_whose_end_was_read_asks_for_nothing(stage: Stage) -> N
 def test_looking_at_a_gone_run_asks_for_nothing(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     mirror.gone(the_run().pk, asked_at=at(1))
+    before = the_run().next_read_at
     interest.in_run(the_run(), at(2))
-    assert the_run().next_read_at is None
+    assert the_run().next_read_at == before == at(601)
+
+
+def test_a_stage_whose_only_run_in_flight_is_gone_is_not_read_as_one_with_runs_in_flight(
+    stage: Stage,
+) -> None:
+    mirror.runs(stage.pk, [api_run()], asked_at=T0)
+    kinds = []
+    for _ in range(2):
+        kinds.append(claims.classes(Stage.objects.all(), at(9_000))[stage.pk].followed)
+        mirror.gone(the_run().pk, asked_at=at(1))
+    assert kinds == [True, False]
 
 
 def test_a_due_run_is_claimed_once(stage: Stage) -> None:

@@ -238,10 +238,38 @@ def test_a_run_seen_after_the_list_was_asked_for_is_not_missing(stage: Stage) ->
     assert the_run().next_read_at is None
 
 
-def test_a_gone_run_is_in_flight_no_more(stage: Stage) -> None:
+def test_a_gone_run_that_had_not_concluded_stays_in_flight(stage: Stage) -> None:
     list_said(stage, api_run())
     mirror.gone(the_run().pk, asked_at=at(20))
-    assert not the_run().in_flight
+    assert the_run().in_flight
+    assert not Run.objects.followed().exists()
+
+
+def test_a_gone_run_is_asked_for_again_ever_more_rarely(stage: Stage) -> None:
+    list_said(stage, api_run())
+    waits, asked = [], 20.0
+    for _ in range(8):
+        mirror.gone(the_run().pk, asked_at=at(asked))
+        booked = the_run().next_read_at
+        assert booked is not None
+        wait = (booked - at(asked)).total_seconds()
+        waits.append(round(wait / 60))
+        asked += wait
+    assert waits == [10, 10, 20, 40, 80, 160, 320, 360]
+
+
+def test_a_gone_run_that_had_concluded_is_not_asked_for_again(stage: Stage) -> None:
+    list_said(stage, api_run(**ENDED))
+    mirror.gone(the_run().pk, asked_at=at(20))
+    assert (the_run().gone_at, the_run().next_read_at) == (at(20), None)
+
+
+def test_a_list_does_not_have_a_gone_run_asked_for(stage: Stage) -> None:
+    list_said(stage, api_run())
+    mirror.gone(the_run().pk, asked_at=at(20))
+    Run.objects.update(next_read_at=None)
+    mirror.missing_from(stage.pk, [], asked_at=at(30))
+    assert the_run().next_read_at is None
 
 
 def test_a_gone_run_gets_a_new_version(stage: Stage) -> None:
@@ -597,7 +625,9 @@ def test_looking_ends_with_a_run_that_leaves_nothing_to_look_at(
     assert looking.until == (at(30) if over else None)
 
 
-def test_all_of_a_run_that_is_gone_ends(stage: Stage, manager: User) -> None:
+def test_an_abort_of_a_run_that_is_gone_ends_and_looking_goes_on(
+    stage: Stage, manager: User
+) -> None:
     list_said(stage, api_run())
     Run.objects.update(next_read_at=at(5))
     looking, abort = looked_at(manager), factories.abort(the_run(), manager)
@@ -605,9 +635,20 @@ def test_all_of_a_run_that_is_gone_ends(stage: Stage, manager: User) -> None:
         mirror.gone(the_run().pk, asked_at=at(20))
     looking.refresh_from_db()
     abort.refresh_from_db()
-    assert (looking.until, abort.settled_at) == (at(30), at(30))
-    run = the_run()
-    assert (run.gone_at, run.in_flight, run.next_read_at) == (at(20), False, None)
+    assert (looking.until, abort.settled_at) == (None, at(30))
+    assert (the_run().gone_at, the_run().in_flight) == (at(20), True)
+
+
+def test_a_later_abort_of_a_run_that_is_gone_ends_when_it_is_asked_for_in_vain(
+    stage: Stage, manager: User
+) -> None:
+    list_said(stage, api_run())
+    mirror.gone(the_run().pk, asked_at=at(20))
+    abort = factories.abort(the_run(), manager)
+    with time_machine.travel(at(60), tick=False):
+        mirror.gone(the_run().pk, asked_at=at(50))
+    abort.refresh_from_db()
+    assert abort.settled_at == at(60)
 
 
 def test_a_404_asked_at_the_same_moment_is_believed(stage: Stage) -> None:
