@@ -12,6 +12,7 @@ from dashboard.web.views import status
 from dashboard.web.views.aborts import abort
 from dashboard.web.views.audit import aborts, export_csv, export_json, lists
 from dashboard.web.views.board import board
+from dashboard.web.views.dismissals import dismiss
 from dashboard.web.views.hooks import northflank
 from dashboard.web.views.live import live
 from dashboard.web.views.looking import look
@@ -29,6 +30,7 @@ converters.register()
 run_urls: list[URLPattern | URLResolver] = [
     path("", run, name="run"),
     path("abort/", abort, name="abort"),
+    path("dismissal/", dismiss, name="dismiss"),
     path("looking/", look, name="look"),
 ]
 
@@ -48,6 +50,7 @@ api_urls: list[URLPattern | URLResolver] = [
     path("runs/", api.runs, name="api_runs"),
     path("runs/<id:run>/", api.run, name="api_run"),
     path("runs/<id:run>/abort/", api.abort, name="api_abort"),
+    path("runs/<id:run>/dismissal/", api.dismissal, name="api_dismissal"),
     re_path("", api.nothing),  # also without the slash at the end: no redirect repeats a POST
 ]
 

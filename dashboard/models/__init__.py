@@ -4,6 +4,7 @@ from dashboard.models.aborts import Abort, AbortEvent
 from dashboard.models.access import Grant
 from dashboard.models.batches import AbortBatch, BatchItem
 from dashboard.models.catalog import Pipeline, Project, Stage
+from dashboard.models.dismissals import Dismissal
 from dashboard.models.looking import Looking
 from dashboard.models.lookups import RunLookup
 from dashboard.models.push import Push, PushEvent
@@ -23,6 +24,7 @@ __all__ = [
     "CatalogueSweep",
     "ChangeCounter",
     "DefaultView",
+    "Dismissal",
     "Grant",
     "Looking",
     "Pipeline",

@@ -15,7 +15,7 @@ from django.db.models import Q
 
 from dashboard import attention, overdue, statuses, steps
 from dashboard.database import now
-from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage, StageTiming
+from dashboard.models import Abort, ChangeCounter, Dismissal, Looking, Run, Stage, StageTiming
 from dashboard.models.aborts import under_way
 from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, touch
@@ -287,6 +287,9 @@ def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
         rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT
     )
     _tell_aborts(rows, known)
+    before = [known[row.run_id] for row in rows if row.run_id in known]
+    back = [old.pk for old in before if old.gone_at is not None]
+    Dismissal.objects.all().over(back, now())
     over = [known[row.run_id].pk for row in just_concluded if attention.is_over(row)]
     Looking.objects.all().over(over, now())
     if any(row.status == "success" and row.concluded for row in rows):

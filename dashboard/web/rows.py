@@ -53,6 +53,7 @@ class Row:
     url: str
     abort_url: str
     look_url: str
+    dismiss_url: str
     title: str
     project: str
     pipeline: str
@@ -130,6 +131,7 @@ def row(
         url=reverse("run", args=[*place, run.run_id]),
         abort_url=reverse("abort", args=[*place, run.run_id]),
         look_url=reverse("look", args=[*place, run.run_id]),
+        dismiss_url=reverse("dismiss", args=[*place, run.run_id]),
         title=run.title,
         project=pipeline.project.name,
         pipeline=pipeline.name,

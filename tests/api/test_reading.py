@@ -79,6 +79,7 @@ def test_a_run_is_told_as_the_mirror_has_it(reader: httpx.Client, stage: Stage) 
         "started_at": stamp(run.started_at),
         "concluded_at": None,
         "seen_at": stamp(run.seen_at),
+        "gone_at": None,
         "url": factories.address(run),
         "abort": None,
         "may_abort": False,

@@ -199,6 +199,9 @@ FULL = [
     State("run, aborting, red", run_at("aborting-2"), unfold),
     State("run, aborting, red, dialog", run_at("aborting-2"), ask),
     State("run, gone", run_at("gone")),
+    State("run, gone and in flight", run_at("gone-in-flight")),
+    State("dismissal", run_at("gone-in-flight") + "dismissal/"),
+    State("dismissal, not allowed", run_at("gone-in-flight") + "dismissal/", who="viewer"),
     *(State(f"run, {status}", run_at(status)) for status in ("success", "failure", "aborted")),
     State("abort", run_at("late") + "abort/"),
     State("abort, too late", run_at("success") + "abort/"),
@@ -253,7 +256,7 @@ PAGED = [
 # Addresses that answer with no page of ours.
 NO_PAGES = {
     "aborts_csv", "aborts_json",  # files
-    "live", "api_runs", "api_run", "api_abort", "northflank_hook",  # for machines
+    "live", "api_runs", "api_run", "api_abort", "api_dismissal", "northflank_hook",  # for machines
     "save_view", "change_view", "look", "look_again", "zone", "logout",  # forms are posted there
 }  # fmt: skip
 
@@ -312,6 +315,7 @@ def full() -> dict[str, object]:
         asked = {"requested_at": then, "sent_at": then, "answered_at": then, "reason": "Stuck"}
         factories.abort(run, manager, **asked)
     factories.run(stage, "gone", in_flight=False, gone_at=then)
+    factories.run(stage, "gone-in-flight", gone_at=then)
     old = factories.pipeline("old", gone_at=then)
     factories.run(factories.stage(of=old), "old", status="success")
     settled = {"settled_at": then, "answer": "No.", "reason": "Stuck", "answer_status": 409}

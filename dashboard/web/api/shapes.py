@@ -32,6 +32,7 @@ def run(of: Run, latest: Abort | None, by: Rights | None = None) -> dict[str, An
         "started_at": _utc(of.started_at),
         "concluded_at": _utc(of.concluded_at),
         "seen_at": _utc(of.seen_at),
+        "gone_at": _utc(of.gone_at),
         "url": links.whole(path_of(of)),
         "abort": abort(latest, of) if latest is not None else None,
     }
@@ -104,6 +105,19 @@ def complete(known: Coverage) -> dict[str, Any]:
             "sentence": known.text,
         },
     }
+
+
+def dismissals(of: Run) -> list[dict[str, Any]]:
+    """Return who dismissed a run that Northflank knew no more, the first first."""
+    return [
+        {
+            "by": one.username,
+            "at": _utc(one.at),
+            "undone_at": _utc(one.undone_at),
+            "undone_by": one.undone_by,
+        }
+        for one in of.dismissals.all()
+    ]
 
 
 def path_of(run: Run) -> str:

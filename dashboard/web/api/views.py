@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from dashboard import aborting, database, links
+from dashboard import aborting, database, dismissals, links
 from dashboard.aborting import Press, Pressed
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
@@ -57,7 +57,11 @@ def run(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
     """Tell how one run stands, concluded or not, and what was done about it."""
     shown = _find(run, asking.parameters(request, asking.PLACE), caller)
     interest.in_run(shown, database.now())
-    told = {"aborts": shapes.aborts(shown), "looking": shapes.lookings(shown)}
+    told = {
+        "aborts": shapes.aborts(shown),
+        "looking": shapes.lookings(shown),
+        "dismissals": shapes.dismissals(shown),
+    }
     return answer(_whole(shown, caller) | told)
 
 
@@ -97,6 +101,25 @@ def abort(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
         return made
 
     return Waiting(answered)
+
+
+@endpoint("POST", "DELETE")
+def dismissal(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
+    """Dismiss a run that Northflank knows no more (POST), or undo that (DELETE)."""
+    shown = _find(run, asking.parameters(request, asking.PLACE), caller)
+    act = dismissals.dismiss if request.method == "POST" else dismissals.undo
+    try:
+        act(shown, caller.user, caller.rights)
+    except dismissals.NotAllowed as refused:
+        raise Failed(403, "not_allowed", str(refused)) from refused
+    except dismissals.NothingToDismiss as known:
+        raise Failed(
+            409,
+            "not_gone",
+            "Northflank knows the run, or it has ended; there is nothing to dismiss.",
+            beside={"run": _whole(shown, caller)},
+        ) from known
+    return answer(_whole(Run.objects.with_place().get(pk=shown.pk), caller))
 
 
 @endpoint()

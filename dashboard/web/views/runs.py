@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard import access, around, handover, links, looking, overdue, verdict
+from dashboard import access, around, dismissals, handover, links, looking, overdue, verdict
 from dashboard.database import now
 from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.sync import interest, lookup
@@ -140,6 +140,7 @@ def card(
         behind=len(near.behind),
         dropped=near.dropped_in_words,
     )
+    dismissed = list(shown.dismissals.all()) if shown.gone_at else []
     url = links.whole(row.url)
     return {
         "at": None,  # None: the card may be kept, and says times by the clock
@@ -148,6 +149,9 @@ def card(
         "verdict": said,
         "hand_over": handover.of(shown, root, timing, said, near, its_aborts, lookings, url=url),
         "gone": gone.run(shown),
+        "dismissible": dismissals.can_be_dismissed(shown),
+        "dismissed": any(one.undone_at is None for one in dismissed),
+        "dismissals": dismissed,
         "looking": lookers.panel(shown, row.look_url, lookings, now()),
         "for_all": person is None,
         "choice": lookers.choice(shown, person, rights, lookings) if person else None,

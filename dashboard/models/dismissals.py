@@ -1,0 +1,47 @@
+"""Runs that people have dismissed, since Northflank knows them no more: who, and when."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from dashboard.models.runs import Run
+
+
+class DismissalQuerySet(models.QuerySet["Dismissal"]):
+    def open(self) -> "DismissalQuerySet":
+        """Those that hold; at most one a run."""
+        return self.filter(undone_at=None)
+
+    def over(self, runs: Iterable[int], at: datetime) -> None:
+        """End those of runs that Northflank knows again."""
+        self.open().filter(run__in=runs).update(undone_at=at)
+
+
+class Dismissal(models.Model):
+    """One run that somebody has dismissed; kept also when it was undone."""
+
+    run = models.ForeignKey(Run, models.CASCADE, related_name="dismissals")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="dismissals"
+    )
+    username = models.TextField(help_text="Kept when the account is deleted.")
+    at = models.DateTimeField()
+    undone_at = models.DateTimeField(null=True)
+    undone_by = models.TextField(blank=True, help_text="Empty: Northflank knew the run again.")
+
+    objects = DismissalQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["pk"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["run"], condition=Q(undone_at=None), name="one_open_dismissal_a_run"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username} dismissed {self.run_id} at {self.at:%Y-%m-%d %H:%M:%S}"
