@@ -27,6 +27,7 @@ from tests.support.flights import (
     long_ago,
     look_after,
     notice,
+    path,
     press,
     read,
     story,
@@ -375,6 +376,16 @@ def test_a_press_meanwhile_is_told_what_is_under_way_and_hurries_it(
     look_after(live)  # without a rest
     assert live.sandbox.abort_posts[run.run_id] == 2
     assert Abort.objects.count() == 1
+
+
+def test_whoever_presses_meanwhile_is_asked_as_ever_and_sees_what_is_under_way(
+    live: Live, manager: User
+) -> None:
+    run = lost(live, manager)
+    asked = live.person("manager").get(path(run)).text
+    assert "The abort may not have arrived." in asked
+    assert 'method="post"' in asked
+    assert 'name="again"' not in asked
 
 
 def test_a_press_while_somebody_reads_the_run_takes_nothing_from_him(

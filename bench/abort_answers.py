@@ -1,0 +1,377 @@
+"""What becomes of an abort, whatever comes back: until the person knew, until the run was aborted.
+
+    uv run bench/abort_answers.py [--quick] [words of the kinds ...]
+
+A real dashboard asks a sandbox through a proxy that answers the first abort of a run, or each, in
+its own way; everything else passes. Prints a line for each kind (Markdown), and ends with 1 where a
+person was told something untrue, was not told within 5 s of the answer, or a run that could be
+aborted was not. About six minutes; `--quick` leaves out what lasts two minutes.
+"""
+
+import argparse
+import asyncio
+import gzip
+import html
+import http.client
+import json
+import re
+import socket
+import sqlite3
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from running import Bench, Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
+
+# Stages on which any number of runs may go on side by side.
+PLACES = [
+    ("payments", "billing-api", "development"),
+    ("shop", "search", "development"),
+    ("payments", "ledger", "staging"),
+    ("identity", "auth-gateway", "development"),
+]
+AT_ONCE = 16  # runs; more would measure how many aborts a process can send side by side
+PATIENCE = 150.0  # seconds until no more comes of an abort
+HTML = b"<!doctype html><title>Sign in</title><p>Welcome to the station's network."
+FOREVER = 10_000
+
+type Reply = bytes | str  # raw bytes, or the name of what is done to the connection
+
+
+@dataclass
+class Kind:
+    """A way in which the first aborts of a run are answered."""
+
+    name: str
+    reply: Reply | None  # None: what the sandbox answers
+    times: int = 1  # so many sendings are answered so; then as the sandbox does
+    arrives: bool = False  # whether it has had its effect by then
+    delay: float = 0.0
+    waits: float = 0.0  # so long the person has to wait for anything to be answered at all
+    ends: str = "aborted"  # what has to come of it: aborted, refused, lost, not_sent
+
+
+def reply(status: int, body: bytes = b"", *, json_: Any = ..., **headers: str) -> bytes:
+    """Return an answer as it goes over the wire."""
+    kind = "text/html"
+    if json_ is not ...:
+        body, kind = json.dumps(json_).encode(), "application/json"
+    fields = {"Content-Type": kind, "Content-Length": str(len(body))} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
+
+
+def error(status: int, **headers: str) -> bytes:
+    return reply(status, json_={"error": {"message": "It broke", "id": "e-1"}}, **headers)
+
+
+def data(value: Any) -> bytes:
+    return reply(200, json_={"data": value})
+
+
+def kinds() -> list[Kind]:
+    """Return all that is tried."""
+    another = {"id": "another", "status": "aborting", "concluded": False}
+    good = gzip.compress(json.dumps({"data": {"status": "aborting", "concluded": False}}).encode())
+    unreadable: dict[str, Reply] = {
+        "200 with a page (captive portal)": reply(200, HTML),
+        "200 and nothing": reply(200),
+        "204": b"HTTP/1.1 204 X\r\n\r\n",
+        "202 and nothing": reply(202),
+        "200 {}": reply(200, json_={}),
+        "200 []": reply(200, json_=[]),
+        '200 "ok"': reply(200, json_="ok"),
+        "200 null": reply(200, json_=None),
+        "200 true": reply(200, json_=True),
+        "200 {data: null}": data(None),
+        "200 {data: {}}": data({}),
+        "200 {data: []}": data([]),
+        '200 {data: "accepted"}': data("accepted"),
+        "200, an id only": data({"id": "x", "name": "y"}),
+        "200, of another run": data(another),
+        "200, an error inside": reply(200, json_={"error": {"message": "no"}}),
+        "200, JSON cut short": reply(200, b'{"data": {"status"'),
+        "200, text": reply(200, b"OK"),
+        "200, no UTF-8": reply(200, b"\xff\xfe\xfa"),
+        "200, damaged gzip": reply(200, b"\x00\x01", Content_Encoding="gzip"),
+        "200, nested too deep": reply(200, b"[" * 90_000),
+        "301 elsewhere": reply(301, Location="http://127.0.0.1:9/"),
+        "302 to a portal": reply(302, HTML, Location="http://127.0.0.1:9/"),
+        "304": b"HTTP/1.1 304 X\r\n\r\n",
+        "307 elsewhere": reply(307, Location="http://127.0.0.1:9/"),
+        "500": error(500),
+        "500 with a page": reply(500, HTML),
+        "501": error(501),
+        "502 with a page": reply(502, HTML),
+        "503": error(503),
+        "503 and nothing": reply(503),
+        "503, Retry-After: 5": error(503, Retry_After="5"),
+        "504": error(504),
+        "507": error(507),
+        "520 with a page": reply(520, HTML),
+        "529": error(529),
+        "reset": "reset",
+        "closed without a word": "close",
+        "reset after the head": "head-reset",
+        "closed within the body": "cut",
+        "no HTTP": b"\x15\x03\x01\x00\x02\x02\x28",
+        "a broken chunk": b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    }
+    found = [Kind(f"{name}, once", how) for name, how in unreadable.items()]
+    found += [
+        Kind("accepted", None),
+        Kind("accepted after 5 s", None, arrives=True, delay=5, waits=5),
+        Kind("accepted, packed", reply(200, good, Content_Encoding="gzip"), arrives=True),
+        Kind("201 accepted", reply(201, json_={"data": {"status": "aborting"}}), arrives=True),
+        Kind("silence, once", "silence", waits=12),
+        Kind("byte by byte, once", "drip", waits=12),
+    ]
+    arrived = ("reset", "cut", "503", "504", "502 with a page", "200 with a page (captive portal)",
+               "200 and nothing", "200, an error inside", "302 to a portal")  # fmt: skip
+    sources = unreadable | {"cut": "cut"}
+    found += [Kind(f"{name}, though it arrived", sources[name], arrives=True) for name in arrived]
+    found.append(Kind("silence, though it arrived", "silence", arrives=True, waits=12))
+    twice = ("503", "reset", "200 with a page (captive portal)")
+    found += [Kind(f"{name}, twice", unreadable[name], times=2) for name in twice]
+    found += [Kind(f"{name}, four times", unreadable[name], times=4) for name in twice]
+    found += [
+        Kind(f"{name}, always", unreadable[name], times=FOREVER, ends="lost") for name in twice
+    ]
+    found.append(Kind("silence, always", "silence", times=FOREVER, waits=12, ends="lost"))
+    found += [
+        Kind(f"{status}, Northflank's own", error(status), times=FOREVER, ends="refused")
+        for status in (400, 401, 403, 404, 405, 409, 410, 413, 422, 451)
+    ]
+    found += [
+        Kind("409, for it is aborting already", error(409), arrives=True),
+        Kind("404, once it is aborting", error(404), arrives=True),
+    ]
+    return found
+
+
+@dataclass
+class Tried:
+    """One abort, and what came of it; seconds from the press."""
+
+    kind: Kind
+    place: tuple[str, str, str]
+    run_id: str
+    pressed: float = 0.0
+    sendings: int = 0
+    knew: float = 0.0
+    told: str = ""
+    aborted: float | None = None
+    lost: float | None = None
+    state: str = ""
+    wrong: list[str] = field(default_factory=list)
+
+
+class Proxy:
+    """Passes everything on to the sandbox but the aborts it was told of."""
+
+    def __init__(self, upstream: int) -> None:
+        self.upstream = upstream
+        self.tried: dict[str, Tried] = {}
+        self.loop = asyncio.new_event_loop()
+        self.place = socket.create_server(("127.0.0.1", 0))
+        self.port = self.place.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(asyncio.start_server(self._serve, sock=self.place))
+        self.loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+                await self._answer(head, head + body, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, head: bytes, request: bytes, writer: asyncio.StreamWriter) -> None:
+        found = re.match(rb"POST \S+/runs/([^/ ]+)/abort ", head)
+        tried = self.tried.get(found[1].decode()) if found else None
+        if tried is None:
+            writer.write(await self._pass(request))
+            await writer.drain()
+            return
+        tried.sendings += 1
+        kind = tried.kind
+        played = kind.reply if tried.sendings <= kind.times else None
+        said = b""
+        if played is None or kind.arrives:
+            said = await self._pass(request)
+            if tried.aborted is None:
+                tried.aborted = time.monotonic() - tried.pressed
+        await asyncio.sleep(kind.delay if tried.sendings <= kind.times else 0)
+        await _play(said if played is None else played, writer)
+
+    async def _pass(self, request: bytes) -> bytes:
+        """Ask the sandbox, and return its answer as it came."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        writer.write(
+            re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request, count=1)
+        )
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if length := re.search(rb"(?i)\r\ncontent-length: (\d+)", answer):
+            answer += await reader.readexactly(int(length[1]))
+        writer.close()
+        return answer
+
+
+async def _play(played: Reply, writer: asyncio.StreamWriter) -> None:
+    if isinstance(played, bytes):
+        writer.write(played)
+        await writer.drain()
+        if not played.startswith(b"HTTP/"):
+            writer.close()
+        return
+    if played in {"silence", "drip"}:
+        writer.write(
+            b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n" if played == "drip" else b""
+        )
+        while not writer.is_closing():
+            writer.write(b" " if played == "drip" else b"")
+            await asyncio.sleep(0.1)
+            if writer.transport.is_closing():
+                return
+    if played in {"head-reset", "cut"}:
+        writer.write(b'HTTP/1.1 200 X\r\nContent-Length: 500\r\n\r\n{"data": ')
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    if played in {"reset", "head-reset"}:
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def start(upstream: Upstream, place: tuple[str, str, str]) -> str:
+    project, pipeline, stage = place
+    path = f"/v1/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs"
+    upstream.connect()
+    said, _ = upstream.post(path)
+    return str(said["id"])
+
+
+def ask[T](bench: Bench, sql: str, *given: Any) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(bench.database, timeout=30) as database:
+        return database.execute(sql, given).fetchall()
+
+
+STATE = """
+SELECT a.state, a.settled_at, r.aborting_level, a.outcome, r.in_flight FROM dashboard_abort a
+JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LIMIT 1
+"""
+
+
+def press(bench: Bench, person: Browser, tried: Tried) -> None:
+    """Press Abort, and follow what comes of it."""
+    project, pipeline, stage = tried.place
+    path = (
+        f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{tried.run_id}/abort/"
+    )
+    tried.pressed = time.monotonic()
+    answer = person.ask(path, {"reason": "Bench"}, {"HX-Request": "true"})
+    tried.knew = time.monotonic() - tried.pressed
+    said = re.search(r'class="notice".*?<p>(.*?)</p>', answer.text, re.DOTALL)
+    told = re.sub(r"<[^>]*>", "", said[1]) if said else f"{answer.status}"
+    tried.told = " ".join(html.unescape(told).split())
+    until = tried.pressed + PATIENCE
+    while time.monotonic() < until:
+        found = ask(bench, STATE, tried.run_id)
+        if found:
+            state, settled, level, outcome, in_flight = found[0]
+            tried.state = outcome or state
+            if settled or (state == "unknown" and level >= 2):
+                tried.lost = time.monotonic() - tried.pressed
+                if state == "unknown" and in_flight and level < 2:
+                    tried.wrong.append("lost, and calm")
+                break
+        time.sleep(0.25)
+    _judge(tried)
+
+
+def _judge(tried: Tried) -> None:
+    kind, told = tried.kind, tried.told
+    if tried.knew > 5 + kind.waits:
+        tried.wrong.append("told late")
+    if "accepted" in told and tried.aborted is None:
+        tried.wrong.append("told accepted, and it had not arrived")
+    if "accepted" in told and (tried.aborted or 0) > tried.knew:
+        tried.wrong.append("told accepted before it was")
+    ended = {"unknown": "lost"}.get(tried.state, tried.state)
+    if ended != kind.ends:
+        tried.wrong.append(f"came to {ended}, not {kind.ends}")
+    if tried.sendings > 5:
+        tried.wrong.append("sent too often")
+
+
+def run(quick: bool, words: list[str]) -> list[Tried]:
+    wanted = [
+        kind
+        for kind in kinds()
+        if all(word in kind.name for word in words) and not (quick and kind.ends == "lost")
+    ]
+    done: list[Tried] = []
+    with scratch() as bench:
+        upstream = start_upstream(bench, "--choice", "abort-seconds=0.5")
+        proxy = Proxy(upstream.port)
+        through = Upstream(
+            upstream.server, proxy.port, http.client.HTTPConnection("127.0.0.1", proxy.port)
+        )
+        _, person = start_dashboard(bench, through)
+        for first in range(0, len(wanted), AT_ONCE):
+            group = [
+                Tried(kind, (place := PLACES[number % len(PLACES)]), start(upstream, place))
+                for number, kind in enumerate(wanted[first : first + AT_ONCE])
+            ]
+            proxy.tried |= {tried.run_id: tried for tried in group}
+            wait_for(lambda group=group: _mirrored(bench, group), "the runs are mirrored", 0.2)
+            with ThreadPoolExecutor(AT_ONCE) as hands:
+                list(hands.map(lambda tried: press(bench, person.twin(), tried), group))
+            done += group
+            print(f"{len(done)} of {len(wanted)}", file=sys.stderr, flush=True)
+    return done
+
+
+def _mirrored(bench: Bench, group: list[Tried]) -> bool:
+    known = {run_id for (run_id,) in ask(bench, "SELECT run_id FROM dashboard_run WHERE in_flight")}
+    return {tried.run_id for tried in group} <= known
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("words", nargs="*")
+    options = parser.parse_args()
+    done = run(options.quick, options.words)
+    print("| Answered | Sent | Person knew after | Run aborted after | It ended as | Told first |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    seconds: Callable[[float | None], str] = lambda s: "–" if s is None else f"{s:.1f} s"  # noqa: E731
+    for tried in done:
+        wrong = f" **{'; '.join(tried.wrong)}**" if tried.wrong else ""
+        ended = tried.state + (f" after {seconds(tried.lost)}" if tried.aborted is None else "")
+        cells = (tried.kind.name, str(tried.sendings), seconds(tried.knew),
+                 seconds(tried.aborted), ended + wrong, tried.told)  # fmt: skip
+        print(f"| {' | '.join(cells)} |")
+    wrong_ones = sum(bool(tried.wrong) for tried in done)
+    slowest = max(tried.knew - tried.kind.waits for tried in done)
+    print(f"\n{len(done)} kinds; {wrong_ones} wrong; slowest to be told: {slowest:.1f} s.")
+    sys.exit(bool(wrong_ones))
+
+
+if __name__ == "__main__":
+    main()
