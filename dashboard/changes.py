@@ -13,6 +13,9 @@ import psycopg
 import structlog
 from django.db import connection, transaction
 
+from dashboard import database_health
+from dashboard.database import in_database
+
 log = structlog.get_logger(__name__)
 
 CHANNEL = "dashboard_changes"
@@ -56,23 +59,24 @@ def _ring() -> None:
 
 
 async def _listen_to_postgresql(heard: Callable[[], None]) -> None:
-    away = False
+    told = False
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(**_parameters()) as server:
                 await server.execute(f"LISTEN {CHANNEL}")
-                if away:
+                if told:
                     log.info("changes.listening_again")
-                away = False
+                told = False
                 heard()
                 while True:
                     async for _ in server.notifies(timeout=SILENCE):
                         heard()
                     await server.execute("SELECT 1")  # raises where the silence is a dead line
         except psycopg.Error as error:
-            if not away:
+            # Told here only if it is this line's trouble alone.
+            if not told and await in_database(database_health.look):
                 log.warning("changes.not_listening", error=type(error).__name__)
-            away = True
+                told = True
         await asyncio.sleep(RETRY)
 
 

@@ -1,5 +1,7 @@
 """The way from the event loop to the database, and the database's clock.
 
+What fails on this way is told to database_health.py, which knows whether the database is away.
+
 Several machines may read into one PostgreSQL database. Claims and stamps are compared across them,
 so all go by the database's clock; how far this machine's is off is measured now and then.
 """
@@ -11,9 +13,14 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 from django.urls import set_script_prefix
 from django.utils import timezone
+
+from dashboard import database_health
+
+# How long work that must not be lost is tried again while the database is away, in seconds.
+PATIENCE = 30.0
 
 # The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
 # more threads, not faster, and one is enough to keep up with a thousand answers an hour.
@@ -31,10 +38,32 @@ async def in_database[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.k
     return await loop.run_in_executor(pool, partial(_fresh, work, *args, **kwargs))
 
 
+async def once_it_answers[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_database`; while the database is away, `work` is tried again, for half a minute.
+
+    It may be done twice: where the answer to a commit is lost, nobody knows that it was done.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
+    while True:
+        try:
+            return await in_database(work, *args, **kwargs)
+        except (DatabaseError, InterfaceError) as error:
+            if not database_health.is_outage(error) or loop.time() >= until:
+                raise
+        await asyncio.sleep(database_health.RETRY)
+
+
 def _fresh[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     # Drops a connection that the database server has closed, as Django does for each request.
     close_old_connections()
-    return work(*args, **kwargs)
+    try:
+        done = work(*args, **kwargs)
+    except Exception as error:
+        database_health.failed(error)
+        raise
+    database_health.answered()
+    return done
 
 
 _ahead = timedelta()  # how far the database's clock is ahead of this machine's

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
-from dashboard import aborting, sandbox, upstream
+from dashboard import aborting, database_health, sandbox, upstream
 from dashboard.database import in_database, set_clock
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
@@ -163,7 +163,7 @@ async def keep_time(every: float = CLOCK_EVERY) -> None:
     """
     while True:
         await asyncio.sleep(every)
-        with contextlib.suppress(DatabaseError, InterfaceError):  # the feed says that it is away
+        with contextlib.suppress(DatabaseError, InterfaceError):  # its health is told elsewhere
             await in_database(set_clock)
 
 
@@ -178,5 +178,11 @@ async def learn_team(to: upstream.Connection, pause: float = TEAM_AGAIN) -> None
                 who = await to.ask(lambda nf: nf.auth())
                 break
         await asyncio.sleep(pause)
-    if who.entity_type == "team" and who.entity_id:
-        await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)
+    while who.entity_type == "team" and who.entity_id:
+        try:
+            await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)
+            break
+        except (DatabaseError, InterfaceError) as error:
+            if not database_health.is_outage(error):
+                raise
+            await asyncio.sleep(pause)

@@ -153,6 +153,7 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "dashboard.web.outage.OutageMiddleware",  # what comes after it needs the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -251,6 +252,13 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
     }
 else:
     _database["CONN_HEALTH_CHECKS"] = True
+    # A server that is silent is given up after seconds, not after minutes: 5 s to connect, and 10 s
+    # (in ms) for what was sent on an open line to be taken. DATABASE_URL's own options win.
+    _database["OPTIONS"] = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        **_database.get("OPTIONS", {}),
+    }
 _database["CONN_MAX_AGE"] = None  # threads are few and live as long as the process
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -14,8 +14,9 @@ from time import monotonic
 
 import structlog
 from django.conf import settings
+from django.db import DatabaseError, InterfaceError
 
-from dashboard import budget
+from dashboard import budget, database_health
 from dashboard.database import in_database, now
 from dashboard.models import Upstream
 from dashboard.northflank import Call, NorthflankClient, NorthflankError
@@ -89,7 +90,7 @@ class Connection:
         await self.client.aclose()
 
     async def _note(self, note: Awaitable[None], *, somebody_waits: bool) -> None:
-        noting = asyncio.ensure_future(note)
+        noting = asyncio.ensure_future(_noted(note))
         if somebody_waits:
             self._notes.add(noting)
             noting.add_done_callback(self._notes.discard)
@@ -146,6 +147,15 @@ class Connection:
     def _take_calls(self) -> list[Call]:
         calls, self.calls[:] = list(self.calls), []
         return calls
+
+
+async def _noted(note: Awaitable[None]) -> None:
+    # The answer is worth more than its bookkeeping, and those who keep it try on.
+    try:
+        await note
+    except (DatabaseError, InterfaceError) as error:
+        if not database_health.is_outage(error):
+            raise
 
 
 def _keep_answer(calls: list[Call], put_at: datetime, *, as_it_should: bool) -> None:

@@ -78,3 +78,4 @@ urlpatterns: list[URLPattern | URLResolver] = [
 
 handler403 = "dashboard.web.errors.permission_denied"
 handler404 = "dashboard.web.errors.not_found"
+handler500 = "dashboard.web.errors.failed"

@@ -257,7 +257,7 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
   heard = Date.now();
   speakBy = heard + SILENCE;
   connected = true; // an answer that says nothing is no stream
-  unreachable(false);
+  unreachable(message.event === "away", message.data);
   if (message.event) return;
   const parts = document.createElement("template");
   parts.innerHTML = message.data;
@@ -329,10 +329,10 @@ document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) =
   if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; it is our own database that answers
 });
 
-function refreshed(answered) {
+function refreshed(answered, text) {
   failures = answered ? 0 : failures + 1;
   settleAt = Date.now() + Math.min(60_000, 1_000 * 2 ** failures);
-  unreachable(!answered);
+  unreachable(!answered, text);
   if (answered) {
     unseen.clear();
     moved = false;
@@ -341,9 +341,13 @@ function refreshed(answered) {
   plan();
 }
 
-function unreachable(is) {
+// No text: nobody answered at all.
+function unreachable(is, text) {
   const line = $("[data-unreachable]");
-  if (line) line.hidden = !is;
+  if (!line) return;
+  line.hidden = !is;
+  line.dataset.plain ??= line.textContent;
+  line.textContent = text || line.dataset.plain;
 }
 
 function leave(text) {
@@ -414,7 +418,7 @@ function failed({ target, detail: { ctx } }) {
     return announce();
   }
   if (target.id === "live") {
-    refreshed(false);
+    refreshed(false, status === 503 ? why(ctx) : "");
     if (status !== 404) return;
     unreachable(false);
     if (failures > 1) return; // said already

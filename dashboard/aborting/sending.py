@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from dashboard import access, database, resending
 from dashboard.aborting.pressing import ANSWER_WITHIN, LEASE, Pressed
-from dashboard.database import in_database
+from dashboard.database import in_database, once_it_answers
 from dashboard.escalation import Level
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState, What
@@ -85,7 +85,7 @@ async def send(to: Connection, abort_pk: int, *, somebody_waits: bool = True) ->
     One that tries another again is sent only if the run, read anew, has not ended meanwhile. Where
     nobody waits for the answer, what it tells of the budget is kept before this returns.
     """
-    abort = await in_database(_unsent, abort_pk)
+    abort = await once_it_answers(_unsent, abort_pk)
     if abort is None:
         return
     if abort.retry_of_id is not None or abort.run.status == "aborting":
@@ -108,7 +108,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     All of that takes no longer than `within` seconds, a reading of the run after it left aside.
     """
     until = monotonic() + within
-    if not await in_database(_take_for_sending, abort):
+    if not await once_it_answers(_take_for_sending, abort):
         return
     run, stage = abort.run, abort.run.stage
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
@@ -120,7 +120,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     except NorthflankError as error:
         await _after_error(to, abort, error, in_time=monotonic() < until)
     else:
-        await in_database(_accepted, abort, said)
+        await once_it_answers(_accepted, abort, said)
 
 
 async def look(to: Connection, run: Run, seconds: float) -> Run | None:
@@ -210,19 +210,19 @@ async def _after_error(
         isinstance(error, Unreachable) and not error.sent and in_time
     )
     if never_came and abort.sendings == 1:
-        await in_database(_not_sent, abort, error)
+        await once_it_answers(_not_sent, abort, error)
         return
     refused = isinstance(error, (Refused, NotFound, Rejected))
     if not refused:
         # It, or one before it, may have arrived. Only what Northflank says of the run can tell.
-        await in_database(unknown, abort, str(error), error.error_id or "")
+        await once_it_answers(unknown, abort, str(error), error.error_id or "")
     run: Run | None = abort.run
     try:
         run = await look(to, abort.run, LOOK_AFTER)
     except NorthflankError as second:
         log.info("abort.reading_failed", run=abort.run.run_id, cause=second.cause)
     if refused:
-        await in_database(_refused, abort, run, error)
+        await once_it_answers(_refused, abort, run, error)
     else:
         await in_database(review, database.now())
 

@@ -18,7 +18,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
-from dashboard import budget, push
+from dashboard import budget, database_health, push
 from dashboard.allowance import Allowance
 from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, Run, Stage, Worker
@@ -113,12 +113,10 @@ class SyncWorker:
         self._ended = asyncio.Event()  # a first read has
         self._at_chores: dict[Chore, asyncio.Task[None]] = {}
         self._claimed: set[int] = set()  # stages
-        self._away = False  # the database
+        self._failing = False  # the last tick has
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is under way then is let go."""
-        await in_database(set_clock)
-        await in_database(catalogue.begin, now())
         ticking = asyncio.create_task(self._tick_on())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -135,22 +133,29 @@ class SyncWorker:
                 await in_database(Worker.objects.filter(name=self.name).delete)
 
     async def _tick_on(self) -> None:
+        begun = told = False
         while True:
             try:
+                if not begun:
+                    await in_database(set_clock)
+                    await in_database(catalogue.begin, now())
+                    begun = True
                 await self.tick()
-            except (DatabaseError, InterfaceError):
-                # `readyz` says so, and this loop tries on.
-                if not self._away:
-                    log.exception("sync.database_away")
-                self._away = True
+            except (DatabaseError, InterfaceError) as error:
+                # One that is away is told by database_health; this loop tries on.
+                if not told and not database_health.is_outage(error):
+                    log.exception("sync.round_failed")
+                    told = True
+                self._failing = True
             else:
-                if self._away:
-                    log.info("sync.database_back")
-                self._away = False
+                if told:
+                    log.info("sync.recovered")
+                self._failing = told = False
             self._ended.clear()
+            away = database_health.away_since() is not None
             # While first reads are under way, the next begins where one ends.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
+                async with asyncio.timeout(database_health.RETRY if away else TICK):
                     await self._ended.wait()
 
     async def tick(self) -> None:
@@ -160,7 +165,7 @@ class SyncWorker:
             self._beat_at = loop_time
             await in_database(set_clock)
             await in_database(_beat, self.name, set(self._claimed), now())
-        if not self._away:
+        if not self._failing:
             self._start_chores()
         moment = now()
         spend = await in_database(budget.allowance, moment)
@@ -579,8 +584,9 @@ async def _logged(work: Awaitable[None]) -> None:
         await work
     except NorthflankError:
         log.debug("read.failed", exc_info=True)  # where it was met, it was kept and told
-    except Exception:
-        log.exception("read.defect")
+    except Exception as error:
+        if not database_health.is_outage(error):  # told where it was met, too
+            log.exception("read.defect")
 
 
 def _make_plan(spend: Allowance, moment: datetime) -> Plan:

@@ -1,10 +1,14 @@
 """What people see when there is nothing, when they may not, and when we failed."""
 
+import sys
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.defaults import server_error
 
+from dashboard import database_health
+from dashboard.web import outage
 from dashboard.web.places import NothingHere
 
 
@@ -27,3 +31,11 @@ def forbidden(request: HttpRequest, why: str) -> HttpResponse:
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403, raised by Django itself."""
     return forbidden(request, str(exception))
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """503 where the database is away, else 500: a fault of ours."""
+    error = sys.exc_info()[1]
+    if error is not None and database_health.failed(error):
+        return outage.answer(request)
+    return server_error(request)

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from dashboard import access, changes
+from dashboard import access, changes, database_health
 from dashboard.database import in_database, now
 from dashboard.sync import interest
-from dashboard.web import fragments
+from dashboard.web import fragments, outage
 from dashboard.web.fragments import Channel, News, Part
 from dashboard.web.hub import Hub
 
@@ -27,6 +27,8 @@ SILENCE = 15.0
 # How a page that missed too much is told to fetch itself; app.js knows the word.
 STALE = "stale"
 ALIVE = "alive"
+# The database is away: the page says so, and keeps what it shows; app.js knows the word.
+AWAY = "away"
 
 
 class Feed:
@@ -54,11 +56,13 @@ class Feed:
                 try:
                     await self._end_where_rights_changed()
                     await self._tell()
-                except Exception:
-                    # Mostly the database is away. What was not told is told in a later round.
-                    if not self._failing:
+                except Exception as error:
+                    # What was not told is told in a later round.
+                    if database_health.is_outage(error):
+                        self._tell_outage()
+                    elif not self._failing:
                         log.exception("feed.round_failed")
-                    self._failing = True
+                        self._failing = True
                 else:
                     if self._failing:
                         log.info("feed.recovered")
@@ -95,8 +99,10 @@ class Feed:
             return fragments.encode(parts, version)
         try:
             return await in_database(_opening, channel, since)
-        except Exception:
+        except Exception as error:
             # An answer that broke off here would be asked for again at once, and for ever.
+            if database_health.is_outage(error):
+                return fragments.event(AWAY, outage.sentence(), since or 0)
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return fragments.event(STALE, "", since or 0)
 
@@ -108,6 +114,12 @@ class Feed:
         now = await in_database(access.rights_of, people)
         # Who came while that was read is not among `people`, and is looked at next time.
         self.hub.end_where(lambda channel, who: who in people and channel.rights != now.get(who))
+
+    def _tell_outage(self) -> None:
+        """Say it on all open pages, and so that their streams are alive."""
+        message = fragments.event(AWAY, outage.sentence(), self._told or 0)
+        for channel in self.hub.channels:
+            self.hub.publish(channel, message)
 
     async def _tell(self) -> None:
         news = await in_database(fragments.read, self._told)
@@ -152,7 +164,9 @@ def _messages(
     for channel, before in told.items():
         try:
             messages[channel], frames[channel] = _message(channel, news, before)
-        except Exception:
+        except Exception as error:
+            if database_health.is_outage(error):
+                raise
             # One that can't be told must not silence the others; its pages fetch themselves.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             messages[channel] = fragments.event(STALE, "", news.version)

@@ -1,5 +1,6 @@
 """Everything needs a session; who has none comes back to the very page after signing in."""
 
+import contextlib
 from typing import Any
 
 from django.contrib import messages
@@ -8,7 +9,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, redirect_to_login
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
 from django.views.csrf import csrf_failure
 
@@ -32,12 +33,15 @@ class SignInMiddleware(LoginRequiredMiddleware):
         if not acting:
             return super().handle_no_permission(request, view_func)
         messages.warning(request, told)
-        return redirect_to_login(_page_about(request))
+        return redirect_to_login(page_about(request))
 
 
-def _page_about(request: HttpRequest) -> str:
+def page_about(request: HttpRequest) -> str:
     """Return the page that a form was about: that of a run, or the first for all others."""
     match = request.resolver_match
+    if match is None:  # answered before its view was looked for
+        with contextlib.suppress(Resolver404):
+            match = resolve(request.path_info)
     if match is not None and match.url_name == "abort":
         return reverse("run", kwargs=match.kwargs)
     if match is not None and match.url_name == "look_again":

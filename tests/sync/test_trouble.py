@@ -466,7 +466,7 @@ def test_a_worker_ends_while_the_database_is_away(world: World) -> None:
     assert Worker.objects.filter(name=worker.name).exists()  # as of one that was killed
 
 
-def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Lines) -> None:
+def test_a_round_that_fails_is_told_once_at_each_end(world: World, said: Lines) -> None:
     world.sync()
 
     async def until(event: str) -> None:
@@ -479,16 +479,16 @@ def test_a_database_that_is_away_is_told_once_at_each_end(world: World, said: Li
         working = asyncio.ensure_future(worker.run(stop))
         await in_database(execute, "ALTER TABLE dashboard_budget RENAME TO elsewhere")
         try:
-            await until("sync.database_away")
+            await until("sync.round_failed")
         finally:
             await in_database(execute, "ALTER TABLE elsewhere RENAME TO dashboard_budget")
-        await until("sync.database_back")
+        await until("sync.recovered")
         stop.set()
         await working
 
     worker = SyncWorker(world.live.connection, chores=[aborting.look_after_open_aborts])
     world.live.run(work)
-    assert len(said("sync.database_away")) == len(said("sync.database_back")) == 1
+    assert len(said("sync.round_failed")) == len(said("sync.recovered")) == 1
     assert said("read.defect") == []
 
 

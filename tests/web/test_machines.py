@@ -73,7 +73,7 @@ def test_a_viewers_abort_is_refused_with_the_reason_and_writes_nothing(
     assert not run.aborts.exists()
 
 
-@pytest.mark.parametrize("template", ["500.html", "400.html", "403_csrf.html"])
+@pytest.mark.parametrize("template", ["500.html", "503.html", "400.html", "403_csrf.html"])
 def test_a_mishaps_page_needs_nothing_to_be_rendered(template: str) -> None:
     from selectolax.lexbor import LexborHTMLParser
 

@@ -16,11 +16,12 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dashboard import access
+from dashboard import access, database_health
 from dashboard.access import Rights
 from dashboard.database import now
 from dashboard.models import ApiToken
 from dashboard.models.tokens import Scope, Standing
+from dashboard.web import outage
 from dashboard.web.api.answers import Failed, failure
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,9 @@ def endpoint[**P](
                 return view(request, _caller(request), *args, **kwargs)
             except Failed as failed:
                 return failure(failed)
-            except Exception:
+            except Exception as error:
+                if database_health.failed(error):
+                    return outage.answer(request)
                 log.exception("api.defect", path=request.path)
                 return failure(Failed(500, "defect", "The dashboard has failed; its log says how."))
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_safe
+
+from dashboard import database_health
 
 
 def answer_probes(
@@ -36,8 +38,11 @@ def readyz(request: HttpRequest) -> HttpResponse:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")
-    except DatabaseError as error:
+    except (DatabaseError, InterfaceError) as error:
+        database_health.failed(error)
         return HttpResponse(
             f"database: {type(error).__name__}\n", status=503, content_type="text/plain"
         )
+    if not database_health.check():
+        return HttpResponse("database: away\n", status=503, content_type="text/plain")
     return HttpResponse("ready\n", content_type="text/plain")

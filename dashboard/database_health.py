@@ -1,0 +1,138 @@
+"""Whether the database answers this process: found out in one place, told once at each end.
+
+Whatever works with the database says here what failed (`failed`). From then on it counts as away,
+until it takes a write again (`look`): one that only reads, or is locked, is not back. There is
+one line in the log at the begin and one at the end, whoever meets it and however often.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from time import monotonic
+
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.utils import timezone
+
+log = structlog.get_logger(__name__)
+
+RETRY = 1.0  # seconds between two looks at a database that is away
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html: its connection, its resources,
+# its operators, its disk; and one that was made read-only, as after a change of the primary.
+_POSTGRES_CLASSES = ("08", "53", "57", "58")
+_POSTGRES_CODES = ("25006",)
+_QUERY_CANCELED = "57014"  # of one statement
+_SQLITE_ERROR = 1  # the statement is wrong; all other codes of this class are the file's
+
+_since: datetime | None = None
+_failed_at = 0.0  # the first and the last failure, by time.monotonic
+_look_at = 0.0
+_state = threading.Lock()
+_looking = threading.Lock()
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Say whether an error means that the database does not answer, whatever it was asked."""
+    if isinstance(error, InterfaceError):
+        return True
+    if not isinstance(error, DatabaseError):
+        return False
+    cause = error.__cause__
+    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
+        return isinstance(error, OperationalError) and code & 0xFF != _SQLITE_ERROR
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is None:  # no answer at all: refused, broken off, too slow
+        return isinstance(error, OperationalError)
+    if sqlstate == _QUERY_CANCELED:
+        return False
+    return sqlstate[:2] in _POSTGRES_CLASSES or sqlstate in _POSTGRES_CODES
+
+
+def failed(error: BaseException) -> bool:
+    """Note an error that work with the database met; return whether it is away by that."""
+    global _since, _failed_at, _look_at  # noqa: PLW0603 - one database a process
+    if not is_outage(error):
+        return False
+    with _state:
+        _look_at = monotonic() + RETRY
+        if _since is not None:
+            return True
+        _since, _failed_at = timezone.now(), monotonic()
+    log.error("database.away", error=type(error).__name__, message=_first_line(error))
+    return True
+
+
+def away_since() -> datetime | None:
+    """Return since when the database does not answer this process; None: it does."""
+    return _since
+
+
+def check() -> bool:
+    """Return whether the database answers; where it is away, look again, at most once a second.
+
+    Call it on a thread that may wait for the database. One that is away is looked at by one thread
+    at a time; the others are told what is known.
+    """
+    if _since is None:
+        return True
+    if monotonic() < _look_at or not _looking.acquire(blocking=False):
+        return False
+    try:
+        return look()
+    finally:
+        _looking.release()
+
+
+def answered() -> None:
+    """Note that the database has answered something: is it back, then?"""
+    if _since is not None:
+        look()
+
+
+def look() -> bool:
+    """Ask the database now, and return whether it answers and takes a write."""
+    try:
+        _write_nothing()
+    except Exception as error:
+        if failed(error):
+            return False
+    _back()
+    return True
+
+
+def _back() -> None:
+    global _since
+    with _state:
+        if _since is None:
+            return
+        _since, seconds = None, monotonic() - _failed_at
+    log.info("database.back", seconds=round(seconds, 1))
+
+
+def _write_nothing() -> None:
+    """Take a write lock and give it back; raises what the database answers."""
+    connection.close_if_unusable_or_obsolete()
+    with _at_once(), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE dashboard_changecounter SET value = value")
+        transaction.set_rollback(True)
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    # On SQLite a lock is waited for, for seconds; who looks again and again need not.
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            seconds = connection.settings_dict["OPTIONS"].get("timeout", 5)
+            cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

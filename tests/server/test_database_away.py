@@ -1,0 +1,192 @@
+"""The database goes away for some seconds under a process at work, and comes back."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.sandbox import parse_fault
+from dashboard.sandbox.sandbox import Sandbox
+from tests.support import processes
+from tests.support.databases import postgres
+from tests.support.flights import eventually
+from tests.support.line import Line, line_to
+from tests.support.live import token
+from tests.support.processes import Running, manage, running, upstream
+
+pytestmark = [pytest.mark.process, pytest.mark.postgres]
+
+
+@dataclass
+class Site:
+    """A dashboard with its sync, whose line to PostgreSQL the test holds."""
+
+    process: Running
+    line: Line
+    sandbox: Sandbox
+    person: httpx.Client
+
+    def run(self) -> str:
+        """Wait until a run that can be aborted is on the first page, and return its address."""
+
+        def look() -> str:
+            page = LexborHTMLParser(self.person.get("/").text)
+            for row in page.css("[data-run]"):
+                if row.css_first("[data-abort]") and row.attributes["data-status"] != "aborting":
+                    return str(row.attributes["data-run"])
+            return ""
+
+        run_id = eventually(look, processes.PATIENCE)
+        return str(self.person.get(f"/runs/{run_id}/").headers["location"])
+
+    @property
+    def lines(self) -> list[str]:
+        return self.process.log.read_text().splitlines()
+
+    def said(self, event: str) -> list[str]:
+        return [line for line in self.lines if event in line]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("away")
+    with postgres() as database, line_to(database) as (url, line), upstream() as (nf, sandbox):
+        given = {
+            "NORTHFLANK_API_TOKEN": "sandbox",
+            "NORTHFLANK_API_BASE_URL": nf,
+            "LOG_LEVEL": "INFO",
+        }
+        assert manage("migrate", "-v0", DATABASE_URL=database, **given).returncode == 0
+        made = manage(
+            "createsuperuser", "--noinput", "--username=boss", "--email=",
+            DJANGO_SUPERUSER_PASSWORD="boss", DATABASE_URL=database, **given,
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        with running(folder, "serve", "--port", "0", DATABASE_URL=url, **given) as process:
+            yield Site(process, line, sandbox, process.person("boss"))
+
+
+def visit(site: Site, seconds: float) -> list[httpx.Response]:
+    """Look at pages, again and again, as many people would."""
+    answers = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for address in ("/", "/board/", "/live/?page=now"):
+            with contextlib.suppress(httpx.ReadTimeout):
+                answers.append(site.person.get(address, headers={"HX-Request": "true"}))
+    return answers
+
+
+def test_an_outage_has_one_line_at_each_end_and_everything_goes_on(site: Site) -> None:
+    site.run()  # it is at work
+    before = len(site.lines)
+    with site.person.stream("GET", "/live/?page=now", timeout=processes.PATIENCE) as stream:
+        parts = stream.iter_text()
+        assert next(parts)
+        site.line.cut()
+        try:
+            answers = visit(site, 4)
+        finally:
+            site.line.mend()
+        assert {answer.status_code for answer in answers} == {503}
+        eventually(lambda: site.person.get("/").status_code == 200, processes.PATIENCE)
+        eventually(lambda: "as-of" in next(parts), processes.PATIENCE)  # the same stream
+    eventually(lambda: site.said("database.back"), processes.PATIENCE)
+    # Of what it is there for it may have something to tell at any time.
+    said = [line for line in site.lines[before:] if not re.search(r"\] (abort|run)\.", line)]
+    assert len(said) == 2, "\n".join(said[:40])
+    assert "database.away" in said[0]
+    assert "database.back" in said[1]
+
+
+def run_id_of(address: str) -> str:
+    return address.rstrip("/").rpartition("/")[2]
+
+
+def refreshes_to(answer: httpx.Response) -> str:
+    page = LexborHTMLParser(answer.text)
+    found = page.css_first("meta[http-equiv=refresh]")
+    assert found is not None, answer.text
+    return str(found.attributes["content"]).partition(";url=")[2]
+
+
+def why(answer: httpx.Response) -> str:
+    said = LexborHTMLParser(answer.text).css_first("[data-why]")
+    assert said is not None, answer.text
+    return " ".join(said.text().split())
+
+
+def press(person: httpx.Client, address: str, **headers: str) -> httpx.Response:
+    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
+    return person.post(f"{address}abort/", data=form, headers=headers)
+
+
+def is_back(site: Site) -> None:
+    eventually(lambda: site.person.get("/readyz").status_code == 200, processes.PATIENCE)
+
+
+def test_a_page_says_what_is_so_and_comes_back_by_itself(site: Site) -> None:
+    address = site.run()
+    site.line.cut()
+    try:
+        answer = site.person.get(f"{address}?x=1")
+        machine = site.person.get("/api/runs/", headers={"Authorization": "Bearer rfd_x"})
+        ready = site.person.get("/readyz")
+    finally:
+        site.line.mend()
+    is_back(site)
+    assert answer.status_code == 503
+    assert "The database has not answered since" in why(answer)
+    assert "This page retries by itself." in why(answer)
+    assert "mistake" not in answer.text
+    assert refreshes_to(answer) == f"{address}?x=1"
+    assert int(answer.headers["Retry-After"]) == int(machine.headers["Retry-After"]) > 0
+    assert machine.status_code == 503
+    assert machine.json()["error"]["code"] == "database_away"
+    assert ready.status_code == 503
+    assert site.person.get(refreshes_to(answer)).status_code == 200
+
+
+def test_an_abort_that_cannot_be_written_is_not_sent_and_the_page_says_so(site: Site) -> None:
+    address = site.run()
+    before = dict(site.sandbox.abort_posts)
+    site.line.cut()
+    try:
+        pressed = press(site.person, address)
+        in_dialog = press(site.person, address, **{"HX-Request": "true"})
+    finally:
+        site.line.mend()
+    is_back(site)
+    assert (pressed.status_code, in_dialog.status_code) == (503, 503)
+    nothing = "Nothing was written and nothing was sent to Northflank."
+    assert nothing in why(pressed)
+    assert nothing in in_dialog.text
+    assert in_dialog.headers["Content-Type"].startswith("text/plain")
+    assert refreshes_to(pressed) == address  # never the form
+    assert run_id_of(address) not in site.person.get("/aborts/").text
+    assert dict(site.sandbox.abort_posts) == before
+
+
+def test_what_northflank_answered_meanwhile_is_kept_once_the_database_is_back(site: Site) -> None:
+    address = site.run()
+    run_id = run_id_of(address)
+    site.sandbox.faults = [parse_fault("latency:1@/abort")]
+    with ThreadPoolExecutor(1) as aside:
+        pressed = aside.submit(press, site.person, address)
+        eventually(lambda: site.sandbox.requests and "/abort" in site.sandbox.requests[-1][1])
+        site.line.cut()
+        try:
+            eventually(lambda: site.sandbox.abort_posts[run_id], processes.PATIENCE)
+            visit(site, 2)
+        finally:
+            site.line.mend()
+        assert pressed.result(processes.PATIENCE).status_code == 302
+    site.sandbox.faults = []
+    assert "Abort accepted" in site.person.get(address).text
+    assert site.sandbox.abort_posts[run_id] == 1
