@@ -9,7 +9,7 @@ while it lasts this process asks now and then only (`may_ask`).
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 
 import structlog
@@ -18,7 +18,7 @@ from django.db import DatabaseError, InterfaceError
 
 from dashboard import budget, database_health
 from dashboard.database import in_database, now
-from dashboard.models import Upstream
+from dashboard.models import QuestionCounter, Upstream
 from dashboard.northflank import Call, NorthflankClient, NorthflankError
 
 log = structlog.get_logger(__name__)
@@ -57,20 +57,27 @@ class Connection:
         )
 
     async def ask[T](
-        self, question: Callable[[NorthflankClient], Awaitable[T]], *, somebody_waits: bool = False
+        self,
+        question: Callable[[NorthflankClient], Awaitable[T]],
+        *,
+        somebody_waits: bool = False,
+        asked_seq: int | None = None,
     ) -> T:
         """Put one question to Northflank and return its answer.
 
         Raises NorthflankError. Either way the budget and the account's state are kept; where
-        somebody waits for the answer, after it.
+        somebody waits for the answer, after it. `asked_seq` is the question's number, where whoever
+        asks has taken one already.
         """
-        put, put_at = monotonic(), now()
+        if asked_seq is None:
+            asked_seq = await in_database(QuestionCounter.take)
+        put = monotonic()
         try:
             answer = await question(self.client)
         except NorthflankError as error:
-            await self._note(self._failure(error, put, put_at), somebody_waits=somebody_waits)
+            await self._note(self._failure(error, put, asked_seq), somebody_waits=somebody_waits)
             raise
-        await self._note(self._answer(put, put_at), somebody_waits=somebody_waits)
+        await self._note(self._answer(put, asked_seq), somebody_waits=somebody_waits)
         return answer
 
     def may_ask(self) -> bool:
@@ -97,16 +104,16 @@ class Connection:
         else:
             await noting
 
-    async def _answer(self, put: float, put_at: datetime, *, as_it_should: bool = True) -> None:
+    async def _answer(self, put: float, asked_seq: int, *, as_it_should: bool = True) -> None:
         self._answered = max(self._answered, put)
         if put > self.failed_at:
             self.trouble, self._pause = "", 0.0
-        await in_database(_keep_answer, self._take_calls(), put_at, as_it_should=as_it_should)
+        await in_database(_keep_answer, self._take_calls(), asked_seq, as_it_should=as_it_should)
 
-    async def _failure(self, error: NorthflankError, put: float, put_at: datetime) -> None:
+    async def _failure(self, error: NorthflankError, put: float, asked_seq: int) -> None:
         everywhere = await self._is_everywhere(error, put)
         if everywhere is None:
-            await self._answer(put, put_at, as_it_should=False)
+            await self._answer(put, asked_seq, as_it_should=False)
             return
         begins = not self.trouble
         if begins or put > self.failed_at:  # questions that were under way together fail as one
@@ -158,7 +165,7 @@ async def _noted(note: Awaitable[None]) -> None:
             raise
 
 
-def _keep_answer(calls: list[Call], put_at: datetime, *, as_it_should: bool) -> None:
+def _keep_answer(calls: list[Call], asked_seq: int, *, as_it_should: bool) -> None:
     _keep_budget(calls)
     state = Upstream.objects.first()
     if state is None:
@@ -167,7 +174,7 @@ def _keep_answer(calls: list[Call], put_at: datetime, *, as_it_should: bool) -> 
         Upstream.objects.filter(pk=state.pk).update(answered_at=now())
     # An answer to what was asked before the trouble began says nothing of its end. Answers come in
     # side by side, to several processes: the one whose update applies is the one that says so.
-    over = Upstream.objects.filter(pk=state.pk, error_since__lt=put_at).exclude(error="")
+    over = Upstream.objects.filter(pk=state.pk, error_seq__lt=asked_seq).exclude(error="")
     if state.error and over.update(error="", error_message="", error_since=None):
         log.info("northflank.recovered", after=state.error)
 
@@ -183,7 +190,10 @@ def _keep_trouble(calls: list[Call], error: NorthflankError, *, begins: bool) ->
     as_known = Upstream.objects.filter(pk=state.pk, error=state.error)
     if (
         as_known.update(
-            error=error.cause, error_message=str(error), error_since=state.error_since or now()
+            error=error.cause,
+            error_message=str(error),
+            error_since=state.error_since or now(),
+            error_seq=state.error_seq if state.error else QuestionCounter.latest(),
         )
         and not {state.error, error.cause} <= OUTAGE
     ):

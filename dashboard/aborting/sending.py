@@ -19,7 +19,7 @@ from dashboard import access, database, resending
 from dashboard.aborting.pressing import ANSWER_WITHIN, LEASE, Pressed
 from dashboard.database import in_database, once_it_answers
 from dashboard.escalation import Level
-from dashboard.models import Abort, Run
+from dashboard.models import Abort, QuestionCounter, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.models.runs import touch
 from dashboard.northflank import (
@@ -108,6 +108,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     All of that takes no longer than `within` seconds, a reading of the run after it left aside.
     """
     until = monotonic() + within
+    number = await once_it_answers(QuestionCounter.take)  # before it is marked as sent
     if not await once_it_answers(_take_for_sending, abort):
         return
     run, stage = abort.run, abort.run.stage
@@ -116,6 +117,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
         said = await to.ask(
             lambda nf: nf.abort_run(project, pipeline, stage.spelling, run.run_id, until=until),
             somebody_waits=True,
+            asked_seq=number,
         )
     except NorthflankError as error:
         await _after_error(to, abort, error, in_time=monotonic() < until)

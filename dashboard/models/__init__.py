@@ -9,7 +9,7 @@ from dashboard.models.looking import Looking
 from dashboard.models.lookups import RunLookup
 from dashboard.models.push import Push, PushEvent
 from dashboard.models.runs import ChangeCounter, Run
-from dashboard.models.sync import Budget, CatalogueSweep, Upstream, Worker
+from dashboard.models.sync import Budget, CatalogueSweep, QuestionCounter, Upstream, Worker
 from dashboard.models.timings import StageTiming
 from dashboard.models.tokens import ApiToken
 from dashboard.models.views import DefaultView, SavedView
@@ -31,6 +31,7 @@ __all__ = [
     "Project",
     "Push",
     "PushEvent",
+    "QuestionCounter",
     "Run",
     "RunLookup",
     "SavedView",

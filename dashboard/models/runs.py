@@ -126,12 +126,16 @@ class Run(models.Model):
     gone_at = models.DateTimeField(null=True, help_text="Since when Northflank knows it no more.")
     first_seen_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="When Northflank last told us of it.")
+    asked_seq = models.BigIntegerField(
+        default=0, help_text="Number of the question whose answer this is: QuestionCounter."
+    )
     step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")
     step_key = models.TextField(blank=True, help_text="What that step is recognised by.")
     step_since = models.DateTimeField(null=True, help_text="When that step started.")
     steps = models.JSONField(null=True, help_text="The root node of its spec, as pages need it.")
     raw = models.JSONField(null=True, help_text="The detail as Northflank sent it, redacted.")
     detail_seen_at = models.DateTimeField(null=True)
+    detail_asked_seq = models.BigIntegerField(default=0, help_text="The same, of its detail.")
     version = models.BigIntegerField(db_index=True, help_text="Number of its last visible change.")
 
     next_read_at = models.DateTimeField(

@@ -1,8 +1,36 @@
 """The sync's bookkeeping: which upstream, what is left of its requests, who is reading."""
 
-from django.db import models
+from django.db import connection, models
 
 from dashboard.models.catalog import ListReading
+
+
+class QuestionCounter(models.Model):
+    """One row: the number last given to a question to Northflank, in the order they are put.
+
+    It says which of two answers is newer, whichever process asked, and whatever any clock says.
+    """
+
+    value = models.BigIntegerField(default=0)
+
+    @classmethod
+    def take(cls) -> int:
+        """Take the next number, just before its question is put. One statement."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE dashboard_questioncounter SET value = value + 1 WHERE id = 1"
+                " RETURNING value"
+            )
+            taken: list[tuple[int]] = cursor.fetchall()
+        if not taken:  # the first question of all
+            cls.objects.get_or_create(pk=1)
+            return cls.take()
+        return taken[0][0]
+
+    @classmethod
+    def latest(cls) -> int:
+        """The number of the newest question; 0 before the first."""
+        return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
 
 
 class Upstream(models.Model):
@@ -13,6 +41,9 @@ class Upstream(models.Model):
     error = models.CharField(max_length=40, blank=True, help_text="Cause of the trouble, if any.")
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
+    error_seq = models.BigIntegerField(
+        default=0, help_text="Number of the newest question when the trouble was noticed."
+    )
     answered_at = models.DateTimeField(null=True, help_text="When it last answered as it should.")
 
 

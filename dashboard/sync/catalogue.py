@@ -26,7 +26,7 @@ def begin(now: datetime) -> None:
     CatalogueSweep.objects.get_or_create(project=None, defaults={"next_at": now})
 
 
-def projects(said: Page[ApiProject], *, now: datetime) -> bool:
+def projects(said: Page[ApiProject], *, now: datetime, asked_seq: int | None = None) -> bool:
     """Mirror the list of projects; one that is gone keeps its history.
 
     Gone is what two complete lists lack, some time apart; return whether the second is awaited.
@@ -52,10 +52,16 @@ def projects(said: Page[ApiProject], *, now: datetime) -> bool:
         mirror.look_again(Stage.objects.filter(pipeline__project__in=back), now)
         if wanted:
             _leave(Project.objects.filter(gone_at=None).exclude(slug__in=wanted), now)
-        return _miss(Project.objects.exclude(slug__in=listed), said, now)
+        return _miss(Project.objects.exclude(slug__in=listed), said, now, asked_seq)
 
 
-def pipelines(project: Project, said: Page[ApiPipeline], *, now: datetime) -> bool:
+def pipelines(
+    project: Project,
+    said: Page[ApiPipeline],
+    *,
+    now: datetime,
+    asked_seq: int | None = None,
+) -> bool:
     """Mirror one project's pipelines, each with its three stages, and return as `projects` does."""
     listed = [api.id for api in said.items]
     with transaction.atomic():
@@ -78,7 +84,7 @@ def pipelines(project: Project, said: Page[ApiPipeline], *, now: datetime) -> bo
                     Stage(pipeline=pipeline, name=name, next_sync_at=now) for name in StageName
                 )
         mirror.look_again(Stage.objects.filter(pipeline__in=back), now)
-        return _miss(project.pipelines.exclude(slug__in=listed), said, now)
+        return _miss(project.pipelines.exclude(slug__in=listed), said, now, asked_seq)
 
 
 def _back(listed: QuerySet[Any]) -> list[int]:
@@ -94,7 +100,7 @@ def _leave(projects_: QuerySet[Project], now: datetime) -> None:
         mirror.leave(Run.objects.filter(stage__pipeline__project__in=left), now)
 
 
-def _miss(lacking: QuerySet[Any], said: Page[Any], now: datetime) -> bool:
+def _miss(lacking: QuerySet[Any], said: Page[Any], now: datetime, asked_seq: int | None) -> bool:
     """Note what a list lacks, and what has gone by that; return whether a second look is due."""
     if not said.complete:
         return False
@@ -104,7 +110,7 @@ def _miss(lacking: QuerySet[Any], said: Page[Any], now: datetime) -> bool:
         log.info("catalogue.gone", what=each._meta.model_name, of=str(each), slug=each.slug)
     missing.filter(pk__in=[each.pk for each in gone]).update(gone_at=now)
     if gone:
-        mirror.gone_with_its_place(now)
+        mirror.gone_with_its_place(now, asked_seq)
     missing.filter(missing_at=None).update(missing_at=now)
     return missing.exists()
 

@@ -25,7 +25,7 @@ from django.utils.translation import ngettext
 from dashboard import budget, database
 from dashboard.allowance import LEAST
 from dashboard.database import in_database
-from dashboard.models import Run, RunLookup, Stage, Upstream
+from dashboard.models import QuestionCounter, Run, RunLookup, Stage, Upstream
 from dashboard.models.catalog import ID_LENGTH
 from dashboard.northflank import NorthflankClient, NorthflankError, NotFound, RunDetail
 from dashboard.sync import mirror
@@ -208,12 +208,14 @@ async def _find(to: Connection, stage: Stage, run_id: str, person: int | None) -
 async def _ask(to: Connection, question: _Question, run_id: str) -> str:
     """Ask one stage, and return as `find` does."""
     project, pipeline = question.stage.pipeline.project.slug, question.stage.pipeline.slug
-    asked_at = database.now()
+    asked_at, number = database.now(), await in_database(QuestionCounter.take)
     said = None
     try:
         for spelling in question.spellings:
             with contextlib.suppress(NotFound):
-                said = await to.ask(partial(_run, project, pipeline, spelling, run_id))
+                said = await to.ask(
+                    partial(_run, project, pipeline, spelling, run_id), asked_seq=number
+                )
                 break
     except NorthflankError as error:
         # In trouble of the whole account no search goes on; that of one stage holds up none.
@@ -224,7 +226,9 @@ async def _ask(to: Connection, question: _Question, run_id: str) -> str:
     if said is not None and not found:
         log.warning("lookup.other_run_answered", asked=run_id, got=said.run.id)
     if said is not None and found:
-        await in_database(mirror.detail, question.stage.pk, said, asked_at=asked_at)
+        await in_database(
+            mirror.detail, question.stage.pk, said, asked_at=asked_at, asked_seq=number
+        )
         await in_database(_keep_spelling, question.stage, spelling)
     await in_database(_keep_answer, question, run_id)
     return "" if found else _unknown()

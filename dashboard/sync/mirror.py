@@ -1,7 +1,9 @@
 """What Northflank says of runs -> rows. Writes only what changed; the only writer of runs.
 
-An answer is stamped with the time its question was asked: one that was overtaken by a later
-question changes nothing, so a slow list can't undo what an abort has already shown.
+Each question has a number (QuestionCounter), and a row keeps that of the question whose answer it
+holds: an answer that was overtaken by one to a later question changes nothing, so a slow list can't
+undo what an abort has already shown. No clock decides: `asked_at` is what pages tell. Without a
+number, an answer is newer than all before it.
 """
 
 from collections.abc import Iterable
@@ -15,7 +17,16 @@ from django.db.models import Q
 
 from dashboard import attention, overdue, statuses, steps
 from dashboard.database import now
-from dashboard.models import Abort, ChangeCounter, Dismissal, Looking, Run, Stage, StageTiming
+from dashboard.models import (
+    Abort,
+    ChangeCounter,
+    Dismissal,
+    Looking,
+    QuestionCounter,
+    Run,
+    Stage,
+    StageTiming,
+)
 from dashboard.models.aborts import under_way
 from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, touch
@@ -32,6 +43,7 @@ _FIELDS = (
 _UPSERT = [
     *_FIELDS,
     "seen_at",
+    "asked_seq",
     "version",
     "next_read_at",
     "status_since",
@@ -53,12 +65,15 @@ class Mirrored:
     changed: int
 
 
-def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirrored:
+def runs(
+    stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime, asked_seq: int | None = None
+) -> Mirrored:
     """Mirror the runs a list answered with; rows that say the same as before stay untouched."""
     by_id = {run.id: run for run in said}
     with transaction.atomic():
         # The counter's row is locked first: writers take turns, so none sees a row half old.
         ChangeCounter.reserve(0)
+        number = _number(asked_seq)
         known = {
             run.run_id: run
             for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps", "raw")
@@ -68,9 +83,10 @@ def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirror
         new = 0
         for run_id, api in by_id.items():
             old = known.get(run_id)
-            if old is not None and old.seen_at > asked_at:
+            if old is not None and old.asked_seq > number:
                 continue
             row = _row(stage_id, api, old, asked_at)
+            row.asked_seq = number
             if old is not None and old.overdue and old.status != row.status:
                 root = msgspec.convert(old.steps, Node) if old.steps is not None else None
                 row.overdue, row.overdue_why = _mark(row, root, asked_at)
@@ -83,18 +99,21 @@ def runs(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> Mirror
             rows.append(row)
         _count_from_presses(rows, known)
         _write(rows, known, asked_at)
-        Run.objects.filter(pk__in=unchanged).update(seen_at=asked_at)
+        Run.objects.filter(pk__in=unchanged).update(seen_at=asked_at, asked_seq=number)
         if rows:
             Stage.objects.filter(pk=stage_id).update(active_at=asked_at)
     return Mirrored(new=new, changed=len(rows) - new)
 
 
-def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
+def detail(
+    stage_id: int, said: RunDetail, *, asked_at: datetime, asked_seq: int | None = None
+) -> Run:
     """Mirror one run with its steps, and return its row."""
     with transaction.atomic():
-        runs(stage_id, [said.run], asked_at=asked_at)
+        number = _number(asked_seq)
+        runs(stage_id, [said.run], asked_at=asked_at, asked_seq=number)
         row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=said.run.id)
-        if row.detail_seen_at is None or row.detail_seen_at <= asked_at:
+        if row.detail_asked_seq <= number:
             # By way of JSON, so that it compares equal to what the column gives back.
             tree = msgspec.json.decode(msgspec.json.encode(said.steps))
             at = steps.current(said.steps) if said.steps is not None and row.in_flight else None
@@ -106,7 +125,9 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
                 "step_key": step[1],
                 "step_since": step[2],
                 "detail_seen_at": asked_at,
-                "seen_at": max(asked_at, row.seen_at),
+                "detail_asked_seq": number,
+                "seen_at": asked_at if row.asked_seq <= number else row.seen_at,
+                "asked_seq": max(number, row.asked_seq),
                 "failures": 0,
             }
             # Steps that were read before the end have taught how far they had come by then.
@@ -122,30 +143,34 @@ def detail(stage_id: int, said: RunDetail, *, asked_at: datetime) -> Run:
     return row
 
 
-def gone(run_pk: int, *, asked_at: datetime) -> None:
+def gone(run_pk: int, *, asked_at: datetime, asked_seq: int | None = None) -> None:
     """Note that Northflank does not know the run any more; what it said before is kept.
 
     One that had not concluded stays in flight until somebody dismisses it, and is asked for again
     now and then: the longer it is gone, the more rarely.
     """
+    number = _number(asked_seq)
     this = Run.objects.filter(pk=run_pk)
-    _gone(this, asked_at)
-    since = this.in_flight().filter(seen_at__lte=asked_at).values_list("gone_at", flat=True).first()
+    _gone(this, asked_at, number)
+    going = this.in_flight().filter(asked_seq__lte=number)
+    since = going.values_list("gone_at", flat=True).first()
     if since is not None:
         wait = min(max(GONE_EVERY, asked_at - since), GONE_AT_LEAST_EVERY)
         this.update(next_read_at=asked_at + wait, failures=0)
 
 
-def gone_with_its_place(asked_at: datetime) -> None:
+def gone_with_its_place(asked_at: datetime, asked_seq: int | None = None) -> None:
     """Note that Northflank lists the pipelines of some runs in flight no more."""
-    _gone(Run.objects.in_flight().exclude(stage__in=Stage.objects.present()), asked_at)
+    lost = Run.objects.in_flight().exclude(stage__in=Stage.objects.present())
+    _gone(lost, asked_at, _number(asked_seq))
 
 
-def _gone(runs_: RunQuerySet, asked_at: datetime) -> None:
+def _gone(runs_: RunQuerySet, asked_at: datetime, number: int) -> None:
     with transaction.atomic():
-        still = list(runs_.filter(gone_at=None, seen_at__lte=asked_at).values_list("pk", flat=True))
+        heard_before = runs_.filter(asked_seq__lte=number)
+        still = list(heard_before.filter(gone_at=None).values_list("pk", flat=True))
         touch(still, gone_at=asked_at, next_read_at=None)
-        _end(runs_.filter(seen_at__lte=asked_at).values_list("pk", flat=True))
+        _end(heard_before.values_list("pk", flat=True))
 
 
 def _end(runs_: Iterable[int]) -> None:
@@ -186,11 +211,21 @@ def wait(run_pk: int, at: datetime) -> None:
     Run.objects.filter(pk=run_pk).update(next_read_at=at)
 
 
-def missing_from(stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime) -> None:
+def missing_from(
+    stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime, asked_seq: int | None = None
+) -> None:
     """Have the in-flight runs read one by one that a stage's list no longer shows."""
     ids = [run.id for run in said]
-    lost = Run.objects.followed().filter(stage_id=stage_id, seen_at__lt=asked_at)
+    number = QuestionCounter.take() if asked_seq is None else asked_seq
+    lost = Run.objects.followed().filter(stage_id=stage_id, asked_seq__lt=number)
     lost.exclude(run_id__in=ids).filter(next_read_at=None).update(next_read_at=asked_at)
+
+
+def _number(asked_seq: int | None) -> int:
+    if asked_seq is not None:
+        return asked_seq
+    ChangeCounter.reserve(0)  # the counters in this order, in each transaction
+    return QuestionCounter.take()
 
 
 def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import structlog
 from django.db import DatabaseError, InterfaceError
@@ -21,7 +21,7 @@ from django.db.models import F
 from dashboard import budget, database_health, push
 from dashboard.allowance import Allowance
 from dashboard.database import in_database, now, set_clock
-from dashboard.models import CatalogueSweep, Run, Stage, Worker
+from dashboard.models import CatalogueSweep, QuestionCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder, ListReading
 from dashboard.northflank import (
     NorthflankClient,
@@ -35,7 +35,7 @@ from dashboard.northflank import (
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalogue, claims, learning, mirror, schedule
+from dashboard.sync import catalogue, claims, learning, mirror, rebooking, schedule
 from dashboard.sync.schedule import Gap, Plan
 from dashboard.upstream import Connection
 
@@ -88,7 +88,7 @@ class SyncWorker:
     """One worker; `run` until told to stop.
 
     `chores` are started on each tick, beside the reading (see aborting); each waits for its last.
-    Signs of life are `beat_every` seconds apart.
+    Signs of life are `beat_every` seconds apart; before each, `measure` puts the clock right.
     """
 
     def __init__(
@@ -97,10 +97,12 @@ class SyncWorker:
         *,
         chores: Sequence[Chore] = (),
         beat_every: float = BEAT_EVERY,
+        measure: Callable[[], None] = set_clock,
     ) -> None:
         self.connection = connection
         self.chores = chores
         self.beat_every = beat_every
+        self.measure = measure
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.started = 0  # readings, so far
         self._plan: Plan | None = None
@@ -137,7 +139,7 @@ class SyncWorker:
         while True:
             try:
                 if not begun:
-                    await in_database(set_clock)
+                    await in_database(self.measure)
                     await in_database(catalogue.begin, now())
                     begun = True
                 await self.tick()
@@ -163,7 +165,8 @@ class SyncWorker:
         loop_time = asyncio.get_running_loop().time()
         if loop_time - self._beat_at >= self.beat_every or not self._beat_at:
             self._beat_at = loop_time
-            await in_database(set_clock)
+            await in_database(self.measure)
+            await in_database(rebooking.rebook, now())
             await in_database(_beat, self.name, set(self._claimed), now())
         if not self._failing:
             self._start_chores()
@@ -289,10 +292,15 @@ class SyncWorker:
         self._first.discard(task)
         self._ended.set()
 
-    async def _ask[T](self, question: Callable[[NorthflankClient], Awaitable[T]]) -> T:
+    async def _ask[T](
+        self,
+        question: Callable[[NorthflankClient], Awaitable[T]],
+        *,
+        asked_seq: int | None = None,
+    ) -> T:
         """Put a question; one of a first read may be ahead of the even rate."""
         try:
-            return await self.connection.ask(question)
+            return await self.connection.ask(question, asked_seq=asked_seq)
         finally:
             if asyncio.current_task() in self._first:
                 await in_database(budget.overtake, 1)
@@ -304,19 +312,25 @@ class SyncWorker:
     async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
         moment = now()
         project = sweep.project
+        number = await in_database(QuestionCounter.take)
         try:
             if project is None:
                 projects = await self._ask(
-                    lambda nf: drain(lambda cursor: nf.projects(cursor=cursor))
+                    lambda nf: drain(lambda cursor: nf.projects(cursor=cursor)), asked_seq=number
                 )
-                again = await in_database(catalogue.projects, projects, now=moment)
+                again = await in_database(
+                    catalogue.projects, projects, now=moment, asked_seq=number
+                )
                 read = Taken.of(projects)
             else:
                 slug = project.slug
                 pipelines = await self._ask(
-                    lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor))
+                    lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor)),
+                    asked_seq=number,
                 )
-                again = await in_database(catalogue.pipelines, project, pipelines, now=moment)
+                again = await in_database(
+                    catalogue.pipelines, project, pipelines, now=moment, asked_seq=number
+                )
                 read = Taken.of(pipelines)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
@@ -444,9 +458,7 @@ class SyncWorker:
     async def _lists_runs(self, stage: Stage) -> bool:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         try:
-            page = await self._ask(
-                lambda nf: nf.runs(project, pipeline, stage.path, per_page=1)
-            )
+            page = await self._ask(lambda nf: nf.runs(project, pipeline, stage.path, per_page=1))
         except NotFound:
             return False
         return bool(page.items)
@@ -506,16 +518,17 @@ class SyncWorker:
         self, stage: Stage, taken: Taken, number: int | None, *, concluded: bool | None = None
     ) -> Page[ApiRun]:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        asked_at = now()
+        asked = await in_database(_number_question)
         page = await self._ask(
             lambda nf: nf.runs(
                 project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
-            )
+            ),
+            asked_seq=asked["asked_seq"],
         )
         taken.add(page)
-        await in_database(mirror.runs, stage.pk, page.items, asked_at=asked_at)
+        await in_database(mirror.runs, stage.pk, page.items, **asked)
         if number in {None, 1}:
-            await in_database(mirror.missing_from, stage.pk, page.items, asked_at=asked_at)
+            await in_database(mirror.missing_from, stage.pk, page.items, **asked)
         return page
 
     async def _read_run(self, run: Run) -> None:
@@ -528,9 +541,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
 
     Raises NorthflankError; the run is then due again after a rest.
     """
-    asked_at = now()
+    asked = await in_database(_number_question)
     try:
-        said = await _detail(connection, run)
+        said = await _detail(connection, run, asked["asked_seq"])
     except NorthflankError as error:
         if connection.concerns_all(error):
             await in_database(mirror.wait, run.pk, now())
@@ -538,16 +551,16 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
             await in_database(mirror.rest, run.pk, error, now())
         raise
     if said is None:
-        await in_database(mirror.gone, run.pk, asked_at=asked_at)
+        await in_database(mirror.gone, run.pk, **asked)
         return None
     if said.run.id != run.run_id:
         other = UnexpectedAnswer("Northflank answered with another run.", http_status=200)
         await in_database(mirror.rest, run.pk, other, now())
         raise other
-    return await in_database(mirror.detail, run.stage_id, said, asked_at=asked_at)
+    return await in_database(mirror.detail, run.stage_id, said, **asked)
 
 
-async def _detail(connection: Connection, run: Run) -> RunDetail | None:
+async def _detail(connection: Connection, run: Run, asked_seq: int) -> RunDetail | None:
     """Ask for a run; None where neither it nor its stage's list knows of it any more.
 
     Raises NorthflankError, also where the list can't be read: then the 404 may be of more than the
@@ -556,19 +569,31 @@ async def _detail(connection: Connection, run: Run) -> RunDetail | None:
     stage = run.stage
     place = stage.pipeline.project.slug, stage.pipeline.slug, stage.spelling
     try:
-        return await connection.ask(lambda nf: nf.run(*place, run.run_id))
+        return await connection.ask(lambda nf: nf.run(*place, run.run_id), asked_seq=asked_seq)
     except NotFound:
         if run.gone_at is not None or stage.has_flow is False:
             return None
     going = None if run.concluded else False
     page = await connection.ask(
-        lambda nf: nf.runs(*place, page=1, concluded=going, per_page=PER_PAGE)
+        lambda nf: nf.runs(*place, page=1, concluded=going, per_page=PER_PAGE),
+        asked_seq=asked_seq,
     )
     if any(listed.id == run.run_id for listed in page.items):
         raise UnexpectedAnswer(
             "Northflank lists this run, and answers that there is no such run.", http_status=404
         )
     return None
+
+
+class _Asked(TypedDict):
+    """When a question is put, and its number."""
+
+    asked_at: datetime
+    asked_seq: int
+
+
+def _number_question() -> _Asked:
+    return {"asked_at": now(), "asked_seq": QuestionCounter.take()}
 
 
 def _order_of(runs: Sequence[ApiRun]) -> ListOrder:

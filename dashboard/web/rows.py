@@ -187,7 +187,7 @@ def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
 
 def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     """Return the latest abort of each run that has one, by the run's key."""
-    found = Abort.objects.filter(run__in=[run.pk for run in runs]).order_by("requested_at", "pk")
+    found = Abort.objects.filter(run__in=[run.pk for run in runs]).order_by("pk")
     return {abort.run_id: abort for abort in found}
 
 

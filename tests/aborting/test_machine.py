@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from dashboard import aborting, access, resending
 from dashboard.aborting import Press
 from dashboard.database import in_database
-from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models import Abort, AbortEvent, QuestionCounter, Run
 from dashboard.models.aborts import What
 from dashboard.models.runs import touch
 from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
@@ -147,20 +147,22 @@ class Machine(RuleBasedStateMachine):
     def the_list_is_read(self, number: int) -> None:
         stage = self.run(number).stage
         at = (stage.pipeline.project.slug, stage.pipeline.slug, stage.path)
-        asked_at = aborting.sending.database.now()
+        asked_at, asked_seq = aborting.sending.database.now(), QuestionCounter.take()
         page = self.live.run(lambda: self.live.connection.client.runs(*at, per_page=100))
-        mirror.runs(stage.pk, page.items, asked_at=asked_at)
-        mirror.missing_from(stage.pk, page.items, asked_at=asked_at)
+        mirror.runs(stage.pk, page.items, asked_at=asked_at, asked_seq=asked_seq)
+        mirror.missing_from(stage.pk, page.items, asked_at=asked_at, asked_seq=asked_seq)
 
     @rule(number=which, said=words)
     def northflank_says(self, number: int, said: tuple[str, bool]) -> None:
         run = self.run(number)
         at = (run.stage.pipeline.project.slug, run.stage.pipeline.slug, run.stage.path)
-        asked_at = aborting.sending.database.now()
+        asked_at, asked_seq = aborting.sending.database.now(), QuestionCounter.take()
         detail = self.live.run(lambda: self.live.connection.client.run(*at, run.run_id))
         status, concluded = said
         told = replace(detail.run, status=status, concluded=concluded)
-        mirror.detail(run.stage_id, replace(detail, run=told), asked_at=asked_at)
+        mirror.detail(
+            run.stage_id, replace(detail, run=told), asked_at=asked_at, asked_seq=asked_seq
+        )
 
     # --- presses ---------------------------------------------------------------------------------
 

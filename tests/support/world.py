@@ -25,6 +25,11 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
+def put(seconds: float) -> dict[str, Any]:
+    """Of a question that was put so many seconds after T0: when, and its number."""
+    return {"asked_at": at(seconds), "asked_seq": 1_000_000 + round(1000 * seconds)}
+
+
 class World:
     """A live dashboard whose sandbox shows the project `payments` and stands still in time."""
 

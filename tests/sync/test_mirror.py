@@ -18,14 +18,14 @@ from dashboard.northflank import NotFound, RunDetail, ServerError, Unreachable, 
 from dashboard.sync import claims, mirror
 from tests.support import factories, payloads
 from tests.support.factories import node
-from tests.support.world import T0, World, api_run, at, detail, the_run
+from tests.support.world import T0, World, api_run, at, detail, put, the_run
 
 ENDED = {"status": "success", "concluded": True, "concluded_at": at(5)}
 FAILED = {"status": "failure", "concluded": True, "concluded_at": at(5)}
 
 
 def list_said(stage: Stage, *runs: object, asked: float = 0) -> mirror.Mirrored:
-    return mirror.runs(stage.pk, runs, asked_at=at(asked))  # type: ignore[arg-type]
+    return mirror.runs(stage.pk, runs, **put(asked))  # type: ignore[arg-type]
 
 
 def test_a_new_run_is_counted_as_new(stage: Stage) -> None:
@@ -98,64 +98,64 @@ def test_no_change_leaves_its_stage_as_it_was(stage: Stage) -> None:
 
 
 def test_a_list_asked_earlier_changes_nothing(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(status="aborting"), asked_at=at(10))
+    mirror.detail(stage.pk, detail(status="aborting"), **put(10))
     list_said(stage, api_run(status="running"), asked=9)
     assert the_run().status == "aborting"
 
 
 def test_a_list_asked_earlier_takes_no_version(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(status="aborting"), asked_at=at(10))
+    mirror.detail(stage.pk, detail(status="aborting"), **put(10))
     before = the_run().version
     list_said(stage, api_run(status="running"), asked=9)
     assert the_run().version == before
 
 
 def test_a_detail_asked_earlier_does_not_bring_old_steps_back(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(steps=node(ref="second")), asked_at=at(10))
-    mirror.detail(stage.pk, detail(steps=node(ref="first")), asked_at=at(9))
+    mirror.detail(stage.pk, detail(steps=node(ref="second")), **put(10))
+    mirror.detail(stage.pk, detail(steps=node(ref="first")), **put(9))
     assert the_run().steps["ref"] == "second"
 
 
 def test_a_detail_asked_earlier_does_not_undo_the_end(stage: Stage) -> None:
     list_said(stage, api_run())
     list_said(stage, api_run(**ENDED), asked=10)
-    mirror.detail(stage.pk, detail(), asked_at=at(9))
+    mirror.detail(stage.pk, detail(), **put(9))
     assert the_run().concluded
 
 
 def test_a_detail_overtaken_by_the_end_leaves_the_last_reading_due(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(), asked_at=at(0))
+    mirror.detail(stage.pk, detail(), **put(0))
     Run.objects.update(next_read_at=at(5))
     [run] = claims.runs(at(8), 1)
     list_said(stage, api_run(**ENDED), asked=10)
-    mirror.detail(stage.pk, detail(steps=node(ref="late")), asked_at=at(9))
+    mirror.detail(stage.pk, detail(steps=node(ref="late")), **put(9))
     claims.release_run(run, at(11), None)
     assert the_run().next_read_at == at(10)
 
 
 def test_steps_that_changed_give_a_new_version(stage: Stage) -> None:
-    before = mirror.detail(stage.pk, detail(steps=node(ref="a")), asked_at=at(0)).version
-    assert mirror.detail(stage.pk, detail(steps=node(ref="b")), asked_at=at(1)).version > before
+    before = mirror.detail(stage.pk, detail(steps=node(ref="a")), **put(0)).version
+    assert mirror.detail(stage.pk, detail(steps=node(ref="b")), **put(1)).version > before
 
 
 def test_the_same_steps_keep_the_version(stage: Stage) -> None:
-    before = mirror.detail(stage.pk, detail(), asked_at=at(0)).version
-    assert mirror.detail(stage.pk, detail(), asked_at=at(1)).version == before
+    before = mirror.detail(stage.pk, detail(), **put(0)).version
+    assert mirror.detail(stage.pk, detail(), **put(1)).version == before
 
 
 def test_the_step_a_run_is_at_is_kept_in_words(stage: Stage) -> None:
     steps = node(label="migrate", status="retrying", attempts=2, max_attempts=3)
-    row = mirror.detail(stage.pk, detail(steps=steps), asked_at=at(0))
+    row = mirror.detail(stage.pk, detail(steps=steps), **put(0))
     assert row.step == "migrate, attempt 2 of 3"
 
 
 def test_a_run_that_is_over_is_at_no_step(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(), asked_at=at(0))
-    assert mirror.detail(stage.pk, detail(**ENDED), asked_at=at(1)).step == ""
+    mirror.detail(stage.pk, detail(), **put(0))
+    assert mirror.detail(stage.pk, detail(**ENDED), **put(1)).step == ""
 
 
 def test_a_list_keeps_the_steps_that_a_detail_brought(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(), asked_at=at(0))
+    mirror.detail(stage.pk, detail(), **put(0))
     list_said(stage, api_run(status="waiting"), asked=1)
     assert the_run().steps is not None
 
@@ -190,10 +190,10 @@ def test_a_run_somebody_aborted_gets_a_last_reading(stage: Stage, manager: User)
 
 
 def test_the_last_reading_is_the_last(stage: Stage) -> None:
-    mirror.detail(stage.pk, detail(), asked_at=at(0))
+    mirror.detail(stage.pk, detail(), **put(0))
     list_said(stage, api_run(**ENDED), asked=10)
     [run] = claims.runs(at(11), 1)
-    mirror.detail(stage.pk, detail(**ENDED), asked_at=at(11))
+    mirror.detail(stage.pk, detail(**ENDED), **put(11))
     claims.release_run(run, at(12), None)
     assert the_run().next_read_at is None
 
@@ -222,25 +222,25 @@ def test_an_accepted_abort_concludes_with_its_run(stage: Stage, manager: User) -
 
 def test_a_run_the_list_lost_is_asked_for_by_itself(stage: Stage) -> None:
     list_said(stage, api_run("r1"), api_run("r2"))
-    mirror.missing_from(stage.pk, [api_run("r2")], asked_at=at(20))
+    mirror.missing_from(stage.pk, [api_run("r2")], **put(20))
     assert the_run("r1").next_read_at == at(20)
 
 
 def test_a_run_the_list_shows_is_not_asked_for_by_itself(stage: Stage) -> None:
     list_said(stage, api_run("r1"), api_run("r2"))
-    mirror.missing_from(stage.pk, [api_run("r2")], asked_at=at(20))
+    mirror.missing_from(stage.pk, [api_run("r2")], **put(20))
     assert the_run("r2").next_read_at is None
 
 
 def test_a_run_seen_after_the_list_was_asked_for_is_not_missing(stage: Stage) -> None:
     list_said(stage, api_run(), asked=30)
-    mirror.missing_from(stage.pk, [], asked_at=at(20))
+    mirror.missing_from(stage.pk, [], **put(20))
     assert the_run().next_read_at is None
 
 
 def test_a_gone_run_that_had_not_concluded_stays_in_flight(stage: Stage) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert the_run().in_flight
     assert not Run.objects.followed().exists()
 
@@ -249,7 +249,7 @@ def test_a_gone_run_is_asked_for_again_ever_more_rarely(stage: Stage) -> None:
     list_said(stage, api_run())
     waits, asked = [], 20.0
     for _ in range(8):
-        mirror.gone(the_run().pk, asked_at=at(asked))
+        mirror.gone(the_run().pk, **put(asked))
         booked = the_run().next_read_at
         assert booked is not None
         wait = (booked - at(asked)).total_seconds()
@@ -260,40 +260,40 @@ def test_a_gone_run_is_asked_for_again_ever_more_rarely(stage: Stage) -> None:
 
 def test_a_gone_run_that_had_concluded_is_not_asked_for_again(stage: Stage) -> None:
     list_said(stage, api_run(**ENDED))
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert (the_run().gone_at, the_run().next_read_at) == (at(20), None)
 
 
 def test_a_list_does_not_have_a_gone_run_asked_for(stage: Stage) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     Run.objects.update(next_read_at=None)
-    mirror.missing_from(stage.pk, [], asked_at=at(30))
+    mirror.missing_from(stage.pk, [], **put(30))
     assert the_run().next_read_at is None
 
 
 def test_a_gone_run_gets_a_new_version(stage: Stage) -> None:
     list_said(stage, api_run())
     before = the_run().version
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert the_run().version > before
 
 
 def test_a_gone_run_keeps_what_was_said_of_it(stage: Stage) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert (the_run().status, the_run().concluded) == ("running", False)
 
 
 def test_a_404_asked_earlier_makes_nothing_gone(stage: Stage) -> None:
     list_said(stage, api_run(), asked=30)
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert the_run().gone_at is None
 
 
 def test_a_gone_run_that_is_listed_again_is_back(stage: Stage) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     list_said(stage, api_run(), asked=30)
     assert the_run().in_flight
 
@@ -304,7 +304,7 @@ def test_an_accepted_abort_of_a_gone_run_is_settled(stage: Stage, manager: User)
         run=the_run(), user=manager, username="manager", state="accepted",
         requested_at=at(1), claimed_at=at(1),
     )  # fmt: skip
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "")
 
@@ -358,7 +358,7 @@ def test_any_text_can_be_stored(stage: Stage, text: str) -> None:
     body = json.loads(json.dumps(payloads.detail(payloads.RUN_ID, name=text, description=text)))
     said = decoding.run_detail(body)
     assert said is not None
-    row = mirror.detail(stage.pk, said, asked_at=at(0))
+    row = mirror.detail(stage.pk, said, **put(0))
     row.refresh_from_db()
     assert row.name == said.run.name
 
@@ -368,7 +368,7 @@ def test_any_text_in_a_step_can_be_stored(stage: Stage, text: str) -> None:
     step = payloads.job_run(ref=text, response={"error": {"message": text}, "status": text})
     said = decoding.run_detail(json.loads(json.dumps(payloads.detail(steps=[step]))))
     assert said is not None
-    row = mirror.detail(stage.pk, said, asked_at=at(0))
+    row = mirror.detail(stage.pk, said, **put(0))
     row.refresh_from_db()
     assert said.steps is not None
     assert row.steps["steps"][0]["label"] == said.steps.steps[0].label
@@ -517,7 +517,7 @@ READ = ("step", "step_key", "step_since", "detail_seen_at", "seen_at", "failures
 
 def read(stage: Stage, asked: float, **more: Any) -> dict[str, Any]:
     """Mirror a detail, and return what is kept of it."""
-    returned = mirror.detail(stage.pk, detail(**more), asked_at=at(asked))
+    returned = mirror.detail(stage.pk, detail(**more), **put(asked))
     kept = Run.objects.values(*READ, "version").get()
     assert {name: getattr(returned, name) for name in kept} == kept  # as it stands now
     return kept
@@ -557,7 +557,7 @@ def test_a_first_detail_that_was_overtaken_by_a_list_brings_its_steps(stage: Sta
 
 def test_a_detail_without_steps_is_at_no_step(stage: Stage) -> None:
     said_ = RunDetail(api_run(), None, {"id": "r1"})
-    kept = mirror.detail(stage.pk, said_, asked_at=at(4))
+    kept = mirror.detail(stage.pk, said_, **put(4))
     assert (kept.steps, kept.step, kept.step_key, kept.step_since) == (None, "", "", None)
     assert kept.detail_seen_at == at(4)
 
@@ -565,7 +565,7 @@ def test_a_detail_without_steps_is_at_no_step(stage: Stage) -> None:
 def test_a_detail_of_one_stage_leaves_another_stages_run(stage: Stage) -> None:
     other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
     list_said(other, api_run())
-    mirror.detail(stage.pk, detail(), asked_at=at(4))
+    mirror.detail(stage.pk, detail(), **put(4))
     assert Run.objects.get(stage=other).detail_seen_at is None
 
 
@@ -632,7 +632,7 @@ def test_an_abort_of_a_run_that_is_gone_ends_and_looking_goes_on(
     Run.objects.update(next_read_at=at(5))
     looking, abort = looked_at(manager), factories.abort(the_run(), manager)
     with time_machine.travel(at(30), tick=False):
-        mirror.gone(the_run().pk, asked_at=at(20))
+        mirror.gone(the_run().pk, **put(20))
     looking.refresh_from_db()
     abort.refresh_from_db()
     assert (looking.until, abort.settled_at) == (None, at(30))
@@ -643,31 +643,31 @@ def test_a_later_abort_of_a_run_that_is_gone_ends_when_it_is_asked_for_in_vain(
     stage: Stage, manager: User
 ) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     abort = factories.abort(the_run(), manager)
     with time_machine.travel(at(60), tick=False):
-        mirror.gone(the_run().pk, asked_at=at(50))
+        mirror.gone(the_run().pk, **put(50))
     abort.refresh_from_db()
     assert abort.settled_at == at(60)
 
 
 def test_a_404_asked_at_the_same_moment_is_believed(stage: Stage) -> None:
     list_said(stage, api_run(), asked=20)
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     assert the_run().gone_at == at(20)
 
 
 def test_a_run_that_is_gone_already_is_not_gone_again(stage: Stage) -> None:
     list_said(stage, api_run())
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     before = the_run().version
-    mirror.gone(the_run().pk, asked_at=at(30))
+    mirror.gone(the_run().pk, **put(30))
     assert (the_run().gone_at, the_run().version) == (at(20), before)
 
 
 def test_one_run_that_is_gone_leaves_the_others(stage: Stage) -> None:
     list_said(stage, api_run("r1"), api_run("r2"))
-    mirror.gone(the_run("r1").pk, asked_at=at(20))
+    mirror.gone(the_run("r1").pk, **put(20))
     assert the_run("r2").in_flight
 
 
@@ -676,7 +676,7 @@ def test_runs_in_flight_are_gone_with_their_pipeline_and_no_others(stage: Stage)
     list_said(stage, api_run("r1"), api_run("r2", **ENDED))
     list_said(there, api_run("r3"))
     Pipeline.objects.filter(pk=stage.pipeline.pk).update(gone_at=at(15))
-    mirror.gone_with_its_place(at(20))
+    mirror.gone_with_its_place(**put(20))
     gone = dict(Run.objects.values_list("run_id", "gone_at"))
     assert gone == {"r1": at(20), "r2": None, "r3": None}
 
@@ -684,7 +684,7 @@ def test_runs_in_flight_are_gone_with_their_pipeline_and_no_others(stage: Stage)
 def test_a_run_that_is_back_is_heard_of_by_its_abort(stage: Stage, manager: User) -> None:
     list_said(stage, api_run())
     factories.abort(the_run(), manager)
-    mirror.gone(the_run().pk, asked_at=at(20))
+    mirror.gone(the_run().pk, **put(20))
     with time_machine.travel(at(40), tick=False):
         list_said(stage, api_run(), asked=30)
     turned = Abort.objects.get().events.filter(what="turned")
@@ -766,7 +766,7 @@ def test_only_this_stages_runs_are_missing_from_its_list(stage: Stage) -> None:
     other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
     list_said(stage, api_run("r1"), api_run("r2", **ENDED))
     list_said(other, api_run("r3"))
-    mirror.missing_from(stage.pk, [], asked_at=at(20))
+    mirror.missing_from(stage.pk, [], **put(20))
     booked = dict(Run.objects.values_list("run_id", "next_read_at"))
     assert booked == {"r1": at(20), "r2": None, "r3": None}
 
@@ -774,11 +774,11 @@ def test_only_this_stages_runs_are_missing_from_its_list(stage: Stage) -> None:
 def test_a_missing_run_that_is_booked_already_keeps_its_time(stage: Stage) -> None:
     list_said(stage, api_run())
     Run.objects.update(next_read_at=at(5))
-    mirror.missing_from(stage.pk, [], asked_at=at(20))
+    mirror.missing_from(stage.pk, [], **put(20))
     assert the_run().next_read_at == at(5)
 
 
 def test_a_run_seen_as_the_list_was_asked_for_is_not_missing(stage: Stage) -> None:
     list_said(stage, api_run(), asked=20)
-    mirror.missing_from(stage.pk, [], asked_at=at(20))
+    mirror.missing_from(stage.pk, [], **put(20))
     assert the_run().next_read_at is None

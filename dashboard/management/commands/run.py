@@ -27,5 +27,5 @@ class Command(RunbookCommand):
             self.stdout.write(words.json(whole | told))
             return
         self.stdout.write(words.of_run(run))
-        for abort in run.aborts.order_by("-requested_at", "-pk"):
+        for abort in run.aborts.order_by("-pk"):
             self.stdout.write(f"\n{words.of_abort(abort, run)}")

@@ -66,7 +66,7 @@ def abort(of: Abort, run: Run) -> dict[str, Any]:
 
 def aborts(of: Run) -> list[dict[str, Any]]:
     """Return all acts on a run, the latest first, each with its trail."""
-    acts = of.aborts.order_by("-requested_at", "-pk").prefetch_related("events")
+    acts = of.aborts.order_by("-pk").prefetch_related("events")
     return [
         abort(act, of)
         | {
