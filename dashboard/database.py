@@ -9,6 +9,7 @@ so all go by the database's clock; how far this machine's is off is measured now
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -57,8 +58,10 @@ async def once_it_answers[**P, T](work: Callable[P, T], *args: P.args, **kwargs:
 def _fresh[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     # Drops a connection that the database server has closed, as Django does for each request.
     close_old_connections()
+    away = database_health.away_since() is not None
     try:
-        done = work(*args, **kwargs)
+        with database_health.unwaiting() if away else nullcontext():
+            done = work(*args, **kwargs)
     except Exception as error:
         database_health.failed(error)
         raise

@@ -114,14 +114,17 @@ def _back() -> None:
 def _write_nothing() -> None:
     """Take a write lock and give it back; raises what the database answers."""
     connection.close_if_unusable_or_obsolete()
-    with _at_once(), transaction.atomic(), connection.cursor() as cursor:
+    with unwaiting(), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_changecounter SET value = value")
         transaction.set_rollback(True)
 
 
 @contextlib.contextmanager
-def _at_once() -> Iterator[None]:
-    # On SQLite a lock is waited for, for seconds; who looks again and again need not.
+def unwaiting() -> Iterator[None]:
+    """Have this thread wait for no lock on SQLite, where each takes seconds, and threads are few.
+
+    For what is tried again anyway, while the file is known to be locked.
+    """
     if connection.vendor != "sqlite":
         yield
         return

@@ -74,9 +74,15 @@ class OutageMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         # Who waits for a server that is silent waits for seconds, on one of a few threads. A file
-        # that can't be written is read as ever.
-        if not database_health.check() and connection.vendor != "sqlite":
-            return answer(request)
+        # that can't be written is read as ever, and its lock not waited for.
+        if not database_health.check():
+            if connection.vendor != "sqlite":
+                return answer(request)
+            with database_health.unwaiting():
+                return self._answer(request)
+        return self._answer(request)
+
+    def _answer(self, request: HttpRequest) -> HttpResponseBase:
         if request.method in _READING:
             return self.get_response(request)
         request._writes = writes = Writes()  # type: ignore[attr-defined]

@@ -10,7 +10,14 @@ import httpx
 import psycopg
 import pytest
 from django.contrib.auth.models import User
-from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    transaction,
+)
 
 from dashboard import database_health
 from dashboard.models import Abort, Project, Run
@@ -101,6 +108,22 @@ def test_a_locked_file_is_told_once_and_what_is_read_is_read_as_ever(
     is_back(live, person)
     assert events(caplog) == ["database.away", "database.back"]
     assert press(person, run).status_code == 200
+
+
+@on_sqlite
+def test_a_thread_that_need_not_wait_waits_for_no_lock_and_then_as_before(
+    transactional_db: None,
+) -> None:
+    def patience() -> int:
+        with connection.cursor() as cursor:
+            return int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    before = patience()
+    with database_health.unwaiting():
+        assert patience() == 0
+        with locked(), pytest.raises(OperationalError):
+            factories.project("shop")
+    assert patience() == before > 0
 
 
 @on_sqlite
