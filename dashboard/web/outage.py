@@ -85,6 +85,8 @@ class OutageMiddleware:
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
         if request.method in _READING:
             return self.get_response(request)
+        # Opened first: a connection has wrappers of its own from its beginning, if any.
+        connection.ensure_connection()
         request._writes = writes = Writes()  # type: ignore[attr-defined]
         with connection.execute_wrapper(writes):
             return self.get_response(request)
