@@ -47,6 +47,7 @@ class Feed:
         self._spoke: dict[Channel, float] = {}
         self._look_at = 0.0  # when to look at people's rights again
         self._failing = False
+        self._away = False  # as the pages were told of the database
 
     async def run(self) -> None:
         """Tell changes until cancelled."""
@@ -117,6 +118,7 @@ class Feed:
 
     def _tell_outage(self) -> None:
         """Say it on all open pages, and so that their streams are alive."""
+        self._away = True
         message = fragments.event(AWAY, outage.sentence(), self._told or 0)
         for channel in self.hub.channels:
             self.hub.publish(channel, message)
@@ -132,10 +134,10 @@ class Feed:
         spoke = {channel: self._spoke.get(channel, loop_time) for channel in channels}
         for channel in channels:
             message = messages[channel]
-            if message or loop_time - spoke[channel] >= self.silence:
+            if message or self._away or loop_time - spoke[channel] >= self.silence:
                 self.hub.publish(channel, message or fragments.event(ALIVE, "", news.version))
                 spoke[channel] = loop_time
-        self._spoke = spoke
+        self._spoke, self._away = spoke, False
 
 
 def _opening(channel: Channel, since: int | None) -> bytes:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, Route, expect
 
@@ -21,7 +22,9 @@ from tests.support.browser import (
     pass_time,
     take_clock,
 )
+from tests.support.databases import moved
 from tests.support.live import Live
+from tests.support.stream import brisk
 
 pytestmark = pytest.mark.browser
 
@@ -351,6 +354,21 @@ def test_a_dashboard_that_gives_no_answer_is_said_to_be_out_of_reach(
     expect(page.locator("[data-unreachable]")).to_be_hidden()
     pass_time(page, 10)  # as long as it waits for an answer
     expect(page.locator("[data-unreachable]")).to_be_visible()
+
+
+@brisk
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="a file is moved away")
+def test_a_page_says_that_the_database_is_away_and_keeps_what_it_shows(
+    run: Run, watch: Open
+) -> None:
+    page = watch("viewer")
+    line = page.locator("[data-unreachable]")
+    with moved():
+        expect(line).to_contain_text("The database has not answered since", timeout=PATIENCE)
+        expect(line).to_be_visible()
+        expect(page.locator("[data-run]")).to_have_count(1)
+    expect(line).to_be_hidden(timeout=PATIENCE)
 
 
 @pytest.mark.usefixtures("viewer")

@@ -5,13 +5,17 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import environ
 import psycopg
 from django.db import connection, connections
 from django.utils import timezone
 
+from dashboard import database
+from dashboard.asgi import application
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from tests.support.live import close_connections
 from tests.support.services import POSTGRES
 
 AFAR = "afar"  # the alias of our connection to such a database
@@ -54,6 +58,22 @@ def without(table: str) -> Iterator[None]:
     finally:
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE elsewhere RENAME TO {table}")
+
+
+@contextlib.contextmanager
+def moved() -> Iterator[None]:
+    """Have the folder of SQLite's file elsewhere until the block ends."""
+    folder = Path(connection.settings_dict["NAME"]).parent
+    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
+    folder.rename(elsewhere)
+    try:
+        # What is open stays so; whoever connects anew finds nothing.
+        for pool in (application.pool, database.pool):
+            close_connections(pool)
+        connection.close()
+        yield
+    finally:
+        elsewhere.rename(folder)
 
 
 def one_quiet_stage() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,9 +22,10 @@ from dashboard import database_health
 from dashboard.models import Abort, Project, Run
 from dashboard.web.outage import Kept, Writes
 from tests.support import factories
+from tests.support.databases import moved
 from tests.support.flights import ago, eventually, in_flight, path, press
 from tests.support.html import one, parsed, words
-from tests.support.live import Live, close_connections
+from tests.support.live import Live
 from tests.support.stream import listening
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
@@ -52,25 +52,6 @@ def locked() -> Iterator[None]:
     finally:
         other.execute("ROLLBACK")
         other.close()
-
-
-@contextlib.contextmanager
-def moved(live: Live) -> Iterator[None]:
-    """The folder of the file is elsewhere."""
-    from dashboard import database
-    from dashboard.asgi import application
-
-    folder = Path(connection.settings_dict["NAME"]).parent
-    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
-    folder.rename(elsewhere)
-    try:
-        # What is open stays so; whoever connects anew finds nothing.
-        for pool in (application.pool, database.pool):
-            close_connections(pool)
-        connection.close()
-        yield
-    finally:
-        elsewhere.rename(folder)
 
 
 def is_back(live: Live, person: httpx.Client) -> None:
@@ -133,7 +114,7 @@ def test_a_file_that_was_moved_away_and_back_is_told_once(
     caplog.set_level("INFO")
     run = in_flight(live)
     person = live.person("manager")
-    with moved(live):
+    with moved():
         answers = [person.get(path(run)) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {503}
     said = words(one(parsed(answers[0]), "[data-why]"))
@@ -149,7 +130,7 @@ def test_an_open_page_is_told_and_its_stream_goes_on(
     live: Live, run: Run, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     with listening(live.person("manager")) as stream:
-        with moved(live):
+        with moved():
             away = next(message for message in stream if message.event == "away")
             assert "The database has not answered since" in away.data[0]
         is_back(live, live.person("manager"))
