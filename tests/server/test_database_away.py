@@ -179,7 +179,8 @@ def test_what_northflank_answered_meanwhile_is_kept_once_the_database_is_back(si
     site.sandbox.faults = [parse_fault("latency:1@/abort")]
     with ThreadPoolExecutor(1) as aside:
         pressed = aside.submit(press, site.person, address)
-        eventually(lambda: site.sandbox.requests and "/abort" in site.sandbox.requests[-1][1])
+        on_its_way = f"/runs/{run_id}/abort"
+        eventually(lambda: on_its_way in str(site.sandbox.requests), processes.PATIENCE)
         site.line.cut()
         try:
             eventually(lambda: site.sandbox.abort_posts[run_id], processes.PATIENCE)
