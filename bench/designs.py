@@ -5,12 +5,13 @@ import math
 import random
 import sys
 from collections import defaultdict, deque
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from simulated import HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
+from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
 
 from dashboard import allowance as rules
 from dashboard.northflank import RateLimit
@@ -22,6 +23,7 @@ from dashboard.timing import LEAST, MOST
 EPOCH = datetime(2026, 3, 2, tzinfo=UTC)
 TICK = 0.5  # as the worker's
 AT_ONCE, A_READING = 4, 6  # as the worker's
+FIRST_AT_ONCE, MOST_AT_ONCE, A_FIRST_READING = 4, 12, 3  # as the worker's
 PLAN_EVERY = 5.0  # as the worker's
 REPLAN_ALL = 600.0  # seconds between two looks at the thousands of idle stages
 LATENCY = 0.2  # seconds from a question to its answer
@@ -229,6 +231,7 @@ class Ours(Simulation):
         self.bells: deque[float] = deque()  # of the last hour
         self.paced_until = -math.inf
         self.rung: set[int] = set()  # not yet read since
+        self.gaps: set[int] = set()  # of which something is not known
         # Lists of the catalogue, and flows read again: each kind as one queue.
         self.projects = 1 + math.ceil(world.mix.stages / 10)
         self.queues = {"catalogue": 0.0, "flow": 0.0}
@@ -389,6 +392,7 @@ class Ours(Simulation):
     def read(self, stage: int) -> None:
         if self.ask():
             self.rung.discard(stage)
+            self.gaps.discard(stage)
             self.read_at[stage] = self.now
             if self.see(stage, self.now):
                 self.active[stage] = moment(self.now)
@@ -439,7 +443,9 @@ class Ours(Simulation):
         # The sync counts the runs that have ended; each rings when it starts and when it ends.
         rung = schedule.READINGS_A_RUN * len(self.bells) / 2 / HOUR
         learning = self.learns and self.book_detail(spend)
-        demand = Demand(following, self.discovery + lists + flows, rung=rung, learning=learning)
+        discovery = self.discovery + lists + flows
+        unread = bool(self.gaps)
+        demand = Demand(following, discovery, rung=rung, learning=learning, unread=unread)
         self.plan = schedule.plan(demand, spend.per_second, push_alive=self.world.mix.push)
         self.planned_at = self.now
         if first:
@@ -567,6 +573,133 @@ class AsTheyEnd(Ours):
 
     def book_detail(self, spend: rules.Allowance) -> bool:
         return False
+
+
+class FromTheDark(Ours):
+    """The same with a mirror that knows nothing at noon: it is new, or nobody read for hours.
+
+    What is asked for from then on: `known_after`, `production_after` and `read_after` are seconds.
+    """
+
+    learns = False
+    noon = DAY / 2
+
+    def __init__(self, world: World, outage: float | None) -> None:
+        super().__init__(world)
+        self.outage = outage  # seconds; None: the database is new
+        self.width = FIRST_AT_ONCE
+        self.undefined = 0  # stages whose definition is to be read
+        self.unlisted = 0  # lists of the catalogue, which come before
+        self.awaited: set[int] = set()  # stages in flight at noon that were not read since
+        self.asked = self.flew = 0  # so many stages, and of those in flight, were not known
+        self.stated: float | None = None
+        self.known_after: float | None = None
+        self.production_after: float | None = None
+        self.read_after: float | None = None
+
+    def work(self) -> None:
+        end = self.world.end
+        self.world.days = (self.noon - (self.outage or self.noon)) / DAY
+        self._work()
+        self.world.days = end / DAY
+        self.happen(self.noon)
+        self._go_dark()
+        while self.now < end and self.read_after is None:
+            wake = self._tick()
+            self.happen(math.ceil(min(max(wake, self.now + TICK), self.now + 30) / TICK) * TICK)
+
+    def _go_dark(self) -> None:
+        gaps = (self._gap(stage) for stage in range(self.world.mix.stages))
+        order = schedule.first_reads(
+            (schedule.Place(stage, schedule.FIRST[stage % 3], stage // 30), gap)
+            for stage, gap in enumerate(gaps)
+        )
+        self.order, self.gaps = deque(order), set(order)
+        self.awaited = self.gaps & set(self.flying)
+        self.asked, self.flew = len(self.gaps), len(self.awaited)
+        if self.outage is None:
+            self.undefined, self.unlisted = len(order), self.projects
+            self.looked_at_all = self.now
+            self.read_at = dict.fromkeys(self.read_at, self.now)
+            self.discovery = len(order) / schedule.StageClass.RECENT.value
+        for rank, stage in enumerate(order):
+            self.booked[stage] = self.now + rank * 1e-6
+        self.due = sorted((booked, stage) for stage, booked in self.booked.items())
+        self.planned_at = -math.inf
+        self._ahead()  # any answer tells of the window
+        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
+        self.stated = schedule.seconds_to_read(len(order) + self.unlisted, spend, LIMIT)
+
+    def _gap(self, stage: int) -> schedule.Gap | None:
+        if self.outage is None:
+            return schedule.Gap.RUNS
+        read_at, promised = self.read_at[stage], self.booked[stage]
+        known = StageKnown(True, moment(read_at), moment(min(promised, self.world.end)))
+        return schedule.gap(known, moment(self.now))
+
+    def _ahead(self) -> bool:
+        taken = self.ask()
+        assert self.budget is not None
+        self.budget = replace(self.budget, ahead=max(self.budget.ahead - 1, 0.0))
+        return taken
+
+    def _tick(self) -> float:
+        if self.now < self.noon:
+            return super()._tick()
+        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
+        waits = bool(self.gaps) and spend.refused_until is None
+        if waits and (most := min(spend.first_reads // A_FIRST_READING, self.width)) > 0:
+            # A hand asks again as soon as it has its answer, which may be in the same tick.
+            for _ in range(min(int(most * TICK / LATENCY), spend.first_reads)):
+                if self.unlisted:
+                    self.unlisted -= 1
+                    self._ahead()
+                    continue
+                while self.order and self.order[0] not in self.gaps:
+                    self.order.popleft()
+                if not self.order or not self._ahead():
+                    break
+                self._first(self.order.popleft())
+            self.width = min(self.width + most, MOST_AT_ONCE)
+            self._look()
+            return self.now + TICK
+        if self.unlisted:
+            if spend.may_discover and waits:
+                self.unlisted -= 1
+                self.ask()
+            return self.now + TICK
+        wake = super()._tick()
+        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
+        if not self.gaps and self.undefined and spend.may_discover:
+            self.undefined -= 1
+            self.ask()
+        self._look()
+        return self.now + TICK if self.gaps else wake
+
+    def _first(self, stage: int) -> None:
+        self.gaps.discard(stage)
+        self.read_at[stage] = self.now
+        if self.see(stage, self.now):
+            self.active[stage] = moment(self.now)
+        self.book(stage)
+
+    def _look(self) -> None:
+        after = self.now - self.noon + LATENCY
+        self.awaited &= self.gaps & set(self.flying)
+        if not self.awaited and self.known_after is None:
+            self.known_after = after
+        if self.production_after is None and not any(stage % 3 == 0 for stage in self.gaps):
+            self.production_after = after
+        if not self.gaps and self.read_after is None:
+            self.read_after = after
+
+
+@dataclass(frozen=True)
+class StageKnown:
+    has_flow: bool | None
+    synced_at: datetime | None
+    promised_at: datetime | None
+    in_flight_unread: bool = False
 
 
 class FixedInterval(Simulation):

@@ -14,8 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
-from designs import DESIGNS, Ours
+from designs import DESIGNS, FromTheDark, Ours
 from simulated import DAY, Figures, Mix, World
 
 
@@ -121,6 +122,91 @@ def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str
         yield f"| {' | '.join(cells)} |"
 
 
+# From the dark: a new database, and the end of an outage
+
+COLD = {180: 60.0, 300: 100.0}  # seconds until all in flight is known, where nobody else asks
+
+
+@dataclass(frozen=True)
+class Light:
+    """What came out of one start from the dark; seconds from its begin."""
+
+    mix: Mix
+    outage: float | None
+    gaps: int
+    awaited: int
+    stated: float | None  # how long it takes, as pages say at the begin
+    known: float | None  # all that was in flight
+    production: float | None  # each Production stage was read
+    read: float | None  # each stage was
+    refused: int  # requests of others that would have been answered without ours
+
+
+def from_the_dark(job: tuple[Mix, float | None, int]) -> Light:
+    mix, outage, seed = job
+    one = FromTheDark(World(mix, 1.0, seed), outage)
+    figures = one.run()
+    return Light(
+        mix,
+        outage,
+        one.asked,
+        one.flew,
+        one.stated,
+        one.known_after,
+        one.production_after,
+        one.read_after,
+        figures.refused_for_us,
+    )
+
+
+def in_the_dark(only: str) -> list[tuple[Mix, float | None]]:
+    sizes = [(30, 6), (180, 20), (300, 38), (3000, 100)]
+    jobs = [
+        (Mix(stages, flying, others), outage)
+        for outage in (None, 2 * 3600.0)
+        for stages, flying in sizes
+        for others in (0.0, 0.3, 0.6)
+    ]
+    return [job for job in jobs if only in f"dark | {job[0]}"]
+
+
+DARK_HEAD = (
+    "Stages / in flight | Others | Begin | Not known: stages / in flight | Refused "
+    "| All in flight known | Production read | All read | Told at the begin"
+)
+
+
+def dark_row(light: Light) -> tuple[list[str], int]:
+    """Return the cells of one line, and how many targets it misses (those are bold)."""
+    missed = 0
+
+    def held(text: str, met: bool) -> str:
+        nonlocal missed
+        missed += not met
+        return text if met else f"**{text}**"
+
+    def after(figure: float | None) -> str:
+        return "not within half a day" if figure is None else seconds(figure)
+
+    target = COLD.get(light.mix.stages) if not light.mix.others else None
+    in_time = target is None or (light.known is not None and light.known <= target)
+    # What was told is kept where it ends no later than a quarter, and a minute, after.
+    told = light.stated if light.stated is not None else math.inf
+    kept = light.read is None or light.read <= 1.25 * told + 60
+    mix = str(light.mix).rpartition(" | ")[0]  # push changes nothing of it
+    cells = [
+        mix,
+        "new" if light.outage is None else f"after {light.outage / 3600:g} h",
+        f"{light.gaps:,} / {light.awaited}",
+        held(str(light.refused), met=not light.refused),
+        held(after(light.known), met=in_time),
+        after(light.production),
+        held(after(light.read), met=kept),
+        "" if light.stated is None else seconds(light.stated),
+    ]
+    return cells, missed
+
+
 HEAD = (
     "Stages / in flight | Others | Push | Refused | Mean age / bound | × | p95 / bound | × "
     "| Finding free: × | p95 × | Known | New run: p50 | p95 | Used | Aborts refused"
@@ -146,6 +232,12 @@ def main() -> int:
             figures[design, mix] = found
             cells, misses = row(mix, found)
             missed += misses if design == "ours" else 0
+            print(f"| {' | '.join(cells)} |", flush=True)
+        print(f"\n**from the dark**\n\n| {DARK_HEAD} |\n|{' --- |' * len(DARK_HEAD.split(' | '))}")
+        dark = [(mix, outage, asked.seed) for mix, outage in in_the_dark(asked.only)]
+        for light in pool.map(from_the_dark, dark):
+            cells, misses = dark_row(light)
+            missed += misses
             print(f"| {' | '.join(cells)} |", flush=True)
     for line in learning(figures, days):
         print(line)

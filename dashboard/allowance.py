@@ -82,8 +82,13 @@ class Allowance:
 
     @property
     def first_reads(self) -> int:
-        """How many requests first reads may send at once, ahead of the even rate."""
-        return max(int(self._ours - self.kept), 0)
+        """How many requests first reads may send at once, ahead of the even rate.
+
+        None of what others are expected to take, since so much at once would leave them nothing;
+        and none of the slack, by which they may be ahead besides.
+        """
+        slack = max(self.slack - self.ahead, 0.0)
+        return max(int(self.requests - self.others - self.kept - slack), 0)
 
     @property
     def may_follow(self) -> bool:
@@ -126,7 +131,12 @@ class Allowance:
         hour = WINDOW.total_seconds()
         others = self.others / max(self.seconds, 1.0) * hour
         return Allowance(
-            limit - self.reserve, hour, self.reserve, None, others, kept=_kept(limit, self, hour)
+            limit - self.reserve,
+            hour,
+            self.reserve,
+            others=others,
+            slack=self.slack,
+            kept=_kept(limit, self, hour),
         )
 
 

@@ -14,14 +14,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard import budget, durations, freshness
-from dashboard.allowance import Allowance
 from dashboard.models import CatalogueSweep, Stage, Upstream, Worker
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Known
-
-# What first reads come to with quick answers; what is slower only makes the estimate less exact.
-FIRST_READS_A_SECOND = 12.0
-LONGEST = timedelta(days=7)  # what would take longer has no end that could be told
 
 
 class Told(Known, Protocol):
@@ -78,7 +73,7 @@ class Coverage:
             said.append(failing % {"n": self.failing})
         if self.whole:
             whole = _(" and ").join(self.whole)
-            said.append(_("%(stages)s is whole") % {"stages": whole})
+            said.append(_("all of %(stages)s read") % {"stages": whole})
         if self.seconds_left is not None and self.seconds_left < 60:
             said.append(_("less than a minute left"))
         elif self.seconds_left is not None:
@@ -150,24 +145,4 @@ def _seconds_left(reads: int, now: datetime) -> float | None:
     spend = budget.allowance(now)
     if spend.refused_until is not None or spend.probing:
         return None
-    return seconds_to_read(reads, spend, budget.limit())
-
-
-def seconds_to_read(reads: int, spend: Allowance, limit: int) -> float | None:
-    """Return how many seconds so many first reads take; None: more than a week."""
-    seconds, left = 0.0, float(reads)
-    while seconds < LONGEST.total_seconds():
-        at_once = min(left, spend.first_reads + max(spend.slack - spend.ahead, 0.0))
-        at_once = min(at_once, max(spend.requests, 0))
-        took, left = at_once / FIRST_READS_A_SECOND, left - at_once
-        if left <= 0:
-            return seconds + took
-        # The rest goes at the even rate of what is left then, a share of which is discovery's.
-        rate = max(spend.per_second - at_once / max(spend.seconds, 1.0), 0.0)
-        rate *= schedule.DISCOVERY_UNREAD
-        if left <= rate * spend.seconds:
-            return seconds + max(left / rate, took)
-        left -= rate * spend.seconds
-        seconds += spend.seconds
-        spend = spend.next_hour(limit)
-    return None
+    return schedule.seconds_to_read(reads, spend, budget.limit())

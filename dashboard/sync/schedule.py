@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from dashboard.allowance import Allowance
+
 WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
 RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change
 
@@ -44,6 +46,9 @@ DISCOVERY_FACTORS = 1 / 3, 10_000.0
 
 # What was not read for twice the interval that it was promised, and for so long, is not known.
 LOST_AFTER = timedelta(minutes=5)
+# What first reads come to with quick answers; where they are slower it takes longer than was said.
+FIRST_READS_A_SECOND = 12.0
+LONGEST_TOLD = timedelta(days=7)  # what would take longer has no end that could be told
 # Whose first reads come first: what is stuck there hurts most.
 FIRST = ("Production", "Staging", "Development")
 
@@ -256,3 +261,23 @@ def after_failure(failures: int, cause: str) -> timedelta:
     """Return how long something rests after that many failed readings in a row."""
     first, longest = _RESTS.get(cause, _REST)
     return timedelta(seconds=min(first * 2 ** min(max(failures - 1, 0), 10), longest))
+
+
+def seconds_to_read(reads: int, spend: Allowance, limit: int) -> float | None:
+    """Return how many seconds so many first reads take; None: more than a week."""
+    seconds, left = 0.0, float(reads)
+    while seconds < LONGEST_TOLD.total_seconds():
+        at_once = min(left, spend.first_reads + max(spend.slack - spend.ahead, 0.0))
+        at_once = min(at_once, max(spend.requests, 0))
+        took, left = at_once / FIRST_READS_A_SECOND, left - at_once
+        if left <= 0:
+            return seconds + took
+        # The rest goes at the even rate of what is left then: as discovery, beside the catalogue.
+        rate = max(spend.per_second - at_once / max(spend.seconds, 1.0), 0.0)
+        rate *= DISCOVERY_UNREAD / 2
+        if left <= rate * spend.seconds:
+            return seconds + max(left / rate, took)
+        left -= rate * spend.seconds
+        seconds += spend.seconds
+        spend = spend.next_hour(limit)
+    return None

@@ -39,7 +39,7 @@ def test_what_was_not_looked_at_is_told_beside_the_list(reader: httpx.Client, st
     factories.stage("Development", synced_at=None, promised_at=None)
     answer = reader.get("/api/runs/").json()
     assert answer["complete"] is False
-    sentence = "Incomplete: 1 of 2 stages not read yet, Staging is whole."
+    sentence = "Incomplete: 1 of 2 stages not read yet, all of Staging read."
     assert answer["coverage"] == {
         "stages": 2,
         "unread": 1,

@@ -365,13 +365,15 @@ def test_a_refusal_that_says_nothing_after_the_windows_end_lasts_a_minute(left: 
 @pytest.mark.parametrize(
     ("known", "may"),
     [
-        (None, 675),  # a quarter of 900 is left for what is in flight
-        (window(1000, left=3600), 675),
-        (window(600, ours=400, left=1800), 387),  # half an hour is left: a quarter of 450 is kept
+        (None, 575),  # a quarter of 900 is left for what is in flight, and the slack
+        (window(1000, left=3600), 575),
+        (window(1000, left=3600, ahead=40), 615),
+        (window(1000, left=3600, ahead=400), 675),
+        (window(600, ours=400, left=1800), 287),  # half an hour is left: a quarter of 450 is kept
         (window(325, ours=675, left=3600), 0),
-        (window(500, ours=500, left=900), 343),
-        (window(1000, left=3600, before=600 / 3600), 225),  # others take 600, as far as is known
-        (window(1000, left=3600, before=2.0), 168),  # all, it seems: a quarter stays ours
+        (window(500, ours=500, left=900), 243),
+        (window(1000, left=3600, before=600 / 3600), 125),  # others take 600, as far as is known
+        (window(1000, left=3600, before=2.0), 0),  # all, it seems
         (window(100, ours=900, left=1800), 0),
         (window(0, ours=900, left=1800), 0),
     ],
@@ -386,7 +388,7 @@ def test_what_the_next_hour_gives_goes_by_others_habits() -> None:
     spend = rules.allowance(window(600, ours=100, left=1800), 100, T0)  # others took 300
     following = spend.next_hour(1000)
     assert (following.requests, following.seconds, following.others) == (900, 3600, 600)
-    assert following.first_reads == 225
+    assert following.first_reads == 125
 
 
 # Pace

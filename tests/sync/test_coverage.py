@@ -10,7 +10,8 @@ from dashboard import allowance as rules
 from dashboard.allowance import Window
 from dashboard.models import Budget, CatalogueSweep, Stage
 from dashboard.sync import coverage
-from dashboard.sync.coverage import Coverage, seconds_to_read
+from dashboard.sync.coverage import Coverage
+from dashboard.sync.schedule import seconds_to_read
 from tests.support import factories
 from tests.support.world import T0, at
 
@@ -39,7 +40,7 @@ def known() -> Coverage:
         (
             Coverage(3000, 1900, whole=("Production",), seconds_left=7300.0),
             (
-                "Incomplete: 1,900 of 3,000 stages not read yet, Production is whole, "
+                "Incomplete: 1,900 of 3,000 stages not read yet, all of Production read, "
                 "about 2 h 2 min left."
             ),
         ),
@@ -124,11 +125,11 @@ def full(others: float = 0.0) -> Window:
         (180, 0, 10, 20),
         (300, 0, 20, 30),
         (300, 300, 20, 30),
-        (775, 0, 60, 70),  # what is kept for following, and no more, is left
-        (780, 0, 200, 400),
+        (675, 0, 50, 60),  # what is kept for following, and no more, is left
+        (680, 0, 200, 400),
         (1000, 0, 3600, 3700),  # more than an hour has: with the next
-        (3000, 0, 3 * 3600, 4 * 3600),
-        (3000, 600, 10 * 3600, 12 * 3600),
+        (3000, 0, 4 * 3600, 5 * 3600),
+        (3000, 600, 12 * 3600, 14 * 3600),
     ],
 )
 def test_how_long_first_reads_take(reads: int, others: int, least: float, most: float) -> None:

@@ -201,7 +201,7 @@ def test_what_was_not_read_is_told_in_amber_and_in_numbers(
 ) -> None:
     factories.stage("Staging", synced_at=None)
     line = one(see(address), "#as-of [data-incomplete]")
-    assert words(line) == "Incomplete: 1 of 2 stages not read yet, Production is whole."
+    assert words(line) == "Incomplete: 1 of 2 stages not read yet, all of Production read."
     assert line.attributes["data-tone"] == "warning"
     Stage.objects.update(synced_at=timezone.now())
     assert see(address).css("[data-incomplete]") == []

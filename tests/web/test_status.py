@@ -66,7 +66,7 @@ def test_what_was_not_read_yet_is_told_in_amber(see: See, stage: Stage) -> None:
     factories.worker()
     factories.stage("Staging", synced_at=None, promised_at=None)
     factories.stage("Development")
-    expected = "Incomplete: 1 of 3 stages not read yet, Production and Development is whole"
+    expected = "Incomplete: 1 of 3 stages not read yet, all of Production and Development read"
     assert verdict(see).startswith(expected)
     html = see("/status/")
     assert one(html, "[data-state]").attributes["data-tone"] == "warning"
