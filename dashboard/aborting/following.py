@@ -124,7 +124,7 @@ async def _adopt(to: Connection, abort: Abort) -> None:
 
 
 def _adoptable(now: datetime) -> list[Abort]:
-    stranded = Abort.objects.stranded(now - LEASE).select_related("run__stage__pipeline__project")
+    stranded = Abort.objects.stranded(now, LEASE).select_related("run__stage__pipeline__project")
     return [
         abort
         for abort in stranded

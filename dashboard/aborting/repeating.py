@@ -34,11 +34,12 @@ def due(now: datetime) -> list[Abort]:
     spend = budget.allowance(now)
     if spend.refused_until is not None:
         return []
-    doubtful = Abort.objects.open().filter(state=AbortState.UNKNOWN, claimed_at__lt=now)
+    doubtful = Abort.objects.open().filter(state=AbortState.UNKNOWN)
+    doubtful = doubtful.unclaimed(now, now + 2 * LEASE)
     return [
         abort
         for abort in doubtful.select_related("run__stage__pipeline__project")
-        if now >= abort.claimed_at + resending.pause(abort.sendings)
+        if abs(now - abort.claimed_at) >= resending.pause(abort.sendings)
         and (abort.batch_id is None or spend.may_abort_many)
         and not why_not_again(abort, now)
         and _claimed(abort, now)

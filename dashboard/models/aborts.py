@@ -5,7 +5,7 @@ changes, and nothing changes once it has settled; the database holds both (appen
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -63,9 +63,13 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         """Aborts of which more is to come; at most one a run."""
         return self.filter(settled_at=None)
 
-    def stranded(self, before: datetime) -> "AbortQuerySet":
-        """Requested aborts whose process has not finished sending since `before`."""
-        return self.open().filter(state=AbortState.REQUESTED, claimed_at__lt=before)
+    def stranded(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
+        """Requested aborts whose process has not finished sending within its lease."""
+        return self.open().filter(state=AbortState.REQUESTED).unclaimed(now - lease, now + lease)
+
+    def unclaimed(self, before: datetime, after: datetime) -> "AbortQuerySet":
+        """Aborts that were claimed before a moment; or after another: the clock was set back."""
+        return self.filter(Q(claimed_at__lt=before) | Q(claimed_at__gt=after))
 
     def went_through(self) -> "AbortQuerySet":
         """Aborts of which Northflank has said in some way that it took them on."""

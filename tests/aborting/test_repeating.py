@@ -437,6 +437,16 @@ def test_a_process_that_stood_still_past_its_claim_sends_nothing(live: Live, man
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
+@pytest.mark.parametrize("state", ["unknown", "requested"])
+def test_a_clock_that_was_set_back_holds_up_nothing(live: Live, manager: User, state: str) -> None:
+    run = lost(live, manager)
+    Abort.objects.update(state=state, claimed_at=now() + timedelta(hours=1))
+    look_after(live)
+    rested()
+    look_after(live)
+    assert live.sandbox.abort_posts[run.run_id] == 2
+
+
 def test_a_process_that_stood_still_before_its_first_sending_sends_nothing(
     live: Live, manager: User
 ) -> None:
