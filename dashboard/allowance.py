@@ -96,10 +96,14 @@ class Allowance:
         return self.requests > -self.reserve // 2
 
     @property
+    def paused(self) -> bool:
+        """Say whether all but single aborts waits: after a 429, until a request was answered."""
+        return self.refused_until is not None or self.probing
+
+    @property
     def may_abort_many(self) -> bool:
         """Say whether a list may go on: the reserve's last quarter is for single aborts."""
-        paused = self.refused_until is not None or self.probing
-        return not paused and self.requests + self.reserve > self.reserve // 4
+        return not self.paused and self.requests + self.reserve > self.reserve // 4
 
     @property
     def may_read(self) -> bool:

@@ -143,6 +143,6 @@ def _seconds_left(reads: int, now: datetime) -> float | None:
     if Upstream.objects.exclude(error="").exists():
         return None
     spend = budget.allowance(now)
-    if spend.refused_until is not None or spend.probing:
+    if spend.paused:
         return None
     return schedule.seconds_to_read(reads, spend, budget.limit())

@@ -244,6 +244,10 @@ def _unknown() -> str:
     return _("Northflank does not know it either.")
 
 
+def _paused() -> str:
+    return _("Northflank can't be asked for it now: it asks for a pause between requests.")
+
+
 def _reserved() -> str:
     return _("Northflank can't be asked for it now: this hour's requests are spent.")
 
@@ -274,7 +278,9 @@ def _known(stage: Stage, run_id: str, person: int | None) -> str | None:
     if _lookups(run_id, now).filter(stage=stage).exclude(answered_at=None).exists():
         return _unknown()
     spend = budget.allowance(now)
-    if spend.refused_until is not None or spend.requests <= 0:
+    if spend.paused:
+        return _paused()
+    if spend.requests <= 0:
         return _reserved()
     if person is not None:
         lately = RunLookup.objects.filter(person=person, asked_at__gt=now - HOUR)
@@ -371,10 +377,12 @@ class _Room:
 
 def _room(now: datetime) -> _Room:
     spend = budget.allowance(now)
-    ends_at = spend.refused_until or now + timedelta(seconds=spend.seconds)
+    ends_at = now + timedelta(seconds=spend.seconds)
     under_way = RunLookup.objects.filter(lease_until__gt=now).aggregate(n=Sum("requests"))["n"] or 0
     requests = spend.requests - under_way
-    if spend.refused_until is not None or requests <= 0:
+    if spend.paused:
+        return _Room(why_not=_paused(), goes_on_at=spend.refused_until or spend.probe_until)
+    if requests <= 0:
         return _Room(why_not=_reserved(), goes_on_at=ends_at)
     used = spent()
     if not used.left:

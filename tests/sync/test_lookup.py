@@ -244,14 +244,15 @@ def test_a_stage_that_was_never_read_is_asked_in_both_spellings(
     assert find(world, stage, world.start()) == [""]
 
 
-def test_nothing_is_asked_while_reading_is_refused(world: World) -> None:
+@pytest.mark.parametrize("seconds_ago", [0, 61], ids=["in the pause", "until one was answered"])
+def test_nothing_is_looked_up_after_a_429(world: World, seconds_ago: int) -> None:
     stage = place(world)
 
     async def refuse() -> None:
-        await in_database(budget.refuse, 60, timezone.now())
+        await in_database(budget.refuse, 60, timezone.now() - timedelta(seconds=seconds_ago))
 
     world.live.run(refuse)
-    find(world, stage, UNKNOWN)
+    assert find(world, stage, UNKNOWN)[0].endswith("asks for a pause between requests.")
     assert not world.sandbox.requests
 
 
