@@ -31,14 +31,14 @@ async def repeat(to: Connection, abort: Abort) -> None:
 
 def due(now: datetime) -> list[Abort]:
     """Claim the acts that have to be sent again now, each for one process."""
-    spend = budget.allowance(now)
-    if spend.refused_until is not None:
+    resting = Abort.objects.open().filter(state=AbortState.UNKNOWN)
+    resting = resting.unclaimed(now, now + 2 * LEASE)
+    doubtful = list(resting.select_related("run__stage__pipeline__project"))
+    if not doubtful or (spend := budget.allowance(now)).refused_until is not None:
         return []
-    doubtful = Abort.objects.open().filter(state=AbortState.UNKNOWN)
-    doubtful = doubtful.unclaimed(now, now + 2 * LEASE)
     return [
         abort
-        for abort in doubtful.select_related("run__stage__pipeline__project")
+        for abort in doubtful
         if abs(now - abort.claimed_at) >= resending.pause(abort.sendings)
         and (abort.batch_id is None or spend.may_abort_many)
         and not why_not_again(abort, now)
