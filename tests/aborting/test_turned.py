@@ -12,7 +12,16 @@ from dashboard.models.aborts import What
 from dashboard.sandbox import parse_fault
 from dashboard.sync import mirror
 from tests.support import abort_truth as truth
-from tests.support.flights import LEDGER, impatient, in_flight, long_ago, pass_time, read, story
+from tests.support.flights import (
+    LEDGER,
+    impatient,
+    in_flight,
+    long_ago,
+    pass_time,
+    read,
+    story,
+    vanish,
+)
 from tests.support.live import Live
 
 
@@ -42,7 +51,7 @@ def turned(abort: Abort) -> list[str]:
 
 def test_a_run_that_was_gone_and_is_back_is_not_said_to_be_gone(live: Live, manager: User) -> None:
     run, abort = aborted(live, manager)
-    live.sandbox.faults = [parse_fault("error-string:404@GET")]
+    vanish(live, run.run_id)
     read(live, run)
     assert "knows the run no more" in story()
     live.sandbox.faults = []

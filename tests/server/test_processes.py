@@ -187,8 +187,8 @@ def test_a_port_in_use_is_told(database: str) -> None:
 
 
 def test_another_northflanks_database_is_refused(database: str) -> None:
-    query(database, "INSERT INTO dashboard_upstream (id, identity, team, error, error_message)"
-                    " VALUES (1, 'sandbox', '', '', '')")  # fmt: skip
+    query(database, "INSERT INTO dashboard_upstream (id, identity, team, error, error_message,"
+                    " error_seq) VALUES (1, 'sandbox', '', '', '', 0)")  # fmt: skip
     ended = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
     assert ended.returncode == 1
     assert "This database mirrors sandbox; the settings say https://api.northflank.com" in (
@@ -260,8 +260,8 @@ def test_a_foreign_server_opens_a_connection_of_its_own(tmp_path: Path, database
 
 STAGE = """
 INSERT INTO dashboard_stage (id, pipeline_id, name, path, has_flow, concurrency_policy, paused,
-  next_sync_at, error, error_message, failures, "order")
-VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first')
+  next_sync_at, error, error_message, failures, "order", in_flight_unread, left_out, surplus)
+VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first', 0, 0, 0)
 """
 
 
@@ -331,6 +331,8 @@ def test_a_killed_workers_stages_are_read_by_the_others_and_none_twice(
             unread = "dashboard_stage WHERE synced_at IS NULL"
             eventually(lambda: number("dashboard_stage") == 27, processes.PATIENCE)
             eventually(lambda: number(unread) == 0, processes.PATIENCE)
+            undefined = "dashboard_stage WHERE flow_seen_at IS NULL"
+            eventually(lambda: number(undefined) == 0, processes.PATIENCE)
             assert number("dashboard_worker") == 3
         # A first reading asks for the release flow, once.
         flows = [path for _, path in sandbox.requests if re.search(r"/release-flows/[^/]+$", path)]

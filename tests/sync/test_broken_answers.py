@@ -101,7 +101,7 @@ def test_no_broken_answer_takes_anything_away(world: World, place: str) -> None:
 
 
 def test_a_stage_is_said_to_have_no_flow_by_northflank_alone(world: World) -> None:
-    world.sandbox.faults = [parse_fault("404-html@/release-flows/production$")]
+    world.sandbox.faults = [parse_fault("404-html@/release-flows/production")]
     world.sync()
     assert Stage.objects.get(pipeline__slug="ledger", name="Production").has_flow is None
 

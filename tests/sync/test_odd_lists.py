@@ -132,7 +132,8 @@ def test_status_says_what_was_not_taken(desk: Client, odd: Stage) -> None:
 
 
 def test_status_says_so_of_a_list_of_the_catalogue(desk: Client, odd: Stage) -> None:
-    CatalogueSweep.objects.create(next_at=timezone.now(), surplus=700)
+    now = timezone.now()
+    CatalogueSweep.objects.create(next_at=now, swept_at=now, surplus=700)
     page = parsed(desk.get("/status/"))
     assert words(one(page, "[data-list] dd")) == LONGER
     assert words(one(page, "[data-state]")) == "2 lists could be taken only in part."
