@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dashboard.sync import schedule
@@ -114,6 +114,7 @@ POOREST = 1000  # past it dates only stay sane: the worker is held back by its p
 
 
 @given(demands, rates, st.booleans())
+@example(Demand(following=1e-7, discovery=1e-7), 0.0, False)
 def test_the_planned_rate_never_exceeds_the_allowance(
     demand: Demand, rate: float, pushed: bool
 ) -> None:
@@ -127,7 +128,8 @@ def test_the_planned_rate_never_exceeds_the_allowance(
         if factor < POOREST
     ]
     planned.append(schedule.LEARNING * rate * demand.learning)
-    assert sum(planned) <= rate * (1 + 1e-9) + 1e-9
+    # Of either part a billionth of a request a second is the least that is planned.
+    assert sum(planned) <= rate * (1 + 1e-9) + 2.1e-9
 
 
 @given(demands, rates, st.booleans())
