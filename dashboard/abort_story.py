@@ -96,7 +96,7 @@ def of(abort: Abort, run: Run) -> Story:
 
 def is_elsewhere(abort: Abort | None, run: Run) -> bool:
     """Say whether a run is being aborted by nobody here; `abort` is the latest act on it."""
-    if not run.in_flight or run.status != "aborting":
+    if not run.in_flight or run.gone_at is not None or run.status != "aborting":
         return False
     if abort is None:
         return True
@@ -174,7 +174,8 @@ def _too_late(abort: Abort, run: Run) -> Story:
 def _unknown(abort: Abort, run: Run) -> Story:
     if abort.settled_at is None:
         doubt = _("The abort may not have arrived. %(answer)s") % {"answer": sentence(abort.answer)}
-        if run.aborting_level >= Level.RED:
+        # One that tries another again is red from its begin: that says nothing of its sendings.
+        if run.aborting_level >= Level.RED and abort.begun_at is None:
             more = _("It is not sent again by itself. You can try again.")
         elif abort.sendings < resending.MOST:
             more = _("It is sent again if the run goes on: sent %(n)d of at most %(most)d times.")

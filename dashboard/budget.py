@@ -35,11 +35,6 @@ def refuse(wait_seconds: float | None, now: datetime) -> None:
     _change(lambda known: rules.refused(known, wait_seconds, now))
 
 
-def overtake(requests: int) -> None:
-    """Leave so many requests that were just sent out of the pace: they may be ahead of it."""
-    Budget.objects.update(ahead=Greatest(F("ahead") - float(requests), 0.0))
-
-
 def take_probe(now: datetime) -> bool:
     """Take the one request that may try, after a pause, whether Northflank answers again."""
     with transaction.atomic():
@@ -52,7 +47,10 @@ def take_probe(now: datetime) -> bool:
 
 
 def set_aside(requests: int) -> None:
-    """Note that so many requests, recorded just now, were no reading: they don't hold it up."""
+    """Note that so many requests, recorded just now, were first reads or no reading.
+
+    They are no part of the even rate, so that they hold up nothing that is read at it.
+    """
     left = Greatest(F("ahead") - float(requests), 0.0)
     Budget.objects.filter(ahead__gt=0).update(ahead=left)
 

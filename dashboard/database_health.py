@@ -87,7 +87,7 @@ def check() -> bool:
 
 def answered() -> None:
     """Note that the database has answered something: is it back, then?"""
-    if _since is not None:
+    if _since is not None and monotonic() >= _look_at:
         look()
 
 

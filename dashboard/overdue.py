@@ -55,8 +55,11 @@ class Finding:
 
 
 def clocks(run: Run, root: Node | None, timing: StageTiming | None) -> list[Clock]:
-    """Return all that takes its time about a run in flight, the most telling first."""
-    if not run.in_flight:
+    """Return all that takes its time about a run in flight, the most telling first.
+
+    Of one that Northflank knows no more nobody can tell whether it goes on.
+    """
+    if not run.in_flight or run.gone_at is not None:
         return []
     if run.status == "aborting":
         return _of_what_is_aborted(run, root, timing)

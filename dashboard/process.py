@@ -173,16 +173,15 @@ async def learn_team(to: upstream.Connection, pause: float = TEAM_AGAIN) -> None
     Northflank is asked until it answers, with pauses of so many seconds.
     """
     while True:
-        if to.may_ask():
-            with contextlib.suppress(NorthflankError):  # told where it was met
-                who = await to.ask(lambda nf: nf.auth())
-                break
-        await asyncio.sleep(pause)
-    while who.entity_type == "team" and who.entity_id:
         try:
-            await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)
-            break
+            if to.may_ask():
+                who = await to.ask(lambda nf: nf.auth())
+                if who.entity_type == "team" and who.entity_id:
+                    await in_database(Upstream.objects.filter(pk=1).update, team=who.entity_id)
+                return
+        except NorthflankError:
+            pass  # logged where it was met
         except (DatabaseError, InterfaceError) as error:
             if not database_health.is_outage(error):
                 raise
-            await asyncio.sleep(pause)
+        await asyncio.sleep(pause)

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 from django.utils.translation import gettext as _
 
-from dashboard import abort_clock, database, escalation, resending
+from dashboard import abort_clock, database, database_health, escalation, resending
 from dashboard.aborting import many
 from dashboard.aborting.pressing import LEASE
 from dashboard.aborting.repeating import due, repeat
@@ -65,7 +65,8 @@ async def let_go() -> None:
 
 def _looked(task: asyncio.Task[None]) -> None:
     _looks.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not database_health.is_outage(error):
         log.error("abort.look_failed", exc_info=error)
 
 
@@ -134,10 +135,10 @@ def _adoptable(now: datetime) -> list[Abort]:
 
 def _escalate(now: datetime) -> None:
     """Tell each abort that has become overdue once: its run gets a level, and a new version."""
-    ours = Abort.objects.open().filter(run__in_flight=True).select_related("run")
+    ours = Abort.objects.open().filter(run__in_flight=True, run__gone_at=None).select_related("run")
     acts = {abort.run_id: abort for abort in ours.defer("run__steps", "run__raw")}
     # Aborts that were asked for elsewhere take their time too.
-    aborting = Run.objects.in_flight().filter(status="aborting").without_detail()
+    aborting = Run.objects.followed().filter(status="aborting").without_detail()
     runs = {run.pk: run for run in aborting} | {pk: abort.run for pk, abort in acts.items()}
     known = {pk: abort_clock.since(run, acts.get(pk)) for pk, run in runs.items()}
     amber = now - escalation.after(Level.AMBER)

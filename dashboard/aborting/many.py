@@ -16,7 +16,7 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from dashboard import access, budget, database
+from dashboard import access, budget, database, database_health
 from dashboard.aborting.pressing import (
     NotAllowed,
     NotInFlight,
@@ -29,7 +29,7 @@ from dashboard.aborting.pressing import (
 from dashboard.aborting.sending import ADOPTED_FOR, send
 from dashboard.allowance import PROBE
 from dashboard.database import in_database, once_it_answers
-from dashboard.models import Abort, AbortBatch, BatchItem, Run
+from dashboard.models import Abort, AbortBatch, BatchItem, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.models.batches import ItemResult, Via
 from dashboard.models.runs import touch
@@ -181,7 +181,8 @@ def _work_on(to: Connection, batch_pk: int, *, late: bool = False) -> None:
 
 def _worked(batch_pk: int, ended: asyncio.Task[None]) -> None:
     _working.pop(batch_pk, None)
-    if not ended.cancelled() and (error := ended.exception()) is not None:
+    error = None if ended.cancelled() else ended.exception()
+    if error is not None and not database_health.is_outage(error):
         # Its lease runs out, and a worker goes on with it.
         log.error("abort.many_failed", batch=batch_pk, exc_info=error)
 
@@ -203,6 +204,7 @@ def take_turn(batch_pk: int, *, late: bool = False) -> Turn:
     """
     now = database.now()
     with transaction.atomic():
+        ChangeCounter.reserve(0)  # the counter first, as all writers
         open_ = AbortBatch.objects.open().filter(pk=batch_pk)
         batch = open_.select_for_update().first()
         if batch is None:

@@ -122,7 +122,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     except NorthflankError as error:
         await _after_error(to, abort, error, in_time=monotonic() < until)
     else:
-        await once_it_answers(_accepted, abort, said)
+        await once_it_answers(_accepted, abort, said, number)
 
 
 async def look(to: Connection, run: Run, seconds: float) -> Run | None:
@@ -229,7 +229,7 @@ async def _after_error(
         await in_database(review, database.now())
 
 
-def _accepted(abort: Abort, said: RunDetail) -> None:
+def _accepted(abort: Abort, said: RunDetail, number: int) -> None:
     now = database.now()
     status = said.run.status
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
@@ -246,8 +246,11 @@ def _accepted(abort: Abort, said: RunDetail) -> None:
             heard = abort.move(AbortState.ACCEPTED, What.ACCEPTED, now, detail=status, **answer)
         if not heard:  # it took so long that the act was settled without it
             abort.note(What.ANSWERED_LATE, now, detail=status)
-        mirror.detail(abort.run.stage_id, said, asked_at=now)
         run = Run.objects.get(pk=abort.run_id)
+        # What was read after the abort was sent, and says that the run has concluded, is newer.
+        overtaken = run.concluded and run.asked_seq > number
+        said_by = number if overtaken else None
+        run = mirror.detail(abort.run.stage_id, said, asked_at=now, asked_seq=said_by)
         if not run.in_flight:  # told by a list that overtook the answer
             conclude(abort, run, now)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)

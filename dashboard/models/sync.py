@@ -1,5 +1,7 @@
 """The sync's bookkeeping: which upstream, what is left of its requests, who is reading."""
 
+from typing import Self
+
 from django.db import connection, models
 
 from dashboard.models.catalog import ListReading
@@ -70,6 +72,13 @@ class Budget(models.Model):
     )
 
 
+class CatalogueSweepQuerySet(models.QuerySet["CatalogueSweep"]):
+    def never_read(self) -> Self:
+        """The lists that were never read, of what is not gone."""
+        here = models.Q(project=None) | models.Q(project__gone_at=None)
+        return self.filter(here, swept_at=None)
+
+
 class CatalogueSweep(ListReading):
     """When a part of the catalogue is listed next: the projects, or one project's pipelines."""
 
@@ -80,6 +89,8 @@ class CatalogueSweep(ListReading):
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0)
+
+    objects = CatalogueSweepQuerySet.as_manager()
 
 
 class Worker(models.Model):

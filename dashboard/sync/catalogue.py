@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models import CatalogueSweep, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.northflank import Page, ReleaseFlow
 from dashboard.northflank import Pipeline as ApiPipeline
@@ -37,6 +37,7 @@ def projects(said: Page[ApiProject], *, now: datetime, asked_seq: int | None = N
     for name in wanted - listed:
         log.warning("catalogue.project_not_listed", project=name)
     with transaction.atomic():
+        ChangeCounter.reserve(0)  # the counter first, as all writers
         back = _back(Project.objects.filter(slug__in=[api.id for api in kept]))
         for api in kept:
             project, _ = Project.objects.update_or_create(
@@ -65,6 +66,7 @@ def pipelines(
     """Mirror one project's pipelines, each with its three stages, and return as `projects` does."""
     listed = [api.id for api in said.items]
     with transaction.atomic():
+        ChangeCounter.reserve(0)  # the counter first, as all writers
         back = _back(project.pipelines.filter(slug__in=listed))
         for api in said.items:
             pipeline, created = Pipeline.objects.update_or_create(
@@ -118,7 +120,9 @@ def _miss(lacking: QuerySet[Any], said: Page[Any], now: datetime, asked_seq: int
 def release_flow(stage_pk: int, found: tuple[ReleaseFlow, str] | None, *, now: datetime) -> None:
     """Mirror what is known of a stage's release flow; None: it has none."""
     if found is None:
-        Stage.objects.filter(pk=stage_pk).update(has_flow=False, flow_seen_at=now)
+        Stage.objects.filter(pk=stage_pk).update(
+            has_flow=False, flow_seen_at=now, in_flight_unread=False
+        )
         mirror.look_again(Stage.objects.filter(pk=stage_pk), now)
         return
     flow, spelling = found
@@ -152,7 +156,7 @@ def claim_first(now: datetime, limit: int) -> list[CatalogueSweep]:
     """Claim up to `limit` lists that are due and were never read."""
     if limit <= 0:
         return []
-    due = never_read().filter(next_at__lte=now).order_by("next_at", "pk")
+    due = CatalogueSweep.objects.never_read().filter(next_at__lte=now).order_by("next_at", "pk")
     return [
         sweep
         for sweep in due.select_related("project")[:limit]
@@ -160,11 +164,6 @@ def claim_first(now: datetime, limit: int) -> list[CatalogueSweep]:
             next_at=now + LEASE
         )
     ]
-
-
-def never_read() -> QuerySet[CatalogueSweep]:
-    """Return the lists of the catalogue, of what is not gone, that were never read."""
-    return CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None), swept_at=None)
 
 
 def hurry(now: datetime, every: timedelta) -> None:

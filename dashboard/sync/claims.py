@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 
 from dashboard.models import Abort, CatalogueSweep, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
-from dashboard.sync import catalogue, schedule
+from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, Place, Plan, StageClass, StageFacts
 
 # Four signs of life, and longer than one question waits for its answer: a run, which is one
@@ -181,7 +181,7 @@ def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
     # Whoever changed the time meanwhile wants a reading of what came after our question.
     ours = this.filter(next_sync_at=claimed.next_sync_at)
     # A first read leaves older runs in flight and the definition: they are due at once.
-    incomplete = Q(in_flight_unread=True) | Q(flow_seen_at=None)
+    incomplete = Q(in_flight_unread=True, has_flow=True) | Q(flow_seen_at=None)
     ours.exclude(incomplete).update(next_sync_at=now + wait)
     ours.filter(incomplete).update(next_sync_at=now)
 
@@ -190,7 +190,8 @@ def release_defined(claimed: Stage) -> None:
     """Give a stage back of which the definition alone was read: its runs are read as promised."""
     this = Stage.objects.filter(pk=claimed.pk)
     this.update(claimed_until=None)
-    this.filter(next_sync_at=claimed.next_sync_at).update(next_sync_at=F("promised_at"))
+    ours = this.filter(next_sync_at=claimed.next_sync_at).exclude(in_flight_unread=True)
+    ours.update(next_sync_at=F("promised_at"))
 
 
 def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
@@ -264,7 +265,7 @@ def _demand(
         + flows / schedule.FLOW_EVERY.total_seconds()
         + past / schedule.PAST_EVERY.total_seconds(),
         rung=schedule.READINGS_A_RUN * concluded / hour.total_seconds(),
-        unread=catalogue.never_read().filter(failures=0).exists()
+        unread=CatalogueSweep.objects.never_read().filter(failures=0).exists()
         or bool(gaps(present.filter(failures=0), now)),
         learning=learning,
     )

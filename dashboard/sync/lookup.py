@@ -22,7 +22,7 @@ from django.db.models import Max, Min, QuerySet, Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard import budget, database
+from dashboard import budget, database, database_health
 from dashboard.allowance import LEAST
 from dashboard.database import in_database
 from dashboard.models import QuestionCounter, Run, RunLookup, Stage, Upstream
@@ -41,7 +41,7 @@ SEARCH_SHARE = 0.2
 FOR_NEW = 0.5
 # Full addresses cost one request each and are bounded for each person, so that a broken machine
 # with somebody's session locks out nobody else.
-A_PERSON = 120
+A_PERSON = 120  # requests an hour
 # How long an answer counts. In an hour a search may reach some stages only, and an id that people
 # have belongs to a run that was there before.
 REMEMBERED = timedelta(hours=12)
@@ -196,7 +196,8 @@ def _start(key: _Key, work: Coroutine[Any, Any, str | None]) -> asyncio.Task[str
 
 def _ended(key: _Key, done: asyncio.Task[str | None]) -> None:
     del _asking[key]
-    if not done.cancelled() and (error := done.exception()) is not None:
+    error = None if done.cancelled() else done.exception()
+    if error is not None and not database_health.is_outage(error):
         log.error("lookup.defect", exc_info=error)  # the stage is asked again after its lease
 
 
@@ -284,8 +285,8 @@ def _known(stage: Stage, run_id: str, person: int | None) -> str | None:
         return _reserved()
     if person is not None:
         lately = RunLookup.objects.filter(person=person, asked_at__gt=now - HOUR)
-        if lately.count() >= A_PERSON:
-            said = _("You have opened %(n)s runs in this hour that were never read here.")
+        if (lately.aggregate(n=Sum("requests"))["n"] or 0) >= A_PERSON:
+            said = _("Your links to runs never read here have used their %(n)s requests this hour.")
             return said % {"n": A_PERSON}
     return None
 
@@ -428,7 +429,8 @@ def _write(
         asked.by_search = asked.by_search or question.by_search
         asked.requests += len(question.spellings)
         asked.repeated = row is not None
-        asked.person_id = person
+        if person is not None:
+            asked.person_id = person
         asked.asked_at, asked.lease_until = now, now + LEASE
         asked.answered_at, asked.error = None, ""
         asked.save()

@@ -51,7 +51,7 @@ def _waits_since_before(run: Run) -> bool:
 def mark(now: datetime) -> None:
     """Judge all runs in flight by the time `now`."""
     flying = list(
-        Run.objects.in_flight().select_related("stage").defer("raw", "description").order_by("pk")
+        Run.objects.followed().select_related("stage").defer("raw", "description").order_by("pk")
     )
     stages = {run.stage_id for run in flying}
     timings = {one.stage_id: one for one in StageTiming.objects.filter(stage__in=stages)}

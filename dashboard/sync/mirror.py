@@ -157,6 +157,8 @@ def gone(run_pk: int, *, asked_at: datetime, asked_seq: int | None = None) -> No
     if since is not None:
         wait = min(max(GONE_EVERY, asked_at - since), GONE_AT_LEAST_EVERY)
         this.update(next_read_at=asked_at + wait, failures=0)
+    else:  # it had concluded, or was dismissed: nobody waits for it
+        this.filter(in_flight=False).update(next_read_at=None, failures=0)
 
 
 def gone_with_its_place(asked_at: datetime, asked_seq: int | None = None) -> None:
@@ -167,10 +169,15 @@ def gone_with_its_place(asked_at: datetime, asked_seq: int | None = None) -> Non
 
 def _gone(runs_: RunQuerySet, asked_at: datetime, number: int) -> None:
     with transaction.atomic():
-        heard_before = runs_.filter(asked_seq__lte=number)
-        still = list(heard_before.filter(gone_at=None).values_list("pk", flat=True))
-        touch(still, gone_at=asked_at, next_read_at=None)
-        _end(heard_before.values_list("pk", flat=True))
+        ChangeCounter.reserve(0)  # the counter first, as all writers: no list comes between
+        heard_before = list(runs_.filter(asked_seq__lte=number).values_list("pk", "gone_at"))
+        still = [pk for pk, gone_at in heard_before if gone_at is None]
+        # Nothing is known to go on any more, so nothing of it is overdue.
+        touch(
+            still, gone_at=asked_at, asked_seq=number, next_read_at=None,
+            overdue=0, overdue_why="", aborting_level=0,
+        )  # fmt: skip
+        _end([pk for pk, _ in heard_before])
 
 
 def _end(runs_: Iterable[int]) -> None:

@@ -93,10 +93,11 @@ def _booked() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:
         (CatalogueSweep.objects.all(), ("next_at", "swept_at", "error_since"), any_time),
         (Abort.objects.open(), ("claimed_at",), claims.LEASE),
         (AbortBatch.objects.open(), ("claimed_at",), any_time),
-        (RunLookup.objects.all(), ("asked_at", "answered_at", "lease_until"), any_time),
         (Push.objects.all(), ("paced_until", "rung_at", "heard_at", "refused_at"), any_time),
         (ApiToken.objects.all(), ("window_at",), any_time),
+        # In this order, in which lookups lock them too.
         (Upstream.objects.all(), ("answered_at", "error_since"), any_time),
+        (RunLookup.objects.all(), ("asked_at", "answered_at", "lease_until"), any_time),
         (Worker.objects.all(), ("beat_at", "started_at"), any_time),
     ]  # fmt: skip
 

@@ -303,7 +303,7 @@ class SyncWorker:
             return await self.connection.ask(question, asked_seq=asked_seq)
         finally:
             if asyncio.current_task() in self._first:
-                await in_database(budget.overtake, 1)
+                await in_database(budget.set_aside, 1)
 
     def _read(self, stage: Stage, plan: Plan) -> None:
         self._claimed.add(stage.pk)
@@ -371,7 +371,7 @@ class SyncWorker:
         """Read a stage's newest runs, and return what is known of it by that."""
         page = await self._newest(stage, taken)
         if page is None:
-            return {"has_flow": False, "flow_seen_at": now()}
+            return {"has_flow": False, "flow_seen_at": now(), "in_flight_unread": False}
         known: dict[str, object] = {"path": stage.path}
         if page.items:  # an empty list may be that of a stage without a release flow
             known["has_flow"] = True
@@ -422,7 +422,7 @@ class SyncWorker:
                 return
             await in_database(_stage_failed, stage, error, moment)
         else:
-            await in_database(_stage_done, stage, taken, moment)
+            await in_database(_stage_done, stage, taken, moment, in_flight_unread=False)
         finally:
             self._claimed.discard(stage.pk)
         await in_database(claims.release, stage, now(), plan)
@@ -481,7 +481,7 @@ class SyncWorker:
             first = await self._page(stage, taken, 1)
             order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
-                if first.has_next and stage.synced_at is None:
+                if first.has_next and (stage.synced_at is None or stage.in_flight_unread):
                     # A run that hangs may stand far behind the newest hundred.
                     await self._page(stage, taken, None, concluded=False)
                 if first.has_next and past:

@@ -42,7 +42,7 @@ def page_about(request: HttpRequest) -> str:
     if match is None:  # answered before its view was looked for
         with contextlib.suppress(Resolver404):
             match = resolve(request.path_info)
-    if match is not None and match.url_name == "abort":
+    if match is not None and match.url_name in {"abort", "dismiss"}:
         return reverse("run", kwargs=match.kwargs)
     if match is not None and match.url_name == "look_again":
         return reverse("find_run", kwargs=match.kwargs)

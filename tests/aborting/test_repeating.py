@@ -361,6 +361,14 @@ def test_a_first_sending_that_is_refused_as_aborting_already_has_reached_its_goa
     assert Abort.objects.get().state == "accepted"
 
 
+def test_one_that_tries_another_again_is_said_to_be_sent_again(live: Live, manager: User) -> None:
+    lost(live, manager)
+    Run.objects.update(aborting_level=2)
+    abort = Abort.objects.get()
+    abort.begun_at = now() - timedelta(minutes=20)
+    assert story(abort).endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
+
+
 # --- Whoever presses, and whichever process sends -----------------------------------------------
 
 

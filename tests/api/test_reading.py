@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard import abort_story, looking
-from dashboard.models import Stage
+from dashboard.models import CatalogueSweep, Stage
 from dashboard.models.tokens import Scope
 from tests.support import factories
 from tests.support.api import Machine, failed
@@ -56,6 +56,14 @@ def test_a_list_is_complete_where_all_that_was_asked_for_is_known(
     factories.stage("Development", synced_at=None, promised_at=None)
     answer = reader.get("/api/runs/?stage=staging").json()
     assert (answer["complete"], answer["coverage"]["stages"]) == (True, 1)
+
+
+def test_a_project_is_complete_whatever_others_wait_for(reader: httpx.Client, stage: Stage) -> None:
+    other = factories.project("other")
+    CatalogueSweep.objects.create(project=other, next_at=timezone.now())
+    assert reader.get("/api/runs/").json()["complete"] is False
+    here = stage.pipeline.project.slug
+    assert reader.get(f"/api/runs/?project={here}").json()["complete"] is True
 
 
 def test_before_anything_was_read_no_list_is_complete(reader: httpx.Client) -> None:

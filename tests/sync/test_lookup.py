@@ -167,9 +167,28 @@ def test_one_person_with_a_broken_machine_locks_out_nobody_else(
         RunLookup(run_id=f"r{n}", stage=stage, requests=1, asked_at=now, person=viewer)
         for n in range(lookup.A_PERSON)
     )
-    assert find(world, stage, UNKNOWN, person=viewer.pk)[0].startswith("You have opened 120 runs")
+    assert find(world, stage, UNKNOWN, person=viewer.pk)[0].endswith(
+        "used their 120 requests this hour."
+    )
     assert not world.asked(UNKNOWN)
     assert find(world, stage, UNKNOWN, person=manager.pk) == ["Northflank does not know it either."]
+
+
+def test_an_address_that_goes_on_failing_counts_each_time(world: World, viewer: User) -> None:
+    stage = place(world)
+    world.sandbox.faults = [parse_fault(f"forbidden:payments@/runs/{UNKNOWN}")]
+    now = timezone.now()
+    RunLookup.objects.create(
+        run_id=UNKNOWN,
+        stage=stage,
+        requests=lookup.A_PERSON - 1,
+        asked_at=now,
+        person=viewer,
+        error="No access.",
+    )
+    find(world, stage, UNKNOWN, person=viewer.pk)
+    find(world, stage, UNKNOWN, person=viewer.pk)
+    assert len(world.asked(UNKNOWN)) == 1
 
 
 def test_an_answer_counts_for_all_processes(world: World, another: Connection) -> None:

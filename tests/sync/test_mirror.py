@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard import statuses
+from dashboard import abort_story, overdue, statuses
 from dashboard.models import Abort, ChangeCounter, Looking, Pipeline, Run, Stage, StageTiming
 from dashboard.northflank import NotFound, RunDetail, ServerError, Unreachable, decoding
 from dashboard.sync import claims, mirror
@@ -262,6 +262,31 @@ def test_a_gone_run_that_had_concluded_is_not_asked_for_again(stage: Stage) -> N
     list_said(stage, api_run(**ENDED))
     mirror.gone(the_run().pk, **put(20))
     assert (the_run().gone_at, the_run().next_read_at) == (at(20), None)
+
+
+def test_a_gone_run_that_was_dismissed_is_not_asked_for_again(stage: Stage) -> None:
+    list_said(stage, api_run())
+    mirror.gone(the_run().pk, **put(20))
+    Run.objects.update(in_flight=False, next_read_at=at(25))  # claimed
+    mirror.gone(the_run().pk, **put(30))
+    assert the_run().next_read_at is None
+
+
+def test_a_list_that_was_asked_before_a_404_does_not_bring_the_run_back(stage: Stage) -> None:
+    list_said(stage, api_run())
+    mirror.gone(the_run().pk, **put(20))
+    list_said(stage, api_run(), asked=19)
+    assert the_run().gone_at == at(20)
+
+
+def test_nothing_is_overdue_of_a_gone_run(stage: Stage) -> None:
+    list_said(stage, api_run(status="aborting"))
+    Run.objects.update(overdue=2, overdue_why="run", aborting_level=2)
+    mirror.gone(the_run().pk, **put(20))
+    run = the_run()
+    assert (run.overdue, run.overdue_why, run.aborting_level) == (0, "", 0)
+    assert overdue.clocks(run, None, None) == []
+    assert not abort_story.is_elsewhere(None, run)
 
 
 def test_a_list_does_not_have_a_gone_run_asked_for(stage: Stage) -> None:

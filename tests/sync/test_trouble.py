@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import InterfaceError, connection
 from django.utils import timezone
 
 from dashboard import aborting, process
@@ -323,6 +323,26 @@ def test_whose_the_token_is_is_asked_until_it_is_answered(world: World) -> None:
         await learning
 
     world.live.run(learn)
+    assert Upstream.objects.get().team == "acme"
+
+
+def test_whose_the_token_is_is_learned_after_the_database_was_away(world: World) -> None:
+    calls: list[int] = []
+
+    class Away:
+        """A connection whose first question finds no database."""
+
+        def may_ask(self) -> bool:
+            return True
+
+        async def ask(self, question: object) -> object:
+            calls.append(1)
+            if len(calls) == 1:
+                raise InterfaceError("connection already closed")
+            return await world.live.connection.client.auth()
+
+    world.live.run(lambda: process.learn_team(Away(), pause=0.01))  # type: ignore[arg-type]
+    assert len(calls) == 2
     assert Upstream.objects.get().team == "acme"
 
 

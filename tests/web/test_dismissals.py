@@ -101,6 +101,12 @@ def test_it_is_undone(run: Run, manager: User) -> None:
     assert words(one(page, "[data-dismissal] button")) == "Dismiss"
 
 
+def test_who_is_signed_out_meanwhile_comes_back_to_the_run(run: Run, client: Client) -> None:
+    answer = client.post(factories.address(run, "dismiss"))
+    assert answer.status_code == 302
+    assert answer.headers["location"].endswith(f"?next={factories.address(run)}")
+
+
 def test_twice_is_once(run: Run, manager: User) -> None:
     for _ in range(2):
         dismissals.dismiss(run, manager)

@@ -29,8 +29,10 @@ class Command(RunbookCommand):
         latest = rows.latest_aborts(found)
         if blind := words.why_blind(now()):
             self.stderr.write(blind)
-        stages = Stage.objects.present().filter(finding.stages_at(which.place(options)))
-        known = coverage.load(stages, places.lists(access.ALL), now())
+        place = which.place(options)
+        stages = Stage.objects.present().filter(finding.stages_at(place))
+        lists = places.lists(access.ALL).filter(finding.lists_at(place))
+        known = coverage.load(stages, lists, now())
         if not known.complete:
             self.stderr.write(known.text)
         if options["json"]:

@@ -52,6 +52,11 @@ def stages_at(place: Mapping[str, str]) -> Q:
     return Q(**{paths[part]: value for part, value in place.items() if part in paths})
 
 
+def lists_at(place: Mapping[str, str]) -> Q:
+    """Return the same condition for the lists of the catalogue."""
+    return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
+
+
 def place_of(run: Run) -> Place:
     """Return where a run is."""
     pipeline = run.stage.pipeline

@@ -48,7 +48,8 @@ def runs(request: HttpRequest, caller: Caller) -> HttpResponse:
     latest = rows.latest_aborts(page)
     listed = [shapes.run(run, latest.get(run.pk), caller.rights) for run in page]
     stages = Stage.objects.present().filter(caller.rights.places(), finding.stages_at(asked))
-    known = coverage.load(stages, places.lists(caller.rights), database.now())
+    lists = places.lists(caller.rights).filter(finding.lists_at(asked))
+    known = coverage.load(stages, lists, database.now())
     return answer({"runs": listed, "next": more or None} | shapes.complete(known))
 
 
