@@ -34,6 +34,15 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddField(
+            model_name="stage",
+            name="missing_at",
+            field=models.DateTimeField(
+                blank=True,
+                help_text="Since when Northflank knows its release flow no more.",
+                null=True,
+            ),
+        ),
+        migrations.AddField(
             model_name="project",
             name="missing_at",
             field=models.DateTimeField(

@@ -101,6 +101,9 @@ class Stage(ListReading):
         max_length=20, blank=True, help_text="The spelling Northflank's addresses want."
     )
     has_flow = models.BooleanField(null=True, help_text="Unknown until asked.")
+    missing_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when Northflank knows its release flow no more."
+    )
     concurrency_policy = models.TextField(blank=True)
     paused = models.BooleanField(default=False)
     flow_seen_at = models.DateTimeField(null=True, blank=True)

@@ -128,6 +128,7 @@ def release_flow(stage_pk: int, found: tuple[ReleaseFlow, str] | None, *, now: d
     flow, spelling = found
     Stage.objects.filter(pk=stage_pk).update(
         has_flow=True,
+        missing_at=None,
         path=spelling,
         concurrency_policy=flow.concurrency_policy or "",
         paused=flow.paused,
@@ -135,9 +136,19 @@ def release_flow(stage_pk: int, found: tuple[ReleaseFlow, str] | None, *, now: d
     )
 
 
+def miss_flow(stage_pk: int, now: datetime) -> bool:
+    """Note that Northflank knows a stage's release flow no more; return whether that is believed.
+
+    It is by a second answer, some time after the first: one may be of a gateway in trouble.
+    """
+    this = Stage.objects.filter(pk=stage_pk)
+    this.filter(missing_at=None).update(missing_at=now)
+    return this.filter(missing_at__lte=now - APART).exists()
+
+
 def flow_was_looked_for(stage_pk: int, now: datetime) -> None:
     """Note that nothing new was learned of a stage's release flow."""
-    Stage.objects.filter(pk=stage_pk).update(flow_seen_at=now)
+    Stage.objects.filter(pk=stage_pk).update(flow_seen_at=now, missing_at=None)
 
 
 def claim_due(now: datetime) -> CatalogueSweep | None:

@@ -235,10 +235,10 @@ def gaps(stages_: StageQuerySet, now: datetime) -> set[int]:
 
 def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
     flying = dict(Run.objects.followed().order_by().values_list("stage").annotate(runs=Count("pk")))
-    known = stages_.values_list("pk", "has_flow", "watched_at", "active_at")
+    known = stages_.values_list("pk", "has_flow", "watched_at", "active_at", "missing_at")
     return {
-        pk: StageFacts(has_flow, flying.get(pk, 0), watched, active)
-        for pk, has_flow, watched, active in known
+        pk: StageFacts(has_flow, flying.get(pk, 0), watched, active, missing)
+        for pk, has_flow, watched, active, missing in known
     }
 
 

@@ -81,7 +81,7 @@ def _booked() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:
             Stage.objects.all(),
             (
                 "next_sync_at", "promised_at", "synced_at", "watched_at", "active_at", "rung_at",
-                "flow_seen_at", "error_since",
+                "flow_seen_at", "missing_at", "error_since",
             ),
             any_time,
         ),

@@ -18,6 +18,7 @@ WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
 RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change
 
 CATALOGUE_EVERY = timedelta(minutes=10)  # how often projects and their pipelines are listed
+LOST_FOR = timedelta(days=1)  # a stage that lost its flow is looked at as an idle one so long
 FLOW_EVERY = timedelta(hours=6)  # how often a stage's release flow itself is read
 PAST_EVERY = timedelta(minutes=10)  # how often a stage's past is read on, while some is missing
 
@@ -136,12 +137,19 @@ class StageFacts:
     in_flight: int
     watched_at: datetime | None
     active_at: datetime | None
+    missing_at: datetime | None = None
+
+
+def is_lost(has_flow: bool | None, missing_at: datetime | None, now: datetime) -> bool:
+    """Say whether a stage has lost its release flow lately, so that it may well come back."""
+    return has_flow is False and missing_at is not None and now - missing_at < LOST_FOR
 
 
 def class_of(facts: StageFacts, now: datetime) -> StageClass:
     """Return why the stage is read."""
     if facts.has_flow is False:
-        return StageClass.NO_FLOW
+        lost = is_lost(facts.has_flow, facts.missing_at, now)
+        return StageClass.IDLE if lost else StageClass.NO_FLOW
     watched = facts.watched_at is not None and now - facts.watched_at < WATCHED_FOR
     if facts.in_flight:
         return StageClass.WATCHED if watched else StageClass.IN_FLIGHT

@@ -411,7 +411,8 @@ class SyncWorker:
             await self._define(stage, plan)
             return
         try:
-            if plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
+            is_lost = schedule.is_lost(stage.has_flow, stage.missing_at, moment)
+            if is_lost or plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
                 await self._read_flow(stage, moment)
             if stage.has_flow:
                 past = plan.past_is_due(stage.synced_at, moment)
@@ -451,6 +452,12 @@ class SyncWorker:
             # What it said of the flow was wrong, or it lists the runs of one that was deleted.
             await in_database(catalogue.flow_was_looked_for, stage.pk, moment)
             return
+        if (
+            found is None
+            and stage.has_flow
+            and not await in_database(catalogue.miss_flow, stage.pk, moment)
+        ):
+            raise NotFound("Northflank knows no release flow here. It is asked again in minutes.")
         await in_database(catalogue.release_flow, stage.pk, found, now=moment)
         stage.has_flow, stage.flow_seen_at = found is not None, moment
         stage.path = found[1] if found else stage.path

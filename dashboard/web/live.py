@@ -60,7 +60,7 @@ def as_of(stages: Sequence[Stage]) -> AsOf:
     """Say how old the mirror of `stages` is: as old as the one read longest ago."""
     now = database.now()
     shape = _shape(stages)
-    relevant = [stage for stage in stages if stage.has_flow is not False]
+    relevant = [stage for stage in stages if stage.has_flow is not False] or stages
     read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
     late = any(freshness.is_late(stage.promised_at, now) for stage in relevant)
     if not read:

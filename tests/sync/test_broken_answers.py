@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalogue
+from dashboard.sync import catalogue, claims
+from dashboard.sync.schedule import StageClass
 from tests.support.flights import vanish
 from tests.support.world import LONG_AGO, World
 
@@ -106,6 +108,40 @@ def test_a_stage_is_said_to_have_no_flow_by_northflank_alone(world: World) -> No
     assert Stage.objects.get(pipeline__slug="ledger", name="Production").has_flow is None
 
 
+def of_production() -> tuple[bool | None, int, int]:
+    """Whether ledger's Production has a flow, and how many of its runs are in flight, and gone."""
+    stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    flying = stage.runs.in_flight()
+    return stage.has_flow, flying.count(), flying.exclude(gone_at=None).count()
+
+
+def test_one_look_that_finds_no_flow_anywhere_takes_nothing_away(world: World) -> None:
+    world.start()
+    world.sync()
+    known = of_production()
+    read_all(world, "404@/release-flows/", times=3)
+    assert of_production() == known
+    assert Stage.objects.exclude(error="").exists()
+    read_all(world)
+    assert (of_production(), troubles()) == (known, [])
+
+
+def test_what_a_second_look_finds_no_more_is_looked_at_again_soon(world: World) -> None:
+    world.start()
+    world.sync()
+    known = of_production()
+    read_all(world, "404@/release-flows/")
+    Stage.objects.exclude(missing_at=None).update(missing_at=timezone.now() - catalogue.APART)
+    read_all(world, "404@/release-flows/", times=3)
+    assert of_production() == (False, known[1], known[1])
+    lost = Stage.objects.filter(has_flow=False).exclude(missing_at=None)
+    assert set(claims.classes(lost, timezone.now()).values()) == {StageClass.IDLE}
+    world.make_due()  # no other visit than its own
+    world.sandbox.faults = []
+    world.sync()
+    assert of_production() == known
+
+
 # --- gone ----------------------------------------------------------------------------------------
 
 
@@ -175,6 +211,8 @@ def test_a_stage_whose_flow_is_gone_has_its_runs_looked_for_one_by_one(world: Wo
     assert pipeline is not None
     flows = {name: flow for name, flow in pipeline.flows.items() if name != "Production"}
     object.__setattr__(pipeline, "flows", flows)
+    read_all(world)
+    Stage.objects.exclude(missing_at=None).update(missing_at=LONG_AGO)
     read_all(world, times=3)
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
     assert stage.has_flow is False
