@@ -247,7 +247,8 @@ function announce() {
   const { one, many, moved: other } = news.dataset;
   const text = unseen.size > 1 ? many.replace("{n}", unseen.size) : unseen.size ? one : other;
   if (text !== news.textContent) {
-    settleAt = Math.max(settleAt, Date.now() + 3_000 * Math.random());
+    // By the first of several: where changes come without a pause, the page must not wait for their end.
+    if (news.hidden) settleAt = Math.max(settleAt, Date.now() + 3_000 * Math.random());
     news.textContent = text; // set again it would be read out again
   }
   news.hidden = !unseen.size && !moved;
@@ -331,7 +332,7 @@ document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) =
 
 function refreshed(answered, text) {
   failures = answered ? 0 : failures + 1;
-  settleAt = Date.now() + Math.min(60_000, 1_000 * 2 ** failures);
+  settleAt = Date.now() + Math.min(60_000, 5_000 * 2 ** failures);
   unreachable(!answered, text);
   if (answered) {
     unseen.clear();

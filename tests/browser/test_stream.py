@@ -257,6 +257,21 @@ def test_a_page_that_nobody_touches_shows_new_runs_by_itself(run: Run, watch: Op
 
 
 @pytest.mark.usefixtures("viewer")
+def test_runs_that_come_without_a_pause_do_not_put_off_what_came_first(
+    run: Run, watch: Open
+) -> None:
+    page = watch("viewer")
+    page.get_by_role("link", name="Nightly").hover()  # nothing is shown meanwhile
+    page.evaluate("() => { Math.random = () => 1 }")
+    factories.run(run.stage, "r-2", name="Second")
+    page.wait_for_function("() => unseen.size === 1 && !news.hidden")
+    at = page.evaluate("() => settleAt")
+    factories.run(run.stage, "r-3", name="Third")
+    page.wait_for_function("() => unseen.size === 2 && news.textContent.includes('2')")
+    assert page.evaluate("() => settleAt") == at
+
+
+@pytest.mark.usefixtures("viewer")
 def test_a_filter_announces_only_what_it_would_show(run: Run, watch: Open) -> None:
     factories.run(run.stage, "r-2", status="failure")
     page = watch("viewer", f"{factories.address(run.stage)}?status=failure")
