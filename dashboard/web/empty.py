@@ -46,9 +46,10 @@ def seen(stages: Collection[Stage]) -> Seen | None:
 def attention(as_of: AsOf, stages: Collection[Stage]) -> Empty:
     """Nothing needs attention of what is in flight in `stages`."""
     kind, text = "all_well", _("Nothing needs attention.")
-    if as_of.incomplete:
-        kind, text = "cannot_see", _("Nothing that needs attention was found so far.")
-    elif as_of.stale:
+    if as_of.incomplete:  # and how much of it the line above the list has said
+        text = _("Nothing that needs attention was found so far.")
+        return Empty("cannot_see", text, id="nothing-urgent")
+    if as_of.stale:
         kind, text = "cannot_see", _("Nothing needed attention when Northflank was last read.")
     return Empty(kind, text, id="nothing-urgent", seen=seen(stages))
 
@@ -79,7 +80,7 @@ def in_flight(rights: Rights, as_of: AsOf, stages: Collection[Stage], above: int
         return Empty("cannot_see", text, id=id, seen=known)
     if as_of.incomplete:
         text = _("Nothing in flight was found so far.")
-        return Empty("cannot_see", text, id=id, seen=known)
+        return Empty("cannot_see", text, id=id)
     text = _("Nothing is in flight.")
     if not rights.sees_all:
         text = _("Nothing that you may see is in flight.")

@@ -109,7 +109,7 @@ def candidates(rights: Rights, hints: Mapping[str, str]) -> Candidates:
 
     `hints` are what an address says of its `project`, `pipeline` and `stage`, by id or by name, in
     any case. Where they agree with some stages it is those. Where no stage agrees with all of them
-    one must be wrong: none is left out, and those that agree with most come first.
+    one must be wrong: it is those that agree with most; all, where none agrees with any.
     """
     agreeing: Combinable = Value(0)
     said = _said(hints)
@@ -125,8 +125,8 @@ def candidates(rights: Rights, hints: Mapping[str, str]) -> Candidates:
         )
         .values_list("pk", "agreeing")
     )
-    all_agree = [pk for pk, count in found if said and count == len(said)]
-    return Candidates(all_agree or [pk for pk, _count in found], len(found))
+    most = max((count for _pk, count in found), default=0)
+    return Candidates([pk for pk, count in found if count == most], len(found))
 
 
 def hinted(rights: Rights, hints: Mapping[str, str]) -> Stage | None:

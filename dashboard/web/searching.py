@@ -85,8 +85,8 @@ def in_vain(request: HttpRequest, rights: Rights, run_id: str, asked: Candidates
     n = len(asked.stages)
     if asked.narrowed:
         told += " " + ngettext(
-            "Northflank does not know it either in the one stage that the address names.",
-            "Northflank does not know it either in any of the %(n)s stages that the address names.",
+            "Northflank does not know it either in the one stage that fits the address.",
+            "Northflank does not know it either in any of the %(n)s stages that fit the address.",
             n,
         ) % {"n": n}
     elif n:
