@@ -223,7 +223,7 @@ stream?.addEventListener("htmx:sse:close", () => {
 
 const news = $("#news");
 const unseen = new Set(); // runs that the page does not show
-const heights = new Map(); // of the rows that a message replaces, in pixels
+const heights = new Map(); // of the rows and the line that a message replaces, in pixels
 let moved = false; // a run on the page belongs elsewhere now
 let lastTouch = Date.now(); // when a person last did anything; who has just opened it reads
 let settleAt = 0; // not before; a thousand pages that hear one change don't ask at once
@@ -268,7 +268,7 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
   for (const part of parts.content.querySelectorAll("hx-partial")) {
     const id = part.getAttribute("hx-target").slice(1);
     const at = document.getElementById(id);
-    if (at?.matches("tr")) heights.set(id, at.getBoundingClientRect().height);
+    if (at?.matches("tr, #as-of")) heights.set(id, at.getBoundingClientRect().height);
     if (at || !part.dataset.news || !belongs(part.dataset)) continue;
     if (part.dataset.news === "stage") moved = true; // it is no run, and has its place among others
     else unseen.add(id);
@@ -279,7 +279,7 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
 stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
   if (message.event === "stale") moved = true;
   if (message.event) return announce();
-  // A row that has less to say now keeps its room: what is below it stays under the hand.
+  // What has less to say now keeps its room: what is below it stays under the hand.
   for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
   heights.clear();
   swapped();

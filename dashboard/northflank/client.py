@@ -468,7 +468,9 @@ def _is_past(until: float | None) -> bool:
 
 def _timed_out(seconds: float, *, sent: bool) -> Unreachable:
     return Unreachable(
-        f"Northflank did not answer within {seconds:.3g} seconds.", sent=sent, cause="timeout"
+        f"Northflank did not answer within {round(seconds, 1):g} seconds.",
+        sent=sent,
+        cause="timeout",
     )
 
 

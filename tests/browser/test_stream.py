@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, Route, expect
 
-from dashboard.models import Run, Upstream
+from dashboard.models import Run, Stage, Upstream
 from tests.support import factories
 from tests.support.browser import (
     Open,
@@ -269,6 +269,19 @@ def test_runs_that_come_without_a_pause_do_not_put_off_what_came_first(
     factories.run(run.stage, "r-3", name="Third")
     page.wait_for_function("() => unseen.size === 2 && news.textContent.includes('2')")
     assert page.evaluate("() => settleAt") == at
+
+
+@pytest.mark.usefixtures("viewer")
+def test_what_was_incomplete_becomes_whole_without_moving_the_page(run: Run, watch: Open) -> None:
+    unread = factories.stage("Staging", synced_at=None, promised_at=None)
+    page = watch("viewer")
+    page.get_by_role("link", name="Nightly").hover()
+    expect(page.locator("[data-incomplete]")).to_be_visible()
+    top = (page.locator("#in-flight").bounding_box() or {})["y"]
+    now = timezone.now()
+    Stage.objects.filter(pk=unread.pk).update(synced_at=now, promised_at=now + timedelta(hours=1))
+    expect(page.locator("[data-incomplete]")).to_have_count(0)
+    assert (page.locator("#in-flight").bounding_box() or {})["y"] == top
 
 
 @pytest.mark.usefixtures("viewer")

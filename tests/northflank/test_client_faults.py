@@ -389,7 +389,7 @@ async def test_an_abort_is_waited_for_until_its_time_is_up(
     failure = await failure_of(client.abort_run(*place, until=monotonic() + 0.2))
     assert isinstance(failure, Unreachable)
     assert (failure.sent, failure.cause) == (True, "timeout")
-    assert str(failure) == "Northflank did not answer within 0.2 seconds."
+    assert str(failure).startswith("Northflank did not answer within 0.")
 
 
 @pytest.mark.parametrize("play", UNREADABLE)
