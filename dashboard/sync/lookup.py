@@ -39,6 +39,9 @@ HOUR = timedelta(hours=1)
 SEARCH_SHARE = 0.2
 # Of that, this share is left to stages that were not asked before, however often people look again.
 FOR_NEW = 0.5
+# Of that, one id may use so much, so that a stale link in an account of very many stages leaves
+# something to others: enough for 180 stages, asked once.
+FOR_ONE = 0.9
 # Full addresses cost one request each and are bounded for each person, so that a broken machine
 # with somebody's session locks out nobody else.
 A_PERSON = 120  # requests an hour
@@ -314,7 +317,7 @@ def _next(stages: Sequence[int], run_id: str, most: int) -> tuple[list[_Question
         waiting = [pk for pk in stages if pk not in rows or _may_be_asked(rows[pk], now)]
         if not waiting:
             return [], _with_failures(so_far, [rows[pk] for pk in stages], now)
-        room = _room(now)
+        room = _room(now, run_id)
         if room.why_not:
             return [], replace(so_far, why_not=room.why_not, goes_on_at=room.goes_on_at)
         again = [pk for pk in waiting if pk in rows]
@@ -376,7 +379,7 @@ class _Room:
     goes_on_at: datetime | None = None
 
 
-def _room(now: datetime) -> _Room:
+def _room(now: datetime, run_id: str) -> _Room:
     spend = budget.allowance(now)
     ends_at = now + timedelta(seconds=spend.seconds)
     under_way = RunLookup.objects.filter(lease_until__gt=now).aggregate(n=Sum("requests"))["n"] or 0
@@ -389,9 +392,15 @@ def _room(now: datetime) -> _Room:
     if not used.left:
         told = _("Searches have used their %(n)s requests of this hour.") % {"n": used.share}
         return _Room(why_not=told, goes_on_at=used.goes_on_at)
+    own = RunLookup.objects.filter(run_id=run_id, by_search=True, asked_at__gt=now - HOUR)
+    by_one = own.aggregate(n=Sum("requests"), first=Min("asked_at"))
+    for_one = round(FOR_ONE * used.share) - (by_one["n"] or 0)
+    if for_one <= 0:
+        told = _("The search for this run has used its part of what searches may use.")
+        return _Room(why_not=told, goes_on_at=by_one["first"] + HOUR)
     # Others of the account get theirs, and reading keeps half at least of what it has without.
     ours = max(requests - spend.others, LEAST * requests)
-    most = min(used.left, int(ours - used.used) // 2)
+    most = min(used.left, for_one, int(ours - used.used) // 2)
     if most <= 0:
         told = _("What is left of this hour's requests is kept for what is in flight.")
         return _Room(why_not=told, goes_on_at=ends_at)

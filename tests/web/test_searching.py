@@ -303,6 +303,18 @@ def test_a_flood_of_made_up_ids_costs_its_share_and_leaves_known_places_alone(
     assert answer.status_code == 200, words(one(parsed(answer), "[data-why]"))
 
 
+def test_one_id_leaves_something_to_others(
+    live: Live, person: httpx.Client, elsewhere: int
+) -> None:
+    limit(live, 50)  # searches may use 10 of them, and there are 12 stages
+    for _ in range(3):
+        answer = person.get(f"/runs/{MADE_UP}/")
+    assert "The search for this run has used its part" in said(answer)
+    assert len(asked(live, MADE_UP)) == 9
+    person.get("/runs/another/")
+    assert len(asked(live, "another")) == 1
+
+
 def test_a_flood_does_not_hold_up_reading(live: Live, person: httpx.Client, elsewhere: int) -> None:
     limit(live, 200)
     for run_id in ("made-up", "made-up-too"):
