@@ -244,7 +244,10 @@ def test_whoever_leaves_before_the_answer_leaves_nothing_behind(
 ) -> None:
     for _ in range(5):
         with socket.create_connection(place(live)) as line:
-            line.sendall(b"GET /wait/well/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            line.sendall(
+                b"POST /wait/well/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 6\r\n"
+                b"Content-Type: application/x-www-form-urlencoded\r\n\r\nword=x"
+            )
     assert anyone.get("/thread/").status_code == 200
     assert not [r for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}]
 
