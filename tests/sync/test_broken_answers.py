@@ -142,6 +142,15 @@ def test_what_a_second_look_finds_no_more_is_looked_at_again_soon(world: World) 
     assert of_production() == known
 
 
+def test_a_flow_that_only_its_runs_know_stays(world: World) -> None:
+    world.start()
+    world.sync()
+    known = of_production()
+    place = "@/ledger/release-flows/"
+    read_all(world, f"404{place}production$", f"404{place}Production$")
+    assert (of_production(), troubles()) == (known, [])
+
+
 # --- gone ----------------------------------------------------------------------------------------
 
 

@@ -272,6 +272,13 @@ def test_a_stage_that_lost_its_flow_is_found_out(world: World) -> None:
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
 
 
+def test_a_flow_that_is_looked_for_and_not_gone_is_missed_no_more(place: Stage) -> None:
+    assert not catalogue.miss_flow(place.pk, T0)
+    catalogue.flow_was_looked_for(place.pk, T0)
+    assert Stage.objects.get().missing_at is None
+    assert catalogue.claim_first(T0, 0) == []
+
+
 def test_a_project_that_has_no_name_is_called_by_its_id(db: None) -> None:
     catalogue.projects(Page((ApiProject("x", "", None, None),), False, None), now=T0)
     assert str(Project.objects.get()) == "x"

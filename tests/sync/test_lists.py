@@ -7,7 +7,7 @@ import pytest
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.sync.worker import SyncWorker
-from tests.support.world import World, the_run
+from tests.support.world import LONG_AGO, World, the_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
 
@@ -64,6 +64,14 @@ def test_the_order_is_observed(world: World, order: str, observed: ListOrder) ->
     world.sandbox.choices["run-order"] = order
     world.sync()
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").order == observed
+
+
+def test_a_list_that_changes_its_order_is_noticed(world: World) -> None:
+    world.sync()
+    world.sandbox.choices["run-order"] = "oldest-first"
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").order == ListOrder.OLDEST
 
 
 def test_history_that_is_complete_is_not_read_again(world: World) -> None:

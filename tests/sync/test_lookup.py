@@ -191,6 +191,34 @@ def test_an_address_that_goes_on_failing_counts_each_time(world: World, viewer: 
     assert len(world.asked(UNKNOWN)) == 1
 
 
+def test_a_search_says_why_it_does_not_go_on(world: World) -> None:
+    stage = place(world)
+
+    def why() -> str:
+        found = world.live.run(lambda: lookup.search(world.live.connection, [stage.pk], UNKNOWN))
+        return found.why_not
+
+    left(world, 100)  # all of it is reserved
+    assert why().endswith("this hour's requests are spent.")
+    left(world, 900)
+
+    async def refuse() -> None:
+        await in_database(budget.refuse, 60, timezone.now())
+
+    world.live.run(refuse)
+    assert why().endswith("asks for a pause between requests.")
+    assert not world.asked(UNKNOWN)
+
+
+def test_what_was_asked_an_hour_ago_is_none_of_this_hours_requests(world: World) -> None:
+    stage = place(world)
+    ago = timezone.now() - timedelta(hours=2)
+    RunLookup.objects.create(run_id=UNKNOWN, stage=stage, requests=5, by_search=True, asked_at=ago)
+    find(world, stage, UNKNOWN)
+    row = RunLookup.objects.get(run_id=UNKNOWN)
+    assert (row.requests, row.by_search) == (1, False)
+
+
 def test_an_answer_counts_for_all_processes(world: World, another: Connection) -> None:
     stage = place(world)
     find(world, stage, UNKNOWN)

@@ -1,6 +1,7 @@
 """While the database is away nothing is blanked or sent twice, and all goes on by itself."""
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,9 +18,12 @@ from django.db import (
     connection,
     transaction,
 )
+from django.test import RequestFactory
+from django.urls import reverse
 
 from dashboard import database_health
 from dashboard.models import Abort, Project, Run
+from dashboard.web import outage, sign_in
 from dashboard.web.outage import Kept, Writes
 from tests.support import factories
 from tests.support.databases import moved
@@ -231,3 +235,34 @@ def end(backend: int) -> None:
     given = {name: known[name] for name in known.keys() & {"host", "port", "user", "dbname"}}
     with psycopg.connect(**given, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", [backend])
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (Kept.NOTHING, "Nothing was written and nothing was sent to Northflank."),
+        (Kept.ALL, "What you sent was written down before that"),
+        (Kept.NOT_KNOWN, "Whether it was written down will be seen"),
+    ],
+)
+def test_a_machine_is_told_what_was_written(rf: RequestFactory, kept: Kept, told: str) -> None:
+    request = rf.post("/api/runs/r-1/abort/")
+    request._writes = writes = Writes()  # type: ignore[attr-defined]
+    writes.kept = kept
+    answer = outage.answer(request)
+    assert answer.status_code == 503
+    body = json.loads(answer.content)
+    assert body["written"] is kept.value
+    assert told in answer.content.decode()
+
+
+@pytest.mark.parametrize("form", ["abort", "dismiss"])
+def test_a_form_that_no_view_saw_leads_to_its_run(rf: RequestFactory, db: None, form: str) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    assert sign_in.page_about(rf.post(factories.address(run, form))) == factories.address(run)
+
+
+def test_a_search_that_no_view_saw_leads_to_itself(rf: RequestFactory) -> None:
+    again = reverse("look_again", args=["r-1"])
+    assert sign_in.page_about(rf.post(again)) == reverse("find_run", args=["r-1"])
+    assert sign_in.page_about(rf.post("/no/such/page/")) == "/"
