@@ -39,7 +39,7 @@ async def in_database[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.k
     return await loop.run_in_executor(pool, partial(_fresh, work, *args, **kwargs))
 
 
-async def once_it_answers[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def retry_while_away[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `in_database`; while the database is away, `work` is tried again, for half a minute.
 
     It may be done twice: where the answer to a commit is lost, nobody knows that it was done.

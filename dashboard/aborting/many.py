@@ -28,7 +28,7 @@ from dashboard.aborting.pressing import (
 )
 from dashboard.aborting.sending import ADOPTED_FOR, send
 from dashboard.allowance import PROBE
-from dashboard.database import in_database, once_it_answers
+from dashboard.database import in_database, retry_while_away
 from dashboard.models import Abort, AbortBatch, BatchItem, ChangeCounter, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.models.batches import ItemResult, Via
@@ -137,7 +137,7 @@ async def work_through(to: Connection, batch_pk: int, *, late: bool = False) -> 
     `late`: nobody was at it for a while. Whoever has paused looks at the clock: an abort that is
     sent much later than it was asked for would come as a surprise.
     """
-    while not (turn := await once_it_answers(take_turn, batch_pk, late=late)).over:
+    while not (turn := await retry_while_away(take_turn, batch_pk, late=late)).over:
         # Looking at the clock ends with an abort that is still sent in time.
         late = turn.waits or (late and turn.send is None)
         if turn.send is not None:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from dashboard import access, database, resending
 from dashboard.aborting.pressing import ANSWER_WITHIN, LEASE, Pressed
-from dashboard.database import in_database, once_it_answers
+from dashboard.database import in_database, retry_while_away
 from dashboard.escalation import Level
 from dashboard.models import Abort, QuestionCounter, Run
 from dashboard.models.aborts import AbortState, What
@@ -32,7 +32,7 @@ from dashboard.northflank import (
     Unreachable,
 )
 from dashboard.sync import mirror
-from dashboard.sync.worker import read_run
+from dashboard.sync.reading import read_run
 from dashboard.upstream import Connection, connection
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ async def send(to: Connection, abort_pk: int, *, somebody_waits: bool = True) ->
     One that tries another again is sent only if the run, read anew, has not ended meanwhile. Where
     nobody waits for the answer, what it tells of the budget is kept before this returns.
     """
-    abort = await once_it_answers(_unsent, abort_pk)
+    abort = await retry_while_away(_unsent, abort_pk)
     if abort is None:
         return
     if abort.retry_of_id is not None or abort.run.status == "aborting":
@@ -108,8 +108,8 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     All of that takes no longer than `within` seconds, a reading of the run after it left aside.
     """
     until = monotonic() + within
-    number = await once_it_answers(QuestionCounter.take)  # before it is marked as sent
-    if not await once_it_answers(_take_for_sending, abort):
+    number = await retry_while_away(QuestionCounter.take)  # before it is marked as sent
+    if not await retry_while_away(_take_for_sending, abort):
         return
     run, stage = abort.run, abort.run.stage
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
@@ -122,7 +122,7 @@ async def deliver(to: Connection, abort: Abort, *, within: float = ANSWER_WITHIN
     except NorthflankError as error:
         await _after_error(to, abort, error, in_time=monotonic() < until)
     else:
-        await once_it_answers(_accepted, abort, said, number)
+        await retry_while_away(_accepted, abort, said, number)
 
 
 async def look(to: Connection, run: Run, seconds: float) -> Run | None:
@@ -212,19 +212,19 @@ async def _after_error(
         isinstance(error, Unreachable) and not error.sent and in_time
     )
     if never_came and abort.sendings == 1:
-        await once_it_answers(_not_sent, abort, error)
+        await retry_while_away(_not_sent, abort, error)
         return
     refused = isinstance(error, (Refused, NotFound, Rejected))
     if not refused:
         # It, or one before it, may have arrived. Only what Northflank says of the run can tell.
-        await once_it_answers(unknown, abort, str(error), error.error_id or "")
+        await retry_while_away(unknown, abort, str(error), error.error_id or "")
     run: Run | None = abort.run
     try:
         run = await look(to, abort.run, LOOK_AFTER)
     except NorthflankError as second:
         log.info("abort.reading_failed", run=abort.run.run_id, cause=second.cause)
     if refused:
-        await once_it_answers(_refused, abort, run, error)
+        await retry_while_away(_refused, abort, run, error)
     else:
         await in_database(review, database.now())
 

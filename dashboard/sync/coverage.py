@@ -16,10 +16,10 @@ from django.utils.translation import ngettext
 from dashboard import budget, durations, freshness
 from dashboard.models import CatalogueSweep, Stage, Upstream, Worker
 from dashboard.sync import schedule
-from dashboard.sync.schedule import Known
+from dashboard.sync.schedule import ReadState
 
 
-class Told(Known, Protocol):
+class StageState(ReadState, Protocol):
     """A stage, as far as coverage goes."""
 
     @property
@@ -97,7 +97,7 @@ class Coverage:
         return stages % {"unread": f"{self.unread:,}", "total": f"{self.total:,}"}
 
 
-def of_stages(stages: Iterable[Told], now: datetime) -> Coverage:
+def measure_stages(stages: Iterable[StageState], now: datetime) -> Coverage:
     """Return how much is known of some stages, whatever else there is."""
     total, lost, failing = 0, 0, 0
     unread: list[str] = []
@@ -113,12 +113,14 @@ def of_stages(stages: Iterable[Told], now: datetime) -> Coverage:
     return Coverage(total, len(unread), lost, failing, whole)
 
 
-def of(stages: Iterable[Told], lists: QuerySet[CatalogueSweep], now: datetime) -> Coverage:
+def measure(
+    stages: Iterable[StageState], lists: QuerySet[CatalogueSweep], now: datetime
+) -> Coverage:
     """Return how much is known of all `stages`, and how long it takes until all is.
 
     `lists` are those of the catalogue. Of both, all that somebody may see and is not gone.
     """
-    known = of_stages(stages, now)
+    known = measure_stages(stages, now)
     unread = list(lists.filter(swept_at=None).values_list("project", flat=True))
     # Before anything was read there is neither: that is no empty account.
     begun = known.total > 0 or lists.filter(project=None).exists() or Stage.objects.exists()
@@ -132,7 +134,7 @@ def of(stages: Iterable[Told], lists: QuerySet[CatalogueSweep], now: datetime) -
 def load(stages: QuerySet[Stage], lists: QuerySet[CatalogueSweep], now: datetime) -> Coverage:
     """Return the same of stages that are not loaded yet."""
     fields = ("name", "error", "has_flow", "synced_at", "promised_at", "in_flight_unread")
-    return of(stages.order_by().only(*fields), lists, now)
+    return measure(stages.order_by().only(*fields), lists, now)
 
 
 def _seconds_left(reads: int, now: datetime) -> float | None:

@@ -28,7 +28,7 @@ from dashboard.database import in_database
 from dashboard.models import QuestionCounter, Run, RunLookup, Stage, Upstream
 from dashboard.models.catalog import ID_LENGTH
 from dashboard.northflank import NorthflankClient, NorthflankError, NotFound, RunDetail
-from dashboard.sync import mirror
+from dashboard.sync import mirror, spelling
 from dashboard.upstream import Connection
 
 log = structlog.get_logger(__name__)
@@ -215,10 +215,10 @@ async def _ask(to: Connection, question: _Question, run_id: str) -> str:
     asked_at, number = database.now(), await in_database(QuestionCounter.take)
     said = None
     try:
-        for spelling in question.spellings:
+        for path in question.spellings:
             with contextlib.suppress(NotFound):
                 said = await to.ask(
-                    partial(_run, project, pipeline, spelling, run_id), asked_seq=number
+                    partial(_run, project, pipeline, path, run_id), asked_seq=number
                 )
                 break
     except NorthflankError as error:
@@ -233,7 +233,7 @@ async def _ask(to: Connection, question: _Question, run_id: str) -> str:
         await in_database(
             mirror.detail, question.stage.pk, said, asked_at=asked_at, asked_seq=number
         )
-        await in_database(_keep_spelling, question.stage, spelling)
+        await in_database(_keep_spelling, question.stage, path)
     await in_database(_keep_answer, question, run_id)
     return "" if found else _unknown()
 
@@ -301,7 +301,7 @@ def _take_one(stage: Stage, run_id: str, person: int | None) -> _Question | None
         row = _lookups(run_id, now).filter(stage=stage).first()
         if row is not None and (row.answered_at is not None or _is_asked(row, now)):
             return None
-        question = _Question(stage, _spellings(stage, _worked()), by_search=False)
+        question = _Question(stage, _spellings(stage, spelling.worked()), by_search=False)
         _write([question], {stage.pk: row} if row else {}, run_id, now, person)
         return question
 
@@ -329,7 +329,7 @@ def _next(stages: Sequence[int], run_id: str, most: int) -> tuple[list[_Question
         chosen = chosen[: min(most, room.requests)]
         found = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
         # Before anything was read both spellings would cost a whole search its second half.
-        worked = _worked() or "production"
+        worked = spelling.worked() or "production"
         questions = [
             _Question(found[pk], _spellings(found[pk], worked), by_search=True)
             for pk in chosen
@@ -413,13 +413,8 @@ def _spellings(stage: Stage, worked: str | None) -> tuple[str, ...]:
     """Return how addresses may spell a stage: as has worked, there or elsewhere; else both ways."""
     if stage.path:
         return (stage.path,)
-    if worked is None:
-        return stage.name.lower(), stage.name
-    return (stage.name if worked[0].isupper() else stage.name.lower(),)
-
-
-def _worked() -> str | None:
-    return Stage.objects.exclude(path="").values_list("path", flat=True).first()
+    likely = spelling.likely(stage.name, worked)
+    return likely if worked is None else likely[:1]
 
 
 def _write(
@@ -459,8 +454,8 @@ def _keep_failure(question: _Question, run_id: str, error: str) -> None:
     _set_aside(question)
 
 
-def _keep_spelling(stage: Stage, spelling: str) -> None:
-    Stage.objects.filter(pk=stage.pk, path="").update(path=spelling)
+def _keep_spelling(stage: Stage, path: str) -> None:
+    Stage.objects.filter(pk=stage.pk, path="").update(path=path)
 
 
 def _set_aside(question: _Question) -> None:

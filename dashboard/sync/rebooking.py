@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 SLACK = timedelta(seconds=5)
 
 # Of runs in flight, what their pages tell.
-_TOLD = ("seen_at", "detail_seen_at", "status_since", "aborting_since", "first_seen_at")
+_STAMPS = ("seen_at", "detail_seen_at", "status_since", "aborting_since", "first_seen_at")
 
 
 def rebook(now: datetime) -> timedelta:
@@ -106,5 +106,5 @@ def _move_back_runs(now: datetime, by: timedelta) -> None:
     """Move back what is told of runs in flight, which their pages hear of."""
     flying = Run.objects.in_flight()
     touch(flying.filter(status_since__gt=now).values_list("pk", flat=True))
-    for field in _TOLD:
+    for field in _STAMPS:
         flying.filter(**{f"{field}__gt": now}).update(**{field: F(field) - by})

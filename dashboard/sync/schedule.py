@@ -61,7 +61,7 @@ class Gap(IntEnum):
     OLDER = 1  # which runs are in flight, but are not among its newest
 
 
-class Known(Protocol):
+class ReadState(Protocol):
     """What decides whether something of a stage is not known."""
 
     @property
@@ -74,7 +74,7 @@ class Known(Protocol):
     def in_flight_unread(self) -> bool: ...
 
 
-def gap(of: Known, now: datetime) -> Gap | None:
+def gap(of: ReadState, now: datetime) -> Gap | None:
     """Return what nobody knows of a stage; None: it was read, and is not long out of date."""
     if of.synced_at is None:
         return Gap.RUNS

@@ -1,4 +1,4 @@
-"""The loop that reads Northflank: claims what is due, asks, mirrors, and says when it is due next.
+"""The loop that reads Northflank: claims what is due, has it read, and says when it is due next.
 
 Any number of these may run against one PostgreSQL database. Trouble of a stage is backed off by its
 cause, and logged once when it begins and once when it ends. While nothing at all is answered (see
@@ -10,9 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self, TypedDict
 
 import structlog
 from django.db import DatabaseError, InterfaceError
@@ -22,20 +20,13 @@ from dashboard import budget, database_health, push
 from dashboard.allowance import Allowance
 from dashboard.database import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, QuestionCounter, Run, Stage, Worker
-from dashboard.models.catalog import ListOrder, ListReading
+from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
-    NorthflankClient,
     NorthflankError,
-    NotFound,
-    Page,
-    ReleaseFlow,
-    RunDetail,
-    UnexpectedAnswer,
     drain,
-    find_release_flow,
 )
-from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalogue, claims, learning, mirror, rebooking, schedule
+from dashboard.sync import catalogue, claims, learning, rebooking, schedule
+from dashboard.sync.reading import A_FIRST_READING, A_READING, Reader, Taken, read_run
 from dashboard.sync.schedule import Gap, Plan
 from dashboard.upstream import Connection
 
@@ -49,39 +40,9 @@ AT_ONCE = 4  # questions under way at the same time
 # them after each failure.
 FIRST_AT_ONCE, MOST_AT_ONCE = 4, 12
 QUICK = 2.0  # seconds; where answers take longer, more questions would only wait behind each other
-PER_PAGE = 100  # the most Northflank gives
-HISTORY_PAGES = 20  # how far back a stage's past is read
-WALK = 2  # pages of a list in any other order that are read at one visit
 WORKER_KEPT = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
-A_READING = 6  # the most questions one visit asks: the flow twice, two lists, the walk
-A_FIRST_READING = 3  # the same of a first read: the newest by two spellings, what is in flight
 
 Chore = Callable[[Connection], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class Taken:
-    """What was not taken of the lists of one reading."""
-
-    left_out: int = 0
-    surplus: int = 0
-
-    @classmethod
-    def of(cls, page: Page[Any]) -> Self:
-        return cls(page.left_out, page.surplus)
-
-    def add(self, page: Page[Any]) -> None:
-        self.left_out += page.left_out
-        self.surplus += page.surplus
-
-    def tell(self, before: ListReading, *, of: str) -> None:
-        """Log the begin and the end of such a defect."""
-        if before.is_partial == bool(self.left_out or self.surplus):
-            return
-        if before.is_partial:
-            log.info("list.whole_again", of=of)
-        else:
-            log.warning("list.in_part", left_out=self.left_out, surplus=self.surplus, of=of)
 
 
 class SyncWorker:
@@ -292,22 +253,14 @@ class SyncWorker:
         self._first.discard(task)
         self._ended.set()
 
-    async def _ask[T](
-        self,
-        question: Callable[[NorthflankClient], Awaitable[T]],
-        *,
-        asked_seq: int | None = None,
-    ) -> T:
-        """Put a question; one of a first read may be ahead of the even rate."""
-        try:
-            return await self.connection.ask(question, asked_seq=asked_seq)
-        finally:
-            if asyncio.current_task() in self._first:
-                await in_database(budget.set_aside, 1)
+    @property
+    def _reader(self) -> Reader:
+        """What the task that asks reads by."""
+        return Reader(self.connection, ahead=asyncio.current_task() in self._first)
 
     def _read(self, stage: Stage, plan: Plan) -> None:
         self._claimed.add(stage.pk)
-        self.start(self._read_stage(stage, plan))
+        self.start(self.read_stage(stage, plan))
 
     async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
         moment = now()
@@ -315,7 +268,7 @@ class SyncWorker:
         number = await in_database(QuestionCounter.take)
         try:
             if project is None:
-                projects = await self._ask(
+                projects = await self._reader.ask(
                     lambda nf: drain(lambda cursor: nf.projects(cursor=cursor)), asked_seq=number
                 )
                 again = await in_database(
@@ -324,7 +277,7 @@ class SyncWorker:
                 read = Taken.of(projects)
             else:
                 slug = project.slug
-                pipelines = await self._ask(
+                pipelines = await self._reader.ask(
                     lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor)),
                     asked_seq=number,
                 )
@@ -349,10 +302,10 @@ class SyncWorker:
         taken = Taken()
         try:
             if schedule.gap(stage, moment) is Gap.OLDER:
-                await self._page(stage, taken, None, concluded=False)
+                await self._reader.page(stage, taken, None, concluded=False)
                 changes: dict[str, object] = {"in_flight_unread": False}
             else:
-                changes = await self._ask_for_newest(stage, taken)
+                changes = await self._reader.read_newest(stage, taken)
         except NorthflankError as error:
             self._first_at_once = max(self._first_at_once // 2, 1)
             if self.connection.concerns_all(error):
@@ -367,43 +320,8 @@ class SyncWorker:
             self._claimed.discard(stage.pk)
         await in_database(claims.release, stage, now(), plan)
 
-    async def _ask_for_newest(self, stage: Stage, taken: Taken) -> dict[str, object]:
-        """Read a stage's newest runs, and return what is known of it by that."""
-        page = await self._newest(stage, taken)
-        if page is None:
-            return {"has_flow": False, "flow_seen_at": now(), "in_flight_unread": False}
-        known: dict[str, object] = {"path": stage.path}
-        if page.items:  # an empty list may be that of a stage without a release flow
-            known["has_flow"] = True
-        if not page.has_next:
-            return known | {"in_flight_unread": False, "history_page": None}
-        order = _order_of(page.items)
-        if order != ListOrder.NEWEST:
-            await self._page(stage, taken, None, concluded=False)
-            if stage.order != order:
-                known |= {"order": order, "history_page": 1}
-            return known | {"in_flight_unread": False}
-        before = stage.synced_at
-        reaches_back = before is not None and any(
-            run.created_at is not None and run.created_at < before for run in page.items
-        )
-        return known | {"in_flight_unread": not reaches_back}
-
-    async def _newest(self, stage: Stage, taken: Taken) -> Page[ApiRun] | None:
-        """Return the first page of a stage's runs; None where it has no release flow."""
-        if stage.path:
-            return await self._page(stage, taken, 1)
-        spellings, certain = await in_database(_spellings, stage.name)
-        for spelling in spellings[:1] if certain else spellings:
-            stage.path = spelling
-            try:
-                return await self._page(stage, taken, 1)
-            except NotFound:
-                continue
-        stage.path = ""
-        return None
-
-    async def _read_stage(self, stage: Stage, plan: Plan) -> None:
+    async def read_stage(self, stage: Stage, plan: Plan) -> None:
+        """Read a claimed stage as far as the plan wants, keep what came of it, and give it back."""
         moment = now()
         taken = Taken()
         promised = stage.promised_at if not stage.failures else None
@@ -413,10 +331,10 @@ class SyncWorker:
         try:
             is_lost = schedule.is_lost(stage.has_flow, stage.missing_at, moment)
             if is_lost or plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
-                await self._read_flow(stage, moment)
+                await self._reader.read_flow(stage, moment)
             if stage.has_flow:
                 past = plan.past_is_due(stage.synced_at, moment)
-                await self._read_runs(stage, taken, past=past)
+                await self._reader.read_runs(stage, taken, past=past)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
                 await in_database(claims.give_back, stage.pk, now())
@@ -432,9 +350,9 @@ class SyncWorker:
         """Read the definition of a stage's release flow, where its runs were just read."""
         moment = now()
         try:
-            await self._read_flow(stage, moment)
+            await self._reader.read_flow(stage, moment)
             if stage.has_flow and stage.order != ListOrder.NEWEST:
-                await self._walk(stage, Taken())  # the next reading counts what is left out
+                await self._reader.walk(stage, Taken())  # the next reading counts what is left out
         except NorthflankError as error:
             if self.connection.concerns_all(error):
                 await in_database(claims.give_back, stage.pk, now())
@@ -446,168 +364,9 @@ class SyncWorker:
         finally:
             self._claimed.discard(stage.pk)
 
-    async def _read_flow(self, stage: Stage, moment: datetime) -> None:
-        found = await self._find_flow(stage)
-        if found is None and stage.has_flow and await self._lists_runs(stage):
-            # What it said of the flow was wrong, or it lists the runs of one that was deleted.
-            await in_database(catalogue.flow_was_looked_for, stage.pk, moment)
-            return
-        if (
-            found is None
-            and stage.has_flow
-            and not await in_database(catalogue.miss_flow, stage.pk, moment)
-        ):
-            raise NotFound("Northflank knows no release flow here. It is asked again in minutes.")
-        await in_database(catalogue.release_flow, stage.pk, found, now=moment)
-        stage.has_flow, stage.flow_seen_at = found is not None, moment
-        stage.path = found[1] if found else stage.path
-
-    async def _lists_runs(self, stage: Stage) -> bool:
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        try:
-            page = await self._ask(lambda nf: nf.runs(project, pipeline, stage.path, per_page=1))
-        except NotFound:
-            return False
-        return bool(page.items)
-
-    async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        capitalised = await in_database(_capitalised_works)
-        found = await self._ask(
-            lambda nf: find_release_flow(
-                nf, project, pipeline, stage.name, prefer_capitalised=capitalised
-            )
-        )
-        if found is None and stage.has_flow:
-            # A right that was withdrawn may look the same; then the pipeline is not found either.
-            await self._ask(lambda nf: nf.pipeline(project, pipeline))
-        return found
-
-    async def _read_runs(self, stage: Stage, taken: Taken, *, past: bool) -> None:
-        if stage.order == ListOrder.NEWEST:
-            first = await self._page(stage, taken, 1)
-            order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
-            if order == ListOrder.NEWEST:
-                if first.has_next and (stage.synced_at is None or stage.in_flight_unread):
-                    # A run that hangs may stand far behind the newest hundred.
-                    await self._page(stage, taken, None, concluded=False)
-                if first.has_next and past:
-                    await self._read_history(stage, taken)
-                return
-            stage.order = order
-            await in_database(_keep_order, stage.pk, order)
-        # The newest runs may be on any page: those in flight are asked for by themselves, and
-        # the pages are walked, from where the last walk ended.
-        await self._page(stage, taken, None, concluded=False)
-        if past or stage.synced_at is None:
-            await self._walk(stage, taken)
-
-    async def _read_history(self, stage: Stage, taken: Taken) -> None:
-        """Read one more page of the past, until all of it that we want is here."""
-        if stage.history_page is None:
-            return
-        page = await self._page(stage, taken, stage.history_page)
-        more = page.has_next and stage.history_page < HISTORY_PAGES
-        await in_database(_keep_history, stage.pk, stage.history_page + 1 if more else None)
-
-    async def _walk(self, stage: Stage, taken: Taken) -> None:
-        number = stage.history_page or 1
-        for _ in range(WALK):
-            page = await self._page(stage, taken, number)
-            if not page.has_next:
-                break
-            number += 1
-        if stage.order == ListOrder.NONE and not page.has_next:
-            number = 1  # round and round
-        await in_database(_keep_history, stage.pk, number)
-
-    async def _page(
-        self, stage: Stage, taken: Taken, number: int | None, *, concluded: bool | None = None
-    ) -> Page[ApiRun]:
-        project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        asked = await in_database(_number_question)
-        page = await self._ask(
-            lambda nf: nf.runs(
-                project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
-            ),
-            asked_seq=asked["asked_seq"],
-        )
-        taken.add(page)
-        await in_database(mirror.runs, stage.pk, page.items, **asked)
-        if number in {None, 1}:
-            await in_database(mirror.missing_from, stage.pk, page.items, **asked)
-        return page
-
     async def _read_run(self, run: Run) -> None:
         if await read_run(self.connection, run) is not None:
             await in_database(claims.release_run, run, now(), self._plan)
-
-
-async def read_run(connection: Connection, run: Run) -> Run | None:
-    """Read one mirrored run's detail, and return its row; None where Northflank knows it no more.
-
-    Raises NorthflankError; the run is then due again after a rest.
-    """
-    asked = await in_database(_number_question)
-    try:
-        said = await _detail(connection, run, asked["asked_seq"])
-    except NorthflankError as error:
-        if connection.concerns_all(error):
-            await in_database(mirror.wait, run.pk, now())
-        else:
-            await in_database(mirror.rest, run.pk, error, now())
-        raise
-    if said is None:
-        await in_database(mirror.gone, run.pk, **asked)
-        return None
-    if said.run.id != run.run_id:
-        other = UnexpectedAnswer("Northflank answered with another run.", http_status=200)
-        await in_database(mirror.rest, run.pk, other, now())
-        raise other
-    return await in_database(mirror.detail, run.stage_id, said, **asked)
-
-
-async def _detail(connection: Connection, run: Run, asked_seq: int) -> RunDetail | None:
-    """Ask for a run; None where neither it nor its stage's list knows of it any more.
-
-    Raises NorthflankError, also where the list can't be read: then the 404 may be of more than the
-    run, or of all that is asked.
-    """
-    stage = run.stage
-    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.spelling
-    try:
-        return await connection.ask(lambda nf: nf.run(*place, run.run_id), asked_seq=asked_seq)
-    except NotFound:
-        if run.gone_at is not None or stage.has_flow is False:
-            return None
-    going = None if run.concluded else False
-    page = await connection.ask(
-        lambda nf: nf.runs(*place, page=1, concluded=going, per_page=PER_PAGE),
-        asked_seq=asked_seq,
-    )
-    if any(listed.id == run.run_id for listed in page.items):
-        raise UnexpectedAnswer(
-            "Northflank lists this run, and answers that there is no such run.", http_status=404
-        )
-    return None
-
-
-class _Asked(TypedDict):
-    """When a question is put, and its number."""
-
-    asked_at: datetime
-    asked_seq: int
-
-
-def _number_question() -> _Asked:
-    return {"asked_at": now(), "asked_seq": QuestionCounter.take()}
-
-
-def _order_of(runs: Sequence[ApiRun]) -> ListOrder:
-    times = [run.created_at for run in runs if run.created_at is not None]
-    if times == sorted(times, reverse=True):
-        return ListOrder.NEWEST
-    return ListOrder.OLDEST if times == sorted(times) else ListOrder.NONE
 
 
 async def _logged(work: Awaitable[None]) -> None:
@@ -631,28 +390,6 @@ def _make_plan(spend: Allowance, moment: datetime) -> Plan:
     )
     catalogue.hurry(moment, plan.catalogue)
     return plan
-
-
-def _capitalised_works() -> bool:
-    path = Stage.objects.exclude(path="").values_list("path", flat=True).first()
-    return bool(path and path[0].isupper())
-
-
-def _spellings(name: str) -> tuple[list[str], bool]:
-    """Return how a stage may be spelled, the likeliest first, and whether that is known to work."""
-    path = Stage.objects.exclude(path="").values_list("path", flat=True).first()
-    spellings = [name.lower(), name.capitalize()]
-    if path and path[0].isupper():
-        spellings.reverse()
-    return spellings, bool(path)
-
-
-def _keep_order(stage_pk: int, order: ListOrder) -> None:
-    Stage.objects.filter(pk=stage_pk).update(order=order, history_page=1)
-
-
-def _keep_history(stage_pk: int, number: int | None) -> None:
-    Stage.objects.filter(pk=stage_pk).update(history_page=number)
 
 
 def _beat(name: str, claimed: set[int], moment: datetime) -> None:

@@ -76,7 +76,7 @@ def as_of_place(stages: Sequence[Stage]) -> AsOf:
         for stage in stages
         if stage.pipeline.gone_at is None and stage.pipeline.project.gone_at is None
     ]
-    unread = coverage.of_stages(present, database.now()).text
+    unread = coverage.measure_stages(present, database.now()).text
     return replace(as_of(stages), incomplete=unread)
 
 
@@ -115,7 +115,7 @@ def as_of_all(
         of_shown,
         stale=of_shown.stale or known.late > 0,
         elsewhere=freshness.in_part(known),
-        incomplete=coverage.of(stages, places.lists(rights), now).text,
+        incomplete=coverage.measure(stages, places.lists(rights), now).text,
         shape=_shape(stages, *facts),
     )
 

@@ -11,7 +11,7 @@ from dashboard import aborting, access
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
-from dashboard.sync.worker import read_run
+from dashboard.sync.reading import read_run
 from tests.support.flights import (
     LEDGER,
     ago,

@@ -32,7 +32,7 @@ from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
-from dashboard.sync.worker import read_run
+from dashboard.sync.reading import read_run
 from tests.support import abort_truth as truth
 from tests.support.flights import LEDGER, SEARCH, ask_with, in_flight, look_after, unguarded
 from tests.support.live import Live

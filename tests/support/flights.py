@@ -17,7 +17,7 @@ from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import Flow
 from dashboard.sync import mirror
-from dashboard.sync.worker import read_run
+from dashboard.sync.reading import read_run
 from dashboard.web import rows
 from tests.support.live import Live, token
 

@@ -16,7 +16,7 @@ from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import learning
-from dashboard.sync.worker import A_READING
+from dashboard.sync.reading import A_READING
 from tests.support.world import LONG_AGO, T0, World, at, the_run
 
 

@@ -184,7 +184,7 @@ def test_a_full_visit_closes_the_gap_that_a_first_read_left(long_lists: World) -
     long_lists.sandbox.requests.clear()
     plan = schedule.Plan(1, 1)
     [stage] = production.select_related("pipeline__project")
-    long_lists.live.run(lambda: long_lists.live.worker._read_stage(stage, plan))
+    long_lists.live.run(lambda: long_lists.live.worker.read_stage(stage, plan))
     assert len(long_lists.asked("/ledger/release-flows/production/runs")) == 2
     assert not production.get().in_flight_unread
 

@@ -24,7 +24,7 @@ from dashboard.models.aborts import AbortState
 from dashboard.models.batches import Via
 from dashboard.northflank import NorthflankError
 from dashboard.process import OtherUpstream, check_upstream
-from dashboard.sync.worker import read_run
+from dashboard.sync.reading import read_run
 from dashboard.upstream import Connection
 from dashboard.web.api import shapes
 
