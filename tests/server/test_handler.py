@@ -65,15 +65,15 @@ def test_many_requests_are_answered_by_few_threads(anyone: httpx.Client) -> None
 
 
 @on_postgres
-def test_many_requests_use_few_database_connections(live: Live, manager: User) -> None:
+def test_many_requests_use_few_database_connections_and_keep_them(
+    live: Live, manager: User
+) -> None:
     person = live.person("manager")
 
-    def in_use() -> int:
+    def in_use() -> set[int]:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            )
-            return int(cursor.fetchone()[0])
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+            return {pid for (pid,) in cursor.fetchall()}
 
     def browse() -> None:
         with ThreadPoolExecutor(20) as hands:
@@ -81,9 +81,12 @@ def test_many_requests_use_few_database_connections(live: Live, manager: User) -
 
     browse()
     first = in_use()
-    assert first <= 1 + 4 + 2  # ours, the handler's, the loop's
     browse()
-    assert in_use() == first
+    second = in_use()
+    # Ours, the handler's four, the listener's, and the loop's two: the second of these connects
+    # with its first work, which may come late.
+    assert first <= second
+    assert len(second) <= 1 + 4 + 1 + 2
 
 
 def test_pages_answer_while_aborts_wait_for_a_slow_northflank(live: Live, manager: User) -> None:
