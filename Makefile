@@ -60,7 +60,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/usual.py
 	uv run bench/paging.py
 
-# `make mutants MODULE=dashboard/access.py` for one module or folder, whatever is known of it;
+# `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.
 mutants:        ## which changes of the rules no test notices
 	DATABASE_URL= uv run --group mutants mutmut run $(if $(MODULE),"$(subst /,.,$(MODULE:.py=)).*")

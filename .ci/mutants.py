@@ -1,6 +1,6 @@
 """Say what became of the mutants that `make mutants` has tried, and show each that lives.
 
-uv run --group mutants .ci/mutants.py [MODULE]     such as dashboard/access.py, dashboard/aborting
+uv run --group mutants .ci/mutants.py [MODULE]   such as dashboard/runs/overdue.py, dashboard/aborts
 
 Those that nothing can notice are listed in tests/mutants.md, each by its key with the reason.
 """

@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
 
-from dashboard import allowance as rules
+from dashboard.models.typical_duration import LEAST, MOST
 from dashboard.northflank import RateLimit
 from dashboard.sandbox.limit import Window
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, StageFacts
-from dashboard.timing import LEAST, MOST
+from dashboard.upstream import rate_budget as rules
 
 EPOCH = datetime(2026, 3, 2, tzinfo=UTC)
 TICK = 0.5  # as the worker's
@@ -305,7 +305,7 @@ class Ours(Simulation):
         self._heard(at, refused=False)
         self.aborting[run] = at, at + schedule.aborting_interval(timedelta()).total_seconds()
 
-    # What is usual: sync/learning.py's rules
+    # What is usual: sync/baselines.py's rules
 
     def _knows_steps(self, stage: int) -> bool:
         return sum(run.read for run in self.successes[stage]) >= LEAST

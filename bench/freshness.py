@@ -2,9 +2,9 @@
 
     uv run bench/freshness.py [--quick] [--days DAYS] [--seed SEED]
 
-Drives `dashboard.sync.schedule` and `dashboard.allowance` against a simulated account whose window
-is the sandbox's, and two naive designs against the same. Prints tables in Markdown, and ends with
-1 if a target is missed. docs/performance.md says what the figures mean.
+Drives `dashboard.sync.schedule` and `dashboard.upstream.rate_budget` against a simulated account
+whose window is the sandbox's, and two naive designs against the same. Prints tables in Markdown,
+and ends with 1 if a target is missed. docs/performance.md says what the figures mean.
 """
 
 import argparse

@@ -103,16 +103,16 @@ class Person:
         """
         from django.http import QueryDict
 
-        from dashboard.web import filters, paging
+        from dashboard.web.components import filters, pagination
 
         began = time.perf_counter()
         asked = filters.read(QueryDict(query), self.stage, self.user)
-        paging.page(self.stage.runs.all(), asked, **size)
+        pagination.page(self.stage.runs.all(), asked, **size)
         return (time.perf_counter() - began) * 1000
 
     def last(self, query: str) -> str:
         """Return the query of the last page of a hundred runs, or of as many as there are."""
-        from dashboard.web.cursor import Cursor
+        from dashboard.web.components.cursor import Cursor
 
         oldest = self.stage.runs.filter(in_flight=False)
         if statuses := parse_qs(query).get("status"):

@@ -99,7 +99,7 @@ def strips(table: Table, times: int) -> None:
     from django.core.cache import cache
 
     from dashboard.models import Project, Run
-    from dashboard.web import history
+    from dashboard.web.components import history_charts
 
     project = Project.objects.create(slug="many", name="many", seen_at=_now())
     all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]
@@ -109,12 +109,12 @@ def strips(table: Table, times: int) -> None:
 
     def anew(of: "list[Stage]", **how: Any) -> None:
         cache.clear()
-        history.strips(of, **how)
+        history_charts.strips(of, **how)
 
     cases: list[tuple[str, Callable[[], object]]] = [
-        ("1 stage, cached", lambda: history.strips(one)),
+        ("1 stage, cached", lambda: history_charts.strips(one)),
         ("1 stage, made anew", lambda: anew(one)),
-        (f"{STAGES} stages, cached", lambda: history.strips(all_stages, brief=True)),
+        (f"{STAGES} stages, cached", lambda: history_charts.strips(all_stages, brief=True)),
         (f"{STAGES} stages, made anew", lambda: anew(all_stages, brief=True)),
     ]
     for what, work in cases:
@@ -126,7 +126,7 @@ def strips(table: Table, times: int) -> None:
             target="p50 < 1 ms" if on_each_view else "",
             met=p(0.5, took) < 1 if on_each_view else None,
         )  # fmt: skip
-    size = sum(len(html) for html in history.strips(all_stages, brief=True).values()) / 1024
+    size = sum(len(html) for html in history_charts.strips(all_stages, brief=True).values()) / 1024
     table.add(f"… their markup ({Run.objects.count():,} runs in the mirror)", f"{size:.0f} KB")
 
 
@@ -135,7 +135,7 @@ def marking(table: Table, times: int) -> None:
     import msgspec
 
     from dashboard.models import Run
-    from dashboard.sync import marking as chore
+    from dashboard.sync import overdue_checker as chore
 
     now = _now()
     steps = [

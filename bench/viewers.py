@@ -44,7 +44,7 @@ def serve() -> None:
     from django.db import connection
 
     from dashboard.management.commands.serve import run
-    from dashboard.process import Process
+    from dashboard.server.process import Process
 
     call_command("migrate", verbosity=0)
     keys = _seed()

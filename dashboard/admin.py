@@ -12,7 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from dashboard import database, durations
+from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
     AbortBatch,
@@ -27,9 +27,10 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.access import Right
+from dashboard.models.grants import Right
 from dashboard.models.runs import touch
-from dashboard.timing import Usual
+from dashboard.models.typical_duration import Usual
+from dashboard.runs import durations
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Model]
@@ -169,7 +170,7 @@ class ApiTokenAdmin(ReadOnly, ModelAdmin):
         valid = list(tokens.filter(revoked_at=None))
         for token in valid:
             self.log_change(request, token, _("Revoked."))
-        tokens.filter(revoked_at=None).update(revoked_at=database.now())
+        tokens.filter(revoked_at=None).update(revoked_at=db_threads.now())
         revoked = ngettext("%(n)d token was revoked.", "%(n)d tokens were revoked.", len(valid))
         self.message_user(request, revoked % {"n": len(valid)})
 

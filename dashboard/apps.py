@@ -9,9 +9,10 @@ class DashboardConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from dashboard import access, checks
+        from dashboard.accounts import permissions
+        from dashboard.config import checks
         from dashboard.models import append_only
 
         checks.register_all()
         append_only.keep_across_migrations(self)
-        access.keep_group_after_migrations(self)
+        permissions.keep_group_after_migrations(self)

@@ -2,7 +2,7 @@
 
 Django's own handler costs about twenty thread hops, a new thread and a new database connection a
 request. This one keeps the threads and their connections, streams on the event loop, and lets an
-answer wait for Northflank without holding a thread (web/waiting.py). It leans on internals of
+answer wait for Northflank without holding a thread (web/http/deferred.py). It leans on internals of
 Django's ASGIHandler, so Django is pinned exactly and tests/server holds this module to its word.
 """
 
@@ -30,8 +30,8 @@ from django.utils.translation import gettext as _
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
-from dashboard.web import zones  # (they need the settings)
-from dashboard.web.waiting import RESULT, Waiting
+from dashboard.web.http import timezones  # (they need the settings)
+from dashboard.web.http.deferred import RESULT, Waiting
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -142,7 +142,7 @@ class PooledASGIHandler(ASGIHandler):
         set_script_prefix(get_script_prefix(request.scope))  # another thread, maybe
         view, args, kwargs = request.resolver_match
         try:
-            with timezone.override(zones.of(request)):
+            with timezone.override(timezones.of(request)):
                 response = view(request, *args, **kwargs)
         except Exception as error:  # told and logged by Django, as on the first pass
             response = response_for_exception(request, error)

@@ -1,6 +1,6 @@
 """Every setting, read from the environment once, at start.
 
-The only module that reads the environment. `.env.example` lists each variable; `checks.py`
+The only module that reads the environment. `.env.example` lists each variable; `config/checks.py`
 refuses nonsense with an id and a hint.
 """
 
@@ -15,7 +15,8 @@ import environ
 from django.conf import global_settings
 from django.utils.csp import CSP
 
-from dashboard import logs, secret_key
+from dashboard.config import logging as log_config
+from dashboard.config import secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"  # what the process writes unless told otherwise; not in git
@@ -23,7 +24,8 @@ VAR_DIR = BASE_DIR / "var"  # what the process writes unless told otherwise; not
 env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")  # the environment wins over the file
 
-# What could not be read as meant: variable -> the text found. checks.py refuses to start with any.
+# What could not be read as meant: variable -> the text found. config/checks.py refuses to start
+# with any.
 MISREAD: dict[str, str] = {}
 
 
@@ -60,7 +62,7 @@ def _factor(name: str, *, default: float) -> float:
 
 
 def address_parts(address: str) -> tuple[list[str], list[str], str]:
-    """Return an address's origin, host and path; nothing of one that checks.py refuses."""
+    """Return an address's origin, host and path; nothing of one that config/checks.py refuses."""
     site = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
     found = re.fullmatch(site, address, re.ASCII)
     return ([found[1]], [found[2]], found[3]) if found else ([], [], "")
@@ -148,12 +150,12 @@ INSTALLED_APPS = [
     "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth makes
 ]
 MIDDLEWARE = [
-    "dashboard.web.views.health.answer_probes",  # first: probes come by any host name
+    "dashboard.web.http.health.answer_probes",  # first: probes come by any host name
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "dashboard.web.outage.OutageMiddleware",  # what comes after it needs the database
+    "dashboard.web.http.database_outage.OutageMiddleware",  # what comes after it needs the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -161,9 +163,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "dashboard.web.zones.ZoneMiddleware",
-    "dashboard.web.sign_in.SignInMiddleware",
-    "dashboard.web.read_only.ReadOnlyMiddleware",
+    "dashboard.web.http.timezones.ZoneMiddleware",
+    "dashboard.web.http.sign_in.SignInMiddleware",
+    "dashboard.web.http.read_only.ReadOnlyMiddleware",
 ]
 TEMPLATES = [
     {
@@ -176,7 +178,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "dashboard.web.context.everywhere",
+                "dashboard.web.http.site_context.everywhere",
             ],
         },
     },
@@ -185,7 +187,7 @@ TEMPLATES = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
-CSRF_FAILURE_VIEW = "dashboard.web.sign_in.form_out_of_date"
+CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.form_out_of_date"
 SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds: the person on call signs in before the night
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -225,7 +227,7 @@ STATIC_URL = f"{_path}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "dashboard.web.static.VersionedStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "dashboard.web.http.static.VersionedStaticFilesStorage"},
 }
 # Files are served from where they lie: a fresh clone runs without a collecting step.
 WHITENOISE_USE_FINDERS = True
@@ -285,4 +287,4 @@ USE_TZ = True
 
 LOG_FORMAT = _one_of("LOG_FORMAT", {"text", "json"}, default="text")
 LOG_LEVEL = _one_of("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
-LOGGING = logs.config(LOG_FORMAT, LOG_LEVEL)
+LOGGING = log_config.config(LOG_FORMAT, LOG_LEVEL)

@@ -5,24 +5,24 @@ from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
-from dashboard.web import converters
 from dashboard.web.api import views as api
-from dashboard.web.sign_in import SignIn
-from dashboard.web.views import status
-from dashboard.web.views.aborts import abort
-from dashboard.web.views.audit import aborts, export_csv, export_json, lists
-from dashboard.web.views.board import board
-from dashboard.web.views.dismissals import dismiss
-from dashboard.web.views.hooks import northflank
-from dashboard.web.views.live import live
-from dashboard.web.views.looking import look
-from dashboard.web.views.many import abort_many, batch
-from dashboard.web.views.now import now
-from dashboard.web.views.pipelines import pipeline
-from dashboard.web.views.runs import find, look_again, run
-from dashboard.web.views.saved_views import change, save
-from dashboard.web.views.stages import stage
-from dashboard.web.views.zone import choose
+from dashboard.web.http import converters
+from dashboard.web.http.sign_in import SignIn
+from dashboard.web.http.timezone_choice import choose
+from dashboard.web.http.webhook import northflank
+from dashboard.web.live.stream import live
+from dashboard.web.pages import status
+from dashboard.web.pages.abort import abort
+from dashboard.web.pages.aborts import aborts, export_csv, export_json, lists
+from dashboard.web.pages.acknowledge import look
+from dashboard.web.pages.board import board
+from dashboard.web.pages.bulk_abort import abort_many, batch
+from dashboard.web.pages.dismiss import dismiss
+from dashboard.web.pages.now import now
+from dashboard.web.pages.pipeline import pipeline
+from dashboard.web.pages.run import find, look_again, run
+from dashboard.web.pages.saved_views import change, save
+from dashboard.web.pages.stage import stage
 
 converters.register()
 
@@ -76,6 +76,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
 ]
 
-handler403 = "dashboard.web.errors.permission_denied"
-handler404 = "dashboard.web.errors.not_found"
-handler500 = "dashboard.web.errors.failed"
+handler403 = "dashboard.web.http.errors.permission_denied"
+handler404 = "dashboard.web.http.errors.not_found"
+handler500 = "dashboard.web.http.errors.failed"

@@ -228,7 +228,7 @@ let moved = false; // a run on the page belongs elsewhere now
 let lastTouch = Date.now(); // when a person last did anything; who has just opened it reads
 let settleAt = 0; // not before; a thousand pages that hear one change don't ask at once
 
-// Whether what came belongs on the page; web/filters.py and web/board.py say what is asked for.
+// Whether what came belongs on the page; web/components/filters.py and web/components/board_cells.py say what is asked for.
 function belongs({ news: status, facts }) {
   const wanted = $("#live").dataset.news ?? "none";
   if (wanted === "all" || wanted === "none") return wanted === "all";

@@ -14,8 +14,8 @@ from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.db import connection
 
-from dashboard import database
-from dashboard.web import feed
+from dashboard.db import threads as db_threads
+from dashboard.web.live import feed
 from tests.support import emptying, evidence
 from tests.support import live as live_module
 from tests.support.live import Live
@@ -136,7 +136,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _one_clock() -> None:
     # That of this process: what an earlier test has measured against PostgreSQL's is forgotten.
-    database.set_clock(timedelta())
+    db_threads.set_clock(timedelta())
 
 
 @pytest.fixture(autouse=True)
@@ -148,11 +148,11 @@ def _empty_cache() -> None:
 @pytest.fixture
 def manager(db: None) -> User:
     """A person who may abort."""
-    from dashboard import access
+    from dashboard.accounts import permissions
 
-    access.keep_group()
+    permissions.keep_group()
     user = User.objects.create_user("manager", password="manager")
-    user.groups.add(access.Group.objects.get(name=access.RELEASE_MANAGERS))
+    user.groups.add(permissions.Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return user
 
 

@@ -10,7 +10,7 @@ def since_last_seen(apps, schema_editor):
 
 
 def grant_what_was_permitted(apps, schema_editor):
-    """Groups that had the permission get the right; a new database gets its own (access.py)."""
+    """Groups that had the permission get the right; a new database gets its own (accounts/permissions.py)."""
     Group, Grant = apps.get_model("auth", "Group"), apps.get_model("dashboard", "Grant")
     if not Group.objects.exists():
         return
@@ -289,7 +289,7 @@ class Migration(migrations.Migration):
             model_name="run",
             name="aborting_level",
             field=models.PositiveSmallIntegerField(
-                default=0, help_text="How far its abort is overdue: see escalation.py."
+                default=0, help_text="How far its abort is overdue: see aborts/severity.py."
             ),
         ),
         migrations.AddField(

@@ -73,13 +73,16 @@ class Migration(migrations.Migration):
             model_name="run",
             name="overdue",
             field=models.PositiveSmallIntegerField(
-                default=0, help_text="How far it takes longer than usual: see timing.py."
+                default=0,
+                help_text="How far it takes longer than usual: see models/typical_duration.py.",
             ),
         ),
         migrations.AddField(
             model_name="run",
             name="overdue_why",
-            field=models.CharField(blank=True, help_text="What of it: overdue.py.", max_length=10),
+            field=models.CharField(
+                blank=True, help_text="What of it: runs/overdue.py.", max_length=10
+            ),
         ),
         migrations.AddField(
             model_name="run",

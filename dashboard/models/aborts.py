@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 
-from dashboard.models.batches import AbortBatch, AskedFor
+from dashboard.models.bulk_aborts import AbortBatch, AskedFor
 from dashboard.models.runs import Run, touch
 
 

@@ -8,7 +8,7 @@ from django.db import models, transaction
 from django.db.models import F
 from django.db.transaction import TransactionManagementError
 
-from dashboard import changes
+from dashboard.db import notify as db_notify
 from dashboard.models.catalog import ID_LENGTH, Stage
 
 
@@ -23,12 +23,12 @@ class ChangeCounter(models.Model):
 
         The row stays locked until that transaction ends, so that a higher number never becomes
         visible before a lower one, nor before the row it was given to. Taking any rings the bell at
-        the commit (see changes.py). Raises TransactionManagementError outside a transaction.
+        the commit (see db/notify.py). Raises TransactionManagementError outside a transaction.
         """
         if not transaction.get_connection().in_atomic_block:
             raise TransactionManagementError("A change is numbered where it is written: atomically")
         if count:
-            changes.announce()
+            db_notify.announce()
         if not cls.objects.filter(pk=1).update(value=F("value") + count):
             cls.objects.get_or_create(pk=1)
             cls.objects.filter(pk=1).update(value=F("value") + count)
@@ -112,16 +112,18 @@ class Run(models.Model):
         help_text="Not concluded, nor dismissed since Northflank knows it no more."
     )
     overdue = models.PositiveSmallIntegerField(
-        default=0, help_text="How far it takes longer than usual: see timing.py."
+        default=0, help_text="How far it takes longer than usual: see models/typical_duration.py."
     )
-    overdue_why = models.CharField(max_length=10, blank=True, help_text="What of it: overdue.py.")
+    overdue_why = models.CharField(
+        max_length=10, blank=True, help_text="What of it: runs/overdue.py."
+    )
     status_since = models.DateTimeField(help_text="When Northflank first told us of this status.")
     aborting_since = models.DateTimeField(
         null=True,
         help_text="When its abort began, by a press here or Northflank's word; or unknown.",
     )
     aborting_level = models.PositiveSmallIntegerField(
-        default=0, help_text="How far its abort is overdue: see escalation.py."
+        default=0, help_text="How far its abort is overdue: see aborts/severity.py."
     )
     gone_at = models.DateTimeField(null=True, help_text="Since when Northflank knows it no more.")
     first_seen_at = models.DateTimeField()

@@ -13,10 +13,11 @@ from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard import budget, durations, freshness
 from dashboard.models import CatalogueSweep, Stage, Upstream, Worker
-from dashboard.sync import schedule
+from dashboard.runs import durations
+from dashboard.sync import freshness, schedule
 from dashboard.sync.schedule import ReadState
+from dashboard.upstream import budget_store
 
 
 class StageState(ReadState, Protocol):
@@ -144,7 +145,7 @@ def _seconds_left(reads: int, now: datetime) -> float | None:
         return None  # nobody reads
     if Upstream.objects.exclude(error="").exists():
         return None
-    spend = budget.allowance(now)
+    spend = budget_store.allowance(now)
     if spend.paused:
         return None
-    return schedule.seconds_to_read(reads, spend, budget.limit())
+    return schedule.seconds_to_read(reads, spend, budget_store.limit())

@@ -15,8 +15,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 
-from dashboard import attention, overdue, statuses, steps
-from dashboard.database import now
+from dashboard.db.threads import now
 from dashboard.models import (
     Abort,
     ChangeCounter,
@@ -32,7 +31,8 @@ from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, touch
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import learning, schedule
+from dashboard.runs import alerts, overdue, statuses, steps
+from dashboard.sync import baselines, schedule
 
 log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ def detail(
                 Run.objects.filter(pk=row.pk).update(**read)
             row.refresh_from_db()
             if learned:
-                learning.learn(stage_id, now())
+                baselines.learn(stage_id, now())
     return row
 
 
@@ -206,7 +206,7 @@ def rest(run_pk: int, error: NorthflankError, at: datetime) -> None:
 
     One that was read only for what is usual is not: the next success will do.
     """
-    if Run.objects.filter(learning.BOOKED, pk=run_pk).update(failures=1, next_read_at=None):
+    if Run.objects.filter(baselines.BOOKED, pk=run_pk).update(failures=1, next_read_at=None):
         return
     failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
     next_read_at = at + schedule.after_failure(failures, error.cause)
@@ -332,10 +332,10 @@ def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
     before = [known[row.run_id] for row in rows if row.run_id in known]
     back = [old.pk for old in before if old.gone_at is not None]
     Dismissal.objects.all().over(back, now())
-    over = [known[row.run_id].pk for row in just_concluded if attention.is_over(row)]
+    over = [known[row.run_id].pk for row in just_concluded if alerts.is_over(row)]
     Looking.objects.all().over(over, now())
     if any(row.status == "success" and row.concluded for row in rows):
-        learning.learn(rows[0].stage_id, now())
+        baselines.learn(rows[0].stage_id, now())
 
 
 def _tell_aborts(rows: list[Run], known: dict[str, Run]) -> None:

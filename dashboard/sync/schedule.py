@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Protocol
 
-from dashboard.allowance import Allowance
+from dashboard.upstream.rate_budget import Allowance
 
 WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
 RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change

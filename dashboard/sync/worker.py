@@ -2,7 +2,7 @@
 
 Any number of these may run against one PostgreSQL database. Trouble of a stage is backed off by its
 cause, and logged once when it begins and once when it ends. While nothing at all is answered (see
-upstream.py) one stage is tried now and then; the others keep their turn.
+upstream/connection.py) one stage is tried now and then; the others keep their turn.
 """
 
 import asyncio
@@ -16,19 +16,20 @@ import structlog
 from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
-from dashboard import budget, database_health, push
-from dashboard.allowance import Allowance
-from dashboard.database import in_database, now, set_clock
+from dashboard.db import health as db_health
+from dashboard.db.threads import in_database, now, set_clock
 from dashboard.models import CatalogueSweep, QuestionCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankError,
     drain,
 )
-from dashboard.sync import catalogue, claims, learning, rebooking, schedule
-from dashboard.sync.reading import A_FIRST_READING, A_READING, Reader, Taken, read_run
+from dashboard.sync import baselines, catalogue, clock_correction, leases, schedule, webhook_status
 from dashboard.sync.schedule import Gap, Plan
-from dashboard.upstream import Connection
+from dashboard.sync.stage_reader import A_FIRST_READING, A_READING, Reader, Taken, read_run
+from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection
+from dashboard.upstream.rate_budget import Allowance
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +107,7 @@ class SyncWorker:
                 await self.tick()
             except (DatabaseError, InterfaceError) as error:
                 # One that is away is told by database_health; this loop tries on.
-                if not told and not database_health.is_outage(error):
+                if not told and not db_health.is_outage(error):
                     log.exception("sync.round_failed")
                     told = True
                 self._failing = True
@@ -115,10 +116,10 @@ class SyncWorker:
                     log.info("sync.recovered")
                 self._failing = told = False
             self._ended.clear()
-            away = database_health.away_since() is not None
+            away = db_health.away_since() is not None
             # While first reads are under way, the next begins where one ends.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(database_health.RETRY if away else TICK):
+                async with asyncio.timeout(db_health.RETRY if away else TICK):
                     await self._ended.wait()
 
     async def tick(self) -> None:
@@ -127,12 +128,12 @@ class SyncWorker:
         if loop_time - self._beat_at >= self.beat_every or not self._beat_at:
             self._beat_at = loop_time
             await in_database(self.measure)
-            await in_database(rebooking.rebook, now())
+            await in_database(clock_correction.rebook, now())
             await in_database(_beat, self.name, set(self._claimed), now())
         if not self._failing:
             self._start_chores()
         moment = now()
-        spend = await in_database(budget.allowance, moment)
+        spend = await in_database(budget_store.allowance, moment)
         if spend.refused_until is not None:
             return
         if spend.probing or self.connection.trouble:
@@ -145,7 +146,7 @@ class SyncWorker:
         left = spend.requests - A_FIRST_READING * len(self._first)
         hands = min(AT_ONCE, left // A_READING) if spend.may_read else 0
         for run in await in_database(
-            claims.runs, moment, AT_ONCE - self._busy, aborting_only=hands <= self._busy
+            leases.runs, moment, AT_ONCE - self._busy, aborting_only=hands <= self._busy
         ):
             self.start(self._read_run(run))
         if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
@@ -169,7 +170,7 @@ class SyncWorker:
         for sweep in await in_database(catalogue.claim_first, moment, most):
             self._start_first(self._sweep(sweep, plan))
             most -= 1
-        for stage in await in_database(claims.first, moment, most):
+        for stage in await in_database(leases.first, moment, most):
             self._claimed.add(stage.pk)
             self._start_first(self._read_newest(stage, plan))
             most -= 1
@@ -188,7 +189,7 @@ class SyncWorker:
             self.start(self._sweep(sweep, plan))
         unread = discover and plan.unread
         for stage in await in_database(
-            claims.stages,
+            leases.stages,
             moment,
             plan,
             hands - self._busy,
@@ -197,11 +198,11 @@ class SyncWorker:
         ):
             self._read(stage, plan)
         if unread and hands > self._busy:
-            firsts = await in_database(claims.first, moment, hands - self._busy)
+            firsts = await in_database(leases.first, moment, hands - self._busy)
             for stage in firsts:
                 self._claimed.add(stage.pk)
                 self.start(self._read_newest(stage, plan))
-            for stage in await in_database(claims.stages, moment, plan, hands - self._busy):
+            for stage in await in_database(leases.stages, moment, plan, hands - self._busy):
                 self._read(stage, plan)
 
     def _start_chores(self) -> None:
@@ -213,10 +214,10 @@ class SyncWorker:
         """Read whatever waits, one thing at a time; after a 429, one of all processes."""
         if spend.requests <= 0 or self.under_way or not self.connection.may_ask():
             return
-        if spend.probing and not await in_database(budget.take_probe, moment):
+        if spend.probing and not await in_database(budget_store.take_probe, moment):
             return
         plan = await in_database(_make_plan, spend, moment)
-        for stage in await in_database(claims.stages, moment, plan, 1):
+        for stage in await in_database(leases.stages, moment, plan, 1):
             self._read(stage, plan)
             return
         sweep = await in_database(catalogue.claim_due, moment)
@@ -309,7 +310,7 @@ class SyncWorker:
         except NorthflankError as error:
             self._first_at_once = max(self._first_at_once // 2, 1)
             if self.connection.concerns_all(error):
-                await in_database(claims.give_back, stage.pk, now())
+                await in_database(leases.give_back, stage.pk, now())
                 return
             await in_database(_stage_failed, stage, error, moment)
         else:
@@ -318,7 +319,7 @@ class SyncWorker:
             await in_database(_stage_done, stage, taken, moment, **changes)
         finally:
             self._claimed.discard(stage.pk)
-        await in_database(claims.release, stage, now(), plan)
+        await in_database(leases.release, stage, now(), plan)
 
     async def read_stage(self, stage: Stage, plan: Plan) -> None:
         """Read a claimed stage as far as the plan wants, keep what came of it, and give it back."""
@@ -337,14 +338,14 @@ class SyncWorker:
                 await self._reader.read_runs(stage, taken, past=past)
         except NorthflankError as error:
             if self.connection.concerns_all(error):
-                await in_database(claims.give_back, stage.pk, now())
+                await in_database(leases.give_back, stage.pk, now())
                 return
             await in_database(_stage_failed, stage, error, moment)
         else:
             await in_database(_stage_done, stage, taken, moment, in_flight_unread=False)
         finally:
             self._claimed.discard(stage.pk)
-        await in_database(claims.release, stage, now(), plan)
+        await in_database(leases.release, stage, now(), plan)
 
     async def _define(self, stage: Stage, plan: Plan) -> None:
         """Read the definition of a stage's release flow, where its runs were just read."""
@@ -355,18 +356,18 @@ class SyncWorker:
                 await self._reader.walk(stage, Taken())  # the next reading counts what is left out
         except NorthflankError as error:
             if self.connection.concerns_all(error):
-                await in_database(claims.give_back, stage.pk, now())
+                await in_database(leases.give_back, stage.pk, now())
                 return
             await in_database(_stage_failed, stage, error, moment)
-            await in_database(claims.release, stage, now(), plan)
+            await in_database(leases.release, stage, now(), plan)
         else:
-            await in_database(claims.release_defined, stage)
+            await in_database(leases.release_defined, stage)
         finally:
             self._claimed.discard(stage.pk)
 
     async def _read_run(self, run: Run) -> None:
         if await read_run(self.connection, run) is not None:
-            await in_database(claims.release_run, run, now(), self._plan)
+            await in_database(leases.release_run, run, now(), self._plan)
 
 
 async def _logged(work: Awaitable[None]) -> None:
@@ -376,16 +377,16 @@ async def _logged(work: Awaitable[None]) -> None:
     except NorthflankError:
         log.debug("read.failed", exc_info=True)  # where it was met, it was kept and told
     except Exception as error:
-        if not database_health.is_outage(error):  # told where it was met, too
+        if not db_health.is_outage(error):  # told where it was met, too
             log.exception("read.defect")
 
 
 def _make_plan(spend: Allowance, moment: datetime) -> Plan:
-    plan = claims.plan(
+    plan = leases.plan(
         spend.per_second,
         moment,
-        push_alive=push.alive(moment),
-        learning=learning.book(moment, schedule.learning_interval(spend.per_second)),
+        push_alive=webhook_status.alive(moment),
+        learning=baselines.book(moment, schedule.learning_interval(spend.per_second)),
         held_up=timedelta(seconds=spend.seconds_held_up),
     )
     catalogue.hurry(moment, plan.catalogue)
@@ -399,7 +400,7 @@ def _beat(name: str, claimed: set[int], moment: datetime) -> None:
         create_defaults={"beat_at": moment, "started_at": moment},
     )
     Worker.objects.filter(beat_at__lt=moment - WORKER_KEPT).delete()
-    claims.renew(claimed, moment)
+    leases.renew(claimed, moment)
 
 
 def _stage_done(stage: Stage, taken: Taken, moment: datetime, **known: object) -> None:

@@ -7,11 +7,12 @@ import pytest
 from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
-from dashboard import aborting, access
+from dashboard import aborts
+from dashboard.accounts import permissions
 from dashboard.models import Abort, Run
 from dashboard.northflank import NorthflankClient, NorthflankError
 from dashboard.sandbox import parse_fault
-from dashboard.sync.reading import read_run
+from dashboard.sync.stage_reader import read_run
 from tests.support.flights import (
     LEDGER,
     ago,
@@ -33,9 +34,9 @@ from tests.support.live import Live
 def stranded(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:
     """Write an abort as a process leaves it that dies before, or while, it sends."""
     then: datetime = ago(seconds)
-    access.keep_group()
+    permissions.keep_group()
     user, _ = User.objects.get_or_create(username="manager")
-    user.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
+    user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return Abort.objects.create(
         run=run, user=user, username="manager", requested_at=then, claimed_at=then,
         sent_at=then if sent else None, sendings=1 if sent else 0,
@@ -181,7 +182,7 @@ def test_of_two_workers_one_adopts(live: Live) -> None:
     async def both() -> None:
         import asyncio
 
-        await asyncio.gather(*(aborting.look_after_open_aborts(live.connection) for _ in range(3)))
+        await asyncio.gather(*(aborts.look_after_open_aborts(live.connection) for _ in range(3)))
 
     live.run(both)
     assert live.sandbox.abort_posts[run.run_id] == 1
@@ -210,8 +211,8 @@ def test_an_answer_that_tells_of_another_run_changes_neither(live: Live, manager
     run = in_flight(live)
     other = mirrored(live, LEDGER, started(live, LEDGER))
     answering(live, other.run_id)
-    pressed = aborting.request(run, aborting.Press(manager))
-    live.run(lambda: aborting.send(live.connection, pressed.abort.pk))
+    pressed = aborts.request(run, aborts.Press(manager))
+    live.run(lambda: aborts.send(live.connection, pressed.abort.pk))
     assert Abort.objects.get().state == "unknown"
     assert Run.objects.get(pk=run.pk).in_flight
     assert Run.objects.get(pk=other.pk).in_flight

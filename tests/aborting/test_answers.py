@@ -3,12 +3,13 @@
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard import abort_trail, batch_story
-from dashboard.access import Verdict
+from dashboard.aborts import bulk_messages as bulk_abort_messages
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.accounts.permissions import Verdict
 from dashboard.models import Abort, Budget, Run, Stage
-from dashboard.models.batches import ItemResult
+from dashboard.models.bulk_aborts import ItemResult
 from dashboard.sandbox import parse_fault
-from dashboard.web import audit, rows
+from dashboard.web.components import abort_log, run_row
 from tests.support.flights import (
     SEARCH,
     in_flight,
@@ -174,10 +175,10 @@ def test_an_abort_of_a_run_that_northflank_no_longer_knows_is_too_late(
     assert row.in_flight  # until somebody dismisses it
     # The same in all places: no word of a run that goes on, or of one that had ended.
     act = Abort.objects.get()
-    assert rows.row(row, Verdict(True), act).word == "Gone"
-    assert audit.KINDS[audit.kind(act)].word == "Gone from Northflank"
-    assert batch_story.of(ItemResult.ABORT, row, act, "").word == "Gone from Northflank"
-    told = [line.text for line in abort_trail.lines(act, act.events.all())]
+    assert run_row.row(row, Verdict(True), act).word == "Gone"
+    assert abort_log.KINDS[abort_log.kind(act)].word == "Gone from Northflank"
+    assert bulk_abort_messages.of(ItemResult.ABORT, row, act, "").word == "Gone from Northflank"
+    told = [line.text for line in abort_timeline.lines(act, act.events.all())]
     assert told[-1] == "Northflank knew the run no more."
 
 

@@ -7,14 +7,16 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 
-from dashboard import abort_clock, abort_story, aborting, support
-from dashboard.abort_clock import Since
-from dashboard.aborting import Press
-from dashboard.access import Verdict
+from dashboard import aborts
+from dashboard.aborts import Press, support_request
+from dashboard.aborts import messages as abort_messages
+from dashboard.accounts.permissions import Verdict
 from dashboard.models import Abort, Run
 from dashboard.northflank import decoding
+from dashboard.runs import abort_clock
+from dashboard.runs.abort_clock import Since
 from dashboard.sync import mirror
-from dashboard.web import acts, rows
+from dashboard.web.components import abort_history, run_row
 from tests.support import factories, payloads
 from tests.support.world import T0, at
 
@@ -43,7 +45,7 @@ def said(
 def test_one_that_was_begun_elsewhere_counts_from_northflanks_word(stage: int) -> None:
     run = said(stage, "aborting", T0, BEFORE)
     assert abort_clock.since(run, None) == Since(BEFORE)
-    told = abort_story.elsewhere(run).sentence
+    told = abort_messages.elsewhere(run).sentence
     assert told.startswith("Aborting since ")
     assert "at least" not in told
 
@@ -60,7 +62,7 @@ NOT_BELIEVED: dict[str, datetime | None] = {
 def test_what_cannot_be_when_it_began_is_not_believed(stage: int, updated: datetime | None) -> None:
     run = said(stage, "aborting", T0, updated)
     assert abort_clock.since(run, None) == Since(T0, at_least=True)
-    assert "Aborting since at least " in abort_story.elsewhere(run).sentence
+    assert "Aborting since at least " in abort_messages.elsewhere(run).sentence
 
 
 def test_what_is_older_than_our_last_sight_without_it_is_not_believed(stage: int) -> None:
@@ -110,7 +112,7 @@ def test_one_that_goes_on_again_has_no_clock(stage: int) -> None:
 def test_an_act_of_ours_counts_from_the_press(stage: int, manager: User) -> None:
     run = said(stage, "running", T0, BEFORE)
     with time_machine.travel(at(10), tick=False):
-        act = aborting.request(run, Press(manager)).abort
+        act = aborts.request(run, Press(manager)).abort
     assert abort_clock.since(run, act) == Since(at(10))
     run = said(stage, "aborting", at(30), at(20))
     assert abort_clock.since(run, act) == Since(at(10))
@@ -122,15 +124,15 @@ def test_a_press_on_what_is_aborting_elsewhere_does_not_begin_it_anew(
 ) -> None:
     run = said(stage, "aborting", T0, BEFORE)
     with time_machine.travel(at(10), tick=False):
-        act = aborting.request(run, Press(manager)).abort
+        act = aborts.request(run, Press(manager)).abort
     assert (act.begun_at, act.requested_at) == (BEFORE, at(10))
     run = Run.objects.with_place().get()
     assert run.aborting_level == 2  # as late as it is
     assert abort_clock.since(run, act) == Since(BEFORE)
-    row = rows.row(run, Verdict(True), act)
+    row = run_row.row(run, Verdict(True), act)
     assert row.abort is not None
     assert row.abort.since == BEFORE
-    assert acts.acts(run, [act])[0].since == BEFORE
+    assert abort_history.acts(run, [act])[0].since == BEFORE
     run = said(stage, "running", at(20))  # it was no abort after all
     assert abort_clock.since(run, act) == Since(BEFORE)
 
@@ -139,23 +141,25 @@ def test_one_figure_is_told_of_what_was_first_seen_when_it_was_under_way(
     stage: int, manager: User
 ) -> None:
     run = said(stage, "aborting", T0)
-    row = rows.row(run, Verdict(True), None)
+    row = run_row.row(run, Verdict(True), None)
     assert row.abort is not None
     assert (row.abort.since, row.abort.at_least) == (T0, True)
-    assert "at least" in rows.html(run, Verdict(True), None)
-    assert "Aborting since, as first seen: 2026-03-02" in support.text(run, None, team="", now=T0)
+    assert "at least" in run_row.html(run, Verdict(True), None)
+    assert "Aborting since, as first seen: 2026-03-02" in support_request.text(
+        run, None, team="", now=T0
+    )
     with time_machine.travel(at(10), tick=False):
-        act = aborting.request(run, Press(manager)).abort
+        act = aborts.request(run, Press(manager)).abort
     act.state = "accepted"
-    told = abort_story.of(act, run)
+    told = abort_messages.of(act, run)
     assert told.sentence.startswith("Abort accepted; aborting since at least ")
-    line = rows.row(run, Verdict(True), act).abort
+    line = run_row.row(run, Verdict(True), act).abort
     assert line is not None
     assert (line.since, line.at_least) == (T0, True)
 
 
 def test_one_that_is_late_needs_attention_whoever_aborted_it(stage: int) -> None:
     run = said(stage, "aborting", T0, BEFORE)
-    aborting.following._escalate(T0)
+    aborts.following._escalate(T0)
     assert Run.objects.get(pk=run.pk).aborting_level == 2
     assert not Abort.objects.exists()

@@ -15,12 +15,16 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from structlog.testing import capture_logs
 
-from dashboard import aborting, database
-from dashboard.aborting import Press, following, many, sending
+from dashboard import aborts
+from dashboard.aborts import Press
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts import send as abort_send
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, AbortBatch, Run
 from dashboard.models.aborts import AbortState, What
 from dashboard.northflank import NorthflankClient
-from dashboard.upstream import Connection
+from dashboard.upstream.connection import Connection
 from tests.support import factories, payloads
 from tests.support.live import close_connections
 from tests.support.world import T0
@@ -73,10 +77,10 @@ class Northflank:
         return [line for line in logs if line["event"].startswith("abort.")]
 
     def send(self, abort: Abort) -> Logs:
-        return self.let(lambda to: aborting.send(to, abort.pk))
+        return self.let(lambda to: aborts.send(to, abort.pk))
 
     def look_after(self) -> Logs:
-        return self.let(aborting.look_after_open_aborts)
+        return self.let(aborts.look_after_open_aborts)
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
@@ -97,13 +101,13 @@ def run(transactional_db: None) -> Iterator[Run]:
     """A run in flight."""
     made = factories.run(factories.stage("Staging"), "r1")
     yield Run.objects.with_place().get(pk=made.pk)
-    close_connections(database.pool)
+    close_connections(db_threads.pool)
 
 
 @pytest.fixture
 def abort(run: Run, manager: User) -> Abort:
     """An abort that was just written down."""
-    return aborting.request(run, Press(manager, "Stuck")).abort
+    return aborts.request(run, Press(manager, "Stuck")).abort
 
 
 def kept(abort: Abort) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def test_what_is_accepted_after_a_list_has_told_its_end(abort: Abort) -> None:
 
 def settle(abort: Abort) -> None:
     Abort.objects.get(pk=abort.pk).move(
-        AbortState.UNKNOWN, What.NOT_ARRIVED, database.now(), settled_at=database.now()
+        AbortState.UNKNOWN, What.NOT_ARRIVED, db_threads.now(), settled_at=db_threads.now()
     )
 
 
@@ -294,7 +298,7 @@ def test_what_nobody_knows_of_is_read_again_at_once(abort: Abort) -> None:
 def test_a_run_of_whose_abort_nobody_knows_is_due(abort: Abort) -> None:
     soon = abort.requested_at + timedelta(seconds=1)
     with time_machine.travel(soon, tick=False):
-        sending.unknown(abort, "Nobody knows.", "e-77")
+        abort_send.unknown(abort, "Nobody knows.", "e-77")
     assert Run.objects.get().next_read_at == soon
     assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
     assert trail(abort) == [("unknown", "Nobody knows.")]
@@ -341,7 +345,7 @@ def test_what_did_not_arrive_is_known_soon_after_the_last_sending(
 ) -> None:
     in_doubt(abort, seen=seen, sent=sent)
     with capture_logs() as logs:
-        sending.review(database.now())
+        abort_send.review(db_threads.now())
     assert trail(abort) == ([("not_arrived", "It was sent 5 times.")] if lost else [])
     assert logs == ([logged("did_not_arrive", "warning", by="manager")] if lost else [])
     assert ("settled_at" in kept(abort)) is lost
@@ -357,7 +361,7 @@ def test_a_review_leaves_what_is_clear_and_goes_on(run: Run, abort: Abort, manag
     ended = factories.abort(factories.run(run.stage, status="success"), manager)
     gone = factories.abort(factories.run(run.stage, in_flight=False), manager)
     arrived = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
-    sending.review(database.now())
+    abort_send.review(db_threads.now())
     assert [Abort.objects.get(pk=one.pk).state for one in others] == ["accepted", "requested"]
     outcomes = [Abort.objects.get(pk=one.pk).outcome for one in (ended, gone)]
     assert outcomes == ["success", ""]
@@ -370,12 +374,12 @@ def test_a_review_leaves_what_is_clear_and_goes_on(run: Run, abort: Abort, manag
 def test_whoever_waits_for_another_process_waits_for_that_abort_only(
     abort: Abort, manager: User
 ) -> None:
-    other = aborting.request(factories.run(abort.run.stage), Press(manager, "Stuck"))
+    other = aborts.request(factories.run(abort.run.stage), Press(manager, "Stuck"))
     Abort.objects.filter(pk=abort.pk).update(state="accepted")
 
     async def wait(_: Connection) -> None:
-        joined = aborting.Pressed(abort, made=False)
-        assert await asyncio.wait_for(aborting.answered(joined), 10) == abort.pk
+        joined = aborts.Pressed(abort, made=False)
+        assert await asyncio.wait_for(aborts.answered(joined), 10) == abort.pk
 
     northflank = Northflank()
     northflank.let(wait)
@@ -421,9 +425,9 @@ def test_what_nobody_asks_for_any_more(abort: Abort, manager: User) -> None:
 @pytest.mark.parametrize(("late", "state"), [(0, "accepted"), (1, "not_sent")])
 def test_what_could_not_be_sent_in_time(run: Run, manager: User, late: int, state: str) -> None:
     with time_machine.travel(T0, tick=False):
-        abort = aborting.request(run, Press(manager, "Stuck")).abort
+        abort = aborts.request(run, Press(manager, "Stuck")).abort
     with time_machine.travel(T0 + LATER + timedelta(seconds=late), tick=False):
-        assert sending.withdrawn(abort) is (state == "not_sent")
+        assert abort_send.withdrawn(abort) is (state == "not_sent")
     told = "It could not be sent in time." if late else ""
     assert Abort.objects.get().answer == told
 
@@ -494,7 +498,7 @@ def test_what_was_never_sent_is_adopted_and_sent(stranded: Abort) -> None:
 
 def test_what_was_never_sent_waits_for_its_run_to_be_read(stranded: Abort) -> None:
     northflank = Northflank(reading=fails(403))
-    before = database.now()
+    before = db_threads.now()
     logs = northflank.look_after()
     assert northflank.asked == ["GET"]
     assert trail(stranded) == []
@@ -553,7 +557,7 @@ def test_what_somebody_is_at_is_not_adopted(abort: Abort) -> None:
 
 
 def test_what_a_process_hands_over_is_adopted_at_once(abort: Abort) -> None:
-    aborting.hand_over(abort)
+    aborts.hand_over(abort)
     assert Abort.objects.get().claimed_at == abort.requested_at - timedelta(seconds=15)
     northflank = Northflank()
     northflank.look_after()
@@ -567,20 +571,20 @@ def test_what_is_out_of_a_processs_hands_is_not_handed_over(
     abort: Abort, more: dict[str, Any]
 ) -> None:
     Abort.objects.update(**more)
-    aborting.hand_over(abort)
+    aborts.hand_over(abort)
     assert Abort.objects.get().claimed_at == abort.claimed_at
 
 
 def test_one_that_is_handed_over_leaves_the_others(abort: Abort, manager: User) -> None:
-    other = aborting.request(factories.run(abort.run.stage), Press(manager, "Stuck")).abort
-    aborting.hand_over(abort)
+    other = aborts.request(factories.run(abort.run.stage), Press(manager, "Stuck")).abort
+    aborts.hand_over(abort)
     assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
 
 
 def test_all_that_is_under_way_is_orphaned_and_nothing_else(abort: Abort, manager: User) -> None:
     accepted = factories.abort(factories.run(abort.run.stage), manager)
     settled = factories.abort(factories.run(abort.run.stage), manager, "requested", settled_at=T0)
-    aborting.orphan_all()
+    aborts.orphan_all()
     claimed = dict(Abort.objects.values_list("pk", "claimed_at"))
     assert claimed == {
         abort.pk: abort.requested_at - timedelta(seconds=15),
@@ -627,7 +631,7 @@ def test_an_abort_that_takes_too_long_is_logged(run: Run, manager: User) -> None
 
 
 def test_each_run_is_told_by_its_own_time(run: Run, manager: User) -> None:
-    since = database.now()
+    since = db_threads.now()
     others = {
         "ours, and aborting": {"status": "aborting", "status_since": since - RED},
         "anothers": {"status": "aborting", "status_since": since - RED},
@@ -700,9 +704,9 @@ def faster(claim: Callable[[], object]) -> Callable[..., Any]:
 
 
 def test_what_another_worker_has_claimed_is_not_adopted(stranded: Abort) -> None:
-    at = database.now()
+    at = db_threads.now()
     with connection.execute_wrapper(faster(lambda: Abort.objects.update(claimed_at=at))):
-        assert following._adoptable(database.now()) == []
+        assert abort_reconcile._adoptable(db_threads.now()) == []
     assert Abort.objects.get().claimed_at == at
 
 
@@ -712,15 +716,15 @@ def test_what_another_worker_has_claimed_is_not_adopted(stranded: Abort) -> None
 @pytest.fixture
 def batch(run: Run, manager: User) -> AbortBatch:
     """A list that nobody has been at for as long as a lease lasts."""
-    frozen = aborting.request_many([run.pk], Press(manager, "Stuck"), uuid4())
-    aborting.orphan_all()
+    frozen = aborts.request_many([run.pk], Press(manager, "Stuck"), uuid4())
+    aborts.orphan_all()
     return frozen
 
 
 async def gone_on_with(to: Connection) -> None:
     """Look after open aborts and lists, until all that are gone on with are over."""
-    await aborting.look_after_open_aborts(to)
-    await asyncio.gather(*many._working.values(), return_exceptions=True)
+    await aborts.look_after_open_aborts(to)
+    await asyncio.gather(*bulk_abort._working.values(), return_exceptions=True)
     await asyncio.sleep(0)
 
 
@@ -732,7 +736,7 @@ def test_a_list_whose_process_has_died_is_gone_on_with(batch: AbortBatch) -> Non
     assert northflank.asked == ["POST"]
     assert logs[0] == {"event": "abort.many_adopted", "log_level": "warning", "batch": batch.pk}
     assert AbortBatch.objects.get().settled_at is not None
-    assert many._working == {}
+    assert bulk_abort._working == {}
 
 
 def test_a_list_that_fails_is_logged_and_left_to_whoever_comes_next(batch: AbortBatch) -> None:
@@ -743,7 +747,7 @@ def test_a_list_that_fails_is_logged_and_left_to_whoever_comes_next(batch: Abort
     failed = [line for line in logs if line["event"] == "abort.many_failed"]
     assert [(line["log_level"], line["batch"]) for line in failed] == [("error", batch.pk)]
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
-    assert many._working == {}
+    assert bulk_abort._working == {}
     assert AbortBatch.objects.get().settled_at is None
 
 
@@ -752,20 +756,20 @@ def test_a_list_without_a_pause_is_sent_though_much_later_whatever_needs_no_send
 ) -> None:
     ended = factories.run(run.stage)
     with time_machine.travel(T0, tick=False):  # long ago
-        frozen = aborting.request_many([ended.pk, run.pk], Press(manager, "Stuck"), uuid4())
+        frozen = aborts.request_many([ended.pk, run.pk], Press(manager, "Stuck"), uuid4())
     Run.objects.filter(pk=ended.pk).update(in_flight=False)
     northflank = Northflank()
-    northflank.let(lambda to: many.work_through(to, frozen.pk))
+    northflank.let(lambda to: bulk_abort.work_through(to, frozen.pk))
     assert northflank.asked == ["POST"]
     assert list(frozen.items.values_list("result", flat=True)) == ["ended", "abort"]
 
 
 def test_a_list_that_is_let_go_is_let_go_at_once(batch: AbortBatch) -> None:
     async def begun_and_let_go(to: Connection) -> None:
-        await many.adopt_batches(to)
-        assert list(many._working) == [batch.pk]
-        await aborting.let_go()
-        assert many._working == {}
+        await bulk_abort.adopt_batches(to)
+        assert list(bulk_abort._working) == [batch.pk]
+        await aborts.let_go()
+        assert bulk_abort._working == {}
 
     northflank = Northflank()
     northflank.let(begun_and_let_go)
@@ -773,16 +777,16 @@ def test_a_list_that_is_let_go_is_let_go_at_once(batch: AbortBatch) -> None:
 
 
 def test_a_list_that_is_settled_or_claimed_is_left_alone(batch: AbortBatch) -> None:
-    AbortBatch.objects.update(claimed_at=database.now() - timedelta(seconds=40))
+    AbortBatch.objects.update(claimed_at=db_threads.now() - timedelta(seconds=40))
     assert Northflank().let(gone_on_with) == []
-    AbortBatch.objects.update(settled_at=database.now())
-    aborting.orphan_all()
+    AbortBatch.objects.update(settled_at=db_threads.now())
+    aborts.orphan_all()
     assert AbortBatch.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
     assert Northflank().let(gone_on_with) == []
 
 
 def test_a_list_that_another_worker_has_claimed_is_not_gone_on_with(batch: AbortBatch) -> None:
-    at = database.now()
+    at = db_threads.now()
     with connection.execute_wrapper(faster(lambda: AbortBatch.objects.update(claimed_at=at))):
-        assert many._adoptable(database.now()) == []
+        assert bulk_abort._adoptable(db_threads.now()) == []
     assert AbortBatch.objects.get().claimed_at == at

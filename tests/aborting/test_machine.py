@@ -22,9 +22,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dashboard import aborting, access, resending
-from dashboard.aborting import Press
-from dashboard.database import in_database
+from dashboard import aborts
+from dashboard.aborts import Press, resend_policy
+from dashboard.accounts import permissions
+from dashboard.db.threads import in_database
 from dashboard.models import Abort, AbortEvent, QuestionCounter, Run
 from dashboard.models.aborts import What
 from dashboard.models.runs import touch
@@ -32,7 +33,7 @@ from dashboard.northflank import NorthflankClient, NorthflankError, RunDetail
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
-from dashboard.sync.reading import read_run
+from dashboard.sync.stage_reader import read_run
 from tests.support import abort_truth as truth
 from tests.support.flights import LEDGER, SEARCH, ask_with, in_flight, look_after, unguarded
 from tests.support.live import Live
@@ -147,7 +148,7 @@ class Machine(RuleBasedStateMachine):
     def the_list_is_read(self, number: int) -> None:
         stage = self.run(number).stage
         at = (stage.pipeline.project.slug, stage.pipeline.slug, stage.path)
-        asked_at, asked_seq = aborting.sending.database.now(), QuestionCounter.take()
+        asked_at, asked_seq = aborts.sending.database.now(), QuestionCounter.take()
         page = self.live.run(lambda: self.live.connection.client.runs(*at, per_page=100))
         mirror.runs(stage.pk, page.items, asked_at=asked_at, asked_seq=asked_seq)
         mirror.missing_from(stage.pk, page.items, asked_at=asked_at, asked_seq=asked_seq)
@@ -156,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     def northflank_says(self, number: int, said: tuple[str, bool]) -> None:
         run = self.run(number)
         at = (run.stage.pipeline.project.slug, run.stage.pipeline.slug, run.stage.path)
-        asked_at, asked_seq = aborting.sending.database.now(), QuestionCounter.take()
+        asked_at, asked_seq = aborts.sending.database.now(), QuestionCounter.take()
         detail = self.live.run(lambda: self.live.connection.client.run(*at, run.run_id))
         status, concluded = said
         told = replace(detail.run, status=status, concluded=concluded)
@@ -197,7 +198,7 @@ class Machine(RuleBasedStateMachine):
         act = self.pressed(number, person, "Stuck", send=False)
         if act is None or not came:
             return
-        now = aborting.sending.database.now()
+        now = aborts.sending.database.now()
         with transaction.atomic():
             touch([act.run_id])
             Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now, sendings=1)
@@ -215,24 +216,24 @@ class Machine(RuleBasedStateMachine):
     ) -> Abort | None:
         """Press, and return the act where this made one; it is made whenever it may be."""
         run, user = self.run(number), self.people[person]
-        may = access.may_abort(user, run.stage).allowed
-        given = bool(reason) or not aborting.reason_required(run.stage)
+        may = permissions.may_abort(user, run.stage).allowed
+        given = bool(reason) or not aborts.reason_required(run.stage)
         under_way = Abort.objects.open().filter(run=run).first()
         try:
-            pressed = aborting.request(run, Press(user, reason), again=again)
-        except aborting.NotAllowed:
+            pressed = aborts.request(run, Press(user, reason), again=again)
+        except aborts.NotAllowed:
             assert not may
             return None
-        except aborting.NotInFlight:
+        except aborts.NotInFlight:
             assert not run.in_flight
             return None
-        except aborting.ReasonMissing:
+        except aborts.ReasonMissing:
             assert not given
             return None
         if under_way is None:
             assert pressed.made
         if send and pressed.made:  # who joins waits for whoever made it, and that one may be dead
-            self.live.run(lambda: aborting.answered(pressed))
+            self.live.run(lambda: aborts.answered(pressed))
         return pressed.abort if pressed.made else None
 
     # --- the rest --------------------------------------------------------------------------------
@@ -249,19 +250,17 @@ class Machine(RuleBasedStateMachine):
         run, user = self.run(number), self.people[person]
 
         def press() -> int | None:
-            with contextlib.suppress(
-                aborting.NotAllowed, aborting.NotInFlight, aborting.ReasonMissing
-            ):
-                pressed = aborting.request(run, Press(user, "Stuck"))
+            with contextlib.suppress(aborts.NotAllowed, aborts.NotInFlight, aborts.ReasonMissing):
+                pressed = aborts.request(run, Press(user, "Stuck"))
                 return pressed.abort.pk if pressed.made else None
             return None
 
         async def at_once() -> None:
             async def press_and_send() -> None:
                 if (act := await in_database(press)) is not None:
-                    await aborting.send(self.live.connection, act)
+                    await aborts.send(self.live.connection, act)
 
-            looks = [aborting.look_after_open_aborts(self.live.connection) for _ in range(3)]
+            looks = [aborts.look_after_open_aborts(self.live.connection) for _ in range(3)]
             await asyncio.gather(press_and_send(), *looks)
 
         with self.faults(f"{fault}@/abort" if fault else "", "latency:0.02@/abort"):
@@ -269,7 +268,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def the_only_process_starts_anew(self) -> None:
-        aborting.orphan_all()
+        aborts.orphan_all()
         look_after(self.live)
 
     @rule(on=strategies.booleans())
@@ -278,7 +277,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(given=strategies.booleans())
     def a_right_is_withdrawn_or_given(self, given: bool) -> None:
-        groups = Group.objects.filter(name=access.RELEASE_MANAGERS) if given else []
+        groups = Group.objects.filter(name=permissions.RELEASE_MANAGERS) if given else []
         self.people[1].groups.set(groups)
 
     # --- what holds ------------------------------------------------------------------------------
@@ -299,7 +298,7 @@ class Machine(RuleBasedStateMachine):
         sent = Counter[str]()
         for act in Abort.objects.select_related("run").prefetch_related("events"):
             lines = sum(event.what == What.SENT for event in act.events.all())
-            assert act.sendings == lines <= resending.MOST
+            assert act.sendings == lines <= resend_policy.MOST
             sent[act.run.run_id] += lines
         for run in self.runs:
             arrived = self.live.sandbox.abort_posts[run.run_id]

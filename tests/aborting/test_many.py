@@ -15,13 +15,15 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from dashboard import aborting, access, budget
-from dashboard.aborting import many
+from dashboard import aborts
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.accounts import permissions
 from dashboard.models import Abort, AbortBatch, BatchItem, Grant, Run
-from dashboard.models.access import Right
-from dashboard.models.batches import Via
+from dashboard.models.bulk_aborts import Via
+from dashboard.models.grants import Right
 from dashboard.northflank import NorthflankClient, RateLimit
 from dashboard.sandbox import parse_fault
+from dashboard.upstream import budget_store
 from tests.support import factories
 from tests.support import live as live_module
 from tests.support.flights import (
@@ -46,14 +48,12 @@ from tests.support.world import T0, at
 
 
 def asked(runs: list[Run], by: User, *, reason: str = "Stuck", key: UUID | None = None) -> Any:
-    return aborting.request_many(
-        [run.pk for run in runs], aborting.Press(by, reason), key or uuid4()
-    )
+    return aborts.request_many([run.pk for run in runs], aborts.Press(by, reason), key or uuid4())
 
 
 def worked(live: Live, batch: AbortBatch, *, late: bool = False) -> list[str]:
     """Work through a list and return its results."""
-    live.run(lambda: many.work_through(live.connection, batch.pk, late=late))
+    live.run(lambda: bulk_abort.work_through(live.connection, batch.pk, late=late))
     return results(batch)
 
 
@@ -132,7 +132,7 @@ def test_a_reason_is_missing_where_one_of_the_stages_takes_one(
 ) -> None:
     settings.ABORT_REASON_REQUIRED = ["Production"]
     runs = [in_flight(live), in_flight(live, SEARCH)]
-    with pytest.raises(aborting.ReasonMissing, match="Production"):
+    with pytest.raises(aborts.ReasonMissing, match="Production"):
         asked(runs, manager, reason=" ")
     assert not AbortBatch.objects.exists()
 
@@ -140,15 +140,15 @@ def test_a_reason_is_missing_where_one_of_the_stages_takes_one(
 def test_whoever_may_abort_none_of_them_is_told_who_can(
     live: Live, runs: list[Run], manager: User, viewer: User
 ) -> None:
-    with pytest.raises(aborting.NotAllowed, match="Release managers"):
+    with pytest.raises(aborts.NotAllowed, match="Release managers"):
         asked(runs, viewer)
     assert not AbortBatch.objects.exists()
 
 
 def test_a_list_that_is_too_long_is_refused(manager: User) -> None:
     production = factories.stage()
-    runs = [factories.run(production) for _ in range(aborting.MOST + 1)]
-    with pytest.raises(aborting.TooMany, match="these are 201"):
+    runs = [factories.run(production) for _ in range(aborts.MOST + 1)]
+    with pytest.raises(aborts.TooMany, match="these are 201"):
         asked(runs, manager)
     assert not AbortBatch.objects.exists()
 
@@ -160,7 +160,7 @@ def test_runs_that_the_person_may_not_see_are_not_in_the_list(live: Live, manage
     Grant.objects.create(group=Group.objects.get(), right=Right.ABORT, project=project)
     batch = asked([hidden, seen], manager)
     assert [item.run_id for item in batch.items.all()] == [seen.pk]
-    with pytest.raises(aborting.NotInFlight):
+    with pytest.raises(aborts.NotInFlight):
         asked([hidden], manager)
 
 
@@ -200,7 +200,9 @@ def test_two_processes_at_one_list_send_each_abort_once_and_one_at_a_time(
     batch = asked(runs, manager)
 
     async def both() -> None:
-        await asyncio.gather(*(many.work_through(live.connection, batch.pk) for _ in range(2)))
+        await asyncio.gather(
+            *(bulk_abort.work_through(live.connection, batch.pk) for _ in range(2))
+        )
 
     live.run(both)
     assert live.sandbox.abort_posts == {run.run_id: 1 for run in runs}
@@ -224,9 +226,9 @@ def test_a_run_that_has_ended_meanwhile_is_no_error(
 def test_a_run_that_somebody_aborts_already_is_joined(
     live: Live, runs: list[Run], manager: User, viewer: User
 ) -> None:
-    viewer.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
-    pressed = aborting.request(runs[0], aborting.Press(viewer, "Mine"))
-    live.run(lambda: aborting.send(live.connection, pressed.abort.pk))
+    viewer.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
+    pressed = aborts.request(runs[0], aborts.Press(viewer, "Mine"))
+    live.run(lambda: aborts.send(live.connection, pressed.abort.pk))
     batch = asked(runs[:2], manager)
     assert worked(live, batch) == ["joined", "abort"]
     assert batch.items.get(position=1).abort == pressed.abort
@@ -379,7 +381,7 @@ def test_a_list_waits_for_requests_that_come_soon(
                 await live.connection.ask(lambda nf: nf.auth())
 
         live.run(spend_all)
-        assert aborting.held_until(batch, ago(0)) is not None
+        assert aborts.held_until(batch, ago(0)) is not None
         assert worked(live, batch) == ["abort"] * 3
         assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
         assert live.sandbox.abort_posts.total() == 3
@@ -389,7 +391,7 @@ def test_a_list_waits_for_requests_that_come_soon(
 
 
 def begun(live: Live, batch: AbortBatch) -> None:
-    live.run(lambda: aborting.begin(batch.pk))
+    live.run(lambda: aborts.begin(batch.pk))
 
 
 def test_a_list_goes_on_when_the_one_who_asked_has_left(
@@ -419,11 +421,11 @@ def test_a_list_that_was_cut_off_while_it_sent_is_gone_on_with(
     batch = asked(runs, manager)
     begun(live, batch)
     eventually(lambda: live.sandbox.abort_posts[runs[1].run_id])
-    live.run(aborting.let_go)
+    live.run(aborts.let_go)
     assert results(batch) == ["abort", "abort", "waiting", "waiting", "waiting"]
     look_after(live)
     assert posts(live) == [run.run_id for run in runs[:2]]  # its lease holds yet
-    aborting.orphan_all()
+    aborts.orphan_all()
     look_after(live)
     eventually(lambda: settled(batch))
     assert results(batch) == ["abort"] * 5
@@ -434,9 +436,9 @@ def test_an_act_that_was_made_and_not_sent_is_sent_before_the_list_goes_on(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     batch = asked(runs, manager)
-    assert many.take_turn(batch.pk).send is not None
-    assert many.take_turn(batch.pk).waits
-    aborting.orphan_all()
+    assert bulk_abort.take_turn(batch.pk).send is not None
+    assert bulk_abort.take_turn(batch.pk).waits
+    aborts.orphan_all()
     look_after(live)
     eventually(lambda: settled(batch))
     assert posts(live) == [run.run_id for run in runs]
@@ -444,10 +446,10 @@ def test_an_act_that_was_made_and_not_sent_is_sent_before_the_list_goes_on(
 
 def test_a_list_is_adopted_once(live: Live, runs: list[Run], manager: User) -> None:
     batch = asked(runs, manager)
-    aborting.orphan_all()
+    aborts.orphan_all()
 
     async def workers() -> None:
-        await asyncio.gather(*(many.adopt_batches(live.connection) for _ in range(3)))
+        await asyncio.gather(*(bulk_abort.adopt_batches(live.connection) for _ in range(3)))
 
     live.run(workers)
     eventually(lambda: settled(batch))
@@ -502,15 +504,15 @@ PRESS = {"reason": " Bad\n release ", "client_address": "192.0.2.7", "token_name
 
 def frozen(runs: list[Run], by: User, key: UUID | None = None) -> AbortBatch:
     """Freeze a list at T0, by an API token."""
-    press = aborting.Press(by, via=Via.API, **PRESS)
+    press = aborts.Press(by, via=Via.API, **PRESS)
     with time_machine.travel(T0, tick=False):
-        return aborting.request_many([run.pk for run in runs], press, key or uuid4())
+        return aborts.request_many([run.pk for run in runs], press, key or uuid4())
 
 
-def turn(batch: AbortBatch, *, after: float = 1, late: bool = False) -> many.Turn:
+def turn(batch: AbortBatch, *, after: float = 1, late: bool = False) -> bulk_abort.Turn:
     """Look at a list so many seconds after T0."""
     with time_machine.travel(at(after), tick=False):
-        return many.take_turn(batch.pk, late=late)
+        return bulk_abort.take_turn(batch.pk, late=late)
 
 
 def items(batch: AbortBatch) -> list[tuple[Any, ...]]:
@@ -573,9 +575,7 @@ def test_all_stages_that_take_a_reason_are_named(
     settings.ABORT_REASON_REQUIRED = strict
     stages = ("Production", "Staging", "Development")
     runs = [factories.run(factories.stage(name)) for name in stages]
-    with pytest.raises(
-        aborting.ReasonMissing, match=rf"^Aborting runs in {named} takes a reason\.$"
-    ):
+    with pytest.raises(aborts.ReasonMissing, match=rf"^Aborting runs in {named} takes a reason\.$"):
         asked(runs, manager, reason="")
 
 
@@ -588,16 +588,16 @@ def test_where_no_stage_takes_a_reason_none_is_asked_for(
 
 def test_a_list_may_be_as_long_as_it_says(manager: User) -> None:
     production = factories.stage()
-    runs = [factories.run(production) for _ in range(aborting.MOST + 1)]
-    assert asked(runs[:-1], manager).items.count() == aborting.MOST
+    runs = [factories.run(production) for _ in range(aborts.MOST + 1)]
+    assert asked(runs[:-1], manager).items.count() == aborts.MOST
     said = r"^At most 200 runs can be aborted at once; these are 201\.$"
-    with pytest.raises(aborting.TooMany, match=said):
+    with pytest.raises(aborts.TooMany, match=said):
         asked(runs, manager)
 
 
 def test_a_turn_makes_the_act_of_its_run_and_keeps_the_lease(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
-    assert turn(batch) == many.Turn(send=Abort.objects.get().pk)
+    assert turn(batch) == bulk_abort.Turn(send=Abort.objects.get().pk)
     batch.refresh_from_db()
     act = Abort.objects.get()
     assert items(batch) == [("r1", "abort", act.pk, ""), ("r2", "waiting", None, "")]
@@ -611,7 +611,7 @@ def test_no_turn_comes_while_an_act_of_the_list_is_unanswered(
 ) -> None:
     batch = frozen(two, manager)
     turn(batch)
-    assert turn(batch, after=2) == many.Turn(waits=True)
+    assert turn(batch, after=2) == bulk_abort.Turn(waits=True)
     batch.refresh_from_db()
     assert batch.claimed_at == at(2)
     Abort.objects.update(state="accepted")
@@ -626,16 +626,16 @@ def test_another_lists_unanswered_act_holds_up_none(two: list[Run], manager: Use
 def test_a_list_is_over_once_all_have_had_their_turn(two: list[Run], manager: User) -> None:
     batch = frozen(two[:1], manager)
     turn(batch)
-    assert turn(batch, after=2) == many.Turn(over=True)
+    assert turn(batch, after=2) == bulk_abort.Turn(over=True)
     batch.refresh_from_db()
     assert (batch.settled_at, batch.claimed_at) == (at(2), at(1))
-    assert turn(batch, after=3) == many.Turn(over=True)
+    assert turn(batch, after=3) == bulk_abort.Turn(over=True)
     batch.refresh_from_db()
     assert batch.settled_at == at(2)
 
 
 def test_a_list_that_nobody_knows_is_over(db: None) -> None:
-    assert many.take_turn(4711, late=False) == many.Turn(over=True)
+    assert bulk_abort.take_turn(4711, late=False) == bulk_abort.Turn(over=True)
 
 
 def not_sent(after: float) -> tuple[Any, ...]:
@@ -656,7 +656,7 @@ def test_a_list_that_goes_on_without_a_pause_or_in_time_is_sent(
 
 def test_a_list_that_is_gone_on_with_too_late_is_not_sent(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
-    assert turn(batch, after=301, late=True) == many.Turn()
+    assert turn(batch, after=301, late=True) == bulk_abort.Turn()
     expected = ("not_sent", "It could not be sent in time.", None, at(301))
     assert not_sent(301) == expected
     batch.refresh_from_db()
@@ -668,34 +668,34 @@ def test_a_list_that_is_gone_on_with_too_late_is_not_sent(two: list[Run], manage
 def test_a_list_waits_for_requests_that_come_in_time(
     two: list[Run], manager: User, left: float
 ) -> None:
-    budget.refuse(left, at(1))
-    assert turn(frozen(two, manager)) == many.Turn(waits=True)
+    budget_store.refuse(left, at(1))
+    assert turn(frozen(two, manager)) == bulk_abort.Turn(waits=True)
     assert not Abort.objects.exists()
 
 
 def test_a_list_waits_for_no_requests_that_come_too_late(two: list[Run], manager: User) -> None:
-    budget.refuse(300, at(1))
-    assert turn(frozen(two, manager)) == many.Turn()
+    budget_store.refuse(300, at(1))
+    assert turn(frozen(two, manager)) == bulk_abort.Turn()
     said = "Northflank’s request allowance is spent."
     assert not_sent(1) == ("not_sent", said, at(301), at(1))
 
 
 def test_a_list_is_held_until_there_are_requests_again(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
-    assert aborting.held_until(batch, at(1)) is None
-    budget.record(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
-    assert aborting.held_until(batch, at(11)) == at(91)
-    budget.refuse(40, at(1))
-    assert aborting.held_until(batch, at(11)) == at(41)
+    assert aborts.held_until(batch, at(1)) is None
+    budget_store.record(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
+    assert aborts.held_until(batch, at(11)) == at(91)
+    budget_store.refuse(40, at(1))
+    assert aborts.held_until(batch, at(11)) == at(41)
     AbortBatch.objects.update(settled_at=T0)
     batch.refresh_from_db()
-    assert aborting.held_until(batch, at(11)) is None
+    assert aborts.held_until(batch, at(11)) is None
 
 
 def test_a_run_that_is_aborted_elsewhere_says_so_in_the_list(two: list[Run], manager: User) -> None:
     Run.objects.filter(run_id="r1").update(status="aborting")
     batch = frozen(two, manager)
-    assert turn(batch) == many.Turn()
+    assert turn(batch) == bulk_abort.Turn()
     assert items(batch)[0] == ("r1", "joined", None, "It was being aborted already.")
     assert not Abort.objects.exists()
 
@@ -706,21 +706,21 @@ def test_a_run_whose_abort_is_under_way_is_joined_in_the_list(
     Run.objects.filter(run_id="r1").update(status="aborting")
     first = factories.abort(two[0], manager)
     batch = frozen(two, manager)
-    assert turn(batch) == many.Turn()
+    assert turn(batch) == bulk_abort.Turn()
     assert items(batch)[0] == ("r1", "joined", first.pk, "")
 
 
 def test_a_run_that_has_ended_while_it_was_aborted_has_ended(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
-    assert turn(batch) == many.Turn()
+    assert turn(batch) == bulk_abort.Turn()
     assert items(batch)[0] == ("r1", "ended", None, "")
 
 
 def test_whoever_may_no_more_is_told_why_in_the_list(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     manager.groups.clear()
-    assert turn(batch) == many.Turn()
+    assert turn(batch) == bulk_abort.Turn()
     why = "Only members of the group “Release managers” may abort runs here."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 
@@ -728,7 +728,7 @@ def test_whoever_may_no_more_is_told_why_in_the_list(two: list[Run], manager: Us
 def test_whose_account_is_gone_is_told_so_in_the_list(two: list[Run], manager: User) -> None:
     batch = frozen(two, manager)
     manager.delete()
-    assert turn(batch) == many.Turn()
+    assert turn(batch) == bulk_abort.Turn()
     why = "The account that asked for it exists no more."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 
@@ -740,9 +740,9 @@ def test_runs_are_visible_once_and_in_order_where_they_may_be_seen(
     Grant.objects.all().delete()
     factories.grant("see", stage="Production")
     keys = [two[1].pk, hidden.pk, 4711, two[0].pk, two[1].pk]
-    rights = access.rights(manager)
+    rights = permissions.rights(manager)
     with CaptureQueriesContext(connection) as asked_for:
-        seen = aborting.visible(keys, rights)
+        seen = aborts.visible(keys, rights)
         assert [run.stage.pipeline.project.slug for run in seen] == ["shop", "shop"]
     assert seen == [two[1], two[0]]
     [query] = asked_for
@@ -764,5 +764,5 @@ def test_whoever_may_abort_none_is_told_why_of_the_first(
     there = factories.run(factories.stage("Staging"))
     of_production = "^Nobody but an administrator of this dashboard may abort runs here.$"
     for runs in ([two[0]], [two[0], there]):
-        with pytest.raises(aborting.NotAllowed, match=of_production):
+        with pytest.raises(aborts.NotAllowed, match=of_production):
             frozen(runs, viewer)

@@ -9,10 +9,11 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dashboard import aborting, escalation
-from dashboard.aborting import Press
-from dashboard.database import now
-from dashboard.escalation import Level
+from dashboard import aborts
+from dashboard.aborts import Press
+from dashboard.aborts import severity as abort_severity
+from dashboard.aborts.severity import Level
+from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import What
 from dashboard.sandbox import parse_fault
@@ -41,12 +42,12 @@ AMBER, RED = 3 * 60, 10 * 60  # seconds, as the settings come
     ],
 )  # fmt: skip
 def test_it_is_amber_from_three_minutes_and_red_from_ten(seconds: int, level: Level) -> None:
-    assert escalation.level(now() - timedelta(seconds=seconds), now()) is level
+    assert abort_severity.level(now() - timedelta(seconds=seconds), now()) is level
 
 
 def test_the_thresholds_can_be_set(settings: Any) -> None:
     settings.ABORT_AMBER_AFTER, settings.ABORT_RED_AFTER = 5, 20
-    levels = [escalation.level(now() - timedelta(seconds=by), now()) for by in (4, 6, 21)]
+    levels = [abort_severity.level(now() - timedelta(seconds=by), now()) for by in (4, 6, 21)]
     assert levels == [Level.CALM, Level.AMBER, Level.RED]
 
 
@@ -54,8 +55,8 @@ def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
     """A run whose abort was accepted, and goes on and on."""
     live.sandbox.choices["abort-seconds"] = "10000"
     run = in_flight(live)
-    pressed = aborting.request(run, Press(manager))
-    live.run(lambda: aborting.answered(pressed))
+    pressed = aborts.request(run, Press(manager))
+    live.run(lambda: aborts.answered(pressed))
     return run, Abort.objects.get()
 
 
@@ -118,7 +119,7 @@ def test_of_several_workers_one_tells(live: Live, manager: User) -> None:
     before = Run.objects.get(pk=run.pk).version
 
     async def all_look() -> None:
-        chores = (aborting.look_after_open_aborts(live.connection) for _ in range(4))
+        chores = (aborts.look_after_open_aborts(live.connection) for _ in range(4))
         await asyncio.gather(*chores)
 
     live.run(all_look)
@@ -147,22 +148,22 @@ def test_only_a_red_abort_may_be_tried_again(live: Live, manager: User, state: s
     Abort.objects.update(state=state)
     abort = Abort.objects.get()
     at = abort.requested_at
-    assert not aborting.may_try_again(abort, at + timedelta(seconds=RED - 1))
-    assert aborting.may_try_again(abort, at + timedelta(seconds=RED))
+    assert not aborts.may_try_again(abort, at + timedelta(seconds=RED - 1))
+    assert aborts.may_try_again(abort, at + timedelta(seconds=RED))
 
 
 @pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "tried_again"])
 def test_an_abort_that_waits_for_nothing_may_not_be_tried_again(state: str) -> None:
     settled_at = None if state == "requested" else now()
     abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
-    assert not aborting.may_try_again(abort, now())
+    assert not aborts.may_try_again(abort, now())
 
 
 def again(live: Live, run: Run, user: User, tried: Abort) -> Abort:
     """Press “Try again”, and return the act that came of it."""
     run = Run.objects.with_place().get(pk=run.pk)
-    pressed = aborting.request(run, Press(user), again=tried.pk)
-    live.run(lambda: aborting.answered(pressed))
+    pressed = aborts.request(run, Press(user), again=tried.pk)
+    live.run(lambda: aborts.answered(pressed))
     return Abort.objects.get(pk=pressed.abort.pk)
 
 

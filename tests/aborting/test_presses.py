@@ -9,8 +9,11 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 from structlog.testing import capture_logs
 
-from dashboard import abort_trail, aborting, access, database
-from dashboard.aborting import sending
+from dashboard import aborts
+from dashboard.aborts import send as abort_send
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.accounts import permissions
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.sandbox import parse_fault
 from tests.support.flights import eventually, in_flight, notice, pass_time, path, press, read, story
@@ -20,7 +23,7 @@ from tests.support.live import Live, token
 @pytest.fixture
 def colleague(manager: User) -> User:
     user = User.objects.create_user("colleague", password="colleague")
-    user.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
+    user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return user
 
 
@@ -42,7 +45,7 @@ def test_a_colleagues_press_is_told_whose_abort_it_is(live: Live, colleague: Use
 
 
 def trail(of: Abort) -> list[str]:
-    return [line.text for line in abort_trail.lines(of, of.events.all())]
+    return [line.text for line in abort_timeline.lines(of, of.events.all())]
 
 
 def test_a_press_that_joins_is_kept_with_who_from_where_and_why(
@@ -68,10 +71,10 @@ def test_whoever_is_gone_when_the_press_arrives_ends_in_no_circle(
 ) -> None:
     run = in_flight(live)
     gone = User.objects.create_superuser("gone")
-    pressed = aborting.Press(gone, "Stuck")
+    pressed = aborts.Press(gone, "Stuck")
     User.objects.filter(pk=gone.pk).delete()
     with pytest.raises(IntegrityError):
-        aborting.request(run, pressed)
+        aborts.request(run, pressed)
     assert not Abort.objects.exists()
 
 
@@ -140,9 +143,9 @@ def test_a_press_in_another_process_waits_for_the_first_ones_answer(
 
     async def look(*asked: Any) -> Any:
         looks.append(asked)
-        return await database.in_database(*asked)
+        return await db_threads.in_database(*asked)
 
-    monkeypatch.setattr(sending, "in_database", look)
+    monkeypatch.setattr(abort_send, "in_database", look)
     # As another process leaves it while it sends.
     abort = Abort.objects.create(
         run=run, user=colleague, username="colleague",
@@ -173,7 +176,7 @@ def test_a_viewer_may_not(live: Live, viewer: User, htmx: bool) -> None:
     run = in_flight(live)
     answer = press(live.person("viewer"), run, htmx=htmx)
     assert answer.status_code == 403
-    assert access.RELEASE_MANAGERS in answer.text
+    assert permissions.RELEASE_MANAGERS in answer.text
     assert not Abort.objects.exists()
     assert live.sandbox.abort_posts[run.run_id] == 0
 

@@ -10,15 +10,20 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dashboard import aborting, database, resending
-from dashboard.aborting import Press, following, many, repeating, sending
-from dashboard.aborting.pressing import LEASE
-from dashboard.database import now
+from dashboard import aborts
+from dashboard.aborts import Press, resend_policy
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts import resend as abort_resend
+from dashboard.aborts import send as abort_send
+from dashboard.aborts.request import LEASE
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import now
 from dashboard.models import Abort, Budget, Run
 from dashboard.models.aborts import What
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
-from dashboard.web import rows
+from dashboard.web.components import run_row
 from tests.support import factories
 from tests.support.flights import (
     ask_with,
@@ -85,7 +90,7 @@ def test_it_rests_before_it_is_sent_again(live: Live, manager: User) -> None:
 
 @pytest.mark.parametrize(("number", "seconds"), [(0, 1), (1, 1), (2, 2), (3, 4), (4, 8), (9, 8)])
 def test_each_rest_is_longer_up_to_the_last(number: int, seconds: int) -> None:
-    assert resending.pause(number) == timedelta(seconds=seconds)
+    assert resend_policy.pause(number) == timedelta(seconds=seconds)
 
 
 def test_it_is_not_sent_again_where_the_run_is_aborting_after_all(
@@ -198,11 +203,11 @@ def test_after_two_minutes_without_a_word_of_the_run_somebody_is_wanted(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert Run.objects.get().aborting_level == 2
     assert story().endswith("It is not sent again by itself. You can try again.")
-    assert aborting.may_try_again(abort, now())
+    assert aborts.may_try_again(abort, now())
     live.sandbox.faults = []
-    again = aborting.request(Run.objects.with_place().get(), Press(manager), again=abort.pk)
+    again = aborts.request(Run.objects.with_place().get(), Press(manager), again=abort.pk)
     assert again.made
-    live.run(lambda: aborting.answered(again))
+    live.run(lambda: aborts.answered(again))
     assert Abort.objects.get(pk=again.abort.pk).state == "accepted"
     assert live.sandbox.abort_posts[run.run_id] == 2
 
@@ -249,9 +254,9 @@ def test_an_account_that_is_not_active_any_more_sends_not_even_once(
     live: Live, manager: User
 ) -> None:
     run = in_flight(live)
-    pressed = aborting.request(run, Press(manager))
+    pressed = aborts.request(run, Press(manager))
     User.objects.update(is_active=False)
-    live.run(lambda: aborting.answered(pressed))
+    live.run(lambda: aborts.answered(pressed))
     assert Abort.objects.get().state == "not_sent"
     assert live.sandbox.abort_posts[run.run_id] == 0
 
@@ -268,8 +273,8 @@ def test_a_bulk_act_repeats_only_down_to_the_bulks_floor(
 ) -> None:
     run = in_flight(live)
     live.sandbox.faults = [parse_fault("503*1@/abort")]
-    frozen = aborting.request_many([run.pk], Press(manager, "Stuck"), uuid4())
-    live.run(lambda: many.work_through(live.connection, frozen.pk))
+    frozen = aborts.request_many([run.pk], Press(manager, "Stuck"), uuid4())
+    live.run(lambda: bulk_abort.work_through(live.connection, frozen.pk))
     assert Abort.objects.get().state == "unknown"
     Budget.objects.update(remaining=remaining, limit=1000)
     rested()
@@ -313,9 +318,9 @@ def test_one_that_may_have_arrived_is_never_said_not_to_have_been_sent(
 def test_a_later_connection_that_is_never_made_leaves_the_doubt(live: Live, manager: User) -> None:
     run = lost(live, manager)
     rested()
-    claimed = repeating.due(now())[0]
+    claimed = abort_resend.due(now())[0]
     ask_with(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
-    live.run(lambda: sending.deliver(live.connection, claimed))
+    live.run(lambda: abort_send.deliver(live.connection, claimed))
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 2)
     assert live.sandbox.abort_posts[run.run_id] == 1
@@ -341,10 +346,10 @@ def test_a_later_sending_that_is_refused_because_the_goal_is_reached_has_reached
 ) -> None:
     run = lost(live, manager)
     rested()
-    claimed = repeating.due(now())[0]
+    claimed = abort_resend.due(now())[0]
     refuses_as(live, "", concluded=at_once)()
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
-    live.run(lambda: sending.deliver(live.connection, claimed))
+    live.run(lambda: abort_send.deliver(live.connection, claimed))
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome, abort.answer_status) == (state, outcome, 409)
     assert live.sandbox.abort_posts[run.run_id] == 2
@@ -377,7 +382,7 @@ def test_a_press_meanwhile_is_told_what_is_under_way_and_hurries_it(
 ) -> None:
     run = lost(live, manager)
     row = Run.objects.with_place().get()
-    assert rows.row(row, rows.Verdict(True), Abort.objects.get()).abortable
+    assert run_row.row(row, run_row.Verdict(True), Abort.objects.get()).abortable
     said = notice(press(live.person("manager"), run))
     assert said.endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
     assert live.sandbox.abort_posts[run.run_id] == 1
@@ -401,10 +406,10 @@ def test_a_press_while_somebody_reads_the_run_takes_nothing_from_him(
 ) -> None:
     run = lost(live, manager)
     rested()
-    claimed = repeating.due(now())[0]
-    aborting.request(Run.objects.with_place().get(), Press(manager))
-    assert repeating.due(now()) == []
-    live.run(lambda: repeating.repeat(live.connection, claimed))
+    claimed = abort_resend.due(now())[0]
+    aborts.request(Run.objects.with_place().get(), Press(manager))
+    assert abort_resend.due(now()) == []
+    live.run(lambda: abort_resend.repeat(live.connection, claimed))
     assert live.sandbox.abort_posts[run.run_id] == 2
 
 
@@ -413,7 +418,7 @@ def test_of_several_workers_one_sends_again(live: Live, manager: User) -> None:
     rested()
 
     async def all_look() -> None:
-        chores = (aborting.look_after_open_aborts(live.connection) for _ in range(4))
+        chores = (aborts.look_after_open_aborts(live.connection) for _ in range(4))
         await asyncio.gather(*chores)
 
     live.run(all_look)
@@ -424,11 +429,11 @@ def test_of_several_workers_one_sends_again(live: Live, manager: User) -> None:
 def test_of_two_that_have_read_the_run_one_sends(live: Live, manager: User) -> None:
     run = lost(live, manager)
     rested()
-    first = repeating.due(now())[0]
+    first = abort_resend.due(now())[0]
     rested(60)  # it has stood still for longer than it may
-    second = repeating.due(now())[0]
+    second = abort_resend.due(now())[0]
     for claimed in (second, first):
-        live.run(lambda claimed=claimed: repeating.repeat(live.connection, claimed))
+        live.run(lambda claimed=claimed: abort_resend.repeat(live.connection, claimed))
     assert live.sandbox.abort_posts[run.run_id] == 2
     assert sendings() == ["1", "2"]
 
@@ -436,12 +441,12 @@ def test_of_two_that_have_read_the_run_one_sends(live: Live, manager: User) -> N
 def test_a_process_that_stood_still_past_its_claim_sends_nothing(live: Live, manager: User) -> None:
     run = lost(live, manager)
     rested()
-    claimed = repeating.due(now())[0]
-    database.set_clock(timedelta(seconds=30))
+    claimed = abort_resend.due(now())[0]
+    db_threads.set_clock(timedelta(seconds=30))
     try:
-        live.run(lambda: repeating.repeat(live.connection, claimed))
+        live.run(lambda: abort_resend.repeat(live.connection, claimed))
     finally:
-        database.set_clock(timedelta())
+        db_threads.set_clock(timedelta())
     assert live.sandbox.abort_posts[run.run_id] == 1
 
 
@@ -459,12 +464,12 @@ def test_a_process_that_stood_still_before_its_first_sending_sends_nothing(
     live: Live, manager: User
 ) -> None:
     run = in_flight(live)
-    pressed = aborting.request(run, Press(manager))
-    database.set_clock(LEASE)
+    pressed = aborts.request(run, Press(manager))
+    db_threads.set_clock(LEASE)
     try:
-        live.run(lambda: aborting.send(live.connection, pressed.abort.pk))
+        live.run(lambda: aborts.send(live.connection, pressed.abort.pk))
     finally:
-        database.set_clock(timedelta())
+        db_threads.set_clock(timedelta())
     assert Abort.objects.get().state == "requested"
     assert live.sandbox.abort_posts[run.run_id] == 0
 
@@ -473,9 +478,9 @@ def test_a_process_that_stood_still_after_it_marked_an_act_as_sent_sends_nothing
     live: Live, manager: User
 ) -> None:
     run = in_flight(live)
-    act = aborting.request(run, Press(manager)).abort
+    act = aborts.request(run, Press(manager)).abort
     all_of_it_has_passed = -1.0
-    live.run(lambda: sending.deliver(live.connection, act, within=all_of_it_has_passed))
+    live.run(lambda: abort_send.deliver(live.connection, act, within=all_of_it_has_passed))
     abort = Abort.objects.get()
     assert (abort.state, abort.sendings) == ("unknown", 1)  # and it is sent again
     assert live.sandbox.abort_posts[run.run_id] == 0
@@ -487,7 +492,7 @@ def test_what_came_of_an_earlier_sending_is_of_no_account_for_a_later_one(
     lost(live, manager)
     earlier = Abort.objects.get()
     Abort.objects.update(state="requested", sendings=2)
-    sending.unknown(earlier, "Too late.")
+    abort_send.unknown(earlier, "Too late.")
     assert Abort.objects.get().state == "requested"
 
 
@@ -503,7 +508,7 @@ def test_another_worker_that_is_faster_claims_it(db: None, manager: User) -> Non
         return run(sql, *rest)
 
     with connection.execute_wrapper(faster):
-        assert repeating.due(now() + timedelta(seconds=30)) == []
+        assert abort_resend.due(now() + timedelta(seconds=30)) == []
     assert Abort.objects.get(pk=abort.pk).state == "unknown"
 
 
@@ -534,13 +539,13 @@ def test_one_that_waits_for_northflank_holds_up_no_other(live: Live, manager: Us
 
     async def look_twice() -> None:
         doubtful = Abort.objects.open().filter(state="unknown", run=quick)
-        await database.in_database(doubtful.update, claimed_at=now())  # its rest is not over
-        await aborting.keep_looking(live.connection, 0.2)
+        await db_threads.in_database(doubtful.update, claimed_at=now())  # its rest is not over
+        await aborts.keep_looking(live.connection, 0.2)
         long_before = now() - timedelta(seconds=20)
-        await database.in_database(doubtful.update, claimed_at=long_before)
-        await aborting.keep_looking(live.connection, 5)
-        await aborting.let_go()
+        await db_threads.in_database(doubtful.update, claimed_at=long_before)
+        await aborts.keep_looking(live.connection, 5)
+        await aborts.let_go()
 
     live.run(look_twice)
     assert live.sandbox.abort_posts == {slow.run_id: 1, quick.run_id: 2}
-    assert following._looks == set()
+    assert abort_reconcile._looks == set()

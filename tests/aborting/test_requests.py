@@ -11,11 +11,12 @@ from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection
 from structlog.testing import capture_logs
 
-from dashboard import aborting, access
-from dashboard.aborting import Press
+from dashboard import aborts
+from dashboard.aborts import Press
+from dashboard.accounts import permissions
 from dashboard.models import Abort, AbortBatch, Run
 from dashboard.models.aborts import AbortState, What
-from dashboard.models.batches import Via
+from dashboard.models.bulk_aborts import Via
 from tests.support import factories
 from tests.support.world import T0, at
 
@@ -32,7 +33,7 @@ def run(db: None) -> Run:
 @pytest.fixture
 def colleague(manager: User) -> User:
     user = User.objects.create_user("colleague")
-    user.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
+    user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return user
 
 
@@ -56,8 +57,8 @@ def test_all_of_a_press_is_written_down(run: Run, manager: User) -> None:
     batch = AbortBatch.objects.create(
         key=uuid4(), user=manager, username="manager", requested_at=T0, claimed_at=T0
     )
-    pressed = aborting.request(run, by(manager), batch=batch)
-    assert pressed == aborting.Pressed(Abort.objects.get(), made=True)
+    pressed = aborts.request(run, by(manager), batch=batch)
+    assert pressed == aborts.Pressed(Abort.objects.get(), made=True)
     kept = Abort.objects.values(
         "run", "user", "username", "reason", "client_address", "via", "token_name", "batch",
         "requested_at", "claimed_at", "sent_at", "state", "retry_of", "settled_at",
@@ -86,7 +87,7 @@ def test_a_run_that_is_to_be_aborted_is_calm_and_read_when_the_lease_is_over(
     run: Run, manager: User
 ) -> None:
     before = run.version
-    aborting.request(run, by(manager))
+    aborts.request(run, by(manager))
     run.refresh_from_db()
     assert (run.aborting_level, run.next_read_at) == (0, T0 + LEASE)
     assert run.version > before
@@ -94,7 +95,7 @@ def test_a_run_that_is_to_be_aborted_is_calm_and_read_when_the_lease_is_over(
 
 def test_a_press_is_logged(run: Run, manager: User) -> None:
     with capture_logs() as logs:
-        aborting.request(run, by(manager))
+        aborts.request(run, by(manager))
     assert logs == [
         {
             "event": "abort.requested", "log_level": "info",
@@ -107,8 +108,8 @@ def test_a_press_that_is_not_allowed_is_logged_with_where_it_came_from(
     run: Run, viewer: User, manager: User
 ) -> None:
     why = "^Only members of the group “Release managers” may abort runs here.$"
-    with capture_logs() as logs, pytest.raises(aborting.NotAllowed, match=why):
-        aborting.request(run, by(viewer))
+    with capture_logs() as logs, pytest.raises(aborts.NotAllowed, match=why):
+        aborts.request(run, by(viewer))
     assert logs == [
         {
             "event": "abort.not_allowed", "log_level": "warning", "run": "r1", "by": "viewer",
@@ -121,22 +122,22 @@ def test_a_press_that_is_not_allowed_is_logged_with_where_it_came_from(
 def test_a_token_that_may_less_than_its_account_is_judged_by_itself(
     run: Run, manager: User
 ) -> None:
-    rights = access.rights(manager).reading_only()
-    with pytest.raises(aborting.NotAllowed, match=r"^This token is for reading only\.$"):
-        aborting.request(run, by(manager, rights=rights))
+    rights = permissions.rights(manager).reading_only()
+    with pytest.raises(aborts.NotAllowed, match=r"^This token is for reading only\.$"):
+        aborts.request(run, by(manager, rights=rights))
 
 
 @pytest.mark.parametrize("reason", ["", " \n", "\u202e"])
 def test_a_reason_that_is_required_is_asked_for(run: Run, manager: User, reason: str) -> None:
     with pytest.raises(
-        aborting.ReasonMissing, match=r"^Aborting a run in Production takes a reason\.$"
+        aborts.ReasonMissing, match=r"^Aborting a run in Production takes a reason\.$"
     ):
-        aborting.request(run, by(manager, reason=reason))
+        aborts.request(run, by(manager, reason=reason))
     assert not Abort.objects.exists()
 
 
 def test_a_reason_is_cut_to_its_length(run: Run, manager: User) -> None:
-    pressed = aborting.request(run, by(manager, reason="x" * 501))
+    pressed = aborts.request(run, by(manager, reason="x" * 501))
     assert pressed.abort.reason == "x" * 500
 
 
@@ -167,11 +168,11 @@ def test_a_reason_is_cut_to_its_length(run: Run, manager: User) -> None:
 def test_a_press_that_joins_is_kept_with_all_that_is_known_of_it(
     run: Run, manager: User, colleague: User, press: dict[str, Any], told: str
 ) -> None:
-    first = aborting.request(run, by(manager)).abort
+    first = aborts.request(run, by(manager)).abort
     before = Run.objects.get().version
     with time_machine.travel(at(9), tick=False), capture_logs() as logs:
-        pressed = aborting.request(run, by(colleague, **press))
-    assert pressed == aborting.Pressed(first, made=False)
+        pressed = aborts.request(run, by(colleague, **press))
+    assert pressed == aborts.Pressed(first, made=False)
     assert trail(first)[1:] == [("joined", at(9), told)]
     assert Run.objects.get().version > before
     assert logs == [
@@ -184,8 +185,8 @@ def test_a_press_that_joins_is_kept_with_all_that_is_known_of_it(
 
 def test_a_press_that_joins_without_a_reason_is_kept_without_one(manager: User) -> None:
     run = factories.run(factories.stage("Staging"))
-    first = aborting.request(run, by(manager)).abort
-    aborting.request(run, by(manager, reason="", via=Via.COMMAND, client_address=None, origin=""))
+    first = aborts.request(run, by(manager)).abort
+    aborts.request(run, by(manager, reason="", via=Via.COMMAND, client_address=None, origin=""))
     assert trail(first)[1][2] == "manager (command line)"
 
 
@@ -193,8 +194,8 @@ def test_a_press_that_joins_is_kept_though_the_first_came_from_what_reads_alike(
     manager: User, colleague: User
 ) -> None:
     run = factories.run(factories.stage("Staging"))
-    first = aborting.request(run, by(manager, origin="colleague")).abort
-    aborting.request(run, Press(colleague))
+    first = aborts.request(run, by(manager, origin="colleague")).abort
+    aborts.request(run, Press(colleague))
     assert [(what, detail) for what, _, detail in trail(first)] == [
         ("requested", "colleague"),
         ("joined", "colleague"),
@@ -202,9 +203,9 @@ def test_a_press_that_joins_is_kept_though_the_first_came_from_what_reads_alike(
 
 
 def test_two_who_join_alike_are_kept_once_and_two_who_do_not_twice(run: Run, manager: User) -> None:
-    first = aborting.request(run, by(manager)).abort
+    first = aborts.request(run, by(manager)).abort
     for reason in ("Why", "Why", "Because"):
-        aborting.request(run, by(manager, reason=reason))
+        aborts.request(run, by(manager, reason=reason))
     assert first.events.filter(what=What.JOINED).count() == 2
 
 
@@ -229,12 +230,12 @@ def settled_behind_its_back(abort: Abort) -> Callable[..., Any]:
 def test_a_press_that_met_what_settles_that_instant_is_a_press_of_its_own(
     run: Run, manager: User, colleague: User
 ) -> None:
-    first = aborting.request(run, by(manager)).abort
+    first = aborts.request(run, by(manager)).abort
     batch = AbortBatch.objects.create(
         key=uuid4(), user=colleague, username="colleague", requested_at=T0, claimed_at=T0
     )
     with connection.execute_wrapper(settled_behind_its_back(first)):
-        pressed = aborting.request(run, by(colleague), batch=batch)
+        pressed = aborts.request(run, by(colleague), batch=batch)
     assert pressed.made
     second = pressed.abort
     assert second != first
@@ -245,12 +246,12 @@ def test_a_press_that_met_what_settles_that_instant_is_a_press_of_its_own(
 def test_a_press_that_met_what_ends_that_instant_finds_nothing_to_abort(
     run: Run, manager: User
 ) -> None:
-    first = aborting.request(run, by(manager)).abort
+    first = aborts.request(run, by(manager)).abort
     Run.objects.update(in_flight=False)
     assert run.in_flight  # as it was read
     wrapper = connection.execute_wrapper(settled_behind_its_back(first))
-    with wrapper, pytest.raises(aborting.NotInFlight):
-        aborting.request(run, by(manager))
+    with wrapper, pytest.raises(aborts.NotInFlight):
+        aborts.request(run, by(manager))
 
 
 # --- Trying again -------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ def test_one_that_is_tried_again_is_settled_and_named(
     run: Run, manager: User, colleague: User
 ) -> None:
     first = waiting(run, manager)
-    second = aborting.request(run, by(colleague), again=first.pk).abort
+    second = aborts.request(run, by(colleague), again=first.pk).abort
     first.refresh_from_db()
     assert (first.state, first.settled_at) == ("tried_again", T0)
     assert trail(first) == [("tried_again", T0, "colleague")]
@@ -277,21 +278,21 @@ def test_one_that_is_tried_again_is_settled_and_named(
 def test_one_whose_time_has_not_come_is_joined(run: Run, manager: User) -> None:
     first = waiting(run, manager)
     Run.objects.update(aborting_level=1)
-    pressed = aborting.request(run, by(manager), again=first.pk)
-    assert pressed == aborting.Pressed(first, made=False)
+    pressed = aborts.request(run, by(manager), again=first.pk)
+    assert pressed == aborts.Pressed(first, made=False)
 
 
 @time_machine.travel(T0, tick=False)
 def test_one_of_another_run_is_not_tried_again(run: Run, manager: User) -> None:
     other = waiting(factories.run(run.stage), manager)
     first = waiting(run, manager)
-    pressed = aborting.request(run, by(manager), again=other.pk)
-    assert pressed == aborting.Pressed(first, made=False)
+    pressed = aborts.request(run, by(manager), again=other.pk)
+    assert pressed == aborts.Pressed(first, made=False)
 
 
 @time_machine.travel(T0, tick=False)
 def test_one_that_has_settled_is_not_tried_again(run: Run, manager: User) -> None:
     first = waiting(run, manager)
     Abort.objects.update(state="refused", settled_at=T0)
-    second = aborting.request(run, by(manager), again=first.pk).abort
+    second = aborts.request(run, by(manager), again=first.pk).abort
     assert second.retry_of is None

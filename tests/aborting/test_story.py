@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from dashboard import abort_story, abort_trail, statuses
+from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, AbortEvent, Run
 from dashboard.models.aborts import AbortState, What
+from dashboard.runs import statuses
 
 AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 TONES = {"info", "warning", "bad", "neutral"}
@@ -59,7 +61,7 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
             sent_at=AT if sent else None,
         )
         for status, concluded, level in product(OUTCOMES[1:], [True, False], range(3)):
-            told = abort_story.of(act, run(status, concluded=concluded, level=level))
+            told = abort_messages.of(act, run(status, concluded=concluded, level=level))
             assert told.tone in TONES
             assert told.sentence.endswith(".")
             assert "None" not in told.sentence
@@ -192,38 +194,38 @@ def test_every_state_has_a_sentence_that_claims_no_more_than_is_known(
     ],
 )
 def test_the_sentences(act: Abort, of: Run, sentence: str) -> None:
-    assert abort_story.of(act, of).sentence == sentence
+    assert abort_messages.of(act, of).sentence == sentence
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure", "skipped"])
 def test_a_run_that_was_not_stopped_is_told_loudly(outcome: str) -> None:
-    told = abort_story.of(abort("concluded", outcome), run(outcome, concluded=True))
+    told = abort_messages.of(abort("concluded", outcome), run(outcome, concluded=True))
     assert (told.loud, told.tone) == (True, "bad")
 
 
 def test_a_run_that_turns_out_a_success_after_it_was_aborted_is_told_loudly() -> None:
-    told = abort_story.of(abort("concluded", "aborted"), run("success", concluded=True))
+    told = abort_messages.of(abort("concluded", "aborted"), run("success", concluded=True))
     assert (told.loud, told.tone) == (True, "bad")
 
 
 def test_a_run_that_was_aborted_is_told_calmly() -> None:
-    told = abort_story.of(abort("concluded", "aborted"), run("aborted", concluded=True))
+    told = abort_messages.of(abort("concluded", "aborted"), run("aborted", concluded=True))
     assert (told.loud, told.tone) == (False, "neutral")
 
 
 @pytest.mark.parametrize(("level", "tone"), [(0, "warning"), (1, "warning"), (2, "bad")])
 def test_the_longer_it_takes_the_worse_its_tone(level: int, tone: str) -> None:
-    assert abort_story.of(abort("accepted"), run("aborting", level=level)).tone == tone
+    assert abort_messages.of(abort("accepted"), run("aborting", level=level)).tone == tone
 
 
 def test_an_end_without_an_answer_says_that_none_came() -> None:
     act = abort("concluded", "success", answered_at=None)
-    told = abort_story.of(act, run("success", concluded=True))
+    told = abort_messages.of(act, run("success", concluded=True))
     assert told.sentence.endswith("No answer to the abort had come back.")
 
 
 def line(what: str, detail: str = "") -> str:
-    [told] = abort_trail.lines(abort("requested"), [AbortEvent(what=what, at=AT, detail=detail)])
+    [told] = abort_timeline.lines(abort("requested"), [AbortEvent(what=what, at=AT, detail=detail)])
     return told.text
 
 

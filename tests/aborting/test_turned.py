@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from django.contrib.auth.models import User
 
-from dashboard import aborting
-from dashboard.aborting import Press
-from dashboard.database import now
+from dashboard import aborts
+from dashboard.aborts import Press
+from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import What
 from dashboard.sandbox import parse_fault
@@ -28,8 +28,8 @@ from tests.support.live import Live
 def aborted(live: Live, user: User) -> tuple[Run, Abort]:
     """A run in flight, and the act that an abort of it has become."""
     run = in_flight(live)
-    pressed = aborting.request(run, Press(user))
-    live.run(lambda: aborting.answered(pressed))
+    pressed = aborts.request(run, Press(user))
+    live.run(lambda: aborts.answered(pressed))
     return run, Abort.objects.get()
 
 
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_after_its_end_can_be_aborted_again(live: Live, manag
     northflank_says(live, run, "aborted", concluded=True)
     northflank_says(live, run, "running", concluded=False)
     assert turned(abort) == ["running"]
-    assert aborting.request(Run.objects.with_place().get(), Press(manager)).made
+    assert aborts.request(Run.objects.with_place().get(), Press(manager)).made
 
 
 def test_an_end_that_changes_and_changes_back_is_told_twice(live: Live, manager: User) -> None:
@@ -83,8 +83,8 @@ def test_an_abort_that_was_too_late_for_a_run_that_goes_on_says_so(
 ) -> None:
     run = in_flight(live)
     pass_time(live, 3600)
-    pressed = aborting.request(run, Press(manager))
-    live.run(lambda: aborting.answered(pressed))
+    pressed = aborts.request(run, Press(manager))
+    live.run(lambda: aborts.answered(pressed))
     abort = Abort.objects.get()
     assert (abort.state, turned(abort)) == ("too_late", [])
     northflank_says(live, run, "running", concluded=False)

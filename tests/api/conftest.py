@@ -6,7 +6,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
 from tests.support.api import Machine, client, secret_of
 from tests.support.live import Live
 

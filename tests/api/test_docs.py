@@ -13,9 +13,9 @@ from django.contrib.auth.models import User
 from django.core.management import BaseCommand, load_command_class
 
 from dashboard.models.aborts import AbortState
-from dashboard.models.tokens import Standing
-from dashboard.web import outage
-from dashboard.web.api import asking, door, views
+from dashboard.models.api_tokens import Standing
+from dashboard.web.api import auth, params, views
+from dashboard.web.http import database_outage
 from tests.support.api import abort, secret_of
 from tests.support.flights import in_flight, pass_time
 from tests.support.live import Live
@@ -86,7 +86,7 @@ def test_an_act_of_a_run_has_its_trail(live: Live, manager: User) -> None:
 
 
 def test_each_code_is_explained_and_none_else() -> None:
-    source = "".join(map(inspect.getsource, (door, asking, outage, views)))
+    source = "".join(map(inspect.getsource, (auth, params, database_outage, views)))
     written = re.findall(r'(?:Failed\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
     of_token = {f"token_{one}" for one in Standing if one is not Standing.GOOD}
     told = {*written, *of_token, *(code for _, code in views.FAILED.values())}

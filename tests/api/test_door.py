@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.models import ApiToken
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
 from tests.support.api import Machine, client, failed, secret_of
 from tests.support.live import Live
 

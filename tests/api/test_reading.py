@@ -8,9 +8,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard import abort_story, looking
+from dashboard.aborts import messages as abort_messages
 from dashboard.models import CatalogueSweep, Stage
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
+from dashboard.runs import acknowledgements
 from tests.support import factories
 from tests.support.api import Machine, failed
 
@@ -212,7 +213,7 @@ def test_the_latest_abort_is_told_with_the_run(
     assert (act["state"], act["by"], act["reason"]) == ("accepted", "manager", "Stuck")
     assert (act["via"], act["token"]) == ("api", "PagerDuty")
     assert (act["outcome"], act["settled_at"]) == ("", None)
-    assert act["sentence"] == abort_story.of(run.aborts.latest("pk"), run).sentence
+    assert act["sentence"] == abort_messages.of(run.aborts.latest("pk"), run).sentence
 
 
 def test_a_hundred_runs_cost_as_many_queries_as_one(
@@ -328,10 +329,10 @@ def test_hostile_text_stays_text(reader: httpx.Client, stage: Stage) -> None:
 def test_who_looks_at_a_run_is_told(reader: httpx.Client, stage: Stage, viewer: User) -> None:
     run = factories.run(stage, "r-1", overdue=1)
     assert reader.get("/api/runs/r-1/").json()["looking"] == []
-    looking.begin(run, viewer)
+    acknowledgements.begin(run, viewer)
     [told] = reader.get("/api/runs/r-1/").json()["looking"]
     since = stamp(run.lookings.get().since)
     assert told == {"by": "viewer", "since": since, "until": None, "taken_over_by": ""}
-    looking.stop(run, viewer)
+    acknowledgements.stop(run, viewer)
     [told] = reader.get("/api/runs/r-1/").json()["looking"]
     assert told["until"] == stamp(run.lookings.get().until)

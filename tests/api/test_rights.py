@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 
 from dashboard.models import Abort, Grant, Project, Run
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
 from tests.support.api import Machine, abort, failed
 from tests.support.flights import LEDGER, SEARCH, in_flight
 from tests.support.live import Live

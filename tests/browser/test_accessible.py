@@ -11,7 +11,7 @@ from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, reso
 from playwright.sync_api import Page, Response, expect
 
 from dashboard.models import Run
-from dashboard.web import live as live_pages
+from dashboard.web.live import region as live_pages
 from tests.support import factories
 from tests.support.browser import Open, check, listens
 from tests.support.live import Live

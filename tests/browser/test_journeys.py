@@ -8,10 +8,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
-from dashboard import database
+from dashboard.db import threads as db_threads
 from dashboard.models import Looking, Run, SavedView
-from dashboard.sync import marking
-from dashboard.timing import Overdue
+from dashboard.models.typical_duration import Overdue
+from dashboard.sync import overdue_checker
 from tests.support import factories, flights
 from tests.support.browser import (
     CHECKS,
@@ -60,7 +60,7 @@ def button(page: Page, name: str) -> Locator:
 def alerted(stuck: Run, world: Live) -> Run:
     """A run that an alert is about: it takes too long."""
     run = flights.read(world, stuck)
-    marking.mark(database.now())
+    overdue_checker.mark(db_threads.now())
     return Run.objects.with_place().get(pk=run.pk)
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, Response, expect
 
 from dashboard.models import Run
 from dashboard.sandbox import parse_fault
-from dashboard.sync import lookup
+from dashboard.sync import run_lookup
 from tests.support import factories, flights, processes
 from tests.support.browser import Open, enter
 from tests.support.flights import LEDGER
@@ -97,7 +97,7 @@ def test_a_page_that_looks_for_a_run_goes_to_it(
         factories.stage(of=factories.pipeline(f"p{number}"), active_at=timezone.now())
     flights.stage(LEDGER)  # the last to be asked
     run_id = flights.started(live, LEDGER)
-    slow = lookup.STEP + 0.5  # seconds: longer than a page waits before it says how far it is
+    slow = run_lookup.STEP + 0.5  # seconds: longer than a page waits before it says how far it is
     live.sandbox.faults = [parse_fault(f"latency:{slow}@/runs/")]
     page = sign_in("viewer", f"/runs/{run_id}/?from=alert#x", java_script_enabled=scripted)
     expect(page.locator("[data-search]")).to_contain_text("of 9 stages asked, not found yet.")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from dashboard.models import Looking, Run
-from dashboard.timing import Overdue
+from dashboard.models.typical_duration import Overdue
 from tests.support import factories
 from tests.support.browser import Open, is_marked, mark
 from tests.support.live import Live

@@ -7,7 +7,7 @@ from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.models import Run, Stage
-from dashboard.sync import marking
+from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.browser import (
     Open,
@@ -107,7 +107,7 @@ def test_a_mark_comes_by_the_stream_and_is_read_out(stage: Stage, sign_in: Open)
     mark(page)
     cell = page.locator(f"#stage-{stage.pk}")
     expect(cell.locator(".late")).to_have_count(0)
-    marking.mark(timezone.now())
+    overdue_checker.mark(timezone.now())
     expect(cell.locator(".late")).to_have_text("Overdue", timeout=SOON)
     expect(page.locator("#said")).to_have_text("Checkout / Production: Overdue")
     expect(page).to_have_title("Overdue · Board · Release flows", timeout=SOON)
@@ -124,7 +124,7 @@ def test_now_puts_a_run_that_has_become_overdue_first_once_nobody_is_at_work(
     take_clock(page)
     first = page.locator("tr[data-run] a.title").first
     expect(first).to_have_text("Younger")
-    marking.mark(timezone.now())
+    overdue_checker.mark(timezone.now())
     expect(page.locator('tr[data-run="r-1"] .late')).to_have_text("Overdue", timeout=SOON)
     pass_time(page, 9)
     expect(first).to_have_text("Nightly", timeout=SOON)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from dashboard.management.commands.serve import prepare
 from dashboard.models import Abort, AbortBatch, BatchItem, Project, append_only
 from dashboard.models.aborts import AbortState, What
-from dashboard.models.batches import ItemResult
+from dashboard.models.bulk_aborts import ItemResult
 from tests.support import factories
 
 ON_POSTGRESQL = connection.vendor == "postgresql"
@@ -426,11 +426,11 @@ def test_a_process_does_not_start_without_them_on_postgresql() -> None:
 
 # What may be deleted: rows of the sync's bookkeeping.
 DELETED = {
-    "saved_views.py": {"view", "DefaultView"},
-    "sync/doorbell.py": {"PushEvent"},
-    "sync/lookup.py": {"RunLookup"},
+    "runs/saved_views.py": {"view", "DefaultView"},
+    "sync/webhook_events.py": {"PushEvent"},
+    "sync/run_lookup.py": {"RunLookup"},
     "sync/worker.py": {"Worker"},
-    "web/views/saved_views.py": {"saved_views"},  # the use case
+    "web/pages/saved_views.py": {"saved_views"},  # the use case
 }
 
 

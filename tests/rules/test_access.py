@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from dashboard import access
-from dashboard.access import Rights, Rule, Verdict
+from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Rights, Rule, Verdict
 from dashboard.models import Abort, CatalogueSweep, Grant, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from tests.support import factories
@@ -74,7 +74,7 @@ TABLE = [
 def person(name: str) -> Rights:
     """What one of the table's people may do."""
     if name == "stranger":
-        return access.rights(AnonymousUser())
+        return permissions.rights(AnonymousUser())
     user = User.objects.create_user(
         "p",
         is_superuser="superuser" in name,
@@ -83,7 +83,7 @@ def person(name: str) -> Rights:
     )
     if "member" in name or "token" in name:
         user.groups.add(Group.objects.get_or_create(name="on-call")[0])
-    may = access.rights(User.objects.get(pk=user.pk))
+    may = permissions.rights(User.objects.get(pk=user.pk))
     return may.reading_only() if "token" in name else may
 
 
@@ -160,7 +160,7 @@ def test_who_is_in_two_groups_has_the_rights_of_both(places: dict[str, list[Stag
     user = User.objects.create_user("u")
     factories.grant("see", "readers", user, project=Project.objects.get(slug="shop"))
     factories.grant("abort", "on-call", user, stage="Production")
-    may = access.rights(user)
+    may = permissions.rights(user)
     assert (letters(may, places["shop"]), letters(may, places["payments"])) == ("sA", "-A")
 
 
@@ -189,17 +189,17 @@ def test_people_with_the_same_rights_are_one_audience(places: dict[str, list[Sta
     first, second = User.objects.create_user("a"), User.objects.create_user("b")
     factories.grant("abort", "on-call", first, second, stage="Staging")
     second.groups.add(Group.objects.create(name="no rights"))
-    assert access.rights(first) == access.rights(second)
-    assert hash(access.rights(first)) == hash(access.rights(second))
-    assert access.rights(first).tag == access.rights(second).tag
+    assert permissions.rights(first) == permissions.rights(second)
+    assert hash(permissions.rights(first)) == hash(permissions.rights(second))
+    assert permissions.rights(first).tag == permissions.rights(second).tag
 
 
 def test_a_right_that_is_given_makes_another_audience(places: dict[str, list[Stage]]) -> None:
     user = User.objects.create_user("u")
     factories.grant("see")
-    before = access.rights(user)
+    before = permissions.rights(user)
     factories.grant("see", "readers", user, stage="Staging")
-    after = access.rights(user)
+    after = permissions.rights(user)
     assert (before == after, before.tag == after.tag) == (False, False)
     assert before.sees == after.sees  # but no other place
 
@@ -211,8 +211,8 @@ def test_the_rights_of_many_are_those_of_each(places: dict[str, list[Stage]]) ->
     factories.grant("see")
     factories.grant("abort", "on-call", people[0], people[1], closed, stage="Staging")
     User.objects.create_user("not asked for")
-    found = access.rights_of([*(one.pk for one in people), closed.pk, 4711])
-    assert found == {one.pk: access.rights(one) for one in people}
+    found = permissions.rights_of([*(one.pk for one in people), closed.pk, 4711])
+    assert found == {one.pk: permissions.rights(one) for one in people}
 
 
 def test_rights_cost_two_queries_however_many_there_are(
@@ -222,7 +222,7 @@ def test_rights_cost_two_queries_however_many_there_are(
     for number in range(30):
         factories.grant("abort", f"group {number}", user, stage=STAGES[number % 2])
     with django_assert_max_num_queries(2):
-        may = access.rights(user)
+        may = permissions.rights(user)
         everywhere = [*places["shop"], *places["payments"]]
         allowed = [
             stage for stage in everywhere if may.may_see(stage) and may.may_abort(stage).allowed
@@ -236,7 +236,7 @@ def test_the_rights_of_many_cost_as_much_as_those_of_few(
     people = [User.objects.create_user(f"u{number}") for number in range(20)]
     factories.grant("see", "readers", *people)
     with django_assert_max_num_queries(3):
-        assert len(access.rights_of([one.pk for one in people])) == 20
+        assert len(permissions.rights_of([one.pk for one in people])) == 20
 
 
 # --- The database and the rule agree ------------------------------------------------------------
@@ -424,12 +424,14 @@ def test_the_group_is_made_after_the_migrations_of_its_own_application_only(db: 
     def migrated(of: AppConfig) -> bool:
         emit = {"verbosity": 0, "interactive": False, "using": "default", "plan": [], "apps": apps}
         post_migrate.send(sender=of, app_config=of, **emit)
-        return Group.objects.filter(name=access.RELEASE_MANAGERS).exists()
+        return Group.objects.filter(name=permissions.RELEASE_MANAGERS).exists()
 
     Group.objects.all().delete()
     ours, other = apps.get_app_config("messages"), apps.get_app_config("staticfiles")
-    access.keep_group_after_migrations(ours)
+    permissions.keep_group_after_migrations(ours)
     try:
         assert (migrated(other), migrated(ours)) == (False, True)
     finally:
-        post_migrate.disconnect(access.keep_group, ours, "dashboard.access.keep_group")
+        post_migrate.disconnect(
+            permissions.keep_group, ours, "dashboard.accounts.permissions.keep_group"
+        )

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from dashboard import access, demo
+from dashboard.accounts import demo, permissions
 from dashboard.models import Grant, Stage
 from tests.support import factories
 
@@ -23,13 +23,13 @@ def rights() -> set[tuple[str | None, str]]:
 def test_from_the_start_everybody_sees_and_a_group_aborts(db: None) -> None:
     Group.objects.all().delete()
     Grant.objects.all().delete()
-    access.keep_group()
-    assert rights() == {(None, "see"), (access.RELEASE_MANAGERS, "abort")}
+    permissions.keep_group()
+    assert rights() == {(None, "see"), (permissions.RELEASE_MANAGERS, "abort")}
 
 
 def test_rights_that_were_taken_away_stay_away(db: None) -> None:
     Grant.objects.all().delete()
-    access.keep_group()
+    permissions.keep_group()
     assert not Grant.objects.exists()
 
 
@@ -37,18 +37,18 @@ def test_a_group_that_comes_back_gives_nobody_more_to_see(db: None) -> None:
     Group.objects.all().delete()
     Grant.objects.all().delete()
     factories.grant("see", "Team A")
-    access.keep_group()
-    assert rights() == {("Team A", "see"), (access.RELEASE_MANAGERS, "abort")}
+    permissions.keep_group()
+    assert rights() == {("Team A", "see"), (permissions.RELEASE_MANAGERS, "abort")}
 
 
 def test_the_demo_manager_may_abort(stage: Stage) -> None:
     demo.admit()
-    assert access.may_abort(User.objects.get(username="manager"), stage).allowed
+    assert permissions.may_abort(User.objects.get(username="manager"), stage).allowed
 
 
 def test_the_demo_viewer_may_see_and_not_abort(stage: Stage) -> None:
     demo.admit()
-    viewer = access.rights(User.objects.get(username="viewer"))
+    viewer = permissions.rights(User.objects.get(username="viewer"))
     assert viewer.may_see(stage)
     assert not viewer.may_abort(stage).allowed
 
@@ -112,7 +112,7 @@ def test_a_persons_own_account_is_not_given_the_demo_password(db: None, client: 
 def test_a_persons_own_account_is_given_no_right(stage: Stage) -> None:
     User.objects.create_user("manager", password="my own, long and secret")
     demo.admit()
-    assert not access.may_abort(User.objects.get(username="manager"), stage).allowed
+    assert not permissions.may_abort(User.objects.get(username="manager"), stage).allowed
 
 
 def test_a_persons_own_account_is_not_expelled(db: None, client: Client) -> None:

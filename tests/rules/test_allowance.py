@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import allowance as rules
-from dashboard.allowance import Allowance, Window
 from dashboard.northflank import RateLimit
+from dashboard.upstream import rate_budget as rules
+from dashboard.upstream.rate_budget import Allowance, Window
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 

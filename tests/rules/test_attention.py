@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from dashboard import attention
 from dashboard.models import Run
+from dashboard.runs import alerts
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def run(status: str = "running", **more: Any) -> Run:
         (run("aborting"), False, True, False),
         (run("aborting", aborting_level=1), True, True, False),
         (run("failure"), True, True, False),
-        (run("failure", concluded_at=NOW - attention.LATELY), False, False, False),
+        (run("failure", concluded_at=NOW - alerts.LATELY), False, False, False),
         # Northflank may leave out when it concluded.
         (run("failure", concluded_at=None, updated_at=NOW), True, True, False),
         (run("failure", concluded_at=None), False, False, False),
@@ -42,6 +42,6 @@ def run(status: str = "running", **more: Any) -> Run:
     ],
 )
 def test_what_somebody_should_look_at(shown: Run, wanted: bool, goes_on: bool, over: bool) -> None:
-    assert attention.is_wanted(shown, NOW) is wanted
-    assert attention.goes_on(shown, NOW) is goes_on
-    assert attention.is_over(shown) is over
+    assert alerts.is_wanted(shown, NOW) is wanted
+    assert alerts.goes_on(shown, NOW) is goes_on
+    assert alerts.is_over(shown) is over

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard import freshness
-from dashboard.freshness import GRACE, HEARD_OF, Facts
+from dashboard.sync import freshness
+from dashboard.sync.freshness import GRACE, HEARD_OF, Facts
 
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 WELL = Facts(stages=30, workers=1)

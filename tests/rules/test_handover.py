@@ -10,12 +10,13 @@ from django.utils import timezone
 from hypothesis import given
 from pytest_django import Settings
 
-from dashboard import handover, verdict
-from dashboard.around import Around
-from dashboard.handover import Link
 from dashboard.models import AbortEvent, Looking, Pipeline, Project, Run, Stage, StageTiming
 from dashboard.models.aborts import AbortState, What
 from dashboard.northflank import Node
+from dashboard.runs import summary as run_summary
+from dashboard.runs.concurrency import Around
+from dashboard.web.components import incident_summary
+from dashboard.web.components.incident_summary import Link
 from tests.support import factories
 from tests.support.arbitrary import runs, trees
 
@@ -53,9 +54,11 @@ def text(
     timing: StageTiming | None = None,
     around: Around = Around(""),  # noqa: B008 - it never changes
 ) -> str:
-    said = verdict.of(of, root, timing, behind=len(around.behind), dropped=around.dropped_in_words)
-    parts = handover.of(of, root, timing, said, around, [], url=URL)
-    return verdict.text(parts, NOW)
+    said = run_summary.of(
+        of, root, timing, behind=len(around.behind), dropped=around.dropped_in_words
+    )
+    parts = incident_summary.of(of, root, timing, said, around, [], url=URL)
+    return run_summary.text(parts, NOW)
 
 
 def test_it_tells_what_where_since_when_and_leads_there() -> None:
@@ -180,7 +183,7 @@ def test_the_last_good_run_is_not_told_of_itself() -> None:
 
 
 def test_the_address_is_a_part_of_its_own() -> None:
-    parts = handover.of(run(), None, None, ("It runs.",), Around(""), [], url=URL)
+    parts = incident_summary.of(run(), None, None, ("It runs.",), Around(""), [], url=URL)
     assert parts[-1] == Link(URL)
     assert isinstance(parts[-1], Link)
 
@@ -212,8 +215,8 @@ def test_each_time_has_its_date_and_its_zone(
     )  # fmt: skip
     for what in What:
         AbortEvent.objects.create(abort=abort, what=what, at=NOW, detail="")
-    parts = handover.of(of, None, None, ("It runs.",), Around(""), [abort], url=URL)
-    told = verdict.text(parts, NOW)
+    parts = incident_summary.of(of, None, None, ("It runs.",), Around(""), [abort], url=URL)
+    told = run_summary.text(parts, NOW)
     in_full = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
     assert in_full.search(told)
     assert re.search(r"\d:\d\d", in_full.sub("", told)) is None, told
@@ -224,8 +227,8 @@ def test_it_tells_who_aborted_it_why_and_what_came_of_it(manager: User) -> None:
     of = factories.run(factories.stage(), status="aborting")
     abort = factories.abort(of, manager, reason="Stuck\nfor ever", requested_at=NOW)
     AbortEvent.objects.create(abort=abort, what=What.SENT, at=NOW)
-    parts = handover.of(of, None, None, ("It is aborting.",), Around(""), [abort], url=URL)
-    told = verdict.text(parts, NOW).splitlines()
+    parts = incident_summary.of(of, None, None, ("It is aborting.",), Around(""), [abort], url=URL)
+    told = run_summary.text(parts, NOW).splitlines()
     assert any(line.startswith("Abort: Abort accepted; aborting since") for line in told)
     assert "  Asked by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in told
     assert "  2026-01-01 03:00:00 CET Sent to Northflank." in told
@@ -249,8 +252,8 @@ def test_who_looks_and_who_has_looked_is_told() -> None:
         looking("bea", until=NOW - timedelta(minutes=1)),
         looking("cem\nStatus: done"),
     ]
-    parts = handover.of(run(), None, None, ("It runs.",), Around(""), [], lookings, url=URL)
-    lines = verdict.text(parts, NOW).splitlines()
+    parts = incident_summary.of(run(), None, None, ("It runs.",), Around(""), [], lookings, url=URL)
+    lines = run_summary.text(parts, NOW).splitlines()
     assert [line for line in lines if "look" in line] == [
         "ana looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; cem took over",
         "bea looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:59:00 CET",
@@ -260,8 +263,8 @@ def test_who_looks_and_who_has_looked_is_told() -> None:
 
 def test_of_many_who_have_looked_the_latest_are_told() -> None:
     lookings = [looking(f"a{number}", until=NOW) for number in range(9)]
-    parts = handover.of(run(), None, None, ("It runs.",), Around(""), [], lookings, url=URL)
-    text = verdict.text(parts, NOW)
+    parts = incident_summary.of(run(), None, None, ("It runs.",), Around(""), [], lookings, url=URL)
+    text = run_summary.text(parts, NOW)
     assert "Looked at by 9; the latest:" in text
-    assert text.count("looked from") == handover.MOST
+    assert text.count("looked from") == incident_summary.MOST
     assert "a8 looked" in text

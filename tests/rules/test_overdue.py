@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard import overdue, steps
 from dashboard.models import Run, StageTiming
+from dashboard.models.typical_duration import Overdue
 from dashboard.northflank import Node
-from dashboard.overdue import Clock, Finding, Why
-from dashboard.timing import Overdue
+from dashboard.runs import overdue, steps
+from dashboard.runs.overdue import Clock, Finding, Why
 from tests.support.factories import node
 
 NOW = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)

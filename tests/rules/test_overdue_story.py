@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard import overdue_story
-from dashboard.overdue import Clock, Why
-from dashboard.timing import Overdue, Usual
+from dashboard.models.typical_duration import Overdue, Usual
+from dashboard.runs import overdue_messages
+from dashboard.runs.overdue import Clock, Why
 
 BEGAN = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 USUAL = Usual(timedelta(minutes=6), timedelta(minutes=9))
@@ -42,32 +42,32 @@ CASES = [
 def test_a_sentence_says_what_takes_too_long(
     why: Why, level: Overdue, usual: Usual | None, sentence: str
 ) -> None:
-    story = overdue_story.of(level, why, [clock(why, usual)])
+    story = overdue_messages.of(level, why, [clock(why, usual)])
     assert story is not None
     assert story.sentence == sentence
 
 
 def test_the_last_attempt_needs_no_clock() -> None:
-    story = overdue_story.of(Overdue.YES, Why.ATTEMPTS, [clock(Why.RUN)])
+    story = overdue_messages.of(Overdue.YES, Why.ATTEMPTS, [clock(Why.RUN)])
     assert story is not None
     assert story.sentence == "The step it is at is on its last attempt."
 
 
 @pytest.mark.parametrize("why", [*(why for why in Why if why is not Why.ATTEMPTS), ""])
 def test_without_its_clock_no_more_is_said_than_is_known(why: str) -> None:
-    story = overdue_story.of(Overdue.YES, why)
+    story = overdue_messages.of(Overdue.YES, why)
     assert story is not None
     assert story.sentence == "It takes longer than it should."
 
 
 def test_in_short_what_is_usual_is_left_out() -> None:
-    story = overdue_story.of(Overdue.YES, Why.RUN, [clock(Why.RUN)])
+    story = overdue_messages.of(Overdue.YES, Why.RUN, [clock(Why.RUN)])
     assert story is not None
     assert story.short == "It takes longer than usual."
 
 
 def test_each_level_has_a_word_a_tone_and_a_glyph_of_its_own() -> None:
-    late, very = (overdue_story.of(level) for level in (Overdue.YES, Overdue.VERY))
+    late, very = (overdue_messages.of(level) for level in (Overdue.YES, Overdue.VERY))
     assert late is not None
     assert very is not None
     assert (late.word, very.word) == ("Overdue", "Far overdue")
@@ -76,5 +76,5 @@ def test_each_level_has_a_word_a_tone_and_a_glyph_of_its_own() -> None:
 
 
 def test_nothing_is_said_where_nothing_is_overdue() -> None:
-    assert overdue_story.of(Overdue.NO, Why.RUN, [clock(Why.RUN)]) is None
-    assert overdue_story.word(Overdue.NO) == ""
+    assert overdue_messages.of(Overdue.NO, Why.RUN, [clock(Why.RUN)]) is None
+    assert overdue_messages.word(Overdue.NO) == ""

@@ -11,8 +11,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from dashboard import checks, secret_key
 from dashboard import settings as given
+from dashboard.config import checks, secret_key
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = dict(

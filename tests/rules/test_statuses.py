@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import statuses
+from dashboard.runs import statuses
 
 DOCUMENTED = [
     "pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait",

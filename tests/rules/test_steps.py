@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import steps
 from dashboard.northflank import Node
+from dashboard.runs import steps
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard import timing
-from dashboard.timing import Overdue, Usual
+from dashboard.models import typical_duration
+from dashboard.models.typical_duration import Overdue, Usual
 
 
 def minutes(*them: float) -> list[timedelta]:
@@ -16,24 +16,24 @@ def minutes(*them: float) -> list[timedelta]:
 
 
 def test_of_fewer_than_five_nothing_is_known() -> None:
-    assert timing.usual(minutes(1, 1, 1, 1)) is None
+    assert typical_duration.usual(minutes(1, 1, 1, 1)) is None
 
 
 def test_the_median_and_the_longest_of_ninety_five_in_a_hundred() -> None:
-    known = timing.usual(minutes(*range(1, 21)))
+    known = typical_duration.usual(minutes(*range(1, 21)))
     assert known == Usual(timedelta(minutes=10.5), timedelta(minutes=19))
 
 
 def test_only_the_latest_twenty_count() -> None:
-    assert timing.usual(minutes(*[2] * 20, *[90] * 50)) == Usual(*minutes(2, 2))
+    assert typical_duration.usual(minutes(*[2] * 20, *[90] * 50)) == Usual(*minutes(2, 2))
 
 
 def test_one_outlier_among_few_is_the_longest_usual() -> None:
-    assert timing.usual(minutes(1, 1, 1, 1, 60)) == Usual(*minutes(1, 60))
+    assert typical_duration.usual(minutes(1, 1, 1, 1, 60)) == Usual(*minutes(1, 60))
 
 
 def test_durations_that_make_no_sense_are_left_out() -> None:
-    assert timing.usual(minutes(-5, 1, 1, 1, 1)) is None
+    assert typical_duration.usual(minutes(-5, 1, 1, 1, 1)) is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_how_far_something_is_overdue(took: float, level: Overdue) -> None:
 
 @given(st.lists(st.timedeltas(timedelta(), timedelta(days=30)), min_size=5))
 def test_what_is_usual_lies_among_what_was_seen(took: list[timedelta]) -> None:
-    known = timing.usual(took)
+    known = typical_duration.usual(took)
     assert known is not None
     assert min(took[:20]) <= known.median <= known.p95 <= max(took[:20])
     assert known.p95 <= known.late_after <= known.very_late_after

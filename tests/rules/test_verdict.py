@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import overdue, verdict
 from dashboard.models import Run, StageTiming
+from dashboard.models.typical_duration import Overdue
 from dashboard.northflank import Node
-from dashboard.overdue import Why
-from dashboard.timing import Overdue
-from dashboard.verdict import Name, Since, Until
+from dashboard.runs import overdue
+from dashboard.runs import summary as run_summary
+from dashboard.runs.overdue import Why
+from dashboard.runs.summary import Name, Since, Until
 from tests.support.arbitrary import PLACE, WHEN, runs, trees
 from tests.support.factories import node
 
@@ -332,8 +333,8 @@ def said(
     behind: int = 0,
     dropped: str = "",
 ) -> str:
-    parts = verdict.of(of, root, timing, before=before, behind=behind, dropped=dropped)
-    return verdict.text(parts, NOW)
+    parts = run_summary.of(of, root, timing, before=before, behind=behind, dropped=dropped)
+    return run_summary.text(parts, NOW)
 
 
 @pytest.mark.parametrize(("of", "root", "timing", "words"), CASES.values(), ids=CASES)
@@ -379,18 +380,18 @@ def test_who_waits_for_its_turn_says_for_how_many(before: int, words: str) -> No
 
 
 def test_the_times_in_it_go_on_by_themselves() -> None:
-    parts = verdict.of(run("retrying"), tree(retried(2)), TIMING)
+    parts = run_summary.of(run("retrying"), tree(retried(2)), TIMING)
     assert [part for part in parts if not isinstance(part, str)] == [
         Since(ago(18)),
         Until(NOW + timedelta(seconds=40)),
     ]
-    later = verdict.text(parts, NOW + timedelta(minutes=2))
+    later = run_summary.text(parts, NOW + timedelta(minutes=2))
     assert "for 20 min" in later
     assert "next due now" in later
 
 
 def test_names_are_told_apart_from_our_words() -> None:
-    names = [part for part in verdict.of(run(), tree(step()), None) if isinstance(part, Name)]
+    names = [part for part in run_summary.of(run(), tree(step()), None) if isinstance(part, Name)]
     assert names == ["checkout", "migrate"]
 
 
@@ -440,7 +441,7 @@ ROWS = {
 @pytest.mark.parametrize(("of", "root", "timing", "words"), ROWS.values(), ids=ROWS)
 def test_a_row_reads(of: Run, root: Node | None, timing: StageTiming | None, words: str) -> None:
     clocks = overdue.clocks(of, root, timing)
-    assert verdict.text(verdict.short(of, clocks), NOW) == words
+    assert run_summary.text(run_summary.short(of, clocks), NOW) == words
 
 
 # --- anything at all ---------------------------------------------------------------------------
@@ -473,8 +474,8 @@ def test_any_run_has_a_verdict(
     behind: int,
     dropped: str,
 ) -> None:
-    said = verdict.of(of, root, timing, before=before, behind=behind, dropped=dropped)
-    words = verdict.text(said, now)
+    said = run_summary.of(of, root, timing, before=before, behind=behind, dropped=dropped)
+    words = run_summary.text(said, now)
     assert words.startswith("checkout / Production: ")
     assert words.endswith(dropped or ".")
     assert "None" not in words
@@ -486,7 +487,7 @@ def test_any_run_has_a_verdict(
 def test_any_run_has_a_row(
     of: Run, root: Node | None, timing: StageTiming | None, now: datetime
 ) -> None:
-    words = verdict.text(verdict.short(of, overdue.clocks(of, root, timing)), now)
+    words = run_summary.text(run_summary.short(of, overdue.clocks(of, root, timing)), now)
     assert "None" not in words
     assert re.search(r"-\d", words) is None
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard import durations, links, policies
 from dashboard.models import Pipeline, Project, Run, Stage, Upstream
-from dashboard.timing import Usual
+from dashboard.models.typical_duration import Usual
+from dashboard.runs import concurrency_policy, durations
+from dashboard.web.http import links
 
 
 @pytest.mark.parametrize(
@@ -68,18 +69,20 @@ def stage(policy: str = "", *, paused: bool = False) -> Stage:
 
 @pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])
 def test_a_documented_policy_is_explained(policy: str) -> None:
-    assert policy not in policies.facts(stage(policy))[0].split(": ")[-1].rstrip(".")
+    assert policy not in concurrency_policy.facts(stage(policy))[0].split(": ")[-1].rstrip(".")
 
 
 @pytest.mark.parametrize("policy", ["latest", "replace"])
 def test_of_a_policy_that_is_not_documented_it_is_said_what_is_believed(policy: str) -> None:
-    for told in (*policies.facts(stage(policy)), policies.for_others(policy)):
+    for told in (*concurrency_policy.facts(stage(policy)), concurrency_policy.for_others(policy)):
         assert told.startswith(f"Concurrency policy: {policy}. As far as known: ")
         assert told.endswith("; Northflank does not document it.")
 
 
 def test_a_policy_nobody_knows_is_named_only() -> None:
-    assert policies.facts(stage("something-new")) == ["Concurrency policy: something-new."]
+    assert concurrency_policy.facts(stage("something-new")) == [
+        "Concurrency policy: something-new."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,15 +104,15 @@ def test_a_policy_nobody_knows_is_named_only() -> None:
     ],
 )  # fmt: skip
 def test_what_was_dropped_is_counted(policy: str, count: int, in_flight: bool, words: str) -> None:
-    assert policies.swallowed(policy, count, at_least=False, in_flight=in_flight) == words
+    assert concurrency_policy.swallowed(policy, count, at_least=False, in_flight=in_flight) == words
 
 
 def test_a_paused_flow_says_so() -> None:
-    assert "paused" in policies.facts(stage(paused=True))[0]
+    assert "paused" in concurrency_policy.facts(stage(paused=True))[0]
 
 
 def test_a_flow_of_which_nothing_is_known_says_nothing() -> None:
-    assert policies.facts(stage()) == []
+    assert concurrency_policy.facts(stage()) == []
 
 
 def run(**ids: Any) -> Run:

@@ -15,7 +15,8 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from dashboard import abort_story, access
+from dashboard.aborts import messages as abort_messages
+from dashboard.accounts import permissions
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from tests.support import databases
@@ -31,7 +32,7 @@ A_TOKEN = "a" * 32  # of the forms
 def signed_in(name: str, process: Running) -> httpx.Client:
     """A browser of somebody new who may abort, and signed in a while ago."""
     user = User.objects.using(AFAR).create(username=name)
-    user.groups.add(Group.objects.using(AFAR).get(name=access.RELEASE_MANAGERS))
+    user.groups.add(Group.objects.using(AFAR).get(name=permissions.RELEASE_MANAGERS))
     session = {
         SESSION_KEY: str(user.pk),
         BACKEND_SESSION_KEY: "django.contrib.auth.backends.ModelBackend",
@@ -92,7 +93,7 @@ def test_fifty_people_at_two_processes_send_one_request_and_are_told_the_truth(
                 zip(people, hands.map(lambda one: press(one, run_id), people.values()), strict=True)
             )
         act = Abort.objects.using(AFAR).select_related("run").get()
-        story = abort_story.of(act, act.run).sentence
+        story = abort_messages.of(act, act.run).sentence
         assert "accepted" in story
         assert told.pop(act.username) == story
         assert set(told.values()) == {f"{story} It was requested by {act.username}."}

@@ -100,7 +100,7 @@ def test_it_starts_shows_runs_and_ends_at_ctrl_c_while_an_abort_waits(
         assert press(viewer, address).status_code == 403
         assert query(database, "SELECT state FROM dashboard_abort") == [("requested",)]
         took = dashboard.end(signal.SIGINT)
-        assert dashboard.process.returncode == 0, dashboard.log.read_text()
+        assert dashboard.server.process.returncode == 0, dashboard.log.read_text()
         assert took < AT_ONCE
         # The sandbox's server tells of the request that it drops; ours has nothing to tell.
         assert "dashboard/asgi.py" not in dashboard.log.read_text()
@@ -114,7 +114,7 @@ def test_it_ends_at_once_while_northflank_is_slow(
     with running(tmp_path, *arguments, DATABASE_URL=database) as dashboard:
         assert dashboard.browser().get("/readyz").text == "ready\n"
         took = dashboard.end(number)
-        assert dashboard.process.returncode == 0, dashboard.log.read_text()
+        assert dashboard.server.process.returncode == 0, dashboard.log.read_text()
         assert took < AT_ONCE
 
 
@@ -123,7 +123,7 @@ def test_a_fresh_clone_needs_no_preparation(tmp_path: Path) -> None:
     with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=fresh) as dashboard:
         assert dashboard.person("manager").get("/").status_code == 200
         assert dashboard.end(signal.SIGTERM) < AT_ONCE
-        assert dashboard.process.returncode == 0
+        assert dashboard.server.process.returncode == 0
 
 
 REFUSED = {

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from dashboard import abort_story, abort_trail
-from dashboard.access import Verdict
+from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.accounts.permissions import Verdict
 from dashboard.models import Abort, AbortEvent
 from dashboard.models.aborts import AbortState, What
-from dashboard.web import rows
+from dashboard.web.components import run_row
 
 # The state that a line of the trail leaves the act in; lines that are not here leave it as it was.
 LEAVES = {
@@ -34,7 +35,7 @@ def holds(
     `status` is what Northflank says of its run now (or said last, where it is gone), and `posts`
     how many requests to abort that run have reached it.
     """
-    told = abort_story.of(act, act.run)
+    told = abort_messages.of(act, act.run)
     assert told.tone
     assert told.sentence.endswith("."), told
     assert "None" not in told.sentence
@@ -48,7 +49,7 @@ def holds(
     if "knows the run no more" in told.sentence:
         assert gone, told.sentence
 
-    row = rows.row(act.run, Verdict(True), act)
+    row = run_row.row(act.run, Verdict(True), act)
     assert row.abort is not None
     if row.abort.by:
         assert row.abort.story.sentence == told.sentence  # the row says what the run's page says
@@ -71,6 +72,6 @@ def holds(
     if act.sent_at is None:
         assert What.SENT not in whats
         assert act.answered_at is None
-    for line in abort_trail.lines(act, events):
+    for line in abort_timeline.lines(act, events):
         assert line.text.endswith((".", "!", "?", "…")), line
         assert "None" not in line.text

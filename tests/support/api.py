@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from dashboard.models import ApiToken, Run
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
 from tests.support.live import Live
 
 type Machine = Callable[..., httpx.Client]  # whose account, then scope= and more of the token

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from hypothesis import strategies as st
 
-from dashboard import statuses
 from dashboard.models import Pipeline, Run, Stage
-from dashboard.overdue import Why
-from dashboard.timing import Overdue
+from dashboard.models.typical_duration import Overdue
+from dashboard.runs import statuses
+from dashboard.runs.overdue import Why
 from tests.support.factories import node
 
 PLACE = Stage(name="Production", pipeline=Pipeline(name="checkout"))

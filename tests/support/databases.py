@@ -12,8 +12,8 @@ import psycopg
 from django.db import connection, connections
 from django.utils import timezone
 
-from dashboard import database
 from dashboard.asgi import application
+from dashboard.db import threads as db_threads
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
 from tests.support.live import close_connections
 from tests.support.services import POSTGRES
@@ -68,7 +68,7 @@ def moved() -> Iterator[None]:
     folder.rename(elsewhere)
     try:
         # What is open stays so; whoever connects anew finds nothing.
-        for pool in (application.pool, database.pool):
+        for pool in (application.pool, db_threads.pool):
             close_connections(pool)
         connection.close()
         yield

@@ -10,7 +10,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TransactionTestCase
 
-from dashboard import access
+from dashboard.accounts import permissions
 from dashboard.models import append_only
 
 # Written by migrations and `post_migrate`, and changed by no test.
@@ -37,7 +37,7 @@ def empty(connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"TRUNCATE {', '.join(tables)}")
         append_only.guard(connection)
-    access.keep_group()
+    permissions.keep_group()
 
 
 def _empty_sqlite(connection: BaseDatabaseWrapper, tables: list[str]) -> None:

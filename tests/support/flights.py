@@ -11,14 +11,15 @@ from django.urls import reverse
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import abort_story, aborting
+from dashboard import aborts
+from dashboard.aborts import messages as abort_messages
 from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import Flow
 from dashboard.sync import mirror
-from dashboard.sync.reading import read_run
-from dashboard.web import rows
+from dashboard.sync.stage_reader import read_run
+from dashboard.web.components import run_row
 from tests.support.live import Live, token
 
 LEDGER = ("payments", "ledger", "Staging")
@@ -81,7 +82,7 @@ def vanish(live: Live, run_id: str) -> None:
 
 
 def path(run: Run) -> str:
-    return reverse("abort", args=[*rows.place_args(run.stage), run.run_id])
+    return reverse("abort", args=[*run_row.place_args(run.stage), run.run_id])
 
 
 def press(
@@ -107,7 +108,7 @@ def notice(answer: httpx.Response) -> str:
 
 def story(abort: Abort | None = None) -> str:
     told = abort or Abort.objects.get()
-    return abort_story.of(told, Run.objects.get(pk=told.run_id)).sentence
+    return abort_messages.of(told, Run.objects.get(pk=told.run_id)).sentence
 
 
 def pass_time(live: Live, seconds: float) -> None:
@@ -125,7 +126,7 @@ def read(live: Live, run: Run) -> Run:
 
 
 def look_after(live: Live) -> None:
-    live.run(lambda: aborting.look_after_open_aborts(live.connection))
+    live.run(lambda: aborts.look_after_open_aborts(live.connection))
 
 
 def long_ago(abort: Abort, **fields: float) -> None:

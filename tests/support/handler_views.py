@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboards
-from dashboard.web.waiting import Waiting, result_of
+from dashboard.web.http.deferred import Waiting, result_of
 
 passes: list[str] = []  # what each pass of a waiting view has read
 streams_open: set[object] = set()

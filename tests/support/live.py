@@ -15,11 +15,13 @@ import uvicorn
 from django.conf import settings
 from django.db import connections
 
-from dashboard import aborting, database, sandbox, upstream
+from dashboard import aborts, sandbox
 from dashboard.asgi import application
-from dashboard.process import check_upstream
+from dashboard.db import threads as db_threads
+from dashboard.server.process import check_upstream
 from dashboard.sync.worker import SyncWorker
-from dashboard.web.feed import BEAT, SILENCE, Feed, close_feed, open_feed
+from dashboard.upstream import connection as upstream_connection
+from dashboard.web.live.feed import BEAT, SILENCE, Feed, close_feed, open_feed
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 PATIENCE = 60  # seconds until a test that waits has failed
@@ -33,14 +35,14 @@ class Live:
     base_url: str
     upstream_url: str
     sandbox: sandbox.Sandbox
-    connection: upstream.Connection
+    connection: upstream_connection.Connection
     loop: asyncio.AbstractEventLoop
     feed: Feed
     worker: SyncWorker = field(init=False)
     people: list[httpx.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.worker = SyncWorker(self.connection, chores=[aborting.look_after_open_aborts])
+        self.worker = SyncWorker(self.connection, chores=[aborts.look_after_open_aborts])
 
     def run[T](self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` on the server's event loop and return what it returns."""
@@ -58,7 +60,7 @@ class Live:
 
             from dashboard.sync import catalogue
 
-            await database.in_database(catalogue.begin, timezone.now())
+            await db_threads.in_database(catalogue.begin, timezone.now())
             for _ in range(rounds):
                 for _ in range(100):  # far more than any test has to read
                     before = self.worker.started
@@ -132,7 +134,9 @@ def running(
         places = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         web_port, upstream_port = (place.getsockname()[1] for place in places)
         upstream_url = f"http://127.0.0.1:{upstream_port}"
-        connection = upstream.open_connection(upstream_url, app.state.sandbox.options.token)
+        connection = upstream_connection.open_connection(
+            upstream_url, app.state.sandbox.options.token
+        )
         feed = open_feed(beat=beat, silence=silence)
         telling = [asyncio.create_task(feed.run())]
         servers = [web_server(application), web_server(app)]
@@ -175,7 +179,7 @@ def running(
             person.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
         thread.join(PATIENCE)
-        for pool in (application.pool, database.pool):
+        for pool in (application.pool, db_threads.pool):
             close_connections(pool)
 
 

@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _slow(item: pytest.Item, mutant: str) -> bool:
     """Say whether a test takes long, and shows no more of a rule than the rule's own tests do."""
     if item.nodeid.startswith("tests/aborting/"):  # requests under way: mostly on a live server
-        return bool(mutant) and not mutant.startswith("dashboard.aborting.")
+        return bool(mutant) and not mutant.startswith("dashboard.aborts.")
     return "live" in item.fixturenames
 
 

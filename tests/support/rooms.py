@@ -28,11 +28,11 @@ MODULES_ONCE = {
 
 # What a test of databases uses: nothing in MODULES_ONCE imports it.
 DATABASE_PARTS = (
-    "dashboard.aborting",
-    "dashboard.changes",
-    "dashboard.database",
+    "dashboard.aborts",
+    "dashboard.db.notify",
+    "dashboard.db.threads",
     "dashboard.models.append_only",
-    "dashboard.sync.claims",
+    "dashboard.sync.leases",
     "django.db.IntegrityError",
     "django.db.connection",
     "django.db.connections",

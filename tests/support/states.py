@@ -15,12 +15,13 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from dashboard import aborting, statuses
+from dashboard import aborts
 from dashboard.models import BatchItem, Looking, Run, SavedView, Stage
-from dashboard.models.batches import ItemResult
-from dashboard.overdue import Why
-from dashboard.timing import Overdue
-from dashboard.web import lists, paging
+from dashboard.models.bulk_aborts import ItemResult
+from dashboard.models.typical_duration import Overdue
+from dashboard.runs import statuses
+from dashboard.runs.overdue import Why
+from dashboard.web.components import bulk_abort_list, pagination
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.release import UNFOLD, minutes, release
@@ -272,13 +273,13 @@ def paged() -> dict[str, object]:
     """One more of each than a page holds."""
     manager = User.objects.get(username="manager")
     stage = factories.stage()
-    for _ in range(paging.PER_PAGE + 1):
+    for _ in range(pagination.PER_PAGE + 1):
         run = factories.run(stage, status="success")
         factories.abort(run, manager, "concluded", settled_at=timezone.now(), outcome="success")
-    press = aborting.Press(manager, "Stuck")
-    for _ in range(lists.PER_PAGE + 1):
+    press = aborts.Press(manager, "Stuck")
+    for _ in range(bulk_abort_list.PER_PAGE + 1):
         factories.run(stage)
-        aborting.request_many(stage.runs.in_flight().values_list("pk", flat=True), press, uuid4())
+        aborts.request_many(stage.runs.in_flight().values_list("pk", flat=True), press, uuid4())
     return {}
 
 
@@ -374,8 +375,8 @@ def look_at(run: Run, user: User, *names: str) -> None:
 def listed(stage: Stage, by: User, reason: str) -> int:
     """A list of aborts of which each run has come to another end, or waits."""
     runs = stage.runs.filter(aborts=None).order_by("pk")[:12]
-    press = aborting.Press(by, "Stuck")
-    batch = aborting.request_many(runs.values_list("pk", flat=True), press, uuid4())
+    press = aborts.Press(by, "Stuck")
+    batch = aborts.request_many(runs.values_list("pk", flat=True), press, uuid4())
     for item, result in zip(batch.items.all(), ItemResult.values, strict=False):
         BatchItem.objects.filter(pk=item.pk).update(
             result=result, abort=item.run.aborts.first(), note="You may not."

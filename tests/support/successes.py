@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node
-from dashboard.sync import learning
+from dashboard.sync import baselines
 from tests.support import factories
 
 NOW = timezone.now()
@@ -27,7 +27,7 @@ def success(stage: Stage, minutes: float, *, root: Node | None = None, **fields:
 
 
 def learned(stage: Stage) -> StageTiming:
-    learning.learn(stage.pk, NOW)
+    baselines.learn(stage.pk, NOW)
     return StageTiming.objects.get()
 
 
@@ -49,7 +49,7 @@ def succeeded(stage: Stage, *, read: int = 0, times: int = 6) -> None:
     for n in range(times):
         fields = {"root": migrated(3), "detail_seen_at": NOW} if n < read else {}
         success(stage, 10, **fields)
-    learning.learn(stage.pk, NOW)
+    baselines.learn(stage.pk, NOW)
 
 
 def flying(stage: Stage, minutes: float) -> Run:

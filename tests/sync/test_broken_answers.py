@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalogue, claims
+from dashboard.sync import catalogue, leases
 from dashboard.sync.schedule import StageClass
 from tests.support.flights import vanish
 from tests.support.world import LONG_AGO, World
@@ -135,7 +135,7 @@ def test_what_a_second_look_finds_no_more_is_looked_at_again_soon(world: World) 
     read_all(world, "404@/release-flows/", times=3)
     assert of_production() == (False, known[1], known[1])
     lost = Stage.objects.filter(has_flow=False).exclude(missing_at=None)
-    assert set(claims.classes(lost, timezone.now()).values()) == {StageClass.IDLE}
+    assert set(leases.classes(lost, timezone.now()).values()) == {StageClass.IDLE}
     world.make_due()  # no other visit than its own
     world.sandbox.faults = []
     world.sync()

@@ -11,17 +11,17 @@ from django.db import IntegrityError, connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard import budget
 from dashboard.models import Abort, Budget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
-from dashboard.sync import learning
-from dashboard.sync.reading import A_READING
+from dashboard.sync import baselines
+from dashboard.sync.stage_reader import A_READING
+from dashboard.upstream import budget_store
 from tests.support.world import LONG_AGO, T0, World, at, the_run
 
 
 def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float = 0) -> None:
-    budget.record(RateLimit(limit, remaining, reset), at(now))
+    budget_store.record(RateLimit(limit, remaining, reset), at(now))
 
 
 @pytest.mark.parametrize(
@@ -30,75 +30,75 @@ def said(remaining: int, *, limit: int = 1000, reset: float = 3000, now: float =
 )
 def test_the_reserve_is_a_number_or_a_share(settings: Settings, reserve: str, kept: int) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = reserve
-    assert budget.reserve_of(1000) == kept
+    assert budget_store.reserve_of(1000) == kept
 
 
 def test_a_reserve_leaves_something_to_read_with_in_whole_requests(settings: Settings) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = "5000"
-    kept = budget.reserve_of(1009)
+    kept = budget_store.reserve_of(1009)
     assert (kept, type(kept)) == (908, int)
 
 
 def test_before_any_answer_the_documented_limit_is_assumed(db: None) -> None:
-    assert budget.allowance(T0).requests == 900
+    assert budget_store.allowance(T0).requests == 900
 
 
 def test_the_reserve_is_left_out_of_the_allowance(db: None) -> None:
     said(700)
-    assert budget.allowance(at(1)).requests == 600
+    assert budget_store.allowance(at(1)).requests == 600
 
 
 def test_a_reserve_that_is_touched_leaves_nothing_to_read_with(db: None) -> None:
     said(90)
-    assert budget.allowance(at(1)).per_second == 0
+    assert budget_store.allowance(at(1)).per_second == 0
 
 
 def test_the_allowance_is_spread_until_the_window_ends(db: None) -> None:
     said(700, reset=600)
     Budget.objects.update(ours=300)
-    assert budget.allowance(at(0)).per_second == 1
+    assert budget_store.allowance(at(0)).per_second == 1
 
 
 def test_what_others_seem_to_take_is_left_to_them(db: None) -> None:
     said(700, reset=600)
     Budget.objects.update(ours=0)  # so 300 in the 3000 seconds before were others'
-    assert budget.allowance(at(0)).others == 60
+    assert budget_store.allowance(at(0)).others == 60
 
 
 def test_others_are_remembered_in_the_next_window(db: None) -> None:
     said(301, reset=1)  # all but one of 699 were others'
     said(999, reset=3600, now=2)
-    assert budget.allowance(at(2)).others == pytest.approx(698, abs=2)
+    assert budget_store.allowance(at(2)).others == pytest.approx(698, abs=2)
 
 
 def test_each_answer_counts_as_one_of_ours(db: None) -> None:
     for number in range(5):
         said(999 - number, reset=3000)
-    assert (Budget.objects.get().ours, budget.allowance(T0).others) == (5, 0)
+    assert (Budget.objects.get().ours, budget_store.allowance(T0).others) == (5, 0)
 
 
 def test_an_answer_without_headers_counts_as_one_of_ours(db: None) -> None:
     said(500)
-    budget.record(None, at(1))
+    budget_store.record(None, at(1))
     assert (Budget.objects.get().ours, Budget.objects.get().remaining) == (2, 499)
 
 
 def test_an_answer_without_headers_begins_nothing(db: None) -> None:
-    budget.record(None, T0)
+    budget_store.record(None, T0)
     assert not Budget.objects.exists()
 
 
 def test_a_limit_that_drops_in_mid_window_is_kept_to_at_once(db: None) -> None:
     said(900)
     said(99, limit=200, now=1, reset=2999)
-    assert budget.allowance(at(1)).requests == 79
+    assert budget_store.allowance(at(1)).requests == 79
 
 
 def test_a_429_says_nothing_of_others(db: None) -> None:
     said(999, reset=3600)
-    budget.refuse(60, at(1))
+    budget_store.refuse(60, at(1))
     said(999, reset=3600, now=3601)
-    assert budget.allowance(at(3601)).others < 1
+    assert budget_store.allowance(at(3601)).others < 1
 
 
 def test_a_row_that_can_not_be_made_is_told_at_once(db: None) -> None:
@@ -115,14 +115,14 @@ def test_a_row_that_can_not_be_made_is_told_at_once(db: None) -> None:
 
 def test_of_all_processes_one_tries_after_a_pause(db: None) -> None:
     said(985)
-    budget.refuse(5, T0)
-    assert not budget.take_probe(at(4))
-    assert [budget.take_probe(at(6)) for _ in range(3)] == [True, False, False]
-    assert budget.take_probe(at(27))
+    budget_store.refuse(5, T0)
+    assert not budget_store.take_probe(at(4))
+    assert [budget_store.take_probe(at(6)) for _ in range(3)] == [True, False, False]
+    assert budget_store.take_probe(at(27))
 
 
 def test_before_anything_is_known_nothing_tries(db: None) -> None:
-    assert not budget.take_probe(T0)
+    assert not budget_store.take_probe(T0)
 
 
 def test_processes_that_record_side_by_side_lose_nothing(transactional_db: None) -> None:
@@ -155,7 +155,7 @@ def test_a_new_window_is_full_again(db: None) -> None:
 
 def test_a_window_that_ended_is_taken_for_full(db: None) -> None:
     said(5, reset=10)
-    assert budget.allowance(at(11)).requests == 900
+    assert budget_store.allowance(at(11)).requests == 900
 
 
 def test_a_window_that_began_early_is_believed(db: None) -> None:
@@ -167,38 +167,38 @@ def test_a_window_that_began_early_is_believed(db: None) -> None:
 def test_a_changed_limit_is_believed(db: None) -> None:
     said(5)
     said(9000, limit=10_000)
-    assert budget.allowance(at(1)).requests == 8000
+    assert budget_store.allowance(at(1)).requests == 8000
 
 
 def test_a_refusal_lasts_until_the_window_ends(db: None) -> None:
     said(0, reset=100)
-    budget.refuse(None, at(1))
-    assert budget.allowance(at(2)).refused_until == at(100)
+    budget_store.refuse(None, at(1))
+    assert budget_store.allowance(at(2)).refused_until == at(100)
 
 
 def test_a_refusal_lasts_as_long_as_it_says(db: None) -> None:
     said(5, reset=100)
-    budget.refuse(40, at(1))
-    assert budget.allowance(at(2)).refused_until == at(41)
+    budget_store.refuse(40, at(1))
+    assert budget_store.allowance(at(2)).refused_until == at(41)
 
 
 def test_a_refusal_that_says_nothing_lasts_a_minute(db: None) -> None:
-    budget.refuse(None, at(0))
-    assert budget.allowance(at(1)).refused_until == at(60)
+    budget_store.refuse(None, at(0))
+    assert budget_store.allowance(at(1)).refused_until == at(60)
 
 
 def test_a_refusal_ends(db: None) -> None:
-    budget.refuse(40, at(0))
-    assert budget.allowance(at(41)).refused_until is None
+    budget_store.refuse(40, at(0))
+    assert budget_store.allowance(at(41)).refused_until is None
 
 
 def test_after_a_refusal_a_new_window_is_full(db: None) -> None:
-    budget.refuse(40, at(0))
-    assert budget.allowance(at(41)).requests == 900
+    budget_store.refuse(40, at(0))
+    assert budget_store.allowance(at(41)).requests == 900
 
 
 def test_there_is_one_row_for_all(db: None) -> None:
-    budget.refuse(None, at(0))
+    budget_store.refuse(None, at(0))
     said(500)
     assert Budget.objects.get().pk == 1  # so that of two that begin one fails
 
@@ -261,7 +261,7 @@ def tight(world: World, limit: int) -> None:
 @pytest.mark.parametrize("limit", [40, 60, 75])
 def test_reading_never_touches_the_reserve(everything: World, limit: int) -> None:
     tight(everything, limit)
-    assert everything.sandbox.window.used <= limit - budget.reserve_of(limit)
+    assert everything.sandbox.window.used <= limit - budget_store.reserve_of(limit)
 
 
 @pytest.mark.parametrize("order", ["oldest-first", "shuffled"])
@@ -293,7 +293,7 @@ def test_first_reads_may_be_ahead_of_the_even_rate(everything: World) -> None:
     everything.sync()
     assert everything.sandbox.window.used > 12 + 4 * A_READING
     assert not Stage.objects.filter(synced_at=None).exists()
-    assert budget.allowance(timezone.now()).ahead < 12 + 4 * A_READING
+    assert budget_store.allowance(timezone.now()).ahead < 12 + 4 * A_READING
 
 
 def test_a_new_installation_shows_runs_at_once(everything: World) -> None:
@@ -356,7 +356,7 @@ def test_a_run_that_somebody_else_aborted_is_not_read_from_the_reserve(world: Wo
 
 @pytest.mark.parametrize(("requests", "may"), [(5, True), (0, True), (-49, True), (-50, False)])
 def test_the_last_half_of_the_reserve_is_for_sending_aborts(requests: int, may: bool) -> None:
-    assert budget.Allowance(requests, 60, reserve=100).may_follow is may
+    assert budget_store.Allowance(requests, 60, reserve=100).may_follow is may
 
 
 def test_a_watched_run_is_not_read_from_the_reserve(world: World) -> None:
@@ -371,8 +371,8 @@ def test_a_watched_run_is_not_read_from_the_reserve(world: World) -> None:
 
 def test_a_detail_for_what_is_usual_is_not_read_from_the_reserve(world: World) -> None:
     world.sync()
-    learning.book(LONG_AGO, timedelta())
-    due = Run.objects.get(learning.BOOKED)
+    baselines.book(LONG_AGO, timedelta())
+    due = Run.objects.get(baselines.BOOKED)
     tight(world, 40)
     Run.objects.filter(pk=due.pk).update(next_read_at=LONG_AGO, detail_seen_at=None)
     world.sandbox.requests.clear()

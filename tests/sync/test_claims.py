@@ -10,12 +10,13 @@ import time_machine
 from django.db import connection, connections
 from django.utils import timezone
 
-from dashboard import database, process
-from dashboard.database import in_database
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import in_database
 from dashboard.models import Run, Stage, Worker
 from dashboard.sandbox import parse_fault
-from dashboard.sync import claims, interest, mirror, schedule
-from dashboard.sync.claims import LEASE
+from dashboard.server import process
+from dashboard.sync import leases, mirror, schedule, watchers
+from dashboard.sync.leases import LEASE
 from dashboard.sync.schedule import Plan
 from dashboard.sync.worker import SyncWorker
 from tests.support.live import PATIENCE
@@ -23,8 +24,8 @@ from tests.support.world import T0, World, api_run, at, the_run
 
 
 def claim(now: float, limit: int = 4) -> list[int]:
-    plan = claims.plan(10.0, at(now))
-    return [stage.pk for stage in claims.stages(at(now), plan, limit)]
+    plan = leases.plan(10.0, at(now))
+    return [stage.pk for stage in leases.stages(at(now), plan, limit)]
 
 
 def test_a_due_stage_is_claimed(stage: Stage) -> None:
@@ -54,13 +55,13 @@ def test_a_claim_lasts_as_long_as_its_lease(stage: Stage) -> None:
 def test_a_claim_that_is_renewed_lasts_on(stage: Stage) -> None:
     claim(0)
     for seconds in (10, 20, 30):
-        claims.renew([stage.pk], at(seconds))
+        leases.renew([stage.pk], at(seconds))
     assert claim(30 + LEASE.total_seconds() - 1) == []
 
 
 def test_a_claim_that_has_run_out_is_not_renewed(stage: Stage) -> None:
     claim(0)
-    claims.renew([stage.pk], at(LEASE.total_seconds()))
+    leases.renew([stage.pk], at(LEASE.total_seconds()))
     assert claim(LEASE.total_seconds()) == [stage.pk]
 
 
@@ -112,13 +113,13 @@ def test_a_worker_renews_nothing_that_it_has_given_back(world: World) -> None:
 
 
 def test_a_reading_promises_the_next(stage: Stage) -> None:
-    claims.release(stage, T0, Plan(following=1, discovery=1))
+    leases.release(stage, T0, Plan(following=1, discovery=1))
     assert Stage.objects.get().promised_at == at(300)
 
 
 def test_a_failed_reading_leaves_the_promise(stage: Stage) -> None:
     Stage.objects.update(promised_at=at(9), failures=1, error="server_error")
-    claims.release(stage, T0, claims.plan(10.0, T0))
+    leases.release(stage, T0, leases.plan(10.0, T0))
     assert Stage.objects.get().promised_at == at(9)
 
 
@@ -127,7 +128,7 @@ def test_a_stage_given_back_unread_is_due_behind_the_others(stage: Stage) -> Non
         pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=at(1)
     )
     assert claim(2, limit=1) == [stage.pk]
-    claims.give_back(stage.pk, at(3))
+    leases.give_back(stage.pk, at(3))
     assert claim(4) == [other.pk, stage.pk]
 
 
@@ -147,22 +148,22 @@ def test_machines_whose_clocks_differ_go_by_the_databases(world: World) -> None:
     before = timezone.now()
     try:
         with time_machine.travel(before + timedelta(hours=1)):
-            database.set_clock()
-            said = database.now()
+            db_threads.set_clock()
+            said = db_threads.now()
     finally:
-        database.set_clock()
+        db_threads.set_clock()
     assert abs(said - before) < timedelta(minutes=1)
-    assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
+    assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
 
 
 def test_a_machine_whose_clock_is_set_goes_on_by_the_databases(world: World) -> None:
-    database.set_clock(timedelta(hours=1))  # as measured before
+    db_threads.set_clock(timedelta(hours=1))  # as measured before
 
     async def keep() -> None:
         keeping = asyncio.ensure_future(process.keep_time(every=0.01))
         try:
             async with asyncio.timeout(PATIENCE / 2):
-                while database.now() > timezone.now() + timedelta(minutes=1):
+                while db_threads.now() > timezone.now() + timedelta(minutes=1):
                     await asyncio.sleep(0.01)
         finally:
             keeping.cancel()
@@ -170,20 +171,20 @@ def test_a_machine_whose_clock_is_set_goes_on_by_the_databases(world: World) -> 
     try:
         world.live.run(keep)
     finally:
-        database.set_clock()
-    assert abs(database.now() - timezone.now()) < timedelta(minutes=1)
+        db_threads.set_clock()
+    assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
 
 
 def test_a_stage_given_back_waits_for_its_class(stage: Stage) -> None:
     claim(1)
     plan = Plan(following=1, discovery=1)
-    claims.release(stage, at(2), plan)
+    leases.release(stage, at(2), plan)
     assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
 
 
 def test_a_stage_given_back_is_free(stage: Stage) -> None:
     claim(1)
-    claims.release(stage, at(2), claims.plan(10.0, at(2)))
+    leases.release(stage, at(2), leases.plan(10.0, at(2)))
     assert Stage.objects.get().claimed_until is None
 
 
@@ -191,7 +192,7 @@ def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
     waits = []
     for failures in range(1, 10):
         Stage.objects.update(failures=failures)
-        claims.release(stage, T0, claims.plan(10.0, T0))
+        leases.release(stage, T0, leases.plan(10.0, T0))
         waits.append((Stage.objects.get().next_sync_at - T0).total_seconds())
     assert waits[:3] == [10, 20, 40]
     assert waits == sorted(waits)
@@ -199,7 +200,7 @@ def test_a_stage_that_failed_rests_longer_each_time(stage: Stage) -> None:
 
 
 def test_a_small_allowance_stretches_the_wait(stage: Stage) -> None:
-    claims.release(stage, T0, claims.plan(1 / 1e4, T0))
+    leases.release(stage, T0, leases.plan(1 / 1e4, T0))
     assert Stage.objects.get().next_sync_at > at(1e4)
 
 
@@ -222,7 +223,7 @@ def test_what_somebody_looks_at_is_claimed_before_the_most_overdue(stage: Stage)
     Stage.objects.update(next_sync_at=at(-86400))
     other = flying(stage)
     Run.objects.update(in_flight=False)
-    interest.in_stage(other, at(0))
+    watchers.in_stage(other, at(0))
     assert claim(1, limit=1) == [other.pk]
 
 
@@ -238,8 +239,8 @@ def test_what_a_webhook_asks_for_is_claimed_before_the_most_overdue(stage: Stage
 
 def test_discovery_waits_while_reading_is_ahead(stage: Stage) -> None:
     other = flying(stage)
-    plan = claims.plan(10.0, at(1))
-    assert [one.pk for one in claims.stages(at(1), plan, 4, followed_only=True)] == [other.pk]
+    plan = leases.plan(10.0, at(1))
+    assert [one.pk for one in leases.stages(at(1), plan, 4, followed_only=True)] == [other.pk]
 
 
 def promise(stage: Stage) -> datetime | None:
@@ -250,103 +251,103 @@ def promise(stage: Stage) -> datetime | None:
 def test_a_poorer_plan_promises_anew_before_a_promise_is_broken(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, promised_at=at(100), next_sync_at=at(100))
     rate = 1 / 3000  # an idle stage each fifty minutes
-    claims.plan(rate, at(50))
+    leases.plan(rate, at(50))
     assert promise(stage) == at(100)  # there is time
-    claims.plan(rate, at(95))
+    leases.plan(rate, at(95))
     new = promise(stage)
     assert new is not None
     assert new > at(1000)
-    claims.plan(rate, at(97))
+    leases.plan(rate, at(97))
     assert promise(stage) == new
 
 
 def test_what_discovery_is_held_up_by_is_promised_with_it(stage: Stage) -> None:
     Stage.objects.update(synced_at=T0, promised_at=at(100), next_sync_at=at(100))
-    claims.plan(10.0, at(95), held_up=timedelta(seconds=60))
+    leases.plan(10.0, at(95), held_up=timedelta(seconds=60))
     assert promise(stage) == at(160)
 
 
 def test_a_promise_that_is_broken_stays_so(stage: Stage) -> None:
     Stage.objects.update(synced_at=at(-200), promised_at=at(-100), next_sync_at=at(-100))
-    claims.plan(10.0, at(95))  # each hundred seconds
+    leases.plan(10.0, at(95))  # each hundred seconds
     assert promise(stage) == at(-100)
 
 
 def test_what_is_followed_is_promised_once(stage: Stage) -> None:
     other = flying(stage)
     Stage.objects.update(synced_at=T0, promised_at=at(10))
-    claims.plan(1 / 3000, at(9))
+    leases.plan(1 / 3000, at(9))
     assert promise(other) == at(10)
 
 
 def test_what_a_poorer_plan_has_booked_is_made_due(stage: Stage) -> None:
     other = flying(stage)
     Stage.objects.update(next_sync_at=at(86400))
-    claims.plan(0.25, at(60))
+    leases.plan(0.25, at(60))
     assert [one.pk for one in Stage.objects.due(at(60))] == [other.pk]
 
 
 def test_a_stage_that_fails_keeps_its_rest_under_a_richer_plan(stage: Stage) -> None:
     flying(stage)
     Stage.objects.update(next_sync_at=at(86400), failures=1)
-    claims.plan(0.25, at(60))
+    leases.plan(0.25, at(60))
     assert not Stage.objects.due(at(60)).exists()
 
 
 def test_webhooks_leave_more_for_what_is_in_flight(stage: Stage) -> None:
     flying(stage)
     Stage.objects.update(synced_at=T0)
-    alone, pushed = (claims.plan(0.1, at(1), push_alive=alive) for alive in (False, True))
+    alone, pushed = (leases.plan(0.1, at(1), push_alive=alive) for alive in (False, True))
     assert pushed.following < alone.following
 
 
 def test_what_webhooks_add_for_each_run_is_put_aside(stage: Stage) -> None:
     other = flying(stage)
     Stage.objects.update(synced_at=T0)
-    without = claims.plan(0.1, at(1), push_alive=True).following
+    without = leases.plan(0.1, at(1), push_alive=True).following
     ended = [
         api_run(f"e{n}", status="success", concluded=True, concluded_at=at(-n)) for n in range(60)
     ]
     mirror.runs(other.pk, ended, asked_at=at(0.5))
     aside = schedule.READINGS_A_RUN * 60 / 3600
-    stretched = claims.plan(0.1, at(1), push_alive=True).following
+    stretched = leases.plan(0.1, at(1), push_alive=True).following
     assert stretched == pytest.approx(without * 0.1 / (0.1 - aside))
 
 
 def test_a_stage_that_was_never_read_gives_discovery_more(stage: Stage) -> None:
     flying(stage)
-    before = claims.plan(0.1, at(1)).discovery
+    before = leases.plan(0.1, at(1)).discovery
     Stage.objects.update(synced_at=T0)
-    assert before < claims.plan(0.1, at(1)).discovery
+    assert before < leases.plan(0.1, at(1)).discovery
 
 
 def test_no_stage_at_all_makes_a_plan(db: None) -> None:
-    assert claims.plan(0.0, T0).discovery > 0
+    assert leases.plan(0.0, T0).discovery > 0
 
 
 def test_looking_at_a_stage_with_runs_in_flight_makes_it_due(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     Stage.objects.update(synced_at=T0, next_sync_at=at(300))
-    interest.in_stage(Stage.objects.get(), at(20))
+    watchers.in_stage(Stage.objects.get(), at(20))
     assert claim(21) == [stage.pk]
 
 
 def test_looking_at_a_stage_that_fails_leaves_it_its_rest(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     Stage.objects.update(synced_at=T0, next_sync_at=at(300), failures=1)
-    interest.in_stage(Stage.objects.get(), at(20))
+    watchers.in_stage(Stage.objects.get(), at(20))
     assert claim(21) == []
 
 
 def test_looking_again_at_once_writes_nothing(stage: Stage) -> None:
-    interest.in_stage(stage, at(0))
-    interest.in_stage(Stage.objects.get(), at(9))
+    watchers.in_stage(stage, at(0))
+    watchers.in_stage(Stage.objects.get(), at(9))
     assert Stage.objects.get().watched_at == at(0)
 
 
 def test_looking_at_a_run_whose_steps_are_missing_has_them_read(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run(status="success", concluded=True)], asked_at=T0)
-    interest.in_run(the_run(), at(1))
+    watchers.in_run(the_run(), at(1))
     assert the_run().next_read_at == at(1)
 
 
@@ -354,7 +355,7 @@ def test_looking_at_a_run_whose_end_was_read_asks_for_nothing(stage: Stage) -> N
     ended = api_run(status="success", concluded=True, concluded_at=at(-5))
     mirror.runs(stage.pk, [ended], asked_at=T0)
     Run.objects.update(detail_seen_at=T0)
-    interest.in_run(the_run(), at(1))
+    watchers.in_run(the_run(), at(1))
     assert the_run().next_read_at is None
 
 
@@ -362,7 +363,7 @@ def test_looking_at_a_gone_run_asks_for_nothing(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     mirror.gone(the_run().pk, asked_at=at(1))
     before = the_run().next_read_at
-    interest.in_run(the_run(), at(2))
+    watchers.in_run(the_run(), at(2))
     assert the_run().next_read_at == before == at(601)
 
 
@@ -372,7 +373,7 @@ def test_a_stage_whose_only_run_in_flight_is_gone_is_not_read_as_one_with_runs_i
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     kinds = []
     for _ in range(2):
-        kinds.append(claims.classes(Stage.objects.all(), at(9_000))[stage.pk].followed)
+        kinds.append(leases.classes(Stage.objects.all(), at(9_000))[stage.pk].followed)
         mirror.gone(the_run().pk, asked_at=at(1))
     assert kinds == [True, False]
 
@@ -380,21 +381,21 @@ def test_a_stage_whose_only_run_in_flight_is_gone_is_not_read_as_one_with_runs_i
 def test_a_due_run_is_claimed_once(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     Run.objects.update(next_read_at=T0)
-    assert len(claims.runs(at(1), 4)) == 1
-    assert len(claims.runs(at(2), 4)) == 0
+    assert len(leases.runs(at(1), 4)) == 1
+    assert len(leases.runs(at(2), 4)) == 0
 
 
 def test_a_dead_workers_run_falls_due_again(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     Run.objects.update(next_read_at=T0)
-    claims.runs(at(1), 4)
-    assert len(claims.runs(at(1) + LEASE, 4)) == 1
+    leases.runs(at(1), 4)
+    assert len(leases.runs(at(1) + LEASE, 4)) == 1
 
 
 def test_a_run_that_is_not_aborting_is_left_when_only_those_are_wanted(stage: Stage) -> None:
     mirror.runs(stage.pk, [api_run()], asked_at=T0)
     Run.objects.update(next_read_at=T0)
-    assert claims.runs(at(1), 4, aborting_only=True) == []
+    assert leases.runs(at(1), 4, aborting_only=True) == []
 
 
 def test_stages_of_a_gone_pipeline_are_not_claimed(stage: Stage) -> None:

@@ -10,7 +10,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard import aborting, budget, database
+from dashboard import aborts
+from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
     ApiToken,
@@ -21,13 +22,14 @@ from dashboard.models import (
     Upstream,
     Worker,
 )
+from dashboard.models.api_tokens import Scope
 from dashboard.models.catalog import StageQuerySet
-from dashboard.models.tokens import Scope
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
-from dashboard.sync import claims, mirror, rebooking
+from dashboard.sync import clock_correction, leases, mirror
 from dashboard.sync.worker import SyncWorker
-from dashboard.web import rows
+from dashboard.upstream import budget_store
+from dashboard.web.components import run_row
 from tests.support import factories
 from tests.support.flights import in_flight, notice, press, read
 from tests.support.live import Live
@@ -41,7 +43,7 @@ EITHER_WAY = pytest.mark.parametrize("by", [HOUR, -HOUR], ids=["forward", "back"
 
 def go_by(ahead: timedelta) -> None:
     """Have this process go by a clock that is so far ahead."""
-    database.set_clock(ahead)
+    db_threads.set_clock(ahead)
 
 
 # --- which answer is newer -----------------------------------------------------------------------
@@ -96,7 +98,7 @@ def test_of_two_acts_the_later_one_is_told_though_it_was_asked_for_by_an_earlier
     now = timezone.now()
     factories.abort(run, manager, "refused", requested_at=now, settled_at=now)
     later = factories.abort(run, manager, requested_at=now - HOUR)
-    assert rows.latest_aborts([run]) == {run.pk: later}
+    assert run_row.latest_aborts([run]) == {run.pk: later}
 
 
 # --- what is booked ------------------------------------------------------------------------------
@@ -107,9 +109,9 @@ def worker(world: World) -> tuple[SyncWorker, list[timedelta]]:
     clock = [timedelta()]
     made = SyncWorker(
         world.live.connection,
-        chores=[aborting.look_after_open_aborts],
+        chores=[aborts.look_after_open_aborts],
         beat_every=0,
-        measure=lambda: database.set_clock(clock[-1]),
+        measure=lambda: db_threads.set_clock(clock[-1]),
     )
     return made, clock
 
@@ -137,7 +139,7 @@ def test_reading_goes_on_after_the_clock_was_set_back(world: World, said: Lines)
     clock.append(timedelta())
     work(world, reader, rounds=1)
     assert not booked_far_ahead().exists()
-    assert not Stage.objects.filter(claimed_until__gt=timezone.now() + claims.LEASE).exists()
+    assert not Stage.objects.filter(claimed_until__gt=timezone.now() + leases.LEASE).exists()
     told = said("clock.set_back")
     assert [round(line["seconds"], -2) for line in told] == [3600]
 
@@ -150,7 +152,7 @@ def test_reading_goes_on_after_a_restart_by_a_clock_that_was_set_back(
     clock.append(HOUR)
     work(world, reader)
     Worker.objects.all().delete()  # it has ended as it should
-    database.set_clock(timedelta())
+    db_threads.set_clock(timedelta())
     anew, _ = worker(world)
     work(world, anew, rounds=1)
     assert len(said("clock.set_back")) == 1
@@ -175,7 +177,7 @@ def test_one_of_several_workers_does_it(place: Stage, said: Lines) -> None:
     now = timezone.now()
     factories.worker("a", beat_at=now + HOUR)
     Stage.objects.update(next_sync_at=now + HOUR + timedelta(seconds=90))
-    done = [rebooking.rebook(now), rebooking.rebook(now)]
+    done = [clock_correction.rebook(now), clock_correction.rebook(now)]
     assert done == [HOUR, timedelta()]
     assert Stage.objects.get().next_sync_at == now + timedelta(seconds=90)
     assert len(said("clock.set_back")) == 1
@@ -185,16 +187,16 @@ def test_clocks_that_differ_as_machines_do_move_nothing(place: Stage) -> None:
     now = timezone.now()
     factories.worker("a", beat_at=now + timedelta(seconds=4))
     Stage.objects.update(next_sync_at=now + HOUR)
-    assert rebooking.rebook(now) == timedelta()
+    assert clock_correction.rebook(now) == timedelta()
     assert Stage.objects.get().next_sync_at == now + HOUR
 
 
 def test_a_refusal_and_a_window_end_when_they_would_have(db: None) -> None:
     now = timezone.now()
     then = now + HOUR
-    budget.record(RateLimit(limit=1000, remaining=900, reset_seconds=1200), then)
+    budget_store.record(RateLimit(limit=1000, remaining=900, reset_seconds=1200), then)
     Budget.objects.update(refused_until=then + timedelta(minutes=5))
-    rebooking.rebook(now)
+    clock_correction.rebook(now)
     known = Budget.objects.get()
     assert known.seen_at == now
     assert known.resets_at == now + timedelta(minutes=20)
@@ -211,7 +213,7 @@ def test_what_a_dead_process_held_is_adopted_after_its_lease(
     settled = factories.abort(
         factories.run(place), manager, "refused", claimed_at=now + HOUR, settled_at=now
     )
-    rebooking.rebook(now)
+    clock_correction.rebook(now)
     assert Abort.objects.get(pk=abort.pk).claimed_at == now
     assert Abort.objects.get(pk=settled.pk).claimed_at == now + HOUR  # it is kept as it was
 
@@ -221,7 +223,7 @@ def test_a_token_whose_minute_began_by_the_old_clock_is_let_in(manager: User) ->
     token, _ = ApiToken.make(manager, "runbook", Scope.READ, now)
     ApiToken.objects.update(window_at=now + HOUR, window_used=10_000)
     factories.worker("a", beat_at=now + HOUR)
-    rebooking.rebook(now)
+    clock_correction.rebook(now)
     token.refresh_from_db()
     assert token.take_turn(now + timedelta(minutes=1)) == timedelta()
 
@@ -231,7 +233,7 @@ def test_a_run_in_flight_is_told_by_the_clock_as_it_is(place: Stage) -> None:
     factories.worker("a", beat_at=now + HOUR)
     run = factories.run(place, status_since=now + HOUR - timedelta(minutes=2), seen_at=now + HOUR)
     ended = factories.run(place, status="success", seen_at=now + HOUR)
-    rebooking.rebook(now)
+    clock_correction.rebook(now)
     assert Run.objects.get(pk=ended.pk).seen_at == now + HOUR
     before, run = run, Run.objects.get(pk=run.pk)
     assert run.status_since == now - timedelta(minutes=2)

@@ -6,12 +6,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from dashboard import allowance as rules
-from dashboard.allowance import Window
 from dashboard.models import Budget, CatalogueSweep, Stage
 from dashboard.sync import coverage
 from dashboard.sync.coverage import Coverage
 from dashboard.sync.schedule import seconds_to_read
+from dashboard.upstream import rate_budget as rules
+from dashboard.upstream.rate_budget import Window
 from tests.support import factories
 from tests.support.world import T0, at
 

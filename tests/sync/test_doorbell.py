@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from dashboard import push
 from dashboard.models import Budget, CatalogueSweep, Pipeline, Project, Push, PushEvent, Run, Stage
-from dashboard.sync import claims, doorbell, mirror
-from dashboard.sync.doorbell import Event
-from dashboard.sync.mentions import NODES, mentioned
+from dashboard.sync import leases, mirror, webhook_events, webhook_status
+from dashboard.sync.event_ids import NODES, mentioned
+from dashboard.sync.webhook_events import Event
 from tests.support.databases import without
 from tests.support.flights import eventually
 from tests.support.live import Live
@@ -31,7 +30,7 @@ _ids = count()
 
 
 def ring(data: object, now: datetime = T0, name: str = STARTED) -> None:
-    doorbell.heed(Event(name, data, f"event-{next(_ids)}"), now)
+    webhook_events.heed(Event(name, data, f"event-{next(_ids)}"), now)
 
 
 def place(project: str, pipeline: str = "checkout", name: str = "Production", **more: Any) -> Stage:
@@ -160,7 +159,7 @@ def test_a_stage_that_is_due_is_read_before_others_once_it_is_rung(shop: None) -
     Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
     Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
     ring({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
-    (first,) = claims.stages(at(1), claims.plan(0.01, at(1)), 1)
+    (first,) = leases.stages(at(1), leases.plan(0.01, at(1)), 1)
     assert (first.pipeline.slug, first.name) == ("search", "Staging")
 
 
@@ -169,34 +168,34 @@ def test_a_stage_that_is_due_is_put_first_as_long_as_there_are_turns(db: None) -
     Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
     ring({"project": {"id": "shop"}})
     first = Stage.objects.filter(rung_at__gt=at(-90)).count()
-    assert 0 < first <= doorbell.IN_A_ROW // 2
+    assert 0 < first <= webhook_events.IN_A_ROW // 2
 
 
 # --- an event during a reading -----------------------------------------------------------------
 
 
 def test_a_stage_that_is_rung_while_it_is_read_is_read_again(stage: Stage) -> None:
-    plan = claims.plan(10.0, at(1))
-    (claimed,) = claims.stages(at(1), plan, 4)
+    plan = leases.plan(10.0, at(1))
+    (claimed,) = leases.stages(at(1), plan, 4)
     ring({"project": {"id": "shop"}}, at(2))
-    claims.release(claimed, at(3), plan)
-    assert [s.pk for s in claims.stages(at(4), plan, 4)] == [stage.pk]
+    leases.release(claimed, at(3), plan)
+    assert [s.pk for s in leases.stages(at(4), plan, 4)] == [stage.pk]
 
 
 def test_a_stage_that_is_rung_while_it_fails_rests(stage: Stage) -> None:
-    plan = claims.plan(10.0, at(1))
-    (claimed,) = claims.stages(at(1), plan, 4)
+    plan = leases.plan(10.0, at(1))
+    (claimed,) = leases.stages(at(1), plan, 4)
     ring({"project": {"id": "shop"}}, at(2))
     Stage.objects.update(failures=1)
-    claims.release(claimed, at(3), plan)
-    assert claims.stages(at(4), plan, 4) == []
+    leases.release(claimed, at(3), plan)
+    assert leases.stages(at(4), plan, 4) == []
 
 
 def test_a_stage_is_not_read_twice_at_once_for_an_event(stage: Stage) -> None:
-    plan = claims.plan(10.0, at(1))
-    claims.stages(at(1), plan, 4)
+    plan = leases.plan(10.0, at(1))
+    leases.stages(at(1), plan, 4)
     ring({"project": {"id": "shop"}}, at(2))
-    assert claims.stages(at(3), plan, 4) == []
+    assert leases.stages(at(3), plan, 4) == []
 
 
 def test_an_event_during_a_reading_makes_the_worker_ask_again(world: World) -> None:
@@ -358,8 +357,8 @@ def test_an_unknown_pipeline_has_its_projects_pipelines_listed(sweep: CatalogueS
 
 
 def test_events_are_forgotten_after_a_day(db: None) -> None:
-    doorbell.heed(Event("x", {}, "old"), T0)
-    doorbell.heed(Event("x", {}, "new"), T0 + timedelta(days=1, seconds=1))
+    webhook_events.heed(Event("x", {}, "old"), T0)
+    webhook_events.heed(Event("x", {}, "new"), T0 + timedelta(days=1, seconds=1))
     assert PushEvent.objects.count() == 1
 
 
@@ -367,7 +366,7 @@ def test_forgetting_is_bounded(db: None) -> None:
     PushEvent.objects.bulk_create(
         PushEvent(digest=f"{number}", heard_at=at(-100_000)) for number in range(250)
     )
-    doorbell.heed(Event("x", {}, "new"), T0)
+    webhook_events.heed(Event("x", {}, "new"), T0)
     assert PushEvent.objects.count() == 151
 
 
@@ -375,7 +374,7 @@ def test_an_event_that_cannot_be_kept_leaves_nothing_behind(
     shop: None, transactional_db: None
 ) -> None:
     with without("dashboard_stage"), pytest.raises(DatabaseError):
-        doorbell.heed(Event(STARTED, {}, "e"), T0)
+        webhook_events.heed(Event(STARTED, {}, "e"), T0)
     assert (PushEvent.objects.count(), Push.objects.get().events) == (0, 0)
 
 
@@ -387,7 +386,7 @@ def test_of_the_same_event_at_once_one_is_heeded(transactional_db: None) -> None
         try:
             for number in range(rounds):
                 together.wait(10)
-                doorbell.heed(Event("x", {}, f"same-{number}"), T0)
+                webhook_events.heed(Event("x", {}, f"same-{number}"), T0)
         finally:
             connections.close_all()
 
@@ -408,11 +407,11 @@ def test_a_duplicate_waits_for_the_first_to_be_kept(transactional_db: None) -> N
     Push.objects.create(pk=1)
     with ThreadPoolExecutor(1) as other:
         with transaction.atomic():
-            doorbell.heed(Event("x", {}, "same"), T0)
+            webhook_events.heed(Event("x", {}, "same"), T0)
 
             def again() -> None:
                 try:
-                    doorbell.heed(Event("x", {}, "same"), T0)
+                    webhook_events.heed(Event("x", {}, "same"), T0)
                 finally:
                     connections.close_all()
 
@@ -445,8 +444,8 @@ def test_whoever_writes_several_stages_takes_them_in_one_order(
         )
     writes = {
         "an event": lambda: ring({"project": {"id": "shop"}}),
-        "a plan": lambda: claims.plan(10.0, T0),
-        "a sign of life": lambda: claims.renew([first.pk, later.pk], T0),
+        "a plan": lambda: leases.plan(10.0, T0),
+        "a sign of life": lambda: leases.renew([first.pk, later.pk], T0),
     }
 
     def write() -> None:
@@ -502,12 +501,12 @@ def set_up(settings: Settings) -> None:
 
 def test_without_a_secret_push_is_not_set_up(settings: Settings, db: None) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
-    state = push.state(T0)
+    state = webhook_status.state(T0)
     assert (state.set_up, state.alive, "not set up" in state.sentence) == (False, False, True)
 
 
 def test_before_the_first_event_push_is_not_alive(set_up: None, db: None) -> None:
-    state = push.state(T0)
+    state = webhook_status.state(T0)
     assert (state.heard_at, state.alive, "nothing has come" in state.sentence) == (
         None, False, True,
     )  # fmt: skip
@@ -515,14 +514,14 @@ def test_before_the_first_event_push_is_not_alive(set_up: None, db: None) -> Non
 
 def test_events_about_other_things_do_not_make_it_alive(set_up: None, db: None) -> None:
     ring({}, name="build:start")
-    state = push.state(at(1))
+    state = webhook_status.state(at(1))
     assert (state.heard_at, state.alive) == (T0, False)
     assert "none about release flows" in state.sentence
 
 
 def test_it_stays_alive_as_long_as_nothing_happens(set_up: None, db: None) -> None:
     ring({})
-    assert push.alive(T0 + timedelta(days=30))
+    assert webhook_status.alive(T0 + timedelta(days=30))
 
 
 def runs(stage: Stage, **fields: Any) -> None:
@@ -532,7 +531,7 @@ def runs(stage: Stage, **fields: Any) -> None:
 def test_a_start_that_no_event_announced_makes_it_silent(set_up: None, stage: Stage) -> None:
     ring({}, T0)
     runs(stage, created_at=at(200))
-    state = push.state(at(300))
+    state = webhook_status.state(at(300))
     assert (state.alive, state.missed_at) == (False, at(200))
     assert "silent" in state.sentence
 
@@ -543,20 +542,20 @@ def test_an_end_that_should_have_been_announced_makes_it_silent(
 ) -> None:
     ring({}, T0)
     runs(stage, status=status, concluded=True, created_at=at(-50), concluded_at=at(200))
-    assert push.alive(at(300)) is not silent
+    assert webhook_status.alive(at(300)) is not silent
 
 
 def test_a_change_is_given_a_minute_to_be_announced(set_up: None, stage: Stage) -> None:
     ring({}, T0)
     runs(stage, created_at=at(200))
-    assert (push.alive(at(259)), push.alive(at(260))) == (True, False)
+    assert (webhook_status.alive(at(259)), webhook_status.alive(at(260))) == (True, False)
 
 
 def test_an_event_that_comes_again_makes_it_alive_again(set_up: None, stage: Stage) -> None:
     ring({}, T0)
     runs(stage, created_at=at(200))
     ring({}, at(400))
-    assert push.alive(at(401))
+    assert webhook_status.alive(at(401))
 
 
 # --- the whole loop ----------------------------------------------------------------------------

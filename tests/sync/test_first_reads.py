@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from dashboard.models import Budget, CatalogueSweep, Run, Stage
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalogue, claims, schedule
+from dashboard.sync import catalogue, leases, schedule
 from dashboard.sync.schedule import Gap, Place
 from dashboard.sync.worker import FIRST_AT_ONCE, MOST_AT_ONCE
 from tests.support.world import T0, World, at
@@ -192,7 +192,7 @@ def test_a_full_visit_closes_the_gap_that_a_first_read_left(long_lists: World) -
 def test_a_stage_that_has_lost_its_flow_meanwhile_rests(place: Stage) -> None:
     Stage.objects.update(in_flight_unread=True)
     catalogue.release_flow(place.pk, None, now=T0)
-    claims.release(Stage.objects.get(), T0, schedule.Plan(1, 1))
+    leases.release(Stage.objects.get(), T0, schedule.Plan(1, 1))
     assert Stage.objects.get().next_sync_at > T0
 
 
@@ -255,7 +255,7 @@ def test_two_workers_claim_no_stage_twice(everything: World) -> None:
     everything.sync()
     now = timezone.now()
     Stage.objects.update(synced_at=None, next_sync_at=now)
-    one, other = (claims.first(now, 5) for _ in range(2))
+    one, other = (leases.first(now, 5) for _ in range(2))
     assert len(one) == len(other) == 5
     assert not {stage.pk for stage in one} & {stage.pk for stage in other}
 

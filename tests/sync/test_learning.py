@@ -10,13 +10,13 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 
-from dashboard.database import now
+from dashboard.db.threads import now
 from dashboard.models import Budget, Pipeline, Run, Stage, StageTiming
+from dashboard.models.typical_duration import LEAST
 from dashboard.northflank import Node, RunDetail, UnexpectedAnswer
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import interest, learning, marking, mirror
+from dashboard.sync import baselines, mirror, overdue_checker, watchers
 from dashboard.sync.worker import SyncWorker
-from dashboard.timing import LEAST
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -154,7 +154,7 @@ EVERY = timedelta(minutes=7)
 
 
 def booked() -> Run:
-    return Run.objects.filter(learning.BOOKED).get()
+    return Run.objects.filter(baselines.BOOKED).get()
 
 
 def test_a_success_is_not_read_at_its_end_for_what_is_usual(stage: Stage) -> None:
@@ -169,17 +169,17 @@ def test_a_success_is_not_read_at_its_end_for_what_is_usual(stage: Stage) -> Non
 def test_one_success_at_a_time_is_booked_however_many_are_wanted(place: Stage) -> None:
     for stage in (place, factories.stage("Staging")):
         succeeded(stage)
-    assert learning.book(NOW, EVERY)
-    assert learning.book(NOW + EVERY, EVERY)
+    assert baselines.book(NOW, EVERY)
+    assert baselines.book(NOW + EVERY, EVERY)
     assert booked().next_read_at == NOW + EVERY
 
 
 def test_the_next_is_booked_once_that_was_read(place: Stage) -> None:
     succeeded(place)
-    learning.book(NOW, EVERY)
+    baselines.book(NOW, EVERY)
     first = booked()
     Run.objects.filter(pk=first.pk).update(detail_seen_at=after(7), next_read_at=None)
-    learning.book(after(7), EVERY)
+    baselines.book(after(7), EVERY)
     assert booked() != first
     assert booked().next_read_at == after(14)
 
@@ -192,7 +192,7 @@ def test_workers_that_book_side_by_side_book_one(transactional_db: None) -> None
     def book(_: int) -> bool:
         together.wait(60)
         try:
-            return learning.book(NOW, EVERY)
+            return baselines.book(NOW, EVERY)
         finally:
             connections.close_all()
 
@@ -206,7 +206,7 @@ def test_nothing_is_booked_where_steps_are_known_or_too_few_have_succeeded(
     place: Stage, read: int
 ) -> None:
     succeeded(place, read=read, times=6 if read else LEAST - 1)
-    assert not learning.book(NOW, EVERY)
+    assert not baselines.book(NOW, EVERY)
     assert asked_for() == 0
 
 
@@ -225,7 +225,7 @@ def test_what_can_not_be_read_or_says_nothing_is_not_booked(
         case _:
             for run in Run.objects.all():
                 factories.abort(run, manager, "too_late", settled_at=NOW)
-    assert not learning.book(NOW, EVERY)
+    assert not baselines.book(NOW, EVERY)
 
 
 def test_successes_that_nobody_counts_any_more_are_not_read(place: Stage) -> None:
@@ -234,7 +234,7 @@ def test_successes_that_nobody_counts_any_more_are_not_read(place: Stage) -> Non
         success(place, 10, detail_seen_at=NOW)  # read, and Northflank showed no steps
     learned(place)
     assert StageTiming.objects.get().details == 0
-    assert not learning.book(NOW, EVERY)
+    assert not baselines.book(NOW, EVERY)
     assert Run.objects.get(pk=old.pk).next_read_at is None
 
 
@@ -252,7 +252,7 @@ def test_where_a_run_is_overdue_comes_first_then_what_is_begun_then_what_waits_l
     flying(stages["overdue"], 60)
     Run.objects.in_flight().update(overdue=1, overdue_why="run")
     order = []
-    while learning.book(NOW, EVERY):
+    while baselines.book(NOW, EVERY):
         order.append(booked().stage.name)
         Run.objects.filter(stage=booked().stage).update(failures=1)
     assert order == ["overdue", "begun", "earlier", "late", "known"]
@@ -260,31 +260,31 @@ def test_where_a_run_is_overdue_comes_first_then_what_is_begun_then_what_waits_l
 
 def test_a_booked_run_that_somebody_opens_is_read_now(place: Stage) -> None:
     succeeded(place)
-    learning.book(NOW, EVERY)
+    baselines.book(NOW, EVERY)
     run = booked()
-    interest.in_run(run, after(1))
+    watchers.in_run(run, after(1))
     run.refresh_from_db()
     assert run.next_read_at == after(1)
 
 
 def test_what_is_booked_is_read_now_where_somebody_looks_at_a_run_in_flight(place: Stage) -> None:
     succeeded(place)
-    learning.book(NOW, EVERY)
+    baselines.book(NOW, EVERY)
     run = flying(place, 5)
     Run.objects.filter(pk=run.pk).update(watched_at=NOW)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     times = Run.objects.filter(status="success").exclude(next_read_at=None)
     assert list(times.values_list("next_read_at", flat=True)) == [NOW] * LEAST
 
 
 def test_a_run_that_is_read_only_for_what_is_usual_is_not_tried_again(place: Stage) -> None:
     succeeded(place)
-    learning.book(NOW, EVERY)
+    baselines.book(NOW, EVERY)
     first = booked()
     mirror.rest(first.pk, UnexpectedAnswer("No.", http_status=200), NOW)
     first.refresh_from_db()
     assert first.next_read_at is None
-    learning.book(NOW, EVERY)
+    baselines.book(NOW, EVERY)
     assert booked() != first
 
 
@@ -292,7 +292,7 @@ def test_choosing_what_to_read_asks_no_more_for_many_stages(place: Stage) -> Non
     for n in range(20):
         succeeded(factories.stage(f"Stage {n}", of=place.pipeline))
     with CaptureQueriesContext(connection) as queries:
-        learning.book(NOW, EVERY)
+        baselines.book(NOW, EVERY)
     assert len(queries) == 3
 
 
@@ -320,7 +320,7 @@ def test_a_worker_reads_one_success_at_a_time_until_steps_are_known(world: World
         another_worker(world)
         world.sync()
         assert len(details(world)) == rounds  # however often it looks, none before its time
-        if not Run.objects.filter(learning.BOOKED).exists():
+        if not Run.objects.filter(baselines.BOOKED).exists():
             break
         due = booked()
         assert due.next_read_at is not None
@@ -371,7 +371,7 @@ class Slide:
         mirror.runs(self.stage.pk, [api], asked_at=at(began + 601))
         self.said[api.id] = api
         before = StageTiming.objects.get()
-        if learning.book(at(began + 601), timedelta()) and readable:
+        if baselines.book(at(began + 601), timedelta()) and readable:
             self.read += 1
             detail = RunDetail(run=self.said[booked().run_id], steps=root, raw={})
             row = mirror.detail(self.stage.pk, detail, asked_at=at(began + 602))

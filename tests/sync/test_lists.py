@@ -137,11 +137,11 @@ def test_a_run_that_vanished_is_gone(world: World) -> None:
 def test_a_watched_run_has_its_steps_read(world: World) -> None:
     from django.utils import timezone
 
-    from dashboard.sync import interest
+    from dashboard.sync import watchers
 
     run_id = world.start()
     world.sync()
-    interest.in_run(the_run(run_id), timezone.now())
+    watchers.in_run(the_run(run_id), timezone.now())
     world.sync()
     assert the_run(run_id).steps is not None
 

@@ -8,12 +8,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard import budget
-from dashboard.database import in_database
+from dashboard.db.threads import in_database
 from dashboard.models import Budget, Run, RunLookup, Stage
 from dashboard.sandbox import parse_fault
-from dashboard.sync import lookup
-from dashboard.upstream import Connection
+from dashboard.sync import run_lookup
+from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection
 from tests.support import factories, flights
 from tests.support.world import World, the_run
 
@@ -41,7 +41,7 @@ def find(
     async def together() -> list[str]:
         asked = to or world.live.connection
         return await asyncio.gather(
-            *(lookup.find(asked, stage, run_id, person=person) for _ in range(times))
+            *(run_lookup.find(asked, stage, run_id, person=person) for _ in range(times))
         )
 
     return world.live.run(together)
@@ -165,7 +165,7 @@ def test_one_person_with_a_broken_machine_locks_out_nobody_else(
     now = timezone.now()
     RunLookup.objects.bulk_create(
         RunLookup(run_id=f"r{n}", stage=stage, requests=1, asked_at=now, person=viewer)
-        for n in range(lookup.A_PERSON)
+        for n in range(run_lookup.A_PERSON)
     )
     assert find(world, stage, UNKNOWN, person=viewer.pk)[0].endswith(
         "used their 120 requests this hour."
@@ -181,7 +181,7 @@ def test_an_address_that_goes_on_failing_counts_each_time(world: World, viewer: 
     RunLookup.objects.create(
         run_id=UNKNOWN,
         stage=stage,
-        requests=lookup.A_PERSON - 1,
+        requests=run_lookup.A_PERSON - 1,
         asked_at=now,
         person=viewer,
         error="No access.",
@@ -195,7 +195,9 @@ def test_a_search_says_why_it_does_not_go_on(world: World) -> None:
     stage = place(world)
 
     def why() -> str:
-        found = world.live.run(lambda: lookup.search(world.live.connection, [stage.pk], UNKNOWN))
+        found = world.live.run(
+            lambda: run_lookup.search(world.live.connection, [stage.pk], UNKNOWN)
+        )
         return found.why_not
 
     left(world, 100)  # all of it is reserved
@@ -203,7 +205,7 @@ def test_a_search_says_why_it_does_not_go_on(world: World) -> None:
     left(world, 900)
 
     async def refuse() -> None:
-        await in_database(budget.refuse, 60, timezone.now())
+        await in_database(budget_store.refuse, 60, timezone.now())
 
     world.live.run(refuse)
     assert why().endswith("asks for a pause between requests.")
@@ -233,7 +235,7 @@ def test_two_processes_that_are_asked_at_once_ask_once(world: World, another: Co
 
     async def together() -> list[str]:
         return await asyncio.gather(
-            *(lookup.find(to, stage, run_id) for to in (world.live.connection, another) * 3)
+            *(run_lookup.find(to, stage, run_id) for to in (world.live.connection, another) * 3)
         )
 
     assert world.live.run(together) == [""] * 6
@@ -254,7 +256,7 @@ def test_where_another_process_has_died_meanwhile_it_is_asked_again(world: World
 
 def test_the_table_stays_small(world: World) -> None:
     stage = place(world)
-    factories.searched(1, of=stage, asked_at=timezone.now() - lookup.REMEMBERED)
+    factories.searched(1, of=stage, asked_at=timezone.now() - run_lookup.REMEMBERED)
     find(world, stage, UNKNOWN)
     assert [row.run_id for row in RunLookup.objects.all()] == [UNKNOWN]
 
@@ -262,7 +264,7 @@ def test_the_table_stays_small(world: World) -> None:
 def test_an_old_answer_counts_no_more(world: World) -> None:
     stage = place(world)
     find(world, stage, UNKNOWN)
-    RunLookup.objects.update(asked_at=timezone.now() - lookup.REMEMBERED)
+    RunLookup.objects.update(asked_at=timezone.now() - run_lookup.REMEMBERED)
     find(world, stage, UNKNOWN)
     assert len(world.asked(UNKNOWN)) == 2
 
@@ -271,11 +273,11 @@ def test_one_can_look_again_but_not_at_once(world: World) -> None:
     stage = place(world)
     find(world, stage, UNKNOWN)
     asked_at = RunLookup.objects.get().asked_at
-    assert lookup.look_again([stage.pk], UNKNOWN) == asked_at + lookup.AGAIN_AFTER
+    assert run_lookup.look_again([stage.pk], UNKNOWN) == asked_at + run_lookup.AGAIN_AFTER
     find(world, stage, UNKNOWN)
     assert len(world.asked(UNKNOWN)) == 1
-    RunLookup.objects.update(asked_at=asked_at - lookup.AGAIN_AFTER)
-    assert lookup.look_again([stage.pk], UNKNOWN) is None
+    RunLookup.objects.update(asked_at=asked_at - run_lookup.AGAIN_AFTER)
+    assert run_lookup.look_again([stage.pk], UNKNOWN) is None
     find(world, stage, UNKNOWN)
     assert len(world.asked(UNKNOWN)) == 2
 
@@ -296,7 +298,7 @@ def test_nothing_is_looked_up_after_a_429(world: World, seconds_ago: int) -> Non
     stage = place(world)
 
     async def refuse() -> None:
-        await in_database(budget.refuse, 60, timezone.now() - timedelta(seconds=seconds_ago))
+        await in_database(budget_store.refuse, 60, timezone.now() - timedelta(seconds=seconds_ago))
 
     world.live.run(refuse)
     assert find(world, stage, UNKNOWN)[0].endswith("asks for a pause between requests.")

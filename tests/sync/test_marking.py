@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from dashboard.models import Run, Stage, StageTiming
 from dashboard.northflank import Node, RunDetail
-from dashboard.sync import marking, mirror
+from dashboard.sync import mirror, overdue_checker
 from tests.support import factories
 from tests.support.successes import (
     NOW,
@@ -36,7 +36,7 @@ def test_a_run_is_marked_once_for_each_level(place: Stage) -> None:
     run = flying(place, 10)
     seen = []
     for minutes in (0, 4, 6, 7, 21, 22):
-        marking.mark(after(minutes))
+        overdue_checker.mark(after(minutes))
         run.refresh_from_db()
         seen.append((run.overdue, run.overdue_why, run.version))
     levels = [(level, why) for level, why, _ in seen]
@@ -170,10 +170,10 @@ def test_a_mark_stays_when_a_list_says_something_else_of_it(stage: Stage) -> Non
 def test_a_run_that_becomes_overdue_is_read_for_its_step(place: Stage) -> None:
     taught(place)
     run = flying(place, 10)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     run.refresh_from_db()
     assert run.next_read_at is None
-    marking.mark(after(6))
+    overdue_checker.mark(after(6))
     run.refresh_from_db()
     assert run.next_read_at == after(6)
 
@@ -188,7 +188,7 @@ def test_a_wait_for_people_that_is_older_than_what_is_known_is_read_for_its_star
     place: Stage,
 ) -> None:
     run = waiting(place)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     run.refresh_from_db()
     assert run.next_read_at == NOW
 
@@ -200,7 +200,7 @@ def test_a_wait_for_people_whose_start_is_known_is_not_read_for_it(
     place: Stage, known: dict[str, datetime]
 ) -> None:
     run = waiting(place, **known)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     run.refresh_from_db()
     assert run.next_read_at is None
 
@@ -209,11 +209,11 @@ def test_marking_asks_no_more_for_many_runs(place: Stage) -> None:
     taught(place)
     flying(place, 1)
     with CaptureQueriesContext(connection) as few:
-        marking.mark(NOW)
+        overdue_checker.mark(NOW)
     for _ in range(20):
         flying(place, 1)
     with CaptureQueriesContext(connection) as many:
-        marking.mark(NOW)
+        overdue_checker.mark(NOW)
     assert len(many) == len(few) <= 2
 
 
@@ -226,7 +226,7 @@ def test_the_latest_successes_are_read_at_once_where_a_run_is_watched(place: Sta
     learned(place)
     run = flying(place, 5)
     Run.objects.filter(pk=run.pk).update(watched_at=NOW)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     assert asked_for() == 5
 
 
@@ -235,7 +235,7 @@ def test_however_many_runs_are_overdue_no_successes_are_read_at_once(place: Stag
         stage = factories.stage(f"Stage {n}", of=place.pipeline)
         succeeded(stage)
         late = flying(stage, 60)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     late.refresh_from_db()
     assert (late.overdue, late.next_read_at) == (2, NOW)  # its own step is asked for
     assert asked_for() == 0
@@ -246,7 +246,7 @@ def test_where_nobody_will_ask_nothing_is_read(place: Stage) -> None:
         success(place, 10)
     learned(place)
     flying(place, 5)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
     assert asked_for() == 0
 
 
@@ -254,8 +254,8 @@ def test_where_the_steps_are_known_nothing_is_read(place: Stage) -> None:
     taught(place)
     Run.objects.update(detail_seen_at=NOW)
     flying(place, 60)
-    marking.mark(NOW)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
+    overdue_checker.mark(NOW)
     assert asked_for() == 0
 
 
@@ -264,8 +264,8 @@ def test_successes_that_cannot_be_read_are_not_asked_for_again_and_again(place: 
         success(place, 10, failures=1)
     learned(place)
     flying(place, 60)
-    marking.mark(NOW)
-    marking.mark(NOW)
+    overdue_checker.mark(NOW)
+    overdue_checker.mark(NOW)
     assert asked_for() == 0
 
 
@@ -274,7 +274,7 @@ def test_a_run_that_cannot_be_judged_does_not_stop_the_others(place: Stage) -> N
     broken, late = flying(place, 60), flying(place, 60)
     Run.objects.filter(pk=broken.pk).update(steps={"no": "tree"})
     with capture_logs() as logs:
-        marking.mark(NOW)
+        overdue_checker.mark(NOW)
     late.refresh_from_db()
     assert late.overdue == 2
     assert "overdue.defect" in {line["event"] for line in logs}

@@ -12,10 +12,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard import abort_story, overdue, statuses
+from dashboard.aborts import messages as abort_messages
 from dashboard.models import Abort, ChangeCounter, Looking, Pipeline, Run, Stage, StageTiming
 from dashboard.northflank import NotFound, RunDetail, ServerError, Unreachable, decoding
-from dashboard.sync import claims, mirror
+from dashboard.runs import overdue, statuses
+from dashboard.sync import leases, mirror
 from tests.support import factories, payloads
 from tests.support.factories import node
 from tests.support.world import T0, World, api_run, at, detail, put, the_run
@@ -126,10 +127,10 @@ def test_a_detail_asked_earlier_does_not_undo_the_end(stage: Stage) -> None:
 def test_a_detail_overtaken_by_the_end_leaves_the_last_reading_due(stage: Stage) -> None:
     mirror.detail(stage.pk, detail(), **put(0))
     Run.objects.update(next_read_at=at(5))
-    [run] = claims.runs(at(8), 1)
+    [run] = leases.runs(at(8), 1)
     list_said(stage, api_run(**ENDED), asked=10)
     mirror.detail(stage.pk, detail(steps=node(ref="late")), **put(9))
-    claims.release_run(run, at(11), None)
+    leases.release_run(run, at(11), None)
     assert the_run().next_read_at == at(10)
 
 
@@ -192,9 +193,9 @@ def test_a_run_somebody_aborted_gets_a_last_reading(stage: Stage, manager: User)
 def test_the_last_reading_is_the_last(stage: Stage) -> None:
     mirror.detail(stage.pk, detail(), **put(0))
     list_said(stage, api_run(**ENDED), asked=10)
-    [run] = claims.runs(at(11), 1)
+    [run] = leases.runs(at(11), 1)
     mirror.detail(stage.pk, detail(**ENDED), **put(11))
-    claims.release_run(run, at(12), None)
+    leases.release_run(run, at(12), None)
     assert the_run().next_read_at is None
 
 
@@ -286,7 +287,7 @@ def test_nothing_is_overdue_of_a_gone_run(stage: Stage) -> None:
     run = the_run()
     assert (run.overdue, run.overdue_why, run.aborting_level) == (0, "", 0)
     assert overdue.clocks(run, None, None) == []
-    assert not abort_story.is_elsewhere(None, run)
+    assert not abort_messages.is_elsewhere(None, run)
 
 
 def test_a_list_does_not_have_a_gone_run_asked_for(stage: Stage) -> None:

@@ -8,10 +8,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard import access
+from dashboard.accounts import permissions
 from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
 from dashboard.sandbox import parse_fault
-from dashboard.web import live, status
+from dashboard.web.components import sync_report
+from dashboard.web.live import region as live_region
 from tests.support import factories
 from tests.support.html import one, parsed, words
 from tests.support.world import LONG_AGO, World
@@ -146,12 +147,12 @@ def test_one_that_cannot_be_read_at_all_is_not_told_of_twice(desk: Client, odd: 
 
 
 def test_pages_about_many_stages_say_so_too(viewer: User, odd: Stage) -> None:
-    as_of = live.as_of_all(access.rights(viewer), [odd])
+    as_of = live_region.as_of_all(permissions.rights(viewer), [odd])
     assert as_of.elsewhere == "1 list could be taken only in part."
 
 
 def test_such_a_stage_stands_before_those_of_which_all_was_taken(viewer: User, odd: Stage) -> None:
     for name in ("Development", "Staging"):
         factories.stage(name)
-    shown = status.of(access.rights(viewer), timezone.now())
+    shown = sync_report.of(permissions.rights(viewer), timezone.now())
     assert shown.stages[0].stage == "Production"

@@ -10,15 +10,16 @@ import pytest
 from django.db import InterfaceError, connection
 from django.utils import timezone
 
-from dashboard import aborting, process
-from dashboard.database import in_database
+from dashboard import aborts
+from dashboard.db.threads import in_database
 from dashboard.models import Run, Stage, Upstream, Worker
 from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
+from dashboard.server import process
 from dashboard.sync import catalogue
 from dashboard.sync import worker as worker_module
 from dashboard.sync.worker import SyncWorker
-from dashboard.upstream import Connection
+from dashboard.upstream.connection import Connection
 from tests.support.live import PATIENCE
 from tests.support.world import LONG_AGO, World
 
@@ -506,7 +507,7 @@ def test_a_round_that_fails_is_told_once_at_each_end(world: World, said: Lines) 
         stop.set()
         await working
 
-    worker = SyncWorker(world.live.connection, chores=[aborting.look_after_open_aborts])
+    worker = SyncWorker(world.live.connection, chores=[aborts.look_after_open_aborts])
     world.live.run(work)
     assert len(said("sync.round_failed")) == len(said("sync.recovered")) == 1
     assert said("read.defect") == []

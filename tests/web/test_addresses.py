@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models import Stage
-from dashboard.web import rows
+from dashboard.web.components import run_row
 from tests.support import factories
 from tests.support.html import one, parsed
 from tests.support.live import Live
@@ -43,7 +43,9 @@ def test_any_text_comes_back_from_its_address(run_id: str) -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_element_ids_are_safe_and_tell_runs_apart(one_id: str, other_id: str) -> None:
-    ids = {rows.dom_id(run_id.encode(errors="replace").decode()) for run_id in (one_id, other_id)}
+    ids = {
+        run_row.dom_id(run_id.encode(errors="replace").decode()) for run_id in (one_id, other_id)
+    }
     assert all(name.isascii() and name.replace("-", "").replace("_", "").isalnum() for name in ids)
     same = one_id.encode(errors="replace") == other_id.encode(errors="replace")
     assert (len(ids) == 1) is same

@@ -14,9 +14,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import Abort, AbortBatch, ApiToken, Grant, Project, Run, StageTiming
 from dashboard.models.aborts import What
-from dashboard.models.tokens import Scope
-from dashboard.sync import marking
-from dashboard.timing import Overdue, Usual
+from dashboard.models.api_tokens import Scope
+from dashboard.models.typical_duration import Overdue, Usual
+from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.html import one, parsed, words
 
@@ -281,10 +281,10 @@ def test_the_list_says_what_is_usual_and_whether_people_said_so(
 
 def test_what_people_say_is_judged_by(office: Client, timing: StageTiming, run: Run) -> None:
     factories.change(run, started_at=timezone.now() - timedelta(minutes=15))
-    marking.mark(timezone.now())
+    overdue_checker.mark(timezone.now())
     assert Run.objects.get().overdue == Overdue.YES
     assert say(office, timing, "1200", "1800").status_code == 302
-    marking.mark(timezone.now())
+    overdue_checker.mark(timezone.now())
     assert Run.objects.get().overdue == Overdue.NO
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from dashboard.models import Run
-from dashboard.sync import lookup
+from dashboard.sync import run_lookup
 from tests.support import flights
 from tests.support.flights import LEDGER
 from tests.support.html import one, parsed
@@ -95,8 +95,8 @@ def test_an_event_for_pagerduty_has_what_it_must_and_leads_to_the_run() -> None:
 def test_what_it_says_of_the_search_is_so() -> None:
     told = " ".join(DOC.split())
     numbers = {8: "eight", 0.2: "a fifth", 0.5: "half"}
-    assert f"{numbers[lookup.AT_ONCE]} at a time" in told
-    assert f"{numbers[lookup.SEARCH_SHARE]} of the requests that Northflank allows" in told
-    assert f"counts for {lookup.REMEMBERED // timedelta(hours=1)} hours" in told
-    assert f"after {lookup.AGAIN_AFTER // timedelta(minutes=1)} minutes at the earliest" in told
-    assert f"from {numbers[lookup.FOR_NEW]} of the share at most" in told
+    assert f"{numbers[run_lookup.AT_ONCE]} at a time" in told
+    assert f"{numbers[run_lookup.SEARCH_SHARE]} of the requests that Northflank allows" in told
+    assert f"counts for {run_lookup.REMEMBERED // timedelta(hours=1)} hours" in told
+    assert f"after {run_lookup.AGAIN_AFTER // timedelta(minutes=1)} minutes at the earliest" in told
+    assert f"from {numbers[run_lookup.FOR_NEW]} of the share at most" in told

@@ -16,7 +16,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import Abort, Grant
 from dashboard.models.aborts import AbortState, What
-from dashboard.web import audit
+from dashboard.web.components import abort_log
 from tests.support import factories
 from tests.support.abort_kinds import EACH_KIND, NOON, settled
 from tests.support.factories import HOSTILE
@@ -178,7 +178,7 @@ def of_each_kind(manager: User) -> dict[str, int]:
 
 
 def test_there_is_an_act_of_each_kind_to_test_with() -> None:
-    assert EACH_KIND.keys() == audit.KINDS.keys()
+    assert EACH_KIND.keys() == abort_log.KINDS.keys()
     assert {fields["state"] for fields in EACH_KIND.values()} | {AbortState.REQUESTED} == {
         *AbortState
     }
@@ -191,7 +191,7 @@ def test_each_outcome_finds_its_acts_and_no_others(
     html = see(f"/aborts/?state={kind}")
     assert shown(html) == [of_each_kind[kind]]
     assert only(html).attributes["data-state"] == kind
-    assert words(one(only(html), "[data-badge]")) == str(audit.KINDS[kind].word)
+    assert words(one(only(html), "[data-badge]")) == str(abort_log.KINDS[kind].word)
     assert one(html, "#state option[selected]").attributes["value"] == kind
 
 
@@ -210,10 +210,10 @@ def test_each_act_is_of_the_one_kind_whose_filter_finds_it(
     ]
     found = {
         name: set(Abort.objects.filter(kind.which).values_list("pk", flat=True))
-        for name, kind in audit.KINDS.items()
+        for name, kind in abort_log.KINDS.items()
     }
     for each in made:
-        assert [name for name, keys in found.items() if each.pk in keys] == [audit.kind(each)]
+        assert [name for name, keys in found.items() if each.pk in keys] == [abort_log.kind(each)]
 
 
 def test_a_run_that_goes_on_after_its_end_is_told_loudly(see: See, manager: User) -> None:

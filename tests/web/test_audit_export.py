@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from dashboard.models import Abort
 from dashboard.models.aborts import What
-from dashboard.web import audit, audit_export
+from dashboard.web.components import abort_log
+from dashboard.web.pages import aborts_export
 from tests.support import factories
 from tests.support.abort_kinds import EACH_KIND, NOON
 from tests.support.factories import HOSTILE
@@ -94,20 +95,20 @@ def test_an_export_has_every_act_however_many_are_read_at_once(
     count: int, live: Live, manager: User
 ) -> None:
     keys = [factories.act(manager).pk for _ in range(count)][::-1]
-    everything = audit.AuditFilter(where=audit.Q())
+    everything = abort_log.AuditFilter(where=abort_log.Q())
 
     async def whole(written: AsyncIterator[bytes]) -> str:
         return b"".join([part async for part in written]).decode()
 
-    array = live.run(lambda: whole(audit_export.as_json(everything, "", at_once=3)))
+    array = live.run(lambda: whole(aborts_export.as_json(everything, "", at_once=3)))
     assert [each["id"] for each in json.loads(array)] == keys
-    table = live.run(lambda: whole(audit_export.as_csv(everything, "", at_once=3)))
+    table = live.run(lambda: whole(aborts_export.as_csv(everything, "", at_once=3)))
     rows = csv.DictReader(io.StringIO(table, newline=""), strict=True)
     assert [int(each["id"]) for each in rows] == keys
 
 
 def test_an_export_of_nothing_still_has_its_names(auditor: httpx.Client) -> None:
-    assert auditor.get("/aborts/export.csv").text == ",".join(audit_export.COLUMNS) + "\r\n"
+    assert auditor.get("/aborts/export.csv").text == ",".join(aborts_export.COLUMNS) + "\r\n"
     assert auditor.get("/aborts/export.json").text == "[]\n"
 
 
@@ -173,7 +174,7 @@ def test_an_act_that_comes_while_it_is_written_is_not_in_the_export(
 ) -> None:
     keys = [factories.act(manager).pk for _ in range(4)][::-1]
     stage = factories.stage()
-    asked = audit.AuditFilter(where=audit.Q())
+    asked = abort_log.AuditFilter(where=abort_log.Q())
     parts: list[bytes] = []
 
     async def read_on(*, first: bool) -> None:
@@ -182,7 +183,7 @@ def test_an_act_that_comes_while_it_is_written_is_not_in_the_export(
         else:
             parts.extend([part async for part in written])
 
-    written = audit_export.as_json(asked, "", at_once=2)
+    written = aborts_export.as_json(asked, "", at_once=2)
     live.run(lambda: read_on(first=True))
     factories.act(manager, stage)
     live.run(lambda: read_on(first=False))

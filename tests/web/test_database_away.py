@@ -21,10 +21,10 @@ from django.db import (
 from django.test import RequestFactory
 from django.urls import reverse
 
-from dashboard import database_health
+from dashboard.db import health as db_health
 from dashboard.models import Abort, Project, Run
-from dashboard.web import outage, sign_in
-from dashboard.web.outage import Kept, Writes
+from dashboard.web.http import database_outage, sign_in
+from dashboard.web.http.database_outage import Kept, Writes
 from tests.support import factories
 from tests.support.databases import moved
 from tests.support.flights import ago, eventually, in_flight, path, press
@@ -60,7 +60,7 @@ def locked() -> Iterator[None]:
 
 def is_back(live: Live, person: httpx.Client) -> None:
     eventually(lambda: person.get("/readyz").status_code == 200)
-    assert database_health.away_since() is None
+    assert db_health.away_since() is None
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -104,7 +104,7 @@ def test_a_thread_that_need_not_wait_waits_for_no_lock_and_then_as_before(
             return int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
 
     before = patience()
-    with database_health.unwaiting():
+    with db_health.unwaiting():
         assert patience() == 0
         with locked(), pytest.raises(OperationalError):
             factories.project("shop")
@@ -162,15 +162,15 @@ def test_what_is_wrong_with_a_statement_is_no_outage(db: None) -> None:
     twice = error_of(lambda: Project.objects.create(slug="shop", seen_at=ago(0)))
     assert isinstance(twice, IntegrityError)
     for error in (twice, error_of(lambda: execute("SELECT * FROM nowhere")), ValueError("no")):
-        assert not database_health.is_outage(error)
-        assert not database_health.failed(error)
-    assert database_health.away_since() is None
+        assert not db_health.is_outage(error)
+        assert not db_health.failed(error)
+    assert db_health.away_since() is None
 
 
 @on_postgres
 def test_a_statement_that_took_too_long_is_no_outage(db: None) -> None:
     slow = error_of(lambda: execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)"))
-    assert not database_health.is_outage(slow)
+    assert not db_health.is_outage(slow)
 
 
 @on_postgres
@@ -178,7 +178,7 @@ def test_a_database_that_takes_no_writes_is_one(db: None) -> None:
     error = error_of(
         lambda: execute("SET LOCAL transaction_read_only = on; UPDATE dashboard_run SET name = ''")
     )
-    assert database_health.is_outage(error)
+    assert db_health.is_outage(error)
 
 
 # --- what a request has left ---------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_transaction_that_breaks_off_leaves_nothing(transactional_db: None) ->
 
     writes = Writes()
     with connection.execute_wrapper(writes):
-        assert database_health.is_outage(error_of(work))
+        assert db_health.is_outage(error_of(work))
     assert writes.kept is Kept.NOTHING
     assert not Project.objects.exists()
 
@@ -226,7 +226,7 @@ def test_a_commit_without_an_answer_leaves_nobody_knows_what(transactional_db: N
 
     writes = Writes()
     with connection.execute_wrapper(writes):
-        assert database_health.is_outage(error_of(work))
+        assert db_health.is_outage(error_of(work))
     assert writes.kept is Kept.NOT_KNOWN
 
 
@@ -249,7 +249,7 @@ def test_a_machine_is_told_what_was_written(rf: RequestFactory, kept: Kept, told
     request = rf.post("/api/runs/r-1/abort/")
     request._writes = writes = Writes()  # type: ignore[attr-defined]
     writes.kept = kept
-    answer = outage.answer(request)
+    answer = database_outage.answer(request)
     assert answer.status_code == 503
     body = json.loads(answer.content)
     assert body["written"] is kept.value

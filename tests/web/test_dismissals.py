@@ -7,10 +7,11 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard import aborting, dismissals
-from dashboard.aborting import Press
+from dashboard import aborts
+from dashboard.aborts import Press
 from dashboard.models import Dismissal, Looking, Run
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
+from dashboard.runs import dismissals
 from dashboard.sync import mirror
 from tests.support import factories
 from tests.support.api import secret_of
@@ -52,7 +53,7 @@ def test_it_stays_in_flight_and_is_marked(run: Run, manager: User, page: str) ->
 
 
 def test_it_can_still_be_aborted(run: Run, manager: User) -> None:
-    assert aborting.request(run, Press(manager, "Stuck")).made
+    assert aborts.request(run, Press(manager, "Stuck")).made
 
 
 def test_its_page_offers_to_dismiss_it(run: Run, manager: User, viewer: User) -> None:

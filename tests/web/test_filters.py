@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings, strategies
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import statuses
 from dashboard.models import AbortBatch, BatchItem, Run, Stage
-from dashboard.web import filters
-from dashboard.web.paging import LOOKED_AT
+from dashboard.runs import statuses
+from dashboard.web.components import filters
+from dashboard.web.components.pagination import LOOKED_AT
 from tests.support import factories
 from tests.support.html import See, one, parsed, words
 

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard import database
+from dashboard.db import threads as db_threads
 from dashboard.models import Push, PushEvent, Stage
 from tests.support.live import Live
 
@@ -101,9 +101,9 @@ def test_a_refusal_is_logged_once_in_ten_seconds(
 @pytest.fixture
 def an_hour_ahead() -> Iterator[None]:
     """The database's clock is an hour ahead of ours."""
-    database.set_clock(timedelta(hours=1))
+    db_threads.set_clock(timedelta(hours=1))
     yield
-    database.set_clock(timedelta())
+    db_threads.set_clock(timedelta())
 
 
 @pytest.mark.usefixtures("an_hour_ahead")

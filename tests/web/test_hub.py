@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dashboard.web.hub import LASTS, QUEUED, Hub
+from dashboard.web.live.hub import LASTS, QUEUED, Hub
 
 pytestmark = pytest.mark.anyio
 

@@ -16,12 +16,13 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import access, attention, looking
+from dashboard.accounts import permissions
 from dashboard.models import ChangeCounter, Grant, Looking, Run, Stage
+from dashboard.models.typical_duration import Overdue
 from dashboard.northflank import Run as ApiRun
+from dashboard.runs import acknowledgements, alerts
 from dashboard.sync import mirror
-from dashboard.timing import Overdue
-from dashboard.web import fragments
+from dashboard.web.live import parts as live_parts
 from tests.support import factories
 from tests.support.html import HTMX, See, one, parsed, words
 from tests.support.live import Live, token
@@ -36,7 +37,7 @@ def run(stage: Stage) -> Run:
 
 @pytest.fixture
 def ana(db: None) -> User:
-    access.keep_group()
+    permissions.keep_group()
     return User.objects.create_user("ana", password="ana")
 
 
@@ -86,7 +87,7 @@ def test_a_press_is_seen_by_everybody(run: Run, ana: User, cem: User) -> None:
 
 def test_it_is_on_the_row_and_on_the_board(run: Run, ana: User, see: See) -> None:
     assert see("/").css(".lookers") == []
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     for address in ("/", factories.address(run.stage)):
         row = one(see(address), 'tr[data-run="r-1"]')
         assert words(one(row, ".lookers bdi")) == "ana"
@@ -95,7 +96,7 @@ def test_it_is_on_the_row_and_on_the_board(run: Run, ana: User, see: See) -> Non
 
 
 def test_nothing_relative_to_now_is_kept_in_a_row(run: Run, ana: User, see: See) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     since = timezone.localtime(Looking.objects.get().since)
     time = one(one(see("/"), 'tr[data-run="r-1"] .lookers'), "time")
     assert words(time) == f"{since.day} {since:%b %H:%M:%S}"
@@ -123,14 +124,14 @@ def test_it_is_handed_back(run: Run, ana: User) -> None:
 
 
 def test_another_looks_too(run: Run, ana: User, cem: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     card = parsed(say(browser(cem), run))
     assert lookers(card) == ["ana", "cem"]
     assert buttons(card) == ["Stop looking", "Take over from ana"]
 
 
 def test_another_takes_over_and_it_is_said_from_whom(run: Run, ana: User, cem: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     key = Looking.objects.get().pk
     card = parsed(say(browser(cem), run, "take_over", instead_of=[key, "x", 10**9]))
     assert lookers(card) == ["cem"]
@@ -139,12 +140,12 @@ def test_another_takes_over_and_it_is_said_from_whom(run: Run, ana: User, cem: U
 
 
 def test_only_those_are_taken_over_from_that_were_named(run: Run, ana: User, cem: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     key = Looking.objects.get().pk
     bea = User.objects.create_user("bea")
-    looking.begin(run, bea)
+    acknowledgements.begin(run, bea)
     other = factories.run(run.stage, overdue=Overdue.YES)
-    looking.begin(other, ana)
+    acknowledgements.begin(other, ana)
     elsewhere = Looking.objects.get(run=other).pk
     say(browser(cem), run, "take_over", instead_of=[key, elsewhere])
     assert set(run.lookings.open().values_list("username", flat=True)) == {"bea", "cem"}
@@ -152,14 +153,14 @@ def test_only_those_are_taken_over_from_that_were_named(run: Run, ana: User, cem
 
 
 def test_who_takes_over_from_themselves_goes_on(run: Run, ana: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     say(browser(ana), run, "take_over", instead_of=[Looking.objects.get().pk])
     assert Looking.objects.open().count() == Looking.objects.count() == 1
 
 
 def test_three_are_named_and_the_others_counted(run: Run, see: See) -> None:
     for name in ("a1", "a2", "a3", "a4", "a5"):
-        looking.begin(run, User.objects.create_user(name))
+        acknowledgements.begin(run, User.objects.create_user(name))
     row = one(see("/"), 'tr[data-run="r-1"]')
     assert [words(name) for name in row.css(".lookers bdi")] == ["a1", "a2", "a3"]
     assert words(one(row, ".lookers")).endswith("and 2 more")
@@ -174,8 +175,8 @@ def test_without_javascript_a_press_leads_back_to_the_run(run: Run, ana: User) -
 
 
 def test_the_stream_brings_nothing_of_one_person(run: Run, ana: User) -> None:
-    looking.begin(run, ana)
-    part = fragments._card(run.pk, access.rights(ana))[0]
+    acknowledgements.begin(run, ana)
+    part = live_parts._card(run.pk, permissions.rights(ana))[0]
     card = LexborHTMLParser(part.html)
     assert card.css("[data-looking] button, [data-looking] form, input") == []
     asks = one(card, "[data-looking] [hx-get]")
@@ -197,8 +198,8 @@ def test_who_may_only_look_on_may_look(run: Run, viewer: User) -> None:
 def test_who_may_not_see_the_run_finds_nothing(run: Run, ana: User) -> None:
     Grant.objects.all().delete()
     assert say(browser(ana), run).status_code == 404
-    with pytest.raises(looking.NotAllowed):
-        looking.begin(run, ana)
+    with pytest.raises(acknowledgements.NotAllowed):
+        acknowledgements.begin(run, ana)
     assert Looking.objects.count() == 0
 
 
@@ -211,12 +212,12 @@ def test_a_stranger_is_led_to_the_sign_in(run: Run, client: Client) -> None:
 def test_a_closed_account_may_not(run: Run, ana: User) -> None:
     ana.is_active = False
     ana.save()
-    with pytest.raises(looking.NotAllowed):
-        looking.begin(run, ana)
+    with pytest.raises(acknowledgements.NotAllowed):
+        acknowledgements.begin(run, ana)
 
 
 def test_read_only_is_read_only(run: Run, ana: User, cem: User, settings: Settings) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     settings.READ_ONLY = True
     assert buttons(shown_to(ana, run)) == []
     assert lookers(shown_to(cem, run)) == ["ana"]
@@ -270,7 +271,7 @@ def test_a_run_that_needs_somebody_offers_it(
 
 
 def test_one_that_is_no_longer_overdue_is_still_looked_at(run: Run, ana: User, cem: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     factories.change(run, overdue=0)
     assert lookers(shown_to(cem, run)) == ["ana"]
     assert buttons(shown_to(cem, run)) == ["I’m looking too", "Take over from ana"]
@@ -295,7 +296,7 @@ def heard(run: Run, status: str, *, concluded: bool) -> None:
 
 @pytest.mark.parametrize("status", ["success", "aborted", "skipped"])
 def test_it_ends_with_the_run(status: str, run: Run, ana: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     heard(run, "aborting", concluded=False)
     assert Looking.objects.open().count() == 1
     heard(run, status, concluded=True)
@@ -308,7 +309,7 @@ def test_it_ends_with_the_run(status: str, run: Run, ana: User) -> None:
 
 
 def test_a_failure_is_looked_at_further(run: Run, ana: User, see: See) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     heard(run, "failure", concluded=True)
     assert lookers(shown_to(ana, run)) == ["ana"]
     assert words(one(see("/"), 'tr[data-run="r-1"] .lookers bdi')) == "ana"
@@ -316,8 +317,8 @@ def test_a_failure_is_looked_at_further(run: Run, ana: User, see: See) -> None:
 
 def test_for_a_day(run: Run, ana: User, cem: User) -> None:
     heard(run, "failure", concluded=True)
-    looking.begin(run, ana)
-    ended = timezone.now() - attention.LATELY - timedelta(hours=1)
+    acknowledgements.begin(run, ana)
+    ended = timezone.now() - alerts.LATELY - timedelta(hours=1)
     factories.change(run, concluded_at=ended)
     Looking.objects.update(since=ended)
     card = shown_to(ana, run)
@@ -327,20 +328,20 @@ def test_for_a_day(run: Run, ana: User, cem: User) -> None:
 
 
 def test_it_goes_on_where_northflank_knows_the_run_no_more(run: Run, ana: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     mirror.gone(run.pk, asked_at=timezone.now())
     assert Looking.objects.open().count() == 1
 
 
 def test_another_run_of_the_stage_ends_nothing(run: Run, ana: User) -> None:
     other = factories.run(run.stage, "r-2")
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     heard(other, "success", concluded=True)
     assert Looking.objects.open().count() == 1
 
 
 def test_the_name_outlives_the_account(run: Run, ana: User, cem: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     ana.delete()
     assert lookers(shown_to(cem, run)) == ["ana"]
     assert buttons(shown_to(cem, run)) == ["I’m looking too", "Take over from ana"]
@@ -349,7 +350,7 @@ def test_the_name_outlives_the_account(run: Run, ana: User, cem: User) -> None:
 
 
 def test_a_name_is_only_text(run: Run, cem: User) -> None:
-    looking.begin(run, User.objects.create_user(factories.HOSTILE[:150]))
+    acknowledgements.begin(run, User.objects.create_user(factories.HOSTILE[:150]))
     for address in ("/", "/board/", factories.address(run), factories.address(run.stage)):
         html = parsed(browser(cem).get(address))
         assert html.css("#hostile") == []
@@ -362,14 +363,14 @@ def test_a_name_is_only_text(run: Run, cem: User) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_presses_at_once_are_one(live: Live) -> None:
     ana = User.objects.create_user("ana", password="ana")
-    access.keep_group()
+    permissions.keep_group()
     run = factories.run(factories.stage(), overdue=Overdue.YES)
     together = Barrier(4)
 
     def press(_: int) -> None:
         try:
             together.wait(30)
-            looking.begin(run, ana)
+            acknowledgements.begin(run, ana)
         finally:
             connections.close_all()
 
@@ -379,7 +380,7 @@ def test_presses_at_once_are_one(live: Live) -> None:
 
 
 def test_the_database_refuses_a_second_one(run: Run, ana: User) -> None:
-    looking.begin(run, ana)
+    acknowledgements.begin(run, ana)
     with pytest.raises(IntegrityError), transaction.atomic():
         Looking.objects.create(run=run, user=ana, username="ana", since=timezone.now())
 
@@ -415,7 +416,7 @@ def test_it_is_told_of_a_failure_that_was_old_when_first_heard_of(live: Live, vi
         factories.stage(), "r-1", status="failure", created_at=hours, concluded_at=hours
     )
     with listening(live.person("viewer")) as now:
-        looking.begin(run, viewer)
+        acknowledgements.begin(run, viewer)
         about(now, "run-r-1", "viewer is looking, since")
 
 
@@ -428,10 +429,10 @@ def test_more_people_cost_no_more_queries(address: str, run: Run, at_desk: Clien
         return len(seen)
 
     queries()  # notes the interest
-    looking.begin(run, User.objects.create_user("a0"))
+    acknowledgements.begin(run, User.objects.create_user("a0"))
     few = queries()
     for number in range(1, 6):
         person = User.objects.create_user(f"a{number}")
-        looking.begin(run, person)
-        looking.begin(factories.run(run.stage, overdue=Overdue.YES), person)
+        acknowledgements.begin(run, person)
+        acknowledgements.begin(factories.run(run.stage, overdue=Overdue.YES), person)
     assert queries() <= few

@@ -14,12 +14,13 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborting, access
+from dashboard import aborts
+from dashboard.accounts import permissions
 from dashboard.models import Abort, AbortBatch, Budget, Grant, Run, Stage
 from dashboard.models.aborts import AbortState, What
-from dashboard.models.access import Right
-from dashboard.models.batches import ItemResult
-from dashboard.web import many
+from dashboard.models.bulk_aborts import ItemResult
+from dashboard.models.grants import Right
+from dashboard.web.components import abort_all
 from tests.support import factories
 from tests.support.flights import LEDGER, SEARCH, eventually, in_flight
 from tests.support.html import HTMX, See, one, parsed, words
@@ -198,7 +199,7 @@ def test_nothing_selected_is_said(see: See) -> None:
 
 
 def test_too_many_are_refused_before_anything_is_asked(see: See, stage: Stage) -> None:
-    for _ in range(aborting.MOST + 1):
+    for _ in range(aborts.MOST + 1):
         factories.run(stage)
     html = see(f"{MANY}?page=now")
     assert words(one(html, "[data-why]")).startswith("At most 200 runs can be aborted at once")
@@ -270,7 +271,7 @@ def test_who_may_abort_none_of_them_is_refused(looking_on: Client, trio: list[Ru
     form = {"run": [run.pk for run in trio], "key": str(uuid4()), "reason": "Stuck"}
     answer = looking_on.post(MANY, form)
     assert answer.status_code == 403
-    assert access.RELEASE_MANAGERS in answer.content.decode()
+    assert permissions.RELEASE_MANAGERS in answer.content.decode()
     assert not AbortBatch.objects.exists()
 
 
@@ -336,7 +337,7 @@ def test_over_http_a_form_that_is_sent_twice_acts_once(live: Live, manager: User
 
 
 def batch_of(runs: list[Run], by: User, *results: str) -> AbortBatch:
-    batch = aborting.request_many([run.pk for run in runs], aborting.Press(by, "Why"), uuid4())
+    batch = aborts.request_many([run.pk for run in runs], aborts.Press(by, "Why"), uuid4())
     for item, result in zip(batch.items.all(), results, strict=False):
         item.result = ItemResult(result)
         if result == "abort":
@@ -417,7 +418,7 @@ def test_its_own_refresh_is_the_live_region_alone(
 
 def test_offers_under_every_filter_have_ids_of_their_own(manager: User, stage: Stage) -> None:
     factories.run(stage, status="hibernating <b>")
-    offered = many.all_of_stage(access.rights(manager), stage)
+    offered = abort_all.all_of_stage(permissions.rights(manager), stage)
     assert offered["hibernating <b>"].count == 1
     assert len({each.id for each in offered.values()}) == len(offered)
     assert all("<" not in each.id for each in offered.values())

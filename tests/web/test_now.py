@@ -9,12 +9,13 @@ from django.test import Client
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import access, attention
+from dashboard.accounts import permissions
 from dashboard.models import CatalogueSweep, Grant, Run, Stage
-from dashboard.overdue import Why
-from dashboard.timing import Overdue
-from dashboard.web import rows
-from dashboard.web.views.now import MOST_IN_FLIGHT
+from dashboard.models.typical_duration import Overdue
+from dashboard.runs import alerts
+from dashboard.runs.overdue import Why
+from dashboard.web.components import run_row
+from dashboard.web.pages.now import MOST_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import See, one, parsed, words
 from tests.support.live import Live
@@ -120,7 +121,7 @@ def test_a_tab_begins_with_the_worst_of_the_page(
 def test_a_failure_leaves_the_top_after_a_while(see: See, stage: Stage) -> None:
     run = factories.run(stage, "r-1", status="failure", concluded_at=at(1))
     assert sections(see("/")) == {"attention": ["r-1"]}
-    factories.change(run, concluded_at=timezone.now() - attention.JUST_NOW)
+    factories.change(run, concluded_at=timezone.now() - alerts.JUST_NOW)
     assert sections(see("/")) == {"failed": ["r-1"]}
 
 
@@ -246,7 +247,7 @@ def test_stages_without_a_flow_have_nothing_to_run(see: See, db: None) -> None:
 
 
 def test_who_may_see_nothing_is_told_so(client: Client, viewer: User, stage: Stage) -> None:
-    access.keep_group()
+    permissions.keep_group()
     Grant.objects.all().delete()
     client.force_login(viewer)
     html = parsed(client.get("/"))
@@ -272,7 +273,7 @@ def test_a_run_that_changes_tables_while_they_are_read_stands_once(
 ) -> None:
     run = factories.run(stage)
     tables = [Run.objects.filter(pk=run.pk), Run.objects.all()]
-    first, second = rows.html_of_each(tables, access.rights(manager))
+    first, second = run_row.html_of_each(tables, permissions.rights(manager))
     assert (list(first), list(second)) == ([run.pk], [])
 
 

@@ -13,13 +13,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborNode
 
-from dashboard import access
+from dashboard.accounts import permissions
 from dashboard.models import Run, Stage, StageTiming
-from dashboard.overdue import Why
-from dashboard.sync import marking, mirror
-from dashboard.timing import Overdue
-from dashboard.web import rows
-from dashboard.web.views.runs import card
+from dashboard.models.typical_duration import Overdue
+from dashboard.runs.overdue import Why
+from dashboard.sync import mirror, overdue_checker
+from dashboard.web.components import run_row
+from dashboard.web.pages.run import card
 from tests.support import factories
 from tests.support.html import See, one, words
 from tests.support.world import api_run
@@ -143,7 +143,7 @@ def test_steps_are_not_held_against_what_was_learned_where_people_say_otherwise(
     step = factories.node("JobRun", ref="migrate", status="waiting", started_at=since)
     tree = msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
     run = flying(stage, 31, steps=tree, step="migrate", step_key="migrate", step_since=since)
-    marking.mark(timezone.now())
+    overdue_checker.mark(timezone.now())
     html = see(factories.address(run))
     assert words(one(html, ".state .usually")) == "usually about 2 h"
     assert html.css(".late, [data-late='1'], [data-late='2']") == []
@@ -192,10 +192,10 @@ def test_a_runs_own_page_has_its_bar(see: See, usual: StageTiming) -> None:
 
 def test_a_row_says_the_same_whenever_it_is_read(usual: StageTiming, manager: User) -> None:
     run = Run.objects.with_place().get(pk=late(usual.stage).pk)
-    rights = access.rights(manager)
-    first = rows.html_of_loaded([run], rights)
+    rights = permissions.rights(manager)
+    first = run_row.html_of_loaded([run], rights)
     cache.clear()
-    with_time = rows.html_of_loaded([run], rights)
+    with_time = run_row.html_of_loaded([run], rights)
     assert first == with_time
 
 
@@ -336,7 +336,7 @@ def test_all_rows_cost_one_query_for_what_is_usual(usual: StageTiming, manager: 
         factories.timing(other)
         flying(other)
     with CaptureQueriesContext(connection) as seen:
-        rows.html_of(Run.objects.all(), access.rights(manager))
+        run_row.html_of(Run.objects.all(), permissions.rights(manager))
     asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
     assert len(asked) == 1
 
@@ -344,17 +344,17 @@ def test_all_rows_cost_one_query_for_what_is_usual(usual: StageTiming, manager: 
 def test_a_card_costs_one_query_for_what_is_usual(usual: StageTiming, manager: User) -> None:
     run = Run.objects.with_place().get(pk=late(usual.stage).pk)
     with CaptureQueriesContext(connection) as seen:
-        card(run, access.rights(manager), [])
+        card(run, permissions.rights(manager), [])
     asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
     assert len(asked) == 1
 
 
 def test_rows_that_are_ready_cost_none(usual: StageTiming, manager: User) -> None:
     flying(usual.stage)
-    rights = access.rights(manager)
-    rows.html_of(Run.objects.all(), rights)
+    rights = permissions.rights(manager)
+    run_row.html_of(Run.objects.all(), rights)
     with CaptureQueriesContext(connection) as seen:
-        rows.html_of(Run.objects.all(), rights)
+        run_row.html_of(Run.objects.all(), rights)
     assert len(seen) == 1
 
 
@@ -364,7 +364,7 @@ def test_rows_that_are_ready_cost_none(usual: StageTiming, manager: User) -> Non
 def test_a_run_that_becomes_overdue_is_painted_anew(see: See, usual: StageTiming) -> None:
     run = flying(usual.stage, 8)
     assert row_of(see, run).css(".late") == []
-    marking.mark(timezone.now() + 2 * MINUTE)
+    overdue_checker.mark(timezone.now() + 2 * MINUTE)
     assert words(one(row_of(see, run), ".late")) == "Overdue"
 
 

@@ -7,10 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard import access
+from dashboard.accounts import permissions
 from dashboard.models import Run, Stage
 from dashboard.models.aborts import What
-from dashboard.web import overview
+from dashboard.web.components import in_flight
 from tests.support import factories
 from tests.support.html import See, one
 
@@ -33,12 +33,12 @@ def aborted(run: Run, by: User, state: str, *, at: Any = BEFORE, **fields: Any) 
 
 def counted(by: User) -> tuple[int, int]:
     """How many runs count as failed, and as aborted here."""
-    counts = overview.counts(access.rights(by), timezone.now(), {})
+    counts = in_flight.counts(permissions.rights(by), timezone.now(), {})
     return counts.failed, counts.aborted
 
 
 def news(by: User) -> set[str]:
-    return set(overview.news(access.rights(by), timezone.now(), {}).statuses)
+    return set(in_flight.news(permissions.rights(by), timezone.now(), {}).statuses)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings, strategies
 
 from dashboard.models import Run, Stage
-from dashboard.web import filters, paging
-from dashboard.web.cursor import Cursor
-from dashboard.web.paging import Page
+from dashboard.web.components import filters, pagination
+from dashboard.web.components.cursor import Cursor
+from dashboard.web.components.pagination import Page
 from tests.support import factories
 from tests.support.html import See, one, words
 
@@ -27,7 +27,7 @@ type Turn = Callable[..., Page]
 @pytest.fixture
 def turn(stage: Stage, viewer: User) -> Turn:
     """Find the page of a query; by keywords it is of another size."""
-    return lambda query, **size: paging.page(
+    return lambda query, **size: pagination.page(
         stage.runs.all(), filters.read(QueryDict(query), stage, viewer), **size
     )
 

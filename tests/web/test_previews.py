@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.contrib.sessions.models import Session
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from dashboard import access
+from dashboard.accounts import permissions
 from dashboard.models import Abort, AbortBatch, Run
 from tests.support import factories, flights
 from tests.support.html import one, parsed, words
@@ -147,8 +147,8 @@ def test_opening_any_address_does_nothing(
     method: str, headers: dict[str, str], live: Live, run: Run
 ) -> None:
     boss = User.objects.create_superuser("boss", password="boss")
-    access.keep_group()
-    boss.groups.add(Group.objects.get(name=access.RELEASE_MANAGERS))
+    permissions.keep_group()
+    boss.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     person = live.person("boss")
     before = everything()
     statuses = {}

@@ -11,9 +11,10 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from dashboard import access, saved_views
+from dashboard.accounts import permissions
 from dashboard.models import DefaultView, Run, SavedView, Stage
-from dashboard.web import rows
+from dashboard.runs import saved_views
+from dashboard.web.components import run_row
 from tests.support import factories
 from tests.support.html import HTMX, See, one, parsed, words
 
@@ -23,12 +24,12 @@ type Post = Callable[..., HttpResponse]
 
 
 def save_at(stage: Stage) -> str:
-    return reverse("save_view", args=rows.place_args(stage))
+    return reverse("save_view", args=run_row.place_args(stage))
 
 
 def change_at(stage: Stage, view: SavedView | int) -> str:
     key = view if isinstance(view, int) else view.pk
-    return reverse("change_view", args=[*rows.place_args(stage), key])
+    return reverse("change_view", args=[*run_row.place_args(stage), key])
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_views_go_with_the_account(view: SavedView, manager: User) -> None:
 def test_a_stage_that_is_hidden_is_not_found(
     at_desk: Client, stage: Stage, view: SavedView
 ) -> None:
-    access.Grant.objects.all().delete()
+    permissions.Grant.objects.all().delete()
     assert at_desk.post(save_at(stage), {"name": "x", "query": FAILED}).status_code == 404
     assert at_desk.post(change_at(stage, view), {"do": "delete"}).status_code == 404
     assert SavedView.objects.count() == 1

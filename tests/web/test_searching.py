@@ -9,19 +9,20 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from dashboard import access, budget
-from dashboard.database import in_database, now
+from dashboard.accounts import permissions
+from dashboard.db.threads import in_database, now
 from dashboard.models import CatalogueSweep, Grant, Run, RunLookup, Stage
 from dashboard.sandbox import parse_fault
-from dashboard.sync import lookup
-from dashboard.upstream import Connection
-from dashboard.web import places
+from dashboard.sync import run_lookup
+from dashboard.upstream import budget_store
+from dashboard.upstream.connection import Connection
+from dashboard.web.http import lookup
 from tests.support import factories, flights
 from tests.support.flights import LEDGER, eventually
 from tests.support.html import HTMX, one, parsed, words
 from tests.support.live import Live, token
 
-NO_HINTS = dict.fromkeys(places.HINTS, "")
+NO_HINTS = dict.fromkeys(lookup.HINTS, "")
 MADE_UP = "00000000-0000-4000-8000-000000000000"
 
 
@@ -114,7 +115,7 @@ def test_production_comes_first_and_there_where_runs_are_in_flight(
             factories.stage(name, of=factories.pipeline(f"p{number}"))
     factories.run(Stage.objects.get(pipeline__slug="p2", name="Production"))
     factories.run(Stage.objects.get(pipeline__slug="p1", name="Staging"))
-    keys = places.candidates(access.ALL, NO_HINTS).stages
+    keys = lookup.candidates(permissions.ALL, NO_HINTS).stages
     order = [str(Stage.objects.get(pk=key)).split(" / ") for key in keys]
     assert [stage for _, stage in order] == ["Production"] * 3 + ["Staging"] * 3 + [
         "Development"
@@ -219,13 +220,13 @@ def test_it_says_until_when_a_no_counts_and_has_it_asked_again_on_request(
     told = [time.attributes["datetime"] for time in html.css("[data-answered] time")]
     last = max(row.answered_at for row in rows if row.answered_at)
     first = min(row.asked_at for row in rows)
-    assert told == [last.isoformat(), (first + lookup.REMEMBERED).isoformat()]
+    assert told == [last.isoformat(), (first + run_lookup.REMEMBERED).isoformat()]
     again = one(html, 'form[action*="/again/"]').attributes["action"] or ""
     too_soon = press(person, again)
     assert too_soon.status_code == 404
     assert "It was looked for just now" in too_soon.text
     assert len(asked(live, MADE_UP)) == 12
-    rows.update(asked_at=now() - lookup.AGAIN_AFTER)
+    rows.update(asked_at=now() - run_lookup.AGAIN_AFTER)
     assert press(person, again).url.query == b"project=shop"
     open_until_the_end(person, address)
     assert len(asked(live, MADE_UP)) == 24
@@ -236,7 +237,7 @@ def test_a_full_address_in_vain_says_so_too(live: Live, person: httpx.Client) ->
     html = parsed(person.get(f"{place(MADE_UP)}/"))
     assert "Northflank does not know it either." in words(one(html, "[data-why]"))
     again = one(html, 'form[action*="/again/"]').attributes["action"] or ""
-    RunLookup.objects.update(asked_at=now() - lookup.AGAIN_AFTER)
+    RunLookup.objects.update(asked_at=now() - run_lookup.AGAIN_AFTER)
     answer = press(person, again)
     assert answer.url.path == f"{place(MADE_UP)}/"
     assert len(asked(live, MADE_UP)) == 2
@@ -272,14 +273,14 @@ def test_a_crowd_with_one_made_up_id_asks_as_often_as_one_person(
 def test_two_processes_that_look_for_one_run_ask_each_stage_once(
     live: Live, person: httpx.Client, elsewhere: int
 ) -> None:
-    stages = places.candidates(access.ALL, NO_HINTS).stages
+    stages = lookup.candidates(permissions.ALL, NO_HINTS).stages
 
-    async def together() -> list[lookup.Search]:
+    async def together() -> list[run_lookup.Search]:
         other = Connection(live.connection.token, live.upstream_url)
         both = [live.connection, other]
         try:
-            await asyncio.gather(*(lookup.search(to, stages, MADE_UP) for to in both))
-            return [await lookup.search(to, stages, MADE_UP) for to in both]
+            await asyncio.gather(*(run_lookup.search(to, stages, MADE_UP) for to in both))
+            return [await run_lookup.search(to, stages, MADE_UP) for to in both]
         finally:
             await other.close()
 
@@ -320,7 +321,7 @@ def test_a_flood_does_not_hold_up_reading(live: Live, person: httpx.Client, else
     for run_id in ("made-up", "made-up-too"):
         assert open_until_the_end(person, f"/runs/{run_id}/").status_code == 404
     assert len(asked(live, "made-up")) == 24
-    allowed = live.run(lambda: in_database(budget.allowance, now()))
+    allowed = live.run(lambda: in_database(budget_store.allowance, now()))
     assert allowed.slack == 20  # which as many requests of reading would have used up
     assert allowed.may_discover
 

@@ -10,7 +10,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborNode
 
 from dashboard.models import Budget, Push, Stage
-from dashboard.web.status import MOST_STAGES
+from dashboard.web.components.sync_report import MOST_STAGES
 from tests.support import factories
 from tests.support.html import HTMX, See, one, parsed, words
 from tests.support.live import Live

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
-from dashboard.web import steps
-from dashboard.web.steps import StepRow, Timeline
+from dashboard.web.components import timeline
+from dashboard.web.components.timeline import StepRow, Timeline
 from tests.support import factories
 from tests.support.html import See, one, words
 
@@ -34,7 +34,7 @@ def shown(*within: Node, timing: StageTiming | None = None, **of_run: Any) -> Ti
     """The steps of a run that began at T0, as they are at NOW."""
     usual = {"status": "running", "in_flight": True, "concluded": False, "started_at": T0}
     root = factories.node("Workflow", steps=within)
-    return steps.timeline(Run(**usual | of_run), root, timing, NOW)
+    return timeline.timeline(Run(**usual | of_run), root, timing, NOW)
 
 
 def shown_one(of: Node, timing: StageTiming | None = None, **of_run: Any) -> StepRow:
@@ -310,7 +310,7 @@ def done(*inner: Node, **said: Any) -> Node:
 
 
 def many(*more: Node) -> tuple[Node, ...]:
-    return (*more, *(done(ref=f"step-{n}") for n in range(steps.FEW)))
+    return (*more, *(done(ref=f"step-{n}") for n in range(timeline.FEW)))
 
 
 def test_few_steps_are_all_unfolded() -> None:
@@ -409,7 +409,7 @@ runs = st.builds(
 def test_the_bars_of_any_tree_stay_on_their_axis(
     run: Run, root: Node, timing: StageTiming | None
 ) -> None:
-    of = steps.timeline(run, root, timing, NOW)
+    of = timeline.timeline(run, root, timing, NOW)
     for row in every(of.steps):
         if row.bar:
             assert of.axis is not None
@@ -423,7 +423,7 @@ def test_every_step_of_any_tree_is_shown_once(run: Run, root: Node) -> None:
         return 1 + sum(number(each) for each in of.steps)
 
     wrapper = 1 if root.kind in {"Workflow", "LoopWorkflow"} else 0
-    rows = list(every(steps.timeline(run, root, None, NOW).steps))
+    rows = list(every(timeline.timeline(run, root, None, NOW).steps))
     assert len(rows) == number(root) - wrapper
 
 

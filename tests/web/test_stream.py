@@ -13,10 +13,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard import aborting
-from dashboard.escalation import Level
+from dashboard import aborts
+from dashboard.aborts.severity import Level
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
-from dashboard.web import feed, fragments
+from dashboard.web.live import feed
+from dashboard.web.live import parts as live_parts
 from tests.support import factories
 from tests.support.databases import without
 from tests.support.flights import eventually
@@ -88,18 +89,18 @@ def test_a_page_whose_version_means_nothing_here_fetches_itself(
 
 def test_after_too_many_changes_pages_fetch_themselves(run: Run, at_desk: httpx.Client) -> None:
     seen = ChangeCounter.latest()
-    for _ in range(fragments.MOST + 1):
+    for _ in range(live_parts.MOST + 1):
         factories.run(run.stage)
     with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
         stream = messages(answer)
-        assert len(next(stream).parts) < fragments.MOST + 15
+        assert len(next(stream).parts) < live_parts.MOST + 15
         assert next(stream).event == feed.STALE
 
 
 def test_a_page_of_the_past_is_no_news(run: Run, at_desk: httpx.Client) -> None:
     seen = ChangeCounter.latest()
     old = timezone.now() - timedelta(days=3)
-    for number in range(fragments.MOST + 1):
+    for number in range(live_parts.MOST + 1):
         factories.run(run.stage, f"old-{number}", status="success", created_at=old)
     factories.change(run, status="retrying")
     with at_desk.stream("GET", f"/live/?page=now&since={seen}") as answer:
@@ -160,7 +161,7 @@ def test_a_new_act_changes_the_shape_of_the_lists_of_acts(
     before = shape(at_desk, page)
     with listening(at_desk, page) as stream:
         if page == "lists":
-            aborting.request_many([run.pk], aborting.Press(manager, "Stuck"), uuid4())
+            aborts.request_many([run.pk], aborts.Press(manager, "Stuck"), uuid4())
         else:
             factories.abort(run, manager)
         line = about(stream, "as-of").css_first("p")
@@ -343,8 +344,8 @@ def test_a_page_that_cannot_be_told_fetches_itself_and_the_others_are_told(
         raise ZeroDivisionError
 
     with listening(at_desk, "board") as board, listening(at_desk) as now:
-        broken = fragments.PAGES | {"board": fragments._Page(fail, fail)}
-        monkeypatch.setattr(fragments, "PAGES", broken)
+        broken = live_parts.PAGES | {"board": live_parts._Page(fail, fail)}
+        monkeypatch.setattr(live_parts, "PAGES", broken)
         factories.change(run, status="retrying")
         about(now, "run-r-1", "Retrying")
         assert feed.STALE in (message.event for message in board)

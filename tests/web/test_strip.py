@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models import Run, Stage
-from dashboard.web import history, strip
-from dashboard.web.strip import BASE, HEIGHT, MOST, Bar, Past, Strip
+from dashboard.web.components import history_chart, history_charts
+from dashboard.web.components.history_chart import BASE, HEIGHT, MOST, Bar, Past, Strip
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import See, one, words
@@ -26,7 +26,7 @@ def past(status: str = "success", minutes: float | None = 6, key: int = 1, ago: 
 
 
 def drawn(*runs: Past, here: int = 0) -> Strip:
-    found = strip.of(runs, here=here)
+    found = history_chart.of(runs, here=here)
     assert found is not None
     return found
 
@@ -96,7 +96,7 @@ def test_no_more_are_drawn_than_there_is_room_for() -> None:
 
 
 def test_where_there_is_nothing_there_is_no_strip() -> None:
-    assert strip.of([]) is None
+    assert history_chart.of([]) is None
 
 
 # --- The words ----------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_a_status_that_is_a_novel_is_cut() -> None:
 def test_any_history_is_drawn_within_its_frame(runs: list[Past]) -> None:
     found = drawn(*runs, here=1)
     for bar in found.bars:
-        assert 0 <= left(bar) < MOST * strip.SLOT
+        assert 0 <= left(bar) < MOST * history_chart.SLOT
         if bar.kind != "skipped":
             assert 2 <= height(bar) <= HEIGHT
     if len(found.bars) > 1:
@@ -249,7 +249,7 @@ def test_where_nothing_has_ended_there_is_none(see: See, run: Run, address: str)
 
 
 def bars(stage: Stage) -> int:
-    return history.strips([stage])[stage.pk].count('class="bar"')
+    return history_charts.strips([stage])[stage.pk].count('class="bar"')
 
 
 def test_it_is_made_anew_when_another_run_has_ended(ended: Run) -> None:
@@ -268,9 +268,9 @@ def test_an_older_run_that_ends_after_a_newer_one_is_seen_too(ended: Run) -> Non
 
 
 def test_what_people_say_is_usual_is_not_about_it(ended: Run) -> None:
-    before = history.strips([ended.stage])
+    before = history_charts.strips([ended.stage])
     factories.timing(ended.stage, said_median=1200, said_p95=1800)
-    assert history.strips([ended.stage]) == before
+    assert history_charts.strips([ended.stage]) == before
 
 
 def test_of_a_long_history_the_latest_are_shown(stage: Stage) -> None:
@@ -280,7 +280,7 @@ def test_of_a_long_history_the_latest_are_shown(stage: Stage) -> None:
         status = "success" if hours < MOST else "failure"
         factories.run(stage, status=status, created_at=at, started_at=at, concluded_at=at)
     other = factories.run(factories.stage("Staging"), status="aborted").stage
-    html = history.strips([stage, other])
+    html = history_charts.strips([stage, other])
     assert html[stage.pk].count('data-kind="success"') == MOST
     assert "failure" not in html[stage.pk]
     assert html[other.pk].count('class="bar"') == 1
@@ -294,12 +294,12 @@ def test_runs_that_northflank_lost_take_nobodys_place(stage: Stage, others: int)
         factories.run(stage, status="success", created_at=at, started_at=at, concluded_at=at)
         factories.run(stage, created_at=at, started_at=at, in_flight=False, gone_at=now)
     beside = [factories.stage("Staging")] * others
-    assert history.strips([stage, *beside])[stage.pk].count('class="bar"') == MOST
+    assert history_charts.strips([stage, *beside])[stage.pk].count('class="bar"') == MOST
 
 
 def queries(stages: list[Stage]) -> int:
     with CaptureQueriesContext(connection) as seen:
-        history.strips(stages)
+        history_charts.strips(stages)
     return len(seen)
 
 
@@ -312,7 +312,7 @@ def test_many_stages_cost_no_more_queries_than_two(db: None) -> None:
 
 
 def test_one_that_was_made_costs_one_query(ended: Run) -> None:
-    history.strips([ended.stage])
+    history_charts.strips([ended.stage])
     assert queries([ended.stage]) == 1
 
 

@@ -23,7 +23,8 @@ from django.utils.translation import _trans
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard import abort_story, access, verdict
+from dashboard.aborts import messages as abort_messages
+from dashboard.accounts import permissions
 from dashboard.models import (
     Abort,
     AbortBatch,
@@ -36,12 +37,14 @@ from dashboard.models import (
     Stage,
 )
 from dashboard.models.aborts import AbortState, What
-from dashboard.models.batches import ItemResult
+from dashboard.models.bulk_aborts import ItemResult
+from dashboard.models.typical_duration import Overdue
 from dashboard.northflank import Node
-from dashboard.statuses import RUN
-from dashboard.sync.lookup import Search
-from dashboard.timing import Overdue
-from dashboard.web import errors, places, searching
+from dashboard.runs import summary as run_summary
+from dashboard.runs.statuses import RUN
+from dashboard.sync.run_lookup import Search
+from dashboard.web.components import run_search
+from dashboard.web.http import errors, lookup
 from tests.support import factories
 from tests.support.html import parsed
 
@@ -356,7 +359,7 @@ def test_no_search_does(marked: None, so_far: Search, db: None, rf: RequestFacto
     factories.stage(of=factories.pipeline("1", factories.project("1")))
     request = rf.get("/runs/1/")
     request.user = User(username="ά")
-    page = searching.goes_on(request, access.ALL, "1", so_far)
+    page = run_search.goes_on(request, permissions.ALL, "1", so_far)
     assert list(unkeyed(parsed(page))) == []
 
 
@@ -367,10 +370,10 @@ def test_no_search_in_vain_does(marked: None, query: str, db: None, rf: RequestF
     factories.searched(1, of=stage, run_id="1")
     request = rf.get(f"/runs/1/?{query}")
     request.user = User(username="ά")
-    possible = places.candidates(access.ALL, searching.hints(request))
+    possible = lookup.candidates(permissions.ALL, run_search.hints(request))
     for why in (
-        searching.in_vain(request, access.ALL, "1", possible),
-        searching.not_in(stage, access.ALL, "1", ""),
+        run_search.in_vain(request, permissions.ALL, "1", possible),
+        run_search.not_in(stage, permissions.ALL, "1", ""),
     ):
         assert list(unkeyed(parsed(errors.not_found(request, why)))) == []
 
@@ -392,7 +395,7 @@ def test_a_page_is_in_the_deployments_language(client: Client, db: None) -> None
     with translation.override("de"):  # as LANGUAGE_CODE would
         html = parsed(client.get("/accounts/login/"))
         at = datetime(timezone.localdate().year, 10, 3, 4, 5, 6, tzinfo=UTC)
-        assert abort_story.with_day(at) == "3 Okt 04:05:06"
+        assert abort_messages.with_day(at) == "3 Okt 04:05:06"
     assert html.css_first("html").attributes["lang"] == "de"  # type: ignore[union-attr]
 
 
@@ -412,7 +415,7 @@ def test_a_template_puts_names_and_times_where_its_language_wants_them(
     now = timezone.now()
     place = Stage(name="Production", pipeline=Pipeline(name="checkout"))
     run = Run(stage=place, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
-    said = verdict.text(verdict.of(run, None, None), now)
+    said = run_summary.text(run_summary.of(run, None, None), now)
     assert said == "seit 4 Min. wartet (Production von checkout)"
 
 

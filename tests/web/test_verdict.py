@@ -14,9 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard import around
 from dashboard.models import Grant, Run, Stage, StageTiming
-from dashboard.models.access import Right
+from dashboard.models.grants import Right
+from dashboard.runs import concurrency
 from tests.support import factories
 from tests.support.html import HTMX, See, one, parsed, words
 
@@ -326,23 +326,23 @@ def test_what_was_aborted_from_here_was_not_dropped_for_a_newer_one(
 
 
 def test_only_so_many_are_looked_at_and_then_it_says_so(see: See, forbidding: Run) -> None:
-    for number in range(around.LOOKED_AT + 1):
+    for number in range(concurrency.LOOKED_AT + 1):
         skipped(forbidding.stage, f"Fix {number}")
     panel = one(see(factories.address(forbidding)), "[data-around] [data-swallowed]")
-    said = f"At least {around.LOOKED_AT} runs have been skipped since it was created."
+    said = f"At least {concurrency.LOOKED_AT} runs have been skipped since it was created."
     assert words(one(panel, "p:first-child")) == said
-    assert words(panel.css("a")[0]) == f"Fix {around.LOOKED_AT}"
-    assert f"and {around.LOOKED_AT - len(panel.css('a'))} more" in words(panel)
+    assert words(panel.css("a")[0]) == f"Fix {concurrency.LOOKED_AT}"
+    assert f"and {concurrency.LOOKED_AT - len(panel.css('a'))} more" in words(panel)
 
 
 def test_one_more_than_was_skipped_is_looked_at_to_know_that_it_is_all(
     see: See, forbidding: Run
 ) -> None:
     factories.run(forbidding.stage, status="success", created_at=NOW() - timedelta(hours=1))
-    for number in range(around.LOOKED_AT - 1):
+    for number in range(concurrency.LOOKED_AT - 1):
         skipped(forbidding.stage, f"Fix {number}")
     panel = one(see(factories.address(forbidding)), "[data-around] [data-swallowed]")
-    said = f"{around.LOOKED_AT - 1} runs have been skipped since it was created."
+    said = f"{concurrency.LOOKED_AT - 1} runs have been skipped since it was created."
     assert words(one(panel, "p:first-child")) == said
 
 
@@ -353,7 +353,7 @@ def test_other_stages_drop_nothing_for_it(see: See, forbidding: Run) -> None:
 
 def test_what_may_not_be_seen_is_not_read(forbidding: Run) -> None:
     skipped(forbidding.stage, "Hotfix")
-    assert around.past(forbidding, Q(pk__in=[])).runs == []
+    assert concurrency.past(forbidding, Q(pk__in=[])).runs == []
 
 
 # --- handing over ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Run, Stage
-from dashboard.web import zones
+from dashboard.web.http import timezones
 from tests.support import factories
 from tests.support.html import HTMX, one, parsed, words
 from tests.support.live import Live
@@ -56,7 +56,7 @@ def foot(html: LexborHTMLParser) -> str:
 
 @pytest.mark.parametrize("zone", WRITTEN)
 def test_all_of_a_page_is_in_the_zone_that_was_chosen(zone: str, old: Run, at_desk: Client) -> None:
-    at_desk.cookies[zones.COOKIE] = zone
+    at_desk.cookies[timezones.COOKIE] = zone
     html = parsed(at_desk.get(factories.address(old.stage)))
     assert started(html) == WRITTEN[zone]
     assert foot(html) == f"Times are in {zone}."
@@ -70,7 +70,7 @@ def test_rows_that_others_have_read_in_another_zone_are_not_theirs(
     old: Run, at_desk: Client
 ) -> None:
     for zone in [*WRITTEN, *WRITTEN]:
-        at_desk.cookies[zones.COOKIE] = zone
+        at_desk.cookies[timezones.COOKIE] = zone
         assert started(parsed(at_desk.get(factories.address(old.stage)))) == WRITTEN[zone]
 
 
@@ -83,13 +83,13 @@ def test_a_page_offers_the_zones_that_it_is_not_in(
         return [button.attributes["value"] for button in found]
 
     assert offered() == ["UTC"]
-    at_desk.cookies[zones.COOKIE] = "UTC"
+    at_desk.cookies[timezones.COOKIE] = "UTC"
     assert offered() == ["Europe/Berlin"]
-    at_desk.cookies[zones.COOKIE] = "America/Sao_Paulo"
+    at_desk.cookies[timezones.COOKIE] = "America/Sao_Paulo"
     assert offered() == ["Europe/Berlin", "UTC"]
     settings.TIME_ZONE = "UTC"
     assert offered() == ["UTC"]
-    del at_desk.cookies[zones.COOKIE]
+    del at_desk.cookies[timezones.COOKIE]
     assert offered() == []
 
 
@@ -97,8 +97,8 @@ def test_the_choice_is_kept_and_leads_back(at_desk: Client) -> None:
     back = "/aborts/?who=x&mine=1"
     answer = at_desk.post("/zone/", {"zone": "UTC", "next": back})
     assert (answer.status_code, answer["Location"]) == (302, back)
-    kept = answer.cookies[zones.COOKIE]
-    assert (kept.value, kept["max-age"], kept["samesite"]) == ("UTC", zones.KEPT_FOR, "Lax")
+    kept = answer.cookies[timezones.COOKIE]
+    assert (kept.value, kept["max-age"], kept["samesite"]) == ("UTC", timezones.KEPT_FOR, "Lax")
     assert foot(parsed(at_desk.get("/"))) == "Times are in UTC."
 
 
@@ -145,7 +145,7 @@ def test_only_who_is_signed_in_chooses_and_only_by_a_form(client: Client, manage
 @example("x" * 5000)
 @example("")
 def test_no_nonsense_is_a_zone(name: str) -> None:
-    found = zones.known(name)
+    found = timezones.known(name)
     assert found is None or found.key == name
 
 
@@ -153,7 +153,7 @@ def test_no_nonsense_is_a_zone(name: str) -> None:
     "nonsense", ["..", "/etc/passwd", "Mars/Olympus", "x" * 3000, "%00", '"', "é"]
 )
 def test_a_nonsense_cookie_is_as_none(nonsense: str, old: Run, at_desk: Client) -> None:
-    at_desk.cookies[zones.COOKIE] = nonsense
+    at_desk.cookies[timezones.COOKIE] = nonsense
     html = parsed(at_desk.get(factories.address(old.stage)))
     assert started(html) == WRITTEN["Europe/Berlin"]
     assert foot(html) == "Times are in Europe/Berlin."
@@ -161,8 +161,8 @@ def test_a_nonsense_cookie_is_as_none(nonsense: str, old: Run, at_desk: Client) 
 
 def test_a_page_that_is_open_keeps_its_zone(old: Run, at_desk: Client) -> None:
     address = factories.address(old.stage)
-    at_desk.cookies[zones.COOKIE] = "UTC"
-    asked = {**HTMX, zones.HEADER: "Europe/Berlin"}
+    at_desk.cookies[timezones.COOKIE] = "UTC"
+    asked = {**HTMX, timezones.HEADER: "Europe/Berlin"}
     region = at_desk.get(address, headers=asked)
     assert started(parsed(region)) == WRITTEN["Europe/Berlin"]
     tag = region["HX-PTag"]
@@ -178,7 +178,7 @@ def test_the_sentence_of_an_abort_is_in_the_pages_zone(
     run = factories.run(old.stage, "r-2", status="aborting", status_since=AT)
     factories.abort(run, manager, requested_at=AT)
     for zone, hour in (("Europe/Berlin", "00"), ("UTC", "23")):
-        at_desk.cookies[zones.COOKIE] = zone
+        at_desk.cookies[timezones.COOKIE] = zone
         html = parsed(at_desk.get(factories.address(run)))
         told = one(html, ".abort-act .abort-line .told")
         assert words(told) == f"Abort accepted; aborting since {hour}:30:00."
@@ -192,7 +192,7 @@ def test_the_day_is_told_where_it_is_another_in_that_zone(
     run = factories.run(old.stage, "r-2", status="aborting", status_since=AT)
     factories.abort(run, manager, requested_at=before)
     for zone, when in (("Europe/Berlin", "1 Feb 00:30:00"), ("UTC", "23:30:00")):
-        at_desk.cookies[zones.COOKIE] = zone
+        at_desk.cookies[timezones.COOKIE] = zone
         told = one(parsed(at_desk.get(factories.address(run))), ".abort-act .told")
         assert words(told) == f"Abort accepted; aborting since {when}."
 
@@ -204,7 +204,7 @@ def test_days_that_are_asked_for_are_those_of_the_page_and_its_download(
     act = factories.abort(run, manager, requested_at=AT)
     person = live.person("manager")
     for zone, day in (("UTC", f"{YEAR}-01-31"), ("Europe/Berlin", f"{YEAR}-02-01")):
-        person.cookies[zones.COOKIE] = zone
+        person.cookies[timezones.COOKIE] = zone
         asked = f"from={day}&to={day}"
         assert LexborHTMLParser(person.get(f"/aborts/?{asked}").text).css(f"#act-{act.pk}")
         # What is downloaded is the same for everybody.
@@ -217,13 +217,13 @@ def test_the_admin_stays_in_the_dashboards_zone(old: Run, manager: User, client:
     root = User.objects.create_superuser("root", password="x")
     act = factories.abort(old, manager, "refused", requested_at=AT, settled_at=AT)
     client.force_login(root)
-    client.cookies[zones.COOKIE] = "UTC"
+    client.cookies[timezones.COOKIE] = "UTC"
     shown = client.get(f"/admin/dashboard/abort/{act.pk}/change/").content.decode()
     assert f"Feb. 1, {YEAR}, 12:30 a.m." in shown
 
 
 def test_no_answer_leaves_its_zone_behind(old: Run, at_desk: Client) -> None:
-    at_desk.cookies[zones.COOKIE] = "UTC"
+    at_desk.cookies[timezones.COOKIE] = "UTC"
     at_desk.get("/")
     assert timezone.get_current_timezone_name() == given.TIME_ZONE
 
@@ -232,8 +232,8 @@ def test_a_stream_is_in_its_pages_zone(live: Live, viewer: User) -> None:
     run = factories.run(factories.stage(), "r-1", started_at=AT)
     person = live.person("viewer")
     with (
-        listening(person, **{zones.HEADER: "UTC"}) as in_utc,
-        listening(person, **{zones.HEADER: "America/Sao_Paulo"}) as in_sao_paulo,
+        listening(person, **{timezones.HEADER: "UTC"}) as in_utc,
+        listening(person, **{timezones.HEADER: "America/Sao_Paulo"}) as in_sao_paulo,
         listening(person) as in_berlin,
     ):
         factories.trouble("It fell over.", AT)
@@ -245,7 +245,7 @@ def test_a_stream_is_in_its_pages_zone(live: Live, viewer: User) -> None:
             assert words(row.css(".started time")[0]) == WRITTEN[zone][0]
     for zone, (written, _full) in WRITTEN.items():
         with person.stream(
-            "GET", "/live/?page=now&key=0&since=0", headers={zones.HEADER: zone}
+            "GET", "/live/?page=now&key=0&since=0", headers={timezones.HEADER: zone}
         ) as answer:
             said = next(part for part in answer.iter_text() if "It fell over." in part)
             assert written in said
@@ -258,7 +258,7 @@ def test_a_page_that_waited_for_northflank_is_in_its_zone(live: Live, viewer: Us
     address = factories.address(run)
     run.delete()
     person = live.person("viewer")
-    person.cookies[zones.COOKIE] = "America/Sao_Paulo"
+    person.cookies[timezones.COOKIE] = "America/Sao_Paulo"
     answer = person.get(address)
     assert answer.status_code == 200
     assert Run.objects.filter(run_id=run.run_id).exists()

@@ -14,19 +14,21 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 
-from dashboard import abort_story, aborting, access
-from dashboard.aborting import Press, Pressed
-from dashboard.database import in_database, now
-from dashboard.management.runbook import which, words
-from dashboard.management.runbook.command import RunbookCommand
+from dashboard import aborts
+from dashboard.aborts import Press, Pressed
+from dashboard.aborts import messages as abort_messages
+from dashboard.accounts import permissions
+from dashboard.db.threads import in_database, now
+from dashboard.management.cli import arguments, output
+from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
-from dashboard.models.batches import Via
+from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
-from dashboard.process import OtherUpstream, check_upstream
-from dashboard.sync.reading import read_run
-from dashboard.upstream import Connection
-from dashboard.web.api import shapes
+from dashboard.server.process import OtherUpstream, check_upstream
+from dashboard.sync.stage_reader import read_run
+from dashboard.upstream.connection import Connection
+from dashboard.web.api import serializers
 
 LOOK_EVERY = 0.5  # seconds between two looks into the database
 READ_EVERY = 5.0  # seconds between two questions of ours, where no worker asks Northflank
@@ -39,11 +41,15 @@ class Command(RunbookCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        which.add_run(parser)
+        arguments.add_run(parser)
         parser.add_argument(
-            "--as", required=True, type=which.text, metavar="USERNAME", help="Whose abort it is."
+            "--as",
+            required=True,
+            type=arguments.text,
+            metavar="USERNAME",
+            help="Whose abort it is.",
         )
-        parser.add_argument("--reason", default="", type=which.text, help="Kept in the audit.")
+        parser.add_argument("--reason", default="", type=arguments.text, help="Kept in the audit.")
         parser.add_argument(
             "--again", action="store_true", help="Try an abort again that is long overdue."
         )
@@ -54,18 +60,18 @@ class Command(RunbookCommand):
 
     def act(self, **options: Any) -> None:
         user = _account(options["as"])
-        run = which.run(options, access.rights(user).places("stage"))
+        run = arguments.run(options, permissions.rights(user).places("stage"))
         _check_that_it_can_be_sent()
         open_one = run.aborts.open().first() if options["again"] else None
         shell = f"{getpass.getuser()}@{socket.gethostname()}"
         press = Press(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
-            pressed = aborting.request(run, press, again=open_one.pk if open_one else None)
-        except aborting.NotAllowed as refused:
+            pressed = aborts.request(run, press, again=open_one.pk if open_one else None)
+        except aborts.NotAllowed as refused:
             raise CommandError(str(refused)) from refused
-        except aborting.ReasonMissing as missing:
+        except aborts.ReasonMissing as missing:
             raise CommandError(f"{missing} Give --reason.") from missing
-        except aborting.NotInFlight:
+        except aborts.NotInFlight:
             self._tell_of_one_that_had_ended(run, as_json=options["json"])
             return
         try:
@@ -79,10 +85,10 @@ class Command(RunbookCommand):
 
     def _tell_of_one_that_had_ended(self, run: Run, *, as_json: bool) -> None:
         if as_json:
-            whole = shapes.run(run, None)
-            self.stdout.write(words.json({"joined": False, "abort": None, "run": whole}))
+            whole = serializers.run(run, None)
+            self.stdout.write(output.json({"joined": False, "abort": None, "run": whole}))
         if run.status != "aborted":
-            raise CommandError(f"Nothing was sent, for the run is over.\n{words.of_run(run)}")
+            raise CommandError(f"Nothing was sent, for the run is over.\n{output.of_run(run)}")
         if not as_json:
             self.stdout.write("The run had been aborted already; nothing was sent.")
 
@@ -91,20 +97,20 @@ class Command(RunbookCommand):
         # With --wait somebody may have tried it again meanwhile, and that one counts.
         abort = Abort.objects.get(pk=pressed.abort.pk) if wait is None else _latest(run.pk)
         if as_json:
-            of_act = shapes.abort(abort, run)
-            said = {"joined": not pressed.made, "abort": of_act, "run": shapes.run(run, abort)}
-            self.stdout.write(words.json(said))
+            of_act = serializers.abort(abort, run)
+            said = {"joined": not pressed.made, "abort": of_act, "run": serializers.run(run, abort)}
+            self.stdout.write(output.json(said))
         else:
             if not pressed.made:
                 self.stdout.write("It joined an abort that was under way.")
-            self.stdout.write(words.of_abort(abort, run))
+            self.stdout.write(output.of_abort(abort, run))
         if abort.outcome == "aborted" or (wait is None and abort.state == AbortState.ACCEPTED):
             return
         if wait is not None and abort.settled_at is None:
             raise CommandError(
-                f"After {wait:g} s the run has not ended. {abort_story.of(abort, run).sentence}"
+                f"After {wait:g} s the run has not ended. {abort_messages.of(abort, run).sentence}"
             )
-        raise CommandError(abort_story.of(abort, run).sentence)
+        raise CommandError(abort_messages.of(abort, run).sentence)
 
 
 def _seconds(text: str) -> float:
@@ -128,7 +134,7 @@ def _account(name: str) -> User:
 
 def _check_that_it_can_be_sent() -> None:
     """Raise CommandError where nobody could send an abort: before anything is written."""
-    if settings.SANDBOX and (blind := words.why_blind(now())):
+    if settings.SANDBOX and (blind := output.why_blind(now())):
         # The sandbox lives in `serve`, and only that process can send to it.
         raise CommandError(f"Without NORTHFLANK_API_TOKEN a worker has to send it. {blind}")
     try:
@@ -141,8 +147,8 @@ async def _see_through(pressed: Pressed, wait: float | None) -> None:
     """Have the abort sent, wait for Northflank's answer and, for so long, for the run's end."""
     if settings.SANDBOX:
         if pressed.made:
-            await in_database(aborting.hand_over, pressed.abort)
-        await aborting.answered(replace(pressed, made=False))
+            await in_database(aborts.hand_over, pressed.abort)
+        await aborts.answered(replace(pressed, made=False))
         await _follow(pressed.abort.run_id, wait, None)
         return
     to = Connection(
@@ -152,9 +158,9 @@ async def _see_through(pressed: Pressed, wait: float | None) -> None:
     )
     try:
         if pressed.made:
-            await aborting.send(to, pressed.abort.pk)
+            await aborts.send(to, pressed.abort.pk)
         else:
-            await aborting.answered(pressed)
+            await aborts.answered(pressed)
         await _follow(pressed.abort.run_id, wait, to)
     finally:
         await to.close()
@@ -168,10 +174,10 @@ async def _follow(run: int, seconds: float | None, to: Connection | None) -> Non
             return
         if to is not None and monotonic() - asked_at >= READ_EVERY:
             asked_at = monotonic()
-            if await in_database(words.why_blind, now()):  # nobody else asks
+            if await in_database(output.why_blind, now()):  # nobody else asks
                 with contextlib.suppress(NorthflankError):  # it is asked again
                     await read_run(to, await in_database(_with_place, run))
-                await aborting.look_after_open_aborts(to)
+                await aborts.look_after_open_aborts(to)
         await asyncio.sleep(LOOK_EVERY)
 
 

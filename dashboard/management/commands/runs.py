@@ -3,15 +3,17 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from dashboard import access, durations, statuses
-from dashboard.abort_story import of as story_of
-from dashboard.database import now
-from dashboard.management.runbook import which, words
-from dashboard.management.runbook.command import RunbookCommand
+from dashboard.aborts.messages import of as story_of
+from dashboard.accounts import permissions
+from dashboard.db.threads import now
+from dashboard.management.cli import arguments, output
+from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
+from dashboard.runs import durations, statuses
 from dashboard.sync import coverage
-from dashboard.web import places, rows
-from dashboard.web.api import finding, shapes
+from dashboard.web.api import queries, serializers
+from dashboard.web.components import run_row
+from dashboard.web.http import lookup
 
 HEAD = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")
 
@@ -20,30 +22,30 @@ class Command(RunbookCommand):
     help = "List the runs in flight, newest first, as the dashboard's database has them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        which.add_place(parser)
+        arguments.add_place(parser)
         parser.add_argument("--json", action="store_true", help="As GET /api/runs/ would.")
 
     def act(self, **options: Any) -> None:
-        here = Run.objects.in_flight().filter(finding.at(which.place(options)))
+        here = Run.objects.in_flight().filter(queries.at(arguments.place(options)))
         found = list(here.with_place().without_detail().order_by("-created_at", "-pk"))
-        latest = rows.latest_aborts(found)
-        if blind := words.why_blind(now()):
+        latest = run_row.latest_aborts(found)
+        if blind := output.why_blind(now()):
             self.stderr.write(blind)
-        place = which.place(options)
-        stages = Stage.objects.present().filter(finding.stages_at(place))
-        lists = places.lists(access.ALL).filter(finding.lists_at(place))
+        place = arguments.place(options)
+        stages = Stage.objects.present().filter(queries.stages_at(place))
+        lists = lookup.lists(permissions.ALL).filter(queries.lists_at(place))
         known = coverage.load(stages, lists, now())
         if not known.complete:
             self.stderr.write(known.text)
         if options["json"]:
-            listed = [shapes.run(run, latest.get(run.pk)) for run in found]
-            self.stdout.write(words.json({"runs": listed} | shapes.complete(known)))
+            listed = [serializers.run(run, latest.get(run.pk)) for run in found]
+            self.stdout.write(output.json({"runs": listed} | serializers.complete(known)))
         elif not found and known.complete:
             self.stdout.write("Nothing is in flight.")
         elif not found:
             self.stdout.write("Nothing in flight was found so far.")
         else:
-            self.stdout.write(words.table(HEAD, [_row(run, latest.get(run.pk)) for run in found]))
+            self.stdout.write(output.table(HEAD, [_row(run, latest.get(run.pk)) for run in found]))
 
 
 def _row(run: Run, abort: Any) -> tuple[str, ...]:
@@ -51,8 +53,8 @@ def _row(run: Run, abort: Any) -> tuple[str, ...]:
         run.run_id,
         statuses.of_run(run.status).word,
         run.step,
-        str(finding.place_of(run)),
+        str(queries.place_of(run)),
         durations.in_words(now() - (run.started_at or run.created_at)),
-        words.clock(run.seen_at),
+        output.clock(run.seen_at),
         story_of(abort, run).sentence if abort is not None else "",
     )

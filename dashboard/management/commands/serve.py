@@ -12,9 +12,10 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
-from dashboard import demo, sandbox
+from dashboard import sandbox
+from dashboard.accounts import demo
 from dashboard.models import append_only
-from dashboard.process import OtherUpstream, Process, check_upstream
+from dashboard.server.process import OtherUpstream, Process, check_upstream
 
 
 class Command(BaseCommand):

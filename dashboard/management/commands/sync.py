@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from dashboard.management.commands.serve import prepare, run
-from dashboard.process import Process
+from dashboard.server.process import Process
 
 
 class Command(BaseCommand):

@@ -10,11 +10,11 @@ from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 from django.db.models import Q, QuerySet
 
-from dashboard.database import now
-from dashboard.management.runbook import which, words
-from dashboard.management.runbook.command import RunbookCommand
+from dashboard.db.threads import now
+from dashboard.management.cli import arguments, output
+from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import ApiToken
-from dashboard.models.tokens import Scope
+from dashboard.models.api_tokens import Scope
 
 HEAD = ("ID", "BEGINS", "NAME", "ACCOUNT", "SCOPE", "STANDING", "MADE", "EXPIRES", "LAST USED")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -26,14 +26,17 @@ class Command(RunbookCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_subparsers(dest="what", required=True, metavar="make|list|revoke")
         make = what.add_parser("make", help="Make a token, and print its secret once.")
-        make.add_argument("--user", required=True, type=which.text, help="Whom it acts for.")
-        make.add_argument("--name", required=True, type=which.text, help="What uses it.")
+        make.add_argument("--user", required=True, type=arguments.text, help="Whom it acts for.")
+        make.add_argument("--name", required=True, type=arguments.text, help="What uses it.")
         make.add_argument("--scope", choices=Scope.values, default=Scope.READ.value)
         make.add_argument("--expires", metavar="90d", help="After so long: 12h, 90d, 52w.")
         what.add_parser("list", help="List all tokens; their secrets are not kept.")
         revoke = what.add_parser("revoke", help="Have a token open nothing any more.")
         revoke.add_argument(
-            "token", type=which.text, metavar="TOKEN", help="Its id, how it begins, or all of it."
+            "token",
+            type=arguments.text,
+            metavar="TOKEN",
+            help="Its id, how it begins, or all of it.",
         )
 
     def act(self, **options: Any) -> None:
@@ -78,13 +81,13 @@ class Command(RunbookCommand):
                 token.user.get_username(),
                 token.scope,
                 token.standing(moment).value,
-                words.clock(token.created_at),
+                output.clock(token.created_at),
                 _until(token.expires_at),
-                words.clock(token.used_at),
+                output.clock(token.used_at),
             )
             for token in tokens
         ]
-        self.stdout.write(words.table(HEAD, rows) if rows else "There is no token.")
+        self.stdout.write(output.table(HEAD, rows) if rows else "There is no token.")
 
     def _revoke(self, given: str) -> None:
         found = list(_meant(given.strip().rstrip("…"))[:10])
@@ -99,8 +102,8 @@ class Command(RunbookCommand):
         token.refresh_from_db()
         was = "was revoked already, at" if already else "is revoked since"
         self.stdout.write(
-            f"Token {token.pk}, {words.plain(token.name)} ({token.hint}…), {was} "
-            f"{words.clock(token.revoked_at)}."
+            f"Token {token.pk}, {output.plain(token.name)} ({token.hint}…), {was} "
+            f"{output.clock(token.revoked_at)}."
         )
 
 
@@ -112,7 +115,7 @@ def _span(text: str) -> timedelta:
 
 
 def _until(when: datetime | None) -> str:
-    return words.clock(when) if when is not None else "never"
+    return output.clock(when) if when is not None else "never"
 
 
 def _meant(given: str) -> QuerySet[ApiToken]:

@@ -9,18 +9,21 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from dashboard import aborting, database, dismissals, links
-from dashboard.aborting import Press, Pressed
+from dashboard import aborts
+from dashboard.aborts import Press, Pressed
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
-from dashboard.models.batches import Via
-from dashboard.sync import coverage, interest
-from dashboard.web import places, rows
-from dashboard.web.api import asking, finding, shapes
-from dashboard.web.api.answers import Failed, answer
-from dashboard.web.api.door import Caller, endpoint
-from dashboard.web.client import client_address
-from dashboard.web.waiting import Waiting, result_of
+from dashboard.models.bulk_aborts import Via
+from dashboard.runs import dismissals
+from dashboard.sync import coverage, watchers
+from dashboard.web.api import params, queries, serializers
+from dashboard.web.api.auth import Caller, endpoint
+from dashboard.web.api.responses import Failed, answer
+from dashboard.web.components import run_row
+from dashboard.web.http import links, lookup
+from dashboard.web.http.client_address import client_address
+from dashboard.web.http.deferred import Waiting, result_of
 
 PER_PAGE, MOST = 100, 500  # runs of one answer
 _BIGGEST = 2**63 - 1  # a database's key
@@ -30,10 +33,10 @@ RETRY_AFTER = 10  # seconds, where an abort was not sent and nobody knows when t
 @endpoint("GET", "HEAD")
 def runs(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Tell which runs are in flight, newest first."""
-    asked = asking.parameters(request, [*asking.PLACE, "status", "limit", "after"])
-    limit = asking.number(asked.get("limit", str(PER_PAGE)), "limit", most=MOST)
+    asked = params.parameters(request, [*params.PLACE, "status", "limit", "after"])
+    limit = params.number(asked.get("limit", str(PER_PAGE)), "limit", most=MOST)
     visible = Run.objects.filter(caller.rights.places("stage"))
-    found = visible.in_flight().filter(finding.at(asked))
+    found = visible.in_flight().filter(queries.at(asked))
     if "status" in asked:
         found = found.filter(status=asked["status"])
     if "after" in asked:
@@ -45,23 +48,23 @@ def runs(request: HttpRequest, caller: Caller) -> HttpResponse:
         page.pop()
         onward = urlencode(asked | {"after": str(page[-1].pk)})
         more = links.whole(f"{reverse('api_runs')}?{onward}")
-    latest = rows.latest_aborts(page)
-    listed = [shapes.run(run, latest.get(run.pk), caller.rights) for run in page]
-    stages = Stage.objects.present().filter(caller.rights.places(), finding.stages_at(asked))
-    lists = places.lists(caller.rights).filter(finding.lists_at(asked))
-    known = coverage.load(stages, lists, database.now())
-    return answer({"runs": listed, "next": more or None} | shapes.complete(known))
+    latest = run_row.latest_aborts(page)
+    listed = [serializers.run(run, latest.get(run.pk), caller.rights) for run in page]
+    stages = Stage.objects.present().filter(caller.rights.places(), queries.stages_at(asked))
+    lists = lookup.lists(caller.rights).filter(queries.lists_at(asked))
+    known = coverage.load(stages, lists, db_threads.now())
+    return answer({"runs": listed, "next": more or None} | serializers.complete(known))
 
 
 @endpoint("GET", "HEAD")
 def run(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
     """Tell how one run stands, concluded or not, and what was done about it."""
-    shown = _find(run, asking.parameters(request, asking.PLACE), caller)
-    interest.in_run(shown, database.now())
+    shown = _find(run, params.parameters(request, params.PLACE), caller)
+    watchers.in_run(shown, db_threads.now())
     told = {
-        "aborts": shapes.aborts(shown),
-        "looking": shapes.lookings(shown),
-        "dismissals": shapes.dismissals(shown),
+        "aborts": serializers.aborts(shown),
+        "looking": serializers.lookings(shown),
+        "dismissals": serializers.dismissals(shown),
     }
     return answer(_whole(shown, caller) | told)
 
@@ -72,8 +75,8 @@ def abort(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
     pressed: Pressed | None = result_of(request)
     if pressed is not None:
         return _told(pressed, caller)
-    said = asking.abort(request)
-    shown = _find(run, asking.parameters(request, asking.PLACE), caller)
+    said = params.abort(request)
+    shown = _find(run, params.parameters(request, params.PLACE), caller)
     press = Press(
         user=caller.user,
         reason=said.reason,
@@ -84,21 +87,21 @@ def abort(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
     )
     under_way = shown.aborts.open().first() if said.again else None
     try:
-        made = aborting.request(shown, press, again=under_way.pk if under_way else None)
-    except aborting.NotAllowed as refused:
+        made = aborts.request(shown, press, again=under_way.pk if under_way else None)
+    except aborts.NotAllowed as refused:
         raise Failed(403, "not_allowed", str(refused)) from refused
-    except aborting.NotInFlight as over:
+    except aborts.NotInFlight as over:
         raise Failed(
             409,
             "not_in_flight",
             "The run had already ended; nothing was sent.",
             beside={"run": _whole(shown, caller)},
         ) from over
-    except aborting.ReasonMissing as missing:
+    except aborts.ReasonMissing as missing:
         raise Failed(422, "reason_missing", str(missing)) from missing
 
     async def answered() -> Pressed:
-        await aborting.answered(made)
+        await aborts.answered(made)
         return made
 
     return Waiting(answered)
@@ -107,7 +110,7 @@ def abort(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
 @endpoint("POST", "DELETE")
 def dismissal(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
     """Dismiss a run that Northflank knows no more (POST), or undo that (DELETE)."""
-    shown = _find(run, asking.parameters(request, asking.PLACE), caller)
+    shown = _find(run, params.parameters(request, params.PLACE), caller)
     act = dismissals.dismiss if request.method == "POST" else dismissals.undo
     try:
         act(shown, caller.user, caller.rights)
@@ -131,7 +134,7 @@ def nothing(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 def _after(last: str, visible: Any) -> Q:
     """Return the condition for what comes after a run, by its key, in the list."""
-    pk = asking.number(last, "after", most=_BIGGEST)
+    pk = params.number(last, "after", most=_BIGGEST)
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
         raise Failed(400, "bad_parameter", "“after” is not from “next” of an earlier answer.")
@@ -140,18 +143,18 @@ def _after(last: str, visible: Any) -> Q:
 
 def _find(run_id: str, place: Mapping[str, str], caller: Caller) -> Run:
     try:
-        return finding.find(run_id, place, caller.rights.places("stage"))
-    except finding.Unknown as unknown:
+        return queries.find(run_id, place, caller.rights.places("stage"))
+    except queries.Unknown as unknown:
         raise Failed(404, "unknown_run", str(unknown)) from unknown
-    except finding.Ambiguous as several:
+    except queries.Ambiguous as several:
         raise Failed(
             409, "ambiguous_run", str(several), beside={"places": several.places}
         ) from several
 
 
 def _whole(shown: Run, caller: Caller) -> dict[str, Any]:
-    latest = rows.latest_aborts([shown]).get(shown.pk)
-    return shapes.run(shown, latest, caller.rights)
+    latest = run_row.latest_aborts([shown]).get(shown.pk)
+    return serializers.run(shown, latest, caller.rights)
 
 
 # An answer of 2xx means that the abort took effect or that there was no need of it, nothing less: a
@@ -167,7 +170,7 @@ FAILED: dict[AbortState, tuple[int, str]] = {
 def _told(pressed: Pressed, caller: Caller) -> HttpResponse:
     act = Abort.objects.get(pk=pressed.abort.pk)
     shown = Run.objects.with_place().without_detail().get(pk=act.run_id)
-    of_act = shapes.abort(act, shown)
+    of_act = serializers.abort(act, shown)
     said = {"joined": not pressed.made, "abort": of_act, "run": _whole(shown, caller)}
     failed = FAILED.get(AbortState(act.state))
     if failed is None:
@@ -179,4 +182,4 @@ def _told(pressed: Pressed, caller: Caller) -> HttpResponse:
 def _wait(act: Abort) -> str:
     if act.retry_at is None:
         return str(RETRY_AFTER)
-    return str(max(math.ceil((act.retry_at - database.now()).total_seconds()), 1))
+    return str(max(math.ceil((act.retry_at - db_threads.now()).total_seconds()), 1))

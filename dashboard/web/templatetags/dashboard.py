@@ -9,12 +9,13 @@ from django.utils.html import format_html, format_html_join, json_script
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from dashboard import durations, verdict
-from dashboard.abort_story import At, Said, with_day
-from dashboard.handover import Link
-from dashboard.verdict import Name, Parts, Since, Until
-from dashboard.web import zones
-from dashboard.web.titles import Icon
+from dashboard.aborts.messages import At, Said, with_day
+from dashboard.runs import durations
+from dashboard.runs import summary as run_summary
+from dashboard.runs.summary import Name, Parts, Since, Until
+from dashboard.web.components.incident_summary import Link
+from dashboard.web.components.tab_title import Icon
+from dashboard.web.http import timezones
 
 register = template.Library()
 
@@ -86,9 +87,9 @@ def _part(part: str | Since | Until | At, at: datetime | None) -> str:
     if isinstance(part, Since | Until):
         local = timezone.localtime(part.at)
         if isinstance(part, Since):
-            words = verdict.in_words(part, at) if at else _since(local)
+            words = run_summary.in_words(part, at) if at else _since(local)
             return _time(part.at, "since data-words", words)
-        return _time(part.at, "until", verdict.in_words(part, at) if at else _until(local))
+        return _time(part.at, "until", run_summary.in_words(part, at) if at else _until(local))
     if isinstance(part, Link):
         return format_html('<a href="{}" data-whole>{}</a>', part, part)
     return format_html("<bdi>{}</bdi>", part) if isinstance(part, Name) else part
@@ -107,7 +108,7 @@ def _time(when: datetime, kind: str, text: str) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{}" data-{}>{}</time>',
         when.isoformat(),
-        f"{local:%Y-%m-%d %H:%M:%S} {zones.label(local)}",
+        f"{local:%Y-%m-%d %H:%M:%S} {timezones.label(local)}",
         kind,
         text,
     )

@@ -1,0 +1,52 @@
+"""A text for Northflank's support about an abort that does not end, ready to be sent.
+
+In English, whatever the language of the pages: it is read there.
+"""
+
+from datetime import UTC, datetime
+
+from dashboard.models import Abort, Run
+from dashboard.runs import abort_clock
+
+
+def text(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
+    """Return ids, times (UTC) and what Northflank said, as plain text; no reason and no name."""
+    stage = run.stage
+    lines = [
+        "A release flow run does not end after an abort.",
+        "",
+        f"Team: {team or '(not known)'}",
+        f"Project: {stage.pipeline.project.slug}",
+        f"Pipeline: {stage.pipeline.slug}",
+        f"Stage: {stage.name}",
+        f"Run: {run.run_id}",
+        "",
+    ]
+    if abort is not None:
+        lines += [
+            f"Abort requested: {_utc(abort.requested_at)}",
+            f"Abort sent: {_utc(abort.sent_at)}",
+            f"Answer: {_answer(abort)}",
+        ]
+        if abort.error_id:
+            lines.append(f"Error id: {abort.error_id}")
+    else:
+        begun = abort_clock.begun(run)
+        how = "Aborting since, as first seen" if begun.at_least else "Aborting since"
+        lines.append(f"{how}: {_utc(begun.at)}")
+    concluded = "concluded" if run.concluded else "not concluded"
+    lines.append(f"Status: {run.status}, {concluded}, as of {_utc(run.seen_at)}")
+    if run.step:
+        lines.append(f"Step: {run.step}")
+    lines.append(f"Written: {_utc(now)}")
+    return "\n".join(lines)
+
+
+def _answer(abort: Abort) -> str:
+    if abort.answered_at is None:
+        return f"none ({abort.answer})" if abort.answer else "none"
+    return f"{abort.answer_status} {abort.answer} at {_utc(abort.answered_at)}"
+
+
+def _utc(when: datetime | None) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if when else "–"

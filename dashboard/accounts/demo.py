@@ -1,0 +1,44 @@
+"""The demo accounts: they exist while the upstream is the sandbox, and at no other time."""
+
+from django.contrib.auth.hashers import PBKDF2PasswordHasher, get_hasher, make_password
+from django.contrib.auth.models import Group, User
+
+from dashboard.accounts import permissions
+
+# They are told from other accounts by this group, not by their names: a real person may be called
+# "manager".
+GROUP = "Demo accounts"
+ACCOUNTS = {
+    "manager": [permissions.RELEASE_MANAGERS],
+    "viewer": [],
+}  # each one's password is its name
+
+
+def admit() -> None:
+    """Make the demo accounts."""
+    demo, _ = Group.objects.get_or_create(name=GROUP)
+    for name, groups in ACCOUNTS.items():
+        user, created = User.objects.get_or_create(username=name)
+        if not created and not user.groups.filter(pk=demo.pk).exists():
+            continue  # somebody's own account of that name
+        if created or not user.is_active or not user.has_usable_password():
+            user.password = _hash(name)
+            user.is_active = True
+            user.save()
+        user.groups.set([demo, *Group.objects.filter(name__in=groups)])
+
+
+def _hash(password: str) -> str:
+    # Everybody knows these passwords: a costly hash would only delay the first start.
+    hasher = get_hasher()
+    if isinstance(hasher, PBKDF2PasswordHasher):
+        return hasher.encode(password, hasher.salt(), iterations=1)
+    return make_password(password)
+
+
+def expel() -> None:
+    """Close any demo account that a time with the sandbox has left; its sessions end with it."""
+    for user in User.objects.filter(groups__name=GROUP, is_active=True):
+        user.set_unusable_password()
+        user.is_active = False
+        user.save()

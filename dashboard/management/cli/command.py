@@ -1,0 +1,29 @@
+"""A command that works on the database of a dashboard, and fails in a sentence."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from dashboard.db import threads as db_threads
+
+
+class RunbookCommand(BaseCommand):
+    """Calls `act` once the database is there; raises CommandError where it is not."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            executor = MigrationExecutor(connection)
+            if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+                raise CommandError(
+                    "The database is not migrated: run `manage.py migrate` first, with the same "
+                    "settings as the dashboard’s."
+                )
+            db_threads.set_clock()
+            self.act(**options)
+        except (DatabaseError, InterfaceError) as error:
+            raise CommandError(f"The database has failed: {error}") from error
+
+    def act(self, **options: Any) -> None:
+        raise NotImplementedError

@@ -1,0 +1,48 @@
+"""For machines: is the process alive, and can it serve?"""
+
+from collections.abc import Callable
+
+from django.db import DatabaseError, InterfaceError, connection
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard.db import health as db_health
+
+
+def answer_probes(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware: answer `/healthz` and `/readyz` whatever host name they are asked by."""
+    probes = {"/healthz": healthz, "/readyz": readyz}
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        probe = probes.get(request.path_info)
+        if probe is None:
+            return get_response(request)
+        answer = probe(request)
+        answer["Content-Length"] = str(len(answer.content))  # its own middleware is skipped
+        return answer
+
+    return middleware
+
+
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """Answer 200 while the process answers at all."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+@require_safe
+def readyz(request: HttpRequest) -> HttpResponse:
+    """Answer 200 once the database answers, else 503. Northflank's health does not matter here."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM dashboard_upstream")
+    except (DatabaseError, InterfaceError) as error:
+        db_health.failed(error)
+        return HttpResponse(
+            f"database: {type(error).__name__}\n", status=503, content_type="text/plain"
+        )
+    if not db_health.check():
+        return HttpResponse("database: away\n", status=503, content_type="text/plain")
+    return HttpResponse("ready\n", content_type="text/plain")

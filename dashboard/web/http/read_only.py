@@ -1,0 +1,33 @@
+"""Where READ_ONLY is set, nothing is changed in the admin either: the banner promises that."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.translation import gettext as _
+
+from dashboard.web.http import errors
+
+_READING = {"GET", "HEAD", "OPTIONS"}
+_COMING_AND_GOING = {"login", "logout"}  # names in the admin that change nothing but the session
+
+
+class ReadOnlyMiddleware:
+    """Answers 403 to whatever would change something in the admin; the site's other ways ask."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_view: Any) -> HttpResponse | None:
+        match = request.resolver_match
+        if not settings.READ_ONLY or request.method in _READING or match is None:
+            return None
+        if match.app_name != "admin" or match.url_name in _COMING_AND_GOING:
+            return None
+        return errors.forbidden(
+            request, _("This dashboard is switched to read-only: nothing can be changed here.")
+        )
