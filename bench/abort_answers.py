@@ -272,7 +272,7 @@ def ask[T](bench: Bench, sql: str, *given: Any) -> list[tuple[Any, ...]]:
 
 
 STATE = """
-SELECT a.state, a.settled_at, r.aborting_level, a.outcome, r.in_flight FROM dashboard_abort a
+SELECT a.state, a.settled_at, r.abort_severity, a.outcome, r.in_flight FROM dashboard_abort a
 JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LIMIT 1
 """
 

@@ -26,16 +26,16 @@ from django.db import transaction
 from django.utils import timezone
 from dashboard.models import Abort, AbortEvent, Pipeline, Project, Run, Stage
 now = timezone.now()
-project = Project.objects.create(slug="bench", name="Bench", seen_at=now)
+project = Project.objects.create(slug="bench", name="Bench", synced_at=now)
 runs = []
 for name in ("one", "two", "three"):
-    pipeline = Pipeline.objects.create(project=project, slug=name, seen_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug=name, synced_at=now)
     for at in ("Staging", "Production"):
         stage = Stage.objects.create(pipeline=pipeline, name=at, next_sync_at=now, has_flow=False)
         runs += Run.objects.bulk_create(
             Run(stage=stage, run_id=f"{{name}}-{{at}}-{{n}}", name=f"Release {{n}}",
                 status="aborted", concluded=True, in_flight=False, created_at=now,
-                first_seen_at=now, seen_at=now, status_since=now, concluded_at=now, version=0)
+                first_synced_at=now, synced_at=now, status_since=now, concluded_at=now, version=0)
             for n in range(1000)
         )
 with transaction.atomic():
@@ -48,7 +48,7 @@ with transaction.atomic():
             for n in range(start, min(start + 5000, {acts}))
         )
         AbortEvent.objects.bulk_create(
-            AbortEvent(abort=act, what=what, at=now, detail=detail)
+            AbortEvent(abort=act, event_type=event_type, occurred_at=now, detail=detail)
             for act in acts
             for what, detail in (("requested", ""), ("sent", ""), ("accepted", "aborting"),
                                  ("concluded", "aborted"))

@@ -81,7 +81,10 @@ def in_flight(of: Sandbox) -> set[str]:
     """The runs that are in flight upstream now."""
     world, now = of.world, of.clock()
     return {
-        run.id for flow in world.flows() for run in world.runs(flow, now) if now < run.concluded
+        run.id
+        for flow in world.list_flows()
+        for run in world.list_runs(flow, now)
+        if now < run.concluded_at
     }
 
 
@@ -100,7 +103,7 @@ def measure(bench: Bench, stages: int) -> Figures:
                 if after > GIVE_UP:
                     break
                 look(mirror, asked_for, found, after)
-                found.requests = of.window.used
+                found.requests = of.rate_limit_window.request_count
                 # A run that has ended meanwhile need not be known as in flight.
                 asked_for &= in_flight(of)
                 time.sleep(0.1)
@@ -120,8 +123,8 @@ def look(mirror: sqlite3.Connection, asked_for: set[str], found: Figures, after:
         found.half = after
     if known == len(asked_for) and found.known is None:
         found.known = after
-    unread = "SELECT count(*), count(synced_at), sum(in_flight_unread) FROM dashboard_stage"
-    listed = "SELECT count(*) FROM dashboard_cataloguesweep WHERE swept_at IS NULL"
+    unread = "SELECT count(*), count(synced_at), sum(in_flight_incomplete) FROM dashboard_stage"
+    listed = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
     stages, read, older = mirror.execute(unread).fetchone()
     (unlisted,) = mirror.execute(listed).fetchone()
     if stages and stages == read and not older and not unlisted and found.read is None:

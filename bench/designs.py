@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, Run, World, by_day
 
-from dashboard.models.typical_duration import LEAST, MOST
+from dashboard.models.typical_duration import MAX_SAMPLES, MIN_SAMPLES
 from dashboard.northflank import RateLimit
-from dashboard.sandbox.limit import Window
+from dashboard.sandbox.limit import RateLimitWindow
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, StageFacts
 from dashboard.upstream import rate_budget as rules
@@ -44,7 +44,7 @@ class Simulation:
     def __init__(self, world: World) -> None:
         self.world = world
         self.now = 0.0
-        self.window = Window(LIMIT, HOUR)
+        self.window = RateLimitWindow(LIMIT, HOUR)
         self.hour: Hour | None = None
         self.figures = Figures()
         self.flying: dict[int, set[Run]] = {}  # the truth
@@ -83,9 +83,9 @@ class Simulation:
 
     def take(self, at: float, who: str) -> bool:
         """Count a request upstream; False: 429."""
-        before = self.window.opened
-        taken = self.window.take(at)
-        if self.window.opened != before:
+        before = self.window.opened_at
+        taken = self.window.count_request(at)
+        if self.window.opened_at != before:
             self._turn(at)
         assert self.hour is not None
         setattr(self.hour, who, getattr(self.hour, who) + 1)
@@ -209,13 +209,15 @@ class Ours(Simulation):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.budget: rules.Window | None = None
+        self.budget: rules.RateLimitWindow | None = None
         self.active: dict[int, datetime] = {}
         self.watched: dict[int, float] = {}  # stage -> until when
         self.watched_runs: dict[Run, tuple[float, float]] = {}  # until when, when read
         self.aborting: dict[Run, tuple[float, float]] = {}  # since when, due
         # The latest successes of each stage, of which steps are learned; none is known at first.
-        self.successes: defaultdict[int, deque[Run]] = defaultdict(lambda: deque(maxlen=MOST))
+        self.successes: defaultdict[int, deque[Run]] = defaultdict(
+            lambda: deque(maxlen=MAX_SAMPLES)
+        )
         self.unread: deque[Run] = deque()  # whose detail is due: somebody waits
         self.next_detail: tuple[float, Run] | None = None  # booked
         self.followed: dict[int, tuple[float, float, float]] = {}  # last, booked, wanted
@@ -229,15 +231,15 @@ class Ours(Simulation):
         self.booked = dict.fromkeys(self.read_at, math.inf)
         self.due: list[tuple[float, int]] = []
         self.bells: deque[float] = deque()  # of the last hour
-        self.paced_until = -math.inf
+        self.reads_booked_until = -math.inf
         self.rung: set[int] = set()  # not yet read since
         self.gaps: set[int] = set()  # of which something is not known
-        # Lists of the catalogue, and flows read again: each kind as one queue.
+        # Lists of the catalog, and flows read again: each kind as one queue.
         self.projects = 1 + math.ceil(world.mix.stages / 10)
-        self.queues = {"catalogue": 0.0, "flow": 0.0}
+        self.queues = {"catalog": 0.0, "flow": 0.0}
         self.discovery = 0.0
         self.planned_at = self.looked_at_all = -math.inf
-        self.plan = schedule.plan(Demand(), 0.25)
+        self.plan = schedule.make_plan(Demand(), 0.25)
 
     def facts(self, stage: int) -> StageFacts:
         watched = self.watched.get(stage, -math.inf) > self.now
@@ -250,10 +252,10 @@ class Ours(Simulation):
 
     def book(self, stage: int) -> None:
         facts, now = self.facts(stage), moment(self.now)
-        booked = self.now + LATENCY + self.plan.interval(facts, now).total_seconds()
+        booked = self.now + LATENCY + self.plan.stage_interval(facts, now).total_seconds()
         self.booked[stage] = booked
-        if schedule.class_of(facts, now).followed:
-            self.followed[stage] = self.read_at[stage], booked, schedule.class_of(facts, now).value
+        if schedule.classify(facts, now).is_tracked:
+            self.followed[stage] = self.read_at[stage], booked, schedule.classify(facts, now).value
         else:
             self.followed.pop(stage, None)
             heapq.heappush(self.due, (booked, stage))
@@ -284,19 +286,19 @@ class Ours(Simulation):
 
     def _hurry(self, stage: int) -> None:
         facts, now = self.facts(stage), moment(self.now)
-        wanted = schedule.class_of(facts, now).value
+        wanted = schedule.classify(facts, now).value
         self.followed[stage] = self.read_at[stage], self.booked[stage], wanted
 
     def on_bell(self, at: float, stage: int) -> None:
         self.bells.append(at)
         # It is followed, and goes before what is only overdue; at its turn, as the doorbell's.
-        rate = rules.allowance(self.budget, RESERVE, moment(at)).per_second * BELL_SHARE
+        rate = rules.compute(self.budget, RESERVE, moment(at)).requests_per_second * BELL_SHARE
         gap = min(1 / max(rate, 1e-6), 300.0)
-        turn = max(self.paced_until, at - gap * IN_A_ROW) + gap
+        turn = max(self.reads_booked_until, at - gap * IN_A_ROW) + gap
         booked = self.booked[stage]
         if booked <= max(turn, at) and (stage in self.known or stage in self.rung):
             return
-        self.paced_until = turn
+        self.reads_booked_until = turn
         self.booked[stage] = min(booked, max(turn, at))
         self.rung.add(stage)
         self._hurry(stage)
@@ -308,7 +310,7 @@ class Ours(Simulation):
     # What is usual: sync/baselines.py's rules
 
     def _knows_steps(self, stage: int) -> bool:
-        return sum(run.read for run in self.successes[stage]) >= LEAST
+        return sum(run.read for run in self.successes[stage]) >= MIN_SAMPLES
 
     def ended(self, run: Run, *, known: bool) -> None:
         if run.succeeds and self.learns:
@@ -317,18 +319,18 @@ class Ours(Simulation):
 
     def _learn(self, stage: int) -> None:
         if self._knows_steps(stage):
-            self.figures.learned_at.setdefault(stage, self.now)
+            self.figures.observed_at.setdefault(stage, self.now)
 
     def _wonder(self, stage: int) -> None:
         """Somebody asks which step takes longer than usual, and waits."""
-        if len(self.successes[stage]) >= LEAST and not self._knows_steps(stage):
-            latest = list(self.successes[stage])[-LEAST:]
+        if len(self.successes[stage]) >= MIN_SAMPLES and not self._knows_steps(stage):
+            latest = list(self.successes[stage])[-MIN_SAMPLES:]
             self.unread += [run for run in latest if not run.read and run not in self.unread]
 
-    def book_detail(self, spend: rules.Allowance) -> bool:
+    def book_detail(self, spend: rules.ReadBudget) -> bool:
         """Book the next detail that nobody waits for; say whether one is booked."""
         if self.next_detail is None and (run := self._wanted()) is not None:
-            wait = schedule.learning_interval(spend.per_second).total_seconds()
+            wait = schedule.baseline_interval(spend.requests_per_second).total_seconds()
             self.next_detail = self.now + wait, run
         return self.next_detail is not None
 
@@ -341,13 +343,13 @@ class Ours(Simulation):
         wanting = [
             (
                 stage not in late,
-                stage in self.figures.learned_at,
+                stage in self.figures.observed_at,
                 -sum(run.read for run in done),
                 done[-1].end,
                 stage,
             )
             for stage, done in self.successes.items()
-            if len(done) >= LEAST and not self._knows_steps(stage)
+            if len(done) >= MIN_SAMPLES and not self._knows_steps(stage)
         ]
         if not wanting:
             return None
@@ -378,10 +380,12 @@ class Ours(Simulation):
 
     def _heard(self, at: float, *, refused: bool) -> None:
         window, now = self.window, moment(at)
-        said = RateLimit(LIMIT, max(LIMIT - window.used, 0), window.resets_in(at))
-        self.budget = rules.heard(self.budget, said, RESERVE, now)
+        said = RateLimit(
+            LIMIT, max(LIMIT - window.request_count, 0), window.seconds_until_reset(at)
+        )
+        self.budget = rules.after_response(self.budget, said, RESERVE, now)
         if refused:
-            self.budget = rules.refused(self.budget, said.reset_seconds, now)
+            self.budget = rules.after_rate_limited(self.budget, said.reset_seconds, now)
 
     def ask(self, who: str = "ours") -> bool:
         taken = self.take(self.now, who)
@@ -409,7 +413,7 @@ class Ours(Simulation):
         wait = schedule.aborting_interval(timedelta(seconds=self.now - since)).total_seconds()
         self.aborting[run] = since, self.now + wait
 
-    def replan(self, spend: rules.Allowance) -> None:
+    def replan(self, spend: rules.ReadBudget) -> None:
         now = moment(self.now)
         first = self.looked_at_all == -math.inf
         if self.now - self.looked_at_all > REPLAN_ALL:
@@ -419,8 +423,8 @@ class Ours(Simulation):
                 if stage in self.followed:
                     continue
                 facts = self.facts(stage)
-                self.discovery += 1 / schedule.class_of(facts, now).value
-                wanted = self.plan.interval(facts, now).total_seconds()
+                self.discovery += 1 / schedule.classify(facts, now).value
+                wanted = self.plan.stage_interval(facts, now).total_seconds()
                 self.booked[stage] = min(self.booked[stage], self.read_at[stage] + wanted)
                 rebooked.append((self.booked[stage], stage))
             heapq.heapify(rebooked)
@@ -436,28 +440,32 @@ class Ours(Simulation):
             if until > self.now and run in self.known_runs.get(run.stage, ())
         }
         following += len(self.watched_runs) / schedule.StageClass.WATCHED.value
-        lists = self.projects / schedule.CATALOGUE_EVERY.total_seconds()
-        flows = self.world.mix.stages / schedule.FLOW_EVERY.total_seconds()
+        lists = self.projects / schedule.CATALOGUE_INTERVAL.total_seconds()
+        flows = self.world.mix.stages / schedule.FLOW_INTERVAL.total_seconds()
         while self.bells and self.bells[0] < self.now - HOUR:
             self.bells.popleft()
         # The sync counts the runs that have ended; each rings when it starts and when it ends.
-        rung = schedule.READINGS_A_RUN * len(self.bells) / 2 / HOUR
+        rung = schedule.WEBHOOK_READS_PER_RUN * len(self.bells) / 2 / HOUR
         learning = self.learns and self.book_detail(spend)
         discovery = self.discovery + lists + flows
         unread = bool(self.gaps)
-        demand = Demand(following, discovery, rung=rung, learning=learning, unread=unread)
-        self.plan = schedule.plan(demand, spend.per_second, push_alive=self.world.mix.push)
+        demand = Demand(
+            following, discovery, webhook_reads=rung, has_baseline_reads=learning, has_gaps=unread
+        )
+        self.plan = schedule.make_plan(
+            demand, spend.requests_per_second, webhook_alive=self.world.mix.push
+        )
         self.planned_at = self.now
         if first:
             for stage in self.read_at:
-                interval = self.plan.interval(self.facts(stage), now).total_seconds()
+                interval = self.plan.stage_interval(self.facts(stage), now).total_seconds()
                 self.booked[stage] = self.chance.random() * interval
                 self.read_at[stage] = self.booked[stage] - interval
             self.due = sorted((booked, stage) for stage, booked in self.booked.items())
 
     def work(self) -> None:
         self._work()
-        self.figures.teaching = sum(len(done) >= LEAST for done in self.successes.values())
+        self.figures.teaching = sum(len(done) >= MIN_SAMPLES for done in self.successes.values())
 
     def _work(self) -> None:
         while self.now < self.world.end:
@@ -481,10 +489,10 @@ class Ours(Simulation):
 
     def _tick(self) -> float:  # noqa: PLR0912 - it is the worker's tick, as one piece
         """Read what is due and may be read; return when to look again."""
-        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
-        if spend.refused_until is not None:
-            return (spend.refused_until - EPOCH).total_seconds()
-        if not spend.may_follow:
+        spend = rules.compute(self.budget, RESERVE, moment(self.now))
+        if spend.backoff_until is not None:
+            return (spend.backoff_until - EPOCH).total_seconds()
+        if not spend.may_reconcile_aborts:
             return self.now + 5
         wake = self.now + 5
         hands = AT_ONCE
@@ -502,7 +510,7 @@ class Ours(Simulation):
             return self.now + TICK
         if self.now - self.planned_at >= PLAN_EVERY:
             self.replan(spend)
-        factor, watched = self.plan.following, self.plan.watched.total_seconds()
+        factor, watched = self.plan.tracking, self.plan.watched_interval.total_seconds()
         for run, (until, last) in list(self.watched_runs.items()):
             if last + watched <= self.now and hands:
                 hands -= 1
@@ -528,8 +536,8 @@ class Ours(Simulation):
         if not spend.may_discover:
             return min(wake, self.now + 2.0)
         for kind, each in (
-            ("catalogue", schedule.CATALOGUE_EVERY / self.projects),
-            ("flow", schedule.FLOW_EVERY / self.world.mix.stages),
+            ("catalog", schedule.CATALOGUE_INTERVAL / self.projects),
+            ("flow", schedule.FLOW_INTERVAL / self.world.mix.stages),
         ):
             if self.queues[kind] <= self.now and hands:
                 hands -= 1
@@ -571,7 +579,7 @@ class AsTheyEnd(Ours):
         if any(run.start + OVERDUE_AFTER <= at for run in self.known_runs.get(stage, ())):
             self._wonder(stage)
 
-    def book_detail(self, spend: rules.Allowance) -> bool:
+    def book_detail(self, spend: rules.ReadBudget) -> bool:
         return False
 
 
@@ -589,7 +597,7 @@ class FromTheDark(Ours):
         self.outage = outage  # seconds; None: the database is new
         self.width = FIRST_AT_ONCE
         self.undefined = 0  # stages whose definition is to be read
-        self.unlisted = 0  # lists of the catalogue, which come before
+        self.unlisted = 0  # lists of the catalog, which come before
         self.awaited: set[int] = set()  # stages in flight at noon that were not read since
         self.asked = self.flew = 0  # so many stages, and of those in flight, were not known
         self.stated: float | None = None
@@ -610,8 +618,8 @@ class FromTheDark(Ours):
 
     def _go_dark(self) -> None:
         gaps = (self._gap(stage) for stage in range(self.world.mix.stages))
-        order = schedule.first_reads(
-            (schedule.Place(stage, schedule.FIRST[stage % 3], stage // 30), gap)
+        order = schedule.order_first_reads(
+            (schedule.StageRef(stage, schedule.FIRST_READ_ORDER[stage % 3], stage // 30), gap)
             for stage, gap in enumerate(gaps)
         )
         self.order, self.gaps = deque(order), set(order)
@@ -627,30 +635,30 @@ class FromTheDark(Ours):
         self.due = sorted((booked, stage) for stage, booked in self.booked.items())
         self.planned_at = -math.inf
         self._ahead()  # any answer tells of the window
-        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
-        self.stated = schedule.seconds_to_read(len(order) + self.unlisted, spend, LIMIT)
+        spend = rules.compute(self.budget, RESERVE, moment(self.now))
+        self.stated = schedule.estimate_seconds(len(order) + self.unlisted, spend, LIMIT)
 
     def _gap(self, stage: int) -> schedule.Gap | None:
         if self.outage is None:
-            return schedule.Gap.RUNS
+            return schedule.Gap.UNREAD
         read_at, promised = self.read_at[stage], self.booked[stage]
         known = StageKnown(True, moment(read_at), moment(min(promised, self.world.end)))
-        return schedule.gap(known, moment(self.now))
+        return schedule.find_gap(known, moment(self.now))
 
     def _ahead(self) -> bool:
         taken = self.ask()
         assert self.budget is not None
-        self.budget = replace(self.budget, ahead=max(self.budget.ahead - 1, 0.0))
+        self.budget = replace(self.budget, burst=max(self.budget.burst - 1, 0.0))
         return taken
 
     def _tick(self) -> float:
         if self.now < self.noon:
             return super()._tick()
-        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
-        waits = bool(self.gaps) and spend.refused_until is None
-        if waits and (most := min(spend.first_reads // A_FIRST_READING, self.width)) > 0:
+        spend = rules.compute(self.budget, RESERVE, moment(self.now))
+        waits = bool(self.gaps) and spend.backoff_until is None
+        if waits and (most := min(spend.first_read_requests // A_FIRST_READING, self.width)) > 0:
             # A hand asks again as soon as it has its answer, which may be in the same tick.
-            for _ in range(min(int(most * TICK / LATENCY), spend.first_reads)):
+            for _ in range(min(int(most * TICK / LATENCY), spend.first_read_requests)):
                 if self.unlisted:
                     self.unlisted -= 1
                     self._ahead()
@@ -669,7 +677,7 @@ class FromTheDark(Ours):
                 self.ask()
             return self.now + TICK
         wake = super()._tick()
-        spend = rules.allowance(self.budget, RESERVE, moment(self.now))
+        spend = rules.compute(self.budget, RESERVE, moment(self.now))
         if not self.gaps and self.undefined and spend.may_discover:
             self.undefined -= 1
             self.ask()
@@ -698,8 +706,8 @@ class FromTheDark(Ours):
 class StageKnown:
     has_flow: bool | None
     synced_at: datetime | None
-    promised_at: datetime | None
-    in_flight_unread: bool = False
+    fresh_until: datetime | None
+    in_flight_incomplete: bool = False
 
 
 class FixedInterval(Simulation):

@@ -102,7 +102,7 @@ def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str
     yield f"|{' --- |' * 13}"
     for mix, design in compared:
         one = found[design, mix]
-        learned = sorted(one.learned_at.values())
+        learned = sorted(one.observed_at.values())
         enough = math.ceil(0.8 * one.teaching)
         soon = f"{learned[enough - 1] / DAY:.1f} days" if 0 < enough <= len(learned) else "not yet"
         learns = design != designs[0]

@@ -33,7 +33,7 @@ from workers import database
 
 sys.path.insert(0, str(ROOT))
 from dashboard import sandbox
-from dashboard.sandbox.catalog import Flow
+from dashboard.sandbox.catalog import ReleaseFlow
 
 LATENCY = "latency:0.2"
 PIPELINES = 60
@@ -51,16 +51,16 @@ now = timezone.now()
 for number in range({people}):
     User.objects.create_user(f"p{{number}}", password=f"p{{number}}")
 for project, pipeline in json.loads({places!r}):
-    named = {{"name": project, "seen_at": now}}
+    named = {{"name": project, "synced_at": now}}
     of, _ = Project.objects.get_or_create(slug=project, defaults=named)
-    made = Pipeline.objects.create(project=of, slug=pipeline, name=pipeline, seen_at=now)
+    made = Pipeline.objects.create(project=of, slug=pipeline, name=pipeline, synced_at=now)
     for name in StageName:
         Stage.objects.create(pipeline=made, name=name, next_sync_at=now)
 """
 LATE = """
 SELECT count(DISTINCT stage.id) FROM dashboard_stage stage
 JOIN dashboard_run run ON run.stage_id = stage.id AND run.in_flight
-WHERE stage.promised_at + interval '30 seconds' < now()
+WHERE stage.fresh_until + interval '30 seconds' < now()
 """
 
 
@@ -82,17 +82,17 @@ class Log:
         found: sandbox.Sandbox = self.app.state.sandbox
         return found
 
-    def flows(self) -> list[Flow]:
+    def flows(self) -> list[ReleaseFlow]:
         """The release flows of the first sixty pipelines."""
         chosen = set(self.pipelines())
-        return [one for one in self.box.world.flows() if (one.project, one.pipeline) in chosen]
+        return [one for one in self.box.world.list_flows() if (one.project, one.pipeline) in chosen]
 
     def pipelines(self) -> list[tuple[str, str]]:
-        all_ = dict.fromkeys((one.project, one.pipeline) for one in self.box.world.flows())
+        all_ = dict.fromkeys((one.project, one.pipeline) for one in self.box.world.list_flows())
         return list(all_)[:PIPELINES]
 
-    def start(self, flow: Flow) -> str:
-        return self.box.world.start(flow, self.box.clock(), {}).id
+    def start(self, flow: ReleaseFlow) -> str:
+        return self.box.world.start_run(flow, self.box.clock(), {}).id
 
 
 @contextlib.contextmanager
@@ -154,7 +154,7 @@ def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float,
         answer = opened(browser, address)
         if answer.status == 302:
             address = answer.headers["Location"]
-        elif (refresh := REFRESH.search(answer.text)) and 'data-page="looking"' in answer.text:
+        elif (refresh := REFRESH.search(answer.text)) and 'data-page="run_lookup"' in answer.text:
             if time.monotonic() - began > patience:
                 return time.monotonic() - began, 0
             time.sleep(int(refresh[1]))
@@ -162,7 +162,7 @@ def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float,
             return time.monotonic() - began, answer.status
 
 
-def hint(flow: Flow, run: str) -> str:
+def hint(flow: ReleaseFlow, run: str) -> str:
     return f"/runs/{run}/?project={flow.project}&pipeline={flow.pipeline}&stage={flow.stage}"
 
 

@@ -98,7 +98,7 @@ def _filled(bench: Bench, person: Browser) -> None:
     unread = (
         "SELECT count(*) FROM dashboard_stage WHERE has_flow IS NOT FALSE AND synced_at IS NULL"
     )
-    unswept = "SELECT count(*) FROM dashboard_cataloguesweep WHERE swept_at IS NULL"
+    unswept = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
     wait_for(lambda: "data-run=" in person.ask("/").text, "runs on Now", 0.1)
     wait_for(lambda: _ask(bench, unswept) == _ask(bench, unread) == 0, "a full mirror", 0.2)
 

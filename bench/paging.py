@@ -36,14 +36,19 @@ def fill(runs: int) -> "Stage":
     from dashboard.models import Pipeline, Project, Run, Stage
 
     now = timezone.now()
-    project = Project.objects.create(slug="bench", name="Bench", seen_at=now)
-    pipeline = Pipeline.objects.create(project=project, slug="bench", name="Bench", seen_at=now)
+    project = Project.objects.create(slug="bench", name="Bench", synced_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug="bench", name="Bench", synced_at=now)
     stage = Stage.objects.create(
-        pipeline=pipeline, name="Production", path="production", has_flow=True, synced_at=now,
-        next_sync_at=now, promised_at=now,
-    )  # fmt: skip
+        pipeline=pipeline,
+        name="Production",
+        confirmed_path_segment="production",
+        has_flow=True,
+        synced_at=now,
+        next_sync_at=now,
+        fresh_until=now,
+    )
     root = {"kind": "Workflow", "steps": [{"kind": "JobRun", "label": f"{n}"} for n in range(8)]}
-    made = {"stage": stage, "created_at": now, "first_seen_at": now, "seen_at": now,
+    made = {"stage": stage, "created_at": now, "first_synced_at": now, "synced_at": now,
             "status_since": now, "description": "What this release brings, in a line."}  # fmt: skip
     for number in range(FLYING):
         Run.objects.create(
@@ -106,7 +111,7 @@ class Person:
         from dashboard.web.components import filters, pagination
 
         began = time.perf_counter()
-        asked = filters.read(QueryDict(query), self.stage, self.user)
+        asked = filters.parse(QueryDict(query), self.stage, self.user)
         pagination.page(self.stage.runs.all(), asked, **size)
         return (time.perf_counter() - began) * 1000
 
@@ -119,7 +124,7 @@ class Person:
             oldest = oldest.filter(status__in=statuses)
         place = oldest.order_by("created_at", "pk").values_list("in_flight", "created_at", "pk")
         found = list(place[:101])
-        return f"{query}&before={Cursor(*found[-1]).written}"
+        return f"{query}&before={Cursor(*found[-1]).encoded_text}"
 
 
 def pages(table: Table, person: Person, name: str, times: int) -> None:

@@ -181,7 +181,7 @@ class Figures:
     usable: float = 0.0
     requests: int = 0  # of ours, for reading
     details: int = 0  # of these, for what is usual
-    learned_at: dict[int, float] = field(default_factory=dict)  # stages whose steps are known
+    observed_at: dict[int, float] = field(default_factory=dict)  # stages whose steps are known
     teaching: int = 0  # stages with as many successes as that takes
     known_time: float = 0.0
     run_time: float = 0.0

@@ -44,9 +44,9 @@ class World:
         self.desks: dict[str, Client] = {}
         self.stages: dict[str, Stage] = {}
         for name in ("known", "unknown"):
-            project = Project.objects.create(slug=name, name=name, seen_at=_now())
+            project = Project.objects.create(slug=name, name=name, synced_at=_now())
             group = Group.objects.create(name=name)
-            Grant.objects.create(group=group, project=project, right="abort")
+            Grant.objects.create(group=group, project=project, action="abort")
             person = User.objects.create_user(name)
             person.groups.add(group)
             self.desks[name] = Client(SERVER_NAME="localhost")
@@ -91,7 +91,7 @@ def pages(table: Table, world: World, times: int) -> None:
                 f"{unknown:.1f} -> {known:.1f} ms, {more:+.2f} ms, x {known / unknown:.2f}",
                 target="< 1 ms more" if cached else "",
                 met=more < 1 if cached else None,
-            )  # fmt: skip
+            )
 
 
 def strips(table: Table, times: int) -> None:
@@ -101,7 +101,7 @@ def strips(table: Table, times: int) -> None:
     from dashboard.models import Project, Run
     from dashboard.web.components import history_charts
 
-    project = Project.objects.create(slug="many", name="many", seen_at=_now())
+    project = Project.objects.create(slug="many", name="many", synced_at=_now())
     all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]
     for stage in all_stages:
         _runs(stage, HISTORY, in_flight=False)
@@ -109,12 +109,15 @@ def strips(table: Table, times: int) -> None:
 
     def anew(of: "list[Stage]", **how: Any) -> None:
         cache.clear()
-        history_charts.strips(of, **how)
+        history_charts.render_charts(of, **how)
 
     cases: list[tuple[str, Callable[[], object]]] = [
-        ("1 stage, cached", lambda: history_charts.strips(one)),
+        ("1 stage, cached", lambda: history_charts.render_charts(one)),
         ("1 stage, made anew", lambda: anew(one)),
-        (f"{STAGES} stages, cached", lambda: history_charts.strips(all_stages, brief=True)),
+        (
+            f"{STAGES} stages, cached",
+            lambda: history_charts.render_charts(all_stages, compact=True),
+        ),
         (f"{STAGES} stages, made anew", lambda: anew(all_stages, brief=True)),
     ]
     for what, work in cases:
@@ -122,11 +125,15 @@ def strips(table: Table, times: int) -> None:
         took = [_timed(work) for _ in range(times // 10 if "anew" in what else times)]
         on_each_view = work is cases[0][1]
         table.add(
-            f"strips of {what}, CPU", spread(took),
+            f"strips of {what}, CPU",
+            spread(took),
             target="p50 < 1 ms" if on_each_view else "",
             met=p(0.5, took) < 1 if on_each_view else None,
-        )  # fmt: skip
-    size = sum(len(html) for html in history_charts.strips(all_stages, brief=True).values()) / 1024
+        )
+    size = (
+        sum(len(html) for html in history_charts.render_charts(all_stages, compact=True).values())
+        / 1024
+    )
     table.add(f"… their markup ({Run.objects.count():,} runs in the mirror)", f"{size:.0f} KB")
 
 
@@ -140,24 +147,28 @@ def marking(table: Table, times: int) -> None:
     now = _now()
     steps = [
         {
-            "kind": "JobRun", "label": f"step {n}", "ref": f"step-{n}", "status": "waiting",
-            "started_at": (now - timedelta(minutes=1)).isoformat(), "ended_at": None,
+            "kind": "JobRun",
+            "label": f"step {n}",
+            "ref": f"step-{n}",
+            "status": "waiting",
+            "started_at": (now - timedelta(minutes=1)).isoformat(),
+            "ended_at": None,
         }
         for n in range(20)
-    ]  # fmt: skip
+    ]
     tree = msgspec.to_builtins(_node("Workflow", steps))
     Run.objects.in_flight().update(steps=tree)
     assert Run.objects.in_flight().count() == FLYING
-    chore.mark(now)  # the levels it has to write, it writes once
+    chore.check_runs(now)  # the levels it has to write, it writes once
     cpu = []
     for _ in range(times // 10):
         began = time.process_time()
-        chore.mark(now)
+        chore.check_runs(now)
         cpu.append((time.process_time() - began) * 1000)
-    share = p(0.5, cpu) / 1000 / chore.EVERY
+    share = p(0.5, cpu) / 1000 / chore.CHECK_INTERVAL
     table.add(f"marking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
     tracemalloc.start()
-    chore.mark(now)
+    chore.check_runs(now)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     table.add("… memory while it looks", f"{most / 2**20:.1f} MB")
@@ -182,8 +193,12 @@ def _node(kind: str, steps: list[dict[str, Any]]) -> Any:
     from dashboard.northflank import Node
 
     empty = dict.fromkeys(Node.__dataclass_fields__) | {
-        "kind": kind, "label": "", "parallel": False, "skip": False, "steps": [],
-    }  # fmt: skip
+        "kind": kind,
+        "label": "",
+        "parallel": False,
+        "skip": False,
+        "steps": [],
+    }
     return msgspec.convert(empty | {"steps": [empty | step for step in steps]}, Node)
 
 
@@ -191,12 +206,17 @@ def _stage(project: Any, slug: str) -> "Stage":
     from dashboard.models import Pipeline, Stage
 
     now = _now()
-    pipeline = Pipeline.objects.create(project=project, slug=slug, name=slug, seen_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug=slug, name=slug, synced_at=now)
     later = now + timedelta(hours=1)
     return Stage.objects.create(
-        pipeline=pipeline, name="Production", path="production", has_flow=True, synced_at=now,
-        next_sync_at=later, promised_at=later,
-    )  # fmt: skip
+        pipeline=pipeline,
+        name="Production",
+        confirmed_path_segment="production",
+        has_flow=True,
+        synced_at=now,
+        next_sync_at=later,
+        fresh_until=later,
+    )
 
 
 def _runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False) -> None:
@@ -205,26 +225,43 @@ def _runs(stage: "Stage", count: int, *, in_flight: bool, overdue: bool = False)
     now = _now()
     Run.objects.bulk_create(
         Run(
-            stage=stage, run_id=f"{stage.pk}-{in_flight}-{n}", name=f"Release {n}",
+            stage=stage,
+            run_id=f"{stage.pk}-{in_flight}-{n}",
+            name=f"Release {n}",
             status="running" if in_flight else ("failure" if n % 9 == 0 else "success"),
-            concluded=not in_flight, in_flight=in_flight,
-            created_at=now - timedelta(minutes=n + 2), started_at=now - timedelta(minutes=n + 1),
+            concluded=not in_flight,
+            in_flight=in_flight,
+            created_at=now - timedelta(minutes=n + 2),
+            started_at=now - timedelta(minutes=n + 1),
             concluded_at=None if in_flight else now - timedelta(minutes=n),
-            first_seen_at=now, seen_at=now, status_since=now, version=n, step="migrate",
-            step_key="migrate", step_since=now if in_flight else None,
-            overdue=n % 2 if overdue else 0, overdue_why="run" if overdue and n % 2 else "",
+            first_synced_at=now,
+            synced_at=now,
+            status_since=now,
+            version=n,
+            step="migrate",
+            step_key="migrate",
+            step_started_at=now if in_flight else None,
+            overdue_severity=n % 2 if overdue else 0,
+            overdue_reason="run" if overdue and n % 2 else "",
         )
         for n in range(count)
-    )  # fmt: skip
+    )
 
 
 def _usual(stage: "Stage") -> None:
     from dashboard.models import StageTiming
 
     StageTiming.objects.create(
-        stage=stage, run_median=360, run_p95=540, queue_median=30, queue_p95=60,
-        steps={"migrate": [60, 90]}, successes=20, details=5, learned_at=_now(),
-    )  # fmt: skip
+        stage=stage,
+        observed_run_median=360,
+        observed_run_p95=540,
+        observed_queue_median=30,
+        observed_queue_p95=60,
+        observed_steps={"migrate": [60, 90]},
+        successes=20,
+        detail_count=5,
+        observed_at=_now(),
+    )
 
 
 def _open(bench: Bench) -> None:

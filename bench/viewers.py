@@ -52,7 +52,7 @@ def serve() -> None:
     print(f"http://127.0.0.1:{place.getsockname()[1]} {keys[0]}", flush=True)
     connection.close()
     threading.Thread(target=_change_on_request, args=[keys], daemon=True).start()
-    run(Process(web=place, sync=False))
+    run(Process(web_socket=place, runs_sync=False))
 
 
 def _seed() -> list[int]:
@@ -64,8 +64,8 @@ def _seed() -> list[int]:
 
     now = timezone.now()
     User.objects.create_user("ada", password="ada")
-    project = Project.objects.create(slug="shop", name="Shop", seen_at=now)
-    pipeline = Pipeline.objects.create(project=project, slug="storefront", seen_at=now)
+    project = Project.objects.create(slug="shop", name="Shop", synced_at=now)
+    pipeline = Pipeline.objects.create(project=project, slug="storefront", synced_at=now)
     stage = Stage.objects.create(
         pipeline=pipeline, name="Development", has_flow=True, next_sync_at=now, synced_at=now
     )
@@ -75,7 +75,7 @@ def _seed() -> list[int]:
             Run(
                 stage=stage, run_id=f"run-{n}", name=f"Release {n}", status="running",
                 concluded=False, in_flight=True, created_at=now, started_at=now,
-                first_seen_at=now, seen_at=now, version=first + n,
+                first_synced_at=now, synced_at=now, version=first + n,
             )
             for n in range(RUNS)
         )  # fmt: skip
@@ -85,12 +85,12 @@ def _seed() -> list[int]:
 def _change_on_request(keys: list[int]) -> None:
     from django.db import transaction
 
-    from dashboard.models.runs import touch
+    from dashboard.models.runs import mark_changed
 
     for number, _ in enumerate(sys.stdin):
         with transaction.atomic():
             # Taken before the commit: what is measured includes the writing.
-            touch([keys[1 + number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
+            mark_changed([keys[1 + number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
 
 
 # --- The viewers ----------------------------------------------------------------------------------

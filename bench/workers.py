@@ -143,11 +143,11 @@ def _link(file: Path) -> str:
 
 PROMISES = """
 SELECT lower(project.slug || '/' || pipeline.slug || '/' || stage.name),
-  extract(epoch FROM stage.synced_at)::float, extract(epoch FROM stage.promised_at)::float
+  extract(epoch FROM stage.synced_at)::float, extract(epoch FROM stage.fresh_until)::float
 FROM dashboard_stage stage
 JOIN dashboard_pipeline pipeline ON pipeline.id = stage.pipeline_id
 JOIN dashboard_project project ON project.id = pipeline.project_id
-WHERE stage.promised_at IS NOT NULL
+WHERE stage.fresh_until IS NOT NULL
 """
 
 

@@ -15,10 +15,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
-    AbortBatch,
     AbortEvent,
     ApiToken,
-    BatchItem,
+    BulkAbort,
+    BulkAbortItem,
     Grant,
     Pipeline,
     Project,
@@ -27,9 +27,9 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.grants import Right
-from dashboard.models.runs import touch
-from dashboard.models.typical_duration import Usual
+from dashboard.models.grants import Action
+from dashboard.models.runs import mark_changed
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import durations
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ else:
     TabularInline = admin.TabularInline
 
 
-class ReadOnly:
+class ReadOnlyMixin:
     """Rows to look at: the sync writes the mirror, and an abort is a fact."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -57,21 +57,21 @@ class ReadOnly:
 class GrantAdmin(ModelAdmin):
     """The rights: a person may do what any one of them allows (docs/access.md)."""
 
-    MAY: dict[str, Promise] = {
-        Right.SEE: gettext_lazy("see runs"),
-        Right.ABORT: gettext_lazy("see and abort runs"),
+    ACTION_LABELS: dict[str, Promise] = {
+        Action.VIEW: gettext_lazy("view runs"),
+        Action.ABORT: gettext_lazy("view and abort runs"),
     }
 
-    list_display = ("who", "in_project", "in_stage", "may")
-    list_display_links = ("who", "may")
-    list_filter = ("right", "group", "stage")
+    list_display = ("group_name", "project_name", "stage_name", "action_label")
+    list_display_links = ("group_name", "action_label")
+    list_filter = ("action", "group", "stage")
     list_select_related = ("group", "project")
-    ordering = ("group__name", "project__slug", "stage", "right")
+    ordering = ("group__name", "project__slug", "stage", "action")
     fieldsets = [
         (
             None,
             {
-                "fields": ("group", "project", "stage", "right"),
+                "fields": ("group", "project", "stage", "action"),
                 "description": gettext_lazy(
                     "A person may do what any one of these rights allows. An "
                     "administrator (superuser) sees everything and aborts everywhere without one."
@@ -81,75 +81,82 @@ class GrantAdmin(ModelAdmin):
     ]
 
     @admin.display(ordering="group__name")
-    def who(self, grant: Grant) -> str:
+    def group_name(self, grant: Grant) -> str:
         return grant.group.name if grant.group else _("everybody who is signed in")
 
     @admin.display(
         description=gettext_lazy("project"),
         ordering="project__slug",
     )
-    def in_project(self, grant: Grant) -> str:
+    def project_name(self, grant: Grant) -> str:
         return str(grant.project or _("all projects"))
 
     @admin.display(
         description=gettext_lazy("stage"),
         ordering="stage",
     )
-    def in_stage(self, grant: Grant) -> str:
+    def stage_name(self, grant: Grant) -> str:
         return grant.stage or _("all stages")
 
-    @admin.display(ordering="right")
-    def may(self, grant: Grant) -> str:
-        return str(self.MAY[grant.right])
+    @admin.display(ordering="action")
+    def action_label(self, grant: Grant) -> str:
+        return str(self.ACTION_LABELS[grant.action])
 
     def formfield_for_choice_field(
         self, db_field: "Field[Any, Any]", request: HttpRequest | None, **kwargs: Any
     ) -> Any:
-        if db_field.name == "right":
-            kwargs["choices"] = [("", "---------"), *self.MAY.items()]
+        if db_field.name == "action":
+            kwargs["choices"] = [("", "---------"), *self.ACTION_LABELS.items()]
         return super().formfield_for_choice_field(db_field, request, **kwargs)  # type: ignore[arg-type]
 
 
-class TrailInline(ReadOnly, TabularInline):
+class AbortEventInline(ReadOnlyMixin, TabularInline):
     model = AbortEvent
-    fields = ("at", "what", "detail")
+    fields = ("occurred_at", "event_type", "detail")
     verbose_name_plural = gettext_lazy("Its trail")
 
 
 @admin.register(Abort)
-class AbortAdmin(ReadOnly, ModelAdmin):
+class AbortAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ("requested_at", "username", "run", "state", "outcome", "reason")
     list_filter = ("state", "via", "username")
     search_fields = ("run__run_id", "run__name", "username", "reason")
     date_hierarchy = "requested_at"
     list_select_related = ("run",)
-    inlines = (TrailInline,)
+    inlines = (AbortEventInline,)
 
 
-class ItemInline(ReadOnly, TabularInline):
-    model = BatchItem
+class BulkAbortItemInline(ReadOnlyMixin, TabularInline):
+    model = BulkAbortItem
     fields = ("position", "run", "result", "note", "abort")
     verbose_name_plural = gettext_lazy("Its list")
 
 
-@admin.register(AbortBatch)
-class AbortBatchAdmin(ReadOnly, ModelAdmin):
+@admin.register(BulkAbort)
+class BulkAbortAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ("requested_at", "username", "via", "reason", "settled_at")
     list_filter = ("via", "username")
     search_fields = ("username", "reason")
     date_hierarchy = "requested_at"
-    inlines = (ItemInline,)
+    inlines = (BulkAbortItemInline,)
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(ReadOnly, ModelAdmin):
+class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
     """Tokens are made by `manage.py token`, which alone can tell the secret."""
 
     list_display = (
-        "name", "hint", "user", "scope", "created_at", "expires_at", "used_at", "revoked_at",
-    )  # fmt: skip
+        "name",
+        "prefix",
+        "user",
+        "scope",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
     list_filter = ("scope", ("revoked_at", admin.EmptyFieldListFilter))
-    search_fields = ("name", "hint", "user__username")
+    search_fields = ("name", "prefix", "user__username")
     list_select_related = ("user",)
     fields = list_display
     actions = ("revoke",)
@@ -192,13 +199,13 @@ class SavedViewAdmin(ModelAdmin):
 
 
 @admin.register(Project)
-class ProjectAdmin(ReadOnly, ModelAdmin):
-    list_display = ("slug", "name", "seen_at", "gone_at")
+class ProjectAdmin(ReadOnlyMixin, ModelAdmin):
+    list_display = ("slug", "name", "synced_at", "removed_at")
 
 
 @admin.register(Pipeline)
-class PipelineAdmin(ReadOnly, ModelAdmin):
-    list_display = ("slug", "project", "name", "seen_at", "gone_at")
+class PipelineAdmin(ReadOnlyMixin, ModelAdmin):
+    list_display = ("slug", "project", "name", "synced_at", "removed_at")
     list_filter = ("project",)
     list_select_related = ("project",)
 
@@ -207,7 +214,14 @@ class PipelineAdmin(ReadOnly, ModelAdmin):
 class StageTimingAdmin(ModelAdmin):
     """What is usual: learned from successes (docs/overdue.md), unless people say otherwise here."""
 
-    list_display = ("stage", "usual", "wait", "said", "successes", "learned_at")
+    list_display = (
+        "stage",
+        "typical_run",
+        "typical_queue",
+        "has_override",
+        "success_count",
+        "observed_at",
+    )
     list_filter = ("stage__pipeline__project", "stage__name")
     list_select_related = ("stage__pipeline",)
     search_fields = ("stage__pipeline__slug", "stage__pipeline__name")
@@ -226,7 +240,7 @@ class StageTimingAdmin(ModelAdmin):
         (
             gettext_lazy("A run"),
             {
-                "fields": ("learned_run", "said_median", "said_p95"),
+                "fields": ("observed_run", "override_run_median", "override_run_p95"),
                 "description": gettext_lazy(
                     "From its start to its end, less what people took to approve. While "
                     "you say it, its steps are not judged by themselves: what was learned of them "
@@ -237,14 +251,18 @@ class StageTimingAdmin(ModelAdmin):
         (
             gettext_lazy("The wait for its turn"),
             {
-                "fields": ("learned_queue", "said_queue_median", "said_queue_p95"),
+                "fields": ("observed_queue", "override_queue_median", "override_queue_p95"),
                 "description": gettext_lazy("From when a run was made until it starts."),
             },
         ),
         (
             gettext_lazy("The wait for people"),
             {
-                "fields": ("learned_approvals", "said_approval_median", "said_approval_p95"),
+                "fields": (
+                    "observed_approvals",
+                    "override_approval_median",
+                    "override_approval_p95",
+                ),
                 "description": gettext_lazy(
                     "From when an approval is asked for until it is given. What you "
                     "say holds for all approvals of the stage."
@@ -253,13 +271,19 @@ class StageTimingAdmin(ModelAdmin):
         ),
         (
             gettext_lazy("Also learned"),
-            {"fields": ("learned_steps", "successes", "details", "learned_at")},
+            {"fields": ("observed_steps_text", "success_count", "detail_count", "observed_at")},
         ),
     ]
     readonly_fields = (
-        "stage", "learned_run", "learned_queue", "learned_approvals", "learned_steps", "successes",
-        "details", "learned_at",
-    )  # fmt: skip
+        "stage",
+        "observed_run",
+        "observed_queue",
+        "observed_approvals",
+        "observed_steps_text",
+        "success_count",
+        "detail_count",
+        "observed_at",
+    )
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Model | None = None
@@ -274,52 +298,56 @@ class StageTimingAdmin(ModelAdmin):
         with transaction.atomic():
             # Not more than was said: the sync may have learned something since the form was shown.
             obj.save(update_fields=form.changed_data if change else None)
-            touch(Run.objects.in_flight().filter(stage__timing=obj.pk).values_list("pk", flat=True))
+            mark_changed(
+                Run.objects.in_flight().filter(stage__timing=obj.pk).values_list("pk", flat=True)
+            )
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
     @admin.display(description=gettext_lazy("a run"))
-    def usual(self, timing: StageTiming) -> str:
-        return _in_words(timing.usual_run) or _("not known")
+    def typical_run(self, timing: StageTiming) -> str:
+        return _format_typical(timing.typical_run) or _("not known")
 
     @admin.display(description=gettext_lazy("the wait for its turn"))
-    def wait(self, timing: StageTiming) -> str:
-        return _in_words(timing.usual_queue) or _("not known")
+    def typical_queue(self, timing: StageTiming) -> str:
+        return _format_typical(timing.typical_queue) or _("not known")
 
     @admin.display(boolean=True)
-    def said(self, timing: StageTiming) -> bool:
-        return timing.said
+    def has_override(self, timing: StageTiming) -> bool:
+        return timing.has_override
 
     @admin.display(description=gettext_lazy("as learned"))
-    def learned_run(self, timing: StageTiming) -> str:
-        return _in_words(timing.learned_run) or _("too few successes so far")
+    def observed_run(self, timing: StageTiming) -> str:
+        return _format_typical(timing.observed_run) or _("too few successes so far")
 
     @admin.display(description=gettext_lazy("as learned"))
-    def learned_queue(self, timing: StageTiming) -> str:
-        return _in_words(timing.learned_queue) or _("too few successes so far")
+    def observed_queue(self, timing: StageTiming) -> str:
+        return _format_typical(timing.observed_queue) or _("too few successes so far")
 
     @admin.display(description=gettext_lazy("as learned"))
-    def learned_approvals(self, timing: StageTiming) -> str:
-        return _each(timing, timing.approvals)
+    def observed_approvals(self, timing: StageTiming) -> str:
+        return _step_durations(timing, timing.approval_keys)
 
     @admin.display(description=gettext_lazy("steps"))
-    def learned_steps(self, timing: StageTiming) -> str:
-        return _each(timing, timing.steps.keys() - timing.approvals)
+    def observed_steps_text(self, timing: StageTiming) -> str:
+        return _step_durations(timing, timing.observed_steps.keys() - timing.approval_keys)
 
 
-def _each(timing: StageTiming, keys: Iterable[str]) -> str:
-    known = {key: timing.learned_step(key) for key in sorted(keys)}
-    lines = [f"{key}: {_in_words(usual)}" for key, usual in known.items() if usual]
+def _step_durations(timing: StageTiming, keys: Iterable[str]) -> str:
+    durations_by_step = {key: timing.observed_step(key) for key in sorted(keys)}
+    lines = [
+        f"{key}: {_format_typical(usual)}" for key, usual in durations_by_step.items() if usual
+    ]
     return "\n".join(lines) or _("none is known")
 
 
-def _in_words(usual: Usual | None) -> str:
-    return durations.usually(usual) if usual else ""
+def _format_typical(usual: TypicalDuration | None) -> str:
+    return durations.format_typical(usual) if usual else ""
 
 
 @admin.register(Stage)
-class StageAdmin(ReadOnly, ModelAdmin):
+class StageAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ("pipeline", "name", "has_flow", "synced_at", "next_sync_at", "error")
     list_filter = ("has_flow", "error", "name")
     list_select_related = ("pipeline",)

@@ -14,5 +14,5 @@ class DashboardConfig(AppConfig):
         from dashboard.models import append_only
 
         checks.register_all()
-        append_only.keep_across_migrations(self)
-        permissions.keep_group_after_migrations(self)
+        append_only.register(self)
+        permissions.register(self)

@@ -31,15 +31,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
 from dashboard.web.http import timezones  # (they need the settings)
-from dashboard.web.http.deferred import RESULT, Waiting
+from dashboard.web.http.deferred import RESULT_KEY, Deferred
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-_OF_THE_BODY = {"Content-Length", "Content-Type"}  # headers that stay the final answer's own
+_BODY_HEADERS = {"Content-Length", "Content-Type"}  # headers that stay the final answer's own
 
 
-def _threads() -> int:
+def _thread_count() -> int:
     # More threads are slower on SQLite (each step drops the GIL); two keep one slow page from
     # holding up the rest.
     return 2 if connection.vendor == "sqlite" else 4
@@ -51,7 +51,7 @@ class PooledASGIHandler(ASGIHandler):
     def __init__(self, threads: int | None = None) -> None:
         base.BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
-        self.pool = ThreadPoolExecutor(threads or _threads(), thread_name_prefix="django")
+        self.executor = ThreadPoolExecutor(threads or _thread_count(), thread_name_prefix="django")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,34 +66,36 @@ class PooledASGIHandler(ASGIHandler):
                 HttpResponse("Too large\n", status=413, content_type="text/plain"), send
             )
             return
-        scope = _in_place(scope)
+        scope = _with_full_path(scope)
         loop = asyncio.get_running_loop()
         with closing(body):
-            response = await loop.run_in_executor(self.pool, self._answer, scope, body)
-        if isinstance(response, Waiting):
+            response = await loop.run_in_executor(self.executor, self._handle, scope, body)
+        if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
                 await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
             except asyncio.CancelledError:  # this process ends; the database knows how far it came
-                said = _(
+                message = _(
                     "This dashboard is being stopped. Open the page again to see how it went on."
                 )
-                response = HttpResponse(said, status=503, content_type="text/plain; charset=utf-8")
+                response = HttpResponse(
+                    message, status=503, content_type="text/plain; charset=utf-8"
+                )
             else:
-                response = await loop.run_in_executor(self.pool, self._finish, response, work)
+                response = await loop.run_in_executor(self.executor, self._resume, response, work)
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:
-                    gone = group.create_task(self.listen_for_disconnect(receive))
+                    disconnect_task = group.create_task(self.listen_for_disconnect(receive))
                     await self.send_response(response, send)
-                    gone.cancel()
+                    disconnect_task.cancel()
             else:
                 await self.send_response(response, send)
         except* (RequestAborted, ConnectionError):
             pass  # the person has left; there is nobody to tell
         finally:
             if response.streaming:
-                await loop.run_in_executor(self.pool, response.close)
+                await loop.run_in_executor(self.executor, response.close)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Return the body. Raises RequestAborted, and RequestDataTooBig where it is over the limit.
@@ -102,8 +104,8 @@ class PooledASGIHandler(ASGIHandler):
         uploaded here, so the limit of a form is that of every body.
         """
         body = io.BytesIO()
-        more = True
-        while more:
+        more_body = True
+        while more_body:
             message = await receive()
             if message["type"] == "http.disconnect":
                 body.close()
@@ -112,11 +114,11 @@ class PooledASGIHandler(ASGIHandler):
             if body.tell() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
                 body.close()
                 raise RequestDataTooBig
-            more = message.get("more_body", False)
+            more_body = message.get("more_body", False)
         body.seek(0)
         return body
 
-    def _answer(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
+    def _handle(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
         signals.request_started.send(sender=self.__class__, scope=scope)
         request, error_response = self.create_request(scope, body)
@@ -124,21 +126,21 @@ class PooledASGIHandler(ASGIHandler):
         response._handler_class = self.__class__
         if response.streaming and not response.is_async:
             # A file from disk: small, and reading it here spares the loop a thread hop a chunk.
-            response = _read(response)
-        elif isinstance(response, Waiting):
+            response = _buffer_stream(response)
+        elif isinstance(response, Deferred):
             response.request = request
         elif not response.streaming:
             response.close()  # the database is done with
         return cast("HttpResponseBase", response)
 
-    def _finish(self, waiting: Waiting, work: asyncio.Future[Any]) -> HttpResponseBase:
+    def _resume(self, deferred: Deferred, work: asyncio.Future[Any]) -> HttpResponseBase:
         """Ask the view again, now that what it waited for is there.
 
         The middleware has passed the request in and its answer out; that answer's headers and
         cookies are the final one's too.
         """
-        request: Any = waiting.request
-        request.scope = {**request.scope, RESULT: work}
+        request: Any = deferred.request
+        request.scope = {**request.scope, RESULT_KEY: work}
         set_script_prefix(get_script_prefix(request.scope))  # another thread, maybe
         view, args, kwargs = request.resolver_match
         try:
@@ -146,18 +148,18 @@ class PooledASGIHandler(ASGIHandler):
                 response = view(request, *args, **kwargs)
         except Exception as error:  # told and logged by Django, as on the first pass
             response = response_for_exception(request, error)
-        for name, value in waiting.items():
-            if name not in _OF_THE_BODY:
+        for name, value in deferred.items():
+            if name not in _BODY_HEADERS:
                 response.headers.setdefault(name, value)
-        for name, cookie in waiting.cookies.items():
+        for name, cookie in deferred.cookies.items():
             response.cookies.setdefault(name, cookie)
         if hasattr(request, "_messages"):
             request._messages.update(response)
-        waiting.close()
+        deferred.close()
         return cast("HttpResponseBase", response)
 
 
-def _in_place(scope: dict[str, Any]) -> dict[str, Any]:
+def _with_full_path(scope: dict[str, Any]) -> dict[str, Any]:
     """Return a request's scope with its whole path: some proxies cut the prefix off, some don't."""
     prefix, path = settings.FORCE_SCRIPT_NAME or "", scope["path"]
     if path == prefix or path.startswith(f"{prefix}/"):
@@ -165,13 +167,13 @@ def _in_place(scope: dict[str, Any]) -> dict[str, Any]:
     return {**scope, "path": prefix + path}
 
 
-def _read(response: Any) -> HttpResponse:
+def _buffer_stream(response: Any) -> HttpResponse:
     """Turn an answer that streams a file into one that holds it."""
     with closing(response):
-        whole = HttpResponse(b"".join(response), status=response.status_code)
-    whole.headers = response.headers
-    whole.cookies = response.cookies
-    return whole
+        buffered = HttpResponse(b"".join(response), status=response.status_code)
+    buffered.headers = response.headers
+    buffered.cookies = response.cookies
+    return buffered
 
 
 application = PooledASGIHandler()

@@ -26,10 +26,10 @@ environ.Env.read_env(BASE_DIR / ".env")  # the environment wins over the file
 
 # What could not be read as meant: variable -> the text found. config/checks.py refuses to start
 # with any.
-MISREAD: dict[str, str] = {}
+INVALID_SETTINGS: dict[str, str] = {}
 
 
-def _switch(name: str, *, default: bool) -> bool:
+def _bool(name: str, *, default: bool) -> bool:
     # env.bool() takes any typo for False: a misspelt ABORTS_ENABLED must not pass silently.
     text = env.str(name, default="").strip().lower()
     if text in {"true", "on", "yes", "1"}:
@@ -37,7 +37,7 @@ def _switch(name: str, *, default: bool) -> bool:
     if text in {"false", "off", "no", "0"}:
         return False
     if text:
-        MISREAD[name] = text
+        INVALID_SETTINGS[name] = text
     return default
 
 
@@ -45,10 +45,10 @@ def _list(name: str) -> list[str]:
     return [part.strip() for part in env.str(name, default="").split(",") if part.strip()]
 
 
-def _number(name: str, *, default: int) -> int:
+def _positive_int(name: str, *, default: int) -> int:
     text = env.str(name, default="").strip()
     if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**6):
-        MISREAD[name] = text
+        INVALID_SETTINGS[name] = text
         return default
     return int(text or default)
 
@@ -56,22 +56,22 @@ def _number(name: str, *, default: int) -> int:
 def _factor(name: str, *, default: float) -> float:
     text = env.str(name, default="").strip()
     if text and not (re.fullmatch(r"\d{1,3}(\.\d+)?", text) and float(text) >= 1):
-        MISREAD[name] = text
+        INVALID_SETTINGS[name] = text
         return default
     return float(text or default)
 
 
-def address_parts(address: str) -> tuple[list[str], list[str], str]:
+def split_base_url(address: str) -> tuple[list[str], list[str], str]:
     """Return an address's origin, host and path; nothing of one that config/checks.py refuses."""
-    site = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
-    found = re.fullmatch(site, address, re.ASCII)
-    return ([found[1]], [found[2]], found[3]) if found else ([], [], "")
+    pattern = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
+    match = re.fullmatch(pattern, address, re.ASCII)
+    return ([match[1]], [match[2]], match[3]) if match else ([], [], "")
 
 
-def _one_of(name: str, choices: Collection[str], *, default: str) -> str:
+def _choice(name: str, choices: Collection[str], *, default: str) -> str:
     text = env.str(name, default="").strip() or default
     if text not in choices:
-        MISREAD[name] = text
+        INVALID_SETTINGS[name] = text
         return default
     return text
 
@@ -98,8 +98,8 @@ NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
 
 # --- What people may do -------------------------------------------------------------------------
 
-READ_ONLY = _switch("READ_ONLY", default=False)
-ABORTS_ENABLED = _switch("ABORTS_ENABLED", default=True)
+READ_ONLY = _bool("READ_ONLY", default=False)
+ABORTS_ENABLED = _bool("ABORTS_ENABLED", default=True)
 # Stages in which an abort takes a reason, in any case; "none" for none.
 ABORT_REASON_REQUIRED = [name.capitalize() for name in _list("ABORT_REASON_REQUIRED")] or [
     "Production"
@@ -107,32 +107,32 @@ ABORT_REASON_REQUIRED = [name.capitalize() for name in _list("ABORT_REASON_REQUI
 if ABORT_REASON_REQUIRED == ["None"]:
     ABORT_REASON_REQUIRED = []
 # Seconds after which an abort that has not ended turns amber, and red with next steps.
-ABORT_AMBER_AFTER = _number("ABORT_AMBER_AFTER", default=180)
-ABORT_RED_AFTER = _number("ABORT_RED_AFTER", default=600)
-API_REQUESTS_PER_MINUTE = _number("API_REQUESTS_PER_MINUTE", default=60)  # of each token
+ABORT_WARN_AFTER = _positive_int("ABORT_WARN_AFTER", default=180)
+ABORT_CRITICAL_AFTER = _positive_int("ABORT_CRITICAL_AFTER", default=600)
+API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  # of each token
 
 # --- What is overdue ----------------------------------------------------------------------------
 
 # A run, a step or a wait is overdue past so many times its usual (median) duration, if that is
 # longer than 95 % of them take; and again past the second.
 OVERDUE_FACTOR = _factor("OVERDUE_FACTOR", default=1.5)
-OVERDUE_AGAIN_FACTOR = _factor("OVERDUE_AGAIN_FACTOR", default=3.0)
+OVERDUE_CRITICAL_FACTOR = _factor("OVERDUE_CRITICAL_FACTOR", default=3.0)
 # Seconds beyond the usual of which nobody is told, however short it is.
-OVERDUE_FLOOR = _number("OVERDUE_FLOOR", default=60)
+OVERDUE_MIN_SECONDS = _positive_int("OVERDUE_MIN_SECONDS", default=60)
 # Seconds after which a run, a wait in the queue and one for people is overdue where nobody knows
 # what is usual; and again past the second factor times that. A working day's pause is no news.
-OVERDUE_RUN_AFTER = _number("OVERDUE_RUN_AFTER", default=3600)
-OVERDUE_QUEUED_AFTER = _number("OVERDUE_QUEUED_AFTER", default=900)
-OVERDUE_APPROVAL_AFTER = _number("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
+OVERDUE_RUN_AFTER = _positive_int("OVERDUE_RUN_AFTER", default=3600)
+OVERDUE_QUEUED_AFTER = _positive_int("OVERDUE_QUEUED_AFTER", default=900)
+OVERDUE_APPROVAL_AFTER = _positive_int("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
 
 # --- The web ------------------------------------------------------------------------------------
 
-DEBUG = _switch("DEBUG", default=False)
-SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.kept_in(VAR_DIR / "secret-key")
+DEBUG = _bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.load_or_create(VAR_DIR / "secret-key")
 SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
 BASE_URL = env.str("BASE_URL", default="").rstrip("/")
 # What BASE_URL says: the host it answers to, where forms come from, and the path it lies under.
-_origin, _host, _path = address_parts(BASE_URL)
+_origin, _host, _path = split_base_url(BASE_URL)
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
 CSRF_TRUSTED_ORIGINS = [*_list("CSRF_TRUSTED_ORIGINS"), *_origin]
 FORCE_SCRIPT_NAME = _path or None
@@ -178,7 +178,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "dashboard.web.http.site_context.everywhere",
+                "dashboard.web.http.site_context.site_context",
             ],
         },
     },
@@ -187,7 +187,7 @@ TEMPLATES = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
-CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.form_out_of_date"
+CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
 SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds: the person on call signs in before the night
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -240,7 +240,9 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds: addresses carry a hash, but not those
 _sqlite_file = VAR_DIR / ("sandbox.sqlite3" if SANDBOX else "dashboard.sqlite3")
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
 if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
-    MISREAD["DATABASE_URL"] = _database_url.partition(":")[0]  # the rest may hold a password
+    INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[
+        0
+    ]  # the rest may hold a password
     _database_url = f"sqlite:///{_sqlite_file}"
 _database: dict[str, Any] = env.db_url_config(_database_url)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
@@ -278,13 +280,13 @@ CACHES = {
 # One language a deployment, for everybody: rendered rows are shared, and some texts are stored. So
 # there is no LocaleMiddleware, and no cache's key names a language. docs/architecture.md says how
 # to add one.
-LANGUAGE_CODE = _one_of("LANGUAGE_CODE", dict(global_settings.LANGUAGES), default="en")
+LANGUAGE_CODE = _choice("LANGUAGE_CODE", dict(global_settings.LANGUAGES), default="en")
 LOCALE_PATHS = [BASE_DIR / "dashboard" / "locale"]
-TIME_ZONE = _one_of("TIME_ZONE", available_timezones(), default="UTC")
+TIME_ZONE = _choice("TIME_ZONE", available_timezones(), default="UTC")
 USE_TZ = True
 
 # --- Logs ---------------------------------------------------------------------------------------
 
-LOG_FORMAT = _one_of("LOG_FORMAT", {"text", "json"}, default="text")
-LOG_LEVEL = _one_of("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
-LOGGING = log_config.config(LOG_FORMAT, LOG_LEVEL)
+LOG_FORMAT = _choice("LOG_FORMAT", {"text", "json"}, default="text")
+LOG_LEVEL = _choice("LOG_LEVEL", {"DEBUG", "INFO", "WARNING", "ERROR"}, default="INFO")
+LOGGING = log_config.build_config(LOG_FORMAT, LOG_LEVEL)

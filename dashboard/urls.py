@@ -7,51 +7,51 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from dashboard.web.api import views as api
 from dashboard.web.http import converters
-from dashboard.web.http.sign_in import SignIn
+from dashboard.web.http.sign_in import SignInView
 from dashboard.web.http.timezone_choice import choose
-from dashboard.web.http.webhook import northflank
-from dashboard.web.live.stream import live
+from dashboard.web.http.webhook import northflank_webhook
+from dashboard.web.live.stream import live_stream
 from dashboard.web.pages import status
 from dashboard.web.pages.abort import abort
-from dashboard.web.pages.aborts import aborts, export_csv, export_json, lists
-from dashboard.web.pages.acknowledge import look
+from dashboard.web.pages.aborts import aborts, bulk_aborts, export_csv, export_json
+from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
-from dashboard.web.pages.bulk_abort import abort_many, batch
+from dashboard.web.pages.bulk_abort import bulk_abort, bulk_abort_new
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
 from dashboard.web.pages.pipeline import pipeline
-from dashboard.web.pages.run import find, look_again, run
-from dashboard.web.pages.saved_views import change, save
+from dashboard.web.pages.run import find_run, retry_run_lookup, run
+from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.stage import stage
 
 converters.register()
 
-# /projects/<project>/pipelines/<pipeline>/release-flows/<stage>/runs/<run>/
+# /projects/<project_id>/pipelines/<pipeline_id>/release-flows/<stage_id>/runs/<run_id>/
 run_urls: list[URLPattern | URLResolver] = [
     path("", run, name="run"),
     path("abort/", abort, name="abort"),
     path("dismissal/", dismiss, name="dismiss"),
-    path("looking/", look, name="look"),
+    path("acknowledgement/", acknowledge, name="acknowledge"),
 ]
 
 stage_urls: list[URLPattern | URLResolver] = [
     path("", stage, name="stage"),
-    path("views/", save, name="save_view"),
-    path("views/<key:key>/", change, name="change_view"),
-    path("runs/<id:run>/", include(run_urls)),
+    path("views/", create_saved_view, name="saved_view_create"),
+    path("views/<key:key>/", update_saved_view, name="saved_view_update"),
+    path("runs/<id:run_id>/", include(run_urls)),
 ]
 
 pipeline_urls: list[URLPattern | URLResolver] = [
     path("", pipeline, name="pipeline"),
-    path("release-flows/<id:stage>/", include(stage_urls)),
+    path("release-flows/<id:stage_id>/", include(stage_urls)),
 ]
 
 api_urls: list[URLPattern | URLResolver] = [
     path("runs/", api.runs, name="api_runs"),
-    path("runs/<id:run>/", api.run, name="api_run"),
-    path("runs/<id:run>/abort/", api.abort, name="api_abort"),
-    path("runs/<id:run>/dismissal/", api.dismissal, name="api_dismissal"),
-    re_path("", api.nothing),  # also without the slash at the end: no redirect repeats a POST
+    path("runs/<id:run_id>/", api.run, name="api_run"),
+    path("runs/<id:run_id>/abort/", api.abort, name="api_abort"),
+    path("runs/<id:run_id>/dismissal/", api.dismissal, name="api_dismissal"),
+    re_path("", api.not_found),  # also without the slash at the end: no redirect repeats a POST
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -60,22 +60,23 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("aborts/", aborts, name="aborts"),
     path("aborts/export.csv", export_csv, name="aborts_csv"),
     path("aborts/export.json", export_json, name="aborts_json"),
-    path("aborts/lists/", lists, name="abort_lists"),
-    path("aborts/many/", abort_many, name="abort_many"),
-    path("aborts/many/<key:pk>/", batch, name="batch"),
+    path("aborts/bulk/", bulk_aborts, name="bulk_aborts"),
+    path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
+    path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
     path("status/", status.show, name="status"),
-    path("projects/<id:project>/pipelines/<id:pipeline>/", include(pipeline_urls)),
-    path("runs/<id:run>/", find, name="find_run"),
-    path("runs/<id:run>/again/", look_again, name="look_again"),
-    path("live/", live, name="live"),
+    path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
+    path("runs/<id:run_id>/", find_run, name="run_lookup"),
+    path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),
+    path("live/", live_stream, name="live"),
     path("zone/", choose, name="zone"),
     path("api/", include(api_urls)),
-    path("hooks/northflank/", northflank, name="northflank_hook"),
-    path("accounts/login/", SignIn.as_view(), name="login"),
+    path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
+    path("accounts/login/", SignInView.as_view(), name="login"),
     path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
     path("admin/", admin.site.urls),
 ]
 
+handler400 = "dashboard.web.http.errors.bad_request"
 handler403 = "dashboard.web.http.errors.permission_denied"
 handler404 = "dashboard.web.http.errors.not_found"
-handler500 = "dashboard.web.http.errors.failed"
+handler500 = "dashboard.web.http.errors.internal_error"

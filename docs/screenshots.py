@@ -14,7 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 LATE = ":not([data-overdue='0'])"
-STUCK = f"tr[data-status=retrying]{LATE}[data-place^=Shop] a.title"
+STUCK = f"tr[data-status=retrying]{LATE}[data-location^=Shop] a.title"
 SERVE = [sys.executable, "manage.py", "serve"]
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 

@@ -7,13 +7,13 @@ const dialog = $("#dialog");
 const notices = $("#notices");
 
 // What a person chose in this browser. Where storage is blocked it lasts for the page.
-function keep(name, value) {
+function storePreference(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {}
 }
 
-function kept(name) {
+function readPreference(name) {
   try {
     return localStorage.getItem(name);
   } catch {}
@@ -23,282 +23,282 @@ function kept(name) {
 
 const locale = root.lang.startsWith("en") ? "en-GB" : root.lang;
 // Made when first asked for: a new tab's first one takes a browser 10 ms.
-function inZone(options) {
+function zonedFormat(options) {
   let format;
   return (at) => (format ??= new Intl.DateTimeFormat(locale, { timeZone: root.dataset.zone, ...options })).format(at);
 }
-const inFull = inZone({ dateStyle: "full", timeStyle: "long" });
-const day = inZone({ day: "numeric", month: "short" });
-const dayOfAYear = inZone({ day: "numeric", month: "short", year: "numeric" });
-const year = inZone({ year: "numeric" });
-const clock = inZone({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-let clockIsOff = 0; // milliseconds by which the server's clock is ahead of this one
+const formatFull = zonedFormat({ dateStyle: "full", timeStyle: "long" });
+const formatDay = zonedFormat({ day: "numeric", month: "short" });
+const formatDate = zonedFormat({ day: "numeric", month: "short", year: "numeric" });
+const formatYear = zonedFormat({ year: "numeric" });
+const formatClock = zonedFormat({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+let clockOffset = 0; // milliseconds by which the server's clock is ahead of this one
 
-const now = () => Date.now() + clockIsOff;
+const serverNow = () => Date.now() + clockOffset;
 
-function setClock(headers) {
+function syncClock(headers) {
   const date = Date.parse(headers.get("date"));
-  if (Math.abs(date - now()) > 2000) clockIsOff = date - Date.now();
+  if (Math.abs(date - serverNow()) > 2000) clockOffset = date - Date.now();
 }
 
-const words = JSON.parse($("#words").textContent); // translated: templates/base.html
-const worded = (key, part) => words[key].replace(/%\(\w+\)s/, () => part);
+const timeTexts = JSON.parse($("#time-texts").textContent); // translated: templates/base.html
+const timeText = (key, part) => timeTexts[key].replace(/%\(\w+\)s/, () => part);
 
 // In two units at most; `brief` leaves out a second one of which there is nothing.
-function lasted(seconds, brief = false) {
+function formatDuration(seconds, brief = false) {
   const pad = (n) => String(n).padStart(2, "0");
   const [d, h, m, s] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60, seconds % 60].map(Math.floor);
   const [first, second] = d ? [["d", d], ["h", h]] : h ? [["h", h], ["min", pad(m)]] : m ? [["min", m], ["s", pad(s)]] : [["s", s]];
   const units = second && !(brief && !Number(second[1])) ? [first, second] : [first];
-  return units.map(([unit, n]) => worded(unit, n)).join(" ");
+  return units.map(([unit, n]) => timeText(unit, n)).join(" ");
 }
 
 // Within a sentence seconds say nothing once there are minutes.
-const soFar = (seconds) => worded("for", lasted(seconds < 60 ? seconds : seconds - (seconds % 60), true));
+const formatElapsed = (seconds) => timeText("for", formatDuration(seconds < 60 ? seconds : seconds - (seconds % 60), true));
 
 // In one unit: what is over is not counted by the second.
-function ago(seconds) {
+function formatAgo(seconds) {
   const [unit, size] = seconds < 60 ? ["s", 1] : seconds < 3600 ? ["min", 60] : ["h", 3600];
-  return worded("ago", worded(unit, Math.floor(seconds / size)));
+  return timeText("ago", timeText(unit, Math.floor(seconds / size)));
 }
 
 // What has not come when it should is due, not past.
-function until(at) {
-  const seconds = Math.ceil((at - now()) / 1000);
-  return seconds > 0 ? worded("in", lasted(seconds)) : words.due;
+function formatCountdown(at) {
+  const seconds = Math.ceil((at - serverNow()) / 1000);
+  return seconds > 0 ? timeText("in", formatDuration(seconds)) : timeTexts.due;
 }
 
-function onTheClock(at) {
-  if (dayOfAYear(at) === dayOfAYear(now())) return clock(at);
-  return `${(year(at) === year(now()) ? day : dayOfAYear)(at)} ${clock(at)}`;
+function formatTime(at) {
+  if (formatDate(at) === formatDate(serverNow())) return formatClock(at);
+  return `${(formatYear(at) === formatYear(serverNow()) ? formatDay : formatDate)(at)} ${formatClock(at)}`;
 }
 
 // What is longer ago than a day is told by the clock.
 const isRelative = (time, seconds) => seconds < 86400 && !time.closest("[data-times=both]");
 
-function moment(time, at, seconds) {
-  if (isRelative(time, seconds)) return ago(seconds);
-  if (seconds < 86400) return `${onTheClock(at)}, ${ago(seconds)}`;
-  return ours.has(time) ? onTheClock(at) : time.textContent;
+function formatTimeAgo(time, at, seconds) {
+  if (isRelative(time, seconds)) return formatAgo(seconds);
+  if (seconds < 86400) return `${formatTime(at)}, ${formatAgo(seconds)}`;
+  return rewrittenTimes.has(time) ? formatTime(at) : time.textContent;
 }
 
 // Whether a clock says no day, as on a page that the server has just written.
-const isShort = (time) => time.textContent.length === "00:00:00".length;
+const hasNoDate = (time) => time.textContent.length === "00:00:00".length;
 
-const ours = new WeakSet(); // times that are not as the server wrote them
+const rewrittenTimes = new WeakSet(); // times that are not as the server wrote them
 
-function write(time, text) {
+function writeTime(time, text) {
   if (!time.firstChild) time.append("");
   if (time.firstChild.data === text) return;
   time.firstChild.data = text;
-  ours.add(time);
+  rewrittenTimes.add(time);
 }
 
 // Ears get no tooltip: they hear the time on the clock beside one that is only relative.
-function speakInFull(time, is) {
-  const spoken = $(".unseen", time);
-  if (!is) return spoken?.remove();
-  if (spoken) return;
+function toggleSpokenTime(time, isVisible) {
+  const spokenTime = $(".visually-hidden", time);
+  if (!isVisible) return spokenTime?.remove();
+  if (spokenTime) return;
   const full = document.createElement("span");
-  full.className = "unseen";
+  full.className = "visually-hidden";
   full.textContent = `, ${time.title}`;
   time.append(full);
 }
 
 // A bar ends where its run is far overdue; until it has grown once there is nothing to see of it.
-function grow(bar) {
-  const { since, lateAfter, veryLateAfter } = bar.dataset;
-  const seconds = Math.max(0, (now() - Date.parse(since)) / 1000);
-  $(".spent", bar).setAttribute("width", Math.min(100, (100 * seconds) / veryLateAfter).toFixed(1));
-  bar.dataset.level = seconds > veryLateAfter ? 2 : seconds > lateAfter ? 1 : 0;
+function growProgress(bar) {
+  const { since, overdueAfter, criticalAfter } = bar.dataset;
+  const seconds = Math.max(0, (serverNow() - Date.parse(since)) / 1000);
+  $(".elapsed", bar).setAttribute("width", Math.min(100, (100 * seconds) / criticalAfter).toFixed(1));
+  bar.dataset.severity = seconds > criticalAfter ? 2 : seconds > overdueAfter ? 1 : 0;
 }
 
 // Bars of steps are in seconds of their run's axis, which grows with them once they reach its end.
 function growSteps(list) {
-  const seconds = (now() - Date.parse(list.dataset.began)) / 1000;
-  for (const step of list.querySelectorAll("[data-going]")) {
-    const spent = $(".spent", step);
-    spent?.setAttribute("width", Math.max(1, seconds - spent.getAttribute("x")).toFixed(1));
-    const { lateAt, veryLateAt } = step.dataset;
-    if (!lateAt) continue;
-    step.dataset.late = seconds > veryLateAt ? 2 : seconds > lateAt ? 1 : 0;
-    for (const said of step.querySelectorAll("[data-passed]")) said.hidden = said.dataset.passed !== step.dataset.late;
+  const seconds = (serverNow() - Date.parse(list.dataset.axisStart)) / 1000;
+  for (const step of list.querySelectorAll("[data-running]")) {
+    const elapsed = $(".elapsed", step);
+    elapsed?.setAttribute("width", Math.max(1, seconds - elapsed.getAttribute("x")).toFixed(1));
+    const { overdueAt, criticalAt } = step.dataset;
+    if (!overdueAt) continue;
+    step.dataset.severity = seconds > criticalAt ? 2 : seconds > overdueAt ? 1 : 0;
+    for (const note of step.querySelectorAll("[data-overdue-note]")) note.hidden = note.dataset.overdueNote !== step.dataset.severity;
   }
   const bars = list.querySelectorAll(".bar");
   // So little more could not be seen, and there may be hundreds.
   if (!bars.length || seconds < bars[0].viewBox.baseVal.width * 1.005) return;
   for (const bar of bars) bar.setAttribute("viewBox", `0 0 ${Math.ceil(seconds)} 4`);
   const end = $(".axis time:last-of-type", list.parentElement);
-  end.dateTime = new Date(now()).toISOString();
+  end.dateTime = new Date(serverNow()).toISOString();
   end.title = "";
 }
 
-function count() {
-  document.querySelectorAll("[data-began]").forEach(growSteps);
-  document.querySelectorAll(".pace").forEach(grow);
-  for (const time of document.querySelectorAll("time[data-since], time[data-moment], time[data-clock], time[data-until]")) {
+function updateTimes() {
+  document.querySelectorAll("[data-axis-start]").forEach(growSteps);
+  document.querySelectorAll(".progress").forEach(growProgress);
+  for (const time of document.querySelectorAll("time[data-since], time[data-ago], time[data-clock], time[data-until]")) {
     const at = Date.parse(time.dateTime);
     if (Number.isNaN(at)) continue;
-    const seconds = Math.max(0, Math.floor((now() - at) / 1000));
-    time.title ||= inFull(at);
-    if ("since" in time.dataset) write(time, "words" in time.dataset ? soFar(seconds) : lasted(seconds));
-    if ("clock" in time.dataset && (started || !isShort(time))) write(time, onTheClock(at));
-    if ("until" in time.dataset) write(time, until(at));
-    if ("moment" in time.dataset) {
-      write(time, moment(time, at, seconds));
-      speakInFull(time, isRelative(time, seconds));
+    const seconds = Math.max(0, Math.floor((serverNow() - at) / 1000));
+    time.title ||= formatFull(at);
+    if ("since" in time.dataset) writeTime(time, "sentence" in time.dataset ? formatElapsed(seconds) : formatDuration(seconds));
+    if ("clock" in time.dataset && (isHtmxStarted || !hasNoDate(time))) writeTime(time, formatTime(at));
+    if ("until" in time.dataset) writeTime(time, formatCountdown(at));
+    if ("ago" in time.dataset) {
+      writeTime(time, formatTimeAgo(time, at, seconds));
+      toggleSpokenTime(time, isRelative(time, seconds));
     }
   }
 }
 
 function tick() {
   if (document.hidden) return;
-  count();
-  keepStream();
+  updateTimes();
+  ensureStream();
   refreshIfDue();
-  clearPast();
+  removeConcludedNotices();
 }
 
 // --- The stream: what changes comes by itself while the tab is in sight --------------------------
 
 const stream = $("#stream");
-let started = false; // htmx has
+let isHtmxStarted = false; // htmx has
 let connection = null; // htmx's own, which comes back by itself
-let connected = false;
-let heard = Date.now(); // when the stream last said anything
-let speakBy = Infinity; // when the stream has to have said something
-let connectAt = 0; // not before
+let isConnected = false;
+let lastMessageAt = Date.now(); // when the stream last said anything
+let messageDueAt = Infinity; // when the stream has to have said something
+let reconnectAt = 0; // not before
 
-const SILENCE = 40_000; // milliseconds; the server speaks every 15 s, so the line is dead
-const LOST = 5_000; // milliseconds without a stream before the page asks by itself
+const STREAM_TIMEOUT = 40_000; // milliseconds; the server speaks every 15 s, so the line is dead
+const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page asks by itself
 
-function keepStream() {
-  if (!stream || signedOut || !started) return;
-  if (Date.now() > speakBy) hangUp();
-  if (!connection && Date.now() > connectAt) {
-    connectAt = Date.now() + 30_000;
+function ensureStream() {
+  if (!stream || isSignedOut || !isHtmxStarted) return;
+  if (Date.now() > messageDueAt) closeStream();
+  if (!connection && Date.now() > reconnectAt) {
+    reconnectAt = Date.now() + 30_000;
     htmx.trigger(stream, "connect");
   }
 }
 
-function hangUp() {
+function closeStream() {
   connection?.reader?.cancel();
 }
 
 // The page asks by itself some seconds from here on, however long nothing was to be said before.
-function lost() {
-  if (connected) heard = Date.now();
-  connected = false;
+function markDisconnected() {
+  if (isConnected) lastMessageAt = Date.now();
+  isConnected = false;
 }
 
 stream?.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-  ctx.fetch = async (...asked) => {
-    const answer = await fetch(...asked);
-    setClock(answer.headers);
-    return answer;
+  ctx.fetch = async (...args) => {
+    const response = await fetch(...args);
+    syncClock(response.headers);
+    return response;
   };
 });
 
 stream?.addEventListener("htmx:sse:before:connection", (event) => {
-  lost();
-  if (signedOut) event.preventDefault(); // nothing but signing in helps
+  markDisconnected();
+  if (isSignedOut) event.preventDefault(); // nothing but signing in helps
 });
 
 stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
   connection = detail.connection;
-  speakBy = Date.now() + SILENCE;
+  messageDueAt = Date.now() + STREAM_TIMEOUT;
 });
 
 stream?.addEventListener("htmx:sse:error", ({ detail }) => {
-  lost();
-  if (detail.status === 401) leave();
+  markDisconnected();
+  if (detail.status === 401) showSignedOut();
 });
 
 stream?.addEventListener("htmx:sse:close", () => {
   connection = null;
-  lost();
+  markDisconnected();
 });
 
 // --- News: changes are painted where they belong; what has no place yet is announced -------------
 
-const news = $("#news");
-const unseen = new Set(); // runs that the page does not show
+const newRunsButton = $("#new-runs");
+const newRunIds = new Set(); // runs that the page does not show
 const heights = new Map(); // of the rows and the line that a message replaces, in pixels
-let moved = false; // a run on the page belongs elsewhere now
-let lastTouch = Date.now(); // when a person last did anything; who has just opened it reads
-let settleAt = 0; // not before; a thousand pages that hear one change don't ask at once
+let isOutdated = false; // a run on the page belongs elsewhere now
+let lastActivityAt = Date.now(); // when a person last did anything; who has just opened it reads
+let refreshNotBefore = 0; // not before; a thousand pages that hear one change don't ask at once
 
 // Whether what came belongs on the page; web/components/filters.py and web/components/board_cells.py say what is asked for.
-function belongs({ news: status, facts }) {
-  const wanted = $("#live").dataset.news ?? "none";
-  if (wanted === "all" || wanted === "none") return wanted === "all";
-  const asked = JSON.parse(wanted);
+function matchesFilter({ news: status, facts }) {
+  const filterJson = $("#live").dataset.news ?? "none";
+  if (filterJson === "all" || filterJson === "none") return filterJson === "all";
+  const filter = JSON.parse(filterJson);
   const run = JSON.parse(facts);
-  if (status === "stage") return run.shows.includes(asked.show) && asked.words.every((word) => run.text.includes(word));
-  const any = !asked.inFlight && !asked.statuses.length;
-  if (!any && !(asked.inFlight && run.inFlight) && !asked.statuses.includes(status)) return false;
-  if (asked.overdue && !(run.inFlight && run.overdue)) return false;
-  if (run.made < (asked.since ?? -Infinity) || run.made >= (asked.until ?? Infinity)) return false;
-  return run.text.includes(asked.text);
+  if (status === "stage") return run.shows.includes(filter.show) && filter.words.every((word) => run.text.includes(word));
+  const any = !filter.inFlight && !filter.statuses.length;
+  if (!any && !(filter.inFlight && run.inFlight) && !filter.statuses.includes(status)) return false;
+  if (filter.overdue && !(run.inFlight && run.overdue)) return false;
+  if (run.made < (filter.since ?? -Infinity) || run.made >= (filter.until ?? Infinity)) return false;
+  return run.text.includes(filter.text);
 }
 
-function announce() {
-  if (!news) return;
-  const { one, many, moved: other } = news.dataset;
-  const text = unseen.size > 1 ? many.replace("{n}", unseen.size) : unseen.size ? one : other;
-  if (text !== news.textContent) {
+function updateNewRunsButton() {
+  if (!newRunsButton) return;
+  const { textOne: one, textMany: many, textChanged: changed } = newRunsButton.dataset;
+  const text = newRunIds.size > 1 ? many.replace("{n}", newRunIds.size) : newRunIds.size ? one : changed;
+  if (text !== newRunsButton.textContent) {
     // By the first of several: where changes come without a pause, the page must not wait for their end.
-    if (news.hidden) settleAt = Math.max(settleAt, Date.now() + 3_000 * Math.random());
-    news.textContent = text; // set again it would be read out again
+    if (newRunsButton.hidden) refreshNotBefore = Math.max(refreshNotBefore, Date.now() + 3_000 * Math.random());
+    newRunsButton.textContent = text; // set again it would be read out again
   }
-  news.hidden = !unseen.size && !moved;
+  newRunsButton.hidden = !newRunIds.size && !isOutdated;
 }
 
 stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
-  heard = Date.now();
-  speakBy = heard + SILENCE;
-  connected = true; // an answer that says nothing is no stream
-  unreachable(message.event === "away", message.data);
+  lastMessageAt = Date.now();
+  messageDueAt = lastMessageAt + STREAM_TIMEOUT;
+  isConnected = true; // an answer that says nothing is no stream
+  showUnreachable(message.event === "away", message.data);
   if (message.event) return;
   const parts = document.createElement("template");
   parts.innerHTML = message.data;
   // Another shape: there is more to it than what the stream paints.
-  const shape = $("#as-of", parts.content)?.dataset.shape;
-  if (shape !== undefined && shape !== $("#as-of").dataset.shape) moved = true;
+  const shape = $("#data-age", parts.content)?.dataset.structure;
+  if (shape !== undefined && shape !== $("#data-age").dataset.structure) isOutdated = true;
   for (const part of parts.content.querySelectorAll("hx-partial")) {
     const id = part.getAttribute("hx-target").slice(1);
     const at = document.getElementById(id);
-    if (at?.matches("tr, #as-of")) heights.set(id, at.getBoundingClientRect().height);
-    if (at || !part.dataset.news || !belongs(part.dataset)) continue;
-    if (part.dataset.news === "stage") moved = true; // it is no run, and has its place among others
-    else unseen.add(id);
+    if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
+    if (at || !part.dataset.news || !matchesFilter(part.dataset)) continue;
+    if (part.dataset.news === "stage") isOutdated = true; // it is no run, and has its place among others
+    else newRunIds.add(id);
   }
-  before = statuses();
+  previousStatuses = collectStatuses();
 });
 
 stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
-  if (message.event === "stale") moved = true;
-  if (message.event) return announce();
+  if (message.event === "stale") isOutdated = true;
+  if (message.event) return updateNewRunsButton();
   // What has less to say now keeps its room: what is below it stays under the hand.
   for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
   heights.clear();
-  swapped();
-  announce();
+  afterSwap();
+  updateNewRunsButton();
 });
 
 // Nothing is moved under a hand that is at work; who only watches gets the page as it is now.
-const noHand = () => Date.now() - lastTouch > 5_000 && !$("dialog[open]") && !$("#live:hover");
-const atRest = () => noHand() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
+const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
+const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
 
-function settle() {
-  if ((unseen.size || moved) && Date.now() > settleAt && atRest()) refresh();
+function refreshWhenIdle() {
+  if ((newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh()) refresh();
 }
 
 for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
-  document.addEventListener(kind, () => { lastTouch = Date.now(); }, { passive: true });
+  document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
 }
 
-news?.addEventListener("click", () => {
+newRunsButton?.addEventListener("click", () => {
   $("#main").focus({ preventScroll: true });
   scrollTo({ top: 0 });
   refresh();
@@ -306,61 +306,61 @@ news?.addEventListener("click", () => {
 
 // --- The refresh: where there is no stream; one at a time, slower while nobody answers -----------
 
-let signedOut = false;
+let isSignedOut = false;
 let failures = 0;
-let due = null; // when to refresh next; null: one period after the page was loaded
+let refreshAt = null; // when to refresh next; null: one period after the page was loaded
 
-function plan() {
+function scheduleRefresh() {
   const seconds = Number($("#live")?.dataset.refresh);
-  due = seconds ? Date.now() + 1000 * Math.max(seconds, Math.min(60, seconds * 2 ** failures)) : Infinity;
+  refreshAt = seconds ? Date.now() + 1000 * Math.max(seconds, Math.min(60, seconds * 2 ** failures)) : Infinity;
 }
 
 function refreshIfDue() {
-  if (due === null) plan();
-  if (connected || Date.now() - heard < LOST) return settle();
-  if (Date.now() >= due - 500) refresh();
+  if (refreshAt === null) scheduleRefresh();
+  if (isConnected || Date.now() - lastMessageAt < RECONNECT_GRACE) return refreshWhenIdle();
+  if (Date.now() >= refreshAt - 500) refresh();
 }
 
 function refresh() {
   // A stream that is not there yet holds up nothing.
-  if (!signedOut && !document.hidden && !$(".htmx-request:not(#stream)")) htmx.trigger("#live", "refresh");
+  if (!isSignedOut && !document.hidden && !$(".htmx-request:not(#stream)")) htmx.trigger("#live", "refresh");
 }
 
 document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) => {
   if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; it is our own database that answers
 });
 
-function refreshed(answered, text) {
-  failures = answered ? 0 : failures + 1;
-  settleAt = Date.now() + Math.min(60_000, 5_000 * 2 ** failures);
-  unreachable(!answered, text);
-  if (answered) {
-    unseen.clear();
-    moved = false;
-    announce();
+function finishRefresh(isSuccess, text) {
+  failures = isSuccess ? 0 : failures + 1;
+  refreshNotBefore = Date.now() + Math.min(60_000, 5_000 * 2 ** failures);
+  showUnreachable(!isSuccess, text);
+  if (isSuccess) {
+    newRunIds.clear();
+    isOutdated = false;
+    updateNewRunsButton();
   }
-  plan();
+  scheduleRefresh();
 }
 
 // No text: nobody answered at all.
-function unreachable(is, text) {
+function showUnreachable(isVisible, text) {
   const line = $("[data-unreachable]");
   if (!line) return;
-  line.hidden = !is;
+  line.hidden = !isVisible;
   line.dataset.plain ??= line.textContent;
   line.textContent = text || line.dataset.plain;
 }
 
-function leave(text) {
-  signedOut = true;
-  hangUp();
+function showSignedOut(text) {
+  isSignedOut = true;
+  closeStream();
   dialog.close(); // what it asks can't be done, and the way to sign in is behind it
-  tell("signed-out", text);
+  showNotice("signed-out", text);
 }
 
 // Signed in again, in another tab.
-function comeBack() {
-  signedOut = false;
+function clearSignedOut() {
+  isSignedOut = false;
   $("[data-sign-in]", notices)?.closest(".notice").remove();
 }
 
@@ -369,14 +369,14 @@ document.addEventListener("visibilitychange", tick);
 // --- Notices ------------------------------------------------------------------------------------
 
 // No text, no answer: the template knows what that means there.
-function say(element, text) {
-  const words = $("[data-text]", element);
-  if (words) words.textContent = text || words.dataset.unanswered;
+function fillMessage(element, text) {
+  const textElement = $("[data-text]", element);
+  if (textElement) textElement.textContent = text || textElement.dataset.noResponseText;
 }
 
-function tell(name, text) {
+function showNotice(name, text) {
   const notice = document.importNode($(`#notice-${name}`).content, true);
-  say(notice, text);
+  fillMessage(notice, text);
   const signIn = $("[data-sign-in]", notice);
   if (signIn) {
     signIn.search = new URLSearchParams({ next: location.pathname + location.search });
@@ -387,78 +387,78 @@ function tell(name, text) {
 
 // What comes above a page moves nothing in it: the page scrolls by as much. Where that place is out of
 // sight the browser sees to it by itself.
-let toldIn = notices.offsetHeight; // pixels
+let noticesHeight = notices.offsetHeight; // pixels
 
 new ResizeObserver(() => {
-  const by = notices.offsetHeight - toldIn;
-  toldIn += by;
-  if (by > 0 && notices.getBoundingClientRect().top >= 0) scrollBy({ top: by, behavior: "instant" });
+  const delta = notices.offsetHeight - noticesHeight;
+  noticesHeight += delta;
+  if (delta > 0 && notices.getBoundingClientRect().top >= 0) scrollBy({ top: delta, behavior: "instant" });
 }).observe(notices);
 
 // What has passed keeps its room where its going would move something under a hand.
-function clearPast() {
-  const past = $(".past", notices);
-  if (past && noHand()) past.remove();
+function removeConcludedNotices() {
+  const notice = $(".concluded", notices);
+  if (notice && isIdle()) notice.remove();
 }
 
-// A plain answer is what a person should read; an error page has it in [data-why].
-function why(ctx) {
+// A plain answer is what a person should read; an error page has it in [data-reason].
+function responseMessage(ctx) {
   if (ctx.response?.raw.headers.get("content-type")?.startsWith("text/plain")) return ctx.text?.trim();
   const page = new DOMParser().parseFromString(ctx.text ?? "", "text/html");
-  return $("[data-why]", page)?.textContent.trim();
+  return $("[data-reason]", page)?.textContent.trim();
 }
 
-function failed({ target, detail: { ctx } }) {
+function handleFailure({ target, detail: { ctx } }) {
   if (!ctx) return;
   const status = ctx.response?.status;
-  if (status === 401) return leave(why(ctx));
+  if (status === 401) return showSignedOut(responseMessage(ctx));
   if (target === stream) return; // the page asks by itself until there is one
-  if (target.matches?.(".choice > [hx-trigger=load]")) {
+  if (target.matches?.(".actions > [hx-trigger=load]")) {
     target.parentElement.remove(); // what comes next has another, which asks again
-    moved = true;
-    return announce();
+    isOutdated = true;
+    return updateNewRunsButton();
   }
   if (target.id === "live") {
-    refreshed(false, status === 503 ? why(ctx) : "");
+    finishRefresh(false, status === 503 ? responseMessage(ctx) : "");
     if (status !== 404) return;
-    unreachable(false);
+    showUnreachable(false);
     if (failures > 1) return; // said already
   }
   const line = dialog.open && $("[data-error]", dialog);
-  const text = why(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
+  const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
   if (line && dialog.contains(target)) {
-    say(line, text);
+    fillMessage(line, text);
     line.hidden = false;
     // The button that had the focus is switched off while it waits; what is said belongs to these.
     $("input", line.closest("fieldset")).focus();
   } else {
-    tell("failed", text);
+    showNotice("failed", text);
   }
 }
 
-document.addEventListener("htmx:response:error", failed);
-document.addEventListener("htmx:error", failed);
+document.addEventListener("htmx:response:error", handleFailure);
+document.addEventListener("htmx:error", handleFailure);
 
 // --- Swaps: the dialog opens and closes around them, and focus is never lost ---------------------
 
-let home = null; // the run that focus belongs to once its button is gone
-let saying = false; // it belongs to the button that takes the place of one pressed there; that may come later
+let focusRunId = null; // the run that focus belongs to once its button is gone
+let isAcknowledging = false; // it belongs to the button that takes the place of one pressed there; that may come later
 
-function keepFocus() {
+function restoreFocus() {
   const at = document.activeElement;
-  const next = saying && $("[data-looking] button");
+  const next = isAcknowledging && $("[data-acknowledgements] button");
   if (next && at.matches("body, h1")) {
-    saying = false;
+    isAcknowledging = false;
     next.focus({ preventScroll: true });
   }
-  if (document.activeElement !== document.body || !home) return;
-  const run = document.getElementById(home);
+  if (document.activeElement !== document.body || !focusRunId) return;
+  const run = document.getElementById(focusRunId);
   (run ? $("h1[tabindex], a.title", run) : $("#main"))?.focus({ preventScroll: true });
 }
 
-const remember = (element) => { home = element?.closest("[data-run]")?.id || home; };
+const rememberFocus = (element) => { focusRunId = element?.closest("[data-run]")?.id || focusRunId; };
 
-document.addEventListener("submit", ({ target }) => { saying = Boolean(target.closest("[data-looking]")); });
+document.addEventListener("submit", ({ target }) => { isAcknowledging = Boolean(target.closest("[data-acknowledgements]")); });
 
 document.addEventListener("htmx:before:request", ({ target }) => {
   // An answer that set out before the abort must not paint over its outcome.
@@ -468,97 +468,97 @@ document.addEventListener("htmx:before:request", ({ target }) => {
 });
 
 document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) => {
-  setClock(ctx.response.headers);
+  syncClock(ctx.response.headers);
   if (ctx.response.status >= 400) return;
-  if (signedOut) comeBack();
-  if (target.id === "live") refreshed(true);
+  if (isSignedOut) clearSignedOut();
+  if (target.id === "live") finishRefresh(true);
 });
 
 // A change of status is said once, whichever way it came.
-let before = new Map();
-let trouble = whatIsWrong();
+let previousStatuses = new Map();
+let upstreamError = readUpstreamError();
 
-function whatIsWrong() {
-  return $("[data-trouble] .said")?.textContent ?? "";
+function readUpstreamError() {
+  return $("[data-upstream-error] .upstream-text")?.textContent ?? "";
 }
 
-const statuses = () =>
+const collectStatuses = () =>
   new Map([...document.querySelectorAll("[data-status]")].map(({ id, dataset }) => [id, { ...dataset }]));
 
 // Added below what may not have been read out yet.
-function speak(text) {
+function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;
-  $("#said")?.append(line);
+  $("#announcements")?.append(line);
   setTimeout(() => line.remove(), 5_000);
 }
 
-function swapped() {
-  count(); // what is read out below is as short as it is shown
+function afterSwap() {
+  updateTimes(); // what is read out below is as short as it is shown
   const changes = [];
   for (const run of document.querySelectorAll("[data-status]")) {
-    const was = before.get(run.id);
+    const previous = previousStatuses.get(run.id);
     const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
-    if (was && was.overdue !== run.dataset.overdue) {
-      const late = $(".late", run);
-      if (late) changes.push(`${name}: ${late.textContent}`);
-      if ($("#live").dataset.page === "now") moved = true; // the worst come first there
+    if (previous && previous.overdue !== run.dataset.overdue) {
+      const badge = $(".overdue", run);
+      if (badge) changes.push(`${name}: ${badge.textContent}`);
+      if ($("#live").dataset.page === "now") isOutdated = true; // the worst come first there
     }
-    if (was && run.dataset.lookers && was.lookers !== run.dataset.lookers) changes.push($(".lookers", run).innerText);
-    if (!was || was.status === run.dataset.status) continue;
+    if (previous && run.dataset.acknowledged && previous.acknowledged !== run.dataset.acknowledged) changes.push($(".acknowledged-by", run).innerText);
+    if (!previous || previous.status === run.dataset.status) continue;
     changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
-    if (was.concluded === run.dataset.concluded) continue;
-    $(`[data-about="${run.id}"]`, notices)?.classList.add("past");
-    if ($("#live").dataset.page === "now") moved = true;
+    if (previous.concluded === run.dataset.concluded) continue;
+    $(`[data-run-dom-id="${run.id}"]`, notices)?.classList.add("concluded");
+    if ($("#live").dataset.page === "now") isOutdated = true;
   }
-  if (changes.length) speak(changes.join(". "));
-  const wrong = whatIsWrong();
-  if (wrong !== trouble) speak(wrong || $("#said")?.dataset.seen);
-  trouble = wrong;
-  before = statuses();
+  if (changes.length) announce(changes.join(". "));
+  const currentError = readUpstreamError();
+  if (currentError !== upstreamError) announce(currentError || $("#announcements")?.dataset.restoredText);
+  upstreamError = currentError;
+  previousStatuses = collectStatuses();
   const tab = $("[data-title]");
   document.title = tab?.dataset.title ?? document.title;
   const icon = $("link[rel=icon]");
   // Set anew it would be fetched anew.
   if (tab && icon.getAttribute("href") !== tab.dataset.icon) icon.href = tab.dataset.icon;
-  showWholeLinks();
-  keepSelection();
-  showCurrentStep();
-  if (!dialog.open) keepFocus();
+  expandLinks();
+  restoreSelection();
+  scrollToCurrentStep();
+  if (!dialog.open) restoreFocus();
 }
 
 document.addEventListener("htmx:before:swap", () => {
-  remember(document.activeElement);
-  before = statuses();
+  rememberFocus(document.activeElement);
+  previousStatuses = collectStatuses();
 });
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
   if (target === stream || ctx.response.status >= 400) return; // its messages tell; it is no answer
   if (ctx.target === dialog) {
-    remember(target);
+    rememberFocus(target);
     if (!dialog.open) dialog.showModal();
   } else if (dialog.contains(target)) {
     dialog.close();
-    due = Date.now() + 1000; // see soon what came of it
+    refreshAt = Date.now() + 1000; // see soon what came of it
   }
-  swapped();
+  afterSwap();
 });
 
 dialog.addEventListener("close", () => {
   if (!$(".htmx-request", dialog)) dialog.replaceChildren();
-  keepFocus();
+  restoreFocus();
 });
 
 // --- Selected runs: kept here, since a change paints rows anew ------------------------------------
 
 const selected = new Set(); // the values of their boxes
-const BOX = "input[type=checkbox][name=run]";
+const RUN_CHECKBOX = "input[type=checkbox][name=run]";
 
 // What has no box any more, because it can't be aborted or is on another page, drops out.
-function keepSelection() {
-  const boxes = [...document.querySelectorAll(BOX)];
-  const offered = new Set(boxes.map((box) => box.value));
-  for (const key of selected) if (!offered.has(key)) selected.delete(key);
+function restoreSelection() {
+  const boxes = [...document.querySelectorAll(RUN_CHECKBOX)];
+  const available = new Set(boxes.map((box) => box.value));
+  for (const key of selected) if (!available.has(key)) selected.delete(key);
   for (const box of boxes) box.checked = selected.has(box.value);
   const button = $("[data-abort-selected]");
   if (!button) return;
@@ -567,88 +567,88 @@ function keepSelection() {
 }
 
 document.addEventListener("change", ({ target }) => {
-  if (!target.matches(BOX)) return;
+  if (!target.matches(RUN_CHECKBOX)) return;
   if (target.checked) selected.add(target.value);
   else selected.delete(target.value);
-  keepSelection();
+  restoreSelection();
 });
 
 // --- Texts to copy -----------------------------------------------------------------------------------
 
-function showWholeLinks() {
-  for (const link of document.querySelectorAll("[data-whole]")) link.textContent = link.href; // to be pasted elsewhere
+function expandLinks() {
+  for (const link of document.querySelectorAll("[data-absolute-url]")) link.textContent = link.href; // to be pasted elsewhere
 }
 
 function copy(button) {
   const text = document.getElementById(button.dataset.copy);
   const label = button.textContent;
-  const done = () => {
-    if (label === button.dataset.done) return; // pressed again
-    button.textContent = button.dataset.done;
-    speak(button.dataset.done);
+  const showCopied = () => {
+    if (label === button.dataset.doneLabel) return; // pressed again
+    button.textContent = button.dataset.doneLabel;
+    announce(button.dataset.doneLabel);
     setTimeout(() => { button.textContent = label; }, 2_000);
   };
-  const refused = () => {
+  const selectText = () => {
     text.closest("details")?.toggleAttribute("open", true);
     getSelection().selectAllChildren(text); // what is left to do is left to the person
   };
-  (navigator.clipboard?.writeText(text.textContent) ?? Promise.reject()).then(done, refused);
+  (navigator.clipboard?.writeText(text.textContent) ?? Promise.reject()).then(showCopied, selectText);
 }
 
 // --- Keys: they move about, and none of them acts on a run ----------------------------------------
 
-const help = $("#keys");
-const keysOn = $("[data-keys-on]");
-const ROW = "[data-last-good], [data-dropped-for], [data-run], [data-abort-act], [data-list], [data-stage], li";
+const shortcutsDialog = $("#shortcuts");
+const shortcutsToggle = $("[data-shortcuts-toggle]");
+const ROW_SELECTOR = "[data-last-success], [data-superseded-by], [data-run], [data-abort-row], [data-bulk-abort-row], [data-stage], li";
 
-const rows = () =>
+const rowLinks = () =>
   [...document.querySelectorAll("#live a.title, #live [data-stage] > a")].filter((link) => link.checkVisibility());
-const isAt = (link) => link.closest(ROW)?.contains(document.activeElement);
+const hasFocus = (link) => link.closest(ROW_SELECTOR)?.contains(document.activeElement);
 
-function move(by) {
-  const links = rows();
-  links[links.findIndex(isAt) + by]?.focus();
+function moveFocus(delta) {
+  const links = rowLinks();
+  links[links.findIndex(hasFocus) + delta]?.focus();
 }
 
-function moveToFailed() {
-  const links = rows();
-  const at = links.findIndex(isAt);
+function focusNextFailed() {
+  const links = rowLinks();
+  const at = links.findIndex(hasFocus);
   const onwards = [...links.slice(at + 1), ...links.slice(0, at + 1)];
-  onwards.find((link) => link.closest(ROW)?.dataset.status === "failure")?.focus();
+  onwards.find((link) => link.closest(ROW_SELECTOR)?.dataset.status === "failure")?.focus();
 }
 
-function search() {
+function focusSearch() {
   const field = $("input[name=q], input[data-search]");
   field?.focus();
   field?.select();
 }
 
-const KEYS = {
-  j: () => move(1),
-  k: () => move(-1),
-  f: moveToFailed,
-  "/": search,
-  "?": () => help.showModal(),
+const SHORTCUTS = {
+  j: () => moveFocus(1),
+  k: () => moveFocus(-1),
+  f: focusNextFailed,
+  "/": focusSearch,
+  "?": () => shortcutsDialog.showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  const act = KEYS[event.key];
-  if (!act || !keysOn.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const action = SHORTCUTS[event.key];
+  if (!action || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
   // A box to tick takes no text.
   if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
   if ($("dialog[open]")) return;
   event.preventDefault();
-  act();
+  action();
 });
 
-keysOn.checked = kept("keys") !== "off";
-keysOn.addEventListener("change", () => keep("keys", keysOn.checked ? "on" : "off"));
+shortcutsToggle.checked = readPreference("keys") !== "off";
+shortcutsToggle.addEventListener("change", () => storePreference("keys", shortcutsToggle.checked ? "on" : "off"));
 
 // --- Clicks -------------------------------------------------------------------------------------
 
 // A menu closes when one goes elsewhere.
-function closeMenus(but = null) {
-  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(but)) menu.open = false;
+function closeMenus(except = null) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
 }
 
 document.addEventListener("keydown", ({ key, target }) => {
@@ -661,8 +661,8 @@ document.addEventListener("keydown", ({ key, target }) => {
 document.addEventListener("click", ({ target }) => {
   closeMenus(target);
   if (target === dialog || target.closest("[data-close]")) dialog.close();
-  if (target === help) help.close();
-  if (target.closest("[data-keys]")) help.showModal();
+  if (target === shortcutsDialog) shortcutsDialog.close();
+  if (target.closest("[data-shortcuts-help]")) shortcutsDialog.showModal();
   if (target.closest("[data-dismiss]")) {
     target.closest(".notice").remove();
     $("#main").focus({ preventScroll: true });
@@ -679,49 +679,49 @@ document.addEventListener("click", ({ target }) => {
 
 // A long list of steps starts where the run is, and stays with it until somebody scrolls it; the page
 // itself stays where it is. Of a run that was never read the steps come after the page.
-let placed = 0; // where its list was put
+let stepsScrollTop = 0; // where its list was put
 
-function showCurrentStep() {
-  const step = $("[data-steps] [data-open]");
+function scrollToCurrentStep() {
+  const step = $("[data-steps] [data-current]");
   const panel = step?.closest(".timeline");
-  if (!panel || panel.scrollTop !== placed) return;
+  if (!panel || panel.scrollTop !== stepsScrollTop) return;
   const [{ top, bottom, height }, box] = [step.getBoundingClientRect(), panel.getBoundingClientRect()];
   // Of a panel that reaches below the window its upper part is what is seen.
   const end = box.top + height < innerHeight ? Math.min(box.bottom, innerHeight) : box.bottom;
   if (top < box.top || bottom > end) panel.scrollTop += top - box.top - Math.max(0, (end - box.top - height) / 2);
-  placed = panel.scrollTop;
+  stepsScrollTop = panel.scrollTop;
 }
 
 // Which zone that is, only the browser knows; what it said last is known before the first paint.
-function offerZone(own) {
-  const button = $("[data-own-zone]");
-  if (!button || !own || own === root.dataset.zone || $(`[name=zone][value="${CSS.escape(own)}"]`)) return;
-  button.value = own;
-  button.textContent = button.dataset.label.replace("{zone}", own);
+function showZoneButton(browserZone) {
+  const button = $("[data-browser-zone]");
+  if (!button || !browserZone || browserZone === root.dataset.zone || $(`[name=zone][value="${CSS.escape(browserZone)}"]`)) return;
+  button.value = browserZone;
+  button.textContent = button.dataset.label.replace("{zone}", browserZone);
   button.hidden = false;
 }
 
-function askForZone() {
-  const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if (own === kept("zone")) return;
-  keep("zone", own);
-  offerZone(own);
+function detectZone() {
+  const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (browserZone === readPreference("zone")) return;
+  storePreference("zone", browserZone);
+  showZoneButton(browserZone);
 }
 
 $("[data-theme-toggle]").hidden = false;
-$("[data-keys]").hidden = false;
-offerZone(kept("zone"));
-showCurrentStep();
-showWholeLinks();
-keepSelection();
+$("[data-shortcuts-help]").hidden = false;
+showZoneButton(readPreference("zone"));
+scrollToCurrentStep();
+expandLinks();
+restoreSelection();
 setInterval(tick, 1000);
 tick();
 // htmx has heard it before. Not in the same task, at whose end the page is laid out.
 document.addEventListener("DOMContentLoaded", () =>
   setTimeout(() => {
-    started = true;
-    keepStream();
+    isHtmxStarted = true;
+    ensureStream();
     refreshIfDue();
-    askForZone();
+    detectZone();
   }),
 );

@@ -16,11 +16,12 @@ from django.db import connection
 
 from dashboard.db import threads as db_threads
 from dashboard.web.live import feed
-from tests.support import emptying, evidence
+from tests.support import evidence, table_cleanup
 from tests.support import live as live_module
+from tests.support.database_scope import depends_on_the_database
 from tests.support.live import Live
-from tests.support.rooms import depends_on_the_database
 from tests.support.services import CHROMIUM, IN_CI, POSTGRES
+from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 
 # Machines differ, and time is for bench/: no example fails for taking long.
 hypothesis.settings.register_profile(
@@ -29,7 +30,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 # How the reason of each test begins that was skipped because something is absent here.
-NOT_HERE = "not on this machine: "
+SKIP_PREFIX = "not on this machine: "
 
 
 def _is_whole(config: pytest.Config) -> bool:
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker, what in absent.items():
             if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=NOT_HERE + what))
+                item.add_marker(pytest.mark.skip(reason=SKIP_PREFIX + what))
 
 
 def pytest_collection_finish() -> None:
@@ -87,21 +88,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _absent(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+def _missing_services(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
     """What is not on this machine, with the number of tests that need it."""
     skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
     reasons = (why[2] for why in skipped if isinstance(why, tuple))
-    return Counter(why.partition(NOT_HERE)[2] for why in reasons if NOT_HERE in why)
+    return Counter(why.partition(SKIP_PREFIX)[2] for why in reasons if SKIP_PREFIX in why)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if IN_CI and session.exitstatus == 0 and reporter and _absent(reporter):
+    if IN_CI and session.exitstatus == 0 and reporter and _missing_services(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what, tests in _absent(terminalreporter).items():
+    for what, tests in _missing_services(terminalreporter).items():
         terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
         verdict = " In CI that is a failure." if IN_CI else ""
         terminalreporter.line(f"{tests} tests did not run, for want of {what}.{verdict}")
@@ -111,7 +112,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    evidence.forget()
+    evidence.clear_sources()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,7 +126,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session", autouse=True)
 def _emptying() -> None:
-    emptying.instead_of_flush()
+    table_cleanup.replace_flush()
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _one_clock() -> None:
     # That of this process: what an earlier test has measured against PostgreSQL's is forgotten.
-    db_threads.set_clock(timedelta())
+    db_threads.set_clock_offset(timedelta())
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +151,7 @@ def manager(db: None) -> User:
     """A person who may abort."""
     from dashboard.accounts import permissions
 
-    permissions.keep_group()
+    permissions.ensure_default_group()
     user = User.objects.create_user("manager", password="manager")
     user.groups.add(permissions.Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return user
@@ -165,13 +166,13 @@ def viewer(db: None) -> User:
 @pytest.fixture
 def beat() -> float:
     """Seconds between two looks of the live dashboard's feed."""
-    return feed.BEAT
+    return feed.POLL_INTERVAL
 
 
 @pytest.fixture
 def silence() -> float:
     """Seconds of silence after which the live dashboard's streams are told that they are alive."""
-    return feed.SILENCE
+    return feed.HEARTBEAT_INTERVAL
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.support.live import Live, token
 def test_a_run_is_aborted_and_seen_to_end(live: Live, manager: object) -> None:
     live.sandbox.choices["abort-seconds"] = "0.2"
     live.sync()
-    run = Run.objects.in_flight().exclude(status="aborting").with_place().first()
+    run = Run.objects.in_flight().exclude(status="aborting").with_stage().first()
     assert run is not None
     person = live.person("manager")
     page = LexborHTMLParser(person.get("/").text)
@@ -19,4 +19,4 @@ def test_a_run_is_aborted_and_seen_to_end(live: Live, manager: object) -> None:
     answer = person.post(f"{path}abort/", data=form)
     assert answer.status_code == 302
     assert Abort.objects.get().state == "accepted"
-    assert live.sandbox.abort_posts[run.run_id] == 1
+    assert live.sandbox.abort_request_counts[run.run_id] == 1

@@ -17,190 +17,200 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from dashboard.aborts.request import (
+    AbortRequest,
     NotAllowed,
     NotInFlight,
-    Press,
     ReasonMissing,
     clean_reason,
     reason_required,
-    request,
+    request_abort,
 )
-from dashboard.aborts.send import ADOPTED_FOR, send
+from dashboard.aborts.send import SEND_DEADLINE, send_abort
 from dashboard.accounts import permissions
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
-from dashboard.db.threads import in_database, retry_while_away
-from dashboard.models import Abort, AbortBatch, BatchItem, ChangeCounter, Run
-from dashboard.models.aborts import AbortState, What
-from dashboard.models.bulk_aborts import ItemResult, Via
-from dashboard.models.runs import touch
+from dashboard.db.threads import retry_during_outage, run_in_db_thread
+from dashboard.models import Abort, BulkAbort, BulkAbortItem, ChangeCounter, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import BulkAbortItemResult, Via
+from dashboard.models.runs import mark_changed
 from dashboard.upstream import budget_store
-from dashboard.upstream.connection import Connection, connection
-from dashboard.upstream.rate_budget import PROBE
+from dashboard.upstream.connection import Connection, get_connection
+from dashboard.upstream.rate_budget import PROBE_LEASE
 
 log = structlog.get_logger(__name__)
 
-MOST = 200  # runs in one list; more are no longer read before they are confirmed
+MAX_RUNS = 200  # runs in one list; more are no longer read before they are confirmed
 # Each turn renews it, and may last as long as Northflank takes to answer, and to be read.
-LEASE = timedelta(seconds=45)
-LOOK_AGAIN = 0.5  # seconds until a list that has to wait is looked at again
+BULK_LEASE = timedelta(seconds=45)
+POLL_INTERVAL = 0.5  # seconds until a list that has to wait is looked at again
 
-_working: dict[int, asyncio.Task[None]] = {}
+_tasks: dict[int, asyncio.Task[None]] = {}
 
 
-class TooMany(Exception):
+class TooManyRuns(Exception):
     """The list is longer than one press may be; the message says how long it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TurnResult:
     """What one look at a list came to."""
 
-    send: int | None = None  # an act that has to be sent now
-    waits: bool = False
-    over: bool = False
+    abort_pk: int | None = None  # an act that has to be sent now
+    is_waiting: bool = False
+    is_finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class _StopReason:
     """Why the rest of a list is not sent, and when Northflank takes requests again."""
 
-    why: str
+    text: str
     retry_at: datetime | None = None
 
 
-def request_many(run_keys: Iterable[int], press: Press, key: UUID) -> AbortBatch:
+def request_bulk_abort(
+    run_keys: Iterable[int], abort_request: AbortRequest, idempotency_key: UUID
+) -> BulkAbort:
     """Freeze a list of runs, in its order, to be aborted one after another.
 
     The same `key` sent twice returns the first list. Runs that the person may not see are left out.
     Raises TooMany, NotInFlight (there is no run at all), NotAllowed (the person may abort none of
     them) and ReasonMissing.
     """
-    if first := AbortBatch.objects.filter(key=key).first():
-        return first
-    rights = permissions.rights(press.user)
-    runs = visible(run_keys, rights)
-    _judge(runs, rights)
-    reason = clean_reason(press.reason)
-    strict = {run.stage.name for run in runs if reason_required(run.stage)}
-    if strict and not reason:
-        said = _("Aborting runs in %(stages)s takes a reason.")
-        raise ReasonMissing(said % {"stages": reduce(_and, sorted(strict))})
+    if existing := BulkAbort.objects.filter(key=idempotency_key).first():
+        return existing
+    user_permissions = permissions.for_user(abort_request.user)
+    runs = visible_runs(run_keys, user_permissions)
+    _check_request(runs, user_permissions)
+    reason = clean_reason(abort_request.reason)
+    stages_requiring_reason = {run.stage.name for run in runs if reason_required(run.stage)}
+    if stages_requiring_reason and not reason:
+        template = _("Aborting runs in %(stages)s takes a reason.")
+        raise ReasonMissing(
+            template % {"stages": reduce(_join_names, sorted(stages_requiring_reason))}
+        )
     now = db_threads.now()
     try:
         with transaction.atomic():
-            batch = AbortBatch.objects.create(
-                key=key,
-                **press.fields(reason, now),
+            bulk_abort = BulkAbort.objects.create(
+                key=idempotency_key,
+                **abort_request.model_fields(reason, now),
                 claimed_at=now,
             )
-            BatchItem.objects.bulk_create(
-                BatchItem(batch=batch, position=position, run=run)
+            BulkAbortItem.objects.bulk_create(
+                BulkAbortItem(bulk_abort=bulk_abort, position=position, run=run)
                 for position, run in enumerate(runs, start=1)
             )
     except IntegrityError:  # sent twice at the same moment
-        return AbortBatch.objects.get(key=key)
-    log.info("abort.many_requested", runs=len(runs), by=batch.username, reason=reason)
-    return batch
+        return BulkAbort.objects.get(key=idempotency_key)
+    log.info("abort.bulk_requested", runs=len(runs), by=bulk_abort.username, reason=reason)
+    return bulk_abort
 
 
-def visible(run_keys: Iterable[int], rights: permissions.Rights) -> list[Run]:
+def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissions) -> list[Run]:
     """Return those of the runs that a person may see, each once, in the order of the keys."""
     keys = list(dict.fromkeys(run_keys))
-    seen = Run.objects.filter(rights.places("stage"), pk__in=keys)
-    found = {run.pk: run for run in seen.with_place().without_detail()}
-    return [found[key] for key in keys if key in found]
+    visible = Run.objects.filter(user_permissions.stage_filter("stage"), pk__in=keys)
+    by_pk = {run.pk: run for run in visible.with_stage().without_detail()}
+    return [by_pk[key] for key in keys if key in by_pk]
 
 
-async def begin(batch_pk: int) -> int:
+async def start_bulk_abort(bulk_abort_pk: int) -> int:
     """Have this process work through a list, and return its key at once."""
-    _work_on(connection(), batch_pk)
-    return batch_pk
+    _start_task(get_connection(), bulk_abort_pk)
+    return bulk_abort_pk
 
 
-async def adopt_batches(to: Connection) -> None:
+async def adopt_bulk_aborts(upstream: Connection) -> None:
     """Go on with the lists of processes that have died."""
-    for batch_pk in await in_database(_adoptable, db_threads.now()):
-        if batch_pk not in _working:
-            log.warning("abort.many_adopted", batch=batch_pk)
-            _work_on(to, batch_pk, late=True)
+    for bulk_abort_pk in await run_in_db_thread(_claim_expired, db_threads.now()):
+        if bulk_abort_pk not in _tasks:
+            log.warning("abort.bulk_adopted", batch=bulk_abort_pk)
+            _start_task(upstream, bulk_abort_pk, is_delayed=True)
 
 
-async def let_go() -> None:
+async def cancel_tasks() -> None:
     """Stop working through lists, wherever they are; another process, or the next one, goes on."""
-    under_way = list(_working.values())
-    for task in under_way:
+    tasks = list(_tasks.values())
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def work_through(to: Connection, batch_pk: int, *, late: bool = False) -> None:
+async def process_bulk_abort(
+    upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False
+) -> None:
     """Abort the runs of a list one after another, until it is settled.
 
     `late`: nobody was at it for a while. Whoever has paused looks at the clock: an abort that is
     sent much later than it was asked for would come as a surprise.
     """
-    while not (turn := await retry_while_away(take_turn, batch_pk, late=late)).over:
+    while not (
+        turn := await retry_during_outage(process_next, bulk_abort_pk, is_delayed=is_delayed)
+    ).is_finished:
         # Looking at the clock ends with an abort that is still sent in time.
-        late = turn.waits or (late and turn.send is None)
-        if turn.send is not None:
-            await send(to, turn.send, somebody_waits=False)
-        elif turn.waits:
-            await asyncio.sleep(LOOK_AGAIN)
+        is_delayed = turn.is_waiting or (is_delayed and turn.abort_pk is None)
+        if turn.abort_pk is not None:
+            await send_abort(upstream, turn.abort_pk, interactive=False)
+        elif turn.is_waiting:
+            await asyncio.sleep(POLL_INTERVAL)
 
 
-def held_until(batch: AbortBatch, now: datetime) -> datetime | None:
+def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
     """Return until when a list waits for Northflank to take requests again; None: it need not."""
-    spend = budget_store.allowance(now)
-    if batch.settled_at is not None or spend.may_abort_many:
+    request_budget = budget_store.load(now)
+    if bulk_abort.settled_at is not None or request_budget.may_bulk_abort:
         return None
-    if spend.probing:
-        return spend.probe_until or now + PROBE
-    return spend.refused_until or now + timedelta(seconds=spend.seconds)
+    if request_budget.is_probing:
+        return request_budget.probe_until or now + PROBE_LEASE
+    return request_budget.backoff_until or now + timedelta(seconds=request_budget.seconds)
 
 
-def _and(one: str, other: str) -> str:
-    return _("%(one)s and %(other)s") % {"one": one, "other": other}
+def _join_names(first: str, second: str) -> str:
+    return _("%(one)s and %(other)s") % {"one": first, "other": second}
 
 
-def _judge(runs: list[Run], rights: permissions.Rights) -> None:
+def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -> None:
     """Refuse a list that can't be asked for; raises TooMany, NotInFlight and NotAllowed."""
     if not runs:
         raise NotInFlight
-    if len(runs) > MOST:
-        said = _("At most %(most)d runs can be aborted at once; these are %(count)d.")
-        raise TooMany(said % {"most": MOST, "count": len(runs)})
-    verdicts = [rights.may_abort(run.stage) for run in runs]
-    if not any(verdict.allowed for verdict in verdicts):
-        raise NotAllowed(verdicts[0].why_not)
+    if len(runs) > MAX_RUNS:
+        template = _("At most %(most)d runs can be aborted at once; these are %(count)d.")
+        raise TooManyRuns(template % {"most": MAX_RUNS, "count": len(runs)})
+    run_permissions = [user_permissions.abort_permission(run.stage) for run in runs]
+    if not any(permission.allowed for permission in run_permissions):
+        raise NotAllowed(run_permissions[0].denied_reason)
 
 
-def _work_on(to: Connection, batch_pk: int, *, late: bool = False) -> None:
-    if batch_pk in _working:
+def _start_task(upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False) -> None:
+    if bulk_abort_pk in _tasks:
         return
-    task = _working[batch_pk] = asyncio.create_task(work_through(to, batch_pk, late=late))
-    task.add_done_callback(lambda ended: _worked(batch_pk, ended))
+    task = _tasks[bulk_abort_pk] = asyncio.create_task(
+        process_bulk_abort(upstream, bulk_abort_pk, is_delayed=is_delayed)
+    )
+    task.add_done_callback(lambda ended: _on_task_done(bulk_abort_pk, ended))
 
 
-def _worked(batch_pk: int, ended: asyncio.Task[None]) -> None:
-    _working.pop(batch_pk, None)
-    error = None if ended.cancelled() else ended.exception()
+def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
+    _tasks.pop(bulk_abort_pk, None)
+    error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
         # Its lease runs out, and a worker goes on with it.
-        log.error("abort.many_failed", batch=batch_pk, exc_info=error)
+        log.error("abort.bulk_failed", batch=bulk_abort_pk, exc_info=error)
 
 
-def _adoptable(now: datetime) -> list[int]:
+def _claim_expired(now: datetime) -> list[int]:
     return [
-        batch.pk
-        for batch in AbortBatch.objects.stranded(now - LEASE)
-        if AbortBatch.objects.filter(pk=batch.pk, claimed_at=batch.claimed_at).update(
+        bulk_abort.pk
+        for bulk_abort in BulkAbort.objects.lease_expired(now - BULK_LEASE)
+        if BulkAbort.objects.filter(pk=bulk_abort.pk, claimed_at=bulk_abort.claimed_at).update(
             claimed_at=now
         )
     ]
 
 
-def take_turn(batch_pk: int, *, late: bool = False) -> Turn:
+def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
     """Bring the next run of a list to its turn, unless the list has to wait or is over.
 
     `late` as for `work_through`.
@@ -208,71 +218,84 @@ def take_turn(batch_pk: int, *, late: bool = False) -> Turn:
     now = db_threads.now()
     with transaction.atomic():
         ChangeCounter.reserve(0)  # the counter first, as all writers
-        open_ = AbortBatch.objects.open().filter(pk=batch_pk)
-        batch = open_.select_for_update().first()
-        if batch is None:
-            return Turn(over=True)
-        item = batch.items.filter(result=ItemResult.WAITING).first()
+        open_bulk_aborts = BulkAbort.objects.open().filter(pk=bulk_abort_pk)
+        bulk_abort = open_bulk_aborts.select_for_update().first()
+        if bulk_abort is None:
+            return TurnResult(is_finished=True)
+        item = bulk_abort.items.filter(result=BulkAbortItemResult.WAITING).first()
         if item is None:
-            open_.update(settled_at=now)
-            return Turn(over=True)
-        end = _end(batch, now, late=late)
-        if end is None:
-            open_.update(claimed_at=now)
-            unanswered = Abort.objects.filter(batch=batch, state=AbortState.REQUESTED)
-            if unanswered.exists() or held_until(batch, now):
-                return Turn(waits=True)
-        return Turn(send=_act(batch, item, end))
+            open_bulk_aborts.update(settled_at=now)
+            return TurnResult(is_finished=True)
+        stop_reason = _stop_reason(bulk_abort, now, is_delayed=is_delayed)
+        if stop_reason is None:
+            open_bulk_aborts.update(claimed_at=now)
+            unanswered = Abort.objects.filter(bulk_abort=bulk_abort, state=AbortState.REQUESTED)
+            if unanswered.exists() or paused_until(bulk_abort, now):
+                return TurnResult(is_waiting=True)
+        return TurnResult(abort_pk=_create_abort(bulk_abort, item, stop_reason))
 
 
-def _end(batch: AbortBatch, now: datetime, *, late: bool) -> _End | None:
+def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
     """Say why the rest of a list should not be sent any more; None: it should, now or soon."""
-    deadline = batch.requested_at + ADOPTED_FOR
-    if late and now > deadline:
-        return _End(_("It could not be sent in time."))
-    until = held_until(batch, now)
-    if until is not None and until > deadline:
-        return _End(_("Northflank’s request allowance is spent."), until)
+    deadline = bulk_abort.requested_at + SEND_DEADLINE
+    if is_delayed and now > deadline:
+        return _StopReason(_("It could not be sent in time."))
+    resumes_at = paused_until(bulk_abort, now)
+    if resumes_at is not None and resumes_at > deadline:
+        return _StopReason(_("Northflank’s request allowance is spent."), resumes_at)
     return None
 
 
-def _act(batch: AbortBatch, item: BatchItem, end: _End | None) -> int | None:
+def _create_abort(
+    bulk_abort: BulkAbort, item: BulkAbortItem, stop_reason: _StopReason | None
+) -> int | None:
     """Make an act of an item, and return its key where it has to be sent."""
-    run = Run.objects.with_place().without_detail().get(pk=item.run_id)
-    if batch.user is None:
+    run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
+    if bulk_abort.user is None:
         note = _("The account that asked for it exists no more.")
-        _settle(item, ItemResult.NOT_ALLOWED, note=note)
+        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=note)
         return None
     if run.in_flight and run.status == "aborting" and not run.aborts.open().exists():
-        _settle(item, ItemResult.JOINED, note=_("It was being aborted already."))
+        _record_result(item, BulkAbortItemResult.JOINED, note=_("It was being aborted already."))
         return None
-    press = Press(batch.user, batch.reason, batch.client_address, Via(batch.via), batch.token_name)
+    abort_request = AbortRequest(
+        bulk_abort.user,
+        bulk_abort.reason,
+        bulk_abort.client_address,
+        Via(bulk_abort.via),
+        bulk_abort.token_name,
+    )
     try:
-        pressed = request(run, press, batch=batch)
+        abort_result = request_abort(run, abort_request, bulk_abort=bulk_abort)
     except NotInFlight:
-        _settle(item, ItemResult.ENDED)
+        _record_result(item, BulkAbortItemResult.ENDED)
         return None
-    except (NotAllowed, ReasonMissing) as refused:
-        _settle(item, ItemResult.NOT_ALLOWED, note=str(refused))
+    except (NotAllowed, ReasonMissing) as error:
+        _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=str(error))
         return None
-    abort = pressed.abort
-    if not pressed.made:
-        _settle(item, ItemResult.JOINED, abort=abort)
+    abort = abort_result.abort
+    if not abort_result.is_new:
+        _record_result(item, BulkAbortItemResult.JOINED, abort=abort)
         return None
-    _settle(item, ItemResult.ABORT, abort=abort)
-    if end is None:
+    _record_result(item, BulkAbortItemResult.ABORT, abort=abort)
+    if stop_reason is None:
         return abort.pk
     now = db_threads.now()
-    abort.move(
-        AbortState.NOT_SENT, What.NOT_SENT, now,
-        detail=end.why, answer=end.why, retry_at=end.retry_at, settled_at=now,
-    )  # fmt: skip
+    abort.transition(
+        AbortState.NOT_SENT,
+        EventType.NOT_SENT,
+        now,
+        detail=stop_reason.text,
+        answer=stop_reason.text,
+        retry_at=stop_reason.retry_at,
+        settled_at=now,
+    )
     return None
 
 
-def _settle(
-    item: BatchItem, result: ItemResult, *, abort: Abort | None = None, note: str = ""
+def _record_result(
+    item: BulkAbortItem, result: BulkAbortItemResult, *, abort: Abort | None = None, note: str = ""
 ) -> None:
-    touch([item.run_id])  # open pages hear of it; the counter first: see Abort.move
+    mark_changed([item.run_id])  # open pages hear of it; the counter first: see Abort.move
     item.result, item.abort, item.note = result, abort, note
     item.save(update_fields=["result", "abort", "note"])

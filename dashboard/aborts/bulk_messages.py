@@ -9,107 +9,120 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.aborts.messages import Story
+from dashboard.aborts.messages import AbortMessage
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
-from dashboard.models.bulk_aborts import ItemResult
+from dashboard.models.bulk_aborts import BulkAbortItemResult
 
 # What became of a run, in the words of the summary, in its order: the good end first.
 # Of so many runs and, as a badge says it, of one.
-WORDS: dict[str, tuple[Promise, Promise]] = {
+OUTCOME_LABELS: dict[str, tuple[Promise, Promise]] = {
     "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Aborted")),
-    "turned": (gettext_lazy("%(n)d turned out otherwise"), gettext_lazy("Turned out otherwise")),
+    "status_changed": (
+        gettext_lazy("%(n)d turned out otherwise"),
+        gettext_lazy("Turned out otherwise"),
+    ),
     "aborting": (gettext_lazy("%(n)d aborting"), gettext_lazy("Aborting")),
     "sending": (gettext_lazy("%(n)d being sent"), gettext_lazy("Being sent")),
-    "ended": (gettext_lazy("%(n)d had ended"), gettext_lazy("Had ended")),
+    "already_ended": (gettext_lazy("%(n)d had ended"), gettext_lazy("Had ended")),
     "not_stopped": (gettext_lazy("%(n)d not stopped"), gettext_lazy("Not stopped")),
-    "unclear": (gettext_lazy("%(n)d not clear yet"), gettext_lazy("Not clear yet")),
-    "gone": (gettext_lazy("%(n)d gone from Northflank"), gettext_lazy("Gone from Northflank")),
-    "lost": (gettext_lazy("%(n)d seem lost"), gettext_lazy("Seems lost")),
+    "unconfirmed": (gettext_lazy("%(n)d not clear yet"), gettext_lazy("Not clear yet")),
+    "removed": (gettext_lazy("%(n)d gone from Northflank"), gettext_lazy("Gone from Northflank")),
+    "not_received": (gettext_lazy("%(n)d seem lost"), gettext_lazy("Seems lost")),
     "refused": (gettext_lazy("%(n)d refused"), gettext_lazy("Refused")),
     "not_sent": (gettext_lazy("%(n)d not sent"), gettext_lazy("Not sent")),
     "not_allowed": (gettext_lazy("%(n)d not allowed"), gettext_lazy("Not allowed")),
-    "waits": (gettext_lazy("%(n)d waiting"), gettext_lazy("Waiting")),
+    "waiting": (gettext_lazy("%(n)d waiting"), gettext_lazy("Waiting")),
 }
-_TONES = {"waits": "waiting", "ended": "neutral", "not_allowed": "bad"}
+_TONES = {"waiting": "waiting", "already_ended": "neutral", "not_allowed": "bad"}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ItemOutcome:
     """What became of one run of a list: a key of WORDS, and a sentence."""
 
     kind: str
-    story: Story
+    message: AbortMessage
 
     @property
-    def over(self) -> bool:
+    def is_final(self) -> bool:
         """Whether nothing more is to come of it."""
-        return self.kind not in {"waits", "sending", "aborting", "unclear"}
+        return self.kind not in {"waiting", "sending", "aborting", "unconfirmed"}
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         """The kind in words, as a badge says it."""
-        return str(WORDS[self.kind][1])
+        return str(OUTCOME_LABELS[self.kind][1])
 
 
-def of(result: ItemResult, run: Run, abort: Abort | None, note: str) -> Told:
+def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
     """Say what became of one run of a list; `abort` is the latest act that stands for it."""
     match result:
-        case ItemResult.WAITING:
-            return _plain("waits", _("Waits for its turn."))
-        case ItemResult.ENDED:
-            return _plain("ended", _("It had ended when its turn came; nothing was sent."))
-        case ItemResult.NOT_ALLOWED:
-            return _plain("not_allowed", note)
+        case BulkAbortItemResult.WAITING:
+            return _simple_outcome("waiting", _("Waits for its turn."))
+        case BulkAbortItemResult.ENDED:
+            return _simple_outcome(
+                "already_ended", _("It had ended when its turn came; nothing was sent.")
+            )
+        case BulkAbortItemResult.NOT_ALLOWED:
+            return _simple_outcome("not_allowed", note)
         case _ if abort is None:  # it was being aborted by somebody who did not ask here
-            kind = "aborting" if run.in_flight else _end_of(run.status if run.concluded else "")
-            return Told(kind, Story(note, "warning" if run.in_flight else "neutral"))
+            kind = (
+                "aborting"
+                if run.in_flight
+                else _conclusion_kind(run.status if run.concluded else "")
+            )
+            return ItemOutcome(kind, AbortMessage(note, "warning" if run.in_flight else "neutral"))
         case _:
-            return Told(_kind(abort, run), abort_messages.of(abort, run))
+            return ItemOutcome(_outcome_kind(abort, run), abort_messages.describe(abort, run))
 
 
-def summary(told: Iterable[Told], *, partly: bool = False) -> str:
+def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> str:
     """Say how a list stands: “12 asked for: 7 aborted, 3 aborting, 1 had ended, 1 waiting.”
 
     `partly`: more were asked for than `told` are.
     """
-    kinds = Counter(each.kind for each in told)
-    parts = [str(each) % {"n": kinds[kind]} for kind, (each, _one) in WORDS.items() if kinds[kind]]
-    said = (
+    counts = Counter(count_template.kind for count_template in outcomes)
+    parts = [
+        str(each) % {"n": counts[kind]}
+        for kind, (each, _badge) in OUTCOME_LABELS.items()
+        if counts[kind]
+    ]
+    template = (
         _("%(n)d asked for, as far as you may see: %(parts)s.")
-        if partly
+        if is_partial
         else _("%(n)d asked for: %(parts)s.")
     )
-    return said % {"n": kinds.total(), "parts": ", ".join(parts)}
+    return template % {"n": counts.total(), "parts": ", ".join(parts)}
 
 
-def _plain(kind: str, sentence: str) -> Told:
-    return Told(kind, Story(sentence, _TONES[kind]))
+def _simple_outcome(kind: str, sentence: str) -> ItemOutcome:
+    return ItemOutcome(kind, AbortMessage(sentence, _TONES[kind]))
 
 
-def _kind(abort: Abort, run: Run) -> str:
-    if abort_messages.turned(abort, run):
-        return "turned"
+def _outcome_kind(abort: Abort, run: Run) -> str:
+    if abort_messages.status_changed_after_end(abort, run):
+        return "status_changed"
     match AbortState(abort.state):
         case AbortState.REQUESTED:
             return "sending"
         case AbortState.ACCEPTED:
             return "aborting"
         case AbortState.CONCLUDED:
-            return _end_of(abort.outcome)
+            return _conclusion_kind(abort.outcome)
         case AbortState.NOT_SENT:
             return "not_sent"
         case AbortState.REFUSED:
             return "refused"
         case AbortState.TOO_LATE:
-            return "ended" if abort.outcome else "gone"
+            return "already_ended" if abort.outcome else "removed"
         case AbortState.UNKNOWN if abort.settled_at is None:
-            return "unclear"
+            return "unconfirmed"
         case _:
-            return "lost"
+            return "not_received"
 
 
-def _end_of(status: str) -> str:
+def _conclusion_kind(status: str) -> str:
     if status == "aborted":
         return "aborted"
-    return "not_stopped" if status else "gone"
+    return "not_stopped" if status else "removed"

@@ -11,20 +11,19 @@ from datetime import datetime, timedelta
 from django.utils import dateformat, timezone
 from django.utils.translation import gettext as _
 
-from dashboard.aborts import resend_policy
-from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.severity import Level
+from dashboard.aborts import resend_policy, severity
+from dashboard.aborts.severity import Severity
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.runs import abort_clock, durations, statuses
-from dashboard.runs.rich_text import fill, together
+from dashboard.runs.rich_text import format_parts, join_sentences
 
 # Past them an act is no matter of seconds any more, and the sentence begins to say so.
-_TONES = {Level.CALM: "warning", Level.AMBER: "warning", Level.RED: "bad"}
+_TONES = {Severity.OK: "warning", Severity.WARNING: "warning", Severity.CRITICAL: "bad"}
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class ClockTime:
     """A point in time within a sentence that stands beside another; as text it is on the clock.
 
     Sentences are kept, so they are the same on every day: the day is told if it is not that of the
@@ -32,246 +31,271 @@ class At:
     """
 
     at: datetime
-    beside: datetime | None
+    reference: datetime | None
 
     @property
-    def with_day(self) -> bool:
+    def needs_day(self) -> bool:
         """Whether its day has to be told, in the zone in which times are written."""
-        then = self.beside
-        return then is not None and timezone.localdate(then) != timezone.localdate(self.at)
+        reference = self.reference
+        return reference is not None and timezone.localdate(reference) != timezone.localdate(
+            self.at
+        )
 
     def __str__(self) -> str:
         local = timezone.localtime(self.at)
-        return with_day(local, self.beside) if self.with_day else f"{local:%H:%M:%S}"
+        return format_with_day(local, self.reference) if self.needs_day else f"{local:%H:%M:%S}"
 
 
-type Said = str | tuple[str | At, ...]  # in parts where there are times in it
+type MessageText = str | tuple[str | ClockTime, ...]  # in parts where there are times in it
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class AbortMessage:
     """How an abort stands, in a sentence and a tone."""
 
-    said: Said
+    text: MessageText
     tone: str
-    loud: bool = False  # it went otherwise than whoever pressed will think
+    is_unexpected: bool = False  # it went otherwise than whoever pressed will think
 
     @property
-    def sentence(self) -> str:
+    def plain_text(self) -> str:
         """The sentence as plain text."""
-        return self.by(str)
+        return self.to_text(str)
 
-    def by(self, clock: Callable[[At], str]) -> str:
+    def to_text(self, format_time: Callable[[ClockTime], str]) -> str:
         """The sentence as plain text, its times written by `clock`."""
-        parts = (self.said,) if isinstance(self.said, str) else self.said
-        return "".join(clock(part) if isinstance(part, At) else part for part in parts)
+        parts = (self.text,) if isinstance(self.text, str) else self.text
+        return "".join(format_time(part) if isinstance(part, ClockTime) else part for part in parts)
 
 
-def of(abort: Abort, run: Run) -> Story:
+def describe(abort: Abort, run: Run) -> AbortMessage:
     """Say how an abort of `run` stands; never more than Northflank has said."""
     match AbortState(abort.state):
         case AbortState.REQUESTED:
-            return Story(_requested(abort), "info")
+            return AbortMessage(_requested_text(abort), "info")
         case AbortState.ACCEPTED:
-            return _accepted(abort, run)
+            return _accepted_message(abort, run)
         case AbortState.CONCLUDED:
-            return _concluded(abort, run)
+            return _concluded_message(abort, run)
         case AbortState.NOT_SENT:
             if abort.retry_at is not None:
                 # True until then, and after.
                 template = _("Not sent: Northflank asked for a pause until %(time)s.")
-                return Story(fill(template, time=At(abort.retry_at, abort.requested_at)), "bad")
-            return Story(_("Not sent: %(why)s") % {"why": sentence(abort.answer)}, "bad")
+                return AbortMessage(
+                    format_parts(template, time=ClockTime(abort.retry_at, abort.requested_at)),
+                    "bad",
+                )
+            return AbortMessage(
+                _("Not sent: %(why)s") % {"why": end_with_period(abort.answer)}, "bad"
+            )
         case AbortState.REFUSED:
-            answer = sentence(abort.answer)
-            begun = answer.startswith("Northflank refused")
-            said = answer if begun else _("Northflank refused: %(answer)s") % {"answer": answer}
-            return Story(said, "bad")
+            answer = end_with_period(abort.answer)
+            has_prefix = answer.startswith("Northflank refused")
+            text = (
+                answer if has_prefix else _("Northflank refused: %(answer)s") % {"answer": answer}
+            )
+            return AbortMessage(text, "bad")
         case AbortState.TOO_LATE:
-            return _too_late(abort, run)
+            return _too_late_message(abort, run)
         case AbortState.UNKNOWN:
-            return _unknown(abort, run)
+            return _unknown_message(abort, run)
         case AbortState.TRIED_AGAIN:
-            said = _("Nothing came of it for %(time)s; it was tried again.")
-            return Story(said % {"time": durations.in_words(_span(abort))}, "neutral")
+            text = _("Nothing came of it for %(time)s; it was tried again.")
+            return AbortMessage(
+                text % {"time": durations.format_duration(_duration(abort))}, "neutral"
+            )
 
 
-def is_elsewhere(abort: Abort | None, run: Run) -> bool:
+def is_external(abort: Abort | None, run: Run) -> bool:
     """Say whether a run is being aborted by nobody here; `abort` is the latest act on it."""
-    if not run.in_flight or run.gone_at is not None or run.status != "aborting":
+    if not run.in_flight or run.removed_at is not None or run.status != "aborting":
         return False
     if abort is None:
         return True
     # These have said already what Northflank says now, or may be what it speaks of.
-    speaks = {AbortState.CONCLUDED, AbortState.TOO_LATE, AbortState.UNKNOWN}
-    return abort.settled_at is not None and abort.state not in speaks
+    final_states = {AbortState.CONCLUDED, AbortState.TOO_LATE, AbortState.UNKNOWN}
+    return abort.settled_at is not None and abort.state not in final_states
 
 
-def elsewhere(run: Run) -> Story:
+def describe_external(run: Run) -> AbortMessage:
     """Say how an abort stands that was not asked for here: Northflank says `aborting`."""
-    begun = abort_clock.begun(run)
+    start = abort_clock.northflank_start(run)
     template = _("Aborting since %(time)s, not asked for here.")
-    if begun.at_least:
+    if start.is_approximate:
         template = _("Aborting since at least %(time)s, not asked for here.")
-    said: Said = fill(template, time=At(begun.at, run.created_at))
-    return Story(together(said, _late(run)), _tone(run))
+    text: MessageText = format_parts(template, time=ClockTime(start.at, run.created_at))
+    return AbortMessage(join_sentences(text, _overdue_text(run)), _tone(run))
 
 
-def _requested(abort: Abort) -> Said:
+def _requested_text(abort: Abort) -> MessageText:
     if abort.sent_at is None:
         template = _("Abort requested at %(time)s; not sent yet.")
-        return fill(template, time=At(abort.requested_at, abort.requested_at))
-    sent_at = At(abort.sent_at, abort.requested_at)
+        return format_parts(template, time=ClockTime(abort.requested_at, abort.requested_at))
+    sent_at = ClockTime(abort.sent_at, abort.requested_at)
     if abort.sendings > 1:
         template = _(
             "Abort sent again at %(time)s (%(n)s of at most %(most)s times); waiting for "
             "Northflank’s answer."
         )
-        return fill(template, time=sent_at, n=str(abort.sendings), most=str(resend_policy.MOST))
+        return format_parts(
+            template, time=sent_at, n=str(abort.sendings), most=str(resend_policy.MAX_SENDS)
+        )
     template = _("Abort sent at %(time)s; waiting for Northflank’s answer.")
-    return fill(template, time=sent_at)
+    return format_parts(template, time=sent_at)
 
 
-def _accepted(abort: Abort, run: Run) -> Story:
-    said: Said
+def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
+    text: MessageText
     if run.status == "aborting":
-        begun = abort_clock.begun(run)
-        before = begun.at < abort.requested_at  # somebody else was faster
-        since = At(begun.at if before else run.status_since, abort.requested_at)
+        start = abort_clock.northflank_start(run)
+        started_earlier = start.at < abort.requested_at  # somebody else was faster
+        start_time = ClockTime(
+            start.at if started_earlier else run.status_since, abort.requested_at
+        )
         template = _("Abort accepted; aborting since %(time)s.")
-        if before and begun.at_least:
+        if started_earlier and start.is_approximate:
             template = _("Abort accepted; aborting since at least %(time)s.")
         if abort.answer_status not in {200, None}:
             template = _("The run was being aborted already, since %(time)s or before.")
-        said = fill(template, time=since)
+        text = format_parts(template, time=start_time)
     elif abort.answered_at is not None:
-        said = fill(
+        text = format_parts(
             _("Abort accepted at %(time)s; Northflank still says %(status)s."),
-            time=At(abort.answered_at, abort.requested_at),
-            status=word(run.status),
+            time=ClockTime(abort.answered_at, abort.requested_at),
+            status=status_label(run.status),
         )
     else:
-        said = _("Abort accepted; Northflank still says %(status)s.") % {"status": word(run.status)}
-    return Story(together(said, _late(run)), _tone(run))
+        text = _("Abort accepted; Northflank still says %(status)s.") % {
+            "status": status_label(run.status)
+        }
+    return AbortMessage(join_sentences(text, _overdue_text(run)), _tone(run))
 
 
-def _too_late(abort: Abort, run: Run) -> Story:
+def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
     if not abort.outcome:
-        said = (
+        template = (
             _("Northflank knew the run no more when the abort arrived.")
             if abort.sent_at
             else _("Northflank knew the run no more when the abort could be sent.")
         )
-        return Story(said, "info")
-    if turned(abort, run):
-        return _after_its_end(abort, run)
-    said = (
+        return AbortMessage(template, "info")
+    if status_changed_after_end(abort, run):
+        return _changed_message(abort, run)
+    template = (
         _("Finished before the abort arrived: the run had ended as %(status)s.")
         if abort.sent_at
         else _("Finished before the abort could be sent: the run had ended as %(status)s.")
     )
-    return Story(said % {"status": word(abort.outcome)}, "info")
+    return AbortMessage(template % {"status": status_label(abort.outcome)}, "info")
 
 
-def _unknown(abort: Abort, run: Run) -> Story:
+def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
     if abort.settled_at is None:
-        doubt = _("The abort may not have arrived. %(answer)s") % {"answer": sentence(abort.answer)}
+        doubt = _("The abort may not have arrived. %(answer)s") % {
+            "answer": end_with_period(abort.answer)
+        }
         # One that tries another again is red from its begin: that says nothing of its sendings.
-        if run.aborting_level >= Level.RED and abort.begun_at is None:
-            more = _("It is not sent again by itself. You can try again.")
-        elif abort.sendings < resend_policy.MOST:
-            more = _("It is sent again if the run goes on: sent %(n)d of at most %(most)d times.")
+        if run.abort_severity >= Severity.CRITICAL and abort.already_aborting_since is None:
+            next_step = _("It is not sent again by itself. You can try again.")
+        elif abort.sendings < resend_policy.MAX_SENDS:
+            next_step = _(
+                "It is sent again if the run goes on: sent %(n)d of at most %(most)d times."
+            )
         else:
-            more = _("Sent %(n)d times: checking what became of the run.")
-        counted = {"n": abort.sendings, "most": resend_policy.MOST}
-        return Story(together(doubt, more % counted), _tone(run))
+            next_step = _("Sent %(n)d times: checking what became of the run.")
+        counts = {"n": abort.sendings, "most": resend_policy.MAX_SENDS}
+        return AbortMessage(join_sentences(doubt, next_step % counts), _tone(run))
     if run.status in {"aborting", "aborted"}:
-        said = _(
+        template = _(
             "It was not known whether the abort had arrived. It was taken for lost, and now "
             "Northflank says %(status)s."
         )
-        return Story(said % {"status": word(run.status)}, _tone(run))
+        return AbortMessage(template % {"status": status_label(run.status)}, _tone(run))
     if abort.sendings > 1:
-        said = _(
+        template = _(
             "The abort was sent %(n)d times, and the run went on: it seems not to have arrived."
         )
     else:
-        said = _("The abort was sent, and the run went on: it seems not to have arrived.")
-    again = _("You can try again.") if run.in_flight else ""
-    return Story(together(said % {"n": abort.sendings}, again), "bad")
+        template = _("The abort was sent, and the run went on: it seems not to have arrived.")
+    retry_hint = _("You can try again.") if run.in_flight else ""
+    return AbortMessage(join_sentences(template % {"n": abort.sendings}, retry_hint), "bad")
 
 
-def _concluded(abort: Abort, run: Run) -> Story:
-    took = durations.in_words(_span(abort))
-    if turned(abort, run):
-        return _after_its_end(abort, run)
+def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
+    duration = durations.format_duration(_duration(abort))
+    if status_changed_after_end(abort, run):
+        return _changed_message(abort, run)
     if abort.outcome == "aborted":
-        return Story(_("Aborted after %(time)s.") % {"time": took}, "neutral")
-    unheard = "" if abort.answered_at else _("No answer to the abort had come back.")
+        return AbortMessage(_("Aborted after %(time)s.") % {"time": duration}, "neutral")
+    no_answer = "" if abort.answered_at else _("No answer to the abort had come back.")
     if not abort.outcome:
-        said = _(
+        template = _(
             "Northflank knows the run no more, %(time)s after the abort was asked for; how it "
             "ended is unknown."
         )
-        return Story(together(said % {"time": took}, unheard), "warning")
-    said = _("Not stopped: the run ended as %(status)s, %(time)s after the abort was asked for.")
-    said %= {"status": word(abort.outcome), "time": took}
-    return Story(together(said, unheard), "bad", loud=True)
+        return AbortMessage(join_sentences(template % {"time": duration}, no_answer), "warning")
+    template = _(
+        "Not stopped: the run ended as %(status)s, %(time)s after the abort was asked for."
+    )
+    template %= {"status": status_label(abort.outcome), "time": duration}
+    return AbortMessage(join_sentences(template, no_answer), "bad", is_unexpected=True)
 
 
-def turned(abort: Abort, run: Run) -> bool:
+def status_changed_after_end(abort: Abort, run: Run) -> bool:
     """Say whether a run is something else now than when an abort of it settled."""
     if abort.state == AbortState.TOO_LATE and not abort.outcome:
         return False  # it was not known how the run stood
-    settled = abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE}
-    other = run.status != abort.outcome or not run.concluded
-    return settled and run.gone_at is None and other
+    is_final = abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE}
+    has_changed = run.status != abort.outcome or not run.concluded
+    return is_final and run.removed_at is None and has_changed
 
 
-def _after_its_end(abort: Abort, run: Run) -> Story:
+def _changed_message(abort: Abort, run: Run) -> AbortMessage:
     """Say of a run that had ended, or was gone, that it is something else now."""
-    said = (
+    template = (
         _("Northflank had said %(before)s, and now says %(now)s: look at the run itself.")
         if abort.outcome
         else _("Northflank did not know the run, and now says %(now)s: look at the run itself.")
     )
-    told = said % {"before": word(abort.outcome), "now": word(run.status)}
-    return Story(told, "bad", loud=True)
+    text = template % {"before": status_label(abort.outcome), "now": status_label(run.status)}
+    return AbortMessage(text, "bad", is_unexpected=True)
 
 
-def _late(run: Run) -> str:
-    level = Level(min(run.aborting_level, Level.RED))
-    said = {
-        Level.CALM: "",
-        Level.AMBER: _("That takes longer than %(time)s."),
-        Level.RED: _("It has not ended within %(time)s."),
-    }[level]
-    return said and said % {"time": durations.in_brief(abort_severity.after(level))}
+def _overdue_text(run: Run) -> str:
+    abort_severity = Severity(min(run.abort_severity, Severity.CRITICAL))
+    template = {
+        Severity.OK: "",
+        Severity.WARNING: _("That takes longer than %(time)s."),
+        Severity.CRITICAL: _("It has not ended within %(time)s."),
+    }[abort_severity]
+    return template and template % {
+        "time": durations.format_compact(severity.threshold(abort_severity))
+    }
 
 
 def _tone(run: Run) -> str:
-    return _TONES[Level(min(run.aborting_level, Level.RED))]
+    return _TONES[Severity(min(run.abort_severity, Severity.CRITICAL))]
 
 
-def _span(abort: Abort) -> timedelta:
+def _duration(abort: Abort) -> timedelta:
     return (abort.settled_at or abort.requested_at) - abort.requested_at
 
 
-def sentence(text: str) -> str:
+def end_with_period(text: str) -> str:
     """Return a text that ends as a sentence does."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
-def word(status: str) -> str:
+def status_label(status: str) -> str:
     """Return what a status is called within a sentence."""
-    return statuses.within(status)
+    return statuses.inline_label(status)
 
 
-def with_day(local: datetime, beside: datetime | None = None) -> str:
+def format_with_day(local: datetime, reference: datetime | None = None) -> str:
     """Return a local time on the clock with its day: "3 Jan 04:05:06".
 
     With its year, "3 Jan 2025 04:05:06", where that is not the one `beside` which it stands; now's,
     if there is none.
     """
-    same_year = local.year == timezone.localtime(beside).year
+    same_year = local.year == timezone.localtime(reference).year
     return dateformat.format(local, "j M H:i:s" if same_year else "j M Y H:i:s")

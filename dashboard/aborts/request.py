@@ -13,25 +13,27 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.severity import Level
+from dashboard.aborts.severity import Severity
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, AbortBatch, Run, Stage
-from dashboard.models.aborts import AbortState, What
+from dashboard.models import Abort, BulkAbort, Run, Stage
+from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
-from dashboard.models.runs import touch
+from dashboard.models.runs import mark_changed
 from dashboard.runs import abort_clock
 
 log = structlog.get_logger(__name__)
 
-REASON_LENGTH = 500
+MAX_REASON_LENGTH = 500
 # Control characters, and those that turn the direction of the text around them.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE_CHARACTERS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 # So long Northflank is waited for, from the moment at which an act was marked as sent.
-ANSWER_WITHIN = 12.0  # seconds
+RESPONSE_TIMEOUT = 12.0  # seconds
 # Longer than that, by what clocks may differ: past it, the sending process is taken for dead.
-LEASE = timedelta(seconds=15)
+SEND_LEASE = timedelta(seconds=15)
 
 
 class NotAllowed(Exception):
@@ -47,7 +49,7 @@ class ReasonMissing(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Press:
+class AbortRequest:
     """Who asks for an abort, why, and by which way."""
 
     user: User
@@ -55,10 +57,10 @@ class Press:
     client_address: str | None = None
     via: Via = Via.PAGE
     token_name: str = ""
-    rights: Rights | None = None  # less than the account's, where a token narrows them
+    permissions: Permissions | None = None  # less than the account's, where a token narrows them
     origin: str = ""  # what else is known of it: whose shell, on which machine
 
-    def fields(self, reason: str, at: datetime) -> dict[str, Any]:
+    def model_fields(self, reason: str, requested_at: datetime) -> dict[str, Any]:
         """Return what is kept of it in an act or a list (AskedFor), with its clean reason."""
         return {
             "user": self.user,
@@ -67,16 +69,16 @@ class Press:
             "client_address": self.client_address,
             "via": self.via,
             "token_name": self.token_name,
-            "requested_at": at,
+            "requested_at": requested_at,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Pressed:
+class AbortResult:
     """An abort, and whether this press made it or joined one that was under way."""
 
     abort: Abort
-    made: bool
+    is_new: bool
 
 
 def reason_required(stage: Stage) -> bool:
@@ -86,112 +88,138 @@ def reason_required(stage: Stage) -> bool:
 
 def clean_reason(text: str) -> str:
     """Return a reason as it is kept: one line of limited length that reads as it was written."""
-    return " ".join(_UNSEEN.sub(" ", text).split())[:REASON_LENGTH]
+    return " ".join(_INVISIBLE_CHARACTERS.sub(" ", text).split())[:MAX_REASON_LENGTH]
 
 
-def may_try_again(abort: Abort, now: datetime) -> bool:
+def can_retry(abort: Abort, now: datetime) -> bool:
     """Say whether an open abort is so long overdue that a new one makes sense."""
-    if not abort.waits:
+    if not abort.is_awaiting_northflank:
         return False
-    late = max(abort.run.aborting_level, abort_severity.level(abort.requested_at, now))
-    return late >= Level.RED
+    current = max(abort.run.abort_severity, abort_severity.classify(abort.requested_at, now))
+    return current >= Severity.CRITICAL
 
 
-def request(
-    run: Run, press: Press, *, again: int | None = None, batch: AbortBatch | None = None
-) -> Pressed:
+def request_abort(
+    run: Run,
+    abort_request: AbortRequest,
+    *,
+    retry_of_pk: int | None = None,
+    bulk_abort: BulkAbort | None = None,
+) -> AbortResult:
     """Write down that somebody wants `run` aborted, before anything is sent.
 
     Raises NotAllowed, NotInFlight and ReasonMissing. A press while an abort is open joins that one
     (and hurries it, if it has to be sent again), unless it says that this abort (`again`, its key)
     is to be tried again and its time has come.
     """
-    verdict = (press.rights or permissions.rights(press.user)).may_abort(run.stage)
-    if not verdict.allowed:
+    permission = (
+        abort_request.permissions or permissions.for_user(abort_request.user)
+    ).abort_permission(run.stage)
+    if not permission.allowed:
         log.warning(
-            "abort.not_allowed",
+            "abort.denied",
             run=run.run_id,
-            by=press.user.get_username(),
-            via=str(press.via),
-            token=press.token_name,
-            address=press.client_address,
+            by=abort_request.user.get_username(),
+            via=str(abort_request.via),
+            token=abort_request.token_name,
+            address=abort_request.client_address,
         )
-        raise NotAllowed(verdict.why_not)
+        raise NotAllowed(permission.denied_reason)
     if not run.in_flight:
         raise NotInFlight
-    reason = clean_reason(press.reason)
+    reason = clean_reason(abort_request.reason)
     if not reason and reason_required(run.stage):
-        said = _("Aborting a run in %(stage)s takes a reason.")
-        raise ReasonMissing(said % {"stage": run.stage.name})
+        template = _("Aborting a run in %(stage)s takes a reason.")
+        raise ReasonMissing(template % {"stage": run.stage.name})
     try:
-        return _write_down(run, press, reason, again, batch)
+        return _create_abort(run, abort_request, reason, retry_of_pk, bulk_abort)
     except IntegrityError:
-        under_way = Abort.objects.open().filter(run=run).first()
-        if under_way is not None:
-            _join(under_way, press, reason)
-            return Pressed(under_way, made=False)
+        open_abort = Abort.objects.open().filter(run=run).first()
+        if open_abort is not None:
+            _join_open_abort(open_abort, abort_request, reason)
+            return AbortResult(open_abort, is_new=False)
         run.refresh_from_db(fields=["in_flight"])
         if not run.in_flight:
             raise NotInFlight from None
         # What was under way has settled this instant; a second refusal has another cause.
-        return _write_down(run, press, reason, None, batch)
+        return _create_abort(run, abort_request, reason, None, bulk_abort)
 
 
-def _write_down(
-    run: Run, press: Press, reason: str, again: int | None, batch: AbortBatch | None
-) -> Pressed:
+def _create_abort(
+    run: Run,
+    abort_request: AbortRequest,
+    reason: str,
+    retry_of_pk: int | None,
+    bulk_abort: BulkAbort | None,
+) -> AbortResult:
     now = db_threads.now()
     with transaction.atomic():
-        given_up = _given_up(run, press, again, now)
-        found = abort_clock.since(run, None)
-        before = [found.at] if found else []
-        if given_up is not None:
-            before.append(given_up.begun_at or given_up.requested_at)
-        begun = min([now, *before])  # its clock does not begin anew
-        touch([run.pk], next_read_at=now + LEASE, aborting_level=abort_severity.level(begun, now))
+        retried = _settle_retried(run, abort_request, retry_of_pk, now)
+        start = abort_clock.start(run, None)
+        earlier_starts = [start.at] if start else []
+        if retried is not None:
+            earlier_starts.append(retried.already_aborting_since or retried.requested_at)
+        started_at = min([now, *earlier_starts])  # its clock does not begin anew
+        mark_changed(
+            [run.pk],
+            next_detail_sync_at=now + SEND_LEASE,
+            abort_severity=abort_severity.classify(started_at, now),
+        )
         abort = Abort.objects.create(
             run=run,
-            **press.fields(reason, now),
+            **abort_request.model_fields(reason, now),
             claimed_at=now,
-            retry_of=given_up,
-            batch=batch,
-            begun_at=begun if begun < now else None,
+            retry_of=retried,
+            bulk_abort=bulk_abort,
+            already_aborting_since=started_at if started_at < now else None,
         )
-        abort.note(What.REQUESTED, now, detail=press.origin)
+        abort.add_event(EventType.REQUESTED, now, detail=abort_request.origin)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
-    return Pressed(abort, made=True)
+    return AbortResult(abort, is_new=True)
 
 
-def _join(abort: Abort, press: Press, reason: str) -> None:
+def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> None:
     """Keep a press that joins an act under way: who, by which way, from where and why."""
-    ways = {
+    via_labels = {
         Via.PAGE: "",
-        Via.API: _("API token “%(token)s”") % {"token": press.token_name},
+        Via.API: _("API token “%(token)s”") % {"token": abort_request.token_name},
         Via.COMMAND: _("command line"),
     }
-    origin = (ways[press.via], press.client_address or "", press.origin)
-    came_by = ", ".join(part for part in origin if part)
-    who = press.user.get_username() + (f" ({came_by})" if came_by else "")
-    detail = f"{who}: “{reason}”" if reason else who
+    origin = (
+        via_labels[abort_request.via],
+        abort_request.client_address or "",
+        abort_request.origin,
+    )
+    origin_text = ", ".join(part for part in origin if part)
+    requester = abort_request.user.get_username() + (f" ({origin_text})" if origin_text else "")
+    detail = f"{requester}: “{reason}”" if reason else requester
     with transaction.atomic():
-        touch([abort.run_id])
-        if not abort.events.filter(what=What.JOINED, detail=detail).exists():  # pressed twice
-            abort.note(What.JOINED, db_threads.now(), detail=detail)
+        mark_changed([abort.run_id])
+        if not abort.events.filter(
+            event_type=EventType.JOINED, detail=detail
+        ).exists():  # pressed twice
+            abort.add_event(EventType.JOINED, db_threads.now(), detail=detail)
         # One that may not have arrived rests no longer before it is sent again.
-        resting = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
-        resting.filter(claimed_at__lte=db_threads.now()).update(
-            claimed_at=F("requested_at") - LEASE
+        unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
+        unconfirmed.filter(claimed_at__lte=db_threads.now()).update(
+            claimed_at=F("requested_at") - SEND_LEASE
         )
-    log.info("abort.joined", run=abort.run.run_id, by=press.user.get_username(), reason=reason)
+    log.info(
+        "abort.joined", run=abort.run.run_id, by=abort_request.user.get_username(), reason=reason
+    )
 
 
-def _given_up(run: Run, press: Press, again: int | None, now: datetime) -> Abort | None:
+def _settle_retried(
+    run: Run, abort_request: AbortRequest, retry_of_pk: int | None, now: datetime
+) -> Abort | None:
     """Settle the abort that is tried again, where there is one to give up, and return it."""
-    if again is None:
+    if retry_of_pk is None:
         return None
-    old = Abort.objects.open().filter(pk=again, run=run).first()
-    if old is None or not may_try_again(old, now):
+    previous = Abort.objects.open().filter(pk=retry_of_pk, run=run).first()
+    if previous is None or not can_retry(previous, now):
         return None
-    by = press.user.get_username()
-    moved = old.move(AbortState.TRIED_AGAIN, What.TRIED_AGAIN, now, detail=by, settled_at=now)
-    return old if moved else None
+    username = abort_request.user.get_username()
+    is_settled = previous.transition(
+        AbortState.TRIED_AGAIN, EventType.TRIED_AGAIN, now, detail=username, settled_at=now
+    )
+    return previous if is_settled else None

@@ -5,10 +5,16 @@ from datetime import datetime
 import structlog
 
 from dashboard.aborts import resend_policy
-from dashboard.aborts.request import LEASE
-from dashboard.aborts.send import LOOK_BEFORE, deliver, look, review, why_not_again
+from dashboard.aborts.request import SEND_LEASE
+from dashboard.aborts.send import (
+    READ_BEFORE_TIMEOUT,
+    attempt_send,
+    no_resend_reason,
+    read_run_with_timeout,
+    settle_resolved_aborts,
+)
 from dashboard.db import threads as db_threads
-from dashboard.db.threads import in_database
+from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
 from dashboard.models.aborts import AbortState
 from dashboard.northflank import NorthflankError
@@ -18,43 +24,43 @@ from dashboard.upstream.connection import Connection
 log = structlog.get_logger(__name__)
 
 
-async def repeat(to: Connection, abort: Abort) -> None:
+async def resend_abort(upstream: Connection, abort: Abort) -> None:
     """Read the run of a claimed act, and send the act again if the run goes on as before."""
     try:
-        await look(to, abort.run, LOOK_BEFORE)
+        await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
     except NorthflankError as error:
-        log.info("abort.reading_failed", run=abort.run.run_id, cause=error.cause)
+        log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
         # Without a reading nothing is sent. It is looked at again after as long a rest.
-        await in_database(_rest, abort)
+        await run_in_db_thread(_postpone, abort)
         return
-    await in_database(review, db_threads.now())
-    await deliver(to, abort)
+    await run_in_db_thread(settle_resolved_aborts, db_threads.now())
+    await attempt_send(upstream, abort)
 
 
-def due(now: datetime) -> list[Abort]:
+def claim_due_resends(now: datetime) -> list[Abort]:
     """Claim the acts that have to be sent again now, each for one process."""
-    resting = Abort.objects.open().filter(state=AbortState.UNKNOWN)
-    resting = resting.unclaimed(now, now + 2 * LEASE)
-    doubtful = list(resting.select_related("run__stage__pipeline__project"))
-    if not doubtful or (spend := budget_store.allowance(now)).refused_until is not None:
+    unconfirmed = Abort.objects.open().filter(state=AbortState.UNKNOWN)
+    unconfirmed = unconfirmed.claimed_outside(now, now + 2 * SEND_LEASE)
+    candidates = list(unconfirmed.select_related("run__stage__pipeline__project"))
+    if not candidates or (request_budget := budget_store.load(now)).backoff_until is not None:
         return []
     return [
         abort
-        for abort in doubtful
-        if abs(now - abort.claimed_at) >= resend_policy.pause(abort.sendings)
-        and (abort.batch_id is None or spend.may_abort_many)
-        and not why_not_again(abort, now)
-        and _claimed(abort, now)
+        for abort in candidates
+        if abs(now - abort.claimed_at) >= resend_policy.delay(abort.sendings)
+        and (abort.bulk_abort_id is None or request_budget.may_bulk_abort)
+        and not no_resend_reason(abort, now)
+        and _claim(abort, now)
     ]
 
 
-def _claimed(abort: Abort, now: datetime) -> bool:
+def _claim(abort: Abort, now: datetime) -> bool:
     """Claim an act for as long as its run is read; False: somebody was faster."""
-    here = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
-    before, abort.claimed_at = abort.claimed_at, now + LEASE
-    return bool(here.filter(claimed_at=before).update(claimed_at=abort.claimed_at))
+    unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
+    previous_lease, abort.claimed_at = abort.claimed_at, now + SEND_LEASE
+    return bool(unconfirmed.filter(claimed_at=previous_lease).update(claimed_at=abort.claimed_at))
 
 
-def _rest(abort: Abort) -> None:
-    ours = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
-    ours.filter(claimed_at=abort.claimed_at).update(claimed_at=db_threads.now())
+def _postpone(abort: Abort) -> None:
+    unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
+    unconfirmed.filter(claimed_at=abort.claimed_at).update(claimed_at=db_threads.now())

@@ -9,24 +9,28 @@ from enum import IntEnum
 from django.conf import settings
 
 
-class Level(IntEnum):
+class Severity(IntEnum):
     """How far an abort is overdue."""
 
-    CALM = 0
-    AMBER = 1  # longer than usual
-    RED = 2  # something has to be done: there are next steps
+    OK = 0
+    WARNING = 1  # longer than usual
+    CRITICAL = 2  # something has to be done: there are next steps
 
 
-def after(level: Level) -> timedelta:
+def threshold(severity: Severity) -> timedelta:
     """Return for how long an abort has been asked for when it reaches a level."""
     seconds = {
-        Level.CALM: 0,
-        Level.AMBER: settings.ABORT_AMBER_AFTER,
-        Level.RED: settings.ABORT_RED_AFTER,
+        Severity.OK: 0,
+        Severity.WARNING: settings.ABORT_WARN_AFTER,
+        Severity.CRITICAL: settings.ABORT_CRITICAL_AFTER,
     }
-    return timedelta(seconds=seconds[level])
+    return timedelta(seconds=seconds[severity])
 
 
-def level(since: datetime, now: datetime) -> Level:
+def classify(started_at: datetime, now: datetime) -> Severity:
     """Return how far an abort that was asked for at `since` is overdue."""
-    return max(level for level in Level if now - since >= after(level) or level is Level.CALM)
+    return max(
+        severity
+        for severity in Severity
+        if now - started_at >= threshold(severity) or severity is Severity.OK
+    )

@@ -9,7 +9,7 @@ from dashboard.models import Abort, Run
 from dashboard.runs import abort_clock
 
 
-def text(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
+def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
     """Return ids, times (UTC) and what Northflank said, as plain text; no reason and no name."""
     stage = run.stage
     lines = [
@@ -24,29 +24,29 @@ def text(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
     ]
     if abort is not None:
         lines += [
-            f"Abort requested: {_utc(abort.requested_at)}",
-            f"Abort sent: {_utc(abort.sent_at)}",
-            f"Answer: {_answer(abort)}",
+            f"Abort requested: {_format_utc(abort.requested_at)}",
+            f"Abort sent: {_format_utc(abort.sent_at)}",
+            f"Answer: {_answer_text(abort)}",
         ]
         if abort.error_id:
             lines.append(f"Error id: {abort.error_id}")
     else:
-        begun = abort_clock.begun(run)
-        how = "Aborting since, as first seen" if begun.at_least else "Aborting since"
-        lines.append(f"{how}: {_utc(begun.at)}")
+        start = abort_clock.northflank_start(run)
+        label = "Aborting since, as first seen" if start.is_approximate else "Aborting since"
+        lines.append(f"{label}: {_format_utc(start.at)}")
     concluded = "concluded" if run.concluded else "not concluded"
-    lines.append(f"Status: {run.status}, {concluded}, as of {_utc(run.seen_at)}")
+    lines.append(f"Status: {run.status}, {concluded}, as of {_format_utc(run.synced_at)}")
     if run.step:
         lines.append(f"Step: {run.step}")
-    lines.append(f"Written: {_utc(now)}")
+    lines.append(f"Written: {_format_utc(now)}")
     return "\n".join(lines)
 
 
-def _answer(abort: Abort) -> str:
+def _answer_text(abort: Abort) -> str:
     if abort.answered_at is None:
         return f"none ({abort.answer})" if abort.answer else "none"
-    return f"{abort.answer_status} {abort.answer} at {_utc(abort.answered_at)}"
+    return f"{abort.answer_status} {abort.answer} at {_format_utc(abort.answered_at)}"
 
 
-def _utc(when: datetime | None) -> str:
+def _format_utc(when: datetime | None) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if when else "–"

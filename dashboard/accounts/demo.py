@@ -8,27 +8,27 @@ from dashboard.accounts import permissions
 # They are told from other accounts by this group, not by their names: a real person may be called
 # "manager".
 GROUP = "Demo accounts"
-ACCOUNTS = {
+GROUPS_BY_ACCOUNT = {
     "manager": [permissions.RELEASE_MANAGERS],
     "viewer": [],
 }  # each one's password is its name
 
 
-def admit() -> None:
+def enable() -> None:
     """Make the demo accounts."""
-    demo, _ = Group.objects.get_or_create(name=GROUP)
-    for name, groups in ACCOUNTS.items():
+    demo_group, _ = Group.objects.get_or_create(name=GROUP)
+    for name, groups in GROUPS_BY_ACCOUNT.items():
         user, created = User.objects.get_or_create(username=name)
-        if not created and not user.groups.filter(pk=demo.pk).exists():
+        if not created and not user.groups.filter(pk=demo_group.pk).exists():
             continue  # somebody's own account of that name
         if created or not user.is_active or not user.has_usable_password():
-            user.password = _hash(name)
+            user.password = _hash_password(name)
             user.is_active = True
             user.save()
-        user.groups.set([demo, *Group.objects.filter(name__in=groups)])
+        user.groups.set([demo_group, *Group.objects.filter(name__in=groups)])
 
 
-def _hash(password: str) -> str:
+def _hash_password(password: str) -> str:
     # Everybody knows these passwords: a costly hash would only delay the first start.
     hasher = get_hasher()
     if isinstance(hasher, PBKDF2PasswordHasher):
@@ -36,7 +36,7 @@ def _hash(password: str) -> str:
     return make_password(password)
 
 
-def expel() -> None:
+def disable() -> None:
     """Close any demo account that a time with the sandbox has left; its sessions end with it."""
     for user in User.objects.filter(groups__name=GROUP, is_active=True):
         user.set_unusable_password()

@@ -13,8 +13,8 @@ from django.core.checks import CheckMessage, Error, register
 from dashboard.models.catalog import StageName
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SITE = re.compile(r"https?://[^/?#]+(/[\w.~-]+)*", re.ASCII)
-_SHARE = re.compile(r"\d{1,3}(\.\d+)?%")
+_BASE_URL = re.compile(r"https?://[^/?#]+(/[\w.~-]+)*", re.ASCII)
+_PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
 def register_all() -> None:
@@ -24,20 +24,20 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with the settings, each with an id and a hint."""
-    return [*_misread(), *_northflank(), *_aborts(), *_overdue(), *_web()]
+    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web()]
 
 
-_MEANT = {
+_HINTS = {
     "DATABASE_URL": "Set postgres://user:password@host/name, or leave it empty for SQLite.",
     "LANGUAGE_CODE": "Set a language by its code, such as en or pt-br.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
-    "ABORT_AMBER_AFTER": "Set a number of seconds, such as 180.",
-    "ABORT_RED_AFTER": "Set a number of seconds, such as 600.",
+    "ABORT_WARN_AFTER": "Set a number of seconds, such as 180.",
+    "ABORT_CRITICAL_AFTER": "Set a number of seconds, such as 600.",
     "OVERDUE_FACTOR": "Set how many times its usual a run may take, such as 1.5.",
-    "OVERDUE_AGAIN_FACTOR": "Set how many times its usual a run may take, such as 3.",
-    "OVERDUE_FLOOR": "Set a number of seconds, such as 60.",
+    "OVERDUE_CRITICAL_FACTOR": "Set how many times its usual a run may take, such as 3.",
+    "OVERDUE_MIN_SECONDS": "Set a number of seconds, such as 60.",
     "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
     "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
@@ -45,11 +45,11 @@ _MEANT = {
 }
 
 
-def _misread() -> Iterator[CheckMessage]:
-    for name, text in settings.MISREAD.items():
+def _invalid_settings() -> Iterator[CheckMessage]:
+    for name, text in settings.INVALID_SETTINGS.items():
         yield Error(
             f"{name} is {text!r}, which means nothing here.",
-            hint=_MEANT.get(name, f"Set {name}=true or {name}=false."),
+            hint=_HINTS.get(name, f"Set {name}=true or {name}=false."),
             id="dashboard.E001",
         )
 
@@ -84,7 +84,7 @@ def _northflank() -> Iterator[CheckMessage]:
                 id="dashboard.E005",
             )
     reserve = settings.NORTHFLANK_REQUEST_RESERVE
-    if not (reserve.isdecimal() or (_SHARE.fullmatch(reserve) and float(reserve[:-1]) <= 90)):
+    if not (reserve.isdecimal() or (_PERCENTAGE.fullmatch(reserve) and float(reserve[:-1]) <= 90)):
         yield Error(
             f"NORTHFLANK_REQUEST_RESERVE is {reserve!r}.",
             hint="Set a number of requests, such as 100, or a share up to 90%, such as 10%.",
@@ -94,11 +94,13 @@ def _northflank() -> Iterator[CheckMessage]:
     if template:
         parts = dict.fromkeys(("team", "project", "pipeline", "stage", "run"), "x")
         try:
-            named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-            sensible = named <= set(parts) and _is_web_address(template.format_map(parts))
+            field_names = {
+                name for _, name, _, _ in Formatter().parse(template) if name is not None
+            }
+            is_valid = field_names <= set(parts) and _is_web_address(template.format_map(parts))
         except (LookupError, ValueError, AttributeError, TypeError):
-            sensible = False
-        if not sensible:
+            is_valid = False
+        if not is_valid:
             yield Error(
                 f"NORTHFLANK_RUN_URL_TEMPLATE is {template!r}, which makes no web address.",
                 hint="It may use {team}, {project}, {pipeline}, {stage} and {run}, nothing else.",
@@ -121,28 +123,28 @@ def _aborts() -> Iterator[CheckMessage]:
                 hint=f"Set names among {', '.join(StageName.values)}, with commas; or none.",
                 id="dashboard.E012",
             )
-    if settings.ABORT_RED_AFTER < settings.ABORT_AMBER_AFTER:
+    if settings.ABORT_CRITICAL_AFTER < settings.ABORT_WARN_AFTER:
         yield Error(
-            "ABORT_RED_AFTER comes before ABORT_AMBER_AFTER.",
+            "ABORT_CRITICAL_AFTER comes before ABORT_WARN_AFTER.",
             hint="Both are seconds since the abort was asked for; red comes second.",
             id="dashboard.E013",
         )
 
 
 def _overdue() -> Iterator[CheckMessage]:
-    if settings.OVERDUE_AGAIN_FACTOR < settings.OVERDUE_FACTOR:
+    if settings.OVERDUE_CRITICAL_FACTOR < settings.OVERDUE_FACTOR:
         yield Error(
-            "OVERDUE_AGAIN_FACTOR is less than OVERDUE_FACTOR.",
+            "OVERDUE_CRITICAL_FACTOR is less than OVERDUE_FACTOR.",
             hint="Both are times the usual duration; a run is overdue first, and then far overdue.",
             id="dashboard.E015",
         )
 
 
 def _web() -> Iterator[CheckMessage]:
-    base = settings.BASE_URL
-    if base and not (_is_web_address(base) and _SITE.fullmatch(base)):
+    base_url = settings.BASE_URL
+    if base_url and not (_is_web_address(base_url) and _BASE_URL.fullmatch(base_url)):
         yield Error(
-            f"BASE_URL is {base!r}, not an address of a site.",
+            f"BASE_URL is {base_url!r}, not an address of a site.",
             hint="Set the address people open, such as https://releases.example.com or "
             "https://example.com/releases",
             id="dashboard.E008",
@@ -154,8 +156,8 @@ def _web() -> Iterator[CheckMessage]:
                 hint="Give host names without scheme or path: releases.example.com",
                 id="dashboard.E010",
             )
-    several = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
-    if settings.SECRET_KEY_IS_LOCAL and several:
+    is_shared_database = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
+    if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
         yield checks.Warning(
             "SECRET_KEY is not set, so every machine makes one of its own.",
             hint="Set one SECRET_KEY for all processes that share the database.",

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 
-def kept_in(path: Path) -> str:
+def load_or_create(path: Path) -> str:
     """Return the key kept in `path`, making it (readable by its owner only) the first time.
 
     Raises ImproperlyConfigured where it can be neither read nor written.

@@ -17,20 +17,20 @@ from django.utils import timezone
 
 log = structlog.get_logger(__name__)
 
-RETRY = 1.0  # seconds between two looks at a database that is away
+RETRY_INTERVAL = 1.0  # seconds between two looks at a database that is away
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: its connection, its resources,
 # its operators, its disk; and one that was made read-only, as after a change of the primary.
-_POSTGRES_CLASSES = ("08", "53", "57", "58")
-_POSTGRES_CODES = ("25006",)
+_POSTGRES_OUTAGE_CLASSES = ("08", "53", "57", "58")
+_POSTGRES_OUTAGE_CODES = ("25006",)
 _QUERY_CANCELED = "57014"  # of one statement
 _SQLITE_ERROR = 1  # the statement is wrong; all other codes of this class are the file's
 
-_since: datetime | None = None
-_failed_at = 0.0  # the first and the last failure, by time.monotonic
-_look_at = 0.0
-_state = threading.Lock()
-_looking = threading.Lock()
+_down_since: datetime | None = None
+_down_since_monotonic = 0.0  # the first and the last failure, by time.monotonic
+_next_probe_at = 0.0
+_state_lock = threading.Lock()
+_probe_lock = threading.Lock()
 
 
 def is_outage(error: BaseException | None) -> bool:
@@ -47,80 +47,80 @@ def is_outage(error: BaseException | None) -> bool:
         return isinstance(error, OperationalError)
     if sqlstate == _QUERY_CANCELED:
         return False
-    return sqlstate[:2] in _POSTGRES_CLASSES or sqlstate in _POSTGRES_CODES
+    return sqlstate[:2] in _POSTGRES_OUTAGE_CLASSES or sqlstate in _POSTGRES_OUTAGE_CODES
 
 
-def failed(error: BaseException) -> bool:
+def record_failure(error: BaseException) -> bool:
     """Note an error that work with the database met; return whether it is away by that."""
-    global _since, _failed_at, _look_at  # noqa: PLW0603 - one database a process
+    global _down_since, _down_since_monotonic, _next_probe_at  # noqa: PLW0603 - one database a process
     if not is_outage(error):
         return False
-    with _state:
-        _look_at = monotonic() + RETRY
-        if _since is not None:
+    with _state_lock:
+        _next_probe_at = monotonic() + RETRY_INTERVAL
+        if _down_since is not None:
             return True
-        _since, _failed_at = timezone.now(), monotonic()
-    log.error("database.away", error=type(error).__name__, message=_first_line(error))
+        _down_since, _down_since_monotonic = timezone.now(), monotonic()
+    log.error("database.down", error=type(error).__name__, message=_first_line(error))
     return True
 
 
-def away_since() -> datetime | None:
+def down_since() -> datetime | None:
     """Return since when the database does not answer this process; None: it does."""
-    return _since
+    return _down_since
 
 
-def check() -> bool:
+def is_available() -> bool:
     """Return whether the database answers; where it is away, look again, at most once a second.
 
     Call it on a thread that may wait for the database. One that is away is looked at by one thread
     at a time; the others are told what is known.
     """
-    if _since is None:
+    if _down_since is None:
         return True
-    if monotonic() < _look_at or not _looking.acquire(blocking=False):
+    if monotonic() < _next_probe_at or not _probe_lock.acquire(blocking=False):
         return False
     try:
-        return look()
+        return probe()
     finally:
-        _looking.release()
+        _probe_lock.release()
 
 
-def answered() -> None:
+def record_success() -> None:
     """Note that the database has answered something: is it back, then?"""
-    if _since is not None and monotonic() >= _look_at:
-        look()
+    if _down_since is not None and monotonic() >= _next_probe_at:
+        probe()
 
 
-def look() -> bool:
+def probe() -> bool:
     """Ask the database now, and return whether it answers and takes a write."""
     try:
-        _write_nothing()
+        _test_write()
     except Exception as error:
-        if failed(error):
+        if record_failure(error):
             return False
-    _back()
+    _mark_available()
     return True
 
 
-def _back() -> None:
-    global _since
-    with _state:
-        if _since is None:
+def _mark_available() -> None:
+    global _down_since
+    with _state_lock:
+        if _down_since is None:
             return
-        _since, seconds = None, monotonic() - _failed_at
-    log.info("database.back", seconds=round(seconds, 1))
+        _down_since, seconds = None, monotonic() - _down_since_monotonic
+    log.info("database.up", seconds=round(seconds, 1))
 
 
-def _write_nothing() -> None:
+def _test_write() -> None:
     """Take a write lock and give it back; raises what the database answers."""
     connection.close_if_unusable_or_obsolete()
-    with unwaiting(), transaction.atomic(), connection.cursor() as cursor:
+    with without_lock_wait(), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_changecounter SET value = value")
         transaction.set_rollback(True)
 
 
 @contextlib.contextmanager
-def unwaiting() -> Iterator[None]:
+def without_lock_wait() -> Iterator[None]:
     """Have this thread wait for no lock on SQLite, where each takes seconds, and threads are few.
 
     For what is tried again anyway, while the file is known to be locked.

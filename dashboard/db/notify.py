@@ -14,74 +14,76 @@ import structlog
 from django.db import connection, transaction
 
 from dashboard.db import health as db_health
-from dashboard.db.threads import in_database
+from dashboard.db.threads import run_in_db_thread
 
 log = structlog.get_logger(__name__)
 
 CHANNEL = "dashboard_changes"
-RETRY = 1.0  # seconds before listening again to a server that went away
-SILENCE = 60.0  # seconds after which a quiet connection is asked whether it is still there
+RECONNECT_DELAY = 1.0  # seconds before listening again to a server that went away
+KEEPALIVE_INTERVAL = (
+    60.0  # seconds after which a quiet connection is asked whether it is still there
+)
 
 _listeners: set[Callable[[], None]] = set()
 
 
-def announce() -> None:
+def send() -> None:
     """Ring once the running transaction is committed; rolled back, it does not ring."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
     else:
-        transaction.on_commit(_ring)
+        transaction.on_commit(_call_listeners)
 
 
-async def listen(heard: Callable[[], None]) -> None:
+async def listen(callback: Callable[[], None]) -> None:
     """Call `heard` on this event loop at every ring, until cancelled.
 
     After each (re)connection it is called too: what rang meanwhile was not heard.
     """
     if connection.vendor == "postgresql":
-        await _listen_to_postgresql(heard)
+        await _listen_postgresql(callback)
     loop = asyncio.get_running_loop()
 
-    def ring() -> None:
-        loop.call_soon_threadsafe(heard)
+    def listener() -> None:
+        loop.call_soon_threadsafe(callback)
 
-    _listeners.add(ring)
+    _listeners.add(listener)
     try:
         await asyncio.Event().wait()
     finally:
-        _listeners.discard(ring)
+        _listeners.discard(listener)
 
 
-def _ring() -> None:
+def _call_listeners() -> None:
     for listener in list(_listeners):
         listener()
 
 
-async def _listen_to_postgresql(heard: Callable[[], None]) -> None:
-    told = False
+async def _listen_postgresql(callback: Callable[[], None]) -> None:
+    has_warned = False
     while True:
         try:
-            async with await psycopg.AsyncConnection.connect(**_parameters()) as server:
+            async with await psycopg.AsyncConnection.connect(**_connection_params()) as server:
                 await server.execute(f"LISTEN {CHANNEL}")
-                if told:
-                    log.info("changes.listening_again")
-                told = False
-                heard()
+                if has_warned:
+                    log.info("notify.reconnected")
+                has_warned = False
+                callback()
                 while True:
-                    async for _ in server.notifies(timeout=SILENCE):
-                        heard()
+                    async for _ in server.notifies(timeout=KEEPALIVE_INTERVAL):
+                        callback()
                     await server.execute("SELECT 1")  # raises where the silence is a dead line
         except psycopg.Error as error:
             # Told here only if it is this line's trouble alone.
-            if not told and await in_database(db_health.look):
-                log.warning("changes.not_listening", error=type(error).__name__)
-                told = True
-        await asyncio.sleep(RETRY)
+            if not has_warned and await run_in_db_thread(db_health.probe):
+                log.warning("notify.disconnected", error=type(error).__name__)
+                has_warned = True
+        await asyncio.sleep(RECONNECT_DELAY)
 
 
-def _parameters() -> dict[str, Any]:
+def _connection_params() -> dict[str, Any]:
     # Django's own, less what is meant for its synchronous connections.
-    known = connection.get_connection_params()
-    kept = {name: known[name] for name in known.keys() - {"cursor_factory", "context"}}
-    return {**kept, "autocommit": True}
+    params = connection.get_connection_params()
+    supported = {name: params[name] for name in params.keys() - {"cursor_factory", "context"}}
+    return {**supported, "autocommit": True}

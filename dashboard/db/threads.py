@@ -21,11 +21,11 @@ from django.utils import timezone
 from dashboard.db import health as db_health
 
 # How long work that must not be lost is tried again while the database is away, in seconds.
-PATIENCE = 30.0
+RETRY_TIMEOUT = 30.0
 
 # The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
 # more threads, not faster, and one is enough to keep up with a thousand answers an hour.
-pool = ThreadPoolExecutor(
+executor = ThreadPoolExecutor(
     2,
     thread_name_prefix="database",
     # Rows are rendered here too, and a thread knows of no request whose prefix it could take.
@@ -33,61 +33,61 @@ pool = ThreadPoolExecutor(
 )
 
 
-async def in_database[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_db_thread[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run the synchronous `work` on a database thread and return what it returns."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(pool, partial(_fresh, work, *args, **kwargs))
+    return await loop.run_in_executor(executor, partial(_call, work, *args, **kwargs))
 
 
-async def retry_while_away[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `in_database`; while the database is away, `work` is tried again, for half a minute.
 
     It may be done twice: where the answer to a commit is lost, nobody knows that it was done.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
+    deadline = loop.time() + RETRY_TIMEOUT
     while True:
         try:
-            return await in_database(work, *args, **kwargs)
+            return await run_in_db_thread(work, *args, **kwargs)
         except (DatabaseError, InterfaceError) as error:
-            if not db_health.is_outage(error) or loop.time() >= until:
+            if not db_health.is_outage(error) or loop.time() >= deadline:
                 raise
-        await asyncio.sleep(db_health.RETRY)
+        await asyncio.sleep(db_health.RETRY_INTERVAL)
 
 
-def _fresh[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def _call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     # Drops a connection that the database server has closed, as Django does for each request.
     close_old_connections()
-    away = db_health.away_since() is not None
+    is_down = db_health.down_since() is not None
     try:
-        with db_health.unwaiting() if away else nullcontext():
-            done = work(*args, **kwargs)
+        with db_health.without_lock_wait() if is_down else nullcontext():
+            result = work(*args, **kwargs)
     except Exception as error:
-        db_health.failed(error)
+        db_health.record_failure(error)
         raise
-    db_health.answered()
-    return done
+    db_health.record_success()
+    return result
 
 
-_ahead = timedelta()  # how far the database's clock is ahead of this machine's
+_clock_offset = timedelta()  # how far the database's clock is ahead of this machine's
 
 
 def now() -> datetime:
     """Return the time by the database's clock, as last measured."""
-    return timezone.now() + _ahead
+    return timezone.now() + _clock_offset
 
 
-def set_clock(ahead: timedelta | None = None) -> None:
+def set_clock_offset(offset: timedelta | None = None) -> None:
     """Go by a clock that is so far ahead of this machine's; None: the database's, measured now."""
-    global _ahead  # noqa: PLW0603 - one clock a process
-    _ahead = _measured() if ahead is None else ahead
+    global _clock_offset  # noqa: PLW0603 - one clock a process
+    _clock_offset = _measure_clock_offset() if offset is None else offset
 
 
-def _measured() -> timedelta:
+def _measure_clock_offset() -> timedelta:
     if connection.vendor != "postgresql":
         return timedelta()  # a SQLite file has no clock but ours
     with connection.cursor() as cursor:
         before = timezone.now()
         cursor.execute("SELECT clock_timestamp()")
-        said: datetime = cursor.fetchone()[0]
-    return said - (before + (timezone.now() - before) / 2)
+        server_time: datetime = cursor.fetchone()[0]
+    return server_time - (before + (timezone.now() - before) / 2)

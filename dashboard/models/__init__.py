@@ -1,42 +1,42 @@
 """What we keep: the mirror of Northflank, our aborts, and the sync's bookkeeping."""
 
 from dashboard.models.aborts import Abort, AbortEvent
-from dashboard.models.acknowledgements import Looking
+from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.api_tokens import ApiToken
-from dashboard.models.bulk_aborts import AbortBatch, BatchItem
+from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
 from dashboard.models.catalog import Pipeline, Project, Stage
 from dashboard.models.dismissals import Dismissal
 from dashboard.models.grants import Grant
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
-from dashboard.models.sync import Budget, CatalogueSweep, QuestionCounter, Upstream, Worker
+from dashboard.models.sync import CatalogSync, RateBudget, RequestCounter, Upstream, Worker
 from dashboard.models.typical_durations import StageTiming
-from dashboard.models.webhooks import Push, PushEvent
+from dashboard.models.webhooks import WebhookEvent, WebhookStats
 
 __all__ = [
     "Abort",
-    "AbortBatch",
     "AbortEvent",
+    "Acknowledgement",
     "ApiToken",
-    "BatchItem",
-    "Budget",
-    "CatalogueSweep",
+    "BulkAbort",
+    "BulkAbortItem",
+    "CatalogSync",
     "ChangeCounter",
     "DefaultView",
     "Dismissal",
     "Grant",
-    "Looking",
     "Pipeline",
     "Project",
-    "Push",
-    "PushEvent",
-    "QuestionCounter",
+    "RateBudget",
+    "RequestCounter",
     "Run",
     "RunLookup",
     "SavedView",
     "Stage",
     "StageTiming",
     "Upstream",
+    "WebhookEvent",
+    "WebhookStats",
     "Worker",
 ]

@@ -12,8 +12,8 @@ from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 
-from dashboard.models.bulk_aborts import AbortBatch, AskedFor
-from dashboard.models.runs import Run, touch
+from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
+from dashboard.models.runs import Run, mark_changed
 
 
 class AbortState(models.TextChoices):
@@ -28,7 +28,7 @@ class AbortState(models.TextChoices):
 
 
 _S = AbortState
-LEADS_TO: dict[AbortState, frozenset[AbortState]] = {
+TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
     _S.REQUESTED: frozenset(
         {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
     ),
@@ -38,7 +38,7 @@ LEADS_TO: dict[AbortState, frozenset[AbortState]] = {
 }
 
 
-class What(models.TextChoices):
+class EventType(models.TextChoices):
     """What happened to an act: a word for each line of its trail."""
 
     REQUESTED = "requested"  # detail: what else is known of where it came from
@@ -55,7 +55,9 @@ class What(models.TextChoices):
     CONCLUDED = "concluded"  # detail: the run's status
     TRIED_AGAIN = "tried_again"  # detail: by whom
     ANSWERED_LATE = "answered_late"  # after the act had settled; changes nothing about it
-    TURNED = "turned"  # after its end the run became something else; detail: its status
+    STATUS_CHANGED_AFTER_END = (
+        "status_changed"  # after its end the run became something else; detail: its status
+    )
 
 
 class AbortQuerySet(models.QuerySet["Abort"]):
@@ -63,22 +65,26 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         """Aborts of which more is to come; at most one a run."""
         return self.filter(settled_at=None)
 
-    def stranded(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
+    def unsent_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
         """Requested aborts whose process has not finished sending within its lease."""
-        return self.open().filter(state=AbortState.REQUESTED).unclaimed(now - lease, now + lease)
+        return (
+            self.open().filter(state=AbortState.REQUESTED).claimed_outside(now - lease, now + lease)
+        )
 
-    def unclaimed(self, before: datetime, after: datetime) -> "AbortQuerySet":
+    def claimed_outside(self, earliest: datetime, latest: datetime) -> "AbortQuerySet":
         """Aborts that were claimed before a moment; or after another: the clock was set back."""
-        return self.filter(Q(claimed_at__lt=before) | Q(claimed_at__gt=after))
+        return self.filter(Q(claimed_at__lt=earliest) | Q(claimed_at__gt=latest))
 
-    def went_through(self) -> "AbortQuerySet":
+    def accepted(self) -> "AbortQuerySet":
         """Aborts of which Northflank has said in some way that it took them on."""
-        aborting = AbortEvent.objects.filter(abort=OuterRef("pk"), what=What.ABORTING)
-        taken_on = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting)
+        aborting_events = AbortEvent.objects.filter(
+            abort=OuterRef("pk"), event_type=EventType.ABORTING
+        )
+        was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
         states = [_S.ACCEPTED, _S.CONCLUDED, _S.TRIED_AGAIN]
-        return self.filter(taken_on, state__in=states)
+        return self.filter(was_accepted, state__in=states)
 
-    def hear(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
+    def apply_run_status(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
         """Have the aborts of a run whose status has changed hear of it.
 
         Called by the mirror inside its transaction, which gives the run its new version.
@@ -87,28 +93,28 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         if latest is None:
             return
         if latest.settled_at is not None:
-            if latest.is_news(status):
-                latest.note(What.TURNED, at, detail=status)
+            if latest.is_affected_by(status):
+                latest.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
         # One that is still being sent settles itself when it knows what Northflank answered.
         elif latest.state == AbortState.REQUESTED:
             return
         elif concluded:
-            latest.move(
-                _S.CONCLUDED, What.CONCLUDED, at, detail=status, outcome=status, settled_at=at
+            latest.transition(
+                _S.CONCLUDED, EventType.CONCLUDED, at, detail=status, outcome=status, settled_at=at
             )
         elif status == "aborting":
             if latest.state == AbortState.UNKNOWN:
-                latest.move(_S.ACCEPTED, What.ABORTING, at)
+                latest.transition(_S.ACCEPTED, EventType.ABORTING, at)
             elif latest.answer != status:  # else it stands in the line of its acceptance
-                latest.note(What.ABORTING, at)
+                latest.add_event(EventType.ABORTING, at)
 
-    def lost(self, run_pk: int, at: datetime) -> None:
+    def settle_for_removed_run(self, run_pk: int, at: datetime) -> None:
         """Settle the open abort of a run that Northflank knows no more; how it ended is unknown."""
         for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
-            abort.move(_S.CONCLUDED, What.CONCLUDED, at, outcome="", settled_at=at)
+            abort.transition(_S.CONCLUDED, EventType.CONCLUDED, at, outcome="", settled_at=at)
 
 
-class Abort(AskedFor):
+class Abort(AuditedRequest):
     """One press of Abort: who, when, why, from where, what Northflank answered, how it ended."""
 
     # What was asked for: never changes.
@@ -119,8 +125,8 @@ class Abort(AskedFor):
     retry_of = models.OneToOneField(
         "self", models.PROTECT, null=True, related_name="retried_by", help_text="Tried again here."
     )
-    batch = models.ForeignKey(AbortBatch, models.PROTECT, null=True, related_name="aborts")
-    begun_at = models.DateTimeField(
+    bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, null=True, related_name="aborts")
+    already_aborting_since = models.DateTimeField(
         null=True, help_text="Since when it was under way, if longer than since the press."
     )
 
@@ -146,54 +152,63 @@ class Abort(AskedFor):
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["run"], condition=models.Q(settled_at=None), name="one_open_abort_a_run"
+                fields=["run"], condition=models.Q(settled_at=None), name="abort_one_open_per_run"
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["-requested_at", "-id"], name="aborts_by_time")]
+        indexes: ClassVar = [
+            models.Index(fields=["-requested_at", "-id"], name="abort_requested_at_idx")
+        ]
 
     def __str__(self) -> str:
         return f"{self.username} aborted {self.run_id} at {self.requested_at:%Y-%m-%d %H:%M:%S}"
 
     @property
-    def seconds(self) -> float | None:
+    def duration_seconds(self) -> float | None:
         """Seconds from the press until nothing more was to come; None while more is."""
         if self.settled_at is None:
             return None
         return (self.settled_at - self.requested_at).total_seconds()
 
-    def is_news(self, status: str) -> bool:
+    def is_affected_by(self, status: str) -> bool:
         """Say whether an act that has settled reads otherwise once its run says `status`."""
         if self.state == AbortState.UNKNOWN:  # taken for not arrived
             return status in {"aborting", "aborted"}
         if self.state not in {AbortState.CONCLUDED, AbortState.TOO_LATE}:
             return False
-        return status != self.outcome or self.events.filter(what=What.TURNED).exists()
+        return (
+            status != self.outcome
+            or self.events.filter(event_type=EventType.STATUS_CHANGED_AFTER_END).exists()
+        )
 
     @property
-    def waits(self) -> bool:
+    def is_awaiting_northflank(self) -> bool:
         """Whether it was sent, and only Northflank can say more of it."""
-        sent = {AbortState.ACCEPTED, AbortState.UNKNOWN}
-        return self.settled_at is None and self.state in sent
+        sent_states = {AbortState.ACCEPTED, AbortState.UNKNOWN}
+        return self.settled_at is None and self.state in sent_states
 
     @property
-    def is_doubtful(self) -> bool:
+    def is_unconfirmed(self) -> bool:
         """Whether it may not have arrived, and more is to come."""
         return self.settled_at is None and self.state == AbortState.UNKNOWN
 
     @property
     def first_sent_at(self) -> datetime:
         """When it was first sent, by its trail."""
-        first = self.events.filter(what=What.SENT).values_list("at", flat=True).first()
+        first = (
+            self.events.filter(event_type=EventType.SENT)
+            .values_list("occurred_at", flat=True)
+            .first()
+        )
         return first or self.sent_at or self.requested_at
 
-    def move(
+    def transition(
         self,
-        to: AbortState,
-        what: What,
+        to_state: AbortState,
+        event_type: EventType,
         at: datetime,
         *,
         detail: str = "",
-        of_sending: int | None = None,
+        send_number: int | None = None,
         **fields: Any,
     ) -> bool:
         """Bring the act into another state, and write that down; False where it may not go there.
@@ -201,39 +216,39 @@ class Abort(AskedFor):
         Whoever was faster wins: an act that has settled, or has gone elsewhere, stays as it is.
         `of_sending`: what came of this sending, which is of no account once there is a later one.
         """
-        before = [state for state, leads in LEADS_TO.items() if to in leads]
+        from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
         with transaction.atomic():
             # The run's version first: all writers lock its counter before anything else.
-            touch([self.run_id])
-            here = Abort.objects.open().filter(pk=self.pk, state__in=before)
-            if of_sending is not None:
-                here = here.filter(sendings=of_sending)
-            if not here.update(state=to, **fields):
+            mark_changed([self.run_id])
+            matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
+            if send_number is not None:
+                matching = matching.filter(sendings=send_number)
+            if not matching.update(state=to_state, **fields):
                 return False
-            self.note(what, at, detail=detail)
+            self.add_event(event_type, at, detail=detail)
         self.refresh_from_db(fields=["state", *fields])
         return True
 
-    def note(self, what: What, at: datetime, *, detail: str = "") -> None:
+    def add_event(self, event_type: EventType, at: datetime, *, detail: str = "") -> None:
         """Add a line to the act's trail."""
-        AbortEvent.objects.create(abort=self, what=what, at=at, detail=detail)
+        AbortEvent.objects.create(abort=self, event_type=event_type, occurred_at=at, detail=detail)
 
 
 class AbortEvent(models.Model):
     """A line of an act's trail: written once, never changed, never deleted."""
 
     abort = models.ForeignKey(Abort, models.PROTECT, related_name="events")
-    what = models.CharField(max_length=14, choices=What)
-    at = models.DateTimeField()
+    event_type = models.CharField(max_length=14, choices=EventType)
+    occurred_at = models.DateTimeField()
     detail = models.TextField(blank=True)
 
     class Meta:
         ordering: ClassVar = ["pk"]
 
     def __str__(self) -> str:
-        return f"{self.abort_id}: {self.what} at {self.at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.abort_id}: {self.event_type} at {self.occurred_at:%Y-%m-%d %H:%M:%S}"
 
 
-def under_way(runs: Iterable[int]) -> dict[int, Abort]:
+def open_aborts_by_run(runs: Iterable[int]) -> dict[int, Abort]:
     """Return the open abort of each of these runs that has one, by the run's key."""
     return {abort.run_id: abort for abort in Abort.objects.open().filter(run__in=list(runs))}

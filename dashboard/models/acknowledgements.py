@@ -11,38 +11,43 @@ from django.db.models import Q
 from dashboard.models.runs import Run
 
 
-class LookingQuerySet(models.QuerySet["Looking"]):
-    def open(self) -> "LookingQuerySet":
+class AcknowledgementQuerySet(models.QuerySet["Acknowledgement"]):
+    def open(self) -> "AcknowledgementQuerySet":
         """Those that nobody and nothing has ended."""
-        return self.filter(until=None)
+        return self.filter(ended_at=None)
 
-    def over(self, runs: Collection[int], at: datetime) -> None:
+    def end_for_runs(self, run_pks: Collection[int], at: datetime) -> None:
         """End all of some runs; whoever calls gives the runs their new versions."""
-        if runs:
-            self.open().filter(run__in=runs).update(until=at)
+        if run_pks:
+            self.open().filter(run__in=run_pks).update(ended_at=at)
 
 
-class Looking(models.Model):
+class Acknowledgement(models.Model):
     """One person who has said that they look at a run, from when to when."""
 
-    run = models.ForeignKey(Run, models.CASCADE, related_name="lookings")
+    run = models.ForeignKey(Run, models.CASCADE, related_name="acknowledgements")
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="lookings"
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="acknowledgements"
     )
     username = models.TextField(help_text="Kept when the account is deleted.")
-    since = models.DateTimeField()
-    until = models.DateTimeField(null=True, help_text="When it was handed back, or the run ended.")
-    taken_over_by = models.TextField(blank=True, help_text="Who took it over, if that ended it.")
+    acknowledged_at = models.DateTimeField()
+    ended_at = models.DateTimeField(
+        null=True, help_text="When it was handed back, or the run ended."
+    )
+    reassigned_to = models.TextField(blank=True, help_text="Who took it over, if that ended it.")
 
-    objects = LookingQuerySet.as_manager()
+    objects = AcknowledgementQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["pk"]
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["run", "user"], condition=Q(until=None), name="one_open_look_a_person"
+                fields=["run", "user"],
+                condition=Q(ended_at=None),
+                name="acknowledgement_one_open_per_user",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.username} looked at {self.run_id} since {self.since:%Y-%m-%d %H:%M:%S}"
+        since = f"{self.acknowledged_at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.run_id} acknowledged by {self.username} since {since}"

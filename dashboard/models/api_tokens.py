@@ -11,7 +11,7 @@ from django.db.models import Case, F, Q, When
 from django.utils.translation import gettext_lazy
 
 PREFIX = "rfd_"  # so that a leaked one is recognised for what it is
-WINDOW = timedelta(minutes=1)  # in which a token's requests are counted
+RATE_WINDOW = timedelta(minutes=1)  # in which a token's requests are counted
 
 
 class Scope(models.TextChoices):
@@ -19,19 +19,19 @@ class Scope(models.TextChoices):
     ABORT = "abort"  # and read
 
 
-class Standing(models.TextChoices):
+class TokenStatus(models.TextChoices):
     """Whether a token opens anything and, if not, why."""
 
-    GOOD = "good"
+    VALID = "good"
     REVOKED = "revoked"
     EXPIRED = "expired"
     INACTIVE = "inactive"  # its account is switched off
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
-    def known_by(self, secret: str) -> "ApiToken | None":
+    def find_by_secret(self, secret: str) -> "ApiToken | None":
         """Return the token that has this secret, good or not, with its account."""
-        digest = ApiToken.digest_of(secret)
+        digest = ApiToken.hash_secret(secret)
         return self.select_related("user").filter(digest=digest).first()
 
 
@@ -44,7 +44,7 @@ class ApiToken(models.Model):
     )
     scope = models.CharField(max_length=10, choices=Scope, default=Scope.READ)
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    hint = models.CharField(
+    prefix = models.CharField(
         max_length=12, editable=False, help_text=gettext_lazy("How the token begins.")
     )
     created_at = models.DateTimeField()
@@ -52,13 +52,13 @@ class ApiToken(models.Model):
         null=True, blank=True, help_text=gettext_lazy("Empty: never.")
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
-    used_at = models.DateTimeField(
+    last_used_at = models.DateTimeField(
         null=True, blank=True, help_text=gettext_lazy("When it was last used.")
     )
-    window_at = models.DateTimeField(
+    window_started_at = models.DateTimeField(
         null=True, help_text=gettext_lazy("Since when its requests are counted.")
     )
-    window_used = models.PositiveIntegerField(default=0)
+    window_requests = models.PositiveIntegerField(default=0)
 
     objects = ApiTokenQuerySet.as_manager()
 
@@ -66,15 +66,15 @@ class ApiToken(models.Model):
         ordering: ClassVar = ["name", "pk"]
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.hint}…)"
+        return f"{self.name} ({self.prefix}…)"
 
     @staticmethod
-    def digest_of(secret: str) -> str:
+    def hash_secret(secret: str) -> str:
         """Return what is kept of a token. It is random, so a plain hash of it is enough."""
         return hashlib.sha256(secret.encode()).hexdigest()
 
     @classmethod
-    def make(
+    def create_token(
         cls,
         user: "settings.AUTH_USER_MODEL",  # type: ignore[name-defined]
         name: str,
@@ -84,38 +84,40 @@ class ApiToken(models.Model):
     ) -> tuple["ApiToken", str]:
         """Make a token and return it with its secret, which cannot be told again."""
         secret = PREFIX + secrets.token_urlsafe(32)
-        made = cls.objects.create(
+        token = cls.objects.create(
             user=user,
             name=name,
             scope=scope,
-            digest=cls.digest_of(secret),
-            hint=secret[: len(PREFIX) + 4],
+            digest=cls.hash_secret(secret),
+            prefix=secret[: len(PREFIX) + 4],
             created_at=at,
             expires_at=expires_at,
         )
-        return made, secret
+        return token, secret
 
-    def standing(self, at: datetime) -> Standing:
+    def status(self, at: datetime) -> TokenStatus:
         """Say whether the token is good at that time."""
         if self.revoked_at is not None:
-            return Standing.REVOKED
+            return TokenStatus.REVOKED
         if self.expires_at is not None and self.expires_at <= at:
-            return Standing.EXPIRED
-        return Standing.GOOD if self.user.is_active else Standing.INACTIVE
+            return TokenStatus.EXPIRED
+        return TokenStatus.VALID if self.user.is_active else TokenStatus.INACTIVE
 
-    def take_turn(self, at: datetime) -> timedelta:
+    def throttle(self, at: datetime) -> timedelta:
         """Count a request; return how long to wait where this minute's are used up, else nothing.
 
         One conditional update, so that processes that ask at the same time lose no count.
         """
-        over = Q(window_at=None) | Q(window_at__lte=at - WINDOW)
-        may = over | Q(window_used__lt=settings.API_REQUESTS_PER_MINUTE)
-        counted = ApiToken.objects.filter(may, pk=self.pk).update(
-            window_used=Case(When(over, then=1), default=F("window_used") + 1),
-            used_at=Case(When(over, then=at), default=F("used_at")),
-            window_at=Case(When(over, then=at), default=F("window_at")),
+        is_expired = Q(window_started_at=None) | Q(window_started_at__lte=at - RATE_WINDOW)
+        is_allowed = is_expired | Q(window_requests__lt=settings.API_REQUESTS_PER_MINUTE)
+        counted = ApiToken.objects.filter(is_allowed, pk=self.pk).update(
+            window_requests=Case(When(is_expired, then=1), default=F("window_requests") + 1),
+            last_used_at=Case(When(is_expired, then=at), default=F("last_used_at")),
+            window_started_at=Case(When(is_expired, then=at), default=F("window_started_at")),
         )
         if counted:
             return timedelta()
-        begun = ApiToken.objects.values_list("window_at", flat=True).filter(pk=self.pk).first()
-        return max((begun or at) + WINDOW - at, timedelta(seconds=1))
+        started_at = (
+            ApiToken.objects.values_list("window_started_at", flat=True).filter(pk=self.pk).first()
+        )
+        return max((started_at or at) + RATE_WINDOW - at, timedelta(seconds=1))

@@ -17,7 +17,7 @@ class Via(models.TextChoices):
     COMMAND = "command"
 
 
-class AskedFor(models.Model):
+class AuditedRequest(models.Model):
     """Who pressed, why, from where, by which way and when; beside it stands `user`, the account."""
 
     username = models.TextField(help_text="Kept when the account is deleted.")
@@ -31,33 +31,33 @@ class AskedFor(models.Model):
         abstract = True
 
 
-class BatchQuerySet(models.QuerySet["AbortBatch"]):
-    def open(self) -> "BatchQuerySet":
+class BulkAbortQuerySet(models.QuerySet["BulkAbort"]):
+    def open(self) -> "BulkAbortQuerySet":
         """Batches whose list is not worked through."""
         return self.filter(settled_at=None)
 
-    def stranded(self, before: datetime) -> "BatchQuerySet":
+    def lease_expired(self, before: datetime) -> "BulkAbortQuerySet":
         """Open batches whose process has not been heard of since `before`."""
         return self.open().filter(claimed_at__lt=before)
 
 
-class AbortBatch(AskedFor):
+class BulkAbort(AuditedRequest):
     """One press for many runs: who, when and why once for all."""
 
     key = models.UUIDField(unique=True, help_text="Of the form: sent twice, it acts once.")
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="abort_batches"
+        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="bulk_aborts"
     )
     claimed_at = models.DateTimeField(help_text="When a process last went on with it: its lease.")
     settled_at = models.DateTimeField(null=True, help_text="When its list was worked through.")
 
-    objects = BatchQuerySet.as_manager()
+    objects = BulkAbortQuerySet.as_manager()
 
     def __str__(self) -> str:
         return f"{self.username}: many at {self.requested_at:%Y-%m-%d %H:%M:%S}"
 
 
-class ItemResult(models.TextChoices):
+class BulkAbortItemResult(models.TextChoices):
     WAITING = "waiting"  # its turn has not come
     ABORT = "abort"  # it became an abort of its own, which tells the rest
     JOINED = "joined"  # somebody was aborting it already
@@ -65,23 +65,29 @@ class ItemResult(models.TextChoices):
     NOT_ALLOWED = "not_allowed"  # the person may not, or may no more
 
 
-class BatchItem(models.Model):
+class BulkAbortItem(models.Model):
     """One run of a batch's list, and what came of it."""
 
-    batch = models.ForeignKey(AbortBatch, models.PROTECT, related_name="items")
+    bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, related_name="items")
     position = models.PositiveIntegerField()
-    run = models.ForeignKey(Run, models.PROTECT, related_name="batch_items")
+    run = models.ForeignKey(Run, models.PROTECT, related_name="bulk_abort_items")
     abort = models.ForeignKey(
-        "Abort", models.PROTECT, null=True, related_name="batch_items", help_text="Its, or joined."
+        "Abort",
+        models.PROTECT,
+        null=True,
+        related_name="bulk_abort_items",
+        help_text="Its, or joined.",
     )
-    result = models.CharField(max_length=12, choices=ItemResult, default=ItemResult.WAITING)
+    result = models.CharField(
+        max_length=12, choices=BulkAbortItemResult, default=BulkAbortItemResult.WAITING
+    )
     note = models.TextField(blank=True, help_text="What there is to say beside the result.")
 
     class Meta:
-        ordering: ClassVar = ["batch", "position"]
+        ordering: ClassVar = ["bulk_abort", "position"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["batch", "run"], name="one_item_a_run")
+            models.UniqueConstraint(fields=["bulk_abort", "run"], name="bulk_abort_item_unique_run")
         ]
 
     def __str__(self) -> str:
-        return f"{self.batch_id}/{self.position}: {self.result}"
+        return f"{self.bulk_abort_id}/{self.position}: {self.result}"

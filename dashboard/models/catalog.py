@@ -9,11 +9,13 @@ from django.db import models
 ID_LENGTH = 255
 
 
-class ListReading(models.Model):
+class ListDefects(models.Model):
     """What was wrong with the lists of the latest reading, though they could be read."""
 
-    left_out = models.PositiveIntegerField(default=0, help_text="Entries that can't be read.")
-    surplus = models.PositiveIntegerField(
+    unreadable_count = models.PositiveIntegerField(
+        default=0, help_text="Entries that can't be read."
+    )
+    surplus_count = models.PositiveIntegerField(
         default=0, help_text="Entries beyond what was asked for, which were not taken."
     )
 
@@ -23,17 +25,17 @@ class ListReading(models.Model):
     @property
     def is_partial(self) -> bool:
         """Whether something that was listed was not taken."""
-        return bool(self.left_out or self.surplus)
+        return bool(self.unreadable_count or self.surplus_count)
 
 
-class Listed(models.Model):
+class CatalogEntry(models.Model):
     """What stands in a list of Northflank's, or did."""
 
-    seen_at = models.DateTimeField(help_text="When Northflank last listed it.")
-    missing_at = models.DateTimeField(
+    synced_at = models.DateTimeField(help_text="When Northflank last listed it.")
+    missing_since = models.DateTimeField(
         null=True, blank=True, help_text="Since when complete lists lack it; gone by a later one."
     )
-    gone_at = models.DateTimeField(
+    removed_at = models.DateTimeField(
         null=True, blank=True, help_text="Since when Northflank no longer lists it."
     )
 
@@ -41,7 +43,7 @@ class Listed(models.Model):
         abstract = True
 
 
-class Project(Listed):
+class Project(CatalogEntry):
     slug = models.CharField(max_length=ID_LENGTH, unique=True)
     name = models.TextField(blank=True)
 
@@ -49,7 +51,7 @@ class Project(Listed):
         return self.name or self.slug
 
 
-class Pipeline(Listed):
+class Pipeline(CatalogEntry):
     project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
     slug = models.CharField(max_length=ID_LENGTH)
     name = models.TextField(blank=True)
@@ -57,7 +59,7 @@ class Pipeline(Listed):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["project", "slug"], name="one_pipeline_a_slug")
+            models.UniqueConstraint(fields=["project", "slug"], name="pipeline_unique_slug")
         ]
 
     def __str__(self) -> str:
@@ -79,58 +81,62 @@ class ListOrder(models.TextChoices):
 
 
 class StageQuerySet(models.QuerySet["Stage"]):
-    def present(self) -> "StageQuerySet":
+    def listed(self) -> "StageQuerySet":
         """Stages whose pipeline and project Northflank still lists."""
-        return self.filter(pipeline__gone_at=None, pipeline__project__gone_at=None)
+        return self.filter(pipeline__removed_at=None, pipeline__project__removed_at=None)
 
-    def free(self, now: datetime) -> "StageQuerySet":
+    def unleased(self, now: datetime) -> "StageQuerySet":
         """Stages that nobody is reading."""
-        return self.filter(models.Q(claimed_until=None) | models.Q(claimed_until__lte=now))
+        return self.filter(models.Q(leased_until=None) | models.Q(leased_until__lte=now))
 
     def due(self, now: datetime) -> "StageQuerySet":
         """Stages the sync should read now and nobody is reading, the most overdue first."""
-        return self.present().free(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
+        return (
+            self.listed().unleased(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
+        )
 
 
-class Stage(ListReading):
+class Stage(ListDefects):
     """One stage of a pipeline; its release flow, if it has one; and when the sync reads it."""
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
     name = models.CharField(max_length=20, choices=StageName)
-    path = models.CharField(
+    confirmed_path_segment = models.CharField(
         max_length=20, blank=True, help_text="The spelling Northflank's addresses want."
     )
     has_flow = models.BooleanField(null=True, help_text="Unknown until asked.")
-    missing_at = models.DateTimeField(
+    missing_since = models.DateTimeField(
         null=True, blank=True, help_text="Since when Northflank knows its release flow no more."
     )
     concurrency_policy = models.TextField(blank=True)
     paused = models.BooleanField(default=False)
-    flow_seen_at = models.DateTimeField(null=True, blank=True)
+    flow_synced_at = models.DateTimeField(null=True, blank=True)
 
     next_sync_at = models.DateTimeField(db_index=True)
-    claimed_until = models.DateTimeField(
+    leased_until = models.DateTimeField(
         null=True, help_text="The lease of the worker that reads it; falls due again by itself."
     )
-    promised_at = models.DateTimeField(
+    fresh_until = models.DateTimeField(
         null=True, help_text="By when its last reading was to be followed by the next."
     )
     synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
-    in_flight_unread = models.BooleanField(
+    in_flight_incomplete = models.BooleanField(
         default=False,
         help_text="Its newest runs were read; of older ones those in flight were not.",
     )
-    watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
-    active_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
-    rung_at = models.DateTimeField(null=True, help_text="When a webhook last had it read.")
+    last_viewed_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
+    last_run_change_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
+    last_release_event_at = models.DateTimeField(
+        null=True, help_text="When a webhook last had it read."
+    )
     error = models.CharField(max_length=40, blank=True, help_text="Cause of the last failure.")
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0, help_text="Failed readings in a row.")
-    order = models.CharField(
+    list_order = models.CharField(
         max_length=12, choices=ListOrder, default=ListOrder.NEWEST, help_text="As last observed."
     )
-    history_page = models.PositiveIntegerField(
+    next_history_page = models.PositiveIntegerField(
         null=True, default=2, help_text="Next page of past runs to read; empty when all are here."
     )
 
@@ -138,13 +144,13 @@ class Stage(ListReading):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["pipeline", "name"], name="one_stage_a_name")
+            models.UniqueConstraint(fields=["pipeline", "name"], name="stage_unique_name")
         ]
 
     def __str__(self) -> str:
         return f"{self.pipeline} / {self.name}"
 
     @property
-    def spelling(self) -> str:
+    def path_segment(self) -> str:
         """How Northflank's addresses spell it: as what worked or, before any reading, a guess."""
-        return self.path or self.name.lower()
+        return self.confirmed_path_segment or self.name.lower()

@@ -14,11 +14,11 @@ from dashboard.models.runs import Run
 class DismissalQuerySet(models.QuerySet["Dismissal"]):
     def open(self) -> "DismissalQuerySet":
         """Those that hold; at most one a run."""
-        return self.filter(undone_at=None)
+        return self.filter(restored_at=None)
 
-    def over(self, runs: Iterable[int], at: datetime) -> None:
+    def end_for_runs(self, run_pks: Iterable[int], at: datetime) -> None:
         """End those of runs that Northflank knows again."""
-        self.open().filter(run__in=runs).update(undone_at=at)
+        self.open().filter(run__in=run_pks).update(restored_at=at)
 
 
 class Dismissal(models.Model):
@@ -29,9 +29,9 @@ class Dismissal(models.Model):
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="dismissals"
     )
     username = models.TextField(help_text="Kept when the account is deleted.")
-    at = models.DateTimeField()
-    undone_at = models.DateTimeField(null=True)
-    undone_by = models.TextField(blank=True, help_text="Empty: Northflank knew the run again.")
+    dismissed_at = models.DateTimeField()
+    restored_at = models.DateTimeField(null=True)
+    restored_by = models.TextField(blank=True, help_text="Empty: Northflank knew the run again.")
 
     objects = DismissalQuerySet.as_manager()
 
@@ -39,9 +39,9 @@ class Dismissal(models.Model):
         ordering: ClassVar = ["pk"]
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["run"], condition=Q(undone_at=None), name="one_open_dismissal_a_run"
+                fields=["run"], condition=Q(restored_at=None), name="dismissal_one_open_per_run"
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.username} dismissed {self.run_id} at {self.at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.username} dismissed {self.run_id} at {self.dismissed_at:%Y-%m-%d %H:%M:%S}"

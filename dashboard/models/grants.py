@@ -8,8 +8,8 @@ from django.utils.translation import gettext_lazy
 from dashboard.models.catalog import Project, StageName
 
 
-class Right(models.TextChoices):
-    SEE = "see"
+class Action(models.TextChoices):
+    VIEW = "view"
     ABORT = "abort"  # and see
 
 
@@ -34,9 +34,9 @@ class Grant(models.Model):
     stage = models.CharField(
         max_length=20, choices=StageName, blank=True, help_text=gettext_lazy("Empty: all stages.")
     )
-    right = models.CharField(max_length=10, choices=Right)
+    action = models.CharField(max_length=10, choices=Action)
 
     def __str__(self) -> str:
         who = self.group.name if self.group else _("everybody")
-        where = f"{self.project or _('all projects')} / {self.stage or _('all stages')}"
-        return f"{who}: {self.right} {where}"
+        location = f"{self.project or _('all projects')} / {self.stage or _('all stages')}"
+        return f"{who}: {self.action} {location}"

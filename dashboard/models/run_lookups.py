@@ -17,20 +17,20 @@ class RunLookup(models.Model):
 
     run_id = models.CharField(max_length=ID_LENGTH)
     stage = models.ForeignKey(Stage, models.CASCADE, related_name="run_lookups")
-    by_search = models.BooleanField(
+    from_search = models.BooleanField(
         default=False, help_text="Paid from the share of the hour for searches."
     )
-    person = models.ForeignKey(
+    user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         models.SET_NULL,
         null=True,
         related_name="run_lookups",
         help_text="Who opened the full address of the run.",
     )
-    requests = models.PositiveIntegerField(help_text="Sent for it, of those of the last hour.")
-    repeated = models.BooleanField(default=False, help_text="It had been asked before.")
-    asked_at = models.DateTimeField(db_index=True)
-    lease_until = models.DateTimeField(
+    request_count = models.PositiveIntegerField(help_text="Sent for it, of those of the last hour.")
+    is_repeat = models.BooleanField(default=False, help_text="It had been asked before.")
+    requested_at = models.DateTimeField(db_index=True)
+    leased_until = models.DateTimeField(
         null=True, help_text="Until then the process that asks is waited for."
     )
     answered_at = models.DateTimeField(
@@ -40,7 +40,7 @@ class RunLookup(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["run_id", "stage"], name="one_lookup_a_run_and_stage")
+            models.UniqueConstraint(fields=["run_id", "stage"], name="run_lookup_unique_run_stage")
         ]
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ class ChangeCounter(models.Model):
         if not transaction.get_connection().in_atomic_block:
             raise TransactionManagementError("A change is numbered where it is written: atomically")
         if count:
-            db_notify.announce()
+            db_notify.send()
         if not cls.objects.filter(pk=1).update(value=F("value") + count):
             cls.objects.get_or_create(pk=1)
             cls.objects.filter(pk=1).update(value=F("value") + count)
@@ -41,7 +41,7 @@ class ChangeCounter(models.Model):
         return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
 
 
-STATUS_START = 60  # characters
+STATUS_PREFIX_LENGTH = 60  # characters
 
 
 def status_start() -> models.Func:
@@ -51,7 +51,7 @@ def status_start() -> models.Func:
     """
     return models.Func(
         models.F("status"),
-        template=f"substr(%(expressions)s, 1, {STATUS_START})",
+        template=f"substr(%(expressions)s, 1, {STATUS_PREFIX_LENGTH})",
         output_field=models.TextField(),
     )
 
@@ -61,23 +61,23 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Runs not concluded, as far as Northflank has told us; also what it knows no more."""
         return self.filter(in_flight=True)
 
-    def followed(self) -> "RunQuerySet":
+    def tracked(self) -> "RunQuerySet":
         """Runs in flight that Northflank still knows."""
-        return self.in_flight().filter(gone_at=None)
+        return self.in_flight().filter(removed_at=None)
 
-    def whose_flight_is(self, flying: bool) -> "RunQuerySet":
+    def with_in_flight(self, in_flight: bool) -> "RunQuerySet":
         """Runs in flight, or all others, in a way that every database reads along its indexes."""
         # SQLite takes no index for `NOT in_flight`, which Django writes for an equality.
-        return self.filter(in_flight__in=[flying])
+        return self.filter(in_flight__in=[in_flight])
 
     def with_status(self, status: str) -> "RunQuerySet":
         """Runs with a status, read along its index."""
-        starting = self.alias(status_start=status_start())
-        starting = starting.filter(status_start=status[:STATUS_START])
+        matching = self.alias(status_start=status_start())
+        matching = matching.filter(status_start=status[:STATUS_PREFIX_LENGTH])
         # A beginning that is shorter than it may be is the whole, and no row has to be read for it.
-        return starting if len(status) < STATUS_START else starting.filter(status=status)
+        return matching if len(status) < STATUS_PREFIX_LENGTH else matching.filter(status=status)
 
-    def with_place(self) -> "RunQuerySet":
+    def with_stage(self) -> "RunQuerySet":
         """Runs with their stage, pipeline and project loaded."""
         return self.select_related("stage__pipeline__project")
 
@@ -91,7 +91,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def due(self, now: datetime) -> "RunQuerySet":
         """Runs whose detail the sync should read now."""
-        return self.filter(next_read_at__lte=now).order_by("next_read_at", "pk")
+        return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
 
 
 class Run(models.Model):
@@ -111,10 +111,10 @@ class Run(models.Model):
     in_flight = models.BooleanField(
         help_text="Not concluded, nor dismissed since Northflank knows it no more."
     )
-    overdue = models.PositiveSmallIntegerField(
+    overdue_severity = models.PositiveSmallIntegerField(
         default=0, help_text="How far it takes longer than usual: see models/typical_duration.py."
     )
-    overdue_why = models.CharField(
+    overdue_reason = models.CharField(
         max_length=10, blank=True, help_text="What of it: runs/overdue.py."
     )
     status_since = models.DateTimeField(help_text="When Northflank first told us of this status.")
@@ -122,41 +122,43 @@ class Run(models.Model):
         null=True,
         help_text="When its abort began, by a press here or Northflank's word; or unknown.",
     )
-    aborting_level = models.PositiveSmallIntegerField(
+    abort_severity = models.PositiveSmallIntegerField(
         default=0, help_text="How far its abort is overdue: see aborts/severity.py."
     )
-    gone_at = models.DateTimeField(null=True, help_text="Since when Northflank knows it no more.")
-    first_seen_at = models.DateTimeField()
-    seen_at = models.DateTimeField(help_text="When Northflank last told us of it.")
-    asked_seq = models.BigIntegerField(
+    removed_at = models.DateTimeField(
+        null=True, help_text="Since when Northflank knows it no more."
+    )
+    first_synced_at = models.DateTimeField()
+    synced_at = models.DateTimeField(help_text="When Northflank last told us of it.")
+    request_seq = models.BigIntegerField(
         default=0, help_text="Number of the question whose answer this is: QuestionCounter."
     )
     step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")
     step_key = models.TextField(blank=True, help_text="What that step is recognised by.")
-    step_since = models.DateTimeField(null=True, help_text="When that step started.")
+    step_started_at = models.DateTimeField(null=True, help_text="When that step started.")
     steps = models.JSONField(null=True, help_text="The root node of its spec, as pages need it.")
     raw = models.JSONField(null=True, help_text="The detail as Northflank sent it, redacted.")
-    detail_seen_at = models.DateTimeField(null=True)
-    detail_asked_seq = models.BigIntegerField(default=0, help_text="The same, of its detail.")
+    detail_synced_at = models.DateTimeField(null=True)
+    detail_request_seq = models.BigIntegerField(default=0, help_text="The same, of its detail.")
     version = models.BigIntegerField(db_index=True, help_text="Number of its last visible change.")
 
-    next_read_at = models.DateTimeField(
+    next_detail_sync_at = models.DateTimeField(
         null=True, db_index=True, help_text="When the sync reads its detail; the lease, as above."
     )
     failures = models.PositiveIntegerField(
         default=0, help_text="Failed readings of its detail in a row."
     )
-    watched_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
+    last_viewed_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
 
     objects = RunQuerySet.as_manager()
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["stage", "run_id"], name="one_row_a_run")
+            models.UniqueConstraint(fields=["stage", "run_id"], name="run_unique_in_stage")
         ]
         indexes: ClassVar = [
             models.Index(
-                fields=["stage", "-in_flight", "-created_at", "-id"], name="runs_of_a_stage"
+                fields=["stage", "-in_flight", "-created_at", "-id"], name="run_stage_created_idx"
             ),
             models.Index(
                 "stage",
@@ -164,22 +166,22 @@ class Run(models.Model):
                 models.F("in_flight").desc(),
                 models.F("created_at").desc(),
                 models.F("id").desc(),
-                name="runs_of_a_status",
+                name="run_stage_status_idx",
             ),
             models.Index(
                 fields=["-created_at", "-id"],
-                name="runs_in_flight",
+                name="run_in_flight_idx",
                 condition=models.Q(in_flight=True),
             ),
-            models.Index(fields=["-concluded_at"], name="runs_by_conclusion"),
+            models.Index(fields=["-concluded_at"], name="run_concluded_at_idx"),
             models.Index(
                 fields=["stage", "-concluded_at", "-id"],
-                name="successes_of_a_stage",
+                name="run_stage_successes_idx",
                 condition=models.Q(status="success", concluded=True),
             ),
             models.Index(
                 fields=["stage", "-version"],
-                name="news_of_what_ended",
+                name="run_ended_version_idx",
                 condition=models.Q(in_flight=False),
             ),
         ]
@@ -188,9 +190,9 @@ class Run(models.Model):
         return self.name or self.run_id
 
     @property
-    def is_gone(self) -> bool:
+    def is_removed(self) -> bool:
         """Whether Northflank knew it no more before it had concluded."""
-        return self.gone_at is not None and not self.concluded
+        return self.removed_at is not None and not self.concluded
 
     @property
     def title(self) -> str:
@@ -198,11 +200,11 @@ class Run(models.Model):
         return self.name or self.run_id
 
 
-def touch(runs: Iterable[int], **changes: Any) -> None:
+def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
     """Give each run a new version, and `changes` with it; call inside the writing transaction."""
-    keys = sorted(set(runs))
-    if not keys:
+    pks = sorted(set(run_pks))
+    if not pks:
         return
-    first = ChangeCounter.reserve(len(keys))
-    for offset, key in enumerate(keys):
-        Run.objects.filter(pk=key).update(version=first + offset, **changes)
+    first = ChangeCounter.reserve(len(pks))
+    for offset, key in enumerate(pks):
+        Run.objects.filter(pk=key).update(version=first + offset, **fields)

@@ -9,10 +9,10 @@ from django.utils.translation import gettext_lazy
 
 
 class SavedViewQuerySet(models.QuerySet["SavedView"]):
-    def seen_by(self, user: int) -> "SavedViewQuerySet":
+    def visible_to(self, user_id: int) -> "SavedViewQuerySet":
         """A person's own views, and those that others share, by name."""
-        seen = self.filter(Q(owner=user) | Q(shared=True))
-        return seen.select_related("owner").order_by("name", "pk")
+        visible = self.filter(Q(owner=user_id) | Q(shared=True))
+        return visible.select_related("owner").order_by("name", "pk")
 
 
 class SavedView(models.Model):
@@ -35,7 +35,7 @@ class SavedView(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["owner", "name"], name="one_view_a_name")
+            models.UniqueConstraint(fields=["owner", "name"], name="saved_view_unique_name")
         ]
 
     def __str__(self) -> str:

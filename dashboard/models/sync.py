@@ -4,10 +4,10 @@ from typing import Self
 
 from django.db import connection, models
 
-from dashboard.models.catalog import ListReading
+from dashboard.models.catalog import ListDefects
 
 
-class QuestionCounter(models.Model):
+class RequestCounter(models.Model):
     """One row: the number last given to a question to Northflank, in the order they are put.
 
     It says which of two answers is newer, whichever process asked, and whatever any clock says.
@@ -16,18 +16,17 @@ class QuestionCounter(models.Model):
     value = models.BigIntegerField(default=0)
 
     @classmethod
-    def take(cls) -> int:
+    def take_next(cls) -> int:
         """Take the next number, just before its question is put. One statement."""
         with connection.cursor() as cursor:
             cursor.execute(
-                "UPDATE dashboard_questioncounter SET value = value + 1 WHERE id = 1"
-                " RETURNING value"
+                "UPDATE dashboard_requestcounter SET value = value + 1 WHERE id = 1 RETURNING value"
             )
-            taken: list[tuple[int]] = cursor.fetchall()
-        if not taken:  # the first question of all
+            rows: list[tuple[int]] = cursor.fetchall()
+        if not rows:  # the first question of all
             cls.objects.get_or_create(pk=1)
-            return cls.take()
-        return taken[0][0]
+            return cls.take_next()
+        return rows[0][0]
 
     @classmethod
     def latest(cls) -> int:
@@ -46,24 +45,28 @@ class Upstream(models.Model):
     error_seq = models.BigIntegerField(
         default=0, help_text="Number of the newest question when the trouble was noticed."
     )
-    answered_at = models.DateTimeField(null=True, help_text="When it last answered as it should.")
+    last_success_at = models.DateTimeField(
+        null=True, help_text="When it last answered as it should."
+    )
 
 
-class Budget(models.Model):
+class RateBudget(models.Model):
     """One row: what the x-ratelimit headers last said, for all processes."""
 
     limit = models.PositiveIntegerField()
     remaining = models.PositiveIntegerField()
     resets_at = models.DateTimeField()
-    seen_at = models.DateTimeField()
-    ours = models.PositiveIntegerField(default=0, help_text="Our own requests in this window.")
-    others_before = models.FloatField(
+    synced_at = models.DateTimeField()
+    own_requests = models.PositiveIntegerField(
+        default=0, help_text="Our own requests in this window."
+    )
+    others_rate_before = models.FloatField(
         null=True, help_text="Others' requests a second before this window; empty: not known."
     )
-    ahead = models.FloatField(
+    burst = models.FloatField(
         default=0.0, help_text="Requests by which we were ahead of the even rate when last seen."
     )
-    refused_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
+    backoff_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
     refusals = models.PositiveIntegerField(
         default=0, help_text="429s in a row, each after the pause of the one before."
     )
@@ -72,25 +75,27 @@ class Budget(models.Model):
     )
 
 
-class CatalogueSweepQuerySet(models.QuerySet["CatalogueSweep"]):
-    def never_read(self) -> Self:
+class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
+    def never_synced(self) -> Self:
         """The lists that were never read, of what is not gone."""
-        here = models.Q(project=None) | models.Q(project__gone_at=None)
-        return self.filter(here, swept_at=None)
+        not_removed = models.Q(project=None) | models.Q(project__removed_at=None)
+        return self.filter(not_removed, synced_at=None)
 
 
-class CatalogueSweep(ListReading):
-    """When a part of the catalogue is listed next: the projects, or one project's pipelines."""
+class CatalogSync(ListDefects):
+    """When a part of the catalog is listed next: the projects, or one project's pipelines."""
 
-    project = models.OneToOneField("Project", models.CASCADE, null=True, related_name="sweep")
-    next_at = models.DateTimeField(db_index=True)
-    swept_at = models.DateTimeField(null=True)
+    project = models.OneToOneField(
+        "Project", models.CASCADE, null=True, related_name="catalog_sync"
+    )
+    next_sync_at = models.DateTimeField(db_index=True)
+    synced_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
     failures = models.PositiveIntegerField(default=0)
 
-    objects = CatalogueSweepQuerySet.as_manager()
+    objects = CatalogSyncQuerySet.as_manager()
 
 
 class Worker(models.Model):
@@ -98,4 +103,4 @@ class Worker(models.Model):
 
     name = models.CharField(max_length=255, unique=True)
     started_at = models.DateTimeField()
-    beat_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()

@@ -12,59 +12,63 @@ from statistics import median
 
 from django.conf import settings
 
-MOST = 20  # the latest successes that are looked at
-LEAST = 5  # fewer say nothing
+MAX_SAMPLES = 20  # the latest successes that are looked at
+MIN_SAMPLES = 5  # fewer say nothing
 
 
-class Overdue(IntEnum):
+class Severity(IntEnum):
     """How far something takes longer than usual."""
 
-    NO = 0
-    YES = 1  # longer than it should
-    VERY = 2  # so long that something is wrong
+    OK = 0
+    WARNING = 1  # longer than it should
+    CRITICAL = 2  # so long that something is wrong
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class TypicalDuration:
     """How long something usually takes."""
 
     median: timedelta
     p95: timedelta
 
     @property
-    def late_after(self) -> timedelta:
+    def warning_after(self) -> timedelta:
         """How long it may take before it is overdue."""
         factor: float = settings.OVERDUE_FACTOR
         # Nobody is told of less than this, however short the usual is.
-        floor = timedelta(seconds=settings.OVERDUE_FLOOR)
+        floor = timedelta(seconds=settings.OVERDUE_MIN_SECONDS)
         return max(self.p95, factor * self.median, self.median + floor)
 
     @property
-    def very_late_after(self) -> timedelta:
+    def critical_after(self) -> timedelta:
         """How long it may take before it is overdue again."""
-        factor: float = settings.OVERDUE_AGAIN_FACTOR
-        again = factor * self.median
-        if again > self.late_after:
-            return again
+        critical_factor: float = settings.OVERDUE_CRITICAL_FACTOR
+        critical = critical_factor * self.median
+        if critical > self.warning_after:
+            return critical
         # The first is far above the usual already: the second keeps the same distance from it.
-        once: float = settings.OVERDUE_FACTOR
-        return max(factor / once, 1.0) * self.late_after
+        warning_factor: float = settings.OVERDUE_FACTOR
+        return max(critical_factor / warning_factor, 1.0) * self.warning_after
 
-    def judge(self, took: timedelta) -> Overdue:
+    def classify(self, elapsed: timedelta) -> Severity:
         """Say how far something that has taken so long is overdue."""
-        if took > self.very_late_after:
-            return Overdue.VERY
-        return Overdue.YES if took > self.late_after else Overdue.NO
+        if elapsed > self.critical_after:
+            return Severity.CRITICAL
+        return Severity.WARNING if elapsed > self.warning_after else Severity.OK
 
-    def since(self, began: datetime) -> tuple[datetime, datetime]:
+    def deadlines(self, started_at: datetime) -> tuple[datetime, datetime]:
         """Return when something that began then becomes overdue, and when again."""
-        return began + self.late_after, began + self.very_late_after
+        return started_at + self.warning_after, started_at + self.critical_after
 
 
-def usual(took: Iterable[timedelta]) -> Usual | None:
+def estimate(durations: Iterable[timedelta]) -> TypicalDuration | None:
     """Return what is usual of the latest durations (newest first); None where there are too few."""
-    known = sorted([one.total_seconds() for one in took if one >= timedelta()][:MOST])
-    if len(known) < LEAST:
+    samples = sorted(
+        [duration.total_seconds() for duration in durations if duration >= timedelta()][
+            :MAX_SAMPLES
+        ]
+    )
+    if len(samples) < MIN_SAMPLES:
         return None
-    p95 = known[ceil(0.95 * len(known)) - 1]
-    return Usual(timedelta(seconds=median(known)), timedelta(seconds=p95))
+    p95 = samples[ceil(0.95 * len(samples)) - 1]
+    return TypicalDuration(timedelta(seconds=median(samples)), timedelta(seconds=p95))

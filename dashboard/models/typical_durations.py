@@ -12,73 +12,83 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.models.catalog import Stage
 from dashboard.models.runs import Run
-from dashboard.models.typical_duration import Usual
+from dashboard.models.typical_duration import TypicalDuration
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrPromise  # of the stubs: only there while types are checked
 
-SHORTEST, LONGEST = 1, 30 * 24 * 3600  # seconds that people may say
+MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS = 1, 30 * 24 * 3600  # seconds that people may say
 # What they may say, in pairs: what is usual, and the longest that still is.
-SAID = (
-    ("said_median", "said_p95"),
-    ("said_queue_median", "said_queue_p95"),
-    ("said_approval_median", "said_approval_p95"),
+OVERRIDES = (
+    ("override_run_median", "override_run_p95"),
+    ("override_queue_median", "override_queue_p95"),
+    ("override_approval_median", "override_approval_p95"),
 )
 
 
-def _said(
-    name: "StrPromise", told: "StrPromise"
+def _override_field(
+    verbose_name: "StrPromise", help_text: "StrPromise"
 ) -> "models.FloatField[float | None, float | None]":
-    limits = [MinValueValidator(SHORTEST), MaxValueValidator(LONGEST)]
-    return models.FloatField(name, null=True, blank=True, validators=limits, help_text=told)
+    limits = [MinValueValidator(MIN_OVERRIDE_SECONDS), MaxValueValidator(MAX_OVERRIDE_SECONDS)]
+    return models.FloatField(
+        verbose_name, null=True, blank=True, validators=limits, help_text=help_text
+    )
 
 
 class StageTiming(models.Model):
     """What is usual in one stage; all durations are seconds."""
 
     stage = models.OneToOneField(Stage, models.CASCADE, related_name="timing")
-    run_median = models.FloatField(null=True, help_text="From start to end, less approvals.")
-    run_p95 = models.FloatField(null=True)
-    queue_median = models.FloatField(null=True, help_text="From its creation to a run's start.")
-    queue_p95 = models.FloatField(null=True)
-    steps = models.JSONField(default=dict, help_text="Of each step: its median and p95.")
-    successes = models.PositiveIntegerField(default=0, help_text="From how many it was learned.")
-    details = models.PositiveIntegerField(default=0, help_text="Of how many the steps are known.")
-    last_good = models.ForeignKey(
+    observed_run_median = models.FloatField(
+        null=True, help_text="From start to end, less approvals."
+    )
+    observed_run_p95 = models.FloatField(null=True)
+    observed_queue_median = models.FloatField(
+        null=True, help_text="From its creation to a run's start."
+    )
+    observed_queue_p95 = models.FloatField(null=True)
+    observed_steps = models.JSONField(default=dict, help_text="Of each step: its median and p95.")
+    success_count = models.PositiveIntegerField(
+        default=0, help_text="From how many it was learned."
+    )
+    detail_count = models.PositiveIntegerField(
+        default=0, help_text="Of how many the steps are known."
+    )
+    last_success = models.ForeignKey(
         Run, models.SET_NULL, null=True, related_name="+", help_text="The latest success."
     )
-    learned_at = models.DateTimeField(null=True)
-    approvals = models.JSONField(
+    observed_at = models.DateTimeField(null=True)
+    approval_keys = models.JSONField(
         default=list, help_text="Which steps are approvals, by their keys."
     )
 
-    said_median = _said(
+    override_run_median = _override_field(
         gettext_lazy("usual duration"),
         gettext_lazy(
             "How many seconds a run usually takes (600: ten minutes). Empty: as was learned."
         ),
     )
-    said_p95 = _said(
+    override_run_p95 = _override_field(
         gettext_lazy("longest usual duration"),
         gettext_lazy(
             "How many seconds all but a few runs take at most. Empty: the usual duration."
         ),
     )
-    said_queue_median = _said(
+    override_queue_median = _override_field(
         gettext_lazy("usual wait"),
         gettext_lazy("How many seconds a run usually waits to start. Empty: as was learned."),
     )
-    said_queue_p95 = _said(
+    override_queue_p95 = _override_field(
         gettext_lazy("longest usual wait"),
         gettext_lazy("How many seconds all but a few runs wait at most. Empty: the usual wait."),
     )
-    said_approval_median = _said(
+    override_approval_median = _override_field(
         gettext_lazy("usual time to approve"),
         gettext_lazy(
             "How many seconds people usually take. Empty: as was learned of each approval."
         ),
     )
-    said_approval_p95 = _said(
+    override_approval_p95 = _override_field(
         gettext_lazy("longest usual time to approve"),
         gettext_lazy(
             "How many seconds people take at most, but for a few times. Empty: the usual time."
@@ -89,21 +99,26 @@ class StageTiming(models.Model):
         ordering: ClassVar = ["stage"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                name=f"{longest}_makes_sense",
+                name=f"{longest}_valid",
                 # Each says itself what is NULL: a check passes where it comes to that.
                 condition=models.Q(**{median: None, longest: None})
-                | models.Q(**{f"{median}__range": (SHORTEST, LONGEST), longest: None})
+                | models.Q(
+                    **{
+                        f"{median}__range": (MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS),
+                        longest: None,
+                    }
+                )
                 | models.Q(
                     **{
                         f"{median}__isnull": False,
                         f"{longest}__isnull": False,
-                        f"{median}__gte": SHORTEST,
+                        f"{median}__gte": MIN_OVERRIDE_SECONDS,
                         f"{longest}__gte": models.F(median),
-                        f"{longest}__lte": LONGEST,
+                        f"{longest}__lte": MAX_OVERRIDE_SECONDS,
                     }
                 ),
             )
-            for median, longest in SAID
+            for median, longest in OVERRIDES
         ]
 
     def __str__(self) -> str:
@@ -114,66 +129,66 @@ class StageTiming(models.Model):
         # Not in clean(), which is not told of what was no number at all.
         super().clean_fields(exclude)
         errors = {}
-        for median, longest in SAID:
-            usual, most = getattr(self, median), getattr(self, longest)
-            if most is None or median in (exclude or ()):
+        for median, longest in OVERRIDES:
+            typical, longest_value = getattr(self, median), getattr(self, longest)
+            if longest_value is None or median in (exclude or ()):
                 continue
-            if usual is None:
+            if typical is None:
                 errors[longest] = _("Say the usual one first: this goes with it.")
-            elif most < usual:
+            elif longest_value < typical:
                 errors[longest] = _("This can't be shorter than the usual one.")
         if errors:
             raise ValidationError(errors)
 
     @property
-    def said(self) -> bool:
+    def has_override(self) -> bool:
         """Whether people have said anything of it."""
-        return any(getattr(self, median) is not None for median, _ in SAID)
+        return any(getattr(self, median) is not None for median, _ in OVERRIDES)
 
     @property
-    def usual_run(self) -> Usual | None:
+    def typical_run(self) -> TypicalDuration | None:
         """How long a run usually works: as people said or, where they did not, as was learned."""
-        return _as_said(self.said_median, self.said_p95) or self.learned_run
+        return _override(self.override_run_median, self.override_run_p95) or self.observed_run
 
     @property
-    def learned_run(self) -> Usual | None:
+    def observed_run(self) -> TypicalDuration | None:
         """How long a run usually works, as was learned."""
-        return _usual(self.run_median, self.run_p95)
+        return _typical_duration(self.observed_run_median, self.observed_run_p95)
 
     @property
-    def usual_queue(self) -> Usual | None:
+    def typical_queue(self) -> TypicalDuration | None:
         """How long a run usually waits until it starts: as people said, or as was learned."""
-        return _as_said(self.said_queue_median, self.said_queue_p95) or self.learned_queue
+        return _override(self.override_queue_median, self.override_queue_p95) or self.observed_queue
 
     @property
-    def learned_queue(self) -> Usual | None:
+    def observed_queue(self) -> TypicalDuration | None:
         """How long a run usually waits until it starts, as was learned."""
-        return _usual(self.queue_median, self.queue_p95)
+        return _typical_duration(self.observed_queue_median, self.observed_queue_p95)
 
-    def usual_approval(self, key: str = "") -> Usual | None:
+    def typical_approval(self, key: str = "") -> TypicalDuration | None:
         """How long people usually take to approve: as they said, or as was learned of the step."""
-        said = _as_said(self.said_approval_median, self.said_approval_p95)
-        return said or self.learned_step(key)
+        override = _override(self.override_approval_median, self.override_approval_p95)
+        return override or self.observed_step(key)
 
-    def usual_step(self, key: str) -> Usual | None:
+    def typical_step(self, key: str) -> TypicalDuration | None:
         """How long a step usually works, by its key (steps.key).
 
         None while people say how long a run takes: they say that what was learned does not hold,
         so its steps are judged with the run, and not by what was learned of them.
         """
-        return None if self.said_median is not None else self.learned_step(key)
+        return None if self.override_run_median is not None else self.observed_step(key)
 
-    def learned_step(self, key: str) -> Usual | None:
+    def observed_step(self, key: str) -> TypicalDuration | None:
         """How long a step usually takes, by its key (steps.key), as was learned."""
-        median, p95 = self.steps.get(key, (None, None))
-        return _usual(median, p95)
+        median, p95 = self.observed_steps.get(key, (None, None))
+        return _typical_duration(median, p95)
 
-    def learn(
+    def record_baseline(
         self,
         *,
-        run: Usual | None,
-        queue: Usual | None,
-        steps: dict[str, Usual] | None,
+        run: TypicalDuration | None,
+        queue: TypicalDuration | None,
+        steps: dict[str, TypicalDuration] | None,
         approvals: Collection[str],
         at: datetime,
     ) -> None:
@@ -181,32 +196,40 @@ class StageTiming(models.Model):
 
         `steps` is None where too few details are at hand: what was known of them is kept.
         """
-        self.run_median, self.run_p95 = _seconds(run)
-        self.queue_median, self.queue_p95 = _seconds(queue)
+        self.observed_run_median, self.observed_run_p95 = _to_seconds(run)
+        self.observed_queue_median, self.observed_queue_p95 = _to_seconds(queue)
         if steps is not None:
-            self.steps = {key: list(_seconds(usual)) for key, usual in steps.items()}
-        self.approvals = sorted(approvals)
-        self.learned_at = at
-        self.save(update_fields=_LEARNED)
+            self.observed_steps = {key: list(_to_seconds(usual)) for key, usual in steps.items()}
+        self.approval_keys = sorted(approvals)
+        self.observed_at = at
+        self.save(update_fields=_OBSERVED_FIELDS)
 
 
-_LEARNED = (
-    "run_median", "run_p95", "queue_median", "queue_p95", "steps", "approvals", "successes",
-    "details", "last_good", "learned_at",
-)  # fmt: skip
+_OBSERVED_FIELDS = (
+    "observed_run_median",
+    "observed_run_p95",
+    "observed_queue_median",
+    "observed_queue_p95",
+    "observed_steps",
+    "approval_keys",
+    "success_count",
+    "detail_count",
+    "last_success",
+    "observed_at",
+)
 
 
-def _as_said(median: float | None, longest: float | None) -> Usual | None:
-    return _usual(median, median if longest is None else longest)
+def _override(median: float | None, longest: float | None) -> TypicalDuration | None:
+    return _typical_duration(median, median if longest is None else longest)
 
 
-def _usual(median: float | None, p95: float | None) -> Usual | None:
+def _typical_duration(median: float | None, p95: float | None) -> TypicalDuration | None:
     if median is None or p95 is None:
         return None
-    return Usual(timedelta(seconds=median), timedelta(seconds=p95))
+    return TypicalDuration(timedelta(seconds=median), timedelta(seconds=p95))
 
 
-def _seconds(usual: Usual | None) -> tuple[float | None, float | None]:
-    if usual is None:
+def _to_seconds(typical: TypicalDuration | None) -> tuple[float | None, float | None]:
+    if typical is None:
         return None, None
-    return usual.median.total_seconds(), usual.p95.total_seconds()
+    return typical.median.total_seconds(), typical.p95.total_seconds()

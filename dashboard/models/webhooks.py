@@ -3,22 +3,28 @@
 from django.db import models
 
 
-class Push(models.Model):
+class WebhookStats(models.Model):
     """One row: when webhooks came, and how many of which kind."""
 
-    heard_at = models.DateTimeField(null=True, help_text="When an authentic event last came.")
-    rung_at = models.DateTimeField(null=True, help_text="When one about a release flow last came.")
-    events = models.PositiveBigIntegerField(default=0, help_text="Authentic ones, all told.")
-    duplicates = models.PositiveBigIntegerField(default=0, help_text="Known by their id.")
-    others = models.PositiveBigIntegerField(default=0, help_text="Not about release flows.")
-    refused_at = models.DateTimeField(null=True, help_text="When a wrong token was last noted.")
-    paced_until = models.DateTimeField(
+    last_event_at = models.DateTimeField(null=True, help_text="When an authentic event last came.")
+    last_release_event_at = models.DateTimeField(
+        null=True, help_text="When one about a release flow last came."
+    )
+    event_count = models.PositiveBigIntegerField(default=0, help_text="Authentic ones, all told.")
+    duplicate_count = models.PositiveBigIntegerField(default=0, help_text="Known by their id.")
+    unrelated_count = models.PositiveBigIntegerField(
+        default=0, help_text="Not about release flows."
+    )
+    last_rejected_at = models.DateTimeField(
+        null=True, help_text="When a wrong token was last noted."
+    )
+    reads_booked_until = models.DateTimeField(
         null=True, help_text="Up to when readings that events asked for have used their share."
     )
 
 
-class PushEvent(models.Model):
+class WebhookEvent(models.Model):
     """An event that has come: the same one is not heeded twice, whichever process it comes to."""
 
     digest = models.CharField(max_length=32, unique=True, help_text="Of the event's id.")
-    heard_at = models.DateTimeField(db_index=True)
+    received_at = models.DateTimeField(db_index=True)

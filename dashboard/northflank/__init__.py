@@ -5,13 +5,13 @@ Import from here. Reference: https://northflank.com/docs/v1/api
 
 from dashboard.northflank.client import BASE_URL, Call, NorthflankClient
 from dashboard.northflank.errors import (
+    AccessDenied,
     NorthflankError,
     NotFound,
     RateLimited,
-    Refused,
-    Rejected,
+    RequestRejected,
     ServerError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     Unreachable,
 )
 from dashboard.northflank.models import (
@@ -27,13 +27,14 @@ from dashboard.northflank.models import (
     RunDetail,
     Team,
 )
-from dashboard.northflank.paging import drain, find_release_flow
+from dashboard.northflank.paging import fetch_all_pages, find_release_flow
 from dashboard.northflank.ratelimit import RateLimit
 from dashboard.northflank.redaction import redact
 
 __all__ = [
     "BASE_URL",
     "OMITTED",
+    "AccessDenied",
     "Auth",
     "Call",
     "Node",
@@ -46,16 +47,15 @@ __all__ = [
     "Project",
     "RateLimit",
     "RateLimited",
-    "Refused",
-    "Rejected",
     "ReleaseFlow",
+    "RequestRejected",
     "Run",
     "RunDetail",
     "ServerError",
     "Team",
-    "UnexpectedAnswer",
+    "UnexpectedResponse",
     "Unreachable",
-    "drain",
+    "fetch_all_pages",
     "find_release_flow",
     "redact",
 ]

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from dashboard.northflank import answers, decoding, ratelimit
-from dashboard.northflank.errors import NotFound, ServerError, UnexpectedAnswer, Unreachable
+from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.models import (
     Auth,
     Page,
@@ -32,7 +32,7 @@ from dashboard.northflank.models import (
     Team,
 )
 from dashboard.northflank.ratelimit import RateLimit
-from dashboard.northflank.reading import identifier
+from dashboard.northflank.reading import as_id
 
 BASE_URL = "https://api.northflank.com"
 USER_AGENT = "northflank-dashboard/0.1.0"
@@ -41,12 +41,14 @@ MAX_PER_PAGE = 100
 _RETRY_PAUSE = 0.2  # seconds
 # A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
 # takes some five times as much memory until it is decoded.
-_MAX_ANSWER_BYTES = 5 * 1024 * 1024
+_MAX_RESPONSE_BYTES = 5 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status says most
-_NUMBERED = "page:"  # marks a cursor of ours; Northflank's are opaque, so none is ever parsed
+_PAGE_NUMBER_PREFIX = (
+    "page:"  # marks a cursor of ours; Northflank's are opaque, so none is ever parsed
+)
 # The request cannot have arrived. Anything else is taken to have been sent: better to doubt an
 # abort that failed than to repeat one that worked.
-_NEVER_SENT = (
+_NOT_SENT_ERRORS = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
@@ -65,7 +67,7 @@ class Call:
     route: str  # "GET run"
     status: int | None  # None: no answer came
     seconds: float
-    ratelimit: RateLimit | None
+    rate_limit: RateLimit | None
 
 
 class NorthflankClient:
@@ -81,10 +83,10 @@ class NorthflankClient:
         *,
         base_url: str = BASE_URL,
         team_id: str | None = None,
-        observe: Callable[[Call], None] | None = None,
+        on_call: Callable[[Call], None] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_seconds: float = 15,
-        max_answer_bytes: int = _MAX_ANSWER_BYTES,
+        max_response_bytes: int = _MAX_RESPONSE_BYTES,
     ) -> None:
         """Raise ValueError for a token, base URL or team id that can never work.
 
@@ -97,16 +99,16 @@ class NorthflankClient:
                 "The API token is empty or holds a space, a line break or another character "
                 "that a token cannot have."
             )
-        url = _base(base_url)
+        url = _parse_base_url(base_url)
         # Organisation tokens must name the team, as a part of each project's route.
-        self._team = ("teams", team_id) if team_id else ()
-        if team_id and identifier(team_id) is None:
+        self._team_path = ("teams", team_id) if team_id else ()
+        if team_id and as_id(team_id) is None:
             raise ValueError(f"The team id {team_id[:50]!r} is no id.")
         self._base_url = str(url).rstrip("/")
         self._token = token
-        self._observe = observe
+        self._on_call = on_call
         self._timeout_seconds = timeout_seconds
-        self._max_answer_bytes = max_answer_bytes
+        self._max_response_bytes = max_response_bytes
         self._http = httpx.AsyncClient(
             transport=transport,
             # Self-hosters may need a proxy or their own CA, which the environment names (httpx
@@ -148,31 +150,33 @@ class NorthflankClient:
     ) -> None:
         await self.aclose()
 
-    async def auth(self) -> Auth:
+    async def get_auth(self) -> Auth:
         """Return whose token this is; raises NotFound where the API is too old to tell."""
         # https://northflank.com/docs/v1/api/get-current-authentication-info
-        return decoding.auth(await self._data("GET", "auth", ("auth",)))
+        return decoding.parse_auth(await self._request_data("GET", "auth", ("auth",)))
 
-    async def teams(
+    async def list_teams(
         self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
     ) -> Page[Team]:
         """Return one page of the organisation's teams."""
         # https://northflank.com/docs/v1/api/teams/list-teams
-        return await self._page("teams", ("teams",), decoding.team, _paging(page, cursor, per_page))
+        return await self._get_page(
+            "teams", ("teams",), decoding.parse_team, _paging_query(page, cursor, per_page)
+        )
 
-    async def projects(
+    async def list_projects(
         self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
     ) -> Page[Project]:
         """Return one page of the projects that the token can see."""
         # https://northflank.com/docs/v1/api/projects/list-projects
-        return await self._page(
+        return await self._get_page(
             "projects",
-            (*self._team, "projects"),
-            decoding.project,
-            _paging(page, cursor, per_page),
+            (*self._team_path, "projects"),
+            decoding.parse_project,
+            _paging_query(page, cursor, per_page),
         )
 
-    async def pipelines(
+    async def list_pipelines(
         self,
         project_id: str,
         *,
@@ -182,36 +186,36 @@ class NorthflankClient:
     ) -> Page[Pipeline]:
         """Return one page of a project's pipelines."""
         # https://northflank.com/docs/v1/api/project/pipelines/list-pipelines
-        return await self._page(
+        return await self._get_page(
             "pipelines",
-            (*self._team, "projects", project_id, "pipelines"),
-            decoding.pipeline,
-            _paging(page, cursor, per_page),
+            (*self._team_path, "projects", project_id, "pipelines"),
+            decoding.parse_pipeline,
+            _paging_query(page, cursor, per_page),
         )
 
-    async def pipeline(self, project_id: str, pipeline_id: str) -> PipelineDetail:
+    async def get_pipeline(self, project_id: str, pipeline_id: str) -> PipelineDetail:
         """Return a pipeline with the stages that its members mention."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
-        path = (*self._team, "projects", project_id, "pipelines", pipeline_id)
-        detail = decoding.pipeline_detail(await self._data("GET", "pipeline", path))
+        path = (*self._team_path, "projects", project_id, "pipelines", pipeline_id)
+        detail = decoding.parse_pipeline_detail(await self._request_data("GET", "pipeline", path))
         if detail.name is None:
-            raise UnexpectedAnswer(
+            raise UnexpectedResponse(
                 "Northflank's answer tells nothing of the pipeline.", http_status=200
             )
         return detail
 
-    async def release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
+    async def get_release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow
-        path = self._flow(project_id, pipeline_id, stage)
-        flow = decoding.release_flow(await self._data("GET", "release-flow", path))
+        path = self._flow_path(project_id, pipeline_id, stage)
+        flow = decoding.parse_release_flow(await self._request_data("GET", "release-flow", path))
         if flow is None:
-            raise UnexpectedAnswer(
+            raise UnexpectedResponse(
                 "Northflank's answer tells nothing of the release flow.", http_status=200
             )
         return flow
 
-    async def runs(
+    async def list_runs(
         self,
         project_id: str,
         pipeline_id: str,
@@ -228,21 +232,27 @@ class NorthflankClient:
         Older servers may ignore `status` and `concluded`: look at each run.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
-        query = _paging(page, cursor, per_page)
+        query = _paging_query(page, cursor, per_page)
         if status is not None:
             query["status"] = status
         if concluded is not None:
             query["concluded"] = "true" if concluded else "false"
-        path = (*self._flow(project_id, pipeline_id, stage), "runs")
-        return await self._page("runs", path, decoding.listed_run, query)
+        path = (*self._flow_path(project_id, pipeline_id, stage), "runs")
+        return await self._get_page("runs", path, decoding.parse_listed_run, query)
 
-    async def run(self, project_id: str, pipeline_id: str, stage: str, run_id: str) -> RunDetail:
+    async def get_run(
+        self, project_id: str, pipeline_id: str, stage: str, run_id: str
+    ) -> RunDetail:
         """Return one run with its steps."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
-        path = (*self._flow(project_id, pipeline_id, stage), "runs", run_id)
-        detail = decoding.run_detail(await self._data("GET", "run", path), asked=run_id)
+        path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id)
+        detail = decoding.parse_run_detail(
+            await self._request_data("GET", "run", path), requested_id=run_id
+        )
         if detail is None:
-            raise UnexpectedAnswer("Northflank's answer tells nothing of the run.", http_status=200)
+            raise UnexpectedResponse(
+                "Northflank's answer tells nothing of the run.", http_status=200
+            )
         return detail
 
     async def start_run(
@@ -262,18 +272,18 @@ class NorthflankClient:
         Sent once. When no answer comes back the run may have started nevertheless.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/run-release-flow
-        given = {
+        fields = {
             "name": name,
             "description": description,
             "arguments": arguments,
             "overrides": overrides,
             "releaseNodeOverrides": release_node_overrides,
         }
-        path = (*self._flow(project_id, pipeline_id, stage), "runs")
+        path = (*self._flow_path(project_id, pipeline_id, stage), "runs")
         body: dict[str, object] = {
-            field: value for field, value in given.items() if value is not None
+            field: value for field, value in fields.items() if value is not None
         }
-        return decoding.run_detail(await self._act("run", path, body))
+        return decoding.parse_run_detail(await self._post("run", path, body))
 
     async def abort_run(
         self,
@@ -282,7 +292,7 @@ class NorthflankClient:
         stage: str,
         run_id: str,
         *,
-        until: float | None = None,
+        deadline: float | None = None,
     ) -> RunDetail:
         """Ask Northflank to abort the run, and return it as it now stands.
 
@@ -292,64 +302,74 @@ class NorthflankClient:
         `until` on, by time.monotonic, nothing is sent any more and no answer is waited for.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run
-        path = (*self._flow(project_id, pipeline_id, stage), "runs", run_id, "abort")
-        data = await self._data("POST", "abort", path, until=until)
-        said = decoding.run_detail(data, asked=run_id)
-        if said is None:
-            raise UnexpectedAnswer("Northflank's answer tells nothing of the run.", http_status=200)
-        if said.run.id != run_id:
-            raise UnexpectedAnswer("Northflank answered with another run.", http_status=200)
-        return said
+        path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id, "abort")
+        data = await self._request_data("POST", "abort", path, deadline=deadline)
+        detail = decoding.parse_run_detail(data, requested_id=run_id)
+        if detail is None:
+            raise UnexpectedResponse(
+                "Northflank's answer tells nothing of the run.", http_status=200
+            )
+        if detail.run.id != run_id:
+            raise UnexpectedResponse("Northflank answered with another run.", http_status=200)
+        return detail
 
-    def _flow(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
+    def _flow_path(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
         return (
-            *self._team, "projects", project_id, "pipelines", pipeline_id, "release-flows", stage,
-        )  # fmt: skip
+            *self._team_path,
+            "projects",
+            project_id,
+            "pipelines",
+            pipeline_id,
+            "release-flows",
+            stage,
+        )
 
-    async def _page[T](
+    async def _get_page[T](
         self,
         key: str,
         path: tuple[str, ...],
-        item: Callable[[object], T | None],
+        parse_item: Callable[[object], T | None],
         query: dict[str, str],
     ) -> Page[T]:
-        status, body = await self._call("GET", key, path, query=query)
+        status, body = await self._request("GET", key, path, query=query)
         answers.unwrap(body, status)
-        page = decoding.page(body, key, item, most=int(query["per_page"]))
+        page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
         if page is None:
-            raise UnexpectedAnswer("Northflank's answer holds no list.", http_status=status)
-        if page.left_out and not page.items:
-            raise UnexpectedAnswer("Nothing in Northflank's list can be read.", http_status=status)
+            raise UnexpectedResponse("Northflank's answer holds no list.", http_status=status)
+        if page.unreadable_count and not page.items:
+            raise UnexpectedResponse(
+                "Nothing in Northflank's list can be read.", http_status=status
+            )
         if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
             number = int(query.get("page", "1")) + 1
-            return replace(page, cursor=f"{_NUMBERED}{number}")
+            return replace(page, cursor=f"{_PAGE_NUMBER_PREFIX}{number}")
         return page
 
-    async def _act(
+    async def _post(
         self, route: str, path: tuple[str, ...], body: dict[str, object] | None = None
     ) -> object:
         """POST, and return the answer's data; None where a 2xx says nothing that can be read."""
         try:
-            return await self._data("POST", route, path, body)
-        except UnexpectedAnswer as answer:
-            if not answer.accepted:
+            return await self._request_data("POST", route, path, body)
+        except UnexpectedResponse as error:
+            if not error.is_success:
                 raise
             return None
 
-    async def _data(
+    async def _request_data(
         self,
         method: str,
         route: str,
         path: tuple[str, ...],
         body: dict[str, object] | None = None,
         *,
-        until: float | None = None,
+        deadline: float | None = None,
     ) -> object:
-        status, answer = await self._call(method, route, path, body=body, until=until)
-        return answers.unwrap(answer, status)
+        status, payload = await self._request(method, route, path, body=body, deadline=deadline)
+        return answers.unwrap(payload, status)
 
-    async def _call(
+    async def _request(
         self,
         method: str,
         route: str,
@@ -357,128 +377,137 @@ class NorthflankClient:
         *,
         query: dict[str, str] | None = None,
         body: dict[str, object] | None = None,
-        until: float | None = None,
+        deadline: float | None = None,
     ) -> tuple[int, object]:
         """Send one request, again if that is safe, and return the status and the decoded JSON."""
         request = self._http.build_request(method, self._url(path), params=query, json=body)
         seconds = self._timeout_seconds
-        if until is not None:
-            seconds = min(seconds, max(until - monotonic(), 0.0))
+        if deadline is not None:
+            seconds = min(seconds, max(deadline - monotonic(), 0.0))
         try:
             # httpx's own timeouts start anew with every byte; this one bounds the whole.
             async with asyncio.timeout(seconds):
                 try:
-                    return await self._send(request, f"{method} {route}", until)
+                    return await self._send_once(request, f"{method} {route}", deadline)
                 except (Unreachable, ServerError) as failure:
-                    never_sent = isinstance(failure, Unreachable) and not failure.sent
-                    if (method != "GET" and not never_sent) or _is_past(until):
+                    is_unsent = isinstance(failure, Unreachable) and not failure.may_have_arrived
+                    if (method != "GET" and not is_unsent) or _is_expired(deadline):
                         raise
                 await asyncio.sleep(_RETRY_PAUSE)
-                return await self._send(request, f"{method} {route}", until)
+                return await self._send_once(request, f"{method} {route}", deadline)
         except TimeoutError as error:
-            raise _timed_out(seconds, sent=True) from error
+            raise _timeout_error(seconds, may_have_arrived=True) from error
 
-    async def _send(
-        self, request: httpx.Request, route: str, until: float | None
+    async def _send_once(
+        self, request: httpx.Request, route: str, deadline: float | None
     ) -> tuple[int, object]:
         # A process may have stood still since it was decided to send this.
-        if _is_past(until):
-            raise Unreachable("It was too late to send it.", sent=False, cause="timeout")
-        started, sent = monotonic(), True
+        if _is_expired(deadline):
+            raise Unreachable(
+                "It was too late to send it.", may_have_arrived=False, cause="timeout"
+            )
+        started, is_sent = monotonic(), True
         status: int | None = None
-        limit: RateLimit | None = None
+        rate_limit: RateLimit | None = None
         try:
             response = await self._http.send(request, stream=True)
             try:
-                status, limit = response.status_code, ratelimit.parse(response.headers)
-                body = await self._read(response)
+                status, rate_limit = (
+                    response.status_code,
+                    ratelimit.parse_rate_limit(response.headers),
+                )
+                body = await self._read_body(response)
             finally:
                 await response.aclose()
-        except _NEVER_SENT as error:
-            sent = False
+        except _NOT_SENT_ERRORS as error:
+            is_sent = False
             if isinstance(error, httpx.TimeoutException):
-                raise _timed_out(self._timeout_seconds, sent=False) from error
-            raise Unreachable("Northflank cannot be reached.", sent=False) from error
+                raise _timeout_error(self._timeout_seconds, may_have_arrived=False) from error
+            raise Unreachable("Northflank cannot be reached.", may_have_arrived=False) from error
         except httpx.TimeoutException as error:
-            raise _timed_out(self._timeout_seconds, sent=True) from error
+            raise _timeout_error(self._timeout_seconds, may_have_arrived=True) from error
         except httpx.HTTPError as error:
             raise Unreachable(
-                "The connection to Northflank broke before it had answered.", sent=True
+                "The connection to Northflank broke before it had answered.", may_have_arrived=True
             ) from error
         finally:
-            if sent:
+            if is_sent:
                 elapsed = monotonic() - started
-                self._tell(Call(request.method, route, status, elapsed, limit))
+                self._report_call(Call(request.method, route, status, elapsed, rate_limit))
         return status, answers.decode(status, response.headers, body, token=self._token)
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read_body(self, response: httpx.Response) -> bytes:
         """Return the body, unpacked, within the limit; of an error as much as can be had."""
         try:
-            return await self._unpacked(response)
-        except (httpx.HTTPError, UnexpectedAnswer):
+            return await self._decompress_body(response)
+        except (httpx.HTTPError, UnexpectedResponse):
             if response.is_success:
                 raise
             return b""  # the status says enough
 
-    async def _unpacked(self, response: httpx.Response) -> bytes:
-        most = self._max_answer_bytes if response.is_success else _MAX_ERROR_BYTES
+    async def _decompress_body(self, response: httpx.Response) -> bytes:
+        max_bytes = self._max_response_bytes if response.is_success else _MAX_ERROR_BYTES
         # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
-        packed = response.headers.get("content-encoding", "").strip().lower()
-        if packed not in {"", "identity", "gzip"}:
-            raise UnexpectedAnswer(
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity", "gzip"}:
+            raise UnexpectedResponse(
                 "Northflank's answer is packed in a way that was not asked for.",
                 http_status=response.status_code,
             )
-        gzip = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+        decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         body = bytearray()
         async for chunk in cast("httpx.AsyncByteStream", response.stream):
             try:
-                body += gzip.decompress(chunk, most + 1 - len(body)) if gzip else chunk
+                body += (
+                    decompressor.decompress(chunk, max_bytes + 1 - len(body))
+                    if decompressor
+                    else chunk
+                )
             except zlib.error as error:
-                raise UnexpectedAnswer(
+                raise UnexpectedResponse(
                     "Northflank's answer is damaged: it cannot be unpacked.",
                     http_status=response.status_code,
                 ) from error
-            if len(body) > most:
-                raise UnexpectedAnswer(
-                    f"Northflank's answer is larger than {most:,} bytes.",
+            if len(body) > max_bytes:
+                raise UnexpectedResponse(
+                    f"Northflank's answer is larger than {max_bytes:,} bytes.",
                     http_status=response.status_code,
                 )
         return bytes(body)
 
     def _url(self, path: tuple[str, ...]) -> str:
         # Ids come from people's URLs. An empty one would address the list, a dot the parent.
-        if not all(identifier(part) for part in path):
+        if not all(as_id(part) for part in path):
             raise NotFound("Northflank cannot know this: it is no id.")
         return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
 
-    def _tell(self, call: Call) -> None:
-        if self._observe is None:
+    def _report_call(self, call: Call) -> None:
+        if self._on_call is None:
             return
         try:
-            self._observe(call)
+            self._on_call(call)
         except Exception:
             # Keeping count must not turn an accepted abort into a failed one.
             log.exception("An observer of Northflank calls failed.")
 
 
-def _is_past(until: float | None) -> bool:
-    return until is not None and monotonic() >= until
+def _is_expired(deadline: float | None) -> bool:
+    return deadline is not None and monotonic() >= deadline
 
 
-def _timed_out(seconds: float, *, sent: bool) -> Unreachable:
+def _timeout_error(seconds: float, *, may_have_arrived: bool) -> Unreachable:
     return Unreachable(
         f"Northflank did not answer within {round(seconds, 1):g} seconds.",
-        sent=sent,
+        may_have_arrived=may_have_arrived,
         cause="timeout",
     )
 
 
-def _paging(page: int | None, cursor: str | None, per_page: int) -> dict[str, str]:
+def _paging_query(page: int | None, cursor: str | None, per_page: int) -> dict[str, str]:
     query = {"per_page": str(max(1, min(per_page, MAX_PER_PAGE)))}
     # Both together are undocumented: the cursor, which is exact, wins.
-    if cursor is not None and cursor.startswith(_NUMBERED):
-        query["page"] = cursor.removeprefix(_NUMBERED)
+    if cursor is not None and cursor.startswith(_PAGE_NUMBER_PREFIX):
+        query["page"] = cursor.removeprefix(_PAGE_NUMBER_PREFIX)
     elif cursor is not None:
         query["cursor"] = cursor
     elif page is not None:
@@ -486,17 +515,17 @@ def _paging(page: int | None, cursor: str | None, per_page: int) -> dict[str, st
     return query
 
 
-def _base(base_url: str) -> httpx.URL:
+def _parse_base_url(base_url: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url.strip())
-        fit = (
+        is_valid = (
             url.scheme in {"http", "https"}
             and url.host
             and not (url.userinfo or url.query or url.fragment)
         )
     except httpx.InvalidURL:
-        fit = False
-    if not fit:
+        is_valid = False
+    if not is_valid:
         raise ValueError(
             "The base URL must look like https://api.northflank.com: http or https and a host, "
             "without user, query or fragment."

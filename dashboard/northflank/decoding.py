@@ -19,42 +19,61 @@ from dashboard.northflank.models import (
     RunDetail,
     Team,
 )
-from dashboard.northflank.reading import flag, identifier, integer, mapping, moment, sequence, text
+from dashboard.northflank.reading import (
+    as_array,
+    as_bool,
+    as_datetime,
+    as_id,
+    as_int,
+    as_object,
+    as_text,
+)
 from dashboard.northflank.redaction import redact
 
 # Only for answers that lack `concluded`, which otherwise is the one word for the end of a run.
-_CONCLUDED = {"aborted", "success", "failure", "skipped"}
+_CONCLUDED_STATUSES = {"aborted", "success", "failure", "skipped"}
 # One of these is in every answer that tells of a release flow.
-_FLOW = {"apiVersion", "spec", "status", "paused", "stage", "concurrencyPolicy", "options"}
+_FLOW_FIELDS = {"apiVersion", "spec", "status", "paused", "stage", "concurrencyPolicy", "options"}
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
 # Where a step's main target is named, in the order of telling.
-_TARGETS = ("jobId", "addonId", "target", "id", "templateId", "name", "serviceId", "clusterId")
+_TARGET_FIELDS = (
+    "jobId",
+    "addonId",
+    "target",
+    "id",
+    "templateId",
+    "name",
+    "serviceId",
+    "clusterId",
+)
 
 
-def page[T](
-    body: object, key: str, item: Callable[[object], T | None], *, most: int
+def parse_page[T](
+    body: object, key: str, parse_item: Callable[[object], T | None], *, limit: int
 ) -> Page[T] | None:
     """Decode one page of a list from the whole body: its first `most` items, and no more of them.
 
     `item` returns None for an item that cannot be read. None: the answer holds no list.
     """
-    body = mapping(body)
-    sent = _items(body.get("data"), key)
-    if sent is None:
+    body = as_object(body)
+    entries = _find_items(body.get("data"), key)
+    if entries is None:
         return None
-    taken = sent[:most]
-    items = tuple(read for each in taken if (read := item(each)) is not None)
-    pagination = mapping(body.get("pagination"))
+    first_entries = entries[:limit]
+    items = tuple(
+        item_value for entry in first_entries if (item_value := parse_item(entry)) is not None
+    )
+    pagination = as_object(body.get("pagination"))
     return Page(
         items=items,
         has_next=pagination.get("hasNextPage") is True,
-        cursor=text(pagination.get("cursor")),
-        left_out=len(taken) - len(items),
-        surplus=len(sent) - len(taken),
+        cursor=as_text(pagination.get("cursor")),
+        unreadable_count=len(first_entries) - len(items),
+        surplus_count=len(entries) - len(first_entries),
     )
 
 
-def _items(data: object, key: str) -> list[object] | None:
+def _find_items(data: object, key: str) -> list[object] | None:
     if isinstance(data, list):
         return data
     if not isinstance(data, dict):
@@ -69,197 +88,201 @@ def _items(data: object, key: str) -> list[object] | None:
     return [] if key == "runs" and not data else None
 
 
-def auth(data: object) -> Auth:
+def parse_auth(data: object) -> Auth:
     """Decode what /v1/auth says of the token."""
-    sent = mapping(data)
-    scopes = mapping(sent.get("permissions"))
+    fields = as_object(data)
+    scopes = as_object(fields.get("permissions"))
     return Auth(
-        token_kind=text(sent.get("tokenKind")),
-        id=text(sent.get("id")),
-        name=text(sent.get("name")),
-        entity_id=text(sent.get("entityId")),
-        entity_type=text(sent.get("entityType")),
-        org_id=text(sent.get("orgId")),
-        role=text(mapping(sent.get("role")).get("name")),
+        token_kind=as_text(fields.get("tokenKind")),
+        id=as_text(fields.get("id")),
+        name=as_text(fields.get("name")),
+        entity_id=as_text(fields.get("entityId")),
+        entity_type=as_text(fields.get("entityType")),
+        org_id=as_text(fields.get("orgId")),
+        role=as_text(as_object(fields.get("role")).get("name")),
         permissions=tuple(
-            read
+            permission_text
             for scope in scopes.values()
-            for each in sequence(scope)
-            if (read := text(each)) is not None
+            for permission in as_array(scope)
+            if (permission_text := as_text(permission)) is not None
         ),
-        created_at=moment(sent.get("createdAt")),
-        expires_at=moment(sent.get("expiresAt")),
+        created_at=as_datetime(fields.get("createdAt")),
+        expires_at=as_datetime(fields.get("expiresAt")),
     )
 
 
-def team(data: object) -> Team | None:
+def parse_team(data: object) -> Team | None:
     """Decode a team of a list."""
-    sent = mapping(data)
-    if (team_id := identifier(sent.get("id"))) is None:
+    fields = as_object(data)
+    if (team_id := as_id(fields.get("id"))) is None:
         return None
     return Team(
         id=team_id,
-        name=text(sent.get("name")) or team_id,
-        description=text(sent.get("description"), lines=True),
-        created_at=moment(sent.get("createdAt")),
+        name=as_text(fields.get("name")) or team_id,
+        description=as_text(fields.get("description"), multiline=True),
+        created_at=as_datetime(fields.get("createdAt")),
     )
 
 
-def project(data: object) -> Project | None:
+def parse_project(data: object) -> Project | None:
     """Decode a project of a list."""
-    sent = mapping(data)
-    if (project_id := identifier(sent.get("id"))) is None:
+    fields = as_object(data)
+    if (project_id := as_id(fields.get("id"))) is None:
         return None
     return Project(
         id=project_id,
-        name=text(sent.get("name")) or project_id,
-        description=text(sent.get("description"), lines=True),
-        lifecycle_status=text(sent.get("lifecycleStatus")),
+        name=as_text(fields.get("name")) or project_id,
+        description=as_text(fields.get("description"), multiline=True),
+        lifecycle_status=as_text(fields.get("lifecycleStatus")),
     )
 
 
-def pipeline(data: object) -> Pipeline | None:
+def parse_pipeline(data: object) -> Pipeline | None:
     """Decode a pipeline of a list."""
-    sent = mapping(data)
-    if (pipeline_id := identifier(sent.get("id"))) is None:
+    fields = as_object(data)
+    if (pipeline_id := as_id(fields.get("id"))) is None:
         return None
     return Pipeline(
         id=pipeline_id,
-        name=text(sent.get("name")) or pipeline_id,
-        description=text(sent.get("description"), lines=True),
-        created_at=moment(sent.get("createdAt")),
-        updated_at=moment(sent.get("updatedAt")),
+        name=as_text(fields.get("name")) or pipeline_id,
+        description=as_text(fields.get("description"), multiline=True),
+        created_at=as_datetime(fields.get("createdAt")),
+        updated_at=as_datetime(fields.get("updatedAt")),
     )
 
 
-def pipeline_detail(data: object) -> PipelineDetail:
+def parse_pipeline_detail(data: object) -> PipelineDetail:
     """Decode a pipeline read by itself."""
-    sent = mapping(data)
+    fields = as_object(data)
     # `stages` is untyped in every source: a name may stand bare, or in an object.
-    named = [
-        text(each) or text(mapping(each).get("name")) or text(mapping(each).get("stage"))
-        for each in sequence(sent.get("stages"))
-    ] + [text(mapping(each).get("stage")) for each in sequence(sent.get("nfObjects"))]
+    names = [
+        as_text(entry)
+        or as_text(as_object(entry).get("name"))
+        or as_text(as_object(entry).get("stage"))
+        for entry in as_array(fields.get("stages"))
+    ] + [as_text(as_object(each).get("stage")) for each in as_array(fields.get("nfObjects"))]
     return PipelineDetail(
-        name=text(sent.get("name")),
-        description=text(sent.get("description"), lines=True),
-        stages_named=tuple(dict.fromkeys(name for name in named if name is not None)),
+        name=as_text(fields.get("name")),
+        description=as_text(fields.get("description"), multiline=True),
+        stages=tuple(dict.fromkeys(name for name in names if name is not None)),
     )
 
 
-def release_flow(data: object) -> ReleaseFlow | None:
+def parse_release_flow(data: object) -> ReleaseFlow | None:
     """Decode a release flow; None where the answer has no field that a flow has."""
-    sent = mapping(data)
-    if not _FLOW & sent.keys():
+    fields = as_object(data)
+    if not _FLOW_FIELDS & fields.keys():
         return None
-    options = mapping(sent.get("options"))
-    paused = flag(sent.get("paused"))
+    options = as_object(fields.get("options"))
+    paused = as_bool(fields.get("paused"))
     return ReleaseFlow(
-        status=text(sent.get("status")) or _UNKNOWN,
-        paused=paused if paused is not None else flag(options.get("paused")) or False,
-        concurrency_policy=text(sent.get("concurrencyPolicy"))
-        or text(options.get("concurrencyPolicy")),
-        stage=text(sent.get("stage")),
-        created_at=moment(sent.get("createdAt")),
-        updated_at=moment(sent.get("updatedAt")),
+        status=as_text(fields.get("status")) or _UNKNOWN,
+        paused=paused if paused is not None else as_bool(options.get("paused")) or False,
+        concurrency_policy=as_text(fields.get("concurrencyPolicy"))
+        or as_text(options.get("concurrencyPolicy")),
+        stage=as_text(fields.get("stage")),
+        created_at=as_datetime(fields.get("createdAt")),
+        updated_at=as_datetime(fields.get("updatedAt")),
     )
 
 
-def run(data: object, *, asked: str | None = None) -> Run | None:
+def parse_run(data: object, *, requested_id: str | None = None) -> Run | None:
     """Decode a run; `asked` is the id it was asked by, for an answer that does not repeat it."""
-    sent = mapping(data)
-    run_id = identifier(sent.get("id")) or asked
+    fields = as_object(data)
+    run_id = as_id(fields.get("id")) or requested_id
     if run_id is None:
         return None
-    status = text(sent.get("status")) or _UNKNOWN
-    concluded = flag(sent.get("concluded"))
+    status = as_text(fields.get("status")) or _UNKNOWN
+    concluded = as_bool(fields.get("concluded"))
     return Run(
         id=run_id,
-        name=text(sent.get("name")),
-        description=text(sent.get("description"), lines=True),
+        name=as_text(fields.get("name")),
+        description=as_text(fields.get("description"), multiline=True),
         status=status,
-        concluded=concluded if concluded is not None else status in _CONCLUDED,
-        created_at=moment(sent.get("createdAt")),
-        started_at=moment(sent.get("startedAt")),
-        concluded_at=moment(sent.get("concludedAt")),
-        updated_at=moment(sent.get("updatedAt")),
+        concluded=concluded if concluded is not None else status in _CONCLUDED_STATUSES,
+        created_at=as_datetime(fields.get("createdAt")),
+        started_at=as_datetime(fields.get("startedAt")),
+        concluded_at=as_datetime(fields.get("concludedAt")),
+        updated_at=as_datetime(fields.get("updatedAt")),
     )
 
 
-def listed_run(data: object) -> Run | None:
+def parse_listed_run(data: object) -> Run | None:
     """Decode a run of a list; None where it has no id, or tells nothing of how the run stands."""
-    return run(data) if _tells_how_it_stands(mapping(data)) else None
+    return parse_run(data) if _has_status(as_object(data)) else None
 
 
-def run_detail(data: object, *, asked: str | None = None) -> RunDetail | None:
+def parse_run_detail(data: object, *, requested_id: str | None = None) -> RunDetail | None:
     """Decode a run in its detail form; None where the answer tells nothing of how a run stands."""
-    sent = mapping(data)
-    if asked is not None and not _tells_how_it_stands(sent):
+    fields = as_object(data)
+    if requested_id is not None and not _has_status(fields):
         return None
-    decoded = run(sent, asked=asked)
+    decoded = parse_run(fields, requested_id=requested_id)
     if decoded is None:
         return None
-    raw = redact(sent)
-    return RunDetail(run=decoded, steps=tree(raw.get("spec")), raw=raw)
+    raw = redact(fields)
+    return RunDetail(run=decoded, root=parse_steps(raw.get("spec")), raw=raw)
 
 
-def _tells_how_it_stands(sent: dict[str, object]) -> bool:
-    return text(sent.get("status")) is not None or flag(sent.get("concluded")) is not None
+def _has_status(fields: dict[str, object]) -> bool:
+    return as_text(fields.get("status")) is not None or as_bool(fields.get("concluded")) is not None
 
 
-def tree(kept: object) -> Node | None:
+def parse_steps(redacted_root: object) -> Node | None:
     """Decode a tree of steps as `redact` kept it: bounded, so recursion is safe here."""
-    return _node(kept) if isinstance(kept, dict) else None
+    return _parse_node(redacted_root) if isinstance(redacted_root, dict) else None
 
 
-def _node(sent: dict[str, object]) -> Node:
-    spec = mapping(sent.get("spec"))
-    inner = mapping(spec.get("spec"))
-    response = mapping(sent.get("response"))
-    error = mapping(response.get("error"))
-    retries = mapping(response.get("retries"))
-    settings = mapping(sent.get("settings"))
-    kind = text(sent.get("kind")) or _UNKNOWN
-    ref = text(sent.get("ref"))
-    timeout = integer(sent.get("timeoutDuration"))
-    max_attempts = integer(retries.get("maxAttempts"))
+def _parse_node(fields: dict[str, object]) -> Node:
+    spec = as_object(fields.get("spec"))
+    inner = as_object(spec.get("spec"))
+    response = as_object(fields.get("response"))
+    error = as_object(response.get("error"))
+    retries = as_object(response.get("retries"))
+    settings = as_object(fields.get("settings"))
+    kind = as_text(fields.get("kind")) or _UNKNOWN
+    ref = as_text(fields.get("ref"))
+    timeout = as_int(fields.get("timeoutDuration"))
+    max_attempts = as_int(retries.get("maxAttempts"))
     if timeout is None:  # a Condition holds it further in
-        timeout = integer(mapping(inner.get("data")).get("timeoutDuration"))
+        timeout = as_int(as_object(inner.get("data")).get("timeoutDuration"))
     return Node(
         kind=kind,
         ref=ref,
-        label=ref or _label(kind, spec),
-        status=text(response.get("status")),
-        error_code=integer(error.get("code")),
-        error_message=text(error.get("message"), lines=True),
-        attempts=integer(retries.get("attempts")),
+        label=ref or _step_label(kind, spec),
+        status=as_text(response.get("status")),
+        error_code=as_int(error.get("code")),
+        error_message=as_text(error.get("message"), multiline=True),
+        attempts=as_int(retries.get("attempts")),
         max_attempts=max_attempts
         if max_attempts is not None
-        else integer(settings.get("maxAttempts")),
-        next_attempt_at=moment(retries.get("nextAttempt")),
-        started_at=moment(response.get("startTime")),
-        ended_at=moment(response.get("endTime")),
+        else as_int(settings.get("maxAttempts")),
+        next_attempt_at=as_datetime(retries.get("nextAttempt")),
+        started_at=as_datetime(response.get("startTime")),
+        ended_at=as_datetime(response.get("endTime")),
         # A Condition is one; other steps have one.
-        condition=text(inner.get("type") if kind == "Condition" else sent.get("condition")),
+        condition=as_text(inner.get("type") if kind == "Condition" else fields.get("condition")),
         timeout_seconds=timeout,
         parallel=spec.get("type") == "parallel",
-        skip=sent.get("skipNodeExecution") in ("true", True),
-        steps=tuple(_node(mapping(step)) for step in sequence(spec.get("steps"))),
-        about=text(spec.get("kind")),
-        approvals=integer(spec.get("amount")),
-        iterations=integer(spec.get("iterations")),
+        skip=fields.get("skipNodeExecution") in ("true", True),
+        steps=tuple(_parse_node(as_object(step)) for step in as_array(spec.get("steps"))),
+        target_kind=as_text(spec.get("kind")),
+        required_approvals=as_int(spec.get("amount")),
+        iterations=as_int(spec.get("iterations")),
     )
 
 
-def _label(kind: str, spec: dict[str, object]) -> str:
+def _step_label(kind: str, spec: dict[str, object]) -> str:
     if kind == OMITTED:
         return "Further steps, not shown"
     # A Condition or Action says what it concerns in `kind`, and which one further in.
-    of = text(spec.get("kind"))
-    subject = mapping(mapping(spec.get("spec")).get("data"))
-    for field in _TARGETS:
+    target_kind = as_text(spec.get("kind"))
+    subject = as_object(as_object(spec.get("spec")).get("data"))
+    for field in _TARGET_FIELDS:
         value = spec.get(field)
-        target = text(mapping(value).get("id")) or text(value) or text(subject.get(field))
+        target = (
+            as_text(as_object(value).get("id")) or as_text(value) or as_text(subject.get(field))
+        )
         if target is not None:
-            return " ".join(part for part in (kind, of, target) if part)
-    return f"{kind} {of}" if of else kind
+            return " ".join(part for part in (kind, target_kind, target) if part)
+    return f"{kind} {target_kind}" if target_kind else kind

@@ -19,7 +19,7 @@ from typing import ClassVar
 class NorthflankError(Exception):
     """Anything that went wrong between us and Northflank."""
 
-    default_cause: ClassVar[str] = "unexpected_answer"
+    default_cause: ClassVar[str] = "unexpected_response"
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class NorthflankError(Exception):
         cause: str | None = None,
         http_status: int | None = None,
         error_id: str | None = None,
-        reset_seconds: float | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.cause = cause or self.default_cause
         self.http_status = http_status
         self.error_id = error_id  # Northflank's own, worth quoting to its support
-        self.reset_seconds = reset_seconds
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unreachable(NorthflankError):
@@ -47,12 +47,12 @@ class Unreachable(NorthflankError):
 
     default_cause = "unreachable"
 
-    def __init__(self, message: str, *, sent: bool, cause: str | None = None) -> None:
+    def __init__(self, message: str, *, may_have_arrived: bool, cause: str | None = None) -> None:
         super().__init__(message, cause=cause)
-        self.sent = sent
+        self.may_have_arrived = may_have_arrived
 
 
-class Refused(NorthflankError):
+class AccessDenied(NorthflankError):
     """We may not: a bad token (unauthorised), a feature that is off, or a missing permission."""
 
     default_cause = "forbidden"
@@ -67,10 +67,10 @@ class NotFound(NorthflankError):
     default_cause = "not_found"
 
 
-class Rejected(NorthflankError):
+class RequestRejected(NorthflankError):
     """Northflank understood, and will not do it as things stand."""
 
-    default_cause = "refused"
+    default_cause = "rejected"
 
 
 class RateLimited(NorthflankError):
@@ -85,12 +85,12 @@ class ServerError(NorthflankError):
     default_cause = "server_error"
 
 
-class UnexpectedAnswer(NorthflankError):
+class UnexpectedResponse(NorthflankError):
     """An answer that is too large, cannot be decoded, or has another shape than documented."""
 
-    default_cause = "unexpected_answer"
+    default_cause = "unexpected_response"
 
     @property
-    def accepted(self) -> bool:
+    def is_success(self) -> bool:
         """Say whether it was a 2xx: done as asked, and only what it says cannot be read."""
         return self.http_status is not None and 200 <= self.http_status < 300

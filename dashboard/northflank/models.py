@@ -62,7 +62,7 @@ class PipelineDetail:
 
     name: str | None
     description: str | None
-    stages_named: tuple[str, ...]  # that its members mention; others may exist
+    stages: tuple[str, ...]  # that its members mention; others may exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ class Node:
     parallel: bool  # its steps start all at once
     skip: bool  # it is told not to execute
     steps: tuple["Node", ...]
-    about: str | None = None  # what a Condition or an Action concerns: Service, Build, Job
-    approvals: int | None = None  # how many an Approval needs
+    target_kind: str | None = None  # what a Condition or an Action concerns: Service, Build, Job
+    required_approvals: int | None = None  # how many an Approval needs
     iterations: int | None = None  # how often a LoopWorkflow goes round
 
 
@@ -125,7 +125,7 @@ class RunDetail:
     """One run with its steps."""
 
     run: Run
-    steps: Node | None  # the root of the tree
+    root: Node | None  # the root of the tree
     raw: dict[str, object]  # what was sent, redacted: see `redaction.py`
 
 
@@ -136,10 +136,10 @@ class Page[T]:
     items: tuple[T, ...]
     has_next: bool
     cursor: str | None  # what to ask the next page with; opaque
-    left_out: int = 0  # items that could not be read
-    surplus: int = 0  # items that came beyond what was asked for, and were not taken
+    unreadable_count: int = 0  # items that could not be read
+    surplus_count: int = 0  # items that came beyond what was asked for, and were not taken
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether it ends the list, and nothing that came was left out."""
-        return not (self.has_next or self.left_out or self.surplus)
+        return not (self.has_next or self.unreadable_count or self.surplus_count)

@@ -8,14 +8,14 @@ from dashboard.northflank.errors import NotFound
 from dashboard.northflank.models import Page, ReleaseFlow
 
 
-class Identified(Protocol):
+class HasId(Protocol):
     """Anything listed: it has an id."""
 
     @property
     def id(self) -> str: ...
 
 
-async def drain[T: Identified](
+async def fetch_all_pages[T: HasId](
     fetch_page: Callable[[str | None], Awaitable[Page[T]]], *, max_pages: int = 50
 ) -> Page[T]:
     """Return all pages as one: their items, each id once, in the order they came.
@@ -25,24 +25,24 @@ async def drain[T: Identified](
     returns then says that there is a next page.
     """
     items: dict[str, T] = {}
-    seen: set[str] = set()
+    previous_cursors: set[str] = set()
     cursor: str | None = None
-    left_out = surplus = 0
+    unreadable_count = surplus_count = 0
     has_next = False
     for _ in range(max_pages):
         page = await fetch_page(cursor)
-        known = len(items)
-        left_out += page.left_out
-        surplus += page.surplus
+        count_before = len(items)
+        unreadable_count += page.unreadable_count
+        surplus_count += page.surplus_count
         has_next = page.has_next
         for item in page.items:
             items.setdefault(item.id, item)
-        repeats = bool(page.items) and len(items) == known
+        is_repeated = bool(page.items) and len(items) == count_before
         cursor = page.cursor
-        if not page.has_next or cursor is None or cursor in seen or repeats:
+        if not page.has_next or cursor is None or cursor in previous_cursors or is_repeated:
             break
-        seen.add(cursor)
-    return Page(tuple(items.values()), has_next, None, left_out, surplus)
+        previous_cursors.add(cursor)
+    return Page(tuple(items.values()), has_next, None, unreadable_count, surplus_count)
 
 
 async def find_release_flow(
@@ -62,7 +62,7 @@ async def find_release_flow(
         spellings.reverse()
     for spelling in spellings:
         try:
-            return await client.release_flow(project_id, pipeline_id, spelling), spelling
+            return await client.get_release_flow(project_id, pipeline_id, spelling), spelling
         except NotFound:
             continue
     return None

@@ -13,23 +13,23 @@ import math
 from collections.abc import Iterable
 
 from dashboard.northflank.models import OMITTED
-from dashboard.northflank.reading import clean, mapping, without_url_secrets
+from dashboard.northflank.reading import as_object, clean, redact_urls
 
 MAX_DEPTH = 50
 MAX_NODES = 2000
 
-_RUN = (
+_RUN_FIELDS = (
     "id", "status", "concluded", "createdAt", "startedAt", "concludedAt", "updatedAt", "apiVersion",
 )  # fmt: skip
-_NODE = ("kind", "ref", "condition", "timeoutDuration", "skipNodeExecution")
-_RETRIES = ("attempts", "maxAttempts", "timestamp", "nextAttempt", "initialCheckTime")
-_SPEC = (
+_NODE_FIELDS = ("kind", "ref", "condition", "timeoutDuration", "skipNodeExecution")
+_RETRY_FIELDS = ("attempts", "maxAttempts", "timestamp", "nextAttempt", "initialCheckTime")
+_SPEC_FIELDS = (
     "type", "kind", "id", "name", "projectId", "jobId", "addonId", "branch", "sha", "pullRequestId",
     "backupType", "templateType", "templateId", "amount",
 )  # fmt: skip
-_TARGET = ("id", "type", "branch", "build")
+_TARGET_FIELDS = ("id", "type", "branch", "build")
 # Of a Condition's or Action's `data`: which thing it is about, never what it does to it.
-_SUBJECT = (
+_SUBJECT_FIELDS = (
     "id", "projectId", "serviceId", "jobId", "addonId", "buildId", "backupId", "importId", "runId",
     "clusterId", "timeoutDuration",
 )  # fmt: skip
@@ -37,98 +37,104 @@ _SUBJECT = (
 
 def redact(run_data: dict[str, object]) -> dict[str, object]:
     """Return what may be stored and shown of a run in its detail form, cleaned and bounded."""
-    run = mapping(run_data)
-    kept = _scalars(run, _RUN)
+    run = as_object(run_data)
+    result = _pick_scalars(run, _RUN_FIELDS)
     for field in ("name", "description"):
         if isinstance(value := run.get(field), str):
-            kept[field] = clean(value, lines=field == "description")
-    _keep(kept, "options", _scalars(mapping(run.get("options")), ("concurrencyPolicy", "paused")))
+            result[field] = clean(value, multiline=field == "description")
+    _set_if_any(
+        result,
+        "options",
+        _pick_scalars(as_object(run.get("options")), ("concurrencyPolicy", "paused")),
+    )
     if isinstance(root := run.get("spec"), dict):
-        kept["spec"] = _Tree().node(root, depth=1)
-    return kept
+        result["spec"] = _StepRedactor().redact_node(root, depth=1)
+    return result
 
 
-class _Tree:
+class _StepRedactor:
     """Walks one run's steps; counts the nodes it has kept."""
 
     def __init__(self) -> None:
-        self._nodes = 0
+        self._node_count = 0
 
-    def node(self, node: dict[str, object], depth: int) -> dict[str, object]:
-        self._nodes += 1
-        spec = mapping(node.get("spec"))
-        kept = _scalars(node, _NODE)
-        kept_spec = _spec(spec)
+    def redact_node(self, node: dict[str, object], depth: int) -> dict[str, object]:
+        self._node_count += 1
+        spec = as_object(node.get("spec"))
+        result = _pick_scalars(node, _NODE_FIELDS)
+        result_spec = _redact_spec(spec)
         if isinstance(steps := spec.get("steps"), list):
-            kept_spec["steps"] = self._steps(steps, depth + 1)
-        _keep(kept, "spec", kept_spec)
-        _keep(kept, "settings", _settings(mapping(node.get("settings"))))
-        _keep(kept, "response", _response(mapping(node.get("response"))))
-        return kept
+            result_spec["steps"] = self._redact_steps(steps, depth + 1)
+        _set_if_any(result, "spec", result_spec)
+        _set_if_any(result, "settings", _redact_settings(as_object(node.get("settings"))))
+        _set_if_any(result, "response", _redact_response(as_object(node.get("response"))))
+        return result
 
-    def _steps(self, steps: list[object], depth: int) -> list[dict[str, object]]:
-        kept: list[dict[str, object]] = []
+    def _redact_steps(self, steps: list[object], depth: int) -> list[dict[str, object]]:
+        result: list[dict[str, object]] = []
         for step in steps:
             if not isinstance(step, dict):
                 continue
-            if depth > MAX_DEPTH or self._nodes >= MAX_NODES:
-                kept.append({"kind": OMITTED})
+            if depth > MAX_DEPTH or self._node_count >= MAX_NODES:
+                result.append({"kind": OMITTED})
                 break
-            kept.append(self.node(step, depth))
-        return kept
+            result.append(self.redact_node(step, depth))
+        return result
 
 
-def _spec(spec: dict[str, object]) -> dict[str, object]:
-    kept = _scalars(spec, _SPEC)
+def _redact_spec(spec: dict[str, object]) -> dict[str, object]:
+    result = _pick_scalars(spec, _SPEC_FIELDS)
     for field in ("target", "origin"):
-        _keep(kept, field, _scalars(mapping(spec.get(field)), _TARGET))
-    inner = mapping(spec.get("spec"))
-    kept_inner = _scalars(inner, ("type",))
-    _keep(kept_inner, "data", _scalars(mapping(inner.get("data")), _SUBJECT))
-    _keep(kept, "spec", kept_inner)
+        _set_if_any(result, field, _pick_scalars(as_object(spec.get(field)), _TARGET_FIELDS))
+    inner = as_object(spec.get("spec"))
+    result_inner = _pick_scalars(inner, ("type",))
+    _set_if_any(result_inner, "data", _pick_scalars(as_object(inner.get("data")), _SUBJECT_FIELDS))
+    _set_if_any(result, "spec", result_inner)
     if isinstance(iterations := spec.get("iterations"), list):
-        kept["iterations"] = len(iterations)  # the values are arguments
-    return kept
+        result["iterations"] = len(iterations)  # the values are arguments
+    return result
 
 
-def _settings(settings: dict[str, object]) -> dict[str, object]:
-    kept = _scalars(settings, ("maxAttempts",))
-    _keep(kept, "backoff", _scalars(mapping(settings.get("backoff")), ("type", "delay")))
-    return kept
+def _redact_settings(settings: dict[str, object]) -> dict[str, object]:
+    result = _pick_scalars(settings, ("maxAttempts",))
+    _set_if_any(
+        result, "backoff", _pick_scalars(as_object(settings.get("backoff")), ("type", "delay"))
+    )
+    return result
 
 
-def _response(response: dict[str, object]) -> dict[str, object]:
-    kept = _scalars(response, ("status", "startTime", "endTime"))
-    error = mapping(response.get("error"))
-    kept_error = _scalars(error, ("code",))
+def _redact_response(response: dict[str, object]) -> dict[str, object]:
+    result = _pick_scalars(response, ("status", "startTime", "endTime"))
+    error = as_object(response.get("error"))
+    result_error = _pick_scalars(error, ("code",))
     if isinstance(message := error.get("message"), str):
         # The one free text of a step. A failed message or import quotes the URL it tried, and
         # those are credentials.
-        kept_error["message"] = without_url_secrets(clean(message, lines=True))
-    _keep(kept, "error", kept_error)
-    _keep(kept, "retries", _scalars(mapping(response.get("retries")), _RETRIES))
-    return kept
+        result_error["message"] = redact_urls(clean(message, multiline=True))
+    _set_if_any(result, "error", result_error)
+    _set_if_any(result, "retries", _pick_scalars(as_object(response.get("retries")), _RETRY_FIELDS))
+    return result
 
 
-def _scalars(sent: dict[str, object], fields: Iterable[str]) -> dict[str, object]:
+def _pick_scalars(source: dict[str, object], fields: Iterable[str]) -> dict[str, object]:
     """Return the named fields that hold one storable value; an object or array never passes."""
-    kept: dict[str, object] = {}
+    result: dict[str, object] = {}
     for field in fields:
-        value = sent.get(field)
+        value = source.get(field)
         if isinstance(value, str):
-            kept[field] = without_url_secrets(clean(value))
-        elif _storable(value):
-            kept[field] = value
-    return kept
+            result[field] = redact_urls(clean(value))
+        elif _is_storable(value):
+            result[field] = value
+    return result
 
 
-def _storable(value: object) -> bool:
+def _is_storable(value: object) -> bool:
     # JSON in PostgreSQL knows neither NaN nor Infinity; Python will not print giant integers.
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and abs(value) < 2**63
 
 
-def _keep(kept: dict[str, object], field: str, value: dict[str, object]) -> None:
+def _set_if_any(target: dict[str, object], field: str, value: dict[str, object]) -> None:
     if value:
-        kept[field] = value
+        target[field] = value

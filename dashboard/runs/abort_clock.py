@@ -12,25 +12,25 @@ from dashboard.models import Abort, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class AbortStart:
     """When an abort began, or that this was then or before."""
 
     at: datetime
-    at_least: bool = False
+    is_approximate: bool = False
 
 
-def begun(run: Run) -> Since:
+def northflank_start(run: Run) -> AbortStart:
     """Return since when a run is aborting that Northflank calls so."""
     if run.aborting_since is not None and run.aborting_since <= run.status_since:
-        return Since(run.aborting_since)
-    return Since(run.status_since, at_least=True)
+        return AbortStart(run.aborting_since)
+    return AbortStart(run.status_since, is_approximate=True)
 
 
-def since(run: Run, abort: Abort | None) -> Since | None:
+def start(run: Run, abort: Abort | None) -> AbortStart | None:
     """Return since when a run's abort goes on; None: nobody aborts it. `abort` is its latest."""
-    known = []
+    starts = []
     if run.in_flight and run.status == "aborting":
-        known.append(begun(run))
+        starts.append(northflank_start(run))
     if abort is not None and abort.settled_at is None:
-        known.append(Since(abort.begun_at or abort.requested_at))
-    return min(known, key=lambda one: one.at, default=None)
+        starts.append(AbortStart(abort.already_aborting_since or abort.requested_at))
+    return min(starts, key=lambda start: start.at, default=None)

@@ -13,8 +13,8 @@ from django.db import transaction
 
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import ChangeCounter, Looking, Run
-from dashboard.models.runs import touch
+from dashboard.models import Acknowledgement, ChangeCounter, Run
+from dashboard.models.runs import mark_changed
 from dashboard.runs import alerts
 
 log = structlog.get_logger(__name__)
@@ -24,81 +24,100 @@ class NotAllowed(Exception):
     """The person may not say so; the message says why."""
 
 
-class NothingToLookAt(Exception):
+class NothingToAcknowledge(Exception):
     """The run needs nobody, or no more."""
 
 
-def begin(run: Run, user: User, *, instead_of: Collection[int] = ()) -> None:
+def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) -> None:
     """Note that `user` looks at `run`, and that those whose keys are given need not any more.
 
     Whoever looks already goes on. Raises NotAllowed and NothingToLookAt.
     """
-    _check(run, user)
+    _check_permission(run, user)
     now = db_threads.now()
-    name = user.get_username()
+    username = user.get_username()
     with transaction.atomic():
         ChangeCounter.reserve(0)  # writers take turns: what is read from here on is so
-        shown = Run.objects.without_detail().get(pk=run.pk)
-        lookers = now_at([shown], now).get(shown.pk, [])
-        if not lookers and not alerts.is_wanted(shown, now):
-            raise NothingToLookAt
-        others = [one for one in lookers if one.pk in instead_of and one.user_id != user.pk]
-        looks_already = any(one.user_id == user.pk for one in lookers)
-        if looks_already and not others:
+        current = Run.objects.without_detail().get(pk=run.pk)
+        active = active_by_run([current], now).get(current.pk, [])
+        if not active and not alerts.needs_attention(current, now):
+            raise NothingToAcknowledge
+        reassigned = [
+            acknowledgement
+            for acknowledgement in active
+            if acknowledgement.pk in reassign_from and acknowledgement.user_id != user.pk
+        ]
+        is_acknowledged = any(one.user_id == user.pk for one in active)
+        if is_acknowledged and not reassigned:
             return
-        touch([run.pk])
-        before = Looking.objects.filter(pk__in=[one.pk for one in others])
-        before.update(until=now, taken_over_by=name)
-        if not looks_already:
-            Looking.objects.create(run=run, user=user, username=name, since=now)
-    log.info("looking.began", run=run.run_id, by=name, instead_of=[one.username for one in others])
+        mark_changed([run.pk])
+        previous = Acknowledgement.objects.filter(pk__in=[one.pk for one in reassigned])
+        previous.update(ended_at=now, reassigned_to=username)
+        if not is_acknowledged:
+            Acknowledgement.objects.create(
+                run=run, user=user, username=username, acknowledged_at=now
+            )
+    log.info(
+        "acknowledgement.created",
+        run=run.run_id,
+        by=username,
+        instead_of=[one.username for one in reassigned],
+    )
 
 
-def stop(run: Run, user: User) -> None:
+def release(run: Run, user: User) -> None:
     """Note that `user` does not look at `run` any more; raises NotAllowed."""
-    _check(run, user)
+    _check_permission(run, user)
     with transaction.atomic():
         ChangeCounter.reserve(0)
-        if not run.lookings.open().filter(user=user).update(until=db_threads.now()):
+        if not run.acknowledgements.open().filter(user=user).update(ended_at=db_threads.now()):
             return
-        touch([run.pk])
-    log.info("looking.ended", run=run.run_id, by=user.get_username())
+        mark_changed([run.pk])
+    log.info("acknowledgement.released", run=run.run_id, by=user.get_username())
 
 
-def now_at(runs: Collection[Run], now: datetime) -> dict[int, list[Looking]]:
+def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return who looks at those of these runs that somebody looks at, by the run's key."""
-    going_on = [run.pk for run in runs if alerts.goes_on(run, now)]
-    found: dict[int, list[Looking]] = {}
-    for one in Looking.objects.open().filter(run__in=going_on) if going_on else ():
-        found.setdefault(one.run_id, []).append(one)
-    return found
+    open_run_pks = [run.pk for run in runs if alerts.is_open(run, now)]
+    by_run: dict[int, list[Acknowledgement]] = {}
+    for acknowledgement in (
+        Acknowledgement.objects.open().filter(run__in=open_run_pks) if open_run_pks else ()
+    ):
+        by_run.setdefault(acknowledgement.run_id, []).append(acknowledgement)
+    return by_run
 
 
-def in_stages(stages: Collection[int], now: datetime) -> dict[int, list[Looking]]:
+def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return who looks at runs of these stages, each person once, by the stage's key."""
-    of = Looking.objects.open().filter(run__stage__in=stages).select_related("run")
-    found: dict[int, dict[str, Looking]] = {}
-    for one in of.defer("run__steps", "run__raw", "run__description"):
-        if alerts.goes_on(one.run, now):
-            found.setdefault(one.run.stage_id, {}).setdefault(one.username, one)
-    return {stage: list(lookings.values()) for stage, lookings in found.items()}
+    acknowledgements = (
+        Acknowledgement.objects.open().filter(run__stage__in=stages).select_related("run")
+    )
+    by_stage: dict[int, dict[str, Acknowledgement]] = {}
+    for acknowledgement in acknowledgements.defer("run__steps", "run__raw", "run__description"):
+        if alerts.is_open(acknowledgement.run, now):
+            by_stage.setdefault(acknowledgement.run.stage_id, {}).setdefault(
+                acknowledgement.username, acknowledgement
+            )
+    return {stage: list(by_username.values()) for stage, by_username in by_stage.items()}
 
 
-def of_run(run: Run, now: datetime) -> list[Looking]:
+def history(run: Run, now: datetime) -> list[Acknowledgement]:
     """Return all who look, or have looked, at a run, in the order in which they began.
 
     One that went on when it ended by itself has that as its end.
     """
-    lookings = list(run.lookings.all())
-    if not alerts.goes_on(run, now):
-        faded = min(alerts.ended_at(run) + alerts.LATELY, now)
-        for one in lookings:
-            one.until = one.until or max(one.since, faded)
-    return lookings
+    acknowledgements = list(run.acknowledgements.all())
+    if not alerts.is_open(run, now):
+        expired_at = min(alerts.ended_at(run) + alerts.MAX_FAILURE_AGE, now)
+        for acknowledgement in acknowledgements:
+            acknowledgement.ended_at = acknowledgement.ended_at or max(
+                acknowledgement.acknowledged_at, expired_at
+            )
+    return acknowledgements
 
 
-def _check(run: Run, user: User) -> None:
-    verdict = permissions.rights(user).may_look(run.stage)
-    if not verdict.allowed:
-        log.warning("looking.not_allowed", run=run.run_id, by=user.get_username())
-        raise NotAllowed(verdict.why_not)
+def _check_permission(run: Run, user: User) -> None:
+    permission = permissions.for_user(user).acknowledge_permission(run.stage)
+    if not permission.allowed:
+        log.warning("acknowledgement.denied", run=run.run_id, by=user.get_username())
+        raise NotAllowed(permission.denied_reason)

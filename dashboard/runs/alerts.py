@@ -5,24 +5,24 @@ from datetime import datetime, timedelta
 from dashboard.models import Run
 
 # So long a failure is news: it stands among what needs attention.
-JUST_NOW = timedelta(minutes=15)
+NEW_FAILURE_AGE = timedelta(minutes=15)
 # So long it is worth looking at.
-LATELY = timedelta(days=1)
+MAX_FAILURE_AGE = timedelta(days=1)
 
 
-def is_wanted(run: Run, now: datetime) -> bool:
+def needs_attention(run: Run, now: datetime) -> bool:
     """Say whether somebody should look at a run: it is overdue, or its abort is, or it failed."""
     if run.in_flight:
-        return bool(run.overdue or run.aborting_level)
-    return _failed_lately(run, now)
+        return bool(run.overdue_severity or run.abort_severity)
+    return _failed_recently(run, now)
 
 
-def goes_on(run: Run, now: datetime) -> bool:
+def is_open(run: Run, now: datetime) -> bool:
     """Say whether there still is something to look at; a failure is, and for a while."""
-    return run.in_flight or _failed_lately(run, now)
+    return run.in_flight or _failed_recently(run, now)
 
 
-def is_over(run: Run) -> bool:
+def is_resolved(run: Run) -> bool:
     """Say whether a run has ended in a way that leaves nothing to look at."""
     return not run.in_flight and run.status != "failure"
 
@@ -32,6 +32,6 @@ def ended_at(run: Run) -> datetime:
     return run.concluded_at or run.updated_at or run.created_at
 
 
-def _failed_lately(run: Run, now: datetime) -> bool:
-    failed = run.concluded and run.status == "failure"
-    return failed and now - ended_at(run) < LATELY
+def _failed_recently(run: Run, now: datetime) -> bool:
+    has_failed = run.concluded and run.status == "failure"
+    return has_failed and now - ended_at(run) < MAX_FAILURE_AGE

@@ -12,186 +12,208 @@ from django.db.models import Q
 
 from dashboard.models import Abort, Run, StageTiming
 from dashboard.runs import concurrency_policy
-from dashboard.runs.overdue import NOT_STARTED
+from dashboard.runs.overdue import NOT_STARTED_STATUSES
 
-LOOKED_AT = 100  # runs of a stage that have ended, the latest ones: how far `past` looks back
+MAX_FINISHED_RUNS = (
+    100  # runs of a stage that have ended, the latest ones: how far `past` looks back
+)
 # An abort follows the newer run that it is for; one that comes later is taken for somebody's.
-SOON = timedelta(minutes=2)
+SUPERSEDE_WINDOW = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class RelatedRuns:
     """The runs around one; what is in flight comes in the order of its creation."""
 
-    policy: str  # what the run means for others of its stage, while it is in flight
-    before: tuple[Run, ...] = ()  # of the same stage: it waits for them
-    behind: tuple[Run, ...] = ()  # of the same stage: they wait for it
-    beside: tuple[Run, ...] = ()  # else in flight in the same pipeline
-    swallowed: tuple[Run, ...] = ()  # of the same stage: dropped in its time, the latest first
-    swallowed_in_words: str = ""  # how many; empty: none is known
-    dropped_for: Run | None = None  # the run for which it was dropped itself
-    dropped_for_in_words: str = ""  # empty: it was not, or nobody knows for which
-    last_good: Run | None = None  # the latest success of the stage
+    policy_text: str  # what the run means for others of its stage, while it is in flight
+    queued_ahead: tuple[Run, ...] = ()  # of the same stage: it waits for them
+    queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for it
+    also_in_flight: tuple[Run, ...] = ()  # else in flight in the same pipeline
+    skipped_meanwhile: tuple[
+        Run, ...
+    ] = ()  # of the same stage: dropped in its time, the latest first
+    skipped_text: str = ""  # how many; empty: none is known
+    superseded_by: Run | None = None  # the run for which it was dropped itself
+    superseded_text: str = ""  # empty: it was not, or nobody knows for which
+    last_success: Run | None = None  # the latest success of the stage
 
     @property
-    def dropped_in_words(self) -> str:
+    def skip_summary(self) -> str:
         """Whether it was dropped itself, and how many were in its time; empty: neither."""
-        return f"{self.dropped_for_in_words} {self.swallowed_in_words}".strip()
+        return f"{self.superseded_text} {self.skipped_text}".strip()
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class FinishedRuns:
     """The latest runs of a stage that had ended, where its policy lets runs be dropped."""
 
     runs: Sequence[Run] = ()  # the latest first
-    aborted_here: frozenset[int] = frozenset()  # keys of those that people aborted from here
-    complete: bool = True  # it reaches back to the creation of the run that it is about
+    aborted_run_pks: frozenset[int] = frozenset()  # keys of those that people aborted from here
+    is_complete: bool = True  # it reaches back to the creation of the run that it is about
 
 
-NOTHING = Past()
+NO_FINISHED_RUNS = FinishedRuns()
 
 
-def of(run: Run, flying: Iterable[Run], timing: StageTiming | None, past: Past = NOTHING) -> Around:
+def related_runs(
+    run: Run,
+    in_flight: Iterable[Run],
+    timing: StageTiming | None,
+    finished: FinishedRuns = NO_FINISHED_RUNS,
+) -> RelatedRuns:
     """Sort the runs of its pipeline by what they have to do with a run."""
-    before, behind, beside = list[Run](), list[Run](), list[Run]()
+    queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
-    side_by_side = policy == "allow"  # one that has not started will by itself
-    others = sorted((each for each in flying if each.pk != run.pk), key=_age)
-    for each in others:
-        earlier = _age(each) < _age(run)
-        if each.stage_id != run.stage_id or not run.in_flight or side_by_side:
-            beside.append(each)
-        elif earlier and _waits(run):
-            before.append(each)
-        elif not earlier and _waits(each):
-            behind.append(each)
+    is_parallel = policy == "allow"  # one that has not started will by itself
+    others = sorted((each for each in in_flight if each.pk != run.pk), key=_creation_order)
+    for other in others:
+        is_older = _creation_order(other) < _creation_order(run)
+        if other.stage_id != run.stage_id or not run.in_flight or is_parallel:
+            also_in_flight.append(other)
+        elif is_older and _is_waiting(run):
+            queued_ahead.append(other)
+        elif not is_older and _is_waiting(other):
+            queued_behind.append(other)
         else:
-            beside.append(each)
-    here = [run, *past.runs, *(each for each in others if each.stage_id == run.stage_id)]
-    here.sort(key=_age)
-    swallowed = _swallowed(run, here, past)
-    dropped_for = _dropped_for(run, here, past)
-    return Around(
-        policy=concurrency_policy.for_others(policy) if run.in_flight else "",
-        before=tuple(before),
-        behind=tuple(behind),
-        beside=tuple(beside),
-        swallowed=swallowed,
-        swallowed_in_words=concurrency_policy.swallowed(
-            policy, len(swallowed), at_least=not past.complete, in_flight=run.in_flight
+            also_in_flight.append(other)
+    stage_runs = [run, *finished.runs, *(each for each in others if each.stage_id == run.stage_id)]
+    stage_runs.sort(key=_creation_order)
+    skipped_meanwhile = _skipped_meanwhile(run, stage_runs, finished)
+    superseded_by = _superseded_by(run, stage_runs, finished)
+    return RelatedRuns(
+        policy_text=concurrency_policy.effect_on_others(policy) if run.in_flight else "",
+        queued_ahead=tuple(queued_ahead),
+        queued_behind=tuple(queued_behind),
+        also_in_flight=tuple(also_in_flight),
+        skipped_meanwhile=skipped_meanwhile,
+        skipped_text=concurrency_policy.skipped_text(
+            policy,
+            len(skipped_meanwhile),
+            at_least=not finished.is_complete,
+            in_flight=run.in_flight,
         ),
-        dropped_for=dropped_for,
-        dropped_for_in_words=concurrency_policy.dropped(policy) if dropped_for is not None else "",
-        last_good=timing.last_good if timing else None,
+        superseded_by=superseded_by,
+        superseded_text=concurrency_policy.superseded_text(policy)
+        if superseded_by is not None
+        else "",
+        last_success=timing.last_success if timing else None,
     )
 
 
-def near(run: Run, seen: Q, timing: StageTiming | None) -> Around:
+def load_related_runs(run: Run, visible: Q, timing: StageTiming | None) -> RelatedRuns:
     """Read what is around a run, in the stages that `seen` lets through, and sort it."""
-    return of(run, flying(run, seen), timing, past(run, seen))
+    return related_runs(run, load_in_flight(run, visible), timing, load_finished(run, visible))
 
 
-def flying(run: Run, seen: Q) -> list[Run]:
+def load_in_flight(run: Run, visible: Q) -> list[Run]:
     """Return what is in flight in the run's pipeline, in the stages that `seen` lets through."""
     pipeline = run.stage.pipeline
     # What Northflank knows no more holds up nothing.
-    there = Run.objects.followed() | Run.objects.in_flight().filter(pk=run.pk)
-    runs = there.filter(seen, stage__pipeline=pipeline).without_detail()
-    found = list(runs.select_related("stage"))
-    for each in found:
-        each.stage.pipeline = pipeline
-    return found
+    candidates = Run.objects.tracked() | Run.objects.in_flight().filter(pk=run.pk)
+    runs = candidates.filter(visible, stage__pipeline=pipeline).without_detail()
+    loaded = list(runs.select_related("stage"))
+    for other in loaded:
+        other.stage.pipeline = pipeline
+    return loaded
 
 
-def past(run: Run, seen: Q) -> Past:
+def load_finished(run: Run, visible: Q) -> FinishedRuns:
     """Return what had ended in the run's stage by its end, as far back as is looked.
 
     Nothing is read where the stage's policy has runs wait for each other, or go side by side.
     """
-    if run.stage.concurrency_policy not in concurrency_policy.DROPPING:
-        return NOTHING
-    ended = Run.objects.filter(seen, stage=run.stage_id, in_flight=False).exclude(pk=run.pk)
-    end = _end(run)
+    if run.stage.concurrency_policy not in concurrency_policy.SKIPPING:
+        return NO_FINISHED_RUNS
+    ended = Run.objects.filter(visible, stage=run.stage_id, in_flight=False).exclude(pk=run.pk)
+    end = _ended_at(run)
     if end is not None:
         ended = ended.filter(created_at__lte=end)
-    found = list(ended.without_detail().order_by("-created_at", "-pk")[:LOOKED_AT])
-    for each in found:
-        each.stage = run.stage
-    asked = Abort.objects.filter(run__in=[run.pk, *(each.pk for each in found)])
-    return Past(
-        runs=found,
-        aborted_here=frozenset(asked.values_list("run_id", flat=True)),
-        complete=len(found) < LOOKED_AT or found[-1].created_at < run.created_at,
+    loaded = list(ended.without_detail().order_by("-created_at", "-pk")[:MAX_FINISHED_RUNS])
+    for other in loaded:
+        other.stage = run.stage
+    aborts = Abort.objects.filter(run__in=[run.pk, *(each.pk for each in loaded)])
+    return FinishedRuns(
+        runs=loaded,
+        aborted_run_pks=frozenset(aborts.values_list("run_id", flat=True)),
+        is_complete=len(loaded) < MAX_FINISHED_RUNS or loaded[-1].created_at < run.created_at,
     )
 
 
-def timing(run: Run) -> StageTiming | None:
+def load_timing(run: Run) -> StageTiming | None:
     """Return what is usual in the run's stage, and with it the stage's latest success."""
-    heavy = "last_good__steps", "last_good__raw", "last_good__description"
-    known = StageTiming.objects.filter(stage=run.stage_id).select_related("last_good")
-    found = known.defer(*heavy).first()
-    if found is not None and found.last_good is not None:
-        found.last_good.stage = run.stage
-    return found
+    deferred_fields = "last_success__steps", "last_success__raw", "last_success__description"
+    timings = StageTiming.objects.filter(stage=run.stage_id).select_related("last_success")
+    stage_timing = timings.defer(*deferred_fields).first()
+    if stage_timing is not None and stage_timing.last_success is not None:
+        stage_timing.last_success.stage = run.stage
+    return stage_timing
 
 
 # --- What was dropped ---------------------------------------------------------------------------
 
 
-def _swallowed(run: Run, here: Sequence[Run], past: Past) -> tuple[Run, ...]:
+def _skipped_meanwhile(
+    run: Run, stage_runs: Sequence[Run], finished: FinishedRuns
+) -> tuple[Run, ...]:
     """Return what was dropped in a run's time, the latest first."""
-    dropped = ((each, _dropped_at(each, here, past)) for each in past.runs)
-    return tuple(each for each, at in dropped if at is not None and _is_there(run, at))
-
-
-def _dropped_for(run: Run, here: Sequence[Run], past: Past) -> Run | None:
-    """Return the run for which this one was dropped, where it can be but one."""
-    at = _dropped_at(run, here, past)
-    if at is None:
-        return None
-    if run.stage.concurrency_policy in concurrency_policy.FOR_A_NEWER_ONE:
-        return _newer(run, here)
-    there = [each for each in here if _is_there(each, at)]
-    return there[0] if len(there) == 1 else None
-
-
-def _dropped_at(run: Run, here: Sequence[Run], past: Past) -> datetime | None:
-    """Return when a run was dropped, by its end and its flow's policy; None: it was not."""
-    policy = run.stage.concurrency_policy
-    if not run.concluded or run.pk in past.aborted_here:
-        return None
-    if policy in concurrency_policy.FOR_A_NEWER_ONE:
-        return run.concluded_at if _newer(run, here) is not None else None
-    refused = run.status == "skipped" and run.started_at is None
-    return run.created_at if refused and policy in concurrency_policy.DROPPING else None
-
-
-def _newer(run: Run, here: Sequence[Run]) -> Run | None:
-    """Return the newest run that was there when this one ended without having its way."""
-    if run.status not in {"skipped", "aborted"} or run.concluded_at is None:
-        return None
-    count = bisect_right(here, run.concluded_at, key=_created_at)
-    newest = here[count - 1] if count else run  # none: what clocks say that are off
-    late = run.status == "aborted" and run.concluded_at - newest.created_at > SOON
-    return newest if _age(newest) > _age(run) and not late else None
-
-
-def _is_there(run: Run, at: datetime) -> bool:
-    """Say whether a run stood in the way of others at a time; one that was skipped never did."""
-    end = _end(run)
-    return run.status != "skipped" and (
-        run.created_at <= at and (run.in_flight or (end is not None and at <= end))
+    candidates = ((other, _skipped_at(other, stage_runs, finished)) for other in finished.runs)
+    return tuple(
+        each
+        for each, skipped_at in candidates
+        if skipped_at is not None and _was_active_at(run, skipped_at)
     )
 
 
-def _end(run: Run) -> datetime | None:
+def _superseded_by(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) -> Run | None:
+    """Return the run for which this one was dropped, where it can be but one."""
+    skipped_at = _skipped_at(run, stage_runs, finished)
+    if skipped_at is None:
+        return None
+    if run.stage.concurrency_policy in concurrency_policy.SUPERSEDING:
+        return _newer_run(run, stage_runs)
+    active = [other for other in stage_runs if _was_active_at(other, skipped_at)]
+    return active[0] if len(active) == 1 else None
+
+
+def _skipped_at(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) -> datetime | None:
+    """Return when a run was dropped, by its end and its flow's policy; None: it was not."""
+    policy = run.stage.concurrency_policy
+    if not run.concluded or run.pk in finished.aborted_run_pks:
+        return None
+    if policy in concurrency_policy.SUPERSEDING:
+        return run.concluded_at if _newer_run(run, stage_runs) is not None else None
+    is_refused = run.status == "skipped" and run.started_at is None
+    return run.created_at if is_refused and policy in concurrency_policy.SKIPPING else None
+
+
+def _newer_run(run: Run, stage_runs: Sequence[Run]) -> Run | None:
+    """Return the newest run that was there when this one ended without having its way."""
+    if run.status not in {"skipped", "aborted"} or run.concluded_at is None:
+        return None
+    count = bisect_right(stage_runs, run.concluded_at, key=_created_at)
+    newest = stage_runs[count - 1] if count else run  # none: what clocks say that are off
+    is_too_late = (
+        run.status == "aborted" and run.concluded_at - newest.created_at > SUPERSEDE_WINDOW
+    )
+    return newest if _creation_order(newest) > _creation_order(run) and not is_too_late else None
+
+
+def _was_active_at(run: Run, moment: datetime) -> bool:
+    """Say whether a run stood in the way of others at a time; one that was skipped never did."""
+    end = _ended_at(run)
+    return run.status != "skipped" and (
+        run.created_at <= moment and (run.in_flight or (end is not None and moment <= end))
+    )
+
+
+def _ended_at(run: Run) -> datetime | None:
     """Return until when a run is known to have been there; None: it still is, or nobody says."""
     if run.in_flight:
         return None
-    return run.concluded_at if run.concluded else run.seen_at
+    return run.concluded_at if run.concluded else run.synced_at
 
 
-def _age(run: Run) -> tuple[datetime, int]:
+def _creation_order(run: Run) -> tuple[datetime, int]:
     return run.created_at, run.pk
 
 
@@ -199,8 +221,8 @@ def _created_at(run: Run) -> datetime:
     return run.created_at
 
 
-def _waits(run: Run) -> bool:
+def _is_waiting(run: Run) -> bool:
     """Say whether a run waits for its turn: where none is meant to, only if Northflank says so."""
-    if run.stage.concurrency_policy in concurrency_policy.NOTHING_WAITS and run.status != "queued":
+    if run.stage.concurrency_policy in concurrency_policy.NEVER_QUEUING and run.status != "queued":
         return False
-    return run.status in NOT_STARTED and run.started_at is None
+    return run.status in NOT_STARTED_STATUSES and run.started_at is None

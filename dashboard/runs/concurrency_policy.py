@@ -9,7 +9,7 @@ from dashboard.models import Stage
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
 # "latest" and "replace" are in the API and explained nowhere: what is said of them is a guess from
 # their names and from what workflows do, and says so.
-_CONCURRENCY: dict[str, Promise] = {
+_STAGE_TEXTS: dict[str, Promise] = {
     "allow": gettext_lazy("Runs of this stage may go on side by side."),
     "queue": gettext_lazy(
         "Runs of this stage wait for each other: one that is stuck holds up the rest."
@@ -25,7 +25,7 @@ _CONCURRENCY: dict[str, Promise] = {
     ),
 }
 
-_FOR_OTHERS: dict[str, Promise] = {
+_RUN_TEXTS: dict[str, Promise] = {
     "allow": gettext_lazy("Nothing has to wait for it: runs of this stage may go on side by side."),
     "queue": gettext_lazy("Runs of this stage wait for each other."),
     "forbid": gettext_lazy("Requests for another run are ignored while this one is under way."),
@@ -39,42 +39,42 @@ _FOR_OTHERS: dict[str, Promise] = {
     ),
 }
 
-FOR_A_NEWER_ONE = {"latest", "replace"}  # runs are dropped as a newer one comes, as far as known
-DROPPING = {"forbid"} | FOR_A_NEWER_ONE  # runs that there is no place for are dropped
-NOTHING_WAITS = {"forbid", "replace"}  # a run that has not started need not wait for another
+SUPERSEDING = {"latest", "replace"}  # runs are dropped as a newer one comes, as far as known
+SKIPPING = {"forbid"} | SUPERSEDING  # runs that there is no place for are dropped
+NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started need not wait for another
 
 
-def for_others(policy: str) -> str:
+def effect_on_others(policy: str) -> str:
     """Say what a run under way means for others of its stage; empty: nobody knows the policy."""
-    return _said(_FOR_OTHERS, policy)
+    return _policy_text(_RUN_TEXTS, policy)
 
 
-def swallowed(policy: str, count: int, *, at_least: bool, in_flight: bool) -> str:
+def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) -> str:
     """Say how many runs were dropped in a run's time; empty: none is known.
 
     `at_least`: there may have been more. `in_flight`: the run still is.
     """
     if not count:
         return ""
-    if policy in FOR_A_NEWER_ONE:  # Northflank says how they ended, and not why
-        said = _seem_dropped(count, in_flight=in_flight)
+    if policy in SUPERSEDING:  # Northflank says how they ended, and not why
+        template = _superseded_count_text(count, in_flight=in_flight)
     elif in_flight:
-        said = ngettext(
+        template = ngettext(
             "%(n)s run has been skipped since it was created.",
             "%(n)s runs have been skipped since it was created.",
             count,
         )
     else:
-        said = ngettext(
+        template = ngettext(
             "%(n)s run was skipped while it was in flight.",
             "%(n)s runs were skipped while it was in flight.",
             count,
         )
     # Translators: stands where there is the number in “3 runs were skipped while it was in flight.”
-    return said % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
+    return template % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
 
 
-def _seem_dropped(count: int, *, in_flight: bool) -> str:
+def _superseded_count_text(count: int, *, in_flight: bool) -> str:
     if in_flight:
         return ngettext(
             "%(n)s run seems to have been dropped for a newer one since it was created.",
@@ -88,29 +88,31 @@ def _seem_dropped(count: int, *, in_flight: bool) -> str:
     )
 
 
-def dropped(policy: str) -> str:
+def superseded_text(policy: str) -> str:
     """Say of a run that was dropped what it was dropped for."""
-    if policy in FOR_A_NEWER_ONE:
+    if policy in SUPERSEDING:
         return _("It seems to have been dropped for a newer one.")
     return _("Another was in flight when it came.")
 
 
-def facts(stage: Stage) -> list[str]:
+def stage_facts(stage: Stage) -> list[str]:
     """Return what is worth knowing of a stage's release flow, a sentence each."""
     policy = stage.concurrency_policy
-    said = []
-    if stage.pipeline.gone_at or stage.pipeline.project.gone_at:
-        said.append(_("Northflank no longer lists this pipeline. This is what it said before."))
+    sentences = []
+    if stage.pipeline.removed_at or stage.pipeline.project.removed_at:
+        sentences.append(
+            _("Northflank no longer lists this pipeline. This is what it said before.")
+        )
     if policy:
-        said.append(_said(_CONCURRENCY, policy))
+        sentences.append(_policy_text(_STAGE_TEXTS, policy))
     if stage.paused:
-        said.append(_("Its triggers are paused: only people and the API start runs."))
-    return said
+        sentences.append(_("Its triggers are paused: only people and the API start runs."))
+    return sentences
 
 
-def _said(of: dict[str, Promise], policy: str) -> str:
+def _policy_text(texts: dict[str, Promise], policy: str) -> str:
     """Return what is said of a policy; one that nobody knows is called by its name."""
     if not policy:
         return ""
-    known = of.get(policy)
-    return str(known) if known else _("Concurrency policy: %(policy)s.") % {"policy": policy}
+    text = texts.get(policy)
+    return str(text) if text else _("Concurrency policy: %(policy)s.") % {"policy": policy}

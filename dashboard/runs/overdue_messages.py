@@ -8,105 +8,114 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.models.typical_duration import Overdue
+from dashboard.models.typical_duration import Severity
 from dashboard.runs import durations
-from dashboard.runs.overdue import Clock, Why
+from dashboard.runs.overdue import OverdueReason, Timer
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class OverdueMessage:
     """How far something is overdue, told in a word and a sentence."""
 
-    level: int  # of timing.Overdue
-    word: str
-    sentence: str
-    short: str  # the same without what is usual, for where that is said already
+    severity: int  # of timing.Overdue
+    label: str
+    text: str
+    short_text: str  # the same without what is usual, for where that is said already
     tone: str
     glyph: str
 
 
-_LOOKS = {
-    Overdue.YES: (gettext_lazy("Overdue"), "warning", "overdue"),
-    Overdue.VERY: (gettext_lazy("Far overdue"), "bad", "far-overdue"),
+_DISPLAYS = {
+    Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),
+    Severity.CRITICAL: (gettext_lazy("Far overdue"), "bad", "critical-overdue"),
 }
 # What is said where it is known how long it usually takes, and where that is exceeded by far.
-_LONGER: dict[Why, tuple[Promise, Promise]] = {
-    Why.QUEUE: (
+_ABOVE_TYPICAL: dict[OverdueReason, tuple[Promise, Promise]] = {
+    OverdueReason.QUEUE: (
         gettext_lazy("It waits for its turn longer than usual"),
         gettext_lazy("It waits for its turn far longer than usual"),
     ),
-    Why.APPROVAL: (
+    OverdueReason.APPROVAL: (
         gettext_lazy("It waits for people longer than usual"),
         gettext_lazy("It waits for people far longer than usual"),
     ),
-    Why.STEP: (
+    OverdueReason.STEP: (
         gettext_lazy("The step it is at takes longer than usual"),
         gettext_lazy("The step it is at takes far longer than usual"),
     ),
-    Why.SILENT: (
+    OverdueReason.NO_PROGRESS: (
         gettext_lazy("No step has changed for longer than all of it takes"),
         gettext_lazy("No step has changed for far longer than all of it takes"),
     ),
-    Why.RUN: (
+    OverdueReason.RUN: (
         gettext_lazy("It takes longer than usual"),
         gettext_lazy("It takes far longer than usual"),
     ),
 }
 # What is said where there is a plain limit only.
-_BEYOND: dict[Why, Promise] = {
-    Why.QUEUE: gettext_lazy("It has waited for its turn for more than %(limit)s"),
-    Why.APPROVAL: gettext_lazy("It has waited for people for more than %(limit)s"),
-    Why.RUN: gettext_lazy("It has gone on for more than %(limit)s"),
+_ABOVE_LIMIT: dict[OverdueReason, Promise] = {
+    OverdueReason.QUEUE: gettext_lazy("It has waited for its turn for more than %(limit)s"),
+    OverdueReason.APPROVAL: gettext_lazy("It has waited for people for more than %(limit)s"),
+    OverdueReason.RUN: gettext_lazy("It has gone on for more than %(limit)s"),
 }
 
 
-def word(level: int) -> str:
+def severity_label(severity: int) -> str:
     """Return what a level is called; empty where nothing is overdue."""
-    return str(_LOOKS[Overdue(level)][0]) if level else ""
+    return str(_DISPLAYS[Severity(severity)][0]) if severity else ""
 
 
-def of(level: int, why: str = "", clocks: Iterable[Clock] = ()) -> Story | None:
+def describe(
+    severity: int, reason: str = "", timers: Iterable[Timer] = ()
+) -> OverdueMessage | None:
     """Tell what is overdue of a run; None where nothing is.
 
     `clocks` are the run's, from which the sentence knows what is usual. Without them it says no
     more than that this takes too long.
     """
-    if not level:
+    if not severity:
         return None
-    word, tone, glyph = _LOOKS[Overdue(level)]
-    very = level >= Overdue.VERY
-    clock = next((clock for clock in clocks if clock.why == why), None)
-    said = _sentence(why, clock, very)
-    usual = clock.usual if clock else None
-    short = sentence = _("%(said)s.") % {"said": said}
-    if usual:
-        sentence = _("%(said)s (%(usual)s).") % {"said": said, "usual": durations.usually(usual)}
-    return Story(int(level), str(word), sentence, short, tone, glyph)
+    label, tone, glyph = _DISPLAYS[Severity(severity)]
+    is_critical = severity >= Severity.CRITICAL
+    timer = next((clock for clock in timers if clock.reason == reason), None)
+    statement = _statement(reason, timer, is_critical)
+    typical = timer.typical if timer else None
+    short_text = text = _("%(said)s.") % {"said": statement}
+    if typical:
+        text = _("%(said)s (%(usual)s).") % {
+            "said": statement,
+            "usual": durations.format_typical(typical),
+        }
+    return OverdueMessage(int(severity), str(label), text, short_text, tone, glyph)
 
 
-def worst(overdue: int, aborting: int) -> Story | None:
+def worst(run_severity: int, abort_severity: int) -> OverdueMessage | None:
     """Tell what is overdue of several runs: the worst of them, or of their aborts."""
-    if not aborting or aborting < overdue:
-        return of(overdue)
-    _word, tone, glyph = _LOOKS[Overdue(aborting)]
-    said = _("An abort takes longer than it should.")
-    return Story(aborting, _("Abort overdue"), said, said, tone, glyph)
+    if not abort_severity or abort_severity < run_severity:
+        return describe(run_severity)
+    _label, tone, glyph = _DISPLAYS[Severity(abort_severity)]
+    text = _("An abort takes longer than it should.")
+    return OverdueMessage(abort_severity, _("Abort overdue"), text, text, tone, glyph)
 
 
-def _sentence(why: str, clock: Clock | None, very: bool) -> str:
-    if why == Why.ATTEMPTS:
+def _statement(reason: str, timer: Timer | None, is_critical: bool) -> str:
+    if reason == OverdueReason.LAST_ATTEMPT:
         return _("The step it is at is on its last attempt")
-    if clock is None:
+    if timer is None:
         return (
-            _("It takes far longer than it should") if very else _("It takes longer than it should")
+            _("It takes far longer than it should")
+            if is_critical
+            else _("It takes longer than it should")
         )
-    if clock.usual is None:
-        at = clock.very_late_at if very else clock.late_at
-        return str(_BEYOND[clock.why]) % {"limit": _limit(at - clock.since)}
-    return str(_LONGER[clock.why][very])
+    if timer.typical is None:
+        limit_at = timer.critical_at if is_critical else timer.warning_at
+        return str(_ABOVE_LIMIT[timer.reason]) % {
+            "limit": _format_limit(limit_at - timer.started_at)
+        }
+    return str(_ABOVE_TYPICAL[timer.reason][is_critical])
 
 
-def _limit(span: timedelta) -> str:
+def _format_limit(span: timedelta) -> str:
     # Limits are set, mostly to whole hours: "1 h", not "60 min" nor "1 h 0 min".
     hours, rest = divmod(round(span.total_seconds()), 3600)
-    return durations.roughly(span) if rest or not hours else durations.hours(hours)
+    return durations.format_rounded(span) if rest or not hours else durations.format_hours(hours)

@@ -6,28 +6,30 @@ translated as a whole.
 
 import re
 
-_PLACE = re.compile(r"%\((\w+)\)[sd]")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 
 
-def fill[T](template: str, **parts: str | int | T | tuple[str | T, ...]) -> tuple[str | T, ...]:
+def format_parts[T](
+    template: str, **parts: str | int | T | tuple[str | T, ...]
+) -> tuple[str | T, ...]:
     """Return a template in parts, with those that are given where it names them: `%(name)s`.
 
     A tuple is itself a sentence in parts.
     """
-    found: list[str | T] = []
-    for place, piece in enumerate(_PLACE.split(template)):
-        part = parts[piece] if place % 2 else piece.replace("%%", "%")
+    result: list[str | T] = []
+    for index, piece in enumerate(_PLACEHOLDER.split(template)):
+        part = parts[piece] if index % 2 else piece.replace("%%", "%")
         if isinstance(part, tuple):
-            found.extend(part)
+            result.extend(part)
         elif part != "":
-            found.append(str(part) if isinstance(part, int) else part)
-    return tuple(found)
+            result.append(str(part) if isinstance(part, int) else part)
+    return tuple(result)
 
 
-def together[T](*sentences: str | tuple[str | T, ...]) -> tuple[str | T, ...]:
+def join_sentences[T](*sentences: str | tuple[str | T, ...]) -> tuple[str | T, ...]:
     """Return sentences one after another, without those that are empty."""
-    found: list[str | T] = []
+    result: list[str | T] = []
     for sentence in filter(None, sentences):
-        found += [" "] if found else []
-        found += [sentence] if isinstance(sentence, str) else sentence
-    return tuple(found)
+        result += [" "] if result else []
+        result += [sentence] if isinstance(sentence, str) else sentence
+    return tuple(result)

@@ -11,102 +11,106 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import DefaultView, SavedView
 
-MOST = 30  # views of one person
+MAX_VIEWS_PER_USER = 30  # views of one person
 
 
-class Refused(Exception):
+class SavedViewError(Exception):
     """It was not done; the sentence says why."""
 
 
-class NotAllowed(Refused):
+class NotAllowed(SavedViewError):
     """The person may not do that."""
 
 
-def seen_by(person: User) -> Sequence[SavedView]:
+def visible_to(user: User) -> Sequence[SavedView]:
     """Return a person's own views and those that are shared, by name."""
-    return list(SavedView.objects.seen_by(person.pk))
+    return list(SavedView.objects.visible_to(user.pk))
 
 
-def default_of(person: User) -> SavedView | None:
+def default_for(user: User) -> SavedView | None:
     """Return the view that stage pages open with for a person, as long as they see it."""
-    return SavedView.objects.seen_by(person.pk).filter(defaults__user=person).first()
+    return SavedView.objects.visible_to(user.pk).filter(defaults__user=user).first()
 
 
-def may_share(person: User, rights: Rights) -> bool:
+def may_share(user: User, user_permissions: Permissions) -> bool:
     """Say whether a person's views may be shared: who aborts somewhere, and administrators."""
-    return person.is_staff or rights.may_abort_somewhere
+    return user.is_staff or user_permissions.can_abort_anywhere
 
 
-def may_delete(person: User, view: SavedView) -> bool:
+def may_delete(user: User, view: SavedView) -> bool:
     """Say whether a person may delete a view: their own; an administrator any that is shared."""
-    return view.owner_id == person.pk or (person.is_staff and view.shared)
+    return view.owner_id == user.pk or (user.is_staff and view.shared)
 
 
-def save(person: User, rights: Rights, name: str, query: str, *, shared: bool) -> SavedView:
+def save(
+    user: User, user_permissions: Permissions, name: str, query: str, *, shared: bool
+) -> SavedView:
     """Keep a filter under a name; a person's view of that name is replaced. Raises Refused."""
-    _changeable()
+    _check_writable()
     name = " ".join(name.replace("\0", "").split())
     if not name:
-        raise Refused(_("Give the view a name."))
+        raise SavedViewError(_("Give the view a name."))
     if len(name) > SavedView.NAME_LENGTH:
-        said = _("A name has at most %(n)d characters.")
-        raise Refused(said % {"n": SavedView.NAME_LENGTH})
+        template = _("A name has at most %(n)d characters.")
+        raise SavedViewError(template % {"n": SavedView.NAME_LENGTH})
     if not query:
-        raise Refused(_("This page is not filtered: there is nothing to save."))
+        raise SavedViewError(_("This page is not filtered: there is nothing to save."))
     if len(query) > SavedView.QUERY_LENGTH:
-        raise Refused(_("This filter is too long to be saved."))
-    if shared and not may_share(person, rights):
+        raise SavedViewError(_("This filter is too long to be saved."))
+    if shared and not may_share(user, user_permissions):
         raise NotAllowed(_("Only people who may abort runs somewhere can share a view."))
     with transaction.atomic():
         # One after another: two forms sent at once must not make one too many.
-        User.objects.select_for_update().get(pk=person.pk)
-        own = SavedView.objects.filter(owner=person)
-        if not own.filter(name=name).exists() and own.count() >= MOST:
-            raise Refused(_("You have %(n)d views: delete one first.") % {"n": MOST})
+        User.objects.select_for_update().get(pk=user.pk)
+        own_views = SavedView.objects.filter(owner=user)
+        if not own_views.filter(name=name).exists() and own_views.count() >= MAX_VIEWS_PER_USER:
+            raise SavedViewError(
+                _("You have %(n)d views: delete one first.") % {"n": MAX_VIEWS_PER_USER}
+            )
         view, _created = SavedView.objects.update_or_create(
-            owner=person, name=name, defaults={"query": query, "shared": shared}
+            owner=user, name=name, defaults={"query": query, "shared": shared}
         )
     return view
 
 
-def delete(person: User, key: int) -> str:
+def delete(user: User, view_pk: int) -> str:
     """Delete a view, also where it is somebody's default, and return its name. Raises Refused."""
-    _changeable()
-    view = _seen(person, key)
-    if not may_delete(person, view):
-        said = _("“%(view)s” is not yours: only %(owner)s can delete it.")
-        raise NotAllowed(said % {"view": view.name, "owner": view.owner})
+    _check_writable()
+    view = _get_visible(user, view_pk)
+    if not may_delete(user, view):
+        template = _("“%(view)s” is not yours: only %(owner)s can delete it.")
+        raise NotAllowed(template % {"view": view.name, "owner": view.owner})
     view.delete()
     return view.name
 
 
-def open_with(person: User, key: int) -> SavedView:
+def set_default(user: User, view_pk: int) -> SavedView:
     """Have stage pages open with a view for a person. Raises Refused."""
-    _changeable()
-    view = _seen(person, key)
+    _check_writable()
+    view = _get_visible(user, view_pk)
     try:
-        DefaultView.objects.update_or_create(user=person, defaults={"view": view})
+        DefaultView.objects.update_or_create(user=user, defaults={"view": view})
     except IntegrityError:
-        raise Refused(_("There is no such view any more.")) from None
+        raise SavedViewError(_("There is no such view any more.")) from None
     return view
 
 
-def open_with_all(person: User) -> None:
+def clear_default(user: User) -> None:
     """Have stage pages open with all runs for a person. Raises Refused."""
-    _changeable()
-    DefaultView.objects.filter(user=person).delete()
+    _check_writable()
+    DefaultView.objects.filter(user=user).delete()
 
 
-def _seen(person: User, key: int) -> SavedView:
-    view = SavedView.objects.seen_by(person.pk).filter(pk=key).first()
+def _get_visible(user: User, view_pk: int) -> SavedView:
+    view = SavedView.objects.visible_to(user.pk).filter(pk=view_pk).first()
     if view is None:
-        raise Refused(_("There is no such view any more."))
+        raise SavedViewError(_("There is no such view any more."))
     return view
 
 
-def _changeable() -> None:
+def _check_writable() -> None:
     if settings.READ_ONLY:
         raise NotAllowed(_("This dashboard is switched to read-only: nothing can be changed here."))

@@ -7,17 +7,21 @@ from django.utils.translation import gettext as _
 
 from dashboard.northflank import Node
 
-IN_PROGRESS = {"waiting", "retrying", "async_wait", "approval_wait", "aborting"}
-OVER = {"success", "failure", "invalid", "aborted", "skipped", "unknown"}
-CONTAINERS = {"Workflow", "LoopWorkflow"}
+IN_PROGRESS_STATUSES = {"waiting", "retrying", "async_wait", "approval_wait", "aborting"}
+FINISHED_STATUSES = {"success", "failure", "invalid", "aborted", "skipped", "unknown"}
+CONTAINER_KINDS = {"Workflow", "LoopWorkflow"}
 APPROVAL = "Approval"  # the kind of what people have to do
-OUTSIDE = "Outside"  # no kind of Northflank's: what is not in its hands
+EXTERNAL = "Outside"  # no kind of Northflank's: what is not in its hands
 
 
 def walk(root: Node) -> Iterator[tuple[int, Node]]:
     """Yield each node below the root with its depth, in the order they are written."""
     # The root Workflow only wraps the steps; a root that is a step itself is yielded.
-    stack = [(0, step) for step in reversed(root.steps)] if root.kind in CONTAINERS else [(0, root)]
+    stack = (
+        [(0, step) for step in reversed(root.steps)]
+        if root.kind in CONTAINER_KINDS
+        else [(0, root)]
+    )
     while stack:
         depth, node = stack.pop()
         yield depth, node
@@ -29,7 +33,7 @@ def key(node: Node) -> str:
     return node.ref or f"{node.kind} {node.label}"
 
 
-def waited(root: Node, now: datetime | None = None) -> timedelta:
+def approval_time(root: Node, now: datetime | None = None) -> timedelta:
     """Return how long a run has waited for people; until `now` where it waits still."""
     waits = sorted(
         (node.started_at, end)
@@ -39,16 +43,16 @@ def waited(root: Node, now: datetime | None = None) -> timedelta:
         and (end := node.ended_at or now) is not None
         and end > node.started_at
     )
-    total, until = timedelta(), None
+    total, counted_until = timedelta(), None
     for start, end in waits:  # those side by side count once
-        begun = start if until is None else max(start, until)
-        if end > begun:
-            total += end - begun
-            until = end
+        counted_from = start if counted_until is None else max(start, counted_until)
+        if end > counted_from:
+            total += end - counted_from
+            counted_until = end
     return total
 
 
-def last_change(root: Node) -> datetime | None:
+def last_changed_at(root: Node) -> datetime | None:
     """Return when a step last started or ended."""
     times = [
         when
@@ -61,46 +65,50 @@ def last_change(root: Node) -> datetime | None:
 
 def current(root: Node) -> Node | None:
     """Return the step the run is at: the first one under way that contains no other under way."""
-    found: tuple[int, Node] | None = None
+    innermost: tuple[int, Node] | None = None
     for depth, node in walk(root):
-        if found is not None and depth <= found[0]:
+        if innermost is not None and depth <= innermost[0]:
             break  # all that is inside it has been walked
-        if under_way(node):
-            found = depth, node
-    return found[1] if found else None
+        if is_in_progress(node):
+            innermost = depth, node
+    return innermost[1] if innermost else None
 
 
-def under_way(node: Node) -> bool:
+def is_in_progress(node: Node) -> bool:
     """Say whether a step is in progress: Northflank has no word for "running" on a step."""
-    if node.status in IN_PROGRESS:
+    if node.status in IN_PROGRESS_STATUSES:
         return True
     # Without a status, and with one that is new, the times tell.
-    return node.status not in OVER and node.started_at is not None and node.ended_at is None
+    return (
+        node.status not in FINISHED_STATUSES
+        and node.started_at is not None
+        and node.ended_at is None
+    )
 
 
-def for_people(node: Node) -> bool:
+def is_approval(node: Node) -> bool:
     """Say whether people are what a step waits for: they take their time, and it does no work."""
     return node.kind == APPROVAL or node.status == "approval_wait"
 
 
-def waits_on(node: Node) -> str:
+def awaited_kind(node: Node) -> str:
     """Return what a step under way waits on: a kind or OUTSIDE; empty where nobody can tell."""
     if node.status == "approval_wait":
         return APPROVAL
     if node.status == "async_wait":
-        return OUTSIDE
+        return EXTERNAL
     if node.status in {"retrying", "aborting"}:
         return ""
-    return node.about or node.kind
+    return node.target_kind or node.kind
 
 
 def describe(node: Node) -> str:
     """Return a step's name, with its attempt where it is not the first."""
     if not node.attempts or node.attempts <= 1:
         return node.label
-    said = (
+    template = (
         _("%(step)s, attempt %(n)d of %(most)d")
         if (node.max_attempts or 0) >= node.attempts
         else _("%(step)s, attempt %(n)d")
     )
-    return said % {"step": node.label, "n": node.attempts, "most": node.max_attempts}
+    return template % {"step": node.label, "n": node.attempts, "most": node.max_attempts}

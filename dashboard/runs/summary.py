@@ -14,89 +14,93 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Overdue, Usual
+from dashboard.models.typical_duration import Severity, TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import abort_clock, durations, overdue, overdue_messages, statuses, steps
-from dashboard.runs.overdue import NOT_STARTED, Clock, Why
-from dashboard.runs.rich_text import fill, together
+from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason, Timer
+from dashboard.runs.rich_text import format_parts, join_sentences
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class Elapsed:
     """For how long something has gone on: "for 18 min"."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Until:
+class Countdown:
     """How long until something comes: "in 40 s", and then "due now"."""
 
     at: datetime
 
 
-class Name(str):
+class ExternalText(str):
     """Other people's text, on one line and not too long; pages keep it apart from ours."""
 
     __slots__ = ()
 
-    def __new__(cls, text: str, most: int = 80) -> "Name":
+    def __new__(cls, text: str, max_length: int = 80) -> "ExternalText":
         """Make one of at most so many characters."""
         folded = " ".join(text.split())
-        return super().__new__(cls, folded if len(folded) <= most else f"{folded[: most - 1]}…")
+        return super().__new__(
+            cls, folded if len(folded) <= max_length else f"{folded[: max_length - 1]}…"
+        )
 
 
-type Parts = tuple[str | Since | Until, ...]
+type RichText = tuple[str | Elapsed | Countdown, ...]
 
-ERROR = 200  # characters of an error; the steps have all of it
-_LATE = {
-    Overdue.YES: gettext_lazy("%(state)s, longer than usual"),
-    Overdue.VERY: gettext_lazy("%(state)s, far longer than usual"),
+MAX_ERROR_LENGTH = 200  # characters of an error; the steps have all of it
+_OVERDUE_TEMPLATES = {
+    Severity.WARNING: gettext_lazy("%(state)s, longer than usual"),
+    Severity.CRITICAL: gettext_lazy("%(state)s, far longer than usual"),
 }
 # Where Northflank's word for a run in flight says what it does, its step says it better.
-AT_WORK = {"running", "waiting", "retrying", "async_wait", "approval_wait"}
-_WITHOUT_STEP: dict[str, Promise] = {
+ACTIVE_STATUSES = {"running", "waiting", "retrying", "async_wait", "approval_wait"}
+_STATUS_TEXTS: dict[str, Promise] = {
     "retrying": gettext_lazy("a step failed and is being tried again"),
     "async_wait": gettext_lazy("a step waits for an answer from outside Northflank"),
     "approval_wait": gettext_lazy("waits for people to approve a step"),
 }
 
 
-def of(
+def build(
     run: Run,
     root: Node | None,
     timing: StageTiming | None,
     *,
-    before: int = 0,
-    behind: int = 0,
-    dropped: str = "",
-) -> Parts:
+    queued_ahead: int = 0,
+    queued_behind: int = 0,
+    skip_summary: str = "",
+) -> RichText:
     """Say in a sentence or two where `run` is and how it stands.
 
     `before` and `behind` are how many runs it waits for, and how many wait for it; `dropped` says
     whether it was dropped for another, and how many were in its time.
     """
     if run.concluded:
-        said = _ended(run, root, timing)
-    elif run.gone_at is not None:
-        said = _gone(run, root)
+        state = _concluded_state(run, root, timing)
+    elif run.removed_at is not None:
+        state = _removed_state(run, root)
     elif run.status == "aborting":
-        said = _aborting(run, root)
+        state = _aborting_state(run, root)
     else:
-        said = _under_way(run, root, timing, before)
-    waiting = ""
-    if behind and run.in_flight:
-        waiting = ngettext("%(n)d run waits behind it.", "%(n)d runs wait behind it.", behind)
-        waiting %= {"n": behind}
-    return fill(
+        state = _in_flight_state(run, root, timing, queued_ahead)
+    queue_text = ""
+    if queued_behind and run.in_flight:
+        queue_text = ngettext(
+            "%(n)d run waits behind it.", "%(n)d runs wait behind it.", queued_behind
+        )
+        queue_text %= {"n": queued_behind}
+    return format_parts(
         _("%(pipeline)s / %(stage)s: %(said)s"),
-        pipeline=Name(str(run.stage.pipeline)),
+        pipeline=ExternalText(str(run.stage.pipeline)),
         stage=run.stage.name,
-        said=together(said, waiting, dropped),
+        said=join_sentences(state, queue_text, skip_summary),
     )
 
 
-def short(run: Run, clocks: Iterable[Clock]) -> Parts:
+def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     """Say at which step a run is, for its row; empty: at none that is known.
 
     A row says by itself for how long all of the run has gone on, or waited for its turn. `clocks`
@@ -104,232 +108,269 @@ def short(run: Run, clocks: Iterable[Clock]) -> Parts:
     """
     if not run.in_flight or not run.step:
         return ()
-    step = Name(run.step)
-    if run.step_since is None or run.status == "aborting":
+    step = ExternalText(run.step)
+    if run.step_started_at is None or run.status == "aborting":
         return (step,)
-    said: Parts = fill(_("%(step)s, %(since)s"), step=step, since=Since(run.step_since))
-    known = {clock.why: clock.usual for clock in clocks}
+    text: RichText = format_parts(
+        _("%(step)s, %(since)s"), step=step, since=Elapsed(run.step_started_at)
+    )
+    typical_by_reason = {timer.reason: timer.typical for timer in timers}
     # Under its bar a row says what is usual of all of it, or of people: nothing is said twice.
-    usual, of_all = known.get(Why.STEP), known.get(Why.RUN)
-    if usual and of_all and durations.usually(usual) == durations.usually(of_all):
-        return said
-    return _usually(said, usual)
+    typical_step, typical_run = (
+        typical_by_reason.get(OverdueReason.STEP),
+        typical_by_reason.get(OverdueReason.RUN),
+    )
+    if (
+        typical_step
+        and typical_run
+        and durations.format_typical(typical_step) == durations.format_typical(typical_run)
+    ):
+        return text
+    return _with_typical(text, typical_step)
 
 
-def text(parts: Parts, now: datetime) -> str:
+def render_text(parts: RichText, now: datetime) -> str:
     """Write parts as they read at a time."""
-    return "".join(part if isinstance(part, str) else in_words(part, now) for part in parts)
+    return "".join(part if isinstance(part, str) else format_time_part(part, now) for part in parts)
 
 
-def in_words(part: Since | Until, now: datetime) -> str:
+def format_time_part(part: Elapsed | Countdown, now: datetime) -> str:
     """Write a time as it reads at another."""
-    if isinstance(part, Since):
-        return _("for %(time)s") % {"time": durations.so_far(now - part.at)}
+    if isinstance(part, Elapsed):
+        return _("for %(time)s") % {"time": durations.format_elapsed(now - part.at)}
     if part.at <= now:
         return _("due now")
-    return _("in %(time)s") % {"time": durations.so_far(part.at - now)}
+    return _("in %(time)s") % {"time": durations.format_elapsed(part.at - now)}
 
 
 # --- Under way ----------------------------------------------------------------------------------
 
 
-def _under_way(run: Run, root: Node | None, timing: StageTiming | None, before: int) -> Parts:
-    at = steps.current(root) if root is not None else None
-    told: Why | None = Why.STEP  # what the state is about
-    usual: Usual | None = None
-    state: Parts
-    besides, count = "", 0
-    if run.status in NOT_STARTED:
-        told, usual = Why.QUEUE, timing.usual_queue if timing else None
-        state = _since(_waits(run), run.created_at)
-        count = before
-        besides = ngettext(
+def _in_flight_state(
+    run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
+) -> RichText:
+    step = steps.current(root) if root is not None else None
+    reason: OverdueReason | None = OverdueReason.STEP  # what the state is about
+    typical: TypicalDuration | None = None
+    state: RichText
+    count_template, count = "", 0
+    if run.status in NOT_STARTED_STATUSES:
+        reason, typical = OverdueReason.QUEUE, timing.typical_queue if timing else None
+        state = _with_elapsed(_waiting_text(run), run.created_at)
+        count = queued_ahead
+        count_template = ngettext(
             "%(state)s: %(n)d run before it", "%(state)s: %(n)d runs before it", count
         )
-    elif at is not None and (steps.for_people(at) or run.status != "approval_wait"):
-        told = Why.APPROVAL if steps.for_people(at) else Why.STEP
-        usual = overdue.usual_of(at, timing) if at.started_at else None
-        state = _as_sent(run, _at(at))
-        count = _beside(root, at)
-        besides = ngettext(
+    elif step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
+        reason = OverdueReason.APPROVAL if steps.is_approval(step) else OverdueReason.STEP
+        typical = overdue.typical_step_duration(step, timing) if step.started_at else None
+        state = _with_status(run, _current_step_text(step))
+        count = _count_parallel_steps(root, step)
+        count_template = ngettext(
             "%(state)s, and %(n)d more at the same time",
             "%(state)s, and %(n)d more at the same time",
             count,
         )
-    elif run.status in _WITHOUT_STEP:
-        told = Why.APPROVAL if run.status == "approval_wait" else Why.STEP
-        usual = timing.usual_approval() if timing and told is Why.APPROVAL else None
-        state = _since(str(_WITHOUT_STEP[run.status]), _in_status(run))
-    elif run.status in AT_WORK:
-        told, usual = Why.RUN, timing.usual_run if timing else None
-        state = _since(_("under way"), run.started_at)
+    elif run.status in _STATUS_TEXTS:
+        reason = OverdueReason.APPROVAL if run.status == "approval_wait" else OverdueReason.STEP
+        typical = timing.typical_approval() if timing and reason is OverdueReason.APPROVAL else None
+        state = _with_elapsed(str(_STATUS_TEXTS[run.status]), _status_started_at(run))
+    elif run.status in ACTIVE_STATUSES:
+        reason, typical = OverdueReason.RUN, timing.typical_run if timing else None
+        state = _with_elapsed(_("under way"), run.started_at)
     else:
-        told = None
+        reason = None
         # One that is said to have ended has not been doing so for a time.
-        lasts = run.status not in statuses.RUN or run.status == "unknown"
-        state = _since(_sent(run), _in_status(run) if lasts else None)
-    tried = _attempts(at) if at is not None and told is Why.STEP else ()
-    late = _LATE.get(Overdue(run.overdue)) if usual and run.overdue_why == told else None
-    more = ""
-    if run.overdue and not late and not (tried and run.overdue_why == Why.ATTEMPTS):
-        clocks = overdue.clocks(run, root, timing)
-        story = overdue_messages.of(run.overdue, run.overdue_why, clocks)
-        more = story.sentence if story else ""
-    state = _usually(state, usual)
-    if late:
-        state = fill(str(late), state=state)
+        is_lasting = run.status not in statuses.RUN_STATUSES or run.status == "unknown"
+        state = _with_elapsed(_status_text(run), _status_started_at(run) if is_lasting else None)
+    attempt_text = _attempt_text(step) if step is not None and reason is OverdueReason.STEP else ()
+    overdue_template = (
+        _OVERDUE_TEMPLATES.get(Severity(run.overdue_severity))
+        if typical and run.overdue_reason == reason
+        else None
+    )
+    overdue_text = ""
+    if (
+        run.overdue_severity
+        and not overdue_template
+        and not (attempt_text and run.overdue_reason == OverdueReason.LAST_ATTEMPT)
+    ):
+        timers = overdue.timers(run, root, timing)
+        message = overdue_messages.describe(run.overdue_severity, run.overdue_reason, timers)
+        overdue_text = message.text if message else ""
+    state = _with_typical(state, typical)
+    if overdue_template:
+        state = format_parts(str(overdue_template), state=state)
     if count:
-        state = fill(besides, state=state, n=count)
-    return together(_sentence(state), tried, more)
+        state = format_parts(count_template, state=state, n=count)
+    return join_sentences(_as_sentence(state), attempt_text, overdue_text)
 
 
-def _sentence(state: Parts) -> Parts:
-    return fill(_("%(state)s."), state=state)
+def _as_sentence(state: RichText) -> RichText:
+    return format_parts(_("%(state)s."), state=state)
 
 
-def _waits(run: Run) -> str:
+def _waiting_text(run: Run) -> str:
     return _("waits for its turn") if run.status == "queued" else _("waits to start")
 
 
-def _since(state: str | Parts, at: datetime | None) -> Parts:
+def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichText:
     """Say for how long something has been so, where that is known."""
-    if at is None:
+    if started_at is None:
         return (state,) if isinstance(state, str) else state
     # Translators: “waits for its turn” and “for 18 min”.
-    return fill(_("%(state)s %(since)s"), state=state, since=Since(at))
+    return format_parts(_("%(state)s %(since)s"), state=state, since=Elapsed(started_at))
 
 
-def _at(at: Node) -> Parts:
+def _current_step_text(step: Node) -> RichText:
     """Say at which step a run is, and for how long."""
-    if steps.for_people(at):
+    if steps.is_approval(step):
         template = _("waits for people to approve “%(step)s”")
-    elif at.status == "async_wait":
+    elif step.status == "async_wait":
         template = _("step “%(step)s” waits for an answer from outside Northflank")
     else:
-        template = _("step “%(step)s”") if at.started_at else _("at step “%(step)s”")
-    return _since(fill(template, step=_called(at)), at.started_at)
+        template = _("step “%(step)s”") if step.started_at else _("at step “%(step)s”")
+    return _with_elapsed(format_parts(template, step=_step_name(step)), step.started_at)
 
 
-def _beside(root: Node | None, at: Node) -> int:
+def _count_parallel_steps(root: Node | None, step: Node) -> int:
     """Return how many other steps are under way."""
     return sum(
-        steps.under_way(node) and node is not at and not node.steps
+        steps.is_in_progress(node) and node is not step and not node.steps
         for _depth, node in (steps.walk(root) if root is not None else ())
-        if node.kind not in steps.CONTAINERS
+        if node.kind not in steps.CONTAINER_KINDS
     )
 
 
-def _attempts(at: Node) -> Parts:
+def _attempt_text(step: Node) -> RichText:
     """Say how often a step was tried, when it is tried again, and what it last failed with."""
-    count, most = at.attempts or 0, at.max_attempts or 0
-    retrying = at.status == "retrying"
+    count, max_count = step.attempts or 0, step.max_attempts or 0
+    retrying = step.status == "retrying"
     if count < 1 or (count == 1 and not retrying):
         return ()
-    attempt = _("Attempt %(n)d of %(most)d") if most >= count else _("Attempt %(n)d")
-    attempt %= {"n": count, "most": most}
-    said: Parts
-    if count >= most > 1:
-        said = fill(_("%(attempt)s, the last."), attempt=attempt)
-    elif retrying and at.next_attempt_at is not None:
+    attempt = _("Attempt %(n)d of %(most)d") if max_count >= count else _("Attempt %(n)d")
+    attempt %= {"n": count, "most": max_count}
+    text: RichText
+    if count >= max_count > 1:
+        text = format_parts(_("%(attempt)s, the last."), attempt=attempt)
+    elif retrying and step.next_attempt_at is not None:
         # Translators: “in 40 s” or “due now” is behind “next”.
         template = _("%(attempt)s, next %(until)s.")
-        said = fill(template, attempt=attempt, until=Until(at.next_attempt_at))
+        text = format_parts(template, attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
-        said = fill(_("%(attempt)s."), attempt=attempt)
-    error = _error(at)
-    return together(said, fill(_("The last error: %(error)s."), error=error) if error else "")
+        text = format_parts(_("%(attempt)s."), attempt=attempt)
+    error = _error_text(step)
+    return join_sentences(
+        text, format_parts(_("The last error: %(error)s."), error=error) if error else ""
+    )
 
 
-def _usually(state: Parts, usual: Usual | None) -> Parts:
+def _with_typical(state: RichText, typical: TypicalDuration | None) -> RichText:
     """Say what is usual, where that is known."""
-    if not usual:
+    if not typical:
         return state
-    return fill(_("%(state)s (%(usual)s)"), state=state, usual=durations.usually(usual))
+    return format_parts(
+        _("%(state)s (%(usual)s)"), state=state, usual=durations.format_typical(typical)
+    )
 
 
-def _as_sent(run: Run, state: Parts) -> Parts:
+def _with_status(run: Run, state: RichText) -> RichText:
     """Say what Northflank says of a run in flight, where that says little, before a state."""
-    if run.status in AT_WORK:
+    if run.status in ACTIVE_STATUSES:
         return state
-    return fill(_("%(sent)s; %(state)s"), sent=_sent(run), state=state)
+    return format_parts(_("%(sent)s; %(state)s"), sent=_status_text(run), state=state)
 
 
-def _sent(run: Run) -> Parts:
+def _status_text(run: Run) -> RichText:
     if run.status == "unknown":
         return (_("Northflank gives its status as unknown"),)
-    if run.status in statuses.RUN:
-        said = _("Northflank says “%(status)s”, but not that it has concluded")
-        return (said % {"status": statuses.within(run.status)},)
-    return _says(run)
+    if run.status in statuses.RUN_STATUSES:
+        template = _("Northflank says “%(status)s”, but not that it has concluded")
+        return (template % {"status": statuses.inline_label(run.status)},)
+    return _raw_status_text(run)
 
 
-def _says(run: Run) -> Parts:
+def _raw_status_text(run: Run) -> RichText:
     if not run.status.strip():
         return (_("Northflank gives no status"),)
-    return fill(_("Northflank says “%(status)s”"), status=Name(statuses.within(run.status)))
+    return format_parts(
+        _("Northflank says “%(status)s”"), status=ExternalText(statuses.inline_label(run.status))
+    )
 
 
-def _in_status(run: Run) -> datetime | None:
+def _status_started_at(run: Run) -> datetime | None:
     # One that we have only ever seen with this status may have had it for longer.
-    return run.status_since if run.status_since > run.first_seen_at else None
+    return run.status_since if run.status_since > run.first_synced_at else None
 
 
 # --- Ending, ended, gone ------------------------------------------------------------------------
 
 
-def _aborting(run: Run, root: Node | None) -> Parts:
-    begun = abort_clock.begun(run)
+def _aborting_state(run: Run, root: Node | None) -> RichText:
+    start = abort_clock.northflank_start(run)
     # Translators: “aborting at least” and “for 18 min”.
-    state = _since(_("aborting at least") if begun.at_least else _("aborting"), begun.at)
-    return _sentence(_at_step(state, steps.current(root) if root is not None else None))
+    state = _with_elapsed(
+        _("aborting at least") if start.is_approximate else _("aborting"), start.at
+    )
+    return _as_sentence(_with_step(state, steps.current(root) if root is not None else None))
 
 
-def _gone(run: Run, root: Node | None) -> Parts:
+def _removed_state(run: Run, root: Node | None) -> RichText:
     if not run.status.strip():
         return (_("Northflank no longer knows this run."),)
     template = _("Northflank no longer knows this run; it last said “%(status)s”")
-    state: Parts = fill(template, status=Name(statuses.within(run.status)))
-    return _sentence(_at_step(state, steps.current(root) if root is not None else None))
+    state: RichText = format_parts(template, status=ExternalText(statuses.inline_label(run.status)))
+    return _as_sentence(_with_step(state, steps.current(root) if root is not None else None))
 
 
-def _ended(run: Run, root: Node | None, timing: StageTiming | None) -> Parts:
-    gone = _("Northflank no longer knows it.") if run.gone_at is not None else ""
-    took = _took(run)
-    time = {"time": durations.in_words(took)} if took is not None else {}
-    state: Parts
+def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:
+    removed_text = _("Northflank no longer knows it.") if run.removed_at is not None else ""
+    duration = _duration(run)
+    time_params = {"time": durations.format_duration(duration)} if duration is not None else {}
+    state: RichText
     match run.status:
         case "success":
-            state = _succeeded(took, root, timing)
+            state = _success_state(duration, root, timing)
         case "failure":
-            state = _culprit((_("failed after %(time)s") % time if time else _("failed"),), root)
+            state = _with_failed_step(
+                (_("failed after %(time)s") % time_params if time_params else _("failed"),), root
+            )
         case "aborted":
-            aborted = _("was aborted after %(time)s") % time if time else _("was aborted")
-            state = _at_step((aborted,), stopped_step(root))
+            aborted_text = (
+                _("was aborted after %(time)s") % time_params if time_params else _("was aborted")
+            )
+            state = _with_step((aborted_text,), aborted_step(root))
         case "skipped":
             state = (_("was skipped: Northflank did not carry it out"),)
-        case "unknown" if time:
-            said = _("ended after %(time)s, and Northflank gives its outcome as unknown")
-            state = (said % time,)
+        case "unknown" if time_params:
+            template = _("ended after %(time)s, and Northflank gives its outcome as unknown")
+            state = (template % time_params,)
         case "unknown":
             state = (_("ended, and Northflank gives its outcome as unknown"),)
         case _:
-            ended = _("ended after %(time)s") % time if time else _("ended")
-            state = fill(_("%(state)s; %(sent)s"), state=ended, sent=_says(run))
-    return together(_sentence(state), gone)
+            ended_text = _("ended after %(time)s") % time_params if time_params else _("ended")
+            state = format_parts(
+                _("%(state)s; %(sent)s"), state=ended_text, sent=_raw_status_text(run)
+            )
+    return join_sentences(_as_sentence(state), removed_text)
 
 
-def _succeeded(took: timedelta | None, root: Node | None, timing: StageTiming | None) -> Parts:
-    if took is None:
+def _success_state(
+    duration: timedelta | None, root: Node | None, timing: StageTiming | None
+) -> RichText:
+    if duration is None:
         return (_("succeeded"),)
-    waited = steps.waited(root) if root is not None else timedelta()
-    if not timedelta() < waited <= took:
-        waited = timedelta()  # what clocks say that are off
-    said = _("succeeded in %(time)s") % {"time": durations.in_words(took - waited)}
-    state = _usually((said,), timing.usual_run if timing else None)
-    if not waited:
+    approval_time = steps.approval_time(root) if root is not None else timedelta()
+    if not timedelta() < approval_time <= duration:
+        approval_time = timedelta()  # what clocks say that are off
+    text = _("succeeded in %(time)s") % {
+        "time": durations.format_duration(duration - approval_time)
+    }
+    state = _with_typical((text,), timing.typical_run if timing else None)
+    if not approval_time:
         return state
-    besides = _("%(state)s, not counting %(time)s of waiting for people")
-    return fill(besides, state=state, time=durations.roughly(waited))
+    template = _("%(state)s, not counting %(time)s of waiting for people")
+    return format_parts(template, state=state, time=durations.format_rounded(approval_time))
 
 
 def failed_step(root: Node | None) -> Node | None:
@@ -337,57 +378,59 @@ def failed_step(root: Node | None) -> Node | None:
     return _innermost(root, {"failure", "invalid"})
 
 
-def stopped_step(root: Node | None) -> Node | None:
+def aborted_step(root: Node | None) -> Node | None:
     """Return the step at which a run was aborted."""
     return _innermost(root, {"aborted", "aborting"})
 
 
-def _innermost(root: Node | None, within: set[str]) -> Node | None:
+def _innermost(root: Node | None, matching_statuses: set[str]) -> Node | None:
     """Return the first step of these statuses that has none of them inside it."""
     for _depth, node in steps.walk(root) if root is not None else ():
-        if node.status not in within:
+        if node.status not in matching_statuses:
             continue
-        inside = (inner for _depth, inner in steps.walk(node) if inner is not node)
-        if not any(inner.status in within for inner in inside):
+        descendants = (inner for _depth, inner in steps.walk(node) if inner is not node)
+        if not any(inner.status in matching_statuses for inner in descendants):
             return node
     return None
 
 
-def _culprit(state: Parts, root: Node | None) -> Parts:
+def _with_failed_step(state: RichText, root: Node | None) -> RichText:
     """Say at which step a run failed, and why."""
     node = failed_step(root)
     if node is None:
         return state
-    count, most = node.attempts or 0, node.max_attempts or 0
+    count, max_count = node.attempts or 0, node.max_attempts or 0
     if count > 1:
         template = (
             _("%(state)s, at step “%(step)s” on attempt %(n)d of %(most)d")
-            if most >= count
+            if max_count >= count
             else _("%(state)s, at step “%(step)s” on attempt %(n)d")
         )
-        state = fill(template, state=state, step=_called(node), n=count, most=most)
+        state = format_parts(template, state=state, step=_step_name(node), n=count, most=max_count)
     else:
-        state = _at_step(state, node)
-    error = _error(node)
-    return fill(_("%(state)s: %(error)s"), state=state, error=error) if error else state
+        state = _with_step(state, node)
+    error = _error_text(node)
+    return format_parts(_("%(state)s: %(error)s"), state=state, error=error) if error else state
 
 
-def _at_step(state: Parts, node: Node | None) -> Parts:
+def _with_step(state: RichText, node: Node | None) -> RichText:
     if node is None:
         return state
-    return fill(_("%(state)s, at step “%(step)s”"), state=state, step=_called(node))
+    return format_parts(_("%(state)s, at step “%(step)s”"), state=state, step=_step_name(node))
 
 
-def _took(run: Run) -> timedelta | None:
-    began = run.started_at or run.created_at
-    return max(run.concluded_at - began, timedelta()) if run.concluded_at else None
+def _duration(run: Run) -> timedelta | None:
+    started_at = run.started_at or run.created_at
+    return max(run.concluded_at - started_at, timedelta()) if run.concluded_at else None
 
 
-def _error(node: Node) -> Parts:
+def _error_text(node: Node) -> RichText:
     if node.error_message and node.error_message.strip():
-        return fill(_("“%(error)s”"), error=Name(node.error_message, ERROR))
+        return format_parts(
+            _("“%(error)s”"), error=ExternalText(node.error_message, MAX_ERROR_LENGTH)
+        )
     return (_("code %(code)s") % {"code": node.error_code},) if node.error_code is not None else ()
 
 
-def _called(node: Node) -> Name:
-    return Name(node.label if node.label.strip() else node.kind)
+def _step_name(node: Node) -> ExternalText:
+    return ExternalText(node.label if node.label.strip() else node.kind)

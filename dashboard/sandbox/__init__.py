@@ -9,7 +9,7 @@ is described in `docs/sandbox.md`.
 
 from .app import create_app
 from .faults import Fault, parse_fault
-from .options import Choices, Options, add_arguments, options_from
+from .options import Choices, Options, add_arguments, build_options
 from .sandbox import Sandbox
 from .world import World
 
@@ -20,7 +20,7 @@ __all__ = [
     "Sandbox",
     "World",
     "add_arguments",
+    "build_options",
     "create_app",
-    "options_from",
     "parse_fault",
 ]

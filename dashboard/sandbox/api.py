@@ -9,26 +9,26 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
-from .calls import Answer, ApiError, Call, Json, page
-from .catalog import STAGES, TEAM_ID, TEAM_NAME, Flow, Pipeline, Project
+from .calls import ApiError, ApiRequest, ApiResponse, Json, paginate
+from .catalog import STAGES, TEAM_ID, TEAM_NAME, Pipeline, Project, ReleaseFlow
 from .forms import (
-    FOUNDED,
-    STAMPS,
-    Stamp,
-    iso,
-    pipeline_in_full,
-    pipeline_in_list,
-    project_in_full,
-    project_in_list,
-    release_flow,
-    run_in_full,
-    run_in_list,
+    CREATED_AT,
+    TIME_FORMATTERS,
+    TimeFormatter,
+    format_iso,
+    serialize_pipeline,
+    serialize_pipeline_detail,
+    serialize_project,
+    serialize_project_detail,
+    serialize_release_flow,
+    serialize_run,
+    serialize_run_detail,
 )
 from .history import Run
 from .sandbox import Sandbox
-from .world import Busy
+from .world import StartForbidden
 
-type Handler = Callable[[Sandbox, Call], Answer | Json]
+type Handler = Callable[[Sandbox, ApiRequest], ApiResponse | Json]
 
 STATUSES = (
     *("pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait"),
@@ -36,18 +36,18 @@ STATUSES = (
 )
 
 # The rules of the page "Run release flow".
-NAME = re.compile(r"(?=.{3,39}\Z)[A-Za-z](?:[- ]?[A-Za-z0-9])*")
-DESCRIPTION = re.compile(r"[A-Za-z0-9\s.,?!:;'\"()\[\]/\\%^&*\-_`]{0,200}")
+NAME_PATTERN = re.compile(r"(?=.{3,39}\Z)[A-Za-z](?:[- ]?[A-Za-z0-9])*")
+DESCRIPTION_PATTERN = re.compile(r"[A-Za-z0-9\s.,?!:;'\"()\[\]/\\%^&*\-_`]{0,200}")
 
 
 # --- who and where ---------------------------------------------------------------------------
 
 
-def health(_: Sandbox, __: Call) -> Json:
+def get_health(_: Sandbox, __: ApiRequest) -> Json:
     return {"data": {"message": "success"}}
 
 
-def auth(_: Sandbox, __: Call) -> Json:
+def get_auth(_: Sandbox, __: ApiRequest) -> Json:
     permissions = ["Projects > Manage > Read", "Pipelines > General > Read"]
     return {
         "data": {
@@ -60,246 +60,261 @@ def auth(_: Sandbox, __: Call) -> Json:
             "role": {"name": "Release manager", "roleId": "release-manager", "roleType": "team"},
             "permissions": {"projectScope": [*permissions, "Pipelines > General > Update"]},
             "projectRestrictions": {"enabled": False, "projects": [], "restrictionMode": "in"},
-            "createdAt": iso(FOUNDED),
+            "createdAt": format_iso(CREATED_AT),
             "expiresAt": None,
         }
     }
 
 
-def login(_: Sandbox, __: Call) -> Json:
+def login(_: Sandbox, __: ApiRequest) -> Json:
     """Answer the command line client, which only looks at the status."""
     return {"data": {"entityId": TEAM_ID, "entityType": "team"}}
 
 
-def teams(sandbox: Sandbox, call: Call) -> Json:
-    def form(team: str) -> Json:
-        return {"id": team, "name": TEAM_NAME, "createdAt": iso(FOUNDED), "uid": f"{team}-uid"}
+def list_teams(sandbox: Sandbox, request: ApiRequest) -> Json:
+    def serialize(team: str) -> Json:
+        return {
+            "id": team,
+            "name": TEAM_NAME,
+            "createdAt": format_iso(CREATED_AT),
+            "uid": f"{team}-uid",
+        }
 
-    return page([TEAM_ID], call, sandbox.choices, key="teams", id_of=str, form=form)
+    return paginate(
+        [TEAM_ID], request, sandbox.choices, key="teams", get_id=str, serialize=serialize
+    )
 
 
-def projects(sandbox: Sandbox, call: Call) -> Json:
-    return page(
+def list_projects(sandbox: Sandbox, request: ApiRequest) -> Json:
+    return paginate(
         sandbox.world.projects,
-        call,
+        request,
         sandbox.choices,
         key="projects",
-        id_of=lambda project: project.id,
-        form=project_in_list,
+        get_id=lambda project: project.id,
+        serialize=serialize_project,
     )
 
 
-def project(sandbox: Sandbox, call: Call) -> Json:
-    return {"data": project_in_full(_project(sandbox, call))}
+def get_project(sandbox: Sandbox, request: ApiRequest) -> Json:
+    return {"data": serialize_project_detail(_find_project(sandbox, request))}
 
 
-def pipelines(sandbox: Sandbox, call: Call) -> Json:
-    return page(
-        _project(sandbox, call).pipelines,
-        call,
+def list_pipelines(sandbox: Sandbox, request: ApiRequest) -> Json:
+    return paginate(
+        _find_project(sandbox, request).pipelines,
+        request,
         sandbox.choices,
         key="pipelines",
-        id_of=lambda pipeline: pipeline.id,
-        form=lambda pipeline: pipeline_in_list(pipeline, _stamp(sandbox)),
+        get_id=lambda pipeline: pipeline.id,
+        serialize=lambda pipeline: serialize_pipeline(pipeline, _time_formatter(sandbox)),
     )
 
 
-def pipeline(sandbox: Sandbox, call: Call) -> Json:
-    return {"data": pipeline_in_full(_pipeline(sandbox, call))}
+def get_pipeline(sandbox: Sandbox, request: ApiRequest) -> Json:
+    return {"data": serialize_pipeline_detail(_find_pipeline(sandbox, request))}
 
 
-def flow(sandbox: Sandbox, call: Call) -> Json:
-    found = _flow(sandbox, call)
-    latest = next(sandbox.world.runs(found, call.now), None)
-    status = sandbox.world.status(latest, call.now) if latest else "unknown"
-    return {"data": release_flow(found, status, _stamp(sandbox))}
+def get_release_flow(sandbox: Sandbox, request: ApiRequest) -> Json:
+    flow = _find_flow(sandbox, request)
+    latest = next(sandbox.world.list_runs(flow, request.now), None)
+    status = sandbox.world.run_status(latest, request.now) if latest else "unknown"
+    return {"data": serialize_release_flow(flow, status, _time_formatter(sandbox))}
 
 
 # --- runs ------------------------------------------------------------------------------------
 
 
-def runs(sandbox: Sandbox, call: Call) -> Json:
+def list_runs(sandbox: Sandbox, request: ApiRequest) -> Json:
     try:
-        found: Flow | None = _flow(sandbox, call)
-    except NoFlow:
+        flow: ReleaseFlow | None = _find_flow(sandbox, request)
+    except ReleaseFlowNotFound:
         if sandbox.choices["stage-without-flow"] == "404":
             raise
-        found = None
+        flow = None
     world = sandbox.world
-    stamp = _stamp(sandbox)
-    return page(
-        _ordered(world.runs(found, call.now), sandbox) if found else (),
-        call,
+    format_time = _time_formatter(sandbox)
+    return paginate(
+        _order_runs(world.list_runs(flow, request.now), sandbox) if flow else (),
+        request,
         sandbox.choices,
         key="runs",
-        id_of=lambda run: run.id,
-        form=lambda run: run_in_list(world, run, call.now, stamp),
-        keep=_filter(sandbox, call),
+        get_id=lambda run: run.id,
+        serialize=lambda run: serialize_run(world, run, request.now, format_time),
+        matches=_run_filter(sandbox, request),
     )
 
 
-def run(sandbox: Sandbox, call: Call) -> Json:
-    found = sandbox.world.run(_flow(sandbox, call), call.params["run"], call.now)
-    return _detail(sandbox, call, found)
+def get_run(sandbox: Sandbox, request: ApiRequest) -> Json:
+    run = sandbox.world.find_run(_find_flow(sandbox, request), request.params["run"], request.now)
+    return _run_response(sandbox, request, run)
 
 
-def start(sandbox: Sandbox, call: Call) -> Json:
-    found = _flow(sandbox, call)
-    request = _start_request(call.body)
+def start_run(sandbox: Sandbox, request: ApiRequest) -> Json:
+    flow = _find_flow(sandbox, request)
+    start_body = _parse_start_body(request.body)
     try:
-        started = sandbox.world.start(found, call.now, request)
-    except Busy:
+        run = sandbox.world.start_run(flow, request.now, start_body)
+    except StartForbidden:
         if sandbox.choices["forbid-start"] == "200":
             return {"data": {}}
         message = "A run is in progress, and the concurrency policy forbids another"
         raise ApiError(409, message) from None
     if sandbox.choices["start-answer"] == "empty":
         return {"data": {}}
-    return _detail(sandbox, call, started)
+    return _run_response(sandbox, request, run)
 
 
-def abort(sandbox: Sandbox, call: Call) -> Json:
+def abort_run(sandbox: Sandbox, request: ApiRequest) -> Json:
     world = sandbox.world
-    found = _flow(sandbox, call)
-    before = world.run(found, call.params["run"], call.now)
-    if before and call.now >= before.concluded:
-        wanted = sandbox.choices["abort-concluded"]
-        if wanted != "200":
-            raise ApiError(int(wanted), "The run has already concluded")
-        return _detail(sandbox, call, before)
-    unchanged = _detail(sandbox, call, before)
+    flow = _find_flow(sandbox, request)
+    run = world.find_run(flow, request.params["run"], request.now)
+    if run and request.now >= run.concluded_at:
+        status_choice = sandbox.choices["abort-concluded"]
+        if status_choice != "200":
+            raise ApiError(int(status_choice), "The run has already concluded")
+        return _run_response(sandbox, request, run)
+    unchanged_response = _run_response(sandbox, request, run)
     world.abort_seconds = sandbox.choices.abort_seconds
-    answer = sandbox.choices["abort-answer"]
-    after = world.abort(found, call.params["run"], call.now, at_once=answer == "aborted")
-    return unchanged if answer == "unchanged" else _detail(sandbox, call, after)
+    answer_choice = sandbox.choices["abort-answer"]
+    aborted_run = world.abort_run(
+        flow, request.params["run"], request.now, at_once=answer_choice == "aborted"
+    )
+    return (
+        unchanged_response
+        if answer_choice == "unchanged"
+        else _run_response(sandbox, request, aborted_run)
+    )
 
 
 # --- finding things --------------------------------------------------------------------------
 
 
-class NoFlow(ApiError):
+class ReleaseFlowNotFound(ApiError):
     def __init__(self) -> None:
         super().__init__(404, "Release flow not found")
 
 
-def in_team(sandbox: Sandbox, call: Call) -> None:
+def check_team(sandbox: Sandbox, request: ApiRequest) -> None:
     """Refuse another team than the one there is."""
-    if call.params.get("team", TEAM_ID) != TEAM_ID:
+    if request.params.get("team", TEAM_ID) != TEAM_ID:
         status = int(sandbox.choices["no-access"])
         message = "Missing permission: no access to this team"
         raise ApiError(status, message if status == 403 else "Team not found")
 
 
-def _project(sandbox: Sandbox, call: Call) -> Project:
-    in_team(sandbox, call)
-    found = sandbox.world.project(call.params["project"])
-    if not found:
+def _find_project(sandbox: Sandbox, request: ApiRequest) -> Project:
+    check_team(sandbox, request)
+    project = sandbox.world.find_project(request.params["project"])
+    if not project:
         raise ApiError(404, "Project not found")
-    return found
+    return project
 
 
-def _pipeline(sandbox: Sandbox, call: Call) -> Pipeline:
-    project_id = _project(sandbox, call).id
-    found = sandbox.world.pipeline(project_id, call.params["pipeline"])
-    if not found:
+def _find_pipeline(sandbox: Sandbox, request: ApiRequest) -> Pipeline:
+    project_id = _find_project(sandbox, request).id
+    pipeline = sandbox.world.find_pipeline(project_id, request.params["pipeline"])
+    if not pipeline:
         raise ApiError(404, "Pipeline not found")
-    return found
+    return pipeline
 
 
-def _flow(sandbox: Sandbox, call: Call) -> Flow:
-    found = _pipeline(sandbox, call)
-    stage = call.params["stage"]
+def _find_flow(sandbox: Sandbox, request: ApiRequest) -> ReleaseFlow:
+    pipeline = _find_pipeline(sandbox, request)
+    stage = request.params["stage"]
     spelling = sandbox.choices["stage-spelling"]
-    spelled = {"lower": stage.lower(), "capitalised": stage.capitalize()}.get(spelling, stage)
-    if stage.capitalize() not in STAGES or stage != spelled:
+    expected_spelling = {"lower": stage.lower(), "capitalised": stage.capitalize()}.get(
+        spelling, stage
+    )
+    if stage.capitalize() not in STAGES or stage != expected_spelling:
         raise ApiError(404, "Stage not found")
-    if stage.capitalize() not in found.flows:
-        raise NoFlow
-    return found.flows[stage.capitalize()]
+    if stage.capitalize() not in pipeline.flows:
+        raise ReleaseFlowNotFound
+    return pipeline.flows[stage.capitalize()]
 
 
-def _stamp(sandbox: Sandbox) -> Stamp:
-    return STAMPS[sandbox.choices["timestamps"]]
+def _time_formatter(sandbox: Sandbox) -> TimeFormatter:
+    return TIME_FORMATTERS[sandbox.choices["timestamps"]]
 
 
-def _detail(sandbox: Sandbox, call: Call, found: Run | None) -> Json:
-    if not found:
+def _run_response(sandbox: Sandbox, request: ApiRequest, run: Run | None) -> Json:
+    if not run:
         raise ApiError(404, "Release flow run not found")
-    return {"data": run_in_full(sandbox.world, found, call.now, _stamp(sandbox))}
+    return {"data": serialize_run_detail(sandbox.world, run, request.now, _time_formatter(sandbox))}
 
 
-def _ordered(found: Iterable[Run], sandbox: Sandbox) -> Iterable[Run]:
+def _order_runs(runs: Iterable[Run], sandbox: Sandbox) -> Iterable[Run]:
     order = sandbox.choices["run-order"]
     if order == "newest-first":
-        return found
+        return runs
     if order == "oldest-first":
-        return reversed(list(found))
-    return sorted(found, key=lambda run: blake2b(run.id.encode()).digest())
+        return reversed(list(runs))
+    return sorted(runs, key=lambda run: blake2b(run.id.encode()).digest())
 
 
-def _filter(sandbox: Sandbox, call: Call) -> Callable[[Run], bool]:
-    status = call.query.get("status")
-    concluded = call.query.get("concluded")
+def _run_filter(sandbox: Sandbox, request: ApiRequest) -> Callable[[Run], bool]:
+    status = request.query.get("status")
+    concluded = request.query.get("concluded")
     if status is not None and status not in STATUSES:
         raise ApiError(400, "Invalid query", {"status": [f"must be one of {', '.join(STATUSES)}"]})
     if concluded not in {None, "true", "false"}:
         raise ApiError(400, "Invalid query", {"concluded": ["must be true or false"]})
 
-    def keep(run: Run) -> bool:
-        if concluded is not None and (call.now >= run.concluded) != (concluded == "true"):
+    def matches(run: Run) -> bool:
+        if concluded is not None and (request.now >= run.concluded_at) != (concluded == "true"):
             return False
-        return status is None or sandbox.world.status(run, call.now) == status
+        return status is None or sandbox.world.run_status(run, request.now) == status
 
-    return keep
+    return matches
 
 
 # --- the body of a start ---------------------------------------------------------------------
 
 
-def _start_request(body: bytes) -> Json:
+def _parse_start_body(body: bytes) -> Json:
     """Read and check what a run is started with; an empty body asks for nothing special."""
     try:
-        request: Any = json.loads(body) if body.strip() else {}
+        fields: Any = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):
         raise ApiError(400, "The body is not JSON") from None
-    if not isinstance(request, dict):
+    if not isinstance(fields, dict):
         raise ApiError(400, "The body must be an object")
     details: dict[str, list[str]] = {}
-    name, description = request.get("name"), request.get("description")
-    if name is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+    name, description = fields.get("name"), fields.get("description")
+    if name is not None and not (isinstance(name, str) and NAME_PATTERN.fullmatch(name)):
         rule = "must be 3 to 39 characters: a letter, then letters and digits"
         details["name"] = [f"{rule} with single hyphens or spaces between them"]
     if description is not None and not (
-        isinstance(description, str) and DESCRIPTION.fullmatch(description)
+        isinstance(description, str) and DESCRIPTION_PATTERN.fullmatch(description)
     ):
         details["description"] = ["must be at most 200 letters, digits and usual punctuation"]
     for key in ("arguments", "overrides", "releaseNodeOverrides"):
-        if not isinstance(request.get(key, {}), dict):
+        if not isinstance(fields.get(key, {}), dict):
             details[key] = ["must be an object"]
     if details:
         raise ApiError(400, "Invalid request", details)
-    return request
+    return fields
 
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/projects", projects),
-    ("GET", "/projects/{project}", project),
-    ("GET", "/projects/{project}/pipelines", pipelines),
-    ("GET", "/projects/{project}/pipelines/{pipeline}", pipeline),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}", flow),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", runs),
-    ("POST", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", start),
-    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{run}", run),
+    ("GET", "/projects", list_projects),
+    ("GET", "/projects/{project}", get_project),
+    ("GET", "/projects/{project}/pipelines", list_pipelines),
+    ("GET", "/projects/{project}/pipelines/{pipeline}", get_pipeline),
+    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}", get_release_flow),
+    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", list_runs),
+    ("POST", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs", start_run),
+    ("GET", "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{run}", get_run),
     (
         "POST",
         "/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{run}/abort",
-        abort,
+        abort_run,
     ),
 )
 """Routes that exist plain and in team form."""
 
 ACCOUNT_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/auth", auth),
+    ("GET", "/auth", get_auth),
     ("GET", "/login", login),
-    ("GET", "/teams", teams),
+    ("GET", "/teams", list_teams),
 )

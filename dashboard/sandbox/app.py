@@ -16,8 +16,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import api, broken, notifications
-from .calls import Answer, ApiError, Call, Json
-from .faults import Fault, When
+from .calls import ApiError, ApiRequest, ApiResponse, Json
+from .faults import Fault, FaultPhase
 from .options import Options
 from .sandbox import Sandbox
 
@@ -31,20 +31,23 @@ def create_app(
 
     Webhooks are sent while somebody runs `app.state.sandbox.webhooks.run()`.
     """
-    desk = _Desk(Sandbox(options or Options(), clock))
-    routes = [Route(path, desk.public(api.health)) for path in ("/v1", "/v1/")]
+    dispatcher = _Dispatcher(Sandbox(options or Options(), clock))
+    routes = [Route(path, dispatcher.public_endpoint(api.get_health)) for path in ("/v1", "/v1/")]
     for method, path, handler in api.ACCOUNT_ROUTES:
-        routes.append(Route(f"/v1{path}", desk.endpoint(handler), methods=[method]))
+        routes.append(Route(f"/v1{path}", dispatcher.endpoint(handler), methods=[method]))
     for prefix in ("/v1", "/v1/teams/{team}"):
         for method, path, handler in (*api.ROUTES, *notifications.ROUTES):
-            routes.append(Route(prefix + path, desk.endpoint(handler), methods=[method]))
+            routes.append(Route(prefix + path, dispatcher.endpoint(handler), methods=[method]))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(_RawPath)],
-        exception_handlers={HTTPException: desk.no_such_route, Exception: desk.crashed},
+        exception_handlers={
+            HTTPException: dispatcher.handle_http_error,
+            Exception: dispatcher.handle_crash,
+        },
     )
     app.router.redirect_slashes = False
-    app.state.sandbox = desk.sandbox
+    app.state.sandbox = dispatcher.sandbox
     return app
 
 
@@ -61,11 +64,11 @@ class _RawPath:
             # `receive` belongs to an object that knows its connection.
             transport = getattr(getattr(receive, "__self__", None), "transport", None)
             # A copy, since the server still writes its log from the original.
-            scope = {**scope, "path": path, broken.TRANSPORT: transport}
+            scope = {**scope, "path": path, broken.TRANSPORT_KEY: transport}
         await self.app(scope, receive, send)
 
 
-class _Desk:
+class _Dispatcher:
     """Takes requests, has them answered by `api`, and sees to everything around it."""
 
     def __init__(self, sandbox: Sandbox) -> None:
@@ -74,121 +77,123 @@ class _Desk:
 
     def endpoint(self, handler: api.Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            return await self._respond(request, handler)
+            return await self._handle(request, handler)
 
         return endpoint
 
-    def public(self, handler: api.Handler) -> Endpoint:
+    def public_endpoint(self, handler: api.Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            answer = handler(self.sandbox, await self._call(request))
-            assert isinstance(answer, dict)
-            return self._encode(Answer(200, answer))
+            payload = handler(self.sandbox, await self._read_request(request))
+            assert isinstance(payload, dict)
+            return self._encode_response(ApiResponse(200, payload))
 
         return endpoint
 
-    async def no_such_route(self, request: Request, error: Exception) -> Response:
+    async def handle_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status, message = error.status_code, error.detail
 
-        def refuse(_: Sandbox, __: Call) -> Json:
+        def raise_error(_: Sandbox, __: ApiRequest) -> Json:
             raise ApiError(status, message)
 
-        response = await self._respond(request, refuse)
+        response = await self._handle(request, raise_error)
         response.headers.update(error.headers or {})  # `Allow`, with 405
         return response
 
-    async def crashed(self, _: Request, __: Exception) -> Response:
+    async def handle_crash(self, _: Request, __: Exception) -> Response:
         """Answer after a mistake of ours; the server logs the exception."""
-        return self._encode(self._error(ApiError(500, "Internal server error")))
+        return self._encode_response(self._error_response(ApiError(500, "Internal server error")))
 
-    async def _call(self, request: Request) -> Call:
+    async def _read_request(self, request: Request) -> ApiRequest:
         params = {name: unquote(value) for name, value in request.path_params.items()}
         body = await request.body()
         path, query = request.scope["path"], request.query_params
-        return Call(request.method, path, params, query, body, self.sandbox.clock())
+        return ApiRequest(request.method, path, params, query, body, self.sandbox.clock())
 
-    async def _respond(self, request: Request, handler: api.Handler) -> Response:
+    async def _handle(self, request: Request, handler: api.Handler) -> Response:
         sandbox = self.sandbox
-        call = await self._call(request)
-        sandbox.note(call)
-        faults = sandbox.struck_by(call)
-        if delays := [fault for fault in faults if fault.kind.when is When.DELAY]:
-            await broken.delay(delays)
-            call = await self._call(request)  # what happens, happens after the delay
-        allowed = sandbox.window.take(call.now)
+        api_request = await self._read_request(request)
+        sandbox.record_request(api_request)
+        faults = sandbox.trigger_faults(api_request)
+        if delay_faults := [fault for fault in faults if fault.kind.phase is FaultPhase.DELAY]:
+            await broken.apply_delays(delay_faults)
+            api_request = await self._read_request(request)  # what happens, happens after the delay
+        is_allowed = sandbox.rate_limit_window.count_request(api_request.now)
         if any(fault.name == "rate-limited" for fault in faults):
-            sandbox.window.exhaust()
-            allowed = False
-        if not allowed:
-            return self._too_many(call.now)
+            sandbox.rate_limit_window.exhaust()
+            is_allowed = False
+        if not is_allowed:
+            return self._rate_limited_response(api_request.now)
         for fault in faults:
             if fault.name == "too-fast":
-                return self._too_many(call.now, wait=fault.value)
-        answer = self._answer(request, call, handler, faults)
-        if isinstance(answer, Response):
-            answer.headers.update(self._limits())
-            return answer
-        if 400 <= answer.status < 500 and sandbox.choices["refused-requests"] == "free":
-            sandbox.window.give_back()
-        response = self._encode(answer)
+                return self._rate_limited_response(api_request.now, retry_after=fault.value)
+        api_response = self._run_handler(request, api_request, handler, faults)
+        if isinstance(api_response, Response):
+            api_response.headers.update(self._rate_limit_headers())
+            return api_response
+        if 400 <= api_response.status < 500 and sandbox.choices["refused-requests"] == "free":
+            sandbox.rate_limit_window.uncount_request()
+        response = self._encode_response(api_response)
         for fault in faults:
-            if fault.kind.when is When.BODY:
-                response = broken.spoil(fault, response)
-                response.headers.update(self._limits())
+            if fault.kind.phase is FaultPhase.BODY:
+                response = broken.break_response(fault, response)
+                response.headers.update(self._rate_limit_headers())
         return response
 
-    def _answer(
-        self, request: Request, call: Call, handler: api.Handler, faults: list[Fault]
-    ) -> Answer | Response:
+    def _run_handler(
+        self, request: Request, api_request: ApiRequest, handler: api.Handler, faults: list[Fault]
+    ) -> ApiResponse | Response:
         try:
             self._check_token(request)
             for fault in faults:
-                if fault.kind.when is When.BEFORE:
-                    return broken.refuse(fault, self.sandbox.choices["no-access"])
-            result = handler(self.sandbox, call)
+                if fault.kind.phase is FaultPhase.BEFORE:
+                    return broken.replace_response(fault, self.sandbox.choices["no-access"])
+            result = handler(self.sandbox, api_request)
         except ApiError as error:
-            return self._error(error)
-        answer = result if isinstance(result, Answer) else Answer(200, result)
+            return self._error_response(error)
+        api_response = result if isinstance(result, ApiResponse) else ApiResponse(200, result)
         for fault in faults:
-            if fault.kind.when is When.PAYLOAD:
-                answer.body = broken.edit(fault, answer.body)
-        return answer
+            if fault.kind.phase is FaultPhase.PAYLOAD:
+                api_response.body = broken.edit_body(fault, api_response.body)
+        return api_response
 
     def _check_token(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(token.strip().encode(), self.sandbox.options.token.encode())
-        if scheme.lower() != "bearer" or not same:
+        is_valid = hmac.compare_digest(token.strip().encode(), self.sandbox.options.token.encode())
+        if scheme.lower() != "bearer" or not is_valid:
             raise ApiError(401, "Unauthorized")
 
-    def _error(self, error: ApiError) -> Answer:
-        body: Json = {"status": error.status, "message": error.message}
-        body["id"] = f"sandbox-{next(self._error_ids)}"
+    def _error_response(self, error: ApiError) -> ApiResponse:
+        fields: Json = {"status": error.status, "message": error.message}
+        fields["id"] = f"sandbox-{next(self._error_ids)}"
         if error.details is not None:
-            body["details"] = error.details
-        return Answer(error.status, {"error": body})
+            fields["details"] = error.details
+        return ApiResponse(error.status, {"error": fields})
 
-    def _too_many(self, now: float, wait: str = "") -> Response:
+    def _rate_limited_response(self, now: float, retry_after: str = "") -> Response:
         choices = self.sandbox.choices
         message = "Rate limit exceeded"
         response: Response
         if choices["429-body"] == "text":
-            response = PlainTextResponse(message, 429, self._limits())
+            response = PlainTextResponse(message, 429, self._rate_limit_headers())
         elif choices["429-body"] == "no-wrapper":
-            response = self._encode(Answer(429, {"message": message}))
+            response = self._encode_response(ApiResponse(429, {"message": message}))
         else:
-            response = self._encode(self._error(ApiError(429, message)))
-        if wait or choices["retry-after"] == "present":
-            response.headers["Retry-After"] = wait or str(self.sandbox.window.resets_in(now))
+            response = self._encode_response(self._error_response(ApiError(429, message)))
+        if retry_after or choices["retry-after"] == "present":
+            response.headers["Retry-After"] = retry_after or str(
+                self.sandbox.rate_limit_window.seconds_until_reset(now)
+            )
         return response
 
-    def _encode(self, answer: Answer) -> Response:
-        body = json.dumps(answer.body, ensure_ascii=False, separators=(",", ":"))
-        headers = answer.headers | self._limits()
+    def _encode_response(self, api_response: ApiResponse) -> Response:
+        body = json.dumps(api_response.body, ensure_ascii=False, separators=(",", ":"))
+        headers = api_response.headers | self._rate_limit_headers()
         # A run's arguments can hold half of a surrogate pair, which UTF-8 has no bytes for.
-        raw = body.encode(errors="replace")
-        return Response(raw, answer.status, headers, "application/json")
+        encoded_body = body.encode(errors="replace")
+        return Response(encoded_body, api_response.status, headers, "application/json")
 
-    def _limits(self) -> dict[str, str]:
+    def _rate_limit_headers(self) -> dict[str, str]:
         if self.sandbox.choices["rate-limit-headers"] == "absent":
             return {}
-        return self.sandbox.window.headers(self.sandbox.clock())
+        return self.sandbox.rate_limit_window.headers(self.sandbox.clock())

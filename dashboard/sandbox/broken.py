@@ -8,70 +8,75 @@ from typing import Any
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .calls import MAX_PER_PAGE, Answer, ApiError
+from .calls import MAX_PER_PAGE, ApiError, ApiResponse
 from .faults import Fault
 
-TRANSPORT = "sandbox.transport"
+TRANSPORT_KEY = "sandbox.transport"
 """Where the scope keeps the connection, if the server lets us have it."""
 
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 
-class Drop(Response):
+class DroppedConnection(Response):
     """Closes the connection after an optional wait, with nothing answered, or with half."""
 
-    def __init__(self, wait: float = 0, half_of: Response | None = None) -> None:
+    def __init__(self, delay_seconds: float = 0, partial_response: Response | None = None) -> None:
         super().__init__()
-        self.wait = wait
-        self.half_of = half_of
+        self.delay_seconds = delay_seconds
+        self.partial_response = partial_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.wait:
-            await _wait(self.wait, receive)
-        transport = scope.get(TRANSPORT)
-        if self.half_of is not None:
-            body = bytes(self.half_of.body)
-            start = {"type": "http.response.start", "status": self.half_of.status_code}
-            await send(start | {"headers": self.half_of.raw_headers})
-            half = {"type": "http.response.body", "body": body[: len(body) // 2]}
-            await send(half | {"more_body": True})
+        if self.delay_seconds:
+            await _wait_for_disconnect(self.delay_seconds, receive)
+        transport = scope.get(TRANSPORT_KEY)
+        if self.partial_response is not None:
+            body = bytes(self.partial_response.body)
+            start_message = {
+                "type": "http.response.start",
+                "status": self.partial_response.status_code,
+            }
+            await send(start_message | {"headers": self.partial_response.raw_headers})
+            body_message = {"type": "http.response.body", "body": body[: len(body) // 2]}
+            await send(body_message | {"more_body": True})
             if transport is not None:
                 transport.close()  # unlike abort(), sends what has been written
         elif transport is not None:
             transport.abort()
         # The server would call it an error of ours to return before the connection is gone.
-        await _wait(5, receive)
+        await _wait_for_disconnect(5, receive)
 
 
-async def _wait(seconds: float, receive: Receive) -> None:
+async def _wait_for_disconnect(seconds: float, receive: Receive) -> None:
     """Wait, but not longer than the client does."""
 
-    async def gone() -> None:
+    async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
     try:
         async with asyncio.timeout(seconds):
-            await gone()
+            await disconnect()
     except TimeoutError:
         pass
 
 
-async def delay(faults: Iterable[Fault]) -> None:
+async def apply_delays(faults: Iterable[Fault]) -> None:
     for fault in faults:
         if fault.name == "latency":
-            await asyncio.sleep(fault.amount)
+            await asyncio.sleep(fault.number)
 
 
-def refuse(fault: Fault, no_access: str) -> Answer | Response:
+def replace_response(fault: Fault, no_access: str) -> ApiResponse | Response:
     """Answer in place of the API, for a fault that strikes before."""
     match fault.name:
         case "500" | "503":
             status = int(fault.name)
             raise ApiError(status, "Internal server error" if status == 500 else "Unavailable")
         case "502-html" | "404-html":
-            status, said = (502, "Bad Gateway") if fault.name == "502-html" else (404, "Not Found")
-            page = f"<!doctype html><title>{status}</title><h1>{said}</h1><hr>proxy"
+            status, reason = (
+                (502, "Bad Gateway") if fault.name == "502-html" else (404, "Not Found")
+            )
+            page = f"<!doctype html><title>{status}</title><h1>{reason}</h1><hr>proxy"
             return HTMLResponse(page, status_code=status)
         case "404":
             raise ApiError(404, "Not found")
@@ -84,88 +89,90 @@ def refuse(fault: Fault, no_access: str) -> Answer | Response:
         case "forbidden":
             raise ApiError(404, "Project not found")
         case "error-without-wrapper":
-            status = int(fault.amount)
-            return Answer(status, {"code": "error", "message": "It broke", "status": status})
+            status = int(fault.number)
+            return ApiResponse(status, {"code": "error", "message": "It broke", "status": status})
         case "error-string":
-            return Answer(int(fault.amount), {"error": "It broke"})
+            return ApiResponse(int(fault.number), {"error": "It broke"})
         case "abort-lost":
-            return Drop(fault.amount)
-    return Drop()
+            return DroppedConnection(fault.number)
+    return DroppedConnection()
 
 
-def edit(fault: Fault, body: Any) -> Any:
+def edit_body(fault: Fault, body: Any) -> Any:
     """Return the answer with the fault in it."""
     match fault.name:
         case "data":
             return body | {"data": json.loads(fault.value)}
         case "unreadable" | "hidden" | "surplus":
-            return _with_odd_list(body, fault)
+            return _edit_list(body, fault)
         case "missing-fields":
-            return _without(body, set(fault.value.split(",")))
+            return _remove_fields(body, set(fault.value.split(",")))
         case "null-fields":
-            return _replace(body, dict.fromkeys(fault.value.split(",")))
+            return _replace_fields(body, dict.fromkeys(fault.value.split(",")))
         case "unknown-status":
-            return _replace(body, {"status": fault.value})
-    return _replace(body, {"kind": fault.value})
+            return _replace_fields(body, {"status": fault.value})
+    return _replace_fields(body, {"kind": fault.value})
 
 
-def spoil(fault: Fault, response: Response) -> Response:
+def break_response(fault: Fault, response: Response) -> Response:
     """Return a response that is broken as a whole."""
     status = response.status_code
     match fault.name:
         case "truncated":
-            return Drop(half_of=response)
+            return DroppedConnection(partial_response=response)
         case "not-json":
             return PlainTextResponse("Everything is fine, but this is not JSON.", status)
         case "empty-body":
             return Response(b"", status, media_type="application/json")
         case "huge":
             return StreamingResponse(
-                _endless(int(fault.amount * 1024 * 1024)), status, media_type="application/json"
+                _stream_padding(int(fault.number * 1024 * 1024)),
+                status,
+                media_type="application/json",
             )
         case "abort-timeout":
-            return Drop(fault.amount)
-    return Drop()
+            return DroppedConnection(fault.number)
+    return DroppedConnection()
 
 
-async def _endless(size: int) -> AsyncIterator[bytes]:
+async def _stream_padding(size: int) -> AsyncIterator[bytes]:
     """Stream a JSON answer of that size, without ever holding it."""
     head, tail = b'{"data":{"runs":[],"padding":"', b'"},"pagination":{"hasNextPage":false}}'
     yield head
-    left = size - len(head) - len(tail)
-    while left > 0:
-        yield b"x" * min(CHUNK, left)
-        left -= CHUNK
+    remaining = size - len(head) - len(tail)
+    while remaining > 0:
+        yield b"x" * min(CHUNK_BYTES, remaining)
+        remaining -= CHUNK_BYTES
         await asyncio.sleep(0)  # other requests want to be answered meanwhile
     yield tail
 
 
-def _with_odd_list(body: Any, fault: Fault) -> Any:
+def _edit_list(body: Any, fault: Fault) -> Any:
     data = body.get("data")
-    named = data.items() if isinstance(data, dict) else ()
-    for name, entries in named:
+    lists = data.items() if isinstance(data, dict) else ()
+    for name, entries in lists:
         if isinstance(entries, list) and "pagination" in body:
-            return body | {"data": data | {name: _odd(entries, fault)}}
+            return body | {"data": data | {name: _edit_entries(entries, fault)}}
     return body
 
 
-def _odd(entries: list[Any], fault: Fault) -> list[Any]:
+def _edit_entries(entries: list[Any], fault: Fault) -> list[Any]:
     match fault.name:
         case "hidden":
             return [entry for entry in entries if entry["id"] != fault.value]
         case "unreadable":
-            odd = int(fault.amount)
-            return [None] * min(odd, len(entries)) + entries[odd:]
-    return entries + entries[-1:] * (MAX_PER_PAGE - len(entries) + int(fault.amount))
+            count = int(fault.number)
+            return [None] * min(count, len(entries)) + entries[count:]
+    return entries + entries[-1:] * (MAX_PER_PAGE - len(entries) + int(fault.number))
 
 
-def _without(value: Any, names: set[str]) -> Any:
+def _remove_fields(value: Any, names: set[str]) -> Any:
     if isinstance(value, dict):
-        return {k: _without(v, names) for k, v in value.items() if k not in names}
-    return [_without(v, names) for v in value] if isinstance(value, list) else value
+        return {k: _remove_fields(v, names) for k, v in value.items() if k not in names}
+    return [_remove_fields(v, names) for v in value] if isinstance(value, list) else value
 
 
-def _replace(value: Any, new: dict[str, Any]) -> Any:
+def _replace_fields(value: Any, new: dict[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {k: new[k] if k in new else _replace(v, new) for k, v in value.items()}
-    return [_replace(v, new) for v in value] if isinstance(value, list) else value
+        return {k: new[k] if k in new else _replace_fields(v, new) for k, v in value.items()}
+    return [_replace_fields(v, new) for v in value] if isinstance(value, list) else value

@@ -9,12 +9,12 @@ from .options import Choices
 
 type Json = dict[str, Any]
 
-PER_PAGE = 50
+DEFAULT_PER_PAGE = 50
 MAX_PER_PAGE = 100
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiRequest:
     method: str
     path: str
     """As it came, still percent-encoded."""
@@ -26,7 +26,7 @@ class Call:
 
 
 @dataclass
-class Answer:
+class ApiResponse:
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
@@ -42,15 +42,15 @@ class ApiError(Exception):
         self.details = details
 
 
-def page[T](
+def paginate[T](
     items: Iterable[T],
-    call: Call,
+    request: ApiRequest,
     choices: Choices,
     *,
     key: str,
-    id_of: Callable[[T], str],
-    form: Callable[[T], Json],
-    keep: Callable[[T], bool] = lambda _: True,
+    get_id: Callable[[T], str],
+    serialize: Callable[[T], Json],
+    matches: Callable[[T], bool] = lambda _: True,
 ) -> Json:
     """Answer with the page of a list that the call asks for.
 
@@ -58,35 +58,35 @@ def page[T](
     between move nothing. It is looked up before filtering: the item may have changed meanwhile
     and no longer match.
     """
-    per_page = _per_page(call, choices)
-    number = _positive(call, "page", 1)
-    rest = iter(items)
-    if cursor := call.query.get("cursor"):
+    per_page = _parse_per_page(request, choices)
+    page_number = _parse_positive(request, "page", 1)
+    remaining = iter(items)
+    if cursor := request.query.get("cursor"):
         # `page` together with `cursor` is undocumented; the cursor wins.
-        if not any(f"after-{id_of(item)}" == cursor for item in rest):
+        if not any(f"after-{get_id(item)}" == cursor for item in remaining):
             raise ApiError(400, "Invalid cursor", {"cursor": ["is unknown or has expired"]})
-        number = 1
-    matching = (item for item in rest if keep(item))
-    begin = (number - 1) * per_page
-    found = list(itertools.islice(matching, begin, begin + per_page + 1))
-    shown = found[:per_page]
-    pagination: Json = {"hasNextPage": len(found) > per_page, "count": len(shown)}
+        page_number = 1
+    matching = (item for item in remaining if matches(item))
+    start = (page_number - 1) * per_page
+    candidates = list(itertools.islice(matching, start, start + per_page + 1))
+    page_items = candidates[:per_page]
+    pagination: Json = {"hasNextPage": len(candidates) > per_page, "count": len(page_items)}
     if pagination["hasNextPage"]:
-        pagination["cursor"] = f"after-{id_of(shown[-1])}"
+        pagination["cursor"] = f"after-{get_id(page_items[-1])}"
     elif choices["last-cursor"] != "omitted":
         pagination["cursor"] = None if choices["last-cursor"] == "null" else ""
-    return {"data": {key: [form(item) for item in shown]}, "pagination": pagination}
+    return {"data": {key: [serialize(item) for item in page_items]}, "pagination": pagination}
 
 
-def _per_page(call: Call, choices: Choices) -> int:
-    wanted = _positive(call, "per_page", PER_PAGE)
-    if wanted > MAX_PER_PAGE and choices["per-page-over-100"] == "400":
+def _parse_per_page(request: ApiRequest, choices: Choices) -> int:
+    per_page = _parse_positive(request, "per_page", DEFAULT_PER_PAGE)
+    if per_page > MAX_PER_PAGE and choices["per-page-over-100"] == "400":
         raise ApiError(400, "Invalid query", {"per_page": [f"must be at most {MAX_PER_PAGE}"]})
-    return min(wanted, MAX_PER_PAGE)
+    return min(per_page, MAX_PER_PAGE)
 
 
-def _positive(call: Call, name: str, default: int) -> int:
-    text = call.query.get(name)
+def _parse_positive(request: ApiRequest, name: str, default: int) -> int:
+    text = request.query.get(name)
     if text is None:
         return default
     # At most nine digits: more is nonsense, and Python refuses to read thousands of them.

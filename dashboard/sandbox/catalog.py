@@ -15,7 +15,7 @@ STAGES = ("Development", "Staging", "Production")
 TEAM_ID = "acme"
 TEAM_NAME = "Acme"
 
-SECRET = "s3cr3t-"
+SECRET_PREFIX = "s3cr3t-"
 """Starts every fake secret in the sandbox, so that a leak can be searched for."""
 
 
@@ -25,21 +25,21 @@ class Step:
 
     kind: str
     ref: str = ""
-    seconds: tuple[float, float] = (0, 0)
+    duration_range: tuple[float, float] = (0, 0)
     spec: Mapping[str, Any] = field(default_factory=dict)
     condition: str = ""
-    timeout: int = 0
+    timeout_seconds: int = 0
     skip: bool = False
     parallel: bool = False
     steps: "tuple[Step, ...]" = ()
 
 
 @dataclass(frozen=True)
-class Trouble:
+class PresetStep:
     """What a step of a staged run has to go through."""
 
     ref: str
-    seconds: float = math.inf
+    duration_seconds: float = math.inf
     """How long the step takes, or its last attempt; without end, unless somebody aborts the run."""
     attempts: int = 1
     """All but the last fail. Where the step has no end and more than one attempt, the last fails
@@ -47,52 +47,52 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Staged:
+class PresetRun:
     """A run that a scenario has put in its place; all other runs are scheduled, or started by hand.
 
     What befalls it is written here, and nothing else does.
     """
 
     name: str
-    since: float
+    elapsed_seconds: float
     """Seconds for which, when the scenario opens, the step of its first trouble has been going on.
 
     Without trouble: for which the run has been there.
     """
-    troubles: tuple[Trouble, ...] = ()
-    aborted: float | None = None
+    steps: tuple[PresetStep, ...] = ()
+    abort_elapsed_seconds: float | None = None
     """Seconds for which, when the scenario opens, a colleague's abort has been going on: it goes on
     for good."""
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class ReleaseFlow:
     """The release flow of one stage."""
 
     project: str
     pipeline: str
     stage: str
-    policy: str
-    every: float
+    concurrency_policy: str
+    interval_seconds: float
     """Average seconds between two scheduled runs."""
     steps: tuple[Step, ...]
-    quirks: frozenset[str] = frozenset()
+    behaviours: frozenset[str] = frozenset()
     """What is special about its runs:
 
-    - `calm`: every run succeeds, at the first attempt
+    - `always-succeeds`: every run succeeds, at the first attempt
     - `idle`: the last run ended two hours before the scenario opened, and no other comes
-    - `brief`: the list of runs reaches back twelve hours only
+    - `short-history`: the list of runs reaches back twelve hours only
     - `stuck`: a run that hangs for hours, at any time
-    - `jam`: once a day, first when the scenario opens, a run that hangs for hours, and others
+    - `daily-jam`: once a day, first when the scenario opens, a run that hangs for hours, and others
       that queue behind it
     - `hangs`: now and then a run hangs
-    - `stubborn`: aborts take minutes or come too late
-    - `deaf`: an abort changes nothing: some seconds later the run ends in success all the same
-    - `hostile`: names with markup, emoji, right-to-left and very long text
-    - `secrets`: arguments, triggers and refs hold (fake) secrets
+    - `slow-aborts`: aborts take minutes or come too late
+    - `ignores-aborts`: an abort changes nothing: seconds later the run ends in success
+    - `hostile-names`: names with markup, emoji, right-to-left and very long text
+    - `holds-secrets`: arguments, triggers and refs hold (fake) secrets
     - `paused`: its triggers are paused
     """
-    staged: tuple[Staged, ...] = ()
+    preset_runs: tuple[PresetRun, ...] = ()
     """Runs that the scenario has put in their place, the oldest first."""
 
     @cached_property
@@ -111,7 +111,7 @@ class Pipeline:
     name: str
     description: str
     service: str
-    flows: Mapping[str, Flow]
+    flows: Mapping[str, ReleaseFlow]
     """By stage name; a stage without a release flow is absent."""
 
 
@@ -124,10 +124,10 @@ class Project:
 
 
 def _leaves(steps: tuple[Step, ...]) -> list[Step]:
-    found: list[Step] = []
+    leaves: list[Step] = []
     for step in steps:
         if step.steps:
-            found += _leaves(step.steps)
+            leaves += _leaves(step.steps)
         elif not step.skip:
-            found.append(step)
-    return found
+            leaves.append(step)
+    return leaves

@@ -1,9 +1,9 @@
 """Faults: ways in which the sandbox can misbehave, and the small language to ask for them.
 
-    NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@PART]
+    NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
-SECONDS are those that the sandbox has been up. PART is looked for in "METHOD /path", so it can pick
+SECONDS are those that the sandbox has been up. TARGET is part of "METHOD /path", so it can pick
 a method, a resource or a single run, and with `$` at its end what the path ends in; for webhooks,
 in "EVENT URL".
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class When(Enum):
+class FaultPhase(Enum):
     """Where a fault strikes; before means that the request has no effect."""
 
     DELAY = "delay"
@@ -25,97 +25,121 @@ class When(Enum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """A fault that can be asked for."""
 
-    about: str
-    when: When
-    default: str | None = None
+    description: str
+    phase: FaultPhase
+    default_value: str | None = None
     """The value if none is given; None where the fault takes no value."""
-    required: bool = False
+    is_value_required: bool = False
     """Whether there must be a value."""
-    number: bool = False
+    is_number: bool = False
     """Whether the value must be a number."""
-    json: bool = False
+    is_json: bool = False
     """Whether the value must be JSON."""
-    aborts_only: bool = False
+    is_abort_only: bool = False
 
 
-FIELDS = "description,startedAt,concludedAt,refs,response,settings,steps"
+OPTIONAL_FIELDS = "description,startedAt,concludedAt,refs,response,settings,steps"
 """Optional fields of runs and nodes, which a client must do without."""
 
-KINDS: dict[str, Kind] = {
-    "latency": Kind("Answers after VALUE seconds", When.DELAY, "1", number=True),
-    "500": Kind("Answers 500 with an error body", When.BEFORE),
-    "503": Kind("Answers 503 with an error body", When.BEFORE),
-    "502-html": Kind("Answers 502 with an HTML page, like a proxy", When.BEFORE),
-    "404": Kind("Answers 404 with an error body, as where there is no such thing", When.BEFORE),
-    "404-html": Kind("Answers 404 with an HTML page, like a proxy", When.BEFORE),
-    "bad-token": Kind("Answers 401 as if the token were wrong", When.BEFORE),
-    "feature-401": Kind("Answers 401: feature not enabled for the account", When.BEFORE),
-    "forbidden": Kind(
+FAULT_KINDS: dict[str, FaultKind] = {
+    "latency": FaultKind("Answers after VALUE seconds", FaultPhase.DELAY, "1", is_number=True),
+    "500": FaultKind("Answers 500 with an error body", FaultPhase.BEFORE),
+    "503": FaultKind("Answers 503 with an error body", FaultPhase.BEFORE),
+    "502-html": FaultKind("Answers 502 with an HTML page, like a proxy", FaultPhase.BEFORE),
+    "404": FaultKind(
+        "Answers 404 with an error body, as where there is no such thing", FaultPhase.BEFORE
+    ),
+    "404-html": FaultKind("Answers 404 with an HTML page, like a proxy", FaultPhase.BEFORE),
+    "bad-token": FaultKind("Answers 401 as if the token were wrong", FaultPhase.BEFORE),
+    "feature-401": FaultKind("Answers 401: feature not enabled for the account", FaultPhase.BEFORE),
+    "forbidden": FaultKind(
         "Refuses everything in the project VALUE, as the choice `no-access` says",
-        When.BEFORE,
-        required=True,
+        FaultPhase.BEFORE,
+        is_value_required=True,
     ),
-    "rate-limited": Kind("Answers 429 as if the hour's requests were used up", When.BEFORE),
-    "too-fast": Kind(
+    "rate-limited": FaultKind(
+        "Answers 429 as if the hour's requests were used up", FaultPhase.BEFORE
+    ),
+    "too-fast": FaultKind(
         "Answers 429 with `Retry-After: VALUE`, with the hour's requests left",
-        When.BEFORE,
+        FaultPhase.BEFORE,
         "5",
-        number=True,
+        is_number=True,
     ),
-    "error-without-wrapper": Kind(
+    "error-without-wrapper": FaultKind(
         "Answers status VALUE with a body without `error` around it",
-        When.BEFORE,
+        FaultPhase.BEFORE,
         "500",
-        number=True,
+        is_number=True,
     ),
-    "error-string": Kind(
-        "Answers status VALUE with a text as `error`", When.BEFORE, "500", number=True
+    "error-string": FaultKind(
+        "Answers status VALUE with a text as `error`", FaultPhase.BEFORE, "500", is_number=True
     ),
-    "reset": Kind("Drops the connection; the request has no effect", When.BEFORE),
-    "reset-after": Kind("Lets the request take effect, then drops the connection", When.BODY),
-    "truncated": Kind("Breaks off in the middle of the body", When.BODY),
-    "not-json": Kind("Answers 200 with text instead of JSON", When.BODY),
-    "empty-body": Kind("Answers 200 with an empty body", When.BODY),
-    "huge": Kind("Streams an answer of VALUE megabytes", When.BODY, "50", number=True),
-    "data": Kind("Sends VALUE, which is JSON, as `data`", When.PAYLOAD, "null", json=True),
-    "unreadable": Kind(
-        "Sends null in place of the first VALUE entries of a list", When.PAYLOAD, "1", number=True
+    "reset": FaultKind("Drops the connection; the request has no effect", FaultPhase.BEFORE),
+    "reset-after": FaultKind(
+        "Lets the request take effect, then drops the connection", FaultPhase.BODY
     ),
-    "hidden": Kind("Leaves the entry with the id VALUE out of lists", When.PAYLOAD, required=True),
-    "surplus": Kind(
-        "Sends a full page of a list, and VALUE entries more", When.PAYLOAD, "1000", number=True
+    "truncated": FaultKind("Breaks off in the middle of the body", FaultPhase.BODY),
+    "not-json": FaultKind("Answers 200 with text instead of JSON", FaultPhase.BODY),
+    "empty-body": FaultKind("Answers 200 with an empty body", FaultPhase.BODY),
+    "huge": FaultKind(
+        "Streams an answer of VALUE megabytes", FaultPhase.BODY, "50", is_number=True
     ),
-    "missing-fields": Kind(
-        "Leaves out the fields named in VALUE (`status,createdAt`)", When.PAYLOAD, FIELDS
+    "data": FaultKind(
+        "Sends VALUE, which is JSON, as `data`", FaultPhase.PAYLOAD, "null", is_json=True
     ),
-    "null-fields": Kind("Sets the fields named in VALUE to null", When.PAYLOAD, FIELDS),
-    "unknown-status": Kind("Sends VALUE as every status", When.PAYLOAD, "hibernating"),
-    "unknown-kind": Kind("Sends VALUE as every node kind", When.PAYLOAD, "Teleport"),
-    "abort-timeout": Kind(
+    "unreadable": FaultKind(
+        "Sends null in place of the first VALUE entries of a list",
+        FaultPhase.PAYLOAD,
+        "1",
+        is_number=True,
+    ),
+    "hidden": FaultKind(
+        "Leaves the entry with the id VALUE out of lists",
+        FaultPhase.PAYLOAD,
+        is_value_required=True,
+    ),
+    "surplus": FaultKind(
+        "Sends a full page of a list, and VALUE entries more",
+        FaultPhase.PAYLOAD,
+        "1000",
+        is_number=True,
+    ),
+    "missing-fields": FaultKind(
+        "Leaves out the fields named in VALUE (`status,createdAt`)",
+        FaultPhase.PAYLOAD,
+        OPTIONAL_FIELDS,
+    ),
+    "null-fields": FaultKind(
+        "Sets the fields named in VALUE to null", FaultPhase.PAYLOAD, OPTIONAL_FIELDS
+    ),
+    "unknown-status": FaultKind("Sends VALUE as every status", FaultPhase.PAYLOAD, "hibernating"),
+    "unknown-kind": FaultKind("Sends VALUE as every node kind", FaultPhase.PAYLOAD, "Teleport"),
+    "abort-timeout": FaultKind(
         "Accepts an abort, then does not answer for VALUE seconds",
-        When.BODY,
+        FaultPhase.BODY,
         "60",
-        number=True,
-        aborts_only=True,
+        is_number=True,
+        is_abort_only=True,
     ),
-    "abort-lost": Kind(
+    "abort-lost": FaultKind(
         "Neither aborts nor answers for VALUE seconds",
-        When.BEFORE,
+        FaultPhase.BEFORE,
         "60",
-        number=True,
-        aborts_only=True,
+        is_number=True,
+        is_abort_only=True,
     ),
-    "webhook-lost": Kind("Never sends a webhook", When.WEBHOOK),
-    "webhook-late": Kind(
+    "webhook-lost": FaultKind("Never sends a webhook", FaultPhase.WEBHOOK),
+    "webhook-late": FaultKind(
         "Sends a webhook VALUE seconds late, so that others overtake it",
-        When.WEBHOOK,
+        FaultPhase.WEBHOOK,
         "5",
-        number=True,
+        is_number=True,
     ),
-    "webhook-twice": Kind("Sends a webhook twice", When.WEBHOOK),
+    "webhook-twice": FaultKind("Sends a webhook twice", FaultPhase.WEBHOOK),
 }
 
 
@@ -126,26 +150,26 @@ class Fault:
     probability: float = 1.0
     count: int | None = None
     """How often it strikes; None means always."""
-    part: str = ""
+    target: str = ""
     """What must occur in "METHOD /path", or in "EVENT URL" of a webhook."""
-    after: float = 0.0
+    after_seconds: float = 0.0
     """It strikes only once the sandbox has been up for so many seconds."""
-    struck: int = field(default=0, compare=False)
+    hit_count: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
-        kind = KINDS.get(self.name)
+        kind = FAULT_KINDS.get(self.name)
         if kind is None:
-            raise ValueError(f"unknown fault {self.name!r}; known are: {', '.join(KINDS)}")
-        if self.value and kind.default is None and not kind.required:
+            raise ValueError(f"unknown fault {self.name!r}; known are: {', '.join(FAULT_KINDS)}")
+        if self.value and kind.default_value is None and not kind.is_value_required:
             raise ValueError(f"fault {self.name!r} takes no value, but was given {self.value!r}")
-        self.value = self.value or kind.default or ""
-        if kind.required and not self.value:
+        self.value = self.value or kind.default_value or ""
+        if kind.is_value_required and not self.value:
             raise ValueError(f"fault {self.name!r} needs a value: {self.name}:VALUE")
-        if kind.number and not re.fullmatch(r"\d+(\.\d+)?", self.value):
+        if kind.is_number and not re.fullmatch(r"\d+(\.\d+)?", self.value):
             raise ValueError(f"fault {self.name!r} needs a number, not {self.value!r}")
-        if kind.json:
+        if kind.is_json:
             self._check_json()
-        if self.name.startswith("error-") and not 400 <= self.amount <= 599:
+        if self.name.startswith("error-") and not 400 <= self.number <= 599:
             raise ValueError(f"fault {self.name!r} needs a status between 400 and 599")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"the probability of fault {self.name!r} must be between 0 and 1")
@@ -157,38 +181,38 @@ class Fault:
             raise ValueError(f"fault {self.name!r} needs JSON, not {self.value!r}") from error
 
     @property
-    def kind(self) -> Kind:
-        return KINDS[self.name]
+    def kind(self) -> FaultKind:
+        return FAULT_KINDS[self.name]
 
     @property
-    def amount(self) -> float:
+    def number(self) -> float:
         """The value as a number."""
         return float(self.value)
 
-    def applies(self, method: str, path: str, dice: float, age: float) -> bool:
+    def try_trigger(self, method: str, path: str, random_value: float, uptime: float) -> bool:
         """Tell whether it strikes a request, and count it if so.
 
         `dice` is a number between 0 and 1, `age` the seconds that the sandbox has been up.
         """
-        if self.after and age < self.after:
+        if self.after_seconds and uptime < self.after_seconds:
             return False
-        if self.part not in f"{method} {path}$":
+        if self.target not in f"{method} {path}$":
             return False
-        if self.kind.aborts_only and not (method == "POST" and path.endswith("/abort")):
+        if self.kind.is_abort_only and not (method == "POST" and path.endswith("/abort")):
             return False
         if self.name == "forbidden" and f"/projects/{self.value}/" not in f"{path}/":
             return False
-        if self.count is not None and self.struck >= self.count:
+        if self.count is not None and self.hit_count >= self.count:
             return False
-        if dice >= self.probability:
+        if random_value >= self.probability:
             return False
-        self.struck += 1
+        self.hit_count += 1
         return True
 
 
 _GRAMMAR = re.compile(
     r"(?P<name>[^:+%*@]+)(:(?P<value>[^+%*@]+))?(\+(?P<after>\d*\.?\d+))?"
-    r"(%(?P<probability>\d*\.?\d+))?(\*(?P<count>\d+))?(@(?P<part>.+))?"
+    r"(%(?P<probability>\d*\.?\d+))?(\*(?P<count>\d+))?(@(?P<target>.+))?"
 )
 
 
@@ -198,7 +222,7 @@ def parse_fault(text: str) -> Fault:
     if not match:
         raise ValueError(
             f"cannot read the fault {text!r}; write NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT]"
-            "[@PART], for example 500%0.2@/runs"
+            "[@TARGET], for example 500%0.2@/runs"
         )
     count = match["count"]
     return Fault(
@@ -206,6 +230,6 @@ def parse_fault(text: str) -> Fault:
         match["value"] or "",
         float(match["probability"] or 1),
         int(count) if count else None,
-        match["part"] or "",
+        match["target"] or "",
         float(match["after"] or 0),
     )

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-from .catalog import SECRET, Flow, Pipeline, Staged, Step
+from .catalog import SECRET_PREFIX, Pipeline, PresetRun, ReleaseFlow, Step
 
-EVERYWHERE = frozenset({"edge-proxy", "storefront"})
+MULTI_REGION_PIPELINES = frozenset({"edge-proxy", "storefront"})
 """Pipelines that go to one region after another in production."""
 
 # --- steps -----------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ def release(service: str, low: float = 25, high: float = 75) -> Step:
         "origin": {"id": service, "branch": "main", "build": "latest"},
         "target": {"id": service, "type": "service"},
     }
-    return Step("Release", f"deploy-{service}", (low, high), spec, "running", timeout=1800)
+    return Step("Release", f"deploy-{service}", (low, high), spec, "running", timeout_seconds=1800)
 
 
 def approval(amount: int = 1, low: float = 30, high: float = 150, *, ref: str = "sign-off") -> Step:
@@ -38,7 +38,7 @@ def backup(addon: str, low: float = 30, high: float = 80) -> Step:
     return Step("AddonBackup", f"backup-{addon}", (low, high), spec, condition="success")
 
 
-def healthy(service: str, low: float = 15, high: float = 45) -> Step:
+def wait_until_healthy(service: str, low: float = 15, high: float = 45) -> Step:
     data = {"serviceId": service, "timeoutDuration": 900}
     spec = {"kind": "Service", "spec": {"type": "running", "data": data}}
     return Step("Condition", f"wait-for-{service}", (low, high), spec)
@@ -51,16 +51,20 @@ def restart(service: str) -> Step:
 
 
 def message(channel: str, *, skip: bool = False) -> Step:
-    url = f"https://hooks.slack.example/services/T000/B000/{SECRET}webhook-{channel}"
-    inner = {"webhookUrl": url, "message": "Released ${refs.build.sha}"}
-    return Step("Message", f"tell-{channel}", (2, 4), {"kind": "SLACK", "spec": inner}, skip=skip)
+    url = f"https://hooks.slack.example/services/T000/B000/{SECRET_PREFIX}webhook-{channel}"
+    message_spec = {"webhookUrl": url, "message": "Released ${refs.build.sha}"}
+    return Step(
+        "Message", f"tell-{channel}", (2, 4), {"kind": "SLACK", "spec": message_spec}, skip=skip
+    )
 
 
 def template(name: str, low: float = 30, high: float = 90) -> Step:
     spec = {
         "templateType": "template",
         "templateId": name,
-        "arguments": {"variables": [{"key": "API_KEY", "value": f"{SECRET}template-{name}"}]},
+        "arguments": {
+            "variables": [{"key": "API_KEY", "value": f"{SECRET_PREFIX}template-{name}"}]
+        },
     }
     return Step("RunTemplate", name, (low, high), spec, condition="success")
 
@@ -84,11 +88,11 @@ def skipped(step: Step) -> Step:
 # --- flows -----------------------------------------------------------------------------------
 
 
-def development(service: str) -> tuple[Step, ...]:
+def development_steps(service: str) -> tuple[Step, ...]:
     return build(service), release(service), message("dev-releases")
 
 
-def staging(service: str) -> tuple[Step, ...]:
+def staging_steps(service: str) -> tuple[Step, ...]:
     return (
         parallel(build(service), build(f"{service}-worker")),
         job("migrate"),
@@ -97,55 +101,61 @@ def staging(service: str) -> tuple[Step, ...]:
     )
 
 
-def production(service: str, addon: str) -> tuple[Step, ...]:
+def production_steps(service: str, addon: str) -> tuple[Step, ...]:
     return (
         backup(addon),
         approval(),
         job("migrate"),
         parallel(release(service), release(f"{service}-worker")),
-        healthy(service),
+        wait_until_healthy(service),
         message("releases"),
     )
 
 
-def regions(service: str) -> tuple[Step, ...]:
+def multi_region_steps(service: str) -> tuple[Step, ...]:
     return (
         build(service),
         approval(2),
-        loop("each-region", ["europe-west", "us-east"], release(service), healthy(service)),
+        loop(
+            "each-region", ["europe-west", "us-east"], release(service), wait_until_healthy(service)
+        ),
         restart(service),
         message("edge", skip=True),
     )
 
 
-class Plan(NamedTuple):
+class StagePlan(NamedTuple):
     """How a stage goes: its policy, seconds between two runs, and what is special."""
 
     stage: str
-    policy: str
-    every: float
-    quirks: str = ""
+    concurrency_policy: str
+    interval_seconds: float
+    behaviours: str = ""
     steps: tuple[Step, ...] | None = None
     """None: what its stage usually does."""
-    staged: tuple[Staged, ...] = ()
+    preset_runs: tuple[PresetRun, ...] = ()
 
 
-def pipeline(project: str, slug: str, name: str, about: str, *plans: Plan) -> Pipeline:
+def pipeline(project: str, slug: str, name: str, description: str, *plans: StagePlan) -> Pipeline:
     flows = {
-        plan.stage: Flow(
-            *(project, slug, plan.stage, plan.policy, plan.every),
-            plan.steps or _usual(plan.stage, slug),
-            frozenset(plan.quirks.split()),
-            plan.staged,
+        plan.stage: ReleaseFlow(
+            *(project, slug, plan.stage, plan.concurrency_policy, plan.interval_seconds),
+            plan.steps or _default_steps(plan.stage, slug),
+            frozenset(plan.behaviours.split()),
+            plan.preset_runs,
         )
         for plan in plans
     }
-    return Pipeline(slug, name, about, slug, flows)
+    return Pipeline(slug, name, description, slug, flows)
 
 
-def _usual(stage: str, slug: str) -> tuple[Step, ...]:
+def _default_steps(stage: str, slug: str) -> tuple[Step, ...]:
     if stage == "Development":
-        return development(slug)
+        return development_steps(slug)
     if stage == "Staging":
-        return staging(slug)
-    return regions(slug) if slug in EVERYWHERE else production(slug, f"{slug}-db")
+        return staging_steps(slug)
+    return (
+        multi_region_steps(slug)
+        if slug in MULTI_REGION_PIPELINES
+        else production_steps(slug, f"{slug}-db")
+    )

@@ -4,50 +4,54 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .catalog import STAGES, TEAM_ID, Flow, Pipeline, Project
+from .catalog import STAGES, TEAM_ID, Pipeline, Project, ReleaseFlow
 from .history import Run
-from .names import description_of, name_of
-from .spec import API_VERSION, definition, extras, tree
+from .names import generate_description, generate_name
+from .spec import API_VERSION, serialize_definition, serialize_extras, serialize_steps
 from .world import World
 
 type Json = dict[str, Any]
-type Stamp = Callable[[float], str]
+type TimeFormatter = Callable[[float], str]
 
-FOUNDED = 1_735_689_600.0
+CREATED_AT = 1_735_689_600.0
 """When projects, pipelines and flows were created: the beginning of 2025."""
 
 
-def iso(at: float) -> str:
+def format_iso(timestamp: float) -> str:
     """Write a time as the documentation does for projects, teams and tokens."""
-    return _stamp(at, "%Y-%m-%dT%H:%M:%S") + f".{_milliseconds(at):03}Z"
+    return _format_utc(timestamp, "%Y-%m-%dT%H:%M:%S") + f".{_milliseconds(timestamp):03}Z"
 
 
-def spaced(at: float) -> str:
+def format_spaced(timestamp: float) -> str:
     """Write a time as the documentation does for runs: with a space."""
-    return _stamp(at, "%Y-%m-%d %H:%M:%S") + f".{_milliseconds(at):03}Z"
+    return _format_utc(timestamp, "%Y-%m-%d %H:%M:%S") + f".{_milliseconds(timestamp):03}Z"
 
 
-def whole(at: float) -> str:
-    return _stamp(at, "%Y-%m-%d %H:%M:%SZ")
+def format_whole_seconds(timestamp: float) -> str:
+    return _format_utc(timestamp, "%Y-%m-%d %H:%M:%SZ")
 
 
-STAMPS: dict[str, Stamp] = {"space": spaced, "T": iso, "no-fraction": whole}
+TIME_FORMATTERS: dict[str, TimeFormatter] = {
+    "space": format_spaced,
+    "T": format_iso,
+    "no-fraction": format_whole_seconds,
+}
 
 
-def _stamp(at: float, form: str) -> str:
-    return time.strftime(form, time.gmtime(at))
+def _format_utc(timestamp: float, pattern: str) -> str:
+    return time.strftime(pattern, time.gmtime(timestamp))
 
 
-def _milliseconds(at: float) -> int:
+def _milliseconds(timestamp: float) -> int:
     # Cut, not rounded: 999.7 ms must not become 1000.
-    return int(at * 1000) % 1000
+    return int(timestamp * 1000) % 1000
 
 
-def project_in_list(project: Project) -> Json:
+def serialize_project(project: Project) -> Json:
     return {"id": project.id, "name": project.name, "description": project.description}
 
 
-def project_in_full(project: Project) -> Json:
+def serialize_project_detail(project: Project) -> Json:
     services = [
         {
             "id": pipeline.service,
@@ -57,9 +61,9 @@ def project_in_full(project: Project) -> Json:
         }
         for pipeline in project.pipelines
     ]
-    return project_in_list(project) | {
+    return serialize_project(project) | {
         "deployment": {"region": "europe-west"},
-        "createdAt": iso(FOUNDED),
+        "createdAt": format_iso(CREATED_AT),
         "services": services,
         "jobs": [],
         "addons": [],
@@ -67,67 +71,67 @@ def project_in_full(project: Project) -> Json:
     }
 
 
-def pipeline_in_list(pipeline: Pipeline, stamp: Stamp) -> Json:
-    form = {"id": pipeline.id, "name": pipeline.name}
+def serialize_pipeline(pipeline: Pipeline, format_time: TimeFormatter) -> Json:
+    data = {"id": pipeline.id, "name": pipeline.name}
     if pipeline.description:
-        form["description"] = pipeline.description
-    return form | {"createdAt": stamp(FOUNDED), "updatedAt": stamp(FOUNDED)}
+        data["description"] = pipeline.description
+    return data | {"createdAt": format_time(CREATED_AT), "updatedAt": format_time(CREATED_AT)}
 
 
-def pipeline_in_full(pipeline: Pipeline) -> Json:
+def serialize_pipeline_detail(pipeline: Pipeline) -> Json:
     """Write a pipeline as `get pipeline` does: without its id and its times."""
     objects = [{"id": pipeline.service, "type": "service", "stage": stage} for stage in STAGES]
-    form: Json = {"name": pipeline.name, "nfObjects": objects}
+    data: Json = {"name": pipeline.name, "nfObjects": objects}
     if pipeline.description:
-        form["description"] = pipeline.description
-    return form
+        data["description"] = pipeline.description
+    return data
 
 
-def release_flow(flow: Flow, status: str, stamp: Stamp) -> Json:
-    more = extras(flow)
-    more.pop("refs", None)  # belongs to runs
-    paused = "paused" in flow.quirks
-    return more | {
+def serialize_release_flow(flow: ReleaseFlow, status: str, format_time: TimeFormatter) -> Json:
+    definition_fields = serialize_extras(flow)
+    definition_fields.pop("refs", None)  # belongs to runs
+    is_paused = "paused" in flow.behaviours
+    return definition_fields | {
         "apiVersion": API_VERSION,
-        "spec": definition(flow),
+        "spec": serialize_definition(flow),
         "status": status,
-        "paused": paused,
+        "paused": is_paused,
         "stage": flow.stage,
-        "options": {"concurrencyPolicy": flow.policy, "paused": paused},
-        "concurrencyPolicy": flow.policy,
-        "createdAt": stamp(FOUNDED),
-        "updatedAt": stamp(FOUNDED),
+        "options": {"concurrencyPolicy": flow.concurrency_policy, "paused": is_paused},
+        "concurrencyPolicy": flow.concurrency_policy,
+        "createdAt": format_time(CREATED_AT),
+        "updatedAt": format_time(CREATED_AT),
     }
 
 
-def run_in_list(world: World, run: Run, now: float, stamp: Stamp) -> Json:
-    form: Json = {"id": run.id}
-    if (name := name_of(run)) is not None:
-        form["name"] = name
-    if (description := description_of(run)) is not None:
-        form["description"] = description
-    if now >= run.concluded:
-        status, updated = run.outcome, run.concluded
+def serialize_run(world: World, run: Run, now: float, format_time: TimeFormatter) -> Json:
+    data: Json = {"id": run.id}
+    if (name := generate_name(run)) is not None:
+        data["name"] = name
+    if (description := generate_description(run)) is not None:
+        data["description"] = description
+    if now >= run.concluded_at:
+        status, updated_at = run.outcome, run.concluded_at
     else:
-        life = world.life(run)
-        status, updated = run.status(now, life), run.updated(now, life)
-    form |= {
+        script = world.get_script(run)
+        status, updated_at = run.status(now, script), run.updated_at(now, script)
+    data |= {
         "status": status,
-        "concluded": now >= run.concluded,
-        "createdAt": stamp(run.created),
-        "updatedAt": stamp(updated),
+        "concluded": now >= run.concluded_at,
+        "createdAt": format_time(run.created_at),
+        "updatedAt": format_time(updated_at),
     }
-    if run.started is not None and now >= run.started:
-        form["startedAt"] = stamp(run.started)
-    if now >= run.concluded:
-        form["concludedAt"] = stamp(run.concluded)
-    return form
+    if run.started_at is not None and now >= run.started_at:
+        data["startedAt"] = format_time(run.started_at)
+    if now >= run.concluded_at:
+        data["concludedAt"] = format_time(run.concluded_at)
+    return data
 
 
-def run_in_full(world: World, run: Run, now: float, stamp: Stamp) -> Json:
-    form = run_in_list(world, run, now, stamp)
-    form |= {"apiVersion": API_VERSION, "spec": tree(run, world.life(run), now)}
-    form |= extras(run.flow)
-    if run.request and isinstance(run.request.get("arguments"), dict):
-        form["arguments"] = form.get("arguments", {}) | run.request["arguments"]
-    return form
+def serialize_run_detail(world: World, run: Run, now: float, format_time: TimeFormatter) -> Json:
+    data = serialize_run(world, run, now, format_time)
+    data |= {"apiVersion": API_VERSION, "spec": serialize_steps(run, world.get_script(run), now)}
+    data |= serialize_extras(run.flow)
+    if run.start_body and isinstance(run.start_body.get("arguments"), dict):
+        data["arguments"] = data.get("arguments", {}) | run.start_body["arguments"]
+    return data

@@ -10,32 +10,38 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
-from .catalog import Flow, Staged, Step, Trouble
+from .catalog import PresetRun, PresetStep, ReleaseFlow, Step
 
 HOUR = 3600.0
-EPOCH = 3 * HOUR
+EPOCH_SECONDS = 3 * HOUR
 """Scheduled runs are planned in stretches of this length, see `history.py`."""
 
-JUST_STARTED = 1.5
+RESPONSE_DELAY = 1.5
 """Seconds for which a node that runs has no `response` yet."""
-BACKOFF = 60.0
+BACKOFF_SECONDS = 60.0
 """Seconds by which an attempt is put off, and again."""
 
 # What a node reports while it is at work, and what that makes of its run. The API has no
 # "running" for nodes, and does not say when a run is `waiting` or in `async_wait`: a guess.
-NODE_AT_WORK = {"Approval": "approval_wait", "RunTemplate": "async_wait", "Action": "async_wait"}
-RUN_AT_WORK = {
+ACTIVE_NODE_STATUS = {
+    "Approval": "approval_wait",
+    "RunTemplate": "async_wait",
+    "Action": "async_wait",
+}
+ACTIVE_RUN_STATUS = {
     "Approval": "approval_wait",
     "RunTemplate": "async_wait",
     "Action": "async_wait",
     "Condition": "waiting",
     "Release": "waiting",
 }
-_RANK = {s: n for n, s in enumerate(("running", "waiting", "async_wait", "approval_wait"))}
-_RANK |= {"retrying": 9, "unknown": 10}
+_STATUS_PRIORITY = {
+    s: n for n, s in enumerate(("running", "waiting", "async_wait", "approval_wait"))
+}
+_STATUS_PRIORITY |= {"retrying": 9, "unknown": 10}
 
-HANGABLE = frozenset({"JobRun", "Condition", "Release"})
-FAILABLE = HANGABLE | {"Build", "AddonBackup", "RunTemplate", "Action"}
+HANGABLE_KINDS = frozenset({"JobRun", "Condition", "Release"})
+FAILABLE_KINDS = HANGABLE_KINDS | {"Build", "AddonBackup", "RunTemplate", "Action"}
 
 ERRORS = {
     "Build": ((1, "Build failed: process exited with code 1"), (137, "Build ran out of memory")),
@@ -46,11 +52,11 @@ ERRORS = {
     "RunTemplate": ((422, "Template run failed: 3 of 41 checks did not pass"),),
     "Action": ((409, "Service cannot be restarted while it is scaling"),),
 }
-INVALID = (400, "Reference ${refs.image.tag} could not be resolved")
-HUNG = (408, "No result within the time allowed")
-LOST = (500, "State of this node could not be determined")
+INVALID_ERROR = (400, "Reference ${refs.image.tag} could not be resolved")
+TIMEOUT_ERROR = (408, "No result within the time allowed")
+UNKNOWN_ERROR = (500, "State of this node could not be determined")
 
-_FATES = (
+_FAILURE_MODES = (
     ("failure", 0.085),
     ("retry", 0.07),
     ("abort", 0.035),
@@ -61,209 +67,242 @@ _FATES = (
 )
 
 
-class Beat(NamedTuple):
+class ScriptEvent(NamedTuple):
     """From `at` on, the node reports this, and its run that."""
 
-    at: float
+    start: float
     run_status: str
     node_status: str | None
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class StepScript:
     """A step as it went: a leaf with its beats, or a group with its steps."""
 
     step: Step
     start: float
     end: float
-    verdict: str
-    beats: tuple[Beat, ...] = ()
+    final_status: str
+    events: tuple[ScriptEvent, ...] = ()
     error: tuple[int, str] | None = None
-    steps: "tuple[Played, ...]" = ()
+    steps: "tuple[StepScript, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    pending: float
+class RunScript:
+    pending_seconds: float
     """Seconds between creation and start when nothing is in the way."""
-    seconds: float
+    duration_seconds: float
     """From start to end, unless somebody aborts it through the API."""
     outcome: str
-    aborted_after: float | None
+    abort_after_seconds: float | None
     """When a colleague aborts it, if one does."""
-    steps: tuple[Played, ...]
+    steps: tuple[StepScript, ...]
 
-    def status(self, after: float) -> str:
+    def status_at(self, elapsed: float) -> str:
         """Tell the status of the run at a time between its start and its end."""
-        now = [beat.run_status for leaf in self._open(after) if (beat := beat_of(leaf, after))]
-        return max(now, key=lambda status: _RANK[status], default="running")
+        statuses = [
+            event.run_status
+            for leaf in self._open_leaves(elapsed)
+            if (event := current_event(leaf, elapsed))
+        ]
+        return max(statuses, key=lambda status: _STATUS_PRIORITY[status], default="running")
 
-    def changed(self, after: float) -> float:
+    def changed_at(self, elapsed: float) -> float:
         """Tell when something last happened to the run, up to the given time."""
         last = 0.0
-        for leaf in _flat(self.steps):
-            times = [beat.at for beat in leaf.beats] + [leaf.end]
-            last = max([last, *(at for at in times if at <= after)])
+        for leaf in _leaf_scripts(self.steps):
+            times = [event.start for event in leaf.events] + [leaf.end]
+            last = max([last, *(time for time in times if time <= elapsed)])
         return last
 
-    def began(self, ref: str) -> float:
+    def step_start(self, ref: str) -> float:
         """Tell when a step began; it must have been reached."""
-        return next(leaf.start for leaf in _flat(self.steps) if leaf.step.ref == ref)
+        return next(leaf.start for leaf in _leaf_scripts(self.steps) if leaf.step.ref == ref)
 
-    def _open(self, after: float) -> Iterator[Played]:
-        return (leaf for leaf in _flat(self.steps) if leaf.start <= after < leaf.end)
+    def _open_leaves(self, elapsed: float) -> Iterator[StepScript]:
+        return (leaf for leaf in _leaf_scripts(self.steps) if leaf.start <= elapsed < leaf.end)
 
 
-def beat_of(leaf: Played, after: float) -> Beat | None:
+def current_event(leaf: StepScript, elapsed: float) -> ScriptEvent | None:
     """Return the beat a leaf is in, or None before its first."""
-    return next((beat for beat in reversed(leaf.beats) if beat.at <= after), None)
+    return next((event for event in reversed(leaf.events) if event.start <= elapsed), None)
 
 
-def next_attempt(leaf: Played, after: float) -> float:
+def next_attempt_time(leaf: StepScript, elapsed: float) -> float:
     """Tell when a leaf that is `retrying` is to be tried again, as far as is known by now."""
-    if coming := [beat.at for beat in leaf.beats if beat.at > after]:
-        return coming[0]
-    failed = leaf.beats[-1].at
-    return failed + BACKOFF * (math.floor((after - failed) / BACKOFF) + 1)
+    if upcoming := [event.start for event in leaf.events if event.start > elapsed]:
+        return upcoming[0]
+    failed_at = leaf.events[-1].start
+    return failed_at + BACKOFF_SECONDS * (math.floor((elapsed - failed_at) / BACKOFF_SECONDS) + 1)
 
 
-def live(
-    seed: int, flow: Flow, number: int | str, *, hang: float = 0, staged: Staged | None = None
-) -> Life:
+def simulate(
+    seed: int,
+    flow: ReleaseFlow,
+    number: int | str,
+    *,
+    hang_seconds: float = 0,
+    preset: PresetRun | None = None,
+) -> RunScript:
     """Play the run with this number.
 
     With `hang` it hangs for so many seconds, come what may; a staged one goes as it is written.
     """
     # Only random() is used: it alone is promised to give the same numbers in every Python.
-    dice = Random(f"{seed}/{flow.key}/{number}").random
-    fate = "hang" if hang else _fate(flow, dice())
-    if staged or (isinstance(number, str) and fate in {"skip", "abort"}):
-        fate = "success"  # started by hand: whoever did it wants to see it run
-    pending = 1.5 + 4 * dice()
-    if fate == "skip":
-        return Life(pending, 0, "skipped", None, ())
-    player = _Player(flow, fate, dice, hang or (0.75 + 0.75 * dice()) * HOUR)
-    player.troubles = {trouble.ref: trouble for trouble in staged.troubles} if staged else {}
-    steps, end = player.play(flow.steps, 0.0, parallel=False)
-    if fate == "abort":
-        after = (0.2 + 0.7 * dice()) * end
-        return Life(pending, after + 3 + 15 * dice(), "aborted", after, steps)
-    return Life(pending, end, player.outcome, None, steps)
+    rng = Random(f"{seed}/{flow.key}/{number}").random
+    failure_mode = "hang" if hang_seconds else _draw_failure_mode(flow, rng())
+    if preset or (isinstance(number, str) and failure_mode in {"skip", "abort"}):
+        failure_mode = "success"  # started by hand: whoever did it wants to see it run
+    pending_seconds = 1.5 + 4 * rng()
+    if failure_mode == "skip":
+        return RunScript(pending_seconds, 0, "skipped", None, ())
+    simulator = _Simulator(flow, failure_mode, rng, hang_seconds or (0.75 + 0.75 * rng()) * HOUR)
+    simulator.preset_steps = {step.ref: step for step in preset.steps} if preset else {}
+    steps, end = simulator.simulate_steps(flow.steps, 0.0, parallel=False)
+    if failure_mode == "abort":
+        abort_after_seconds = (0.2 + 0.7 * rng()) * end
+        return RunScript(
+            pending_seconds,
+            abort_after_seconds + 3 + 15 * rng(),
+            "aborted",
+            abort_after_seconds,
+            steps,
+        )
+    return RunScript(pending_seconds, end, simulator.outcome, None, steps)
 
 
-def _fate(flow: Flow, rolled: float) -> str:
-    if "calm" in flow.quirks:
+def _draw_failure_mode(flow: ReleaseFlow, random_value: float) -> str:
+    if "always-succeeds" in flow.behaviours:
         return "success"
-    for fate, chance in _FATES:
-        rolled -= chance
-        if rolled < 0:
-            return "success" if fate == "hang" and "hangs" not in flow.quirks else fate
+    for failure_mode, probability in _FAILURE_MODES:
+        random_value -= probability
+        if random_value < 0:
+            return (
+                "success"
+                if failure_mode == "hang" and "hangs" not in flow.behaviours
+                else failure_mode
+            )
     return "success"
 
 
-class _Player:
+class _Simulator:
     """Plays the steps of one run; what fate has in store befalls one leaf, the victim."""
 
-    def __init__(self, flow: Flow, fate: str, dice: Callable[[], float], hang: float) -> None:
-        self.fate = fate
-        self.dice = dice
-        self.hang = hang
+    def __init__(
+        self, flow: ReleaseFlow, failure_mode: str, rng: Callable[[], float], hang_seconds: float
+    ) -> None:
+        self.failure_mode = failure_mode
+        self.rng = rng
+        self.hang_seconds = hang_seconds
         self.outcome = "success"
-        self.troubles: dict[str, Trouble] = {}
-        kinds = HANGABLE if fate == "hang" else FAILABLE
-        choice = [n for n, leaf in enumerate(flow.leaves) if leaf.kind in kinds]
-        self.victim = choice[int(dice() * len(choice))]
-        self.leaf = -1
+        self.preset_steps: dict[str, PresetStep] = {}
+        kinds = HANGABLE_KINDS if failure_mode == "hang" else FAILABLE_KINDS
+        candidates = [n for n, leaf in enumerate(flow.leaves) if leaf.kind in kinds]
+        self.affected_leaf = candidates[int(rng() * len(candidates))]
+        self.leaf_index = -1
 
-    def play(
-        self, steps: Sequence[Step], at: float, *, parallel: bool
-    ) -> tuple[tuple[Played, ...], float]:
-        played: list[Played] = []
-        end = at
+    def simulate_steps(
+        self, steps: Sequence[Step], start: float, *, parallel: bool
+    ) -> tuple[tuple[StepScript, ...], float]:
+        scripts: list[StepScript] = []
+        end = start
         for step in steps:
             if self.outcome != "success" and not parallel:
                 break
-            result = self._group(step, at) if step.steps else self._leaf(step, at)
-            played.append(result)
-            end = max(end, result.end)
-            if not parallel:
-                at = end
-        return tuple(played), end
-
-    def _group(self, step: Step, at: float) -> Played:
-        before = self.outcome
-        steps, end = self.play(step.steps, at, parallel=step.parallel)
-        verdict = "success" if self.outcome == before else self.outcome
-        return Played(step, at, end, verdict, steps=steps)
-
-    def _leaf(self, step: Step, at: float) -> Played:
-        if step.skip:
-            return Played(step, at, at, "skipped")
-        self.leaf += 1
-        low, high = step.seconds
-        seconds = low + (high - low) * self.dice()
-        if trouble := self.troubles.get(step.ref):
-            return self._troubled(step, at, seconds, trouble)
-        fate = self.fate if self.leaf == self.victim else "success"
-        if fate == "failure":
-            errors = ERRORS[step.kind]
-            return self._end(
-                step, at, seconds, "failure", errors[int(self.dice() * len(errors))], 3
+            script = (
+                self._simulate_group(step, start)
+                if step.steps
+                else self._simulate_leaf(step, start)
             )
-        if fate == "retry":
-            return self._end(step, at, seconds, "success", None, 2)
-        if fate == "invalid":
-            return self._end(step, at, JUST_STARTED + 1, "invalid", INVALID, 1)
-        if fate == "unknown":
-            return self._end(step, at, seconds, "unknown", LOST, 1)
-        if fate == "hang":
-            ends = "failure" if self.dice() < 0.7 else "success"
-            error = HUNG if ends == "failure" else None
+            scripts.append(script)
+            end = max(end, script.end)
+            if not parallel:
+                start = end
+        return tuple(scripts), end
+
+    def _simulate_group(self, step: Step, start: float) -> StepScript:
+        outcome_before = self.outcome
+        scripts, end = self.simulate_steps(step.steps, start, parallel=step.parallel)
+        final_status = "success" if self.outcome == outcome_before else self.outcome
+        return StepScript(step, start, end, final_status, steps=scripts)
+
+    def _simulate_leaf(self, step: Step, start: float) -> StepScript:
+        if step.skip:
+            return StepScript(step, start, start, "skipped")
+        self.leaf_index += 1
+        low, high = step.duration_range
+        seconds = low + (high - low) * self.rng()
+        if preset := self.preset_steps.get(step.ref):
+            return self._simulate_preset_step(step, start, seconds, preset)
+        failure_mode = self.failure_mode if self.leaf_index == self.affected_leaf else "success"
+        if failure_mode == "failure":
+            errors = ERRORS[step.kind]
+            return self._simulate_attempts(
+                step, start, seconds, "failure", errors[int(self.rng() * len(errors))], 3
+            )
+        if failure_mode == "retry":
+            return self._simulate_attempts(step, start, seconds, "success", None, 2)
+        if failure_mode == "invalid":
+            return self._simulate_attempts(
+                step, start, RESPONSE_DELAY + 1, "invalid", INVALID_ERROR, 1
+            )
+        if failure_mode == "unknown":
+            return self._simulate_attempts(step, start, seconds, "unknown", UNKNOWN_ERROR, 1)
+        if failure_mode == "hang":
+            final_status = "failure" if self.rng() < 0.7 else "success"
+            error = TIMEOUT_ERROR if final_status == "failure" else None
             # `at` counts, so that the run (rather than the step) hangs for the time wanted.
-            return self._end(step, at, max(self.hang - at, 60), ends, error, 1)
-        return self._end(step, at, seconds, "success", None, 1)
+            return self._simulate_attempts(
+                step, start, max(self.hang_seconds - start, 60), final_status, error, 1
+            )
+        return self._simulate_attempts(step, start, seconds, "success", None, 1)
 
-    def _troubled(self, step: Step, at: float, seconds: float, trouble: Trouble) -> Played:
-        attempts = trouble.attempts
-        if trouble.seconds < math.inf:
-            return self._end(step, at, trouble.seconds, "success", None, attempts)
-        played = self._end(step, at, seconds, "success", None, attempts)
+    def _simulate_preset_step(
+        self, step: Step, start: float, seconds: float, preset: PresetStep
+    ) -> StepScript:
+        attempts = preset.attempts
+        if preset.duration_seconds < math.inf:
+            return self._simulate_attempts(
+                step, start, preset.duration_seconds, "success", None, attempts
+            )
+        script = self._simulate_attempts(step, start, seconds, "success", None, attempts)
         if attempts == 1:
-            return replace(played, end=math.inf)
-        put_off = Beat(played.end, "retrying", "retrying", attempts)
+            return replace(script, end=math.inf)
+        postponed = ScriptEvent(script.end, "retrying", "retrying", attempts)
         error = ERRORS[step.kind][0]
-        return replace(played, end=math.inf, beats=(*played.beats, put_off), error=error)
+        return replace(script, end=math.inf, events=(*script.events, postponed), error=error)
 
-    def _end(
+    def _simulate_attempts(
         self,
         step: Step,
-        at: float,
+        start: float,
         seconds: float,
-        verdict: str,
+        final_status: str,
         error: tuple[int, str] | None,
         attempts: int,
-    ) -> Played:
+    ) -> StepScript:
         """Play a leaf of so many attempts: all but the last fail, and are tried again."""
-        if verdict != "success":
-            self.outcome = "unknown" if verdict == "unknown" else "failure"
-        run_status = RUN_AT_WORK.get(step.kind, "running")
-        node_status = NODE_AT_WORK.get(step.kind, "waiting")
-        beats = [Beat(at, "running", None, 1)]
-        begin = at
+        if final_status != "success":
+            self.outcome = "unknown" if final_status == "unknown" else "failure"
+        run_status = ACTIVE_RUN_STATUS.get(step.kind, "running")
+        node_status = ACTIVE_NODE_STATUS.get(step.kind, "waiting")
+        events = [ScriptEvent(start, "running", None, 1)]
+        attempt_start = start
         for attempt in range(1, attempts + 1):
-            first = begin + (JUST_STARTED if attempt == 1 else 0)
-            beats.append(Beat(first, run_status, node_status, attempt))
-            begin += max(seconds * (1 if attempt == attempts else 0.4), JUST_STARTED + 1)
+            first_event = attempt_start + (RESPONSE_DELAY if attempt == 1 else 0)
+            events.append(ScriptEvent(first_event, run_status, node_status, attempt))
+            attempt_start += max(seconds * (1 if attempt == attempts else 0.4), RESPONSE_DELAY + 1)
             if attempt < attempts:
-                beats.append(Beat(begin, "retrying", "retrying", attempt))
-                begin += 10 + 15 * self.dice()
-        return Played(step, at, begin, verdict, tuple(beats), error)
+                events.append(ScriptEvent(attempt_start, "retrying", "retrying", attempt))
+                attempt_start += 10 + 15 * self.rng()
+        return StepScript(step, start, attempt_start, final_status, tuple(events), error)
 
 
-def _flat(steps: Sequence[Played]) -> Iterator[Played]:
-    for played in steps:
-        if played.steps:
-            yield from _flat(played.steps)
+def _leaf_scripts(scripts: Sequence[StepScript]) -> Iterator[StepScript]:
+    for script in scripts:
+        if script.steps:
+            yield from _leaf_scripts(script.steps)
         else:
-            yield played
+            yield script

@@ -5,35 +5,35 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Window:
+class RateLimitWindow:
     limit: int
     seconds: float
-    opened: float | None = None
-    used: int = 0
+    opened_at: float | None = None
+    request_count: int = 0
 
-    def take(self, now: float) -> bool:
+    def count_request(self, now: float) -> bool:
         """Count a request, and tell whether it is within the limit."""
-        if self.opened is None or not 0 <= now - self.opened < self.seconds:
-            self.opened, self.used = now, 0
-        self.used += 1
-        return self.used <= self.limit
+        if self.opened_at is None or not 0 <= now - self.opened_at < self.seconds:
+            self.opened_at, self.request_count = now, 0
+        self.request_count += 1
+        return self.request_count <= self.limit
 
-    def give_back(self) -> None:
+    def uncount_request(self) -> None:
         """Uncount the request just taken."""
-        self.used -= 1
+        self.request_count -= 1
 
     def exhaust(self) -> None:
-        self.used = max(self.used, self.limit)
+        self.request_count = max(self.request_count, self.limit)
 
-    def resets_in(self, now: float) -> int:
+    def seconds_until_reset(self, now: float) -> int:
         """Tell the whole seconds until the window ends."""
-        if self.opened is None:
+        if self.opened_at is None:
             return math.ceil(self.seconds)
-        return max(0, math.ceil(self.opened + self.seconds - now))
+        return max(0, math.ceil(self.opened_at + self.seconds - now))
 
     def headers(self, now: float) -> dict[str, str]:
         return {
             "x-ratelimit-limit": str(self.limit),
-            "x-ratelimit-remaining": str(max(0, self.limit - self.used)),
-            "x-ratelimit-reset": str(self.resets_in(now)),
+            "x-ratelimit-remaining": str(max(0, self.limit - self.request_count)),
+            "x-ratelimit-reset": str(self.seconds_until_reset(now)),
         }

@@ -2,14 +2,14 @@
 
 from .history import Run
 
-_WHAT = (
+_SUBJECTS = (
     "search facets", "refund rounding", "cookie banner", "rate limits", "dark theme",
     "invoice export", "retry on timeout", "node upgrade", "session cache", "currency table",
     "audit log", "slow query fix", "feature flags", "load shedding", "image sizes", "webhooks v2",
 )  # fmt: skip
-_WHY = ("", "", "", "Weekly release train", "Requested by support, see ticket 4711.")
+_DESCRIPTIONS = ("", "", "", "Weekly release train", "Requested by support, see ticket 4711.")
 
-HOSTILE = (
+HOSTILE_NAMES = (
     '<b>Hotfix</b> & "quotes"',
     "🚀 Launch day 👩‍👩‍👧‍👦 فرق",
     "\u202eeman desrever\u202c and back",
@@ -24,29 +24,29 @@ HOSTILE = (
 HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "très " * 30
 
 
-def name_of(run: Run) -> str | None:
+def generate_name(run: Run) -> str | None:
     """Name a run; about one in eight has no name, like a run that was started without one."""
-    if run.request is not None:
-        name = run.request.get("name")
+    if run.start_body is not None:
+        name = run.start_body.get("name")
         return str(name) if name is not None else None
-    dice = int(run.id[:8], 16)
-    if "hostile" in run.flow.quirks and dice % 3 == 0:
-        return HOSTILE[dice // 3 % len(HOSTILE)]
-    if dice % 8 == 0:
+    hash_value = int(run.id[:8], 16)
+    if "hostile-names" in run.flow.behaviours and hash_value % 3 == 0:
+        return HOSTILE_NAMES[hash_value // 3 % len(HOSTILE_NAMES)]
+    if hash_value % 8 == 0:
         return None
-    what = _WHAT[dice // 8 % len(_WHAT)]
-    if dice % 29 == 1:
-        return f"Hotfix {what}"
-    if dice % 31 == 1:
-        return f"Rollback {what}"
-    return f"{what[0].upper()}{what[1:]} {int(run.number) % 10000}"
+    subject = _SUBJECTS[hash_value // 8 % len(_SUBJECTS)]
+    if hash_value % 29 == 1:
+        return f"Hotfix {subject}"
+    if hash_value % 31 == 1:
+        return f"Rollback {subject}"
+    return f"{subject[0].upper()}{subject[1:]} {int(run.number) % 10000}"
 
 
-def description_of(run: Run) -> str | None:
-    if run.request is not None:
-        description = run.request.get("description")
+def generate_description(run: Run) -> str | None:
+    if run.start_body is not None:
+        description = run.start_body.get("description")
         return str(description) if description is not None else None
-    dice = int(run.id[9:13], 16)
-    if "hostile" in run.flow.quirks and dice % 7 == 0:
+    hash_value = int(run.id[9:13], 16)
+    if "hostile-names" in run.flow.behaviours and hash_value % 7 == 0:
         return HOSTILE_DESCRIPTION
-    return _WHY[dice % len(_WHY)] or None
+    return _DESCRIPTIONS[hash_value % len(_DESCRIPTIONS)] or None

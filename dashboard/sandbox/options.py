@@ -14,7 +14,7 @@ from .scenarios import SCENARIOS
 class Choice:
     """A behaviour that the API's documentation leaves open."""
 
-    about: str
+    description: str
     values: tuple[str, ...]
     """What may be chosen, the default first."""
 
@@ -58,18 +58,18 @@ CHOICES: dict[str, Choice] = {
 class Choices:
     """What was chosen, by name: `choices["run-order"]`. What was not has its default."""
 
-    chosen: dict[str, str] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in self.chosen.items():
-            self._check(name, value)
+        for name, value in self.overrides.items():
+            self._validate(name, value)
 
     def __getitem__(self, name: str) -> str:
-        return self.chosen.get(name, CHOICES[name].values[0])
+        return self.overrides.get(name, CHOICES[name].values[0])
 
     def __setitem__(self, name: str, value: str) -> None:
-        self._check(name, value)
-        self.chosen[name] = value
+        self._validate(name, value)
+        self.overrides[name] = value
 
     @property
     def abort_seconds(self) -> tuple[float, float]:
@@ -77,7 +77,7 @@ class Choices:
         return float(low), float(high or low)
 
     @staticmethod
-    def _check(name: str, value: str) -> None:
+    def _validate(name: str, value: str) -> None:
         if name not in CHOICES:
             raise ValueError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
         if name == "abort-seconds":
@@ -95,19 +95,19 @@ class Options:
     token: str = "sandbox"
     seed: int = 1
     scenario: str = "everyday"
-    opened: int | None = None
+    opened_at: int | None = None
     """When the scenario opened, in seconds since 1970; None: when the sandbox starts, roughly."""
-    origin: int = 0
+    schedule_origin: int = 0
     """From when the schedule is counted, in seconds since 1970."""
     history_hours: float = 72
     """How far back the lists of runs reach."""
     rate_limit: int = 1000
     """Requests in one window; Northflank's default."""
-    rate_window: float = 3600.0
+    rate_window_seconds: float = 3600.0
     """Length of the window in seconds."""
     choices: Choices = field(default_factory=Choices)
     faults: list[Fault] = field(default_factory=list)
-    webhooks: list[str] = field(default_factory=list)
+    webhook_urls: list[str] = field(default_factory=list)
     """Addresses that are told of every event about release flows."""
     webhook_secret: str = ""
     """What they are sent as the token; empty: none."""
@@ -122,7 +122,7 @@ class Options:
             raise ValueError("the history must be a number of hours above 0")
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
-        for url in self.webhooks:
+        for url in self.webhook_urls:
             if not re.match(r"https?://[^/\s]", url):
                 raise ValueError(f"the webhook {url!r} is not a web address")
 
@@ -137,7 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenario",
         default=defaults.scenario,
         metavar="NAME",
-        help="; ".join(f"{name}: {scenario.about}" for name, scenario in SCENARIOS.items()),
+        help="; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items()),
     )
     group.add_argument(
         "--opened",
@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--origin",
         type=int,
-        default=defaults.origin,
+        default=defaults.schedule_origin,
         metavar="SECONDS",
         help="from when the schedule is counted, in seconds since 1970: the same happens as long"
         " after any of them, at any time of day",
@@ -169,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FAULT",
-        help="misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@PART], for"
+        help="misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET], for"
         " example 500%%0.2@/runs; may be repeated",
     )
     group.add_argument(
@@ -191,28 +191,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def options_from(namespace: argparse.Namespace) -> Options:
+def build_options(namespace: argparse.Namespace) -> Options:
     """Build the options from parsed arguments; raise ValueError with a message to show."""
     return Options(
         token=namespace.token,
         seed=namespace.seed,
         scenario=namespace.scenario,
-        opened=namespace.opened,
-        origin=namespace.origin,
+        opened_at=namespace.opened,
+        schedule_origin=namespace.origin,
         history_hours=namespace.history_hours,
         rate_limit=namespace.rate_limit,
-        choices=Choices(dict(_pair(text) for text in _texts(namespace.choice))),
-        faults=[parse_fault(text) for text in _texts(namespace.fault)],
-        webhooks=_texts(namespace.webhook),
+        choices=Choices(dict(_parse_choice(text) for text in _as_list(namespace.choice))),
+        faults=[parse_fault(text) for text in _as_list(namespace.fault)],
+        webhook_urls=_as_list(namespace.webhook),
         webhook_secret=namespace.webhook_secret,
     )
 
 
-def _texts(values: Iterable[str] | None) -> list[str]:
+def _as_list(values: Iterable[str] | None) -> list[str]:
     return list(values or ())
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_choice(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")

@@ -19,15 +19,15 @@ async def post(url: str, headers: dict[str, str], body: bytes) -> int:
 
 
 async def _post(url: str, headers: dict[str, str], body: bytes) -> int:
-    at = urlsplit(url)
-    secure = ssl.create_default_context() if at.scheme == "https" else None
-    port = at.port or (443 if secure else 80)
-    reader, writer = await asyncio.open_connection(at.hostname, port, ssl=secure)
+    url_parts = urlsplit(url)
+    ssl_context = ssl.create_default_context() if url_parts.scheme == "https" else None
+    port = url_parts.port or (443 if ssl_context else 80)
+    reader, writer = await asyncio.open_connection(url_parts.hostname, port, ssl=ssl_context)
     try:
-        target = (at.path or "/") + (f"?{at.query}" if at.query else "")
-        sent = {"Host": at.netloc.rpartition("@")[2]} | headers
-        sent |= {"Content-Length": str(len(body)), "Connection": "close"}
-        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        target = (url_parts.path or "/") + (f"?{url_parts.query}" if url_parts.query else "")
+        all_headers = {"Host": url_parts.netloc.rpartition("@")[2]} | headers
+        all_headers |= {"Content-Length": str(len(body)), "Connection": "close"}
+        head = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
         writer.write(f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
         await writer.drain()
         return int((await reader.readline()).split()[1])

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from .calls import Call
-from .faults import Fault, When, parse_fault
+from .calls import ApiRequest
+from .faults import Fault, FaultPhase, parse_fault
 from .life import HOUR
-from .limit import Window
+from .limit import RateLimitWindow
 from .options import Choices, Options
 from .scenarios import SCENARIOS
 from .webhooks import Webhooks
 from .world import World
 
-OPENINGS = 300
+OPENING_INTERVAL = 300
 """A scenario opens at a multiple of so many seconds: a restart soon after finds the same runs."""
 
 
@@ -25,48 +25,50 @@ class Sandbox:
     clock: Callable[[], float] = time.time
     faults: list[Fault] = field(init=False)
     """May be replaced or changed at any time."""
-    abort_posts: Counter[str] = field(default_factory=Counter)
+    abort_request_counts: Counter[str] = field(default_factory=Counter)
     """How many abort requests have come in, by run id; refused and lost ones count too."""
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     """The latest requests as (method, path)."""
 
     def __post_init__(self) -> None:
         scenario = SCENARIOS[self.options.scenario]
-        self.choices = Choices({**scenario.choices, **self.options.choices.chosen})
+        self.choices = Choices({**scenario.choices, **self.options.choices.overrides})
         self.faults = [*map(parse_fault, scenario.faults), *self.options.faults]
-        self.started = self.clock()
-        opened = self.options.opened
-        if opened is None:
-            opened = int(self.started // OPENINGS * OPENINGS)
+        self.started_at = self.clock()
+        opened_at = self.options.opened_at
+        if opened_at is None:
+            opened_at = int(self.started_at // OPENING_INTERVAL * OPENING_INTERVAL)
         self.world = World(
             self.options.seed,
             self.options.scenario,
-            opened=opened,
-            origin=self.options.origin,
-            kept=self.options.history_hours * HOUR,
+            opened_at=opened_at,
+            origin=self.options.schedule_origin,
+            history_seconds=self.options.history_hours * HOUR,
         )
-        self.window = Window(self.options.rate_limit, self.options.rate_window)
+        self.rate_limit_window = RateLimitWindow(
+            self.options.rate_limit, self.options.rate_window_seconds
+        )
         self.webhooks = Webhooks(self)
-        for url in self.options.webhooks:
-            self.webhooks.connect(url, self.options.webhook_secret)
-        self._dice = Random(self.options.seed)
+        for url in self.options.webhook_urls:
+            self.webhooks.subscribe(url, self.options.webhook_secret)
+        self._rng = Random(self.options.seed)
 
-    def note(self, call: Call) -> None:
+    def record_request(self, request: ApiRequest) -> None:
         """Remember that a request came in."""
-        self.requests.append((call.method, call.path))
-        if call.method == "POST" and call.path.endswith("/abort") and "run" in call.params:
-            self.abort_posts[call.params["run"]] += 1
+        self.requests.append((request.method, request.path))
+        if request.method == "POST" and request.path.endswith("/abort") and "run" in request.params:
+            self.abort_request_counts[request.params["run"]] += 1
 
-    def struck_by(self, call: Call) -> list[Fault]:
+    def trigger_faults(self, request: ApiRequest) -> list[Fault]:
         """Return the faults that strike a request."""
-        faults = [f for f in self.faults if f.kind.when is not When.WEBHOOK]
-        return [f for f in faults if self._applies(f, call.method, call.path)]
+        faults = [f for f in self.faults if f.kind.phase is not FaultPhase.WEBHOOK]
+        return [f for f in faults if self._triggers(f, request.method, request.path)]
 
-    def struck_on_the_way(self, event: str, url: str) -> list[Fault]:
+    def trigger_webhook_faults(self, event: str, url: str) -> list[Fault]:
         """Return the faults that strike a webhook."""
-        faults = [f for f in self.faults if f.kind.when is When.WEBHOOK]
-        return [f for f in faults if self._applies(f, event, url)]
+        faults = [f for f in self.faults if f.kind.phase is FaultPhase.WEBHOOK]
+        return [f for f in faults if self._triggers(f, event, url)]
 
-    def _applies(self, fault: Fault, what: str, where: str) -> bool:
-        age = self.clock() - self.started
-        return fault.applies(what, where, self._dice.random(), age)
+    def _triggers(self, fault: Fault, method: str, path: str) -> bool:
+        uptime = self.clock() - self.started_at
+        return fault.try_trigger(method, path, self._rng.random(), uptime)

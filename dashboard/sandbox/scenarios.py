@@ -7,21 +7,21 @@ staged, at so many seconds before it opened.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .catalog import STAGES, Pipeline, Project, Staged, Step, Trouble
+from .catalog import STAGES, Pipeline, PresetRun, PresetStep, Project, Step
 from .flows import (
-    Plan,
+    StagePlan,
     approval,
     backup,
     build,
-    healthy,
     job,
     message,
     parallel,
     pipeline,
     release,
     template,
+    wait_until_healthy,
 )
-from .train import train
+from .train import release_train_steps
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -32,7 +32,7 @@ DEV, STAGING, PRODUCTION = STAGES
 
 @dataclass(frozen=True)
 class Scenario:
-    about: str
+    description: str
     projects: Callable[[], tuple[Project, ...]]
     choices: Mapping[str, str] = field(default_factory=dict)
     """Choices that it makes, unless somebody chooses otherwise."""
@@ -50,20 +50,20 @@ def everyday() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 360),
-                    Plan(STAGING, "queue", 660, "hangs"),
-                    Plan(PRODUCTION, "queue", 900, "jam secrets"),
+                    StagePlan(DEV, "allow", 360),
+                    StagePlan(STAGING, "queue", 660, "hangs"),
+                    StagePlan(PRODUCTION, "queue", 900, "daily-jam holds-secrets"),
                 ),
                 pipeline(
                     *("shop", "storefront", "Storefront", "The public site"),
-                    Plan(DEV, "latest", 300),
-                    Plan(STAGING, "allow", 480, "hostile"),
-                    Plan(PRODUCTION, "forbid", 900),
+                    StagePlan(DEV, "latest", 300),
+                    StagePlan(STAGING, "allow", 480, "hostile-names"),
+                    StagePlan(PRODUCTION, "forbid", 900),
                 ),
                 pipeline(
                     *("shop", "search", "Search", "Product search and facets"),
-                    Plan(DEV, "allow", 400),
-                    Plan(PRODUCTION, "allow", 1100, "stubborn"),
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(PRODUCTION, "allow", 1100, "slow-aborts"),
                 ),
             ),
         ),
@@ -74,14 +74,14 @@ def everyday() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("payments", "billing-api", "Billing API", "Invoices and refunds"),
-                    Plan(DEV, "allow", 450, "secrets"),
-                    Plan(STAGING, "forbid", 600, "secrets"),
-                    Plan(PRODUCTION, "queue", 1100, "secrets"),
+                    StagePlan(DEV, "allow", 450, "holds-secrets"),
+                    StagePlan(STAGING, "forbid", 600, "holds-secrets"),
+                    StagePlan(PRODUCTION, "queue", 1100, "holds-secrets"),
                 ),
                 pipeline(
                     *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    Plan(STAGING, "allow", 600),
-                    Plan(PRODUCTION, "allow", 1400, "stuck"),
+                    StagePlan(STAGING, "allow", 600),
+                    StagePlan(PRODUCTION, "allow", 1400, "stuck"),
                 ),
             ),
         ),
@@ -92,8 +92,8 @@ def everyday() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("identity", "auth-gateway", "Auth gateway", ""),
-                    Plan(DEV, "allow", 480, "hangs"),
-                    Plan(PRODUCTION, "queue", 1200, "paused"),
+                    StagePlan(DEV, "allow", 480, "hangs"),
+                    StagePlan(PRODUCTION, "queue", 1200, "paused"),
                 ),
             ),
         ),
@@ -104,9 +104,9 @@ def everyday() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("data-platform", "ingest", "Ingest", "Events to tables"),
-                    Plan(DEV, "allow", 480),
-                    Plan(STAGING, "queue", 800, "hangs"),
-                    Plan(PRODUCTION, "latest", 1000, "hangs"),
+                    StagePlan(DEV, "allow", 480),
+                    StagePlan(STAGING, "queue", 800, "hangs"),
+                    StagePlan(PRODUCTION, "latest", 1000, "hangs"),
                 ),
                 pipeline(*("data-platform", "reports", "Reports", "Has no release flow yet")),
             ),
@@ -118,8 +118,8 @@ def everyday() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("platform-tools", "edge-proxy", "Edge proxy", "TLS and routing"),
-                    Plan(STAGING, "allow", 800),
-                    Plan(PRODUCTION, "queue", 1000),
+                    StagePlan(STAGING, "allow", 800),
+                    StagePlan(PRODUCTION, "queue", 1000),
                 ),
             ),
         ),
@@ -129,7 +129,7 @@ def everyday() -> tuple[Project, ...]:
 
 def quiet_night() -> tuple[Project, ...]:
     """Everything went well, and everybody is at home."""
-    calm = "calm idle"
+    behaviours = "always-succeeds idle"
     return (
         Project(
             "shop",
@@ -138,15 +138,15 @@ def quiet_night() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 1200, calm),
-                    Plan(STAGING, "queue", 1800, calm),
-                    Plan(PRODUCTION, "queue", 3600, calm),
+                    StagePlan(DEV, "allow", 1200, behaviours),
+                    StagePlan(STAGING, "queue", 1800, behaviours),
+                    StagePlan(PRODUCTION, "queue", 3600, behaviours),
                 ),
                 pipeline(
                     *("shop", "storefront", "Storefront", "The public site"),
-                    Plan(DEV, "latest", 1200, calm),
-                    Plan(STAGING, "allow", 1800, calm),
-                    Plan(PRODUCTION, "forbid", 3600, calm),
+                    StagePlan(DEV, "latest", 1200, behaviours),
+                    StagePlan(STAGING, "allow", 1800, behaviours),
+                    StagePlan(PRODUCTION, "forbid", 3600, behaviours),
                 ),
             ),
         ),
@@ -157,8 +157,8 @@ def quiet_night() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    Plan(STAGING, "allow", 1800, calm),
-                    Plan(PRODUCTION, "allow", 3600, calm),
+                    StagePlan(STAGING, "allow", 1800, behaviours),
+                    StagePlan(PRODUCTION, "allow", 3600, behaviours),
                 ),
             ),
         ),
@@ -175,10 +175,10 @@ def stuck_production() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 400),
-                    Plan(STAGING, "queue", 900),
-                    Plan(
-                        *(PRODUCTION, "queue", 1500, "calm"),
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(STAGING, "queue", 900),
+                    StagePlan(
+                        *(PRODUCTION, "queue", 1500, "always-succeeds"),
                         # Six to nine minutes in all.
                         steps=(
                             backup("checkout-db", 60, 75),
@@ -186,17 +186,17 @@ def stuck_production() -> tuple[Project, ...]:
                             parallel(
                                 release("checkout", 95, 115), release("checkout-worker", 80, 110)
                             ),
-                            healthy("checkout", 86, 105),
+                            wait_until_healthy("checkout", 86, 105),
                             message("releases"),
                         ),
-                        staged=(
-                            Staged(
+                        preset_runs=(
+                            PresetRun(
                                 "Basket totals 4719",
                                 18 * MINUTE,
-                                (Trouble("migrate", attempts=2),),
+                                (PresetStep("migrate", attempts=2),),
                             ),
-                            Staged("Voucher codes 4720", 11 * MINUTE),
-                            Staged("Receipt layout 4721", 4 * MINUTE),
+                            PresetRun("Voucher codes 4720", 11 * MINUTE),
+                            PresetRun("Receipt layout 4721", 4 * MINUTE),
                         ),
                     ),
                 ),
@@ -207,18 +207,18 @@ def stuck_production() -> tuple[Project, ...]:
                         "Release train",
                         "All of the shop, region by region",
                     ),
-                    Plan(
+                    StagePlan(
                         *(PRODUCTION, "forbid", 3600),
-                        steps=train(),
-                        staged=(
-                            Staged(
+                        steps=release_train_steps(),
+                        preset_runs=(
+                            PresetRun(
                                 "Autumn train",
                                 9 * MINUTE,
                                 (
-                                    Trouble("purge-us-east", attempts=2),
-                                    Trouble("probe-us-east"),
-                                    Trouble("open-us-east"),
-                                    Trouble("warm-catalogue", 50, attempts=2),
+                                    PresetStep("purge-us-east", attempts=2),
+                                    PresetStep("probe-us-east"),
+                                    PresetStep("open-us-east"),
+                                    PresetStep("warm-catalog", 50, attempts=2),
                                 ),
                             ),
                         ),
@@ -226,7 +226,7 @@ def stuck_production() -> tuple[Project, ...]:
                 ),
             ),
         ),
-        *_elsewhere(),
+        *_other_teams(),
     )
 
 
@@ -240,36 +240,50 @@ def queue_pileup() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 400),
-                    Plan(STAGING, "queue", 660, staged=_pile("deploy-checkout", 50 * MINUTE)),
-                    Plan(PRODUCTION, "queue", 900, staged=_pile("migrate", 80 * MINUTE)),
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
+                        STAGING,
+                        "queue",
+                        660,
+                        preset_runs=_queued_behind("deploy-checkout", 50 * MINUTE),
+                    ),
+                    StagePlan(
+                        PRODUCTION, "queue", 900, preset_runs=_queued_behind("migrate", 80 * MINUTE)
+                    ),
                 ),
                 pipeline(
                     *("shop", "storefront", "Storefront", "The public site"),
-                    Plan(DEV, "allow", 400),
-                    Plan(STAGING, "latest", 660, staged=_pile("deploy-storefront", 45 * MINUTE)),
-                    Plan(
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
+                        STAGING,
+                        "latest",
+                        660,
+                        preset_runs=_queued_behind("deploy-storefront", 45 * MINUTE),
+                    ),
+                    StagePlan(
                         *(PRODUCTION, "forbid", 900),
-                        staged=(
-                            Staged(
-                                "New landing page", 35 * MINUTE, (Trouble("deploy-storefront"),)
+                        preset_runs=(
+                            PresetRun(
+                                "New landing page", 35 * MINUTE, (PresetStep("deploy-storefront"),)
                             ),
-                            Staged("Cookie banner", 21 * MINUTE),
-                            Staged("Imprint", 8 * MINUTE),
+                            PresetRun("Cookie banner", 21 * MINUTE),
+                            PresetRun("Imprint", 8 * MINUTE),
                         ),
                     ),
                 ),
             ),
         ),
-        *_elsewhere(),
+        *_other_teams(),
     )
 
 
-def _pile(step: str, since: float) -> tuple[Staged, ...]:
+def _queued_behind(step: str, elapsed_seconds: float) -> tuple[PresetRun, ...]:
     """Stage a run that is at this step for so long, and nine that have come since."""
-    front = Staged("Front of the queue", since, (Trouble(step),))
-    behind = (Staged(f"Waiting number {n}", since * (10 - n) / 10) for n in range(1, 10))
-    return front, *behind
+    first = PresetRun("Front of the queue", elapsed_seconds, (PresetStep(step),))
+    queued = (
+        PresetRun(f"Waiting number {n}", elapsed_seconds * (10 - n) / 10) for n in range(1, 10)
+    )
+    return first, *queued
 
 
 def approval_wait() -> tuple[Project, ...]:
@@ -282,47 +296,51 @@ def approval_wait() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 400),
-                    Plan(
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
                         *(STAGING, "queue", 660),
-                        staged=(
-                            Staged("Voucher codes 4720", 14 * MINUTE, (Trouble("smoke-tests"),)),
+                        preset_runs=(
+                            PresetRun(
+                                "Voucher codes 4720", 14 * MINUTE, (PresetStep("smoke-tests"),)
+                            ),
                         ),
                     ),
-                    Plan(
+                    StagePlan(
                         *(PRODUCTION, "queue", 1800),
-                        steps=_approved("checkout"),
-                        staged=(
-                            Staged(
+                        steps=_approval_steps("checkout"),
+                        preset_runs=(
+                            PresetRun(
                                 "Basket totals 4719",
                                 5 * MINUTE,
-                                (Trouble("sign-off", 14 * MINUTE),),
+                                (PresetStep("sign-off", 14 * MINUTE),),
                             ),
                         ),
                     ),
                 ),
                 pipeline(
                     *("shop", "search", "Search", "Product search and facets"),
-                    Plan(DEV, "allow", 400),
-                    Plan(
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
                         *(PRODUCTION, "allow", 2700),
-                        steps=_approved("search"),
-                        staged=(Staged("Synonyms 212", 6 * HOUR, (Trouble("sign-off"),)),),
+                        steps=_approval_steps("search"),
+                        preset_runs=(
+                            PresetRun("Synonyms 212", 6 * HOUR, (PresetStep("sign-off"),)),
+                        ),
                     ),
                 ),
             ),
         ),
-        *_elsewhere(),
+        *_other_teams(),
     )
 
 
-def _approved(service: str) -> tuple[Step, ...]:
+def _approval_steps(service: str) -> tuple[Step, ...]:
     """Write a flow in which people take two to twelve minutes."""
     return (
         build(service),
         approval(2, 2 * MINUTE, 12 * MINUTE),
         release(service),
-        healthy(service),
+        wait_until_healthy(service),
         template("smoke-tests"),
         message("releases"),
     )
@@ -338,39 +356,39 @@ def abort_hangs() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    Plan(DEV, "allow", 400),
-                    Plan(
-                        *(STAGING, "queue", 660, "deaf"),
-                        staged=(
-                            Staged("Voucher codes 4720", 22 * MINUTE, (Trouble("migrate"),)),
-                            Staged("Receipt layout 4721", 6 * MINUTE),
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
+                        *(STAGING, "queue", 660, "ignores-aborts"),
+                        preset_runs=(
+                            PresetRun("Voucher codes 4720", 22 * MINUTE, (PresetStep("migrate"),)),
+                            PresetRun("Receipt layout 4721", 6 * MINUTE),
                         ),
                     ),
-                    Plan(
+                    StagePlan(
                         *(PRODUCTION, "queue", 900),
-                        staged=(
-                            Staged("Basket totals 4719", 25 * MINUTE, (Trouble("migrate"),)),
-                            Staged("Gift cards 4718", 10 * MINUTE),
+                        preset_runs=(
+                            PresetRun("Basket totals 4719", 25 * MINUTE, (PresetStep("migrate"),)),
+                            PresetRun("Gift cards 4718", 10 * MINUTE),
                         ),
                     ),
                 ),
                 pipeline(
                     *("shop", "search", "Search", "Product search and facets"),
-                    Plan(DEV, "allow", 400),
-                    Plan(
+                    StagePlan(DEV, "allow", 400),
+                    StagePlan(
                         *(PRODUCTION, "queue", 1100),
-                        staged=(
-                            Staged(
-                                *("Synonyms 212", 40 * MINUTE, (Trouble("deploy-search"),)),
-                                aborted=12 * MINUTE,
+                        preset_runs=(
+                            PresetRun(
+                                *("Synonyms 212", 40 * MINUTE, (PresetStep("deploy-search"),)),
+                                abort_elapsed_seconds=12 * MINUTE,
                             ),
-                            Staged("Facets 213", 20 * MINUTE),
+                            PresetRun("Facets 213", 20 * MINUTE),
                         ),
                     ),
                 ),
             ),
         ),
-        *_elsewhere(),
+        *_other_teams(),
     )
 
 
@@ -382,7 +400,7 @@ def hundred_pipelines() -> tuple[Project, ...]:
             project.capitalize(),
             f"All of {project}",
             tuple(
-                _one_of_many(project, f"{project}-{part}", 10 * row + column)
+                _numbered_pipeline(project, f"{project}-{part}", 10 * row + column)
                 for column, part in enumerate(PARTS)
             ),
         )
@@ -391,7 +409,7 @@ def hundred_pipelines() -> tuple[Project, ...]:
 
 
 DEPARTMENTS = (
-    *("billing", "catalogue", "delivery", "fraud", "identity"),
+    *("billing", "catalog", "delivery", "fraud", "identity"),
     *("loyalty", "media", "pricing", "search", "support"),
 )
 PARTS = (
@@ -400,20 +418,25 @@ PARTS = (
 )
 
 
-def _one_of_many(project: str, slug: str, number: int) -> Pipeline:
+def _numbered_pipeline(project: str, slug: str, number: int) -> Pipeline:
     policies = ("allow", "queue", "forbid", "allow", "latest")
     name = slug.replace("-", " ").capitalize()
     plans = [
-        Plan(DEV, "allow", 1300, "brief"),
-        Plan(STAGING, policies[number % 5], 2000, "brief"),
-        Plan(PRODUCTION, policies[number % 3], 3600, "brief hangs" if number % 9 == 0 else "brief"),
+        StagePlan(DEV, "allow", 1300, "short-history"),
+        StagePlan(STAGING, policies[number % 5], 2000, "short-history"),
+        StagePlan(
+            PRODUCTION,
+            policies[number % 3],
+            3600,
+            "short-history hangs" if number % 9 == 0 else "short-history",
+        ),
     ]
     if number % 8 == 5:
         del plans[number % 3]  # a stage without a release flow
     return pipeline(project, slug, name, f"Number {number} of a hundred", *plans)
 
 
-def _elsewhere() -> tuple[Project, ...]:
+def _other_teams() -> tuple[Project, ...]:
     """Other teams, where all is as it should be."""
     return (
         Project(
@@ -423,14 +446,14 @@ def _elsewhere() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("payments", "billing-api", "Billing API", "Invoices and refunds"),
-                    Plan(DEV, "allow", 500),
-                    Plan(STAGING, "forbid", 900),
-                    Plan(PRODUCTION, "queue", 1500),
+                    StagePlan(DEV, "allow", 500),
+                    StagePlan(STAGING, "forbid", 900),
+                    StagePlan(PRODUCTION, "queue", 1500),
                 ),
                 pipeline(
                     *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    Plan(STAGING, "allow", 900),
-                    Plan(PRODUCTION, "allow", 1500),
+                    StagePlan(STAGING, "allow", 900),
+                    StagePlan(PRODUCTION, "allow", 1500),
                 ),
             ),
         ),
@@ -441,9 +464,9 @@ def _elsewhere() -> tuple[Project, ...]:
             (
                 pipeline(
                     *("data-platform", "ingest", "Ingest", "Events to tables"),
-                    Plan(DEV, "allow", 500),
-                    Plan(STAGING, "queue", 900),
-                    Plan(PRODUCTION, "latest", 1500),
+                    StagePlan(DEV, "allow", 500),
+                    StagePlan(STAGING, "queue", 900),
+                    StagePlan(PRODUCTION, "latest", 1500),
                 ),
             ),
         ),

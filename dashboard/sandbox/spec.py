@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .catalog import SECRET, Flow, Step
+from .catalog import SECRET_PREFIX, ReleaseFlow, Step
 from .history import Run
-from .life import BACKOFF, Life, Played, beat_of, next_attempt
+from .life import BACKOFF_SECONDS, RunScript, StepScript, current_event, next_attempt_time
 
 type Json = dict[str, Any]
 
@@ -13,146 +13,160 @@ API_VERSION = "v1.2"
 MAX_ATTEMPTS = 3
 
 
-def definition(flow: Flow) -> Json:
+def serialize_definition(flow: ReleaseFlow) -> Json:
     """Write the flow as its definition: the tree without any response."""
-    return _root([_node(step) for step in flow.steps])
+    return _root_node([_definition_node(step) for step in flow.steps])
 
 
-def extras(flow: Flow) -> Json:
+def serialize_extras(flow: ReleaseFlow) -> Json:
     """Write what stands next to the tree in a definition and in a run; here are the secrets."""
-    more: Json = {"options": {"concurrencyPolicy": flow.policy}}
-    if "secrets" in flow.quirks:
-        more["arguments"] = {
+    fields: Json = {"options": {"concurrencyPolicy": flow.concurrency_policy}}
+    if "holds-secrets" in flow.behaviours:
+        fields["arguments"] = {
             "REGION": "europe-west",
-            "DB_PASSWORD": f"{SECRET}argument-{flow.pipeline}",
+            "DB_PASSWORD": f"{SECRET_PREFIX}argument-{flow.pipeline}",
         }
-        more["triggers"] = [
+        fields["triggers"] = [
             {
                 "ref": "push",
                 "vcsService": "github",
                 "repoUrl": f"https://github.example/acme/{flow.pipeline}",
                 "branchRestrictions": ["main"],
             },
-            {"kind": "webhook", "ref": "hook", "spec": {"token": f"{SECRET}trigger-{flow.key}"}},
+            {
+                "kind": "webhook",
+                "ref": "hook",
+                "spec": {"token": f"{SECRET_PREFIX}trigger-{flow.key}"},
+            },
         ]
-        more["refs"] = {"build": {"sha": "0" * 40, "pullSecret": f"{SECRET}ref-{flow.pipeline}"}}
-    return more
+        fields["refs"] = {
+            "build": {"sha": "0" * 40, "pullSecret": f"{SECRET_PREFIX}ref-{flow.pipeline}"}
+        }
+    return fields
 
 
-def tree(run: Run, life: Life, now: float) -> Json:
+def serialize_steps(run: Run, script: RunScript, now: float) -> Json:
     """Write the tree of a run as it stands now."""
-    if run.started is None or now < run.started:
-        return definition(run.flow)
-    root = _Tree(run, life, run.started, now)
-    response = root.group_response(0, run.concluded - run.started, run.outcome)
-    return _root(root.nodes(run.flow.steps, life.steps)) | {"response": response}
+    if run.started_at is None or now < run.started_at:
+        return serialize_definition(run.flow)
+    serializer = _StepSerializer(run, script, run.started_at, now)
+    response = serializer.group_response(0, run.concluded_at - run.started_at, run.outcome)
+    return _root_node(serializer.serialize_nodes(run.flow.steps, script.steps)) | {
+        "response": response
+    }
 
 
-def _root(steps: list[Json]) -> Json:
+def _root_node(steps: list[Json]) -> Json:
     return {"kind": "Workflow", "spec": {"type": "sequential", "steps": steps}}
 
 
-def _node(step: Step) -> Json:
+def _definition_node(step: Step) -> Json:
     """Write a node without its response and, in a group, with steps that have none."""
     node: Json = {"kind": step.kind, "spec": dict(step.spec)}
     if step.ref:
         node["ref"] = step.ref
     if step.condition:
         node["condition"] = step.condition
-    if step.timeout:
-        node["timeoutDuration"] = step.timeout
+    if step.timeout_seconds:
+        node["timeoutDuration"] = step.timeout_seconds
     if step.skip:
         node["skipNodeExecution"] = "true"
     if step.steps:
-        node["spec"]["steps"] = [_node(child) for child in step.steps]
+        node["spec"]["steps"] = [_definition_node(child) for child in step.steps]
     return node
 
 
-class _Tree:
+class _StepSerializer:
     """Writes nodes as of one moment. Times inside are seconds since the run started."""
 
-    def __init__(self, run: Run, life: Life, started: float, now: float) -> None:
+    def __init__(self, run: Run, script: RunScript, started: float, now: float) -> None:
         self.run = run
-        self.life = life
+        self.script = script
         self.started = started
-        self.after = now - started
-        self.over = now >= run.concluded
-        aborted = run.aborted is not None and now >= run.aborted
+        self.elapsed = now - started
+        self.is_concluded = now >= run.concluded_at
+        is_aborted = run.aborted_at is not None and now >= run.aborted_at
         # From the abort on nothing new begins, and what is open is on its way out.
-        self.cut = run.aborted - started if aborted and run.aborted is not None else None
-        self.until = self.after if self.cut is None else min(self.after, self.cut)
+        self.abort_elapsed = (
+            run.aborted_at - started if is_aborted and run.aborted_at is not None else None
+        )
+        self.visible_until = (
+            self.elapsed if self.abort_elapsed is None else min(self.elapsed, self.abort_elapsed)
+        )
 
-    def nodes(self, steps: Sequence[Step], played: Sequence[Played]) -> list[Json]:
-        done = {id(one.step): one for one in played}
-        return [self._node(step, done.get(id(step))) for step in steps]
+    def serialize_nodes(self, steps: Sequence[Step], scripts: Sequence[StepScript]) -> list[Json]:
+        script_by_step = {id(script.step): script for script in scripts}
+        return [self._serialize_node(step, script_by_step.get(id(step))) for step in steps]
 
-    def _node(self, step: Step, played: Played | None) -> Json:
-        node = _node(step)
+    def _serialize_node(self, step: Step, script: StepScript | None) -> Json:
+        node = _definition_node(step)
         if step.kind not in {"Workflow", "LoopWorkflow", "Approval"}:
             node["settings"] = {
                 "maxAttempts": MAX_ATTEMPTS,
-                "backoff": {"type": "fixed", "delay": int(BACKOFF)},
+                "backoff": {"type": "fixed", "delay": int(BACKOFF_SECONDS)},
             }
-        if played is None or played.start > self.until:
+        if script is None or script.start > self.visible_until:
             return node
         if step.steps:
-            node["spec"]["steps"] = self.nodes(step.steps, played.steps)
-            node["response"] = self.group_response(played.start, played.end, played.verdict)
-        elif response := self._leaf_response(played):
+            node["spec"]["steps"] = self.serialize_nodes(step.steps, script.steps)
+            node["response"] = self.group_response(script.start, script.end, script.final_status)
+        elif response := self._leaf_response(script):
             node["response"] = response
         return node
 
-    def group_response(self, start: float, end: float, verdict: str) -> Json:
-        response: Json = {"status": "waiting", "startTime": self._seconds(start)}
-        if self.cut is not None and end > self.cut:
-            return response | self._cut_short()
-        if end <= self.after:
-            response |= {"status": verdict, "endTime": self._seconds(end)}
+    def group_response(self, start: float, end: float, final_status: str) -> Json:
+        response: Json = {"status": "waiting", "startTime": self._timestamp(start)}
+        if self.abort_elapsed is not None and end > self.abort_elapsed:
+            return response | self._aborted_response()
+        if end <= self.elapsed:
+            response |= {"status": final_status, "endTime": self._timestamp(end)}
         return response
 
-    def _leaf_response(self, leaf: Played) -> Json | None:
-        if leaf.verdict == "skipped":
+    def _leaf_response(self, script: StepScript) -> Json | None:
+        if script.final_status == "skipped":
             return {"status": "skipped"}
-        beat = beat_of(leaf, self.until)
-        if beat is None:
+        event = current_event(script, self.visible_until)
+        if event is None:
             return None
-        start = self._seconds(leaf.start)
-        retries = {"attempts": beat.attempt, "maxAttempts": MAX_ATTEMPTS}
-        retries["timestamp"] = self._seconds(beat.at)
-        response: Json = {"status": beat.node_status, "retries": retries, "startTime": start}
-        if leaf.end <= self.until:
-            response |= {"status": leaf.verdict, "endTime": self._seconds(leaf.end)}
-            if leaf.error:
-                response["error"] = {"code": leaf.error[0], "message": leaf.error[1]}
-            if data := self._data(leaf):
+        start = self._timestamp(script.start)
+        retries = {"attempts": event.attempt, "maxAttempts": MAX_ATTEMPTS}
+        retries["timestamp"] = self._timestamp(event.start)
+        response: Json = {"status": event.node_status, "retries": retries, "startTime": start}
+        if script.end <= self.visible_until:
+            response |= {"status": script.final_status, "endTime": self._timestamp(script.end)}
+            if script.error:
+                response["error"] = {"code": script.error[0], "message": script.error[1]}
+            if data := self._response_data(script):
                 response["data"] = data
             return response
-        if self.cut is not None:
-            return response | self._cut_short()
-        if beat.node_status is None:
+        if self.abort_elapsed is not None:
+            return response | self._aborted_response()
+        if event.node_status is None:
             return None
-        if beat.node_status == "retrying":
-            code, message = leaf.error or (500, "Attempt failed, will be tried again")
+        if event.node_status == "retrying":
+            code, message = script.error or (500, "Attempt failed, will be tried again")
             response["error"] = {"code": code, "message": message}
             # Rounded up: it is ahead.
-            retries["nextAttempt"] = self._seconds(next_attempt(leaf, self.until)) + 1
+            retries["nextAttempt"] = (
+                self._timestamp(next_attempt_time(script, self.visible_until)) + 1
+            )
         else:
             retries["initialCheckTime"] = start
         return response
 
-    def _cut_short(self) -> Json:
-        if not self.over:
+    def _aborted_response(self) -> Json:
+        if not self.is_concluded:
             return {"status": "aborting"}
-        return {"status": self.run.outcome, "endTime": int(self.run.concluded)}
+        return {"status": self.run.outcome, "endTime": int(self.run.concluded_at)}
 
-    def _data(self, leaf: Played) -> Json | None:
-        if leaf.verdict != "success":
+    def _response_data(self, script: StepScript) -> Json | None:
+        if script.final_status != "success":
             return None
-        if leaf.step.kind == "Build":
+        if script.step.kind == "Build":
             return {"branch": "main", "sha": (self.run.id.replace("-", "") * 2)[:40]}
-        if leaf.step.kind == "JobRun" and "secrets" in self.run.flow.quirks:
-            return {"connection": f"postgres://app:{SECRET}data@db.internal/app"}
+        if script.step.kind == "JobRun" and "holds-secrets" in self.run.flow.behaviours:
+            return {"connection": f"postgres://app:{SECRET_PREFIX}data@db.internal/app"}
         return None
 
-    def _seconds(self, at: float) -> int:
-        return int(self.started + at)
+    def _timestamp(self, offset: float) -> int:
+        return int(self.started + offset)

@@ -5,7 +5,6 @@ from .flows import (
     approval,
     backup,
     build,
-    healthy,
     job,
     loop,
     message,
@@ -15,17 +14,18 @@ from .flows import (
     sequence,
     skipped,
     template,
+    wait_until_healthy,
 )
 
 REGIONS = ["europe-west", "us-east", "asia-south"]
 
 
-def train() -> tuple[Step, ...]:
+def release_train_steps() -> tuple[Step, ...]:
     return (
         sequence(
             "prepare",
             parallel(
-                *(build("cart"), build("catalogue"), build("invoices"), build("sessions")),
+                *(build("cart"), build("catalog"), build("invoices"), build("sessions")),
                 skipped(build("legacy-shop")),
                 ref="builds",
             ),
@@ -37,23 +37,32 @@ def train() -> tuple[Step, ...]:
             "databases",
             *(job("migrate-cart"), job("migrate-invoices")),
             skipped(job("rebuild-indexes")),
-            healthy("cart-db"),
+            wait_until_healthy("cart-db"),
         ),
-        parallel(_service("cart"), _service("catalogue"), _service("invoices"), ref="services"),
-        loop("each-region", REGIONS, *map(_region, REGIONS)),
-        sequence("afterwards", job("reconcile"), restart("reports"), healthy("reports")),
+        parallel(
+            _service_steps("cart"),
+            _service_steps("catalog"),
+            _service_steps("invoices"),
+            ref="services",
+        ),
+        loop("each-region", REGIONS, *map(_region_steps, REGIONS)),
+        sequence("afterwards", job("reconcile"), restart("reports"), wait_until_healthy("reports")),
         message("releases"),
         message("customers", skip=True),
     )
 
 
-def _service(name: str) -> Step:
+def _service_steps(name: str) -> Step:
     return sequence(
-        name, release(name), release(f"{name}-worker"), healthy(name), job(f"warm-{name}")
+        name,
+        release(name),
+        release(f"{name}-worker"),
+        wait_until_healthy(name),
+        job(f"warm-{name}"),
     )
 
 
-def _region(name: str) -> Step:
+def _region_steps(name: str) -> Step:
     return sequence(
         name,
         release(f"edge-{name}"),
@@ -63,5 +72,5 @@ def _region(name: str) -> Step:
             approval(ref=f"open-{name}"),
             ref=f"verify-{name}",
         ),
-        healthy(f"edge-{name}"),
+        wait_until_healthy(f"edge-{name}"),
     )

@@ -12,83 +12,83 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from .calls import Json
-from .forms import iso, run_in_list, spaced
+from .forms import format_iso, format_spaced, serialize_run
 from .history import Run
 from .posting import post
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
 
-LOOK_EVERY = 0.25
+POLL_INTERVAL = 0.25
 """Seconds between two looks at the world."""
-RETRIES = (1.0, 5.0, 25.0)
+RETRY_DELAYS = (1.0, 5.0, 25.0)
 """Seconds before an event that was not answered 2xx is sent again; then it is given up."""
-DISABLED_AFTER = 20
+MAX_FAILURES = 20
 """Failed requests in a row after which an integration is disabled; like the above, a guess."""
 
-FAMILY = "release-flow-template-run"
+EVENT_PREFIX = "release-flow-template-run"
 EVENTS = tuple(
-    f"trigger:{FAMILY}:{w}" for w in ("start", "update", "success", "failure", "aborted")
+    f"trigger:{EVENT_PREFIX}:{w}" for w in ("start", "update", "success", "failure", "aborted")
 )
-ENDS = {"success", "failure", "aborted"}
+FINAL_STATUSES = {"success", "failure", "aborted"}
 """Ends that have an event of their own; another end is an update."""
-HEADER = "X-Northflank-Notification-Integration-"
+HEADER_PREFIX = "X-Northflank-Notification-Integration-"
 
 
 @dataclass(eq=False)
-class Integration:
+class NotificationIntegration:
     """Somebody who wants to be told."""
 
     id: str
     name: str
     webhook: str
-    created: float
+    created_at: float
     events: dict[str, bool] = field(default_factory=lambda: dict.fromkeys(EVENTS, True))
     secret: str = ""
     type: str = "RAW_WEBHOOK"
     restricted: bool = False
     projects: list[str] = field(default_factory=list)
-    updated: float = 0.0
+    updated_at: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
     """Sent as well: what a proxy in front of the receiver would add."""
-    failed_at: float | None = None
-    failures: int = 0
-    disabled: bool = False
+    first_failed_at: float | None = None
+    failure_count: int = 0
+    is_disabled: bool = False
 
-    def wants(self, event: str, project: str) -> bool:
+    def is_subscribed(self, event: str, project: str) -> bool:
         return (
-            not self.disabled
+            not self.is_disabled
             and self.events.get(f"trigger:{event}", False)
             and (not self.restricted or project in self.projects)
         )
 
-    def in_list(self) -> Json:
+    def serialize(self) -> Json:
         """Write it as the API's list does, never with its secret."""
-        status: Json = {"disabled": self.disabled, "numberOfFailedRequests": self.failures}
-        if self.failed_at is not None:
-            status["timeOfFirstFailedRequest"] = iso(self.failed_at)
+        status: Json = {"disabled": self.is_disabled, "numberOfFailedRequests": self.failure_count}
+        if self.first_failed_at is not None:
+            status["timeOfFirstFailedRequest"] = format_iso(self.first_failed_at)
         return {
             "id": self.id,
             "name": self.name,
             "type": self.type,
             "webhook": self.webhook,
-            "createdAt": iso(self.created),
-            "updatedAt": iso(self.updated or self.created),
+            "createdAt": format_iso(self.created_at),
+            "updatedAt": format_iso(self.updated_at or self.created_at),
             "status": status,
         }
 
-    def in_full(self) -> Json:
-        more = {"restricted": self.restricted, "projects": self.projects, "events": self.events}
-        return self.in_list() | more
+    def serialize_detail(self) -> Json:
+        settings = {"restricted": self.restricted, "projects": self.projects, "events": self.events}
+        return self.serialize() | settings
 
 
 @dataclass(frozen=True)
-class Happening:
+class WebhookEvent:
     """Something to tell."""
 
-    event: str
+    name: str
     run: Run
-    at: float
+    occurred_at: float
 
 
 class Webhooks:
@@ -96,133 +96,141 @@ class Webhooks:
 
     def __init__(self, sandbox: "Sandbox") -> None:
         self.sandbox = sandbox
-        self.integrations: dict[str, Integration] = {}
-        self.retries: tuple[float, ...] = RETRIES
-        self.last_look: dict[str, str] | None = None
+        self.integrations: dict[str, NotificationIntegration] = {}
+        self.retry_delays: tuple[float, ...] = RETRY_DELAYS
+        self.last_statuses: dict[str, str] | None = None
         """The runs in flight at the last look, by id, and their statuses; None: nobody listens."""
-        self._telling: set[asyncio.Task[None]] = set()
+        self._deliveries: set[asyncio.Task[None]] = set()
 
-    def add(self, integration: Integration) -> Integration:
+    def add(self, integration: NotificationIntegration) -> NotificationIntegration:
         """Tell somebody from now on; the id is made unique."""
-        name, number = integration.id, 2
+        base_id, number = integration.id, 2
         while integration.id in self.integrations:
-            integration.id, number = f"{name}-{number}", number + 1
+            integration.id, number = f"{base_id}-{number}", number + 1
         self.integrations[integration.id] = integration
         return integration
 
-    def connect(
+    def subscribe(
         self, url: str, secret: str = "", *, headers: dict[str, str] | None = None
-    ) -> Integration:
+    ) -> NotificationIntegration:
         """Tell the receiver at `url` of every event about release flows."""
-        now, sent = self.sandbox.clock(), headers or {}
-        return self.add(Integration("webhook", "Webhook", url, now, secret=secret, headers=sent))
+        now, extra_headers = self.sandbox.clock(), headers or {}
+        return self.add(
+            NotificationIntegration(
+                "webhook", "Webhook", url, now, secret=secret, headers=extra_headers
+            )
+        )
 
     async def run(self) -> None:
         """Tell what happens until cancelled."""
         try:
             while True:
-                if any(not integration.disabled for integration in self.integrations.values()):
-                    for happening in self.look():
-                        self.tell(happening)
+                if any(not integration.is_disabled for integration in self.integrations.values()):
+                    for event in self.detect_events():
+                        self.dispatch(event)
                 else:
-                    self.last_look = None  # what happens while nobody listens is not told later
-                await asyncio.sleep(LOOK_EVERY)
+                    self.last_statuses = None  # what happens while nobody listens is not told later
+                await asyncio.sleep(POLL_INTERVAL)
         finally:
-            telling = list(self._telling)
-            for task in telling:
+            deliveries = list(self._deliveries)
+            for task in deliveries:
                 task.cancel()
-            await asyncio.gather(*telling, return_exceptions=True)
+            await asyncio.gather(*deliveries, return_exceptions=True)
 
-    async def idle(self) -> None:
+    async def wait_until_delivered(self) -> None:
         """Return once all that was to be told has been taken, or given up."""
-        await asyncio.gather(*self._telling)
+        await asyncio.gather(*self._deliveries)
 
-    def look(self) -> list[Happening]:
+    def detect_events(self) -> list[WebhookEvent]:
         """Return what has happened since the last look."""
         now = self.sandbox.clock()
-        before, self.last_look = self.last_look, {}
-        happenings = []
-        for run, status in self._in_flight(now, before or {}):
-            known = (before or {}).get(run.id)
-            if now < run.concluded:
-                self.last_look[run.id] = status
-            if before is not None and status != known:
-                happenings.append(Happening(_event(run, status, known, now), run, now))
-        return happenings
+        previous, self.last_statuses = self.last_statuses, {}
+        events = []
+        for run, status in self._in_flight(now, previous or {}):
+            previous_status = (previous or {}).get(run.id)
+            if now < run.concluded_at:
+                self.last_statuses[run.id] = status
+            if previous is not None and status != previous_status:
+                events.append(
+                    WebhookEvent(_event_name(run, status, previous_status, now), run, now)
+                )
+        return events
 
-    def _in_flight(self, now: float, before: dict[str, str]) -> Iterator[tuple[Run, str]]:
+    def _in_flight(self, now: float, previous: dict[str, str]) -> Iterator[tuple[Run, str]]:
         """Yield the runs in flight, and those that were so at the last look."""
         world = self.sandbox.world
-        for flow in world.flows():
-            for run in world.runs(flow, now):
-                if now < run.concluded or run.id in before:
-                    yield run, world.status(run, now)
+        for flow in world.list_flows():
+            for run in world.list_runs(flow, now):
+                if now < run.concluded_at or run.id in previous:
+                    yield run, world.run_status(run, now)
 
-    def tell(self, happening: Happening) -> None:
+    def dispatch(self, event: WebhookEvent) -> None:
         """Begin to tell everybody who wants to be told."""
-        project = happening.run.flow.project
+        project = event.run.flow.project
         for integration in self.integrations.values():
-            if integration.wants(happening.event, project):
-                task = asyncio.ensure_future(self._deliver(integration, happening))
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
+            if integration.is_subscribed(event.name, project):
+                task = asyncio.ensure_future(self._deliver(integration, event))
+                self._deliveries.add(task)
+                task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, integration: Integration, happening: Happening) -> None:
-        body = json.dumps({"event": happening.event, "data": self._data(happening)})
+    async def _deliver(self, integration: NotificationIntegration, event: WebhookEvent) -> None:
+        body = json.dumps({"event": event.name, "data": self._data(event)})
         headers = integration.headers | {
             "Content-Type": "application/json",
-            f"{HEADER}Id": integration.id,
-            f"{HEADER}Name": integration.name,
-            f"{HEADER}Event-Id": str(uuid4()),
-            f"{HEADER}Event-Type": happening.event,
+            f"{HEADER_PREFIX}Id": integration.id,
+            f"{HEADER_PREFIX}Name": integration.name,
+            f"{HEADER_PREFIX}Event-Id": str(uuid4()),
+            f"{HEADER_PREFIX}Event-Type": event.name,
         }
         if integration.secret:
-            headers[f"{HEADER}Token"] = integration.secret
+            headers[f"{HEADER_PREFIX}Token"] = integration.secret
         faults = {
-            f.name: f for f in self.sandbox.struck_on_the_way(happening.event, integration.webhook)
+            f.name: f for f in self.sandbox.trigger_webhook_faults(event.name, integration.webhook)
         }
         if "webhook-lost" in faults:
             return
         if "webhook-late" in faults:
-            await asyncio.sleep(faults["webhook-late"].amount)
+            await asyncio.sleep(faults["webhook-late"].number)
         for _ in range(2 if "webhook-twice" in faults else 1):
             await self._send(integration, headers, body.encode())
 
-    async def _send(self, to: Integration, headers: dict[str, str], body: bytes) -> None:
-        for wait in (0.0, *self.retries):
-            await asyncio.sleep(wait)
-            if to.disabled or self.integrations.get(to.id) is not to:
+    async def _send(
+        self, integration: NotificationIntegration, headers: dict[str, str], body: bytes
+    ) -> None:
+        for delay in (0.0, *self.retry_delays):
+            await asyncio.sleep(delay)
+            if integration.is_disabled or self.integrations.get(integration.id) is not integration:
                 return
-            if 200 <= await post(to.webhook, headers, body) < 300:
-                to.failed_at, to.failures = None, 0
+            if 200 <= await post(integration.webhook, headers, body) < 300:
+                integration.first_failed_at, integration.failure_count = None, 0
                 return
-            to.failures += 1
-            to.failed_at = to.failed_at or self.sandbox.clock()
-            to.disabled = to.failures >= DISABLED_AFTER
+            integration.failure_count += 1
+            integration.first_failed_at = integration.first_failed_at or self.sandbox.clock()
+            integration.is_disabled = integration.failure_count >= MAX_FAILURES
 
-    def _data(self, happening: Happening) -> Json:
-        run = happening.run
-        choice = self.sandbox.choices["webhook-body"]
-        project = self.sandbox.world.project(run.flow.project)
+    def _data(self, event: WebhookEvent) -> Json:
+        run = event.run
+        body_choice = self.sandbox.choices["webhook-body"]
+        project = self.sandbox.world.find_project(run.flow.project)
         assert project is not None
-        if choice == "empty":
+        if body_choice == "empty":
             return {}
         data: Json = {"project": {"id": project.id, "name": project.name}}
-        if choice == "ids":
-            pipeline = self.sandbox.world.pipeline(project.id, run.flow.pipeline)
+        if body_choice == "ids":
+            pipeline = self.sandbox.world.find_pipeline(project.id, run.flow.pipeline)
             assert pipeline is not None
-            form = run_in_list(self.sandbox.world, run, happening.at, spaced)
+            run_data = serialize_run(self.sandbox.world, run, event.occurred_at, format_spaced)
             data["pipeline"] = {"id": pipeline.id, "name": pipeline.name}
             data["releaseFlow"] = {"stage": run.flow.stage}
             data["releaseFlowRun"] = {
-                key: form[key] for key in ("id", "name", "status", "concluded", "createdAt")
-                if key in form
+                key: run_data[key] for key in ("id", "name", "status", "concluded", "createdAt")
+                if key in run_data
             }  # fmt: skip
         return data
 
 
-def _event(run: Run, status: str, before: str | None, now: float) -> str:
-    word = "start" if before is None else "update"
-    if now >= run.concluded and status in ENDS:
-        word = status
-    return f"{FAMILY}:{word}"
+def _event_name(run: Run, status: str, previous_status: str | None, now: float) -> str:
+    action = "start" if previous_status is None else "update"
+    if now >= run.concluded_at and status in FINAL_STATUSES:
+        action = status
+    return f"{EVENT_PREFIX}:{action}"

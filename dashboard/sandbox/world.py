@@ -9,13 +9,13 @@ when it opened, too.
 from collections.abc import Iterator
 from typing import Any
 
-from .catalog import Flow, Pipeline, Project
-from .history import KEPT, Abort, History, Run
-from .life import Life
+from .catalog import Pipeline, Project, ReleaseFlow
+from .history import HISTORY_SECONDS, Abort, History, Run
+from .life import RunScript
 from .scenarios import SCENARIOS
 
 
-class Busy(Exception):
+class StartForbidden(Exception):
     """The flow forbids a second run while one is in flight."""
 
 
@@ -25,10 +25,10 @@ class World:
         seed: int = 1,
         scenario: str = "everyday",
         *,
-        opened: float = 0.0,
+        opened_at: float = 0.0,
         origin: float = 0.0,
         abort_seconds: tuple[float, float] = (2.0, 6.0),
-        kept: float = KEPT,
+        history_seconds: float = HISTORY_SECONDS,
     ) -> None:
         """Build the world of a scenario that opened then; some scenarios stage runs around it.
 
@@ -38,67 +38,84 @@ class World:
         self.seed = seed
         self.abort_seconds = abort_seconds
         self.projects: tuple[Project, ...] = SCENARIOS[scenario].projects()
-        self._histories = {flow: History(seed, flow, opened, origin, kept) for flow in self.flows()}
+        self._histories = {
+            flow: History(seed, flow, opened_at, origin, history_seconds)
+            for flow in self.list_flows()
+        }
 
-    def flows(self) -> Iterator[Flow]:
+    def list_flows(self) -> Iterator[ReleaseFlow]:
         for project in self.projects:
             for pipeline in project.pipelines:
                 yield from pipeline.flows.values()
 
-    def project(self, project_id: str) -> Project | None:
+    def find_project(self, project_id: str) -> Project | None:
         return next((p for p in self.projects if p.id == project_id), None)
 
-    def pipeline(self, project_id: str, pipeline_id: str) -> Pipeline | None:
-        project = self.project(project_id)
-        found = project.pipelines if project else ()
-        return next((p for p in found if p.id == pipeline_id), None)
+    def find_pipeline(self, project_id: str, pipeline_id: str) -> Pipeline | None:
+        project = self.find_project(project_id)
+        pipelines = project.pipelines if project else ()
+        return next((p for p in pipelines if p.id == pipeline_id), None)
 
-    def flow(self, project_id: str, pipeline_id: str, stage: str) -> Flow | None:
+    def find_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow | None:
         """Find the flow of a stage, in any spelling."""
-        pipeline = self.pipeline(project_id, pipeline_id)
+        pipeline = self.find_pipeline(project_id, pipeline_id)
         return pipeline.flows.get(stage.capitalize()) if pipeline else None
 
-    def runs(self, flow: Flow, now: float) -> Iterator[Run]:
+    def list_runs(self, flow: ReleaseFlow, now: float) -> Iterator[Run]:
         """Yield the runs of a flow, newest first."""
         return self._histories[flow].newest_first(now)
 
-    def run(self, flow: Flow, run_id: str, now: float) -> Run | None:
-        return self._histories[flow].find(run_id, now)
+    def find_run(self, flow: ReleaseFlow, run_id: str, now: float) -> Run | None:
+        return self._histories[flow].find_run(run_id, now)
 
-    def life(self, run: Run) -> Life:
-        return self._histories[run.flow].life(run)
+    def get_script(self, run: Run) -> RunScript:
+        return self._histories[run.flow].get_script(run)
 
-    def status(self, run: Run, now: float) -> str:
+    def run_status(self, run: Run, now: float) -> str:
         # The life of a concluded run is not needed, and is the dear part.
-        return run.outcome if now >= run.concluded else run.status(now, self.life(run))
+        return run.outcome if now >= run.concluded_at else run.status(now, self.get_script(run))
 
-    def start(self, flow: Flow, now: float, request: dict[str, Any]) -> Run:
+    def start_run(self, flow: ReleaseFlow, now: float, body: dict[str, Any]) -> Run:
         """Start a run by hand, as the flow's concurrency policy has it."""
         history = self._histories[flow]
-        if flow.policy == "forbid" and history.in_flight(now):
-            raise Busy
-        run = history.find(history.start(now, request), now)
+        if flow.concurrency_policy == "forbid" and history.in_flight(now):
+            raise StartForbidden
+        run = history.find_run(history.start_run(now, body), now)
         assert run is not None, "a run that has just been started exists"
         return run
 
-    def abort(self, flow: Flow, run_id: str, now: float, *, at_once: bool = False) -> Run | None:
+    def abort_run(
+        self, flow: ReleaseFlow, run_id: str, now: float, *, at_once: bool = False
+    ) -> Run | None:
         """Abort a run that is in flight; one that is aborting or concluded stays as it is."""
         history = self._histories[flow]
-        run = history.find(run_id, now)
-        if run is None or now >= run.concluded or (run.aborted is not None and run.aborted <= now):
+        run = history.find_run(run_id, now)
+        if (
+            run is None
+            or now >= run.concluded_at
+            or (run.aborted_at is not None and run.aborted_at <= now)
+        ):
             return run
-        history.abort(run, self._abort(run, now, at_once=at_once))
-        return history.find(run_id, now)
+        history.abort_run(run, self._make_abort(run, now, at_once=at_once))
+        return history.find_run(run_id, now)
 
-    def _abort(self, run: Run, now: float, *, at_once: bool) -> Abort:
-        chance = int(run.id[-6:], 16) / 0x1000000
+    def _make_abort(self, run: Run, now: float, *, at_once: bool) -> Abort:
+        fraction = int(run.id[-6:], 16) / 0x1000000
         low, high = self.abort_seconds
-        seconds = 0 if at_once else low + (high - low) * chance
-        if "deaf" in run.flow.quirks and run.started is not None and run.started <= now:
-            return Abort(now, now + 20 + 20 * chance, "success")
-        if "stubborn" in run.flow.quirks and run.started is not None and run.started <= now:
+        seconds = 0 if at_once else low + (high - low) * fraction
+        if (
+            "ignores-aborts" in run.flow.behaviours
+            and run.started_at is not None
+            and run.started_at <= now
+        ):
+            return Abort(now, now + 20 + 20 * fraction, "success")
+        if (
+            "slow-aborts" in run.flow.behaviours
+            and run.started_at is not None
+            and run.started_at <= now
+        ):
             # The API does not say that an abort succeeds, nor how long it takes.
-            if chance < 1 / 3:
-                return Abort(now, now + 240 + 240 * chance, "aborted")
-            return Abort(now, now + seconds + 8, "success" if chance < 2 / 3 else "failure")
+            if fraction < 1 / 3:
+                return Abort(now, now + 240 + 240 * fraction, "aborted")
+            return Abort(now, now + seconds + 8, "success" if fraction < 2 / 3 else "failure")
         return Abort(now, now + seconds, "aborted")

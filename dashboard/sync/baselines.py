@@ -15,144 +15,164 @@ from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.expressions import Combinable
 
 from dashboard.models import Run, Stage, StageTiming, typical_duration
-from dashboard.models.runs import RunQuerySet, touch
+from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node
 from dashboard.runs import durations, overdue, steps
 from dashboard.sync.leases import LEASE
 
 # A success that nobody has looked at, and whose detail was never read, is read for this alone.
-BOOKED = Q(
-    status="success", concluded=True, detail_seen_at=None, watched_at=None, failures=0,
-    next_read_at__isnull=False,
-)  # fmt: skip
+SCHEDULED_DETAIL = Q(
+    status="success",
+    concluded=True,
+    detail_synced_at=None,
+    last_viewed_at=None,
+    failures=0,
+    next_detail_sync_at__isnull=False,
+)
 
 
-def learn(stage_id: int, at: datetime) -> None:
+def update_baseline(stage_id: int, moment: datetime) -> None:
     """Look at a stage's latest successes again, and keep what is usual now.
 
     The stage's runs in flight of which something else is said now get a new version with it: call
     inside the transaction that writes what was heard.
     """
     successes = _successes(stage_id)
-    of_each = ("created_at", "started_at", "concluded_at", "steps")
-    latest = list(_undisturbed(stage_id).only(*of_each)[: typical_duration.MOST])
-    roots = {run.pk: root for run in latest if (root := _root(run)) is not None}
-    kept, _ = StageTiming.objects.get_or_create(stage_id=stage_id)
-    before = copy(kept)
-    kept.successes, kept.details = len(latest), len(roots)
-    kept.last_good = successes.without_detail().first()
+    fields = ("created_at", "started_at", "concluded_at", "steps")
+    latest = list(_unaborted_successes(stage_id).only(*fields)[: typical_duration.MAX_SAMPLES])
+    step_trees = {
+        run.pk: step_tree for run in latest if (step_tree := _decode_steps(run)) is not None
+    }
+    baseline, _ = StageTiming.objects.get_or_create(stage_id=stage_id)
+    previous = copy(baseline)
+    baseline.success_count, baseline.detail_count = len(latest), len(step_trees)
+    baseline.last_success = successes.without_detail().first()
     # With the successes their details slide by: until enough of them are at hand again, what
     # was last learned from enough still holds.
-    enough = len(roots) >= typical_duration.LEAST
-    run = typical_duration.usual(_worked(latest, roots))
-    kept.learn(
-        run=kept.learned_run if kept.approvals and not enough else run,
-        queue=typical_duration.usual(
+    has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
+    work_duration = typical_duration.estimate(_work_durations(latest, step_trees))
+    baseline.record_baseline(
+        run=baseline.observed_run if baseline.approval_keys and not has_enough else work_duration,
+        queue=typical_duration.estimate(
             run.started_at - run.created_at for run in latest if run.started_at
         ),
-        steps=_of_steps(roots.values()) if enough else None,
-        approvals=_approvals(roots.values()) if enough else kept.approvals,
-        at=at,
+        steps=_step_durations(step_trees.values()) if has_enough else None,
+        approvals=_approval_keys(step_trees.values()) if has_enough else baseline.approval_keys,
+        at=moment,
     )
-    _tell_rows(before, kept)
+    _mark_changed_runs(previous, baseline)
 
 
-def ask_for_details(stage_id: int, now: datetime) -> None:
+def request_details(stage_id: int, now: datetime) -> None:
     """Have as many of a stage's latest successes read now as it takes to know its steps."""
-    keys = list(_undisturbed(stage_id).values_list("pk", flat=True)[: typical_duration.LEAST])
-    unread = Run.objects.filter(pk__in=keys, gone_at=None, detail_seen_at=None, failures=0)
+    keys = list(
+        _unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
+    )
+    unread = Run.objects.filter(pk__in=keys, removed_at=None, detail_synced_at=None, failures=0)
     # The one that is booked may be among them; one that is just being read is left alone.
-    not_now = Q(next_read_at=None) | Q(next_read_at__gt=now + LEASE)
-    unread.filter(not_now).update(next_read_at=now)
+    not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
+    unread.filter(not_scheduled).update(next_detail_sync_at=now)
 
 
-def book(now: datetime, every: timedelta) -> bool:
+def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
     """Have one more success read after `every`, unless one is booked; say whether one is then.
 
     First where a run is overdue, then where steps were never known, what is begun before what is
     not, and of these where nothing has been learned for longest.
     """
-    booked = Run.objects.filter(BOOKED)
-    if booked.exists():
+    scheduled = Run.objects.filter(SCHEDULED_DETAIL)
+    if scheduled.exists():
         return True
-    flying = Run.objects.in_flight().filter(stage=OuterRef("stage"))
+    in_flight = Run.objects.in_flight().filter(stage=OuterRef("stage"))
     readable = Run.objects.filter(
-        pk__in=_undisturbed(OuterRef(OuterRef("stage"))).values("pk")[: typical_duration.MOST],
-        gone_at=None, detail_seen_at=None, next_read_at=None, failures=0,
-    ).order_by("-concluded_at", "-pk")  # fmt: skip
-    wanting = StageTiming.objects.filter(
-        stage__in=Stage.objects.present(),
-        details__lt=typical_duration.LEAST,
-        successes__gte=typical_duration.LEAST,
+        pk__in=_unaborted_successes(OuterRef(OuterRef("stage"))).values("pk")[
+            : typical_duration.MAX_SAMPLES
+        ],
+        removed_at=None,
+        detail_synced_at=None,
+        next_detail_sync_at=None,
+        failures=0,
+    ).order_by("-concluded_at", "-pk")
+    incomplete = StageTiming.objects.filter(
+        stage__in=Stage.objects.listed(),
+        detail_count__lt=typical_duration.MIN_SAMPLES,
+        success_count__gte=typical_duration.MIN_SAMPLES,
     ).annotate(
-        awaited=Exists(flying.filter(overdue__gt=typical_duration.Overdue.NO)),
-        known=~Q(steps={}),
+        awaited=Exists(in_flight.filter(overdue_severity__gt=typical_duration.Severity.OK)),
+        known=~Q(observed_steps={}),
         next=Subquery(readable.values("pk")[:1]),
     )
-    first = wanting.exclude(next=None).order_by(
-        "-awaited", "known", "-details", "learned_at", "stage"
+    candidates = incomplete.exclude(next=None).order_by(
+        "-awaited", "known", "-detail_count", "observed_at", "stage"
     )
-    key = first.values_list("next", flat=True).first()
+    key = candidates.values_list("next", flat=True).first()
     if key is None:
         return False
     # Another worker may have booked meanwhile; one that looked at the same moment found this run.
-    free = Run.objects.filter(~Exists(booked), pk=key, next_read_at=None)
-    free.update(next_read_at=now + every)
+    unscheduled = Run.objects.filter(~Exists(scheduled), pk=key, next_detail_sync_at=None)
+    unscheduled.update(next_detail_sync_at=now + interval)
     return True
 
 
-def _undisturbed(stage_id: int | Combinable) -> RunQuerySet:
+def _unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
     """Return the successes that say how long the work takes: nobody tried to abort them."""
     return _successes(stage_id).exclude(aborts__isnull=False)
 
 
 def _successes(stage_id: int | Combinable) -> RunQuerySet:
     """Return a stage's successes, the latest first."""
-    ended = Run.objects.filter(status="success", concluded=True, concluded_at__isnull=False)
-    return ended.filter(stage=stage_id).order_by("-concluded_at", "-pk")
+    successes = Run.objects.filter(status="success", concluded=True, concluded_at__isnull=False)
+    return successes.filter(stage=stage_id).order_by("-concluded_at", "-pk")
 
 
-def _worked(latest: list[Run], roots: dict[int, Node]) -> list[timedelta]:
+def _work_durations(latest: list[Run], step_trees: dict[int, Node]) -> list[timedelta]:
     """Return how long each run worked: what it waited for people is left out."""
-    with_people = [run for run in latest if run.pk in roots and steps.waited(roots[run.pk])]
-    if with_people:
+    approval_runs = [
+        run for run in latest if run.pk in step_trees and steps.approval_time(step_trees[run.pk])
+    ]
+    if approval_runs:
         # Of the others nobody knows how long they waited.
-        latest = [run for run in latest if run.pk in roots]
+        latest = [run for run in latest if run.pk in step_trees]
     return [
-        run.concluded_at - run.started_at - steps.waited(roots[run.pk])
-        if run.pk in roots
+        run.concluded_at - run.started_at - steps.approval_time(step_trees[run.pk])
+        if run.pk in step_trees
         else run.concluded_at - run.started_at
         for run in latest
         if run.concluded_at and run.started_at
     ]
 
 
-def _of_steps(roots: Iterable[Node]) -> dict[str, typical_duration.Usual]:
-    took: dict[str, list[timedelta]] = defaultdict(list)
-    for root in roots:
+def _step_durations(step_trees: Iterable[Node]) -> dict[str, typical_duration.TypicalDuration]:
+    spans_by_key: dict[str, list[timedelta]] = defaultdict(list)
+    for root in step_trees:
         for _, node in steps.walk(root):
             if node.status == "success" and node.started_at and node.ended_at:
-                took[steps.key(node)].append(node.ended_at - node.started_at)
-    usual = {key: typical_duration.usual(spans) for key, spans in took.items()}
-    return {key: one for key, one in usual.items() if one is not None}
+                spans_by_key[steps.key(node)].append(node.ended_at - node.started_at)
+    typical = {key: typical_duration.estimate(spans) for key, spans in spans_by_key.items()}
+    return {key: duration for key, duration in typical.items() if duration is not None}
 
 
-def _approvals(roots: Iterable[Node]) -> set[str]:
-    every = (node for root in roots for _, node in steps.walk(root))
-    return {steps.key(node) for node in every if steps.for_people(node)}
+def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
+    nodes = (node for root in step_trees for _, node in steps.walk(root))
+    return {steps.key(node) for node in nodes if steps.is_approval(node)}
 
 
-def _tell_rows(before: StageTiming, after: StageTiming) -> None:
+def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
     """Have the rows of the stage's runs in flight made anew of which something else is said now."""
-    flying = Run.objects.in_flight().filter(stage=after.stage_id).defer("raw", "description")
-    touch(run.pk for run in flying if _said(run, before) != _said(run, after))
+    in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("raw", "description")
+    mark_changed(
+        run.pk for run in in_flight if _overdue_texts(run, previous) != _overdue_texts(run, current)
+    )
 
 
-def _said(run: Run, known: StageTiming) -> list[tuple[overdue.Why, str]]:
+def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:
     # As it reads: what comes to the same words is no news, and a success a minute no storm.
-    clocks = overdue.clocks(run, _root(run), known)
-    return [(each.why, durations.usually(each.usual) if each.usual else "") for each in clocks]
+    clocks = overdue.timers(run, _decode_steps(run), baseline)
+    return [
+        (clock.reason, durations.format_typical(clock.typical) if clock.typical else "")
+        for clock in clocks
+    ]
 
 
-def _root(run: Run) -> Node | None:
+def _decode_steps(run: Run) -> Node | None:
     return msgspec.convert(run.steps, Node) if run.steps is not None else None

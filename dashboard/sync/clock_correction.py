@@ -18,93 +18,110 @@ from django.db.models import F, QuerySet
 
 from dashboard.models import (
     Abort,
-    AbortBatch,
     ApiToken,
-    Budget,
-    CatalogueSweep,
+    BulkAbort,
+    CatalogSync,
     ChangeCounter,
-    Push,
+    RateBudget,
     Run,
     RunLookup,
     Stage,
     Upstream,
+    WebhookStats,
     Worker,
 )
-from dashboard.models.runs import touch
+from dashboard.models.runs import mark_changed
 from dashboard.sync import leases
 from dashboard.upstream.rate_budget import WINDOW
 
 log = structlog.get_logger(__name__)
 
 # Machines measure the database's clock every few seconds; by so much they may differ.
-SLACK = timedelta(seconds=5)
+TOLERANCE = timedelta(seconds=5)
 
 # Of runs in flight, what their pages tell.
-_STAMPS = ("seen_at", "detail_seen_at", "status_since", "aborting_since", "first_seen_at")
+_RUN_TIMESTAMPS = (
+    "synced_at",
+    "detail_synced_at",
+    "status_since",
+    "aborting_since",
+    "first_synced_at",
+)
 
 
-def rebook(now: datetime) -> timedelta:
+def correct_timestamps(now: datetime) -> timedelta:
     """Move back what lies ahead by a clock that was set back; return by how much it was, or 0."""
-    if _set_back(now) <= SLACK:
+    if _measure_setback(now) <= TOLERANCE:
         return timedelta()
     with transaction.atomic():
         ChangeCounter.reserve(0)  # first, as all writers: of several workers one does it
-        by = _set_back(now)
-        if by <= SLACK:
+        setback = _measure_setback(now)
+        if setback <= TOLERANCE:
             return timedelta()
         keys = Stage.objects.order_by("pk").select_for_update().values_list("pk", flat=True)
         list(keys)  # locked in their order, as everywhere
-        _move_back_runs(now, by)
-        for rows, fields, legal in _booked():
+        _correct_runs(now, setback)
+        for rows, fields, max_lead in _timestamp_fields():
             for field in fields:
-                ahead = rows.filter(**{f"{field}__gt": now + legal})
-                ahead.update(**{field: F(field) - by})
-    log.warning("clock.set_back", seconds=round(by.total_seconds()))
-    return by
+                future_rows = rows.filter(**{f"{field}__gt": now + max_lead})
+                future_rows.update(**{field: F(field) - setback})
+    log.warning("clock.set_back", seconds=round(setback.total_seconds()))
+    return setback
 
 
-def _set_back(now: datetime) -> timedelta:
+def _measure_setback(now: datetime) -> timedelta:
     """Return how far what was written last is ahead of the clock."""
-    written = (
-        Worker.objects.values_list("beat_at")
-        .union(Upstream.objects.exclude(answered_at=None).values_list("answered_at"))
-        .union(Budget.objects.values_list("seen_at"))
+    latest_writes = (
+        Worker.objects.values_list("heartbeat_at")
+        .union(Upstream.objects.exclude(last_success_at=None).values_list("last_success_at"))
+        .union(RateBudget.objects.values_list("synced_at"))
     )
-    return max((at - now for (at,) in written), default=timedelta())
+    return max((timestamp - now for (timestamp,) in latest_writes), default=timedelta())
 
 
-def _booked() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:
+def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:
     """Return what is booked, and the stamps beside it, with how far ahead they may lie anyway."""
-    any_time = timedelta()
+    no_lead = timedelta()
     return [
         (
             Stage.objects.all(),
             (
-                "next_sync_at", "promised_at", "synced_at", "watched_at", "active_at", "rung_at",
-                "flow_seen_at", "missing_at", "error_since",
+                "next_sync_at",
+                "fresh_until",
+                "synced_at",
+                "last_viewed_at",
+                "last_run_change_at",
+                "last_release_event_at",
+                "flow_synced_at",
+                "missing_since",
+                "error_since",
             ),
-            any_time,
+            no_lead,
         ),
         # Those that hold one now go on, and the next answer tells of the window.
-        (Stage.objects.all(), ("claimed_until",), leases.LEASE),
-        (Budget.objects.all(), ("resets_at",), WINDOW),
-        (Budget.objects.all(), ("refused_until", "probe_until", "seen_at"), any_time),
-        (Run.objects.all(), ("next_read_at", "watched_at"), any_time),
-        (CatalogueSweep.objects.all(), ("next_at", "swept_at", "error_since"), any_time),
+        (Stage.objects.all(), ("leased_until",), leases.LEASE),
+        (RateBudget.objects.all(), ("resets_at",), WINDOW),
+        (RateBudget.objects.all(), ("backoff_until", "probe_until", "synced_at"), no_lead),
+        (Run.objects.all(), ("next_detail_sync_at", "last_viewed_at"), no_lead),
+        (CatalogSync.objects.all(), ("next_sync_at", "synced_at", "error_since"), no_lead),
         (Abort.objects.open(), ("claimed_at",), leases.LEASE),
-        (AbortBatch.objects.open(), ("claimed_at",), any_time),
-        (Push.objects.all(), ("paced_until", "rung_at", "heard_at", "refused_at"), any_time),
-        (ApiToken.objects.all(), ("window_at",), any_time),
+        (BulkAbort.objects.open(), ("claimed_at",), no_lead),
+        (
+            WebhookStats.objects.all(),
+            ("reads_booked_until", "last_release_event_at", "last_event_at", "last_rejected_at"),
+            no_lead,
+        ),
+        (ApiToken.objects.all(), ("window_started_at",), no_lead),
         # In this order, in which lookups lock them too.
-        (Upstream.objects.all(), ("answered_at", "error_since"), any_time),
-        (RunLookup.objects.all(), ("asked_at", "answered_at", "lease_until"), any_time),
-        (Worker.objects.all(), ("beat_at", "started_at"), any_time),
-    ]  # fmt: skip
+        (Upstream.objects.all(), ("last_success_at", "error_since"), no_lead),
+        (RunLookup.objects.all(), ("requested_at", "answered_at", "leased_until"), no_lead),
+        (Worker.objects.all(), ("heartbeat_at", "started_at"), no_lead),
+    ]
 
 
-def _move_back_runs(now: datetime, by: timedelta) -> None:
+def _correct_runs(now: datetime, setback: timedelta) -> None:
     """Move back what is told of runs in flight, which their pages hear of."""
-    flying = Run.objects.in_flight()
-    touch(flying.filter(status_since__gt=now).values_list("pk", flat=True))
-    for field in _STAMPS:
-        flying.filter(**{f"{field}__gt": now}).update(**{field: F(field) - by})
+    in_flight = Run.objects.in_flight()
+    mark_changed(in_flight.filter(status_since__gt=now).values_list("pk", flat=True))
+    for field in _RUN_TIMESTAMPS:
+        in_flight.filter(**{f"{field}__gt": now}).update(**{field: F(field) - setback})

@@ -9,51 +9,51 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-NODES = 500  # parts of an event that are looked at
-LONGEST = 255  # characters of an id
+MAX_NODES = 500  # parts of an event that are looked at
+MAX_ID_LENGTH = 255  # characters of an id
 
 # Keys that say nothing themselves: what their text names is said by the key above.
-_PLAIN = {"id", "name", "slug", "uid"}
+_GENERIC_KEYS = {"id", "name", "slug", "uid"}
 
 
 @dataclass(frozen=True, slots=True)
-class Mentions:
+class EventIds:
     """Texts that may be ids, by what their keys call them; `anything` holds all of them."""
 
     projects: frozenset[str]
     pipelines: frozenset[str]
     stages: frozenset[str]
-    anything: frozenset[str]
+    candidates: frozenset[str]
 
 
-def mentioned(data: object) -> Mentions:
+def extract_event_ids(data: object) -> EventIds:
     """Return what may be an id in the decoded `data` of an event, whatever that is."""
-    found = list(_texts(data))
+    texts = list(_texts(data))
 
-    def called(word: str) -> frozenset[str]:
-        return frozenset(text for key, text in found if word in key)
+    def with_key(key_part: str) -> frozenset[str]:
+        return frozenset(text for key, text in texts if key_part in key)
 
-    return Mentions(
-        called("project"),
-        called("pipeline"),
-        frozenset(text.capitalize() for text in called("stage")),
-        frozenset(text for _, text in found),
+    return EventIds(
+        with_key("project"),
+        with_key("pipeline"),
+        frozenset(text.capitalize() for text in with_key("stage")),
+        frozenset(text for _, text in texts),
     )
 
 
 def _texts(data: object) -> Iterator[tuple[str, str]]:
     """Yield each text with the telling key above it, in lower case."""
-    to_see: deque[tuple[str, object]] = deque([("", data)])  # what lies deepest is seen last
-    for _ in range(NODES):
-        if not to_see:
+    queue: deque[tuple[str, object]] = deque([("", data)])  # what lies deepest is seen last
+    for _ in range(MAX_NODES):
+        if not queue:
             return
-        above, part = to_see.popleft()
-        if isinstance(part, dict):
-            for key, value in list(part.items())[:NODES]:
-                name = str(key).lower()
-                to_see.append((above if name in _PLAIN else name, value))
-        elif isinstance(part, list):
-            to_see.extend((above, value) for value in part[:NODES])
+        parent_key, node = queue.popleft()
+        if isinstance(node, dict):
+            for key, value in list(node.items())[:MAX_NODES]:
+                key_name = str(key).lower()
+                queue.append((parent_key if key_name in _GENERIC_KEYS else key_name, value))
+        elif isinstance(node, list):
+            queue.extend((parent_key, value) for value in node[:MAX_NODES])
         # No id holds a NUL, which PostgreSQL refuses, or half a surrogate pair, which all do.
-        elif isinstance(part, str) and 0 < len(part) <= LONGEST and part.isprintable():
-            yield above, part
+        elif isinstance(node, str) and 0 < len(node) <= MAX_ID_LENGTH and node.isprintable():
+            yield parent_key, node

@@ -14,25 +14,25 @@ from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, 
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
-from dashboard.models import Abort, CatalogueSweep, Run, Stage
+from dashboard.models import Abort, CatalogSync, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
-from dashboard.sync.schedule import Demand, Place, Plan, StageClass, StageFacts
+from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts, StageRef
 
 # Four signs of life, and longer than one question waits for its answer: a run, which is one
 # question, needs no renewal.
 LEASE = timedelta(seconds=20)
 # A promise is looked at this long before it would be broken: two plans.
-BEFORE = timedelta(seconds=10)
+FRESHNESS_LOOKAHEAD = timedelta(seconds=10)
 
 
-def plan(
+def make_plan(
     requests_per_second: float,
     now: datetime,
     *,
-    push_alive: bool = False,
-    learning: bool = False,
-    held_up: timedelta = timedelta(),
+    webhook_alive: bool = False,
+    has_baseline_reads: bool = False,
+    discovery_delay: timedelta = timedelta(),
 ) -> Plan:
     """Make the plan for all there is to read; make due, and promise anew, what it sees otherwise.
 
@@ -40,46 +40,54 @@ def plan(
     read for what is usual. `held_up`: how long discovery waits until reading is no longer
     ahead of its rate.
     """
-    present = Stage.objects.present()
-    kinds = classes(present, now)
-    demand = _demand(
-        present, Counter(kinds.values()), now, push_alive=push_alive, learning=learning
+    present = Stage.objects.listed()
+    stage_classes = classify_stages(present, now)
+    demand = _measure_demand(
+        present,
+        Counter(stage_classes.values()),
+        now,
+        webhook_alive=webhook_alive,
+        has_baseline_reads=has_baseline_reads,
     )
-    plan_ = schedule.plan(demand, requests_per_second, push_alive=push_alive)
+    read_plan = schedule.make_plan(demand, requests_per_second, webhook_alive=webhook_alive)
     # Each stage was booked under the plan of its last reading. When more may be spent (a new
     # window, say), nobody waits for what a poorer plan had booked. One that fails keeps its rest.
-    waiting = present.filter(next_sync_at__gt=now, failures=0)
-    late = [
+    scheduled = present.filter(next_sync_at__gt=now, failures=0)
+    due_early = [
         pk
-        for kind in set(kinds.values())
-        for pk in waiting.filter(synced_at__lt=now - plan_.every(kind)).values_list("pk", flat=True)
-        if kinds.get(pk) is kind
+        for kind in set(stage_classes.values())
+        for pk in scheduled.filter(synced_at__lt=now - read_plan.class_interval(kind)).values_list(
+            "pk", flat=True
+        )
+        if stage_classes.get(pk) is kind
     ]
-    _make_due(late, now)
+    _make_due(due_early, now)
     # The other way round: what is only discovered is promised by the plan of the day. One of a
     # better hour would have pages turn amber although all goes as planned.
-    for kind in {kind for kind in kinds.values() if not kind.followed}:
-        every = plan_.every(kind) + held_up
-        near = present.filter(promised_at__lt=now + BEFORE, synced_at__gt=now - every, failures=0)
+    for stage_class in {kind for kind in stage_classes.values() if not kind.is_tracked}:
+        interval = read_plan.class_interval(stage_class) + discovery_delay
+        expiring = present.filter(
+            fresh_until__lt=now + FRESHNESS_LOOKAHEAD, synced_at__gt=now - interval, failures=0
+        )
         keys = [
             pk
-            for pk, synced_at, promised_at in near.values_list("pk", "synced_at", "promised_at")
-            if kinds.get(pk) is kind
+            for pk, synced_at, fresh_until in expiring.values_list("pk", "synced_at", "fresh_until")
+            if stage_classes.get(pk) is stage_class
             and synced_at
-            and promised_at
-            and promised_at - synced_at < every
+            and fresh_until
+            and fresh_until - synced_at < interval
         ]
         if keys:
-            _update(Stage.objects.filter(pk__in=keys), promised_at=F("synced_at") + every)
-    return plan_
+            _update(Stage.objects.filter(pk__in=keys), fresh_until=F("synced_at") + interval)
+    return read_plan
 
 
-def stages(
+def claim_stages(
     now: datetime,
-    plan_: Plan,
+    read_plan: Plan,
     limit: int,
     *,
-    followed_only: bool = False,
+    tracked_only: bool = False,
     runs_only: bool = False,
 ) -> Sequence[Stage]:
     """Claim up to `limit` stages that are due: those that are followed, then the most overdue.
@@ -88,185 +96,203 @@ def stages(
     """
     # Looking at a stage makes it due as early as its new class wants, counted from its last
     # reading, and does not wait for the next plan. One that fails keeps its rest.
-    hurried = Stage.objects.filter(
-        watched_at__gt=now - schedule.WATCHED_FOR,
-        synced_at__lt=now - plan_.watched,
+    watched_early = Stage.objects.filter(
+        last_viewed_at__gt=now - schedule.WATCHED_FOR,
+        synced_at__lt=now - read_plan.watched_interval,
         next_sync_at__gt=now,
         runs__in_flight=True,
-        runs__gone_at=None,
+        runs__removed_at=None,
         failures=0,
     ).values_list("pk", flat=True)
-    _make_due(list(hurried.distinct()), now)
+    _make_due(list(watched_early.distinct()), now)
     # However many others wait after an outage, they don't hold up what is followed.
-    flying = Exists(Run.objects.followed().filter(stage=OuterRef("pk")))
-    watched = Q(watched_at__gt=now - schedule.WATCHED_FOR)
-    rung = Q(rung_at__gt=F("synced_at"))
-    followed = ExpressionWrapper(Q(flying) | watched | rung, BooleanField())
-    due = Stage.objects.due(now).annotate(followed=Coalesce(followed, False))
-    due = due.order_by("-followed", "next_sync_at", "pk")
-    if followed_only:
-        due = due.filter(followed=True)
+    in_flight = Exists(Run.objects.tracked().filter(stage=OuterRef("pk")))
+    is_watched = Q(last_viewed_at__gt=now - schedule.WATCHED_FOR)
+    has_event = Q(last_release_event_at__gt=F("synced_at"))
+    is_tracked = ExpressionWrapper(Q(in_flight) | is_watched | has_event, BooleanField())
+    due = Stage.objects.due(now).annotate(tracked=Coalesce(is_tracked, False))
+    due = due.order_by("-tracked", "next_sync_at", "pk")
+    if tracked_only:
+        due = due.filter(tracked=True)
     if runs_only:
-        due = due.exclude(flow_seen_at=None, promised_at__gt=now)
-    return _claimed(due.select_related("pipeline__project")[:limit], now)
+        due = due.exclude(flow_synced_at=None, fresh_until__gt=now)
+    return _claim(due.select_related("pipeline__project")[:limit], now)
 
 
-def first(now: datetime, limit: int) -> Sequence[Stage]:
+def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
     """Claim up to `limit` stages that are due and of which something is not known, in order."""
     if limit <= 0:
         return []
     # The turns of projects are counted over all stages: those that were read have had theirs.
-    present = Stage.objects.present().order_by("pipeline__project", "pipeline", "pk")
-    known = present.select_related("pipeline").only(*_KNOWN, "pipeline__project_id")
-    order = schedule.first_reads(
-        (Place(stage.pk, stage.name, stage.pipeline.project_id), schedule.gap(stage, now))
-        for stage in known
+    stages = Stage.objects.listed().order_by("pipeline__project", "pipeline", "pk")
+    read_states = stages.select_related("pipeline").only(*_GAP_FIELDS, "pipeline__project_id")
+    order = schedule.order_first_reads(
+        (StageRef(stage.pk, stage.name, stage.pipeline.project_id), schedule.find_gap(stage, now))
+        for stage in read_states
     )
-    free = set(Stage.objects.due(now).filter(pk__in=order).values_list("pk", flat=True))
-    keys = [key for key in order if key in free][:limit]
-    found = Stage.objects.select_related("pipeline__project").in_bulk(keys)
-    return _claimed([found[key] for key in keys if key in found], now)
+    unleased_keys = set(Stage.objects.due(now).filter(pk__in=order).values_list("pk", flat=True))
+    keys = [key for key in order if key in unleased_keys][:limit]
+    stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(keys)
+    return _claim([stages_by_key[key] for key in keys if key in stages_by_key], now)
 
 
-_KNOWN = ("name", "has_flow", "synced_at", "promised_at", "in_flight_unread")
+_GAP_FIELDS = ("name", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
 
 
-def _claimed(due: Iterable[Stage], now: datetime) -> list[Stage]:
+def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
     """Claim these stages; those that another was faster to take are left out."""
     return [
         stage
-        for stage in due
-        if Stage.objects.free(now)
+        for stage in stages
+        if Stage.objects.unleased(now)
         .filter(pk=stage.pk, next_sync_at=stage.next_sync_at)
-        .update(claimed_until=now + LEASE)
+        .update(leased_until=now + LEASE)
     ]
 
 
 def renew(stage_keys: Collection[int], now: datetime) -> None:
     """Go on holding these stages; one whose lease has run out meanwhile may be another's."""
     if stage_keys:
-        held = Stage.objects.filter(pk__in=stage_keys, claimed_until__gt=now)
-        _update(held, claimed_until=now + LEASE)
+        leased = Stage.objects.filter(pk__in=stage_keys, leased_until__gt=now)
+        _update(leased, leased_until=now + LEASE)
 
 
-def give_back(stage_pk: int, now: datetime) -> None:
+def requeue(stage_pk: int, now: datetime) -> None:
     """Give a stage back unread, behind all that waits longer."""
-    Stage.objects.filter(pk=stage_pk).update(next_sync_at=now, claimed_until=None)
+    Stage.objects.filter(pk=stage_pk).update(next_sync_at=now, leased_until=None)
 
 
-def runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[Run]:
+def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[Run]:
     """Claim up to `limit` runs whose detail is due."""
     due = Run.objects.due(now)
     if aborting_only:
         due = due.filter(aborts__in=Abort.objects.open())
-    claimed = []
-    for run in due.with_place().without_detail()[:limit]:
+    leased_runs = []
+    for run in due.with_stage().without_detail()[:limit]:
         lease = now + LEASE
-        mine = Run.objects.filter(pk=run.pk, next_read_at=run.next_read_at)
-        if mine.update(next_read_at=lease):
-            run.next_read_at = lease
-            claimed.append(run)
-    return claimed
+        unleased = Run.objects.filter(pk=run.pk, next_detail_sync_at=run.next_detail_sync_at)
+        if unleased.update(next_detail_sync_at=lease):
+            run.next_detail_sync_at = lease
+            leased_runs.append(run)
+    return leased_runs
 
 
-def release(claimed: Stage, now: datetime, plan_: Plan) -> None:
+def release_stage(stage: Stage, now: datetime, read_plan: Plan) -> None:
     """Give a stage back, and say when it is read next."""
-    this = Stage.objects.filter(pk=claimed.pk)
-    failures, cause = this.values_list("failures", "error").get()
-    wait = plan_.interval(_facts(this)[claimed.pk], now)
+    row = Stage.objects.filter(pk=stage.pk)
+    failures, cause = row.values_list("failures", "error").get()
+    interval = read_plan.stage_interval(_load_facts(row)[stage.pk], now)
     if failures:
-        wait = max(schedule.after_failure(failures, cause), plan_.watched)
-        this.update(next_sync_at=now + wait, claimed_until=None)
+        interval = max(schedule.failure_backoff(failures, cause), read_plan.watched_interval)
+        row.update(next_sync_at=now + interval, leased_until=None)
         return
-    this.update(promised_at=now + wait, claimed_until=None)
+    row.update(fresh_until=now + interval, leased_until=None)
     # Whoever changed the time meanwhile wants a reading of what came after our question.
-    ours = this.filter(next_sync_at=claimed.next_sync_at)
+    unchanged = row.filter(next_sync_at=stage.next_sync_at)
     # A first read leaves older runs in flight and the definition: they are due at once.
-    incomplete = Q(in_flight_unread=True, has_flow=True) | Q(flow_seen_at=None)
-    ours.exclude(incomplete).update(next_sync_at=now + wait)
-    ours.filter(incomplete).update(next_sync_at=now)
+    incomplete = Q(in_flight_incomplete=True, has_flow=True) | Q(flow_synced_at=None)
+    unchanged.exclude(incomplete).update(next_sync_at=now + interval)
+    unchanged.filter(incomplete).update(next_sync_at=now)
 
 
-def release_defined(claimed: Stage) -> None:
+def release_after_flow_read(stage: Stage) -> None:
     """Give a stage back of which the definition alone was read: its runs are read as promised."""
-    this = Stage.objects.filter(pk=claimed.pk)
-    this.update(claimed_until=None)
-    ours = this.filter(next_sync_at=claimed.next_sync_at).exclude(in_flight_unread=True)
-    ours.update(next_sync_at=F("promised_at"))
+    row = Stage.objects.filter(pk=stage.pk)
+    row.update(leased_until=None)
+    unchanged = row.filter(next_sync_at=stage.next_sync_at).exclude(in_flight_incomplete=True)
+    unchanged.update(next_sync_at=F("fresh_until"))
 
 
-def release_run(claimed: Run, now: datetime, plan_: Plan | None) -> None:
+def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
     """Give a run back that was read, and say when it is read next, if at all."""
-    run = Run.objects.only("in_flight", "status", "watched_at").get(pk=claimed.pk)
-    asked_for = run.aborts.open().values_list("requested_at", flat=True).first()
-    wait = None
-    watched = run.watched_at is not None and now - run.watched_at < schedule.WATCHED_FOR
-    if run.in_flight and asked_for is not None:
-        wait = schedule.aborting_interval(now - asked_for)
-    elif run.in_flight and watched:
-        wait = plan_.watched if plan_ is not None else LEASE
+    run = Run.objects.only("in_flight", "status", "last_viewed_at").get(pk=leased_run.pk)
+    abort_requested_at = run.aborts.open().values_list("requested_at", flat=True).first()
+    interval = None
+    is_watched = run.last_viewed_at is not None and now - run.last_viewed_at < schedule.WATCHED_FOR
+    if run.in_flight and abort_requested_at is not None:
+        interval = schedule.aborting_interval(now - abort_requested_at)
+    elif run.in_flight and is_watched:
+        interval = read_plan.watched_interval if read_plan is not None else LEASE
     # Whoever changed the time meanwhile wants a reading of what came after our question.
-    ours = Run.objects.filter(pk=run.pk, next_read_at=claimed.next_read_at)
-    ours.update(next_read_at=now + wait if wait is not None else None)
+    unchanged = Run.objects.filter(pk=run.pk, next_detail_sync_at=leased_run.next_detail_sync_at)
+    unchanged.update(next_detail_sync_at=now + interval if interval is not None else None)
 
 
 def _make_due(stage_keys: Collection[int], now: datetime) -> None:
     if stage_keys:  # an update that finds nothing would still lock SQLite
-        late = Stage.objects.filter(pk__in=stage_keys, next_sync_at__gt=now)
-        _update(late, next_sync_at=now)
+        scheduled_later = Stage.objects.filter(pk__in=stage_keys, next_sync_at__gt=now)
+        _update(scheduled_later, next_sync_at=now)
 
 
-def _update(stages_: StageQuerySet, **changes: datetime | Combinable) -> None:
+def _update(stages: StageQuerySet, **changes: datetime | Combinable) -> None:
     """Change several stages, locked in the order of their keys, as the doorbell does too."""
     with transaction.atomic():
-        keys = stages_.order_by("pk").select_for_update().values_list("pk", flat=True)
+        keys = stages.order_by("pk").select_for_update().values_list("pk", flat=True)
         Stage.objects.filter(pk__in=list(keys)).update(**changes)
 
 
-def classes(stages_: StageQuerySet, now: datetime) -> dict[int, StageClass]:
+def classify_stages(stages: StageQuerySet, now: datetime) -> dict[int, StageClass]:
     """Return why, and so how often, each of these stages is read, by its key."""
-    return {pk: schedule.class_of(facts, now) for pk, facts in _facts(stages_).items()}
+    return {pk: schedule.classify(facts, now) for pk, facts in _load_facts(stages).items()}
 
 
-def gaps(stages_: StageQuerySet, now: datetime) -> set[int]:
+def keys_with_gaps(stages: StageQuerySet, now: datetime) -> set[int]:
     """Return the keys of those stages of which something is not known."""
-    known = stages_.only(*_KNOWN)
-    return {stage.pk for stage in known if schedule.gap(stage, now) is not None}
+    read_states = stages.only(*_GAP_FIELDS)
+    return {stage.pk for stage in read_states if schedule.find_gap(stage, now) is not None}
 
 
-def _facts(stages_: StageQuerySet) -> dict[int, StageFacts]:
-    flying = dict(Run.objects.followed().order_by().values_list("stage").annotate(runs=Count("pk")))
-    known = stages_.values_list("pk", "has_flow", "watched_at", "active_at", "missing_at")
+def _load_facts(stages: StageQuerySet) -> dict[int, StageFacts]:
+    in_flight_counts = dict(
+        Run.objects.tracked().order_by().values_list("stage").annotate(runs=Count("pk"))
+    )
+    rows = stages.values_list(
+        "pk", "has_flow", "last_viewed_at", "last_run_change_at", "missing_since"
+    )
     return {
-        pk: StageFacts(has_flow, flying.get(pk, 0), watched, active, missing)
-        for pk, has_flow, watched, active, missing in known
+        pk: StageFacts(has_flow, in_flight_counts.get(pk, 0), watched, active, missing)
+        for pk, has_flow, watched, active, missing in rows
     }
 
 
-def _demand(
-    present: StageQuerySet,
-    kinds: Counter[StageClass],
+def _measure_demand(
+    stages: StageQuerySet,
+    class_counts: Counter[StageClass],
     now: datetime,
     *,
-    push_alive: bool,
-    learning: bool,
+    webhook_alive: bool,
+    has_baseline_reads: bool,
 ) -> Demand:
-    following = sum(count / kind.value for kind, count in kinds.items() if kind.followed)
-    discovery = sum(count / kind.value for kind, count in kinds.items() if not kind.followed)
-    watched = Run.objects.followed().filter(watched_at__gt=now - schedule.WATCHED_FOR).count()
-    lists = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None)).count()
-    flows = present.filter(has_flow=True).count()
+    tracking = sum(
+        count / stage_class.value
+        for stage_class, count in class_counts.items()
+        if stage_class.is_tracked
+    )
+    discovery = sum(
+        count / kind.value for kind, count in class_counts.items() if not kind.is_tracked
+    )
+    watched_runs = (
+        Run.objects.tracked().filter(last_viewed_at__gt=now - schedule.WATCHED_FOR).count()
+    )
+    catalog_lists = CatalogSync.objects.filter(
+        Q(project=None) | Q(project__removed_at=None)
+    ).count()
+    flows = stages.filter(has_flow=True).count()
     hour = timedelta(hours=1)
-    concluded = Run.objects.filter(concluded_at__gt=now - hour).count() if push_alive else 0
-    past = present.filter(has_flow=True).exclude(order=ListOrder.NEWEST, history_page=None).count()
+    concluded_runs = Run.objects.filter(concluded_at__gt=now - hour).count() if webhook_alive else 0
+    incomplete_histories = (
+        stages.filter(has_flow=True)
+        .exclude(list_order=ListOrder.NEWEST, next_history_page=None)
+        .count()
+    )
     return Demand(
-        following + watched / StageClass.WATCHED.value,
+        tracking + watched_runs / StageClass.WATCHED.value,
         discovery
-        + lists / schedule.CATALOGUE_EVERY.total_seconds()
-        + flows / schedule.FLOW_EVERY.total_seconds()
-        + past / schedule.PAST_EVERY.total_seconds(),
-        rung=schedule.READINGS_A_RUN * concluded / hour.total_seconds(),
-        unread=CatalogueSweep.objects.never_read().filter(failures=0).exists()
-        or bool(gaps(present.filter(failures=0), now)),
-        learning=learning,
+        + catalog_lists / schedule.CATALOGUE_INTERVAL.total_seconds()
+        + flows / schedule.FLOW_INTERVAL.total_seconds()
+        + incomplete_histories / schedule.HISTORY_INTERVAL.total_seconds(),
+        webhook_reads=schedule.WEBHOOK_READS_PER_RUN * concluded_runs / hour.total_seconds(),
+        has_gaps=CatalogSync.objects.never_synced().filter(failures=0).exists()
+        or bool(keys_with_gaps(stages.filter(failures=0), now)),
+        has_baseline_reads=has_baseline_reads,
     )

@@ -2,7 +2,7 @@
 
 Each question has a number (QuestionCounter), and a row keeps that of the question whose answer it
 holds: an answer that was overtaken by one to a later question changes nothing, so a slow list can't
-undo what an abort has already shown. No clock decides: `asked_at` is what pages tell. Without a
+undo what an abort has already shown. No clock decides: `requested_at` is what pages tell. Without a
 number, an answer is newer than all before it.
 """
 
@@ -18,17 +18,17 @@ from django.db.models import Q
 from dashboard.db.threads import now
 from dashboard.models import (
     Abort,
+    Acknowledgement,
     ChangeCounter,
     Dismissal,
-    Looking,
-    QuestionCounter,
+    RequestCounter,
     Run,
     Stage,
     StageTiming,
 )
-from dashboard.models.aborts import under_way
+from dashboard.models.aborts import open_aborts_by_run
 from dashboard.models.catalog import StageQuerySet
-from dashboard.models.runs import RunQuerySet, touch
+from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import alerts, overdue, statuses, steps
@@ -36,327 +36,361 @@ from dashboard.sync import baselines, schedule
 
 log = structlog.get_logger(__name__)
 
-_FIELDS = (
+_COMPARED_FIELDS = (
     "name", "description", "status", "concluded", "created_at", "started_at", "concluded_at",
-    "updated_at", "in_flight", "gone_at",
+    "updated_at", "in_flight", "removed_at",
 )  # fmt: skip
-_UPSERT = [
-    *_FIELDS,
-    "seen_at",
-    "asked_seq",
+_UPSERT_FIELDS = [
+    *_COMPARED_FIELDS,
+    "synced_at",
+    "request_seq",
     "version",
-    "next_read_at",
+    "next_detail_sync_at",
     "status_since",
     "aborting_since",
-    "aborting_level",
-    "overdue",
-    "overdue_why",
+    "abort_severity",
+    "overdue_severity",
+    "overdue_reason",
 ]
 # How often a run in flight that is gone is asked for again: twice as rarely each time.
-GONE_EVERY, GONE_AT_LEAST_EVERY = timedelta(minutes=10), timedelta(hours=6)
-_strange: set[str] = set()  # unknown statuses already logged by this process
+REMOVED_RETRY_MIN, REMOVED_RETRY_MAX = timedelta(minutes=10), timedelta(hours=6)
+_unknown_statuses: set[str] = set()  # unknown statuses already logged by this process
 
 
 @dataclass(frozen=True, slots=True)
-class Mirrored:
+class MirrorResult:
     """What a list of runs came to."""
 
     new: int
     changed: int
 
 
-def runs(
-    stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime, asked_seq: int | None = None
-) -> Mirrored:
+def apply_runs(
+    stage_id: int,
+    api_runs: Iterable[ApiRun],
+    *,
+    requested_at: datetime,
+    request_seq: int | None = None,
+) -> MirrorResult:
     """Mirror the runs a list answered with; rows that say the same as before stay untouched."""
-    by_id = {run.id: run for run in said}
+    by_id = {run.id: run for run in api_runs}
     with transaction.atomic():
         # The counter's row is locked first: writers take turns, so none sees a row half old.
         ChangeCounter.reserve(0)
-        number = _number(asked_seq)
-        known = {
+        seq = _take_seq(request_seq)
+        existing = {
             run.run_id: run
             for run in Run.objects.filter(stage_id=stage_id, run_id__in=by_id).defer("steps", "raw")
         }
         rows: list[Run] = []
         unchanged: list[int] = []
         new = 0
-        for run_id, api in by_id.items():
-            old = known.get(run_id)
-            if old is not None and old.asked_seq > number:
+        for run_id, api_run in by_id.items():
+            old = existing.get(run_id)
+            if old is not None and old.request_seq > seq:
                 continue
-            row = _row(stage_id, api, old, asked_at)
-            row.asked_seq = number
-            if old is not None and old.overdue and old.status != row.status:
+            row = _build_row(stage_id, api_run, old, requested_at)
+            row.request_seq = seq
+            if old is not None and old.overdue_severity and old.status != row.status:
                 root = msgspec.convert(old.steps, Node) if old.steps is not None else None
-                row.overdue, row.overdue_why = _mark(row, root, asked_at)
+                row.overdue_severity, row.overdue_reason = _assess_overdue(row, root, requested_at)
             if old is None:
                 new += 1
-            elif all(getattr(old, field) == getattr(row, field) for field in _FIELDS):
+            elif all(getattr(old, field) == getattr(row, field) for field in _COMPARED_FIELDS):
                 if old.in_flight:
                     unchanged.append(old.pk)
                 continue
             rows.append(row)
-        _count_from_presses(rows, known)
-        _write(rows, known, asked_at)
-        Run.objects.filter(pk__in=unchanged).update(seen_at=asked_at, asked_seq=number)
+        _backdate_aborting(rows, existing)
+        _save_rows(rows, existing, requested_at)
+        Run.objects.filter(pk__in=unchanged).update(synced_at=requested_at, request_seq=seq)
         if rows:
-            Stage.objects.filter(pk=stage_id).update(active_at=asked_at)
-    return Mirrored(new=new, changed=len(rows) - new)
+            Stage.objects.filter(pk=stage_id).update(last_run_change_at=requested_at)
+    return MirrorResult(new=new, changed=len(rows) - new)
 
 
-def detail(
-    stage_id: int, said: RunDetail, *, asked_at: datetime, asked_seq: int | None = None
+def apply_detail(
+    stage_id: int, run_detail: RunDetail, *, requested_at: datetime, request_seq: int | None = None
 ) -> Run:
     """Mirror one run with its steps, and return its row."""
     with transaction.atomic():
-        number = _number(asked_seq)
-        runs(stage_id, [said.run], asked_at=asked_at, asked_seq=number)
-        row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=said.run.id)
-        if row.detail_asked_seq <= number:
+        seq = _take_seq(request_seq)
+        apply_runs(stage_id, [run_detail.run], requested_at=requested_at, request_seq=seq)
+        row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=run_detail.run.id)
+        if row.detail_request_seq <= seq:
             # By way of JSON, so that it compares equal to what the column gives back.
-            tree = msgspec.json.decode(msgspec.json.encode(said.steps))
-            at = steps.current(said.steps) if said.steps is not None and row.in_flight else None
-            step = (steps.describe(at), steps.key(at), at.started_at) if at else ("", "", None)
-            read = {
+            tree = msgspec.json.decode(msgspec.json.encode(run_detail.root))
+            node = (
+                steps.current(run_detail.root)
+                if run_detail.root is not None and row.in_flight
+                else None
+            )
+            step = (
+                (steps.describe(node), steps.key(node), node.started_at) if node else ("", "", None)
+            )
+            updates = {
                 "steps": tree,
-                "raw": said.raw,
+                "raw": run_detail.raw,
                 "step": step[0],
                 "step_key": step[1],
-                "step_since": step[2],
-                "detail_seen_at": asked_at,
-                "detail_asked_seq": number,
-                "seen_at": asked_at if row.asked_seq <= number else row.seen_at,
-                "asked_seq": max(number, row.asked_seq),
+                "step_started_at": step[2],
+                "detail_synced_at": requested_at,
+                "detail_request_seq": seq,
+                "synced_at": requested_at if row.request_seq <= seq else row.synced_at,
+                "request_seq": max(seq, row.request_seq),
                 "failures": 0,
             }
             # Steps that were read before the end have taught how far they had come by then.
-            learned = row.status == "success" and tree is not None and tree != row.steps
-            if (tree, step) != (row.steps, (row.step, row.step_key, row.step_since)):
-                read["overdue"], read["overdue_why"] = _mark(row, said.steps, asked_at)
-                touch([row.pk], **read)
+            has_new_durations = row.status == "success" and tree is not None and tree != row.steps
+            if (tree, step) != (row.steps, (row.step, row.step_key, row.step_started_at)):
+                updates["overdue_severity"], updates["overdue_reason"] = _assess_overdue(
+                    row, run_detail.root, requested_at
+                )
+                mark_changed([row.pk], **updates)
             else:
-                Run.objects.filter(pk=row.pk).update(**read)
+                Run.objects.filter(pk=row.pk).update(**updates)
             row.refresh_from_db()
-            if learned:
-                baselines.learn(stage_id, now())
+            if has_new_durations:
+                baselines.update_baseline(stage_id, now())
     return row
 
 
-def gone(run_pk: int, *, asked_at: datetime, asked_seq: int | None = None) -> None:
+def mark_removed(run_pk: int, *, requested_at: datetime, request_seq: int | None = None) -> None:
     """Note that Northflank does not know the run any more; what it said before is kept.
 
     One that had not concluded stays in flight until somebody dismisses it, and is asked for again
     now and then: the longer it is gone, the more rarely.
     """
-    number = _number(asked_seq)
-    this = Run.objects.filter(pk=run_pk)
-    _gone(this, asked_at, number)
-    going = this.in_flight().filter(asked_seq__lte=number)
-    since = going.values_list("gone_at", flat=True).first()
-    if since is not None:
-        wait = min(max(GONE_EVERY, asked_at - since), GONE_AT_LEAST_EVERY)
-        this.update(next_read_at=asked_at + wait, failures=0)
+    seq = _take_seq(request_seq)
+    row = Run.objects.filter(pk=run_pk)
+    _mark_removed(row, requested_at, seq)
+    in_flight = row.in_flight().filter(request_seq__lte=seq)
+    removed_since = in_flight.values_list("removed_at", flat=True).first()
+    if removed_since is not None:
+        interval = min(max(REMOVED_RETRY_MIN, requested_at - removed_since), REMOVED_RETRY_MAX)
+        row.update(next_detail_sync_at=requested_at + interval, failures=0)
     else:  # it had concluded, or was dismissed: nobody waits for it
-        this.filter(in_flight=False).update(next_read_at=None, failures=0)
+        row.filter(in_flight=False).update(next_detail_sync_at=None, failures=0)
 
 
-def gone_with_its_place(asked_at: datetime, asked_seq: int | None = None) -> None:
+def mark_orphaned(requested_at: datetime, request_seq: int | None = None) -> None:
     """Note that Northflank lists the pipelines of some runs in flight no more."""
-    lost = Run.objects.in_flight().exclude(stage__in=Stage.objects.present())
-    _gone(lost, asked_at, _number(asked_seq))
+    orphaned = Run.objects.in_flight().exclude(stage__in=Stage.objects.listed())
+    _mark_removed(orphaned, requested_at, _take_seq(request_seq))
 
 
-def _gone(runs_: RunQuerySet, asked_at: datetime, number: int) -> None:
+def _mark_removed(runs: RunQuerySet, requested_at: datetime, seq: int) -> None:
     with transaction.atomic():
         ChangeCounter.reserve(0)  # the counter first, as all writers: no list comes between
-        heard_before = list(runs_.filter(asked_seq__lte=number).values_list("pk", "gone_at"))
-        still = [pk for pk, gone_at in heard_before if gone_at is None]
+        older = list(runs.filter(request_seq__lte=seq).values_list("pk", "removed_at"))
+        newly_removed = [pk for pk, removed_at in older if removed_at is None]
         # Nothing is known to go on any more, so nothing of it is overdue.
-        touch(
-            still, gone_at=asked_at, asked_seq=number, next_read_at=None,
-            overdue=0, overdue_why="", aborting_level=0,
+        mark_changed(
+            newly_removed, removed_at=requested_at, request_seq=seq, next_detail_sync_at=None,
+            overdue_severity=0, overdue_reason="", abort_severity=0,
         )  # fmt: skip
-        _end([pk for pk, _ in heard_before])
+        _close_open_records([pk for pk, _ in older])
 
 
-def _end(runs_: Iterable[int]) -> None:
-    ended = Run.objects.filter(pk__in=runs_, in_flight=False).values_list("pk", flat=True)
-    Looking.objects.all().over(list(ended), now())
-    for run_pk in runs_:
-        Abort.objects.all().lost(run_pk, now())
+def _close_open_records(run_keys: Iterable[int]) -> None:
+    not_in_flight = Run.objects.filter(pk__in=run_keys, in_flight=False).values_list(
+        "pk", flat=True
+    )
+    Acknowledgement.objects.all().end_for_runs(list(not_in_flight), now())
+    for run_pk in run_keys:
+        Abort.objects.all().settle_for_removed_run(run_pk, now())
 
 
-def leave(runs_: RunQuerySet, at: datetime) -> None:
+def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
     """Follow runs in flight no more, of which the settings have nothing shown any more."""
     with transaction.atomic():
-        left = list(runs_.in_flight().values_list("pk", flat=True))
-        touch(left, gone_at=at, in_flight=False, next_read_at=None)
-        _end(left)
+        run_keys = list(runs.in_flight().values_list("pk", flat=True))
+        mark_changed(run_keys, removed_at=moment, in_flight=False, next_detail_sync_at=None)
+        _close_open_records(run_keys)
 
 
-def look_again(stages: StageQuerySet, at: datetime) -> None:
+def schedule_reread(stages: StageQuerySet, moment: datetime) -> None:
     """Have the runs of some stages read one by one that are not known to have concluded."""
-    going = Run.objects.filter(stage__in=stages, concluded=False, next_read_at=None)
-    going.filter(Q(in_flight=True) | Q(gone_at__isnull=False)).update(next_read_at=at)
+    unconcluded = Run.objects.filter(stage__in=stages, concluded=False, next_detail_sync_at=None)
+    unconcluded.filter(Q(in_flight=True) | Q(removed_at__isnull=False)).update(
+        next_detail_sync_at=moment
+    )
 
 
-def rest(run_pk: int, error: NorthflankError, at: datetime) -> None:
+def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
     """Have a run that could not be read tried again after a rest, longer each time.
 
     One that was read only for what is usual is not: the next success will do.
     """
-    if Run.objects.filter(baselines.BOOKED, pk=run_pk).update(failures=1, next_read_at=None):
+    if Run.objects.filter(baselines.SCHEDULED_DETAIL, pk=run_pk).update(
+        failures=1, next_detail_sync_at=None
+    ):
         return
     failures = Run.objects.values_list("failures", flat=True).get(pk=run_pk) + 1
-    next_read_at = at + schedule.after_failure(failures, error.cause)
-    Run.objects.filter(pk=run_pk).update(failures=failures, next_read_at=next_read_at)
+    next_detail_sync_at = moment + schedule.failure_backoff(failures, error.cause)
+    Run.objects.filter(pk=run_pk).update(failures=failures, next_detail_sync_at=next_detail_sync_at)
 
 
-def wait(run_pk: int, at: datetime) -> None:
+def retry_on_recovery(run_pk: int, moment: datetime) -> None:
     """Have a run read as soon as Northflank answers anything again."""
-    Run.objects.filter(pk=run_pk).update(next_read_at=at)
+    Run.objects.filter(pk=run_pk).update(next_detail_sync_at=moment)
 
 
-def missing_from(
-    stage_id: int, said: Iterable[ApiRun], *, asked_at: datetime, asked_seq: int | None = None
+def schedule_unlisted(
+    stage_id: int,
+    api_runs: Iterable[ApiRun],
+    *,
+    requested_at: datetime,
+    request_seq: int | None = None,
 ) -> None:
     """Have the in-flight runs read one by one that a stage's list no longer shows."""
-    ids = [run.id for run in said]
-    number = QuestionCounter.take() if asked_seq is None else asked_seq
-    lost = Run.objects.followed().filter(stage_id=stage_id, asked_seq__lt=number)
-    lost.exclude(run_id__in=ids).filter(next_read_at=None).update(next_read_at=asked_at)
-
-
-def _number(asked_seq: int | None) -> int:
-    if asked_seq is not None:
-        return asked_seq
-    ChangeCounter.reserve(0)  # the counters in this order, in each transaction
-    return QuestionCounter.take()
-
-
-def _row(stage_id: int, api: ApiRun, old: Run | None, asked_at: datetime) -> Run:
-    if api.status not in statuses.RUN and api.status not in _strange:
-        _strange.add(api.status)
-        log.warning("run.status_unknown", status=api.status[:100])
-    return Run(
-        stage_id=stage_id,
-        run_id=api.id,
-        name=api.name or "",
-        description=api.description or "",
-        status=api.status,
-        concluded=api.concluded,
-        created_at=api.created_at or (old.created_at if old else asked_at),
-        started_at=api.started_at,
-        concluded_at=api.concluded_at,
-        updated_at=api.updated_at,
-        in_flight=not api.concluded,
-        gone_at=None,
-        first_seen_at=old.first_seen_at if old else asked_at,
-        seen_at=asked_at,
-        next_read_at=old.next_read_at if old else None,
-        status_since=old.status_since if old and old.status == api.status else asked_at,
-        aborting_since=_aborting_since(api, old, asked_at),
-        aborting_level=old.aborting_level if old and not api.concluded else 0,
-        overdue=old.overdue if old else 0,
-        overdue_why=old.overdue_why if old else "",
+    ids = [run.id for run in api_runs]
+    seq = RequestCounter.take_next() if request_seq is None else request_seq
+    unlisted = Run.objects.tracked().filter(stage_id=stage_id, request_seq__lt=seq)
+    unlisted.exclude(run_id__in=ids).filter(next_detail_sync_at=None).update(
+        next_detail_sync_at=requested_at
     )
 
 
-def _aborting_since(api: ApiRun, old: Run | None, asked_at: datetime) -> datetime | None:
+def _take_seq(request_seq: int | None) -> int:
+    if request_seq is not None:
+        return request_seq
+    ChangeCounter.reserve(0)  # the counters in this order, in each transaction
+    return RequestCounter.take_next()
+
+
+def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: datetime) -> Run:
+    if api_run.status not in statuses.RUN_STATUSES and api_run.status not in _unknown_statuses:
+        _unknown_statuses.add(api_run.status)
+        log.warning("run.unknown_status", status=api_run.status[:100])
+    return Run(
+        stage_id=stage_id,
+        run_id=api_run.id,
+        name=api_run.name or "",
+        description=api_run.description or "",
+        status=api_run.status,
+        concluded=api_run.concluded,
+        created_at=api_run.created_at or (old.created_at if old else requested_at),
+        started_at=api_run.started_at,
+        concluded_at=api_run.concluded_at,
+        updated_at=api_run.updated_at,
+        in_flight=not api_run.concluded,
+        removed_at=None,
+        first_synced_at=old.first_synced_at if old else requested_at,
+        synced_at=requested_at,
+        next_detail_sync_at=old.next_detail_sync_at if old else None,
+        status_since=old.status_since if old and old.status == api_run.status else requested_at,
+        aborting_since=_aborting_since(api_run, old, requested_at),
+        abort_severity=old.abort_severity if old and not api_run.concluded else 0,
+        overdue_severity=old.overdue_severity if old else 0,
+        overdue_reason=old.overdue_reason if old else "",
+    )
+
+
+def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:
     """Return when a run's abort began, as far as Northflank's `updatedAt` can tell.
 
     It may not mean the last change. It is believed only of a run that is aborting, and where it is
     later than the run's creation and than our last sight of the run without that status.
     """
-    if api.status != "aborting":
+    if api_run.status != "aborting":
         return None
-    before, known = api.created_at or (old.created_at if old else None), None
+    lower_bound, earlier = api_run.created_at or (old.created_at if old else None), None
     if old is not None and old.status == "aborting":
-        if old.status_since > old.first_seen_at:
+        if old.status_since > old.first_synced_at:
             return old.aborting_since  # the answer that first said so had the earliest word
-        known = old.aborting_since
+        earlier = old.aborting_since
     elif old is not None:
-        before = max(before or old.seen_at, old.seen_at)
-    said = api.updated_at
-    if said is None or said > asked_at or (before is not None and said <= before):
-        return known
-    return min(said, known or said)
+        lower_bound = max(lower_bound or old.synced_at, old.synced_at)
+    updated_at = api_run.updated_at
+    if (
+        updated_at is None
+        or updated_at > requested_at
+        or (lower_bound is not None and updated_at <= lower_bound)
+    ):
+        return earlier
+    return min(updated_at, earlier or updated_at)
 
 
-def _count_from_presses(rows: list[Run], known: dict[str, Run]) -> None:
+def _backdate_aborting(rows: list[Run], existing: dict[str, Run]) -> None:
     """Have the clocks of runs that have become aborting count from a press here that did it."""
-    begun = {
-        known[row.run_id].pk: row
+    newly_aborting = {
+        existing[row.run_id].pk: row
         for row in rows
         if row.status == "aborting"
-        and row.run_id in known
-        and known[row.run_id].status != "aborting"
+        and row.run_id in existing
+        and existing[row.run_id].status != "aborting"
     }
-    for run_pk, act in under_way(begun).items() if begun else ():
-        pressed_at = act.begun_at or act.requested_at
-        row = begun[run_pk]
-        row.aborting_since = min(pressed_at, row.aborting_since or pressed_at)
+    for run_pk, abort in open_aborts_by_run(newly_aborting).items() if newly_aborting else ():
+        abort_started_at = abort.already_aborting_since or abort.requested_at
+        row = newly_aborting[run_pk]
+        row.aborting_since = min(abort_started_at, row.aborting_since or abort_started_at)
 
 
-def _mark(run: Run, root: Node | None, at: datetime) -> tuple[int, str]:
+def _assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int, str]:
     """Judge a mark anew by what was just heard: it neither outlives its cause nor blinks.
 
     Runs that have none get theirs by the chore (marking.py).
     """
-    if not run.overdue:
+    if not run.overdue_severity:
         return 0, ""
-    known = StageTiming.objects.filter(stage=run.stage_id).first()
-    found = overdue.finding(run, root, known, at)
-    return (found.level, str(found.why)) if found else (0, "")
+    timing = StageTiming.objects.filter(stage=run.stage_id).first()
+    finding = overdue.worst_finding(run, root, timing, moment)
+    return (finding.severity, str(finding.reason)) if finding else (0, "")
 
 
-def _write(rows: list[Run], known: dict[str, Run], asked_at: datetime) -> None:
+def _save_rows(rows: list[Run], existing: dict[str, Run], requested_at: datetime) -> None:
     if not rows:
         return
     first = ChangeCounter.reserve(len(rows))
     # Lists come newest first; the oldest change gets the smallest number.
     for offset, row in enumerate(reversed(rows)):
         row.version = first + offset
-    just_concluded = [
-        row for row in rows if row.concluded and row.run_id in known and known[row.run_id].in_flight
-    ]
-    notable = _worth_a_last_reading([known[row.run_id].pk for row in just_concluded])
-    for row in just_concluded:
-        worth = row.run_id in notable or row.status == "failure"
-        row.next_read_at = asked_at if worth else None
-    Run.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT
-    )
-    _tell_aborts(rows, known)
-    before = [known[row.run_id] for row in rows if row.run_id in known]
-    back = [old.pk for old in before if old.gone_at is not None]
-    Dismissal.objects.all().over(back, now())
-    over = [known[row.run_id].pk for row in just_concluded if alerts.is_over(row)]
-    Looking.objects.all().over(over, now())
-    if any(row.status == "success" and row.concluded for row in rows):
-        baselines.learn(rows[0].stage_id, now())
-
-
-def _tell_aborts(rows: list[Run], known: dict[str, Run]) -> None:
-    """Have the aborts of runs whose status has changed, or that are back, hear of it."""
-    became = {
-        known[row.run_id].pk: row
+    newly_concluded = [
+        row
         for row in rows
-        if row.run_id in known and _says(row) != _says(known[row.run_id])
+        if row.concluded and row.run_id in existing and existing[row.run_id].in_flight
+    ]
+    detail_wanted = _wanting_final_detail([existing[row.run_id].pk for row in newly_concluded])
+    for row in newly_concluded:
+        is_detail_wanted = row.run_id in detail_wanted or row.status == "failure"
+        row.next_detail_sync_at = requested_at if is_detail_wanted else None
+    Run.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT_FIELDS
+    )
+    _update_aborts(rows, existing)
+    previous = [existing[row.run_id] for row in rows if row.run_id in existing]
+    reappeared = [old.pk for old in previous if old.removed_at is not None]
+    Dismissal.objects.all().end_for_runs(reappeared, now())
+    resolved = [existing[row.run_id].pk for row in newly_concluded if alerts.is_resolved(row)]
+    Acknowledgement.objects.all().end_for_runs(resolved, now())
+    if any(row.status == "success" and row.concluded for row in rows):
+        baselines.update_baseline(rows[0].stage_id, now())
+
+
+def _update_aborts(rows: list[Run], existing: dict[str, Run]) -> None:
+    """Have the aborts of runs whose status has changed, or that are back, hear of it."""
+    changed = {
+        existing[row.run_id].pk: row
+        for row in rows
+        if row.run_id in existing and _status_key(row) != _status_key(existing[row.run_id])
     }
     for run_pk in (
-        Run.objects.filter(pk__in=became, aborts__isnull=False).values_list("pk").distinct()
+        Run.objects.filter(pk__in=changed, aborts__isnull=False).values_list("pk").distinct()
     ):
-        row = became[run_pk[0]]
-        Abort.objects.all().hear(run_pk[0], row.status, concluded=row.concluded, at=now())
+        row = changed[run_pk[0]]
+        Abort.objects.all().apply_run_status(
+            run_pk[0], row.status, concluded=row.concluded, at=now()
+        )
 
 
-def _says(run: Run) -> tuple[str, bool, bool]:
-    return run.status, run.concluded, run.gone_at is not None  # one that was gone may be back
+def _status_key(run: Run) -> tuple[str, bool, bool]:
+    return run.status, run.concluded, run.removed_at is not None  # one that was gone may be back
 
 
-def _worth_a_last_reading(keys: list[int]) -> set[str]:
+def _wanting_final_detail(keys: list[int]) -> set[str]:
     # For the end of each step: of runs that somebody looked at, aborted, or that show their steps.
-    notable = Q(watched_at__isnull=False) | Q(detail_seen_at__isnull=False) | Q(aborts__gt=0)
-    return set(Run.objects.filter(notable, pk__in=keys).values_list("run_id", flat=True))
+    is_wanted = (
+        Q(last_viewed_at__isnull=False) | Q(detail_synced_at__isnull=False) | Q(aborts__gt=0)
+    )
+    return set(Run.objects.filter(is_wanted, pk__in=keys).values_list("run_id", flat=True))

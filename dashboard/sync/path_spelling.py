@@ -3,9 +3,13 @@
 from dashboard.models import Stage
 
 
-def worked() -> str | None:
+def find_confirmed() -> str | None:
     """Return a spelling that has worked for any stage; None: none has been tried yet."""
-    return Stage.objects.exclude(path="").values_list("path", flat=True).first()
+    return (
+        Stage.objects.exclude(confirmed_path_segment="")
+        .values_list("confirmed_path_segment", flat=True)
+        .first()
+    )
 
 
 def is_capitalised(path: str | None) -> bool:
@@ -13,7 +17,7 @@ def is_capitalised(path: str | None) -> bool:
     return path is not None and path[0].isupper()
 
 
-def likely(name: str, path: str | None) -> tuple[str, ...]:
+def candidate_segments(name: str, confirmed_segment: str | None) -> tuple[str, ...]:
     """Return the spellings of a stage's name, the likeliest first, where `path` has worked."""
-    both = name.lower(), name.capitalize()
-    return both[::-1] if is_capitalised(path) else both
+    segments = name.lower(), name.capitalize()
+    return segments[::-1] if is_capitalised(confirmed_segment) else segments

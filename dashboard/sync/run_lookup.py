@@ -24,14 +24,14 @@ from django.utils.translation import ngettext
 
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
-from dashboard.db.threads import in_database
-from dashboard.models import QuestionCounter, Run, RunLookup, Stage, Upstream
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import RequestCounter, Run, RunLookup, Stage, Upstream
 from dashboard.models.catalog import ID_LENGTH
 from dashboard.northflank import NorthflankClient, NorthflankError, NotFound, RunDetail
 from dashboard.sync import mirror, path_spelling
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
-from dashboard.upstream.rate_budget import LEAST
+from dashboard.upstream.rate_budget import MIN_OWN_SHARE
 
 log = structlog.get_logger(__name__)
 
@@ -40,426 +40,470 @@ HOUR = timedelta(hours=1)
 # stages once, and at most a quarter of what reading has with the usual reserve.
 SEARCH_SHARE = 0.2
 # Of that, this share is left to stages that were not asked before, however often people look again.
-FOR_NEW = 0.5
+NEW_STAGES_SHARE = 0.5
 # Of that, one id may use so much, so that a stale link in an account of very many stages leaves
 # something to others: enough for 180 stages, asked once.
-FOR_ONE = 0.9
+PER_RUN_SHARE = 0.9
 # Full addresses cost one request each and are bounded for each person, so that a broken machine
 # with somebody's session locks out nobody else.
-A_PERSON = 120  # requests an hour
+MAX_REQUESTS_PER_USER = 120  # requests an hour
 # How long an answer counts. In an hour a search may reach some stages only, and an id that people
 # have belongs to a run that was there before.
-REMEMBERED = timedelta(hours=12)
-AGAIN_AFTER = timedelta(minutes=2)  # an id is not looked for again sooner
-REST = timedelta(minutes=5)  # a stage that could not be asked is left alone by searches
+ANSWER_LIFETIME = timedelta(hours=12)
+MIN_RETRY_INTERVAL = timedelta(minutes=2)  # an id is not looked for again sooner
+FAILURE_BACKOFF = timedelta(minutes=5)  # a stage that could not be asked is left alone by searches
 LEASE = timedelta(seconds=30)  # longer than a question waits for its answer
-AT_ONCE = 8  # questions of searches under way in one process
-STEP = 2.0  # seconds after which a search tells how far it is; it goes on when asked again
-PATIENCE = 15.0  # seconds to wait for another process that asks for the same
-PAUSE = 0.25  # seconds between two looks at what the other process has found
+MAX_CONCURRENT_QUERIES = 8  # questions of searches under way in one process
+STEP_SECONDS = 2.0  # seconds after which a search tells how far it is; it goes on when asked again
+WAIT_TIMEOUT = 15.0  # seconds to wait for another process that asks for the same
+POLL_INTERVAL = 0.25  # seconds between two looks at what the other process has found
 
-type _Key = tuple[int, int, str]  # the connection, by its id, the stage, and the run
+type _TaskKey = tuple[int, int, str]  # the connection, by its id, the stage, and the run
 
 # What this process asks just now.
-_asking: dict[_Key, asyncio.Task[str | None]] = {}
+_tasks: dict[_TaskKey, asyncio.Task[str | None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class SearchProgress:
     """How far the search for a run has come: Northflank was asked for it in `asked` of `stages`."""
 
-    asked: int
-    stages: int
-    why_not: str = ""  # why it does not go on just now
-    goes_on_at: datetime | None = None  # when it does, where that is known
-    found: bool = False
+    stages_asked: int
+    stages_total: int
+    blocked_reason: str = ""  # why it does not go on just now
+    resumes_at: datetime | None = None  # when it does, where that is known
+    is_found: bool = False
 
     @property
-    def over(self) -> bool:
-        return self.asked == self.stages
+    def is_exhausted(self) -> bool:
+        return self.stages_asked == self.stages_total
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class NotFoundAnswer:
     """Northflank has answered that it does not know a run."""
 
-    at: datetime  # the last answer
-    until: datetime  # when the first of the stages is asked again
+    answered_at: datetime  # the last answer
+    expires_at: datetime  # when the first of the stages is asked again
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class SearchUsage:
     """What searches have used of their share in the last hour, in requests."""
 
     used: int
     share: int
     limit: int
-    goes_on_at: datetime | None = None  # when the first of those used is an hour old
+    resumes_at: datetime | None = None  # when the first of those used is an hour old
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return max(self.share - self.used, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _StageQuery:
     stage: Stage
-    spellings: tuple[str, ...]
-    by_search: bool
+    path_segments: tuple[str, ...]
+    from_search: bool
 
 
-async def find(to: Connection, stage: Stage, run_id: str, *, person: int | None = None) -> str:
+async def find_in_stage(
+    connection: Connection, stage: Stage, run_id: str, *, user_pk: int | None = None
+) -> str:
     """Ask Northflank for a run we have never seen, in one stage, and mirror it.
 
     Returns "" when the run is in the mirror now, else a sentence saying why it is not. It does not
     depend on what searches have used. `person` is the key of who opened the address.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
-    key = id(to), stage.pk, run_id
+    deadline = loop.time() + WAIT_TIMEOUT
+    key = id(connection), stage.pk, run_id
     while True:
-        if key not in _asking:
-            known = await in_database(_known, stage, run_id, person)
-            if known is not None:
-                return known
-        if key not in _asking:
-            _start(key, _find(to, stage, run_id, person))
-        said = await asyncio.shield(_asking[key])
-        if said is not None:
-            return said
-        if loop.time() >= until:
+        if key not in _tasks:
+            local_result = await run_in_db_thread(_answer_locally, stage, run_id, user_pk)
+            if local_result is not None:
+                return local_result
+        if key not in _tasks:
+            _start_task(key, _claim_and_query(connection, stage, run_id, user_pk))
+        result = await asyncio.shield(_tasks[key])
+        if result is not None:
+            return result
+        if loop.time() >= deadline:
             return _("It is being asked for just now: load this page again.")
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 async def search(
-    to: Connection, stages: Sequence[int], run_id: str, *, seconds: float = STEP
-) -> Search:
+    connection: Connection, stages: Sequence[int], run_id: str, *, seconds: float = STEP_SECONDS
+) -> SearchProgress:
     """Ask for a run in its possible `stages`, by their keys, in this order, and mirror it.
 
     Returns after so many `seconds`, or when it is found or can't go on. Each call goes on where the
     last one ended, whoever made it, in whichever process.
     """
-    if not _is_id(run_id):
-        return Search(len(stages), len(stages))
+    if not _is_valid_id(run_id):
+        return SearchProgress(len(stages), len(stages))
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    deadline = loop.time() + seconds
     while True:
-        if not to.may_ask():
-            so_far = await in_database(_progress, stages, run_id)
-            return replace(so_far, why_not=_("Northflank does not answer."))
-        under_way = {key: task for key, task in _asking.items() if key[0] == id(to)}
-        free = AT_ONCE - len(under_way) if loop.time() < until else 0
-        questions, so_far = await in_database(_next, stages, run_id, max(free, 0))
-        for question in questions:
-            key = id(to), question.stage.pk, run_id
-            under_way[key] = _start(key, _ask(to, question, run_id))
-        ours = [task for key, task in under_way.items() if key[2] == run_id]
-        left = until - loop.time()
-        if so_far.found or so_far.over or left <= 0 or not under_way:
-            return so_far
-        if so_far.why_not and not ours:
-            return so_far
+        if not connection.may_call():
+            progress = await run_in_db_thread(_load_progress, stages, run_id)
+            return replace(progress, blocked_reason=_("Northflank does not answer."))
+        tasks = {key: task for key, task in _tasks.items() if key[0] == id(connection)}
+        free_slots = MAX_CONCURRENT_QUERIES - len(tasks) if loop.time() < deadline else 0
+        queries, progress = await run_in_db_thread(
+            _claim_next_stages, stages, run_id, max(free_slots, 0)
+        )
+        for query in queries:
+            key = id(connection), query.stage.pk, run_id
+            tasks[key] = _start_task(key, _query_stage(connection, query, run_id))
+        run_tasks = [task for key, task in tasks.items() if key[2] == run_id]
+        seconds_left = deadline - loop.time()
+        if progress.is_found or progress.is_exhausted or seconds_left <= 0 or not tasks:
+            return progress
+        if progress.blocked_reason and not run_tasks:
+            return progress
         await asyncio.wait(
-            ours or under_way.values(), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            run_tasks or tasks.values(), timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED
         )
 
 
-def answered(stages: Sequence[int], run_id: str) -> Answered | None:
+def load_not_found(stages: Sequence[int], run_id: str) -> NotFoundAnswer | None:
     """Return when Northflank said that it knows the run in none of `stages`; None: it did not."""
-    rows = _lookups(run_id, db_threads.now()).filter(stage__in=stages).exclude(answered_at=None)
-    said = rows.aggregate(first=Min("asked_at"), last=Max("answered_at"))
-    return Answered(said["last"], said["first"] + REMEMBERED) if said["last"] else None
+    rows = (
+        _recent_lookups(run_id, db_threads.now()).filter(stage__in=stages).exclude(answered_at=None)
+    )
+    times = rows.aggregate(first=Min("requested_at"), last=Max("answered_at"))
+    return (
+        NotFoundAnswer(times["last"], times["first"] + ANSWER_LIFETIME) if times["last"] else None
+    )
 
 
-def look_again(stages: Sequence[int], run_id: str) -> datetime | None:
+def retry(stages: Sequence[int], run_id: str) -> datetime | None:
     """Have `stages` asked anew for a run; where that is too soon, return from when it can be."""
     now = db_threads.now()
-    rows = _lookups(run_id, now).filter(stage__in=stages)
-    last = rows.aggregate(at=Max("asked_at"))["at"]
-    if last is not None and now - last < AGAIN_AFTER:
-        again_at: datetime = last + AGAIN_AFTER
-        return again_at
+    rows = _recent_lookups(run_id, now).filter(stage__in=stages)
+    last_requested_at = rows.aggregate(at=Max("requested_at"))["at"]
+    if last_requested_at is not None and now - last_requested_at < MIN_RETRY_INTERVAL:
+        retry_at: datetime = last_requested_at + MIN_RETRY_INTERVAL
+        return retry_at
     rows.update(answered_at=None, error="")
     return None
 
 
-def spent() -> Spent:
+def load_usage() -> SearchUsage:
     """Return what searches have used of their share."""
-    lately = RunLookup.objects.filter(by_search=True, asked_at__gt=db_threads.now() - HOUR)
-    used = lately.aggregate(all=Sum("requests"), first=Min("asked_at"))
-    goes_on_at = used["first"] + HOUR if used["first"] else None
-    limit = budget_store.limit()
-    return Spent(used["all"] or 0, round(SEARCH_SHARE * limit), limit, goes_on_at)
+    recent = RunLookup.objects.filter(from_search=True, requested_at__gt=db_threads.now() - HOUR)
+    totals = recent.aggregate(all=Sum("request_count"), first=Min("requested_at"))
+    resumes_at = totals["first"] + HOUR if totals["first"] else None
+    limit = budget_store.load_limit()
+    return SearchUsage(totals["all"] or 0, round(SEARCH_SHARE * limit), limit, resumes_at)
 
 
-def _start(key: _Key, work: Coroutine[Any, Any, str | None]) -> asyncio.Task[str | None]:
-    task = _asking[key] = asyncio.create_task(work)
-    task.add_done_callback(lambda done: _ended(key, done))
+def _start_task(key: _TaskKey, work: Coroutine[Any, Any, str | None]) -> asyncio.Task[str | None]:
+    task = _tasks[key] = asyncio.create_task(work)
+    task.add_done_callback(lambda done: _finish_task(key, done))
     return task
 
 
-def _ended(key: _Key, done: asyncio.Task[str | None]) -> None:
-    del _asking[key]
-    error = None if done.cancelled() else done.exception()
+def _finish_task(key: _TaskKey, task: asyncio.Task[str | None]) -> None:
+    del _tasks[key]
+    error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
-        log.error("lookup.defect", exc_info=error)  # the stage is asked again after its lease
+        log.error("run_lookup.crashed", exc_info=error)  # the stage is asked again after its lease
 
 
-async def _find(to: Connection, stage: Stage, run_id: str, person: int | None) -> str | None:
-    question = await in_database(_take_one, stage, run_id, person)
-    return None if question is None else await _ask(to, question, run_id)
+async def _claim_and_query(
+    connection: Connection, stage: Stage, run_id: str, user_pk: int | None
+) -> str | None:
+    query = await run_in_db_thread(_claim_stage, stage, run_id, user_pk)
+    return None if query is None else await _query_stage(connection, query, run_id)
 
 
-async def _ask(to: Connection, question: _Question, run_id: str) -> str:
+async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) -> str:
     """Ask one stage, and return as `find` does."""
-    project, pipeline = question.stage.pipeline.project.slug, question.stage.pipeline.slug
-    asked_at, number = db_threads.now(), await in_database(QuestionCounter.take)
-    said = None
+    project, pipeline = query.stage.pipeline.project.slug, query.stage.pipeline.slug
+    requested_at, seq = db_threads.now(), await run_in_db_thread(RequestCounter.take_next)
+    run_detail = None
     try:
-        for path in question.spellings:
+        for path in query.path_segments:
             with contextlib.suppress(NotFound):
-                said = await to.ask(
-                    partial(_run, project, pipeline, path, run_id), asked_seq=number
+                run_detail = await connection.call(
+                    partial(_fetch_run, project, pipeline, path, run_id), request_seq=seq
                 )
                 break
     except NorthflankError as error:
         # In trouble of the whole account no search goes on; that of one stage holds up none.
-        told = "" if to.concerns_all(error) else str(error)
-        await in_database(_keep_failure, question, run_id, told)
+        stage_error = "" if connection.is_account_wide(error) else str(error)
+        await run_in_db_thread(_record_failure, query, run_id, stage_error)
         return _("Northflank could not be asked for it: %(error)s") % {"error": error}
-    found = said is not None and said.run.id == run_id
-    if said is not None and not found:
-        log.warning("lookup.other_run_answered", asked=run_id, got=said.run.id)
-    if said is not None and found:
-        await in_database(
-            mirror.detail, question.stage.pk, said, asked_at=asked_at, asked_seq=number
+    is_found = run_detail is not None and run_detail.run.id == run_id
+    if run_detail is not None and not is_found:
+        log.warning("run_lookup.wrong_run", requested=run_id, received=run_detail.run.id)
+    if run_detail is not None and is_found:
+        await run_in_db_thread(
+            mirror.apply_detail,
+            query.stage.pk,
+            run_detail,
+            requested_at=requested_at,
+            request_seq=seq,
         )
-        await in_database(_keep_spelling, question.stage, path)
-    await in_database(_keep_answer, question, run_id)
-    return "" if found else _unknown()
+        await run_in_db_thread(_store_path_segment, query.stage, path)
+    await run_in_db_thread(_record_answer, query, run_id)
+    return "" if is_found else _not_found_message()
 
 
-async def _run(
+async def _fetch_run(
     project: str, pipeline: str, stage: str, run_id: str, client: NorthflankClient
 ) -> RunDetail:
-    return await client.run(project, pipeline, stage, run_id)
+    return await client.get_run(project, pipeline, stage, run_id)
 
 
-def _unknown() -> str:
+def _not_found_message() -> str:
     return _("Northflank does not know it either.")
 
 
-def _paused() -> str:
+def _paused_message() -> str:
     return _("Northflank can't be asked for it now: it asks for a pause between requests.")
 
 
-def _reserved() -> str:
+def _exhausted_message() -> str:
     return _("Northflank can't be asked for it now: this hour's requests are spent.")
 
 
-def _is_id(run_id: str) -> bool:
+def _is_valid_id(run_id: str) -> bool:
     return "\x00" not in run_id and len(run_id) <= ID_LENGTH  # PostgreSQL takes no NUL
 
 
-def _lookups(run_id: str, now: datetime) -> QuerySet[RunLookup]:
-    return RunLookup.objects.filter(run_id=run_id, asked_at__gt=now - REMEMBERED)
+def _recent_lookups(run_id: str, now: datetime) -> QuerySet[RunLookup]:
+    return RunLookup.objects.filter(run_id=run_id, requested_at__gt=now - ANSWER_LIFETIME)
 
 
-def _lock() -> datetime:
+def _lock_lookups() -> datetime:
     """Have whoever takes on to ask take turns, and return the time; old lookups go."""
     Upstream.objects.select_for_update().first()
     now = db_threads.now()
-    RunLookup.objects.filter(asked_at__lte=now - REMEMBERED).delete()
+    RunLookup.objects.filter(requested_at__lte=now - ANSWER_LIFETIME).delete()
     return now
 
 
-def _known(stage: Stage, run_id: str, person: int | None) -> str | None:
+def _answer_locally(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
     """Return what `find` returns without asking; None: Northflank is to be asked."""
     now = db_threads.now()
-    if not _is_id(run_id):
-        return _unknown()
+    if not _is_valid_id(run_id):
+        return _not_found_message()
     if Run.objects.filter(stage=stage, run_id=run_id).exists():
         return ""
-    if _lookups(run_id, now).filter(stage=stage).exclude(answered_at=None).exists():
-        return _unknown()
-    spend = budget_store.allowance(now)
-    if spend.paused:
-        return _paused()
-    if spend.requests <= 0:
-        return _reserved()
-    if person is not None:
-        lately = RunLookup.objects.filter(person=person, asked_at__gt=now - HOUR)
-        if (lately.aggregate(n=Sum("requests"))["n"] or 0) >= A_PERSON:
-            said = _("Your links to runs never read here have used their %(n)s requests this hour.")
-            return said % {"n": A_PERSON}
+    if _recent_lookups(run_id, now).filter(stage=stage).exclude(answered_at=None).exists():
+        return _not_found_message()
+    read_budget = budget_store.load(now)
+    if read_budget.is_paused:
+        return _paused_message()
+    if read_budget.requests <= 0:
+        return _exhausted_message()
+    if user_pk is not None:
+        recent = RunLookup.objects.filter(user=user_pk, requested_at__gt=now - HOUR)
+        if (recent.aggregate(n=Sum("request_count"))["n"] or 0) >= MAX_REQUESTS_PER_USER:
+            message = _(
+                "Your links to runs never read here have used their %(n)s requests this hour."
+            )
+            return message % {"n": MAX_REQUESTS_PER_USER}
     return None
 
 
-def _take_one(stage: Stage, run_id: str, person: int | None) -> _Question | None:
+def _claim_stage(stage: Stage, run_id: str, user_pk: int | None) -> _StageQuery | None:
     """Take on to ask one stage; None: another process does so, or was answered meanwhile."""
     with transaction.atomic():
-        now = _lock()
-        row = _lookups(run_id, now).filter(stage=stage).first()
-        if row is not None and (row.answered_at is not None or _is_asked(row, now)):
+        now = _lock_lookups()
+        row = _recent_lookups(run_id, now).filter(stage=stage).first()
+        if row is not None and (row.answered_at is not None or _is_leased(row, now)):
             return None
-        question = _Question(stage, _spellings(stage, path_spelling.worked()), by_search=False)
-        _write([question], {stage.pk: row} if row else {}, run_id, now, person)
-        return question
+        query = _StageQuery(
+            stage, _candidate_segments(stage, path_spelling.find_confirmed()), from_search=False
+        )
+        _record_queries([query], {stage.pk: row} if row else {}, run_id, now, user_pk)
+        return query
 
 
-def _next(stages: Sequence[int], run_id: str, most: int) -> tuple[list[_Question], Search]:
+def _claim_next_stages(
+    stages: Sequence[int], run_id: str, limit: int
+) -> tuple[list[_StageQuery], SearchProgress]:
     """Take on to ask the next stages, `most` of them, and return how far the search is."""
-    so_far = _progress(stages, run_id)
-    if so_far.found or so_far.over:
-        return [], so_far
+    progress = _load_progress(stages, run_id)
+    if progress.is_found or progress.is_exhausted:
+        return [], progress
     with transaction.atomic():
-        now = _lock()
-        rows = {row.stage_id: row for row in _lookups(run_id, now)}
-        waiting = [pk for pk in stages if pk not in rows or _may_be_asked(rows[pk], now)]
-        if not waiting:
-            return [], _with_failures(so_far, [rows[pk] for pk in stages], now)
-        room = _room(now, run_id)
-        if room.why_not:
-            return [], replace(so_far, why_not=room.why_not, goes_on_at=room.goes_on_at)
-        again = [pk for pk in waiting if pk in rows]
-        too_many = set(again[room.for_again :])
-        chosen = [pk for pk in waiting if pk not in too_many]
+        now = _lock_lookups()
+        lookups = {row.stage_id: row for row in _recent_lookups(run_id, now)}
+        pending = [pk for pk in stages if pk not in lookups or _is_pending(lookups[pk], now)]
+        if not pending:
+            return [], _with_failure_reason(progress, [lookups[pk] for pk in stages], now)
+        capacity = _measure_capacity(now, run_id)
+        if capacity.blocked_reason:
+            return [], replace(
+                progress, blocked_reason=capacity.blocked_reason, resumes_at=capacity.resumes_at
+            )
+        repeated = [pk for pk in pending if pk in lookups]
+        excess = set(repeated[capacity.repeat_requests :])
+        chosen = [pk for pk in pending if pk not in excess]
         if not chosen:
-            told = _("Looking again has used its part of what searches may use.")
-            return [], replace(so_far, why_not=told, goes_on_at=room.goes_on_at)
-        chosen = chosen[: min(most, room.requests)]
-        found = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
+            message = _("Looking again has used its part of what searches may use.")
+            return [], replace(progress, blocked_reason=message, resumes_at=capacity.resumes_at)
+        chosen = chosen[: min(limit, capacity.requests)]
+        stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
         # Before anything was read both spellings would cost a whole search its second half.
-        worked = path_spelling.worked() or "production"
-        questions = [
-            _Question(found[pk], _spellings(found[pk], worked), by_search=True)
+        confirmed_segment = path_spelling.find_confirmed() or "production"
+        queries = [
+            _StageQuery(
+                stages_by_key[pk],
+                _candidate_segments(stages_by_key[pk], confirmed_segment),
+                from_search=True,
+            )
             for pk in chosen
-            if pk in found
+            if pk in stages_by_key
         ]
-        _write(questions, rows, run_id, now)
-    return questions, so_far
+        _record_queries(queries, lookups, run_id, now)
+    return queries, progress
 
 
-def _progress(stages: Sequence[int], run_id: str) -> Search:
-    answers = _lookups(run_id, db_threads.now()).exclude(answered_at=None)
-    asked = set(answers.values_list("stage", flat=True)).intersection(stages)
-    places = set(Run.objects.filter(run_id=run_id).values_list("stage", flat=True))
-    return Search(len(asked), len(stages), found=not places.isdisjoint(stages))
+def _load_progress(stages: Sequence[int], run_id: str) -> SearchProgress:
+    answered_lookups = _recent_lookups(run_id, db_threads.now()).exclude(answered_at=None)
+    stages_asked = set(answered_lookups.values_list("stage", flat=True)).intersection(stages)
+    stages_with_run = set(Run.objects.filter(run_id=run_id).values_list("stage", flat=True))
+    return SearchProgress(
+        len(stages_asked), len(stages), is_found=not stages_with_run.isdisjoint(stages)
+    )
 
 
-def _is_asked(row: RunLookup, now: datetime) -> bool:
-    return row.lease_until is not None and row.lease_until > now
+def _is_leased(row: RunLookup, now: datetime) -> bool:
+    return row.leased_until is not None and row.leased_until > now
 
 
-def _may_be_asked(row: RunLookup, now: datetime) -> bool:
-    rests = bool(row.error) and row.asked_at > now - REST
-    return row.answered_at is None and not rests and not _is_asked(row, now)
+def _is_pending(row: RunLookup, now: datetime) -> bool:
+    is_backed_off = bool(row.error) and row.requested_at > now - FAILURE_BACKOFF
+    return row.answered_at is None and not is_backed_off and not _is_leased(row, now)
 
 
-def _with_failures(so_far: Search, rows: Sequence[RunLookup], now: datetime) -> Search:
+def _with_failure_reason(
+    progress: SearchProgress, rows: Sequence[RunLookup], now: datetime
+) -> SearchProgress:
     """Return a search with why it waits, where all that is left could not be asked."""
     failed = [row for row in rows if row.error and row.answered_at is None]
-    if not failed or any(_is_asked(row, now) for row in rows):
-        return so_far
-    told = ngettext(
+    if not failed or any(_is_leased(row, now) for row in rows):
+        return progress
+    message = ngettext(
         "One stage could not be asked: %(error)s",
         "%(n)s stages could not be asked, the last one for this: %(error)s",
         len(failed),
-    ) % {"n": len(failed), "error": max(failed, key=lambda row: row.asked_at).error}
-    again_at = min(row.asked_at for row in failed) + REST
-    return replace(so_far, why_not=told, goes_on_at=again_at)
+    ) % {"n": len(failed), "error": max(failed, key=lambda row: row.requested_at).error}
+    retry_at = min(row.requested_at for row in failed) + FAILURE_BACKOFF
+    return replace(progress, blocked_reason=message, resumes_at=retry_at)
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class _SearchCapacity:
     """How many requests searches may send now, of which `for_again` may repeat earlier ones."""
 
     requests: int = 0
-    for_again: int = 0
-    why_not: str = ""
-    goes_on_at: datetime | None = None
+    repeat_requests: int = 0
+    blocked_reason: str = ""
+    resumes_at: datetime | None = None
 
 
-def _room(now: datetime, run_id: str) -> _Room:
-    spend = budget_store.allowance(now)
-    ends_at = now + timedelta(seconds=spend.seconds)
-    under_way = RunLookup.objects.filter(lease_until__gt=now).aggregate(n=Sum("requests"))["n"] or 0
-    requests = spend.requests - under_way
-    if spend.paused:
-        return _Room(why_not=_paused(), goes_on_at=spend.refused_until or spend.probe_until)
-    if requests <= 0:
-        return _Room(why_not=_reserved(), goes_on_at=ends_at)
-    used = spent()
-    if not used.left:
-        told = _("Searches have used their %(n)s requests of this hour.") % {"n": used.share}
-        return _Room(why_not=told, goes_on_at=used.goes_on_at)
-    own = RunLookup.objects.filter(run_id=run_id, by_search=True, asked_at__gt=now - HOUR)
-    by_one = own.aggregate(n=Sum("requests"), first=Min("asked_at"))
-    for_one = round(FOR_ONE * used.share) - (by_one["n"] or 0)
-    if for_one <= 0:
-        told = _("The search for this run has used its part of what searches may use.")
-        return _Room(why_not=told, goes_on_at=by_one["first"] + HOUR)
+def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
+    read_budget = budget_store.load(now)
+    window_ends_at = now + timedelta(seconds=read_budget.seconds)
+    leased_requests = (
+        RunLookup.objects.filter(leased_until__gt=now).aggregate(n=Sum("request_count"))["n"] or 0
+    )
+    available = read_budget.requests - leased_requests
+    if read_budget.is_paused:
+        return _SearchCapacity(
+            blocked_reason=_paused_message(),
+            resumes_at=read_budget.backoff_until or read_budget.probe_until,
+        )
+    if available <= 0:
+        return _SearchCapacity(blocked_reason=_exhausted_message(), resumes_at=window_ends_at)
+    usage = load_usage()
+    if not usage.remaining:
+        message = _("Searches have used their %(n)s requests of this hour.") % {"n": usage.share}
+        return _SearchCapacity(blocked_reason=message, resumes_at=usage.resumes_at)
+    run_lookups = RunLookup.objects.filter(
+        run_id=run_id, from_search=True, requested_at__gt=now - HOUR
+    )
+    run_usage = run_lookups.aggregate(n=Sum("request_count"), first=Min("requested_at"))
+    run_remaining = round(PER_RUN_SHARE * usage.share) - (run_usage["n"] or 0)
+    if run_remaining <= 0:
+        message = _("The search for this run has used its part of what searches may use.")
+        return _SearchCapacity(blocked_reason=message, resumes_at=run_usage["first"] + HOUR)
     # Others of the account get theirs, and reading keeps half at least of what it has without.
-    ours = max(requests - spend.others, LEAST * requests)
-    most = min(used.left, for_one, int(ours - used.used) // 2)
-    if most <= 0:
-        told = _("What is left of this hour's requests is kept for what is in flight.")
-        return _Room(why_not=told, goes_on_at=ends_at)
-    lately = RunLookup.objects.filter(by_search=True, repeated=True, asked_at__gt=now - HOUR)
-    again = lately.aggregate(n=Sum("requests"))["n"] or 0
-    return _Room(most, max(round((1 - FOR_NEW) * used.share) - again, 0), "", used.goes_on_at)
+    own_requests = max(available - read_budget.other_requests, MIN_OWN_SHARE * available)
+    limit = min(usage.remaining, run_remaining, int(own_requests - usage.used) // 2)
+    if limit <= 0:
+        message = _("What is left of this hour's requests is kept for what is in flight.")
+        return _SearchCapacity(blocked_reason=message, resumes_at=window_ends_at)
+    recent_repeats = RunLookup.objects.filter(
+        from_search=True, is_repeat=True, requested_at__gt=now - HOUR
+    )
+    repeated_requests = recent_repeats.aggregate(n=Sum("request_count"))["n"] or 0
+    return _SearchCapacity(
+        limit,
+        max(round((1 - NEW_STAGES_SHARE) * usage.share) - repeated_requests, 0),
+        "",
+        usage.resumes_at,
+    )
 
 
-def _spellings(stage: Stage, worked: str | None) -> tuple[str, ...]:
+def _candidate_segments(stage: Stage, confirmed_segment: str | None) -> tuple[str, ...]:
     """Return how addresses may spell a stage: as has worked, there or elsewhere; else both ways."""
-    if stage.path:
-        return (stage.path,)
-    likely = path_spelling.likely(stage.name, worked)
-    return likely if worked is None else likely[:1]
+    if stage.confirmed_path_segment:
+        return (stage.confirmed_path_segment,)
+    segments = path_spelling.candidate_segments(stage.name, confirmed_segment)
+    return segments if confirmed_segment is None else segments[:1]
 
 
-def _write(
-    questions: Sequence[_Question],
-    rows: Mapping[int, RunLookup],
+def _record_queries(
+    queries: Sequence[_StageQuery],
+    lookups: Mapping[int, RunLookup],
     run_id: str,
     now: datetime,
-    person: int | None = None,
+    user_pk: int | None = None,
 ) -> None:
     """Write down what is asked now, before it is."""
-    for question in questions:
-        row = rows.get(question.stage.pk)
-        asked = row or RunLookup(run_id=run_id, stage=question.stage, requests=0)
-        if row is not None and row.asked_at <= now - HOUR:
-            asked.requests, asked.by_search = 0, False  # no more of this hour
-        asked.by_search = asked.by_search or question.by_search
-        asked.requests += len(question.spellings)
-        asked.repeated = row is not None
-        if person is not None:
-            asked.person_id = person
-        asked.asked_at, asked.lease_until = now, now + LEASE
-        asked.answered_at, asked.error = None, ""
-        asked.save()
+    for query in queries:
+        row = lookups.get(query.stage.pk)
+        lookup = row or RunLookup(run_id=run_id, stage=query.stage, request_count=0)
+        if row is not None and row.requested_at <= now - HOUR:
+            lookup.request_count, lookup.from_search = 0, False  # no more of this hour
+        lookup.from_search = lookup.from_search or query.from_search
+        lookup.request_count += len(query.path_segments)
+        lookup.is_repeat = row is not None
+        if user_pk is not None:
+            lookup.user_id = user_pk
+        lookup.requested_at, lookup.leased_until = now, now + LEASE
+        lookup.answered_at, lookup.error = None, ""
+        lookup.save()
 
 
-def _keep_answer(question: _Question, run_id: str) -> None:
-    RunLookup.objects.filter(run_id=run_id, stage=question.stage).update(
-        answered_at=db_threads.now(), lease_until=None
+def _record_answer(query: _StageQuery, run_id: str) -> None:
+    RunLookup.objects.filter(run_id=run_id, stage=query.stage).update(
+        answered_at=db_threads.now(), leased_until=None
     )
-    _set_aside(question)
+    _exclude_from_burst(query)
 
 
-def _keep_failure(question: _Question, run_id: str, error: str) -> None:
-    RunLookup.objects.filter(run_id=run_id, stage=question.stage).update(
-        error=error, lease_until=None
+def _record_failure(query: _StageQuery, run_id: str, error: str) -> None:
+    RunLookup.objects.filter(run_id=run_id, stage=query.stage).update(
+        error=error, leased_until=None
     )
-    _set_aside(question)
+    _exclude_from_burst(query)
 
 
-def _keep_spelling(stage: Stage, path: str) -> None:
-    Stage.objects.filter(pk=stage.pk, path="").update(path=path)
+def _store_path_segment(stage: Stage, path: str) -> None:
+    Stage.objects.filter(pk=stage.pk, confirmed_path_segment="").update(confirmed_path_segment=path)
 
 
-def _set_aside(question: _Question) -> None:
-    if question.by_search:
-        budget_store.set_aside(len(question.spellings))
+def _exclude_from_burst(query: _StageQuery) -> None:
+    if query.from_search:
+        budget_store.exclude_from_burst(len(query.path_segments))

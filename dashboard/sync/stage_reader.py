@@ -10,9 +10,9 @@ from typing import Any, Self, TypedDict
 
 import structlog
 
-from dashboard.db.threads import in_database, now
-from dashboard.models import QuestionCounter, Run, Stage
-from dashboard.models.catalog import ListOrder, ListReading
+from dashboard.db.threads import now, run_in_db_thread
+from dashboard.models import RequestCounter, Run, Stage
+from dashboard.models.catalog import ListDefects, ListOrder
 from dashboard.northflank import (
     NorthflankClient,
     NorthflankError,
@@ -20,205 +20,230 @@ from dashboard.northflank import (
     Page,
     ReleaseFlow,
     RunDetail,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalogue, mirror, path_spelling
+from dashboard.sync import catalog, mirror, path_spelling
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
 PER_PAGE = 100  # the most Northflank gives
-HISTORY_PAGES = 20  # how far back a stage's past is read
-WALK = 2  # pages of a list in any other order that are read at one visit
-A_READING = 6  # the most questions one visit asks: the flow twice, two lists, the walk
-A_FIRST_READING = 3  # the same of a first read: the newest by two spellings, what is in flight
+MAX_HISTORY_PAGES = 20  # how far back a stage's past is read
+WALK_PAGES = 2  # pages of a list in any other order that are read at one visit
+MAX_REQUESTS_PER_READ = 6  # the most questions one visit asks: the flow twice, two lists, the walk
+MAX_REQUESTS_PER_FIRST_READ = (
+    3  # the same of a first read: the newest by two spellings, what is in flight
+)
 
 
 @dataclass(slots=True)
-class Taken:
+class SkippedEntries:
     """What was not taken of the lists of one reading."""
 
-    left_out: int = 0
-    surplus: int = 0
+    unreadable_count: int = 0
+    surplus_count: int = 0
 
     @classmethod
-    def of(cls, page: Page[Any]) -> Self:
-        return cls(page.left_out, page.surplus)
+    def from_page(cls, page: Page[Any]) -> Self:
+        return cls(page.unreadable_count, page.surplus_count)
 
-    def add(self, page: Page[Any]) -> None:
-        self.left_out += page.left_out
-        self.surplus += page.surplus
+    def add_page(self, page: Page[Any]) -> None:
+        self.unreadable_count += page.unreadable_count
+        self.surplus_count += page.surplus_count
 
-    def tell(self, before: ListReading, *, of: str) -> None:
+    def log_change(self, previous: ListDefects, *, name: str) -> None:
         """Log the begin and the end of such a defect."""
-        if before.is_partial == bool(self.left_out or self.surplus):
+        if previous.is_partial == bool(self.unreadable_count or self.surplus_count):
             return
-        if before.is_partial:
-            log.info("list.whole_again", of=of)
+        if previous.is_partial:
+            log.info("list.complete", list=name)
         else:
-            log.warning("list.in_part", left_out=self.left_out, surplus=self.surplus, of=of)
+            log.warning(
+                "list.incomplete",
+                left_out=self.unreadable_count,
+                surplus=self.surplus_count,
+                list=name,
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class StageReader:
     """Reads stages over a connection. All of it raises NorthflankError.
 
     `ahead`: what it asks is a first read, and may be ahead of the even rate.
     """
 
     connection: Connection
-    ahead: bool = False
+    is_first_read: bool = False
 
-    async def ask[T](
+    async def call[T](
         self,
-        question: Callable[[NorthflankClient], Awaitable[T]],
+        request: Callable[[NorthflankClient], Awaitable[T]],
         *,
-        asked_seq: int | None = None,
+        request_seq: int | None = None,
     ) -> T:
         """Put a question to Northflank; raises NorthflankError."""
         try:
-            return await self.connection.ask(question, asked_seq=asked_seq)
+            return await self.connection.call(request, request_seq=request_seq)
         finally:
-            if self.ahead:
-                await in_database(budget_store.set_aside, 1)
+            if self.is_first_read:
+                await run_in_db_thread(budget_store.exclude_from_burst, 1)
 
-    async def read_newest(self, stage: Stage, taken: Taken) -> dict[str, object]:
+    async def read_newest_runs(self, stage: Stage, skipped: SkippedEntries) -> dict[str, object]:
         """Read a stage's newest runs, and return what is known of it by that."""
-        page = await self._first_page(stage, taken)
+        page = await self._read_first_page(stage, skipped)
         if page is None:
-            return {"has_flow": False, "flow_seen_at": now(), "in_flight_unread": False}
-        known: dict[str, object] = {"path": stage.path}
+            return {"has_flow": False, "flow_synced_at": now(), "in_flight_incomplete": False}
+        updates: dict[str, object] = {"confirmed_path_segment": stage.confirmed_path_segment}
         if page.items:  # an empty list may be that of a stage without a release flow
-            known["has_flow"] = True
+            updates["has_flow"] = True
         if not page.has_next:
-            return known | {"in_flight_unread": False, "history_page": None}
-        order = _order_of(page.items)
+            return updates | {"in_flight_incomplete": False, "next_history_page": None}
+        order = _detect_order(page.items)
         if order != ListOrder.NEWEST:
-            await self.page(stage, taken, None, concluded=False)
-            if stage.order != order:
-                known |= {"order": order, "history_page": 1}
-            return known | {"in_flight_unread": False}
-        before = stage.synced_at
-        reaches_back = before is not None and any(
-            run.created_at is not None and run.created_at < before for run in page.items
+            await self.read_page(stage, skipped, None, concluded=False)
+            if stage.list_order != order:
+                updates |= {"list_order": order, "next_history_page": 1}
+            return updates | {"in_flight_incomplete": False}
+        last_synced_at = stage.synced_at
+        reaches_back = last_synced_at is not None and any(
+            run.created_at is not None and run.created_at < last_synced_at for run in page.items
         )
-        return known | {"in_flight_unread": not reaches_back}
+        return updates | {"in_flight_incomplete": not reaches_back}
 
-    async def _first_page(self, stage: Stage, taken: Taken) -> Page[ApiRun] | None:
+    async def _read_first_page(self, stage: Stage, skipped: SkippedEntries) -> Page[ApiRun] | None:
         """Return the first page of a stage's runs; None where it has no release flow."""
-        if stage.path:
-            return await self.page(stage, taken, 1)
-        worked = await in_database(path_spelling.worked)
-        likely = path_spelling.likely(stage.name, worked)
-        for path in likely if worked is None else likely[:1]:
-            stage.path = path
+        if stage.confirmed_path_segment:
+            return await self.read_page(stage, skipped, 1)
+        confirmed_segment = await run_in_db_thread(path_spelling.find_confirmed)
+        segments = path_spelling.candidate_segments(stage.name, confirmed_segment)
+        for path in segments if confirmed_segment is None else segments[:1]:
+            stage.confirmed_path_segment = path
             try:
-                return await self.page(stage, taken, 1)
+                return await self.read_page(stage, skipped, 1)
             except NotFound:
                 continue
-        stage.path = ""
+        stage.confirmed_path_segment = ""
         return None
 
     async def read_flow(self, stage: Stage, moment: datetime) -> None:
         """Read the definition of a stage's release flow, and keep it or that it has none."""
-        found = await self._find_flow(stage)
-        if found is None and stage.has_flow and await self._lists_runs(stage):
+        flow_and_segment = await self._find_flow(stage)
+        if flow_and_segment is None and stage.has_flow and await self._has_runs(stage):
             # What it said of the flow was wrong, or it lists the runs of one that was deleted.
-            await in_database(catalogue.flow_was_looked_for, stage.pk, moment)
+            await run_in_db_thread(catalog.mark_flow_checked, stage.pk, moment)
             return
         if (
-            found is None
+            flow_and_segment is None
             and stage.has_flow
-            and not await in_database(catalogue.miss_flow, stage.pk, moment)
+            and not await run_in_db_thread(catalog.mark_flow_missing, stage.pk, moment)
         ):
             raise NotFound("Northflank knows no release flow here. It is asked again in minutes.")
-        await in_database(catalogue.release_flow, stage.pk, found, now=moment)
-        stage.has_flow, stage.flow_seen_at = found is not None, moment
-        stage.path = found[1] if found else stage.path
+        await run_in_db_thread(catalog.mirror_release_flow, stage.pk, flow_and_segment, now=moment)
+        stage.has_flow, stage.flow_synced_at = flow_and_segment is not None, moment
+        stage.confirmed_path_segment = (
+            flow_and_segment[1] if flow_and_segment else stage.confirmed_path_segment
+        )
 
-    async def _lists_runs(self, stage: Stage) -> bool:
+    async def _has_runs(self, stage: Stage) -> bool:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         try:
-            page = await self.ask(lambda nf: nf.runs(project, pipeline, stage.path, per_page=1))
+            page = await self.call(
+                lambda nf: nf.list_runs(project, pipeline, stage.confirmed_path_segment, per_page=1)
+            )
         except NotFound:
             return False
         return bool(page.items)
 
     async def _find_flow(self, stage: Stage) -> tuple[ReleaseFlow, str] | None:
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        capitalised = path_spelling.is_capitalised(await in_database(path_spelling.worked))
-        found = await self.ask(
+        prefer_capitalised = path_spelling.is_capitalised(
+            await run_in_db_thread(path_spelling.find_confirmed)
+        )
+        flow_and_segment = await self.call(
             lambda nf: find_release_flow(
-                nf, project, pipeline, stage.name, prefer_capitalised=capitalised
+                nf, project, pipeline, stage.name, prefer_capitalised=prefer_capitalised
             )
         )
-        if found is None and stage.has_flow:
+        if flow_and_segment is None and stage.has_flow:
             # A right that was withdrawn may look the same; then the pipeline is not found either.
-            await self.ask(lambda nf: nf.pipeline(project, pipeline))
-        return found
+            await self.call(lambda nf: nf.get_pipeline(project, pipeline))
+        return flow_and_segment
 
-    async def read_runs(self, stage: Stage, taken: Taken, *, past: bool) -> None:
+    async def read_runs(self, stage: Stage, skipped: SkippedEntries, *, with_history: bool) -> None:
         """Read a stage's newest runs and those in flight; with `past`, a page or two before them.
 
         What the lists left out is counted in `taken`.
         """
-        if stage.order == ListOrder.NEWEST:
-            first = await self.page(stage, taken, 1)
-            order = _order_of(first.items) if first.has_next else ListOrder.NEWEST
+        if stage.list_order == ListOrder.NEWEST:
+            first = await self.read_page(stage, skipped, 1)
+            order = _detect_order(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
-                if first.has_next and (stage.synced_at is None or stage.in_flight_unread):
+                if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
                     # A run that hangs may stand far behind the newest hundred.
-                    await self.page(stage, taken, None, concluded=False)
-                if first.has_next and past:
-                    await self._read_history(stage, taken)
+                    await self.read_page(stage, skipped, None, concluded=False)
+                if first.has_next and with_history:
+                    await self._read_history(stage, skipped)
                 return
-            stage.order = order
-            await in_database(_keep_order, stage.pk, order)
+            stage.list_order = order
+            await run_in_db_thread(_save_order, stage.pk, order)
         # The newest runs may be on any page: those in flight are asked for by themselves, and
         # the pages are walked, from where the last walk ended.
-        await self.page(stage, taken, None, concluded=False)
-        if past or stage.synced_at is None:
-            await self.walk(stage, taken)
+        await self.read_page(stage, skipped, None, concluded=False)
+        if with_history or stage.synced_at is None:
+            await self.read_next_pages(stage, skipped)
 
-    async def _read_history(self, stage: Stage, taken: Taken) -> None:
+    async def _read_history(self, stage: Stage, skipped: SkippedEntries) -> None:
         """Read one more page of the past, until all of it that we want is here."""
-        if stage.history_page is None:
+        if stage.next_history_page is None:
             return
-        page = await self.page(stage, taken, stage.history_page)
-        more = page.has_next and stage.history_page < HISTORY_PAGES
-        await in_database(_keep_history, stage.pk, stage.history_page + 1 if more else None)
+        page = await self.read_page(stage, skipped, stage.next_history_page)
+        has_more = page.has_next and stage.next_history_page < MAX_HISTORY_PAGES
+        await run_in_db_thread(
+            _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
+        )
 
-    async def walk(self, stage: Stage, taken: Taken) -> None:
+    async def read_next_pages(self, stage: Stage, skipped: SkippedEntries) -> None:
         """Read the next pages of a list in another order than the newest first."""
-        number = stage.history_page or 1
-        for _ in range(WALK):
-            page = await self.page(stage, taken, number)
+        page_number = stage.next_history_page or 1
+        for _ in range(WALK_PAGES):
+            page = await self.read_page(stage, skipped, page_number)
             if not page.has_next:
                 break
-            number += 1
-        if stage.order == ListOrder.NONE and not page.has_next:
-            number = 1  # round and round
-        await in_database(_keep_history, stage.pk, number)
+            page_number += 1
+        if stage.list_order == ListOrder.NONE and not page.has_next:
+            page_number = 1  # round and round
+        await run_in_db_thread(_save_history_page, stage.pk, page_number)
 
-    async def page(
-        self, stage: Stage, taken: Taken, number: int | None, *, concluded: bool | None = None
+    async def read_page(
+        self,
+        stage: Stage,
+        skipped: SkippedEntries,
+        page_number: int | None,
+        *,
+        concluded: bool | None = None,
     ) -> Page[ApiRun]:
         """Read one page of a stage's runs, mirror it, and return it; None: without a number."""
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
-        asked = await in_database(_number_question)
-        page = await self.ask(
-            lambda nf: nf.runs(
-                project, pipeline, stage.path, page=number, concluded=concluded, per_page=PER_PAGE
+        stamp = await run_in_db_thread(_stamp_request)
+        page = await self.call(
+            lambda nf: nf.list_runs(
+                project,
+                pipeline,
+                stage.confirmed_path_segment,
+                page=page_number,
+                concluded=concluded,
+                per_page=PER_PAGE,
             ),
-            asked_seq=asked["asked_seq"],
+            request_seq=stamp["request_seq"],
         )
-        taken.add(page)
-        await in_database(mirror.runs, stage.pk, page.items, **asked)
-        if number in {None, 1}:
-            await in_database(mirror.missing_from, stage.pk, page.items, **asked)
+        skipped.add_page(page)
+        await run_in_db_thread(mirror.apply_runs, stage.pk, page.items, **stamp)
+        if page_number in {None, 1}:
+            await run_in_db_thread(mirror.schedule_unlisted, stage.pk, page.items, **stamp)
         return page
 
 
@@ -227,71 +252,73 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
 
     Raises NorthflankError; the run is then due again after a rest.
     """
-    asked = await in_database(_number_question)
+    stamp = await run_in_db_thread(_stamp_request)
     try:
-        said = await _detail(connection, run, asked["asked_seq"])
+        run_detail = await _fetch_detail(connection, run, stamp["request_seq"])
     except NorthflankError as error:
-        if connection.concerns_all(error):
-            await in_database(mirror.wait, run.pk, now())
+        if connection.is_account_wide(error):
+            await run_in_db_thread(mirror.retry_on_recovery, run.pk, now())
         else:
-            await in_database(mirror.rest, run.pk, error, now())
+            await run_in_db_thread(mirror.back_off, run.pk, error, now())
         raise
-    if said is None:
-        await in_database(mirror.gone, run.pk, **asked)
+    if run_detail is None:
+        await run_in_db_thread(mirror.mark_removed, run.pk, **stamp)
         return None
-    if said.run.id != run.run_id:
-        other = UnexpectedAnswer("Northflank answered with another run.", http_status=200)
-        await in_database(mirror.rest, run.pk, other, now())
-        raise other
-    return await in_database(mirror.detail, run.stage_id, said, **asked)
+    if run_detail.run.id != run.run_id:
+        wrong_run = UnexpectedResponse("Northflank answered with another run.", http_status=200)
+        await run_in_db_thread(mirror.back_off, run.pk, wrong_run, now())
+        raise wrong_run
+    return await run_in_db_thread(mirror.apply_detail, run.stage_id, run_detail, **stamp)
 
 
-async def _detail(connection: Connection, run: Run, asked_seq: int) -> RunDetail | None:
+async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> RunDetail | None:
     """Ask for a run; None where neither it nor its stage's list knows of it any more.
 
     Raises NorthflankError, also where the list can't be read: then the 404 may be of more than the
     run, or of all that is asked.
     """
     stage = run.stage
-    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.spelling
+    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.path_segment
     try:
-        return await connection.ask(lambda nf: nf.run(*place, run.run_id), asked_seq=asked_seq)
+        return await connection.call(
+            lambda nf: nf.get_run(*stage_path, run.run_id), request_seq=request_seq
+        )
     except NotFound:
-        if run.gone_at is not None or stage.has_flow is False:
+        if run.removed_at is not None or stage.has_flow is False:
             return None
-    going = None if run.concluded else False
-    page = await connection.ask(
-        lambda nf: nf.runs(*place, page=1, concluded=going, per_page=PER_PAGE),
-        asked_seq=asked_seq,
+    concluded = None if run.concluded else False
+    page = await connection.call(
+        lambda nf: nf.list_runs(*stage_path, page=1, concluded=concluded, per_page=PER_PAGE),
+        request_seq=request_seq,
     )
-    if any(listed.id == run.run_id for listed in page.items):
-        raise UnexpectedAnswer(
+    if any(api_run.id == run.run_id for api_run in page.items):
+        raise UnexpectedResponse(
             "Northflank lists this run, and answers that there is no such run.", http_status=404
         )
     return None
 
 
-class _Asked(TypedDict):
+class _RequestStamp(TypedDict):
     """When a question is put, and its number."""
 
-    asked_at: datetime
-    asked_seq: int
+    requested_at: datetime
+    request_seq: int
 
 
-def _number_question() -> _Asked:
-    return {"asked_at": now(), "asked_seq": QuestionCounter.take()}
+def _stamp_request() -> _RequestStamp:
+    return {"requested_at": now(), "request_seq": RequestCounter.take_next()}
 
 
-def _order_of(runs: Sequence[ApiRun]) -> ListOrder:
+def _detect_order(runs: Sequence[ApiRun]) -> ListOrder:
     times = [run.created_at for run in runs if run.created_at is not None]
     if times == sorted(times, reverse=True):
         return ListOrder.NEWEST
     return ListOrder.OLDEST if times == sorted(times) else ListOrder.NONE
 
 
-def _keep_order(stage_pk: int, order: ListOrder) -> None:
-    Stage.objects.filter(pk=stage_pk).update(order=order, history_page=1)
+def _save_order(stage_pk: int, order: ListOrder) -> None:
+    Stage.objects.filter(pk=stage_pk).update(list_order=order, next_history_page=1)
 
 
-def _keep_history(stage_pk: int, number: int | None) -> None:
-    Stage.objects.filter(pk=stage_pk).update(history_page=number)
+def _save_history_page(stage_pk: int, page_number: int | None) -> None:
+    Stage.objects.filter(pk=stage_pk).update(next_history_page=page_number)

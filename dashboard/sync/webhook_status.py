@@ -11,79 +11,86 @@ from django.conf import settings
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
-from dashboard.models import Push, Run
+from dashboard.models import Run, WebhookStats
 
 # An event may take this long to arrive, and Northflank's clock may differ from ours by as much.
-GRACE = timedelta(seconds=60)
-ANNOUNCED = ("success", "failure", "aborted")  # other ends have no event of their own
+DELIVERY_GRACE = timedelta(seconds=60)
+EVENT_STATUSES = ("success", "failure", "aborted")  # other ends have no event of their own
 
 
 @dataclass(frozen=True, slots=True)
-class PushState:
+class WebhookStatus:
     """What is known of the webhook."""
 
-    set_up: bool
-    heard_at: datetime | None = None
+    is_configured: bool
+    last_event_at: datetime | None = None
     """When any authentic event last came."""
-    rung_at: datetime | None = None
+    last_release_event_at: datetime | None = None
     """When one about a release flow last came."""
-    missed_at: datetime | None = None
+    missed_event_at: datetime | None = None
     """When a run changed that no event has announced; None while push is not silent."""
-    events: int = 0
-    duplicates: int = 0
-    others: int = 0
-    refused_at: datetime | None = None
+    event_count: int = 0
+    duplicate_count: int = 0
+    unrelated_count: int = 0
+    last_rejected_at: datetime | None = None
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Say whether changes may be expected to announce themselves."""
-        return self.set_up and self.rung_at is not None and self.missed_at is None
+        return (
+            self.is_configured
+            and self.last_release_event_at is not None
+            and self.missed_event_at is None
+        )
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """Say how it stands, without times: pages write those their own way."""
-        if not self.set_up:
+        if not self.is_configured:
             return _("Northflank's webhook is not set up: runs are found by reading alone.")
-        if self.rung_at is None and self.heard_at is not None:
+        if self.last_release_event_at is None and self.last_event_at is not None:
             return _("Northflank's webhook sends events, but none about release flows so far.")
-        if self.rung_at is None:
+        if self.last_release_event_at is None:
             return _("Northflank's webhook is set up here, but nothing has come from it yet.")
-        if self.missed_at is not None:
+        if self.missed_event_at is not None:
             return _("Northflank's webhook is silent: a run has changed and no event has come.")
         return _("Northflank's webhook announces changes.")
 
 
-def state(now: datetime) -> PushState:
+def load(now: datetime) -> WebhookStatus:
     """Return how the webhook stands; three indexed queries, for pages."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
-        return PushState(set_up=False)
-    row = Push.objects.first() or Push()
-    changed_at = _last_change(now)
-    heeded = changed_at is None or (row.rung_at is not None and row.rung_at >= changed_at - GRACE)
-    return PushState(
-        set_up=True,
-        heard_at=row.heard_at,
-        rung_at=row.rung_at,
-        missed_at=None if heeded else changed_at,
-        events=row.events,
-        duplicates=row.duplicates,
-        others=row.others,
-        refused_at=row.refused_at,
+        return WebhookStatus(is_configured=False)
+    row = WebhookStats.objects.first() or WebhookStats()
+    changed_at = _last_run_change(now)
+    has_event = changed_at is None or (
+        row.last_release_event_at is not None
+        and row.last_release_event_at >= changed_at - DELIVERY_GRACE
+    )
+    return WebhookStatus(
+        is_configured=True,
+        last_event_at=row.last_event_at,
+        last_release_event_at=row.last_release_event_at,
+        missed_event_at=None if has_event else changed_at,
+        event_count=row.event_count,
+        duplicate_count=row.duplicate_count,
+        unrelated_count=row.unrelated_count,
+        last_rejected_at=row.last_rejected_at,
     )
 
 
-def alive(now: datetime) -> bool:
+def is_alive(now: datetime) -> bool:
     """Say whether changes may be expected to announce themselves."""
-    return state(now).alive
+    return load(now).is_alive
 
 
-def _last_change(now: datetime) -> datetime | None:
+def _last_run_change(now: datetime) -> datetime | None:
     """Return when a run last began or concluded, by Northflank's clock, long enough ago."""
-    before = now - GRACE
-    began = Run.objects.followed().filter(created_at__lte=before)
-    ended = Run.objects.filter(concluded_at__lte=before, status__in=ANNOUNCED)
+    cutoff = now - DELIVERY_GRACE
+    started_runs = Run.objects.tracked().filter(created_at__lte=cutoff)
+    ended_runs = Run.objects.filter(concluded_at__lte=cutoff, status__in=EVENT_STATUSES)
     times = [
-        began.aggregate(at=Max("created_at"))["at"],
-        ended.aggregate(at=Max("concluded_at"))["at"],
+        started_runs.aggregate(at=Max("created_at"))["at"],
+        ended_runs.aggregate(at=Max("concluded_at"))["at"],
     ]
-    return max((at for at in times if at is not None), default=None)
+    return max((timestamp for timestamp in times if timestamp is not None), default=None)

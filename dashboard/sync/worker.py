@@ -17,31 +17,39 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import F
 
 from dashboard.db import health as db_health
-from dashboard.db.threads import in_database, now, set_clock
-from dashboard.models import CatalogueSweep, QuestionCounter, Run, Stage, Worker
+from dashboard.db.threads import now, run_in_db_thread, set_clock_offset
+from dashboard.models import CatalogSync, RequestCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankError,
-    drain,
+    fetch_all_pages,
 )
-from dashboard.sync import baselines, catalogue, clock_correction, leases, schedule, webhook_status
+from dashboard.sync import baselines, catalog, clock_correction, leases, schedule, webhook_status
 from dashboard.sync.schedule import Gap, Plan
-from dashboard.sync.stage_reader import A_FIRST_READING, A_READING, Reader, Taken, read_run
+from dashboard.sync.stage_reader import (
+    MAX_REQUESTS_PER_FIRST_READ,
+    MAX_REQUESTS_PER_READ,
+    SkippedEntries,
+    StageReader,
+    read_run,
+)
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
-from dashboard.upstream.rate_budget import Allowance
+from dashboard.upstream.rate_budget import ReadBudget
 
 log = structlog.get_logger(__name__)
 
-TICK = 0.5  # seconds between two looks at what is due
-PLAN_EVERY = 5.0  # seconds a plan is kept
-BEAT_EVERY = 5.0  # seconds between two signs of life; claims are renewed with each
-AT_ONCE = 4  # questions under way at the same time
+TICK_INTERVAL = 0.5  # seconds between two looks at what is due
+PLAN_INTERVAL = 5.0  # seconds a plan is kept
+HEARTBEAT_INTERVAL = 5.0  # seconds between two signs of life; claims are renewed with each
+MAX_CONCURRENT_READS = 4  # questions under way at the same time
 # First reads have hands of their own: at first so many, one more with each quick answer, half of
 # them after each failure.
-FIRST_AT_ONCE, MOST_AT_ONCE = 4, 12
-QUICK = 2.0  # seconds; where answers take longer, more questions would only wait behind each other
-WORKER_KEPT = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
+INITIAL_FIRST_READS, MAX_FIRST_READS = 4, 12
+QUICK_ANSWER = (
+    2.0  # seconds; where answers take longer, more questions would only wait behind each other
+)
+WORKER_RETENTION = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
 
 Chore = Callable[[Connection], Awaitable[None]]
 
@@ -58,319 +66,370 @@ class SyncWorker:
         connection: Connection,
         *,
         chores: Sequence[Chore] = (),
-        beat_every: float = BEAT_EVERY,
-        measure: Callable[[], None] = set_clock,
+        heartbeat_interval: float = HEARTBEAT_INTERVAL,
+        sync_clock: Callable[[], None] = set_clock_offset,
     ) -> None:
         self.connection = connection
         self.chores = chores
-        self.beat_every = beat_every
-        self.measure = measure
+        self.heartbeat_interval = heartbeat_interval
+        self.sync_clock = sync_clock
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.started = 0  # readings, so far
+        self.reads_started = 0  # readings, so far
         self._plan: Plan | None = None
         self._planned_at = 0.0
-        self._beat_at = 0.0
-        self.under_way: set[asyncio.Task[None]] = set()  # readings
-        self._first: set[asyncio.Task[None]] = set()  # first reads, of these
-        self._first_at_once = FIRST_AT_ONCE
-        self._reading_first = False
-        self._ended = asyncio.Event()  # a first read has
-        self._at_chores: dict[Chore, asyncio.Task[None]] = {}
-        self._claimed: set[int] = set()  # stages
-        self._failing = False  # the last tick has
+        self._heartbeat_at = 0.0
+        self.active_reads: set[asyncio.Task[None]] = set()  # readings
+        self._first_reads: set[asyncio.Task[None]] = set()  # first reads, of these
+        self._first_read_limit = INITIAL_FIRST_READS
+        self._has_first_reads = False
+        self._first_read_ended = asyncio.Event()  # a first read has
+        self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
+        self._leased_stages: set[int] = set()  # stages
+        self._is_failing = False  # the last tick has
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; what is under way then is let go."""
-        ticking = asyncio.create_task(self._tick_on())
-        stopping = asyncio.create_task(stop.wait())
+        tick_task = asyncio.create_task(self._tick_forever())
+        stop_task = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({ticking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if ticking.done():
-                ticking.result()  # raises: it ends by a defect only
+            await asyncio.wait({tick_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+            if tick_task.done():
+                tick_task.result()  # raises: it ends by a defect only
         finally:
-            under_way = {ticking, stopping} | self._tasks()
-            for task in under_way:
+            tasks = {tick_task, stop_task} | self._all_tasks()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             # A row that can't be removed is taken for that of a worker that was killed.
             with contextlib.suppress(DatabaseError, InterfaceError):
-                await in_database(Worker.objects.filter(name=self.name).delete)
+                await run_in_db_thread(Worker.objects.filter(name=self.name).delete)
 
-    async def _tick_on(self) -> None:
-        begun = told = False
+    async def _tick_forever(self) -> None:
+        has_started = has_logged = False
         while True:
             try:
-                if not begun:
-                    await in_database(self.measure)
-                    await in_database(catalogue.begin, now())
-                    begun = True
+                if not has_started:
+                    await run_in_db_thread(self.sync_clock)
+                    await run_in_db_thread(catalog.start, now())
+                    has_started = True
                 await self.tick()
             except (DatabaseError, InterfaceError) as error:
                 # One that is away is told by database_health; this loop tries on.
-                if not told and not db_health.is_outage(error):
-                    log.exception("sync.round_failed")
-                    told = True
-                self._failing = True
+                if not has_logged and not db_health.is_outage(error):
+                    log.exception("sync.tick_failed")
+                    has_logged = True
+                self._is_failing = True
             else:
-                if told:
+                if has_logged:
                     log.info("sync.recovered")
-                self._failing = told = False
-            self._ended.clear()
-            away = db_health.away_since() is not None
+                self._is_failing = has_logged = False
+            self._first_read_ended.clear()
+            is_database_down = db_health.down_since() is not None
             # While first reads are under way, the next begins where one ends.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(db_health.RETRY if away else TICK):
-                    await self._ended.wait()
+                async with asyncio.timeout(
+                    db_health.RETRY_INTERVAL if is_database_down else TICK_INTERVAL
+                ):
+                    await self._first_read_ended.wait()
 
     async def tick(self) -> None:
         """Start reading whatever is due now, as far as the budget and our hands reach."""
         loop_time = asyncio.get_running_loop().time()
-        if loop_time - self._beat_at >= self.beat_every or not self._beat_at:
-            self._beat_at = loop_time
-            await in_database(self.measure)
-            await in_database(clock_correction.rebook, now())
-            await in_database(_beat, self.name, set(self._claimed), now())
-        if not self._failing:
+        if loop_time - self._heartbeat_at >= self.heartbeat_interval or not self._heartbeat_at:
+            self._heartbeat_at = loop_time
+            await run_in_db_thread(self.sync_clock)
+            await run_in_db_thread(clock_correction.correct_timestamps, now())
+            await run_in_db_thread(_record_heartbeat, self.name, set(self._leased_stages), now())
+        if not self._is_failing:
             self._start_chores()
         moment = now()
-        spend = await in_database(budget_store.allowance, moment)
-        if spend.refused_until is not None:
+        read_budget = await run_in_db_thread(budget_store.load, moment)
+        if read_budget.backoff_until is not None:
             return
-        if spend.probing or self.connection.trouble:
-            await self._see_whether_it_answers(spend, moment)
+        if read_budget.is_probing or self.connection.outage:
+            await self._probe(read_budget, moment)
             return
         # An aborting run is read from the aborts' reserve, whatever is left for the rest.
-        if not spend.may_follow:
+        if not read_budget.may_reconcile_aborts:
             return
         # What is under way has not been counted yet: hands rest before the reserve is touched.
-        left = spend.requests - A_FIRST_READING * len(self._first)
-        hands = min(AT_ONCE, left // A_READING) if spend.may_read else 0
-        for run in await in_database(
-            leases.runs, moment, AT_ONCE - self._busy, aborting_only=hands <= self._busy
+        available = read_budget.requests - MAX_REQUESTS_PER_FIRST_READ * len(self._first_reads)
+        slots = (
+            min(MAX_CONCURRENT_READS, available // MAX_REQUESTS_PER_READ)
+            if read_budget.may_read
+            else 0
+        )
+        for run in await run_in_db_thread(
+            leases.claim_runs,
+            moment,
+            MAX_CONCURRENT_READS - self._regular_read_count,
+            aborting_only=slots <= self._regular_read_count,
         ):
-            self.start(self._read_run(run))
-        if self._plan is None or loop_time - self._planned_at >= PLAN_EVERY:
-            self._plan = await in_database(_make_plan, spend, moment)
+            self.start_read(self._read_run(run))
+        if self._plan is None or loop_time - self._planned_at >= PLAN_INTERVAL:
+            self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
             self._planned_at = loop_time
-        waiting = await self._read_first(spend, moment, self._plan) if self._plan.unread else False
-        if hands > self._busy:
-            await self._read_due(spend, moment, self._plan, hands, waiting=waiting)
+        has_first_reads = (
+            await self._start_first_reads(read_budget, moment, self._plan)
+            if self._plan.has_gaps
+            else False
+        )
+        if slots > self._regular_read_count:
+            await self._start_due_reads(
+                read_budget, moment, self._plan, slots, has_first_reads=has_first_reads
+            )
 
     @property
-    def _busy(self) -> int:
+    def _regular_read_count(self) -> int:
         """How many hands are at work, those of first reads left out."""
-        return len(self.under_way) - len(self._first)
+        return len(self.active_reads) - len(self._first_reads)
 
-    async def _read_first(self, spend: Allowance, moment: datetime, plan: Plan) -> bool:
+    async def _start_first_reads(
+        self, read_budget: ReadBudget, moment: datetime, plan: Plan
+    ) -> bool:
         """Start reading what nobody knows of, ahead of the even rate; say whether more waits."""
-        left = min(spend.first_reads, spend.requests - A_READING * self._busy)
-        most = min(left // A_FIRST_READING, self._first_at_once) - len(self._first)
-        if most <= 0:
-            return bool(self._first)
-        for sweep in await in_database(catalogue.claim_first, moment, most):
-            self._start_first(self._sweep(sweep, plan))
-            most -= 1
-        for stage in await in_database(leases.first, moment, most):
-            self._claimed.add(stage.pk)
-            self._start_first(self._read_newest(stage, plan))
-            most -= 1
-        if self._reading_first and not self._first:
-            self._planned_at = -PLAN_EVERY  # there is no more of it, or all that is left rests
-        self._reading_first = bool(self._first)
-        return self._reading_first
+        available = min(
+            read_budget.first_read_requests,
+            read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
+        )
+        limit = min(available // MAX_REQUESTS_PER_FIRST_READ, self._first_read_limit) - len(
+            self._first_reads
+        )
+        if limit <= 0:
+            return bool(self._first_reads)
+        for catalog_sync in await run_in_db_thread(catalog.claim_first_reads, moment, limit):
+            self._start_first_read(self._read_catalog_list(catalog_sync, plan))
+            limit -= 1
+        for stage in await run_in_db_thread(leases.claim_first_reads, moment, limit):
+            self._leased_stages.add(stage.pk)
+            self._start_first_read(self._read_new_stage(stage, plan))
+            limit -= 1
+        if self._has_first_reads and not self._first_reads:
+            self._planned_at = -PLAN_INTERVAL  # there is no more of it, or all that is left rests
+        self._has_first_reads = bool(self._first_reads)
+        return self._has_first_reads
 
-    async def _read_due(
-        self, spend: Allowance, moment: datetime, plan: Plan, hands: int, *, waiting: bool
+    async def _start_due_reads(
+        self,
+        read_budget: ReadBudget,
+        moment: datetime,
+        plan: Plan,
+        slots: int,
+        *,
+        has_first_reads: bool,
     ) -> None:
         """Start reading what is due; `waiting`: only what is followed, since first reads wait."""
-        discover = spend.may_discover and not waiting
-        sweep = await in_database(catalogue.claim_due, moment) if discover else None
-        if sweep is not None:
-            self.start(self._sweep(sweep, plan))
-        unread = discover and plan.unread
-        for stage in await in_database(
-            leases.stages,
+        may_discover = read_budget.may_discover and not has_first_reads
+        catalog_sync = await run_in_db_thread(catalog.claim_due, moment) if may_discover else None
+        if catalog_sync is not None:
+            self.start_read(self._read_catalog_list(catalog_sync, plan))
+        has_gaps = may_discover and plan.has_gaps
+        for stage in await run_in_db_thread(
+            leases.claim_stages,
             moment,
             plan,
-            hands - self._busy,
-            followed_only=unread or not discover,
-            runs_only=waiting,
+            slots - self._regular_read_count,
+            tracked_only=has_gaps or not may_discover,
+            runs_only=has_first_reads,
         ):
-            self._read(stage, plan)
-        if unread and hands > self._busy:
-            firsts = await in_database(leases.first, moment, hands - self._busy)
-            for stage in firsts:
-                self._claimed.add(stage.pk)
-                self.start(self._read_newest(stage, plan))
-            for stage in await in_database(leases.stages, moment, plan, hands - self._busy):
-                self._read(stage, plan)
+            self._start_stage_read(stage, plan)
+        if has_gaps and slots > self._regular_read_count:
+            first_read_stages = await run_in_db_thread(
+                leases.claim_first_reads, moment, slots - self._regular_read_count
+            )
+            for stage in first_read_stages:
+                self._leased_stages.add(stage.pk)
+                self.start_read(self._read_new_stage(stage, plan))
+            for stage in await run_in_db_thread(
+                leases.claim_stages, moment, plan, slots - self._regular_read_count
+            ):
+                self._start_stage_read(stage, plan)
 
     def _start_chores(self) -> None:
         for chore in self.chores:
-            if chore not in self._at_chores or self._at_chores[chore].done():
-                self._at_chores[chore] = asyncio.ensure_future(_logged(chore(self.connection)))
+            if chore not in self._chore_tasks or self._chore_tasks[chore].done():
+                self._chore_tasks[chore] = asyncio.ensure_future(
+                    _log_errors(chore(self.connection))
+                )
 
-    async def _see_whether_it_answers(self, spend: Allowance, moment: datetime) -> None:
+    async def _probe(self, read_budget: ReadBudget, moment: datetime) -> None:
         """Read whatever waits, one thing at a time; after a 429, one of all processes."""
-        if spend.requests <= 0 or self.under_way or not self.connection.may_ask():
+        if read_budget.requests <= 0 or self.active_reads or not self.connection.may_call():
             return
-        if spend.probing and not await in_database(budget_store.take_probe, moment):
+        if read_budget.is_probing and not await run_in_db_thread(budget_store.claim_probe, moment):
             return
-        plan = await in_database(_make_plan, spend, moment)
-        for stage in await in_database(leases.stages, moment, plan, 1):
-            self._read(stage, plan)
+        plan = await run_in_db_thread(_make_plan, read_budget, moment)
+        for stage in await run_in_db_thread(leases.claim_stages, moment, plan, 1):
+            self._start_stage_read(stage, plan)
             return
-        sweep = await in_database(catalogue.claim_due, moment)
-        self.start(self._sweep(sweep, plan) if sweep is not None else self._ask_who())
+        catalog_sync = await run_in_db_thread(catalog.claim_due, moment)
+        self.start_read(
+            self._read_catalog_list(catalog_sync, plan)
+            if catalog_sync is not None
+            else self._check_auth()
+        )
 
-    async def _ask_who(self) -> None:
-        await self.connection.ask(lambda nf: nf.auth())
+    async def _check_auth(self) -> None:
+        await self.connection.call(lambda nf: nf.get_auth())
 
-    async def idle(self) -> None:
+    async def wait_idle(self) -> None:
         """Return once nothing is under way."""
         # What has ended is under way until its callbacks are called, in the loop's next turn; to
         # gather it once more takes none.
-        while pending := [task for task in self._tasks() if not task.done()]:
+        while pending := [task for task in self._all_tasks() if not task.done()]:
             await asyncio.wait(pending)
         await asyncio.sleep(0)
 
-    def _tasks(self) -> set[asyncio.Task[None]]:
-        return {*self.under_way, *self._at_chores.values()}
+    def _all_tasks(self) -> set[asyncio.Task[None]]:
+        return {*self.active_reads, *self._chore_tasks.values()}
 
-    def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
+    def start_read(self, work: Awaitable[None]) -> asyncio.Task[None]:
         """Do a piece of reading beside what is under way; what it raises is logged."""
-        self.started += 1
-        task = asyncio.ensure_future(_logged(work))
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
+        self.reads_started += 1
+        task = asyncio.ensure_future(_log_errors(work))
+        self.active_reads.add(task)
+        task.add_done_callback(self.active_reads.discard)
         return task
 
-    def _start_first(self, work: Awaitable[None]) -> None:
-        task = self.start(work)
-        self._first.add(task)
-        task.add_done_callback(self._first_ended)
+    def _start_first_read(self, work: Awaitable[None]) -> None:
+        task = self.start_read(work)
+        self._first_reads.add(task)
+        task.add_done_callback(self._finish_first_read)
 
-    def _first_ended(self, task: asyncio.Task[None]) -> None:
-        self._first.discard(task)
-        self._ended.set()
+    def _finish_first_read(self, task: asyncio.Task[None]) -> None:
+        self._first_reads.discard(task)
+        self._first_read_ended.set()
 
     @property
-    def _reader(self) -> Reader:
+    def _reader(self) -> StageReader:
         """What the task that asks reads by."""
-        return Reader(self.connection, ahead=asyncio.current_task() in self._first)
+        return StageReader(
+            self.connection, is_first_read=asyncio.current_task() in self._first_reads
+        )
 
-    def _read(self, stage: Stage, plan: Plan) -> None:
-        self._claimed.add(stage.pk)
-        self.start(self.read_stage(stage, plan))
+    def _start_stage_read(self, stage: Stage, plan: Plan) -> None:
+        self._leased_stages.add(stage.pk)
+        self.start_read(self.read_stage(stage, plan))
 
-    async def _sweep(self, sweep: CatalogueSweep, plan: Plan) -> None:
+    async def _read_catalog_list(self, catalog_sync: CatalogSync, plan: Plan) -> None:
         moment = now()
-        project = sweep.project
-        number = await in_database(QuestionCounter.take)
+        project = catalog_sync.project
+        seq = await run_in_db_thread(RequestCounter.take_next)
         try:
             if project is None:
-                projects = await self._reader.ask(
-                    lambda nf: drain(lambda cursor: nf.projects(cursor=cursor)), asked_seq=number
+                projects = await self._reader.call(
+                    lambda nf: fetch_all_pages(lambda cursor: nf.list_projects(cursor=cursor)),
+                    request_seq=seq,
                 )
-                again = await in_database(
-                    catalogue.projects, projects, now=moment, asked_seq=number
+                is_unconfirmed = await run_in_db_thread(
+                    catalog.mirror_projects, projects, now=moment, request_seq=seq
                 )
-                read = Taken.of(projects)
+                skipped = SkippedEntries.from_page(projects)
             else:
                 slug = project.slug
-                pipelines = await self._reader.ask(
-                    lambda nf: drain(lambda cursor: nf.pipelines(slug, cursor=cursor)),
-                    asked_seq=number,
+                pipelines = await self._reader.call(
+                    lambda nf: fetch_all_pages(
+                        lambda cursor: nf.list_pipelines(slug, cursor=cursor)
+                    ),
+                    request_seq=seq,
                 )
-                again = await in_database(
-                    catalogue.pipelines, project, pipelines, now=moment, asked_seq=number
+                is_unconfirmed = await run_in_db_thread(
+                    catalog.mirror_pipelines, project, pipelines, now=moment, request_seq=seq
                 )
-                read = Taken.of(pipelines)
+                skipped = SkippedEntries.from_page(pipelines)
         except NorthflankError as error:
-            if self.connection.concerns_all(error):
-                await in_database(_sweep_waits, sweep, moment)
+            if self.connection.is_account_wide(error):
+                await run_in_db_thread(_retry_catalog_read, catalog_sync, moment)
             else:
-                await in_database(_sweep_failed, sweep, error, moment)
+                await run_in_db_thread(_record_catalog_failure, catalog_sync, error, moment)
         else:
-            every = min(plan.catalogue, catalogue.APART) if again else plan.catalogue
-            await in_database(_sweep_done, sweep, read, moment, every)
-            if sweep.swept_at is None:
-                self._planned_at = -PLAN_EVERY  # there are stages that nobody has read
+            interval = (
+                min(plan.catalog_interval, catalog.REMOVAL_CONFIRMATION_TIME)
+                if is_unconfirmed
+                else plan.catalog_interval
+            )
+            await run_in_db_thread(_record_catalog_read, catalog_sync, skipped, moment, interval)
+            if catalog_sync.synced_at is None:
+                self._planned_at = -PLAN_INTERVAL  # there are stages that nobody has read
 
-    async def _read_newest(self, stage: Stage, plan: Plan) -> None:
+    async def _read_new_stage(self, stage: Stage, plan: Plan) -> None:
         """Read what nobody knows of a stage: its newest runs, or what is in flight beside them."""
-        moment, began = now(), asyncio.get_running_loop().time()
-        taken = Taken()
+        moment, started_at = now(), asyncio.get_running_loop().time()
+        skipped = SkippedEntries()
         try:
-            if schedule.gap(stage, moment) is Gap.OLDER:
-                await self._reader.page(stage, taken, None, concluded=False)
-                changes: dict[str, object] = {"in_flight_unread": False}
+            if schedule.find_gap(stage, moment) is Gap.OLDER_IN_FLIGHT:
+                await self._reader.read_page(stage, skipped, None, concluded=False)
+                updates: dict[str, object] = {"in_flight_incomplete": False}
             else:
-                changes = await self._reader.read_newest(stage, taken)
+                updates = await self._reader.read_newest_runs(stage, skipped)
         except NorthflankError as error:
-            self._first_at_once = max(self._first_at_once // 2, 1)
-            if self.connection.concerns_all(error):
-                await in_database(leases.give_back, stage.pk, now())
+            self._first_read_limit = max(self._first_read_limit // 2, 1)
+            if self.connection.is_account_wide(error):
+                await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await in_database(_stage_failed, stage, error, moment)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment)
         else:
-            if asyncio.get_running_loop().time() - began < QUICK:
-                self._first_at_once = min(self._first_at_once + 1, MOST_AT_ONCE)
-            await in_database(_stage_done, stage, taken, moment, **changes)
+            if asyncio.get_running_loop().time() - started_at < QUICK_ANSWER:
+                self._first_read_limit = min(self._first_read_limit + 1, MAX_FIRST_READS)
+            await run_in_db_thread(_record_stage_read, stage, skipped, moment, **updates)
         finally:
-            self._claimed.discard(stage.pk)
-        await in_database(leases.release, stage, now(), plan)
+            self._leased_stages.discard(stage.pk)
+        await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
     async def read_stage(self, stage: Stage, plan: Plan) -> None:
         """Read a claimed stage as far as the plan wants, keep what came of it, and give it back."""
         moment = now()
-        taken = Taken()
-        promised = stage.promised_at if not stage.failures else None
-        if stage.flow_seen_at is None and promised is not None and promised > moment:
-            await self._define(stage, plan)
+        skipped = SkippedEntries()
+        fresh_until = stage.fresh_until if not stage.failures else None
+        if stage.flow_synced_at is None and fresh_until is not None and fresh_until > moment:
+            await self._read_flow(stage, plan)
             return
         try:
-            is_lost = schedule.is_lost(stage.has_flow, stage.missing_at, moment)
-            if is_lost or plan.flow_is_due(stage.has_flow, stage.flow_seen_at, moment):
+            has_lost_flow = schedule.has_lost_flow(stage.has_flow, stage.missing_since, moment)
+            if has_lost_flow or plan.is_flow_due(stage.has_flow, stage.flow_synced_at, moment):
                 await self._reader.read_flow(stage, moment)
             if stage.has_flow:
-                past = plan.past_is_due(stage.synced_at, moment)
-                await self._reader.read_runs(stage, taken, past=past)
+                with_history = plan.is_history_due(stage.synced_at, moment)
+                await self._reader.read_runs(stage, skipped, with_history=with_history)
         except NorthflankError as error:
-            if self.connection.concerns_all(error):
-                await in_database(leases.give_back, stage.pk, now())
+            if self.connection.is_account_wide(error):
+                await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await in_database(_stage_failed, stage, error, moment)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment)
         else:
-            await in_database(_stage_done, stage, taken, moment, in_flight_unread=False)
+            await run_in_db_thread(
+                _record_stage_read, stage, skipped, moment, in_flight_incomplete=False
+            )
         finally:
-            self._claimed.discard(stage.pk)
-        await in_database(leases.release, stage, now(), plan)
+            self._leased_stages.discard(stage.pk)
+        await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
-    async def _define(self, stage: Stage, plan: Plan) -> None:
+    async def _read_flow(self, stage: Stage, plan: Plan) -> None:
         """Read the definition of a stage's release flow, where its runs were just read."""
         moment = now()
         try:
             await self._reader.read_flow(stage, moment)
-            if stage.has_flow and stage.order != ListOrder.NEWEST:
-                await self._reader.walk(stage, Taken())  # the next reading counts what is left out
+            if stage.has_flow and stage.list_order != ListOrder.NEWEST:
+                await self._reader.read_next_pages(
+                    stage, SkippedEntries()
+                )  # the next reading counts what is left out
         except NorthflankError as error:
-            if self.connection.concerns_all(error):
-                await in_database(leases.give_back, stage.pk, now())
+            if self.connection.is_account_wide(error):
+                await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
-            await in_database(_stage_failed, stage, error, moment)
-            await in_database(leases.release, stage, now(), plan)
+            await run_in_db_thread(_record_stage_failure, stage, error, moment)
+            await run_in_db_thread(leases.release_stage, stage, now(), plan)
         else:
-            await in_database(leases.release_defined, stage)
+            await run_in_db_thread(leases.release_after_flow_read, stage)
         finally:
-            self._claimed.discard(stage.pk)
+            self._leased_stages.discard(stage.pk)
 
     async def _read_run(self, run: Run) -> None:
         if await read_run(self.connection, run) is not None:
-            await in_database(leases.release_run, run, now(), self._plan)
+            await run_in_db_thread(leases.release_run, run, now(), self._plan)
 
 
-async def _logged(work: Awaitable[None]) -> None:
+async def _log_errors(work: Awaitable[None]) -> None:
     # A defect in reading one stage must neither stop the others nor pass unseen.
     try:
         await work
@@ -378,35 +437,39 @@ async def _logged(work: Awaitable[None]) -> None:
         log.debug("read.failed", exc_info=True)  # where it was met, it was kept and told
     except Exception as error:
         if not db_health.is_outage(error):  # told where it was met, too
-            log.exception("read.defect")
+            log.exception("read.crashed")
 
 
-def _make_plan(spend: Allowance, moment: datetime) -> Plan:
-    plan = leases.plan(
-        spend.per_second,
+def _make_plan(read_budget: ReadBudget, moment: datetime) -> Plan:
+    plan = leases.make_plan(
+        read_budget.requests_per_second,
         moment,
-        push_alive=webhook_status.alive(moment),
-        learning=baselines.book(moment, schedule.learning_interval(spend.per_second)),
-        held_up=timedelta(seconds=spend.seconds_held_up),
+        webhook_alive=webhook_status.is_alive(moment),
+        has_baseline_reads=baselines.schedule_next_detail(
+            moment, schedule.baseline_interval(read_budget.requests_per_second)
+        ),
+        discovery_delay=timedelta(seconds=read_budget.discovery_delay_seconds),
     )
-    catalogue.hurry(moment, plan.catalogue)
+    catalog.refresh_now(moment, plan.catalog_interval)
     return plan
 
 
-def _beat(name: str, claimed: set[int], moment: datetime) -> None:
+def _record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> None:
     Worker.objects.update_or_create(
         name=name,
-        defaults={"beat_at": moment},
-        create_defaults={"beat_at": moment, "started_at": moment},
+        defaults={"heartbeat_at": moment},
+        create_defaults={"heartbeat_at": moment, "started_at": moment},
     )
-    Worker.objects.filter(beat_at__lt=moment - WORKER_KEPT).delete()
-    leases.renew(claimed, moment)
+    Worker.objects.filter(heartbeat_at__lt=moment - WORKER_RETENTION).delete()
+    leases.renew(leased_stages, moment)
 
 
-def _stage_done(stage: Stage, taken: Taken, moment: datetime, **known: object) -> None:
+def _record_stage_read(
+    stage: Stage, skipped: SkippedEntries, moment: datetime, **updates: object
+) -> None:
     if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
-    taken.tell(stage, of=str(stage))
+    skipped.log_change(stage, name=str(stage))
     Stage.objects.filter(pk=stage.pk).update(
         **{
             "synced_at": moment,
@@ -414,57 +477,70 @@ def _stage_done(stage: Stage, taken: Taken, moment: datetime, **known: object) -
             "error_message": "",
             "error_since": None,
             "failures": 0,
-            "left_out": taken.left_out,
-            "surplus": taken.surplus,
+            "unreadable_count": skipped.unreadable_count,
+            "surplus_count": skipped.surplus_count,
         }
-        | known
+        | updates
     )
 
 
-def _stage_failed(stage: Stage, error: NorthflankError, moment: datetime) -> None:
+def _record_stage_failure(stage: Stage, error: NorthflankError, moment: datetime) -> None:
     if not stage.error:
-        log.warning("stage.trouble", stage=str(stage), cause=error.cause, message=str(error))
+        log.warning("stage.read_failed", stage=str(stage), cause=error.cause, message=str(error))
     Stage.objects.filter(pk=stage.pk).update(
         error=error.cause,
         error_message=str(error),
         error_since=stage.error_since or moment,
         failures=F("failures") + 1,
         # What is not found may have lost its flow: the next visit asks for that first.
-        flow_seen_at=None if error.cause == "not_found" else stage.flow_seen_at,
+        flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
     )
 
 
-def _sweep_done(sweep: CatalogueSweep, taken: Taken, moment: datetime, every: timedelta) -> None:
-    if sweep.error:
-        log.info("catalogue.recovered", of=_what(sweep), after=sweep.error)
-    taken.tell(sweep, of=_what(sweep))
-    CatalogueSweep.objects.filter(pk=sweep.pk).update(
-        swept_at=moment,
-        next_at=moment + every,
+def _record_catalog_read(
+    catalog_sync: CatalogSync, skipped: SkippedEntries, moment: datetime, interval: timedelta
+) -> None:
+    if catalog_sync.error:
+        log.info(
+            "catalog.recovered",
+            list=_catalog_list_name(catalog_sync),
+            after=catalog_sync.error,
+        )
+    skipped.log_change(catalog_sync, name=_catalog_list_name(catalog_sync))
+    CatalogSync.objects.filter(pk=catalog_sync.pk).update(
+        synced_at=moment,
+        next_sync_at=moment + interval,
         error="",
         error_message="",
         error_since=None,
         failures=0,
-        left_out=taken.left_out,
-        surplus=taken.surplus,
+        unreadable_count=skipped.unreadable_count,
+        surplus_count=skipped.surplus_count,
     )
 
 
-def _sweep_failed(sweep: CatalogueSweep, error: NorthflankError, moment: datetime) -> None:
-    if not sweep.error:
-        log.warning("catalogue.trouble", of=_what(sweep), cause=error.cause, message=str(error))
-    CatalogueSweep.objects.filter(pk=sweep.pk).update(
+def _record_catalog_failure(
+    catalog_sync: CatalogSync, error: NorthflankError, moment: datetime
+) -> None:
+    if not catalog_sync.error:
+        log.warning(
+            "catalog.read_failed",
+            list=_catalog_list_name(catalog_sync),
+            cause=error.cause,
+            message=str(error),
+        )
+    CatalogSync.objects.filter(pk=catalog_sync.pk).update(
         error=error.cause,
         error_message=str(error),
-        error_since=sweep.error_since or moment,
+        error_since=catalog_sync.error_since or moment,
         failures=F("failures") + 1,
-        next_at=moment + schedule.after_failure(sweep.failures + 1, error.cause),
+        next_sync_at=moment + schedule.failure_backoff(catalog_sync.failures + 1, error.cause),
     )
 
 
-def _sweep_waits(sweep: CatalogueSweep, moment: datetime) -> None:
-    CatalogueSweep.objects.filter(pk=sweep.pk).update(next_at=moment)
+def _retry_catalog_read(catalog_sync: CatalogSync, moment: datetime) -> None:
+    CatalogSync.objects.filter(pk=catalog_sync.pk).update(next_sync_at=moment)
 
 
-def _what(sweep: CatalogueSweep) -> str:
-    return sweep.project.slug if sweep.project else "all projects"
+def _catalog_list_name(catalog_sync: CatalogSync) -> str:
+    return catalog_sync.project.slug if catalog_sync.project else "all projects"

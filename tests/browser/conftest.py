@@ -13,9 +13,9 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, expect
 
-from dashboard.models import CatalogueSweep, Run
-from tests.support import evidence, flights
-from tests.support.browser import Open, save_page, session_cookie
+from dashboard.models import CatalogSync, Run
+from tests.support import evidence, live_runs
+from tests.support.browser import OpenPage, save_page, session_cookie
 from tests.support.live import PATIENCE, Live
 from tests.support.services import CHROMIUM
 
@@ -53,31 +53,33 @@ def world(live: Live) -> Live:
     """The sandbox, whose aborts take a second; nothing is read but the stages that a test names."""
     live.sandbox.choices["abort-seconds"] = "1"
     now = timezone.now()
-    # What has failed rests, whatever the plan: the catalogue is not read again.
-    CatalogueSweep.objects.create(swept_at=now, next_at=now + timedelta(days=1000), failures=1)
+    # What has failed rests, whatever the plan: the catalog is not read again.
+    CatalogSync.objects.create(synced_at=now, next_sync_at=now + timedelta(days=1000), failures=1)
     return live
 
 
 @pytest.fixture
-def stuck(world: Live) -> Run:
+def stuck_run(world: Live) -> Run:
     """A run that hangs for hours unless it is aborted."""
-    flow = flights.flow(world, LEDGER_PRODUCTION)
+    flow = live_runs.flow(world, LEDGER_PRODUCTION)
     # Of two that hang the older one may be about to end.
-    last = max(world.sandbox.world.runs(flow, world.sandbox.clock()), key=lambda run: run.concluded)
-    return flights.mirrored(world, LEDGER_PRODUCTION, last.id)
+    last = max(
+        world.sandbox.world.list_runs(flow, world.sandbox.clock()), key=lambda run: run.concluded_at
+    )
+    return live_runs.mirrored(world, LEDGER_PRODUCTION, last.id)
 
 
 @pytest.fixture
-def flying(world: Live) -> list[Run]:
+def runs_in_flight(world: Live) -> list[Run]:
     """Three runs that go on for longer than any test, beside those that were there already."""
-    now, flow = world.sandbox.clock(), flights.flow(world, LEDGER_PRODUCTION)
-    begun = (world.sandbox.world.start(flow, now, {}) for _ in range(100))
-    long = islice((run.id for run in begun if run.concluded > now + 120), 3)
-    return [flights.mirrored(world, LEDGER_PRODUCTION, run_id) for run_id in long]
+    now, flow = world.sandbox.clock(), live_runs.flow(world, LEDGER_PRODUCTION)
+    begun = (world.sandbox.world.start_run(flow, now, {}) for _ in range(100))
+    long = islice((run.id for run in begun if run.concluded_at > now + 120), 3)
+    return [live_runs.mirrored(world, LEDGER_PRODUCTION, run_id) for run_id in long]
 
 
 @pytest.fixture
-def syncing(world: Live) -> Iterator[None]:
+def sync_worker(world: Live) -> Iterator[None]:
     """A worker that reads whatever is due, all the time."""
     stop = threading.Event()
 
@@ -93,14 +95,14 @@ def syncing(world: Live) -> Iterator[None]:
 
 
 @pytest.fixture
-def forgiven() -> list[str]:
+def ignored_console_errors() -> list[str]:
     """Complaints that are no fault of a page: Chromium reports each answer from 400 up."""
     return [r"Failed to load resource: the server responded with a status of 4\d\d"]
 
 
 @pytest.fixture
 def open_browser(
-    new_context: Callable[..., BrowserContext], live: Live, forgiven: list[str]
+    new_context: Callable[..., BrowserContext], live: Live, ignored_console_errors: list[str]
 ) -> Iterator[Callable[..., Page]]:
     """Open a browser of its own; nothing that it runs may raise or break the security policy."""
     complaints: list[str] = []
@@ -119,11 +121,13 @@ def open_browser(
         return page
 
     yield open_
-    assert [said for said in complaints if not re.search("|".join(forgiven), said)] == []
+    assert [
+        said for said in complaints if not re.search("|".join(ignored_console_errors), said)
+    ] == []
 
 
 @pytest.fixture
-def sign_in(open_browser: Callable[..., Page], live: Live) -> Open:
+def sign_in(open_browser: Callable[..., Page], live: Live) -> OpenPage:
     """Open an address as somebody who has signed in; test_journeys goes through that page."""
 
     def sign_in_(name: str, address: str = "/", **options: Any) -> Page:

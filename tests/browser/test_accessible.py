@@ -13,9 +13,9 @@ from playwright.sync_api import Page, Response, expect
 from dashboard.models import Run
 from dashboard.web.live import region as live_pages
 from tests.support import factories
-from tests.support.browser import Open, check, listens
+from tests.support.browser import OpenPage, check, wait_for_viewers
 from tests.support.live import Live
-from tests.support.states import NO_PAGES, STAGE, WORLDS, State, full
+from tests.support.states import NON_PAGE_URLS, STAGE, WORLDS, State, full
 
 pytestmark = pytest.mark.browser
 RULES = {
@@ -37,15 +37,15 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-def names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
+def url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
     for each in patterns:
         if isinstance(each, URLPattern):
             yield each.name
         elif each.app_name != "admin":  # Django's own pages
-            yield from names(each.url_patterns)
+            yield from url_names(each.url_patterns)
 
 
-def test_no_page_is_left_out() -> None:
+def test_states_table_covers_every_page() -> None:
     shown, statuses = set(), set()
     for _, states in WORLDS.values():
         for state in states:
@@ -53,7 +53,9 @@ def test_no_page_is_left_out() -> None:
             address = state.address.format(release="/", odd="/", stage_key=1, batch=1)
             with contextlib.suppress(Resolver404):
                 shown.add(resolve(address.partition("?")[0]).view_name)
-    assert {name for name in names(get_resolver().url_patterns) if name} - NO_PAGES == shown
+    assert {
+        name for name in url_names(get_resolver().url_patterns) if name
+    } - NON_PAGE_URLS == shown
     assert statuses == {200, 400, 403, 404, 500}
 
 
@@ -74,10 +76,10 @@ def complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
     page.emulate_media(forced_colors="active", color_scheme="light")
     yield "forced colours", check(page, "forced")
     page.emulate_media(forced_colors="none")
-    yield from in_little_room(page, "sideways", "cut")
+    yield from narrow_layout_complaints(page, "sideways", "cut")
 
 
-def in_little_room(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
+def narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
     """What there is against it on a phone, and where 1280 pixels are zoomed to 200 %."""
     for width in (640, 320):  # the browsers here have two pixels in one of CSS
         page.set_viewport_size({"width": width, "height": 700})
@@ -95,12 +97,14 @@ def given(state: State) -> Iterator[None]:
 
     with override_settings(**state.given), pytest.MonkeyPatch.context() as patch:
         if state.status == 500:
-            patch.setattr(live_pages, "of", breaks)
+            patch.setattr(live_pages, "build_region", breaks)
         yield
 
 
 @pytest.fixture
-def visit(sign_in: Open, open_browser: Open, forgiven: list[str]) -> Callable[..., Page]:
+def open_state(
+    sign_in: OpenPage, open_browser: OpenPage, ignored_console_errors: list[str]
+) -> Callable[..., Page]:
     """Open a state as whom it is for; one browser serves all states of a person."""
     browsers: dict[str, Page] = {}
     answers: list[int] = []
@@ -109,7 +113,7 @@ def visit(sign_in: Open, open_browser: Open, forgiven: list[str]) -> Callable[..
         if response.request.is_navigation_request() and response.status != 302:
             answers.append(response.status)
 
-    forgiven.append("the server responded with a status of 500")
+    ignored_console_errors.append("the server responded with a status of 500")
 
     def visit_(state: State, places: dict[str, object]) -> Page:
         page = browsers.get(state.who)
@@ -131,38 +135,40 @@ def visit(sign_in: Open, open_browser: Open, forgiven: list[str]) -> Callable[..
     return visit_
 
 
-AT_A_TIME = 4  # states that one test goes through
+STATES_PER_TEST = 4  # states that one test goes through
 
 
-def parts() -> Iterator[Any]:
+def state_groups() -> Iterator[Any]:
     """All states, few at a time: each part is work for another worker, and makes its world anew."""
     for world, (_, states) in WORLDS.items():
-        number = -(-len(states) // AT_A_TIME)
+        number = -(-len(states) // STATES_PER_TEST)
         for part in range(number):
             yield pytest.param(world, states[part::number], id=f"{world}-{part + 1}")
 
 
-@pytest.mark.parametrize(("world", "states"), parts())
+@pytest.mark.parametrize(("world", "states"), state_groups())
 @pytest.mark.usefixtures("manager", "viewer", "live")
-def test_every_page_is_clean_in_every_state(
-    world: str, states: list[State], visit: Callable[..., Page]
+def test_pages_in_every_state_are_accessible(
+    world: str, states: list[State], open_state: Callable[..., Page]
 ) -> None:
     build, _ = WORLDS[world]
     places = build()
     wrong = []
     for number, state in enumerate(states):
         with given(state):
-            page = visit(state, places)
+            page = open_state(state, places)
             # What no person would write has to fit; the rest is asked of what they might.
             hostile = world == "hostile"
-            asked = in_little_room(page, "sideways") if hostile else complaints(page, number)
+            asked = (
+                narrow_layout_complaints(page, "sideways") if hostile else complaints(page, number)
+            )
             for what, found in asked:
                 wrong += [f"{state}, {what}: {' '.join(each.split())}" for each in found]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_skip_link_leads_past_the_header(live: Live, sign_in: Open) -> None:
+def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
     factories.run(factories.stage())
     page = sign_in("viewer")
     page.keyboard.press("Tab")
@@ -177,14 +183,12 @@ def test_the_skip_link_leads_past_the_header(live: Live, sign_in: Open) -> None:
 @pytest.mark.parametrize("place", ["/", STAGE, ""])
 @pytest.mark.parametrize("run", ["aborting-2", "very-late", "release"])
 @pytest.mark.usefixtures("manager", "viewer")
-def test_a_message_takes_the_focus_from_nothing(
-    place: str, run: str, live: Live, sign_in: Open
-) -> None:
+def test_stream_update_keeps_focus(place: str, run: str, live: Live, sign_in: OpenPage) -> None:
     """Of a run's row, or of all of its page."""
     full()
-    of = Run.objects.with_place().get(run_id=run)
+    of = Run.objects.with_stage().get(run_id=run)
     page = sign_in("manager", place or factories.address(of))
-    listens(live)
+    wait_for_viewers(live)
     shown = page.locator(f"[data-run='{run}']" if place else "#live")
     able = shown.locator("a[href], button, summary, input, [tabindex='0']").locator("visible=true")
     assert able.count()

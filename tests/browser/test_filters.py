@@ -10,11 +10,11 @@ from playwright.sync_api import Page, expect
 
 from dashboard.models import DefaultView, SavedView, Stage
 from tests.support import factories
-from tests.support.browser import Open, listens
+from tests.support.browser import OpenPage, wait_for_viewers
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
-PATIENCE = 20_000  # milliseconds
+TIMEOUT_MS = 20_000  # milliseconds
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def stage(live: Live) -> Stage:
     return stage
 
 
-def shown(page: Page) -> list[str | None]:
+def listed_run_ids(page: Page) -> list[str | None]:
     return [row.get_attribute("data-run") for row in page.locator("tr[data-run]").all()]
 
 
-def ask(page: Page, *statuses: str, text: str = "") -> None:
+def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
     """Fill the filter in and send it."""
     page.get_by_label("Text").fill(text)
     page.locator(".run-filter .menu summary").click()
@@ -43,20 +43,20 @@ def ask(page: Page, *statuses: str, text: str = "") -> None:
 
 
 @pytest.mark.parametrize("script", [True, False])
-def test_a_filter_is_asked_for_saved_and_opened_with(
-    script: bool, stage: Stage, manager: User, sign_in: Open
+def test_filter_can_be_applied_saved_as_view_and_made_default(
+    script: bool, stage: Stage, manager: User, sign_in: OpenPage
 ) -> None:
     address = factories.address(stage)
     page = sign_in("manager", address, java_script_enabled=script)
-    ask(page, "Failed", "Aborted", text="nightly")
+    submit_filter(page, "Failed", "Aborted", text="nightly")
     expect(page).to_have_url(re.compile(r"q=nightly"))
-    assert shown(page) == ["aborted", "failure"]
+    assert listed_run_ids(page) == ["aborted", "failure"]
 
     page.get_by_role("link", name="Remove: Aborted").click()
-    expect(page.locator(".chips li")).to_have_count(3)
-    assert shown(page) == ["failure"]
+    expect(page.locator(".filter-chips li")).to_have_count(3)
+    assert listed_run_ids(page) == ["failure"]
 
-    page.locator(".views .menu summary").click()
+    page.locator(".saved-views .menu summary").click()
     page.get_by_label("Name").fill("Failed at night")
     page.get_by_label("Open it first, on every stage").check()
     page.get_by_role("button", name="Save", exact=True).click()
@@ -75,20 +75,20 @@ def test_a_filter_is_asked_for_saved_and_opened_with(
     page.get_by_role("link", name="Newer").click()
     expect(page.locator("tr[data-run]")).to_have_count(100)
 
-    page.locator(".views .menu summary").click()
+    page.locator(".saved-views .menu summary").click()
     page.get_by_role("button", name="Delete Failed at night").click()
     expect(page.locator("#notices")).to_contain_text("“Failed at night” is deleted.")
     assert not SavedView.objects.exists()
 
 
 @pytest.mark.usefixtures("manager")
-def test_only_runs_that_belong_on_the_page_are_announced(
-    stage: Stage, sign_in: Open, live: Live
+def test_filtered_page_announces_only_matching_runs(
+    stage: Stage, sign_in: OpenPage, live: Live
 ) -> None:
     since = (timezone.now() - timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M")
     query = f"status=queued&status=failure&q=nightly&from={since}"
     page = sign_in("manager", f"{factories.address(stage)}?{query}")
-    listens(live)
+    wait_for_viewers(live)
     page.get_by_label("Text").focus()  # a hand at work: nothing comes by itself
     page.locator("#live").hover()
     too_old = timezone.now() - timedelta(minutes=50)
@@ -98,38 +98,36 @@ def test_only_runs_that_belong_on_the_page_are_announced(
     factories.run(stage, "NIGHTLY-4", name="By its id", status="queued")
     factories.run(stage, "yes-5", name="The nightly", status="failure")
     factories.change(stage.runs.get(run_id="yes-5"), step="last")  # told after all the others
-    expect(page.locator("#news")).to_have_text("2 new runs", timeout=PATIENCE)
-    page.locator("#news").click()
-    expect(page.locator("tr[data-run]")).to_have_count(3, timeout=PATIENCE)
-    assert sorted(shown(page)) == ["NIGHTLY-4", "failure", "yes-5"]
+    expect(page.locator("#new-runs")).to_have_text("2 new runs", timeout=TIMEOUT_MS)
+    page.locator("#new-runs").click()
+    expect(page.locator("tr[data-run]")).to_have_count(3, timeout=TIMEOUT_MS)
+    assert sorted(listed_run_ids(page)) == ["NIGHTLY-4", "failure", "yes-5"]
 
 
 @pytest.mark.usefixtures("manager")
-def test_an_open_page_refreshes_what_was_asked_for(stage: Stage, sign_in: Open, live: Live) -> None:
+def test_page_refresh_keeps_filter(stage: Stage, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly")
-    listens(live)
+    wait_for_viewers(live)
     page.evaluate("() => htmx.trigger('#live', 'refresh')")
     expect(page.locator("tr[data-run]")).to_have_count(1)
-    assert shown(page) == ["failure"]
+    assert listed_run_ids(page) == ["failure"]
 
 
 @pytest.mark.usefixtures("manager")
-def test_on_a_phone_the_filter_is_folded_and_tells_what_is_asked_for(
-    stage: Stage, sign_in: Open
-) -> None:
+def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage) -> None:
     phone = {"viewport": {"width": 320, "height": 700}, "has_touch": True}
     page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly", **phone)
     expect(page.get_by_label("Text")).to_be_hidden()
-    expect(page.locator(".fold > summary")).to_have_text("Filter 2")
+    expect(page.locator(".collapsible > summary")).to_have_text("Filter 2")
     expect(page.get_by_role("link", name="Remove: Failed")).to_be_visible()
-    page.locator(".fold > summary").click()
+    page.locator(".collapsible > summary").click()
     expect(page.get_by_label("Text")).to_be_visible()
     page.locator(".run-filter .menu summary").click()
     page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
 
 
 @pytest.mark.usefixtures("manager")
-def test_by_keyboard_alone(stage: Stage, sign_in: Open) -> None:
+def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stage))
     page.get_by_label("Text").focus()
     page.keyboard.type("nightly")
@@ -140,12 +138,14 @@ def test_by_keyboard_alone(stage: Stage, sign_in: Open) -> None:
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("status=in_flight"))
-    assert shown(page) == ["running"]
+    assert listed_run_ids(page) == ["running"]
 
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
-def test_a_menu_closes_when_one_goes_elsewhere(leave: str, sign_in: Open, live: Live) -> None:
+def test_status_menu_closes_on_escape_or_click_outside(
+    leave: str, sign_in: OpenPage, live: Live
+) -> None:
     page = sign_in("viewer", factories.address(factories.run(factories.stage()).stage))
     summary = page.locator(".run-filter .menu summary")
     summary.click()

@@ -9,27 +9,27 @@ from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
 from dashboard.db import threads as db_threads
-from dashboard.models import Looking, Run, SavedView
-from dashboard.models.typical_duration import Overdue
+from dashboard.models import Acknowledgement, Run, SavedView
+from dashboard.models.typical_duration import Severity
 from dashboard.sync import overdue_checker
-from tests.support import factories, flights
+from tests.support import factories, live_runs
 from tests.support.browser import (
     CHECKS,
-    Open,
+    OpenPage,
+    advance_time,
     break_streams,
     check,
-    enter,
-    listens,
-    pass_time,
-    take_clock,
+    install_clock,
+    submit_sign_in,
+    wait_for_viewers,
 )
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
-PATIENCE = 30_000  # milliseconds
+TIMEOUT_MS = 30_000  # milliseconds
 
 
-def go_to(page: Page, target: Locator, key: str = "Tab") -> None:
+def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
     """Press Tab until it has the focus; wherever that is on the way is seen."""
     # To find an element by its role takes long among many; it is looked up again if it is replaced.
     look = f"each => [each.isConnected, each === document.activeElement, {CHECKS.strip()}.focus()]"
@@ -48,7 +48,7 @@ def go_to(page: Page, target: Locator, key: str = "Tab") -> None:
 
 
 def press(page: Page, target: Locator, key: str = "Enter") -> None:
-    go_to(page, target)
+    tab_to(page, target)
     page.keyboard.press(key)
 
 
@@ -57,32 +57,32 @@ def button(page: Page, name: str) -> Locator:
 
 
 @pytest.fixture
-def alerted(stuck: Run, world: Live) -> Run:
+def overdue_run(stuck_run: Run, world: Live) -> Run:
     """A run that an alert is about: it takes too long."""
-    run = flights.read(world, stuck)
-    overdue_checker.mark(db_threads.now())
-    return Run.objects.with_place().get(pk=run.pk)
+    run = live_runs.read(world, stuck_run)
+    overdue_checker.check_runs(db_threads.now())
+    return Run.objects.with_stage().get(pk=run.pk)
 
 
-@pytest.mark.usefixtures("manager", "syncing")
+@pytest.mark.usefixtures("manager", "sync_worker")
 @pytest.mark.parametrize("width", [1280, 390])
-def test_by_keyboard_alone_from_an_alert_to_the_end_of_its_run(
-    width: int, alerted: Run, open_browser: Open, world: Live
+def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
+    width: int, overdue_run: Run, open_browser: OpenPage, world: Live
 ) -> None:
     page = open_browser(viewport={"width": width, "height": 800})
-    page.goto(f"/runs/{alerted.run_id}/?from=alert")
+    page.goto(f"/runs/{overdue_run.run_id}/?from=alert")
     expect(page.get_by_label("Name")).to_be_focused()
     page.keyboard.type("manager")
     page.keyboard.press("Tab")
     page.keyboard.type("manager")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text(alerted.title)
+    expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
     press(page, button(page, "I’m looking"))
-    expect(button(page, "Stop looking")).to_be_focused(timeout=PATIENCE)
+    expect(button(page, "Stop looking")).to_be_focused(timeout=TIMEOUT_MS)
     press(page, page.locator("summary", has_text="Text to hand over"))
-    expect(page.locator("#hand-over-text")).to_be_visible()
+    expect(page.locator("#incident-summary-text")).to_be_visible()
     abort = page.locator("[data-abort]")
-    go_to(page, abort, "Shift+Tab")
+    tab_to(page, abort, "Shift+Tab")
     page.keyboard.press("Enter")
     keep = button(page, "Keep running")
     expect(keep).to_be_focused()
@@ -93,49 +93,51 @@ def test_by_keyboard_alone_from_an_alert_to_the_end_of_its_run(
     expect(keep).to_be_focused()
     press(page, button(page, "Abort run"))  # without a reason
     expect(page.get_by_role("radio").first).to_be_focused()
-    go_to(page, page.get_by_label("Reason in your own words"))
+    tab_to(page, page.get_by_label("Reason in your own words"))
     page.keyboard.type("Hangs since three")
     press(page, button(page, "Abort run"))
     expect(page.get_by_role("dialog")).to_be_hidden()
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_be_focused()
     run = page.locator("[data-run]").first
-    expect(run).to_have_attribute("data-concluded", "true", timeout=PATIENCE)
+    expect(run).to_have_attribute("data-concluded", "true", timeout=TIMEOUT_MS)
     expect(page.locator(".headline [data-badge]")).to_have_text("Aborted")
     expect(heading).to_be_focused()
-    assert world.sandbox.abort_posts[alerted.run_id] == 1
-    assert Looking.objects.get().username == "manager"
+    assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1
+    assert Acknowledgement.objects.get().username == "manager"
 
 
-@pytest.mark.usefixtures("manager", "syncing")
-def test_without_javascript_from_an_alert_to_the_end_of_its_run(
-    alerted: Run, open_browser: Open, world: Live
+@pytest.mark.usefixtures("manager", "sync_worker")
+def test_journey_from_alert_to_aborted_run_without_javascript(
+    overdue_run: Run, open_browser: OpenPage, world: Live
 ) -> None:
     page = open_browser(java_script_enabled=False)
-    page.goto(f"/runs/{alerted.run_id}/?from=alert")
-    enter(page, "manager")
-    expect(page.get_by_role("heading", level=1)).to_have_text(alerted.title)
+    page.goto(f"/runs/{overdue_run.run_id}/?from=alert")
+    submit_sign_in(page, "manager")
+    expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
     button(page, "I’m looking").click()
     expect(button(page, "Stop looking")).to_be_visible()
     page.locator("summary", has_text="Text to hand over").click()
-    expect(page.locator("#hand-over-text")).to_be_visible()
+    expect(page.locator("#incident-summary-text")).to_be_visible()
     page.locator("[data-abort]").click()
     page.get_by_label("Reason in your own words").fill("Hangs since three")
     button(page, "Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     badge = page.locator(".headline [data-badge]")
-    expect(badge).to_have_text("Aborted", timeout=PATIENCE)
-    assert world.sandbox.abort_posts[alerted.run_id] == 1
+    expect(badge).to_have_text("Aborted", timeout=TIMEOUT_MS)
+    assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1
 
 
-@pytest.mark.usefixtures("manager", "syncing")
-def test_by_keyboard_alone_through_a_stage_to_the_end_of_three_runs(
-    flying: list[Run], sign_in: Open, world: Live
+@pytest.mark.usefixtures("manager", "sync_worker")
+def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
+    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
 ) -> None:
     old = timezone.now() - timedelta(days=2)
     for number in range(101):
-        factories.run(flying[0].stage, status="success", name=f"Old {number}", created_at=old)
-    page = sign_in("manager", factories.address(flying[0].stage))
+        factories.run(
+            runs_in_flight[0].stage, status="success", name=f"Old {number}", created_at=old
+        )
+    page = sign_in("manager", factories.address(runs_in_flight[0].stage))
     press(page, page.get_by_role("link", name="Older"))
     expect(page).to_have_url(re.compile("older|before|from|at="))
     press(page, page.get_by_role("link", name="Newest"))
@@ -143,14 +145,14 @@ def test_by_keyboard_alone_through_a_stage_to_the_end_of_three_runs(
     press(page, page.get_by_role("checkbox", name="In flight", exact=True), "Space")
     press(page, button(page, "Show"))
     expect(page).to_have_url(re.compile("status=in_flight"))
-    press(page, page.locator(".views .menu summary"))
-    go_to(page, page.get_by_label("Name"))
+    press(page, page.locator(".saved-views .menu summary"))
+    tab_to(page, page.get_by_label("Name"))
     page.keyboard.type("In flight")
     page.keyboard.press("Enter")
     expect(page.locator("#notices")).to_contain_text("“In flight” is saved.")
     assert SavedView.objects.get().name == "In flight"
-    for run in flying:
-        box = page.locator(f'[data-run="{run.run_id}"] .pick input')
+    for run in runs_in_flight:
+        box = page.locator(f'[data-run="{run.run_id}"] .select input')
         press(page, box, "Space")
         expect(box).to_be_checked()
     chosen = page.locator("[data-abort-selected]")
@@ -161,18 +163,18 @@ def test_by_keyboard_alone_through_a_stage_to_the_end_of_three_runs(
     expect(chosen).to_be_focused()
     page.keyboard.press("Enter")
     expect(button(page, "Keep running")).to_be_focused()
-    go_to(page, page.get_by_label("Reason in your own words"), "Shift+Tab")
+    tab_to(page, page.get_by_label("Reason in your own words"), "Shift+Tab")
     page.keyboard.type("Bad release")
     press(page, button(page, "Abort 3 runs"))
-    page.wait_for_url("**/aborts/many/*/")
-    for run in flying:
+    page.wait_for_url("**/aborts/bulk/*/")
+    for run in runs_in_flight:
         result = page.locator(f'[data-run="{run.run_id}"] .result')
-        expect(result).to_have_text("Aborted", timeout=PATIENCE)
-    assert world.sandbox.abort_posts == {run.run_id: 1 for run in flying}
+        expect(result).to_have_text("Aborted", timeout=TIMEOUT_MS)
+    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
 
 
 @pytest.mark.usefixtures("viewer", "live")
-def test_by_keyboard_alone_to_another_zone_theme_and_the_help(sign_in: Open) -> None:
+def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: OpenPage) -> None:
     factories.run(factories.stage())
     page = sign_in("viewer", timezone_id="Europe/Berlin")
     theme = page.locator("[data-theme-toggle]")
@@ -189,23 +191,23 @@ def test_by_keyboard_alone_to_another_zone_theme_and_the_help(sign_in: Open) -> 
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(keys).to_be_focused()
-    zone = page.locator("[data-own-zone]")
-    go_to(page, zone, "Shift+Tab")
+    zone = page.locator("[data-browser-zone]")
+    tab_to(page, zone, "Shift+Tab")
     page.keyboard.press("Enter")
-    expect(page.locator(".foot > span")).to_have_text("Times are in Europe/Berlin.")
+    expect(page.locator(".footer > span")).to_have_text("Times are in Europe/Berlin.")
 
 
 # --- What is read out: each change once, and nothing else ---------------------------------------
 
 
-def heard(page: Page) -> list[str]:
+def announcements(page: Page) -> list[str]:
     return page.evaluate("() => window.heard")
 
 
-def hears(page: Page, live: Live, *said: str) -> None:
+def expect_announced_once(page: Page, live: Live, *said: str) -> None:
     """Wait for what is said; it is not said again as time passes, nor when all is told anew."""
-    page.wait_for_function("n => window.heard.length >= n", arg=len(said), timeout=PATIENCE)
-    pass_time(page, 9)
+    page.wait_for_function("n => window.heard.length >= n", arg=len(said), timeout=TIMEOUT_MS)
+    advance_time(page, 9)
     page.evaluate(
         """() => {
           const stream = document.querySelector("#stream");
@@ -216,47 +218,47 @@ def hears(page: Page, live: Live, *said: str) -> None:
         }"""
     )
     break_streams(live)
-    page.wait_for_function("() => anew", timeout=PATIENCE)
-    pass_time(page, 9)
-    told = heard(page)
+    page.wait_for_function("() => anew", timeout=TIMEOUT_MS)
+    advance_time(page, 9)
+    told = announcements(page)
     assert len(told) == len(said), told
     for one, expected in zip(told, said, strict=True):
         assert re.fullmatch(expected, one), told
 
 
 @pytest.mark.usefixtures("viewer")
-def test_who_looks_and_what_has_come_to_need_attention_is_said_once(
-    sign_in: Open, manager: User, live: Live
+def test_alert_and_acknowledgement_are_announced_once(
+    sign_in: OpenPage, manager: User, live: Live
 ) -> None:
     run = factories.run(factories.stage(), "r-1", name="Nightly")
     page = sign_in("viewer")
     other = sign_in("manager", factories.address(run))
-    listens(live, viewers=2)
-    take_clock(page)
+    wait_for_viewers(live, viewers=2)
+    install_clock(page)
     check(page, "listen")
     page.locator('[data-run="r-1"]').hover()  # a hand over the table: the page is not loaded anew
-    factories.change(run, overdue=Overdue.YES, overdue_why="run")
-    hears(page, live, "Nightly: .*[Oo]verdue.*", "This page has changed")
+    factories.change(run, overdue_severity=Severity.WARNING, overdue_reason="run")
+    expect_announced_once(page, live, "Nightly: .*[Oo]verdue.*", "This page has changed")
     page.evaluate("() => { window.heard = [] }")
     other.reload()
     button(other, "I’m looking").click()
-    hears(page, live, "manager is looking, since .*")
+    expect_announced_once(page, live, "manager is looking, since .*")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_page_about_reading_says_when_it_fails_and_reads_out_nothing_else(
-    sign_in: Open, live: Live
-) -> None:
+def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Live) -> None:
     stage = factories.stage()
     factories.worker()
     page = sign_in("viewer", "/status/")
-    listens(live)
-    take_clock(page)
+    wait_for_viewers(live)
+    install_clock(page)
     check(page, "listen")
     stage.error, stage.error_message = "x", "No access."
     stage.error_since, stage.failures = timezone.now(), 2
     stage.save()
-    expect(page.locator("[data-stage] .said")).to_have_text("No access.", timeout=PATIENCE)
-    assert heard(page) == []
+    expect(page.locator("[data-stage] .upstream-text")).to_have_text(
+        "No access.", timeout=TIMEOUT_MS
+    )
+    assert announcements(page) == []
     factories.trouble("It fell over.")
-    hears(page, live, "It fell over.")
+    expect_announced_once(page, live, "It fell over.")

@@ -7,14 +7,14 @@ from playwright.sync_api import Page, expect
 
 from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.browser import Open
+from tests.support.browser import OpenPage
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def runs(live: Live) -> list[Run]:
+def runs_newest_first(live: Live) -> list[Run]:
     """Runs of a stage, as its page lists them: the newest first."""
     stage = factories.stage()
     statuses = ["running", "success", "failure", "success", "failure"]
@@ -27,7 +27,7 @@ def runs(live: Live) -> list[Run]:
     return made[::-1]
 
 
-def at(page: Page, number: int) -> None:
+def expect_run_focused(page: Page, number: int) -> None:
     expect(page.get_by_role("link", name=f"Release {number}", exact=True)).to_be_focused()
 
 
@@ -37,76 +37,86 @@ def press(page: Page, *keys: str) -> None:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_j_and_k_move_between_runs_and_enter_opens(
-    runs: list[Run], sign_in: Open, live: Live
+def test_keys_j_and_k_move_between_runs_and_enter_opens_run(
+    runs_newest_first: list[Run], sign_in: OpenPage, live: Live
 ) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     press(page, "j")
-    at(page, 0)
+    expect_run_focused(page, 0)
     press(page, "k")  # there is none before the first
-    at(page, 0)
+    expect_run_focused(page, 0)
     press(page, "j", "j", "j")
-    at(page, 3)
+    expect_run_focused(page, 3)
     ring = "() => getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(ring) == "solid"
     press(page, "k")
-    at(page, 2)
+    expect_run_focused(page, 2)
     press(page, "j", "j", "j", "j")
-    at(page, 4)
+    expect_run_focused(page, 4)
     press(page, "Enter")
-    expect(page).to_have_url(f"{live.base_url}{factories.address(runs[4])}")
+    expect(page).to_have_url(f"{live.base_url}{factories.address(runs_newest_first[4])}")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_row_that_is_moved_to_is_in_sight(runs: list[Run], sign_in: Open) -> None:
+def test_key_j_scrolls_focused_row_into_view(
+    runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
     page = sign_in(
-        "viewer", factories.address(runs[0].stage), viewport={"width": 390, "height": 240}
+        "viewer",
+        factories.address(runs_newest_first[0].stage),
+        viewport={"width": 390, "height": 240},
     )
     press(page, *"jjjjj")
-    at(page, 4)
+    expect_run_focused(page, 4)
     expect(page.locator("a.title:focus")).to_be_in_viewport(ratio=1)
 
 
 @pytest.mark.usefixtures("manager")
-def test_moving_goes_on_from_wherever_one_is_in_a_row(runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("manager", factories.address(runs[0].stage))
-    page.locator("td.pick input").focus()
+def test_key_j_starts_from_row_with_focus(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("manager", factories.address(runs_newest_first[0].stage))
+    page.locator("td.select input").focus()
     press(page, "j")
-    at(page, 1)
+    expect_run_focused(page, 1)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_f_leads_to_the_next_that_failed_and_round(runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+def test_key_f_moves_to_next_failed_run_and_wraps_around(
+    runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     for number in (2, 4, 2):
         press(page, "f")
-        at(page, number)
+        expect_run_focused(page, number)
 
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("address", ["/", "/board/", "pipeline"])
-def test_other_pages_have_rows_too(address: str, runs: list[Run], sign_in: Open) -> None:
+def test_key_j_works_on_other_pages(
+    address: str, runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
     if address == "pipeline":
-        address = factories.address(runs[0].stage.pipeline)
+        address = factories.address(runs_newest_first[0].stage.pipeline)
     page = sign_in("viewer", address)
     press(page, "j")
     expect(page.locator("#live a:focus")).to_be_visible()
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_change_leaves_the_place_where_it_was(runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     press(page, "j")
-    factories.change(runs[0], status="retrying")
+    factories.change(runs_newest_first[0], status="retrying")
     badge = page.locator('[data-run="r-0"] [data-badge]')
     expect(badge).to_have_text("Retrying", timeout=10_000)
-    at(page, 0)
+    expect_run_focused(page, 0)
     press(page, "j")
-    at(page, 1)
+    expect_run_focused(page, 1)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_slash_leads_to_the_search_of_a_page_that_has_one(runs: list[Run], sign_in: Open) -> None:
+def test_key_slash_focuses_search_field_if_present(
+    runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
     page = sign_in("viewer", "/aborts/?text=old")
     press(page, "/")
     field = page.get_by_label("Run or reason")
@@ -120,21 +130,21 @@ def test_a_slash_leads_to_the_search_of_a_page_that_has_one(runs: list[Run], sig
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_question_mark_opens_the_list_and_escape_closes_it(
-    runs: list[Run], sign_in: Open
+def test_key_question_mark_opens_help_and_escape_closes_it(
+    runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     press(page, "j", "?")
     help = page.get_by_role("dialog", name="Keyboard")
     expect(help).to_be_visible()
     press(page, "f")  # nothing behind it moves
     press(page, "Escape")
     expect(help).to_be_hidden()
-    at(page, 0)
+    expect_run_focused(page, 0)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_list_is_reached_by_a_button(runs: list[Run], sign_in: Open) -> None:
+def test_keyboard_button_opens_help(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
     page = sign_in("viewer")
     page.get_by_role("button", name="Keyboard").click()
     help = page.get_by_role("dialog", name="Keyboard")
@@ -145,8 +155,10 @@ def test_the_list_is_reached_by_a_button(runs: list[Run], sign_in: Open) -> None
 
 
 @pytest.mark.usefixtures("viewer")
-def test_single_keys_can_be_switched_off_for_good(runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+def test_keys_disabled_in_help_stay_disabled(
+    runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     page.get_by_role("button", name="Keyboard").click()
     switch = page.get_by_label("Single keys work in this browser")
     switch.uncheck()
@@ -161,13 +173,15 @@ def test_single_keys_can_be_switched_off_for_good(runs: list[Run], sign_in: Open
     expect(switch).not_to_be_checked()
     switch.check()
     press(page, "Escape", "j")
-    at(page, 0)
+    expect_run_focused(page, 0)
 
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("with_", ["Control", "Alt", "Meta"])
-def test_keys_of_the_browser_are_left_alone(with_: str, runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+def test_keys_with_modifier_are_ignored(
+    with_: str, runs_newest_first: list[Run], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     taken = page.evaluate(
         """name => ["j", "k", "f", "/", "?"].filter((key) => {
           const how = { key, [name]: true, bubbles: true, cancelable: true };
@@ -180,8 +194,8 @@ def test_keys_of_the_browser_are_left_alone(with_: str, runs: list[Run], sign_in
 
 
 @pytest.mark.usefixtures("viewer")
-def test_keys_are_left_to_who_writes(runs: list[Run], sign_in: Open) -> None:
-    page = sign_in("viewer", factories.address(runs[0].stage))
+def test_keys_in_text_fields_are_ignored(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     taken = page.evaluate(
         """() => {
           document.body.insertAdjacentHTML("beforeend", `<input class="w">
@@ -202,18 +216,20 @@ def test_keys_are_left_to_who_writes(runs: list[Run], sign_in: Open) -> None:
 
 
 @pytest.mark.usefixtures("manager")
-def test_no_single_key_acts_on_a_run(runs: list[Run], sign_in: Open, live: Live) -> None:
-    page = sign_in("manager", factories.address(runs[0].stage))
+def test_keys_never_change_a_run(
+    runs_newest_first: list[Run], sign_in: OpenPage, live: Live
+) -> None:
+    page = sign_in("manager", factories.address(runs_newest_first[0].stage))
     for key in "abcdefghijklmnopqrstuvwxyz0123456789!/.,x":
         press(page, key)
     expect(page.locator("#dialog")).to_be_hidden()
-    expect(page).to_have_url(f"{live.base_url}{factories.address(runs[0].stage)}")
+    expect(page).to_have_url(f"{live.base_url}{factories.address(runs_newest_first[0].stage)}")
     assert not Abort.objects.exists()
 
 
 @pytest.mark.usefixtures("viewer")
-def test_without_javascript_nothing_is_offered_that_would_not_work(
-    runs: list[Run], sign_in: Open
+def test_keyboard_help_without_javascript_is_hidden(
+    runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer", java_script_enabled=False)
     expect(page.get_by_text("Keyboard")).to_have_count(2)
@@ -222,19 +238,19 @@ def test_without_javascript_nothing_is_offered_that_would_not_work(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_tabs_icon_follows_the_worst_state_as_its_name_does(
-    runs: list[Run], sign_in: Open
+def test_tab_icon_and_title_follow_worst_state(
+    runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
     Run.objects.filter(status="failure").delete()
     page = sign_in("viewer")
     icon = page.locator("link[rel=icon]")
     for fields, name in (
         ({}, "in-flight"),
-        ({"overdue": 1}, "overdue"),
-        ({"overdue": 0, "status": "aborting", "aborting_level": 2}, "bad"),
+        ({"overdue_severity": 1}, "overdue"),
+        ({"overdue_severity": 0, "status": "aborting", "abort_severity": 2}, "bad"),
     ):
         if fields:
-            factories.change(runs[0], **fields)
+            factories.change(runs_newest_first[0], **fields)
         expect(icon).to_have_attribute(
             "href", re.compile(rf"^/static/icons/{name}\.svg\?"), timeout=20_000
         )
@@ -242,12 +258,12 @@ def test_the_tabs_icon_follows_the_worst_state_as_its_name_does(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_run_that_failed_is_not_the_last_good_one_of_its_page(
-    runs: list[Run], sign_in: Open
+def test_key_f_on_run_page_skips_last_success_link(
+    runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
-    factories.timing(runs[2].stage, last_good=runs[1])
-    page = sign_in("viewer", factories.address(runs[2]))
-    good = page.locator("[data-last-good] a.title")
+    factories.timing(runs_newest_first[2].stage, last_success=runs_newest_first[1])
+    page = sign_in("viewer", factories.address(runs_newest_first[2]))
+    good = page.locator("[data-last-success] a.title")
     expect(good).to_be_visible()
     press(page, "f")
     expect(good).not_to_be_focused()

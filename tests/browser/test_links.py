@@ -13,10 +13,10 @@ from playwright.sync_api import BrowserContext, Page, Response, expect
 from dashboard.models import Run
 from dashboard.sandbox import parse_fault
 from dashboard.sync import run_lookup
-from tests.support import factories, flights, processes
-from tests.support.browser import Open, enter
-from tests.support.flights import LEDGER
+from tests.support import factories, live_runs, processes
+from tests.support.browser import OpenPage, submit_sign_in
 from tests.support.live import PATIENCE, Live
+from tests.support.live_runs import LEDGER
 from tests.support.processes import running
 from tests.support.proxy import origin, proxy
 
@@ -24,40 +24,42 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def mirrored(live: Live) -> Run:
+def nightly_run(live: Live) -> Run:
     return factories.run(factories.stage(), "r-1", name="Nightly")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_what_follows_the_hash_survives_signing_in_and_the_way_to_the_run(
-    mirrored: Run, open_browser: Open, live: Live
+def test_url_fragment_survives_sign_in_and_redirect_to_run(
+    nightly_run: Run, open_browser: OpenPage, live: Live
 ) -> None:
     page = open_browser()
     page.goto("/runs/r-1/?from=alert#steps-title")
-    enter(page, "viewer")
-    expect(page).to_have_url(f"{live.base_url}{factories.address(mirrored)}?from=alert#steps-title")
+    submit_sign_in(page, "viewer")
+    expect(page).to_have_url(
+        f"{live.base_url}{factories.address(nightly_run)}?from=alert#steps-title"
+    )
 
 
 @pytest.mark.usefixtures("viewer")
-def test_of_several_links_opened_signed_out_one_sign_in_serves_all(
-    mirrored: Run, open_browser: Open, live: Live
+def test_second_tab_after_sign_in_in_first_tab_is_signed_in(
+    nightly_run: Run, open_browser: OpenPage, live: Live
 ) -> None:
     first = open_browser()
     second = first.context.new_page()
     second.set_default_timeout(1000 * PATIENCE)
     first.goto("/board/")
-    second.goto(factories.address(mirrored))
-    enter(first, "viewer")
+    second.goto(factories.address(nightly_run))
+    submit_sign_in(first, "viewer")
     expect(first).to_have_url(f"{live.base_url}/board/")
-    enter(second, "viewer")  # its form is out of date
+    submit_sign_in(second, "viewer")  # its form is out of date
     expect(second.get_by_role("heading", level=1)).to_have_text("Nightly")
 
 
 @pytest.mark.usefixtures("manager")
-def test_an_abort_without_a_session_does_nothing_and_leads_back(
-    mirrored: Run, sign_in: Open, live: Live
+def test_abort_without_session_does_nothing_and_returns_after_sign_in(
+    nightly_run: Run, sign_in: OpenPage, live: Live
 ) -> None:
-    address = f"{factories.address(mirrored)}?from=alert#steps-title"
+    address = f"{factories.address(nightly_run)}?from=alert#steps-title"
     page = sign_in("manager", address)
     page.locator("[data-abort]").click()
     dialog = page.get_by_role("dialog")
@@ -68,36 +70,40 @@ def test_an_abort_without_a_session_does_nothing_and_leads_back(
     expect(notice).to_contain_text("You are signed out. Nothing was done.")
     expect(dialog).to_have_count(0)
     notice.get_by_role("link", name="Sign in and come back here").click()
-    enter(page, "manager")
+    submit_sign_in(page, "manager")
     expect(page).to_have_url(f"{live.base_url}{address}")
-    assert not mirrored.aborts.exists()
+    assert not nightly_run.aborts.exists()
 
 
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("scripted", [False])
-def test_without_javascript_too(mirrored: Run, sign_in: Open, live: Live, scripted: bool) -> None:
-    page = sign_in("manager", factories.address(mirrored), java_script_enabled=scripted)
+def test_abort_without_session_and_javascript_returns_after_sign_in(
+    nightly_run: Run, sign_in: OpenPage, live: Live, scripted: bool
+) -> None:
+    page = sign_in("manager", factories.address(nightly_run), java_script_enabled=scripted)
     page.locator("[data-abort]").click()
     page.get_by_text("Stuck").click()
     Session.objects.all().delete()
     page.get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("You are signed out. Nothing was done.")
-    enter(page, "manager")
-    expect(page).to_have_url(f"{live.base_url}{factories.address(mirrored)}")
-    assert not mirrored.aborts.exists()
+    submit_sign_in(page, "manager")
+    expect(page).to_have_url(f"{live.base_url}{factories.address(nightly_run)}")
+    assert not nightly_run.aborts.exists()
 
 
 @pytest.mark.usefixtures("viewer")
 # Without scripts the page loads itself anew without its hash; with it nothing would be loaded.
 @pytest.mark.parametrize(("scripted", "kept"), [(True, "#x"), (False, "")])
-def test_a_page_that_looks_for_a_run_goes_to_it(
-    live: Live, sign_in: Open, scripted: bool, kept: str
+def test_run_lookup_page_redirects_when_run_is_found(
+    live: Live, sign_in: OpenPage, scripted: bool, kept: str
 ) -> None:
     for number in range(8):
-        factories.stage(of=factories.pipeline(f"p{number}"), active_at=timezone.now())
-    flights.stage(LEDGER)  # the last to be asked
-    run_id = flights.started(live, LEDGER)
-    slow = run_lookup.STEP + 0.5  # seconds: longer than a page waits before it says how far it is
+        factories.stage(of=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
+    live_runs.stage(LEDGER)  # the last to be asked
+    run_id = live_runs.started(live, LEDGER)
+    slow = (
+        run_lookup.STEP_SECONDS + 0.5
+    )  # seconds: longer than a page waits before it says how far it is
     live.sandbox.faults = [parse_fault(f"latency:{slow}@/runs/")]
     page = sign_in("viewer", f"/runs/{run_id}/?from=alert#x", java_script_enabled=scripted)
     expect(page.locator("[data-search]")).to_contain_text("of 9 stages asked, not found yet.")
@@ -107,7 +113,7 @@ def test_a_page_that_looks_for_a_run_goes_to_it(
     expect(page.locator(f'[data-run="{run_id}"]')).to_be_visible()
 
 
-def test_under_a_path_behind_a_proxy_it_works_as_ever(
+def test_dashboard_behind_proxy_with_path_prefix_works(
     tmp_path: Path, new_context: Callable[..., BrowserContext]
 ) -> None:
     """A dashboard of its own process: signing in, the stream, and an abort that it tells of."""
@@ -121,7 +127,7 @@ def test_under_a_path_behind_a_proxy_it_works_as_ever(
             page.set_default_timeout(1000 * processes.PATIENCE)
             page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108
             page.goto(f"{home}/?from=alert#x")
-            enter(page, "manager")
+            submit_sign_in(page, "manager")
             expect(page).to_have_url(f"{home}/?from=alert#x")
             _abort_one(page)
             page.context.close()
@@ -147,4 +153,4 @@ def _abort_one(page: Page) -> None:
     assert sent.value.ok
     expect(run).to_have_attribute("data-status", "aborted")  # told by the stream
     assert page.evaluate("() => window.unreloaded") is True
-    assert page.evaluate("() => connected") is True
+    assert page.evaluate("() => isConnected") is True

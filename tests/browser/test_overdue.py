@@ -10,30 +10,32 @@ from dashboard.models import Run, Stage
 from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.browser import (
-    Open,
+    OpenPage,
+    advance_time,
+    install_clock,
     is_marked,
-    listens,
     mark,
-    note_requests,
-    pass_time,
-    take_clock,
+    record_requests,
+    wait_for_viewers,
 )
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-SOON = 10_000  # milliseconds in which three seconds have passed, on a slow machine too
+TIMEOUT_MS = 10_000  # milliseconds in which three seconds have passed, on a slow machine too
 
 
 @pytest.fixture
 def stage(live: Live) -> Stage:
     """A stage whose runs take a minute: overdue after two, far overdue after three."""
     of = factories.stage()
-    factories.timing(of, run_median=60, run_p95=70, steps={"migrate": [20, 40]})
+    factories.timing(
+        of, observed_run_median=60, observed_run_p95=70, observed_steps={"migrate": [20, 40]}
+    )
     return of
 
 
-def flying(stage: Stage, seconds: float, **fields: object) -> Run:
+def run_in_flight(stage: Stage, seconds: float, **fields: object) -> Run:
     """A run that started so many seconds ago."""
     began = timezone.now() - timedelta(seconds=seconds)
     return factories.run(
@@ -41,123 +43,123 @@ def flying(stage: Stage, seconds: float, **fields: object) -> Run:
     )
 
 
-def bar_of(page: Page) -> Locator:
-    return page.locator('tr[data-run="r-1"] .pace')
+def progress_bar(page: Page) -> Locator:
+    return page.locator('tr[data-run="r-1"] .progress')
 
 
-def spent(page: Page) -> float:
+def progress_percent(page: Page) -> float:
     """How much of its bar a run has used, in hundredths."""
-    return float(bar_of(page).locator(".spent").get_attribute("width") or 0)
+    return float(progress_bar(page).locator(".elapsed").get_attribute("width") or 0)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_bar_passes_its_usual_by_itself_without_a_request(
-    stage: Stage, sign_in: Open, live: Live
-) -> None:
-    flying(stage, 45)
+def test_progress_bar_grows_without_requests(stage: Stage, sign_in: OpenPage, live: Live) -> None:
+    run_in_flight(stage, 45)
     page = sign_in("viewer")
-    listens(live)
-    take_clock(page)
-    asked = note_requests(page)
+    wait_for_viewers(live)
+    install_clock(page)
+    asked = record_requests(page)
     tick = 33
-    expect(bar_of(page)).to_have_attribute("data-level", "0")
-    assert spent(page) < tick
-    pass_time(page, 20)
-    assert spent(page) > tick
-    expect(bar_of(page)).to_have_attribute("data-level", "0")
+    expect(progress_bar(page)).to_have_attribute("data-severity", "0")
+    assert progress_percent(page) < tick
+    advance_time(page, 20)
+    assert progress_percent(page) > tick
+    expect(progress_bar(page)).to_have_attribute("data-severity", "0")
     assert asked == []
 
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize(("seconds", "before", "after"), [(100, "0", "1"), (160, "1", "2")])
-def test_a_bar_changes_its_tone_by_itself_without_a_request(
+def test_progress_bar_changes_color_without_requests(
     seconds: float,
     before: str,
     after: str,
     stage: Stage,
-    sign_in: Open,
+    sign_in: OpenPage,
     live: Live,
 ) -> None:
-    flying(stage, seconds)
+    run_in_flight(stage, seconds)
     page = sign_in("viewer")
-    listens(live)
-    take_clock(page)
-    expect(bar_of(page)).to_have_attribute("data-level", before)
-    asked = note_requests(page)
-    spent_at_first = bar_of(page).locator(".spent")
+    wait_for_viewers(live)
+    install_clock(page)
+    expect(progress_bar(page)).to_have_attribute("data-severity", before)
+    asked = record_requests(page)
+    spent_at_first = progress_bar(page).locator(".elapsed")
     tone = spent_at_first.evaluate("bar => getComputedStyle(bar).fill")
-    pass_time(page, 25)
-    expect(bar_of(page)).to_have_attribute("data-level", after)
+    advance_time(page, 25)
+    expect(progress_bar(page)).to_have_attribute("data-severity", after)
     assert spent_at_first.evaluate("bar => getComputedStyle(bar).fill") != tone
     assert asked == []
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_bar_ends_at_its_frame(stage: Stage, sign_in: Open) -> None:
-    flying(stage, 10_000)
+def test_progress_bar_stops_at_100_percent(stage: Stage, sign_in: OpenPage) -> None:
+    run_in_flight(stage, 10_000)
     page = sign_in("viewer")
-    expect(bar_of(page)).to_have_attribute("data-level", "2")
-    assert spent(page) == 100
+    expect(progress_bar(page)).to_have_attribute("data-severity", "2")
+    assert progress_percent(page) == 100
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_mark_comes_by_the_stream_and_is_read_out(stage: Stage, sign_in: Open) -> None:
-    flying(stage, 130)
+def test_overdue_mark_is_streamed_and_announced(stage: Stage, sign_in: OpenPage) -> None:
+    run_in_flight(stage, 130)
     page = sign_in("viewer", "/board/")
     mark(page)
     cell = page.locator(f"#stage-{stage.pk}")
-    expect(cell.locator(".late")).to_have_count(0)
-    overdue_checker.mark(timezone.now())
-    expect(cell.locator(".late")).to_have_text("Overdue", timeout=SOON)
-    expect(page.locator("#said")).to_have_text("Checkout / Production: Overdue")
-    expect(page).to_have_title("Overdue · Board · Release flows", timeout=SOON)
+    expect(cell.locator(".overdue")).to_have_count(0)
+    overdue_checker.check_runs(timezone.now())
+    expect(cell.locator(".overdue")).to_have_text("Overdue", timeout=TIMEOUT_MS)
+    expect(page.locator("#announcements")).to_have_text("Checkout / Production: Overdue")
+    expect(page).to_have_title("Overdue · Board · Release flows", timeout=TIMEOUT_MS)
     assert is_marked(page)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_now_puts_a_run_that_has_become_overdue_first_once_nobody_is_at_work(
-    stage: Stage, sign_in: Open
+def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
+    stage: Stage, sign_in: OpenPage
 ) -> None:
-    flying(stage, 130)
+    run_in_flight(stage, 130)
     factories.run(stage, "r-2", name="Younger")
     page = sign_in("viewer")
-    take_clock(page)
+    install_clock(page)
     first = page.locator("tr[data-run] a.title").first
     expect(first).to_have_text("Younger")
-    overdue_checker.mark(timezone.now())
-    expect(page.locator('tr[data-run="r-1"] .late')).to_have_text("Overdue", timeout=SOON)
-    pass_time(page, 9)
-    expect(first).to_have_text("Nightly", timeout=SOON)
+    overdue_checker.check_runs(timezone.now())
+    expect(page.locator('tr[data-run="r-1"] .overdue')).to_have_text("Overdue", timeout=TIMEOUT_MS)
+    advance_time(page, 9)
+    expect(first).to_have_text("Nightly", timeout=TIMEOUT_MS)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_strip_grows_when_a_run_ends(stage: Stage, sign_in: Open) -> None:
-    run = flying(stage, 50)
+def test_history_chart_grows_when_run_ends(stage: Stage, sign_in: OpenPage) -> None:
+    run = run_in_flight(stage, 50)
     factories.run(stage, status="success")
     page = sign_in("viewer", factories.address(stage))
-    bars = page.locator(".strip .bar")
+    bars = page.locator(".history-chart .bar")
     expect(bars).to_have_count(1)
     now = timezone.now()
     factories.change(run, status="failure", concluded=True, in_flight=False, concluded_at=now)
-    expect(bars).to_have_count(2, timeout=SOON)
-    expect(page.locator(".strip figcaption")).to_contain_text("1 failed")
+    expect(bars).to_have_count(2, timeout=TIMEOUT_MS)
+    expect(page.locator(".history-chart figcaption")).to_contain_text("1 failed")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_without_javascript_the_usual_is_said_in_words(stage: Stage, sign_in: Open) -> None:
-    flying(stage, 50)
+def test_typical_duration_without_javascript_is_text(stage: Stage, sign_in: OpenPage) -> None:
+    run_in_flight(stage, 50)
     page = sign_in("viewer", java_script_enabled=False)
-    expect(page.locator(".usually")).to_have_text("usually 60 to 70 s")
-    expect(bar_of(page)).to_be_hidden()
+    expect(page.locator(".typical-duration")).to_have_text("usually 60 to 70 s")
+    expect(progress_bar(page)).to_be_hidden()
 
 
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("width", [320, 360, 390, 900, 1130])
-def test_a_mark_covers_nothing_in_any_room(width: int, stage: Stage, sign_in: Open) -> None:
-    flying(stage, 600, status="approval_wait", overdue=2, overdue_why="run")
+def test_overdue_mark_overlaps_nothing_at_any_width(
+    width: int, stage: Stage, sign_in: OpenPage
+) -> None:
+    run_in_flight(stage, 600, status="approval_wait", overdue_severity=2, overdue_reason="run")
     page = sign_in("manager", viewport={"width": width, "height": 700})
     row = page.locator('tr[data-run="r-1"]')
-    late, took = row.locator(".late").bounding_box(), row.locator("td.took").bounding_box()
+    late, took = row.locator(".overdue").bounding_box(), row.locator("td.duration").bounding_box()
     assert late is not None
     assert took is not None
     beside = late["x"] + late["width"] <= took["x"]
@@ -168,10 +170,10 @@ def test_a_mark_covers_nothing_in_any_room(width: int, stage: Stage, sign_in: Op
 
 @pytest.mark.usefixtures("manager")
 @pytest.mark.parametrize("width", [320, 390, 900])
-def test_no_status_pushes_the_button_out_of_its_card(
-    width: int, stage: Stage, sign_in: Open
+def test_long_status_keeps_abort_button_inside_row(
+    width: int, stage: Stage, sign_in: OpenPage
 ) -> None:
-    flying(stage, 60, status=factories.HOSTILE)
+    run_in_flight(stage, 60, status=factories.HOSTILE)
     page = sign_in("manager", viewport={"width": width, "height": 700})
     row = page.locator('tr[data-run="r-1"]')
     card, button = row.bounding_box(), row.locator("[data-abort]").bounding_box()
@@ -181,7 +183,7 @@ def test_no_status_pushes_the_button_out_of_its_card(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_day_long_past_has_room_beside_the_duration(stage: Stage, sign_in: Open) -> None:
+def test_old_date_does_not_overlap_duration(stage: Stage, sign_in: OpenPage) -> None:
     now = timezone.now()
     began = now.replace(year=now.year - 1, month=9, day=30)
     ended = began + timedelta(minutes=7)
@@ -190,7 +192,7 @@ def test_a_day_long_past_has_room_beside_the_duration(stage: Stage, sign_in: Ope
     )
     page = sign_in("viewer", factories.address(stage))
     text = page.locator('tr[data-run="old"] .started time').bounding_box()
-    took = page.locator('tr[data-run="old"] .took').bounding_box()
+    took = page.locator('tr[data-run="old"] .duration').bounding_box()
     assert text is not None
     assert took is not None
     assert text["x"] + text["width"] <= took["x"]

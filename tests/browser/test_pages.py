@@ -9,42 +9,44 @@ from playwright.sync_api import Request, expect
 
 from dashboard.models import Run, Upstream
 from tests.support import factories
-from tests.support.browser import Open, enter, is_marked, mark, take_clock
+from tests.support.browser import OpenPage, install_clock, is_marked, mark, submit_sign_in
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-REFRESH = 5_000  # milliseconds in which a page with a run in flight asks again
-BEAT = 20_000  # milliseconds that are plenty for what the stream compares each five seconds
+REFRESH_MS = 5_000  # milliseconds in which a page with a run in flight asks again
+STREAM_TIMEOUT_MS = (
+    20_000  # milliseconds that are plenty for what the stream compares each five seconds
+)
 
 
 @pytest.fixture
-def mirrored(live: Live) -> Run:
+def nightly_run(live: Live) -> Run:
     """A run in flight, without anybody who would read more."""
     return factories.run(factories.stage(), "r-1", name="Nightly")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_an_alerts_link_leads_through_sign_in_to_that_very_run(
-    stuck: Run, open_browser: Open, live: Live
+def test_alert_link_opens_run_after_sign_in(
+    stuck_run: Run, open_browser: OpenPage, live: Live
 ) -> None:
     page = open_browser()
-    page.goto(f"{factories.address(stuck)}?from=alert&n=1")
-    enter(page, "viewer")
-    expect(page).to_have_url(f"{live.base_url}{factories.address(stuck)}?from=alert&n=1")
-    expect(page.get_by_role("heading", level=1)).to_have_text(stuck.title)
+    page.goto(f"{factories.address(stuck_run)}?from=alert&n=1")
+    submit_sign_in(page, "viewer")
+    expect(page).to_have_url(f"{live.base_url}{factories.address(stuck_run)}?from=alert&n=1")
+    expect(page.get_by_role("heading", level=1)).to_have_text(stuck_run.title)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_now_lists_the_runs_in_flight(stuck: Run, sign_in: Open) -> None:
+def test_now_page_lists_runs_in_flight(stuck_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
     expect(
-        page.get_by_role("region", name="In flight").locator(f'[data-run="{stuck.run_id}"]')
+        page.get_by_role("region", name="In flight").locator(f'[data-run="{stuck_run.run_id}"]')
     ).to_be_visible()
 
 
 @pytest.mark.usefixtures("viewer", "live")
-def test_a_pipeline_shows_its_stages_without_history_too(sign_in: Open) -> None:
+def test_pipeline_page_shows_stages_without_history(sign_in: OpenPage) -> None:
     factories.run(factories.stage(), status="success")
     factories.stage("Staging", has_flow=False)
     factories.stage("Development", error="forbidden", error_message="No access.")
@@ -59,30 +61,30 @@ def test_a_pipeline_shows_its_stages_without_history_too(sign_in: Open) -> None:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_change_is_painted_without_a_reload_and_the_focus_stays(
-    mirrored: Run, sign_in: Open
+def test_changed_run_is_shown_without_reload_and_keeps_focus(
+    nightly_run: Run, sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer")
-    take_clock(page)
+    install_clock(page)
     mark(page)
     link = page.get_by_role("link", name="Nightly")
     link.focus()
-    factories.change(mirrored, status="approval_wait")
-    page.clock.run_for(REFRESH)
+    factories.change(nightly_run, status="approval_wait")
+    page.clock.run_for(REFRESH_MS)
     expect(page.locator('[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
     expect(link).to_be_focused()
     assert is_marked(page)
 
 
 @pytest.mark.usefixtures("manager")
-def test_an_open_dialog_and_what_is_typed_survive_a_refresh(mirrored: Run, sign_in: Open) -> None:
+def test_page_refresh_keeps_dialog_and_typed_reason(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("manager")
-    take_clock(page)
+    install_clock(page)
     page.locator("[data-abort]").click()
     reason = page.get_by_role("dialog").get_by_label("Reason")
     reason.fill("Half a sent")
-    factories.change(mirrored, status="approval_wait")
-    page.clock.run_for(REFRESH)
+    factories.change(nightly_run, status="approval_wait")
+    page.clock.run_for(REFRESH_MS)
     expect(page.locator('tr[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
     expect(page.get_by_role("dialog")).to_be_visible()
     expect(reason).to_have_value("Half a sent")
@@ -90,10 +92,10 @@ def test_an_open_dialog_and_what_is_typed_survive_a_refresh(mirrored: Run, sign_
 
 
 @pytest.mark.usefixtures("viewer")
-def test_an_expired_session_is_told_with_a_way_back_and_the_page_asks_no_more(
-    mirrored: Run, live: Live, sign_in: Open, forgiven: list[str]
+def test_expired_session_shows_sign_in_link_and_stops_requests(
+    nightly_run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str]
 ) -> None:
-    forgiven.append("the server responded with a status of 503")
+    ignored_console_errors.append("the server responded with a status of 503")
     live.end_streams()  # the page asks by itself
     page = sign_in("viewer", "/board/?x=1")
     page.clock.install()
@@ -111,25 +113,27 @@ def test_an_expired_session_is_told_with_a_way_back_and_the_page_asks_no_more(
     page.clock.run_for(300_000)
     assert len(asked) == so_far
     back.click()
-    enter(page, "viewer")
+    submit_sign_in(page, "viewer")
     expect(page.locator("#live")).to_have_attribute("data-page", "board")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_trouble_with_northflank_comes_and_goes_by_itself(mirrored: Run, sign_in: Open) -> None:
+def test_upstream_outage_notice_appears_and_disappears(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
-    take_clock(page)
-    factories.trouble("It fell over.", mirrored.seen_at - timedelta(minutes=3))
-    page.clock.run_for(REFRESH)
-    expect(page.locator("[data-trouble]")).to_contain_text("It fell over.", timeout=BEAT)
-    expect(page.locator("[data-trouble] time")).to_contain_text("min")
+    install_clock(page)
+    factories.trouble("It fell over.", nightly_run.synced_at - timedelta(minutes=3))
+    page.clock.run_for(REFRESH_MS)
+    expect(page.locator("[data-upstream-error]")).to_contain_text(
+        "It fell over.", timeout=STREAM_TIMEOUT_MS
+    )
+    expect(page.locator("[data-upstream-error] time")).to_contain_text("min")
     Upstream.objects.update(error="", error_since=None)
-    page.clock.run_for(REFRESH)
-    expect(page.locator("[data-trouble]")).to_have_count(0, timeout=BEAT)
+    page.clock.run_for(REFRESH_MS)
+    expect(page.locator("[data-upstream-error]")).to_have_count(0, timeout=STREAM_TIMEOUT_MS)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_theme_is_kept_from_page_to_page(mirrored: Run, sign_in: Open) -> None:
+def test_theme_is_kept_across_pages(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
     root = page.locator("html")
     toggle = page.locator("[data-theme-toggle]")

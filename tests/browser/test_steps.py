@@ -9,13 +9,13 @@ from playwright.sync_api import Locator, Page, expect
 from dashboard.models import Run
 from tests.support import factories
 from tests.support.browser import (
-    Open,
+    OpenPage,
+    advance_time,
+    install_clock,
     is_marked,
-    listens,
     mark,
-    note_requests,
-    pass_time,
-    take_clock,
+    record_requests,
+    wait_for_viewers,
 )
 from tests.support.live import Live
 from tests.support.release import minutes, release
@@ -33,34 +33,32 @@ def step(page: Page, name: str) -> Locator:
     return page.locator("[data-steps] .step", has=name_of_it)
 
 
-def group(page: Page, name: str) -> Locator:
+def group_of(page: Page, name: str) -> Locator:
     return step(page, name).locator("xpath=ancestor::details[1]")
 
 
-def width(page: Page) -> float:
-    return float(step(page, "migrate").locator(".spent").get_attribute("width") or 0)
+def spent_width(page: Page) -> float:
+    return float(step(page, "migrate").locator(".elapsed").get_attribute("width") or 0)
 
 
-def top(page: Page) -> float:
+def scroll_top(page: Page) -> float:
     return float(page.locator(".timeline").evaluate("panel => panel.scrollTop"))
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_bar_of_the_step_under_way_goes_on_without_a_request(
-    run: Run, sign_in: Open, live: Live
-) -> None:
+def test_current_step_bar_grows_without_requests(run: Run, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("viewer", factories.address(run))
-    listens(live)
-    take_clock(page)
-    asked = note_requests(page)
-    before = width(page)
-    pass_time(page, 20)
-    assert width(page) >= before + 19
+    wait_for_viewers(live)
+    install_clock(page)
+    asked = record_requests(page)
+    before = spent_width(page)
+    advance_time(page, 20)
+    assert spent_width(page) >= before + 19
     assert asked == []
 
 
 @pytest.mark.usefixtures("viewer")
-def test_the_axis_goes_on_with_the_time(run: Run, sign_in: Open) -> None:
+def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run))
     # The run began 38 minutes ago; as if the page had been made in its first.
     page.locator("[data-steps] .bar").evaluate_all(
@@ -73,27 +71,29 @@ def test_the_axis_goes_on_with_the_time(run: Run, sign_in: Open) -> None:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_step_that_becomes_late_says_so_and_changes_its_tone(sign_in: Open, live: Live) -> None:
+def test_step_that_becomes_overdue_shows_text_and_changes_color(
+    sign_in: OpenPage, live: Live
+) -> None:
     page = sign_in("viewer", factories.address(release(at_migrate=minutes(1))))
     migrate = step(page, "migrate")
-    expect(migrate).to_have_attribute("data-late", "0")
+    expect(migrate).to_have_attribute("data-severity", "0")
     assert migrate.get_by_text("longer than usual").filter(visible=True).count() == 0
-    calm = migrate.locator(".spent").evaluate("bar => getComputedStyle(bar).fill")
+    calm = migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill")
     # Its time has come: what the server has said of when that is, is made the past.
-    migrate.evaluate("step => { step.dataset.lateAt = step.dataset.veryLateAt = 1 }")
+    migrate.evaluate("step => { step.dataset.overdueAt = step.dataset.criticalAt = 1 }")
     expect(migrate.get_by_text("far longer than usual")).to_be_visible()
-    expect(migrate).to_have_attribute("data-late", "2")
-    assert migrate.locator(".spent").evaluate("bar => getComputedStyle(bar).fill") != calm
+    expect(migrate).to_have_attribute("data-severity", "2")
+    assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != calm
 
 
 @pytest.mark.usefixtures("viewer")
-def test_groups_stay_as_they_were_left_when_the_run_changes(
-    run: Run, sign_in: Open, live: Live
+def test_step_groups_keep_open_state_focus_and_scroll_on_update(
+    run: Run, sign_in: OpenPage, live: Live
 ) -> None:
     page = sign_in("viewer", factories.address(run))
-    listens(live)
+    wait_for_viewers(live)
     mark(page)
-    opened, closed = group(page, "region-us-east"), group(page, "Parallel steps")
+    opened, closed = group_of(page, "region-us-east"), group_of(page, "Parallel steps")
     opened.locator("> summary").click()
     closed.locator("> summary").click()
     opened.locator("> summary").focus()
@@ -105,14 +105,14 @@ def test_groups_stay_as_they_were_left_when_the_run_changes(
     expect(opened).to_have_attribute("open", "")
     expect(closed).not_to_have_attribute("open", re.compile(".*"))
     expect(opened.locator("> summary")).to_be_focused()
-    assert top(page) == 70
+    assert scroll_top(page) == 70
     assert is_marked(page)
 
 
 @pytest.mark.usefixtures("viewer")
 @pytest.mark.parametrize("height", [400, 800])
-def test_the_list_starts_at_the_current_step_and_the_page_at_its_top(
-    height: int, run: Run, sign_in: Open
+def test_step_list_scrolls_to_current_step_on_load(
+    height: int, run: Run, sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer", factories.address(run), viewport={"width": 1280, "height": height})
     panel = page.locator(".timeline").bounding_box()
@@ -125,17 +125,17 @@ def test_the_list_starts_at_the_current_step_and_the_page_at_its_top(
 
 
 @pytest.mark.usefixtures("viewer")
-def test_a_list_that_was_scrolled_stays_where_it_is(run: Run, sign_in: Open, live: Live) -> None:
+def test_step_list_keeps_scroll_position_on_update(run: Run, sign_in: OpenPage, live: Live) -> None:
     page = sign_in("viewer", factories.address(run))
-    listens(live)
+    wait_for_viewers(live)
     page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0 }")
     factories.change(run, status="waiting")
     expect(page.locator("section.run > .headline [data-badge]")).to_have_text("Waiting")
-    assert top(page) == 0
+    assert scroll_top(page) == 0
 
 
 @pytest.mark.usefixtures("viewer")
-def test_few_steps_need_no_scrolling(sign_in: Open, live: Live) -> None:
+def test_step_list_of_short_run_does_not_scroll(sign_in: OpenPage, live: Live) -> None:
     tree = factories.node("Workflow", steps=(factories.node(label="build", status="waiting"),))
     of = factories.run(factories.stage(), steps=msgspec.to_builtins(tree))
     page = sign_in("viewer", factories.address(of))
@@ -143,7 +143,7 @@ def test_few_steps_need_no_scrolling(sign_in: Open, live: Live) -> None:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_without_script_all_is_said(run: Run, sign_in: Open) -> None:
+def test_steps_without_javascript_show_all_texts(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run), java_script_enabled=False)
     said = step(page, "migrate").inner_text()
     assert "attempt 2 of 3, next at" in said
@@ -151,19 +151,19 @@ def test_without_script_all_is_said(run: Run, sign_in: Open) -> None:
 
 
 @pytest.mark.usefixtures("viewer")
-def test_steps_that_come_after_the_page_open_at_the_current_one_too(
-    run: Run, sign_in: Open, live: Live
+def test_step_list_loaded_later_scrolls_to_current_step(
+    run: Run, sign_in: OpenPage, live: Live
 ) -> None:
-    steps, read_at = run.steps, run.detail_seen_at
-    factories.change(run, steps=None, detail_seen_at=None)
+    steps, read_at = run.steps, run.detail_synced_at
+    factories.change(run, steps=None, detail_synced_at=None)
     page = sign_in("viewer", factories.address(run), viewport={"width": 1280, "height": 720})
-    listens(live)
+    wait_for_viewers(live)
     expect(step(page, "migrate")).to_have_count(0)
-    factories.change(run, steps=steps, detail_seen_at=read_at)
+    factories.change(run, steps=steps, detail_synced_at=read_at)
     expect(step(page, "migrate")).to_be_in_viewport()
-    assert top(page) > 0
+    assert scroll_top(page) > 0
     # Who has scrolled it is left alone.
     page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0; }")
     factories.change(run, status="retrying", description="Something else")
     expect(page.get_by_text("Something else")).to_be_visible()
-    assert top(page) == 0
+    assert scroll_top(page) == 0

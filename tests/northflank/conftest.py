@@ -21,12 +21,14 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
-    async with NorthflankClient("TKN", base_url=server.url, max_answer_bytes=100_000) as made:
-        yield made
+    async with NorthflankClient(
+        "TKN", base_url=server.url, max_response_bytes=100_000
+    ) as created_client:
+        yield created_client
 
 
 @pytest.fixture
-async def impatient(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
+async def short_timeout_client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
     """One that gives up soon, for answers that never come; a busy machine is slower than it."""
-    async with NorthflankClient("TKN", base_url=server.url, timeout_seconds=0.4) as made:
-        yield made
+    async with NorthflankClient("TKN", base_url=server.url, timeout_seconds=0.4) as created_client:
+        yield created_client

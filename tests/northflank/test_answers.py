@@ -26,7 +26,7 @@ def failure(status: int, body: Any, *, token: str = "") -> NorthflankError:
         {"error": {"message": "  Not\n\tnow\x00 "}},
     ],
 )
-def test_northflanks_words_are_found_wherever_they_stand(body: Any) -> None:
+def test_error_message_is_found_in_any_form_of_body(body: Any) -> None:
     assert str(failure(409, body)) == "Northflank refused (409): Not now"
 
 
@@ -38,18 +38,18 @@ def test_northflanks_words_are_found_wherever_they_stand(body: Any) -> None:
         b'{"error":{"message":7}}',
     ],
 )  # fmt: skip
-def test_what_holds_no_words_leaves_the_status(body: bytes) -> None:
+def test_error_without_message_shows_status_only(body: bytes) -> None:
     assert str(failure(502, body)) == "Northflank has failed (502)."
 
 
-def test_a_long_message_is_shortened() -> None:
+def test_error_message_is_truncated() -> None:
     assert (
         len(str(failure(400, payloads.error("x" * 5000))))
         <= len("Northflank refused (400): ") + 300
     )
 
 
-def test_the_token_and_urls_secrets_are_struck_out() -> None:
+def test_error_message_redacts_token_and_url_secrets() -> None:
     message = "bad token TKN-1 for https://user:pw@api/x?key=abc"
     assert str(failure(400, payloads.error(message), token="TKN-1")) == (
         "Northflank refused (400): bad token … for https://api/…"
@@ -60,5 +60,5 @@ def test_the_token_and_urls_secrets_are_struck_out() -> None:
     ("sent", "kept"),
     [("nf-1", "nf-1"), (12, "12"), (None, None), ({}, None), (True, None), ("x" * 999, "x" * 100)],
 )
-def test_the_error_id_is_kept(sent: Any, kept: str | None) -> None:
+def test_error_id_is_kept(sent: Any, kept: str | None) -> None:
     assert failure(500, payloads.error("no", id=sent)).error_id == kept

@@ -13,16 +13,16 @@ import httpx
 import pytest
 
 from dashboard.northflank import (
+    AccessDenied,
     Call,
     NorthflankClient,
     NorthflankError,
     NotFound,
     RateLimit,
     RateLimited,
-    Refused,
-    Rejected,
+    RequestRejected,
     ServerError,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     Unreachable,
 )
 from tests.support import payloads
@@ -30,10 +30,10 @@ from tests.support.scripted_server import (
     Play,
     ScriptedServer,
     answers,
-    drips,
-    resets,
-    says_nothing,
-    sends,
+    drip_bytes,
+    never_respond,
+    reset_connection,
+    send_bytes,
 )
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +47,12 @@ async def abort(client: NorthflankClient) -> Any:
 
 
 async def read(client: NorthflankClient) -> Any:
-    return await client.run("shop", "main", "staging", payloads.RUN_ID)
+    return await client.get_run("shop", "main", "staging", payloads.RUN_ID)
 
 
-async def failure_of(asked: Any) -> NorthflankError:
+async def failure_of(call: Any) -> NorthflankError:
     with pytest.raises(NorthflankError) as failure:
-        await asked
+        await call
     return failure.value
 
 
@@ -62,29 +62,31 @@ def calls() -> list[Call]:
 
 
 @pytest.fixture
-async def nowhere(calls: list[Call]) -> AsyncIterator[NorthflankClient]:
+async def unreachable_client(calls: list[Call]) -> AsyncIterator[NorthflankClient]:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        async with NorthflankClient("TKN", base_url=url, observe=calls.append) as client:
+        async with NorthflankClient("TKN", base_url=url, on_call=calls.append) as client:
             yield client
 
 
-async def test_a_refused_connection_means_nothing_was_sent(nowhere: NorthflankClient) -> None:
-    failure = await failure_of(abort(nowhere))
-    assert isinstance(failure, Unreachable)
-    assert (failure.cause, failure.sent) == ("unreachable", False)
-
-
-async def test_what_was_never_sent_is_not_counted(
-    nowhere: NorthflankClient, calls: list[Call]
+async def test_refused_connection_raises_unreachable_not_sent(
+    unreachable_client: NorthflankClient,
 ) -> None:
-    await failure_of(abort(nowhere))
+    failure = await failure_of(abort(unreachable_client))
+    assert isinstance(failure, Unreachable)
+    assert (failure.cause, failure.may_have_arrived) == ("unreachable", False)
+
+
+async def test_unsent_request_is_not_observed(
+    unreachable_client: NorthflankClient, calls: list[Call]
+) -> None:
+    await failure_of(abort(unreachable_client))
     assert calls == []
 
 
 @pytest.mark.parametrize("failure", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
-async def test_an_abort_whose_connection_never_opened_is_tried_again(
+async def test_abort_with_failed_connect_is_retried(
     failure: type[httpx.TransportError],
 ) -> None:
     attempts: list[httpx.Request] = []
@@ -106,7 +108,7 @@ async def test_an_abort_whose_connection_never_opened_is_tried_again(
     [httpx.ReadError, httpx.WriteError, httpx.ReadTimeout, httpx.WriteTimeout,
      httpx.RemoteProtocolError, httpx.LocalProtocolError],
 )  # fmt: skip
-async def test_an_abort_that_may_have_arrived_is_never_tried_again(
+async def test_abort_with_broken_transfer_is_not_retried(
     failure: type[httpx.TransportError],
 ) -> None:
     attempts: list[httpx.Request] = []
@@ -118,37 +120,39 @@ async def test_an_abort_that_may_have_arrived_is_never_tried_again(
     async with NorthflankClient("TKN", transport=httpx.MockTransport(breaks)) as client:
         unknown = await failure_of(abort(client))
     assert isinstance(unknown, Unreachable)
-    assert unknown.sent
+    assert unknown.may_have_arrived
     assert len(attempts) == 1
 
 
-async def test_an_abort_whose_connection_breaks_is_sent_once_and_its_outcome_unknown(
+async def test_abort_with_reset_connection_is_sent_once_and_unknown(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(resets)
+    server.enqueue(reset_connection)
     failure = await failure_of(abort(client))
     assert isinstance(failure, Unreachable)
-    assert (failure.cause, failure.sent) == ("unreachable", True)
-    await client.projects()
+    assert (failure.cause, failure.may_have_arrived) == ("unreachable", True)
+    await client.list_projects()
     assert [request.method for request in server.requests] == ["POST", "GET"]
 
 
-async def test_an_abort_on_a_reused_connection_that_breaks_is_sent_once(
+async def test_abort_on_reused_connection_that_resets_is_sent_once(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(answers(payloads.data(payloads.detail())), resets)
+    server.enqueue(answers(payloads.data(payloads.detail())), reset_connection)
     await read(client)
     assert isinstance(await failure_of(abort(client)), Unreachable)
-    await client.projects()
+    await client.list_projects()
     assert [request.method for request in server.requests] == ["GET", "POST", "GET"]
 
 
-async def test_an_idle_connection_that_the_server_closed_is_replaced(
+async def test_idle_connection_closed_by_server_is_replaced(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     body = json.dumps(payloads.data(payloads.detail())).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    server.plays(sends(head + body, then_closes=True), answers(payloads.data(payloads.detail())))
+    server.enqueue(
+        send_bytes(head + body, then_closes=True), answers(payloads.data(payloads.detail()))
+    )
     await read(client)
     await server.closed()
     assert await abort(client) is not None
@@ -156,88 +160,88 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_an_abort_is_not_repeated_after_a_server_error(
+async def test_abort_with_server_error_is_not_retried(
     client: NorthflankClient, server: ScriptedServer, status: int
 ) -> None:
-    server.plays(answers(HTML, status=status))
+    server.enqueue(answers(HTML, status=status))
     failure = await failure_of(abort(client))
     assert isinstance(failure, ServerError)
     assert (failure.cause, failure.http_status) == ("server_error", status)
     assert len(server.requests) == 1
 
 
-async def test_a_start_is_not_repeated_either(
+async def test_start_with_reset_connection_is_not_retried(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(resets)
+    server.enqueue(reset_connection)
     await failure_of(client.start_run("shop", "main", "staging"))
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", [resets, answers(HTML, status=502)])
-async def test_a_read_is_repeated_once(
+@pytest.mark.parametrize("fault", [reset_connection, answers(HTML, status=502)])
+async def test_read_with_fault_is_retried_once(
     client: NorthflankClient, server: ScriptedServer, fault: Play
 ) -> None:
-    server.plays(fault, answers(payloads.data(payloads.detail())))
+    server.enqueue(fault, answers(payloads.data(payloads.detail())))
     assert (await read(client)).run.id == payloads.RUN_ID
     assert len(server.requests) == 2
 
 
-async def test_a_read_is_not_repeated_twice(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    server.plays(resets, resets, resets)
+async def test_read_is_not_retried_twice(client: NorthflankClient, server: ScriptedServer) -> None:
+    server.enqueue(reset_connection, reset_connection, reset_connection)
     assert (await failure_of(read(client))).cause == "unreachable"
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("fault", [says_nothing, drips])
+@pytest.mark.parametrize("fault", [never_respond, drip_bytes])
 @pytest.mark.parametrize("ask", [read, abort])
-async def test_silence_and_dripping_end_at_the_deadline_and_are_not_repeated(
-    impatient: NorthflankClient, server: ScriptedServer, fault: Play, ask: Any
+async def test_silent_or_slow_response_times_out_without_retry(
+    short_timeout_client: NorthflankClient, server: ScriptedServer, fault: Play, ask: Any
 ) -> None:
-    server.plays(fault)
+    server.enqueue(fault)
     started = monotonic()
     async with asyncio.timeout(10):  # another client would wait for longer
-        failure = await failure_of(ask(impatient))
+        failure = await failure_of(ask(short_timeout_client))
     assert monotonic() - started >= 0.4
     assert isinstance(failure, Unreachable)
-    assert (failure.cause, failure.sent) == ("timeout", True)
+    assert (failure.cause, failure.may_have_arrived) == ("timeout", True)
     assert len(server.requests) == 1
 
 
-async def test_a_truncated_answer_leaves_an_abort_unknown(
+async def test_abort_with_truncated_response_raises_unreachable_sent(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(sends(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"data":', then_closes=True))
+    server.enqueue(
+        send_bytes(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"data":', then_closes=True)
+    )
     failure = await failure_of(abort(client))
     assert isinstance(failure, Unreachable)
-    assert failure.sent
+    assert failure.may_have_arrived
 
 
-async def test_what_is_not_http_is_no_answer(
+async def test_response_that_is_not_http_raises_unreachable(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(sends(b"SSH-2.0-OpenSSH_9.9\r\n", then_closes=True))
+    server.enqueue(send_bytes(b"SSH-2.0-OpenSSH_9.9\r\n", then_closes=True))
     assert (await failure_of(abort(client))).cause == "unreachable"
 
 
 @pytest.mark.parametrize(
     ("status", "message", "kind", "cause"),
     [
-        (400, "Bad name", Rejected, "refused"),
-        (401, "Unauthorized", Refused, "unauthorised"),
-        (401, "This feature flag is off", Refused, "feature_off"),
-        (403, "Missing permission: Update", Refused, "forbidden"),
+        (400, "Bad name", RequestRejected, "rejected"),
+        (401, "Unauthorized", AccessDenied, "unauthorised"),
+        (401, "This feature flag is off", AccessDenied, "feature_off"),
+        (403, "Missing permission: Update", AccessDenied, "forbidden"),
         (404, "Run not found", NotFound, "not_found"),
-        (409, "Already concluded", Rejected, "refused"),
-        (418, "Teapot", Rejected, "refused"),
-        (422, "Invalid", Rejected, "refused"),
+        (409, "Already concluded", RequestRejected, "rejected"),
+        (418, "Teapot", RequestRejected, "rejected"),
+        (422, "Invalid", RequestRejected, "rejected"),
         (429, "Slow down", RateLimited, "rate_limited"),
         (500, "Oops", ServerError, "server_error"),
     ],
 )
-async def test_each_status_has_its_exception_with_northflanks_own_words(
+async def test_error_status_raises_its_exception_with_message(
     client: NorthflankClient,
     server: ScriptedServer,
     status: int,
@@ -245,7 +249,7 @@ async def test_each_status_has_its_exception_with_northflanks_own_words(
     kind: type[NorthflankError],
     cause: str,
 ) -> None:
-    server.plays(answers(payloads.error(message, id="nf-1"), status=status))
+    server.enqueue(answers(payloads.error(message, id="nf-1"), status=status))
     failure = await failure_of(abort(client))
     assert type(failure) is kind
     assert (failure.cause, failure.http_status, failure.error_id) == (cause, status, "nf-1")
@@ -260,10 +264,10 @@ async def test_each_status_has_its_exception_with_northflanks_own_words(
         {"code": "not_found", "message": "Run not found", "status": 404},
     ],
 )
-async def test_a_404_in_northflanks_form_says_that_there_is_no_such_thing(
+async def test_northflanks_own_404_raises_not_found(
     client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.plays(answers(body, status=404))
+    server.enqueue(answers(body, status=404))
     assert type(await failure_of(read(client))) is NotFound
 
 
@@ -279,12 +283,12 @@ async def test_a_404_in_northflanks_form_says_that_there_is_no_such_thing(
         [],
     ],
 )
-async def test_any_other_404_is_a_proxys_and_says_nothing(
+async def test_other_404_raises_unexpected_answer(
     client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.plays(answers(body, status=404))
+    server.enqueue(answers(body, status=404))
     failure = await failure_of(read(client))
-    assert (type(failure), failure.http_status) == (UnexpectedAnswer, 404)
+    assert (type(failure), failure.http_status) == (UnexpectedResponse, 404)
     assert "not Northflank's own" in str(failure)
 
 
@@ -315,22 +319,24 @@ async def test_any_other_404_is_a_proxys_and_says_nothing(
         ),
     ],
 )
-async def test_a_429_says_when_there_are_requests_again_if_it_was_told(
+async def test_rate_limited_error_has_reset_seconds_of_headers(
     client: NorthflankClient,
     server: ScriptedServer,
     headers: dict[str, str],
     seconds: float | None,
 ) -> None:
-    server.plays(answers(b"", status=429, headers=headers))
-    assert (await failure_of(read(client))).reset_seconds == seconds
+    server.enqueue(answers(b"", status=429, headers=headers))
+    assert (await failure_of(read(client))).retry_after_seconds == seconds
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("ask", "expected"), [(read, UnexpectedAnswer), (abort, UnexpectedAnswer)])
-async def test_a_redirect_is_not_followed(
+@pytest.mark.parametrize(
+    ("ask", "expected"), [(read, UnexpectedResponse), (abort, UnexpectedResponse)]
+)
+async def test_redirect_raises_unexpected_answer(
     client: NorthflankClient, server: ScriptedServer, ask: Any, expected: type[NorthflankError]
 ) -> None:
-    server.plays(answers(b"", status=302, headers={"Location": f"{server.url}/elsewhere"}))
+    server.enqueue(answers(b"", status=302, headers={"Location": f"{server.url}/elsewhere"}))
     assert type(await failure_of(ask(client))) is expected
     assert len(server.requests) == 1
 
@@ -363,65 +369,65 @@ UNREADABLE = [
         answers(payloads.error("It broke")),
     ],
 )
-async def test_a_2xx_that_does_not_tell_how_the_run_stands_is_no_accepted_abort(
+async def test_abort_with_2xx_without_run_state_raises_unexpected_answer(
     client: NorthflankClient, server: ScriptedServer, play: Play
 ) -> None:
-    server.plays(play)
-    assert type(await failure_of(abort(client))) is UnexpectedAnswer
+    server.enqueue(play)
+    assert type(await failure_of(abort(client))) is UnexpectedResponse
     assert len(server.requests) == 1
 
 
-async def test_an_abort_whose_time_is_up_is_not_sent(
+async def test_abort_past_deadline_is_not_sent(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    place = "shop", "main", "staging", payloads.RUN_ID
-    failure = await failure_of(client.abort_run(*place, until=monotonic()))
+    ids = "shop", "main", "staging", payloads.RUN_ID
+    failure = await failure_of(client.abort_run(*ids, deadline=monotonic()))
     assert isinstance(failure, Unreachable)
-    assert (failure.sent, failure.cause) == (False, "timeout")
+    assert (failure.may_have_arrived, failure.cause) == (False, "timeout")
     assert server.requests == []
 
 
-async def test_an_abort_is_waited_for_until_its_time_is_up(
+async def test_abort_without_response_times_out_at_deadline(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(says_nothing)
-    place = "shop", "main", "staging", payloads.RUN_ID
-    failure = await failure_of(client.abort_run(*place, until=monotonic() + 0.2))
+    server.enqueue(never_respond)
+    ids = "shop", "main", "staging", payloads.RUN_ID
+    failure = await failure_of(client.abort_run(*ids, deadline=monotonic() + 0.2))
     assert isinstance(failure, Unreachable)
-    assert (failure.sent, failure.cause) == (True, "timeout")
+    assert (failure.may_have_arrived, failure.cause) == (True, "timeout")
     assert str(failure).startswith("Northflank did not answer within 0.")
 
 
 @pytest.mark.parametrize("play", UNREADABLE)
-async def test_a_2xx_that_cannot_be_read_is_no_run(
+async def test_read_with_unreadable_2xx_raises_unexpected_answer(
     client: NorthflankClient, server: ScriptedServer, play: Play
 ) -> None:
-    server.plays(play)
-    assert type(await failure_of(read(client))) is UnexpectedAnswer
+    server.enqueue(play)
+    assert type(await failure_of(read(client))) is UnexpectedResponse
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-async def test_any_2xx_is_success(
+async def test_abort_with_any_2xx_status_succeeds(
     client: NorthflankClient, server: ScriptedServer, status: int
 ) -> None:
-    server.plays(answers(payloads.data(payloads.detail(status="aborting")), status=status))
-    said = await abort(client)
-    assert (said.run.status, said.run.concluded) == ("aborting", False)
+    server.enqueue(answers(payloads.data(payloads.detail(status="aborting")), status=status))
+    detail = await abort(client)
+    assert (detail.run.status, detail.run.concluded) == ("aborting", False)
 
 
-async def test_a_packed_answer_is_unpacked(
+async def test_gzip_response_is_decompressed(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     packed = gzip.compress(json.dumps(payloads.data(payloads.detail())).encode())
-    server.plays(answers(packed, headers={"Content-Encoding": "gzip"}))
+    server.enqueue(answers(packed, headers={"Content-Encoding": "gzip"}))
     assert (await read(client)).run.id == payloads.RUN_ID
 
 
 @pytest.mark.parametrize("packed", ["br", "gzip, gzip", "x"])
-async def test_what_is_packed_in_another_way_than_asked_for_is_not_read(
+async def test_response_with_other_encoding_is_rejected(
     client: NorthflankClient, server: ScriptedServer, packed: str
 ) -> None:
-    server.plays(answers(payloads.data(payloads.detail()), headers={"Content-Encoding": packed}))
+    server.enqueue(answers(payloads.data(payloads.detail()), headers={"Content-Encoding": packed}))
     assert "packed" in str(await failure_of(read(client)))
 
 
@@ -438,22 +444,22 @@ def unpacked(size: int) -> bytes:
 @pytest.mark.parametrize("pack", [lambda body: (body, {}), lambda body: (
     gzip.compress(body), {"Content-Encoding": "gzip"}
 )])  # fmt: skip
-async def test_an_answer_is_bounded_by_its_size_unpacked(
+async def test_response_size_limit_applies_to_decompressed_body(
     client: NorthflankClient, server: ScriptedServer, pack: Any
 ) -> None:
     for size in (100_000, 100_001):
         body, headers = pack(unpacked(size))
-        server.plays(answers(body, headers=headers))
+        server.enqueue(answers(body, headers=headers))
     assert (await read(client)).run.id == payloads.RUN_ID
     failure = await failure_of(read(client))
     assert str(failure) == "Northflank's answer is larger than 100,000 bytes."
 
 
-async def test_an_answer_that_unpacks_to_more_than_memory_holds_costs_no_more_than_the_limit(
+async def test_decompression_bomb_uses_bounded_memory(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     bomb = gzip.compress(b" " * 60_000_000)  # one chunk as it comes: 58 KB
-    server.plays(answers(bomb, headers={"Content-Encoding": "gzip"}))
+    server.enqueue(answers(bomb, headers={"Content-Encoding": "gzip"}))
     tracemalloc.start()
     try:
         await failure_of(read(client))
@@ -462,32 +468,34 @@ async def test_an_answer_that_unpacks_to_more_than_memory_holds_costs_no_more_th
         tracemalloc.stop()
 
 
-async def test_an_error_is_known_by_its_status_though_its_body_is_damaged(
+async def test_error_with_damaged_body_raises_by_status(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(answers(b"\x00\x01", status=403, headers={"Content-Encoding": "gzip"}))
+    server.enqueue(answers(b"\x00\x01", status=403, headers={"Content-Encoding": "gzip"}))
     assert (await failure_of(read(client))).cause == "forbidden"
 
 
-async def test_a_start_that_names_no_run_returns_none(
+async def test_start_without_run_in_response_returns_none(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(answers(payloads.data({"message": "ok"})), answers(payloads.data({"id": "r9"})))
+    server.enqueue(answers(payloads.data({"message": "ok"})), answers(payloads.data({"id": "r9"})))
     assert await client.start_run("p", "l", "s") is None
     started = await client.start_run("p", "l", "s")
     assert started is not None
     assert started.run.id == "r9"
 
 
-async def test_the_observer_is_told_of_each_request_that_was_sent(server: ScriptedServer) -> None:
+async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) -> None:
     calls: list[Call] = []
-    server.plays(resets, answers(payloads.error("no"), status=404, headers=LIMITS), says_nothing)
+    server.enqueue(
+        reset_connection, answers(payloads.error("no"), status=404, headers=LIMITS), never_respond
+    )
     async with NorthflankClient(
-        "TKN", base_url=server.url, observe=calls.append, timeout_seconds=0.5
+        "TKN", base_url=server.url, on_call=calls.append, timeout_seconds=0.5
     ) as client:
         await failure_of(read(client))
         await failure_of(abort(client))
-    assert [(call.method, call.route, call.status, call.ratelimit) for call in calls] == [
+    assert [(call.method, call.route, call.status, call.rate_limit) for call in calls] == [
         ("GET", "GET run", None, None),
         ("GET", "GET run", 404, RateLimit(1000, 7, 61)),
         ("POST", "POST abort", None, None),
@@ -495,25 +503,25 @@ async def test_the_observer_is_told_of_each_request_that_was_sent(server: Script
     assert calls[2].seconds >= 0.4
 
 
-async def test_an_observer_that_fails_does_not_fail_the_abort(server: ScriptedServer) -> None:
+async def test_failing_observer_does_not_fail_abort(server: ScriptedServer) -> None:
     def fails(call: Call) -> None:
         raise RuntimeError
 
-    server.plays(answers(payloads.data(payloads.detail())))
-    async with NorthflankClient("TKN", base_url=server.url, observe=fails) as client:
+    server.enqueue(answers(payloads.data(payloads.detail())))
+    async with NorthflankClient("TKN", base_url=server.url, on_call=fails) as client:
         assert await abort(client) is not None
 
 
-async def test_a_cancelled_call_is_counted_and_leaves_the_client_usable(
+async def test_cancelled_request_is_observed_and_client_stays_usable(
     server: ScriptedServer,
 ) -> None:
     calls: list[Call] = []
-    server.plays(says_nothing)
-    async with NorthflankClient("TKN", base_url=server.url, observe=calls.append) as client:
+    server.enqueue(never_respond)
+    async with NorthflankClient("TKN", base_url=server.url, on_call=calls.append) as client:
         task = asyncio.ensure_future(abort(client))
         await server.received(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await client.projects()
+        await client.list_projects()
     assert [call.route for call in calls] == ["POST abort", "GET projects"]

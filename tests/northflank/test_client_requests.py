@@ -18,14 +18,14 @@ FLOW = "/v1/projects/shop/pipelines/main/release-flows/staging"
 Ask = Callable[[NorthflankClient], Awaitable[object]]
 
 ROUTES: list[tuple[str, str, Ask]] = [
-    ("GET", "/v1/auth", lambda nf: nf.auth()),
-    ("GET", "/v1/teams", lambda nf: nf.teams()),
-    ("GET", "/v1/projects", lambda nf: nf.projects()),
-    ("GET", "/v1/projects/shop/pipelines", lambda nf: nf.pipelines("shop")),
-    ("GET", "/v1/projects/shop/pipelines/main", lambda nf: nf.pipeline("shop", "main")),
-    ("GET", FLOW, lambda nf: nf.release_flow("shop", "main", "staging")),
-    ("GET", f"{FLOW}/runs", lambda nf: nf.runs("shop", "main", "staging")),
-    ("GET", f"{FLOW}/runs/r1", lambda nf: nf.run("shop", "main", "staging", "r1")),
+    ("GET", "/v1/auth", lambda nf: nf.get_auth()),
+    ("GET", "/v1/teams", lambda nf: nf.list_teams()),
+    ("GET", "/v1/projects", lambda nf: nf.list_projects()),
+    ("GET", "/v1/projects/shop/pipelines", lambda nf: nf.list_pipelines("shop")),
+    ("GET", "/v1/projects/shop/pipelines/main", lambda nf: nf.get_pipeline("shop", "main")),
+    ("GET", FLOW, lambda nf: nf.get_release_flow("shop", "main", "staging")),
+    ("GET", f"{FLOW}/runs", lambda nf: nf.list_runs("shop", "main", "staging")),
+    ("GET", f"{FLOW}/runs/r1", lambda nf: nf.get_run("shop", "main", "staging", "r1")),
     ("POST", f"{FLOW}/runs", lambda nf: nf.start_run("shop", "main", "staging")),
     ("POST", f"{FLOW}/runs/r1/abort", lambda nf: nf.abort_run("shop", "main", "staging", "r1")),
 ]
@@ -36,19 +36,19 @@ ANSWER = payloads.data({"status": "running", "name": "Main", "items": []})
 
 
 @pytest.mark.parametrize(("method", "path", "ask"), ROUTES)
-async def test_each_endpoint_has_its_verb_and_path(
+async def test_client_request_has_method_and_path_of_endpoint(
     client: NorthflankClient, server: ScriptedServer, method: str, path: str, ask: Ask
 ) -> None:
-    server.plays(answers(ANSWER))
+    server.enqueue(answers(ANSWER))
     await ask(client)
     assert (server.request.method, server.request.path) == (method, path)
 
 
 @pytest.mark.parametrize(("method", "path", "ask"), ROUTES)
-async def test_a_team_is_named_in_every_route_but_auth_and_teams(
+async def test_client_request_has_team_except_for_auth_and_teams(
     server: ScriptedServer, method: str, path: str, ask: Ask
 ) -> None:
-    server.plays(answers(ANSWER))
+    server.enqueue(answers(ANSWER))
     async with NorthflankClient("TKN", base_url=server.url, team_id="my team") as client:
         await ask(client)
     teamless = path in {"/v1/auth", "/v1/teams"}
@@ -57,18 +57,18 @@ async def test_a_team_is_named_in_every_route_but_auth_and_teams(
     )
 
 
-async def test_an_id_is_quoted_and_cannot_become_another_path(
+async def test_client_request_quotes_ids_in_path(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.plays(answers(payloads.data(payloads.detail())))
-    await client.run("a/b", "c?d#e", "ü %2F", "../x")
+    server.enqueue(answers(payloads.data(payloads.detail())))
+    await client.get_run("a/b", "c?d#e", "ü %2F", "../x")
     assert server.request.path == (
         "/v1/projects/a%2Fb/pipelines/c%3Fd%23e/release-flows/%C3%BC%20%252F/runs/..%2Fx"
     )
 
 
 @pytest.mark.parametrize("bad", ["", ".", "..", "a\x00b", "\ud800", "x" * 256])
-async def test_what_can_be_no_id_is_not_found_and_not_asked(
+async def test_client_request_with_invalid_id_raises_not_found_unsent(
     client: NorthflankClient, server: ScriptedServer, bad: str
 ) -> None:
     with pytest.raises(NotFound) as refusal:
@@ -77,41 +77,45 @@ async def test_what_can_be_no_id_is_not_found_and_not_asked(
     assert server.requests == []
 
 
-async def test_the_filters_and_the_page_go_into_the_query(
+async def test_client_request_has_filters_and_page_in_query(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    await client.runs("p", "l", "s", status="success", concluded=True, page=3, per_page=500)
+    await client.list_runs("p", "l", "s", status="success", concluded=True, page=3, per_page=500)
     assert server.request.query == "per_page=100&page=3&status=success&concluded=true"
 
 
-async def test_a_cursor_is_quoted_and_goes_without_a_page(
+async def test_client_request_with_cursor_quotes_it_and_has_no_page(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    await client.projects(cursor="a+b/=c d&x", page=2)
+    await client.list_projects(cursor="a+b/=c d&x", page=2)
     assert server.request.query == "per_page=100&cursor=a%2Bb%2F%3Dc+d%26x"
 
 
-async def test_the_headers_say_who_asks(client: NorthflankClient, server: ScriptedServer) -> None:
-    await client.projects()
+async def test_client_request_has_token_and_user_agent(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    await client.list_projects()
     sent = server.request.headers
     assert sent["authorization"] == "Bearer TKN"
     assert sent["accept"] == "application/json"
     assert sent["user-agent"] == USER_AGENT
 
 
-def test_the_user_agent_has_the_projects_version() -> None:
+def test_user_agent_has_version_of_pyproject() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert f"{project['name']}/{project['version']}" == USER_AGENT
 
 
-async def test_an_abort_has_no_body(client: NorthflankClient, server: ScriptedServer) -> None:
-    server.plays(answers(payloads.data({"status": "aborting"})))
+async def test_abort_request_has_empty_body(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(answers(payloads.data({"status": "aborting"})))
     await client.abort_run("p", "l", "s", "r1")
     assert server.request.body == b""
     assert server.request.headers["content-length"] == "0"
 
 
-async def test_a_start_sends_only_what_was_given(
+async def test_start_request_has_only_given_fields(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     await client.start_run("p", "l", "s", name="Demo", arguments={"X": "1"})
@@ -119,20 +123,20 @@ async def test_a_start_sends_only_what_was_given(
     assert server.request.headers["content-type"] == "application/json"
 
 
-async def test_connections_are_reused(client: NorthflankClient, server: ScriptedServer) -> None:
+async def test_client_reuses_connections(client: NorthflankClient, server: ScriptedServer) -> None:
     for _ in range(3):
-        await client.projects()
+        await client.list_projects()
     assert (len(server.requests), server.connections) == (3, 1)
 
 
-async def test_a_base_url_may_have_a_path(server: ScriptedServer) -> None:
+async def test_client_with_path_in_base_url_keeps_it(server: ScriptedServer) -> None:
     async with NorthflankClient("TKN", base_url=f"{server.url}/gateway/") as client:
-        await client.projects()
+        await client.list_projects()
     assert server.request.path == "/gateway/v1/projects"
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\n", "a\r\nX-Evil: 1", "tökén"])
-def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
+def test_client_with_invalid_token_raises_value_error_without_it(token: str) -> None:
     with pytest.raises(ValueError, match="API token") as refusal:
         NorthflankClient(token)
     assert not token or token not in str(refusal.value)
@@ -142,27 +146,27 @@ def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: st
     "url", ["", "api.northflank.com", "ftp://h", "https://", "https://u:pw@h", "https://h?a=b",
             "https://h:port", "https://h/#x"],
 )  # fmt: skip
-def test_a_base_url_that_cannot_work_is_refused(url: str) -> None:
+def test_client_with_invalid_base_url_raises_value_error(url: str) -> None:
     with pytest.raises(ValueError, match="base URL"):
         NorthflankClient("TKN", base_url=url)
 
 
 @pytest.mark.parametrize("team", ["..", "a\nb"])
-def test_a_team_that_is_no_id_is_refused(team: str) -> None:
+def test_client_with_invalid_team_id_raises_value_error(team: str) -> None:
     with pytest.raises(ValueError, match="team id"):
         NorthflankClient("TKN", team_id=team)
 
 
-async def test_the_environments_proxy_is_used_but_not_for_loopback(
+async def test_client_uses_proxy_of_environment_except_for_loopback(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     async with NorthflankClient("TKN", base_url="http://api.example") as client:
-        await client.projects()
+        await client.list_projects()
     assert server.request.path == "http://api.example/v1/projects"
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with NorthflankClient("TKN", base_url=server.url) as client:
-        await client.projects()
+        await client.list_projects()
     assert len(server.requests) == 2

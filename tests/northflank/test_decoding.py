@@ -18,8 +18,8 @@ from dashboard.northflank.models import Auth, Page, Pipeline, PipelineDetail, Re
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
-BORN = datetime(2021, 1, 20, 11, 19, 53, 175000, UTC)
-CHANGED = datetime(2021, 1, 21, 11, 19, 53, tzinfo=UTC)
+CREATED = datetime(2021, 1, 20, 11, 19, 53, 175000, UTC)
+UPDATED = datetime(2021, 1, 21, 11, 19, 53, tzinfo=UTC)
 
 # What no database, page or address can take as it is.
 ODD = ["a\0b", "a\x7fb\x80", "a\nb", "\ud800", "..", "x" * 256, "", math.nan, math.inf, 10**400]
@@ -33,10 +33,33 @@ scalars = (
     | st.sampled_from(ODD)
 )
 KEYS = (
-    "data", "id", "status", "concluded", "createdAt", "spec", "steps", "kind", "ref", "response",
-    "error", "retries", "startTime", "target", "settings", "pagination", "cursor", "hasNextPage",
-    "runs", "stages", "nfObjects", "permissions", "role", "options", "message", "name",
-)  # fmt: skip
+    "data",
+    "id",
+    "status",
+    "concluded",
+    "createdAt",
+    "spec",
+    "steps",
+    "kind",
+    "ref",
+    "response",
+    "error",
+    "retries",
+    "startTime",
+    "target",
+    "settings",
+    "pagination",
+    "cursor",
+    "hasNextPage",
+    "runs",
+    "stages",
+    "nfObjects",
+    "permissions",
+    "role",
+    "options",
+    "message",
+    "name",
+)
 anything = st.recursive(
     scalars,
     lambda inner: (
@@ -47,16 +70,16 @@ anything = st.recursive(
 )
 
 
-def the_node(step: Any) -> Node:
+def decode_step(step: Any) -> Node:
     """Decode one step inside a Workflow."""
-    detail = decoding.run_detail(payloads.detail(steps=[step]))
+    detail = decoding.parse_run_detail(payloads.detail(steps=[step]))
     assert detail is not None
-    assert detail.steps is not None
-    return detail.steps.steps[0]
+    assert detail.root is not None
+    return detail.root.steps[0]
 
 
-def test_a_run_is_read_as_documented() -> None:
-    assert decoding.run(
+def test_run_is_decoded_as_documented() -> None:
+    assert decoding.parse_run(
         payloads.run(concludedAt="2026-03-02T08:20:00Z", description="a\nb")
     ) == Run(
         id=payloads.RUN_ID,
@@ -71,17 +94,24 @@ def test_a_run_is_read_as_documented() -> None:
     )
 
 
-def test_a_run_with_nothing_but_an_id_is_a_run() -> None:
-    assert decoding.run({"id": "r"}) == Run(
-        "r", None, None, "unknown", concluded=False, created_at=None, started_at=None,
-        concluded_at=None, updated_at=None,
-    )  # fmt: skip
+def test_run_with_only_an_id_is_decoded() -> None:
+    assert decoding.parse_run({"id": "r"}) == Run(
+        "r",
+        None,
+        None,
+        "unknown",
+        concluded=False,
+        created_at=None,
+        started_at=None,
+        concluded_at=None,
+        updated_at=None,
+    )
 
 
 @pytest.mark.parametrize("status", ["aborted", "success", "failure", "skipped"])
-def test_concluded_is_derived_only_where_it_is_missing(status: str) -> None:
-    derived = decoding.run(payloads.run(status=status, concluded=...))
-    contradicted = decoding.run(payloads.run(status=status, concluded=False))
+def test_run_concluded_is_derived_only_when_missing(status: str) -> None:
+    derived = decoding.parse_run(payloads.run(status=status, concluded=...))
+    contradicted = decoding.parse_run(payloads.run(status=status, concluded=False))
     assert derived is not None
     assert derived.concluded
     assert contradicted is not None
@@ -89,38 +119,38 @@ def test_concluded_is_derived_only_where_it_is_missing(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["running", "unknown", "paused_by_moon", "Success"])
-def test_an_unknown_status_is_kept_as_sent_and_not_concluded(status: str) -> None:
-    run = decoding.run(payloads.run(status=status, concluded=None))
+def test_run_with_unknown_status_keeps_it_and_is_not_concluded(status: str) -> None:
+    run = decoding.parse_run(payloads.run(status=status, concluded=None))
     assert run is not None
     assert (run.status, run.concluded) == (status, False)
 
 
-def test_an_answer_that_does_not_repeat_its_id_is_of_the_run_that_was_asked_for() -> None:
-    detail = decoding.run_detail({"status": "aborting"}, asked="r1")
+def test_run_detail_without_id_gets_requested_id() -> None:
+    detail = decoding.parse_run_detail({"status": "aborting"}, requested_id="r1")
     assert detail is not None
     assert detail.run.id == "r1"
 
 
 @pytest.mark.parametrize("sent", [{"concluded": True}, {"concluded": False}, {"status": "new"}])
-def test_an_answer_that_says_how_its_run_stands_tells_of_it(sent: Any) -> None:
-    detail = decoding.run_detail(sent, asked="r1")
+def test_run_detail_with_status_or_concluded_is_decoded(sent: Any) -> None:
+    detail = decoding.parse_run_detail(sent, requested_id="r1")
     assert detail is not None
     assert detail.run.id == "r1"
 
 
 @pytest.mark.parametrize("sent", [None, {}, {"id": "r1", "name": "x"}, {"concluded": "yes"}])
-def test_an_answer_that_does_not_say_how_its_run_stands_tells_nothing(sent: Any) -> None:
-    assert decoding.run_detail(sent, asked="r1") is None
+def test_run_detail_without_status_or_concluded_is_none(sent: Any) -> None:
+    assert decoding.parse_run_detail(sent, requested_id="r1") is None
 
 
-def test_what_was_sent_of_a_run_is_kept_without_its_secrets() -> None:
-    detail = decoding.run_detail(payloads.detail(arguments={"token": "s3cr3t"}))
+def test_run_detail_raw_has_no_secrets() -> None:
+    detail = decoding.parse_run_detail(payloads.detail(arguments={"token": "s3cr3t"}))
     assert detail is not None
     assert detail.raw == payloads.detail()
 
 
-def test_a_node_is_read_as_documented() -> None:
-    node = the_node(
+def test_step_is_decoded_as_documented() -> None:
+    node = decode_step(
         payloads.job_run(
             ref="db",
             timeoutDuration="1800",
@@ -174,78 +204,83 @@ def test_a_node_is_read_as_documented() -> None:
         ({}, "unknown"),
     ],
 )
-def test_a_step_is_called_what_a_person_would_call_it(step: Any, label: str) -> None:
-    assert the_node(step).label == label
+def test_step_label_is_readable(step: Any, label: str) -> None:
+    assert decode_step(step).label == label
 
 
-def test_attempts_allowed_fall_back_to_the_settings() -> None:
-    assert the_node({"kind": "Build", "settings": {"maxAttempts": 5}}).max_attempts == 5
+def test_step_max_attempts_fall_back_to_settings() -> None:
+    assert decode_step({"kind": "Build", "settings": {"maxAttempts": 5}}).max_attempts == 5
 
 
 @pytest.mark.parametrize(
     ("sent", "skip"),
     [(True, True), ("true", True), (False, False), ("false", False), (None, False)],
 )
-def test_a_step_is_skipped_only_where_that_is_said(sent: Any, skip: bool) -> None:
-    assert the_node({"kind": "Build", "skipNodeExecution": sent}).skip is skip
+def test_step_is_skipped_only_when_true(sent: Any, skip: bool) -> None:
+    assert decode_step({"kind": "Build", "skipNodeExecution": sent}).skip is skip
 
 
-def test_a_conditions_timeout_is_found_further_in() -> None:
+def test_condition_timeout_is_found_in_nested_spec() -> None:
     step = {"kind": "Condition", "spec": {"spec": {"data": {"timeoutDuration": 60}}}}
-    assert the_node(step).timeout_seconds == 60
+    assert decode_step(step).timeout_seconds == 60
 
 
 @pytest.mark.parametrize("kind", ["Condition", "Action"])
-def test_what_a_step_concerns_is_read(kind: str) -> None:
-    assert the_node({"kind": kind, "spec": {"kind": "Service"}}).about == "Service"
+def test_step_subject_kind_is_decoded(kind: str) -> None:
+    assert decode_step({"kind": kind, "spec": {"kind": "Service"}}).target_kind == "Service"
 
 
-def test_a_condition_is_what_it_waits_for() -> None:
+def test_condition_type_is_decoded() -> None:
     step = {"kind": "Condition", "spec": {"kind": "Build", "spec": {"type": "success"}}}
-    assert the_node(step).condition == "success"
+    assert decode_step(step).condition == "success"
 
 
-def test_what_an_action_does_is_no_condition() -> None:
+def test_action_type_is_no_condition() -> None:
     step = {"kind": "Action", "spec": {"kind": "Service", "spec": {"type": "restart"}}}
-    assert the_node(step).condition is None
+    assert decode_step(step).condition is None
 
 
-def test_an_approval_says_how_many_people_it_needs() -> None:
-    assert the_node({"kind": "Approval", "spec": {"amount": 2}}).approvals == 2
+def test_approval_amount_is_decoded() -> None:
+    assert decode_step({"kind": "Approval", "spec": {"amount": 2}}).required_approvals == 2
 
 
 @pytest.mark.parametrize(
     ("iterations", "read"), [(["eu", "us"], 2), ([], 0), ("${args.regions}", None), (None, None)]
 )
-def test_a_loop_says_how_often_it_goes_round(iterations: Any, read: int | None) -> None:
+def test_loop_iterations_are_counted(iterations: Any, read: int | None) -> None:
     loop = {"kind": "LoopWorkflow", "spec": {"iterations": iterations, "steps": []}}
-    assert the_node(loop).iterations == read
+    assert decode_step(loop).iterations == read
 
 
 @pytest.mark.parametrize("kind", ["Workflow", "LoopWorkflow"])
-def test_workflows_and_loops_hold_their_steps_in_the_same_place(kind: str) -> None:
-    node = the_node({"kind": kind, "spec": {"type": "parallel", "steps": [payloads.job_run()]}})
+def test_workflow_and_loop_steps_are_decoded(kind: str) -> None:
+    node = decode_step({"kind": kind, "spec": {"type": "parallel", "steps": [payloads.job_run()]}})
     assert node.parallel
     assert [step.kind for step in node.steps] == ["JobRun"]
 
 
 @pytest.mark.parametrize(
     "root",
-    [{"kind": "Workflow"}, {"kind": "Workflow", "spec": None}, payloads.workflow(steps=None),
-     payloads.workflow(steps={"a": 1}), payloads.workflow(None, 3, "x", [])],
-)  # fmt: skip
-def test_a_workflow_without_proper_steps_has_none(root: Any) -> None:
-    detail = decoding.run_detail(payloads.detail(spec=root))
+    [
+        {"kind": "Workflow"},
+        {"kind": "Workflow", "spec": None},
+        payloads.workflow(steps=None),
+        payloads.workflow(steps={"a": 1}),
+        payloads.workflow(None, 3, "x", []),
+    ],
+)
+def test_workflow_without_valid_steps_has_none(root: Any) -> None:
+    detail = decoding.parse_run_detail(payloads.detail(spec=root))
     assert detail is not None
-    assert detail.steps is not None
-    assert detail.steps.steps == ()
+    assert detail.root is not None
+    assert detail.root.steps == ()
 
 
 @pytest.mark.parametrize("spec", [None, [], "x", ...])
-def test_a_run_without_a_proper_spec_has_no_tree(spec: Any) -> None:
-    detail = decoding.run_detail(payloads.detail(spec=spec))
+def test_run_without_valid_spec_has_no_steps(spec: Any) -> None:
+    detail = decoding.parse_run_detail(payloads.detail(spec=spec))
     assert detail is not None
-    assert detail.steps is None
+    assert detail.root is None
 
 
 def nested(levels: int) -> Any:
@@ -256,83 +291,95 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH, 1000, 50_000])
-def test_steps_nested_too_deep_end_in_a_marker(levels: int) -> None:
-    detail = decoding.run_detail(payloads.detail(spec=nested(levels)))
+def test_steps_nested_too_deeply_end_in_a_marker(levels: int) -> None:
+    detail = decoding.parse_run_detail(payloads.detail(spec=nested(levels)))
     assert detail is not None
-    node, depth = detail.steps, 1
+    node, depth = detail.root, 1
     while node and node.steps:
         node, depth = node.steps[0], depth + 1
     assert node is not None
     assert (node.kind, node.label, depth) == (OMITTED, "Further steps, not shown", MAX_DEPTH + 1)
 
 
-def test_too_many_steps_end_in_a_marker() -> None:
-    detail = decoding.run_detail(payloads.detail(steps=[payloads.job_run()] * 5000))
+def test_steps_above_maximum_end_in_a_marker() -> None:
+    detail = decoding.parse_run_detail(payloads.detail(steps=[payloads.job_run()] * 5000))
     assert detail is not None
-    assert detail.steps is not None
-    assert len(detail.steps.steps) == MAX_NODES  # the root counts; the marker takes its place
-    assert detail.steps.steps[-1].kind == OMITTED
+    assert detail.root is not None
+    assert len(detail.root.steps) == MAX_NODES  # the root counts; the marker takes its place
+    assert detail.root.steps[-1].kind == OMITTED
 
 
-def test_a_tree_and_its_raw_form_can_be_stored_as_json() -> None:
-    detail = decoding.run_detail(payloads.detail(steps=[nested(80), {"kind": "\ud800\x00"}]))
+def test_steps_and_raw_run_are_json_serializable() -> None:
+    detail = decoding.parse_run_detail(payloads.detail(steps=[nested(80), {"kind": "\ud800\x00"}]))
     assert detail is not None
     json.dumps(detail.raw, allow_nan=False).encode()
-    assert msgspec.to_builtins(detail.steps)["steps"][1]["kind"] == "\ufffd\ufffd"
+    assert msgspec.to_builtins(detail.root)["steps"][1]["kind"] == "\ufffd\ufffd"
 
 
-def test_stages_are_named_by_members_and_by_the_untyped_list() -> None:
-    detail = decoding.pipeline_detail(
+def test_pipeline_stages_are_collected_from_both_lists() -> None:
+    detail = decoding.parse_pipeline_detail(
         {
             "name": "main",
             "stages": ["Development", {"name": "Staging"}, 7, None],
             "nfObjects": [{"id": "a", "stage": "Production"}, {"stage": "Staging"}, "odd"],
         }
     )
-    assert detail.stages_named == ("Development", "Staging", "Production")
+    assert detail.stages == ("Development", "Staging", "Production")
 
 
-def test_a_flows_policy_may_stand_in_its_options() -> None:
-    flow = decoding.release_flow({"options": {"concurrencyPolicy": "replace", "paused": True}})
+def test_flow_policy_in_options_is_decoded() -> None:
+    flow = decoding.parse_release_flow(
+        {"options": {"concurrencyPolicy": "replace", "paused": True}}
+    )
     assert flow is not None
     assert (flow.status, flow.concurrency_policy, flow.paused) == ("unknown", "replace", True)
 
 
-def test_a_flow_is_read_as_documented() -> None:
+def test_flow_is_decoded_as_documented() -> None:
     sent = {
-        "status": "success", "paused": False, "concurrencyPolicy": "queue", "stage": "Production",
-        "createdAt": "2021-01-20T11:19:53.175Z", "updatedAt": "2021-01-21T11:19:53Z",
+        "status": "success",
+        "paused": False,
+        "concurrencyPolicy": "queue",
+        "stage": "Production",
+        "createdAt": "2021-01-20T11:19:53.175Z",
+        "updatedAt": "2021-01-21T11:19:53Z",
         "options": {"concurrencyPolicy": "replace", "paused": True},  # older: what is outside wins
-    }  # fmt: skip
-    assert decoding.release_flow(sent) == ReleaseFlow(
+    }
+    assert decoding.parse_release_flow(sent) == ReleaseFlow(
         status="success",
         paused=False,
         concurrency_policy="queue",
         stage="Production",
-        created_at=BORN,
-        updated_at=CHANGED,
+        created_at=CREATED,
+        updated_at=UPDATED,
     )
 
 
-def test_a_flow_is_not_paused_unless_it_is_said() -> None:
-    assert decoding.release_flow({"stage": "Production"}) == ReleaseFlow(
+def test_flow_without_paused_is_not_paused() -> None:
+    assert decoding.parse_release_flow({"stage": "Production"}) == ReleaseFlow(
         "unknown", False, None, "Production", None, None
     )
 
 
 @pytest.mark.parametrize("sent", [None, {}, [], "x", {"message": "down for maintenance"}])
-def test_an_answer_without_a_field_of_a_flow_names_none(sent: Any) -> None:
-    assert decoding.release_flow(sent) is None
+def test_flow_without_any_field_is_none(sent: Any) -> None:
+    assert decoding.parse_release_flow(sent) is None
 
 
-def test_a_token_says_whose_it_is() -> None:
+def test_auth_is_decoded_as_documented() -> None:
     sent = {
-        "tokenKind": "api", "id": "ci", "name": "CI", "entityId": "acme", "entityType": "team",
-        "orgId": "acme-org", "role": {"name": "Releaser"},
+        "tokenKind": "api",
+        "id": "ci",
+        "name": "CI",
+        "entityId": "acme",
+        "entityType": "team",
+        "orgId": "acme-org",
+        "role": {"name": "Releaser"},
         "permissions": {"orgScope": ["a", 7], "teamScope": None, "projectScope": ["b"]},
-        "createdAt": "2021-01-20T11:19:53.175Z", "expiresAt": "2021-01-21T11:19:53Z",
-    }  # fmt: skip
-    assert decoding.auth(sent) == Auth(
+        "createdAt": "2021-01-20T11:19:53.175Z",
+        "expiresAt": "2021-01-21T11:19:53Z",
+    }
+    assert decoding.parse_auth(sent) == Auth(
         token_kind="api",
         id="ci",
         name="CI",
@@ -341,79 +388,85 @@ def test_a_token_says_whose_it_is() -> None:
         org_id="acme-org",
         role="Releaser",
         permissions=("a", "b"),
-        created_at=BORN,
-        expires_at=CHANGED,
+        created_at=CREATED,
+        expires_at=UPDATED,
     )
 
 
-def test_a_token_of_which_nothing_is_said_is_read_all_the_same() -> None:
-    assert decoding.auth(None) == Auth(*[None] * 7, (), None, None)
+def test_auth_without_data_has_empty_fields() -> None:
+    assert decoding.parse_auth(None) == Auth(*[None] * 7, (), None, None)
 
 
-def test_a_team_is_read_as_documented() -> None:
+def test_team_is_decoded_as_documented() -> None:
     sent = {"id": "t", "name": "T", "description": "a\nb", "createdAt": "2021-01-20T11:19:53.175Z"}
-    assert decoding.team(sent) == Team("t", "T", "a\nb", BORN)
+    assert decoding.parse_team(sent) == Team("t", "T", "a\nb", CREATED)
 
 
-def test_a_project_is_read_as_documented() -> None:
+def test_project_is_decoded_as_documented() -> None:
     sent = {"id": "p", "name": "P", "description": "a\nb", "lifecycleStatus": "ready"}
-    assert decoding.project(sent) == Project("p", "P", "a\nb", "ready")
+    assert decoding.parse_project(sent) == Project("p", "P", "a\nb", "ready")
 
 
-def test_a_pipeline_of_a_list_is_read_as_documented() -> None:
+def test_listed_pipeline_is_decoded_as_documented() -> None:
     sent = {
-        "id": "p", "name": "P", "description": "a\nb",
-        "createdAt": "2021-01-20T11:19:53.175Z", "updatedAt": "2021-01-21T11:19:53Z",
-    }  # fmt: skip
-    assert decoding.pipeline(sent) == Pipeline("p", "P", "a\nb", BORN, CHANGED)
+        "id": "p",
+        "name": "P",
+        "description": "a\nb",
+        "createdAt": "2021-01-20T11:19:53.175Z",
+        "updatedAt": "2021-01-21T11:19:53Z",
+    }
+    assert decoding.parse_pipeline(sent) == Pipeline("p", "P", "a\nb", CREATED, UPDATED)
 
 
 @pytest.mark.parametrize(
     ("decode", "called"),
     [
-        (decoding.team, Team("x", "x", None, None)),
-        (decoding.project, Project("x", "x", None, None)),
-        (decoding.pipeline, Pipeline("x", "x", None, None, None)),
+        (decoding.parse_team, Team("x", "x", None, None)),
+        (decoding.parse_project, Project("x", "x", None, None)),
+        (decoding.parse_pipeline, Pipeline("x", "x", None, None, None)),
     ],
 )
-def test_nameless_things_are_called_by_their_id(decode: Callable[[Any], Any], called: Any) -> None:
+def test_object_without_name_is_named_by_id(decode: Callable[[Any], Any], called: Any) -> None:
     assert decode({"id": "x", "name": 7}) == called
 
 
 @pytest.mark.parametrize(
-    "decode", [decoding.team, decoding.project, decoding.pipeline, decoding.run]
+    "decode",
+    [decoding.parse_team, decoding.parse_project, decoding.parse_pipeline, decoding.parse_run],
 )
 @pytest.mark.parametrize("sent", [None, {}, {"id": 7}, {"id": ".."}, ["x"]])
-def test_what_has_no_usable_id_is_left_out(decode: Callable[[Any], Any], sent: Any) -> None:
+def test_object_without_valid_id_is_none(decode: Callable[[Any], Any], sent: Any) -> None:
     assert decode(sent) is None
 
 
-def test_a_pipeline_read_by_itself_says_what_it_is_called() -> None:
+def test_pipeline_detail_is_decoded_as_documented() -> None:
     sent = {"name": "P", "description": "a\nb", "stages": [{"stage": "Staging"}]}
-    assert decoding.pipeline_detail(sent) == PipelineDetail("P", "a\nb", ("Staging",))
+    assert decoding.parse_pipeline_detail(sent) == PipelineDetail("P", "a\nb", ("Staging",))
 
 
 # --- a page of a list ---------------------------------------------------------------------------
 
 
-def test_a_page_is_read_as_documented() -> None:
-    page = decoding.page(
+def test_page_is_decoded_as_documented() -> None:
+    page = decoding.parse_page(
         {
             "data": {"projects": [{"id": "a"}, {"name": "no id"}, {"id": "b"}], "runs": []},
             "pagination": {"hasNextPage": True, "cursor": "next", "count": 3},
         },
         "projects",
-        decoding.project,
-        most=3,
+        decoding.parse_project,
+        limit=3,
     )
     found = (Project("a", "a", None, None), Project("b", "b", None, None))
-    assert page == Page(items=found, has_next=True, cursor="next", left_out=1)
+    assert page == Page(items=found, has_next=True, cursor="next", unreadable_count=1)
 
 
 @pytest.mark.parametrize("more", [False, None, "true", 1])
-def test_there_is_another_page_only_where_that_is_said(more: Any) -> None:
+def test_page_has_next_only_when_true(more: Any) -> None:
     body = {"data": [], "pagination": {"hasNextPage": more}}
-    assert decoding.page(body, "projects", decoding.project, most=9) == Page((), False, None, 0)
+    assert decoding.parse_page(body, "projects", decoding.parse_project, limit=9) == Page(
+        (), False, None, 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -426,8 +479,8 @@ def test_there_is_another_page_only_where_that_is_said(more: Any) -> None:
         ({"projects": []}, []),
     ],
 )
-def test_a_list_stands_bare_or_by_its_name_or_is_the_only_one(data: Any, ids: list[str]) -> None:
-    page = decoding.page({"data": data}, "projects", decoding.project, most=9)
+def test_page_list_is_found_bare_by_name_or_as_only_array(data: Any, ids: list[str]) -> None:
+    page = decoding.parse_page({"data": data}, "projects", decoding.parse_project, limit=9)
     assert page is not None
     assert [item.id for item in page.items] == ids
 
@@ -445,22 +498,24 @@ def test_a_list_stands_bare_or_by_its_name_or_is_the_only_one(data: Any, ids: li
         7,
     ],
 )
-def test_what_holds_no_list_is_not_taken_for_an_empty_one(data: Any) -> None:
-    assert decoding.page({"data": data}, "projects", decoding.project, most=9) is None
+def test_page_without_list_is_none(data: Any) -> None:
+    assert decoding.parse_page({"data": data}, "projects", decoding.parse_project, limit=9) is None
 
 
-def test_a_list_of_runs_may_be_left_out_where_it_is_empty() -> None:
-    assert decoding.page({"data": {}}, "runs", decoding.run, most=9) == Page((), False, None)
+def test_page_of_runs_without_list_is_empty() -> None:
+    assert decoding.parse_page({"data": {}}, "runs", decoding.parse_run, limit=9) == Page(
+        (), False, None
+    )
 
 
 @pytest.mark.parametrize("sent", [{"id": "a"}, {"id": "a", "status": 7}, {"status": "running"}, 7])
-def test_a_listed_run_says_which_it_is_and_how_it_stands(sent: Any) -> None:
-    assert decoding.listed_run(sent) is None
+def test_listed_run_without_id_or_state_is_none(sent: Any) -> None:
+    assert decoding.parse_listed_run(sent) is None
 
 
 @pytest.mark.parametrize("said", [{"status": "running"}, {"concluded": True}])
-def test_one_of_two_is_enough_to_say_how_a_run_stands(said: Any) -> None:
-    assert decoding.listed_run({"id": "a"} | said) == decoding.run({"id": "a"} | said)
+def test_listed_run_with_status_or_concluded_is_decoded(said: Any) -> None:
+    assert decoding.parse_listed_run({"id": "a"} | said) == decoding.parse_run({"id": "a"} | said)
 
 
 @pytest.mark.parametrize(
@@ -468,14 +523,12 @@ def test_one_of_two_is_enough_to_say_how_a_run_stands(said: Any) -> None:
     [
         (Page((), False, None), True),
         (Page((), True, None), False),
-        (Page((), False, None, left_out=1), False),
-        (Page((), False, None, surplus=1), False),
+        (Page((), False, None, unreadable_count=1), False),
+        (Page((), False, None, surplus_count=1), False),
     ],
 )
-def test_a_list_is_complete_where_it_ends_and_nothing_was_left_out(
-    page: Page[Any], complete: bool
-) -> None:
-    assert page.complete is complete
+def test_page_is_complete_only_at_end_without_gaps(page: Page[Any], complete: bool) -> None:
+    assert page.is_complete is complete
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -486,7 +539,7 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(each)
 
 
-def kept(decoded: Any) -> bool:
+def is_storable(decoded: Any) -> bool:
     """Whether a database can keep all that was decoded."""
     plain = msgspec.to_builtins(decoded)
     json.dumps(plain, allow_nan=False)  # raises
@@ -510,74 +563,78 @@ things = anything | st.builds(
 
 @settings(max_examples=100)
 @given(things)
-def test_any_json_with_an_id_is_decoded_and_any_other_left_out(sent: Any) -> None:
+def test_any_json_is_decoded_only_with_valid_id(sent: Any) -> None:
     for decode, model in (
-        (decoding.team, Team), (decoding.project, Project), (decoding.pipeline, Pipeline),
-        (decoding.run, Run),
-    ):  # fmt: skip
+        (decoding.parse_team, Team),
+        (decoding.parse_project, Project),
+        (decoding.parse_pipeline, Pipeline),
+        (decoding.parse_run, Run),
+    ):
         decoded: Any = decode(sent)
         assert (decoded.id if decoded else None) == id_of(sent)
-        assert decoded is None or (type(decoded) is model and kept(decoded))
-    detail = decoding.run_detail(sent)
-    assert (detail.run if detail else None) == decoding.run(sent)
-    assert detail is None or kept(detail)
+        assert decoded is None or (type(decoded) is model and is_storable(decoded))
+    detail = decoding.parse_run_detail(sent)
+    assert (detail.run if detail else None) == decoding.parse_run(sent)
+    assert detail is None or is_storable(detail)
 
 
 @settings(max_examples=100)
 @given(things)
-def test_any_json_is_decoded_where_no_id_is_needed(sent: Any) -> None:
-    auth = decoding.auth(sent)
+def test_any_json_without_id_is_decoded_to_storable_value(sent: Any) -> None:
+    auth = decoding.parse_auth(sent)
     assert isinstance(auth, Auth)
-    assert kept(auth)
-    pipeline = decoding.pipeline_detail(sent)
+    assert is_storable(auth)
+    pipeline = decoding.parse_pipeline_detail(sent)
     assert isinstance(pipeline, PipelineDetail)
-    assert kept(pipeline)
-    flow = decoding.release_flow(sent)
+    assert is_storable(pipeline)
+    flow = decoding.parse_release_flow(sent)
     assert flow is None or isinstance(sent, dict)
-    assert flow is None or (isinstance(flow, ReleaseFlow) and flow.status and kept(flow))
+    assert flow is None or (isinstance(flow, ReleaseFlow) and flow.status and is_storable(flow))
 
 
 @settings(max_examples=50)
 @given(st.lists(things, max_size=6))
-def test_a_page_has_what_can_be_decoded_and_counts_the_rest(sent: list[Any]) -> None:
-    page = decoding.page({"data": {"runs": sent}}, "runs", decoding.run, most=4)
+def test_page_of_any_json_counts_what_it_leaves_out(sent: list[Any]) -> None:
+    page = decoding.parse_page({"data": {"runs": sent}}, "runs", decoding.parse_run, limit=4)
     assert page is not None
     assert [run.id for run in page.items] == [id for each in sent[:4] if (id := id_of(each))]
-    assert page.left_out == len(sent[:4]) - len(page.items)
-    assert page.surplus == len(sent[4:])
+    assert page.unreadable_count == len(sent[:4]) - len(page.items)
+    assert page.surplus_count == len(sent[4:])
 
 
 @settings(max_examples=50)
 @given(anything)
-def test_any_json_is_a_page_or_none(sent: Any) -> None:
-    page = decoding.page(sent, "runs", decoding.run, most=100)
+def test_page_of_any_json_is_storable_or_none(sent: Any) -> None:
+    page = decoding.parse_page(sent, "runs", decoding.parse_run, limit=100)
     if page is None:
         return
     assert all(type(run) is Run for run in page.items)
     assert type(page.has_next) is bool
-    assert kept(page)
+    assert is_storable(page)
 
 
 OPTIONAL = {"name": "name", "createdAt": "created_at", "startedAt": "started_at"}
 
 
-MAYBE = dict.fromkeys([*OPTIONAL, "status", "concluded", "updatedAt", "spec"], scalars | anything)
+OPTIONAL_TIMES = dict.fromkeys(
+    [*OPTIONAL, "status", "concluded", "updatedAt", "spec"], scalars | anything
+)
 
 
-@given(st.fixed_dictionaries({}, optional=MAYBE))
-def test_no_optional_field_costs_a_run(fields: dict[str, Any]) -> None:
+@given(st.fixed_dictionaries({}, optional=OPTIONAL_TIMES))
+def test_run_detail_survives_invalid_optional_fields(fields: dict[str, Any]) -> None:
     sent = payloads.run() | fields
-    detail = decoding.run_detail(sent, asked=payloads.RUN_ID)
+    detail = decoding.parse_run_detail(sent, requested_id=payloads.RUN_ID)
     # One of two has to say how the run stands.
-    says = isinstance(sent["concluded"], bool) or (
+    has_state = isinstance(sent["concluded"], bool) or (
         isinstance(sent["status"], str) and sent["status"] != ""
     )
-    assert (detail is not None) == says
+    assert (detail is not None) == has_state
     if detail is None:
         return
-    assert kept(detail)
+    assert is_storable(detail)
     assert detail.run.id == payloads.RUN_ID
-    plain = decoding.run(payloads.run())
+    plain = decoding.parse_run(payloads.run())
     for field, name in OPTIONAL.items():
         if field not in fields:
             assert getattr(detail.run, name) == getattr(plain, name) != None  # noqa: E711
@@ -596,21 +653,21 @@ nodes = st.recursive(
 
 @settings(max_examples=50)
 @given(nodes)
-def test_any_tree_of_steps_is_decoded(root: Any) -> None:
-    detail = decoding.run_detail(payloads.detail(spec=root))
+def test_steps_of_any_tree_are_decoded(root: Any) -> None:
+    detail = decoding.parse_run_detail(payloads.detail(spec=root))
     assert detail is not None
-    assert (detail.steps is not None) == isinstance(root, dict)
+    assert (detail.root is not None) == isinstance(root, dict)
 
 
 @example(500, {}, {"message": "a\x7fb\x80c"})
 @given(st.integers(100, 599), st.dictionaries(st.text(), st.text()), st.binary() | anything)
-def test_any_answer_is_json_or_one_of_our_errors(
+def test_any_response_is_json_or_raises_northflank_error(
     status: int, headers: dict[str, str], body: Any
 ) -> None:
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    told = "an answer"
+    text = "an answer"
     try:
         answers.unwrap(answers.decode(status, headers, sent), status)
     except NorthflankError as failure:
-        told = str(failure)
-    assert not {"Cc", "Cs"} & set(map(unicodedata.category, told))  # controls, half characters
+        text = str(failure)
+    assert not {"Cc", "Cs"} & set(map(unicodedata.category, text))  # controls, half characters

@@ -7,28 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.northflank import RateLimit
-from dashboard.northflank.ratelimit import parse
+from dashboard.northflank.ratelimit import parse_rate_limit
 
 WEEK = 7 * 24 * 3600
 # What looks like a number and may be none.
-NEARLY = st.from_regex(r"[ ]?[-+]?[0-9_]{1,13}([.,][0-9]{0,10})?(e[0-9])?[ ]?", fullmatch=True)
+NUMBER_LIKE = st.from_regex(r"[ ]?[-+]?[0-9_]{1,13}([.,][0-9]{0,10})?(e[0-9])?[ ]?", fullmatch=True)
 FULL = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "998", "x-ratelimit-reset": "3541.5"}
 
 
-def test_the_three_headers_are_read_in_any_case() -> None:
-    shouted = {name.upper(): value for name, value in FULL.items()}
-    assert parse(FULL) == parse(shouted) == RateLimit(1000, 998, 3541.5)
+def test_rate_limit_headers_are_case_insensitive() -> None:
+    upper_case = {name.upper(): value for name, value in FULL.items()}
+    assert parse_rate_limit(FULL) == parse_rate_limit(upper_case) == RateLimit(1000, 998, 3541.5)
 
 
 @pytest.mark.parametrize("name", FULL)
 @pytest.mark.parametrize("value", [None, "", "-1", "many", "nan", "inf", "1_000", "1, 2", "٣"])
-def test_a_missing_or_odd_header_tells_nothing(name: str, value: str | None) -> None:
+def test_missing_or_invalid_header_gives_no_rate_limit(name: str, value: str | None) -> None:
     headers = {key: sent for key, sent in (FULL | {name: value}).items() if sent is not None}
-    assert parse(headers) is None
+    assert parse_rate_limit(headers) is None
 
 
-def test_a_reset_that_is_a_unix_time_is_not_taken_for_seconds() -> None:
-    assert parse(FULL | {"x-ratelimit-reset": "1760000000"}) is None
+def test_unix_time_as_reset_gives_no_rate_limit() -> None:
+    assert parse_rate_limit(FULL | {"x-ratelimit-reset": "1760000000"}) is None
 
 
 @given(
@@ -38,19 +38,19 @@ def test_a_reset_that_is_a_unix_time_is_not_taken_for_seconds() -> None:
         st.decimals(0, WEEK, places=3),
     )
 )
-def test_any_plain_numbers_are_read(sent: tuple[int, int, Decimal]) -> None:
+def test_any_plain_numbers_are_parsed(sent: tuple[int, int, Decimal]) -> None:
     limit, remaining, reset = sent
     headers = {name: f" {number} " for name, number in zip(FULL, sent, strict=True)}
-    assert parse(headers) == RateLimit(limit, remaining, float(reset))
+    assert parse_rate_limit(headers) == RateLimit(limit, remaining, float(reset))
 
 
-@given(st.sampled_from(list(FULL)), st.text() | NEARLY)
-def test_any_header_tells_nothing_or_what_it_says(name: str, value: str) -> None:
+@given(st.sampled_from(list(FULL)), st.text() | NUMBER_LIKE)
+def test_any_header_gives_its_value_or_no_rate_limit(name: str, value: str) -> None:
     headers = FULL | {name: value}
-    told = parse(headers)
-    if told is None:
+    parse_html = parse_rate_limit(headers)
+    if parse_html is None:
         return
     limit, remaining, reset = (float(headers[name]) for name in FULL)
-    assert told == RateLimit(int(limit), int(remaining), reset)
+    assert parse_html == RateLimit(int(limit), int(remaining), reset)
     assert min(limit, remaining, reset) >= 0
     assert reset <= WEEK

@@ -30,9 +30,9 @@ NOON = datetime(2021, 1, 1, 12, 1, tzinfo=UTC)
         "1609502460000",
     ],
 )
-def test_every_form_of_a_time_reads_the_same(sent: Any) -> None:
-    assert reading.moment(sent) == NOON
-    assert reading.moment(sent).tzinfo is UTC  # type: ignore[union-attr]
+def test_time_in_every_form_is_parsed_the_same(sent: Any) -> None:
+    assert reading.as_datetime(sent) == NOON
+    assert reading.as_datetime(sent).tzinfo is UTC  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_every_form_of_a_time_reads_the_same(sent: Any) -> None:
         "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "1" * 500, 1609502460000000,
     ],
 )  # fmt: skip
-def test_an_absurd_time_is_none(sent: Any) -> None:
-    assert reading.moment(sent) is None
+def test_invalid_time_is_none(sent: Any) -> None:
+    assert reading.as_datetime(sent) is None
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_an_absurd_time_is_none(sent: Any) -> None:
         ("a\nb", "a\ufffdb"),
     ],
 )
-def test_what_postgresql_refuses_is_replaced(sent: str, kept: str) -> None:
-    assert reading.text(sent) == kept
+def test_text_with_control_characters_has_them_replaced(sent: str, kept: str) -> None:
+    assert reading.as_text(sent) == kept
 
 
-def test_descriptions_keep_lines_and_tabs() -> None:
-    assert reading.text("a\r\nb\tc\x00", lines=True) == "a\nb\tc\ufffd"
+def test_multiline_text_keeps_lines_and_tabs() -> None:
+    assert reading.as_text("a\r\nb\tc\x00", multiline=True) == "a\nb\tc\ufffd"
 
 
-def test_a_long_text_is_kept_and_an_endless_one_cut() -> None:
-    assert reading.text("x" * 10_240) == "x" * 10_240
-    assert reading.text("x" * 99_999) == "x" * 20_000
+def test_long_text_is_truncated_at_20000_characters() -> None:
+    assert reading.as_text("x" * 10_240) == "x" * 10_240
+    assert reading.as_text("x" * 99_999) == "x" * 20_000
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ def test_a_long_text_is_kept_and_an_endless_one_cut() -> None:
         ("see http://h", "see http://h"),
     ],
 )
-def test_urls_lose_what_may_be_secret(sent: str, kept: str) -> None:
-    assert reading.without_url_secrets(sent) == kept
+def test_urls_in_text_lose_secrets(sent: str, kept: str) -> None:
+    assert reading.redact_urls(sent) == kept
 
 
 @pytest.mark.parametrize(
     ("sent", "number"),
     [(3, 3), (3.0, 3), ("3", 3), (True, None), (3.5, None), ("${args.x}", None), (2**40, None)],
 )
-def test_whole_numbers(sent: Any, number: int | None) -> None:
-    assert reading.integer(sent) == number
+def test_integer_is_parsed_only_from_whole_numbers(sent: Any, number: int | None) -> None:
+    assert reading.as_int(sent) == number
 
 
 @given(st.text(st.characters(codec=None)))
-def test_a_text_once_read_can_be_stored(sent: str) -> None:
-    kept = reading.clean(sent, lines=True)
+def test_any_text_cleaned_is_storable(sent: str) -> None:
+    kept = reading.clean(sent, multiline=True)
     assert "\x00" not in kept
     kept.encode()

@@ -15,7 +15,7 @@ SECRET = "s3cr3t-marker"
 URL = f"https://user:{SECRET}@hooks.example/{SECRET}?token={SECRET}#{SECRET}"
 
 
-def kept(run: Any) -> str:
+def redacted(run: Any) -> str:
     return json.dumps(redact(run))
 
 
@@ -24,8 +24,8 @@ def kept(run: Any) -> str:
     ["arguments", "triggers", "refs", "gitops", "$schema", "richInputs", "teardownSpec", "new"],
 )
 @pytest.mark.parametrize("value", [SECRET, {"token": SECRET}, [{"spec": {"token": SECRET}}]])
-def test_a_runs_secrets_are_dropped(field: str, value: Any) -> None:
-    assert SECRET not in kept(payloads.detail(**{field: value}))
+def test_run_fields_with_secrets_are_dropped(field: str, value: Any) -> None:
+    assert SECRET not in redacted(payloads.detail(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_a_runs_secrets_are_dropped(field: str, value: Any) -> None:
         {"branch": URL},
     ],
 )
-def test_a_steps_secrets_are_dropped(spec: Any) -> None:
+def test_step_spec_secrets_are_dropped(spec: Any) -> None:
     step = {"kind": "Anything", "spec": spec}
-    assert SECRET not in kept(payloads.detail(steps=[payloads.workflow(step)]))
+    assert SECRET not in redacted(payloads.detail(steps=[payloads.workflow(step)]))
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_steps_secrets_are_dropped(spec: Any) -> None:
         {"new": SECRET},
     ],
 )
-def test_a_responses_secrets_are_dropped(response: Any) -> None:
+def test_step_response_secrets_are_dropped(response: Any) -> None:
     step = payloads.job_run(response=response)
-    assert SECRET not in kept(payloads.detail(steps=[step]))
+    assert SECRET not in redacted(payloads.detail(steps=[step]))
 
 
-def test_what_the_pages_need_is_kept() -> None:
+def test_run_fields_shown_on_pages_are_kept() -> None:
     run = payloads.detail(
         name="Nightly", description="a\nb", options={"concurrencyPolicy": "queue"}
     )
@@ -126,12 +126,12 @@ STEP = {
 }  # fmt: skip
 
 
-def test_whatever_is_named_is_kept_of_a_step_wherever_it_stands() -> None:
+def test_allowed_step_fields_are_kept_at_any_level() -> None:
     run = payloads.detail(steps=[payloads.workflow(STEP)], options={"paused": True})
     assert redact(run) == run
 
 
-def test_a_loops_iterations_are_only_counted() -> None:
+def test_loop_iterations_are_replaced_by_their_count() -> None:
     loop = {"kind": "LoopWorkflow", "spec": {"iterations": ["eu", "us"], "steps": []}}
     assert redact(payloads.detail(spec=loop))["spec"] == {
         "kind": "LoopWorkflow",
@@ -140,27 +140,27 @@ def test_a_loops_iterations_are_only_counted() -> None:
 
 
 @pytest.mark.parametrize("empty", [{}, None, [], "x"])
-def test_what_is_empty_or_no_object_leaves_nothing_behind(empty: Any) -> None:
+def test_empty_or_invalid_objects_are_dropped(empty: Any) -> None:
     step = {"kind": "Build", "spec": empty, "settings": empty, "response": empty}
     run = payloads.detail(steps=[step, empty], options=empty)
-    kept = payloads.detail(steps=[{"kind": "Build"}] + ([{}] if empty == {} else []))
-    assert redact(run) == kept
+    expected = payloads.detail(steps=[{"kind": "Build"}] + ([{}] if empty == {} else []))
+    assert redact(run) == expected
 
 
-def test_what_is_no_step_leaves_the_steps_behind_it() -> None:
+def test_invalid_steps_are_dropped_and_others_kept() -> None:
     steps = [None, payloads.job_run("a"), "x", payloads.job_run("b")]
     assert redact(payloads.detail(steps=steps)) == payloads.detail(steps=[steps[1], steps[3]])
 
 
-def test_a_runs_text_is_cut_down_to_what_can_be_shown() -> None:
-    kept = redact(payloads.detail(name="a\nb", description="a\nb\x00"))
-    assert (kept["name"], kept["description"]) == ("a\ufffdb", "a\nb\ufffd")
+def test_run_texts_are_cleaned() -> None:
+    redacted = redact(payloads.detail(name="a\nb", description="a\nb\x00"))
+    assert (redacted["name"], redacted["description"]) == ("a\ufffdb", "a\nb\ufffd")
 
 
-def test_an_error_keeps_its_lines_and_the_host_it_tried() -> None:
+def test_error_message_keeps_lines_and_host() -> None:
     step = payloads.job_run(response={"error": {"message": f"tried\x00\n{URL}"}})
-    kept: Any = redact(payloads.detail(steps=[step]))
-    message = kept["spec"]["spec"]["steps"][0]["response"]["error"]["message"]
+    redacted: Any = redact(payloads.detail(steps=[step]))
+    message = redacted["spec"]["spec"]["steps"][0]["response"]["error"]["message"]
     assert message == "tried\ufffd\nhttps://hooks.example/…"
 
 
@@ -171,7 +171,7 @@ def test_an_error_keeps_its_lines_and_the_host_it_tried() -> None:
         (1.5, True), (float("nan"), False), (float("-inf"), False), (True, True), (None, False),
     ],
 )  # fmt: skip
-def test_a_number_is_kept_if_every_database_can_hold_it(value: Any, storable: bool) -> None:
+def test_number_is_kept_only_if_storable(value: Any, storable: bool) -> None:
     assert ("apiVersion" in redact(payloads.detail(apiVersion=value))) is storable
 
 
@@ -186,23 +186,23 @@ def depth_of(node: Any) -> int:
     return 1 + max(map(depth_of, node.get("spec", {}).get("steps", [])), default=0)
 
 
-def test_steps_as_deep_as_allowed_are_kept() -> None:
+def test_steps_at_maximum_depth_are_kept() -> None:
     run = payloads.detail(spec=nested(MAX_DEPTH - 1))
     assert redact(run) == run
 
 
-def test_steps_deeper_than_allowed_are_replaced_by_one_marker() -> None:
-    kept: Any = redact(payloads.detail(spec=nested(MAX_DEPTH)))["spec"]
-    assert depth_of(kept) == MAX_DEPTH + 1
-    while "spec" in kept:
-        (kept,) = kept["spec"]["steps"]
-    assert kept == {"kind": OMITTED}
+def test_steps_below_maximum_depth_are_replaced_by_a_marker() -> None:
+    redacted: Any = redact(payloads.detail(spec=nested(MAX_DEPTH)))["spec"]
+    assert depth_of(redacted) == MAX_DEPTH + 1
+    while "spec" in redacted:
+        (redacted,) = redacted["spec"]["steps"]
+    assert redacted == {"kind": OMITTED}
 
 
-def test_steps_beside_those_that_are_too_many_are_replaced_by_one_marker() -> None:
+def test_steps_above_maximum_number_are_replaced_by_a_marker() -> None:
     group = payloads.workflow(*[{"kind": "Build"}] * (MAX_NODES // 2))
-    kept: Any = redact(payloads.detail(steps=[group, group, group, group]))["spec"]
-    whole, cut, *rest = kept["spec"]["steps"]
+    redacted: Any = redact(payloads.detail(steps=[group, group, group, group]))["spec"]
+    whole, cut, *rest = redacted["spec"]["steps"]
     assert len(whole["spec"]["steps"]) == MAX_NODES // 2
     # The root and the groups count too, and each list that is cut ends in a marker.
     assert len(cut["spec"]["steps"]) == MAX_NODES // 2 - 3 + 1
@@ -210,14 +210,14 @@ def test_steps_beside_those_that_are_too_many_are_replaced_by_one_marker() -> No
     assert rest == [{"kind": OMITTED}]
 
 
-def test_the_answer_itself_is_not_changed() -> None:
+def test_redact_does_not_change_its_input() -> None:
     run = payloads.detail(arguments={"a": SECRET})
     before = json.dumps(run)
     redact(run)
     assert json.dumps(run) == before
 
 
-def test_texts_and_numbers_can_be_stored() -> None:
+def test_redacted_texts_and_numbers_are_storable() -> None:
     run = payloads.detail(name="a\x00\ud800", apiVersion=float("nan"), updatedAt=10**5000)
     assert redact(run)["name"] == "a\ufffd\ufffd"
     assert redact(run).keys().isdisjoint({"apiVersion", "updatedAt"})
@@ -240,8 +240,8 @@ ALLOWED_TEXTS = {"kind", "ref", "condition", "timeoutDuration", "skipNodeExecuti
     ),
     st.text(min_size=1, max_size=12).filter(lambda name: name not in ALLOWED_TEXTS),
 )
-def test_no_field_that_is_not_named_survives(value: Any, field: str) -> None:
+def test_fields_not_allowed_are_dropped(value: Any, field: str) -> None:
     if field in {"spec", "response", "settings"} and isinstance(value, str):
         value = [value]
     step = payloads.job_run() | {field: value}
-    assert SECRET not in kept(payloads.detail(steps=[step]))
+    assert SECRET not in redacted(payloads.detail(steps=[step]))

@@ -8,17 +8,17 @@ from dashboard import northflank
 FOLDER = Path(northflank.__file__).parent
 
 
-def test_every_exported_name_exists_once_and_in_order() -> None:
+def test_exported_names_exist_and_are_unique() -> None:
     assert len(set(northflank.__all__)) == len(northflank.__all__)
     assert all(hasattr(northflank, name) for name in northflank.__all__)
 
 
-def test_every_error_has_its_own_cause_and_is_a_northflank_error() -> None:
+def test_northflank_errors_have_distinct_default_causes() -> None:
     errors = northflank.NorthflankError.__subclasses__()
     assert len({error.default_cause for error in errors}) == len(errors) == 7
 
 
-def test_only_the_client_knows_httpx_and_nothing_knows_django() -> None:
+def test_only_client_imports_httpx_and_no_module_imports_django() -> None:
     importing = {
         path.name: set(re.findall(r"^(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
         for path in FOLDER.glob("*.py")

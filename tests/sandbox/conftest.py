@@ -8,12 +8,12 @@ import httpx
 import pytest
 import uvicorn
 
-from tests.support.sandbox import Front, Served
+from tests.support.sandbox import AppSwitch, SandboxServer
 
 
 @pytest.fixture(scope="session")
-def front_and_url() -> Iterator[tuple[Front, str]]:
-    front = Front()
+def front_and_url() -> Iterator[tuple[AppSwitch, str]]:
+    front = AppSwitch()
     server = uvicorn.Server(
         uvicorn.Config(front, host="127.0.0.1", port=0, lifespan="off", log_level="warning")
     )
@@ -28,11 +28,13 @@ def front_and_url() -> Iterator[tuple[Front, str]]:
 
 
 @pytest.fixture(scope="session")
-def client_of_all(front_and_url: tuple[Front, str]) -> Iterator[httpx.Client]:
+def shared_client(front_and_url: tuple[AppSwitch, str]) -> Iterator[httpx.Client]:
     with httpx.Client(timeout=5) as client:  # making one takes longer than a request
         yield client
 
 
 @pytest.fixture
-def served(front_and_url: tuple[Front, str], client_of_all: httpx.Client) -> Served:
-    return Served(*front_and_url, client_of_all)
+def sandbox_server(
+    front_and_url: tuple[AppSwitch, str], shared_client: httpx.Client
+) -> SandboxServer:
+    return SandboxServer(*front_and_url, shared_client)

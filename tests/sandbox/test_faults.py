@@ -7,21 +7,21 @@ import httpx
 import pytest
 
 from dashboard.sandbox import Choices, Fault, Options, parse_fault
-from dashboard.sandbox.faults import KINDS
-from tests.support.sandbox import Served
+from dashboard.sandbox.faults import FAULT_KINDS
+from tests.support.sandbox import SandboxServer
 from tests.support.sandbox_paths import BILLING, LEDGER
 
 
 @pytest.fixture
-def fail(served: Served) -> Any:
-    def fail(*texts: str) -> None:
-        served.sandbox.faults = [parse_fault(text) for text in texts]
+def set_faults(sandbox_server: SandboxServer) -> Any:
+    def set_faults(*texts: str) -> None:
+        sandbox_server.sandbox.faults = [parse_fault(text) for text in texts]
 
-    return fail
+    return set_faults
 
 
-def stuck(served: Served) -> str:
-    runs = served.get(f"{LEDGER}/runs?concluded=false").json()["data"]["runs"]
+def stuck_run_path(sandbox_server: SandboxServer) -> str:
+    runs = sandbox_server.get(f"{LEDGER}/runs?concluded=false").json()["data"]["runs"]
     return f"{LEDGER}/runs/{runs[-1]['id']}"
 
 
@@ -40,233 +40,265 @@ def stuck(served: Served) -> str:
         ("too-fast", 429, "Rate limit exceeded"),
     ],
 )
-def test_an_error_is_answered(
-    served: Served, fail: Any, fault: str, status: int, message: str
+def test_error_fault_answers_its_status_and_message(
+    sandbox_server: SandboxServer, set_faults: Any, fault: str, status: int, message: str
 ) -> None:
-    fail(fault)
-    answer = served.get("/projects")
+    set_faults(fault)
+    answer = sandbox_server.get("/projects")
     assert answer.status_code == status
     assert answer.json()["error"]["message"] == message
     assert "x-ratelimit-remaining" in answer.headers
 
 
-def test_rate_limited_leaves_no_request(served: Served, fail: Any) -> None:
-    fail("rate-limited*1")
-    assert served.get("/projects").headers["x-ratelimit-remaining"] == "0"
-    assert served.get("/projects").status_code == 429
+def test_rate_limited_fault_uses_up_the_window(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("rate-limited*1")
+    assert sandbox_server.get("/projects").headers["x-ratelimit-remaining"] == "0"
+    assert sandbox_server.get("/projects").status_code == 429
 
 
-def test_too_fast_leaves_the_hours_requests(served: Served, fail: Any) -> None:
-    fail("too-fast:7*1")
-    refused = served.get("/projects")
+def test_too_fast_fault_keeps_the_window(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    set_faults("too-fast:7*1")
+    refused = sandbox_server.get("/projects")
     assert refused.headers["retry-after"] == "7"
     assert int(refused.headers["x-ratelimit-remaining"]) > 900
-    assert served.get("/projects").status_code == 200
+    assert sandbox_server.get("/projects").status_code == 200
 
 
 @pytest.mark.parametrize(
     ("fault", "status", "title"),
     [("502-html", 502, "Bad Gateway"), ("404-html", 404, "Not Found")],
 )
-def test_an_error_can_be_a_page(
-    served: Served, fail: Any, fault: str, status: int, title: str
+def test_html_fault_answers_a_page(
+    sandbox_server: SandboxServer, set_faults: Any, fault: str, status: int, title: str
 ) -> None:
-    fail(fault)
-    answer = served.get("/projects")
+    set_faults(fault)
+    answer = sandbox_server.get("/projects")
     assert answer.status_code == status
     assert answer.headers["content-type"].startswith("text/html")
     assert title in answer.text
 
 
-def test_errors_can_come_in_other_bodies(served: Served, fail: Any) -> None:
-    fail("error-without-wrapper:409")
-    answer = served.get("/projects")
+def test_error_body_faults_answer_other_forms(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("error-without-wrapper:409")
+    answer = sandbox_server.get("/projects")
     assert answer.status_code == 409
     assert answer.json() == {"code": "error", "message": "It broke", "status": 409}
-    fail("error-string")
-    assert served.get("/projects").json() == {"error": "It broke"}
+    set_faults("error-string")
+    assert sandbox_server.get("/projects").json() == {"error": "It broke"}
 
 
 @pytest.mark.parametrize("status", ["403", "404"])
-def test_one_project_can_be_forbidden(served: Served, status: str) -> None:
-    served.configure(Options(choices=Choices({"no-access": status})))
-    served.sandbox.faults = [parse_fault("forbidden:payments")]
-    assert served.get("/projects/payments").status_code == int(status)
-    assert served.get(f"/teams/acme{BILLING}/runs").status_code == int(status)
-    assert served.get("/projects/shop").status_code == 200
+def test_forbidden_fault_denies_one_project(sandbox_server: SandboxServer, status: str) -> None:
+    sandbox_server.configure(Options(choices=Choices({"no-access": status})))
+    sandbox_server.sandbox.faults = [parse_fault("forbidden:payments")]
+    assert sandbox_server.get("/projects/payments").status_code == int(status)
+    assert sandbox_server.get(f"/teams/acme{BILLING}/runs").status_code == int(status)
+    assert sandbox_server.get("/projects/shop").status_code == 200
 
 
-def test_a_fault_before_the_request_keeps_it_from_having_an_effect(
-    served: Served, fail: Any
-) -> None:
-    run = stuck(served)
-    fail("500@/abort")
-    assert served.post(f"{run}/abort").status_code == 500
-    assert served.get(run).json()["data"]["status"] != "aborting"
+def test_error_fault_prevents_the_abort(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    run = stuck_run_path(sandbox_server)
+    set_faults("500@/abort")
+    assert sandbox_server.post(f"{run}/abort").status_code == 500
+    assert sandbox_server.get(run).json()["data"]["status"] != "aborting"
 
 
 # --- payloads --------------------------------------------------------------------------------
 
 
-def test_fields_can_be_missing(served: Served, fail: Any) -> None:
-    fail("missing-fields")
-    for run in served.get(f"{BILLING}/runs").json()["data"]["runs"]:
+def test_missing_fields_fault_removes_fields(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("missing-fields")
+    for run in sandbox_server.get(f"{BILLING}/runs").json()["data"]["runs"]:
         assert "startedAt" not in run
         assert "id" in run
-    fail("missing-fields:runs")
-    assert served.get(f"{BILLING}/runs").json()["data"] == {}
+    set_faults("missing-fields:runs")
+    assert sandbox_server.get(f"{BILLING}/runs").json()["data"] == {}
 
 
 @pytest.mark.parametrize(("value", "data"), [("", None), (":[7]", [7]), (':{"a":1}', {"a": 1})])
-def test_the_data_can_be_anything(served: Served, fail: Any, value: str, data: Any) -> None:
-    fail(f"data{value}")
-    assert served.get("/projects").json()["data"] == data
+def test_data_fault_replaces_data(
+    sandbox_server: SandboxServer, set_faults: Any, value: str, data: Any
+) -> None:
+    set_faults(f"data{value}")
+    assert sandbox_server.get("/projects").json()["data"] == data
 
 
-def test_entries_of_a_list_can_be_unreadable(served: Served, fail: Any) -> None:
-    before = served.get("/projects").json()["data"]["projects"]
-    fail("unreadable:2")
-    assert served.get("/projects").json()["data"]["projects"] == [None, None, *before[2:]]
+def test_unreadable_fault_replaces_list_items_with_null(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    before = sandbox_server.get("/projects").json()["data"]["projects"]
+    set_faults("unreadable:2")
+    assert sandbox_server.get("/projects").json()["data"]["projects"] == [None, None, *before[2:]]
 
 
-def test_a_list_can_be_longer_than_was_asked_for(served: Served, fail: Any) -> None:
-    before = served.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
-    fail("surplus:5")
-    longer = served.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
+def test_surplus_fault_lengthens_list(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    before = sandbox_server.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
+    set_faults("surplus:5")
+    longer = sandbox_server.get(f"{BILLING}/runs?per_page=10").json()["data"]["runs"]
     assert longer == before + before[-1:] * 95
 
 
-def test_an_entry_can_be_hidden_from_its_list(served: Served, fail: Any) -> None:
-    before = served.get("/projects").json()["data"]["projects"]
-    fail("hidden:payments")
-    left = served.get("/projects").json()["data"]["projects"]
-    assert left == [each for each in before if each["id"] != "payments"]
-    assert len(left) < len(before)
+def test_hidden_fault_removes_item_from_list(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    before = sandbox_server.get("/projects").json()["data"]["projects"]
+    set_faults("hidden:payments")
+    remaining = sandbox_server.get("/projects").json()["data"]["projects"]
+    assert remaining == [each for each in before if each["id"] != "payments"]
+    assert len(remaining) < len(before)
 
 
-def test_faults_of_lists_leave_other_answers_alone(served: Served, fail: Any) -> None:
-    run = stuck(served)
-    before = served.get(run).json()
-    fail("surplus", "unreadable")
-    assert served.get(run).json() == before
+def test_list_faults_do_not_change_other_answers(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    run = stuck_run_path(sandbox_server)
+    before = sandbox_server.get(run).json()
+    set_faults("surplus", "unreadable")
+    assert sandbox_server.get(run).json() == before
 
 
-def test_fields_can_be_null(served: Served, fail: Any) -> None:
-    fail("null-fields:createdAt,status")
-    run = served.get(f"{BILLING}/runs").json()["data"]["runs"][0]
+def test_null_fields_fault_sets_fields_to_null(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("null-fields:createdAt,status")
+    run = sandbox_server.get(f"{BILLING}/runs").json()["data"]["runs"][0]
     assert run["createdAt"] is run["status"] is None
 
 
-def test_statuses_and_kinds_can_be_unknown(served: Served, fail: Any) -> None:
-    run = stuck(served)
-    fail("unknown-status", "unknown-kind:Portal")
-    data = served.get(run).json()["data"]
+def test_unknown_faults_replace_status_and_kind(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    run = stuck_run_path(sandbox_server)
+    set_faults("unknown-status", "unknown-kind:Portal")
+    data = sandbox_server.get(run).json()["data"]
     assert data["status"] == "hibernating"
     assert data["spec"]["kind"] == data["spec"]["spec"]["steps"][0]["kind"] == "Portal"
     assert data["spec"]["response"]["status"] == "hibernating"
 
 
-def test_a_fault_can_strike_one_list_and_nothing_under_it(served: Served, fail: Any) -> None:
-    fail("404@GET /v1/projects$")
-    assert served.get("/projects").status_code == 404
-    assert served.get("/projects/payments").status_code == 200
+def test_fault_with_path_end_applies_to_list_only(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("404@GET /v1/projects$")
+    assert sandbox_server.get("/projects").status_code == 404
+    assert sandbox_server.get("/projects/payments").status_code == 200
 
 
 # --- bodies and connections ------------------------------------------------------------------
 
 
-def test_a_body_can_be_no_json_or_empty(served: Served, fail: Any) -> None:
-    fail("not-json")
-    assert served.get("/projects").text == "Everything is fine, but this is not JSON."
-    fail("empty-body")
-    answer = served.get("/projects")
+def test_body_faults_answer_no_json_or_nothing(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("not-json")
+    assert sandbox_server.get("/projects").text == "Everything is fine, but this is not JSON."
+    set_faults("empty-body")
+    answer = sandbox_server.get("/projects")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_a_body_can_be_truncated(served: Served, fail: Any) -> None:
-    fail("truncated")
+def test_truncated_fault_cuts_the_body(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    set_faults("truncated")
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
-        served.get("/projects")
+        sandbox_server.get("/projects")
 
 
-def test_the_connection_can_be_dropped(served: Served, fail: Any) -> None:
-    run = stuck(served)
-    fail("reset*1")
-    with pytest.raises(httpx.TransportError):
-        served.post(f"{run}/abort")
-    assert served.get(run).json()["data"]["status"] != "aborting"
-
-
-def test_the_connection_can_be_dropped_after_the_request_had_its_effect(
-    served: Served, fail: Any
+def test_reset_fault_drops_connection_before_effect(
+    sandbox_server: SandboxServer, set_faults: Any
 ) -> None:
-    run = stuck(served)
-    fail("reset-after*1")
+    run = stuck_run_path(sandbox_server)
+    set_faults("reset*1")
     with pytest.raises(httpx.TransportError):
-        served.post(f"{run}/abort")
-    assert served.get(run).json()["data"]["status"] == "aborting"
+        sandbox_server.post(f"{run}/abort")
+    assert sandbox_server.get(run).json()["data"]["status"] != "aborting"
 
 
-def test_an_answer_can_be_huge(served: Served, fail: Any) -> None:
-    fail("huge:3")
-    answer = served.get("/projects")
+def test_reset_after_fault_drops_connection_after_effect(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    run = stuck_run_path(sandbox_server)
+    set_faults("reset-after*1")
+    with pytest.raises(httpx.TransportError):
+        sandbox_server.post(f"{run}/abort")
+    assert sandbox_server.get(run).json()["data"]["status"] == "aborting"
+
+
+def test_huge_fault_answers_megabytes(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    set_faults("huge:3")
+    answer = sandbox_server.get("/projects")
     assert len(answer.content) == 3 * 1024 * 1024
     assert answer.json()["data"]["runs"] == []
 
 
-def test_an_answer_can_be_late(served: Served, fail: Any) -> None:
-    fail("latency:1@/projects")
+def test_latency_fault_delays_answer(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    set_faults("latency:1@/projects")
     begin = time.perf_counter()
-    served.get("/auth")
+    sandbox_server.get("/auth")
     between = time.perf_counter()
-    served.get("/projects")
+    sandbox_server.get("/projects")
     assert between - begin < 1 <= time.perf_counter() - between
 
 
-def test_an_abort_can_be_accepted_without_an_answer(served: Served, fail: Any) -> None:
-    run = stuck(served)
-    fail("abort-timeout")
+def test_abort_timeout_fault_accepts_abort_without_answer(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    run = stuck_run_path(sandbox_server)
+    set_faults("abort-timeout")
     with pytest.raises(httpx.ReadTimeout):
-        served.post(f"{run}/abort", timeout=0.2)
-    assert served.get(run).json()["data"]["status"] == "aborting"
+        sandbox_server.post(f"{run}/abort", timeout=0.2)
+    assert sandbox_server.get(run).json()["data"]["status"] == "aborting"
 
 
-def test_an_abort_can_be_lost_but_is_counted(served: Served, fail: Any) -> None:
-    run = stuck(served)
-    fail("abort-lost:0.05")
+def test_abort_lost_fault_drops_abort_but_counts_it(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    run = stuck_run_path(sandbox_server)
+    set_faults("abort-lost:0.05")
     with pytest.raises(httpx.TransportError):
-        served.post(f"{run}/abort")
-    assert served.get(run).json()["data"]["status"] != "aborting"
-    assert served.sandbox.abort_posts.total() == 1
+        sandbox_server.post(f"{run}/abort")
+    assert sandbox_server.get(run).json()["data"]["status"] != "aborting"
+    assert sandbox_server.sandbox.abort_request_counts.total() == 1
 
 
 # --- how often and where ---------------------------------------------------------------------
 
 
-def test_a_fault_can_strike_a_number_of_times(served: Served, fail: Any) -> None:
-    fail("500*2")
-    assert [served.get("/auth").status_code for _ in range(3)] == [500, 500, 200]
+def test_fault_with_count_applies_that_often(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("500*2")
+    assert [sandbox_server.get("/auth").status_code for _ in range(3)] == [500, 500, 200]
 
 
-def test_a_fault_can_strike_by_chance(served: Served, fail: Any) -> None:
-    fail("500%0.5")
-    assert {served.get("/auth").status_code for _ in range(30)} == {200, 500}
-    fail("500%0")
-    assert served.get("/auth").status_code == 200
+def test_fault_with_probability_applies_sometimes(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("500%0.5")
+    assert {sandbox_server.get("/auth").status_code for _ in range(30)} == {200, 500}
+    set_faults("500%0")
+    assert sandbox_server.get("/auth").status_code == 200
 
 
-def test_a_fault_can_strike_one_method(served: Served, fail: Any) -> None:
-    fail("500@POST")
-    assert served.get(f"{BILLING}/runs").status_code == 200
-    assert served.post(f"{BILLING}/runs").status_code == 500
+def test_fault_with_method_applies_to_it_only(
+    sandbox_server: SandboxServer, set_faults: Any
+) -> None:
+    set_faults("500@POST")
+    assert sandbox_server.get(f"{BILLING}/runs").status_code == 200
+    assert sandbox_server.post(f"{BILLING}/runs").status_code == 500
 
 
-def test_a_fault_can_wait(served: Served, fail: Any) -> None:
-    fail("503+60")
-    served.clock.now += 59.9
-    assert served.get("/projects").status_code == 200
-    served.clock.now += 0.1
-    assert served.get("/projects").status_code == 503
+def test_fault_with_delay_applies_later(sandbox_server: SandboxServer, set_faults: Any) -> None:
+    set_faults("503+60")
+    sandbox_server.clock.now += 59.9
+    assert sandbox_server.get("/projects").status_code == 200
+    sandbox_server.clock.now += 0.1
+    assert sandbox_server.get("/projects").status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -274,16 +306,16 @@ def test_a_fault_can_wait(served: Served, fail: Any) -> None:
     [
         ("500", Fault("500")),
         ("latency:0.3", Fault("latency", "0.3")),
-        ("500%0.2@/runs", Fault("500", probability=0.2, part="/runs")),
+        ("500%0.2@/runs", Fault("500", probability=0.2, target="/runs")),
         ("reset*3", Fault("reset", count=3)),
-        ("503+60", Fault("503", after=60)),
+        ("503+60", Fault("503", after_seconds=60)),
         ("latency:2%.5*4@POST /v1", Fault("latency", "2", 0.5, 4, "POST /v1")),
-        ("latency:2+1.5%.5*4@/a+b", Fault("latency", "2", 0.5, 4, "/a+b", after=1.5)),
+        ("latency:2+1.5%.5*4@/a+b", Fault("latency", "2", 0.5, 4, "/a+b", after_seconds=1.5)),
         ("missing-fields:a,b", Fault("missing-fields", "a,b")),
         ("abort-timeout", Fault("abort-timeout", "60")),
     ],
 )
-def test_a_fault_is_read(text: str, fault: Fault) -> None:
+def test_fault_text_is_parsed(text: str, fault: Fault) -> None:
     assert parse_fault(text) == fault
 
 
@@ -304,10 +336,10 @@ def test_a_fault_is_read(text: str, fault: Fault) -> None:
         ("error-string:99", "a status between 400 and 599"),
     ],
 )
-def test_a_fault_that_cannot_be_read_says_why(text: str, message: str) -> None:
+def test_invalid_fault_text_raises_value_error_with_reason(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_fault(text)
 
 
-def test_every_fault_says_what_it_does() -> None:
-    assert all(kind.about for kind in KINDS.values())
+def test_fault_kinds_have_descriptions() -> None:
+    assert all(kind.description for kind in FAULT_KINDS.values())

@@ -5,26 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.sandbox import Choices, Fault, Options, add_arguments, options_from
-from dashboard.sandbox.faults import KINDS
+from dashboard.sandbox import Choices, Fault, Options, add_arguments, build_options
+from dashboard.sandbox.faults import FAULT_KINDS
 from dashboard.sandbox.options import CHOICES
 from dashboard.sandbox.scenarios import SCENARIOS
 
 DOCS = Path(__file__).parents[2] / "docs" / "sandbox.md"
 
 
-def read(*arguments: str) -> Options:
+def parse_options(*arguments: str) -> Options:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return options_from(parser.parse_args(arguments))
+    return build_options(parser.parse_args(arguments))
 
 
-def test_without_arguments_come_the_defaults() -> None:
-    assert read() == Options()
+def test_options_without_arguments_are_defaults() -> None:
+    assert parse_options() == Options()
 
 
-def test_arguments_become_options() -> None:
-    options = read(
+def test_options_are_parsed_from_arguments() -> None:
+    options = parse_options(
         *("--token", "T", "--seed", "5", "--rate-limit", "9", "--scenario", "everyday"),
         *("--fault", "500*2", "--fault", "reset", "--choice", "run-order=shuffled"),
     )
@@ -50,44 +50,46 @@ def test_arguments_become_options() -> None:
         (["--history-hours", "inf"], "a number of hours above 0"),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(arguments: list[str], message: str) -> None:
+def test_invalid_argument_raises_value_error_with_reason(
+    arguments: list[str], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        read(*arguments)
+        parse_options(*arguments)
 
 
-def test_help_can_be_printed() -> None:
+def test_help_shows_fault_syntax() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert "NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@PART]" in parser.format_help()
+    assert "NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]" in parser.format_help()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_help_tells_every_scenario(name: str) -> None:
+def test_help_lists_every_scenario(name: str) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    told = " ".join(parser.format_help().split())
-    assert f"{name}: {SCENARIOS[name].about}" in told
+    help_text = " ".join(parser.format_help().split())
+    assert f"{name}: {SCENARIOS[name].description}" in help_text
 
 
-def test_seconds_of_an_abort_are_a_number_or_a_range() -> None:
+def test_abort_seconds_choice_is_number_or_range() -> None:
     assert Choices().abort_seconds == (2, 6)
     assert Choices({"abort-seconds": "0.5"}).abort_seconds == (0.5, 0.5)
 
 
-def row(name: str) -> str:
+def docs_row(name: str) -> str:
     lines = DOCS.read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith(f"| `{name}`"))
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_every_choice_is_documented_with_its_values(name: str) -> None:
-    cells = row(name).split(" | ")
+def test_choice_is_documented_with_its_values(name: str) -> None:
+    cells = docs_row(name).split(" | ")
     default, *others = CHOICES[name].values
     assert f"`{default}`" in cells[1]
     assert all(f"`{value}`" in cells[2] for value in others)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_fault_is_documented_with_its_default(name: str) -> None:
-    default = KINDS[name].default
-    assert default is None or f"`{default}`" in row(name)
+@pytest.mark.parametrize("name", FAULT_KINDS)
+def test_fault_is_documented_with_its_default(name: str) -> None:
+    default = FAULT_KINDS[name].default_value
+    assert default is None or f"`{default}`" in docs_row(name)

@@ -7,7 +7,7 @@ import pytest
 from northflank import ApiCallError, ApiClient, AsyncApiClient
 
 from dashboard.sandbox import Options
-from tests.support.sandbox import TOKEN, Served
+from tests.support.sandbox import TOKEN, SandboxServer
 
 STAGE: dict[str, Any] = {
     "project_id": "payments",
@@ -19,15 +19,15 @@ HISTORY = 450
 
 
 @pytest.fixture
-def client(served: Served) -> ApiClient:
-    return ApiClient(api_token=TOKEN, base_url=served.url)
+def client(sandbox_server: SandboxServer) -> ApiClient:
+    return ApiClient(api_token=TOKEN, base_url=sandbox_server.url)
 
 
-def test_the_token_tells_who_it_is(client: ApiClient) -> None:
+def test_auth_returns_entity_of_token(client: ApiClient) -> None:
     assert client.get.auth().data["entityId"] == "acme"
 
 
-def test_the_catalogue_can_be_walked(client: ApiClient) -> None:
+def test_catalog_lists_are_readable(client: ApiClient) -> None:
     assert client.list.teams().data["teams"][0]["id"] == "acme"
     projects = client.list.projects().data["projects"]
     assert "payments" in [project["id"] for project in projects]
@@ -38,43 +38,43 @@ def test_the_catalogue_can_be_walked(client: ApiClient) -> None:
     assert found["name"] == "Ledger"
 
 
-def test_a_release_flow_tells_its_definition(client: ApiClient) -> None:
+def test_release_flow_has_spec_policy_and_paused(client: ApiClient) -> None:
     flow = client.get.release_flow(**STAGE).data
     assert flow["spec"]["kind"] == "Workflow"
     assert flow["concurrencyPolicy"] == "allow"
     assert flow["paused"] is False
 
 
-def test_all_runs_can_be_drained(client: ApiClient) -> None:
+def test_all_runs_are_listed_over_pages(client: ApiClient) -> None:
     runs = client.list.release_flow_runs.all(**STAGE, per_page=100).data["runs"]
     assert len({run["id"] for run in runs}) == len(runs) > HISTORY
 
 
-def test_draining_in_small_pages_finds_the_same(client: ApiClient) -> None:
+def test_filtered_runs_over_small_pages_match_all_runs(client: ApiClient) -> None:
     few = client.list.release_flow_runs.all(**STAGE, per_page=37, status="failure").data["runs"]
     many = client.list.release_flow_runs.all(**STAGE, per_page=100).data["runs"]
     assert few == [run for run in many if run["status"] == "failure"]
 
 
-def test_runs_can_be_filtered(client: ApiClient) -> None:
+def test_runs_are_filtered_by_status_and_concluded(client: ApiClient) -> None:
     running = client.list.release_flow_runs(**STAGE, concluded=False).data["runs"]
     assert not any(run["concluded"] for run in running)
     failed = client.list.release_flow_runs(**STAGE, status="failure", concluded=True).data["runs"]
     assert {run["status"] for run in failed} == {"failure"}
 
 
-def test_a_run_is_started_and_aborted(client: ApiClient, served: Served) -> None:
+def test_run_is_started_and_aborted(client: ApiClient, sandbox_server: SandboxServer) -> None:
     started = client.run.release_flow(**STAGE, data={"name": "Demo run"}).data
     assert (started["name"], started["concluded"]) == ("Demo run", False)
     run = STAGE | {"run_id": started["id"]}
-    served.clock.now += 30
+    sandbox_server.clock.now += 30
     assert client.get.release_flow_run(**run).data["status"] == "running"
     aborting = client.abort.release_flow_run(**run).data
     assert (aborting["status"], aborting["concluded"]) == ("aborting", False)
-    served.clock.now += 6
+    sandbox_server.clock.now += 6
     aborted = client.get.release_flow_run(**run).data
     assert (aborted["status"], aborted["concluded"]) == ("aborted", True)
-    assert served.sandbox.abort_posts == {started["id"]: 1}
+    assert sandbox_server.sandbox.abort_request_counts == {started["id"]: 1}
 
 
 def test_team_routes_answer_the_same(client: ApiClient) -> None:
@@ -83,7 +83,7 @@ def test_team_routes_answer_the_same(client: ApiClient) -> None:
     assert team == plain
 
 
-def test_an_error_has_status_message_id_and_details(client: ApiClient) -> None:
+def test_api_error_has_status_message_id_and_details(client: ApiClient) -> None:
     with pytest.raises(ApiCallError) as caught:
         client.run.release_flow(**STAGE, data={"name": "<b>"})
     assert caught.value.status == 400
@@ -92,14 +92,14 @@ def test_an_error_has_status_message_id_and_details(client: ApiClient) -> None:
     assert "name" in caught.value.details
 
 
-def test_a_path_value_with_a_slash_stays_one_value(client: ApiClient) -> None:
+def test_path_value_with_slash_is_not_split(client: ApiClient) -> None:
     with pytest.raises(ApiCallError) as caught:
         client.get.project(project_id="payments/pipelines")
     assert (caught.value.status, caught.value.message) == (404, "Project not found")
 
 
-def test_past_the_limit_comes_429(client: ApiClient, served: Served) -> None:
-    served.configure(Options(rate_limit=2))
+def test_request_above_rate_limit_is_429(client: ApiClient, sandbox_server: SandboxServer) -> None:
+    sandbox_server.configure(Options(rate_limit=2))
     for _ in range(2):
         client.list.projects()
     with pytest.raises(ApiCallError) as caught:
@@ -107,15 +107,15 @@ def test_past_the_limit_comes_429(client: ApiClient, served: Served) -> None:
     assert caught.value.status == 429
 
 
-def test_a_wrong_token_is_refused(served: Served) -> None:
+def test_wrong_token_is_401(sandbox_server: SandboxServer) -> None:
     with pytest.raises(ApiCallError) as caught:
-        ApiClient(api_token="wrong", base_url=served.url).get.auth()
+        ApiClient(api_token="wrong", base_url=sandbox_server.url).get.auth()
     assert caught.value.status == 401
 
 
-def test_the_async_client_works_too(served: Served) -> None:
+def test_async_client_lists_starts_and_aborts(sandbox_server: SandboxServer) -> None:
     async def drive() -> tuple[Any, Any, Any]:
-        client = AsyncApiClient(api_token=TOKEN, base_url=served.url)
+        client = AsyncApiClient(api_token=TOKEN, base_url=sandbox_server.url)
         everything = await client.list.release_flow_runs.all(**STAGE, per_page=100)
         started = await client.run.release_flow(**STAGE, data={})
         aborting = await client.abort.release_flow_run(**STAGE, run_id=started.data["id"])

@@ -21,7 +21,7 @@ from django.conf import settings as django_settings
 
 from dashboard.sandbox import Sandbox, parse_fault
 from tests.support import processes
-from tests.support.flights import eventually
+from tests.support.live_runs import wait_until
 from tests.support.processes import Running, environment, manage, running, upstream
 from tests.support.services import POSTGRES
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.process
 
 
 @dataclass
-class Outside:
+class CommandEnvironment:
     """A database that mirrors a sandbox of this process, and the settings for both."""
 
     given: dict[str, str]
@@ -39,33 +39,35 @@ class Outside:
     def run(self) -> str:
         """Start a run, have it looked at, so that the dashboard knows it, and return its id."""
         assert self.dashboard is not None
-        flow = self.sandbox.world.flow("payments", "ledger", "Staging")
+        flow = self.sandbox.world.find_flow("payments", "ledger", "Staging")
         assert flow is not None
-        run = self.sandbox.world.start(flow, self.sandbox.clock(), {}).id
+        run = self.sandbox.world.start_run(flow, self.sandbox.clock(), {}).id
         page = f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{run}/"
         boss = self.dashboard.person("boss")
         read = (
             "SELECT 1 FROM dashboard_stage JOIN dashboard_pipeline p ON pipeline_id = p.id"
-            " WHERE p.slug = 'ledger' AND dashboard_stage.name = 'Staging' AND path <> ''"
+            " WHERE p.slug = 'ledger' AND dashboard_stage.name = 'Staging' AND confirmed_path_segment <> ''"
         )
-        eventually(lambda: rows(self.given["DATABASE_URL"], read), processes.PATIENCE)
-        eventually(lambda: boss.get(page).status_code == 200, processes.PATIENCE)
+        wait_until(lambda: query_database(self.given["DATABASE_URL"], read), processes.PATIENCE)
+        wait_until(lambda: boss.get(page).status_code == 200, processes.PATIENCE)
         return run
 
     def abort(self, run: str, *more: str) -> subprocess.CompletedProcess[str]:
         return manage("abort", run, "--as=boss", *more, **self.given)
 
-    def acts(self, run: str, columns: str) -> list[tuple[Any, ...]]:
+    def abort_rows(self, run: str, columns: str) -> list[tuple[Any, ...]]:
         """What the audit has of a run."""
-        return acts(self.given["DATABASE_URL"], columns, run)
+        return abort_rows(self.given["DATABASE_URL"], columns, run)
 
 
-def acts(database: str, columns: str, run: str) -> list[tuple[Any, ...]]:
+def abort_rows(database: str, columns: str, run: str) -> list[tuple[Any, ...]]:
     of_run = f"SELECT id FROM dashboard_run WHERE run_id = '{run}'"
-    return rows(database, f"SELECT {columns} FROM dashboard_abort WHERE run_id IN ({of_run})")
+    return query_database(
+        database, f"SELECT {columns} FROM dashboard_abort WHERE run_id IN ({of_run})"
+    )
 
 
-def rows(database: str, question: str) -> list[tuple[Any, ...]]:
+def query_database(database: str, question: str) -> list[tuple[Any, ...]]:
     if database.startswith("sqlite"):
         file = database.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(file)) as connection:
@@ -75,7 +77,7 @@ def rows(database: str, question: str) -> list[tuple[Any, ...]]:
 
 
 @contextlib.contextmanager
-def mirrored(database: str) -> Iterator[Outside]:
+def command_environment(database: str) -> Iterator[CommandEnvironment]:
     with upstream() as (url, sandbox):
         given = {
             "DATABASE_URL": database,
@@ -85,11 +87,11 @@ def mirrored(database: str) -> Iterator[Outside]:
         }
         assert manage("migrate", "-v0", **given).returncode == 0
         manage("createsuperuser", "--noinput", "--username=boss", "--email=", **given)
-        yield Outside(given, sandbox)
+        yield CommandEnvironment(given, sandbox)
 
 
 @contextlib.contextmanager
-def empty(kind: str, folder: Path) -> Iterator[str]:
+def empty_database(kind: str, folder: Path) -> Iterator[str]:
     """The URL of an empty database of this kind."""
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'd.sqlite3'}"
@@ -105,16 +107,20 @@ def empty(kind: str, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dashboards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Outside]]:
+def start_environment(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], CommandEnvironment]]:
     """Give the dashboard that runs on a kind of database; it is started when first asked for."""
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def on(kind: str) -> Outside:
+        def on(kind: str) -> CommandEnvironment:
             folder = tmp_path_factory.mktemp("served")
-            outside = stack.enter_context(mirrored(stack.enter_context(empty(kind, folder))))
-            serve = running(folder, "serve", "--port", "0", **outside.given)
-            return replace(outside, dashboard=stack.enter_context(serve))
+            environment_with_dashboard = stack.enter_context(
+                command_environment(stack.enter_context(empty_database(kind, folder)))
+            )
+            serve = running(folder, "serve", "--port", "0", **environment_with_dashboard.given)
+            return replace(environment_with_dashboard, dashboard=stack.enter_context(serve))
 
         yield on
 
@@ -129,34 +135,43 @@ def dashboards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         ),
     ]
 )
-def outside(request: pytest.FixtureRequest, dashboards: Callable[[str], Outside]) -> Outside:
+def environment_with_dashboard(
+    request: pytest.FixtureRequest, start_environment: Callable[[str], CommandEnvironment]
+) -> CommandEnvironment:
     """A dashboard that runs, its upstream behaving as it should and aborting slowly."""
-    served = dashboards(request.param)
+    served = start_environment(request.param)
     served.sandbox.faults = []
     served.sandbox.choices["abort-seconds"] = "60"
     return served
 
 
-def test_an_abort_is_sent_beside_a_dashboard_that_runs(outside: Outside) -> None:
-    run = outside.run()
-    outside.sandbox.choices["abort-seconds"] = "0.2"
-    ended = outside.abort(run, "--reason=Runbook 7", "--wait=20")
+def test_abort_command_beside_dashboard_aborts_run_once(
+    environment_with_dashboard: CommandEnvironment,
+) -> None:
+    run = environment_with_dashboard.run()
+    environment_with_dashboard.sandbox.choices["abort-seconds"] = "0.2"
+    ended = environment_with_dashboard.abort(run, "--reason=Runbook 7", "--wait=20")
     assert (ended.returncode, ended.stdout[:13]) == (0, "Aborted after"), ended
     assert "Another process" not in ended.stdout
-    told = outside.acts(run, "username, reason, via, state, outcome")
+    told = environment_with_dashboard.abort_rows(run, "username, reason, via, state, outcome")
     assert told == [("boss", "Runbook 7", "command", "concluded", "aborted")]
-    again = outside.abort(run)
+    again = environment_with_dashboard.abort(run)
     assert (again.returncode, again.stdout[:28]) == (0, "The run had been aborted alr")
-    assert outside.sandbox.abort_posts[run] == 1
+    assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
-def test_four_commands_at_once_send_one_request(outside: Outside) -> None:
-    run = outside.run()
-    commands = [start(["abort", run, "--as=boss", "--json"], **outside.given) for _ in range(4)]
+def test_concurrent_abort_commands_send_one_request(
+    environment_with_dashboard: CommandEnvironment,
+) -> None:
+    run = environment_with_dashboard.run()
+    commands = [
+        start(["abort", run, "--as=boss", "--json"], **environment_with_dashboard.given)
+        for _ in range(4)
+    ]
     ends = [command.communicate(timeout=60) for command in commands]
     assert [command.returncode for command in commands] == [0] * 4, ends
     assert sorted(json.loads(out)["joined"] for out, _ in ends) == [False, True, True, True]
-    assert outside.sandbox.abort_posts[run] == 1
+    assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
 @pytest.mark.parametrize(
@@ -166,55 +181,68 @@ def test_four_commands_at_once_send_one_request(outside: Outside) -> None:
         ("500@/abort", "It is sent again if the run goes on"),
     ],
 )
-def test_an_abort_that_failed_ends_with_1(outside: Outside, fault: str, why: str) -> None:
-    run = outside.run()
-    outside.sandbox.faults = [parse_fault(fault)]
-    ended = outside.abort(run)
+def test_failed_abort_command_exits_with_1(
+    environment_with_dashboard: CommandEnvironment, fault: str, why: str
+) -> None:
+    run = environment_with_dashboard.run()
+    environment_with_dashboard.sandbox.faults = [parse_fault(fault)]
+    ended = environment_with_dashboard.abort(run)
     assert ended.returncode == 1
     assert why in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_an_abort_that_takes_longer_than_one_waits_ends_with_1(outside: Outside) -> None:
-    ended = outside.abort(outside.run(), "--wait=1.5")
+def test_abort_command_that_times_out_exits_with_1(
+    environment_with_dashboard: CommandEnvironment,
+) -> None:
+    ended = environment_with_dashboard.abort(environment_with_dashboard.run(), "--wait=1.5")
     assert ended.returncode == 1
-    assert "After 1.5 s the run has not ended." in ended.stderr
+    assert "The run has not ended after 1.5 s." in ended.stderr
 
 
-def test_a_command_that_is_interrupted_leaves_the_abort_to_the_dashboard(outside: Outside) -> None:
-    run = outside.run()
-    outside.sandbox.faults = [parse_fault("abort-timeout:60")]
-    command = start(["abort", run, "--as=boss"], **outside.given)
-    eventually(lambda: outside.sandbox.abort_posts[run], processes.PATIENCE)
+def test_interrupted_abort_command_leaves_abort_to_dashboard(
+    environment_with_dashboard: CommandEnvironment,
+) -> None:
+    run = environment_with_dashboard.run()
+    environment_with_dashboard.sandbox.faults = [parse_fault("abort-timeout:60")]
+    command = start(["abort", run, "--as=boss"], **environment_with_dashboard.given)
+    wait_until(
+        lambda: environment_with_dashboard.sandbox.abort_request_counts[run], processes.PATIENCE
+    )
     command.send_signal(signal.SIGINT)
     _, aside = command.communicate(timeout=30)
     assert command.returncode == 1
     assert "Interrupted. The abort is written down" in aside
     assert "Traceback" not in aside
-    assert outside.acts(run, "via, answered_at") == [("command", None)]
-    assert outside.sandbox.abort_posts[run] == 1
+    assert environment_with_dashboard.abort_rows(run, "via, answered_at") == [("command", None)]
+    assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
-def test_without_a_dashboard_it_is_sent_and_followed_too(tmp_path: Path) -> None:
-    with empty("sqlite", tmp_path) as database, mirrored(database) as outside:
-        with running(tmp_path, "serve", "--port", "0", **outside.given) as dashboard:
-            run = replace(outside, dashboard=dashboard).run()
+def test_abort_command_without_dashboard_aborts_run(tmp_path: Path) -> None:
+    with (
+        empty_database("sqlite", tmp_path) as database,
+        command_environment(database) as environment_with_dashboard,
+    ):
+        with running(
+            tmp_path, "serve", "--port", "0", **environment_with_dashboard.given
+        ) as dashboard:
+            run = replace(environment_with_dashboard, dashboard=dashboard).run()
             dashboard.end(signal.SIGTERM)
-        outside.sandbox.choices["abort-seconds"] = "0.2"
-        ended = outside.abort(run, "--wait=25", "--json")
+        environment_with_dashboard.sandbox.choices["abort-seconds"] = "0.2"
+        ended = environment_with_dashboard.abort(run, "--wait=25", "--json")
         assert ended.returncode == 0, ended.stderr
         said = json.loads(ended.stdout)
         assert (said["abort"]["outcome"], said["run"]["concluded"]) == ("aborted", True)
-        assert outside.sandbox.abort_posts == {run: 1}
+        assert environment_with_dashboard.sandbox.abort_request_counts == {run: 1}
 
 
-def test_with_the_embedded_sandbox_the_worker_sends_it(tmp_path: Path) -> None:
+def test_abort_command_with_embedded_sandbox_is_sent_by_worker(tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
     # Everyday has minutes in which nothing is under way in most stages. This run is always there.
     scenario = ("--scenario", "stuck-production", "--choice", "abort-seconds=0.2")
     stuck = "SELECT run_id FROM dashboard_run WHERE in_flight AND name = 'Basket totals 4719'"
     with running(tmp_path, "serve", "--port", "0", *scenario, DATABASE_URL=database):
-        run = eventually(lambda: rows(database, stuck), processes.PATIENCE)[0][0]
+        run = wait_until(lambda: query_database(database, stuck), processes.PATIENCE)[0][0]
         asked = ("--as=manager", "--reason=Runbook 7", "--wait=20")
         ended = manage("abort", run, *asked, DATABASE_URL=database)
         assert ended.returncode == 0, ended.stderr
@@ -225,16 +253,16 @@ def test_with_the_embedded_sandbox_the_worker_sends_it(tmp_path: Path) -> None:
             "Another process went on with it.",
             "Sent to Northflank.",
         ]
-    assert acts(database, "via, state, outcome", run) == [("command", "concluded", "aborted")]
+    assert abort_rows(database, "via, state, outcome", run) == [("command", "concluded", "aborted")]
 
 
-def test_a_database_that_is_not_migrated_is_told(tmp_path: Path) -> None:
+def test_command_with_unmigrated_database_exits_with_message(tmp_path: Path) -> None:
     ended = manage("runs", DATABASE_URL=f"sqlite:///{tmp_path / 'new.sqlite3'}")
     assert ended.returncode == 1
     assert "run `manage.py migrate` first" in ended.stderr
 
 
-def test_a_database_that_is_away_is_told() -> None:
+def test_command_with_unreachable_database_exits_with_message() -> None:
     ended = manage("runs", DATABASE_URL="postgres://nobody@127.0.0.1:9/none")
     assert ended.returncode == 1
     assert "The database has failed" in ended.stderr

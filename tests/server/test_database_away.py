@@ -15,10 +15,10 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import processes
 from tests.support.databases import postgres
-from tests.support.flights import eventually
-from tests.support.line import Line, line_to
 from tests.support.live import token
+from tests.support.live_runs import wait_until
 from tests.support.processes import Running, manage, running, upstream
+from tests.support.tcp_relay import DatabaseProxy, database_proxy
 
 pytestmark = [pytest.mark.process, pytest.mark.postgres]
 
@@ -28,7 +28,7 @@ class Site:
     """A dashboard with its sync, whose line to PostgreSQL the test holds."""
 
     process: Running
-    line: Line
+    line: DatabaseProxy
     sandbox: Sandbox
     person: httpx.Client
 
@@ -42,7 +42,7 @@ class Site:
                     return str(row.attributes["data-run"])
             return ""
 
-        run_id = eventually(look, processes.PATIENCE)
+        run_id = wait_until(look, processes.PATIENCE)
         return str(self.person.get(f"/runs/{run_id}/").headers["location"])
 
     @property
@@ -56,7 +56,11 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("away")
-    with postgres() as database, line_to(database) as (url, line), upstream() as (nf, sandbox):
+    with (
+        postgres() as database,
+        database_proxy(database) as (url, line),
+        upstream() as (nf, sandbox),
+    ):
         given = {
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": nf,
@@ -72,7 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(process, line, sandbox, process.person("boss"))
 
 
-def visit(site: Site, seconds: float) -> list[httpx.Response]:
+def request_pages(site: Site, seconds: float) -> list[httpx.Response]:
     """Look at pages, again and again, as many people would."""
     answers = []
     until = time.monotonic() + seconds
@@ -83,7 +87,7 @@ def visit(site: Site, seconds: float) -> list[httpx.Response]:
     return answers
 
 
-def test_an_outage_has_one_line_at_each_end_and_everything_goes_on(site: Site) -> None:
+def test_database_outage_is_logged_once_and_stream_continues(site: Site) -> None:
     site.run()  # it is at work
     before = len(site.lines)
     with site.person.stream("GET", "/live/?page=now", timeout=processes.PATIENCE) as stream:
@@ -91,47 +95,47 @@ def test_an_outage_has_one_line_at_each_end_and_everything_goes_on(site: Site) -
         assert next(parts)
         site.line.cut()
         try:
-            answers = visit(site, 4)
+            answers = request_pages(site, 4)
         finally:
             site.line.mend()
         assert {answer.status_code for answer in answers} == {503}
-        eventually(lambda: site.person.get("/").status_code == 200, processes.PATIENCE)
-        eventually(lambda: "as-of" in next(parts), processes.PATIENCE)  # the same stream
-    eventually(lambda: site.said("database.back"), processes.PATIENCE)
+        wait_until(lambda: site.person.get("/").status_code == 200, processes.PATIENCE)
+        wait_until(lambda: "data-age" in next(parts), processes.PATIENCE)  # the same stream
+    wait_until(lambda: site.said("database.up"), processes.PATIENCE)
     # Of what it is there for it may have something to tell at any time.
     said = [line for line in site.lines[before:] if not re.search(r"\] (abort|run)\.", line)]
     assert len(said) == 2, "\n".join(said[:40])
-    assert "database.away" in said[0]
-    assert "database.back" in said[1]
+    assert "database.down" in said[0]
+    assert "database.up" in said[1]
 
 
 def run_id_of(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
-def refreshes_to(answer: httpx.Response) -> str:
+def refresh_target(answer: httpx.Response) -> str:
     page = LexborHTMLParser(answer.text)
     found = page.css_first("meta[http-equiv=refresh]")
     assert found is not None, answer.text
     return str(found.attributes["content"]).partition(";url=")[2]
 
 
-def why(answer: httpx.Response) -> str:
-    said = LexborHTMLParser(answer.text).css_first("[data-why]")
+def error_reason(answer: httpx.Response) -> str:
+    said = LexborHTMLParser(answer.text).css_first("[data-reason]")
     assert said is not None, answer.text
     return " ".join(said.text().split())
 
 
-def press(person: httpx.Client, address: str, **headers: str) -> httpx.Response:
+def post_abort(person: httpx.Client, address: str, **headers: str) -> httpx.Response:
     form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
     return person.post(f"{address}abort/", data=form, headers=headers)
 
 
-def is_back(site: Site) -> None:
-    eventually(lambda: site.person.get("/readyz").status_code == 200, processes.PATIENCE)
+def wait_until_ready(site: Site) -> None:
+    wait_until(lambda: site.person.get("/readyz").status_code == 200, processes.PATIENCE)
 
 
-def test_a_page_says_what_is_so_and_comes_back_by_itself(site: Site) -> None:
+def test_page_during_database_outage_returns_503_and_retries(site: Site) -> None:
     address = site.run()
     site.line.cut()
     try:
@@ -140,54 +144,54 @@ def test_a_page_says_what_is_so_and_comes_back_by_itself(site: Site) -> None:
         ready = site.person.get("/readyz")
     finally:
         site.line.mend()
-    is_back(site)
+    wait_until_ready(site)
     assert answer.status_code == 503
-    assert "The database has not answered since" in why(answer)
-    assert "This page retries by itself." in why(answer)
+    assert "The database has not answered since" in error_reason(answer)
+    assert "This page retries by itself." in error_reason(answer)
     assert "mistake" not in answer.text
-    assert refreshes_to(answer) == f"{address}?x=1"
+    assert refresh_target(answer) == f"{address}?x=1"
     assert int(answer.headers["Retry-After"]) == int(machine.headers["Retry-After"]) > 0
     assert machine.status_code == 503
     assert machine.json()["error"]["code"] == "database_away"
     assert ready.status_code == 503
-    assert site.person.get(refreshes_to(answer)).status_code == 200
+    assert site.person.get(refresh_target(answer)).status_code == 200
 
 
-def test_an_abort_that_cannot_be_written_is_not_sent_and_the_page_says_so(site: Site) -> None:
+def test_abort_during_database_outage_is_not_sent(site: Site) -> None:
     address = site.run()
-    before = dict(site.sandbox.abort_posts)
+    before = dict(site.sandbox.abort_request_counts)
     site.line.cut()
     try:
-        pressed = press(site.person, address)
-        in_dialog = press(site.person, address, **{"HX-Request": "true"})
+        pressed = post_abort(site.person, address)
+        in_dialog = post_abort(site.person, address, **{"HX-Request": "true"})
     finally:
         site.line.mend()
-    is_back(site)
+    wait_until_ready(site)
     assert (pressed.status_code, in_dialog.status_code) == (503, 503)
     nothing = "Nothing was written and nothing was sent to Northflank."
-    assert nothing in why(pressed)
+    assert nothing in error_reason(pressed)
     assert nothing in in_dialog.text
     assert in_dialog.headers["Content-Type"].startswith("text/plain")
-    assert refreshes_to(pressed) == address  # never the form
+    assert refresh_target(pressed) == address  # never the form
     assert run_id_of(address) not in site.person.get("/aborts/").text
-    assert dict(site.sandbox.abort_posts) == before
+    assert dict(site.sandbox.abort_request_counts) == before
 
 
-def test_what_northflank_answered_meanwhile_is_kept_once_the_database_is_back(site: Site) -> None:
+def test_abort_response_during_database_outage_is_saved_after_recovery(site: Site) -> None:
     address = site.run()
     run_id = run_id_of(address)
     site.sandbox.faults = [parse_fault("latency:1@/abort")]
     with ThreadPoolExecutor(1) as aside:
-        pressed = aside.submit(press, site.person, address)
+        pressed = aside.submit(post_abort, site.person, address)
         on_its_way = f"/runs/{run_id}/abort"
-        eventually(lambda: on_its_way in str(site.sandbox.requests), processes.PATIENCE)
+        wait_until(lambda: on_its_way in str(site.sandbox.requests), processes.PATIENCE)
         site.line.cut()
         try:
-            eventually(lambda: site.sandbox.abort_posts[run_id], processes.PATIENCE)
-            visit(site, 2)
+            wait_until(lambda: site.sandbox.abort_request_counts[run_id], processes.PATIENCE)
+            request_pages(site, 2)
         finally:
             site.line.mend()
         assert pressed.result(processes.PATIENCE).status_code == 302
     site.sandbox.faults = []
     assert "Abort accepted" in site.person.get(address).text
-    assert site.sandbox.abort_posts[run_id] == 1
+    assert site.sandbox.abort_request_counts[run_id] == 1

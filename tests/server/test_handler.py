@@ -18,8 +18,8 @@ from dashboard.asgi import application
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from tests.support import handler_views as views
-from tests.support.flights import eventually, in_flight, press
 from tests.support.live import Live, token
+from tests.support.live_runs import in_flight, press, wait_until
 
 on_postgres = pytest.mark.skipif(
     "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
@@ -28,17 +28,17 @@ on_postgres = pytest.mark.skipif(
 
 
 @pytest.fixture
-def anyone(live: Live, settings: Any) -> Iterator[httpx.Client]:
+def anonymous_browser(live: Live, settings: Any) -> Iterator[httpx.Client]:
     """A browser that is not signed in, at a dashboard with this folder's views beside its own."""
     settings.ROOT_URLCONF = "tests.support.handler_views"
-    views.passes.clear()
+    views.form_reads.clear()
     with httpx.Client(base_url=live.base_url, timeout=10) as browser:
         yield browser
 
 
-def raw(live: Live, sent: bytes) -> bytes:
+def send_raw(live: Live, sent: bytes) -> bytes:
     """Send bytes as they are, and return all that comes back until the server hangs up."""
-    with socket.create_connection(place(live), timeout=10) as line:
+    with socket.create_connection(host_and_port(live), timeout=10) as line:
         line.sendall(sent)
         got = b""
         while more := line.recv(65536):
@@ -46,7 +46,7 @@ def raw(live: Live, sent: bytes) -> bytes:
     return got
 
 
-def place(live: Live) -> tuple[str, int]:
+def host_and_port(live: Live) -> tuple[str, int]:
     host, port = live.base_url.removeprefix("http://").split(":")
     return host, int(port)
 
@@ -54,20 +54,18 @@ def place(live: Live) -> tuple[str, int]:
 # --- threads and connections -------------------------------------------------------------------
 
 
-def test_many_requests_are_answered_by_few_threads(anyone: httpx.Client) -> None:
+def test_handler_uses_limited_thread_pool(anonymous_browser: httpx.Client) -> None:
     with ThreadPoolExecutor(20) as hands:
-        names = list(hands.map(lambda _: anyone.get("/thread/").text, range(100)))
+        names = list(hands.map(lambda _: anonymous_browser.get("/thread/").text, range(100)))
     before = threading.active_count()
-    assert len(set(names)) <= application.pool._max_workers
+    assert len(set(names)) <= application.executor._max_workers
     assert all(name.startswith("django") for name in names)
-    anyone.get("/thread/")
+    anonymous_browser.get("/thread/")
     assert threading.active_count() == before
 
 
 @on_postgres
-def test_many_requests_use_few_database_connections_and_keep_them(
-    live: Live, manager: User
-) -> None:
+def test_handler_reuses_few_database_connections(live: Live, manager: User) -> None:
     person = live.person("manager")
 
     def in_use() -> set[int]:
@@ -89,15 +87,15 @@ def test_many_requests_use_few_database_connections_and_keep_them(
     assert len(second) <= 1 + 4 + 1 + 2
 
 
-def test_pages_answer_while_aborts_wait_for_a_slow_northflank(live: Live, manager: User) -> None:
+def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: User) -> None:
     runs = [in_flight(live) for _ in range(10)]
-    assert len(runs) > application.pool._max_workers
+    assert len(runs) > application.executor._max_workers
     live.sandbox.faults = [parse_fault("latency:1.5@/abort")]
     person, other = live.person("manager"), live.person("manager")
     other.get("/")
     with ThreadPoolExecutor(10) as hands:
         presses = [hands.submit(press, person, run) for run in runs]
-        eventually(lambda: Abort.objects.exclude(sent_at=None).count() == 10)
+        wait_until(lambda: Abort.objects.exclude(sent_at=None).count() == 10)
         for page in ("/", "/healthz", "/board/"):
             begun = time.monotonic()
             assert other.get(page).status_code == 200
@@ -105,19 +103,21 @@ def test_pages_answer_while_aborts_wait_for_a_slow_northflank(live: Live, manage
         assert not any(pressed.done() for pressed in presses)
         assert {pressed.result().status_code for pressed in presses} == {200}
     assert Abort.objects.filter(state="accepted").count() == 10
-    assert set(live.sandbox.abort_posts.values()) == {1}
+    assert set(live.sandbox.abort_request_counts.values()) == {1}
 
 
 # --- waiting -----------------------------------------------------------------------------------
 
 
-def test_the_form_is_read_in_both_passes(anyone: httpx.Client) -> None:
-    assert anyone.post("/wait/well/", data={"word": "käse"}).text == "done käse"
-    assert views.passes == ["käse", "käse"]
+def test_waiting_view_reads_form_in_both_passes(anonymous_browser: httpx.Client) -> None:
+    assert anonymous_browser.post("/wait/well/", data={"word": "käse"}).text == "done käse"
+    assert views.form_reads == ["käse", "käse"]
 
 
-def test_the_final_answer_has_its_headers_cookies_and_policy(anyone: httpx.Client) -> None:
-    answer = anyone.post("/wait/well/", data={"word": "x"})
+def test_waiting_view_response_has_headers_cookies_and_policy(
+    anonymous_browser: httpx.Client,
+) -> None:
+    answer = anonymous_browser.post("/wait/well/", data={"word": "x"})
     assert answer.status_code == 200
     assert answer.headers["x-waited"] == "yes"
     assert answer.cookies["waited"] == "yes"
@@ -125,8 +125,10 @@ def test_the_final_answer_has_its_headers_cookies_and_policy(anyone: httpx.Clien
 
 
 @pytest.mark.parametrize(("end", "status"), [("elsewhere", 303), ("missing", 404)])
-def test_the_final_answer_may_have_any_status(anyone: httpx.Client, end: str, status: int) -> None:
-    answer = anyone.post(f"/wait/{end}/")
+def test_waiting_view_response_may_have_any_status(
+    anonymous_browser: httpx.Client, end: str, status: int
+) -> None:
+    answer = anonymous_browser.post(f"/wait/{end}/")
     assert answer.status_code == status
     assert answer.headers.get("location") == ("/elsewhere/" if status == 303 else None)
 
@@ -135,23 +137,23 @@ def test_the_final_answer_may_have_any_status(anyone: httpx.Client, end: str, st
     ("address", "why"),
     [("/wait/broken/", "the awaited work has failed"), ("/broken/", "a view has failed")],
 )
-def test_a_defect_becomes_a_page_and_a_line_of_log(
-    anyone: httpx.Client, caplog: pytest.LogCaptureFixture, address: str, why: str
+def test_view_error_returns_500_page_and_is_logged(
+    anonymous_browser: httpx.Client, caplog: pytest.LogCaptureFixture, address: str, why: str
 ) -> None:
-    answer = anyone.post(address)
+    answer = anonymous_browser.post(address)
     assert answer.status_code == 500
     assert "Something broke here" in answer.text
     assert why not in answer.text
     assert "content-security-policy" in answer.headers
     assert why in caplog.text
-    assert anyone.get("/thread/").status_code == 200
+    assert anonymous_browser.get("/thread/").status_code == 200
 
 
 # --- files -------------------------------------------------------------------------------------
 
 
-def test_a_static_file_comes_whole_and_for_good(anyone: httpx.Client) -> None:
-    answer = anyone.get("/static/dashboard.css", headers={"Accept-Encoding": "identity"})
+def test_static_file_is_complete_and_cacheable(anonymous_browser: httpx.Client) -> None:
+    answer = anonymous_browser.get("/static/dashboard.css", headers={"Accept-Encoding": "identity"})
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/css")
     assert "max-age=86400" in answer.headers["cache-control"]
@@ -160,18 +162,23 @@ def test_a_static_file_comes_whole_and_for_good(anyone: httpx.Client) -> None:
     assert answer.headers["content-length"] == str(len(answer.content))
 
 
-def test_a_static_file_that_is_known_is_not_sent_again(anyone: httpx.Client) -> None:
-    first = anyone.get("/static/app.js")
-    again = anyone.get(
+def test_static_file_not_modified_returns_304(anonymous_browser: httpx.Client) -> None:
+    first = anonymous_browser.get("/static/app.js")
+    again = anonymous_browser.get(
         "/static/app.js", headers={"If-Modified-Since": first.headers["last-modified"]}
     )
     assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize("address", ["/static/app.js", "/accounts/login/", "/healthz"])
-def test_head_is_get_without_a_body(anyone: httpx.Client, address: str) -> None:
+def test_head_request_returns_get_headers_without_body(
+    anonymous_browser: httpx.Client, address: str
+) -> None:
     headers = {"Accept-Encoding": "identity"}
-    get, head = anyone.get(address, headers=headers), anyone.head(address, headers=headers)
+    get, head = (
+        anonymous_browser.get(address, headers=headers),
+        anonymous_browser.head(address, headers=headers),
+    )
     assert (head.status_code, head.content) == (get.status_code, b"")
     assert head.headers["content-type"] == get.headers["content-type"]
     assert head.headers["content-length"] == get.headers["content-length"]
@@ -180,17 +187,17 @@ def test_head_is_get_without_a_body(anyone: httpx.Client, address: str) -> None:
 # --- bad requests ------------------------------------------------------------------------------
 
 
-def test_a_form_within_the_limit_is_read_whole(anyone: httpx.Client) -> None:
-    assert anyone.post("/size/", data={"word": "x" * 2_000_000}).text == "2000000"
+def test_form_within_limit_is_read_completely(anonymous_browser: httpx.Client) -> None:
+    assert anonymous_browser.post("/size/", data={"word": "x" * 2_000_000}).text == "2000000"
 
 
-def test_a_body_over_the_limit_is_refused(anyone: httpx.Client) -> None:
-    answer = anyone.post("/size/", data={"word": "x" * 3_000_000})
+def test_body_over_limit_is_rejected(anonymous_browser: httpx.Client) -> None:
+    answer = anonymous_browser.post("/size/", data={"word": "x" * 3_000_000})
     assert answer.status_code in {400, 413}
 
 
-def test_a_body_over_the_limit_that_names_no_length_is_refused(anyone: httpx.Client) -> None:
-    answer = anyone.post(
+def test_chunked_body_over_limit_is_rejected(anonymous_browser: httpx.Client) -> None:
+    answer = anonymous_browser.post(
         "/size/",
         content=iter([b"word=", *[b"x" * 100_000] * 30]),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
@@ -206,23 +213,28 @@ def test_a_body_over_the_limit_that_names_no_length_is_refused(anyone: httpx.Cli
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_refused(live: Live, line: bytes) -> None:
-    assert raw(live, line).startswith(b"HTTP/1.1 400")
+def test_invalid_http_request_returns_400(live: Live, line: bytes) -> None:
+    assert send_raw(live, line).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("target", ["/%ff%fe/", "/a%00b/", "/?x=%ff", "//evil.example/"])
-def test_an_odd_address_is_no_defect(anyone: httpx.Client, live: Live, target: str) -> None:
-    host, port = place(live)
+def test_odd_address_causes_no_server_error(
+    anonymous_browser: httpx.Client, live: Live, target: str
+) -> None:
+    host, port = host_and_port(live)
     request = f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
-    status = int(raw(live, request.encode()).split(b" ", 2)[1])
+    status = int(send_raw(live, request.encode()).split(b" ", 2)[1])
     assert status < 500
 
 
-def test_a_foreign_host_is_refused(anyone: httpx.Client) -> None:
-    assert anyone.get("/accounts/login/", headers={"Host": "evil.example"}).status_code == 400
+def test_request_with_unknown_host_returns_400(anonymous_browser: httpx.Client) -> None:
+    assert (
+        anonymous_browser.get("/accounts/login/", headers={"Host": "evil.example"}).status_code
+        == 400
+    )
 
 
-def test_only_http_is_spoken(live: Live) -> None:
+def test_websocket_scope_is_rejected(live: Live) -> None:
     with pytest.raises(ValueError, match="not websocket"):
         live.run(lambda: application({"type": "websocket"}, None, None))  # type: ignore[arg-type]
 
@@ -230,42 +242,44 @@ def test_only_http_is_spoken(live: Live) -> None:
 # --- people who leave --------------------------------------------------------------------------
 
 
-def test_whoever_leaves_in_the_middle_of_a_body_leaves_nothing_behind(
-    anyone: httpx.Client, live: Live, caplog: pytest.LogCaptureFixture
+def test_disconnect_during_request_body_logs_no_error(
+    anonymous_browser: httpx.Client, live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(5):
-        with socket.create_connection(place(live)) as line:
+        with socket.create_connection(host_and_port(live)) as line:
             line.sendall(
                 b"POST /size/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nword=x"
             )
-    assert anyone.get("/thread/").status_code == 200
+    assert anonymous_browser.get("/thread/").status_code == 200
     assert not [r for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}]
 
 
-def test_whoever_leaves_before_the_answer_leaves_nothing_behind(
-    anyone: httpx.Client, live: Live, caplog: pytest.LogCaptureFixture
+def test_disconnect_before_response_logs_no_error(
+    anonymous_browser: httpx.Client, live: Live, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(5):
-        with socket.create_connection(place(live)) as line:
+        with socket.create_connection(host_and_port(live)) as line:
             line.sendall(
                 b"POST /wait/well/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 6\r\n"
                 b"Content-Type: application/x-www-form-urlencoded\r\n\r\nword=x"
             )
-    assert anyone.get("/thread/").status_code == 200
+    assert anonymous_browser.get("/thread/").status_code == 200
     assert not [r for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}]
 
 
-def test_a_stream_ends_with_its_reader_and_holds_no_thread(anyone: httpx.Client) -> None:
+def test_stream_ends_on_disconnect_and_holds_no_thread(anonymous_browser: httpx.Client) -> None:
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(anyone.stream("GET", "/stream/")) for _ in range(6)]
+        readers = [
+            stack.enter_context(anonymous_browser.stream("GET", "/stream/")) for _ in range(6)
+        ]
         texts = [reader.iter_text() for reader in readers]
         assert all(next(text).startswith(": tick") for text in texts)
         assert len(views.streams_open) == 6  # more than there are threads
-        assert anyone.get("/thread/").status_code == 200
-    eventually(lambda: not views.streams_open)
+        assert anonymous_browser.get("/thread/").status_code == 200
+    wait_until(lambda: not views.streams_open)
 
 
-def test_a_session_lasts_over_an_answer_that_waited(live: Live, manager: User) -> None:
+def test_session_survives_waiting_response(live: Live, manager: User) -> None:
     run = in_flight(live)
     person = live.person("manager")
     session = person.cookies["sessionid"]

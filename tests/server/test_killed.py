@@ -21,34 +21,34 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from dashboard.models import Abort, AbortEvent, Run
-from dashboard.models.aborts import AbortState, What
+from dashboard.models.aborts import AbortState, EventType
 from dashboard.sandbox import parse_fault
-from dashboard.sandbox.catalog import Flow
+from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sandbox.history import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
 from tests.support import abort_truth as truth
 from tests.support import processes
+from tests.support.crashes import KILL_AT
 from tests.support.databases import (
-    AFAR,
     LEDGER,
+    PROCESS_DATABASE,
     address,
-    looking_into,
+    connected_to_database,
+    create_idle_stage,
     mirrored,
-    one_quiet_stage,
     postgres,
 )
-from tests.support.dying import DIES_AT
-from tests.support.flights import eventually
 from tests.support.live import token
+from tests.support.live_runs import wait_until
 from tests.support.processes import Running, manage, upstream
 
 pytestmark = pytest.mark.process
 
-FAR = 200  # more steps than an abort can have
+MAX_STEPS = 200  # more steps than an abort can have
 
 
 @dataclass
-class Killings:
+class KillScenario:
     """A database, an upstream, and the processes that come and go over them."""
 
     folder: Path
@@ -61,8 +61,8 @@ class Killings:
     @contextlib.contextmanager
     def process(self, dies_at: str = "") -> Iterator[Running]:
         with processes.fork(
-            "tests.support.dying", "serve", "--port", "0",
-            folder=self.folder, **self.given, **{DIES_AT: dies_at},
+            "tests.support.crashes", "serve", "--port", "0",
+            folder=self.folder, **self.given, **{KILL_AT: dies_at},
         ) as process:  # fmt: skip
             yield process
 
@@ -76,47 +76,51 @@ class Killings:
 
     def run(self) -> SandboxRun:
         """Start a run upstream, and mirror it."""
-        run = self.sandbox.world.start(self.flow, self.sandbox.clock(), {})
+        run = self.sandbox.world.start_run(self.flow, self.sandbox.clock(), {})
         mirrored(run.id)
         return run
 
     @property
-    def flow(self) -> Flow:
-        found = self.sandbox.world.flow(*LEDGER)
+    def flow(self) -> ReleaseFlow:
+        found = self.sandbox.world.find_flow(*LEDGER)
         assert found is not None
         return found
 
     def status(self, run: SandboxRun) -> str:
         """What Northflank says of a run now."""
         now = self.sandbox.clock()
-        found = self.sandbox.world.run(self.flow, run.id, now)
+        found = self.sandbox.world.find_run(self.flow, run.id, now)
         assert found is not None
-        return self.sandbox.world.status(found, now)
+        return self.sandbox.world.run_status(found, now)
 
     def press(self, person: httpx.Client, run: SandboxRun, again: Abort | None = None) -> bool:
         """Press Abort, or Try again, and say whether it was answered."""
-        data = {"csrfmiddlewaretoken": token(person), "again": str(again.pk) if again else ""}
+        data = {"csrfmiddlewaretoken": token(person), "resend": str(again.pk) if again else ""}
         with contextlib.suppress(httpx.TransportError):
             answer = person.post(address(run.id), data=data)
             assert answer.status_code == 302, answer.text
             return True
         return False
 
-    def fruitless(self, run: SandboxRun) -> Abort:
+    def create_overdue_abort(self, run: SandboxRun) -> Abort:
         """An abort that Northflank accepted long ago, and of which nothing came."""
         then = timezone.now() - timedelta(minutes=11)
-        row = Run.objects.using(AFAR).get(run_id=run.id)
-        act = Abort.objects.using(AFAR).create(
+        row = Run.objects.using(PROCESS_DATABASE).get(run_id=run.id)
+        act = Abort.objects.using(PROCESS_DATABASE).create(
             run=row, username="ana", state=AbortState.ACCEPTED, requested_at=then, claimed_at=then,
             sent_at=then, answered_at=then, answer_status=200,
         )  # fmt: skip
-        for what in (What.REQUESTED, What.SENT, What.ACCEPTED):
-            AbortEvent.objects.using(AFAR).create(abort=act, what=what, at=then)
+        for what in (EventType.REQUESTED, EventType.SENT, EventType.ACCEPTED):
+            AbortEvent.objects.using(PROCESS_DATABASE).create(
+                abort=act, event_type=what, occurred_at=then
+            )
         return act
 
     def act(self, run: SandboxRun) -> Abort | None:
         """The one act that a press has made; None: the press did not come so far."""
-        acts = Abort.objects.using(AFAR).filter(run__run_id=run.id).exclude(username="ana")
+        acts = (
+            Abort.objects.using(PROCESS_DATABASE).filter(run__run_id=run.id).exclude(username="ana")
+        )
         assert len(acts) <= 1
         return acts.select_related("run").first()
 
@@ -125,47 +129,49 @@ class Killings:
         act = self.act(run)
         if act is None or act.settled_at is not None:
             return act
-        waiting = Run.objects.using(AFAR).filter(run_id=run.id, next_read_at__gt=timezone.now())
-        waiting.update(next_read_at=timezone.now())
+        waiting = Run.objects.using(PROCESS_DATABASE).filter(
+            run_id=run.id, next_detail_sync_at__gt=timezone.now()
+        )
+        waiting.update(next_detail_sync_at=timezone.now())
         return None
 
-    def bury(self, run: SandboxRun) -> None:
+    def record_killed(self, run: SandboxRun) -> None:
         """Note what a killed process has left of its abort; its lease has run out."""
         act = self.act(run)
         self.left.add((act.state, act.sent_at is not None) if act else ("", False))
         self.sandbox.requests.clear()
         self.sandbox.faults = []
-        if act is not None and connections[AFAR].vendor == "postgresql":
+        if act is not None and connections[PROCESS_DATABASE].vendor == "postgresql":
             # Nobody wants to wait for it here. On SQLite a process that starts is the only one.
             long_ago = timezone.now() - timedelta(minutes=1)
-            requested = Abort.objects.using(AFAR).filter(pk=act.pk, state="requested")
+            requested = Abort.objects.using(PROCESS_DATABASE).filter(pk=act.pk, state="requested")
             requested.update(claimed_at=long_ago)
 
-    def bring_to_its_end(self, run: SandboxRun) -> None:
+    def wait_until_settled(self, run: SandboxRun) -> None:
         """Wait until what was left of an abort has settled, and judge it."""
         act = self.act(run)
         if act is None:  # the press was not written down: nothing has happened, or will
-            assert not self.sandbox.abort_posts[run.id]
+            assert not self.sandbox.abort_request_counts[run.id]
             return
         before = act.settled_at
-        act = eventually(lambda: self.settled(run), processes.PATIENCE)
+        act = wait_until(lambda: self.settled(run), processes.PATIENCE)
         methods = [method for method, path in list(self.sandbox.requests) if run.id in path]
         if before is None:
             assert methods[0] == "GET"  # whatever was left, the run is read before anything is sent
-        trail = list(AbortEvent.objects.using(AFAR).filter(abort=act))
+        trail = list(AbortEvent.objects.using(PROCESS_DATABASE).filter(abort=act))
         # Each sending was written down first; only the dead one's may not have left.
-        assert act.sendings - 1 <= self.sandbox.abort_posts[run.id] <= act.sendings
-        assert act.sendings == sum(line.what == What.SENT for line in trail)
-        truth.holds(
+        assert act.sendings - 1 <= self.sandbox.abort_request_counts[run.id] <= act.sendings
+        assert act.sendings == sum(line.event_type == EventType.SENT for line in trail)
+        truth.assert_abort_is_consistent(
             act,
             trail,
             status=self.status(run),
-            posts=self.sandbox.abort_posts[run.id],
+            posts=self.sandbox.abort_request_counts[run.id],
         )
 
 
-def killed_at_each(
-    steps: str, killings: Killings, *faults: str, again: bool = False
+def kill_at_each(
+    steps: str, killings: KillScenario, *faults: str, again: bool = False
 ) -> tuple[Abort, int]:
     """Kill one process after the other, until an abort ends before its process.
 
@@ -173,25 +179,25 @@ def killed_at_each(
     """
     killings.left.clear()
     dead: SandboxRun | None = None
-    for number in range(FAR):
+    for number in range(MAX_STEPS):
         with killings.process(f"{steps} {number + 1}") as process:
             if dead is not None:
-                killings.bring_to_its_end(dead)
+                killings.wait_until_settled(dead)
             person, dead = killings.person(process), killings.run()
             killings.sandbox.faults = [parse_fault(fault) for fault in faults]
-            tried = killings.fruitless(dead) if again else None
+            tried = killings.create_overdue_abort(dead) if again else None
             if killings.press(person, dead, tried):
                 assert killings.act(dead) is not None  # whoever was answered was written down
             if not _dies(process, killings, dead):
-                killings.bring_to_its_end(dead)
+                killings.wait_until_settled(dead)
                 ended = killings.act(dead)
                 assert ended is not None
                 return ended, number
-        killings.bury(dead)
+        killings.record_killed(dead)
     raise AssertionError("it never came to an end")
 
 
-def _dies(process: Running, killings: Killings, run: SandboxRun) -> bool:
+def _dies(process: Running, killings: KillScenario, run: SandboxRun) -> bool:
     """Wait until the process has died, or has brought the abort to its end."""
     until = time.monotonic() + processes.PATIENCE
     while time.monotonic() < until:
@@ -212,7 +218,7 @@ def killings(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
-) -> Iterator[Killings]:
+) -> Iterator[KillScenario]:
     tmp_path = tmp_path_factory.mktemp("killed")
     with contextlib.ExitStack() as stack:
         database = f"sqlite:///{tmp_path / 'd.sqlite3'}"
@@ -229,9 +235,9 @@ def killings(
         account = ["createsuperuser", "--noinput", "--username=boss", "--email="]
         assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **given).returncode == 0
         stack.enter_context(django_db_blocker.unblock())
-        stack.enter_context(looking_into(database))
-        one_quiet_stage()
-        yield Killings(tmp_path, sandbox, given)
+        stack.enter_context(connected_to_database(database))
+        create_idle_stage()
+        yield KillScenario(tmp_path, sandbox, given)
 
 
 both = pytest.mark.parametrize(
@@ -249,8 +255,8 @@ both = pytest.mark.parametrize(
 
 
 @both
-def test_an_abort_survives_the_death_of_its_process_at_every_step(killings: Killings) -> None:
-    ended, deaths = killed_at_each("step", killings)
+def test_abort_with_process_killed_at_any_step_is_completed(killings: KillScenario) -> None:
+    ended, deaths = kill_at_each("step", killings)
     assert ended.outcome == "aborted"
     assert deaths >= 20  # fewer, and the steps were not found
     # No act, one that was not sent, one that may have been, one that was answered, one that ended.
@@ -261,32 +267,32 @@ def test_an_abort_survives_the_death_of_its_process_at_every_step(killings: Kill
 
 
 @both
-def test_an_abort_without_an_answer_survives_each_death(killings: Killings) -> None:
-    ended, _ = killed_at_each("commit", killings, "reset-after@/abort")
+def test_abort_without_response_with_process_killed_is_completed(killings: KillScenario) -> None:
+    ended, _ = kill_at_each("commit", killings, "reset-after@/abort")
     assert (ended.outcome, ended.answered_at) == ("aborted", None)
     assert ("unknown", True) in killings.left
 
 
 @both
-def test_an_abort_that_is_sent_again_survives_each_death(killings: Killings) -> None:
-    ended, deaths = killed_at_each("commit", killings, "503*1@/abort")
+def test_resent_abort_with_process_killed_is_completed(killings: KillScenario) -> None:
+    ended, deaths = kill_at_each("commit", killings, "503*1@/abort")
     assert (ended.outcome, ended.sendings) == ("aborted", 2)
     assert deaths >= 8
     assert ("unknown", True) in killings.left
 
 
 @both
-def test_an_abort_that_is_refused_survives_each_death(killings: Killings) -> None:
-    ended, _ = killed_at_each("commit", killings, "error-string:409@/abort")
+def test_refused_abort_with_process_killed_is_settled(killings: KillScenario) -> None:
+    ended, _ = kill_at_each("commit", killings, "error-string:409@/abort")
     assert ended.state == "refused"
     assert ("refused", True) in killings.left
 
 
 @both
-def test_an_abort_that_is_tried_again_survives_each_death(killings: Killings) -> None:
-    ended, _ = killed_at_each("commit", killings, again=True)
+def test_retried_abort_with_process_killed_is_completed(killings: KillScenario) -> None:
+    ended, _ = kill_at_each("commit", killings, again=True)
     assert ended.outcome == "aborted"
-    first = Abort.objects.using(AFAR).get(retried_by=ended.pk)
+    first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=ended.pk)
     assert (first.state, first.settled_at) == ("tried_again", ended.requested_at)
 
 
@@ -295,23 +301,23 @@ def test_an_abort_that_is_tried_again_survives_each_death(killings: Killings) ->
     ("fault", "arrives", "sendings"),
     [("abort-lost:30", False, 2), ("abort-timeout:30", True, 1)],
 )
-def test_a_process_that_is_killed_while_northflank_has_its_request_leaves_the_truth(
-    killings: Killings, fault: str, arrives: bool, sendings: int
+def test_abort_with_process_killed_during_request_is_reconciled(
+    killings: KillScenario, fault: str, arrives: bool, sendings: int
 ) -> None:
     killings.left.clear()
     run = killings.run()
     with ThreadPoolExecutor(1) as hands, killings.process() as process:
         killings.sandbox.faults = [parse_fault(fault)]
         pressed = hands.submit(killings.press, killings.person(process), run)
-        eventually(lambda: killings.sandbox.abort_posts[run.id], processes.PATIENCE)
-        eventually(lambda: not arrives or killings.status(run) in {"aborting", "aborted"})
+        wait_until(lambda: killings.sandbox.abort_request_counts[run.id], processes.PATIENCE)
+        wait_until(lambda: not arrives or killings.status(run) in {"aborting", "aborted"})
         process.end(signal.SIGKILL)
         assert not pressed.result()
-    killings.bury(run)
+    killings.record_killed(run)
     assert killings.left == {("requested", True)}
     with killings.process():
-        killings.bring_to_its_end(run)
+        killings.wait_until_settled(run)
     ended = killings.act(run)
     assert ended is not None
     assert (ended.outcome, ended.sendings) == ("aborted", sendings)
-    assert killings.sandbox.abort_posts[run.id] == sendings
+    assert killings.sandbox.abort_request_counts[run.id] == sendings

@@ -9,9 +9,9 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from tests.support import processes
-from tests.support.flights import eventually
+from tests.support.live_runs import wait_until
 from tests.support.processes import Running, running
-from tests.support.proxy import ThroughProxy
+from tests.support.proxy import ProxyTransport
 
 # One dashboard for all of them.
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("behind a proxy")]
@@ -32,12 +32,12 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(params=["", "/releases"], ids=["whole addresses", "cut addresses"])
 def person(dashboard: Running, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     """A browser behind a proxy that passes the whole address on, or cuts the prefix off."""
-    transport = ThroughProxy(dashboard.base_url, cuts=request.param)
+    transport = ProxyTransport(dashboard.base_url, cuts=request.param)
     with httpx.Client(transport=transport, base_url=SITE, timeout=processes.PATIENCE) as person:
         yield person
 
 
-def csrf(page: httpx.Response) -> str:
+def csrf_token(page: httpx.Response) -> str:
     field = LexborHTMLParser(page.text).css_first("[name=csrfmiddlewaretoken]")
     assert field is not None, page.text
     return field.attributes["value"] or ""
@@ -48,12 +48,16 @@ def sign_in(person: httpx.Client, wanted: str = "/releases/") -> httpx.Response:
     page = person.get(wanted, follow_redirects=True)
     return person.post(
         page.url,
-        data={"username": "manager", "password": "manager", "csrfmiddlewaretoken": csrf(page)},
+        data={
+            "username": "manager",
+            "password": "manager",
+            "csrfmiddlewaretoken": csrf_token(page),
+        },
         headers={"Origin": SITE, "Referer": str(page.url)},
     )
 
 
-def a_run(person: httpx.Client) -> str:
+def abortable_run_address(person: httpx.Client) -> str:
     """The address of a run that can be aborted, once one was read."""
 
     def look() -> str:
@@ -64,10 +68,10 @@ def a_run(person: httpx.Client) -> str:
                 return link.attributes["href"] or ""
         return ""
 
-    return eventually(look, processes.PATIENCE)
+    return wait_until(look, processes.PATIENCE)
 
 
-def test_signing_in_leads_back_to_the_very_page(person: httpx.Client) -> None:
+def test_sign_in_behind_proxy_returns_to_page(person: httpx.Client) -> None:
     wanted = "/releases/board/?a=b%2Fc&n=%C3%A9"
     asked = person.get(wanted)
     assert asked.status_code == 302
@@ -77,7 +81,7 @@ def test_signing_in_leads_back_to_the_very_page(person: httpx.Client) -> None:
     assert person.get(wanted).status_code == 200
 
 
-def test_cookies_are_kept_to_the_dashboards_own_path(person: httpx.Client) -> None:
+def test_cookies_behind_proxy_are_limited_to_path_prefix(person: httpx.Client) -> None:
     answer = sign_in(person)
     set_ = answer.headers.get_list("set-cookie")
     told = {re.split("[=]", one)[0]: one for one in set_ if "Max-Age=0" not in one}
@@ -85,9 +89,9 @@ def test_cookies_are_kept_to_the_dashboards_own_path(person: httpx.Client) -> No
     assert all("Path=/releases/;" in f"{one};" and "Secure" in one for one in told.values())
 
 
-def test_every_address_of_every_page_is_under_the_path_and_there(person: httpx.Client) -> None:
+def test_links_behind_proxy_have_path_prefix_and_open(person: httpx.Client) -> None:
     sign_in(person)
-    run = a_run(person)
+    run = abortable_run_address(person)
     to_do, seen = ["/releases/", "/releases/nothing/", run, f"{run}abort/"], set()
     while to_do:
         here = to_do.pop()
@@ -114,14 +118,16 @@ def test_every_address_of_every_page_is_under_the_path_and_there(person: httpx.C
     assert {"/releases/board/", "/releases/status/", "/releases/static/app.js"} <= seen
 
 
-def test_the_address_without_its_slash_leads_to_the_first_page(person: httpx.Client) -> None:
+def test_address_without_slash_redirects_with_path_prefix(person: httpx.Client) -> None:
     answer = person.get("/releases/board")
     assert (answer.status_code, answer.headers["location"]) == (301, "/releases/board/")
 
 
-def test_a_run_is_found_by_its_id_and_aborted_without_javascript(person: httpx.Client) -> None:
+def test_run_behind_proxy_is_found_by_id_and_aborted_without_javascript(
+    person: httpx.Client,
+) -> None:
     sign_in(person)
-    run = a_run(person)
+    run = abortable_run_address(person)
     found = person.get(f"/releases/runs/{run.split('/')[-2]}/?from=alert")
     assert found.headers["location"] == f"{run}?from=alert"
     question = person.get(f"{run}abort/")
@@ -129,20 +135,20 @@ def test_a_run_is_found_by_its_id_and_aborted_without_javascript(person: httpx.C
     assert form is not None
     answer = person.post(
         form.attributes["action"] or "",
-        data={"pick": "Stuck", "csrfmiddlewaretoken": csrf(question)},
+        data={"pick": "Stuck", "csrfmiddlewaretoken": csrf_token(question)},
         headers={"Origin": SITE, "Referer": str(question.url)},
     )
     assert (answer.status_code, answer.headers["location"]) == (302, run)
     page = person.get(run)
-    assert LexborHTMLParser(page.text).css_first(".abort-act") is not None
+    assert LexborHTMLParser(page.text).css_first(".abort-details") is not None
     # The text to hand over has the whole address, once.
     assert f"{HOME}{run.removeprefix('/releases')}" in page.text
     assert "/releases/releases/" not in page.text
 
 
-def test_what_the_stream_paints_has_the_same_addresses(person: httpx.Client) -> None:
+def test_stream_behind_proxy_contains_addresses_with_path_prefix(person: httpx.Client) -> None:
     sign_in(person)
-    page = LexborHTMLParser(person.get(a_run(person)).text)
+    page = LexborHTMLParser(person.get(abortable_run_address(person)).text)
     connect = page.css_first("#stream")
     assert connect is not None
     where = connect.attributes["hx-sse:connect"] or ""
@@ -160,16 +166,16 @@ def test_what_the_stream_paints_has_the_same_addresses(person: httpx.Client) -> 
     assert 'href="/projects/' not in told
 
 
-def test_plain_http_is_led_to_https(dashboard: Running) -> None:
+def test_http_request_redirects_to_https(dashboard: Running) -> None:
     answer = httpx.get(f"{dashboard.base_url}/releases/board/?a=b", headers={"Host": "example.com"})
     assert (answer.status_code, answer.headers["location"]) == (301, f"{HOME}/board/?a=b")
 
 
-def test_probes_need_no_prefix(dashboard: Running) -> None:
+def test_health_endpoints_need_no_path_prefix(dashboard: Running) -> None:
     for path in ("/healthz", "/readyz", "/releases/healthz"):
         assert httpx.get(dashboard.base_url + path).status_code == 200
 
 
-def test_the_sandboxs_webhooks_find_the_dashboard(person: httpx.Client) -> None:
+def test_sandbox_webhooks_behind_proxy_reach_dashboard(person: httpx.Client) -> None:
     sign_in(person)
-    eventually(lambda: "Last event" in person.get("/releases/status/").text, processes.PATIENCE)
+    wait_until(lambda: "Last event" in person.get("/releases/status/").text, processes.PATIENCE)

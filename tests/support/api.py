@@ -12,7 +12,9 @@ from dashboard.models import ApiToken, Run
 from dashboard.models.api_tokens import Scope
 from tests.support.live import Live
 
-type Machine = Callable[..., httpx.Client]  # whose account, then scope= and more of the token
+type CreateApiClient = Callable[
+    ..., httpx.Client
+]  # whose account, then scope= and more of the token
 
 
 def client(live: Live, secret: str) -> httpx.Client:
@@ -20,10 +22,10 @@ def client(live: Live, secret: str) -> httpx.Client:
     return httpx.Client(base_url=live.base_url, headers=headers, timeout=20, verify=False)
 
 
-def secret_of(
+def create_token_secret(
     user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty", **more: datetime
 ) -> str:
-    return ApiToken.make(user, name, scope, timezone.now(), **more)[1]
+    return ApiToken.create_token(user, name, scope, timezone.now(), **more)[1]
 
 
 def abort(by: httpx.Client, run: Run | str, reason: str = "Stuck", **more: Any) -> httpx.Response:

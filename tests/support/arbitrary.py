@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 
 from dashboard.models import Pipeline, Run, Stage
-from dashboard.models.typical_duration import Overdue
+from dashboard.models.typical_duration import Severity
 from dashboard.runs import statuses
-from dashboard.runs.overdue import Why
+from dashboard.runs.overdue import OverdueReason
 from tests.support.factories import node
 
 PLACE = Stage(name="Production", pipeline=Pipeline(name="checkout"))
@@ -16,13 +16,13 @@ PLACE = Stage(name="Production", pipeline=Pipeline(name="checkout"))
 TEXT = st.text(st.characters(exclude_characters="N-"), max_size=12)
 
 
-WHEN = st.datetimes(datetime(2025, 12, 1), datetime(2026, 2, 1), timezones=st.just(UTC))  # noqa: DTZ001
+TIMES = st.datetimes(datetime(2025, 12, 1), datetime(2026, 2, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
 
-STATUS = st.sampled_from([*statuses.RUN, *statuses.STEP, "", "odd"])
+STATUS = st.sampled_from([*statuses.RUN_STATUSES, *statuses.STEP_STATUSES, "", "odd"])
 
 
-MAYBE = st.none() | WHEN
+OPTIONAL_TIMES = st.none() | TIMES
 
 
 leaves = st.builds(
@@ -35,9 +35,9 @@ leaves = st.builds(
     error_code=st.none() | st.integers(0, 999),
     attempts=st.none() | st.integers(-2, 5),
     max_attempts=st.none() | st.integers(-2, 5),
-    next_attempt_at=MAYBE,
-    started_at=MAYBE,
-    ended_at=MAYBE,
+    next_attempt_at=OPTIONAL_TIMES,
+    started_at=OPTIONAL_TIMES,
+    ended_at=OPTIONAL_TIMES,
 )
 
 
@@ -57,20 +57,20 @@ trees = st.recursive(
 @st.composite
 def runs(draw: st.DrawFn) -> Run:
     concluded, is_gone = draw(st.booleans()), draw(st.booleans())
-    level = draw(st.sampled_from(Overdue))
+    level = draw(st.sampled_from(Severity))
     return Run(
         stage=PLACE,
         status=draw(STATUS | TEXT),
         concluded=concluded,
         in_flight=not concluded and not is_gone,
-        gone_at=draw(WHEN) if is_gone else None,
-        created_at=draw(WHEN),
-        started_at=draw(MAYBE),
-        concluded_at=draw(MAYBE),
-        first_seen_at=draw(WHEN),
-        status_since=draw(WHEN),
+        removed_at=draw(TIMES) if is_gone else None,
+        created_at=draw(TIMES),
+        started_at=draw(OPTIONAL_TIMES),
+        concluded_at=draw(OPTIONAL_TIMES),
+        first_synced_at=draw(TIMES),
+        status_since=draw(TIMES),
         step=draw(TEXT),
-        step_since=draw(MAYBE),
-        overdue=level,
-        overdue_why=str(draw(st.sampled_from(Why))) if level else "",
+        step_started_at=draw(OPTIONAL_TIMES),
+        overdue_severity=level,
+        overdue_reason=str(draw(st.sampled_from(OverdueReason))) if level else "",
     )

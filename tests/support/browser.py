@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Request, Response
 from tests.support.live import PATIENCE, Live
 from tests.support.sessions import session_key
 
-type Open = Callable[..., Page]
+type OpenPage = Callable[..., Page]
 
 
 MARKER = "/healthz"  # an address for which no page asks by itself
@@ -31,7 +31,7 @@ def session_cookie(name: str, base_url: str) -> dict[str, str]:
     return {"name": settings.SESSION_COOKIE_NAME, "value": value, "url": base_url}
 
 
-def enter(page: Page, name: str) -> Response | None:
+def submit_sign_in(page: Page, name: str) -> Response | None:
     """Fill in the sign-in form and send it."""
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(name)
@@ -44,12 +44,12 @@ def break_streams(live: Live) -> None:
     """End all streams, as they end by themselves after a while."""
 
     async def end_all() -> None:
-        live.feed.hub.end_where(lambda _channel, _who: True)
+        live.feed.hub.close_streams(lambda _channel, _who: True)
 
     live.run(end_all)
 
 
-def note_requests(page: Page) -> list[str]:
+def record_requests(page: Page) -> list[str]:
     """Note what a page asks for from now on, beside its icon: that is fetched at any time."""
     asked: list[str] = []
 
@@ -58,30 +58,30 @@ def note_requests(page: Page) -> list[str]:
             asked.append(request.url)
 
     page.on("request", note)
-    hear_out(page)
+    wait_for_requests(page)
     asked.clear()
     return asked
 
 
-def hear_out(page: Page) -> None:
+def wait_for_requests(page: Page) -> None:
     """Wait until all is told that a page has asked for: one more question marks where that ends."""
     with page.expect_request(f"**{MARKER}"):
         page.evaluate("address => { fetch(address) }", MARKER)
 
 
-def pass_time(page: Page, seconds: float) -> None:
+def advance_time(page: Page, seconds: float) -> None:
     """Let so much time pass at once on the clock that was taken from a page."""
     page.clock.run_for(int(1000 * seconds))
-    hear_out(page)
+    wait_for_requests(page)
 
 
-def painted(page: Page) -> None:
+def wait_until_painted(page: Page) -> None:
     """Wait until a page shows what it is about to show; whoever looks for changes is told then."""
     frame = "new Promise((then) => requestAnimationFrame(() => setTimeout(then)))"
     page.evaluate(f"async () => {{ await {frame}; await {frame} }}")
 
 
-def take_clock(page: Page, until: str = "connected") -> None:
+def install_clock(page: Page, until: str = "isConnected") -> None:
     """Let a test move the time of a page, which is loaded anew and listens."""
     page.clock.install()
     # In a page that is open already it is 1970 for some milliseconds, and what its stream says just
@@ -104,7 +104,7 @@ def check(page: Page, what: str) -> Any:
     return page.evaluate(f"{CHECKS.strip()}.{what}()")
 
 
-def listens(live: Live, viewers: int = 1) -> None:
+def wait_for_viewers(live: Live, viewers: int = 1) -> None:
     until = time.monotonic() + PATIENCE
     while live.feed.hub.viewers != viewers:
         assert time.monotonic() < until, f"{live.feed.hub.viewers} viewers"

@@ -43,13 +43,13 @@
 
   // Text is cut only where it can be read: in a tooltip, or where its link or that of its row leads.
   cut() {
-    const goesOn = "[title], a[href], summary, [data-trouble]";
+    const goesOn = "[title], a[href], summary, [data-upstream-error]";
     return [...document.querySelectorAll("body *")].filter((each) => {
-      if (!each.checkVisibility() || each.closest("svg, input, .unseen, thead")) return false;
+      if (!each.checkVisibility() || each.closest("svg, input, .visually-hidden, thead")) return false;
       const { overflowX, overflowY } = getComputedStyle(each);
       if (![overflowX, overflowY].some((one) => one === "hidden" || one === "clip") || each.clientWidth < 2) return false;
       const cut = each.scrollHeight > each.clientHeight + 2 || each.scrollWidth > each.clientWidth + 1;
-      return cut && !each.closest(goesOn) && !each.closest("tr, .brief li")?.querySelector("a[href]");
+      return cut && !each.closest(goesOn) && !each.closest("tr, .run-list li")?.querySelector("a[href]");
     }).map((each) => each.outerHTML.slice(0, 160));
   },
 
@@ -68,14 +68,14 @@
       }
       return canvas;
     };
-    for (const each of shown(".badge, .late, .in-flight, .gone, .attempts, .notice, .panel, .verdict, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select, .menu > summary")) {
+    for (const each of shown(".badge, .overdue, .in-flight, .removed, .attempts, .notice, .panel, .summary-text, dialog, button, .button, input:not([type=checkbox], [type=radio], .picks *), select, .menu > summary")) {
       const { borderTopStyle, borderTopWidth, borderTopColor } = getComputedStyle(each);
       if (borderTopStyle === "none" || parseFloat(borderTopWidth) < 0.5 || borderTopColor === ground(each.parentElement)) wrong.push(`no border ${each.outerHTML.slice(0, 120)}`);
     }
-    for (const each of shown(".badge, .late, .title, h1, h2, p, td, th, dt, dd, label, button, a")) {
+    for (const each of shown(".badge, .overdue, .title, h1, h2, p, td, th, dt, dd, label, button, a")) {
       if (each.textContent.trim() && getComputedStyle(each).color === ground(each)) wrong.push(`no text ${each.outerHTML.slice(0, 120)}`);
     }
-    for (const each of shown(".strip .bar, .steps .bar .spent, .pace[data-level] .spent, .pace[data-level] .tick, .glyph")) {
+    for (const each of shown(".history-chart .bar, .steps .bar .elapsed, .progress[data-severity] .elapsed, .progress[data-severity] .median, .glyph")) {
       const { fill, stroke } = getComputedStyle(each);
       const under = ground(each.parentElement);
       if ([fill, stroke].every((one) => one === "none" || one === under)) wrong.push(`no line ${each.outerHTML.slice(0, 120)}`);
@@ -86,9 +86,9 @@
       return [backgroundColor, color, borderBottomColor, borderTopColor].join();
     };
     for (const [chosen, other] of [
-      [".top nav [aria-current]", ".top nav a:not([aria-current])"],
+      [".topbar nav [aria-current]", ".topbar nav a:not([aria-current])"],
       [".choices [aria-current]", ".choices a:not([aria-current])"],
-      [".views nav [aria-current]", ".views nav a:not([aria-current])"],
+      [".saved-views nav [aria-current]", ".saved-views nav a:not([aria-current])"],
       [".picks :checked + span", ".picks :not(:checked) + span"],
     ]) {
       const [one, two] = [shown(chosen)[0], shown(other)[0]];

@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
-from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from tests.support.live import close_connections
 from tests.support.services import POSTGRES
 
-AFAR = "afar"  # the alias of our connection to such a database
+PROCESS_DATABASE = "afar"  # the alias of our connection to such a database
 LEDGER = ("payments", "ledger", "Staging")
 
 
@@ -36,16 +36,20 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def looking_into(database: str) -> Iterator[None]:
+def connected_to_database(database: str) -> Iterator[None]:
     """Give this process its own view of the database, under the alias AFAR."""
     own = environ.Env.db_url_config(database)
-    connections.settings[AFAR] = {**connections.settings["default"], "OPTIONS": {}, **own}
+    connections.settings[PROCESS_DATABASE] = {
+        **connections.settings["default"],
+        "OPTIONS": {},
+        **own,
+    }
     try:
         yield
     finally:
-        connections[AFAR].close()
-        del connections[AFAR]
-        del connections.settings[AFAR]
+        connections[PROCESS_DATABASE].close()
+        del connections[PROCESS_DATABASE]
+        del connections.settings[PROCESS_DATABASE]
 
 
 @contextlib.contextmanager
@@ -68,7 +72,7 @@ def moved() -> Iterator[None]:
     folder.rename(elsewhere)
     try:
         # What is open stays so; whoever connects anew finds nothing.
-        for pool in (application.pool, db_threads.pool):
+        for pool in (application.executor, db_threads.executor):
             close_connections(pool)
         connection.close()
         yield
@@ -76,26 +80,28 @@ def moved() -> Iterator[None]:
         elsewhere.rename(folder)
 
 
-def one_quiet_stage() -> None:
+def create_idle_stage() -> None:
     """Leave the sync nothing to read but the runs that are aborted."""
     now = timezone.now()
     never = now + timedelta(days=1000)
     quiet = {"failures": 1}  # what fails keeps its rest, whatever the plan
-    CatalogueSweep.objects.using(AFAR).create(project=None, next_at=never, **quiet)
-    project = Project.objects.using(AFAR).create(slug=LEDGER[0], seen_at=now)
-    pipeline = Pipeline.objects.using(AFAR).create(project=project, slug=LEDGER[1], seen_at=now)
-    Stage.objects.using(AFAR).create(
-        pipeline=pipeline, name=LEDGER[2], path=LEDGER[2].lower(), has_flow=True,
-        flow_seen_at=now, synced_at=now, next_sync_at=never, **quiet,
+    CatalogSync.objects.using(PROCESS_DATABASE).create(project=None, next_sync_at=never, **quiet)
+    project = Project.objects.using(PROCESS_DATABASE).create(slug=LEDGER[0], synced_at=now)
+    pipeline = Pipeline.objects.using(PROCESS_DATABASE).create(
+        project=project, slug=LEDGER[1], synced_at=now
+    )
+    Stage.objects.using(PROCESS_DATABASE).create(
+        pipeline=pipeline, name=LEDGER[2], confirmed_path_segment=LEDGER[2].lower(), has_flow=True,
+        flow_synced_at=now, synced_at=now, next_sync_at=never, **quiet,
     )  # fmt: skip
 
 
 def mirrored(run_id: str) -> Run:
     """A run of the one stage that Northflank has told of just now."""
     now = timezone.now()
-    return Run.objects.using(AFAR).create(
-        stage=Stage.objects.using(AFAR).get(), run_id=run_id, status="pending",
-        concluded=False, in_flight=True, created_at=now, first_seen_at=now, seen_at=now,
+    return Run.objects.using(PROCESS_DATABASE).create(
+        stage=Stage.objects.using(PROCESS_DATABASE).get(), run_id=run_id, status="pending",
+        concluded=False, in_flight=True, created_at=now, first_synced_at=now, synced_at=now,
         status_since=now, version=0,
     )  # fmt: skip
 

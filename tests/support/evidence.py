@@ -19,7 +19,7 @@ def add(name: str, save: Save) -> None:
     _sources.append((name, save))
 
 
-def forget() -> None:
+def clear_sources() -> None:
     """Forget the sources of the test before."""
     _sources.clear()
 

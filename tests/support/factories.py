@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.models import (
     Abort,
-    CatalogueSweep,
+    CatalogSync,
     Grant,
     Pipeline,
     Project,
@@ -22,7 +22,7 @@ from dashboard.models import (
     Upstream,
     Worker,
 )
-from dashboard.models.runs import ChangeCounter, touch
+from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
 from dashboard.web.components import run_row
 
@@ -36,7 +36,7 @@ _numbers = count(1)
 
 def project(slug: str = "shop", **fields: Any) -> Project:
     return Project.objects.get_or_create(
-        slug=slug, defaults={"name": slug.title(), "seen_at": timezone.now()} | fields
+        slug=slug, defaults={"name": slug.title(), "synced_at": timezone.now()} | fields
     )[0]
 
 
@@ -44,7 +44,7 @@ def pipeline(slug: str = "checkout", of: Project | None = None, **fields: Any) -
     return Pipeline.objects.get_or_create(
         project=of or project(),
         slug=slug,
-        defaults={"name": slug.title(), "seen_at": timezone.now()} | fields,
+        defaults={"name": slug.title(), "synced_at": timezone.now()} | fields,
     )[0]
 
 
@@ -52,12 +52,12 @@ def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -
     """A stage that was read just now."""
     now = timezone.now()
     usual = {
-        "path": name.lower(),
+        "confirmed_path_segment": name.lower(),
         "has_flow": True,
         "synced_at": now,
         "next_sync_at": now + timedelta(minutes=1),
-        "promised_at": now + timedelta(minutes=1),
-        "history_page": None,
+        "fresh_until": now + timedelta(minutes=1),
+        "next_history_page": None,
     }
     return Stage.objects.get_or_create(
         pipeline=of or pipeline(), name=name, defaults=usual | fields
@@ -77,8 +77,8 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         "created_at": now - timedelta(seconds=70),
         "started_at": now - timedelta(seconds=60),
         "concluded_at": now - timedelta(seconds=5) if concluded else None,
-        "first_seen_at": now,
-        "seen_at": now,
+        "first_synced_at": now,
+        "synced_at": now,
         "status_since": now,
     }
     with transaction.atomic():
@@ -86,7 +86,7 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
 
 
-def copies(of: Run, count: int) -> None:
+def create_copies(of: Run, count: int) -> None:
     """So many more runs that are like one, with ids of their own."""
     fields = {field.attname: getattr(of, field.attname) for field in of._meta.concrete_fields}
     Run.objects.bulk_create(
@@ -96,14 +96,19 @@ def copies(of: Run, count: int) -> None:
 
 def timing(of: Stage, **fields: Any) -> StageTiming:
     """What is usual in a stage: six to nine minutes, and a minute or so until it starts."""
-    usual = {"run_median": 360, "run_p95": 540, "queue_median": 40, "queue_p95": 90}
+    usual = {
+        "observed_run_median": 360,
+        "observed_run_p95": 540,
+        "observed_queue_median": 40,
+        "observed_queue_p95": 90,
+    }
     return StageTiming.objects.create(stage=of, **usual | fields)
 
 
 def change(of: Run, **fields: Any) -> None:
     """Let the mirror hear something new of a run."""
     with transaction.atomic():
-        touch([of.pk], **fields)
+        mark_changed([of.pk], **fields)
 
 
 def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:
@@ -128,7 +133,7 @@ def grant(
     of = Group.objects.get_or_create(name=group)[0] if group else None
     if of:
         of.user_set.add(*to)
-    return Grant.objects.create(group=of, project=project, stage=stage, right=right)
+    return Grant.objects.create(group=of, project=project, stage=stage, action=right)
 
 
 def node(kind: str = "Build", **fields: Any) -> Node:
@@ -148,29 +153,29 @@ def trouble(message: str, since: datetime | None = None) -> Upstream:
     return Upstream.objects.update_or_create(pk=1, defaults=said)[0]
 
 
-def swept() -> None:
+def catalog_sweep() -> None:
     """The list of projects has been read."""
-    CatalogueSweep.objects.create(next_at=timezone.now(), swept_at=timezone.now())
+    CatalogSync.objects.create(next_sync_at=timezone.now(), synced_at=timezone.now())
 
 
-def searched(requests: int, *, of: Stage | None = None, **fields: Any) -> RunLookup:
+def search_lookup(requests: int, *, of: Stage | None = None, **fields: Any) -> RunLookup:
     """Searches have spent so many requests just now, all on one stage for one run."""
     now = timezone.now()
-    usual = {"run_id": "searched", "asked_at": now, "answered_at": now, "by_search": True}
-    return RunLookup.objects.create(stage=of or stage(), requests=requests, **usual | fields)
+    usual = {"run_id": "searched", "requested_at": now, "answered_at": now, "from_search": True}
+    return RunLookup.objects.create(stage=of or stage(), request_count=requests, **usual | fields)
 
 
 def worker(name: str = "worker-1", **fields: Any) -> Worker:
     """A worker that was heard of just now."""
     now = timezone.now()
-    return Worker.objects.create(name=name, **{"started_at": now, "beat_at": now} | fields)
+    return Worker.objects.create(name=name, **{"started_at": now, "heartbeat_at": now} | fields)
 
 
-def unlisted(of: Project | None, message: str = "No access.") -> CatalogueSweep:
+def failed_catalog_sweep(of: Project | None, message: str = "No access.") -> CatalogSync:
     """A project whose pipelines can't be listed; None: the list of projects can't be read."""
     now = timezone.now()
     said = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}
-    return CatalogueSweep.objects.create(project=of, next_at=now, **said)
+    return CatalogSync.objects.create(project=of, next_sync_at=now, **said)
 
 
 def address(of: Run | Stage | Pipeline, page: str = "") -> str:
@@ -178,5 +183,5 @@ def address(of: Run | Stage | Pipeline, page: str = "") -> str:
     if isinstance(of, Pipeline):
         return reverse("pipeline", args=[of.project.slug, of.slug])
     if isinstance(of, Stage):
-        return reverse("stage", args=run_row.place_args(of))
-    return reverse(page or "run", args=[*run_row.place_args(of.stage), of.run_id])
+        return reverse("stage", args=run_row.stage_url_args(of))
+    return reverse(page or "run", args=[*run_row.stage_url_args(of.stage), of.run_id])

@@ -12,9 +12,9 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboards
-from dashboard.web.http.deferred import Waiting, result_of
+from dashboard.web.http.deferred import Deferred, deferred_result
 
-passes: list[str] = []  # what each pass of a waiting view has read
+form_reads: list[str] = []  # what each pass of a waiting view has read
 streams_open: set[object] = set()
 
 
@@ -24,10 +24,10 @@ def thread(request: HttpRequest) -> HttpResponse:
 
 def wait(request: HttpRequest, end: str) -> HttpResponse:
     """Wait, and then answer as `end` says."""
-    passes.append(request.POST.get("word", ""))
-    waited_for = result_of(request)
+    form_reads.append(request.POST.get("word", ""))
+    waited_for = deferred_result(request)
     if waited_for is None:
-        return Waiting(lambda: _work(end))
+        return Deferred(lambda: _work(end))
     match end:
         case "elsewhere":
             return HttpResponse(status=303, headers={"Location": "/elsewhere/"})

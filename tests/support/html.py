@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-type See = Callable[..., LexborHTMLParser]  # address, then headers by name
+type GetPage = Callable[..., LexborHTMLParser]  # address, then headers by name
 
 
 HTMX = {"HX-Request": "true"}
 
 
-def parsed(answer: object) -> LexborHTMLParser:
+def parse_html(answer: object) -> LexborHTMLParser:
     """An answer of Django's client or of httpx, taken apart."""
     return LexborHTMLParser(answer.content.decode())  # type: ignore[attr-defined]
 

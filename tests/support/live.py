@@ -21,7 +21,13 @@ from dashboard.db import threads as db_threads
 from dashboard.server.process import check_upstream
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
-from dashboard.web.live.feed import BEAT, SILENCE, Feed, close_feed, open_feed
+from dashboard.web.live.feed import (
+    HEARTBEAT_INTERVAL,
+    POLL_INTERVAL,
+    Broadcaster,
+    close_broadcaster,
+    open_broadcaster,
+)
 from tests.support.sessions import CSRF_TOKEN, session_key
 
 PATIENCE = 60  # seconds until a test that waits has failed
@@ -37,12 +43,12 @@ class Live:
     sandbox: sandbox.Sandbox
     connection: upstream_connection.Connection
     loop: asyncio.AbstractEventLoop
-    feed: Feed
+    feed: Broadcaster
     worker: SyncWorker = field(init=False)
     people: list[httpx.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.worker = SyncWorker(self.connection, chores=[aborts.look_after_open_aborts])
+        self.worker = SyncWorker(self.connection, chores=[aborts.reconcile_open_aborts])
 
     def run[T](self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work` on the server's event loop and return what it returns."""
@@ -58,15 +64,15 @@ class Live:
         async def read() -> None:
             from django.utils import timezone
 
-            from dashboard.sync import catalogue
+            from dashboard.sync import catalog
 
-            await db_threads.in_database(catalogue.begin, timezone.now())
+            await db_threads.run_in_db_thread(catalog.start, timezone.now())
             for _ in range(rounds):
                 for _ in range(100):  # far more than any test has to read
-                    before = self.worker.started
+                    before = self.worker.reads_started
                     await self.worker.tick()
-                    await self.worker.idle()
-                    if self.worker.started == before:
+                    await self.worker.wait_idle()
+                    if self.worker.reads_started == before:
                         break
 
         self.run(read)
@@ -75,7 +81,7 @@ class Live:
         """End all streams for good: there are none from now on, and pages ask by themselves."""
 
         async def end() -> None:
-            close_feed()
+            close_broadcaster()
 
         self.run(end)
 
@@ -109,9 +115,9 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
     now = int(time.time())
     return sandbox.Options(
         rate_limit=rate_limit,
-        rate_window=rate_window,
-        opened=now,
-        origin=now - 600,
+        rate_window_seconds=rate_window,
+        opened_at=now,
+        schedule_origin=now - 600,
         history_hours=HISTORY_HOURS,
     )
 
@@ -120,8 +126,8 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
 def running(
     upstream_options: sandbox.Options | None = None,
     *,
-    beat: float = BEAT,
-    silence: float = SILENCE,
+    beat: float = POLL_INTERVAL,
+    silence: float = HEARTBEAT_INTERVAL,
 ) -> Iterator[Live]:
     """Serve the dashboard and a sandbox until the block ends. The worker runs on request only.
 
@@ -137,7 +143,7 @@ def running(
         connection = upstream_connection.open_connection(
             upstream_url, app.state.sandbox.options.token
         )
-        feed = open_feed(beat=beat, silence=silence)
+        feed = open_broadcaster(poll_interval=beat, heartbeat_interval=silence)
         telling = [asyncio.create_task(feed.run())]
         servers = [web_server(application), web_server(app)]
         tasks = [
@@ -165,7 +171,7 @@ def running(
             task.cancel()
         await asyncio.gather(*tasks)
         await asyncio.gather(*telling, return_exceptions=True)
-        close_feed()
+        close_broadcaster()
         await connection.close()
 
     check_upstream()
@@ -179,7 +185,7 @@ def running(
             person.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
         thread.join(PATIENCE)
-        for pool in (application.pool, db_threads.pool):
+        for pool in (application.executor, db_threads.executor):
             close_connections(pool)
 
 

@@ -19,8 +19,8 @@ from django.db import connection
 from mutmut.state import state
 from pytest_django import DjangoDbBlocker
 
-COPY = Path(__file__).resolve().parents[2]
-MIGRATED = COPY / "migrated.sqlite3"
+REPOSITORY_COPY = Path(__file__).resolve().parents[2]
+MIGRATED = REPOSITORY_COPY / "migrated.sqlite3"
 # Seconds of a mutant's quickest tests after which it lives. What only slow tests notice takes
 # somebody who changes a rule too long to be told.
 PATIENCE = 15
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _slow(item: pytest.Item, mutant: str) -> bool:
     """Say whether a test takes long, and shows no more of a rule than the rule's own tests do."""
-    if item.nodeid.startswith("tests/aborting/"):  # requests under way: mostly on a live server
+    if item.nodeid.startswith("tests/aborts/"):  # requests under way: mostly on a live server
         return bool(mutant) and not mutant.startswith("dashboard.aborts.")
     return "live" in item.fixturenames
 
@@ -79,7 +79,7 @@ class _Database:
     def django_db_setup(
         self, django_test_environment: None, django_db_blocker: DjangoDbBlocker
     ) -> Iterator[None]:
-        own = COPY / f"{os.getpid()}.sqlite3"
+        own = REPOSITORY_COPY / f"{os.getpid()}.sqlite3"
         connection.settings_dict["NAME"] = str(own)
         with django_db_blocker.unblock():
             if _mutant():
@@ -91,5 +91,5 @@ class _Database:
         yield
         with django_db_blocker.unblock():
             connection.close()
-        for path in COPY.glob(f"{own.name}*"):
+        for path in REPOSITORY_COPY.glob(f"{own.name}*"):
             path.unlink()

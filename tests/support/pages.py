@@ -6,10 +6,10 @@ from tests.support import factories
 PAGES = ["now", "board", "pipeline", "stage", "run"]
 
 
-REFRESHED = [*PAGES, "status"]  # the last shows no runs
+LIVE_PAGES = [*PAGES, "status"]  # the last shows no runs
 
 
-ALL_PAGES = [*REFRESHED, "abort", "missing"]
+ALL_PAGES = [*LIVE_PAGES, "abort", "missing"]
 
 
 def address_of(name: str, run: Run) -> str:

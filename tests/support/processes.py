@@ -155,7 +155,7 @@ def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
     In a sandbox of its own the same goes on at any time of day.
     """
     if arguments[0] == "serve" and not given.get("NORTHFLANK_API_TOKEN"):
-        arguments = (*arguments, "--origin", str(live.options().origin))
+        arguments = (*arguments, "--origin", str(live.options().schedule_origin))
     with fork("manage", *arguments, folder=folder, **given) as process:
         yield process
 
@@ -168,7 +168,7 @@ def fork(module: str, *arguments: str, folder: Path, **given: str) -> Iterator[R
     """
     log = folder / f"{time.monotonic_ns()}.log"
     process, stdout = _fork(module, arguments, given, log)
-    with stdout, until_the_end(process, stdout, log) as running:
+    with stdout, running_until_exit(process, stdout, log) as running:
         yield running
 
 
@@ -186,17 +186,17 @@ def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
             text=True,
         )
     assert process.stdout is not None
-    with process.stdout, until_the_end(process, process.stdout, log) as running:
+    with process.stdout, running_until_exit(process, process.stdout, log) as running:
         yield running
 
 
 @contextlib.contextmanager
-def until_the_end(process: Process, stdout: IO[str], log: Path) -> Iterator[Running]:
+def running_until_exit(process: Process, stdout: IO[str], log: Path) -> Iterator[Running]:
     """Wait until a process listens, and kill it when the block ends."""
     evidence.add("process", lambda folder, name: shutil.copy(log, folder / f"{name}.log"))
     people: list[httpx.Client] = []
     try:
-        said = _first_words(stdout)
+        said = _read_startup_lines(stdout)
         assert said, log.read_text()
         found = re.search(r"http://\S+:\d+", said[0])
         yield Running(process, said, log, found[0] if found else "", people)
@@ -208,7 +208,7 @@ def until_the_end(process: Process, stdout: IO[str], log: Path) -> Iterator[Runn
             process.wait(PATIENCE)
 
 
-def _first_words(out: IO[str]) -> list[str]:
+def _read_startup_lines(out: IO[str]) -> list[str]:
     said = []
     while line := out.readline():
         said.append(line.strip())

@@ -17,10 +17,10 @@ from starlette.routing import Route
 from tests.support import live
 from tests.support.processes import PATIENCE
 
-_OF_THE_HOP = {"connection", "transfer-encoding"}
+_HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding"}
 
 
-class ThroughProxy(httpx.HTTPTransport):
+class ProxyTransport(httpx.HTTPTransport):
     """A person's way to `server` by a proxy that speaks HTTPS with them, and plain HTTP with it.
 
     The proxy passes the host's name on; one that `cuts` removes that much of the path's beginning.
@@ -81,7 +81,7 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
         response.raw_headers = [
             (name.lower(), value)
             for name, value in answer.headers.raw
-            if name.lower().decode() not in _OF_THE_HOP
+            if name.lower().decode() not in _HOP_BY_HOP_HEADERS
         ]
         return response
 

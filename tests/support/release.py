@@ -10,7 +10,7 @@ from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from tests.support import factories
 
-UNFOLD = "document.querySelectorAll('details').forEach(each => { each.open = true })"
+OPEN_ALL_DETAILS = "document.querySelectorAll('details').forEach(each => { each.open = true })"
 
 
 REGIONS = ["europe-west", "us-east", "asia-south", "africa-north", "us-west"]
@@ -46,7 +46,7 @@ def release(*, at_migrate: timedelta) -> Run:
     def region(name: str) -> Node:
         services = ("api", "worker", "web")
         ready = [did("Release", f"{name}-{each}", condition="running") for each in services]
-        checks = [did("Condition", f"{name}-{each}-up", about="Service") for each in services]
+        checks = [did("Condition", f"{name}-{each}-up", target_kind="Service") for each in services]
         return did(
             "Workflow",
             f"region-{name}",
@@ -59,7 +59,7 @@ def release(*, at_migrate: timedelta) -> Run:
         steps=(
             did("Build", "build", condition="success"),
             did("AddonBackup", "backup", condition="success", lasted=7),
-            did("Approval", "sign-off", approvals=2),
+            did("Approval", "sign-off", required_approvals=2),
             *(region(name) for name in REGIONS),
             did("Message", "tell", status="skipped", started_at=None, ended_at=None, skip=True),
             factories.node(
@@ -81,7 +81,7 @@ def release(*, at_migrate: timedelta) -> Run:
     stage = factories.stage()
     StageTiming.objects.create(
         stage=stage,
-        steps={
+        observed_steps={
             "migrate": [90, 180],
             "backup": [60, 80],
             "smoke-tests": [120, 240],
@@ -93,5 +93,5 @@ def release(*, at_migrate: timedelta) -> Run:
         status="retrying",
         started_at=began,
         steps=msgspec.to_builtins(tree),
-        detail_seen_at=now,
+        detail_synced_at=now,
     )

@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-class Front:
+class AppSwitch:
     """Passes requests on to the application of the test at hand: one server for all tests."""
 
     app: ASGIApp
@@ -30,10 +30,10 @@ class Front:
         await self.app(scope, receive, send)
 
 
-class Served:
+class SandboxServer:
     """A sandbox that answers at `url`."""
 
-    def __init__(self, front: Front, url: str, client: httpx.Client) -> None:
+    def __init__(self, front: AppSwitch, url: str, client: httpx.Client) -> None:
         self.front = front
         self.client = client
         self.url = url

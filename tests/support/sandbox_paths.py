@@ -9,6 +9,6 @@ LEDGER = flow("payments", "ledger", "production")
 """Always has a stuck run."""
 BILLING = flow("payments", "billing-api", "development")
 """Policy allow, with secrets."""
-FORBIDS = flow("payments", "billing-api", "staging")
+FORBID_STAGE = flow("payments", "billing-api", "staging")
 STUBBORN = flow("shop", "search", "production")
 NO_FLOW = flow("shop", "search", "staging")

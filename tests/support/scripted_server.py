@@ -64,7 +64,7 @@ class ScriptedServer:
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*self._tasks)
 
-    def plays(self, *script: Play) -> None:
+    def enqueue(self, *script: Play) -> None:
         self._script.extend(script)
 
     @property
@@ -113,10 +113,10 @@ def answers(body: Any = None, *, status: int = 200, headers: dict[str, str] | No
     if status == 204:
         del fields["Content-Length"]
     head = "".join(f"{name}: {value}\r\n" for name, value in (fields | (headers or {})).items())
-    return sends(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + content)
+    return send_bytes(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + content)
 
 
-def sends(raw: bytes, *, then_closes: bool = False) -> Play:
+def send_bytes(raw: bytes, *, then_closes: bool = False) -> Play:
     """Send bytes as they are."""
 
     async def play(writer: asyncio.StreamWriter) -> None:
@@ -128,19 +128,19 @@ def sends(raw: bytes, *, then_closes: bool = False) -> Play:
     return play
 
 
-async def resets(writer: asyncio.StreamWriter) -> None:
+async def reset_connection(writer: asyncio.StreamWriter) -> None:
     """Break the connection without an answer."""
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def says_nothing(writer: asyncio.StreamWriter) -> None:
+async def never_respond(writer: asyncio.StreamWriter) -> None:
     """Keep the connection open, and keep silent."""
     await asyncio.Event().wait()
 
 
-async def drips(writer: asyncio.StreamWriter) -> None:
+async def drip_bytes(writer: asyncio.StreamWriter) -> None:
     """Send the answer byte by byte, each in time for a timeout between bytes."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     while True:

@@ -13,7 +13,7 @@ from dashboard.models import ChangeCounter
 from tests.support.live import PATIENCE
 
 # For tests of what rings no bell: a feed that looks all the time.
-brisk = pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
+fast_polling = pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
 
 
 @dataclass
@@ -46,7 +46,7 @@ def messages(answer: httpx.Response) -> Iterator[Message]:
 
 
 @contextlib.contextmanager
-def listening(
+def open_stream(
     person: httpx.Client, page: str = "now", key: int = 0, since: int | None = None, **headers: str
 ) -> Iterator[Iterator[Message]]:
     """Listen as `person` to a page; the opening message has been read."""
@@ -56,7 +56,7 @@ def listening(
         assert answer.status_code == 200
         stream = messages(answer)
         opening = next(stream)
-        assert "as-of" in opening.parts
+        assert "data-age" in opening.parts
         yield stream
 
 

@@ -27,7 +27,7 @@ def success(stage: Stage, minutes: float, *, root: Node | None = None, **fields:
 
 
 def learned(stage: Stage) -> StageTiming:
-    baselines.learn(stage.pk, NOW)
+    baselines.update_baseline(stage.pk, NOW)
     return StageTiming.objects.get()
 
 
@@ -47,9 +47,9 @@ def migrated(minutes: float, approval: float = 0) -> Node:
 def succeeded(stage: Stage, *, read: int = 0, times: int = 6) -> None:
     """So many successes, of which so many were read; what is usual is known from those."""
     for n in range(times):
-        fields = {"root": migrated(3), "detail_seen_at": NOW} if n < read else {}
+        fields = {"root": migrated(3), "detail_synced_at": NOW} if n < read else {}
         success(stage, 10, **fields)
-    baselines.learn(stage.pk, NOW)
+    baselines.update_baseline(stage.pk, NOW)
 
 
 def flying(stage: Stage, minutes: float) -> Run:
@@ -62,4 +62,4 @@ def after(minutes: float) -> datetime:
 
 
 def asked_for() -> int:
-    return Run.objects.filter(status="success", next_read_at__isnull=False).count()
+    return Run.objects.filter(status="success", next_detail_sync_at__isnull=False).count()

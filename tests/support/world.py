@@ -27,7 +27,7 @@ def at(seconds: float) -> datetime:
 
 def put(seconds: float) -> dict[str, Any]:
     """Of a question that was put so many seconds after T0: when, and its number."""
-    return {"asked_at": at(seconds), "asked_seq": 1_000_000 + round(1000 * seconds)}
+    return {"requested_at": at(seconds), "request_seq": 1_000_000 + round(1000 * seconds)}
 
 
 class World:
@@ -42,7 +42,7 @@ class World:
 
     def restart(self, history_hours: float = HISTORY_HOURS) -> None:
         """Let upstream begin anew: what was scheduled is there again, as far back as asked."""
-        self.sandbox.world = SandboxWorld(opened=NOW, kept=history_hours * 3600)
+        self.sandbox.world = SandboxWorld(opened_at=NOW, history_seconds=history_hours * 3600)
 
     def sync(self, rounds: int = 1) -> None:
         """Read all that is due, so many times with everything due anew."""
@@ -55,23 +55,23 @@ class World:
         """Let the time until each stage's next reading pass."""
         Stage.objects.update(next_sync_at=LONG_AGO)
         Stage.objects.exclude(synced_at=None).update(synced_at=LONG_AGO)
-        self.live.connection.ask_at = 0
+        self.live.connection.retry_at = 0
 
     def start(self, flow: str = "payments/ledger/production", **request: Any) -> str:
         """Start a run upstream and return its id."""
-        found = self.sandbox.world.flow(*flow.split("/"))
+        found = self.sandbox.world.find_flow(*flow.split("/"))
         assert found is not None
-        return self.sandbox.world.start(found, self.now, request).id
+        return self.sandbox.world.start_run(found, self.now, request).id
 
     def ids(self, *, in_flight: bool = False, project: str = "payments") -> set[str]:
         """The runs that exist upstream."""
         world = self.sandbox.world
         return {
             run.id
-            for flow in world.flows()
+            for flow in world.list_flows()
             if flow.project == project
-            for run in world.runs(flow, self.now)
-            if not in_flight or self.now < run.concluded
+            for run in world.list_runs(flow, self.now)
+            if not in_flight or self.now < run.concluded_at
         }
 
     def asked(self, part: str) -> list[str]:
@@ -110,5 +110,5 @@ def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunD
     return RunDetail(api_run(run_id, **fields), steps or node(status="waiting"), {"id": run_id})
 
 
-def the_run(run_id: str = "r1") -> Run:
+def get_run(run_id: str = "r1") -> Run:
     return Run.objects.get(run_id=run_id)

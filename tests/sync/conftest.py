@@ -21,7 +21,7 @@ def world(live: Live, settings: Settings) -> World:
 
 
 @pytest.fixture
-def everything(live: Live) -> World:
+def full_world(live: Live) -> World:
     """The whole sandbox."""
     return World(live)
 
@@ -35,28 +35,28 @@ def place(db: None) -> Stage:
 @pytest.fixture
 def stage(db: None) -> Stage:
     """A stage with a release flow, whose runs nobody has read yet."""
-    project = Project.objects.create(slug="shop", name="Shop", seen_at=T0)
+    project = Project.objects.create(slug="shop", name="Shop", synced_at=T0)
     pipeline = Pipeline.objects.create(
-        project=project, slug="checkout", name="Checkout", seen_at=T0
+        project=project, slug="checkout", name="Checkout", synced_at=T0
     )
     return Stage.objects.create(
         pipeline=pipeline,
         name="Production",
-        path="production",
+        confirmed_path_segment="production",
         has_flow=True,
-        flow_seen_at=T0,
+        flow_synced_at=T0,
         next_sync_at=T0,
     )
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[dict[str, Any]]]:
+def logged_events(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[dict[str, Any]]]:
     """The log's lines of one event."""
     caplog.set_level("INFO")
     structlog.get_logger("dashboard")
 
-    def lines(event: str) -> list[dict[str, Any]]:
+    def find_lines(event: str) -> list[dict[str, Any]]:
         events = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
         return [line for line in events if line["event"] == event]
 
-    return lines
+    return find_lines

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage, Upstream
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Upstream
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalogue, leases
+from dashboard.sync import catalog, leases
 from dashboard.sync.schedule import StageClass
-from tests.support.flights import vanish
+from tests.support.live_runs import vanish
 from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -36,7 +36,7 @@ BROKEN = (
     "huge:6",
 )
 LEDGER = "/v1/projects/payments/pipelines/ledger"
-PLACES = {
+FAULT_TARGETS = {
     "the projects": "@GET /v1/projects$",
     "the pipelines": "@GET /v1/projects/payments/pipelines$",
     "a flow": f"@GET {LEDGER}/release-flows/production$",
@@ -45,7 +45,7 @@ PLACES = {
     "everything": "",
 }
 # Here nothing is broken: no list of entries, and a flow that other answers contradict.
-NO_MATTER = {
+HARMLESS = {
     ("unreadable:1000", "a flow"),
     ("unreadable:1000", "a run"),
     ("404", "a flow"),
@@ -53,178 +53,178 @@ NO_MATTER = {
 
 
 def read_all(world: World, *faults: str, times: int = 1) -> None:
-    """Have the catalogue, one stage with its flow, and its runs in flight read again."""
+    """Have the catalog, one stage with its flow, and its runs in flight read again."""
     world.sandbox.faults = [parse_fault(fault) for fault in faults]
     stage = Stage.objects.filter(pipeline__slug="ledger", name="Production")
     for _ in range(times):
-        CatalogueSweep.objects.update(next_at=LONG_AGO)
-        stage.update(flow_seen_at=LONG_AGO, next_sync_at=LONG_AGO, synced_at=LONG_AGO)
-        Run.objects.in_flight().filter(stage__in=stage).update(next_read_at=LONG_AGO)
+        CatalogSync.objects.update(next_sync_at=LONG_AGO)
+        stage.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, synced_at=LONG_AGO)
+        Run.objects.in_flight().filter(stage__in=stage).update(next_detail_sync_at=LONG_AGO)
         Stage.objects.exclude(error="").update(next_sync_at=LONG_AGO)  # and whatever fails
-        Run.objects.exclude(failures=0).update(next_read_at=LONG_AGO)
-        world.live.connection.ask_at = 0
+        Run.objects.exclude(failures=0).update(next_detail_sync_at=LONG_AGO)
+        world.live.connection.retry_at = 0
         world.live.sync(1)
 
 
-def mirrored() -> list[Any]:
+def mirrored_state() -> list[Any]:
     """All that pages go by."""
     return [
-        list(Project.objects.order_by("pk").values_list("slug", "gone_at")),
-        list(Pipeline.objects.order_by("pk").values_list("slug", "gone_at")),
+        list(Project.objects.order_by("pk").values_list("slug", "removed_at")),
+        list(Pipeline.objects.order_by("pk").values_list("slug", "removed_at")),
         list(Stage.objects.order_by("pk").values_list("pk", "has_flow", "concurrency_policy")),
-        list(Run.objects.order_by("pk").values_list("run_id", "status", "in_flight", "gone_at")),
+        list(Run.objects.order_by("pk").values_list("run_id", "status", "in_flight", "removed_at")),
     ]
 
 
-def troubles() -> list[Any]:
+def error_rows() -> list[Any]:
     """What pages say of trouble."""
     return [
         *Upstream.objects.exclude(error="").values_list("error", flat=True),
-        *CatalogueSweep.objects.exclude(error="").values_list("project__slug", "error"),
+        *CatalogSync.objects.exclude(error="").values_list("project__slug", "error"),
         *Stage.objects.exclude(error="").values_list("pk", "error"),
         *Run.objects.exclude(failures=0).values_list("run_id", "failures"),
     ]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_no_broken_answer_takes_anything_away(world: World, place: str) -> None:
+@pytest.mark.parametrize("place", FAULT_TARGETS)
+def test_broken_answer_removes_nothing_and_reports_error(world: World, place: str) -> None:
     world.start()
     world.sync()
     read_all(world)
-    before = mirrored()
-    assert troubles() == []
+    before = mirrored_state()
+    assert error_rows() == []
     for broken in BROKEN:
-        read_all(world, f"{broken}{PLACES[place]}")
-        assert mirrored() == before, broken
-        assert bool(troubles()) != ((broken, place) in NO_MATTER), broken
+        read_all(world, f"{broken}{FAULT_TARGETS[place]}")
+        assert mirrored_state() == before, broken
+        assert bool(error_rows()) != ((broken, place) in HARMLESS), broken
         read_all(world)
-        assert mirrored() == before, broken
-        assert troubles() == [], broken
+        assert mirrored_state() == before, broken
+        assert error_rows() == [], broken
 
 
-def test_a_stage_is_said_to_have_no_flow_by_northflank_alone(world: World) -> None:
+def test_stage_has_no_flow_only_on_northflanks_own_404(world: World) -> None:
     world.sandbox.faults = [parse_fault("404-html@/release-flows/production")]
     world.sync()
     assert Stage.objects.get(pipeline__slug="ledger", name="Production").has_flow is None
 
 
-def of_production() -> tuple[bool | None, int, int]:
+def production_state() -> tuple[bool | None, int, int]:
     """Whether ledger's Production has a flow, and how many of its runs are in flight, and gone."""
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    flying = stage.runs.in_flight()
-    return stage.has_flow, flying.count(), flying.exclude(gone_at=None).count()
+    in_flight_runs = stage.runs.in_flight()
+    return stage.has_flow, in_flight_runs.count(), in_flight_runs.exclude(removed_at=None).count()
 
 
-def test_one_look_that_finds_no_flow_anywhere_takes_nothing_away(world: World) -> None:
+def test_flow_missing_once_everywhere_changes_nothing(world: World) -> None:
     world.start()
     world.sync()
-    known = of_production()
+    before = production_state()
     read_all(world, "404@/release-flows/", times=3)
-    assert of_production() == known
+    assert production_state() == before
     assert Stage.objects.exclude(error="").exists()
     read_all(world)
-    assert (of_production(), troubles()) == (known, [])
+    assert (production_state(), error_rows()) == (before, [])
 
 
-def test_what_a_second_look_finds_no_more_is_looked_at_again_soon(world: World) -> None:
+def test_flow_missing_twice_is_removed_and_checked_again_soon(world: World) -> None:
     world.start()
     world.sync()
-    known = of_production()
+    before = production_state()
     read_all(world, "404@/release-flows/")
-    Stage.objects.exclude(missing_at=None).update(missing_at=timezone.now() - catalogue.APART)
+    Stage.objects.exclude(missing_since=None).update(
+        missing_since=timezone.now() - catalog.REMOVAL_CONFIRMATION_TIME
+    )
     read_all(world, "404@/release-flows/", times=3)
-    assert of_production() == (False, known[1], known[1])
-    lost = Stage.objects.filter(has_flow=False).exclude(missing_at=None)
-    assert set(leases.classes(lost, timezone.now()).values()) == {StageClass.IDLE}
+    assert production_state() == (False, before[1], before[1])
+    missing = Stage.objects.filter(has_flow=False).exclude(missing_since=None)
+    assert set(leases.classify_stages(missing, timezone.now()).values()) == {StageClass.IDLE}
     world.make_due()  # no other visit than its own
     world.sandbox.faults = []
     world.sync()
-    assert of_production() == known
+    assert production_state() == before
 
 
-def test_a_flow_that_only_its_runs_know_stays(world: World) -> None:
+def test_flow_with_only_its_run_list_found_is_kept(world: World) -> None:
     world.start()
     world.sync()
-    known = of_production()
+    before = production_state()
     place = "@/ledger/release-flows/"
     read_all(world, f"404{place}production$", f"404{place}Production$")
-    assert (of_production(), troubles()) == (known, [])
+    assert (production_state(), error_rows()) == (before, [])
 
 
 # --- gone ----------------------------------------------------------------------------------------
 
 
-def test_a_run_that_neither_its_address_nor_its_list_knows_is_gone(world: World) -> None:
+def test_run_missing_from_address_and_list_is_removed(world: World) -> None:
     run_id = world.start()
     world.sync()
     vanish(world.live, run_id)
-    Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
     world.sync()
-    assert list(Run.objects.exclude(gone_at=None).values_list("run_id", flat=True)) == [run_id]
+    assert list(Run.objects.exclude(removed_at=None).values_list("run_id", flat=True)) == [run_id]
 
 
-def test_a_run_is_not_gone_where_its_stage_cannot_be_read_either(world: World) -> None:
+def test_run_missing_from_unreadable_stage_is_kept(world: World) -> None:
     run_id = world.start()
     world.sync()
     vanish(world.live, run_id)
     world.sandbox.faults.append(parse_fault(f"404@{LEDGER}/release-flows/production/runs"))
-    Run.objects.filter(run_id=run_id).update(next_read_at=LONG_AGO)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
     world.sync()
     run = Run.objects.get(run_id=run_id)
-    assert (run.gone_at, run.failures) == (None, 1)
+    assert (run.removed_at, run.failures) == (None, 1)
 
 
-def test_one_list_of_projects_that_lacks_some_takes_nothing_away(world: World) -> None:
+def test_project_missing_from_one_list_is_kept(world: World) -> None:
     world.sync()
     world.hide("payments")
     read_all(world, times=2)  # with no time between
-    assert Project.objects.get().gone_at is None
+    assert Project.objects.get().removed_at is None
     assert Run.objects.in_flight().exists()
 
 
-def test_a_list_that_lacks_something_is_looked_at_again_soon(world: World) -> None:
+def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
     world.sync()
     world.hide("payments")
-    CatalogueSweep.objects.filter(project=None).update(next_at=LONG_AGO)
+    CatalogSync.objects.filter(project=None).update(next_sync_at=LONG_AGO)
     world.live.sync(1)
-    sweep = CatalogueSweep.objects.get(project=None)
-    assert sweep.swept_at is not None
-    assert sweep.next_at - sweep.swept_at <= catalogue.APART
+    sweep = CatalogSync.objects.get(project=None)
+    assert sweep.synced_at is not None
+    assert sweep.next_sync_at - sweep.synced_at <= catalog.REMOVAL_CONFIRMATION_TIME
 
 
-def test_what_is_listed_again_was_not_missing(world: World) -> None:
+def test_project_listed_again_is_no_longer_missing(world: World) -> None:
     world.sync()
     bring_back = world.hide("payments")
     read_all(world)
     bring_back()
     read_all(world)
-    assert Project.objects.get().missing_at is None
+    assert Project.objects.get().missing_since is None
 
 
 @pytest.mark.parametrize("fault", ["unreadable", "surplus"])
-def test_a_list_that_is_not_whole_says_nothing_of_what_it_lacks(
-    everything: World, fault: str
-) -> None:
-    everything.sync()
-    everything.hide("payments")
+def test_incomplete_list_removes_nothing(full_world: World, fault: str) -> None:
+    full_world.sync()
+    full_world.hide("payments")
     faults = f"{fault}@GET /v1/projects$"
-    read_all(everything, faults, times=2)
-    Project.objects.update(missing_at=LONG_AGO)
-    read_all(everything, faults)
-    assert not Project.objects.exclude(gone_at=None).exists()
+    read_all(full_world, faults, times=2)
+    Project.objects.update(missing_since=LONG_AGO)
+    read_all(full_world, faults)
+    assert not Project.objects.exclude(removed_at=None).exists()
 
 
-def test_a_stage_whose_flow_is_gone_has_its_runs_looked_for_one_by_one(world: World) -> None:
+def test_runs_of_removed_flow_are_removed_one_by_one(world: World) -> None:
     world.sync()
-    pipeline = world.sandbox.world.pipeline("payments", "ledger")
+    pipeline = world.sandbox.world.find_pipeline("payments", "ledger")
     assert pipeline is not None
     flows = {name: flow for name, flow in pipeline.flows.items() if name != "Production"}
     object.__setattr__(pipeline, "flows", flows)
     read_all(world)
-    Stage.objects.exclude(missing_at=None).update(missing_at=LONG_AGO)
+    Stage.objects.exclude(missing_since=None).update(missing_since=LONG_AGO)
     read_all(world, times=3)
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
     assert stage.has_flow is False
-    going = stage.runs.filter(concluded=False)
-    assert going.exists()
-    assert not going.filter(gone_at=None).exists()
+    unfinished = stage.runs.filter(concluded=False)
+    assert unfinished.exists()
+    assert not unfinished.filter(removed_at=None).exists()

@@ -9,12 +9,12 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.accounts import permissions
-from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.web.components import sync_report
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 from tests.support import factories
-from tests.support.html import one, parsed, words
+from tests.support.html import one, parse_html, words
 from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -24,8 +24,8 @@ PRODUCTION = "@GET /v1/projects/payments/pipelines/ledger/release-flows/producti
 
 def read_again(world: World, *faults: str) -> None:
     world.sandbox.faults = [parse_fault(fault) for fault in faults]
-    CatalogueSweep.objects.update(next_at=LONG_AGO)
-    Run.objects.update(next_read_at=None)
+    CatalogSync.objects.update(next_sync_at=LONG_AGO)
+    Run.objects.update(next_detail_sync_at=None)
     world.make_due()
     world.live.sync(1)
 
@@ -34,7 +34,7 @@ def production() -> Stage:
     return Stage.objects.get(pipeline__slug="ledger", name="Production")
 
 
-def test_no_more_runs_are_taken_than_were_asked_for(world: World) -> None:
+def test_run_list_longer_than_requested_is_cut(world: World) -> None:
     read_again(world, f"data:{runs(2_000)}{PRODUCTION}")
     assert production().runs.count() == 100
 
@@ -44,22 +44,22 @@ def runs(count: int) -> str:
     return '{"runs":[' + ",".join(each.replace("N", str(n)) for n in range(count)) + "]}"
 
 
-def test_what_was_beyond_is_counted(world: World) -> None:
+def test_surplus_runs_are_counted(world: World) -> None:
     world.sync()
     read_again(world, f"surplus:700{PRODUCTION}")
-    assert production().surplus == 700
+    assert production().surplus_count == 700
 
 
-def test_what_cannot_be_read_is_counted_and_the_rest_taken(world: World) -> None:
+def test_unreadable_run_is_counted_and_others_are_mirrored(world: World) -> None:
     world.sync()
     new = world.start()
     newer = world.start()
     read_again(world, f"unreadable{PRODUCTION}")
-    assert production().left_out == 1
+    assert production().unreadable_count == 1
     assert Run.objects.filter(run_id__in=[new, newer]).count() == 1
 
 
-def test_such_a_list_is_no_trouble_of_the_stage(world: World) -> None:
+def test_partial_list_is_no_stage_error(world: World) -> None:
     world.sync()
     read_again(world, f"surplus{PRODUCTION}")
     assert (production().error, production().failures) == ("", 0)
@@ -68,18 +68,19 @@ def test_such_a_list_is_no_trouble_of_the_stage(world: World) -> None:
 @pytest.mark.parametrize(
     ("fault", "counted"), [("surplus:700", (0, 700)), ("unreadable:3", (3, 0))]
 )
-def test_it_is_logged_once_at_each_end(
-    world: World, said: Lines, fault: str, counted: tuple[int, int]
+def test_partial_list_is_logged_once_at_start_and_end(
+    world: World, logged_events: Lines, fault: str, counted: tuple[int, int]
 ) -> None:
     world.sync()
     for _ in range(3):
         read_again(world, f"{fault}{PRODUCTION}")
     for _ in range(3):
         read_again(world)
-    assert [(line["of"], line["left_out"], line["surplus"]) for line in said("list.in_part")] == [
-        ("Ledger / Production", *counted)
-    ]
-    assert [line["of"] for line in said("list.whole_again")] == ["Ledger / Production"]
+    assert [
+        (line["list"], line["left_out"], line["surplus"])
+        for line in logged_events("list.incomplete")
+    ] == [("Ledger / Production", *counted)]
+    assert [line["list"] for line in logged_events("list.complete")] == ["Ledger / Production"]
 
 
 @pytest.mark.parametrize("fault", ["surplus", "unreadable"])
@@ -87,20 +88,20 @@ def test_it_is_logged_once_at_each_end(
     ("path", "of"),
     [("@GET /v1/projects$", None), ("@GET /v1/projects/payments/pipelines$", "payments")],
 )
-def test_so_it_is_for_the_catalogue(
-    everything: World, said: Lines, fault: str, path: str, of: str | None
+def test_partial_catalog_list_is_marked_and_logged(
+    full_world: World, logged_events: Lines, fault: str, path: str, of: str | None
 ) -> None:
-    everything.sync()
+    full_world.sync()
     before = Project.objects.count(), Pipeline.objects.count()
     for _ in range(2):
-        read_again(everything, f"{fault}{path}")
-    sweep = CatalogueSweep.objects.get(project__slug=of)
+        read_again(full_world, f"{fault}{path}")
+    sweep = CatalogSync.objects.get(project__slug=of)
     assert sweep.is_partial
     assert (Project.objects.count(), Pipeline.objects.count()) == before
-    read_again(everything)
+    read_again(full_world)
     sweep.refresh_from_db()
     assert not sweep.is_partial
-    assert said("list.in_part") != []
+    assert logged_events("list.incomplete") != []
 
 
 # --- said on pages -------------------------------------------------------------------------------
@@ -110,49 +111,53 @@ UNREAD = "1 entry of Northflank’s list can’t be read, and is not shown."
 
 
 @pytest.fixture
-def desk(client: Client, viewer: User) -> Client:
+def viewer_client(client: Client, viewer: User) -> Client:
     client.force_login(viewer)
     return client
 
 
 @pytest.fixture
-def odd(db: None) -> Stage:
+def partial_stage(db: None) -> Stage:
     factories.worker()
-    return factories.stage(left_out=1, surplus=700)
+    return factories.stage(unreadable_count=1, surplus_count=700)
 
 
-def test_the_stages_page_says_what_was_not_taken(desk: Client, odd: Stage) -> None:
-    page = parsed(desk.get(factories.address(odd)))
+def test_stage_page_shows_partial_list(viewer_client: Client, partial_stage: Stage) -> None:
+    page = parse_html(viewer_client.get(factories.address(partial_stage)))
     assert words(one(page, "#stage-error")) == f"{UNREAD} {LONGER}"
 
 
-def test_status_says_what_was_not_taken(desk: Client, odd: Stage) -> None:
-    page = parsed(desk.get("/status/"))
-    assert words(one(page, "[data-partial]")) == f"{UNREAD} {LONGER}"
+def test_status_page_shows_partial_run_list(viewer_client: Client, partial_stage: Stage) -> None:
+    page = parse_html(viewer_client.get("/status/"))
+    assert words(one(page, "[data-incomplete-list]")) == f"{UNREAD} {LONGER}"
     assert words(one(page, "[data-state]")) == "1 list could be taken only in part."
 
 
-def test_status_says_so_of_a_list_of_the_catalogue(desk: Client, odd: Stage) -> None:
+def test_status_page_shows_partial_catalog_list(
+    viewer_client: Client, partial_stage: Stage
+) -> None:
     now = timezone.now()
-    CatalogueSweep.objects.create(next_at=now, swept_at=now, surplus=700)
-    page = parsed(desk.get("/status/"))
-    assert words(one(page, "[data-list] dd")) == LONGER
+    CatalogSync.objects.create(next_sync_at=now, synced_at=now, surplus_count=700)
+    page = parse_html(viewer_client.get("/status/"))
+    assert words(one(page, "[data-catalog-error] dd")) == LONGER
     assert words(one(page, "[data-state]")) == "2 lists could be taken only in part."
 
 
-def test_one_that_cannot_be_read_at_all_is_not_told_of_twice(desk: Client, odd: Stage) -> None:
+def test_stage_page_with_error_leaves_out_partial_list(
+    viewer_client: Client, partial_stage: Stage
+) -> None:
     Stage.objects.update(error="x", error_message="It broke.")
-    page = parsed(desk.get(factories.address(odd)))
+    page = parse_html(viewer_client.get(factories.address(partial_stage)))
     assert words(one(page, "#stage-error")) == "It broke."
 
 
-def test_pages_about_many_stages_say_so_too(viewer: User, odd: Stage) -> None:
-    as_of = live_region.as_of_all(permissions.rights(viewer), [odd])
-    assert as_of.elsewhere == "1 list could be taken only in part."
+def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
+    as_of = region.page_data_age(permissions.for_user(viewer), [partial_stage])
+    assert as_of.status_hint == "1 list could be taken only in part."
 
 
-def test_such_a_stage_stands_before_those_of_which_all_was_taken(viewer: User, odd: Stage) -> None:
+def test_status_page_lists_partial_stage_first(viewer: User, partial_stage: Stage) -> None:
     for name in ("Development", "Staging"):
         factories.stage(name)
-    shown = sync_report.of(permissions.rights(viewer), timezone.now())
-    assert shown.stages[0].stage == "Production"
+    page = sync_report.load_status(permissions.for_user(viewer), timezone.now())
+    assert page.stages[0].stage == "Production"

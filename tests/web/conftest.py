@@ -6,33 +6,33 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, Grant, Pipeline, Run, Stage
-from dashboard.models.grants import Right
+from dashboard.models.grants import Action
 from tests.support import factories
-from tests.support.html import See, parsed
+from tests.support.html import GetPage, parse_html
 
 
 @pytest.fixture
-def at_desk(client: Client, manager: User) -> Client:
+def operator_client(client: Client, manager: User) -> Client:
     """The browser of a person who may abort."""
     client.force_login(manager)
     return client
 
 
 @pytest.fixture
-def looking_on(client: Client, viewer: User) -> Client:
+def viewer_client(client: Client, viewer: User) -> Client:
     """The browser of a person who may only look."""
     client.force_login(viewer)
     return client
 
 
 @pytest.fixture
-def see(at_desk: Client) -> See:
+def get_page(operator_client: Client) -> GetPage:
     """Open an address as a manager and return the page."""
 
     def open_page(address: str, **headers: str) -> LexborHTMLParser:
-        answer = at_desk.get(address, headers=headers)
+        answer = operator_client.get(address, headers=headers)
         assert answer.status_code == 200, f"{address}: {answer.status_code}"
-        return parsed(answer)
+        return parse_html(answer)
 
     return open_page
 
@@ -54,13 +54,13 @@ def run(stage: Stage) -> Run:
 
 
 @pytest.fixture
-def in_two_places(manager: User, viewer: User) -> dict[str, Abort]:
+def aborts_in_two_projects(manager: User, viewer: User) -> dict[str, Abort]:
     """An act in each of two projects, and a viewer who may see the stagings of one of them."""
     Grant.objects.filter(group=None).delete()
     group = Group.objects.create(name="Shop people")
     viewer.groups.add(group)
     shop = factories.project("shop")
-    Grant.objects.create(group=group, project=shop, stage="Staging", right=Right.SEE)
+    Grant.objects.create(group=group, project=shop, stage="Staging", action=Action.VIEW)
     return {
         f"{project} {stage}": factories.act(
             manager,

@@ -12,144 +12,160 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.models import Abort, AbortBatch, ApiToken, Grant, Project, Run, StageTiming
-from dashboard.models.aborts import What
+from dashboard.models import Abort, ApiToken, BulkAbort, Grant, Project, Run, StageTiming
+from dashboard.models.aborts import EventType
 from dashboard.models.api_tokens import Scope
-from dashboard.models.typical_duration import Overdue, Usual
+from dashboard.models.typical_duration import Severity, TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
-from tests.support.html import one, parsed, words
+from tests.support.html import one, parse_html, words
 
 
 @pytest.fixture
-def root(db: None) -> User:
+def superuser(db: None) -> User:
     return User.objects.create_superuser("root", password="x")
 
 
 @pytest.fixture
-def office(client: Client, root: User) -> Client:
+def admin_client(client: Client, superuser: User) -> Client:
     """The browser of an administrator."""
-    client.force_login(root)
+    client.force_login(superuser)
     return client
 
 
 @pytest.fixture
 def abort(run: Run, manager: User) -> Abort:
     made = factories.abort(run, manager, "concluded", reason="Stuck")
-    made.note(What.CONCLUDED, timezone.now(), detail="aborted")
+    made.add_event(EventType.CONCLUDED, timezone.now(), detail="aborted")
     return made
 
 
 @pytest.fixture
 def token(manager: User) -> ApiToken:
-    return ApiToken.make(manager, "Runbook", Scope.ABORT, timezone.now())[0]
+    return ApiToken.create_token(manager, "Runbook", Scope.ABORT, timezone.now())[0]
 
 
 @pytest.fixture
-def batch(manager: User) -> AbortBatch:
+def bulk_abort(manager: User) -> BulkAbort:
     now = timezone.now()
-    return AbortBatch.objects.create(
-        key="6b1e2f5e-0d2c-4c58-a5a1-b9f3c1b2d9aa", user=manager, username="manager",
-        reason="All stuck", requested_at=now, claimed_at=now,
-    )  # fmt: skip
+    return BulkAbort.objects.create(
+        key="6b1e2f5e-0d2c-4c58-a5a1-b9f3c1b2d9aa",
+        user=manager,
+        username="manager",
+        reason="All stuck",
+        requested_at=now,
+        claimed_at=now,
+    )
 
 
-def show(office: Client, address: str) -> LexborHTMLParser:
-    answer = office.get(address)
+def get_admin_page(admin_client: Client, address: str) -> LexborHTMLParser:
+    answer = admin_client.get(address)
     assert answer.status_code == 200
-    return parsed(answer)
+    return parse_html(answer)
 
 
-def test_rights_are_listed_in_plain_words(office: Client) -> None:
+def test_grant_list_shows_group_project_stage_and_permission(admin_client: Client) -> None:
     Grant.objects.all().delete()
-    factories.grant("see")
+    factories.grant("view")
     factories.grant("abort", "on-call", project=factories.project(), stage="Staging")
-    rows = show(office, "/admin/dashboard/grant/").css("#result_list tbody tr")
+    rows = get_admin_page(admin_client, "/admin/dashboard/grant/").css("#result_list tbody tr")
     told = {" / ".join(words(cell) for cell in row.css("th, td")[1:]) for row in rows}
     assert told == {
-        "everybody who is signed in / all projects / all stages / see runs",
-        "on-call / Shop / Staging / see and abort runs",
+        "everybody who is signed in / all projects / all stages / view runs",
+        "on-call / Shop / Staging / view and abort runs",
     }
 
 
-def test_a_right_is_granted(office: Client) -> None:
+def test_grant_form_creates_grant(admin_client: Client) -> None:
     group, project = Group.objects.create(name="on-call"), factories.project()
-    form = show(office, "/admin/dashboard/grant/add/")
-    assert [words(option) for option in form.css("#id_right option")][1:] == [
-        "see runs",
-        "see and abort runs",
+    form = get_admin_page(admin_client, "/admin/dashboard/grant/add/")
+    assert [words(option) for option in form.css("#id_action option")][1:] == [
+        "view runs",
+        "view and abort runs",
     ]
-    data = {"group": group.pk, "project": project.pk, "stage": "Staging", "right": "abort"}
-    assert office.post("/admin/dashboard/grant/add/", data).status_code == 302
+    data = {"group": group.pk, "project": project.pk, "stage": "Staging", "action": "abort"}
+    assert admin_client.post("/admin/dashboard/grant/add/", data).status_code == 302
     assert Grant.objects.filter(**data).exists()
 
 
-def test_everybodys_right_is_taken_away(office: Client) -> None:
+def test_grant_of_all_users_can_be_deleted(admin_client: Client) -> None:
     everybody = Grant.objects.get(group=None)
     address = f"/admin/dashboard/grant/{everybody.pk}/delete/"
-    assert office.post(address, {"post": "yes"}).status_code == 302
+    assert admin_client.post(address, {"post": "yes"}).status_code == 302
     assert not Grant.objects.filter(group=None).exists()
 
 
-def test_an_abort_is_read_with_its_trail_and_nothing_of_it_can_be_changed(
-    office: Client, abort: Abort
-) -> None:
-    html = show(office, f"/admin/dashboard/abort/{abort.pk}/change/")
+def test_abort_page_shows_timeline_and_is_read_only(admin_client: Client, abort: Abort) -> None:
+    html = get_admin_page(admin_client, f"/admin/dashboard/abort/{abort.pk}/change/")
     assert "Stuck" in words(one(html, "#content"))
     assert "aborted" in words(one(html, "#events-group"))
     assert html.css("#abort_form input:not([type=hidden]), #abort_form textarea, select") == []
 
 
 @pytest.mark.parametrize("what", ["change", "delete"])
-@pytest.mark.parametrize("model", ["abort", "abortbatch", "apitoken", "project"])
-def test_what_was_done_or_mirrored_is_neither_changed_nor_deleted(
-    model: str, what: str, office: Client, abort: Abort, batch: AbortBatch, token: ApiToken
+@pytest.mark.parametrize("model", ["abort", "bulkabort", "apitoken", "project"])
+def test_recorded_and_synced_rows_reject_add_change_and_delete(
+    model: str,
+    what: str,
+    admin_client: Client,
+    abort: Abort,
+    bulk_abort: BulkAbort,
+    token: ApiToken,
 ) -> None:
-    row = {"abort": abort, "abortbatch": batch, "apitoken": token, "project": Project.objects.get()}
+    row = {
+        "abort": abort,
+        "bulkabort": bulk_abort,
+        "apitoken": token,
+        "project": Project.objects.get(),
+    }
     address = f"/admin/dashboard/{model}/{row[model].pk}"
-    assert office.get(f"{address}/change/").status_code == 200
-    assert office.post(f"{address}/{what}/", {"post": "yes"}).status_code == 403
-    assert office.get(f"/admin/dashboard/{model}/add/").status_code == 403
+    assert admin_client.get(f"{address}/change/").status_code == 200
+    assert admin_client.post(f"{address}/{what}/", {"post": "yes"}).status_code == 403
+    assert admin_client.get(f"/admin/dashboard/{model}/add/").status_code == 403
 
 
-@pytest.mark.parametrize("model", ["abort", "abortbatch", "apitoken", "grant"])
-def test_each_list_is_shown(
-    model: str, office: Client, abort: Abort, batch: AbortBatch, token: ApiToken
+@pytest.mark.parametrize("model", ["abort", "bulkabort", "apitoken", "grant"])
+def test_admin_list_of_each_model_renders(
+    model: str, admin_client: Client, abort: Abort, bulk_abort: BulkAbort, token: ApiToken
 ) -> None:
-    assert show(office, f"/admin/dashboard/{model}/").css("#result_list tbody tr")
+    assert get_admin_page(admin_client, f"/admin/dashboard/{model}/").css("#result_list tbody tr")
 
 
-@pytest.mark.usefixtures("batch", "token")
+@pytest.mark.usefixtures("bulk_abort", "token")
 @pytest.mark.parametrize("many", [False, True])
-def test_an_account_is_deleted_and_its_aborts_keep_the_name(
-    many: bool, office: Client, abort: Abort, manager: User
+def test_deleted_account_leaves_aborts_with_username(
+    many: bool, admin_client: Client, abort: Abort, manager: User
 ) -> None:
     form: dict[str, str | int] = {"post": "yes"}
     if many:
         form |= {"action": "delete_selected", "_selected_action": manager.pk}
-        answer = office.post("/admin/auth/user/", form)
+        answer = admin_client.post("/admin/auth/user/", form)
     else:
-        answer = office.post(f"/admin/auth/user/{manager.pk}/delete/", form)
+        answer = admin_client.post(f"/admin/auth/user/{manager.pk}/delete/", form)
     assert answer.status_code == 302
     assert not User.objects.filter(username="manager").exists()
     kept = Abort.objects.get()
     assert (kept.user, kept.username) == (None, "manager")
-    left = AbortBatch.objects.get()
+    left = BulkAbort.objects.get()
     assert (left.user, left.username) == (None, "manager")
     assert not ApiToken.objects.exists()
 
 
-def test_a_token_is_revoked_once(office: Client, token: ApiToken) -> None:
+def test_token_revoked_twice_keeps_first_revocation_time(
+    admin_client: Client, token: ApiToken
+) -> None:
     form = {"action": "revoke", "_selected_action": token.pk}
-    answer = office.post("/admin/dashboard/apitoken/", form, follow=True)
-    assert "1 token was revoked." in words(parsed(answer))
+    answer = admin_client.post("/admin/dashboard/apitoken/", form, follow=True)
+    assert "1 token was revoked." in words(parse_html(answer))
     revoked_at = ApiToken.objects.get().revoked_at
     assert revoked_at is not None
-    office.post("/admin/dashboard/apitoken/", form)
+    admin_client.post("/admin/dashboard/apitoken/", form)
     assert ApiToken.objects.get().revoked_at == revoked_at
 
 
-def test_who_may_only_look_at_tokens_revokes_none(client: Client, token: ApiToken) -> None:
+def test_staff_with_view_permission_only_cannot_revoke_token(
+    client: Client, token: ApiToken
+) -> None:
     staff = User.objects.create_user("staff", is_staff=True)
     staff.user_permissions.add(Permission.objects.get(codename="view_apitoken"))
     client.force_login(staff)
@@ -157,9 +173,9 @@ def test_who_may_only_look_at_tokens_revokes_none(client: Client, token: ApiToke
     assert ApiToken.objects.get().revoked_at is None
 
 
-def test_a_tokens_digest_is_nowhere_to_be_read(office: Client, token: ApiToken) -> None:
+def test_token_pages_never_show_digest(admin_client: Client, token: ApiToken) -> None:
     for address in ("/admin/dashboard/apitoken/", f"/admin/dashboard/apitoken/{token.pk}/change/"):
-        assert token.digest not in office.get(address).content.decode()
+        assert token.digest not in admin_client.get(address).content.decode()
 
 
 @pytest.mark.parametrize(
@@ -172,16 +188,16 @@ def test_a_tokens_digest_is_nowhere_to_be_read(office: Client, token: ApiToken) 
         "/admin/password_change/",
     ],
 )
-def test_read_only_holds_in_the_admin_too(
-    address: str, office: Client, settings: Settings, token: ApiToken
+def test_admin_post_in_read_only_mode_is_rejected(
+    address: str, admin_client: Client, settings: Settings, token: ApiToken
 ) -> None:
     settings.READ_ONLY = True
     before = Grant.objects.count()
     form = {"right": "abort", "action": "revoke", "_selected_action": token.pk, "name": "New"}
-    answer = office.post(address, form)
-    html = parsed(answer)
+    answer = admin_client.post(address, form)
+    html = parse_html(answer)
     assert answer.status_code == 403
-    assert words(one(html, "[data-why]")) == (
+    assert words(one(html, "[data-reason]")) == (
         "This dashboard is switched to read-only: nothing can be changed here."
     )
     assert one(html, ".banner[data-tone=warning]")
@@ -190,8 +206,8 @@ def test_read_only_holds_in_the_admin_too(
     assert not Group.objects.filter(name="New").exists()
 
 
-def test_in_read_only_the_admin_is_read_and_people_come_and_go(
-    client: Client, root: User, settings: Settings
+def test_admin_in_read_only_mode_allows_reading_and_sign_in_and_out(
+    client: Client, superuser: User, settings: Settings
 ) -> None:
     settings.READ_ONLY = True
     form = {"username": "root", "password": "x", "next": "/admin/"}
@@ -204,36 +220,43 @@ def test_in_read_only_the_admin_is_read_and_people_come_and_go(
 # --- What is usual ------------------------------------------------------------------------------
 
 
-SAID = (
-    ("said_median", "said_p95"),
-    ("said_queue_median", "said_queue_p95"),
-    ("said_approval_median", "said_approval_p95"),
+OVERRIDE_FIELDS = (
+    ("override_run_median", "override_run_p95"),
+    ("override_queue_median", "override_queue_p95"),
+    ("override_approval_median", "override_approval_p95"),
 )
 
 
 @pytest.fixture
 def timing(run: Run) -> StageTiming:
     return factories.timing(
-        run.stage, steps={"migrate": [120, 240], "sign-off": [300, 1200]}, approvals=["sign-off"],
-        successes=20, details=5,
-    )  # fmt: skip
+        run.stage,
+        observed_steps={"migrate": [120, 240], "sign-off": [300, 1200]},
+        approval_keys=["sign-off"],
+        success_count=20,
+        detail_count=5,
+    )
 
 
-def say(
-    office: Client, timing: StageTiming, median: str, longest: str, of: tuple[str, str] = SAID[0]
+def post_override(
+    admin_client: Client,
+    timing: StageTiming,
+    median: str,
+    longest: str,
+    of: tuple[str, str] = OVERRIDE_FIELDS[0],
 ) -> HttpResponse:
     data = dict(zip(of, (median, longest), strict=True))
-    return office.post(f"/admin/dashboard/stagetiming/{timing.pk}/change/", data)
+    return admin_client.post(f"/admin/dashboard/stagetiming/{timing.pk}/change/", data)
 
 
-def refused(answer: HttpResponse) -> list[str]:
-    return [words(error) for error in parsed(answer).css(".errorlist li")]
+def field_errors(answer: HttpResponse) -> list[str]:
+    return [words(error) for error in parse_html(answer).css(".errorlist li")]
 
 
-def test_what_was_learned_is_read_in_words_beside_what_is_said(
-    office: Client, timing: StageTiming
+def test_timing_form_shows_observed_durations_beside_overrides(
+    admin_client: Client, timing: StageTiming
 ) -> None:
-    html = show(office, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
+    html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
     learned = {
         "A run": "usually 6 to 9 min",
         "The wait for its turn": "usually 40 to 90 s",
@@ -250,85 +273,107 @@ def test_what_was_learned_is_read_in_words_beside_what_is_said(
     assert "sign-off" not in parts["Also learned"]
 
 
-def test_what_was_learned_cannot_be_changed(office: Client, timing: StageTiming) -> None:
-    html = show(office, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
+def test_timing_form_has_only_override_fields(admin_client: Client, timing: StageTiming) -> None:
+    html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
     fields = html.css("#stagetiming_form input:not([type=hidden], [type=submit]), textarea, select")
-    assert [each.attributes["name"] for each in fields] == [name for of in SAID for name in of]
+    assert [each.attributes["name"] for each in fields] == [
+        name for of in OVERRIDE_FIELDS for name in of
+    ]
 
 
-def test_where_nothing_was_learned_the_form_says_so(office: Client, run: Run) -> None:
+def test_timing_form_without_baseline_reports_too_few_successes(
+    admin_client: Client, run: Run
+) -> None:
     empty = StageTiming.objects.create(stage=run.stage)
     told = words(
-        one(show(office, f"/admin/dashboard/stagetiming/{empty.pk}/change/"), "#stagetiming_form")
+        one(
+            get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{empty.pk}/change/"),
+            "#stagetiming_form",
+        )
     )
     assert told.count("too few successes so far") == 2
     assert told.count("none is known") == 2
 
 
-def test_the_list_says_what_is_usual_and_whether_people_said_so(
-    office: Client, timing: StageTiming
+def test_timing_list_shows_typical_durations_and_override_flag(
+    admin_client: Client, timing: StageTiming
 ) -> None:
     def row() -> LexborNode:
-        return show(office, "/admin/dashboard/stagetiming/").css("#result_list tbody tr")[0]
+        return get_admin_page(admin_client, "/admin/dashboard/stagetiming/").css(
+            "#result_list tbody tr"
+        )[0]
 
-    assert words(one(row(), ".field-usual")) == "usually 6 to 9 min"
-    assert words(one(row(), ".field-wait")) == "usually 40 to 90 s"
-    assert one(row(), ".field-said img").attributes["alt"] == "False"
-    say(office, timing, "300", "", of=SAID[1])
-    assert words(one(row(), ".field-wait")) == "usually about 5 min"
-    assert one(row(), ".field-said img").attributes["alt"] == "True"
+    assert words(one(row(), ".field-typical_run")) == "usually 6 to 9 min"
+    assert words(one(row(), ".field-typical_queue")) == "usually 40 to 90 s"
+    assert one(row(), ".field-has_override img").attributes["alt"] == "False"
+    post_override(admin_client, timing, "300", "", of=OVERRIDE_FIELDS[1])
+    assert words(one(row(), ".field-typical_queue")) == "usually about 5 min"
+    assert one(row(), ".field-has_override img").attributes["alt"] == "True"
 
 
-def test_what_people_say_is_judged_by(office: Client, timing: StageTiming, run: Run) -> None:
+def test_override_changes_overdue_state(
+    admin_client: Client, timing: StageTiming, run: Run
+) -> None:
     factories.change(run, started_at=timezone.now() - timedelta(minutes=15))
-    overdue_checker.mark(timezone.now())
-    assert Run.objects.get().overdue == Overdue.YES
-    assert say(office, timing, "1200", "1800").status_code == 302
-    overdue_checker.mark(timezone.now())
-    assert Run.objects.get().overdue == Overdue.NO
+    overdue_checker.check_runs(timezone.now())
+    assert Run.objects.get().overdue_severity == Severity.WARNING
+    assert post_override(admin_client, timing, "1200", "1800").status_code == 302
+    overdue_checker.check_runs(timezone.now())
+    assert Run.objects.get().overdue_severity == Severity.OK
 
 
-IN_ROWS = [
-    (SAID[0], {}, "usually 6 to 9 min", "usually 20 to 30 min"),
+OVERRIDE_ROW_TEXTS = [
+    (OVERRIDE_FIELDS[0], {}, "usually 6 to 9 min", "usually 20 to 30 min"),
     (
-        SAID[1], {"status": "queued", "started_at": None},
-        "usually waits 40 to 90 s", "usually waits 20 to 30 min",
+        OVERRIDE_FIELDS[1],
+        {"status": "queued", "started_at": None},
+        "usually waits 40 to 90 s",
+        "usually waits 20 to 30 min",
     ),
-    (SAID[2], {"status": "approval_wait"}, "", "people usually take 20 to 30 min"),
-]  # fmt: skip
+    (OVERRIDE_FIELDS[2], {"status": "approval_wait"}, "", "people usually take 20 to 30 min"),
+]
 
 
-@pytest.mark.parametrize(("of", "how", "before", "after"), IN_ROWS)
-def test_what_people_say_shows_in_the_rows_at_once(
-    of: tuple[str, str], how: dict[str, Any], before: str, after: str,
-    office: Client, timing: StageTiming, run: Run,
-) -> None:  # fmt: skip
+@pytest.mark.parametrize(("of", "how", "before", "after"), OVERRIDE_ROW_TEXTS)
+def test_override_is_shown_in_run_rows_at_once(
+    of: tuple[str, str],
+    how: dict[str, Any],
+    before: str,
+    after: str,
+    admin_client: Client,
+    timing: StageTiming,
+    run: Run,
+) -> None:
     factories.change(run, **how)
 
     def usually() -> str:
-        return " ".join(words(each) for each in show(office, "/").css(".usually"))
+        return " ".join(
+            words(each) for each in get_admin_page(admin_client, "/").css(".typical-duration")
+        )
 
     assert usually() == before
-    say(office, timing, "1200", "1800", of)
+    post_override(admin_client, timing, "1200", "1800", of)
     assert usually() == after
 
 
-def test_without_a_longest_all_runs_are_said_to_take_as_long(
-    office: Client, timing: StageTiming
+def test_override_without_p95_uses_median_for_both(
+    admin_client: Client, timing: StageTiming
 ) -> None:
-    say(office, timing, "1200", "")
+    post_override(admin_client, timing, "1200", "")
     timing.refresh_from_db()
-    assert timing.usual_run == Usual(timedelta(minutes=20), timedelta(minutes=20))
+    assert timing.typical_run == TypicalDuration(timedelta(minutes=20), timedelta(minutes=20))
 
 
-def test_nothing_said_is_as_it_was_learned(office: Client, timing: StageTiming) -> None:
-    StageTiming.objects.update(said_median=1200)
-    assert say(office, timing, "", "").status_code == 302
+def test_empty_override_restores_observed_duration(
+    admin_client: Client, timing: StageTiming
+) -> None:
+    StageTiming.objects.update(override_run_median=1200)
+    assert post_override(admin_client, timing, "", "").status_code == 302
     timing.refresh_from_db()
-    assert timing.usual_run == Usual(timedelta(minutes=6), timedelta(minutes=9))
+    assert timing.typical_run == TypicalDuration(timedelta(minutes=6), timedelta(minutes=9))
 
 
-NONSENSE = [
+INVALID_OVERRIDES = [
     ("600", "300", "This can't be shorter than the usual one."),
     ("0", "", "Ensure this value is greater than or equal to 1."),
     ("-5", "", "Ensure this value is greater than or equal to 1."),
@@ -342,36 +387,43 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("of", SAID, ids=[median for median, _ in SAID])
-@pytest.mark.parametrize(("median", "longest", "why"), NONSENSE)
-def test_what_makes_no_sense_is_refused_in_words_at_its_field(
-    median: str, longest: str, why: str, of: tuple[str, str], office: Client, timing: StageTiming
+@pytest.mark.parametrize("of", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
+@pytest.mark.parametrize(("median", "longest", "why"), INVALID_OVERRIDES)
+def test_invalid_override_is_rejected_with_field_error(
+    median: str,
+    longest: str,
+    why: str,
+    of: tuple[str, str],
+    admin_client: Client,
+    timing: StageTiming,
 ) -> None:
-    answer = say(office, timing, median, longest, of)
+    answer = post_override(admin_client, timing, median, longest, of)
     assert answer.status_code == 200
-    assert refused(answer) == [why]
+    assert field_errors(answer) == [why]
     timing.refresh_from_db()
-    assert not timing.said
+    assert not timing.has_override
 
 
-@pytest.mark.parametrize("of", SAID, ids=[median for median, _ in SAID])
+@pytest.mark.parametrize("of", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
 @pytest.mark.parametrize(
     ("median", "longest"),
     [(-5, None), (0, None), (None, 900), (600, 300), (60, -5), (10**9, None), (60, 10**9)],
 )
-def test_the_database_refuses_it_too(
+def test_database_rejects_invalid_override(
     median: float | None, longest: float | None, of: tuple[str, str], timing: StageTiming
 ) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         StageTiming.objects.update(**dict(zip(of, (median, longest), strict=True)))
 
 
-def test_something_can_be_said_of_a_stage_that_never_succeeded(office: Client, run: Run) -> None:
-    data = {"stage": run.stage_id, "said_median": "600", "said_p95": "900"}
-    assert office.post("/admin/dashboard/stagetiming/add/", data).status_code == 302
-    assert words(one(show(office, "/"), ".usually")) == "usually 10 to 15 min"
+def test_override_for_stage_without_success_can_be_added(admin_client: Client, run: Run) -> None:
+    data = {"stage": run.stage_id, "override_run_median": "600", "override_run_p95": "900"}
+    assert admin_client.post("/admin/dashboard/stagetiming/add/", data).status_code == 302
+    assert (
+        words(one(get_admin_page(admin_client, "/"), ".typical-duration")) == "usually 10 to 15 min"
+    )
 
 
-def test_what_is_usual_is_not_deleted(office: Client, timing: StageTiming) -> None:
+def test_timing_delete_is_forbidden(admin_client: Client, timing: StageTiming) -> None:
     address = f"/admin/dashboard/stagetiming/{timing.pk}/delete/"
-    assert office.post(address, {"post": "yes"}).status_code == 403
+    assert admin_client.post(address, {"post": "yes"}).status_code == 403

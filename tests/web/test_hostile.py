@@ -9,12 +9,12 @@ from django.utils import timezone
 from dashboard.models import Run, Stage
 from tests.support import factories
 from tests.support.factories import HOSTILE
-from tests.support.html import HTMX, one, parsed, words
+from tests.support.html import HTMX, one, parse_html, words
 from tests.support.pages import address_of
 
 
 @pytest.fixture
-def hostile(manager: User) -> Run:
+def run_with_hostile_text(manager: User) -> Run:
     """A run whose every text, and that of all around it, is hostile."""
     project = factories.project("a/<b>", name=HOSTILE)
     pipeline = factories.pipeline("c&d", of=project, name=HOSTILE)
@@ -36,7 +36,7 @@ def hostile(manager: User) -> Run:
         description=HOSTILE,
         step=HOSTILE,
         steps=msgspec.to_builtins(root),
-        detail_seen_at=timezone.now(),
+        detail_synced_at=timezone.now(),
     )
     ended = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
     factories.abort(
@@ -49,36 +49,49 @@ def hostile(manager: User) -> Run:
 
 @pytest.mark.parametrize("name", ["now", "board", "pipeline", "stage", "run", "abort"])
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_hostile_text_stays_text(
-    name: str, headers: dict[str, str], hostile: Run, at_desk: Client
+def test_page_with_hostile_text_escapes_it(
+    name: str, headers: dict[str, str], run_with_hostile_text: Run, operator_client: Client
 ) -> None:
-    html = parsed(at_desk.get(address_of(name, hostile), headers=headers))
-    assert html.css("#hostile, script:not([src]):not(#words), x") == []
+    html = parse_html(operator_client.get(address_of(name, run_with_hostile_text), headers=headers))
+    assert html.css("#hostile, script:not([src]):not(#time-texts), x") == []
     assert HOSTILE[:60] in html.html or html.css("bdi") != []
     assert any(HOSTILE[:60] in (element.text() or "") for element in html.css("bdi"))
 
 
-def test_the_names_of_what_was_dropped_are_text_too(hostile: Run, at_desk: Client) -> None:
+def test_skipped_run_with_hostile_name_is_escaped(
+    run_with_hostile_text: Run, operator_client: Client
+) -> None:
     Stage.objects.update(concurrency_policy="forbid")
     dropped = factories.run(
-        hostile.stage, status="skipped", name=HOSTILE, started_at=None, created_at=timezone.now()
+        run_with_hostile_text.stage,
+        status="skipped",
+        name=HOSTILE,
+        started_at=None,
+        created_at=timezone.now(),
     )
-    for run, selector in ((hostile, "[data-swallowed]"), (dropped, "[data-dropped-for]")):
-        html = parsed(at_desk.get(factories.address(run)))
-        assert html.css("#hostile, script:not([src]):not(#words), x") == []
+    for run, selector in (
+        (run_with_hostile_text, "[data-skipped]"),
+        (dropped, "[data-superseded-by]"),
+    ):
+        html = parse_html(operator_client.get(factories.address(run)))
+        assert html.css("#hostile, script:not([src]):not(#time-texts), x") == []
         assert HOSTILE[:60] in one(html, f"{selector} a bdi").text()
 
 
 @pytest.mark.parametrize("name", ["run", "abort"])
-def test_the_title_of_the_page_is_text_too(name: str, hostile: Run, at_desk: Client) -> None:
-    html = parsed(at_desk.get(address_of(name, hostile)))
+def test_page_title_with_hostile_name_is_escaped(
+    name: str, run_with_hostile_text: Run, operator_client: Client
+) -> None:
+    html = parse_html(operator_client.get(address_of(name, run_with_hostile_text)))
     assert one(html, "head title").text().rstrip().endswith("Release flows")
     assert '<b id="hostile">' in one(html, "head title").text()
 
 
 @pytest.mark.parametrize("name", ["now", "stage", "run"])
-def test_the_buttons_name_is_the_runs_name(name: str, hostile: Run, at_desk: Client) -> None:
-    html = parsed(at_desk.get(address_of(name, hostile)))
+def test_abort_button_label_with_hostile_name_is_escaped(
+    name: str, run_with_hostile_text: Run, operator_client: Client
+) -> None:
+    html = parse_html(operator_client.get(address_of(name, run_with_hostile_text)))
     assert one(html, "[data-abort]").attributes["aria-label"] == f"Abort {HOSTILE}"
     assert (
         one(html, '[data-abort][aria-label^="Abort"]')
@@ -87,20 +100,28 @@ def test_the_buttons_name_is_the_runs_name(name: str, hostile: Run, at_desk: Cli
     )
 
 
-def test_the_attributes_of_the_contract_hold_the_very_text(hostile: Run, at_desk: Client) -> None:
-    element = one(parsed(at_desk.get(factories.address(hostile))), "section.run")
-    assert element.attributes["data-run"] == hostile.run_id
+def test_run_element_attributes_hold_hostile_text_unchanged(
+    run_with_hostile_text: Run, operator_client: Client
+) -> None:
+    element = one(
+        parse_html(operator_client.get(factories.address(run_with_hostile_text))), "section.run"
+    )
+    assert element.attributes["data-run"] == run_with_hostile_text.run_id
     assert element.attributes["data-status"] == HOSTILE
     assert (element.attributes["id"] or "").startswith("run-x-")
 
 
-def test_an_address_with_markup_is_told_as_text(at_desk: Client) -> None:
-    html = parsed(at_desk.get("/runs/<b id=hostile>x/"))
+def test_address_with_markup_is_escaped(operator_client: Client) -> None:
+    html = parse_html(operator_client.get("/runs/<b id=hostile>x/"))
     assert html.css("#hostile") == []
-    assert "<b id=hostile>x" in words(one(html, "[data-why]"))
+    assert "<b id=hostile>x" in words(one(html, "[data-reason]"))
 
 
-def test_a_filter_with_markup_is_told_as_text(hostile: Run, at_desk: Client) -> None:
-    html = parsed(at_desk.get(f"{factories.address(hostile.stage)}?status=<b id=hostile>&page=<i>"))
+def test_filter_with_markup_is_escaped(run_with_hostile_text: Run, operator_client: Client) -> None:
+    html = parse_html(
+        operator_client.get(
+            f"{factories.address(run_with_hostile_text.stage)}?status=<b id=hostile>&page=<i>"
+        )
+    )
     assert html.css("#hostile, main i") == []
-    assert len(html.css("main > .trouble")) == 2
+    assert len(html.css("main > .inline-notice")) == 2

@@ -13,14 +13,14 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from tests.support import factories
-from tests.support.html import HTMX, See, one, parsed, words
-from tests.support.pages import ALL_PAGES, PAGES, REFRESHED, address_of
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.pages import ALL_PAGES, LIVE_PAGES, PAGES, address_of
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_a_page_is_whole(name: str, run: Run, at_desk: Client) -> None:
-    answer = at_desk.get(address_of(name, run))
-    html = parsed(answer)
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_page_is_complete_html_document(name: str, run: Run, operator_client: Client) -> None:
+    answer = operator_client.get(address_of(name, run))
+    html = parse_html(answer)
     assert answer.status_code == 200
     assert answer.content.lstrip().lower().startswith(b"<!doctype html>")
     assert one(html, "#live").attributes["data-page"] == name
@@ -28,57 +28,65 @@ def test_a_page_is_whole(name: str, run: Run, at_desk: Client) -> None:
     assert one(html, "title").text().endswith("Release flows")
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_its_refresh_is_the_live_region_alone(name: str, run: Run, at_desk: Client) -> None:
-    answer = at_desk.get(address_of(name, run), headers=HTMX)
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_page_refresh_returns_only_live_region(
+    name: str, run: Run, operator_client: Client
+) -> None:
+    answer = operator_client.get(address_of(name, run), headers=HTMX)
     assert answer.status_code == 200
     assert answer.content.lstrip().startswith(b'<div id="live"')
     assert b"<html" not in answer.content.lower()
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_page_and_refresh_show_the_same(name: str, run: Run, at_desk: Client) -> None:
-    whole = one(parsed(at_desk.get(address_of(name, run))), "#live")
-    alone = one(parsed(at_desk.get(address_of(name, run), headers=HTMX)), "#live")
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_page_and_refresh_contain_same_live_region(
+    name: str, run: Run, operator_client: Client
+) -> None:
+    whole = one(parse_html(operator_client.get(address_of(name, run))), "#live")
+    alone = one(parse_html(operator_client.get(address_of(name, run), headers=HTMX)), "#live")
     assert whole.html == alone.html
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_nothing_new_is_answered_304(name: str, run: Run, at_desk: Client) -> None:
-    tag = one(parsed(at_desk.get(address_of(name, run))), "#live").attributes["hx-ptag"]
-    answer = at_desk.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_refresh_without_change_returns_304(name: str, run: Run, operator_client: Client) -> None:
+    tag = one(parse_html(operator_client.get(address_of(name, run))), "#live").attributes["hx-ptag"]
+    answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 304
     assert answer.content == b""
     assert answer["HX-PTag"] == tag
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_change_changes_the_tag(name: str, run: Run, at_desk: Client) -> None:
-    tag = at_desk.get(address_of(name, run), headers=HTMX)["HX-PTag"]
+def test_changed_run_changes_page_tag(name: str, run: Run, operator_client: Client) -> None:
+    tag = operator_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
     factories.change(run, status="retrying")
-    answer = at_desk.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+    answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 200
     assert answer["HX-PTag"] != tag
-    assert parsed(answer).css_first('[data-status="retrying"], [data-tone="warning"]') is not None
+    assert (
+        parse_html(answer).css_first('[data-status="retrying"], [data-tone="warning"]') is not None
+    )
 
 
 @pytest.mark.parametrize("name", ["now", "stage", "run"])
-def test_a_right_that_was_lost_changes_the_tag(
-    name: str, run: Run, at_desk: Client, manager: User
+def test_revoked_permission_changes_page_tag(
+    name: str, run: Run, operator_client: Client, manager: User
 ) -> None:
-    tag = at_desk.get(address_of(name, run), headers=HTMX)["HX-PTag"]
+    tag = operator_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
     manager.groups.clear()
-    answer = at_desk.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+    answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 200
-    assert "disabled" in one(parsed(answer), "[data-abort]").attributes
+    assert "disabled" in one(parse_html(answer), "[data-abort]").attributes
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client) -> None:
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_page_with_more_rows_needs_no_more_queries(
+    name: str, stage: Stage, operator_client: Client
+) -> None:
     def queries() -> int:
         cache.clear()  # rows not yet rendered cost most
         with CaptureQueriesContext(connection) as seen:
-            assert at_desk.get(address_of(name, run)).status_code == 200
+            assert operator_client.get(address_of(name, run)).status_code == 200
         return len(seen)
 
     run = factories.run(stage)
@@ -86,7 +94,7 @@ def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client
         factories.run(stage, status=status)
     # The histories of several stages take one query more than that of one.
     factories.run(factories.stage("Development"), status="success")
-    at_desk.get(address_of(name, run))  # notes the interest, which it does once a while
+    operator_client.get(address_of(name, run))  # notes the interest, which it does once a while
     few = queries()
     for number in range(45):
         more = factories.stage("Staging", of=factories.pipeline(f"pipeline-{number % 9}"))
@@ -96,8 +104,8 @@ def test_more_rows_cost_no_more_queries(name: str, stage: Stage, at_desk: Client
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
-def test_no_page_has_script_or_style_in_it(name: str, run: Run, at_desk: Client) -> None:
-    html = parsed(at_desk.get(address_of(name, run)))
+def test_page_has_no_inline_script_or_style(name: str, run: Run, operator_client: Client) -> None:
+    html = parse_html(operator_client.get(address_of(name, run)))
     assert html.css("style, [style]") == []
     assert html.css("script:not([src]):not([type='application/json'])") == []  # data does nothing
     handlers = [
@@ -110,8 +118,8 @@ def test_no_page_has_script_or_style_in_it(name: str, run: Run, at_desk: Client)
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
-def test_every_page_carries_the_security_headers(name: str, run: Run, at_desk: Client) -> None:
-    answer = at_desk.get(address_of(name, run))
+def test_page_has_security_headers(name: str, run: Run, operator_client: Client) -> None:
+    answer = operator_client.get(address_of(name, run))
     policy = answer["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -121,46 +129,46 @@ def test_every_page_carries_the_security_headers(name: str, run: Run, at_desk: C
     assert answer["Referrer-Policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("name", [*REFRESHED, "abort"])
+@pytest.mark.parametrize("name", [*LIVE_PAGES, "abort"])
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_page_and_fragment_are_never_mixed_up_by_a_cache(
-    name: str, headers: dict[str, str], run: Run, at_desk: Client
+def test_page_and_refresh_responses_are_not_cached_and_vary_by_htmx(
+    name: str, headers: dict[str, str], run: Run, operator_client: Client
 ) -> None:
-    answer = at_desk.get(address_of(name, run), headers=headers)
+    answer = operator_client.get(address_of(name, run), headers=headers)
     assert "HX-Request" in answer["Vary"]
     assert "Cookie" in answer["Vary"]
     assert answer["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_pages_are_read_only(name: str, run: Run, at_desk: Client) -> None:
-    assert at_desk.post(address_of(name, run)).status_code == 405
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_page_rejects_post(name: str, run: Run, operator_client: Client) -> None:
+    assert operator_client.post(address_of(name, run)).status_code == 405
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
-def test_the_notices_are_a_live_region_from_the_start(name: str, run: Run, at_desk: Client) -> None:
-    notices = one(parsed(at_desk.get(address_of(name, run))), "#notices")
+def test_notices_element_is_live_region(name: str, run: Run, operator_client: Client) -> None:
+    notices = one(parse_html(operator_client.get(address_of(name, run))), "#notices")
     assert notices.attributes["aria-live"] == "polite"
     assert notices.attributes["role"] == "status"
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
-def test_no_two_elements_share_an_id(name: str, run: Run, at_desk: Client) -> None:
+def test_element_ids_are_unique(name: str, run: Run, operator_client: Client) -> None:
     for status in ("failure", "aborted", "queued"):
         factories.run(run.stage, status=status)
-    html = parsed(at_desk.get(address_of(name, run)))
+    html = parse_html(operator_client.get(address_of(name, run)))
     ids = [element.attributes["id"] for element in html.css("[id]")]
     assert sorted(ids) == sorted(set(ids))
 
 
-@pytest.mark.parametrize("name", REFRESHED)
-def test_every_reference_to_an_id_and_every_glyph_exists(
-    name: str, run: Run, looking_on: Client, viewer: User
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_referenced_ids_and_icons_exist(
+    name: str, run: Run, viewer_client: Client, viewer: User
 ) -> None:
     for status in ("failure", "aborted", "queued", "unheard-of"):
         factories.run(run.stage, status=status)
     factories.abort(factories.run(run.stage, status="aborting"), viewer)
-    html = parsed(looking_on.get(address_of(name, run)))
+    html = parse_html(viewer_client.get(address_of(name, run)))
     known = {element.attributes["id"] for element in html.css("[id]")} | {"confirm-title"}
     wanted = {
         word
@@ -172,14 +180,16 @@ def test_every_reference_to_an_id_and_every_glyph_exists(
     assert (wanted | glyphs) - known == set()
 
 
-def test_the_page_one_is_on_is_marked(see: See, run: Run) -> None:
-    assert one(see("/board/"), 'nav a[aria-current="page"]').attributes["href"] == "/board/"
-    assert one(see("/"), 'nav a[aria-current="page"]').attributes["href"] == "/"
+def test_navigation_marks_current_page(get_page: GetPage, run: Run) -> None:
+    assert one(get_page("/board/"), 'nav a[aria-current="page"]').attributes["href"] == "/board/"
+    assert one(get_page("/"), 'nav a[aria-current="page"]').attributes["href"] == "/"
 
 
-def test_a_page_refreshes_faster_the_more_is_going_on(see: See, run: Run, manager: User) -> None:
+def test_refresh_interval_is_shorter_with_runs_in_flight_and_aborts(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
     def seconds() -> int:
-        return int(one(see("/"), "#live").attributes["data-refresh"] or "")
+        return int(one(get_page("/"), "#live").attributes["data-refresh"] or "")
 
     in_flight = seconds()
     factories.abort(run, manager)
@@ -190,8 +200,8 @@ def test_a_page_refreshes_faster_the_more_is_going_on(see: See, run: Run, manage
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_times_that_make_no_sense_are_shown_without_a_negative_duration(
-    name: str, run: Run, at_desk: Client
+def test_page_with_inconsistent_times_shows_no_negative_duration(
+    name: str, run: Run, operator_client: Client
 ) -> None:
     now = timezone.now()
     later = now + timedelta(hours=1)
@@ -200,6 +210,6 @@ def test_times_that_make_no_sense_are_shown_without_a_negative_duration(
         run.stage, status="failure", created_at=later, started_at=later, concluded_at=now
     )
     for shown in (run, ended):
-        answer = at_desk.get(address_of(name, shown))
+        answer = operator_client.get(address_of(name, shown))
         assert answer.status_code == 200
-        assert re.search(r"-\d+ (s|min|h|d)\b", words(parsed(answer))) is None
+        assert re.search(r"-\d+ (s|min|h|d)\b", words(parse_html(answer))) is None

@@ -27,34 +27,46 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
 from dashboard.models import (
     Abort,
-    AbortBatch,
-    BatchItem,
-    Budget,
-    Looking,
+    Acknowledgement,
+    BulkAbort,
+    BulkAbortItem,
     Pipeline,
-    Push,
+    RateBudget,
     Run,
     Stage,
+    WebhookStats,
 )
-from dashboard.models.aborts import AbortState, What
-from dashboard.models.bulk_aborts import ItemResult
-from dashboard.models.typical_duration import Overdue
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.models.typical_duration import Severity
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
-from dashboard.runs.statuses import RUN
-from dashboard.sync.run_lookup import Search
+from dashboard.runs.statuses import RUN_STATUSES
+from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.components import run_search
 from dashboard.web.http import errors, lookup
 from tests.support import factories
-from tests.support.html import parsed
+from tests.support.html import parse_html
 
-LATIN = re.compile(r"[A-Za-z]")
+LATIN_LETTER = re.compile(r"[A-Za-z]")
 # Names: the dashboard's, Northflank's and its stages'; zones.
-NAMES = re.compile(r"Release flows|Northflank|Development|Staging|Production|UTC|IP|CSV|JSON")
+PROPER_NAMES = re.compile(
+    r"Release flows|Northflank|Development|Staging|Production|UTC|IP|CSV|JSON"
+)
 ATTRIBUTES = (
-    "title", "aria-label", "placeholder", "alt", "data-done", "data-label", "data-unanswered",
-    "data-one", "data-many", "data-moved", "data-seen", "data-title",
-)  # fmt: skip
+    "title",
+    "aria-label",
+    "placeholder",
+    "alt",
+    "data-done-label",
+    "data-label",
+    "data-no-response-text",
+    "data-one",
+    "data-many",
+    "data-moved",
+    "data-coverage",
+    "data-title",
+)
 # What no language changes: keys, commands and ids, other addresses; the text for Northflank's
 # support, which is read there; and data for app.js, which is looked at by itself.
 NOT_TEXT = {"kbd", "code", "script", "style", "template", "noscript", "-comment", "!doctype"}
@@ -62,10 +74,10 @@ INLINE = {"a", "b", "bdi", "em", "q", "small", "span", "strong", "time", "path",
 
 
 @pytest.fixture
-def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+def marking_translation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every text be translated into itself, in marks.
 
-    Django is patched here: a catalogue would have to be compiled of texts that are found by this.
+    Django is patched here: a catalog would have to be compiled of texts that are found by this.
     """
 
     def one(text: str) -> str:
@@ -81,7 +93,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.clear()
 
 
-def outside(text: str) -> str:
+def untranslated_part(text: str) -> str:
     """What of a text is in no marks."""
     depth, found = 0, []
     for letter in text:
@@ -90,19 +102,23 @@ def outside(text: str) -> str:
         depth += {"⟦": 1, "⟧": -1}.get(letter, 0)
         depth = max(depth, 0)
         found.append(" " if depth or letter == "⟧" else letter)
-    return " ".join(NAMES.sub("", "".join(found)).split())
+    return " ".join(PROPER_NAMES.sub("", "".join(found)).split())
 
 
-def unkeyed(html: LexborHTMLParser) -> Iterator[str]:
+def untranslated_texts(html: LexborHTMLParser) -> Iterator[str]:
     """The texts of a page in Latin letters that are in no marks, with their element."""
     assert html.root is not None
     for block, text in _blocks(html.root):
-        if LATIN.search(said := outside(text)):
+        if LATIN_LETTER.search(said := untranslated_part(text)):
             yield f"<{block}> {said}"
     for node in html.css("*"):
         for name in ATTRIBUTES:
-            told = node.attributes.get(name)
-            if told and LATIN.search(said := outside(told)) and node.tag != "time":
+            abort_with_full_timeline = node.attributes.get(name)
+            if (
+                abort_with_full_timeline
+                and LATIN_LETTER.search(said := untranslated_part(abort_with_full_timeline))
+                and node.tag != "time"
+            ):
                 yield f"<{node.tag} {name}> {said}"
 
 
@@ -114,7 +130,7 @@ def _blocks(root: LexborNode) -> Iterator[tuple[str, str]]:
         for child in of.iter(include_text=True):
             if child.tag == "-text":
                 text.append(child.text(deep=False))
-            elif child.tag in NOT_TEXT or child.css_matches("a[data-whole], #support-text"):
+            elif child.tag in NOT_TEXT or child.css_matches("a[data-absolute-url], #support-text"):
                 continue
             elif child.tag in INLINE:
                 yield from read(child)
@@ -138,66 +154,97 @@ def steps() -> list[Node]:
         *(node(kind, **own, status="waiting", started_at=ago[9]) for kind in kinds),
         node("JobRun", label="μ", status="async_wait", started_at=ago[5], timeout_seconds=900),
         node("JobRun", **own, status="success", started_at=ago[9], ended_at=ago[3]),
-        node("JobRun", label="ν", status="failure", started_at=ago[9], ended_at=ago[3], attempts=2,
-             max_attempts=3, error_message="σφάλμα", error_code=3),
+        node(
+            "JobRun",
+            label="ν",
+            status="failure",
+            started_at=ago[9],
+            ended_at=ago[3],
+            attempts=2,
+            max_attempts=3,
+            error_message="σφάλμα",
+            error_code=3,
+        ),
         node("JobRun", label="ν", status="invalid", attempts=2, error_code=3),
-        node("JobRun", label="ν", status="retrying", started_at=ago[4], attempts=1, max_attempts=3,
-             next_attempt_at=timezone.now() + timedelta(minutes=3), error_message="σφάλμα"),
-        node("Condition", label="ν", about="JobRun", condition="success"),
-        node("Condition", label="ν", about="Addon", condition="running"),
-        node("Action", label="ν", about="Addon", condition="ω"),
-        node("Approval", label="ν", approvals=2, status="approval_wait", started_at=ago[5]),
+        node(
+            "JobRun",
+            label="ν",
+            status="retrying",
+            started_at=ago[4],
+            attempts=1,
+            max_attempts=3,
+            next_attempt_at=timezone.now() + timedelta(minutes=3),
+            error_message="σφάλμα",
+        ),
+        node("Condition", label="ν", target_kind="JobRun", condition="success"),
+        node("Condition", label="ν", target_kind="Addon", condition="running"),
+        node("Action", label="ν", target_kind="Addon", condition="ω"),
+        node(
+            "Approval", label="ν", required_approvals=2, status="approval_wait", started_at=ago[5]
+        ),
         node("Message", label="ν", skip=True),
         node("LoopWorkflow", label="LoopWorkflow", iterations=2, steps=(node(label="ν"),)),
         node("Workflow", label="Workflow", parallel=True, steps=(node(label="ν"),)),
         node("Workflow", label="Workflow"),
-    ]  # fmt: skip
+    ]
 
 
-def tree(*of: Node) -> object:
+def step_tree(*of: Node) -> object:
     return msgspec.to_builtins(factories.node("Workflow", label="Workflow", steps=of))
 
 
-DETAILED = {
-    What.JOINED, What.REFUSED, What.NOT_SENT, What.UNKNOWN, What.TRIED_AGAIN, What.TURNED,
-}  # fmt: skip
+EVENTS_WITH_DETAIL = {
+    EventType.JOINED,
+    EventType.REFUSED,
+    EventType.NOT_SENT,
+    EventType.UNKNOWN,
+    EventType.TRIED_AGAIN,
+    EventType.STATUS_CHANGED_AFTER_END,
+}
 
 
-def told(of: Run, by: User, state: AbortState) -> Abort:
+def abort_with_full_timeline(of: Run, by: User, state: AbortState) -> Abort:
     """An abort with all that can stand in a trail."""
     now = timezone.now()
     over = state not in {AbortState.REQUESTED, AbortState.ACCEPTED}
     act = factories.abort(
-        of, by, state, reason="λόγος", client_address="127.0.0.1", answer="απάντηση.",
-        answer_status=400 if state == AbortState.REFUSED else None, error_id="ε-1",
-        outcome=of.status if over and of.concluded else "", settled_at=now if over else None,
-    )  # fmt: skip
-    for what in What:
+        of,
+        by,
+        state,
+        reason="λόγος",
+        client_address="127.0.0.1",
+        answer="απάντηση.",
+        answer_status=400 if state == AbortState.REFUSED else None,
+        error_id="ε-1",
+        outcome=of.status if over and of.concluded else "",
+        settled_at=now if over else None,
+    )
+    for what in EventType:
         # Some of them always have a detail.
-        for detail in ("", "failure", "λεπτομέρεια")[what in DETAILED :]:
-            act.note(what, now, detail=detail)
+        for detail in ("", "failure", "λεπτομέρεια")[what in EVENTS_WITH_DETAIL :]:
+            act.add_event(what, now, detail=detail)
     return act
 
 
 @pytest.fixture
-def people(db: None) -> tuple[User, User]:
+def admin_and_viewer(db: None) -> tuple[User, User]:
     """Somebody who may do everything, and somebody who may only look."""
     admin = User.objects.create_superuser("άννα")
     viewer = User.objects.create_user("βίκτωρ")
-    factories.grant("see", "", stage="Production")
+    factories.grant("view", "", stage="Production")
     factories.grant("abort", "ομάδα", stage="Staging")
     factories.grant("abort", "άλλη ομάδα", stage="Staging")
     return admin, viewer
 
 
 @pytest.fixture
-def world(people: tuple[User, User]) -> Pipeline:
+def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
     """Runs in every status, aborts in every state, and everything that can be wrong."""
-    admin, _viewer = people
+    admin, _viewer = admin_and_viewer
     now = timezone.now()
     shop = factories.project("1", name="Αγορά")
     checkout = factories.pipeline("1", shop, name="Ταμείο")
-    old = factories.pipeline("2", shop, name="Παλιό", gone_at=now)
+    old = factories.pipeline("2", shop, name="Παλιό", removed_at=now)
     policies = ["queue", "forbid", "latest", "replace", "allow", "ω"]
     spots = [
         factories.stage("Production", checkout, concurrency_policy="queue", paused=True),
@@ -213,115 +260,144 @@ def world(people: tuple[User, User]) -> Pipeline:
                 error="x" if n == 1 else "",
                 error_message="σφάλμα" if n == 1 else "",
                 error_since=now if n == 1 else None,
-                promised_at=now - timedelta(hours=1) if n == 2 else now,
+                fresh_until=now - timedelta(hours=1) if n == 2 else now,
             )
             for n, policy in enumerate(policies)
         ),
     ]
-    factories.timing(spots[0], steps={"μ": [60, 120]})
-    for status in [*RUN, "ψ"]:
+    factories.timing(spots[0], observed_steps={"μ": [60, 120]})
+    for status in [*RUN_STATUSES, "ψ"]:
         run = factories.run(spots[0], f"1-{status}", status=status, name="Έκδοση")
         if not run.concluded:
-            factories.change(run, steps=tree(*steps()[-9:]), detail_seen_at=now)
+            factories.change(run, steps=step_tree(*steps()[-9:]), detail_synced_at=now)
     for n, step in enumerate(steps()):
         factories.run(
-            spots[0], f"4{n}", status="retrying" if n % 2 else "running", name="Έκδοση",
-            steps=tree(step), detail_seen_at=now, started_at=now - timedelta(minutes=20), step="μ",
-            step_key="μ", step_since=now - timedelta(minutes=18),
-            overdue=Overdue.VERY if n % 2 else Overdue.YES,
-            overdue_why=["step", "run", "silent", "attempts", "approval", "queue"][n % 6],
-        )  # fmt: skip
+            spots[0],
+            f"4{n}",
+            status="retrying" if n % 2 else "running",
+            name="Έκδοση",
+            steps=step_tree(step),
+            detail_synced_at=now,
+            started_at=now - timedelta(minutes=20),
+            step="μ",
+            step_key="μ",
+            step_started_at=now - timedelta(minutes=18),
+            overdue_severity=Severity.CRITICAL if n % 2 else Severity.WARNING,
+            overdue_reason=["step", "run", "silent", "attempts", "approval", "queue"][n % 6],
+        )
     for spot in spots[3:]:
-        factories.run(spot, "51", name="Έκδοση", aborting_level=2, status="aborting",
-                      first_seen_at=now - timedelta(hours=1))  # fmt: skip
+        factories.run(
+            spot,
+            "51",
+            name="Έκδοση",
+            abort_severity=2,
+            status="aborting",
+            first_synced_at=now - timedelta(hours=1),
+        )
         factories.run(spot, "52", name="Έκδοση", status="skipped", started_at=None)
-        factories.run(spot, "53", name="Έκδοση", status="failure", gone_at=now,
-                      steps=tree(*steps()))  # fmt: skip
-    batch = AbortBatch.objects.create(
+        factories.run(
+            spot, "53", name="Έκδοση", status="failure", removed_at=now, steps=step_tree(*steps())
+        )
+    batch = BulkAbort.objects.create(
         key=uuid4(), user=admin, username="άννα", requested_at=now, claimed_at=now, reason="λόγος"
     )
     position = 0
     for n, state in enumerate(AbortState):
         for status in ("running", "aborting", "aborted", "failure"):
             position += 1
-            run = factories.run(spots[4], f"6{n}{status}", status=status, name="Έκδοση",
-                                aborting_level=n % 3)  # fmt: skip
-            act = told(run, admin, state)
-            BatchItem.objects.create(
-                batch=batch, position=position, run=run, abort=act, result=ItemResult.ABORT
+            run = factories.run(
+                spots[4], f"6{n}{status}", status=status, name="Έκδοση", abort_severity=n % 3
             )
-    for n, result in enumerate(ItemResult):
-        if result != ItemResult.ABORT:
+            act = abort_with_full_timeline(run, admin, state)
+            BulkAbortItem.objects.create(
+                bulk_abort=batch,
+                position=position,
+                run=run,
+                abort=act,
+                result=BulkAbortItemResult.ABORT,
+            )
+    for n, result in enumerate(BulkAbortItemResult):
+        if result != BulkAbortItemResult.ABORT:
             run = factories.run(spots[5], f"7{n}", name="Έκδοση")
-            BatchItem.objects.create(
-                batch=batch, position=100 + n, run=run, result=result, note="σημείωση"
+            BulkAbortItem.objects.create(
+                bulk_abort=batch, position=100 + n, run=run, result=result, note="σημείωση"
             )
     one = Run.objects.get(run_id="1-failure")
     for n in range(8):
-        Looking.objects.create(
-            run=one, username=f"ά{n}", since=now, until=now if n < 4 else None,
-            taken_over_by="β" if n == 1 else "",
-        )  # fmt: skip
-    Looking.objects.create(run=one, user=admin, username="άννα", since=now)
+        Acknowledgement.objects.create(
+            run=one,
+            username=f"ά{n}",
+            acknowledged_at=now,
+            ended_at=now if n < 4 else None,
+            reassigned_to="β" if n == 1 else "",
+        )
+    Acknowledgement.objects.create(run=one, user=admin, username="άννα", acknowledged_at=now)
     factories.worker("έ")
-    factories.worker("ζ", beat_at=now - timedelta(hours=1))
+    factories.worker("ζ", heartbeat_at=now - timedelta(hours=1))
     factories.trouble("σφάλμα")
-    factories.unlisted(None, "σφάλμα")
-    factories.unlisted(shop, "σφάλμα")
-    Budget.objects.update_or_create(
-        pk=1, defaults={"limit": 1000, "remaining": 5, "seen_at": now, "resets_at": now}
+    factories.failed_catalog_sweep(None, "σφάλμα")
+    factories.failed_catalog_sweep(shop, "σφάλμα")
+    RateBudget.objects.update_or_create(
+        pk=1, defaults={"limit": 1000, "remaining": 5, "synced_at": now, "resets_at": now}
     )
-    Push.objects.create(heard_at=now, rung_at=now, refused_at=now)
+    WebhookStats.objects.create(last_event_at=now, last_release_event_at=now, last_rejected_at=now)
     return checkout
 
 
 def addresses() -> Iterator[str]:
     """Every page that there is of the world, with filters that find and some that do not."""
-    yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/lists/")
-    yield from ("/aborts/?who=zz&state=zz&from=zz", "/aborts/many/", "/nothing/")
+    yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/bulk/")
+    yield from ("/aborts/?who=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
     yield "/projects/1/pipelines/1/release-flows/zz/"
-    yield "/aborts/many/?page=now"
+    yield "/aborts/bulk/new/?page=now"
     for pipeline in Pipeline.objects.all():
         yield factories.address(pipeline)
     for stage in Stage.objects.select_related("pipeline__project"):
         yield factories.address(stage)
     stage = Stage.objects.get(pipeline__slug="1", name="Production")
-    yield factories.address(stage) + "?status=failure&status=zz&overdue=1&mine=1&from=2020-01-01"
+    yield factories.address(stage) + "?status=failure&status=zz&overdue=1&by_me=1&from=2020-01-01"
     yield factories.address(stage) + "?q=zz&from=zz&to=zz"
     yield factories.address(stage) + "runs/9/abort/"
-    for batch in AbortBatch.objects.all():
-        yield reverse("batch", args=[batch.pk])
-    for run in Run.objects.with_place():
+    for batch in BulkAbort.objects.all():
+        yield reverse("bulk_abort", args=[batch.pk])
+    for run in Run.objects.with_stage():
         yield factories.address(run)
-    for run in Run.objects.filter(stage=stage, run_id__startswith="1-").with_place():
+    for run in Run.objects.filter(stage=stage, run_id__startswith="1-").with_stage():
         yield factories.address(run, "abort")
 
 
-def look(client: Client, *pages: str) -> dict[str, str]:
+def untranslated_on_pages(client: Client, *pages: str) -> dict[str, str]:
     """What is not keyed on these pages, and one that shows it."""
     found: dict[str, str] = {}
     for address in pages:
-        html = parsed(client.get(address))
+        html = parse_html(client.get(address))
         assert html.css_first("main") is not None, address
-        for text in unkeyed(html):
+        for text in untranslated_texts(html):
             found.setdefault(text, address)
     return found
 
 
 @pytest.mark.parametrize("who", [0, 1], ids=["admin", "viewer"])
-def test_no_page_says_anything_that_is_not_keyed(
-    who: int, marked: None, world: Pipeline, people: tuple[User, User], client: Client
+def test_all_pages_contain_only_translatable_text(
+    who: int,
+    marking_translation: None,
+    greek_catalog: Pipeline,
+    admin_and_viewer: tuple[User, User],
+    client: Client,
 ) -> None:
-    client.force_login(people[who])
-    assert look(client, *addresses()) == {}
+    client.force_login(admin_and_viewer[who])
+    assert untranslated_on_pages(client, *addresses()) == {}
 
 
 @pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
-def test_no_page_of_a_dashboard_that_is_switched_off_does(
-    switch: dict[str, bool], marked: None, client: Client, people: tuple[User, User],
+def test_pages_in_read_only_or_aborts_disabled_mode_are_translatable(
+    switch: dict[str, bool],
+    marking_translation: None,
+    client: Client,
+    admin_and_viewer: tuple[User, User],
     settings: Settings,
-) -> None:  # fmt: skip
+) -> None:
     run = factories.run(
         factories.stage(of=factories.pipeline("1", factories.project("1", name="Α"), name="Β")),
         "1",
@@ -329,77 +405,89 @@ def test_no_page_of_a_dashboard_that_is_switched_off_does(
     )
     for name, value in switch.items():
         setattr(settings, name, value)
-    client.force_login(people[0])
+    client.force_login(admin_and_viewer[0])
     pages = "/", factories.address(run.stage), factories.address(run)
-    assert look(client, *pages, factories.address(run, "abort")) == {}
+    assert untranslated_on_pages(client, *pages, factories.address(run, "abort")) == {}
 
 
-def test_no_page_for_strangers_does(marked: None, client: Client, db: None) -> None:
+def test_signed_out_pages_are_translatable(
+    marking_translation: None, client: Client, db: None
+) -> None:
     wrong = client.post("/accounts/login/", {"username": "ά", "password": "ά"})
     for answer in (client.get("/accounts/login/"), wrong, client.get("/nothing/", follow=True)):
-        assert list(unkeyed(parsed(answer))) == []
+        assert list(untranslated_texts(parse_html(answer))) == []
 
 
-def test_no_refusal_does(marked: None, client: Client, people: tuple[User, User]) -> None:
+def test_permission_denied_pages_are_translatable(
+    marking_translation: None, client: Client, admin_and_viewer: tuple[User, User]
+) -> None:
     stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
     run = factories.run(stage, "1", name="Έκδοση")
-    client.force_login(people[1])
-    for address in (factories.address(run, "abort"), reverse("abort_many")):
+    client.force_login(admin_and_viewer[1])
+    for address in (factories.address(run, "abort"), reverse("bulk_abort_new")):
         answer = client.post(address, {"key": str(uuid4()), "run": str(run.pk)})
         assert answer.status_code == 403
-        assert list(unkeyed(parsed(answer))) == []
+        assert list(untranslated_texts(parse_html(answer))) == []
 
 
 @pytest.mark.parametrize(
     "so_far",
-    [Search(1, 3), Search(0, 1, "σφάλμα", timezone.now()), Search(2, 2)],
+    [SearchProgress(1, 3), SearchProgress(0, 1, "σφάλμα", timezone.now()), SearchProgress(2, 2)],
     ids=["on", "waits", "over"],
 )
-def test_no_search_does(marked: None, so_far: Search, db: None, rf: RequestFactory) -> None:
+def test_run_lookup_page_is_translatable(
+    marking_translation: None, so_far: SearchProgress, db: None, rf: RequestFactory
+) -> None:
     factories.stage(of=factories.pipeline("1", factories.project("1")))
     request = rf.get("/runs/1/")
     request.user = User(username="ά")
-    page = run_search.goes_on(request, permissions.ALL, "1", so_far)
-    assert list(unkeyed(parsed(page))) == []
+    page = run_search.render_progress(request, permissions.ALL, "1", so_far)
+    assert list(untranslated_texts(parse_html(page))) == []
 
 
 @pytest.mark.parametrize("query", ["", "project=1"])
-def test_no_search_in_vain_does(marked: None, query: str, db: None, rf: RequestFactory) -> None:
+def test_run_lookup_not_found_page_is_translatable(
+    marking_translation: None, query: str, db: None, rf: RequestFactory
+) -> None:
     stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
     factories.stage(of=factories.pipeline("2", factories.project("2")))
-    factories.searched(1, of=stage, run_id="1")
+    factories.search_lookup(1, of=stage, run_id="1")
     request = rf.get(f"/runs/1/?{query}")
     request.user = User(username="ά")
-    possible = lookup.candidates(permissions.ALL, run_search.hints(request))
+    possible = lookup.candidate_stages(permissions.ALL, run_search.hints(request))
     for why in (
-        run_search.in_vain(request, permissions.ALL, "1", possible),
-        run_search.not_in(stage, permissions.ALL, "1", ""),
+        run_search.not_found(request, permissions.ALL, "1", possible),
+        run_search.not_found_in_stage(stage, permissions.ALL, "1", ""),
     ):
-        assert list(unkeyed(parsed(errors.not_found(request, why)))) == []
+        assert list(untranslated_texts(parse_html(errors.not_found(request, why)))) == []
 
 
-@pytest.mark.parametrize("page", ["400.html", "403_csrf.html", "403.html", "404.html"])
-def test_no_error_page_does(marked: None, page: str, db: None) -> None:
+@pytest.mark.parametrize(
+    "page", ["errors/400.html", "errors/403_csrf.html", "errors/403.html", "errors/404.html"]
+)
+def test_error_pages_are_translatable(marking_translation: None, page: str, db: None) -> None:
     html = engines["django"].get_template(page).render({})
-    assert list(unkeyed(LexborHTMLParser(html))) == []
+    assert list(untranslated_texts(LexborHTMLParser(html))) == []
 
 
-def test_what_app_js_counts_with_is_keyed(marked: None, client: Client, db: None) -> None:
-    words = parsed(client.get("/accounts/login/")).css_first("#words")
+def test_javascript_texts_are_translatable(
+    marking_translation: None, client: Client, db: None
+) -> None:
+    words = parse_html(client.get("/accounts/login/")).css_first("#time-texts")
     assert words is not None
     for text in msgspec.json.decode(words.text(), type=dict[str, str]).values():
-        assert outside(text) == ""
+        assert untranslated_part(text) == ""
 
 
-def test_a_page_is_in_the_deployments_language(client: Client, db: None) -> None:
+def test_page_uses_language_of_deployment(client: Client, db: None) -> None:
     with translation.override("de"):  # as LANGUAGE_CODE would
-        html = parsed(client.get("/accounts/login/"))
+        html = parse_html(client.get("/accounts/login/"))
         at = datetime(timezone.localdate().year, 10, 3, 4, 5, 6, tzinfo=UTC)
-        assert abort_messages.with_day(at) == "3 Okt 04:05:06"
+        assert abort_messages.format_with_day(at) == "3 Okt 04:05:06"
     assert html.css_first("html").attributes["lang"] == "de"  # type: ignore[union-attr]
 
 
-def test_a_template_puts_names_and_times_where_its_language_wants_them(
+def test_run_summary_in_other_language_reorders_names_and_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     german = {
@@ -410,12 +498,12 @@ def test_a_template_puts_names_and_times_where_its_language_wants_them(
         "%(n)s min": "%(n)s Min.",
         "%(state)s.": "%(state)s",
     }
-    # Django is patched: it reads catalogues that are compiled, and from a folder, once a process.
+    # Django is patched: it reads catalogs that are compiled, and from a folder, once a process.
     monkeypatch.setattr(_trans, "gettext", lambda text: german.get(text, text))
     now = timezone.now()
     place = Stage(name="Production", pipeline=Pipeline(name="checkout"))
     run = Run(stage=place, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
-    said = run_summary.text(run_summary.of(run, None, None), now)
+    said = run_summary.render_text(run_summary.build(run, None, None), now)
     assert said == "seit 4 Min. wartet (Production von checkout)"
 
 
@@ -437,20 +525,20 @@ def test_a_template_puts_names_and_times_where_its_language_wants_them(
         ("<p>Production</p>", []),
     ],
 )
-def test_a_text_that_is_not_keyed_is_found(html: str, found: list[str]) -> None:
-    assert list(unkeyed(LexborHTMLParser(html))) == found
+def test_untranslated_texts_helper_finds_untranslated_text(html: str, found: list[str]) -> None:
+    assert list(untranslated_texts(LexborHTMLParser(html))) == found
 
 
-KEYED = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext", "pgettext_lazy"}
+GETTEXT_FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext", "pgettext_lazy"}
 MODULES = sorted(Path("dashboard").rglob("*.py"))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_key_is_a_text_that_can_be_collected(module: Path) -> None:
-    """What is put together at run time is in no catalogue: ruff's INT rules see some of it."""
+def test_gettext_calls_use_only_string_constants(module: Path) -> None:
+    """What is put together at run time is in no catalog: ruff's INT rules see some of it."""
     for node in ast.walk(ast.parse(module.read_text())):
         called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
-        if called not in KEYED or not isinstance(node, ast.Call):
+        if called not in GETTEXT_FUNCTIONS or not isinstance(node, ast.Call):
             continue
         texts = node.args[:2] if called in {"ngettext", "pgettext", "pgettext_lazy"} else node.args
         assert all(isinstance(text, ast.Constant) for text in texts), f"{module}:{node.lineno}"

@@ -11,37 +11,39 @@ from dashboard.models.catalog import StageName
 from dashboard.web.api import params, queries
 
 
-def text(given: str) -> str:
+def clean_text(value: str) -> str:
     """Return an argument as text that any database takes, whatever bytes the shell has passed."""
-    return given.encode(errors="replace").decode()
+    return value.encode(errors="replace").decode()
 
 
-def add_place(parser: ArgumentParser) -> None:
+def add_place_options(parser: ArgumentParser) -> None:
     """Add the options that name a place."""
-    parser.add_argument("--project", type=text, help="Only in this project, by its id.")
-    parser.add_argument("--pipeline", type=text, help="Only in this pipeline, by its id.")
+    parser.add_argument("--project", type=clean_text, help="Only in this project, by its id.")
+    parser.add_argument("--pipeline", type=clean_text, help="Only in this pipeline, by its id.")
     parser.add_argument(
         "--stage", type=str.capitalize, choices=StageName.values, help="Only in this stage."
     )
 
 
-def add_run(parser: ArgumentParser) -> None:
+def add_run_argument(parser: ArgumentParser) -> None:
     """Add the argument that names a run, and the options that name its place."""
-    parser.add_argument("run", type=text, metavar="RUN", help="The run's id.")
-    add_place(parser)
+    parser.add_argument("run", type=clean_text, metavar="RUN", help="The run's id.")
+    add_place_options(parser)
 
 
-def place(options: dict[str, Any]) -> dict[str, str]:
+def place_of(options: dict[str, Any]) -> dict[str, str]:
     """Return the place that the options name, as far as they do."""
-    return {part: options[part] for part in params.PLACE if options[part]}
+    return {part: options[part] for part in params.PLACE_PARAMETERS if options[part]}
 
 
-def run(options: dict[str, Any], seen: Q | None = None) -> Run:
+def find_run(options: dict[str, Any], visible: Q | None = None) -> Run:
     """Return the run that is meant, among those `seen`; raises CommandError."""
     try:
-        return queries.find(options["run"], place(options), Q() if seen is None else seen)
-    except queries.Unknown as unknown:
-        raise CommandError(str(unknown)) from unknown
-    except queries.Ambiguous as several:
-        listed = "\n".join(f"  {one}" for one in several.places)
-        raise CommandError(f"{several}\n{listed}") from several
+        return queries.find_run(
+            options["run"], place_of(options), Q() if visible is None else visible
+        )
+    except queries.RunNotFound as error:
+        raise CommandError(str(error)) from error
+    except queries.AmbiguousRun as ambiguous:
+        listed = "\n".join(f"  {one}" for one in ambiguous.places)
+        raise CommandError(f"{ambiguous}\n{listed}") from ambiguous

@@ -20,10 +20,10 @@ class RunbookCommand(BaseCommand):
                     "The database is not migrated: run `manage.py migrate` first, with the same "
                     "settings as the dashboard’s."
                 )
-            db_threads.set_clock()
-            self.act(**options)
+            db_threads.set_clock_offset()
+            self.run_command(**options)
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"The database has failed: {error}") from error
 
-    def act(self, **options: Any) -> None:
+    def run_command(self, **options: Any) -> None:
         raise NotImplementedError

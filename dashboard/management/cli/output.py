@@ -16,28 +16,28 @@ from dashboard.sync import freshness
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 
-LONG = 2000  # characters of a sentence that holds what Northflank or a person wrote
+MAX_SENTENCE_LENGTH = 2000  # characters of a sentence that holds what Northflank or a person wrote
 
 
-def json(said: Any) -> str:
+def to_json(value: Any) -> str:
     """Return it as JSON, as the API would, and for people to read too."""
-    return msgspec.json.format(msgspec.json.encode(said), indent=2).decode()
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def plain(text: str, most: int = 60) -> str:
+def printable(text: str, max_length: int = 60) -> str:
     """Return a text of limited length without anything that moves a terminal's cursor."""
-    shown = "".join(c if c.isprintable() else "�" for c in text[: most + 1])
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    text_shown = "".join(c if c.isprintable() else "�" for c in text[: max_length + 1])
+    return text_shown if len(text_shown) <= max_length else text_shown[: max_length - 1] + "…"
 
 
-def clock(when: datetime | None) -> str:
+def format_time(when: datetime | None) -> str:
     """Return a point in time in the dashboard's zone."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S %Z}" if when else "–"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under their heads, each column as wide as it has to be."""
-    lines = [list(head), *([plain(cell) for cell in row] for row in rows)]
+    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -45,39 +45,46 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def of_run(run: Run) -> str:
+def run_text(run: Run) -> str:
     """Tell how a run stands."""
-    look = statuses.of_run(run.status, gone=run.is_gone)
-    gone = f" Northflank knows it no more since {clock(run.gone_at)}." if run.gone_at else ""
+    status = statuses.for_run(run.status, removed=run.is_removed)
+    removed_note = (
+        f" Northflank knows it no more since {format_time(run.removed_at)}."
+        if run.removed_at
+        else ""
+    )
     lines = [
-        f"{plain(run.name, 200)} ({run.run_id})" if run.name else run.run_id,
-        str(queries.place_of(run)),
-        f"{look.word}: {look.sentence}{gone} As of {clock(run.seen_at)}.",
-        f"Created {clock(run.created_at)}; started {clock(run.started_at)}.",
-        links.whole(serializers.path_of(run)),
+        f"{printable(run.name, 200)} ({run.run_id})" if run.name else run.run_id,
+        str(queries.run_place(run)),
+        f"{status.label}: {status.description}{removed_note} As of {format_time(run.synced_at)}.",
+        f"Created {format_time(run.created_at)}; started {format_time(run.started_at)}.",
+        links.absolute_url(serializers.run_path(run)),
     ]
     if run.in_flight and run.step:
-        lines.insert(3, f"Step: {plain(run.step, 200)}")
+        lines.insert(3, f"Step: {printable(run.step, 200)}")
     if run.concluded_at:
-        lines[-2] += f" Concluded {clock(run.concluded_at)}."
+        lines[-2] += f" Concluded {format_time(run.concluded_at)}."
     return "\n".join(lines)
 
 
-def of_abort(abort: Abort, run: Run) -> str:
+def abort_text(abort: Abort, run: Run) -> str:
     """Tell how an abort stands, and its trail."""
-    trail = abort_timeline.lines(abort, abort.events.all())
+    timeline = abort_timeline.entries(abort, abort.events.all())
     return "\n".join(
         [
-            plain(abort_messages.of(abort, run).sentence, LONG),
-            *(f"  {clock(line.at)}  {plain(line.text, LONG)}" for line in trail),
+            printable(abort_messages.describe(abort, run).plain_text, MAX_SENTENCE_LENGTH),
+            *(
+                f"  {format_time(line.at)}  {printable(line.text, MAX_SENTENCE_LENGTH)}"
+                for line in timeline
+            ),
         ]
     )
 
 
-def why_blind(now: datetime) -> str:
+def sync_problem(now: datetime) -> str:
     """Say since when nobody reads Northflank; empty while somebody does."""
-    heard_of = Worker.objects.aggregate(last=Max("beat_at"))["last"]
-    if heard_of is not None and freshness.is_alive(heard_of, now):
+    last_heartbeat = Worker.objects.aggregate(last=Max("heartbeat_at"))["last"]
+    if last_heartbeat is not None and freshness.is_alive(last_heartbeat, now):
         return ""
-    since = f"since {clock(heard_of)}" if heard_of else "yet"
+    since = f"since {format_time(last_heartbeat)}" if last_heartbeat else "yet"
     return f"No worker was heard of {since}: does `serve` or `sync` run, with this database?"

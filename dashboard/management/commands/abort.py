@@ -15,23 +15,23 @@ from django.contrib.auth.models import User
 from django.core.management.base import CommandError
 
 from dashboard import aborts
-from dashboard.aborts import Press, Pressed
+from dashboard.aborts import AbortRequest, AbortResult
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
-from dashboard.db.threads import in_database, now
+from dashboard.db.threads import now, run_in_db_thread
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
-from dashboard.server.process import OtherUpstream, check_upstream
+from dashboard.server.process import UpstreamMismatch, check_upstream
 from dashboard.sync.stage_reader import read_run
 from dashboard.upstream.connection import Connection
 from dashboard.web.api import serializers
 
-LOOK_EVERY = 0.5  # seconds between two looks into the database
-READ_EVERY = 5.0  # seconds between two questions of ours, where no worker asks Northflank
+POLL_INTERVAL = 0.5  # seconds between two looks into the database
+SYNC_INTERVAL = 5.0  # seconds between two questions of ours, where no worker asks Northflank
 
 
 class Command(RunbookCommand):
@@ -41,15 +41,17 @@ class Command(RunbookCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        arguments.add_run(parser)
+        arguments.add_run_argument(parser)
         parser.add_argument(
             "--as",
             required=True,
-            type=arguments.text,
+            type=arguments.clean_text,
             metavar="USERNAME",
             help="Whose abort it is.",
         )
-        parser.add_argument("--reason", default="", type=arguments.text, help="Kept in the audit.")
+        parser.add_argument(
+            "--reason", default="", type=arguments.clean_text, help="Kept in the audit."
+        )
         parser.add_argument(
             "--again", action="store_true", help="Try an abort again that is long overdue."
         )
@@ -58,59 +60,68 @@ class Command(RunbookCommand):
         )
         parser.add_argument("--json", action="store_true", help="As POST /api/runs/RUN/abort/.")
 
-    def act(self, **options: Any) -> None:
-        user = _account(options["as"])
-        run = arguments.run(options, permissions.rights(user).places("stage"))
-        _check_that_it_can_be_sent()
-        open_one = run.aborts.open().first() if options["again"] else None
+    def run_command(self, **options: Any) -> None:
+        user = _get_user(options["as"])
+        run = arguments.find_run(options, permissions.for_user(user).stage_filter("stage"))
+        _check_can_send()
+        open_abort = run.aborts.open().first() if options["again"] else None
         shell = f"{getpass.getuser()}@{socket.gethostname()}"
-        press = Press(user, options["reason"], via=Via.COMMAND, origin=shell)
+        abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
-            pressed = aborts.request(run, press, again=open_one.pk if open_one else None)
+            result = aborts.request_abort(
+                run, abort_request, retry_of_pk=open_abort.pk if open_abort else None
+            )
         except aborts.NotAllowed as refused:
             raise CommandError(str(refused)) from refused
         except aborts.ReasonMissing as missing:
             raise CommandError(f"{missing} Give --reason.") from missing
         except aborts.NotInFlight:
-            self._tell_of_one_that_had_ended(run, as_json=options["json"])
+            self._report_already_ended(run, as_json=options["json"])
             return
         try:
-            asyncio.run(_see_through(pressed, options["wait"]))
+            asyncio.run(_send_and_wait(result, options["wait"]))
         except KeyboardInterrupt:
             raise CommandError(
                 "Interrupted. The abort is written down, and the dashboard sees to it: see "
                 f"`manage.py run {run.run_id}`."
             ) from None
-        self._tell(run, pressed, options["wait"], as_json=options["json"])
+        self._report(run, result, options["wait"], as_json=options["json"])
 
-    def _tell_of_one_that_had_ended(self, run: Run, *, as_json: bool) -> None:
+    def _report_already_ended(self, run: Run, *, as_json: bool) -> None:
         if as_json:
-            whole = serializers.run(run, None)
-            self.stdout.write(output.json({"joined": False, "abort": None, "run": whole}))
+            run_json = serializers.run(run, None)
+            self.stdout.write(output.to_json({"joined": False, "abort": None, "run": run_json}))
         if run.status != "aborted":
-            raise CommandError(f"Nothing was sent, for the run is over.\n{output.of_run(run)}")
+            raise CommandError(f"Nothing was sent, for the run is over.\n{output.run_text(run)}")
         if not as_json:
             self.stdout.write("The run had been aborted already; nothing was sent.")
 
-    def _tell(self, of: Run, pressed: Pressed, wait: float | None, *, as_json: bool) -> None:
-        run = Run.objects.with_place().without_detail().get(pk=of.pk)
+    def _report(
+        self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
+    ) -> None:
+        run = Run.objects.with_stage().without_detail().get(pk=requested_run.pk)
         # With --wait somebody may have tried it again meanwhile, and that one counts.
-        abort = Abort.objects.get(pk=pressed.abort.pk) if wait is None else _latest(run.pk)
+        abort = Abort.objects.get(pk=result.abort.pk) if wait is None else _latest_abort(run.pk)
         if as_json:
-            of_act = serializers.abort(abort, run)
-            said = {"joined": not pressed.made, "abort": of_act, "run": serializers.run(run, abort)}
-            self.stdout.write(output.json(said))
+            abort_json = serializers.abort(abort, run)
+            response = {
+                "joined": not result.is_new,
+                "abort": abort_json,
+                "run": serializers.run(run, abort),
+            }
+            self.stdout.write(output.to_json(response))
         else:
-            if not pressed.made:
+            if not result.is_new:
                 self.stdout.write("It joined an abort that was under way.")
-            self.stdout.write(output.of_abort(abort, run))
+            self.stdout.write(output.abort_text(abort, run))
         if abort.outcome == "aborted" or (wait is None and abort.state == AbortState.ACCEPTED):
             return
         if wait is not None and abort.settled_at is None:
             raise CommandError(
-                f"After {wait:g} s the run has not ended. {abort_messages.of(abort, run).sentence}"
+                f"The run has not ended after {wait:g} s. "
+                f"{abort_messages.describe(abort, run).plain_text}"
             )
-        raise CommandError(abort_messages.of(abort, run).sentence)
+        raise CommandError(abort_messages.describe(abort, run).plain_text)
 
 
 def _seconds(text: str) -> float:
@@ -123,7 +134,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _account(name: str) -> User:
+def _get_user(name: str) -> User:
     user = User.objects.filter(username=name).first()
     if user is None:
         raise CommandError(f"There is no account “{name}”.")
@@ -132,58 +143,58 @@ def _account(name: str) -> User:
     return user
 
 
-def _check_that_it_can_be_sent() -> None:
+def _check_can_send() -> None:
     """Raise CommandError where nobody could send an abort: before anything is written."""
-    if settings.SANDBOX and (blind := output.why_blind(now())):
+    if settings.SANDBOX and (problem := output.sync_problem(now())):
         # The sandbox lives in `serve`, and only that process can send to it.
-        raise CommandError(f"Without NORTHFLANK_API_TOKEN a worker has to send it. {blind}")
+        raise CommandError(f"Without NORTHFLANK_API_TOKEN a worker has to send it. {problem}")
     try:
         check_upstream()
-    except OtherUpstream as error:
+    except UpstreamMismatch as error:
         raise CommandError(str(error)) from error
 
 
-async def _see_through(pressed: Pressed, wait: float | None) -> None:
+async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
     """Have the abort sent, wait for Northflank's answer and, for so long, for the run's end."""
     if settings.SANDBOX:
-        if pressed.made:
-            await in_database(aborts.hand_over, pressed.abort)
-        await aborts.answered(replace(pressed, made=False))
-        await _follow(pressed.abort.run_id, wait, None)
+        if result.is_new:
+            await run_in_db_thread(aborts.release_lease, result.abort)
+        await aborts.wait_for_answer(replace(result, is_new=False))
+        await _wait_for_end(result.abort.run_id, wait, None)
         return
-    to = Connection(
+    connection = Connection(
         settings.NORTHFLANK_API_TOKEN,
         settings.NORTHFLANK_API_BASE_URL,
         settings.NORTHFLANK_TEAM_ID or None,
     )
     try:
-        if pressed.made:
-            await aborts.send(to, pressed.abort.pk)
+        if result.is_new:
+            await aborts.send_abort(connection, result.abort.pk)
         else:
-            await aborts.answered(pressed)
-        await _follow(pressed.abort.run_id, wait, to)
+            await aborts.wait_for_answer(result)
+        await _wait_for_end(result.abort.run_id, wait, connection)
     finally:
-        await to.close()
+        await connection.close()
 
 
-async def _follow(run: int, seconds: float | None, to: Connection | None) -> None:
+async def _wait_for_end(run: int, seconds: float | None, connection: Connection | None) -> None:
     """Wait until the run's latest abort has settled, at most so long."""
-    begun = asked_at = monotonic()
-    while seconds is not None and monotonic() - begun < seconds:
-        if (await in_database(_latest, run)).settled_at is not None:
+    started_at = last_read_at = monotonic()
+    while seconds is not None and monotonic() - started_at < seconds:
+        if (await run_in_db_thread(_latest_abort, run)).settled_at is not None:
             return
-        if to is not None and monotonic() - asked_at >= READ_EVERY:
-            asked_at = monotonic()
-            if await in_database(output.why_blind, now()):  # nobody else asks
+        if connection is not None and monotonic() - last_read_at >= SYNC_INTERVAL:
+            last_read_at = monotonic()
+            if await run_in_db_thread(output.sync_problem, now()):  # nobody else asks
                 with contextlib.suppress(NorthflankError):  # it is asked again
-                    await read_run(to, await in_database(_with_place, run))
-                await aborts.look_after_open_aborts(to)
-        await asyncio.sleep(LOOK_EVERY)
+                    await read_run(connection, await run_in_db_thread(_load_run, run))
+                await aborts.reconcile_open_aborts(connection)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
-def _latest(run: int) -> Abort:
+def _latest_abort(run: int) -> Abort:
     return Abort.objects.filter(run=run).latest("pk")
 
 
-def _with_place(run: int) -> Run:
-    return Run.objects.with_place().get(pk=run)
+def _load_run(run: int) -> Run:
+    return Run.objects.with_stage().get(pk=run)

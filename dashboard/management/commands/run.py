@@ -14,18 +14,21 @@ class Command(RunbookCommand):
     help = "Tell how a run stands and what was done about it, as the dashboard's database has it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        arguments.add_run(parser)
+        arguments.add_run_argument(parser)
         parser.add_argument("--json", action="store_true", help="As GET /api/runs/RUN/ would.")
 
-    def act(self, **options: Any) -> None:
-        run = arguments.run(options)
-        if blind := output.why_blind(now()):
-            self.stderr.write(blind)
+    def run_command(self, **options: Any) -> None:
+        run = arguments.find_run(options)
+        if problem := output.sync_problem(now()):
+            self.stderr.write(problem)
         if options["json"]:
-            whole = serializers.run(run, run_row.latest_aborts([run]).get(run.pk))
-            told = {"aborts": serializers.aborts(run), "looking": serializers.lookings(run)}
-            self.stdout.write(output.json(whole | told))
+            run_json = serializers.run(run, run_row.latest_aborts([run]).get(run.pk))
+            history_json = {
+                "aborts": serializers.aborts(run),
+                "looking": serializers.acknowledgement_entries(run),
+            }
+            self.stdout.write(output.to_json(run_json | history_json))
             return
-        self.stdout.write(output.of_run(run))
+        self.stdout.write(output.run_text(run))
         for abort in run.aborts.order_by("-pk"):
-            self.stdout.write(f"\n{output.of_abort(abort, run)}")
+            self.stdout.write(f"\n{output.abort_text(abort, run)}")

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from dashboard.aborts.messages import of as story_of
+from dashboard.aborts.messages import describe as story_of
 from dashboard.accounts import permissions
 from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
@@ -15,46 +15,48 @@ from dashboard.web.api import queries, serializers
 from dashboard.web.components import run_row
 from dashboard.web.http import lookup
 
-HEAD = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")
+HEADINGS = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")
 
 
 class Command(RunbookCommand):
     help = "List the runs in flight, newest first, as the dashboard's database has them."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        arguments.add_place(parser)
+        arguments.add_place_options(parser)
         parser.add_argument("--json", action="store_true", help="As GET /api/runs/ would.")
 
-    def act(self, **options: Any) -> None:
-        here = Run.objects.in_flight().filter(queries.at(arguments.place(options)))
-        found = list(here.with_place().without_detail().order_by("-created_at", "-pk"))
-        latest = run_row.latest_aborts(found)
-        if blind := output.why_blind(now()):
-            self.stderr.write(blind)
-        place = arguments.place(options)
-        stages = Stage.objects.present().filter(queries.stages_at(place))
-        lists = lookup.lists(permissions.ALL).filter(queries.lists_at(place))
-        known = coverage.load(stages, lists, now())
-        if not known.complete:
-            self.stderr.write(known.text)
+    def run_command(self, **options: Any) -> None:
+        query = Run.objects.in_flight().filter(queries.run_condition(arguments.place_of(options)))
+        runs = list(query.with_stage().without_detail().order_by("-created_at", "-pk"))
+        latest = run_row.latest_aborts(runs)
+        if problem := output.sync_problem(now()):
+            self.stderr.write(problem)
+        place = arguments.place_of(options)
+        stages = Stage.objects.listed().filter(queries.stage_condition(place))
+        syncs = lookup.visible_sweeps(permissions.ALL).filter(queries.sweep_condition(place))
+        coverage_now = coverage.load(stages, syncs, now())
+        if not coverage_now.is_complete:
+            self.stderr.write(coverage_now.text)
         if options["json"]:
-            listed = [serializers.run(run, latest.get(run.pk)) for run in found]
-            self.stdout.write(output.json({"runs": listed} | serializers.complete(known)))
-        elif not found and known.complete:
+            items = [serializers.run(run, latest.get(run.pk)) for run in runs]
+            self.stdout.write(output.to_json({"runs": items} | serializers.coverage(coverage_now)))
+        elif not runs and coverage_now.is_complete:
             self.stdout.write("Nothing is in flight.")
-        elif not found:
+        elif not runs:
             self.stdout.write("Nothing in flight was found so far.")
         else:
-            self.stdout.write(output.table(HEAD, [_row(run, latest.get(run.pk)) for run in found]))
+            self.stdout.write(
+                output.format_table(HEADINGS, [_row(run, latest.get(run.pk)) for run in runs])
+            )
 
 
 def _row(run: Run, abort: Any) -> tuple[str, ...]:
     return (
         run.run_id,
-        statuses.of_run(run.status).word,
+        statuses.for_run(run.status).label,
         run.step,
-        str(queries.place_of(run)),
-        durations.in_words(now() - (run.started_at or run.created_at)),
-        output.clock(run.seen_at),
-        story_of(abort, run).sentence if abort is not None else "",
+        str(queries.run_place(run)),
+        durations.format_duration(now() - (run.started_at or run.created_at)),
+        output.format_time(run.synced_at),
+        story_of(abort, run).plain_text if abort is not None else "",
     )

@@ -22,10 +22,10 @@ class Command(BaseCommand):
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        chosen = sandbox_options(options)
+        sandbox_config = sandbox_options(options)
         self.stdout.write(f"Sandbox on http://{options['host']}:{options['port']}/v1/")
         self.stdout.flush()
-        app = sandbox.create_app(chosen)
+        app = sandbox.create_app(sandbox_config)
         config = uvicorn.Config(
             app,
             host=options["host"],
@@ -37,8 +37,8 @@ class Command(BaseCommand):
             asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
 
 
-async def _serve(server: uvicorn.Server, box: sandbox.Sandbox) -> None:
+async def _serve(server: uvicorn.Server, sandbox_server: sandbox.Sandbox) -> None:
     async with asyncio.TaskGroup() as group:
-        telling = group.create_task(box.webhooks.run())
+        webhook_task = group.create_task(sandbox_server.webhooks.run())
         await server.serve()
-        telling.cancel()
+        webhook_task.cancel()

@@ -15,7 +15,7 @@ from django.urls import reverse
 from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.models import append_only
-from dashboard.server.process import OtherUpstream, Process, check_upstream
+from dashboard.server.process import Process, UpstreamMismatch, check_upstream
 
 
 class Command(BaseCommand):
@@ -35,12 +35,12 @@ class Command(BaseCommand):
                 "--no-sync needs an upstream that other processes can reach too: "
                 "set NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for a `manage.py sandbox`)."
             )
-        chosen = sandbox_options(options)
-        place = _listen(options["host"], options["port"])
+        options_for_sandbox = sandbox_options(options)
+        sock = _listen(options["host"], options["port"])
         prepare()
-        host, port = place.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        self.stdout.write(f"Release flows on http://{shown}:{port}{reverse('now')}")
+        host, port = sock.getsockname()[:2]
+        url_host = f"[{host}]" if ":" in host else host
+        self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write(
                 "Upstream: the sandbox (no NORTHFLANK_API_TOKEN is set). "
@@ -48,9 +48,9 @@ class Command(BaseCommand):
             )
         self.stdout.flush()
         process = Process(
-            web=place,
-            sync=not options["no_sync"],
-            sandbox_options=chosen,
+            web_socket=sock,
+            runs_sync=not options["no_sync"],
+            sandbox_options=options_for_sandbox,
         )
         run(process)
 
@@ -58,7 +58,7 @@ class Command(BaseCommand):
 def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
     """Read the sandbox's options; raises CommandError."""
     try:
-        return sandbox.options_from(Namespace(**options))
+        return sandbox.build_options(Namespace(**options))
     except ValueError as error:
         raise CommandError(str(error)) from error
 
@@ -70,21 +70,23 @@ def prepare() -> None:
         if connection.vendor != "sqlite":
             raise CommandError("The database is not migrated: run `manage.py migrate` first.")
         call_command("migrate", verbosity=0)
-    if not append_only.is_guarded(connection):  # a migration broke off before it had set them
+    if not append_only.are_triggers_installed(
+        connection
+    ):  # a migration broke off before it had set them
         if connection.vendor != "sqlite":
             raise CommandError(
                 "The database does not keep the audit of aborts: run `manage.py migrate`, "
                 "which sets its triggers."
             )
-        append_only.guard(connection)
+        append_only.install_triggers(connection)
     try:
         check_upstream()
-    except OtherUpstream as error:
+    except UpstreamMismatch as error:
         raise CommandError(str(error)) from error
     if settings.SANDBOX:
-        demo.admit()
+        demo.enable()
     else:
-        demo.expel()
+        demo.disable()
     connection.close()
 
 

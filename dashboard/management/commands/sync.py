@@ -23,4 +23,4 @@ class Command(BaseCommand):
         prepare()
         self.stdout.write("Reading Northflank. Ctrl-C ends it.")
         self.stdout.flush()
-        run(Process(web=None, sync=True))
+        run(Process(web_socket=None, runs_sync=True))

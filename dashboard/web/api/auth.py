@@ -17,103 +17,107 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now
 from dashboard.models import ApiToken
-from dashboard.models.api_tokens import Scope, Standing
-from dashboard.web.api.responses import Failed, failure
+from dashboard.models.api_tokens import Scope, TokenStatus
+from dashboard.web.api.responses import ApiError, error_response
 from dashboard.web.http import database_outage
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ApiClient:
     """Whoever calls: the account that the token acts for, and what it may do by this token."""
 
     user: User
-    rights: Rights
+    permissions: Permissions
     token_name: str
 
 
-type Endpoint[**P] = Callable[Concatenate[HttpRequest, Caller, P], HttpResponse]
+type ApiView[**P] = Callable[Concatenate[HttpRequest, ApiClient, P], HttpResponse]
 
 
-def endpoint[**P](
+def api_view[**P](
     *methods: str,
-) -> Callable[[Endpoint[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
+) -> Callable[[ApiView[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
     """Make a view of the API: these methods (none: any), a caller let in, every error as JSON."""
 
-    def decorate(view: Endpoint[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+    def decorate(view: ApiView[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
         @csrf_exempt
         @login_not_required
         @wraps(view)
-        def answered(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             try:
                 if methods and request.method not in methods:
-                    raise Failed(
+                    raise ApiError(
                         405,
                         "method_not_allowed",
                         f"This address takes {' and '.join(methods)}.",
                         headers={"Allow": ", ".join(methods)},
                     )
-                return view(request, _caller(request), *args, **kwargs)
-            except Failed as failed:
-                return failure(failed)
+                return view(request, _get_client(request), *args, **kwargs)
+            except ApiError as api_error:
+                return error_response(api_error)
             except Exception as error:
-                if db_health.failed(error):
-                    return database_outage.answer(request)
+                if db_health.record_failure(error):
+                    return database_outage.unavailable_response(request)
                 log.exception("api.defect", path=request.path)
-                return failure(Failed(500, "defect", "The dashboard has failed; its log says how."))
+                return error_response(
+                    ApiError(500, "defect", "The dashboard has failed; its log says how.")
+                )
 
-        return answered
+        return wrapper
 
     return decorate
 
 
-def _caller(request: HttpRequest) -> Caller:
+def _get_client(request: HttpRequest) -> ApiClient:
     # A view that waits is asked twice (web/http/deferred.py); the second time is no new request.
-    caller: Caller | None = getattr(request, "_api_caller", None)
-    if caller is None:
-        caller = _let_in(request)
-        request._api_caller = caller  # type: ignore[attr-defined]
-    return caller
+    client: ApiClient | None = getattr(request, "_api_client", None)
+    if client is None:
+        client = _authenticate(request)
+        request._api_client = client  # type: ignore[attr-defined]
+    return client
 
 
-def _let_in(request: HttpRequest) -> Caller:
+def _authenticate(request: HttpRequest) -> ApiClient:
     scheme, _, secret = request.headers.get("Authorization", "").strip().partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise _unauthorised("token_missing", "Send “Authorization: Bearer <token>”.", "")
-    token = ApiToken.objects.known_by(secret.strip())
+    token = ApiToken.objects.find_by_secret(secret.strip())
     if token is None:
         raise _unauthorised("token_unknown", "There is no such token.")
-    moment = now()
-    standing = token.standing(moment)
-    if standing is not Standing.GOOD:
-        raise _unauthorised(f"token_{standing}", _WHY[standing])
-    wait = token.take_turn(moment)
-    if wait:
-        raise Failed(
+    current_time = now()
+    status = token.status(current_time)
+    if status is not TokenStatus.VALID:
+        raise _unauthorised(f"token_{status}", _TOKEN_DENIED_MESSAGES[status])
+    retry_after = token.throttle(current_time)
+    if retry_after:
+        raise ApiError(
             429,
             "too_many_requests",
             "This token’s requests of this minute are used up.",
-            headers={"Retry-After": str(math.ceil(wait.total_seconds()))},
+            headers={"Retry-After": str(math.ceil(retry_after.total_seconds()))},
         )
-    rights = permissions.rights(token.user)
+    client_permissions = permissions.for_user(token.user)
     if token.scope != Scope.ABORT:
-        rights = rights.reading_only()
-    return Caller(token.user, rights, token.name)
+        client_permissions = client_permissions.without_abort()
+    return ApiClient(token.user, client_permissions, token.name)
 
 
-_WHY = {
-    Standing.REVOKED: "This token was revoked.",
-    Standing.EXPIRED: "This token has expired.",
-    Standing.INACTIVE: "The account of this token is switched off.",
+_TOKEN_DENIED_MESSAGES = {
+    TokenStatus.REVOKED: "This token was revoked.",
+    TokenStatus.EXPIRED: "This token has expired.",
+    TokenStatus.INACTIVE: "The account of this token is switched off.",
 }
 
 
-def _unauthorised(code: str, message: str, why: str = 'error="invalid_token"') -> Failed:
+def _unauthorised(
+    code: str, message: str, challenge_error: str = 'error="invalid_token"'
+) -> ApiError:
     # https://www.rfc-editor.org/rfc/rfc6750#section-3
-    challenge = ", ".join(filter(None, ['Bearer realm="release flows"', why]))
-    return Failed(401, code, message, headers={"WWW-Authenticate": challenge})
+    challenge = ", ".join(filter(None, ['Bearer realm="release flows"', challenge_error]))
+    return ApiError(401, code, message, headers={"WWW-Authenticate": challenge})

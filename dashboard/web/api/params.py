@@ -9,55 +9,57 @@ import msgspec
 from django.http import HttpRequest
 
 from dashboard.models.catalog import StageName
-from dashboard.web.api.responses import Failed
+from dashboard.web.api.responses import ApiError
 
-PLACE = ("project", "pipeline", "stage")
-LARGEST = 16 * 1024  # bytes of a body; a reason has 500 characters at most
+PLACE_PARAMETERS = ("project", "pipeline", "stage")
+MAX_BODY_BYTES = 16 * 1024  # bytes of a body; a reason has 500 characters at most
 
 
-class Abort(msgspec.Struct, forbid_unknown_fields=True):
+class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request to abort a run."""
 
     reason: str = ""
     again: bool = False
 
 
-def parameters(request: HttpRequest, known: Collection[str]) -> dict[str, str]:
+def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:
     """Return the parameters of the address; raises Failed for one that is not `known`."""
-    asked = {}
+    parameters = {}
     for name, values in request.GET.lists():
-        if name not in known:
-            raise Failed(
+        if name not in allowed:
+            raise ApiError(
                 400,
                 "bad_parameter",
-                f"There is no parameter “{name[:80]}” here, but: {', '.join(known)}.",
+                f"There is no parameter “{name[:80]}” here, but: {', '.join(allowed)}.",
             )
         if len(values) > 1 or "\0" in values[0]:
-            raise Failed(400, "bad_parameter", f"“{name}” is to be given once, as plain text.")
+            raise ApiError(400, "bad_parameter", f"“{name}” is to be given once, as plain text.")
         if values[0]:
-            asked[name] = values[0]
-    stage = asked.get("stage")
+            parameters[name] = values[0]
+    stage = parameters.get("stage")
     if stage is not None and stage.lower() not in map(str.lower, StageName.values):
-        raise Failed(400, "bad_parameter", f"There is no stage but {', '.join(StageName.values)}.")
-    return asked
+        raise ApiError(
+            400, "bad_parameter", f"There is no stage but {', '.join(StageName.values)}."
+        )
+    return parameters
 
 
-def number(text: str, name: str, *, most: int) -> int:
+def parse_number(text: str, name: str, *, maximum: int) -> int:
     """Return a number from 1 to `most`; raises Failed."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 1 <= int(text) <= most):
-        raise Failed(400, "bad_parameter", f"“{name}” is a number from 1 to {most}.")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 1 <= int(text) <= maximum):
+        raise ApiError(400, "bad_parameter", f"“{name}” is a number from 1 to {maximum}.")
     return int(text)
 
 
-def abort(request: HttpRequest) -> Abort:
+def parse_abort_body(request: HttpRequest) -> AbortBody:
     """Return what the body of a request to abort says; raises Failed."""
     if request.content_type != "application/json":
-        raise Failed(415, "not_json", "Send a body of “Content-Type: application/json”.")
-    if len(request.body) > LARGEST:
-        raise Failed(413, "too_large", f"Send a body of {LARGEST} bytes at most.")
+        raise ApiError(415, "not_json", "Send a body of “Content-Type: application/json”.")
+    if len(request.body) > MAX_BODY_BYTES:
+        raise ApiError(413, "too_large", f"Send a body of {MAX_BODY_BYTES} bytes at most.")
     try:
-        return msgspec.json.decode(request.body, type=Abort)
+        return msgspec.json.decode(request.body, type=AbortBody)
     except msgspec.ValidationError as error:
-        raise Failed(422, "bad_field", f"{error}.") from error
+        raise ApiError(422, "bad_field", f"{error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Failed(400, "bad_json", "The body is no JSON.") from error
+        raise ApiError(400, "bad_json", "The body is no JSON.") from error

@@ -26,11 +26,11 @@ class Place:
         return f"{self.project} / {self.pipeline} / {self.stage}"
 
 
-class Unknown(Exception):
+class RunNotFound(Exception):
     """No run of this id is known, or it is hidden; the message says the same of both."""
 
 
-class Ambiguous(Exception):
+class AmbiguousRun(Exception):
     """Runs of this id are known in several places."""
 
     def __init__(self, run_id: str, places: list[Place]) -> None:
@@ -41,33 +41,37 @@ class Ambiguous(Exception):
         self.places = places
 
 
-def at(place: Mapping[str, str]) -> Q:
+def run_condition(place: Mapping[str, str]) -> Q:
     """Return the condition for runs of a project, a pipeline or a stage; each may be left out."""
     return Q(**{_PATHS[part]: value for part, value in place.items() if part in _PATHS})
 
 
-def stages_at(place: Mapping[str, str]) -> Q:
+def stage_condition(place: Mapping[str, str]) -> Q:
     """Return the same condition for stages themselves."""
     paths = {part: path.removeprefix("stage__") for part, path in _PATHS.items()}
     return Q(**{paths[part]: value for part, value in place.items() if part in paths})
 
 
-def lists_at(place: Mapping[str, str]) -> Q:
-    """Return the same condition for the lists of the catalogue."""
+def sweep_condition(place: Mapping[str, str]) -> Q:
+    """Return the same condition for the lists of the catalog."""
     return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
 
 
-def place_of(run: Run) -> Place:
+def run_place(run: Run) -> Place:
     """Return where a run is."""
     pipeline = run.stage.pipeline
     return Place(pipeline.project.slug, pipeline.slug, run.stage.name)
 
 
-def find(run_id: str, place: Mapping[str, str], seen: Q) -> Run:
+def find_run(run_id: str, place: Mapping[str, str], visible: Q) -> Run:
     """Return a run, with its place loaded, among those `seen`; raises Unknown and Ambiguous."""
-    found = list(Run.objects.with_place().without_detail().filter(seen, at(place), run_id=run_id))
-    if not found:
-        raise Unknown(f"No run “{run_id}” is known here.")
-    if len(found) > 1:
-        raise Ambiguous(run_id, sorted(map(place_of, found)))
-    return found[0]
+    runs = list(
+        Run.objects.with_stage()
+        .without_detail()
+        .filter(visible, run_condition(place), run_id=run_id)
+    )
+    if not runs:
+        raise RunNotFound(f"No run “{run_id}” is known here.")
+    if len(runs) > 1:
+        raise AmbiguousRun(run_id, sorted(map(run_place, runs)))
+    return runs[0]

@@ -7,7 +7,7 @@ import msgspec
 from django.http import HttpResponse
 
 
-class Failed(Exception):
+class ApiError(Exception):
     """The request gets an error for an answer: a status, a code for machines, a text for people."""
 
     def __init__(
@@ -17,22 +17,22 @@ class Failed(Exception):
         message: str,
         *,
         headers: Mapping[str, str] | None = None,
-        beside: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers
-        self.beside = beside or {}  # what the answer holds beside the error
+        self.extra = extra or {}  # what the answer holds beside the error
 
 
-def answer(
-    said: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+def json_response(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
     """Return an answer that says this."""
     response = HttpResponse(
-        msgspec.json.encode(said) + b"\n",
+        msgspec.json.encode(body) + b"\n",
         status=status,
         content_type="application/json",
         headers=dict(headers or {}),
@@ -41,11 +41,11 @@ def answer(
     return response
 
 
-def failure(failed: Failed) -> HttpResponse:
+def error_response(api_error: ApiError) -> HttpResponse:
     """Return the answer to a request that failed."""
-    error = {"code": failed.code, "message": failed.message}
-    response = answer(
-        {"error": error, **failed.beside}, status=failed.status, headers=failed.headers
+    error_body = {"code": api_error.code, "message": api_error.message}
+    response = json_response(
+        {"error": error_body, **api_error.extra}, status=api_error.status, headers=api_error.headers
     )
     # The caller is told. Django would log each one, and anybody can send thousands; an abort that
     # was not allowed is logged where it is refused.

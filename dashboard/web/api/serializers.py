@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.runs import acknowledgements
@@ -19,115 +19,119 @@ from dashboard.web.components import run_row
 from dashboard.web.http import links
 
 
-def run(of: Run, latest: Abort | None, by: Rights | None = None) -> dict[str, Any]:
+def run(
+    run: Run, latest_abort: Abort | None, permissions: Permissions | None = None
+) -> dict[str, Any]:
     """Return a run; with what whoever looks at it may do, where that is known."""
-    pipeline = of.stage.pipeline
-    shown = {
-        "run_id": of.run_id,
-        "name": of.name,
+    pipeline = run.stage.pipeline
+    fields = {
+        "run_id": run.run_id,
+        "name": run.name,
         "project": pipeline.project.slug,
         "pipeline": pipeline.slug,
-        "stage": of.stage.name,
-        "status": of.status,
-        "concluded": of.concluded,
-        "in_flight": of.in_flight,
-        "step": of.step if of.in_flight else "",
-        "created_at": _utc(of.created_at),
-        "started_at": _utc(of.started_at),
-        "concluded_at": _utc(of.concluded_at),
-        "seen_at": _utc(of.seen_at),
-        "gone_at": _utc(of.gone_at),
-        "url": links.whole(path_of(of)),
-        "abort": abort(latest, of) if latest is not None else None,
+        "stage": run.stage.name,
+        "status": run.status,
+        "concluded": run.concluded,
+        "in_flight": run.in_flight,
+        "step": run.step if run.in_flight else "",
+        "created_at": _utc(run.created_at),
+        "started_at": _utc(run.started_at),
+        "concluded_at": _utc(run.concluded_at),
+        "seen_at": _utc(run.synced_at),
+        "gone_at": _utc(run.removed_at),
+        "url": links.absolute_url(run_path(run)),
+        "abort": abort(latest_abort, run) if latest_abort is not None else None,
     }
-    if by is not None:
-        shown["may_abort"] = of.in_flight and by.may_abort(of.stage).allowed
-    return shown
+    if permissions is not None:
+        fields["may_abort"] = run.in_flight and permissions.abort_permission(run.stage).allowed
+    return fields
 
 
-def abort(of: Abort, run: Run) -> dict[str, Any]:
+def abort(abort: Abort, run: Run) -> dict[str, Any]:
     """Return an act as it stands."""
     return {
-        "id": of.pk,
-        "state": of.state,
-        "sentence": abort_messages.of(of, run).sentence,
-        "by": of.username,
-        "via": of.via,
-        "token": of.token_name,
-        "reason": of.reason,
-        "requested_at": _utc(of.requested_at),
-        "sent_at": _utc(of.sent_at),
-        "sendings": of.sendings,
-        "answered_at": _utc(of.answered_at),
-        "answer": of.answer,
-        "answer_status": of.answer_status,
-        "error_id": of.error_id,
-        "retry_at": _utc(of.retry_at),
-        "outcome": of.outcome,
-        "settled_at": _utc(of.settled_at),
+        "id": abort.pk,
+        "state": abort.state,
+        "sentence": abort_messages.describe(abort, run).plain_text,
+        "by": abort.username,
+        "via": abort.via,
+        "token": abort.token_name,
+        "reason": abort.reason,
+        "requested_at": _utc(abort.requested_at),
+        "sent_at": _utc(abort.sent_at),
+        "sendings": abort.sendings,
+        "answered_at": _utc(abort.answered_at),
+        "answer": abort.answer,
+        "answer_status": abort.answer_status,
+        "error_id": abort.error_id,
+        "retry_at": _utc(abort.retry_at),
+        "outcome": abort.outcome,
+        "settled_at": _utc(abort.settled_at),
     }
 
 
-def aborts(of: Run) -> list[dict[str, Any]]:
+def aborts(run: Run) -> list[dict[str, Any]]:
     """Return all acts on a run, the latest first, each with its trail."""
-    acts = of.aborts.order_by("-pk").prefetch_related("events")
+    abort_rows = run.aborts.order_by("-pk").prefetch_related("events")
     return [
-        abort(act, of)
+        abort(abort_row, run)
         | {
             "trail": [
-                {"at": _utc(line.at), "text": line.text}
-                for line in abort_timeline.lines(act, act.events.all())
+                {"at": _utc(timeline_line.at), "text": timeline_line.text}
+                for timeline_line in abort_timeline.entries(abort_row, abort_row.events.all())
             ]
         }
-        for act in acts
+        for abort_row in abort_rows
     ]
 
 
-def lookings(of: Run) -> list[dict[str, Any]]:
+def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     """Return who looks at a run, or has, in the order in which they began."""
     return [
         {
             "by": one.username,
-            "since": _utc(one.since),
-            "until": _utc(one.until),
-            "taken_over_by": one.taken_over_by,
+            "since": _utc(one.acknowledged_at),
+            "until": _utc(one.ended_at),
+            "taken_over_by": one.reassigned_to,
         }
-        for one in acknowledgements.of_run(of, db_threads.now())
+        for one in acknowledgements.history(run, db_threads.now())
     ]
 
 
-def complete(known: Coverage) -> dict[str, Any]:
+def coverage(stage_coverage: Coverage) -> dict[str, Any]:
     """Return what stands beside a list: whether all was looked at, and what was not."""
     return {
-        "complete": known.complete,
+        "complete": stage_coverage.is_complete,
         "coverage": {
-            "stages": known.total,
-            "unread": known.unread,
-            "failing": known.failing,
-            "unlisted": known.lists,
-            "seconds_left": None if known.seconds_left is None else round(known.seconds_left),
-            "sentence": known.text,
+            "stages": stage_coverage.total,
+            "unread": stage_coverage.unread,
+            "failing": stage_coverage.failing,
+            "unlisted": stage_coverage.unlisted,
+            "seconds_left": None
+            if stage_coverage.seconds_left is None
+            else round(stage_coverage.seconds_left),
+            "sentence": stage_coverage.text,
         },
     }
 
 
-def dismissals(of: Run) -> list[dict[str, Any]]:
+def dismissals(run: Run) -> list[dict[str, Any]]:
     """Return who dismissed a run that Northflank knew no more, the first first."""
     return [
         {
-            "by": one.username,
-            "at": _utc(one.at),
-            "undone_at": _utc(one.undone_at),
-            "undone_by": one.undone_by,
+            "by": dismissal.username,
+            "at": _utc(dismissal.dismissed_at),
+            "undone_at": _utc(dismissal.restored_at),
+            "undone_by": dismissal.restored_by,
         }
-        for one in of.dismissals.all()
+        for dismissal in run.dismissals.all()
     ]
 
 
-def path_of(run: Run) -> str:
+def run_path(run: Run) -> str:
     """Return the path of a run's page."""
-    return reverse("run", args=[*run_row.place_args(run.stage), run.run_id])
+    return reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
 
 
-def _utc(when: datetime | None) -> datetime | None:
-    return when.astimezone(UTC) if when else None
+def _utc(time: datetime | None) -> datetime | None:
+    return time.astimezone(UTC) if time else None

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from dashboard import aborts
-from dashboard.aborts import Press, Pressed
+from dashboard.aborts import AbortRequest, AbortResult
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
@@ -18,148 +18,162 @@ from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals
 from dashboard.sync import coverage, watchers
 from dashboard.web.api import params, queries, serializers
-from dashboard.web.api.auth import Caller, endpoint
-from dashboard.web.api.responses import Failed, answer
+from dashboard.web.api.auth import ApiClient, api_view
+from dashboard.web.api.responses import ApiError, json_response
 from dashboard.web.components import run_row
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Waiting, result_of
+from dashboard.web.http.deferred import Deferred, deferred_result
 
-PER_PAGE, MOST = 100, 500  # runs of one answer
-_BIGGEST = 2**63 - 1  # a database's key
-RETRY_AFTER = 10  # seconds, where an abort was not sent and nobody knows when the next could be
+PER_PAGE, MAX_PER_PAGE = 100, 500  # runs of one answer
+_MAX_KEY = 2**63 - 1  # a database's key
+DEFAULT_RETRY_SECONDS = (
+    10  # seconds, where an abort was not sent and nobody knows when the next could be
+)
 
 
-@endpoint("GET", "HEAD")
-def runs(request: HttpRequest, caller: Caller) -> HttpResponse:
+@api_view("GET", "HEAD")
+def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """Tell which runs are in flight, newest first."""
-    asked = params.parameters(request, [*params.PLACE, "status", "limit", "after"])
-    limit = params.number(asked.get("limit", str(PER_PAGE)), "limit", most=MOST)
-    visible = Run.objects.filter(caller.rights.places("stage"))
-    found = visible.in_flight().filter(queries.at(asked))
-    if "status" in asked:
-        found = found.filter(status=asked["status"])
-    if "after" in asked:
-        found = found.filter(_after(asked["after"], visible))
-    ordered = found.with_place().without_detail().order_by("-created_at", "-pk")
+    parameters = params.parse_parameters(
+        request, [*params.PLACE_PARAMETERS, "status", "limit", "after"]
+    )
+    limit = params.parse_number(
+        parameters.get("limit", str(PER_PAGE)), "limit", maximum=MAX_PER_PAGE
+    )
+    visible = Run.objects.filter(client.permissions.stage_filter("stage"))
+    matching = visible.in_flight().filter(queries.run_condition(parameters))
+    if "status" in parameters:
+        matching = matching.filter(status=parameters["status"])
+    if "after" in parameters:
+        matching = matching.filter(_after_run(parameters["after"], visible))
+    ordered = matching.with_stage().without_detail().order_by("-created_at", "-pk")
     page = list(ordered[: limit + 1])  # one more, to know whether there is more
-    more = ""
+    next_url = ""
     if len(page) > limit:
         page.pop()
-        onward = urlencode(asked | {"after": str(page[-1].pk)})
-        more = links.whole(f"{reverse('api_runs')}?{onward}")
-    latest = run_row.latest_aborts(page)
-    listed = [serializers.run(run, latest.get(run.pk), caller.rights) for run in page]
-    stages = Stage.objects.present().filter(caller.rights.places(), queries.stages_at(asked))
-    lists = lookup.lists(caller.rights).filter(queries.lists_at(asked))
-    known = coverage.load(stages, lists, db_threads.now())
-    return answer({"runs": listed, "next": more or None} | serializers.complete(known))
+        next_query = urlencode(parameters | {"after": str(page[-1].pk)})
+        next_url = links.absolute_url(f"{reverse('api_runs')}?{next_query}")
+    latest_aborts = run_row.latest_aborts(page)
+    serialized = [
+        serializers.run(run, latest_aborts.get(run.pk), client.permissions) for run in page
+    ]
+    stages = Stage.objects.listed().filter(
+        client.permissions.stage_filter(), queries.stage_condition(parameters)
+    )
+    lists = lookup.visible_sweeps(client.permissions).filter(queries.sweep_condition(parameters))
+    stage_coverage = coverage.load(stages, lists, db_threads.now())
+    return json_response(
+        {"runs": serialized, "next": next_url or None} | serializers.coverage(stage_coverage)
+    )
 
 
-@endpoint("GET", "HEAD")
-def run(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
+@api_view("GET", "HEAD")
+def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Tell how one run stands, concluded or not, and what was done about it."""
-    shown = _find(run, params.parameters(request, params.PLACE), caller)
-    watchers.in_run(shown, db_threads.now())
-    told = {
-        "aborts": serializers.aborts(shown),
-        "looking": serializers.lookings(shown),
-        "dismissals": serializers.dismissals(shown),
+    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    watchers.watch_run(run_object, db_threads.now())
+    extra = {
+        "aborts": serializers.aborts(run_object),
+        "looking": serializers.acknowledgement_entries(run_object),
+        "dismissals": serializers.dismissals(run_object),
     }
-    return answer(_whole(shown, caller) | told)
+    return json_response(_run_with_abort(run_object, client) | extra)
 
 
-@endpoint("POST")
-def abort(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
+@api_view("POST")
+def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Abort a run, and answer what Northflank said; a repeat joins the abort that is under way."""
-    pressed: Pressed | None = result_of(request)
-    if pressed is not None:
-        return _told(pressed, caller)
-    said = params.abort(request)
-    shown = _find(run, params.parameters(request, params.PLACE), caller)
-    press = Press(
-        user=caller.user,
-        reason=said.reason,
+    result: AbortResult | None = deferred_result(request)
+    if result is not None:
+        return _abort_response(result, client)
+    body = params.parse_abort_body(request)
+    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    abort_request = AbortRequest(
+        user=client.user,
+        reason=body.reason,
         client_address=client_address(request),
         via=Via.API,
-        token_name=caller.token_name,
-        rights=caller.rights,
+        token_name=client.token_name,
+        permissions=client.permissions,
     )
-    under_way = shown.aborts.open().first() if said.again else None
+    under_way = run_object.aborts.open().first() if body.again else None
     try:
-        made = aborts.request(shown, press, again=under_way.pk if under_way else None)
-    except aborts.NotAllowed as refused:
-        raise Failed(403, "not_allowed", str(refused)) from refused
-    except aborts.NotInFlight as over:
-        raise Failed(
+        abort_result = aborts.request_abort(
+            run_object, abort_request, retry_of_pk=under_way.pk if under_way else None
+        )
+    except aborts.NotAllowed as denied:
+        raise ApiError(403, "not_allowed", str(denied)) from denied
+    except aborts.NotInFlight as conflict:
+        raise ApiError(
             409,
             "not_in_flight",
             "The run had already ended; nothing was sent.",
-            beside={"run": _whole(shown, caller)},
-        ) from over
-    except aborts.ReasonMissing as missing:
-        raise Failed(422, "reason_missing", str(missing)) from missing
+            extra={"run": _run_with_abort(run_object, client)},
+        ) from conflict
+    except aborts.ReasonMissing as reason_error:
+        raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
 
-    async def answered() -> Pressed:
-        await aborts.answered(made)
-        return made
+    async def wait_for_answer() -> AbortResult:
+        await aborts.wait_for_answer(abort_result)
+        return abort_result
 
-    return Waiting(answered)
+    return Deferred(wait_for_answer)
 
 
-@endpoint("POST", "DELETE")
-def dismissal(request: HttpRequest, caller: Caller, run: str) -> HttpResponse:
+@api_view("POST", "DELETE")
+def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Dismiss a run that Northflank knows no more (POST), or undo that (DELETE)."""
-    shown = _find(run, params.parameters(request, params.PLACE), caller)
-    act = dismissals.dismiss if request.method == "POST" else dismissals.undo
+    run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
+    change = dismissals.dismiss if request.method == "POST" else dismissals.restore
     try:
-        act(shown, caller.user, caller.rights)
-    except dismissals.NotAllowed as refused:
-        raise Failed(403, "not_allowed", str(refused)) from refused
-    except dismissals.NothingToDismiss as known:
-        raise Failed(
+        change(run_object, client.user, client.permissions)
+    except dismissals.NotAllowed as denied:
+        raise ApiError(403, "not_allowed", str(denied)) from denied
+    except dismissals.NothingToDismiss as conflict:
+        raise ApiError(
             409,
             "not_gone",
             "Northflank knows the run, or it has ended; there is nothing to dismiss.",
-            beside={"run": _whole(shown, caller)},
-        ) from known
-    return answer(_whole(Run.objects.with_place().get(pk=shown.pk), caller))
+            extra={"run": _run_with_abort(run_object, client)},
+        ) from conflict
+    return json_response(_run_with_abort(Run.objects.with_stage().get(pk=run_object.pk), client))
 
 
-@endpoint()
-def nothing(request: HttpRequest, caller: Caller) -> HttpResponse:
+@api_view()
+def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """Say that there is nothing at this address."""
-    raise Failed(404, "no_address", "There is nothing at this address; all end with a slash.")
+    raise ApiError(404, "no_address", "There is nothing at this address; all end with a slash.")
 
 
-def _after(last: str, visible: Any) -> Q:
+def _after_run(last_key: str, visible: Any) -> Q:
     """Return the condition for what comes after a run, by its key, in the list."""
-    pk = params.number(last, "after", most=_BIGGEST)
+    pk = params.parse_number(last_key, "after", maximum=_MAX_KEY)
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
-        raise Failed(400, "bad_parameter", "“after” is not from “next” of an earlier answer.")
+        raise ApiError(400, "bad_parameter", "“after” is not from “next” of an earlier answer.")
     return Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk)
 
 
-def _find(run_id: str, place: Mapping[str, str], caller: Caller) -> Run:
+def _get_run(run_id: str, place: Mapping[str, str], client: ApiClient) -> Run:
     try:
-        return queries.find(run_id, place, caller.rights.places("stage"))
-    except queries.Unknown as unknown:
-        raise Failed(404, "unknown_run", str(unknown)) from unknown
-    except queries.Ambiguous as several:
-        raise Failed(
-            409, "ambiguous_run", str(several), beside={"places": several.places}
-        ) from several
+        return queries.find_run(run_id, place, client.permissions.stage_filter("stage"))
+    except queries.RunNotFound as not_found_error:
+        raise ApiError(404, "unknown_run", str(not_found_error)) from not_found_error
+    except queries.AmbiguousRun as ambiguous_error:
+        raise ApiError(
+            409, "ambiguous_run", str(ambiguous_error), extra={"places": ambiguous_error.places}
+        ) from ambiguous_error
 
 
-def _whole(shown: Run, caller: Caller) -> dict[str, Any]:
-    latest = run_row.latest_aborts([shown]).get(shown.pk)
-    return serializers.run(shown, latest, caller.rights)
+def _run_with_abort(run: Run, client: ApiClient) -> dict[str, Any]:
+    latest_abort = run_row.latest_aborts([run]).get(run.pk)
+    return serializers.run(run, latest_abort, client.permissions)
 
 
 # An answer of 2xx means that the abort took effect or that there was no need of it, nothing less: a
 # script may go by the status alone.
-FAILED: dict[AbortState, tuple[int, str]] = {
+ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
     AbortState.REFUSED: (502, "refused"),
     AbortState.NOT_SENT: (503, "not_sent"),
     AbortState.UNKNOWN: (504, "no_answer"),
@@ -167,19 +181,25 @@ FAILED: dict[AbortState, tuple[int, str]] = {
 }
 
 
-def _told(pressed: Pressed, caller: Caller) -> HttpResponse:
-    act = Abort.objects.get(pk=pressed.abort.pk)
-    shown = Run.objects.with_place().without_detail().get(pk=act.run_id)
-    of_act = serializers.abort(act, shown)
-    said = {"joined": not pressed.made, "abort": of_act, "run": _whole(shown, caller)}
-    failed = FAILED.get(AbortState(act.state))
-    if failed is None:
-        return answer(said)
-    headers = {"Retry-After": _wait(act)} if act.state == AbortState.NOT_SENT else None
-    raise Failed(*failed, of_act["sentence"], headers=headers, beside=said)
+def _abort_response(result: AbortResult, client: ApiClient) -> HttpResponse:
+    abort_row = Abort.objects.get(pk=result.abort.pk)
+    run_object = Run.objects.with_stage().without_detail().get(pk=abort_row.run_id)
+    abort_fields = serializers.abort(abort_row, run_object)
+    body = {
+        "joined": not result.is_new,
+        "abort": abort_fields,
+        "run": _run_with_abort(run_object, client),
+    }
+    error_status_and_code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
+    if error_status_and_code is None:
+        return json_response(body)
+    headers = (
+        {"Retry-After": _retry_after(abort_row)} if abort_row.state == AbortState.NOT_SENT else None
+    )
+    raise ApiError(*error_status_and_code, abort_fields["sentence"], headers=headers, extra=body)
 
 
-def _wait(act: Abort) -> str:
-    if act.retry_at is None:
-        return str(RETRY_AFTER)
-    return str(max(math.ceil((act.retry_at - db_threads.now()).total_seconds()), 1))
+def _retry_after(abort_row: Abort) -> str:
+    if abort_row.retry_at is None:
+        return str(DEFAULT_RETRY_SECONDS)
+    return str(max(math.ceil((abort_row.retry_at - db_threads.now()).total_seconds()), 1))

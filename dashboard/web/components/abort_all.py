@@ -10,43 +10,43 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard import aborts
-from dashboard.aborts.messages import Said
-from dashboard.accounts.permissions import Rights
+from dashboard.aborts.messages import MessageText
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
 from dashboard.web.components import in_flight, run_row
-from dashboard.web.components.run_row import Row
+from dashboard.web.components.run_row import RunRow
 from dashboard.web.http import keys
-from dashboard.web.http.lookup import NothingHere
+from dashboard.web.http.lookup import PageNotFound
 
 # The statuses in which a run can be aborted, as far as we know them.
-_IDLE = [
+_ABORTABLE_STATUSES = [
     each
-    for each in statuses.RUN
+    for each in statuses.RUN_STATUSES
     if each not in {"aborting", "aborted", "success", "failure", "skipped"}
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class AllOf:
+class AbortAllOffer:
     """All runs behind a page and its filter that a person may abort now, also those off screen."""
 
     id: str  # of the element that offers it
     fields: list[tuple[str, str]]
     count: int
-    aborting: bool = False  # there are others, which somebody is aborting already
-    barred: bool = False  # there are others, which the person may not abort
+    has_aborting: bool = False  # there are others, which somebody is aborting already
+    has_denied: bool = False  # there are others, which the person may not abort
 
     @property
-    def text(self) -> str:
+    def label(self) -> str:
         """What the button says: how many and, where that is not all in flight, why."""
-        if self.aborting and self.barred:
+        if self.has_aborting and self.has_denied:
             text = _("Abort all %(count)d that you may abort and nobody is aborting…")
-        elif self.aborting:
+        elif self.has_aborting:
             text = _("Abort all %(count)d that nobody is aborting…")
-        elif self.barred:
+        elif self.has_denied:
             text = _("Abort all %(count)d that you may abort…")
         else:
             text = _("Abort all %(count)d in flight here…")
@@ -54,25 +54,25 @@ class AllOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class StageGroup:
     """Runs of one kind of stage: what is at stake is the same for all of them."""
 
     stage: str
-    production: bool
-    rows: list[Row]
+    is_production: bool
+    rows: list[RunRow]
 
 
 @dataclass
-class Asked:
+class BulkAbortConfirmation:
     """A list before anything is done: the runs to abort by stage, and those left out."""
 
-    groups: list[Group] = field(default_factory=list)
-    left_out: list[tuple[Row, Said]] = field(default_factory=list)  # with why
-    reason_required: bool = False
-    cannot: str = ""  # why nothing can be asked for
+    groups: list[StageGroup] = field(default_factory=list)
+    excluded: list[tuple[RunRow, MessageText]] = field(default_factory=list)  # with why
+    is_reason_required: bool = False
+    blocking_reason: str = ""  # why nothing can be asked for
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[RunRow]:
         """The runs to abort, in the order in which they will be."""
         return [row for group in self.groups for row in group.rows]
 
@@ -82,121 +82,129 @@ class Asked:
         return len(self.rows)
 
     @property
-    def in_production(self) -> int:
+    def production_count(self) -> int:
         """How many of them are in Production."""
-        return sum(len(group.rows) for group in self.groups if group.production)
+        return sum(len(group.rows) for group in self.groups if group.is_production)
 
     @property
     def back_url(self) -> str:
         """Where to go on without aborting: their stage where it is one, else Now."""
-        stages = {row.stage_url for row in [*self.rows, *(row for row, _ in self.left_out)]}
+        stages = {row.stage_url for row in [*self.rows, *(row for row, _ in self.excluded)]}
         return stages.pop() if len(stages) == 1 else reverse("now")
 
 
-def all_of_now(rights: Rights) -> AllOf | None:
+def offer_for_now(permissions: Permissions) -> AbortAllOffer | None:
     """Return what Now offers; None: the person may abort nowhere."""
-    if not rights.may_abort_somewhere:
+    if not permissions.can_abort_anywhere:
         return None
-    seen = Run.objects.in_flight().filter(rights.places("stage"))
+    visible = Run.objects.in_flight().filter(permissions.stage_filter("stage"))
     counts = [
-        (rights.verdict(project, name).allowed, flying, idle)
-        for project, name, flying, idle in _counts(seen, "stage__pipeline__project", "stage__name")
+        (permissions.abort_permission_at(project, name).allowed, total, not_aborting)
+        for project, name, total, not_aborting in _count_by(
+            visible, "stage__pipeline__project", "stage__name"
+        )
     ]
-    return AllOf(
-        "all-now",
+    return AbortAllOffer(
+        "abort-all-now",
         [("page", "now")],
-        count=sum(idle for allowed, _flying, idle in counts if allowed),
-        aborting=any(flying > idle for allowed, flying, idle in counts if allowed),
-        barred=not all(allowed for allowed, _flying, _idle in counts),
+        count=sum(idle for allowed, _total, idle in counts if allowed),
+        has_aborting=any(total > idle for allowed, total, idle in counts if allowed),
+        has_denied=not all(allowed for allowed, _total, _not_aborting in counts),
     )
 
 
-def all_of_stage(rights: Rights, stage: Stage) -> dict[str, AllOf]:
+def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortAllOffer]:
     """Return what a stage's page offers under each status it may be filtered by; "": under none.
 
     Empty where the person may not abort.
     """
-    if not rights.may_abort(stage).allowed:
+    if not permissions.abort_permission(stage).allowed:
         return {}
-    counts = dict.fromkeys(_IDLE, (0, 0))
-    for status, flying, idle in _counts(stage.runs.in_flight(), "status"):
-        counts[status] = flying, idle
+    counts = dict.fromkeys(_ABORTABLE_STATUSES, (0, 0))
+    for status, total, not_aborting in _count_by(stage.runs.in_flight(), "status"):
+        counts[status] = total, not_aborting
     counts[""] = (
-        sum(flying for flying, _idle in counts.values()),
-        sum(idle for _flying, idle in counts.values()),
+        sum(total for total, _not_aborting in counts.values()),
+        sum(idle for _total, idle in counts.values()),
     )
-    return {status: _of_stage(stage, status, *count) for status, count in counts.items()}
+    return {status: _stage_offer(stage, status, *count) for status, count in counts.items()}
 
 
-def chosen(request: HttpRequest, rights: Rights) -> list[int]:
+def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[int]:
     """Return the keys of the runs that an address asks about; raises NothingHere."""
     if request.GET.get("page") == "now":
-        return list(in_flight.in_flight(rights).values_list("pk", flat=True))
+        return list(in_flight.in_flight(permissions).values_list("pk", flat=True))
     if "stage" in request.GET:
-        stages = Stage.objects.filter(rights.places(), pk__in=keys.among([request.GET["stage"]]))
+        stages = Stage.objects.filter(
+            permissions.stage_filter(), pk__in=keys.parse_pks([request.GET["stage"]])
+        )
         stage = stages.first()
         if stage is None:
-            raise NothingHere(_("No such stage is known here."))
+            raise PageNotFound(_("No such stage is known here."))
         runs = stage.runs.in_flight().newest_first()
         status = request.GET.get("status", "")
         return list((runs.filter(status=status) if status else runs).values_list("pk", flat=True))
-    return keys.among(request.GET.getlist("run"))
+    return keys.parse_pks(request.GET.getlist("run"))
 
 
-def asked(run_keys: Iterable[int], rights: Rights) -> Asked:
+def prepare_confirmation(
+    run_keys: Iterable[int], permissions: Permissions
+) -> BulkAbortConfirmation:
     """Prepare a list for its confirmation: Production first, and what is left out apart."""
-    runs = aborts.visible(run_keys, rights)
+    runs = aborts.visible_runs(run_keys, permissions)
     latest = run_row.latest_aborts(runs)
-    found = Asked()
-    by_stage: dict[str, list[Row]] = {name: [] for name in reversed(StageName.values)}
+    confirmation = BulkAbortConfirmation()
+    by_stage: dict[str, list[RunRow]] = {name: [] for name in reversed(StageName.values)}
     for run in runs:
-        row = run_row.row(run, rights.may_abort(run.stage), latest.get(run.pk))
-        if why := _why_left_out(run, row):
-            found.left_out.append((row, why))
+        row = run_row.build_row(run, permissions.abort_permission(run.stage), latest.get(run.pk))
+        if exclusion_reason := _exclusion_reason(run, row):
+            confirmation.excluded.append((row, exclusion_reason))
             continue
         by_stage.setdefault(run.stage.name, []).append(row)
-        found.reason_required |= aborts.reason_required(run.stage)
-    found.groups = [
-        Group(name, name == StageName.PRODUCTION, each) for name, each in by_stage.items() if each
+        confirmation.is_reason_required |= aborts.reason_required(run.stage)
+    confirmation.groups = [
+        StageGroup(name, name == StageName.PRODUCTION, stage_rows)
+        for name, stage_rows in by_stage.items()
+        if stage_rows
     ]
-    found.cannot = _cannot(found, runs)
-    return found
+    confirmation.blocking_reason = _blocking_reason(confirmation, runs)
+    return confirmation
 
 
-def _why_left_out(run: Run, row: Row) -> Said:
+def _exclusion_reason(run: Run, row: RunRow) -> MessageText:
     if not run.in_flight:
-        if row.gone:
+        if row.is_removed:
             return _("Northflank knows it no more.")
-        return _("It has ended: %(word)s.") % {"word": statuses.within(run.status)}
+        return _("It has ended: %(word)s.") % {"word": statuses.inline_label(run.status)}
     if not row.may_abort:
-        return row.why_not
-    if not row.selectable:
-        return row.abort.story.said if row.abort else _("It is being aborted already.")
+        return row.denied_reason
+    if not row.is_selectable:
+        return row.abort.message.text if row.abort else _("It is being aborted already.")
     return ""
 
 
-def _cannot(found: Asked, runs: Sequence[Run]) -> str:
+def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -> str:
     if not runs:
         return _("No run is selected.")
-    if not found.groups:
+    if not confirmation.groups:
         return _("None of these runs can be aborted.")
-    if found.count > aborts.MOST:
+    if confirmation.count > aborts.MAX_RUNS:
         return _("At most %(most)d runs can be aborted at once; these are %(count)d.") % {
-            "most": aborts.MOST,
-            "count": found.count,
+            "most": aborts.MAX_RUNS,
+            "count": confirmation.count,
         }
     return ""
 
 
-def _counts(runs: RunQuerySet, *by: str) -> Iterable[tuple[Any, ...]]:
+def _count_by(runs: RunQuerySet, *fields: str) -> Iterable[tuple[Any, ...]]:
     """Count runs by some fields: those, how many there are, and how many nobody is aborting."""
-    idle = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
-    grouped = runs.order_by().values_list(*by)
-    return grouped.annotate(all=Count("pk"), idle=Count("pk", filter=idle))
+    not_aborting = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
+    grouped = runs.order_by().values_list(*fields)
+    return grouped.annotate(all=Count("pk"), idle=Count("pk", filter=not_aborting))
 
 
-def _of_stage(stage: Stage, status: str, flying: int, count: int) -> AllOf:
+def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllOffer:
     fields = [("stage", str(stage.pk)), *([("status", status)] if status else [])]
     # A status may be any text; an id may not.
-    id = f"all-{run_row.dom_id(status or 'any').removeprefix('run-')}"
-    return AllOf(id, fields, count, aborting=flying > count)
+    element_id = f"abort-all-{run_row.dom_id(status or 'any').removeprefix('run-')}"
+    return AbortAllOffer(element_id, fields, count, has_aborting=total > count)

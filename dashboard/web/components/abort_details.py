@@ -4,31 +4,35 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.models import Abort
-from dashboard.models.bulk_aborts import AskedFor, Via
+from dashboard.models.bulk_aborts import AuditedRequest, Via
 
 
-def came_by(asked: AskedFor) -> str:
+def via_label(requested: AuditedRequest) -> str:
     """Say by which way an abort, or a list of them, came in."""
-    if asked.via == Via.API:
-        if not asked.token_name:
+    if requested.via == Via.API:
+        if not requested.token_name:
             return _("by the API")
-        return _("by the API, token “%(token)s”") % {"token": asked.token_name}
-    return _("by command") if asked.via == Via.COMMAND else _("on a page")
+        return _("by the API, token “%(token)s”") % {"token": requested.token_name}
+    return _("by command") if requested.via == Via.COMMAND else _("on a page")
 
 
-def answer(abort: Abort) -> list[tuple[str, str]]:
+def response_details(abort: Abort) -> list[tuple[str, str]]:
     """Return what Northflank answered, or why it did not, and the id of its error, by their names.
 
     Only what came with a status is Northflank's; all else is our own account of what went wrong.
     """
     if abort.answer_status is not None:
-        said = ": ".join(part for part in (str(abort.answer_status), abort.answer) if part)
-        told = (_("Northflank’s answer"), said)
+        status_and_text = ": ".join(
+            part for part in (str(abort.answer_status), abort.answer) if part
+        )
+        main_detail = (_("Northflank’s answer"), status_and_text)
     else:
-        told = (_("What went wrong"), abort.answer)
-    return [(name, text) for name, text in (told, (_("Its error’s id"), abort.error_id)) if text]
+        main_detail = (_("What went wrong"), abort.answer)
+    return [
+        (name, text) for name, text in (main_detail, (_("Its error’s id"), abort.error_id)) if text
+    ]
 
 
-def batch_url(abort: Abort) -> str:
+def bulk_abort_url(abort: Abort) -> str:
     """Return the address of the list that an abort belongs to; empty: of none."""
-    return reverse("batch", args=[abort.batch_id]) if abort.batch_id else ""
+    return reverse("bulk_abort", args=[abort.bulk_abort_id]) if abort.bulk_abort_id else ""

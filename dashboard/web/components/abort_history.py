@@ -8,28 +8,28 @@ from django.utils.translation import gettext as _
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import support_request
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.aborts.timeline import Line
+from dashboard.aborts.timeline import TimelineEntry
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.runs import abort_clock
 from dashboard.web.components import abort_details
-from dashboard.web.components.run_row import Row
+from dashboard.web.components.run_row import RunRow
 from dashboard.web.http import links
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class AbortEntry:
     """One abort, its trail and its facts."""
 
-    story: abort_messages.Story
-    by: str
+    message: abort_messages.AbortMessage
+    requested_by: str
     requested_at: datetime
     reason: str
-    since: datetime | None
-    at_least: bool
-    trail: list[Line]
-    facts: list[tuple[str, str]]
-    batch_url: str  # of the list that it belongs to; empty: it was asked for by itself
+    under_way_since: datetime | None
+    is_minimum: bool
+    timeline: list[TimelineEntry]
+    details: list[tuple[str, str]]
+    bulk_abort_url: str  # of the list that it belongs to; empty: it was asked for by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,44 +37,44 @@ class NextSteps:
     """What people can do about an abort that does not end."""
 
     northflank_url: str
-    support_text: str
+    support_request: str
 
 
-def acts(run: Run, aborts: list[Abort]) -> list[Act]:
+def entries(run: Run, aborts: list[Abort]) -> list[AbortEntry]:
     """Prepare the aborts of one run for the template, each with its trail."""
-    return [_act(abort, run) for abort in aborts]
+    return [_entry(abort, run) for abort in aborts]
 
 
-def of_run(run: Run) -> list[Abort]:
+def load_aborts(run: Run) -> list[Abort]:
     """Return a run's aborts with their trails, the latest first."""
     return list(run.aborts.order_by("-pk").prefetch_related("events"))
 
 
-def next_steps(run: Run, row: Row, aborts: list[Abort]) -> NextSteps | None:
+def next_steps(run: Run, row: RunRow, aborts: list[Abort]) -> NextSteps | None:
     """Return what can be done, where an abort of the run is so long overdue."""
-    if not row.again:
+    if not row.can_resend:
         return None
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
-    text = support_request.text(run, latest, team=links.team(), now=db_threads.now())
+    text = support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())
     return NextSteps(links.northflank_url(run), text)
 
 
-def _act(abort: Abort, run: Run) -> Act:
-    story = abort_messages.of(abort, run)
-    under_way = abort_clock.since(run, abort) if abort.settled_at is None else None
-    facts = [
-        (_("Asked for"), abort_details.came_by(abort)),
+def _entry(abort: Abort, run: Run) -> AbortEntry:
+    message = abort_messages.describe(abort, run)
+    under_way_clock = abort_clock.start(run, abort) if abort.settled_at is None else None
+    details = [
+        (_("Asked for"), abort_details.via_label(abort)),
         (_("From"), abort.client_address or ""),
-        *abort_details.answer(abort),
+        *abort_details.response_details(abort),
     ]
-    return Act(
-        story=story,
-        by=abort.username,
+    return AbortEntry(
+        message=message,
+        requested_by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
-        since=under_way.at if under_way else None,
-        at_least=under_way is not None and under_way.at_least,
-        trail=abort_timeline.lines(abort, abort.events.all()),
-        facts=[(name, text) for name, text in facts if text],
-        batch_url=abort_details.batch_url(abort),
+        under_way_since=under_way_clock.at if under_way_clock else None,
+        is_minimum=under_way_clock is not None and under_way_clock.is_approximate,
+        timeline=abort_timeline.entries(abort, abort.events.all()),
+        details=[(name, text) for name, text in details if text],
+        bulk_abort_url=abort_details.bulk_abort_url(abort),
     )

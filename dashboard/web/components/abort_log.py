@@ -19,8 +19,8 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.aborts.timeline import Line
-from dashboard.accounts.permissions import Rights
+from dashboard.aborts.timeline import TimelineEntry
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
@@ -29,170 +29,174 @@ from dashboard.web.components import abort_details, run_row
 from dashboard.web.http import keys
 
 PER_PAGE = 100
-NAMES = ("who", "text", "state", "project", "stage", "from", "to", "mine", "before")
-LONGEST = 200  # characters of a text that is looked for
+PARAMETERS = ("who", "text", "state", "project", "stage", "from", "to", "by_me", "before")
+MAX_TEXT_LENGTH = 200  # characters of a text that is looked for
 _YEARS = range(1970, 9000)  # others fit no zone, or no database
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Category:
     """How acts stand, in a word that people look for: each act is of one kind."""
 
-    word: str | Promise
+    label: str | Promise
     tone: str
     glyph: str
-    which: Q
+    condition: Q
 
 
 # Of acts whose run, when they had settled, was known: it is something else now. As abort_story
 # says it, so that the word and the sentence beside it never differ.
-_SETTLED = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LATE) & ~Q(outcome="")
-_OTHER = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
-_TURNED = _SETTLED & Q(run__gone_at=None) & _OTHER
+_ENDED_WITH_OUTCOME = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LATE) & ~Q(outcome="")
+_RUN_DIFFERS = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
+_CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None) & _RUN_DIFFERS
 
-KINDS = {
-    "under_way": Kind(gettext_lazy("Under way"), "warning", "hourglass", Q(settled_at=None)),
-    "aborted": Kind(
+CATEGORIES = {
+    "under_way": Category(gettext_lazy("Under way"), "warning", "hourglass", Q(settled_at=None)),
+    "aborted": Category(
         gettext_lazy("Aborted"),
         "neutral",
         "stop",
-        Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_TURNED,
+        Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_CHANGED_AFTER_END,
     ),
-    "turned": Kind(gettext_lazy("Turned out otherwise"), "bad", "warning", _TURNED),
-    "ended_otherwise": Kind(
+    "turned": Category(gettext_lazy("Turned out otherwise"), "bad", "warning", _CHANGED_AFTER_END),
+    "ended_otherwise": Category(
         gettext_lazy("Ended otherwise"),
         "bad",
         "cross",
-        Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_TURNED,
+        Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_CHANGED_AFTER_END,
     ),
-    "too_late": Kind(
+    "too_late": Category(
         gettext_lazy("Too late"),
         "info",
         "clock",
-        Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_TURNED,
+        Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_CHANGED_AFTER_END,
     ),
-    "gone": Kind(
+    "gone": Category(
         gettext_lazy("Gone from Northflank"),
         "warning",
         "question",
-        Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_TURNED,
+        Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_CHANGED_AFTER_END,
     ),
-    "refused": Kind(gettext_lazy("Refused"), "bad", "lock", Q(state=AbortState.REFUSED)),
-    "not_sent": Kind(gettext_lazy("Not sent"), "bad", "skip", Q(state=AbortState.NOT_SENT)),
-    "no_answer": Kind(
+    "refused": Category(gettext_lazy("Refused"), "bad", "lock", Q(state=AbortState.REFUSED)),
+    "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip", Q(state=AbortState.NOT_SENT)),
+    "no_answer": Category(
         gettext_lazy("Seems lost"),
         "bad",
         "question",
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
     ),
-    "tried_again": Kind(
+    "tried_again": Category(
         gettext_lazy("Tried again"), "neutral", "retry", Q(state=AbortState.TRIED_AGAIN)
     ),
 }
 
 
-def kind(of: Abort) -> str:
+def category_key(abort: Abort) -> str:
     """Return the key of the kind that an act is of, loaded with its run."""
-    if of.settled_at is None:
+    if abort.settled_at is None:
         return "under_way"
-    if abort_messages.turned(of, of.run):
+    if abort_messages.status_changed_after_end(abort, abort.run):
         return "turned"
-    if of.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not of.outcome:
+    if abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not abort.outcome:
         return "gone"
-    if of.state == AbortState.CONCLUDED:
-        return "aborted" if of.outcome == "aborted" else "ended_otherwise"
-    return "no_answer" if of.state == AbortState.UNKNOWN else str(of.state)
+    if abort.state == AbortState.CONCLUDED:
+        return "aborted" if abort.outcome == "aborted" else "ended_otherwise"
+    return "no_answer" if abort.state == AbortState.UNKNOWN else str(abort.state)
 
 
 @dataclass
-class AuditFilter:
+class AbortFilter:
     """What an address asks for, and the choices of the form that asks."""
 
-    where: Q
-    before: int | None = None  # an act's key: only those that were asked for earlier
-    wanted: dict[str, str] = field(default_factory=dict)  # what was understood, by its name
-    ignored: list[str] = field(default_factory=list)  # sentences
-    kinds: list[tuple[str, str | Promise]] = field(default_factory=list)
+    condition: Q
+    before_pk: int | None = None  # an act's key: only those that were asked for earlier
+    parameters: dict[str, str] = field(default_factory=dict)  # what was understood, by its name
+    warnings: list[str] = field(default_factory=list)  # sentences
+    categories: list[tuple[str, str | Promise]] = field(default_factory=list)
     projects: list[tuple[str, str]] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
 
     @property
-    def query(self) -> str:
+    def query_string(self) -> str:
         """The filter as part of an address, without the place in the list."""
-        return urlencode(self.wanted)
+        return urlencode(self.parameters)
 
-    def older_than(self, act: int) -> str:
+    def older_url(self, pk: int) -> str:
         """Return the address of the page that follows an act."""
-        return "?" + urlencode({**self.wanted, "before": str(act)})
+        return "?" + urlencode({**self.parameters, "before": str(pk)})
 
-    def narrow(self, name: str, value: str, which: Q) -> None:
+    def narrow(self, name: str, value: str, condition: Q) -> None:
         """Ask for less."""
-        self.wanted[name] = value
-        self.where &= which
+        self.parameters[name] = value
+        self.condition &= condition
 
 
-def read(request: HttpRequest, may: Rights) -> AuditFilter:
+def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     """Read the filter of an address; what nobody can follow in it is ignored, and told."""
-    places = Stage.objects.filter(may.places()).order_by("pipeline__project__slug")
+    stages = Stage.objects.filter(permissions.stage_filter()).order_by("pipeline__project__slug")
     project, title = "pipeline__project__slug", "pipeline__project__name"
-    known = {slug: name or slug for slug, name in places.values_list(project, title).distinct()}
-    asked = AuditFilter(
-        where=may.places("run__stage"),
-        kinds=[(key, kind.word) for key, kind in KINDS.items()],
-        projects=list(known.items()),
+    project_names = {
+        slug: name or slug for slug, name in stages.values_list(project, title).distinct()
+    }
+    abort_filter = AbortFilter(
+        condition=permissions.stage_filter("run__stage"),
+        categories=[(key, category.label) for key, category in CATEGORIES.items()],
+        projects=list(project_names.items()),
         stages=list(StageName.values),
     )
-    given = {name: request.GET.get(name, "").replace("\0", "").strip() for name in NAMES}
-    asked.ignored += [
+    values = {name: request.GET.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
+    abort_filter.warnings += [
         _("There is no filter “%(name)s”: it is left out of account.") % {"name": name[:80]}
         for name in request.GET
-        if name not in NAMES
+        if name not in PARAMETERS
     ]
-    if who := _text(asked, given, "who"):
-        asked.narrow("who", who, Q(username__icontains=who))
-    if text := _text(asked, given, "text"):
-        named = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
-        asked.narrow("text", text, named | Q(reason__icontains=text))
+    if username := _text_value(abort_filter, values, "who"):
+        abort_filter.narrow("who", username, Q(username__icontains=username))
+    if text := _text_value(abort_filter, values, "text"):
+        run_matches = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
+        abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
     in_project = "run__stage__pipeline__project__slug"
-    for name, what, choices in (
-        ("state", _("outcome"), {key: kind.which for key, kind in KINDS.items()}),
-        ("project", _("project"), {slug: Q((in_project, slug)) for slug in known}),
+    for name, description, choices in (
+        ("state", _("outcome"), {key: kind.condition for key, kind in CATEGORIES.items()}),
+        ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
-        ("mine", _("such choice"), {"1": Q(user=request.user.pk)}),
+        ("by_me", _("such choice"), {"1": Q(user=request.user.pk)}),
     ):
-        value = given[name]
+        value = values[name]
         if value in choices:
-            asked.narrow(name, value, choices[value])
+            abort_filter.narrow(name, value, choices[value])
         elif value:
-            asked.ignored.append(
+            abort_filter.warnings.append(
                 _("There is no %(what)s “%(value)s”: it is left out of account.")
-                % {"what": what, "value": value[:80]}
+                % {"what": description, "value": value[:80]}
             )
-    if first := _day(asked, given, "from"):
-        asked.narrow("from", first.isoformat(), Q(requested_at__gte=_midnight(first)))
-    if last := _day(asked, given, "to"):
-        after = _midnight(last + timedelta(days=1))
-        asked.narrow("to", last.isoformat(), Q(requested_at__lt=after))
-    before = given["before"]
-    asked.before = keys.read(before)
-    if before and asked.before is None:
-        asked.ignored.append(
-            _("“%(before)s” is no place in the list: these are the newest.")
-            % {"before": before[:80]}
+    if from_date := _date_value(abort_filter, values, "from"):
+        abort_filter.narrow(
+            "from", from_date.isoformat(), Q(requested_at__gte=_midnight(from_date))
         )
-    return asked
+    if to_date := _date_value(abort_filter, values, "to"):
+        day_after = _midnight(to_date + timedelta(days=1))
+        abort_filter.narrow("to", to_date.isoformat(), Q(requested_at__lt=day_after))
+    before_text = values["before"]
+    abort_filter.before_pk = keys.parse_pk(before_text)
+    if before_text and abort_filter.before_pk is None:
+        abort_filter.warnings.append(
+            _("“%(before)s” is no place in the list: these are the newest.")
+            % {"before": before_text[:80]}
+        )
+    return abort_filter
 
 
-def acts(asked: AuditFilter, before: int | None) -> AbortQuerySet:
+def matching_aborts(abort_filter: AbortFilter, before_pk: int | None) -> AbortQuerySet:
     """Return the acts that match, the newest first, from below the key `before` on."""
-    found = Abort.objects.filter(asked.where).order_by("-pk")
-    return found if before is None else found.filter(pk__lt=before)
+    aborts = Abort.objects.filter(abort_filter.condition).order_by("-pk")
+    return aborts if before_pk is None else aborts.filter(pk__lt=before_pk)
 
 
-def told(acts: AbortQuerySet) -> AbortQuerySet:
+def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
     """Return acts with all that is told of them loaded: no query an act."""
-    with_place = acts.select_related("run__stage__pipeline__project").prefetch_related("events")
-    return with_place.defer("run__steps", "run__raw", "run__description")
+    with_stage = aborts.select_related("run__stage__pipeline__project").prefetch_related("events")
+    return with_stage.defer("run__steps", "run__raw", "run__description")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,115 +205,121 @@ class Page:
 
     versions: list[tuple[int, int]]  # keys, each with its run's version: acts change with it
     older_url: str
-    under_way: int
-    aborting: int  # how far the worst of these is overdue: of escalation.Level
+    under_way_count: int
+    abort_severity: int  # how far the worst of these is overdue: of escalation.Level
 
 
-def page(asked: AuditFilter) -> Page:
+def load_page(abort_filter: AbortFilter) -> Page:
     """Find the acts of one page, without loading them."""
-    place = acts(asked, asked.before).values_list(
-        "pk", "run__version", "settled_at", "run__aborting_level"
+    columns = matching_aborts(abort_filter, abort_filter.before_pk).values_list(
+        "pk", "run__version", "settled_at", "run__abort_severity"
     )
-    found = list(place[: PER_PAGE + 1])
-    shown = found[:PER_PAGE]
+    values = list(columns[: PER_PAGE + 1])
+    page_values = values[:PER_PAGE]
     return Page(
-        versions=[(pk, version) for pk, version, *_state in shown],
-        older_url=asked.older_than(shown[-1][0]) if len(found) > PER_PAGE else "",
-        under_way=sum(settled is None for *_keys, settled, _level in shown),
-        aborting=max((level for *_keys, settled, level in shown if settled is None), default=0),
+        versions=[(pk, version) for pk, version, *_state in page_values],
+        older_url=abort_filter.older_url(page_values[-1][0]) if len(values) > PER_PAGE else "",
+        under_way_count=sum(settled_at is None for *_keys, settled_at, _severity in page_values),
+        abort_severity=max(
+            (severity for *_keys, settled, severity in page_values if settled is None), default=0
+        ),
     )
 
 
-def newest(may: Rights) -> Page:
+def newest_page(permissions: Permissions) -> Page:
     """Find the newest of all acts in places that somebody may see."""
-    return page(AuditFilter(where=may.places("run__stage")))
+    return load_page(AbortFilter(condition=permissions.stage_filter("run__stage")))
 
 
 @dataclass(frozen=True, slots=True)
-class ActRow:
+class AbortRow:
     """What templates need of an act."""
 
     pk: int
-    kind: str
-    word: str | Promise
+    category: str
+    label: str | Promise
     tone: str
     glyph: str
-    story: abort_messages.Story
+    message: abort_messages.AbortMessage
     run_title: str
     run_url: str
     project: str
     pipeline: str
     stage: str
-    who: str
-    came_by: str
-    address: str
+    username: str
+    via_label: str
+    client_address: str
     reason: str
     requested_at: datetime
-    under_way: bool
-    took: str
-    answer: list[tuple[str, str]]
-    trail: list[Line]
-    batch_url: str  # of the list that it belongs to; empty: it was asked for by itself
+    is_under_way: bool
+    duration: str
+    response_details: list[tuple[str, str]]
+    timeline: list[TimelineEntry]
+    bulk_abort_url: str  # empty: it was requested by itself
+    pipeline_url: str = ""  # a row of the log has one link, to the run
+    stage_url: str = ""
 
     @property
-    def sentence(self) -> str:
+    def tooltip(self) -> str:
         """What its badge says."""
-        return self.story.sentence
+        return self.message.plain_text
 
 
-def of_page(shown: Page) -> list[ActRow]:
+def load_rows(abort_page: Page) -> list[AbortRow]:
     """Prepare the acts of a page."""
-    keys = [pk for pk, _version in shown.versions]
-    return [row(abort) for abort in told(Abort.objects.filter(pk__in=keys).order_by("-pk"))]
+    pks = [pk for pk, _version in abort_page.versions]
+    return [
+        build_row(abort) for abort in with_details(Abort.objects.filter(pk__in=pks).order_by("-pk"))
+    ]
 
 
-def row(abort: Abort) -> ActRow:
+def build_row(abort: Abort) -> AbortRow:
     """Prepare an act that was loaded with `told`."""
     run, stage = abort.run, abort.run.stage
-    story, key = abort_messages.of(abort, run), kind(abort)
-    look = KINDS[key]
-    return ActRow(
+    message, key = abort_messages.describe(abort, run), category_key(abort)
+    category = CATEGORIES[key]
+    return AbortRow(
         pk=abort.pk,
-        kind=key,
-        word=look.word,
-        tone=story.tone if key == "under_way" else look.tone,
-        glyph=look.glyph,
-        story=story,
+        category=key,
+        label=category.label,
+        tone=message.tone if key == "under_way" else category.tone,
+        glyph=category.glyph,
+        message=message,
         run_title=run.title,
         run_url=run_url(abort),
         project=str(stage.pipeline.project),
         pipeline=str(stage.pipeline),
         stage=stage.name,
-        who=abort.username,
-        came_by=abort_details.came_by(abort),
-        address=abort.client_address or "",
+        username=abort.username,
+        via_label=abort_details.via_label(abort),
+        client_address=abort.client_address or "",
         reason=abort.reason,
         requested_at=abort.requested_at,
-        under_way=abort.settled_at is None,
-        took=durations.in_words(timedelta(seconds=abort.seconds or 0)),
-        answer=abort_details.answer(abort),
-        trail=abort_timeline.lines(abort, abort.events.all()),
-        batch_url=abort_details.batch_url(abort),
+        is_under_way=abort.settled_at is None,
+        duration=durations.format_duration(timedelta(seconds=abort.duration_seconds or 0)),
+        response_details=abort_details.response_details(abort),
+        timeline=abort_timeline.entries(abort, abort.events.all()),
+        bulk_abort_url=abort_details.bulk_abort_url(abort),
     )
 
 
 def run_url(abort: Abort) -> str:
     """Return the address of an act's run."""
-    return reverse("run", args=[*run_row.place_args(abort.run.stage), abort.run.run_id])
+    return reverse("run", args=[*run_row.stage_url_args(abort.run.stage), abort.run.run_id])
 
 
-def _text(asked: AuditFilter, given: Mapping[str, str], name: str) -> str:
-    text = given[name]
-    if len(text) > LONGEST:
-        asked.ignored.append(
+def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> str:
+    text = values[name]
+    if len(text) > MAX_TEXT_LENGTH:
+        abort_filter.warnings.append(
             _("Only the first %(count)d characters of “%(text)s…” are looked for.")
-            % {"count": LONGEST, "text": text[:40]}
+            % {"count": MAX_TEXT_LENGTH, "text": text[:40]}
         )
-    return text[:LONGEST]
+    return text[:MAX_TEXT_LENGTH]
 
 
-def _day(asked: AuditFilter, given: Mapping[str, str], name: str) -> date | None:
-    value = given[name]
+def _date_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> date | None:
+    value = values[name]
     if not value:
         return None
     try:
@@ -317,7 +327,7 @@ def _day(asked: AuditFilter, given: Mapping[str, str], name: str) -> date | None
     except ValueError:
         day = None
     if day is None or day.year not in _YEARS:
-        asked.ignored.append(
+        abort_filter.warnings.append(
             _("“%(day)s” is no day: write it as 2026-03-31.") % {"day": value[:80]}
         )
         return None

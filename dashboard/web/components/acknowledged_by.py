@@ -6,106 +6,126 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.permissions import Rights
-from dashboard.models import Looking, Run
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Acknowledgement, Run
 from dashboard.runs import alerts
-from dashboard.runs.summary import Name
+from dashboard.runs.summary import ExternalText
 
-MOST = 3  # people that are named
+MAX_NAMES = 3  # people that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Looker:
+class AcknowledgementEntry:
     """Somebody who looks, or has looked."""
 
-    name: Name
-    since: datetime
-    until: datetime | None
-    taken_over_by: Name
+    name: ExternalText
+    acknowledged_at: datetime
+    released_at: datetime | None
+    reassigned_to: ExternalText
 
 
 @dataclass(frozen=True, slots=True)
-class Lookers:
+class ActiveAcknowledgements:
     """Those who look now: the first of them by name."""
 
-    named: list[Looker]
-    more: int
+    entries: list[AcknowledgementEntry]
+    more_count: int
 
     @property
     def names(self) -> str:
         """Who looks, on one line; empty: nobody."""
-        named = ", ".join(one.name for one in self.named)
-        if not self.more:
-            return named
-        return _("%(names)s and %(n)d more") % {"names": named, "n": self.more}
+        names = ", ".join(entry.name for entry in self.entries)
+        if not self.more_count:
+            return names
+        return _("%(names)s and %(n)d more") % {"names": names, "n": self.more_count}
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class AcknowledgementPanel:
     """What a run's page says of it; the same for all who see the run."""
 
     id: str  # changes with what can be said about it
     url: str
-    now: Lookers | None
-    past: list[Looker]  # the latest first
-    forgotten: int  # how many more have looked
-    offered: bool  # there is something that people can say
+    current: ActiveAcknowledgements | None
+    previous: list[AcknowledgementEntry]  # the latest first
+    more_count: int  # how many more have looked
+    has_actions: bool  # there is something that people can say
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AcknowledgementActions:
     """What one person can say."""
 
-    looks: bool
-    label: str  # to say that one looks, too
-    instead_of: list[int]  # the keys of the others
-    take_over: str  # from whom; empty: nobody else looks
+    is_acknowledged: bool
+    acknowledge_label: str  # to say that one looks, too
+    reassign_from_keys: list[int]  # the keys of the others
+    reassign_from: str  # from whom; empty: nobody else looks
 
 
-def of(lookings: Sequence[Looking]) -> Lookers | None:
+def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgements | None:
     """Prepare those who look now; None where nobody does."""
-    if not lookings:
+    if not acknowledgements:
         return None
-    return Lookers([_looker(one) for one in lookings[:MOST]], max(len(lookings) - MOST, 0))
+    return ActiveAcknowledgements(
+        [_entry(acknowledgement) for acknowledgement in acknowledgements[:MAX_NAMES]],
+        max(len(acknowledgements) - MAX_NAMES, 0),
+    )
 
 
-def panel(run: Run, url: str, lookings: Sequence[Looking], now: datetime) -> Panel | None:
+def panel(
+    run: Run, url: str, acknowledgements: Sequence[Acknowledgement], now: datetime
+) -> AcknowledgementPanel | None:
     """Prepare all who look or have looked at a run; None where there is nothing to say."""
-    going_on = _going_on(lookings)
-    past = [_looker(one) for one in reversed(lookings) if one.until is not None]
-    offered = bool(going_on) or alerts.is_wanted(run, now)
-    if not offered and not past:
+    unreleased = _unreleased(acknowledgements)
+    previous = [
+        _entry(acknowledgement)
+        for acknowledgement in reversed(acknowledgements)
+        if acknowledgement.ended_at is not None
+    ]
+    has_actions = bool(unreleased) or alerts.needs_attention(run, now)
+    if not has_actions and not previous:
         return None
     # Another element where there is another choice: the stream brings it without one, since that is
     # each person's own, and the page then asks for it (run.html).
-    state = "-".join(str(one.pk) for one in going_on) or "nobody"
-    return Panel(
-        id=f"looking-{state}",
+    state = "-".join(str(one.pk) for one in unreleased) or "nobody"
+    return AcknowledgementPanel(
+        id=f"acknowledgements-{state}",
         url=url,
-        now=of(going_on),
-        past=past[:MOST],
-        forgotten=max(len(past) - MOST, 0),
-        offered=offered,
+        current=active(unreleased),
+        previous=previous[:MAX_NAMES],
+        more_count=max(len(previous) - MAX_NAMES, 0),
+        has_actions=has_actions,
     )
 
 
-def choice(run: Run, person: int, rights: Rights, lookings: Sequence[Looking]) -> Choice | None:
+def actions(
+    run: Run, user_id: int, permissions: Permissions, acknowledgements: Sequence[Acknowledgement]
+) -> AcknowledgementActions | None:
     """Return what a person, by their key, can say about a run; None where they may say nothing."""
-    if not rights.may_look(run.stage).allowed:
+    if not permissions.acknowledge_permission(run.stage).allowed:
         return None
-    going_on = _going_on(lookings)
-    others = [one for one in going_on if one.user_id != person]
-    return Choice(
-        looks=len(others) < len(going_on),
-        label=_("I’m looking too") if others else _("I’m looking"),
-        instead_of=[one.pk for one in others],
-        take_over=named.names if (named := of(others)) else "",
+    unreleased = _unreleased(acknowledgements)
+    others = [
+        acknowledgement for acknowledgement in unreleased if acknowledgement.user_id != user_id
+    ]
+    return AcknowledgementActions(
+        is_acknowledged=len(others) < len(unreleased),
+        acknowledge_label=_("I’m looking too") if others else _("I’m looking"),
+        reassign_from_keys=[one.pk for one in others],
+        reassign_from=active_others.names if (active_others := active(others)) else "",
     )
 
 
-def _going_on(lookings: Sequence[Looking]) -> list[Looking]:
-    return [one for one in lookings if one.until is None]
+def _unreleased(acknowledgements: Sequence[Acknowledgement]) -> list[Acknowledgement]:
+    return [
+        acknowledgement for acknowledgement in acknowledgements if acknowledgement.ended_at is None
+    ]
 
 
-def _looker(of: Looking) -> Looker:
-    return Looker(Name(of.username), of.since, of.until, Name(of.taken_over_by))
+def _entry(acknowledgement: Acknowledgement) -> AcknowledgementEntry:
+    return AcknowledgementEntry(
+        ExternalText(acknowledgement.username),
+        acknowledgement.acknowledged_at,
+        acknowledgement.ended_at,
+        ExternalText(acknowledgement.reassigned_to),
+    )

@@ -15,26 +15,26 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline
 from dashboard.web.components import stage_cell
 from dashboard.web.components.stage_cell import StageCell
 
-LONGEST = 200  # characters of a text that is looked for
+MAX_QUERY_LENGTH = 200  # characters of a text that is looked for
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
+class StageFilter:
     """Some pipelines, by how one of their stages is."""
 
-    word: str | Promise
-    has: Callable[[StageCell], bool]
+    label: str | Promise
+    matches: Callable[[StageCell], bool]
 
 
-SHOWN = {
-    "": Which(gettext_lazy("All"), lambda _cell: True),
-    "flight": Which(gettext_lazy("In flight"), lambda cell: cell.in_flight > 0),
-    "attention": Which(gettext_lazy("Needs attention"), lambda cell: cell.needs_attention),
+STAGE_FILTERS = {
+    "": StageFilter(gettext_lazy("All"), lambda _cell: True),
+    "flight": StageFilter(gettext_lazy("In flight"), lambda cell: cell.in_flight_count > 0),
+    "attention": StageFilter(gettext_lazy("Needs attention"), lambda cell: cell.needs_attention),
 }
 
 
@@ -42,46 +42,51 @@ SHOWN = {
 class BoardFilter:
     """What an address asks for: a text, and how a stage has to be."""
 
-    text: str
+    q: str
     show: str
-    ignored: list[str] = field(default_factory=list)  # sentences
+    warnings: list[str] = field(default_factory=list)  # sentences
 
     def __bool__(self) -> bool:
-        return bool(self.text or self.show)
+        return bool(self.q or self.show)
 
     @property
     def choices(self) -> list[tuple[str, str | Promise, bool]]:
         """The address, the word and whether it is chosen, of each way to choose."""
-        return [(self._with(key), which.word, key == self.show) for key, which in SHOWN.items()]
+        return [
+            (self._url(key), stage_filter.label, key == self.show)
+            for key, stage_filter in STAGE_FILTERS.items()
+        ]
 
-    def names(self, pipeline: Pipeline) -> bool:
+    def matches_name(self, pipeline: Pipeline) -> bool:
         """Say whether each word of the text is in the pipeline's name or its project's."""
-        named = _names(pipeline)
-        return all(word in named for word in self._words)
+        name = _searchable_name(pipeline)
+        return all(word in name for word in self._search_words)
 
     @property
-    def news(self) -> str:
+    def client_filter(self) -> str:
         """Which changed stages bring their pipeline onto the page, for app.js: what `facts` say."""
-        return json.dumps({"show": self.show, "words": self._words}) if self else "none"
+        return json.dumps({"show": self.show, "words": self._search_words}) if self else "none"
 
     @property
-    def _words(self) -> list[str]:
-        return self.text.casefold().split()
+    def _search_words(self) -> list[str]:
+        return self.q.casefold().split()
 
-    def _with(self, show: str) -> str:
-        wanted = {"q": self.text, "show": show}
-        return "?" + urlencode({name: value for name, value in wanted.items() if value})
+    def _url(self, show: str) -> str:
+        parameters = {"q": self.q, "show": show}
+        return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
-def facts(pipeline: Pipeline, cell: StageCell) -> str:
+def filter_values(pipeline: Pipeline, cell: StageCell) -> str:
     """Return what decides whether a stage brings its pipeline onto a board (BoardFilter.news)."""
-    shows = [key for key, which in SHOWN.items() if which.has(cell)]
-    return json.dumps({"shows": shows, "text": _names(pipeline)})
+    matching_filters = [
+        key for key, stage_filter in STAGE_FILTERS.items() if stage_filter.matches(cell)
+    ]
+    return json.dumps({"shows": matching_filters, "text": _searchable_name(pipeline)})
 
 
-def _names(pipeline: Pipeline) -> str:
-    of = pipeline.project
-    return f"{of.name} {of.slug} {pipeline.name} {pipeline.slug}".casefold()
+def _searchable_name(pipeline: Pipeline) -> str:
+    project = pipeline.project
+    return f"{project.name} {project.slug} {pipeline.name} {pipeline.slug}".casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +107,37 @@ class ProjectRows:
     pipelines: list[PipelineRow]
 
 
-def read(request: HttpRequest) -> BoardFilter:
+def parse(request: HttpRequest) -> BoardFilter:
     """Read the filter of an address."""
-    text = request.GET.get("q", "").replace("\0", "").strip()
+    q = request.GET.get("q", "").replace("\0", "").strip()
     show = request.GET.get("show", "")
-    asked = BoardFilter(text[:LONGEST], show if show in SHOWN else "")
-    if len(text) > LONGEST:
-        asked.ignored.append(_("Only the first %(n)d characters are looked for.") % {"n": LONGEST})
-    if show not in SHOWN:
-        asked.ignored.append(
+    board_filter = BoardFilter(q[:MAX_QUERY_LENGTH], show if show in STAGE_FILTERS else "")
+    if len(q) > MAX_QUERY_LENGTH:
+        board_filter.warnings.append(
+            _("Only the first %(n)d characters are looked for.") % {"n": MAX_QUERY_LENGTH}
+        )
+    if show not in STAGE_FILTERS:
+        board_filter.warnings.append(
             _("There is no choice “%(show)s”: all pipelines are shown.") % {"show": show[:80]}
         )
-    return asked
+    return board_filter
 
 
 def projects(
-    rights: Rights, asked: BoardFilter, cells: Mapping[int, list[StageCell]]
+    permissions: Permissions, board_filter: BoardFilter, cells: Mapping[int, list[StageCell]]
 ) -> list[ProjectRows]:
     """Return what is asked for of all pipelines that somebody may see, in their order.
 
     `cells` are those of each pipeline, by its key.
     """
-    present = Pipeline.objects.filter(gone_at=None, project__gone_at=None)
-    seen = present.filter(rights.projects("project")).select_related("project")
-    has = SHOWN[asked.show].has
-    wanted = [
+    listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
+    visible = listed.filter(permissions.project_filter("project")).select_related("project")
+    matches = STAGE_FILTERS[board_filter.show].matches
+    pipelines = [
         pipeline
-        for pipeline in seen.order_by("project__slug", "slug")
-        if asked.names(pipeline) and (not asked.show or any(map(has, cells.get(pipeline.pk, []))))
+        for pipeline in visible.order_by("project__slug", "slug")
+        if board_filter.matches_name(pipeline)
+        and (not board_filter.show or any(map(matches, cells.get(pipeline.pk, []))))
     ]
     return [
         ProjectRows(
@@ -139,10 +147,10 @@ def projects(
                 PipelineRow(
                     name=pipeline.name,
                     url=reverse("pipeline", args=[project.slug, pipeline.slug]),
-                    cells=stage_cell.in_columns(cells.get(pipeline.pk, [])),
+                    cells=stage_cell.by_column(cells.get(pipeline.pk, [])),
                 )
                 for pipeline in group
             ],
         )
-        for project, group in groupby(wanted, key=lambda pipeline: pipeline.project)
+        for project, group in groupby(pipelines, key=lambda pipeline: pipeline.project)
     ]

@@ -10,70 +10,83 @@ from datetime import datetime
 from django.urls import reverse
 
 from dashboard.aborts import bulk_messages as bulk_abort_messages
-from dashboard.aborts.bulk_messages import Told
-from dashboard.accounts.permissions import Rights
-from dashboard.models import AbortBatch, BatchItem
+from dashboard.aborts.bulk_messages import ItemOutcome
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import BulkAbort, BulkAbortItem
 from dashboard.web.components import abort_details, bulk_abort_result
 
 PER_PAGE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class ListRow:
+class BulkAbortRow:
     """What templates need of a list."""
 
     url: str
-    who: str
-    came_by: str
-    address: str
+    username: str
+    via_label: str
+    client_address: str
     requested_at: datetime
     reason: str
     summary: str
-    over: bool
+    is_finished: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """Lists, the newest first, and the address of what comes after them."""
 
-    rows: list[ListRow]
+    rows: list[BulkAbortRow]
     older_url: str
 
     @property
-    def under_way(self) -> int:
+    def under_way_count(self) -> int:
         """How many of them are not over."""
-        return sum(not row.over for row in self.rows)
+        return sum(not row.is_finished for row in self.rows)
 
 
-def page(rights: Rights, before: int | None) -> Page:
+def load_page(permissions: Permissions, before_pk: int | None) -> Page:
     """Return a page of the lists of which the person may see anything, below a key if given."""
-    items = BatchItem.objects.filter(rights.places("run__stage"))
-    seen = AbortBatch.objects.filter(pk__in=items.order_by().values("batch")).order_by("-pk")
-    found = list((seen if before is None else seen.filter(pk__lt=before))[: PER_PAGE + 1])
-    shown = found[:PER_PAGE]
-    asked_for: dict[int, int] = defaultdict(int)
-    for key in BatchItem.objects.order_by().filter(batch__in=shown).values_list("batch", flat=True):
-        asked_for[key] += 1
-    told: dict[int, list[Told]] = defaultdict(list)
-    its = list(
-        items.filter(batch__in=shown).select_related("abort", "run").defer(*bulk_abort_result.HEAVY)
+    items = BulkAbortItem.objects.filter(permissions.stage_filter("run__stage"))
+    visible = BulkAbort.objects.filter(pk__in=items.order_by().values("bulk_abort")).order_by("-pk")
+    bulk_aborts = list(
+        (visible if before_pk is None else visible.filter(pk__lt=before_pk))[: PER_PAGE + 1]
     )
-    for item, of_it in zip(its, bulk_abort_result.told(its), strict=True):
-        told[item.batch_id].append(of_it)
+    page_bulk_aborts = bulk_aborts[:PER_PAGE]
+    item_counts: dict[int, int] = defaultdict(int)
+    for key in (
+        BulkAbortItem.objects.order_by()
+        .filter(bulk_abort__in=page_bulk_aborts)
+        .values_list("bulk_abort", flat=True)
+    ):
+        item_counts[key] += 1
+    outcomes: dict[int, list[ItemOutcome]] = defaultdict(list)
+    visible_items = list(
+        items.filter(bulk_abort__in=page_bulk_aborts)
+        .select_related("abort", "run")
+        .defer(*bulk_abort_result.DEFERRED_FIELDS)
+    )
+    for item, outcome in zip(
+        visible_items, bulk_abort_result.load_outcomes(visible_items), strict=True
+    ):
+        outcomes[item.bulk_abort_id].append(outcome)
     return Page(
-        rows=[_row(each, told[each.pk], asked_for[each.pk]) for each in shown],
-        older_url=f"?before={shown[-1].pk}" if len(found) > PER_PAGE else "",
+        rows=[
+            _row(bulk_abort, outcomes[bulk_abort.pk], item_counts[bulk_abort.pk])
+            for bulk_abort in page_bulk_aborts
+        ],
+        older_url=f"?before={page_bulk_aborts[-1].pk}" if len(bulk_aborts) > PER_PAGE else "",
     )
 
 
-def _row(of: AbortBatch, told: list[Told], asked_for: int) -> ListRow:
-    return ListRow(
-        url=reverse("batch", args=[of.pk]),
-        who=of.username,
-        came_by=abort_details.came_by(of),
-        address=of.client_address or "",
-        requested_at=of.requested_at,
-        reason=of.reason,
-        summary=bulk_abort_messages.summary(told, partly=asked_for > len(told)),
-        over=all(each.over for each in told),
+def _row(bulk_abort: BulkAbort, outcomes: list[ItemOutcome], item_count: int) -> BulkAbortRow:
+    return BulkAbortRow(
+        url=reverse("bulk_abort", args=[bulk_abort.pk]),
+        username=bulk_abort.username,
+        via_label=abort_details.via_label(bulk_abort),
+        client_address=bulk_abort.client_address or "",
+        requested_at=bulk_abort.requested_at,
+        reason=bulk_abort.reason,
+        summary=bulk_abort_messages.summarize(outcomes, is_partial=item_count > len(outcomes)),
+        is_finished=all(outcome.is_final for outcome in outcomes),
     )

@@ -6,22 +6,29 @@ from datetime import datetime
 
 from dashboard import aborts
 from dashboard.aborts import bulk_messages as bulk_abort_messages
-from dashboard.aborts.bulk_messages import Told
-from dashboard.accounts.permissions import Rights
-from dashboard.models import AbortBatch, BatchItem
+from dashboard.aborts.bulk_messages import ItemOutcome
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import BulkAbort, BulkAbortItem
 from dashboard.models.aborts import AbortState
-from dashboard.models.bulk_aborts import ItemResult
+from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.web.components import run_row, stage_cell, tab_title
-from dashboard.web.components.in_flight import Flights
-from dashboard.web.components.run_row import Row
-from dashboard.web.components.tab_title import Title
+from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.run_row import RunRow
+from dashboard.web.components.tab_title import TabTitle
 
-HEAVY = "run__steps", "run__raw", "run__description"  # columns that no list shows
+DEFERRED_FIELDS = "run__steps", "run__raw", "run__description"  # columns that no list shows
 _GLYPHS = {
-    "aborted": "stop", "aborting": "stop", "sending": "play", "waits": "clock", "ended": "skip",
-    "turned": "warning", "not_stopped": "warning", "unclear": "question", "lost": "question",
+    "aborted": "stop",
+    "aborting": "stop",
+    "sending": "play",
+    "waiting": "clock",
+    "already_ended": "skip",
+    "status_changed": "warning",
+    "not_stopped": "warning",
+    "unconfirmed": "question",
+    "not_received": "question",
     "not_allowed": "lock",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +36,18 @@ class ItemRow:
     """One run of the list and what came of it."""
 
     dom_id: str
-    run: Row
-    told: Told
+    run: RunRow
+    outcome: ItemOutcome
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         """What came of it, as a badge says it."""
-        return self.told.word
+        return self.outcome.label
 
     @property
     def glyph(self) -> str:
         """The badge's shape."""
-        return _GLYPHS.get(self.told.kind, "cross")
+        return _GLYPHS.get(self.outcome.kind, "cross")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,53 +55,67 @@ class Summary:
     """How the list stands."""
 
     text: str
-    over: bool  # nothing more is to come
+    is_finished: bool  # nothing more is to come
     held_until: datetime | None  # Northflank takes no more requests for lists before
-    partly: bool  # it holds runs that the person may not see
+    is_partial: bool  # it holds runs that the person may not see
 
 
-def items(batch_pk: int, rights: Rights) -> list[BatchItem]:
+def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbortItem]:
     """Return the items of a list whose places the person may see, in their order."""
-    seen = BatchItem.objects.filter(rights.places("run__stage"), batch=batch_pk)
-    loaded = seen.select_related("batch", "abort", "run__stage__pipeline__project")
-    return list(loaded.defer(*HEAVY).order_by("position"))
+    visible = BulkAbortItem.objects.filter(
+        permissions.stage_filter("run__stage"), bulk_abort=bulk_abort_pk
+    )
+    with_relations = visible.select_related("bulk_abort", "abort", "run__stage__pipeline__project")
+    return list(with_relations.defer(*DEFERRED_FIELDS).order_by("position"))
 
 
-def told(its: Collection[BatchItem]) -> list[Told]:
+def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
     """Say what became of each of these items, which are loaded with run and abort."""
     # What was tried again is told by the act that took its place.
-    again = [item.run for item in its if item.abort and item.abort.state == AbortState.TRIED_AGAIN]
-    latest = run_row.latest_aborts(again) if again else {}
+    resent_runs = [
+        item.run for item in items if item.abort and item.abort.state == AbortState.TRIED_AGAIN
+    ]
+    latest = run_row.latest_aborts(resent_runs) if resent_runs else {}
     return [
-        bulk_abort_messages.of(
-            ItemResult(item.result), item.run, latest.get(item.run_id, item.abort), item.note
+        bulk_abort_messages.describe(
+            BulkAbortItemResult(item.result),
+            item.run,
+            latest.get(item.run_id, item.abort),
+            item.note,
         )
-        for item in its
+        for item in items
     ]
 
 
-def item_rows(its: Collection[BatchItem]) -> list[ItemRow]:
+def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
     """Prepare items for the template."""
     return [
-        ItemRow(f"item-{item.pk}", run_row.row(item.run, stage_cell.UNSEEN, None), of_it)
-        for item, of_it in zip(its, told(its), strict=True)
+        ItemRow(f"item-{item.pk}", run_row.build_row(item.run, stage_cell.DENIED, None), outcome)
+        for item, outcome in zip(items, load_outcomes(items), strict=True)
     ]
 
 
-def summary(batch: AbortBatch, its: Collection[ItemRow], now: datetime) -> Summary:
+def summary(bulk_abort: BulkAbort, items: Collection[ItemRow], now: datetime) -> Summary:
     """Say how a list stands."""
-    waits = any(item.told.kind == "waits" for item in its)
-    partly = batch.items.count() > len(its)
+    is_waiting = any(item.outcome.kind == "waiting" for item in items)
+    is_partial = bulk_abort.items.count() > len(items)
     return Summary(
-        bulk_abort_messages.summary((item.told for item in its), partly=partly),
-        over=all(item.told.over for item in its),
-        held_until=aborts.held_until(batch, now) if waits else None,
-        partly=partly,
+        bulk_abort_messages.summarize((item.outcome for item in items), is_partial=is_partial),
+        is_finished=all(item.outcome.is_final for item in items),
+        held_until=aborts.paused_until(bulk_abort, now) if is_waiting else None,
+        is_partial=is_partial,
     )
 
 
-def title(its: Collection[ItemRow], *, blind: bool) -> Title:
+def build_tab_title(items: Collection[ItemRow], *, upstream_down: bool) -> TabTitle:
     """Name the tab: how many have come to their end, of how many."""
-    over = sum(item.told.over for item in its)
-    aborting = max((item.run.aborting_level for item in its if not item.told.over), default=0)
-    return tab_title.batch(over, len(its), Flights(aborting=aborting), blind=blind)
+    finished = sum(item.outcome.is_final for item in items)
+    abort_severity = max(
+        (item.run.abort_severity for item in items if not item.outcome.is_final), default=0
+    )
+    return tab_title.bulk_abort(
+        finished,
+        len(items),
+        InFlightTotals(abort_severity=abort_severity),
+        upstream_down=upstream_down,
+    )

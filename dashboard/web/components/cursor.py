@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WRITTEN = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
+_PATTERN = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -18,15 +18,15 @@ class Cursor:
     pk: int
 
     @property
-    def written(self) -> str:
+    def encoded_text(self) -> str:
         """The place as part of an address."""
         microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
         return f"{self.in_flight:d}.{microseconds}.{self.pk}"
 
     @classmethod
-    def read(cls, written: str) -> Self | None:
+    def decode(cls, text: str) -> Self | None:
         """Read what `written` wrote; None: it is no place. One that is made up is harmless."""
-        parts = _WRITTEN.fullmatch(written)
+        parts = _PATTERN.fullmatch(text)
         if parts is None:
             return None
         try:

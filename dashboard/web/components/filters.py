@@ -19,8 +19,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard.models import Abort, BatchItem, Stage
-from dashboard.models.runs import STATUS_START, RunQuerySet, status_start
+from dashboard.models import Abort, BulkAbortItem, Stage
+from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_start
 from dashboard.runs import statuses
 from dashboard.web.components.cursor import Cursor
 
@@ -28,254 +28,263 @@ from dashboard.web.components.cursor import Cursor
 # one of its eight statuses.
 IN_FLIGHT = "in_flight"
 # The address of all runs, also for somebody whose page opens with a view of their own.
-ALL_RUNS = "?all=1"
-LONGEST = 200  # characters of a text that is looked for
-_STRANGE = 30  # statuses outside our table that are offered
+ALL_RUNS_URL = "?all=1"
+MAX_QUERY_LENGTH = 200  # characters of a text that is looked for
+_MAX_UNKNOWN_STATUSES = 30  # statuses outside our table that are offered
 _YEARS = range(1970, 9000)  # others fit no zone, or no database
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class StatusChoice:
     """A status that can be asked for."""
 
     value: str
-    word: str
-    chosen: bool
+    label: str
+    is_selected: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
     """One thing that is asked for, and the address of the page without it."""
 
-    text: str
-    without_url: str
+    label: str
+    remove_url: str
 
 
 @dataclass(frozen=True)
 class RunFilter:
     """Which runs of a stage are asked for, from which place in the list on."""
 
-    known: tuple[str, ...] = ()  # statuses that can be asked for
+    available_statuses: tuple[str, ...] = ()  # statuses that can be asked for
     statuses: tuple[str, ...] = ()  # any of these, in the order of `known`; none: all
-    text: str = ""
-    since: datetime | None = None
-    until: datetime | None = None  # no run that was made then or later
-    dates: Mapping[str, str] = field(default_factory=dict)  # `from` and `to` as they were written
-    overdue: bool = False
-    mine: frozenset[int] | None = None  # only among the runs with these keys
-    start: Cursor | None = None  # a page begins beyond this run
-    newer: bool = False  # ... and goes on towards the newest
-    ignored: tuple[str, ...] = ()  # sentences
+    q: str = ""
+    created_from: datetime | None = None
+    created_before: datetime | None = None  # no run that was made then or later
+    date_inputs: Mapping[str, str] = field(
+        default_factory=dict
+    )  # `from` and `to` as they were written
+    overdue_only: bool = False
+    run_keys: frozenset[int] | None = None  # only among the runs with these keys
+    cursor: Cursor | None = None  # a page begins beyond this run
+    is_ascending: bool = False  # ... and goes on towards the newest
+    warnings: tuple[str, ...] = ()  # sentences
 
     @cached_property
-    def wanted(self) -> tuple[tuple[str, str], ...]:
+    def parameters(self) -> tuple[tuple[str, str], ...]:
         """The filter as parameters of an address, without the place in the list."""
         pairs = [
             *(("status", status) for status in self.statuses),
-            ("q", self.text),
-            *((name, self.dates.get(name, "")) for name in ("from", "to")),
-            ("overdue", "1" if self.overdue else ""),
-            ("mine", "1" if self.by_me else ""),
+            ("q", self.q),
+            *((name, self.date_inputs.get(name, "")) for name in ("from", "to")),
+            ("overdue", "1" if self.overdue_only else ""),
+            ("by_me", "1" if self.aborted_by_me else ""),
         ]
         return tuple((name, value) for name, value in pairs if value)
 
     @property
-    def by_me(self) -> bool:
+    def aborted_by_me(self) -> bool:
         """Whether only runs that the person aborted are asked for."""
-        return self.mine is not None
+        return self.run_keys is not None
 
     @property
-    def query(self) -> str:
+    def query_string(self) -> str:
         """The filter as part of an address; empty: all runs."""
-        return urlencode(self.wanted)
+        return urlencode(self.parameters)
 
     @property
     def url(self) -> str:
         """The address of the first page."""
-        return f"?{self.query}" if self.wanted else ALL_RUNS
+        return f"?{self.query_string}" if self.parameters else ALL_RUNS_URL
 
-    def beyond(self, place: Cursor, *, newer: bool = False) -> str:
+    def page_url(self, cursor: Cursor, *, ascending: bool = False) -> str:
         """Return the address of the page that follows a run."""
-        return "?" + urlencode([*self.wanted, ("after" if newer else "before", place.written)])
+        return "?" + urlencode(
+            [*self.parameters, ("after" if ascending else "before", cursor.encoded_text)]
+        )
 
     @property
-    def choices(self) -> list[Choice]:
+    def status_choices(self) -> list[StatusChoice]:
         """The statuses that can be asked for."""
-        return [Choice(value, word_of(value), value in self.statuses) for value in self.known]
+        return [
+            StatusChoice(value, status_label(value), value in self.statuses)
+            for value in self.available_statuses
+        ]
 
     @property
-    def statuses_in_words(self) -> str:
+    def status_summary(self) -> str:
         """The statuses asked for, short enough for a button."""
         if len(self.statuses) > 2:
             return ngettext("%(count)d status", "%(count)d statuses", len(self.statuses)) % {
                 "count": len(self.statuses)
             }
-        return ", ".join(word_of(status)[:40] for status in self.statuses) or _("Any status")
+        return ", ".join(status_label(status)[:40] for status in self.statuses) or _("Any status")
 
     @property
-    def day_times(self) -> dict[str, str]:
+    def datetime_inputs(self) -> dict[str, str]:
         """`from` and `to` as a form takes them: a day from its first to its last minute."""
         ends = {"from": "T00:00", "to": "T23:59"}
         return {
             name: value if "T" in value else f"{value}{ends[name]}"
-            for name, value in self.dates.items()
+            for name, value in self.date_inputs.items()
         }
 
     @property
     def chips(self) -> list[Chip]:
         """What is asked for, each thing with the address of the page without it."""
         return [
-            Chip(_in_words(name, value), self._without(position))
-            for position, (name, value) in enumerate(self.wanted)
+            Chip(_chip_label(name, value), self._url_without(position))
+            for position, (name, value) in enumerate(self.parameters)
         ]
 
-    def _without(self, position: int) -> str:
-        rest = [pair for at, pair in enumerate(self.wanted) if at != position]
-        return f"?{urlencode(rest)}" if rest else ALL_RUNS
+    def _url_without(self, position: int) -> str:
+        remaining = [pair for index, pair in enumerate(self.parameters) if index != position]
+        return f"?{urlencode(remaining)}" if remaining else ALL_RUNS_URL
 
     @property
-    def only_status(self) -> str | None:
+    def single_status(self) -> str | None:
         """The one status, or all of them (""), that the page is filtered by; None: otherwise."""
-        if self.text or self.dates or self.overdue or self.by_me:
+        if self.q or self.date_inputs or self.overdue_only or self.aborted_by_me:
             return None
         if set(self.statuses) <= {IN_FLIGHT}:
             return ""
         return self.statuses[0] if len(self.statuses) == 1 else None
 
     @property
-    def news(self) -> str:
+    def client_filter(self) -> str:
         """Which new runs belong on the page, for app.js: all, none, or what their rows must say.
 
         Who aborted a run is not told to all who hear of it: where that is asked for, none is.
         """
-        if self.start is not None or self.by_me:
+        if self.cursor is not None or self.aborted_by_me:
             return "none"
-        if not self.wanted:
+        if not self.parameters:
             return "all"
-        says = {
+        criteria = {
             "statuses": [status for status in self.statuses if status != IN_FLIGHT],
             "inFlight": IN_FLIGHT in self.statuses,
-            "text": self.text.lower(),
-            "overdue": self.overdue,
-            "since": self.since and self.since.timestamp() * 1000,
-            "until": self.until and self.until.timestamp() * 1000,
+            "text": self.q.lower(),
+            "overdue": self.overdue_only,
+            "since": self.created_from and self.created_from.timestamp() * 1000,
+            "until": self.created_before and self.created_before.timestamp() * 1000,
         }
-        return json.dumps(says)
+        return json.dumps(criteria)
 
-    def of(self, runs: RunQuerySet) -> RunQuerySet:
+    def filter_by_date_and_key(self, runs: RunQuerySet) -> RunQuerySet:
         """Narrow runs down by all that is asked for but status and text."""
-        if self.since is not None:
-            runs = runs.filter(created_at__gte=self.since)
-        if self.until is not None:
-            runs = runs.filter(created_at__lt=self.until)
-        if self.mine is not None:
-            runs = runs.filter(pk__in=self.mine)
+        if self.created_from is not None:
+            runs = runs.filter(created_at__gte=self.created_from)
+        if self.created_before is not None:
+            runs = runs.filter(created_at__lt=self.created_before)
+        if self.run_keys is not None:
+            runs = runs.filter(pk__in=self.run_keys)
         return runs
 
-    def in_flight(self, runs: RunQuerySet) -> RunQuerySet:
+    def filter_in_flight(self, runs: RunQuerySet) -> RunQuerySet:
         """Narrow runs in flight down by status and text; they are few."""
         if self.statuses and IN_FLIGHT not in self.statuses:
             runs = runs.filter(status__in=self.statuses)
-        if self.overdue:
-            runs = runs.filter(overdue__gt=0)
-        return runs.filter(self._says())
+        if self.overdue_only:
+            runs = runs.filter(overdue_severity__gt=0)
+        return runs.filter(self._text_condition())
 
-    def ended(self, runs: RunQuerySet) -> list[RunQuerySet]:
+    def filter_ended(self, runs: RunQuerySet) -> list[RunQuerySet]:
         """Narrow runs that have ended down by status and text, in parts that have no run in common.
 
         Each part can be read along an index in the order of the list.
         """
-        if self.overdue:  # only what is in flight is
+        if self.overdue_only:  # only what is in flight is
             return []
-        wanted = [status for status in self.statuses if status != IN_FLIGHT]
-        if self.statuses and not wanted:
+        ended_statuses = [status for status in self.statuses if status != IN_FLIGHT]
+        if self.statuses and not ended_statuses:
             return []
-        if self.text:
+        if self.q:
             # A bounded stretch of the list: its order is the index to read it by.
-            runs = runs.filter(self._says())
-            return [runs.filter(status__in=wanted) if wanted else runs]
-        return [runs.with_status(status) for status in wanted] or [runs]
+            runs = runs.filter(self._text_condition())
+            return [runs.filter(status__in=ended_statuses) if ended_statuses else runs]
+        return [runs.with_status(status) for status in ended_statuses] or [runs]
 
-    def _says(self) -> Q:
-        if not self.text:
+    def _text_condition(self) -> Q:
+        if not self.q:
             return Q()
         fields = "name", "run_id", "description", "step"
-        found = Q()
-        for each in fields:
-            found |= Q((f"{each}__icontains", self.text))
-        return found
+        condition = Q()
+        for field_name in fields:
+            condition |= Q((f"{field_name}__icontains", self.q))
+        return condition
 
 
-def word_of(status: str) -> str:
+def status_label(status: str) -> str:
     """Return what a status that can be asked for is called."""
-    return _("In flight") if status == IN_FLIGHT else statuses.of_run(status).word
+    return _("In flight") if status == IN_FLIGHT else statuses.for_run(status).label
 
 
-def read(given: QueryDict, stage: Stage, person: User) -> RunFilter:
+def parse(parameters: QueryDict, stage: Stage, user: User) -> RunFilter:
     """Read the filter of an address for a person; what nobody can follow in it is told."""
-    ignored: list[str] = []
-    known = (IN_FLIGHT, *statuses.RUN, *_strange(stage))
-    asked = [status.replace("\0", "") for status in given.getlist("status")]
-    ignored += [
+    warnings: list[str] = []
+    available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
+    requested_statuses = [status.replace("\0", "") for status in parameters.getlist("status")]
+    warnings += [
         _("There is no status “%(status)s”: it is left out of account.") % {"status": status[:80]}
-        for status in dict.fromkeys(asked)
-        if status and status not in known
+        for status in dict.fromkeys(requested_statuses)
+        if status and status not in available_statuses
     ]
-    text = given.get("q", "").replace("\0", "").strip()
-    if len(text) > LONGEST:
-        ignored.append(
+    q = parameters.get("q", "").replace("\0", "").strip()
+    if len(q) > MAX_QUERY_LENGTH:
+        warnings.append(
             _("Only the first %(count)d characters of “%(text)s…” are looked for.")
-            % {"count": LONGEST, "text": text[:40]}
+            % {"count": MAX_QUERY_LENGTH, "text": q[:40]}
         )
-    dates, moments = {}, {}
+    date_inputs, moments = {}, {}
     for name in ("from", "to"):
-        value = given.get(name, "").strip()
+        value = parameters.get(name, "").strip()
         if not value:
             continue
-        moment = _moment(value, past_it=name == "to")
+        moment = _parse_datetime(value, is_end=name == "to")
         if moment is None:
-            ignored.append(
+            warnings.append(
                 _("“%(day)s” is no day: write it as 2026-03-31 or 2026-03-31T14:30.")
                 % {"day": value[:80]}
             )
         else:
-            dates[name], moments[name] = value, moment
-    for name in ("overdue", "mine"):
-        if given.get(name, "") not in {"", "1"}:
-            ignored.append(
+            date_inputs[name], moments[name] = value, moment
+    for name in ("overdue", "by_me"):
+        if parameters.get(name, "") not in {"", "1"}:
+            warnings.append(
                 _("“%(name)s” takes no value but 1: it is left out of account.") % {"name": name}
             )
-    if given.get("page", "1") != "1":
-        ignored.append(_("Pages have no numbers any more: these are the newest runs."))
-    start, newer = None, False
+    if parameters.get("page", "1") != "1":
+        warnings.append(_("Pages have no numbers any more: these are the newest runs."))
+    cursor, is_ascending = None, False
     for name in ("before", "after"):
-        if written := given.get(name, ""):
-            start, newer = Cursor.read(written), name == "after"
-            if start is None:
-                ignored.append(
+        if encoded_cursor := parameters.get(name, ""):
+            cursor, is_ascending = Cursor.decode(encoded_cursor), name == "after"
+            if cursor is None:
+                warnings.append(
                     _("“%(place)s” is no place in the list: these are the newest runs.")
-                    % {"place": written[:80]}
+                    % {"place": encoded_cursor[:80]}
                 )
             break
     return RunFilter(
-        known=known,
-        statuses=tuple(status for status in known if status in asked),
-        text=text[:LONGEST].strip(),
-        since=moments.get("from"),
-        until=moments.get("to"),
-        dates=dates,
-        overdue=given.get("overdue") == "1",
-        mine=frozenset(_aborted_by(person, stage)) if given.get("mine") == "1" else None,
-        start=start,
-        newer=newer and start is not None,
-        ignored=tuple(ignored),
+        available_statuses=available_statuses,
+        statuses=tuple(status for status in available_statuses if status in requested_statuses),
+        q=q[:MAX_QUERY_LENGTH].strip(),
+        created_from=moments.get("from"),
+        created_before=moments.get("to"),
+        date_inputs=date_inputs,
+        overdue_only=parameters.get("overdue") == "1",
+        run_keys=frozenset(_runs_aborted_by(user, stage))
+        if parameters.get("by_me") == "1"
+        else None,
+        cursor=cursor,
+        is_ascending=is_ascending and cursor is not None,
+        warnings=tuple(warnings),
     )
 
 
-def _in_words(name: str, value: str) -> str:
+def _chip_label(name: str, value: str) -> str:
     match name:
         case "status":
-            return word_of(value)[:80]
+            return status_label(value)[:80]
         case "q":
             return _("“%(text)s”") % {"text": value}
         case "from":
@@ -288,16 +297,16 @@ def _in_words(name: str, value: str) -> str:
             return _("Aborted by me")
 
 
-def _moment(written: str, *, past_it: bool) -> datetime | None:
+def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:
     """Return the first moment of a day, minute or second as it is written, or the first past it."""
-    if not written.isascii():
+    if not text.isascii():
         return None
     try:
-        if len(written) == len("2026-03-31"):
-            moment, lasts = datetime.combine(date.fromisoformat(written), time.min), timedelta(1)
-        elif len(written) in {len("2026-03-31T14:30"), len("2026-03-31T14:30:15")}:
-            moment = datetime.fromisoformat(written)
-            lasts = timedelta(minutes=1) if len(written) == 16 else timedelta(seconds=1)
+        if len(text) == len("2026-03-31"):
+            moment, precision = datetime.combine(date.fromisoformat(text), time.min), timedelta(1)
+        elif len(text) in {len("2026-03-31T14:30"), len("2026-03-31T14:30:15")}:
+            moment = datetime.fromisoformat(text)
+            precision = timedelta(minutes=1) if len(text) == 16 else timedelta(seconds=1)
         else:
             return None
     except ValueError:
@@ -305,34 +314,36 @@ def _moment(written: str, *, past_it: bool) -> datetime | None:
     if moment.tzinfo is not None or moment.year not in _YEARS:
         return None
     # The wall clock's next day is not always 24 hours away.
-    return timezone.make_aware(moment + lasts if past_it else moment)
+    return timezone.make_aware(moment + precision if is_end else moment)
 
 
-def _aborted_by(person: User, stage: Stage) -> Iterator[int]:
+def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
     """The runs of a stage that a person aborted or asked to abort, alone or in a list."""
-    acts = Abort.objects.filter(user=person, run__stage=stage)
-    yield from acts.values_list("run__pk", flat=True)
-    items = BatchItem.objects.filter(batch__user=person, run__stage=stage)
+    aborts = Abort.objects.filter(user=user, run__stage=stage)
+    yield from aborts.values_list("run__pk", flat=True)
+    items = BulkAbortItem.objects.filter(bulk_abort__user=user, run__stage=stage)
     yield from items.values_list("run__pk", flat=True)
 
 
-def _strange(stage: Stage) -> list[str]:
+def _unknown_statuses(stage: Stage) -> list[str]:
     """The statuses of a stage's runs that are outside our table."""
     key = f"unknown-statuses:{stage.pk}"
-    found: list[str] | None = cache.get(key)
-    if found is None:
-        found = [status for status in _present(stage) if status not in statuses.RUN]
-        cache.set(key, found, timeout=60)
-    return found
+    unknown_statuses: list[str] | None = cache.get(key)
+    if unknown_statuses is None:
+        unknown_statuses = [
+            status for status in _distinct_statuses(stage) if status not in statuses.RUN_STATUSES
+        ]
+        cache.set(key, unknown_statuses, timeout=60)
+    return unknown_statuses
 
 
-def _present(stage: Stage) -> Iterator[str]:
+def _distinct_statuses(stage: Stage) -> Iterator[str]:
     """Each status that a stage's runs have: one look-up in the index each, not one a run."""
     runs = stage.runs.alias(start=status_start()).order_by("start")
-    last = ""
-    for _each in range(len(statuses.RUN) + _STRANGE):
-        found = runs.filter(start__gt=last).values_list("status", flat=True).first()
-        if found is None:
+    last_prefix = ""
+    for _attempt in range(len(statuses.RUN_STATUSES) + _MAX_UNKNOWN_STATUSES):
+        status = runs.filter(start__gt=last_prefix).values_list("status", flat=True).first()
+        if status is None:
             return
-        yield found
-        last = found[:STATUS_START]
+        yield status
+        last_prefix = status[:STATUS_PREFIX_LENGTH]

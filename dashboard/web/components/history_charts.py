@@ -17,73 +17,87 @@ from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.models import Run, Stage
 from dashboard.web.components import history_chart
-from dashboard.web.components.history_chart import Past
+from dashboard.web.components.history_chart import ConcludedRun
 
-TOGETHER = 100  # stages in one question
+STAGES_PER_QUERY = 100  # stages in one question
 
 
-def strips(
-    stages: Collection[Stage], *, brief: bool = False, here: int = 0
+def render_charts(
+    stages: Collection[Stage], *, compact: bool = False, marked_run: int = 0
 ) -> dict[int, SafeString]:
     """Return the strips of some stages by their keys; empty where no run has concluded.
 
     `brief` ones have no words but their title; `here` is the key of a run to point at.
     """
-    zone = timezone.get_current_timezone_name()
+    time_zone = timezone.get_current_timezone_name()
     keys = {
-        stage: f"strip:{stage}:{brief}:{here}:{zone}:{state}"
-        for stage, state in _states([stage.pk for stage in stages]).items()
+        stage: f"history_chart:{stage}:{compact}:{marked_run}:{time_zone}:{version}"
+        for stage, version in _latest_versions([stage.pk for stage in stages]).items()
     }
-    ready = cache.get_many(keys.values())
-    missing = [stage for stage, key in keys.items() if key not in ready]
-    fresh = _rendered(missing, brief=brief, here=here) if missing else {}
-    cache.set_many({keys[stage]: html for stage, html in fresh.items()})
+    cached = cache.get_many(keys.values())
+    missing = [stage for stage, key in keys.items() if key not in cached]
+    rendered = _render(missing, compact=compact, marked_run=marked_run) if missing else {}
+    cache.set_many({keys[stage]: html for stage, html in rendered.items()})
     return {
-        stage: mark_safe(ready[key] if key in ready else fresh[stage])
+        stage: mark_safe(cached[key] if key in cached else rendered[stage])
         for stage, key in keys.items()
     }
 
 
-def _states(stages: list[int]) -> dict[int, int | None]:
+def _latest_versions(stages: list[int]) -> dict[int, int | None]:
     """Return what changes when a run of a stage has ended."""
-    ended = Run.objects.filter(stage=OuterRef("pk"), in_flight=False).order_by("-version")
-    newest = Subquery(ended.values("version")[:1])
-    return dict(Stage.objects.filter(pk__in=stages).order_by().values_list("pk", newest))
+    ended_runs = Run.objects.filter(stage=OuterRef("pk"), in_flight=False).order_by("-version")
+    latest_version = Subquery(ended_runs.values("version")[:1])
+    return dict(Stage.objects.filter(pk__in=stages).order_by().values_list("pk", latest_version))
 
 
-def _rendered(stages: list[int], *, brief: bool, here: int) -> dict[int, str]:
-    past = _past(stages)
-    found = {}
+def _render(stages: list[int], *, compact: bool, marked_run: int) -> dict[int, str]:
+    runs_by_stage = _load_runs(stages)
+    html_by_stage = {}
     for stage in stages:
-        drawn = history_chart.of(past.get(stage, []), here=here)
-        template = "strip.html#brief" if brief else "strip.html#strip"
-        parts = {"strip": drawn, "view_box": history_chart.VIEW_BOX}
-        found[stage] = render_to_string(template, parts).strip() if drawn else ""
-    return found
+        chart = history_chart.draw(runs_by_stage.get(stage, []), marked_run=marked_run)
+        template = (
+            "components/history_chart.html#compact"
+            if compact
+            else "components/history_chart.html#chart"
+        )
+        template_context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
+        html_by_stage[stage] = render_to_string(template, template_context).strip() if chart else ""
+    return html_by_stage
 
 
-def _past(stages: Sequence[int]) -> dict[int, list[Past]]:
+def _load_runs(stages: Sequence[int]) -> dict[int, list[ConcludedRun]]:
     """Return the latest runs of each stage that have concluded, the newest first."""
-    found: dict[int, list[Past]] = {}
-    for some in batched(stages, TOGETHER, strict=False):
-        for stage, key, status, began, concluded_at in _ended(some):
-            took = concluded_at - began if concluded_at and concluded_at >= began else None
-            found.setdefault(stage, []).append(Past(key, status, took, concluded_at))
-    return found
+    runs_by_stage: dict[int, list[ConcludedRun]] = {}
+    for stage_keys in batched(stages, STAGES_PER_QUERY, strict=False):
+        for stage, key, status, started_at, concluded_at in _concluded_runs(stage_keys):
+            duration = (
+                concluded_at - started_at if concluded_at and concluded_at >= started_at else None
+            )
+            runs_by_stage.setdefault(stage, []).append(
+                ConcludedRun(key, status, duration, concluded_at)
+            )
+    return runs_by_stage
 
 
-def _ended(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
-    ended = Run.objects.filter(in_flight=False, concluded=True).newest_first()
-    wanted = Q(stage=stages[0])
+def _concluded_runs(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
+    concluded = Run.objects.filter(in_flight=False, concluded=True).newest_first()
+    condition = Q(stage=stages[0])
     if len(stages) > 1:
         # The last that is wanted is found in the index, and the others from there on: a window
         # over all runs would read them all.
-        of_stage = ended.filter(stage=OuterRef("pk")).values("created_at")
-        since = Subquery(of_stage[history_chart.MOST - 1 : history_chart.MOST])
-        firsts = Stage.objects.filter(pk__in=stages).order_by().values_list("pk", since)
-        wanted = Q(pk__in=[])
-        for stage, first in firsts:
-            wanted |= Q(stage=stage, created_at__gte=first) if first else Q(stage=stage)
-    began = Coalesce("started_at", "created_at")
-    rows = ended.filter(wanted).values_list("stage", "pk", "status", began, "concluded_at")
-    return rows[: history_chart.MOST] if len(stages) == 1 else rows
+        stage_runs = concluded.filter(stage=OuterRef("pk")).values("created_at")
+        oldest_created_at = Subquery(
+            stage_runs[history_chart.MAX_RUNS - 1 : history_chart.MAX_RUNS]
+        )
+        oldest_by_stage = (
+            Stage.objects.filter(pk__in=stages).order_by().values_list("pk", oldest_created_at)
+        )
+        condition = Q(pk__in=[])
+        for stage, oldest in oldest_by_stage:
+            condition |= Q(stage=stage, created_at__gte=oldest) if oldest else Q(stage=stage)
+    started_at = Coalesce("started_at", "created_at")
+    rows = concluded.filter(condition).values_list(
+        "stage", "pk", "status", started_at, "concluded_at"
+    )
+    return rows[: history_chart.MAX_RUNS] if len(stages) == 1 else rows

@@ -13,16 +13,16 @@ from django.utils.translation import ngettext
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.models import Abort, Looking, Run, StageTiming
+from dashboard.models import Abort, Acknowledgement, Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.runs import durations, statuses, steps
 from dashboard.runs import summary as run_summary
-from dashboard.runs.concurrency import Around
-from dashboard.runs.summary import Name, Parts
+from dashboard.runs.concurrency import RelatedRuns
+from dashboard.runs.summary import ExternalText, RichText
 
-MOST = 5  # runs that are named
-ERROR = 500  # characters of an error
-REASON = 300  # characters of a reason, or of a line of an abort's trail
+MAX_LISTED = 5  # runs that are named
+MAX_ERROR_LENGTH = 500  # characters of an error
+MAX_REASON_LENGTH = 300  # characters of a reason, or of a line of an abort's trail
 
 
 class Link(str):
@@ -31,37 +31,37 @@ class Link(str):
     __slots__ = ()
 
 
-def of(
+def build(
     run: Run,
     root: Node | None,
     timing: StageTiming | None,
-    said: Parts,
-    around: Around,
+    headline: RichText,
+    related: RelatedRuns,
     aborts: Iterable[Abort],
-    lookings: Iterable[Looking] = (),
+    acknowledgements: Iterable[Acknowledgement] = (),
     *,
     url: str,
-) -> Parts:
+) -> RichText:
     """Return the text, in parts as a verdict is.
 
     `said` is the run's verdict; `aborts` are the run's with their trails, the latest first;
-    `lookings` tell who looks at it, or has.
+    `acknowledgements` tell who looks at it, or has.
     """
     lines = [
-        *_facts(run, root, timing),
-        *_lookings(lookings),
-        *_neighbours(around, run),
-        *_aborts(run, aborts),
+        *_fact_lines(run, root, timing),
+        *_acknowledgement_lines(acknowledgements),
+        *_related_run_lines(related, run),
+        *_abort_lines(run, aborts),
     ]
-    return (*said, "\n\n", "\n".join(lines), "\n\n", Link(url))
+    return (*headline, "\n\n", "\n".join(lines), "\n\n", Link(url))
 
 
-def _facts(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[str]:
+def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[str]:
     stage = run.stage
-    yield _("Run: %(run)s") % {"run": _named(run)}
+    yield _("Run: %(run)s") % {"run": _run_name(run)}
     yield _("Where: %(project)s / %(pipeline)s / %(stage)s") % {
-        "project": Name(str(stage.pipeline.project)),
-        "pipeline": Name(str(stage.pipeline)),
+        "project": ExternalText(str(stage.pipeline.project)),
+        "pipeline": ExternalText(str(stage.pipeline)),
         "stage": stage.name,
     }
     status = (
@@ -69,56 +69,70 @@ def _facts(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[
         if run.concluded
         else _("Status: %(status)s, not concluded, as of %(time)s")
     )
-    yield status % {"status": Name(statuses.of_run(run.status).word), "time": _at(run.seen_at)}
-    for said, when in (
-        (_("Gone from Northflank: %(time)s"), run.gone_at),
+    yield status % {
+        "status": ExternalText(statuses.for_run(run.status).label),
+        "time": _format_time(run.synced_at),
+    }
+    for template, time in (
+        (_("Gone from Northflank: %(time)s"), run.removed_at),
         (_("Created: %(time)s"), run.created_at),
         (_("Started: %(time)s"), run.started_at),
         (_("Concluded: %(time)s"), run.concluded_at),
     ):
-        if when is not None:
-            yield said % {"time": _at(when)}
-    if timing and (usual := timing.usual_run):
-        usually = durations.between(usual.median, usual.p95)
-        said = (
+        if time is not None:
+            yield template % {"time": _format_time(time)}
+    if timing and (typical := timing.typical_run):
+        typical_text = durations.format_range(typical.median, typical.p95)
+        template = (
             _("A run here usually takes %(time)s of work")
-            if timing.approvals
+            if timing.approval_keys
             else _("A run here usually takes %(time)s")
         )
-        yield said % {"time": usually}
-    at = _step(run, root)
-    if at is not None:
-        yield _its_step(at)
-        if at.error_message and at.error_message.strip():
-            yield _("Error: %(error)s") % {"error": Name(at.error_message, ERROR)}
+        yield template % {"time": typical_text}
+    step = _relevant_step(run, root)
+    if step is not None:
+        yield _step_line(step)
+        if step.error_message and step.error_message.strip():
+            yield _("Error: %(error)s") % {
+                "error": ExternalText(step.error_message, MAX_ERROR_LENGTH)
+            }
 
 
-def _its_step(at: Node) -> str:
-    step = Name(steps.describe(at))
-    if at.started_at is None:
+def _step_line(node: Node) -> str:
+    step = ExternalText(steps.describe(node))
+    if node.started_at is None:
         return _("Step: %(step)s") % {"step": step}
-    return _("Step: %(step)s, started %(time)s") % {"step": step, "time": _at(at.started_at)}
+    return _("Step: %(step)s, started %(time)s") % {
+        "step": step,
+        "time": _format_time(node.started_at),
+    }
 
 
-def _lookings(lookings: Iterable[Looking]) -> Iterator[str]:
-    lookings = list(lookings)
-    if len(lookings) > MOST:
-        yield _("Looked at by %(n)d; the latest:") % {"n": len(lookings)}
-    for one in lookings[-MOST:]:
-        told = {"who": Name(one.username), "since": _at(one.since)}
-        if one.until is None:
-            yield _("%(who)s is looking, since %(since)s") % told
+def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Iterator[str]:
+    acknowledgements = list(acknowledgements)
+    if len(acknowledgements) > MAX_LISTED:
+        yield _("Looked at by %(n)d; the latest:") % {"n": len(acknowledgements)}
+    for acknowledgement in acknowledgements[-MAX_LISTED:]:
+        params = {
+            "who": ExternalText(acknowledgement.username),
+            "since": _format_time(acknowledgement.acknowledged_at),
+        }
+        if acknowledgement.ended_at is None:
+            yield _("%(who)s is looking, since %(since)s") % params
             continue
-        told |= {"until": _at(one.until), "by": Name(one.taken_over_by)}
-        said = (
+        params |= {
+            "until": _format_time(acknowledgement.ended_at),
+            "by": ExternalText(acknowledgement.reassigned_to),
+        }
+        template = (
             _("%(who)s looked from %(since)s to %(until)s; %(by)s took over")
-            if one.taken_over_by
+            if acknowledgement.reassigned_to
             else _("%(who)s looked from %(since)s to %(until)s")
         )
-        yield said % told
+        yield template % params
 
 
-def _step(run: Run, root: Node | None) -> Node | None:
+def _relevant_step(run: Run, root: Node | None) -> Node | None:
     """Return the step that the verdict is about."""
     if root is None:
         return None
@@ -127,69 +141,80 @@ def _step(run: Run, root: Node | None) -> Node | None:
     if run.status == "success":
         return None  # what failed on the way did no harm
     return (
-        run_summary.stopped_step(root) if run.status == "aborted" else run_summary.failed_step(root)
+        run_summary.aborted_step(root) if run.status == "aborted" else run_summary.failed_step(root)
     )
 
 
-def _neighbours(around: Around, run: Run) -> Iterator[str]:
-    for what, runs in (
-        (_("Before it"), around.before),
-        (_("Waiting behind it"), around.behind),
-        (around.swallowed_in_words.rstrip("."), around.swallowed),
+def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
+    for label, runs in (
+        (_("Before it"), related.queued_ahead),
+        (_("Waiting behind it"), related.queued_behind),
+        (related.skipped_text.rstrip("."), related.skipped_meanwhile),
     ):
         if runs:
-            yield _("%(what)s: %(runs)s") % {"what": what, "runs": _some(runs)}
-    if around.dropped_for is not None:
-        what = around.dropped_for_in_words.rstrip(".")
-        yield _("%(what)s: %(runs)s") % {"what": what, "runs": _named(around.dropped_for)}
-    good = around.last_good
-    if good is not None and good.pk != run.pk:
-        told = {"run": _named(good), "time": _at(good.concluded_at) if good.concluded_at else ""}
-        said = (
+            yield _("%(what)s: %(runs)s") % {"what": label, "runs": _list_runs(runs)}
+    if related.superseded_by is not None:
+        label = related.superseded_text.rstrip(".")
+        yield _("%(what)s: %(runs)s") % {"what": label, "runs": _run_name(related.superseded_by)}
+    last_success = related.last_success
+    if last_success is not None and last_success.pk != run.pk:
+        params = {
+            "run": _run_name(last_success),
+            "time": _format_time(last_success.concluded_at) if last_success.concluded_at else "",
+        }
+        template = (
             _("Last good in this stage: %(run)s, concluded %(time)s")
-            if good.concluded_at
+            if last_success.concluded_at
             else _("Last good in this stage: %(run)s")
         )
-        yield said % told
+        yield template % params
 
 
-def _some(runs: Sequence[Run]) -> str:
-    named = ", ".join(_named(each) for each in runs[:MOST])
-    more = len(runs) - MOST
+def _list_runs(runs: Sequence[Run]) -> str:
+    names = ", ".join(_run_name(run) for run in runs[:MAX_LISTED])
+    more = len(runs) - MAX_LISTED
     if more <= 0:
-        return named
+        return names
     return ngettext("%(runs)s and %(n)d more", "%(runs)s and %(n)d more", more) % {
-        "runs": named,
+        "runs": names,
         "n": more,
     }
 
 
-def _aborts(run: Run, aborts: Iterable[Abort]) -> Iterator[str]:
+def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[str]:
     aborts = list(aborts)
-    if abort_messages.is_elsewhere(aborts[0] if aborts else None, run):
-        yield _("Abort: %(story)s") % {"story": abort_messages.elsewhere(run).by(_clock)}
+    if abort_messages.is_external(aborts[0] if aborts else None, run):
+        yield _("Abort: %(story)s") % {
+            "story": abort_messages.describe_external(run).to_text(_format_clock_time)
+        }
     for abort in aborts:
-        story = Name(abort_messages.of(abort, run).by(_clock), REASON)
-        yield _("Abort: %(story)s") % {"story": story}
-        asked = (
+        message = ExternalText(
+            abort_messages.describe(abort, run).to_text(_format_clock_time), MAX_REASON_LENGTH
+        )
+        yield _("Abort: %(story)s") % {"story": message}
+        template = (
             _("Asked by %(who)s, %(time)s: “%(reason)s”")
             if abort.reason
             else _("Asked by %(who)s, %(time)s, without a reason")
         )
-        told = {"who": Name(abort.username), "time": _at(abort.requested_at)}
-        yield "  " + asked % {**told, "reason": Name(abort.reason, REASON)}
-        for line in abort_timeline.lines(abort, abort.events.all()):
-            yield f"  {_at(line.at)} {Name(line.text, REASON)}"
+        params = {"who": ExternalText(abort.username), "time": _format_time(abort.requested_at)}
+        yield "  " + template % {**params, "reason": ExternalText(abort.reason, MAX_REASON_LENGTH)}
+        for entry in abort_timeline.entries(abort, abort.events.all()):
+            yield f"  {_format_time(entry.at)} {ExternalText(entry.text, MAX_REASON_LENGTH)}"
 
 
-def _named(run: Run) -> str:
-    return f"{Name(run.name)} ({Name(run.run_id)})" if run.name.strip() else Name(run.run_id)
+def _run_name(run: Run) -> str:
+    return (
+        f"{ExternalText(run.name)} ({ExternalText(run.run_id)})"
+        if run.name.strip()
+        else ExternalText(run.run_id)
+    )
 
 
-def _at(when: datetime) -> str:
+def _format_time(when: datetime) -> str:
     local = timezone.localtime(when)
     return f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()}"
 
 
-def _clock(said: abort_messages.At) -> str:
-    return _at(said.at)
+def _format_clock_time(time: abort_messages.ClockTime) -> str:
+    return _format_time(time.at)

@@ -18,8 +18,8 @@ from dashboard.web.components.cursor import Cursor
 from dashboard.web.components.filters import RunFilter
 
 PER_PAGE = 100
-COUNTED = 1_000  # runs are counted up to here; beyond, nobody needs the number
-LOOKED_AT = 10_000  # runs that one page looks at for a text
+MAX_COUNTED = 1_000  # runs are counted up to here; beyond, nobody needs the number
+MAX_SCANNED = 10_000  # runs that one page looks at for a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,127 +27,152 @@ class Page:
     """One page of runs, and what lies around it."""
 
     keys: list[int]  # in the order of the list
-    of: int | None = None  # how many match in all, as far as they are counted; None: they are not
+    total: int | None = (
+        None  # how many match in all, as far as they are counted; None: they are not
+    )
     newest_url: str = ""
     newer_url: str = ""
     older_url: str = ""
-    looked_at: int = 0  # how many runs were looked at for a text, if not all
+    scanned: int = 0  # how many runs were looked at for a text, if not all
 
     @property
     def text(self) -> str:
         """How much of all that matches the page shows."""
-        shown = len(self.keys)
-        if self.looked_at:
+        run_count = len(self.keys)
+        if self.scanned:
             text = _("%(shown)d found among the %(looked_at)s runs looked at here")
-            return text % {"shown": shown, "looked_at": f"{self.looked_at:,}"}
-        if self.of is None:
-            return ngettext("%(shown)d run", "%(shown)d runs", shown) % {"shown": shown}
-        if self.of > COUNTED:
+            return text % {"shown": run_count, "looked_at": f"{self.scanned:,}"}
+        if self.total is None:
+            return ngettext("%(shown)d run", "%(shown)d runs", run_count) % {"shown": run_count}
+        if self.total > MAX_COUNTED:
             text = _("%(shown)d of more than %(counted)s runs")
-            return text % {"shown": shown, "counted": f"{COUNTED:,}"}
-        text = ngettext("%(shown)d of %(of)d run", "%(shown)d of %(of)d runs", self.of)
-        return text % {"shown": shown, "of": self.of}
+            return text % {"shown": run_count, "counted": f"{MAX_COUNTED:,}"}
+        text = ngettext("%(shown)d of %(of)d run", "%(shown)d of %(of)d runs", self.total)
+        return text % {"shown": run_count, "of": self.total}
 
 
 def page(
-    runs: RunQuerySet, asked: RunFilter, *, per_page: int = PER_PAGE, looked_at: int = LOOKED_AT
+    runs: RunQuerySet,
+    run_filter: RunFilter,
+    *,
+    per_page: int = PER_PAGE,
+    max_scanned: int = MAX_SCANNED,
 ) -> Page:
     """Find the runs of one page among those of a stage; so many are `looked_at` for a text."""
-    found, edge = _beyond(runs, asked, per_page + 1, looked_at)
-    more = len(found) > per_page
-    shown = found[:per_page]
+    cursors, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
+    has_more = len(cursors) > per_page
+    page_cursors = cursors[:per_page]
     # Beyond the last run that is shown or, where there was no other to show, that was looked at.
-    onward = shown[-1] if more else edge
-    back = (shown[0] if shown else None) if asked.start else None
-    newer, older = (onward, back) if asked.newer else (back, onward)
-    of = None
-    if not asked.text:
-        of = len(shown) if not asked.start and not more else _count(runs, asked)
+    next_cursor = page_cursors[-1] if has_more else scan_end
+    previous_cursor = (page_cursors[0] if page_cursors else None) if run_filter.cursor else None
+    newer_cursor, older_cursor = (
+        (next_cursor, previous_cursor)
+        if run_filter.is_ascending
+        else (previous_cursor, next_cursor)
+    )
+    total = None
+    if not run_filter.q:
+        total = (
+            len(page_cursors)
+            if not run_filter.cursor and not has_more
+            else _count(runs, run_filter)
+        )
     return Page(
-        keys=[place.pk for place in (reversed(shown) if asked.newer else shown)],
-        of=of,
-        newest_url=asked.url if asked.start else "",
-        newer_url=asked.beyond(newer, newer=True) if newer else "",
-        older_url=asked.beyond(older) if older else "",
-        looked_at=looked_at if edge and not more else 0,
+        keys=[
+            cursor.pk
+            for cursor in (reversed(page_cursors) if run_filter.is_ascending else page_cursors)
+        ],
+        total=total,
+        newest_url=run_filter.url if run_filter.cursor else "",
+        newer_url=run_filter.page_url(newer_cursor, ascending=True) if newer_cursor else "",
+        older_url=run_filter.page_url(older_cursor) if older_cursor else "",
+        scanned=max_scanned if scan_end and not has_more else 0,
     )
 
 
-def _beyond(
-    runs: RunQuerySet, asked: RunFilter, most: int, looked_at: int
+def _next_runs(
+    runs: RunQuerySet, run_filter: RunFilter, limit: int, max_scanned: int
 ) -> tuple[list[Cursor], Cursor | None]:
     """Return the first matching runs beyond a place, and the last one looked at if not all were."""
-    found: list[Cursor] = []
-    edge = None
-    for flying in (False, True) if asked.newer else (True, False):
-        part = _in_order(asked.of(runs.whose_flight_is(flying)), asked.newer)
-        if asked.start is not None:
-            if flying == asked.start.in_flight:
-                part = part.filter(_past(asked.start, asked.newer))
-            elif (flying > asked.start.in_flight) != asked.newer:
+    cursors: list[Cursor] = []
+    scan_end = None
+    for in_flight in (False, True) if run_filter.is_ascending else (True, False):
+        part = _ordered(
+            run_filter.filter_by_date_and_key(runs.with_in_flight(in_flight)),
+            run_filter.is_ascending,
+        )
+        if run_filter.cursor is not None:
+            if in_flight == run_filter.cursor.in_flight:
+                part = part.filter(_after_cursor(run_filter.cursor, run_filter.is_ascending))
+            elif (in_flight > run_filter.cursor.in_flight) != run_filter.is_ascending:
                 continue
-        if flying:
-            parts = [asked.in_flight(part)]
+        if in_flight:
+            parts = [run_filter.filter_in_flight(part)]
         else:
-            if asked.text and asked.ended(part):
-                edge = _last_of(part, looked_at)
-                if edge is not None:
-                    part = part.filter(_up_to(edge, asked.newer))
-            parts = asked.ended(part)
-        found += islice(_merged(parts, asked.newer, most - len(found)), most - len(found))
-        if len(found) >= most or edge is not None:
+            if run_filter.q and run_filter.filter_ended(part):
+                scan_end = _nth_cursor(part, max_scanned)
+                if scan_end is not None:
+                    part = part.filter(_up_to_cursor(scan_end, run_filter.is_ascending))
+            parts = run_filter.filter_ended(part)
+        cursors += islice(
+            _merge(parts, run_filter.is_ascending, limit - len(cursors)), limit - len(cursors)
+        )
+        if len(cursors) >= limit or scan_end is not None:
             break
-    return found, edge
+    return cursors, scan_end
 
 
-def _in_order(runs: RunQuerySet, newer: bool) -> RunQuerySet:
-    return runs.order_by("created_at", "pk") if newer else runs.order_by("-created_at", "-pk")
+def _ordered(runs: RunQuerySet, ascending: bool) -> RunQuerySet:
+    return runs.order_by("created_at", "pk") if ascending else runs.order_by("-created_at", "-pk")
 
 
-def _past(place: Cursor, newer: bool) -> Q:
+def _after_cursor(cursor: Cursor, ascending: bool) -> Q:
     """What of the runs as much in flight as that at a place lies beyond it."""
     # The first bound is what an index is entered by; the second tells runs of one moment apart.
-    if newer:
-        later = Q(created_at__gt=place.created_at) | Q(pk__gt=place.pk)
-        return Q(created_at__gte=place.created_at) & later
-    earlier = Q(created_at__lt=place.created_at) | Q(pk__lt=place.pk)
-    return Q(created_at__lte=place.created_at) & earlier
+    if ascending:
+        later = Q(created_at__gt=cursor.created_at) | Q(pk__gt=cursor.pk)
+        return Q(created_at__gte=cursor.created_at) & later
+    earlier = Q(created_at__lt=cursor.created_at) | Q(pk__lt=cursor.pk)
+    return Q(created_at__lte=cursor.created_at) & earlier
 
 
-def _up_to(place: Cursor, newer: bool) -> Q:
+def _up_to_cursor(cursor: Cursor, ascending: bool) -> Q:
     """What of them does not: the run at the place, and those before it."""
-    if newer:
-        return Q(created_at__lte=place.created_at) & (
-            Q(created_at__lt=place.created_at) | Q(pk__lte=place.pk)
+    if ascending:
+        return Q(created_at__lte=cursor.created_at) & (
+            Q(created_at__lt=cursor.created_at) | Q(pk__lte=cursor.pk)
         )
-    return Q(created_at__gte=place.created_at) & (
-        Q(created_at__gt=place.created_at) | Q(pk__gte=place.pk)
+    return Q(created_at__gte=cursor.created_at) & (
+        Q(created_at__gt=cursor.created_at) | Q(pk__gte=cursor.pk)
     )
 
 
-def _merged(parts: Iterable[RunQuerySet], newer: bool, most: int) -> Iterable[Cursor]:
-    each = [starmap(Cursor, part.values_list(*_PLACE)[:most]) for part in parts]
-    return merge(*each, reverse=not newer)
+def _merge(parts: Iterable[RunQuerySet], ascending: bool, limit: int) -> Iterable[Cursor]:
+    cursor_lists = [starmap(Cursor, part.values_list(*_CURSOR_FIELDS)[:limit]) for part in parts]
+    return merge(*cursor_lists, reverse=not ascending)
 
 
-def _last_of(runs: RunQuerySet, count: int) -> Cursor | None:
+def _nth_cursor(runs: RunQuerySet, count: int) -> Cursor | None:
     """Return the place of the last of the first `count` runs, if there are more."""
-    around = list(runs.values_list(*_PLACE)[count - 1 : count + 1])
-    return Cursor(*around[0]) if len(around) > 1 else None
+    cursors = list(runs.values_list(*_CURSOR_FIELDS)[count - 1 : count + 1])
+    return Cursor(*cursors[0]) if len(cursors) > 1 else None
 
 
-def _count(runs: RunQuerySet, asked: RunFilter) -> int:
+def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
     """Count all that match; what is more than COUNTED is counted as one more."""
     # In order: that is how a database comes to stop at the limit, whatever it expects to find.
-    flying, ended = (
-        _in_order(asked.of(runs.whose_flight_is(which)), newer=False) for which in (True, False)
+    in_flight, ended_runs = (
+        _ordered(
+            run_filter.filter_by_date_and_key(runs.with_in_flight(is_in_flight)), ascending=False
+        )
+        for is_in_flight in (True, False)
     )
-    counted = 0
-    for part in (asked.in_flight(flying), *asked.ended(ended)):
-        counted += part[: COUNTED + 1 - counted].count()
-        if counted > COUNTED:
+    total = 0
+    for part in (run_filter.filter_in_flight(in_flight), *run_filter.filter_ended(ended_runs)):
+        total += part[: MAX_COUNTED + 1 - total].count()
+        if total > MAX_COUNTED:
             break
-    return counted
+    return total
 
 
-_PLACE = "in_flight", "created_at", "pk"
+_CURSOR_FIELDS = "in_flight", "created_at", "pk"

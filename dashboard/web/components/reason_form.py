@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from dashboard.aborts import REASON_LENGTH, Press
+from dashboard.aborts import MAX_REASON_LENGTH, AbortRequest
 from dashboard.web.http.client_address import client_address
 
 
@@ -17,36 +17,36 @@ class ReasonField:
     pick: str = ""
     text: str = ""
     error: str = ""
-    length: int = REASON_LENGTH
+    max_length: int = MAX_REASON_LENGTH
 
     @property
     def picks(self) -> list[tuple[str, bool]]:
         """The quick picks, and which one is chosen."""
-        known = [
+        labels = [
             _("Stuck"),
             _("Wrong version"),
             _("Started by mistake"),
             _("Blocks another release"),
             _("Incident"),
         ]
-        return [(pick, pick == self.pick) for pick in known]
+        return [(pick, pick == self.pick) for pick in labels]
 
     @property
-    def whole(self) -> str:
+    def full_text(self) -> str:
         """The reason as it is kept."""
         return ": ".join(part for part in (self.pick, self.text.strip()) if part)
 
 
-def read(request: HttpRequest, *, required: bool, error: str = "") -> ReasonField:
+def parse(request: HttpRequest, *, required: bool, error: str = "") -> ReasonField:
     """Read the reason that was filled in."""
     pick, text = request.POST.get("pick", ""), request.POST.get("reason", "")
     return ReasonField(required, pick.strip(), text, error)
 
 
-def press(request: HttpRequest, reason: ReasonField) -> Press:
+def abort_request(request: HttpRequest, reason: ReasonField) -> AbortRequest:
     """Return the press that the form asks for."""
-    return Press(
+    return AbortRequest(
         user=request.user,  # type: ignore[arg-type]  # signed in: see sign_in.py
-        reason=reason.whole,
+        reason=reason.full_text,
         client_address=client_address(request),
     )

@@ -4,67 +4,69 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.models import Run
-from dashboard.runs.concurrency import Around
+from dashboard.runs.concurrency import RelatedRuns
 from dashboard.web.components import run_row, stage_cell
-from dashboard.web.components.run_row import Row
+from dashboard.web.components.run_row import RunRow
 
-MOST = 5  # runs that are named
+MAX_RUNS = 5  # runs that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RunGroup:
     """Some runs, of which the first are named."""
 
-    rows: list[Row]
+    rows: list[RunRow]
     count: int
 
     @property
-    def more(self) -> int:
+    def more_count(self) -> int:
         """How many are not named."""
         return self.count - len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class RelatedRunsPanel:
     """The panel "Around it"."""
 
-    policy: str
-    can_hold_up: bool  # others can have to wait for it: that none does is worth a line
-    before: Group
-    behind: Group
-    may_swallow: bool  # what comes now may be ignored without a trace: worth a line, too
-    swallowed: Group
-    swallowed_in_words: str
-    dropped_for: Row | None
-    dropped_for_in_words: str
-    beside: Group
-    last_good: Row | None
-    is_last_good: bool  # the run itself is
+    policy_text: str
+    can_queue_others: bool  # others can have to wait for it: that none does is worth a line
+    queued_ahead: RunGroup
+    queued_behind: RunGroup
+    can_skip_others: bool  # what comes now may be ignored without a trace: worth a line, too
+    skipped_meanwhile: RunGroup
+    skipped_text: str
+    superseded_by: RunRow | None
+    superseded_text: str
+    also_in_flight: RunGroup
+    last_success: RunRow | None
+    is_last_success: bool  # the run itself is
 
 
-def panel(run: Run, of: Around) -> Panel:
+def panel(run: Run, related: RelatedRuns) -> RelatedRunsPanel:
     """Prepare what is around a run for the template."""
     policy = run.stage.concurrency_policy
-    good = of.last_good
-    return Panel(
-        policy=of.policy,
-        can_hold_up=run.in_flight and policy not in {"allow", "forbid"},
-        before=_group(of.before),
-        behind=_group(of.behind),
-        may_swallow=run.in_flight and policy == "forbid",
-        swallowed=_group(of.swallowed),
-        swallowed_in_words=of.swallowed_in_words,
-        dropped_for=_row(of.dropped_for) if of.dropped_for is not None else None,
-        dropped_for_in_words=of.dropped_for_in_words.rstrip("."),
-        beside=_group(of.beside),
-        last_good=_row(good) if good is not None and good.pk != run.pk else None,
-        is_last_good=good is not None and good.pk == run.pk,
+    last_success = related.last_success
+    return RelatedRunsPanel(
+        policy_text=related.policy_text,
+        can_queue_others=run.in_flight and policy not in {"allow", "forbid"},
+        queued_ahead=_group(related.queued_ahead),
+        queued_behind=_group(related.queued_behind),
+        can_skip_others=run.in_flight and policy == "forbid",
+        skipped_meanwhile=_group(related.skipped_meanwhile),
+        skipped_text=related.skipped_text,
+        superseded_by=_row(related.superseded_by) if related.superseded_by is not None else None,
+        superseded_text=related.superseded_text.rstrip("."),
+        also_in_flight=_group(related.also_in_flight),
+        last_success=_row(last_success)
+        if last_success is not None and last_success.pk != run.pk
+        else None,
+        is_last_success=last_success is not None and last_success.pk == run.pk,
     )
 
 
-def _group(runs: Sequence[Run]) -> Group:
-    return Group([_row(each) for each in runs[:MOST]], len(runs))
+def _group(runs: Sequence[Run]) -> RunGroup:
+    return RunGroup([_row(run) for run in runs[:MAX_RUNS]], len(runs))
 
 
-def _row(run: Run) -> Row:
-    return run_row.row(run, stage_cell.UNSEEN, None)
+def _row(run: Run) -> RunRow:
+    return run_row.build_row(run, stage_cell.DENIED, None)

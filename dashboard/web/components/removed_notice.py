@@ -9,28 +9,28 @@ from dashboard.models import Pipeline, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class RemovedNotice:
     """What has gone, in a sentence, and when that was noticed."""
 
     text: str
-    since: datetime
+    noticed_at: datetime
 
 
-def place(pipeline: Pipeline) -> Gone | None:
+def for_pipeline(pipeline: Pipeline) -> RemovedNotice | None:
     """Return what has gone: the project, the pipeline, or nothing."""
     project = pipeline.project
-    if project.gone_at is not None:
+    if project.removed_at is not None:
         text = _("Northflank no longer lists project “%(project)s”.") % {"project": project}
-        return Gone(text, project.gone_at)
-    if pipeline.gone_at is not None:
+        return RemovedNotice(text, project.removed_at)
+    if pipeline.removed_at is not None:
         text = _("Northflank no longer lists pipeline “%(pipeline)s”.") % {"pipeline": pipeline}
-        return Gone(text, pipeline.gone_at)
+        return RemovedNotice(text, pipeline.removed_at)
     return None
 
 
-def run(run: Run) -> Gone | None:
+def for_run(run: Run) -> RemovedNotice | None:
     """Return what has gone: the place of a run, the run itself, or nothing."""
-    its_place = place(run.stage.pipeline)
-    if its_place is not None or run.gone_at is None:
-        return its_place
-    return Gone(_("Northflank no longer knows this run."), run.gone_at)
+    pipeline_notice = for_pipeline(run.stage.pipeline)
+    if pipeline_notice is not None or run.removed_at is None:
+        return pipeline_notice
+    return RemovedNotice(_("Northflank no longer knows this run."), run.removed_at)

@@ -16,18 +16,18 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.aborts.severity import Level
-from dashboard.accounts.permissions import Rights, Verdict
+from dashboard.aborts.severity import Severity
+from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.threads import now
-from dashboard.models import Abort, Looking, Run, Stage
+from dashboard.models import Abort, Acknowledgement, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import abort_clock, acknowledgements, durations, overdue_messages, statuses
-from dashboard.runs.overdue import Clock
-from dashboard.runs.overdue_messages import Story
-from dashboard.runs.summary import Parts, short
+from dashboard.runs.overdue import Timer
+from dashboard.runs.overdue_messages import OverdueMessage
+from dashboard.runs.summary import RichText, step_summary
 from dashboard.web.components import acknowledged_by, progress_bar
-from dashboard.web.components.acknowledged_by import Lookers
-from dashboard.web.components.progress_bar import Pace
+from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
+from dashboard.web.components.progress_bar import Progress
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -36,16 +36,16 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 class AbortLine:
     """An abort in one line."""
 
-    story: abort_messages.Story
-    by: str  # empty: somebody elsewhere
+    message: abort_messages.AbortMessage
+    requested_by: str  # empty: somebody elsewhere
     requested_at: datetime
     reason: str
-    since: datetime | None  # while it goes on: from when its clock counts
-    at_least: bool = False  # it may have begun before that
+    under_way_since: datetime | None  # while it goes on: from when its clock counts
+    is_minimum: bool = False  # it may have begun before that
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RunRow:
     """What templates need of a run; no rule is left to them."""
 
     key: int
@@ -53,7 +53,7 @@ class Row:
     dom_id: str
     url: str
     abort_url: str
-    look_url: str
+    acknowledge_url: str
     dismiss_url: str
     title: str
     project: str
@@ -62,35 +62,35 @@ class Row:
     pipeline_url: str
     stage_url: str
     status: str
-    word: str
-    sentence: str
+    label: str
+    tooltip: str
     tone: str
     glyph: str
     in_flight: bool
     concluded: bool
-    gone: bool
+    is_removed: bool
     created_at: datetime
     started_at: datetime | None
     concluded_at: datetime | None
-    took: str
-    pace: Pace | None  # while it is in flight and its usual is known
-    late: Story | None  # where it is overdue
+    duration: str
+    progress: Progress | None  # while it is in flight and its usual is known
+    overdue_message: OverdueMessage | None  # where it is overdue
     step: str
-    short: Parts  # at which step, for how long, and how long it usually is
+    short_summary: RichText  # at which step, for how long, and how long it usually is
     step_tone: str
     abort: AbortLine | None
-    lookers: Lookers | None
-    abortable: bool
-    selectable: bool  # to be aborted with others: nobody is aborting it
-    aborting_level: int  # of escalation.Level
-    again: bool  # an abort under way is so long overdue that it can be tried again
+    acknowledgements: ActiveAcknowledgements | None
+    is_abortable: bool
+    is_selectable: bool  # to be aborted with others: nobody is aborting it
+    abort_severity: int  # of escalation.Level
+    can_resend: bool  # an abort under way is so long overdue that it can be tried again
     may_abort: bool
-    why_not: str
+    denied_reason: str
 
     @property
-    def overdue(self) -> int:
+    def overdue_severity(self) -> int:
         """How far it is overdue; 0 where it is not."""
-        return self.late.level if self.late else 0
+        return self.overdue_message.severity if self.overdue_message else 0
 
 
 def dom_id(run_id: str) -> str:
@@ -100,173 +100,192 @@ def dom_id(run_id: str) -> str:
     return f"run-x-{blake2b(run_id.encode(), digest_size=12).hexdigest()}"
 
 
-def place_args(stage: Stage) -> list[str]:
+def stage_url_args(stage: Stage) -> list[str]:
     """Return the parts of a stage's address."""
     return [stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()]
 
 
-def row(
+def build_row(
     run: Run,
-    verdict: Verdict,
+    permission: Permission,
     abort: Abort | None,
-    clocks: Sequence[Clock] = (),
-    looks: Sequence[Looking] = (),
-) -> Row:
+    clocks: Sequence[Timer] = (),
+    active_acknowledgements: Sequence[Acknowledgement] = (),
+) -> RunRow:
     """Prepare a run for templates.
 
     `abort` is its latest, `clocks` tell of its usual, `looks` of those who look at it now.
     """
     stage = run.stage
     pipeline = stage.pipeline
-    look = statuses.of_run(run.status, gone=run.is_gone)
-    place = place_args(stage)
-    began = run.started_at or run.created_at
-    aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
-    waits = abort.waits if abort is not None and abort.settled_at is None else aborting
-    again = run.in_flight and waits and run.aborting_level >= Level.RED
-    doubtful = abort is not None and abort.is_doubtful and run.status != "aborting"
-    return Row(
+    display = statuses.for_run(run.status, removed=run.is_removed)
+    url_args = stage_url_args(stage)
+    started_at = run.started_at or run.created_at
+    is_aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
+    is_waiting = (
+        abort.is_awaiting_northflank
+        if abort is not None and abort.settled_at is None
+        else is_aborting
+    )
+    can_resend = run.in_flight and is_waiting and run.abort_severity >= Severity.CRITICAL
+    is_doubtful = abort is not None and abort.is_unconfirmed and run.status != "aborting"
+    return RunRow(
         key=run.pk,
         run_id=run.run_id,
         dom_id=dom_id(run.run_id),
-        url=reverse("run", args=[*place, run.run_id]),
-        abort_url=reverse("abort", args=[*place, run.run_id]),
-        look_url=reverse("look", args=[*place, run.run_id]),
-        dismiss_url=reverse("dismiss", args=[*place, run.run_id]),
+        url=reverse("run", args=[*url_args, run.run_id]),
+        abort_url=reverse("abort", args=[*url_args, run.run_id]),
+        acknowledge_url=reverse("acknowledge", args=[*url_args, run.run_id]),
+        dismiss_url=reverse("dismiss", args=[*url_args, run.run_id]),
         title=run.title,
         project=pipeline.project.name,
         pipeline=pipeline.name,
         stage=stage.name,
-        pipeline_url=reverse("pipeline", args=place[:2]),
-        stage_url=reverse("stage", args=place),
+        pipeline_url=reverse("pipeline", args=url_args[:2]),
+        stage_url=reverse("stage", args=url_args),
         status=run.status,
-        word=look.word,
-        sentence=look.sentence,
-        tone=look.tone,
-        glyph=look.glyph,
+        label=display.label,
+        tooltip=display.description,
+        tone=display.tone,
+        glyph=display.glyph,
         in_flight=run.in_flight,
         concluded=run.concluded,
-        gone=run.gone_at is not None,
+        is_removed=run.removed_at is not None,
         created_at=run.created_at,
         started_at=run.started_at,
         concluded_at=run.concluded_at,
-        took=durations.in_words(run.concluded_at - began) if run.concluded_at else "",
-        pace=progress_bar.of(run, clocks),
-        late=overdue_messages.of(run.overdue, run.overdue_why, clocks) if run.in_flight else None,
+        duration=durations.format_duration(run.concluded_at - started_at)
+        if run.concluded_at
+        else "",
+        progress=progress_bar.for_run(run, clocks),
+        overdue_message=overdue_messages.describe(run.overdue_severity, run.overdue_reason, clocks)
+        if run.in_flight
+        else None,
         step=run.step if run.in_flight else "",
-        short=short(run, clocks),
-        step_tone=look.tone,
+        short_summary=step_summary(run, clocks),
+        step_tone=display.tone,
         abort=_abort_line(abort, run),
-        lookers=acknowledged_by.of(looks),
-        abortable=run.in_flight and (again or doubtful or not aborting),
-        selectable=run.in_flight and not aborting,
-        aborting_level=run.aborting_level,
-        again=again,
-        may_abort=verdict.allowed,
-        why_not=verdict.why_not,
+        acknowledgements=acknowledged_by.active(active_acknowledgements),
+        is_abortable=run.in_flight and (can_resend or is_doubtful or not is_aborting),
+        is_selectable=run.in_flight and not is_aborting,
+        abort_severity=run.abort_severity,
+        can_resend=can_resend,
+        may_abort=permission.allowed,
+        denied_reason=permission.denied_reason,
     )
 
 
 def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
-    clock = abort_clock.since(run, abort)
-    if abort_messages.is_elsewhere(abort, run) and clock is not None:
-        story = abort_messages.elsewhere(run)
-        return AbortLine(story, "", clock.at, "", clock.at, clock.at_least)
+    clock = abort_clock.start(run, abort)
+    if abort_messages.is_external(abort, run) and clock is not None:
+        message = abort_messages.describe_external(run)
+        return AbortLine(message, "", clock.at, "", clock.at, clock.is_approximate)
     if abort is None:
         return None
-    under_way = clock if abort.settled_at is None else None
-    story = abort_messages.of(abort, run)
+    under_way_clock = clock if abort.settled_at is None else None
+    message = abort_messages.describe(abort, run)
     return AbortLine(
-        story=story,
-        by=abort.username,
+        message=message,
+        requested_by=abort.username,
         requested_at=abort.requested_at,
         reason=abort.reason,
-        since=under_way.at if under_way else None,
-        at_least=under_way is not None and under_way.at_least,
+        under_way_since=under_way_clock.at if under_way_clock else None,
+        is_minimum=under_way_clock is not None and under_way_clock.is_approximate,
     )
 
 
 def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     """Return the latest abort of each run that has one, by the run's key."""
-    found = Abort.objects.filter(run__in=[run.pk for run in runs]).order_by("pk")
-    return {abort.run_id: abort for abort in found}
+    aborts = Abort.objects.filter(run__in=[run.pk for run in runs]).order_by("pk")
+    return {abort.run_id: abort for abort in aborts}
 
 
-def html(
+def render_row(
     run: Run,
-    verdict: Verdict,
+    permission: Permission,
     abort: Abort | None,
-    clocks: Sequence[Clock] = (),
-    looks: Sequence[Looking] = (),
+    clocks: Sequence[Timer] = (),
+    active_acknowledgements: Sequence[Acknowledgement] = (),
 ) -> SafeString:
     """Render one run's table row."""
-    template = get_template("runs.html#run-row")
-    return mark_safe(template.render({"row": row(run, verdict, abort, clocks, looks)}).strip())
+    template = get_template("components/run_row.html#run-row")
+    return mark_safe(
+        template.render(
+            {"row": build_row(run, permission, abort, clocks, active_acknowledgements)}
+        ).strip()
+    )
 
 
-def html_of(runs: RunQuerySet, rights: Rights) -> dict[int, SafeString]:
+def render_table(runs: RunQuerySet, permissions: Permissions) -> dict[int, SafeString]:
     """Render the table rows of `runs`, in their order and by their keys.
 
     Only what changed since it was last rendered is loaded and rendered.
     """
-    return html_of_each([runs], rights)[0]
+    return render_tables([runs], permissions)[0]
 
 
-def html_of_each(tables: Iterable[RunQuerySet], rights: Rights) -> list[dict[int, SafeString]]:
+def render_tables(
+    tables: Iterable[RunQuerySet], permissions: Permissions
+) -> list[dict[int, SafeString]]:
     """Render the table rows of several tables as `html_of` does, loading for all of them at once.
 
     A run stands in the first of the tables that has it: it may have gone from one to another while
     they were read.
     """
-    place = "stage__pipeline__project", "stage__name"
+    place_fields = "stage__pipeline__project", "stage__name"
     keys: dict[int, str] = {}
-    in_order: list[list[int]] = []
+    table_pks: list[list[int]] = []
     for table in tables:
-        wanted: Sequence[tuple[int, int, int, str]] = list(
-            table.values_list("pk", "version", *place)
+        versions: Sequence[tuple[int, int, int, str]] = list(
+            table.values_list("pk", "version", *place_fields)
         )
-        new = {
-            pk: _key(pk, version, rights.verdict(project, stage))
-            for pk, version, project, stage in wanted
+        new_keys = {
+            pk: _cache_key(pk, version, permissions.abort_permission_at(project, stage))
+            for pk, version, project, stage in versions
             if pk not in keys
         }
-        keys |= new
-        in_order.append(list(new))
-    ready = cache.get_many(keys.values())
-    missing = [pk for pk, key in keys.items() if key not in ready]
-    loaded = Run.objects.filter(pk__in=missing).with_place().without_detail() if missing else ()
-    fresh = _rendered(loaded, rights)
-    found = {pk: fresh.get(pk) or ready.get(key) for pk, key in keys.items()}
-    return [{pk: mark_safe(row) for pk in table if (row := found[pk])} for table in in_order]
+        keys |= new_keys
+        table_pks.append(list(new_keys))
+    cached = cache.get_many(keys.values())
+    missing = [pk for pk, key in keys.items() if key not in cached]
+    loaded = Run.objects.filter(pk__in=missing).with_stage().without_detail() if missing else ()
+    rendered = _render_and_cache(loaded, permissions)
+    html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in keys.items()}
+    return [{pk: mark_safe(row) for pk in table if (row := html_by_pk[pk])} for table in table_pks]
 
 
-def html_of_loaded(runs: Collection[Run], rights: Rights) -> dict[int, SafeString]:
+def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:
     """Render the table rows of runs that are loaded with their place, by their keys."""
-    keys = {run.pk: _key(run.pk, run.version, rights.may_abort(run.stage)) for run in runs}
-    ready = cache.get_many(keys.values())
-    fresh = _rendered([run for run in runs if keys[run.pk] not in ready], rights)
-    return {pk: mark_safe(fresh.get(pk) or ready[key]) for pk, key in keys.items()}
+    keys = {
+        run.pk: _cache_key(run.pk, run.version, permissions.abort_permission(run.stage))
+        for run in runs
+    }
+    cached = cache.get_many(keys.values())
+    rendered = _render_and_cache([run for run in runs if keys[run.pk] not in cached], permissions)
+    return {pk: mark_safe(rendered.get(pk) or cached[key]) for pk, key in keys.items()}
 
 
-def _key(pk: int, version: int, verdict: Verdict) -> str:
+def _cache_key(pk: int, version: int, permission: Permission) -> str:
     # Per person a row differs in the abort control only: all with one verdict share it.
-    audience = "may" if verdict.allowed else blake2b(verdict.why_not.encode()).hexdigest()[:8]
+    audience = (
+        "may" if permission.allowed else blake2b(permission.denied_reason.encode()).hexdigest()[:8]
+    )
     zone = timezone.get_current_timezone_name()
     return f"row:{pk}:{version}:{audience}:{zone}"
 
 
-def _rendered(runs: Iterable[Run], rights: Rights) -> dict[int, SafeString]:
+def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int, SafeString]:
     runs = list(runs)
     aborts = latest_aborts(runs) if runs else {}
-    clocks = progress_bar.clocks_of(runs)
-    looks = acknowledgements.now_at(runs, now())
-    fresh: dict[int, SafeString] = {}
-    kept: dict[str, SafeString] = {}
+    clocks = progress_bar.load_clocks(runs)
+    active_acknowledgements = acknowledgements.active_by_run(runs, now())
+    rendered: dict[int, SafeString] = {}
+    to_cache: dict[str, SafeString] = {}
     for run in runs:
-        verdict = rights.may_abort(run.stage)
-        told = clocks.get(run.pk, ()), looks.get(run.pk, ())
-        fresh[run.pk] = html(run, verdict, aborts.get(run.pk), *told)
+        permission = permissions.abort_permission(run.stage)
+        row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
+        rendered[run.pk] = render_row(run, permission, aborts.get(run.pk), *row_data)
         # Its version was read with the rest of it: a row is never kept under an older number.
-        kept[_key(run.pk, run.version, verdict)] = fresh[run.pk]
-    cache.set_many(kept)
-    return fresh
+        to_cache[_cache_key(run.pk, run.version, permission)] = rendered[run.pk]
+    cache.set_many(to_cache)
+    return rendered

@@ -12,20 +12,20 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django_htmx.http import HttpResponseClientRefresh
 
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
-from dashboard.sync.run_lookup import Search
+from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.http import lookup
-from dashboard.web.http.lookup import Candidates, NothingHere
+from dashboard.web.http.lookup import Candidates, PageNotFound
 
 # Seconds until the page asks again: each time the search goes on by a step. One that waits is
 # ended by the reading of the stages, or goes on later.
-GOING, WAITING = 2, 15
+REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
 # The same without JavaScript: the page then loads as a whole, while somebody may choose a place.
-RELOADED, RELOADED_LATER = 5, 60
-MOST_PIPELINES = 300  # to choose among without a project
+RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
+MAX_PIPELINES = 300  # to choose among without a project
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,140 +34,165 @@ class Option:
 
     value: str
     label: str
-    chosen: bool
+    is_selected: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class LocationForm:
     """The choice of a run's place, of what a person may see."""
 
-    address: str
+    action_url: str
     projects: list[Option]
     pipelines: list[tuple[str, list[Option]]]  # with their projects
     stages: list[Option]
-    too_many: bool  # pipelines, until a project is chosen
-    others: list[tuple[str, str]]  # what else the address carries
+    has_too_many_pipelines: bool  # pipelines, until a project is chosen
+    other_parameters: list[tuple[str, str]]  # what else the address carries
 
 
 def hints(request: HttpRequest) -> dict[str, str]:
     """Return what the address says of the run's project, pipeline and stage; empty: nothing."""
     # PostgreSQL takes no NUL.
-    return {part: request.GET.get(part, "").replace("\0", "") for part in lookup.HINTS}
+    return {part: request.GET.get(part, "").replace("\0", "") for part in lookup.HINT_FIELDS}
 
 
-def goes_on(request: HttpRequest, rights: Rights, run_id: str, so_far: Search) -> HttpResponse:
+def render_progress(
+    request: HttpRequest, permissions: Permissions, run_id: str, search: SearchProgress
+) -> HttpResponse:
     """Say how far it has come; the page asks again by itself."""
     htmx = request.headers.get("HX-Request") == "true"
-    waits = bool(so_far.why_not)
-    parts = {
+    is_paused = bool(search.blocked_reason)
+    template_context = {
         "run_id": run_id,
-        "search": so_far,
-        "spent": run_lookup.spent(),
-        "address": request.get_full_path(),
-        "seconds": WAITING if waits else GOING,
-        "reload": RELOADED_LATER if waits else RELOADED,
-        "form": None if htmx else form(request, rights, run_id),
+        "search": search,
+        "search_budget": run_lookup.load_usage(),
+        "page_url": request.get_full_path(),
+        "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
+        "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
+        "location_form": None if htmx else location_form(request, permissions, run_id),
     }
-    response = render(request, "looking.html#live" if htmx else "looking.html", parts)
+    response = render(
+        request, "pages/run_lookup.html#live" if htmx else "pages/run_lookup.html", template_context
+    )
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
 
 
-def ended(request: HttpRequest) -> HttpResponse | None:
+def reload_response(request: HttpRequest) -> HttpResponse | None:
     """Have a page that waited for the end load itself, which leads to the run or says why not."""
     return HttpResponseClientRefresh() if request.headers.get("HX-Request") == "true" else None
 
 
-def in_vain(request: HttpRequest, rights: Rights, run_id: str, asked: Candidates) -> NothingHere:
+def not_found(
+    request: HttpRequest, permissions: Permissions, run_id: str, candidates: Candidates
+) -> PageNotFound:
     """Return what to raise: where it was looked for, and what can be done."""
-    told = _("No run “%(run)s” is known here.") % {"run": run_id}
-    n = len(asked.stages)
-    if asked.narrowed:
-        told += " " + ngettext(
+    message = _("No run “%(run)s” is known here.") % {"run": run_id}
+    n = len(candidates.stage_keys)
+    if candidates.is_narrowed:
+        message += " " + ngettext(
             "Northflank does not know it either in the one stage that fits the address.",
             "Northflank does not know it either in any of the %(n)s stages that fit the address.",
             n,
         ) % {"n": n}
     elif n:
-        told += " " + ngettext(
+        message += " " + ngettext(
             "Northflank does not know it either in the one stage that you see.",
             "Northflank does not know it either in any of the %(n)s stages that you see.",
             n,
         ) % {"n": n}
-    told += " " + _("It may have been deleted there, or the link was cut short.")
-    said = hints(request)
-    onward = [_everywhere(run_id, asked.everywhere)] if asked.narrowed else []
+    message += " " + _("It may have been deleted there, or the link was cut short.")
+    place_hints = hints(request)
+    links = [_search_all_link(run_id, candidates.total)] if candidates.is_narrowed else []
     try:
-        near = lookup.pipeline(rights, said["project"], said["pipeline"])
-    except NothingHere:
+        pipeline = lookup.get_pipeline_or_404(
+            permissions, place_hints["project"], place_hints["pipeline"]
+        )
+    except PageNotFound:
         pass
     else:
-        label = _("The stages of %(pipeline)s") % {"pipeline": near}
-        onward.append((label, reverse("pipeline", args=[near.project.slug, near.slug])))
-    again = request.META.get("QUERY_STRING", "")
-    return NothingHere(
-        told,
-        *onward,
-        **_answered(asked.stages, run_id, again),
-        form=form(request, rights, run_id) if n else None,
+        label = _("The stages of %(pipeline)s") % {"pipeline": pipeline}
+        links.append((label, reverse("pipeline", args=[pipeline.project.slug, pipeline.slug])))
+    query_string = request.META.get("QUERY_STRING", "")
+    return PageNotFound(
+        message,
+        *links,
+        **_last_search_context(candidates.stage_keys, run_id, query_string),
+        location_form=location_form(request, permissions, run_id) if n else None,
     )
 
 
-def not_in(stage: Stage, rights: Rights, run_id: str, why: str) -> NothingHere:
+def not_found_in_stage(
+    stage: Stage, permissions: Permissions, run_id: str, reason: str
+) -> PageNotFound:
     """Return what to raise where a stage, asked for one run, does not know it."""
-    place = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
-    again = urlencode(dict(zip(lookup.HINTS, place, strict=True)))
-    everywhere = lookup.candidates(rights, dict.fromkeys(lookup.HINTS, "")).everywhere
-    onward = [_everywhere(run_id, everywhere)] if everywhere > 1 else []
-    return lookup.no_run(stage, run_id, why, *onward, **_answered([stage.pk], run_id, again))
+    stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
+    query_string = urlencode(dict(zip(lookup.HINT_FIELDS, stage_path, strict=True)))
+    stage_count = lookup.candidate_stages(permissions, dict.fromkeys(lookup.HINT_FIELDS, "")).total
+    links = [_search_all_link(run_id, stage_count)] if stage_count > 1 else []
+    return lookup.run_not_found(
+        stage, run_id, reason, *links, **_last_search_context([stage.pk], run_id, query_string)
+    )
 
 
-def form(request: HttpRequest, rights: Rights, run_id: str) -> Form:
+def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -> LocationForm:
     """Return the choice of a place, with what the address says of it."""
-    said = {part: value.casefold() for part, value in hints(request).items()}
+    folded_hints = {part: value.casefold() for part, value in hints(request).items()}
 
     def option(part: str, slug: str, name: str) -> Option:
-        return Option(slug, name or slug, bool(said[part]) and said[part] in _called(slug, name))
+        return Option(
+            slug,
+            name or slug,
+            bool(folded_hints[part]) and folded_hints[part] in _folded_names(slug, name),
+        )
 
-    known = Stage.objects.present().exclude(has_flow=False).filter(rights.places())
+    stages = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
     columns = (
         "pipeline__project__slug", "pipeline__project__name", "pipeline__slug", "pipeline__name",
     )  # fmt: skip
-    all_ = list(dict.fromkeys(known.order_by(*columns).values_list(*columns)))
-    projects = {slug: option("project", slug, name) for slug, name, *_rest in all_}
-    chosen = {slug for slug, one in projects.items() if one.chosen} or projects.keys()
+    pipeline_rows = list(dict.fromkeys(stages.order_by(*columns).values_list(*columns)))
+    projects = {slug: option("project", slug, name) for slug, name, *_rest in pipeline_rows}
+    selected_projects = {
+        slug for slug, option_item in projects.items() if option_item.is_selected
+    } or projects.keys()
     pipelines: dict[str, list[Option]] = {}
-    for project, _name, slug, name in all_:
-        if project in chosen:
+    for project, _name, slug, name in pipeline_rows:
+        if project in selected_projects:
             pipelines.setdefault(project, []).append(option("pipeline", slug, name))
-    too_many = sum(map(len, pipelines.values())) > MOST_PIPELINES
-    return Form(
-        address=reverse("find_run", args=[run_id]),
+    has_too_many = sum(map(len, pipelines.values())) > MAX_PIPELINES
+    return LocationForm(
+        action_url=reverse("run_lookup", args=[run_id]),
         projects=list(projects.values()),
-        pipelines=[] if too_many else [(projects[p].label, of) for p, of in pipelines.items()],
+        pipelines=[]
+        if has_too_many
+        else [
+            (projects[project_slug].label, pipeline_options)
+            for project_slug, pipeline_options in pipelines.items()
+        ],
         stages=[option("stage", name.lower(), name) for name in reversed(StageName.values)],
-        too_many=too_many,
-        others=[
+        has_too_many_pipelines=has_too_many,
+        other_parameters=[
             (name, value)
             for name, values in request.GET.lists()
             for value in values
-            if name not in lookup.HINTS
+            if name not in lookup.HINT_FIELDS
         ],
     )
 
 
-def _called(slug: str, name: str) -> set[str]:
+def _folded_names(slug: str, name: str) -> set[str]:
     return {slug.casefold(), name.casefold()}
 
 
-def _everywhere(run_id: str, stages: int) -> tuple[str, str]:
-    label = ngettext("Look in the one stage", "Look in all %(n)s stages", stages) % {"n": stages}
-    return label, reverse("find_run", args=[run_id])
+def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
+    label = ngettext("Look in the one stage", "Look in all %(n)s stages", stage_count) % {
+        "n": stage_count
+    }
+    return label, reverse("run_lookup", args=[run_id])
 
 
-def _answered(stages: list[int], run_id: str, query: str) -> dict[str, Any]:
+def _last_search_context(stages: list[int], run_id: str, query: str) -> dict[str, Any]:
     """Return, for the template, when it was asked, until when that counts, and the way to anew."""
-    said = run_lookup.answered(stages, run_id)
-    address = reverse("look_again", args=[run_id])
-    return {"answered": said, "again": f"{address}?{query}" if query else address}
+    last_search = run_lookup.load_not_found(stages, run_id)
+    url = reverse("run_lookup_retry", args=[run_id])
+    return {"lookup_answer": last_search, "retry_url": f"{url}?{query}" if query else url}

@@ -5,65 +5,67 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.contrib.auth.models import User
 
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView
 from dashboard.runs import saved_views
 from dashboard.web.components.filters import RunFilter
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SavedViewItem:
     """One saved view."""
 
     key: int
     name: str
     url: str
     owner: str  # empty: it is the person's own
-    shared: bool
-    current: bool  # the page shows what it asks for
-    default: bool  # stage pages open with it
+    is_shared: bool
+    is_current: bool  # the page shows what it asks for
+    is_default: bool  # stage pages open with it
     may_delete: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class SavedViewMenu:
     """All views that a person sees, and what can be done from the page as it is."""
 
-    each: list[View]
+    items: list[SavedViewItem]
     may_change: bool
     may_share: bool
     may_save: bool  # the page is filtered, in a way that no view of the person's is
 
     @property
-    def default(self) -> View | None:
+    def default(self) -> SavedViewItem | None:
         """The view that stage pages open with for the person, if any."""
-        return next((view for view in self.each if view.default), None)
+        return next((view for view in self.items if view.is_default), None)
 
     @property
-    def some(self) -> bool:
+    def has_content(self) -> bool:
         """Whether there is anything to show or to do."""
-        return bool(self.each) or self.may_save
+        return bool(self.items) or self.may_save
 
 
-def of(person: User, rights: Rights, asked: RunFilter, default: SavedView | None) -> Views:
+def build_menu(
+    person: User, permissions: Permissions, run_filter: RunFilter, default: SavedView | None
+) -> SavedViewMenu:
     """Prepare the views that a person sees on the page of a filter; pages open with `default`."""
-    each = [
-        View(
+    items = [
+        SavedViewItem(
             key=view.pk,
             name=view.name,
             url=f"?{view.query}",
             owner="" if view.owner_id == person.pk else view.owner.get_username(),
-            shared=view.shared,
-            current=view.query == asked.query,
-            default=view == default,
+            is_shared=view.shared,
+            is_current=view.query == run_filter.query_string,
+            is_default=view == default,
             may_delete=saved_views.may_delete(person, view),
         )
-        for view in saved_views.seen_by(person)
+        for view in saved_views.visible_to(person)
     ]
-    own = any(view.current and not view.owner for view in each)
-    return Views(
-        each=each,
+    has_current_own = any(view.is_current and not view.owner for view in items)
+    return SavedViewMenu(
+        items=items,
         may_change=not settings.READ_ONLY,
-        may_share=saved_views.may_share(person, rights),
-        may_save=bool(asked.query) and not own and not settings.READ_ONLY,
+        may_share=saved_views.may_share(person, permissions),
+        may_save=bool(run_filter.query_string) and not has_current_own and not settings.READ_ONLY,
     )

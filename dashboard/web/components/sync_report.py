@@ -8,52 +8,52 @@ from datetime import datetime, timedelta
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.permissions import Rights
-from dashboard.models import Budget, CatalogueSweep, Stage, Upstream, Worker
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import CatalogSync, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
 from dashboard.sync import coverage, freshness, leases, run_lookup, webhook_status
-from dashboard.sync.run_lookup import Spent
+from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
-from dashboard.sync.webhook_status import PushState
+from dashboard.sync.webhook_status import WebhookStatus
 from dashboard.upstream import budget_store
 from dashboard.web.components import run_row
 from dashboard.web.http import lookup
 
-MOST_STAGES = 100  # rows of the table; the rest is summed up by class
+MAX_STAGES = 100  # rows of the table; the rest is summed up by class
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
+class RateLimitUsage:
     """The hour's requests, as Northflank last told of them."""
 
     limit: int
-    left: int
+    remaining: int
     ours: int
     others: int
     reserve: int
     resets_at: datetime | None  # None: the window has ended, the next request opens a full one
-    refused_until: datetime | None
+    backoff_until: datetime | None
     refusals: int  # 429s in a row, each after the pause of the one before
-    probing: bool  # the pause is over, and nothing was answered since
-    seen_at: datetime
+    is_probing: bool  # the pause is over, and nothing was answered since
+    synced_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
     name: str
     started_at: datetime
-    beat_at: datetime
-    alive: bool
+    heartbeat_at: datetime
+    is_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
-class ListRow:
-    """A list of the catalogue that can't be read, or only in part."""
+class CatalogErrorRow:
+    """A list of the catalog that can't be read, or only in part."""
 
     name: str
     text: str
-    since: datetime | None
-    next_at: datetime
+    failing_since: datetime | None
+    next_attempt_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,204 +64,239 @@ class StageRow:
     pipeline: str
     stage: str
     url: str
-    kind: str
+    polling_reason: str
     synced_at: datetime | None
-    late: bool
-    every: str  # the promise, in words
-    next_at: datetime | None  # None: now
-    partial: str  # what of its list was not taken
+    is_stale: bool
+    refresh_interval: str  # the promise, in words
+    next_sync_at: datetime | None  # None: now
+    partial_text: str  # what of its list was not taken
     error: str
     error_since: datetime | None
     failures: int
 
 
 @dataclass(frozen=True, slots=True)
-class KindRow:
+class PollingReasonRow:
     """The stages of one class."""
 
-    kind: str
-    stages: int
-    every: str
-    oldest: datetime | None
-    late: int
-    unread: int  # not yet, or not since a long outage
+    polling_reason: str
+    stage_count: int
+    target_interval: str
+    oldest_sync_at: datetime | None
+    stale_count: int
+    unread_count: int  # not yet, or not since a long outage
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class SyncStatus:
     """All that the page shows."""
 
-    verdict: freshness.Verdict
-    incomplete: str  # what was not looked at yet, as a sentence; empty: all was
-    requests: Requests | None
-    searches: Spent
-    push: PushState
+    health: freshness.SyncHealth
+    incomplete_text: str  # what was not looked at yet, as a sentence; empty: all was
+    rate_limit: RateLimitUsage | None
+    search_budget: SearchUsage
+    webhook: WebhookStatus
     workers: list[WorkerRow]
-    lists: list[ListRow]
+    catalog_errors: list[CatalogErrorRow]
     stages: list[StageRow]
-    kinds: list[KindRow]
-    left_out: int
+    polling_reasons: list[PollingReasonRow]
+    hidden_stage_count: int
 
 
-def of(rights: Rights, now: datetime) -> Status:
+def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     """Gather the state of the mirror, and of those stages that somebody may see."""
     # Thousands of stages: five columns of all, and whole rows only of those that are listed.
-    seen = Stage.objects.present().filter(rights.places())
-    columns = "pk", "error", "promised_at", "synced_at", "has_flow", "left_out", "surplus"
-    known = list(seen.values_list(*columns))
-    kinds = leases.classes(seen, now)
-    gaps = leases.gaps(seen, now)
-    late = {
+    visible = Stage.objects.listed().filter(permissions.stage_filter())
+    columns = (
+        "pk",
+        "error",
+        "fresh_until",
+        "synced_at",
+        "has_flow",
+        "unreadable_count",
+        "surplus_count",
+    )
+    stage_values = list(visible.values_list(*columns))
+    stage_classes = leases.classify_stages(visible, now)
+    gaps = leases.keys_with_gaps(visible, now)
+    stale = {
         pk
-        for pk, _error, promised, *_rest in known
-        if freshness.is_late(promised, now) and pk not in gaps
+        for pk, _error, fresh_until, *_rest in stage_values
+        if freshness.is_stale(fresh_until, now) and pk not in gaps
     }
-    order = sorted(known, key=lambda one: _badness(*one, late=one[0] in late, now=now))
-    sweeps = list(lookup.failing_lists(rights).select_related("project"))
-    partial = list(lookup.partial_lists(rights).select_related("project"))
-    workers = _workers(now)
-    requests = _requests(now)
-    trouble = Upstream.objects.exclude(error="").first()
-    facts = freshness.Facts(
-        stages=len(known),
-        late=len(late),
-        incomplete=coverage.load(seen, lookup.lists(rights), now).text,
-        failing=sum(bool(error) for _pk, error, *_rest in known),
-        lists_failing=len(sweeps),
-        partial=len(partial) + sum(bool(left or more) for *_rest, left, more in known),
-        workers=sum(worker.alive for worker in workers),
-        heard_of=max((worker.beat_at for worker in workers), default=None),
-        trouble=trouble.error_message if trouble else "",
-        trouble_since=trouble.error_since if trouble else None,
-        refused_until=requests.refused_until if requests else None,
-        left=requests.left if requests else 0,
-        limit=requests.limit if requests else 0,
-        probing=requests.probing if requests else False,
-        limited=not rights.sees_all,
+    stages_worst_first = sorted(
+        stage_values, key=lambda one: _sort_key(*one, is_stale=one[0] in stale, now=now)
     )
-    listed = [pk for pk, *_rest in order[:MOST_STAGES]]
-    return Status(
-        verdict=freshness.verdict(facts),
-        incomplete=facts.incomplete,
-        requests=requests,
-        searches=run_lookup.spent(),
-        push=webhook_status.state(now),
+    sweeps = list(lookup.failing_sweeps(permissions).select_related("project"))
+    partial = list(lookup.partial_sweeps(permissions).select_related("project"))
+    workers = _worker_rows(now)
+    rate_limit = _rate_limit_usage(now)
+    upstream_error = Upstream.objects.exclude(error="").first()
+    facts = freshness.SyncState(
+        stages=len(stage_values),
+        stale=len(stale),
+        incomplete=coverage.load(visible, lookup.visible_sweeps(permissions), now).text,
+        failing=sum(bool(error) for _pk, error, *_rest in stage_values),
+        failing_lists=len(sweeps),
+        partial_lists=len(partial)
+        + sum(bool(left_out or surplus) for *_rest, left_out, surplus in stage_values),
+        workers=sum(worker.is_alive for worker in workers),
+        last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
+        upstream_error=upstream_error.error_message if upstream_error else "",
+        upstream_error_since=upstream_error.error_since if upstream_error else None,
+        backoff_until=rate_limit.backoff_until if rate_limit else None,
+        remaining=rate_limit.remaining if rate_limit else 0,
+        limit=rate_limit.limit if rate_limit else 0,
+        is_probing=rate_limit.is_probing if rate_limit else False,
+        is_restricted=not permissions.can_view_all,
+    )
+    listed_keys = [pk for pk, *_rest in stages_worst_first[:MAX_STAGES]]
+    return SyncStatus(
+        health=freshness.assess(facts),
+        incomplete_text=facts.incomplete,
+        rate_limit=rate_limit,
+        search_budget=run_lookup.load_usage(),
+        webhook=webhook_status.load(now),
         workers=workers,
-        lists=[_list(sweep) for sweep in (*sweeps, *partial)],
-        stages=_stages(listed, kinds, late, now),
-        kinds=_kinds(kinds, late, gaps, {pk: synced for pk, _e, _p, synced, *_rest in known}),
-        left_out=len(known) - len(listed),
+        catalog_errors=[_catalog_error_row(sweep) for sweep in (*sweeps, *partial)],
+        stages=_stage_rows(listed_keys, stage_classes, stale, now),
+        polling_reasons=_polling_reason_rows(
+            stage_classes, stale, gaps, {pk: synced for pk, _e, _p, synced, *_rest in stage_values}
+        ),
+        hidden_stage_count=len(stage_values) - len(listed_keys),
     )
 
 
-def _badness(
+def _sort_key(
     _pk: int,
     error: str,
-    promised_at: datetime | None,
+    fresh_until: datetime | None,
     synced_at: datetime | None,
     has_flow: bool | None,
     left_out: int,
     surplus: int,
     *,
-    late: bool,
+    is_stale: bool,
     now: datetime,
 ) -> tuple[bool, bool, bool, bool, bool, datetime]:
     """Sort failing stages first, then late, partial and unread ones; without a flow last."""
-    whole = not (left_out or surplus)
-    return not error, not late, whole, has_flow is False, synced_at is not None, promised_at or now
-
-
-def _requests(now: datetime) -> Requests | None:
-    known = Budget.objects.first()
-    if known is None:
-        return None
-    over = known.resets_at <= now
-    refused = known.refused_until if known.refused_until and known.refused_until > now else None
-    left = known.limit if over else known.remaining
-    ours = 0 if over else known.ours
-    return Requests(
-        limit=known.limit,
-        left=left,
-        ours=ours,
-        others=max(known.limit - left - ours, 0),
-        reserve=budget_store.reserve_of(known.limit),
-        resets_at=None if over else known.resets_at,
-        refused_until=refused,
-        refusals=known.refusals,
-        probing=known.refusals > 0 and refused is None,
-        seen_at=known.seen_at,
+    is_complete = not (left_out or surplus)
+    return (
+        not error,
+        not is_stale,
+        is_complete,
+        has_flow is False,
+        synced_at is not None,
+        fresh_until or now,
     )
 
 
-def _workers(now: datetime) -> list[WorkerRow]:
+def _rate_limit_usage(now: datetime) -> RateLimitUsage | None:
+    budget_row = RateBudget.objects.first()
+    if budget_row is None:
+        return None
+    has_window_ended = budget_row.resets_at <= now
+    paused_until = (
+        budget_row.backoff_until
+        if budget_row.backoff_until and budget_row.backoff_until > now
+        else None
+    )
+    remaining = budget_row.limit if has_window_ended else budget_row.remaining
+    ours = 0 if has_window_ended else budget_row.own_requests
+    return RateLimitUsage(
+        limit=budget_row.limit,
+        remaining=remaining,
+        ours=ours,
+        others=max(budget_row.limit - remaining - ours, 0),
+        reserve=budget_store.abort_reserve(budget_row.limit),
+        resets_at=None if has_window_ended else budget_row.resets_at,
+        backoff_until=paused_until,
+        refusals=budget_row.refusals,
+        is_probing=budget_row.refusals > 0 and paused_until is None,
+        synced_at=budget_row.synced_at,
+    )
+
+
+def _worker_rows(now: datetime) -> list[WorkerRow]:
     return [
-        WorkerRow(one.name, one.started_at, one.beat_at, freshness.is_alive(one.beat_at, now))
-        for one in Worker.objects.order_by("-beat_at", "name")
+        WorkerRow(
+            worker.name,
+            worker.started_at,
+            worker.heartbeat_at,
+            freshness.is_alive(worker.heartbeat_at, now),
+        )
+        for worker in Worker.objects.order_by("-heartbeat_at", "name")
     ]
 
 
-def _list(sweep: CatalogueSweep) -> ListRow:
-    of_project = _("The pipelines of %(project)s") % {"project": sweep.project}
-    name = of_project if sweep.project else _("The list of projects")
-    text = sweep.error_message or freshness.partial(sweep.left_out, sweep.surplus)
-    return ListRow(name, text, sweep.error_since, sweep.next_at)
+def _catalog_error_row(sweep: CatalogSync) -> CatalogErrorRow:
+    project_text = _("The pipelines of %(project)s") % {"project": sweep.project}
+    name = project_text if sweep.project else _("The list of projects")
+    text = sweep.error_message or freshness.partial_list_message(
+        sweep.unreadable_count, sweep.surplus_count
+    )
+    return CatalogErrorRow(name, text, sweep.error_since, sweep.next_sync_at)
 
 
-def _stages(
-    keys: Sequence[int], kinds: dict[int, StageClass], late: set[int], now: datetime
+def _stage_rows(
+    keys: Sequence[int], stage_classes: dict[int, StageClass], stale: set[int], now: datetime
 ) -> list[StageRow]:
-    found = Stage.objects.select_related("pipeline__project").in_bulk(keys)
+    stages = Stage.objects.select_related("pipeline__project").in_bulk(keys)
     return [
         StageRow(
             project=stage.pipeline.project.name,
             pipeline=stage.pipeline.name,
             stage=stage.name,
-            url=reverse("stage", args=run_row.place_args(stage)),
-            kind=_in_words(kinds[stage.pk]),
+            url=reverse("stage", args=run_row.stage_url_args(stage)),
+            polling_reason=_polling_reason_text(stage_classes[stage.pk]),
             synced_at=stage.synced_at,
-            late=stage.pk in late,
-            every=durations.roughly(stage.promised_at - stage.synced_at)
-            if stage.promised_at and stage.synced_at
+            is_stale=stage.pk in stale,
+            refresh_interval=durations.format_rounded(stage.fresh_until - stage.synced_at)
+            if stage.fresh_until and stage.synced_at
             else "",
-            next_at=stage.next_sync_at if stage.next_sync_at > now else None,
-            partial=freshness.partial(stage.left_out, stage.surplus),
+            next_sync_at=stage.next_sync_at if stage.next_sync_at > now else None,
+            partial_text=freshness.partial_list_message(
+                stage.unreadable_count, stage.surplus_count
+            ),
             error=stage.error_message,
             error_since=stage.error_since,
             failures=stage.failures,
         )
-        for stage in (found[key] for key in keys if key in found)
+        for stage in (stages[key] for key in keys if key in stages)
     ]
 
 
-def _kinds(
-    kinds: dict[int, StageClass],
-    late: set[int],
+def _polling_reason_rows(
+    stage_classes: dict[int, StageClass],
+    stale: set[int],
     gaps: set[int],
     synced: dict[int, datetime | None],
-) -> list[KindRow]:
-    count = Counter(kinds.values())
-    late_ones = Counter(kinds[pk] for pk in late if pk in kinds)
-    unread = Counter(kinds[pk] for pk in gaps if pk in kinds)
-    oldest: dict[StageClass, datetime] = {}
-    for pk, kind in kinds.items():
-        at = synced.get(pk)
-        if at is not None and (kind not in oldest or at < oldest[kind]):
-            oldest[kind] = at
+) -> list[PollingReasonRow]:
+    stage_counts = Counter(stage_classes.values())
+    stale_counts = Counter(stage_classes[pk] for pk in stale if pk in stage_classes)
+    unread_counts = Counter(stage_classes[pk] for pk in gaps if pk in stage_classes)
+    oldest_sync_at: dict[StageClass, datetime] = {}
+    for pk, stage_class in stage_classes.items():
+        synced_at = synced.get(pk)
+        if synced_at is not None and (
+            stage_class not in oldest_sync_at or synced_at < oldest_sync_at[stage_class]
+        ):
+            oldest_sync_at[stage_class] = synced_at
     return [
-        KindRow(
-            kind=_in_words(kind),
-            stages=count[kind],
-            every=durations.roughly(timedelta(seconds=kind.value)),
-            oldest=oldest.get(kind),
-            late=late_ones[kind],
-            unread=unread[kind],
+        PollingReasonRow(
+            polling_reason=_polling_reason_text(kind),
+            stage_count=stage_counts[kind],
+            target_interval=durations.format_rounded(timedelta(seconds=kind.value)),
+            oldest_sync_at=oldest_sync_at.get(kind),
+            stale_count=stale_counts[kind],
+            unread_count=unread_counts[kind],
         )
         for kind in StageClass
-        if count[kind]
+        if stage_counts[kind]
     ]
 
 
-def _in_words(kind: StageClass) -> str:
+def _polling_reason_text(stage_class: StageClass) -> str:
     return {
         StageClass.WATCHED: _("watched, with runs in flight"),
         StageClass.IN_FLIGHT: _("runs in flight"),
@@ -269,4 +304,4 @@ def _in_words(kind: StageClass) -> str:
         StageClass.RECENT: _("recently changed"),
         StageClass.IDLE: _("idle"),
         StageClass.NO_FLOW: _("no release flow"),
-    }[kind]
+    }[stage_class]

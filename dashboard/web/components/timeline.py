@@ -10,15 +10,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext, pgettext_lazy
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Overdue, Usual
+from dashboard.models.typical_duration import Severity, TypicalDuration
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
 from dashboard.runs import durations, overdue, statuses, steps
 
-FEW = 20  # steps that are shown unfolded, all of them
-DEEPEST = 8  # levels; what lies deeper follows its group instead of being in it
+MAX_UNFOLDED = 20  # steps that are shown unfolded, all of them
+MAX_DEPTH = 8  # levels; what lies deeper follows its group instead of being in it
 
-_KINDS: dict[str, Promise] = {
+_KIND_LABELS: dict[str, Promise] = {
     "Workflow": pgettext_lazy("kind of step", "group"),
     "LoopWorkflow": pgettext_lazy("kind of step", "loop"),
     "Build": pgettext_lazy("kind of step", "build"),
@@ -35,8 +35,8 @@ _KINDS: dict[str, Promise] = {
     "RolloutStrategy": pgettext_lazy("kind of step", "rollout strategy"),
 }
 # What a step under way waits on, by its kind or, of a Condition or an Action, by its subject's.
-_WAITS_ON: dict[str, Promise] = {
-    steps.OUTSIDE: gettext_lazy("waits on an external answer"),
+_WAIT_LABELS: dict[str, Promise] = {
+    steps.EXTERNAL: gettext_lazy("waits on an external answer"),
     "Build": gettext_lazy("waits on a build"),
     "JobRun": gettext_lazy("waits on a job"),
     "Job": gettext_lazy("waits on a job"),
@@ -65,22 +65,22 @@ _SUBJECTS: dict[str, Promise] = {
     "BYOCCluster": pgettext_lazy("subject", "a cluster"),
     "VCS": pgettext_lazy("subject", "a repository"),
 }
-_CAN_WAIT = {"Build", "JobRun", "Release", "AddonBackup", "AddonImport", "RunTemplate"}
-_UNTIL: dict[str, Promise] = {
+_WAITABLE_KINDS = {"Build", "JobRun", "Release", "AddonBackup", "AddonImport", "RunTemplate"}
+_CONDITION_TEXTS: dict[str, Promise] = {
     "success": gettext_lazy("waits until %(subject)s succeeds"),
     "running": gettext_lazy("waits until %(subject)s runs"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class StepBar:
     """Where a step is on the axis; whole seconds since the axis begins, never beyond its end."""
 
     start: int
     length: int
-    usual: int  # how long it usually takes at most; 0: not known, or not shown
-    late_at: int  # when it takes longer than usual; 0: not known
-    very_late_at: int
+    typical_seconds: int  # how long it usually takes at most; 0: not known, or not shown
+    overdue_at: int  # when it takes longer than usual; 0: not known
+    critical_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +88,25 @@ class StepRow:
     """One step, ready for the template."""
 
     name: str
-    about: str  # what it is and does: "job, until it succeeds"
-    word: str  # empty: it has no status
-    sentence: str
+    description: str  # what it is and does: "job, until it succeeds"
+    label: str  # empty: it has no status
+    tooltip: str
     tone: str
     glyph: str
-    wait: str  # what it waits on, while it is under way
-    attempts: str
-    next_at: datetime | None  # when it is tried again
+    wait_text: str  # what it waits on, while it is under way
+    attempts_text: str
+    next_attempt_at: datetime | None  # when it is tried again
     error: str
     started_at: datetime | None
-    since: str  # when it started, ISO, while it is under way
-    took: str
-    usual: str
-    late: int  # how far it takes longer than usual: a level of timing.Overdue
-    bar: Bar | None
-    open: bool  # it is the one the run is at
-    unfolded: bool
-    parallel: bool  # its steps start all at once
-    telling: bool  # the one the run is at, or one that failed, is it or in it
+    running_since: str  # when it started, ISO, while it is under way
+    duration: str
+    typical_text: str
+    overdue_severity: int  # how far it takes longer than usual: a level of timing.Overdue
+    bar: StepBar | None
+    is_current: bool  # it is the one the run is at
+    is_unfolded: bool
+    is_parallel: bool  # its steps start all at once
+    is_relevant: bool  # the one the run is at, or one that failed, is it or in it
     steps: tuple["StepRow", ...]
 
 
@@ -114,13 +114,13 @@ class StepRow:
 class Axis:
     """The time that all bars share: from a run's start to its end, or to what is expected."""
 
-    began: datetime
-    ends: datetime
+    started_at: datetime
+    ends_at: datetime
     seconds: int  # 1 at least
 
-    def at(self, when: datetime) -> int:
+    def position(self, time: datetime) -> int:
         """Return a time's place on the axis, in seconds; what lies beyond an end is at that end."""
-        return min(max(round((when - self.began).total_seconds()), 0), self.seconds)
+        return min(max(round((time - self.started_at).total_seconds()), 0), self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,105 +129,122 @@ class Timeline:
 
     steps: tuple[StepRow, ...] = ()
     axis: Axis | None = None
-    going: bool = False  # the axis goes on
+    is_running: bool = False  # the axis goes on
 
 
-def root_of(run: Run) -> Node | None:
+def load_tree(run: Run) -> Node | None:
     """Return the tree of a run's steps, or None where it was not read."""
     return msgspec.convert(run.steps, Node) if run.steps is not None else None
 
 
-def timeline(run: Run, root: Node | None, timing: StageTiming | None, now: datetime) -> Timeline:
+def build_timeline(
+    run: Run, root: Node | None, timing: StageTiming | None, now: datetime
+) -> Timeline:
     """Return the steps of a run as they stand now, against what is usual in its stage."""
     if root is None:
         return Timeline()
-    walked = list(steps.walk(root))
-    at = steps.current(root) if run.in_flight else None
-    usual = {id(node): overdue.usual_of(node, timing) for _, node in walked}
-    axis = _axis(run, [(node, usual[id(node)]) for _, node in walked], now)
-    many = len(walked) > FEW
+    nodes = list(steps.walk(root))
+    current = steps.current(root) if run.in_flight else None
+    typical = {id(node): overdue.typical_step_duration(node, timing) for _, node in nodes}
+    axis = _axis(run, [(node, typical[id(node)]) for _, node in nodes], now)
+    is_long = len(nodes) > MAX_UNFOLDED
     # From the last to the first: whatever is inside a step is there before it.
-    inside: defaultdict[int, list[StepRow]] = defaultdict(list)
-    for depth, node in reversed(walked):
-        level = min(depth, DEEPEST)
-        within = tuple(reversed(inside.pop(level + 1, [])))
-        row = _row(run, node, usual[id(node)], axis, now, within, here=node is at, many=many)
-        inside[level].append(row)
-    return Timeline(tuple(reversed(inside[0])), axis, going=run.in_flight)
+    rows_by_level: defaultdict[int, list[StepRow]] = defaultdict(list)
+    for depth, node in reversed(nodes):
+        indent = min(depth, MAX_DEPTH)
+        children = tuple(reversed(rows_by_level.pop(indent + 1, [])))
+        row = _build_row(
+            run,
+            node,
+            typical[id(node)],
+            axis,
+            now,
+            children,
+            is_current=node is current,
+            is_long=is_long,
+        )
+        rows_by_level[indent].append(row)
+    return Timeline(tuple(reversed(rows_by_level[0])), axis, is_running=run.in_flight)
 
 
-def missing(run: Run, root: Node | None) -> str:
+def missing_text(run: Run, root: Node | None) -> str:
     """Say why no steps are shown."""
     if root is not None:
         return _("Northflank lists no steps for this run.")
-    if run.gone_at is not None:
+    if run.removed_at is not None:
         return _("Its steps were never read, and Northflank no longer knows it.")
-    if run.detail_seen_at is not None:
+    if run.detail_synced_at is not None:
         return _("Northflank did not say which steps this run has.")
     return _("Its steps are being read from Northflank.")
 
 
-def _axis(run: Run, known: list[tuple[Node, Usual | None]], now: datetime) -> Axis | None:
-    starts = [node.started_at for node, _ in known if node.started_at]
-    began = run.started_at or min(starts, default=None)
-    if began is None:
+def _axis(
+    run: Run, node_durations: list[tuple[Node, TypicalDuration | None]], now: datetime
+) -> Axis | None:
+    starts = [node.started_at for node, _ in node_durations if node.started_at]
+    started_at = run.started_at or min(starts, default=None)
+    if started_at is None:
         return None
     if run.in_flight:
         # As far as the work under way usually takes, so that it is seen how much of it is left.
-        ends = [now] + [
-            node.started_at + usual.p95
-            for node, usual in known
-            if usual and steps.under_way(node) and steps.waits_on(node) != steps.APPROVAL
+        end_times = [now] + [
+            node.started_at + typical.p95
+            for node, typical in node_durations
+            if typical and steps.is_in_progress(node) and steps.awaited_kind(node) != steps.APPROVAL
             if node.started_at and node.started_at <= now
         ]
-    elif run.concluded_at is not None and run.concluded_at > began:
-        ends = [run.concluded_at]
+    elif run.concluded_at is not None and run.concluded_at > started_at:
+        end_times = [run.concluded_at]
     else:
-        ends = [*starts, *(node.ended_at for node, _ in known if node.ended_at)]
-    seconds = max(round((max(ends, default=began) - began).total_seconds()), 1)
-    return Axis(began, began + timedelta(seconds=seconds), seconds)
+        end_times = [*starts, *(node.ended_at for node, _ in node_durations if node.ended_at)]
+    seconds = max(round((max(end_times, default=started_at) - started_at).total_seconds()), 1)
+    return Axis(started_at, started_at + timedelta(seconds=seconds), seconds)
 
 
-def _row(
-    run: Run, node: Node, usual: Usual | None, axis: Axis | None, now: datetime,
-    within: tuple[StepRow, ...], *, here: bool, many: bool,
+def _build_row(
+    run: Run, node: Node, typical: TypicalDuration | None, axis: Axis | None, now: datetime,
+    children: tuple[StepRow, ...], *, is_current: bool, is_long: bool,
 ) -> StepRow:  # fmt: skip
-    going = run.in_flight and steps.under_way(node)
-    took = _took(node, going=going, now=now)
-    late = usual.judge(took) if usual and took is not None else Overdue.NO
-    failed = node.status in {"failure", "invalid"}
-    telling = here or failed or any(row.telling for row in within)
-    to_come = run.in_flight and node.status is None and node.ended_at is None
-    look = _look(run, node)
+    is_running = run.in_flight and steps.is_in_progress(node)
+    duration = _duration(node, is_running=is_running, now=now)
+    severity = typical.classify(duration) if typical and duration is not None else Severity.OK
+    is_failed = node.status in {"failure", "invalid"}
+    is_relevant = is_current or is_failed or any(row.is_relevant for row in children)
+    is_pending = run.in_flight and node.status is None and node.ended_at is None
+    display = _display(run, node)
     return StepRow(
         name=_name(node),
-        about=_about(node),
-        word=look.word,
-        sentence=look.sentence,
-        tone=look.tone,
-        glyph=look.glyph,
-        wait=_wait(node) if going and not within else "",
-        attempts=_attempts(node),
-        next_at=node.next_attempt_at if going and node.status == "retrying" else None,
-        error=_error(node),
+        description=_description(node),
+        label=display.label,
+        tooltip=display.description,
+        tone=display.tone,
+        glyph=display.glyph,
+        wait_text=_wait_text(node) if is_running and not children else "",
+        attempts_text=_attempts_text(node),
+        next_attempt_at=node.next_attempt_at if is_running and node.status == "retrying" else None,
+        error=_error_text(node),
         started_at=node.started_at,
-        since=node.started_at.isoformat() if going and node.started_at else "",
-        took=durations.in_words(took) if took is not None and not going else "",
-        usual=durations.usually(usual) if usual and (run.in_flight or took is not None) else "",
-        late=int(late),
-        bar=_bar(node, axis, took, usual, going=going) if axis else None,
-        open=here,
-        unfolded=not many or telling or going or to_come,
-        parallel=node.parallel and bool(within),
-        telling=telling,
-        steps=within,
+        running_since=node.started_at.isoformat() if is_running and node.started_at else "",
+        duration=durations.format_duration(duration)
+        if duration is not None and not is_running
+        else "",
+        typical_text=durations.format_typical(typical)
+        if typical and (run.in_flight or duration is not None)
+        else "",
+        overdue_severity=int(severity),
+        bar=_build_bar(node, axis, duration, typical, is_running=is_running) if axis else None,
+        is_current=is_current,
+        is_unfolded=not is_long or is_relevant or is_running or is_pending,
+        is_parallel=node.parallel and bool(children),
+        is_relevant=is_relevant,
+        steps=children,
     )
 
 
-def _look(run: Run, node: Node) -> statuses.Look:
+def _display(run: Run, node: Node) -> statuses.StatusDisplay:
     if node.kind == OMITTED:
-        return statuses.Look("", "", "neutral", "")
-    return statuses.of_step(
+        return statuses.StatusDisplay("", "", "neutral", "")
+    return statuses.for_step(
         node.status,
         started=node.started_at is not None,
         ended=node.ended_at is not None,
@@ -235,101 +252,114 @@ def _look(run: Run, node: Node) -> statuses.Look:
     )
 
 
-def _took(node: Node, *, going: bool, now: datetime) -> timedelta | None:
+def _duration(node: Node, *, is_running: bool, now: datetime) -> timedelta | None:
     """Return how long a step took or, while it is under way, has taken so far."""
-    end = now if going else node.ended_at
+    end = now if is_running else node.ended_at
     if node.started_at is None or end is None:
         return None
     # A step that ended before it started took nobody knows how long.
     return end - node.started_at if end >= node.started_at else None
 
 
-def _bar(
-    node: Node, axis: Axis, took: timedelta | None, usual: Usual | None, *, going: bool
-) -> Bar | None:
+def _build_bar(
+    node: Node,
+    axis: Axis,
+    duration: timedelta | None,
+    typical: TypicalDuration | None,
+    *,
+    is_running: bool,
+) -> StepBar | None:
     if node.started_at is None:
         return None
     # One second at least: it could not be seen otherwise.
-    start = min(axis.at(node.started_at), axis.seconds - 1)
-    end = axis.at(node.started_at + (took or timedelta()))
-    people = steps.waits_on(node) == steps.APPROVAL
-    late_at, very_late_at = usual.since(node.started_at) if going and usual else (None, None)
-    return Bar(
+    start = min(axis.position(node.started_at), axis.seconds - 1)
+    end = axis.position(node.started_at + (duration or timedelta()))
+    is_approval = steps.awaited_kind(node) == steps.APPROVAL
+    overdue_at, critical_at = (
+        typical.deadlines(node.started_at) if is_running and typical else (None, None)
+    )
+    return StepBar(
         start=start,
         length=max(end - start, 1),
-        usual=min(_whole(usual.p95), axis.seconds - start) if usual and not people else 0,
-        late_at=_whole(late_at - axis.began) if late_at else 0,
-        very_late_at=_whole(very_late_at - axis.began) if very_late_at else 0,
+        typical_seconds=min(_whole_seconds(typical.p95), axis.seconds - start)
+        if typical and not is_approval
+        else 0,
+        overdue_at=_whole_seconds(overdue_at - axis.started_at) if overdue_at else 0,
+        critical_at=_whole_seconds(critical_at - axis.started_at) if critical_at else 0,
     )
 
 
-def _whole(span: timedelta) -> int:
-    return max(round(span.total_seconds()), 1)
+def _whole_seconds(duration: timedelta) -> int:
+    return max(round(duration.total_seconds()), 1)
 
 
 def _name(node: Node) -> str:
-    if node.kind not in steps.CONTAINERS or node.label != node.kind:
+    if node.kind not in steps.CONTAINER_KINDS or node.label != node.kind:
         return node.label
     if node.kind == "LoopWorkflow":
         return _("Loop")
     return _("Parallel steps") if node.parallel else _("Steps")
 
 
-def _about(node: Node) -> str:
+def _description(node: Node) -> str:
     """Say what a step is, and when the run goes on behind it."""
     if node.kind == OMITTED:
         return ""
-    said = []
-    within = len(node.steps)
-    if node.kind in steps.CONTAINERS or within:
+    parts = []
+    step_count = len(node.steps)
+    if node.kind in steps.CONTAINER_KINDS or step_count:
         if node.kind != "Workflow":
-            said.append(str(_KINDS.get(node.kind, node.kind)))
+            parts.append(str(_KIND_LABELS.get(node.kind, node.kind)))
         if node.iterations is not None:
-            rounds = ngettext("%(n)d round", "%(n)d rounds", node.iterations)
-            said.append(rounds % {"n": node.iterations})
-        many = ngettext("%(n)d step", "%(n)d steps", within) % {"n": within}
-        said.append(many if within else _("no steps"))
+            rounds_text = ngettext("%(n)d round", "%(n)d rounds", node.iterations)
+            parts.append(rounds_text % {"n": node.iterations})
+        steps_text = ngettext("%(n)d step", "%(n)d steps", step_count) % {"n": step_count}
+        parts.append(steps_text if step_count else _("no steps"))
         if node.parallel:
-            said.append(_("in parallel"))
+            parts.append(_("in parallel"))
     elif not node.label.startswith(node.kind):
-        said.append(str(_KINDS.get(node.kind, node.kind)))
-    if node.kind == "Approval" and node.approvals is not None and node.approvals > 1:
-        said.append(_("by %(n)d people") % {"n": node.approvals})
+        parts.append(str(_KIND_LABELS.get(node.kind, node.kind)))
+    if (
+        node.kind == "Approval"
+        and node.required_approvals is not None
+        and node.required_approvals > 1
+    ):
+        parts.append(_("by %(n)d people") % {"n": node.required_approvals})
     if node.condition is not None:
-        said.append(_until(node, node.condition))
-    elif node.kind in _CAN_WAIT:
-        said.append(_("does not wait for its end"))
+        parts.append(_condition_text(node, node.condition))
+    elif node.kind in _WAITABLE_KINDS:
+        parts.append(_("does not wait for its end"))
     if node.skip:
-        said.append(_("told not to run"))
-    return ", ".join(said)
+        parts.append(_("told not to run"))
+    return ", ".join(parts)
 
 
-def _until(node: Node, condition: str) -> str:
-    known = _SUBJECTS.get(node.about or "") if node.kind == "Condition" else None
-    subject = str(known) if known else pgettext("subject", "it")
-    template = str(_UNTIL.get(condition, _("waits until %(subject)s is “%(condition)s”")))
+def _condition_text(node: Node, condition: str) -> str:
+    label = _SUBJECTS.get(node.target_kind or "") if node.kind == "Condition" else None
+    subject = str(label) if label else pgettext("subject", "it")
+    template = str(_CONDITION_TEXTS.get(condition, _("waits until %(subject)s is “%(condition)s”")))
     return template % {"subject": subject, "condition": condition}
 
 
-def _wait(node: Node) -> str:
-    said = str(_WAITS_ON.get(steps.waits_on(node), ""))
+def _wait_text(node: Node) -> str:
+    wait_text = str(_WAIT_LABELS.get(steps.awaited_kind(node), ""))
     if node.timeout_seconds is None or node.timeout_seconds <= 0:
-        return said
-    patience = _("gives up after %(time)s")
-    patience %= {"time": durations.roughly(timedelta(seconds=node.timeout_seconds))}
-    return f"{said}, {patience}" if said else patience
+        return wait_text
+    timeout_text = _("gives up after %(time)s")
+    timeout_text %= {"time": durations.format_rounded(timedelta(seconds=node.timeout_seconds))}
+    return f"{wait_text}, {timeout_text}" if wait_text else timeout_text
 
 
-def _attempts(node: Node) -> str:
+def _attempts_text(node: Node) -> str:
     if not node.attempts or node.attempts < (1 if node.status == "retrying" else 2):
         return ""
-    known = (node.max_attempts or 0) >= node.attempts
-    said = _("attempt %(n)d of %(most)d") if known else _("attempt %(n)d")
-    return said % {"n": node.attempts, "most": node.max_attempts}
+    is_total_known = (node.max_attempts or 0) >= node.attempts
+    template = _("attempt %(n)d of %(most)d") if is_total_known else _("attempt %(n)d")
+    return template % {"n": node.attempts, "most": node.max_attempts}
 
 
-def _error(node: Node) -> str:
+def _error_text(node: Node) -> str:
     if node.error_code is None:
         return node.error_message or ""
-    said = _("%(error)s (code %(code)s)") if node.error_message else _("Failed (code %(code)s)")
-    return said % {"error": node.error_message, "code": node.error_code}
+    template = _("%(error)s (code %(code)s)") if node.error_message else _("Failed (code %(code)s)")
+    return template % {"error": node.error_message, "code": node.error_code}

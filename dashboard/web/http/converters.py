@@ -34,7 +34,7 @@ class IdConverter:
 class KeyConverter:
     """The key of a row; a number that no database holds is no address."""
 
-    regex = rf"[0-9]{{1,{keys.DIGITS}}}"
+    regex = rf"[0-9]{{1,{keys.MAX_DIGITS}}}"
 
     def to_python(self, value: str) -> int:
         return int(value)

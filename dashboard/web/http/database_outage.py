@@ -16,54 +16,58 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
-from dashboard.web.api.responses import Failed, failure
+from dashboard.web.api.responses import ApiError, error_response
 from dashboard.web.http import sign_in, site_context, timezones
 
-RETRY_AFTER = 5  # seconds until a page asks again
-READ_FIRST = 15  # seconds: whoever sent something reads what became of it before the page goes on
+RETRY_SECONDS = 5  # seconds until a page asks again
+RETRY_SECONDS_AFTER_WRITE = (
+    15  # seconds: whoever sent something reads what became of it before the page goes on
+)
 
-_READING = {"GET", "HEAD", "OPTIONS", "TRACE"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 # A request's own bookkeeping, of which nobody wants to know whether it was kept.
-_ASIDE = "django_session|dashboard_apitoken"
-_WRITE = re.compile(rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_ASIDE})")')
+_IGNORED_TABLES = "django_session|dashboard_apitoken"
+_WRITE_STATEMENT = re.compile(
+    rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
+)
 
 
-class Kept(Enum):
+class WriteOutcome(Enum):
     """What a request has left in the database by the time that it failed."""
 
     NOTHING = False
     ALL = True
-    NOT_KNOWN = None  # it went away between a commit and its answer
+    UNKNOWN = None  # it went away between a commit and its answer
 
 
-class Writes:
+class WriteTracker:
     """What a request writes: called for each of its statements (`connection.execute_wrapper`)."""
 
     def __init__(self) -> None:
-        self.kept = Kept.NOTHING
+        self.outcome = WriteOutcome.NOTHING
 
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        writes, atomic = _WRITE.match(sql), connection.in_atomic_block
-        if self.kept is Kept.NOTHING and writes and not atomic:
-            self.kept = Kept.NOT_KNOWN
+        is_write, is_atomic = _WRITE_STATEMENT.match(sql), connection.in_atomic_block
+        if self.outcome is WriteOutcome.NOTHING and is_write and not is_atomic:
+            self.outcome = WriteOutcome.UNKNOWN
         try:
-            done = execute(sql, params, many, context)
+            result = execute(sql, params, many, context)
         except Exception as error:
             # A transaction that breaks off before its commit leaves nothing.
-            if atomic and self.kept is Kept.NOT_KNOWN and db_health.is_outage(error):
-                self.kept = Kept.NOTHING
+            if is_atomic and self.outcome is WriteOutcome.UNKNOWN and db_health.is_outage(error):
+                self.outcome = WriteOutcome.NOTHING
             raise
-        if writes and atomic and self.kept is not Kept.ALL:
-            self.kept = Kept.NOT_KNOWN
-            transaction.on_commit(self._committed)
-        elif writes:
-            self.kept = Kept.ALL
-        return done
+        if is_write and is_atomic and self.outcome is not WriteOutcome.ALL:
+            self.outcome = WriteOutcome.UNKNOWN
+            transaction.on_commit(self._mark_committed)
+        elif is_write:
+            self.outcome = WriteOutcome.ALL
+        return result
 
-    def _committed(self) -> None:
-        self.kept = Kept.ALL
+    def _mark_committed(self) -> None:
+        self.outcome = WriteOutcome.ALL
 
 
 class OutageMiddleware:
@@ -75,75 +79,75 @@ class OutageMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         # Who waits for a server that is silent waits for seconds, on one of a few threads. A file
         # that can't be written is read as ever, and its lock not waited for.
-        if not db_health.check():
+        if not db_health.is_available():
             if connection.vendor != "sqlite":
-                return answer(request)
-            with db_health.unwaiting():
-                return self._answer(request)
-        return self._answer(request)
+                return unavailable_response(request)
+            with db_health.without_lock_wait():
+                return self._get_response(request)
+        return self._get_response(request)
 
-    def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        if request.method in _READING:
+    def _get_response(self, request: HttpRequest) -> HttpResponseBase:
+        if request.method in _SAFE_METHODS:
             return self.get_response(request)
         # Opened first: a connection has wrappers of its own from its beginning, if any.
         connection.ensure_connection()
-        request._writes = writes = Writes()  # type: ignore[attr-defined]
-        with connection.execute_wrapper(writes):
+        request._write_tracker = tracker = WriteTracker()  # type: ignore[attr-defined]
+        with connection.execute_wrapper(tracker):
             return self.get_response(request)
 
 
-def kept(request: HttpRequest) -> Kept:
+def write_outcome(request: HttpRequest) -> WriteOutcome:
     """Return what a request has left in the database."""
-    writes: Writes | None = getattr(request, "_writes", None)
-    return writes.kept if writes is not None else Kept.NOTHING
+    tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
+    return tracker.outcome if tracker is not None else WriteOutcome.NOTHING
 
 
-def sentence() -> str:
+def outage_message() -> str:
     """Say since when the database is away."""
-    since = db_health.away_since()
-    if since is None:  # it is back by now
+    down_since = db_health.down_since()
+    if down_since is None:  # it is back by now
         return _("The database did not answer.")
-    local = timezone.localtime(since)
+    local = timezone.localtime(down_since)
     time = f"{local:%H:%M:%S} {timezones.label(local)}"
     return _("The database has not answered since %(time)s.") % {"time": time}
 
 
-def of_what_was_sent(request: HttpRequest) -> str:
+def write_outcome_message(request: HttpRequest) -> str:
     """Say what became of a form or an API's POST; nothing of a request that only reads."""
-    if request.method in _READING:
+    if request.method in _SAFE_METHODS:
         return ""
-    match kept(request):
-        case Kept.NOTHING:
+    match write_outcome(request):
+        case WriteOutcome.NOTHING:
             return _("Nothing was written and nothing was sent to Northflank. Try again.")
-        case Kept.ALL:
+        case WriteOutcome.ALL:
             return _("What you sent was written down before that, and goes on by itself.")
-        case Kept.NOT_KNOWN:
+        case WriteOutcome.UNKNOWN:
             return _("Whether it was written down will be seen once the database answers.")
 
 
-def answer(request: HttpRequest) -> HttpResponse:
+def unavailable_response(request: HttpRequest) -> HttpResponse:
     """503: say since when, what became of a form, and that the page goes on by itself."""
-    sent = of_what_was_sent(request)
-    acted = request.method not in _READING
+    write_message = write_outcome_message(request)
+    is_unsafe = request.method not in _SAFE_METHODS
     if request.path_info.startswith("/api/"):
-        told = " ".join(filter(None, [sentence(), sent]))
-        beside = {"written": kept(request).value} if acted else {}
-        response = failure(Failed(503, "database_away", told, beside=beside))
+        message = " ".join(filter(None, [outage_message(), write_message]))
+        extra = {"written": write_outcome(request).value} if is_unsafe else {}
+        response = error_response(ApiError(503, "database_away", message, extra=extra))
     elif request.headers.get("HX-Request") == "true" or not request.accepts("text/html"):
-        goes_on = "" if acted else _("What you see is from before. Trying again.")
-        told = " ".join(filter(None, [sentence(), sent, goes_on]))
-        response = HttpResponse(told, status=503, content_type="text/plain; charset=utf-8")
+        retry_message = "" if is_unsafe else _("What you see is from before. Trying again.")
+        message = " ".join(filter(None, [outage_message(), write_message, retry_message]))
+        response = HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
     else:
-        onward = sign_in.page_about(request) if acted else request.get_full_path()
-        parts = {
-            "everywhere": site_context.of(request),
-            "since": sentence(),
-            "sent": sent,
-            "onward_to": onward,
-            "seconds": READ_FIRST if acted else RETRY_AFTER,
+        next_url = sign_in.return_url(request) if is_unsafe else request.get_full_path()
+        template_context = {
+            "site": site_context.for_request(request),
+            "outage_message": outage_message(),
+            "write_result": write_message,
+            "continue_url": next_url,
+            "reload_seconds": RETRY_SECONDS_AFTER_WRITE if is_unsafe else RETRY_SECONDS,
         }
-        response = HttpResponse(render_to_string("503.html", parts), status=503)
-    response["Retry-After"] = str(RETRY_AFTER)
+        response = HttpResponse(render_to_string("errors/503.html", template_context), status=503)
+    response["Retry-After"] = str(RETRY_SECONDS)
     response["Cache-Control"] = "no-store"
     response._has_been_logged = True  # type: ignore[attr-defined]  # once: by database_health
     return response

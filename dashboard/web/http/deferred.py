@@ -11,10 +11,10 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-RESULT = "dashboard.waited_for"  # the key in the ASGI scope
+RESULT_KEY = "dashboard.waited_for"  # the key in the ASGI scope
 
 
-class Waiting(HttpResponse):
+class Deferred(HttpResponse):
     """Not an answer yet: `work` comes first. Seen by a person only under a foreign server."""
 
     status_code = 503
@@ -26,7 +26,7 @@ class Waiting(HttpResponse):
         self.request: HttpRequest | None = None  # set by the handler
 
 
-def result_of(request: HttpRequest) -> Any:
+def deferred_result(request: HttpRequest) -> Any:
     """Return what the awaited work returned, or None in the first pass; raises what it raised."""
-    work = getattr(request, "scope", {}).get(RESULT)
+    work = getattr(request, "scope", {}).get(RESULT_KEY)
     return None if work is None else work.result()

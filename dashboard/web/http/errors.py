@@ -4,28 +4,34 @@ import sys
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.views.defaults import server_error
+from django.views import defaults
 
 from dashboard.db import health as db_health
 from dashboard.web.http import database_outage
-from dashboard.web.http.lookup import NothingHere
+from dashboard.web.http.lookup import PageNotFound
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """400: a request that is no form or address of ours."""
+    return defaults.bad_request(request, exception, template_name="errors/400.html")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """404: say what was looked for, and where to go on."""
-    parts: dict[str, Any] = {}
-    if isinstance(exception, NothingHere):
-        parts = {"looked_for": exception.looked_for, "onward": exception.onward}
-        parts |= exception.more
-    return render(request, "404.html", parts, status=404)
+    template_context: dict[str, Any] = {}
+    if isinstance(exception, PageNotFound):
+        template_context = {"message": exception.message, "links": exception.links}
+        template_context |= exception.template_context
+    return render(request, "errors/404.html", template_context, status=404)
 
 
-def forbidden(request: HttpRequest, why: str) -> HttpResponse:
+def forbidden(request: HttpRequest, reason: str) -> HttpResponse:
     """403: say why, and who may."""
     if request.headers.get("HX-Request") == "true":
-        return HttpResponse(why, status=403, content_type="text/plain; charset=utf-8")
-    return render(request, "403.html", {"why": why}, status=403)
+        return HttpResponse(reason, status=403, content_type="text/plain; charset=utf-8")
+    return render(request, "errors/403.html", {"reason": reason}, status=403)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -33,9 +39,9 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     return forbidden(request, str(exception))
 
 
-def failed(request: HttpRequest) -> HttpResponse:
+def internal_error(request: HttpRequest) -> HttpResponse:
     """503 where the database is away, else 500: a fault of ours."""
     error = sys.exc_info()[1]
-    if error is not None and db_health.failed(error):
-        return database_outage.answer(request)
-    return server_error(request)
+    if error is not None and db_health.record_failure(error):
+        return database_outage.unavailable_response(request)
+    return defaults.server_error(request, template_name="errors/500.html")

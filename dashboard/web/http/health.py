@@ -19,9 +19,9 @@ def answer_probes(
         probe = probes.get(request.path_info)
         if probe is None:
             return get_response(request)
-        answer = probe(request)
-        answer["Content-Length"] = str(len(answer.content))  # its own middleware is skipped
-        return answer
+        response = probe(request)
+        response["Content-Length"] = str(len(response.content))  # its own middleware is skipped
+        return response
 
     return middleware
 
@@ -39,10 +39,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")
     except (DatabaseError, InterfaceError) as error:
-        db_health.failed(error)
+        db_health.record_failure(error)
         return HttpResponse(
             f"database: {type(error).__name__}\n", status=503, content_type="text/plain"
         )
-    if not db_health.check():
+    if not db_health.is_available():
         return HttpResponse("database: away\n", status=503, content_type="text/plain")
     return HttpResponse("ready\n", content_type="text/plain")

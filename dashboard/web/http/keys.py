@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-DIGITS = 18  # whatever has more may not fit a database's 64 bits
+MAX_DIGITS = 18  # whatever has more may not fit a database's 64 bits
 
 
-def read(text: str) -> int | None:
+def parse_pk(text: str) -> int | None:
     """Return the key that a text is; None: it is none."""
-    is_key = text.isascii() and text.isdecimal() and len(text) <= DIGITS
+    is_key = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
     return int(text) if is_key else None
 
 
-def among(texts: Iterable[str]) -> list[int]:
+def parse_pks(texts: Iterable[str]) -> list[int]:
     """Return the keys among texts."""
-    return [key for key in map(read, texts) if key is not None]
+    return [key for key in map(parse_pk, texts) if key is not None]

@@ -7,35 +7,35 @@ from django.conf import settings
 from dashboard.models import Run, Upstream
 
 # The project's page is the deepest address known to exist; a run's own is not documented.
-DEFAULT_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
+DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
 
 
-def whole(path: str) -> str:
+def absolute_url(path: str) -> str:
     """Return the whole address of a page's path, where the dashboard's own is known (BASE_URL)."""
     origin: str = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")
     return origin + path
 
 
-def team() -> str:
+def team_slug() -> str:
     """Return the slug of the team whose runs these are; empty where it is not known."""
-    known = Upstream.objects.first()
-    return settings.NORTHFLANK_TEAM_ID or (known.team if known else "")
+    upstream = Upstream.objects.first()
+    return settings.NORTHFLANK_TEAM_ID or (upstream.team if upstream else "")
 
 
 def northflank_url(run: Run) -> str:
     """Return the address of a run on Northflank; empty for the sandbox and without a team."""
     if settings.SANDBOX and not settings.NORTHFLANK_RUN_URL_TEMPLATE:
         return ""
-    template = settings.NORTHFLANK_RUN_URL_TEMPLATE or DEFAULT_TEMPLATE
-    of_team = team()
-    if "{team}" in template and not of_team:
+    template = settings.NORTHFLANK_RUN_URL_TEMPLATE or DEFAULT_RUN_URL_TEMPLATE
+    slug = team_slug()
+    if "{team}" in template and not slug:
         return ""
     pipeline = run.stage.pipeline
     parts = {
-        "team": of_team,
+        "team": slug,
         "project": pipeline.project.slug,
         "pipeline": pipeline.slug,
-        "stage": run.stage.spelling,
+        "stage": run.stage.path_segment,
         "run": run.run_id,
     }
     return str(template.format(**{name: quote(part, safe="") for name, part in parts.items()}))

@@ -13,79 +13,81 @@ from django.http import Http404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from dashboard.accounts.permissions import Rights
-from dashboard.models import CatalogueSweep, Pipeline, Project, Run, Stage
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.web.components import run_row
 
 
-class NothingHere(Http404):
+class PageNotFound(Http404):
     """Nothing is known at this address: what was looked for, and where to go on."""
 
-    def __init__(self, looked_for: str, *onward: tuple[str, str], **more: Any) -> None:
+    def __init__(self, message: str, *links: tuple[str, str], **template_context: Any) -> None:
         """`more` is for the template, such as what can be done about it."""
-        super().__init__(looked_for)
-        self.looked_for = looked_for
-        self.onward = onward
-        self.more = more
+        super().__init__(message)
+        self.message = message
+        self.links = links
+        self.template_context = template_context
 
 
-def pipeline(rights: Rights, project: str, slug: str) -> Pipeline:
+def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:
     """Return a pipeline; raises NothingHere."""
-    seen = Pipeline.objects.filter(rights.projects("project"))
+    visible = Pipeline.objects.filter(permissions.project_filter("project"))
     try:
-        return seen.select_related("project").get(project__slug=project, slug=slug)
+        return visible.select_related("project").get(project__slug=project_slug, slug=slug)
     except Pipeline.DoesNotExist:
-        if Project.objects.filter(rights.projects(), slug=project).exists():
-            said = _("No pipeline “%(pipeline)s” is known in project “%(project)s”.")
-            raise NothingHere(said % {"pipeline": slug, "project": project}) from None
-        said = _("No project “%(project)s” is known here.")
-        raise NothingHere(said % {"project": project}) from None
+        if Project.objects.filter(permissions.project_filter(), slug=project_slug).exists():
+            message = _("No pipeline “%(pipeline)s” is known in project “%(project)s”.")
+            raise PageNotFound(message % {"pipeline": slug, "project": project_slug}) from None
+        message = _("No project “%(project)s” is known here.")
+        raise PageNotFound(message % {"project": project_slug}) from None
 
 
-def stage(rights: Rights, project: str, pipeline_slug: str, name: str) -> Stage:
+def get_stage_or_404(
+    permissions: Permissions, project_slug: str, pipeline_slug: str, name: str
+) -> Stage:
     """Return a stage, in whatever case its name is written; raises NothingHere."""
-    found = (
+    stage = (
         Stage.objects.select_related("pipeline__project")
         .filter(
-            rights.places(),
-            pipeline__project__slug=project,
+            permissions.stage_filter(),
+            pipeline__project__slug=project_slug,
             pipeline__slug=pipeline_slug,
             name__iexact=name,
         )
         .first()
     )
-    if found is None:
-        known = pipeline(rights, project, pipeline_slug)
-        raise NothingHere(
+    if stage is None:
+        parent = get_pipeline_or_404(permissions, project_slug, pipeline_slug)
+        raise PageNotFound(
             _("Pipeline “%(pipeline)s” has no stage “%(stage)s”.")
-            % {"pipeline": known, "stage": name},
+            % {"pipeline": parent, "stage": name},
             (
-                _("The stages of %(pipeline)s") % {"pipeline": known},
-                reverse("pipeline", args=[project, pipeline_slug]),
+                _("The stages of %(pipeline)s") % {"pipeline": parent},
+                reverse("pipeline", args=[project_slug, pipeline_slug]),
             ),
         )
-    return found
+    return stage
 
 
-def no_run(
-    of: Stage, run_id: str, why: str = "", *onward: tuple[str, str], **more: Any
-) -> NothingHere:
+def run_not_found(
+    stage: Stage, run_id: str, reason: str = "", *links: tuple[str, str], **template_context: Any
+) -> PageNotFound:
     """Return what to raise where a run of a stage was never seen; the rest as for NothingHere."""
-    said = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": of}
-    its_runs = (
-        _("The runs of %(stage)s") % {"stage": of},
-        reverse("stage", args=run_row.place_args(of)),
+    message = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": stage}
+    runs_link = (
+        _("The runs of %(stage)s") % {"stage": stage},
+        reverse("stage", args=run_row.stage_url_args(stage)),
     )
-    return NothingHere(f"{said} {why}".strip(), its_runs, *onward, **more)
+    return PageNotFound(f"{message} {reason}".strip(), runs_link, *links, **template_context)
 
 
-def run(of: Stage, run_id: str) -> Run | None:
+def find_run(stage: Stage, run_id: str) -> Run | None:
     """Return a mirrored run of a stage, or None where it was never seen."""
-    return of.runs.filter(run_id=run_id).first()  # its stage is `of` itself
+    return stage.runs.filter(run_id=run_id).first()  # its stage is `of` itself
 
 
-HINTS = {
+HINT_FIELDS = {
     "project": ("pipeline__project__slug", "pipeline__project__name"),
     "pipeline": ("pipeline__slug", "pipeline__name"),
     "stage": ("name",),
@@ -96,83 +98,94 @@ HINTS = {
 class Candidates:
     """Where a run of unknown place may be: stages by their keys, the likeliest first."""
 
-    stages: list[int]
-    everywhere: int  # how many there are without any hint
+    stage_keys: list[int]
+    total: int  # how many there are without any hint
 
     @property
-    def narrowed(self) -> bool:
-        return len(self.stages) < self.everywhere
+    def is_narrowed(self) -> bool:
+        return len(self.stage_keys) < self.total
 
 
-def candidates(rights: Rights, hints: Mapping[str, str]) -> Candidates:
+def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Candidates:
     """Return the stages that a run of unknown place may be in.
 
     `hints` are what an address says of its `project`, `pipeline` and `stage`, by id or by name, in
     any case. Where they agree with some stages it is those. Where no stage agrees with all of them
     one must be wrong: it is those that agree with most; all, where none agrees with any.
     """
-    agreeing: Combinable = Value(0)
-    said = _said(hints)
-    for same in said:
-        agreeing += Case(When(same, then=1), default=0)
-    known = Stage.objects.present().exclude(has_flow=False).filter(rights.places())
-    flying = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
-    order = Case(*(When(name=name, then=place) for place, name in enumerate(reversed(StageName))))
-    found = list(
-        known.annotate(agreeing=agreeing, flying=flying, place=order)
-        .order_by(
-            "-agreeing", "place", "-flying", "failures", F("active_at").desc(nulls_last=True), "pk"
-        )
-        .values_list("pk", "agreeing")
+    matched_hints: Combinable = Value(0)
+    conditions = _hint_conditions(hints)
+    for condition in conditions:
+        matched_hints += Case(When(condition, then=1), default=0)
+    visible = Stage.objects.listed().exclude(has_flow=False).filter(permissions.stage_filter())
+    has_in_flight = Exists(Run.objects.in_flight().filter(stage=OuterRef("pk")))
+    position = Case(
+        *(When(name=name, then=place) for place, name in enumerate(reversed(StageName)))
     )
-    most = max((count for _pk, count in found), default=0)
-    return Candidates([pk for pk, count in found if count == most], len(found))
+    stages = list(
+        visible.annotate(matched_hints=matched_hints, has_in_flight=has_in_flight, place=position)
+        .order_by(
+            "-matched_hints",
+            "place",
+            "-has_in_flight",
+            "failures",
+            F("last_run_change_at").desc(nulls_last=True),
+            "pk",
+        )
+        .values_list("pk", "matched_hints")
+    )
+    best_count = max((count for _pk, count in stages), default=0)
+    return Candidates([pk for pk, count in stages if count == best_count], len(stages))
 
 
-def hinted(rights: Rights, hints: Mapping[str, str]) -> Stage | None:
+def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | None:
     """Return the one stage that complete hints name; None: they are not, or name none or more."""
-    said = _said(hints)
-    if len(said) < len(HINTS):
+    conditions = _hint_conditions(hints)
+    if len(conditions) < len(HINT_FIELDS):
         return None
-    found = Stage.objects.filter(rights.places(), *said).select_related("pipeline__project")[:2]
-    return found[0] if len(found) == 1 else None
+    stages = Stage.objects.filter(permissions.stage_filter(), *conditions).select_related(
+        "pipeline__project"
+    )[:2]
+    return stages[0] if len(stages) == 1 else None
 
 
-def _said(hints: Mapping[str, str]) -> list[Q]:
+def _hint_conditions(hints: Mapping[str, str]) -> list[Q]:
     return [
-        Q(*((f"{field}__iexact", called) for field in fields), _connector=Q.OR)
-        for part, fields in HINTS.items()
-        if (called := hints[part])
+        Q(*((f"{field}__iexact", value) for field in fields), _connector=Q.OR)
+        for part, fields in HINT_FIELDS.items()
+        if (value := hints[part])
     ]
 
 
-def lists_are_missing(rights: Rights) -> bool:
+def is_catalog_loading(permissions: Permissions) -> bool:
     """Say whether there may be stages that were never listed, and soon will be."""
-    waiting = CatalogueSweep.objects.filter(swept_at=None, error="")
-    return waiting.filter(
-        Q(project=None) | Q(project__gone_at=None) & rights.projects("project")
+    unswept = CatalogSync.objects.filter(synced_at=None, error="")
+    return unswept.filter(
+        Q(project=None) | Q(project__removed_at=None) & permissions.project_filter("project")
     ).exists()
 
 
-def are_listed() -> bool:
+def is_catalog_loaded() -> bool:
     """Say whether the list of the projects was ever read."""
-    return CatalogueSweep.objects.filter(project=None, swept_at__isnull=False).exists()
+    return CatalogSync.objects.filter(project=None, synced_at__isnull=False).exists()
 
 
-def failing_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
-    """Return the lists of the catalogue that can't be read; that of the projects is everybody's."""
-    return lists(rights).exclude(error="")
+def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+    """Return the lists of the catalog that can't be read; that of the projects is everybody's."""
+    return visible_sweeps(permissions).exclude(error="")
 
 
-def partial_lists(rights: Rights) -> QuerySet[CatalogueSweep]:
-    """Return the lists of the catalogue that can be read, and of which a part was not taken."""
-    return lists(rights).filter(Q(left_out__gt=0) | Q(surplus__gt=0), error="")
+def partial_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+    """Return the lists of the catalog that can be read, and of which a part was not taken."""
+    return visible_sweeps(permissions).filter(
+        Q(unreadable_count__gt=0) | Q(surplus_count__gt=0), error=""
+    )
 
 
-def lists(rights: Rights) -> QuerySet[CatalogueSweep]:
-    """Return the lists of the catalogue; that of the projects is everybody's."""
-    present = CatalogueSweep.objects.filter(Q(project=None) | Q(project__gone_at=None))
-    if rights.sees_all:
-        return present
-    seen = Project.objects.filter(rights.projects())
-    return present.filter(Q(project=None) | Q(project__in=seen))
+def visible_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
+    """Return the lists of the catalog; that of the projects is everybody's."""
+    sweeps = CatalogSync.objects.filter(Q(project=None) | Q(project__removed_at=None))
+    if permissions.can_view_all:
+        return sweeps
+    visible_projects = Project.objects.filter(permissions.project_filter())
+    return sweeps.filter(Q(project=None) | Q(project__in=visible_projects))

@@ -9,8 +9,8 @@ from django.utils.translation import gettext as _
 
 from dashboard.web.http import errors
 
-_READING = {"GET", "HEAD", "OPTIONS"}
-_COMING_AND_GOING = {"login", "logout"}  # names in the admin that change nothing but the session
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_SESSION_VIEWS = {"login", "logout"}  # names in the admin that change nothing but the session
 
 
 class ReadOnlyMiddleware:
@@ -24,9 +24,9 @@ class ReadOnlyMiddleware:
 
     def process_view(self, request: HttpRequest, *_view: Any) -> HttpResponse | None:
         match = request.resolver_match
-        if not settings.READ_ONLY or request.method in _READING or match is None:
+        if not settings.READ_ONLY or request.method in _SAFE_METHODS or match is None:
             return None
-        if match.app_name != "admin" or match.url_name in _COMING_AND_GOING:
+        if match.app_name != "admin" or match.url_name in _SESSION_VIEWS:
             return None
         return errors.forbidden(
             request, _("This dashboard is switched to read-only: nothing can be changed here.")

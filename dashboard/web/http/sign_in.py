@@ -13,7 +13,7 @@ from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
 from django.views.csrf import csrf_failure
 
-_READING = {"GET", "HEAD", "OPTIONS"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SignInMiddleware(LoginRequiredMiddleware):
@@ -26,17 +26,19 @@ class SignInMiddleware(LoginRequiredMiddleware):
     def handle_no_permission(  # type: ignore[override]  # the stubs allow redirects only
         self, request: HttpRequest, view_func: Any
     ) -> HttpResponseBase:
-        acting = request.method not in _READING
-        told = _("You are signed out. Nothing was done.") if acting else _("You are signed out.")
+        is_unsafe = request.method not in _SAFE_METHODS
+        message = (
+            _("You are signed out. Nothing was done.") if is_unsafe else _("You are signed out.")
+        )
         if request.headers.get("HX-Request") == "true":
-            return HttpResponse(told, status=401, content_type="text/plain; charset=utf-8")
-        if not acting:
+            return HttpResponse(message, status=401, content_type="text/plain; charset=utf-8")
+        if not is_unsafe:
             return super().handle_no_permission(request, view_func)
-        messages.warning(request, told)
-        return redirect_to_login(page_about(request))
+        messages.warning(request, message)
+        return redirect_to_login(return_url(request))
 
 
-def page_about(request: HttpRequest) -> str:
+def return_url(request: HttpRequest) -> str:
     """Return the page that a form was about: that of a run, or the first for all others."""
     match = request.resolver_match
     if match is None:  # answered before its view was looked for
@@ -44,22 +46,28 @@ def page_about(request: HttpRequest) -> str:
             match = resolve(request.path_info)
     if match is not None and match.url_name in {"abort", "dismiss"}:
         return reverse("run", kwargs=match.kwargs)
-    if match is not None and match.url_name == "look_again":
-        return reverse("find_run", kwargs=match.kwargs)
+    if match is not None and match.url_name == "run_lookup_retry":
+        return reverse("run_lookup", kwargs=match.kwargs)
     return reverse("now")
 
 
-class SignIn(LoginView):
+class SignInView(LoginView):
     """Django's sign-in page; who is signed in already is led on."""
 
+    template_name = "pages/sign_in.html"
     redirect_authenticated_user = True
 
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        template_context = super().get_context_data(**kwargs)
+        del template_context["site"]  # Django's, which would hide ours
+        return template_context
+
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
-        address: str = super().get_redirect_url(request)
-        return "" if address == self.request.path else address  # round and round
+        url: str = super().get_redirect_url(request)
+        return "" if url == self.request.path else url  # round and round
 
 
-def form_out_of_date(request: HttpRequest, reason: str = "") -> HttpResponseBase:
+def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
     """Answer a form without its proof that it came from here; the sign-in form is asked anew.
 
     Who opened several links while signed out has several sign-in pages, and signing in on one of
@@ -67,10 +75,10 @@ def form_out_of_date(request: HttpRequest, reason: str = "") -> HttpResponseBase
     """
     if request.path == reverse("login"):
         return redirect(request.get_full_path())
-    return csrf_failure(request, reason)
+    return csrf_failure(request, reason, template_name="errors/403_csrf.html")
 
 
-def person(request: HttpRequest) -> User:
+def signed_in_user(request: HttpRequest) -> User:
     """Return who asks; only for what needs a session."""
     assert isinstance(request.user, User)  # noqa: S101 - the middleware has seen to it
     return request.user

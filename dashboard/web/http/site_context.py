@@ -14,14 +14,14 @@ from dashboard.web.http import timezones
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class UpstreamError:
     """Northflank does not answer as it should: why, and since when."""
 
     text: str
-    since: datetime
+    started_at: datetime
 
 
-class Everywhere:
+class SiteContext:
     """Read by templates; asks the database only where it is asked."""
 
     def __init__(self, theme: str = "") -> None:
@@ -31,32 +31,34 @@ class Everywhere:
         self.aborts_enabled = settings.ABORTS_ENABLED
 
     @cached_property
-    def trouble(self) -> Trouble | None:
+    def upstream_error(self) -> UpstreamError | None:
         """What keeps us from reading Northflank, if anything does."""
-        known = Upstream.objects.exclude(error="").first()
-        if known is None or known.error_since is None:
+        upstream = Upstream.objects.exclude(error="").first()
+        if upstream is None or upstream.error_since is None:
             return None
-        return Trouble(abort_messages.sentence(known.error_message), known.error_since)
+        return UpstreamError(
+            abort_messages.end_with_period(upstream.error_message), upstream.error_since
+        )
 
     @property
-    def other_zones(self) -> list[str]:
+    def other_time_zones(self) -> list[str]:
         """In which zones beside its own a page could write its times."""
         return timezones.others()
 
     @property
-    def blind(self) -> bool:
+    def upstream_down(self) -> bool:
         """Whether what is shown may be old because Northflank can't be read."""
-        return self.trouble is not None
+        return self.upstream_error is not None
 
 
-def everywhere(request: HttpRequest) -> dict[str, Any]:
+def site_context(request: HttpRequest) -> dict[str, Any]:
     """Context processor: `everywhere`."""
-    return {"everywhere": of(request)}
+    return {"site": for_request(request)}
 
 
-def of(request: HttpRequest) -> Everywhere:
+def for_request(request: HttpRequest) -> SiteContext:
     """Return what every page shows, the same for all parts of one request."""
-    known: Everywhere | None = getattr(request, "_everywhere", None)
-    if known is None:
-        known = request._everywhere = Everywhere(request.COOKIES.get("theme", ""))  # type: ignore[attr-defined]
-    return known
+    site: SiteContext | None = getattr(request, "_site_context", None)
+    if site is None:
+        site = request._site_context = SiteContext(request.COOKIES.get("theme", ""))  # type: ignore[attr-defined]
+    return site

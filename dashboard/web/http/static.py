@@ -12,14 +12,14 @@ class VersionedStaticFilesStorage(StaticFilesStorage):
     """`static/x.css?v=<hash>`: browsers keep a file for good and fetch it anew when it changes."""
 
     def url(self, name: str | None) -> str:
-        address = super().url(name)
+        file_url = super().url(name)
         version = _version(name) if name else ""
-        return f"{address}?v={version}" if version else address
+        return f"{file_url}?v={version}" if version else file_url
 
 
 @lru_cache(maxsize=1000)
 def _version(name: str) -> str:
-    found = finders.find(name)
-    if not isinstance(found, str):
+    path = finders.find(name)
+    if not isinstance(path, str):
         return ""
-    return blake2b(Path(found).read_bytes(), digest_size=6).hexdigest()
+    return blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()

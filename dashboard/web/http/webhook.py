@@ -16,53 +16,53 @@ from dashboard.sync.webhook_events import Event
 
 log = structlog.get_logger(__name__)
 
-HEADER = "X-Northflank-Notification-Integration-"
-LARGEST = 64 * 1024  # bytes of a body; the documented one has a few hundred
+HEADER_PREFIX = "X-Northflank-Notification-Integration-"
+MAX_BODY_BYTES = 64 * 1024  # bytes of a body; the documented one has a few hundred
 
 
 @csrf_exempt
 @login_not_required
 @require_POST
-def northflank(request: HttpRequest) -> HttpResponse:
+def northflank_webhook(request: HttpRequest) -> HttpResponse:
     """Take an event: 200 once it is kept, 401 without the token, 413 or 400 for what is none."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         raise Http404
-    if not _knows_the_secret(request):
-        if webhook_events.note_refusal(now()):
+    if not _has_valid_token(request):
+        if webhook_events.record_rejection(now()):
             log.warning("webhook.refused", why="wrong or missing token")
-        refusal = _answer(401, "Unauthorized")
+        response = _text_response(401, "Unauthorized")
         # Django would log each one, and anybody can send thousands.
-        refusal._has_been_logged = True  # type: ignore[attr-defined]
-        return refusal
-    if len(request.body) > LARGEST:
-        return _answer(413, "Too large")
-    event = _decoded(request)
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
+    if len(request.body) > MAX_BODY_BYTES:
+        return _text_response(413, "Too large")
+    event = _parse_event(request)
     if event is None:
-        return _answer(400, "Not an event")
-    webhook_events.heed(event, now())
-    return _answer(200, "ok")
+        return _text_response(400, "Not an event")
+    webhook_events.handle_event(event, now())
+    return _text_response(200, "ok")
 
 
-def _knows_the_secret(request: HttpRequest) -> bool:
+def _has_valid_token(request: HttpRequest) -> bool:
     # As bytes: text with other letters than ASCII is refused by compare_digest. Each secret is
     # compared, so that the time tells nothing of which one was nearly right.
-    sent = request.headers.get(f"{HEADER}Token", "").encode()
-    same = [hmac.compare_digest(sent, s.encode()) for s in settings.NORTHFLANK_WEBHOOK_SECRET]
-    return any(same)
+    token = request.headers.get(f"{HEADER_PREFIX}Token", "").encode()
+    matches = [hmac.compare_digest(token, s.encode()) for s in settings.NORTHFLANK_WEBHOOK_SECRET]
+    return any(matches)
 
 
-def _decoded(request: HttpRequest) -> Event | None:
+def _parse_event(request: HttpRequest) -> Event | None:
     try:
-        said = json.loads(request.body)
+        payload = json.loads(request.body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict):
+    if not isinstance(payload, dict):
         return None
-    name = said.get("event") or request.headers.get(f"{HEADER}Event-Type", "")
+    name = payload.get("event") or request.headers.get(f"{HEADER_PREFIX}Event-Type", "")
     if not isinstance(name, str):
         return None
-    return Event(name, said.get("data"), request.headers.get(f"{HEADER}Event-Id", ""))
+    return Event(name, payload.get("data"), request.headers.get(f"{HEADER_PREFIX}Event-Id", ""))
 
 
-def _answer(status: int, text: str) -> HttpResponse:
+def _text_response(status: int, text: str) -> HttpResponse:
     return HttpResponse(f"{text}\n", status=status, content_type="text/plain")

@@ -8,37 +8,37 @@ import random
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
-QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
+MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
 # A stream ends by itself after about this long, in seconds: who opens it again is asked again who
 # they are. Spread, so that a thousand viewers of one deployment don't come back together.
-LASTS = (600.0, 1200.0)
+STREAM_LIFETIME = (600.0, 1200.0)
 
 
 class Viewer:
     """One open stream."""
 
-    __slots__ = ("_ended", "_ends_at", "_queue", "who")
+    __slots__ = ("_expires_at", "_is_closed", "_queue", "user_id")
 
-    def __init__(self, who: int, ends_at: float) -> None:
-        self.who = who
+    def __init__(self, user_id: int, expires_at: float) -> None:
+        self.user_id = user_id
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._ends_at = ends_at
-        self._ended = False
+        self._expires_at = expires_at
+        self._is_closed = False
 
     async def next(self) -> bytes | None:
         """Return the next message, or None at the end of the stream."""
         return await self._queue.get()
 
     def put(self, message: bytes, now: float) -> None:
-        if self._ended:
+        if self._is_closed:
             return
-        if now >= self._ends_at or self._queue.qsize() >= QUEUED:
-            self.end()
+        if now >= self._expires_at or self._queue.qsize() >= MAX_QUEUED:
+            self.close()
         else:
             self._queue.put_nowait(message)
 
-    def end(self) -> None:
-        self._ended = True
+    def close(self) -> None:
+        self._is_closed = True
         self._queue.put_nowait(None)
 
 
@@ -47,7 +47,7 @@ class Hub[Channel: Hashable]:
 
     def __init__(self) -> None:
         self._viewers: dict[Channel, set[Viewer]] = {}
-        self._closed = False
+        self._is_closed = False
 
     @property
     def channels(self) -> list[Channel]:
@@ -59,23 +59,24 @@ class Hub[Channel: Hashable]:
         return sum(map(len, self._viewers.values()))
 
     @property
-    def people(self) -> set[int]:
+    def user_ids(self) -> set[int]:
         """The keys of the people who listen."""
-        return {viewer.who for listening in self._viewers.values() for viewer in listening}
+        return {viewer.user_id for viewers in self._viewers.values() for viewer in viewers}
 
     @contextmanager
-    def viewer(self, channel: Channel, who: int = 0) -> Iterator[Viewer]:
+    def subscribe(self, channel: Channel, user_id: int = 0) -> Iterator[Viewer]:
         """Listen to a channel until the block ends, as the person with the key `who`."""
-        viewer = Viewer(who, asyncio.get_running_loop().time() + random.uniform(*LASTS))  # noqa: S311
-        if self._closed:
-            viewer.end()
-        listening = self._viewers.setdefault(channel, set())
-        listening.add(viewer)
+        lifetime = random.uniform(*STREAM_LIFETIME)  # noqa: S311
+        viewer = Viewer(user_id, asyncio.get_running_loop().time() + lifetime)
+        if self._is_closed:
+            viewer.close()
+        viewers = self._viewers.setdefault(channel, set())
+        viewers.add(viewer)
         try:
             yield viewer
         finally:
-            listening.discard(viewer)
-            if not listening and self._viewers.get(channel) is listening:
+            viewers.discard(viewer)
+            if not viewers and self._viewers.get(channel) is viewers:
                 del self._viewers[channel]
 
     def publish(self, channel: Channel, message: bytes) -> None:
@@ -84,14 +85,14 @@ class Hub[Channel: Hashable]:
         for viewer in self._viewers.get(channel, ()):
             viewer.put(message, now)
 
-    def end_where(self, over: Callable[[Channel, int], bool]) -> None:
+    def close_streams(self, should_close: Callable[[Channel, int], bool]) -> None:
         """End the streams of which `over` says so, asked with the channel and who listens."""
-        for channel, listening in self._viewers.items():
-            for viewer in listening:
-                if over(channel, viewer.who):
-                    viewer.end()
+        for channel, viewers in self._viewers.items():
+            for viewer in viewers:
+                if should_close(channel, viewer.user_id):
+                    viewer.close()
 
     def close(self) -> None:
         """End all streams, and each that is opened from now on."""
-        self._closed = True
-        self.end_where(lambda _channel, _who: True)
+        self._is_closed = True
+        self.close_streams(lambda _channel, _who: True)

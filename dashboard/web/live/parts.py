@@ -20,9 +20,9 @@ from django.utils.html import escape
 from django.utils.safestring import SafeString
 
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, ChangeCounter, Looking, Run, Stage
+from dashboard.models import Abort, Acknowledgement, ChangeCounter, Run, Stage
 from dashboard.web.components import (
     abort_all,
     abort_history,
@@ -38,17 +38,19 @@ from dashboard.web.components import (
     sync_report,
     tab_title,
 )
-from dashboard.web.components.abort_all import AllOf
-from dashboard.web.components.in_flight import Flights
+from dashboard.web.components.abort_all import AbortAllOffer
+from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.stage_cell import StageCell
-from dashboard.web.components.tab_title import Title
-from dashboard.web.http.site_context import Everywhere
-from dashboard.web.live import region as live_region
-from dashboard.web.live.region import AsOf
-from dashboard.web.pages.run import card
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http.site_context import SiteContext
+from dashboard.web.live import region
+from dashboard.web.live.region import DataAge
+from dashboard.web.pages.run import run_card_context
 
-MOST = 60  # changed runs in one message; after more, pages fetch themselves anew
-NEW_FOR = timedelta(hours=1)  # a run that ended and is older than this is history, not news
+MAX_RUNS = 60  # changed runs in one message; after more, pages fetch themselves anew
+ENDED_RUN_MAX_AGE = timedelta(
+    hours=1
+)  # a run that ended and is older than this is history, not news
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -58,12 +60,12 @@ class Channel:
 
     page: str  # a key of PAGES
     key: int  # of the pipeline, stage or run; 0 where the page is about everything
-    rights: Rights
-    zone: ZoneInfo | None = None  # of the pages' times; None: the dashboard's
+    permissions: Permissions
+    time_zone: ZoneInfo | None = None  # of the pages' times; None: the dashboard's
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LivePart:
     """An element as it is now; `news` is the status of a run that a page may not show yet.
 
     `facts` are what else decides on which filtered page that run belongs (RunFilter.news). Of a
@@ -72,120 +74,130 @@ class Part:
 
     id: str
     html: str
-    news: str = ""
-    facts: str = ""
+    new_status: str = ""
+    filter_values: str = ""
 
 
 @dataclass
-class News:
+class ChangeSet:
     """What there is to tell since a version; each thing is read once for all channels."""
 
     version: int
     runs: list[Run]  # changed, in the order of their changes
     stages: list[Stage]  # all that Northflank still lists
-    too_many: bool = False
+    is_truncated: bool = False
     now: datetime = field(default_factory=db_threads.now)
-    everywhere: Everywhere = field(default_factory=Everywhere)
-    rights: Rights = permissions.ALL  # whose eyes it is seen with
-    _seen: dict[Hashable, "News"] = field(default_factory=dict, init=False)
-    _made: dict[Hashable, list[Part]] = field(default_factory=dict, init=False)
+    site: SiteContext = field(default_factory=SiteContext)
+    permissions: Permissions = permissions.ALL  # whose eyes it is seen with
+    _by_audience: dict[Hashable, "ChangeSet"] = field(default_factory=dict, init=False)
+    _memoized_parts: dict[Hashable, list[LivePart]] = field(default_factory=dict, init=False)
 
-    def seen_by(self, channel: Channel) -> "News":
+    def visible_to(self, channel: Channel) -> "ChangeSet":
         """Return what of it is in places that somebody may see.
 
         All who see the same, and read times in the same zone, share it.
         """
-        rights, zone = channel.rights, channel.zone
-        if rights.sees_all and zone is None:
+        rights, time_zone = channel.permissions, channel.time_zone
+        if rights.can_view_all and time_zone is None:
             return self
-        seen = rights.sees, zone
-        if seen not in self._seen:
-            self._seen[seen] = replace(
+        audience = rights.visible_scopes, time_zone
+        if audience not in self._by_audience:
+            self._by_audience[audience] = replace(
                 self,
-                runs=[run for run in self.runs if rights.may_see(run.stage)],
-                stages=[stage for stage in self.stages if rights.may_see(stage)],
-                rights=rights,
+                runs=[run for run in self.runs if rights.can_view(run.stage)],
+                stages=[stage for stage in self.stages if rights.can_view(stage)],
+                permissions=rights,
             )
-        return self._seen[seen]
+        return self._by_audience[audience]
 
-    def once(self, what: Hashable, make: Callable[[], list[Part]]) -> list[Part]:
+    def memoized(self, key: Hashable, build: Callable[[], list[LivePart]]) -> list[LivePart]:
         """Return the parts that `make` makes, made for the first channel that wants them."""
-        if what not in self._made:
-            self._made[what] = make()
-        return self._made[what]
+        if key not in self._memoized_parts:
+            self._memoized_parts[key] = build()
+        return self._memoized_parts[key]
 
     @cached_property
-    def trouble(self) -> Part:
-        return Part("trouble", _render("live.html#trouble", everywhere=self.everywhere))
+    def upstream_error(self) -> LivePart:
+        return LivePart(
+            "upstream-error", _render("components/live_region.html#upstream-error", site=self.site)
+        )
 
     @cached_property
-    def flying(self) -> dict[int, Flights]:
-        return in_flight.flying(self.rights)
+    def in_flight_by_stage(self) -> dict[int, InFlightTotals]:
+        return in_flight.in_flight_by_stage(self.permissions)
 
     @cached_property
-    def urgent(self) -> Flights:
-        return in_flight.news(self.rights, self.now, self.flying)
+    def title_totals(self) -> InFlightTotals:
+        return in_flight.load_title_totals(self.permissions, self.now, self.in_flight_by_stage)
 
     @cached_property
-    def cells(self) -> Iterable[StageCell]:
+    def stage_cells(self) -> Iterable[StageCell]:
         """The board's cells of all stages whose runs changed."""
-        touched = {run.stage_id for run in self.runs}
-        of = [stage for stage in self.stages if stage.pk in touched]
-        return _cells(of, history_charts.strips(of, brief=True))
+        changed_stages = {run.stage_id for run in self.runs}
+        stage_list = [stage for stage in self.stages if stage.pk in changed_stages]
+        return _stage_cells(stage_list, history_charts.render_charts(stage_list, compact=True))
 
-    def title(self, title: Title) -> Part:
-        return Part("title", _render("live.html#title", title=title))
+    def title_part(self, tab_title: TabTitle) -> LivePart:
+        return LivePart(
+            "tab-title", _render("components/live_region.html#tab-title", tab_title=tab_title)
+        )
 
-    def as_of(self, of: AsOf) -> Part:
-        return Part("as-of", _render("live.html#as-of", as_of=of))
+    def data_age_part(self, data_age: DataAge) -> LivePart:
+        return LivePart(
+            "data-age", _render("components/live_region.html#data-age", data_age=data_age)
+        )
 
 
-def read(since: int | None) -> News:
+def load_changes(since_version: int | None) -> ChangeSet:
     """Read what changed since a version (None: since now)."""
     version = ChangeCounter.latest()
     runs: list[Run] = []
-    if since is not None and since < version:
-        changed = Run.objects.filter(version__gt=since).order_by("version")
+    if since_version is not None and since_version < version:
+        changed_runs = Run.objects.filter(version__gt=since_version).order_by("version")
         # A page of the past: runs that were over long before we first heard of them are on no page.
-        looked_at = Exists(Looking.objects.filter(run=OuterRef("pk")))
-        long_over = Q(in_flight=False, created_at__lt=db_threads.now() - NEW_FOR)
-        changed = changed.exclude(long_over, ~looked_at, first_seen_at=F("seen_at"))
-        runs = list(changed.with_place().without_detail()[: MOST + 1])
-    present = Stage.objects.present().select_related("pipeline__project")
-    # A version from the future is another database's.
-    too_many = len(runs) > MOST or (since or 0) > version
-    return News(version, runs[:MOST], list(present), too_many)
-
-
-def changed(channel: Channel, news: News) -> list[Part]:
-    """Return the parts of a channel's pages that changed with a run."""
-    with timezone.override(channel.zone):
-        return PAGES[channel.page].changed(channel, news.seen_by(channel))
-
-
-def frame(channel: Channel, news: News) -> list[Part]:
-    """Return the parts of a channel's pages that may have changed by themselves."""
-    seen = news.seen_by(channel)
-    with timezone.override(channel.zone):
-        # What one may do shows in the rows alone.
-        of_page = seen.once(
-            (channel.page, channel.key), lambda: PAGES[channel.page].frame(channel.key, seen)
+        is_acknowledged = Exists(Acknowledgement.objects.filter(run=OuterRef("pk")))
+        is_old = Q(in_flight=False, created_at__lt=db_threads.now() - ENDED_RUN_MAX_AGE)
+        changed_runs = changed_runs.exclude(
+            is_old, ~is_acknowledged, first_synced_at=F("synced_at")
         )
-        return [seen.trouble, *of_page]
+        runs = list(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
+    listed_stages = Stage.objects.listed().select_related("pipeline__project")
+    # A version from the future is another database's.
+    is_truncated = len(runs) > MAX_RUNS or (since_version or 0) > version
+    return ChangeSet(version, runs[:MAX_RUNS], list(listed_stages), is_truncated)
 
 
-def encode(parts: Iterable[Part], version: int) -> bytes:
+def changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    """Return the parts of a channel's pages that changed with a run."""
+    with timezone.override(channel.time_zone):
+        return PAGES[channel.page].changed_parts(channel, change_set.visible_to(channel))
+
+
+def status_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    """Return the parts of a channel's pages that may have changed by themselves."""
+    visible = change_set.visible_to(channel)
+    with timezone.override(channel.time_zone):
+        # What one may do shows in the rows alone.
+        page_parts = visible.memoized(
+            (channel.page, channel.key),
+            lambda: PAGES[channel.page].status_parts(channel.key, visible),
+        )
+        return [visible.upstream_error, *page_parts]
+
+
+def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph"'
-        f"{f' data-news="{escape(part.news)}"' if part.news else ''}"
-        f"{f' data-facts="{escape(part.facts)}"' if part.facts else ''}>{part.html}</hx-partial>"
+        f"{f' data-news="{escape(part.new_status)}"' if part.new_status else ''}"
+        f"{f' data-facts="{escape(part.filter_values)}"' if part.filter_values else ''}>"
+        f"{part.html}</hx-partial>"
         for part in parts
     )
-    return event("", markup, version)
+    return encode_event("", markup, version)
 
 
-def event(name: str, data: str, version: int) -> bytes:
+def encode_event(name: str, data: str, version: int) -> bytes:
     """Write one message of an event stream; https://html.spec.whatwg.org/#server-sent-events."""
     lines = [f"event: {name}"] if name else []
     lines += [f"data: {line}" for line in _LINE_END.split(data)]
@@ -193,308 +205,392 @@ def event(name: str, data: str, version: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    changed: Callable[[Channel, News], list[Part]]
-    frame: Callable[[int, News], list[Part]]
+class _PageParts:
+    changed_parts: Callable[[Channel, ChangeSet], list[LivePart]]
+    status_parts: Callable[[int, ChangeSet], list[LivePart]]
 
 
-def _rows(runs: Collection[Run], rights: Rights, news: Callable[[Run], str]) -> list[Part]:
-    ready = run_row.html_of_loaded(runs, rights)
+def _row_parts(
+    runs: Collection[Run], viewer_permissions: Permissions, new_status: Callable[[Run], str]
+) -> list[LivePart]:
+    html_by_pk = run_row.render_loaded(runs, viewer_permissions)
     return [
-        Part(
+        LivePart(
             run_row.dom_id(run.run_id),
-            ready[run.pk],
-            news=(told := news(run)),
-            facts=_facts(run) if told else "",
+            html_by_pk[run.pk],
+            new_status=(status_value := new_status(run)),
+            filter_values=_filter_values(run) if status_value else "",
         )
         for run in runs
     ]
 
 
-def _facts(run: Run) -> str:
+def _filter_values(run: Run) -> str:
     return json.dumps(
         {
             "inFlight": run.in_flight,
-            "overdue": run.overdue > 0,
+            "overdue": run.overdue_severity > 0,
             "made": run.created_at.timestamp() * 1000,
             "text": "\n".join((run.name, run.run_id, run.step)).lower(),
         }
     )
 
 
-def _news(run: Run, news: News) -> str:
-    return run.status if run.in_flight or news.now - run.created_at < NEW_FOR else ""
+def _new_status(run: Run, change_set: ChangeSet) -> str:
+    return (
+        run.status if run.in_flight or change_set.now - run.created_at < ENDED_RUN_MAX_AGE else ""
+    )
 
 
-def _offers(offered: Iterable[AllOf]) -> list[Part]:
+def _abort_all_parts(offers: Iterable[AbortAllOffer]) -> list[LivePart]:
     """How many runs can be aborted together now, under each filter of a page."""
-    return [Part(all.id, _render("many.html#all", all=all)) for all in offered]
-
-
-def _now_changed(channel: Channel, news: News) -> list[Part]:
-    def fresh(run: Run) -> str:
-        # Now shows no other runs; the shape tells when an abort has one come.
-        return _news(run, news) if run.in_flight or run.status == "failure" else ""
-
-    offered = abort_all.all_of_now(channel.rights) if news.runs else None
-    return [*_rows(news.runs, channel.rights, fresh), *_offers([offered] if offered else [])]
-
-
-def _now_frame(_key: int, news: News) -> list[Part]:
-    counts = in_flight.counts(news.rights, news.now, news.flying)
-    as_of = in_flight.as_of(news.rights, news.stages, news.flying, counts)
     return [
-        news.as_of(as_of),
-        news.title(
+        LivePart(offer.id, _render("pages/bulk_abort_confirm.html#abort-all", abort_all=offer))
+        for offer in offers
+    ]
+
+
+def _now_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    def new_status(run: Run) -> str:
+        # Now shows no other runs; the shape tells when an abort has one come.
+        return _new_status(run, change_set) if run.in_flight or run.status == "failure" else ""
+
+    offer = abort_all.offer_for_now(channel.permissions) if change_set.runs else None
+    return [
+        *_row_parts(change_set.runs, channel.permissions, new_status),
+        *_abort_all_parts([offer] if offer else []),
+    ]
+
+
+def _now_status_parts(_key: int, change_set: ChangeSet) -> list[LivePart]:
+    counts = in_flight.load_counts(
+        change_set.permissions, change_set.now, change_set.in_flight_by_stage
+    )
+    data_age = in_flight.data_age(
+        change_set.permissions, change_set.stages, change_set.in_flight_by_stage, counts
+    )
+    return [
+        change_set.data_age_part(data_age),
+        change_set.title_part(
             tab_title.now(
                 counts.in_flight,
-                news.urgent,
-                blind=news.everywhere.blind,
-                incomplete=bool(as_of.incomplete),
+                change_set.title_totals,
+                upstream_down=change_set.site.upstream_down,
+                incomplete=bool(data_age.incomplete_text),
             )
         ),
         *(
-            Part(heading, _render(f"now.html#{heading}-title", counts=counts, as_of=as_of))
-            for heading in ("attention", "in-flight", "aborted", "failed")
+            LivePart(
+                section,
+                _render(f"pages/now.html#{section}-title", counts=counts, data_age=data_age),
+            )
+            for section in ("attention", "in-flight", "aborted", "failed")
         ),
         *(
-            Part(nothing.id, _render("runs.html#nothing", empty=nothing))
-            for nothing in (
-                empty_states.attention(as_of, news.stages),
-                empty_states.in_flight(news.rights, as_of, news.stages, counts.late),
-                empty_states.failures(news.rights, as_of, counts.just_failed),
+            LivePart(empty_state.id, _render("components/run_row.html#empty", empty=empty_state))
+            for empty_state in (
+                empty_states.attention(data_age, change_set.stages),
+                empty_states.in_flight(
+                    change_set.permissions, data_age, change_set.stages, counts.overdue
+                ),
+                empty_states.failures(change_set.permissions, data_age, counts.recently_failed),
             )
         ),
     ]
 
 
-def _board_changed(channel: Channel, news: News) -> list[Part]:
-    pipelines = {stage.pk: stage.pipeline for stage in news.stages}
+def _board_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    pipelines = {stage.pk: stage.pipeline for stage in change_set.stages}
     return [
-        Part(
+        LivePart(
             f"stage-{cell.key}",
-            _render("board.html#cell", cell=cell),
-            news="stage",
-            facts=board_cells.facts(pipelines[cell.key], cell),
+            _render("pages/board.html#stage-cell", cell=cell),
+            new_status="stage",
+            filter_values=board_cells.filter_values(pipelines[cell.key], cell),
         )
-        for cell in news.cells
+        for cell in change_set.stage_cells
     ]
 
 
-def _board_frame(_key: int, news: News) -> list[Part]:
+def _board_status_parts(_key: int, change_set: ChangeSet) -> list[LivePart]:
     return [
-        news.as_of(as_of := live_region.as_of_board(news.rights, news.stages)),
-        news.title(
+        change_set.data_age_part(
+            data_age := region.board_data_age(change_set.permissions, change_set.stages)
+        ),
+        change_set.title_part(
             tab_title.board(
-                news.urgent, blind=news.everywhere.blind, incomplete=bool(as_of.incomplete)
+                change_set.title_totals,
+                upstream_down=change_set.site.upstream_down,
+                incomplete=bool(data_age.incomplete_text),
             )
         ),
     ]
 
 
-def _pipeline_changed(channel: Channel, news: News) -> list[Part]:
-    its = [run for run in news.runs if run.stage.pipeline_id == channel.key]
-    briefs = [
-        Part(run_row.dom_id(run.run_id), _render("pipeline.html#brief", row=row), _news(run, news))
-        for run in its
-        for row in [run_row.row(run, stage_cell.UNSEEN, None)]
+def _pipeline_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    runs = [run for run in change_set.runs if run.stage.pipeline_id == channel.key]
+    run_parts = [
+        LivePart(
+            run_row.dom_id(run.run_id),
+            _render("pages/pipeline.html#run-item", row=row),
+            _new_status(run, change_set),
+        )
+        for run in runs
+        for row in [run_row.build_row(run, stage_cell.DENIED, None)]
     ]
-    return [*briefs, *_strips(its)]
+    return [*run_parts, *_history_parts(runs)]
 
 
-def _pipeline_frame(key: int, news: News) -> list[Part]:
+def _pipeline_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
     # Not from the news: a pipeline that is gone has a page too.
-    seen = Stage.objects.filter(news.rights.places(), pipeline=key)
-    its = list(seen.select_related("pipeline__project"))
-    if not its:
-        return [news.as_of(live_region.NOTHING)]
-    heads = [
-        Part(f"stage-{cell.key}", _render("pipeline.html#head", stage=cell)) for cell in _cells(its)
+    visible = Stage.objects.filter(change_set.permissions.stage_filter(), pipeline=key)
+    stage_list = list(visible.select_related("pipeline__project"))
+    if not stage_list:
+        return [change_set.data_age_part(region.EMPTY)]
+    head_parts = [
+        LivePart(f"stage-{cell.key}", _render("pages/pipeline.html#stage-header", stage=cell))
+        for cell in _stage_cells(stage_list)
     ]
     return [
-        news.as_of(as_of := live_region.as_of_place(its)),
-        news.title(
+        change_set.data_age_part(data_age := region.place_data_age(stage_list)),
+        change_set.title_part(
             tab_title.pipeline(
-                its[0].pipeline,
-                _flying(its, news),
-                blind=news.everywhere.blind,
-                incomplete=bool(as_of.incomplete),
+                stage_list[0].pipeline,
+                _in_flight_totals(stage_list, change_set),
+                upstream_down=change_set.site.upstream_down,
+                incomplete=bool(data_age.incomplete_text),
             )
         ),
-        *heads,
+        *head_parts,
     ]
 
 
-def _stage_changed(channel: Channel, news: News) -> list[Part]:
-    its = [run for run in news.runs if run.stage_id == channel.key]
-    offered = abort_all.all_of_stage(channel.rights, its[0].stage).values() if its else ()
-    changed = _rows(its, channel.rights, lambda run: _news(run, news))
-    return [*changed, *_offers(offered), *_strips(its)]
+def _stage_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    runs = [run for run in change_set.runs if run.stage_id == channel.key]
+    offers = abort_all.offers_for_stage(channel.permissions, runs[0].stage).values() if runs else ()
+    row_parts = _row_parts(runs, channel.permissions, lambda run: _new_status(run, change_set))
+    return [*row_parts, *_abort_all_parts(offers), *_history_parts(runs)]
 
 
-def _stage_frame(key: int, news: News) -> list[Part]:
+def _stage_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
     # Not from the news: a stage that is gone has a page too.
     stage = Stage.objects.filter(pk=key).select_related("pipeline__project").first()
     if stage is None:
-        return [news.as_of(live_region.NOTHING)]
+        return [change_set.data_age_part(region.EMPTY)]
     return [
-        news.as_of(as_of := live_region.as_of_place([stage])),
-        news.title(
+        change_set.data_age_part(data_age := region.place_data_age([stage])),
+        change_set.title_part(
             tab_title.stage(
                 stage,
-                _flying([stage], news),
-                blind=news.everywhere.blind,
-                incomplete=bool(as_of.incomplete),
+                _in_flight_totals([stage], change_set),
+                upstream_down=change_set.site.upstream_down,
+                incomplete=bool(data_age.incomplete_text),
             )
         ),
-        Part(
+        LivePart(
             "stage-error",
-            _render("stage.html#stage-error", stage_error=live_region.error_of(stage)),
+            _render("pages/stage.html#stage-error", stage_error=region.stage_error(stage)),
         ),
     ]
 
 
-def _run_changed(channel: Channel, news: News) -> list[Part]:
-    key, rights = channel.key, channel.rights
-    around = news.once(("around", key), lambda: _around(key, news))
-    place = Run.objects.filter(pk=key).values_list("stage", "stage__pipeline").first()
-    if place is None or place[1] not in {run.stage.pipeline_id for run in news.runs}:
-        return around
+def _run_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    key, viewer_permissions = channel.key, channel.permissions
+    history_parts = change_set.memoized(("around", key), lambda: _history_part(key, change_set))
+    place_pks = Run.objects.filter(pk=key).values_list("stage", "stage__pipeline").first()
+    if place_pks is None or place_pks[1] not in {run.stage.pipeline_id for run in change_set.runs}:
+        return history_parts
     # What is usual is learned as runs of the stage end, and stands at each step.
-    learned = any(run.stage_id == place[0] and not run.in_flight for run in news.runs)
-    if learned or key in {run.pk for run in news.runs}:
-        return [*news.once(("card", key, rights), lambda: _card(key, rights)), *around]
-    return [*news.once(("beside", key, rights), lambda: _beside(key, rights)), *around]
+    baseline_may_change = any(
+        run.stage_id == place_pks[0] and not run.in_flight for run in change_set.runs
+    )
+    if baseline_may_change or key in {run.pk for run in change_set.runs}:
+        return [
+            *change_set.memoized(
+                ("card", key, viewer_permissions), lambda: _card_part(key, viewer_permissions)
+            ),
+            *history_parts,
+        ]
+    return [
+        *change_set.memoized(
+            ("beside", key, viewer_permissions), lambda: _card_sections(key, viewer_permissions)
+        ),
+        *history_parts,
+    ]
 
 
-def _around(key: int, news: News) -> list[Part]:
+def _history_part(key: int, change_set: ChangeSet) -> list[LivePart]:
     """The history of a run's stage, where another run of it has ended."""
-    ended = {run.stage_id for run in news.runs if not run.in_flight}
-    stages = Stage.objects.filter(pk__in=ended, runs=key) if ended else ()
-    return _histories(list(stages), here=key) if stages else []
+    ended_stages = {run.stage_id for run in change_set.runs if not run.in_flight}
+    stages = Stage.objects.filter(pk__in=ended_stages, runs=key) if ended_stages else ()
+    return _history_chart_parts(list(stages), marked_run=key) if stages else []
 
 
-def _card(key: int, rights: Rights) -> list[Part]:
-    run = Run.objects.with_place().filter(pk=key).first()
+def _card_part(key: int, viewer_permissions: Permissions) -> list[LivePart]:
+    run = Run.objects.with_stage().filter(pk=key).first()
     if run is None:
         return []
-    parts = card(run, rights, abort_history.of_run(run))
-    return [Part(run_row.dom_id(run.run_id), _render("run.html#card", **parts))]
+    template_context = run_card_context(run, viewer_permissions, abort_history.load_aborts(run))
+    return [
+        LivePart(run_row.dom_id(run.run_id), _render("pages/run.html#card", **template_context))
+    ]
 
 
-def _beside(key: int, rights: Rights) -> list[Part]:
+def _card_sections(key: int, viewer_permissions: Permissions) -> list[LivePart]:
     """What a run's card tells of others, without its steps, which may be hundreds."""
-    run = Run.objects.with_place().filter(pk=key).first()
+    run = Run.objects.with_stage().filter(pk=key).first()
     if run is None:
         return []
-    parts = card(run, rights, abort_history.of_run(run))
-    its = ["verdict", "hand-over", "around", *(["next-steps"] if parts["next_steps"] else [])]
-    return [Part(id, _render(f"run.html#{id}", **parts)) for id in its]
+    template_context = run_card_context(run, viewer_permissions, abort_history.load_aborts(run))
+    element_ids = [
+        "run-summary",
+        "incident-summary",
+        "related-runs",
+        *(["next-steps"] if template_context["next_steps"] else []),
+    ]
+    return [
+        LivePart(element_id, _render(f"pages/run.html#{element_id}", **template_context))
+        for element_id in element_ids
+    ]
 
 
-def _run_frame(key: int, news: News) -> list[Part]:
-    run = Run.objects.with_place().without_detail().filter(pk=key).first()
+def _run_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
+    run = Run.objects.with_stage().without_detail().filter(pk=key).first()
     if run is None:
-        return [news.as_of(live_region.NOTHING)]
+        return [change_set.data_age_part(region.EMPTY)]
     return [
-        news.as_of(live_region.as_of_run(run)),
-        news.title(tab_title.run(run, blind=news.everywhere.blind)),
+        change_set.data_age_part(region.run_data_age(run)),
+        change_set.title_part(tab_title.run(run, upstream_down=change_set.site.upstream_down)),
     ]
 
 
-def _batch_changed(channel: Channel, news: News) -> list[Part]:
-    touched = {run.pk for run in news.runs}
-    its = [
+def _bulk_abort_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
+    changed_runs = {run.pk for run in change_set.runs}
+    items = [
         item
-        for item in bulk_abort_result.items(channel.key, channel.rights)
-        if item.run_id in touched
+        for item in bulk_abort_result.visible_items(channel.key, channel.permissions)
+        if item.run_id in changed_runs
     ]
     return [
-        Part(item.dom_id, _render("batch.html#item", item=item))
-        for item in bulk_abort_result.item_rows(its)
+        LivePart(item.dom_id, _render("pages/bulk_abort.html#bulk-abort-item", item=item))
+        for item in bulk_abort_result.item_rows(items)
     ]
 
 
-def _batch_frame(key: int, news: News) -> list[Part]:
-    its = bulk_abort_result.items(key, news.rights)
-    if not its:
-        return [news.as_of(live_region.NOTHING)]
-    item_rows = bulk_abort_result.item_rows(its)
-    summary = bulk_abort_result.summary(its[0].batch, item_rows, news.now)
+def _bulk_abort_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
+    items = bulk_abort_result.visible_items(key, change_set.permissions)
+    if not items:
+        return [change_set.data_age_part(region.EMPTY)]
+    item_rows = bulk_abort_result.item_rows(items)
+    summary = bulk_abort_result.summary(items[0].bulk_abort, item_rows, change_set.now)
     return [
-        news.as_of(live_region.as_of([item.run.stage for item in its])),
-        news.title(bulk_abort_result.title(item_rows, blind=news.everywhere.blind)),
-        Part("summary", _render("batch.html#summary", summary=summary)),
+        change_set.data_age_part(region.stages_data_age([item.run.stage for item in items])),
+        change_set.title_part(
+            bulk_abort_result.build_tab_title(
+                item_rows, upstream_down=change_set.site.upstream_down
+            )
+        ),
+        LivePart("summary", _render("pages/bulk_abort.html#bulk-abort-summary", summary=summary)),
     ]
 
 
-def _aborts_changed(channel: Channel, news: News) -> list[Part]:
+def _aborts_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
     # New ones change the page's shape.
-    acts_of = Abort.objects.filter(channel.rights.places("run__stage"), run__in=news.runs)
+    aborts = Abort.objects.filter(
+        channel.permissions.stage_filter("run__stage"), run__in=change_set.runs
+    )
     return [
-        Part(f"act-{act.pk}", _render("audit.html#act", act=abort_log.row(act)))
-        for act in abort_log.told(acts_of)
+        LivePart(
+            f"abort-{abort.pk}",
+            _render("pages/aborts.html#abort-row", abort=abort_log.build_row(abort)),
+        )
+        for abort in abort_log.with_details(aborts)
     ]
 
 
-def _nothing_changed(channel: Channel, news: News) -> list[Part]:
+def _no_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
     """No run is on these pages: their frames tell all."""
     return []
 
 
-def _aborts_frame(_key: int, news: News) -> list[Part]:
-    return [news.as_of(live_region.as_of_list(abort_log.newest(news.rights)))]
-
-
-def _lists_frame(_key: int, news: News) -> list[Part]:
-    return [news.as_of(live_region.as_of_list(bulk_abort_list.page(news.rights, None)))]
-
-
-def _status_frame(_key: int, news: News) -> list[Part]:
-    shown = sync_report.of(news.rights, news.now)
-    blind = news.everywhere.blind or not shown.verdict.sees
+def _aborts_status_parts(_key: int, change_set: ChangeSet) -> list[LivePart]:
     return [
-        news.as_of(live_region.AsOf(None, stale=False)),  # its rows tell their own ages
-        news.title(tab_title.status(blind=blind, incomplete=bool(shown.incomplete))),
-        Part("status", _render("status.html#all", status=shown)),
+        change_set.data_age_part(
+            region.list_data_age(abort_log.newest_page(change_set.permissions))
+        )
+    ]
+
+
+def _bulk_aborts_status_parts(_key: int, change_set: ChangeSet) -> list[LivePart]:
+    return [
+        change_set.data_age_part(
+            region.list_data_age(bulk_abort_list.load_page(change_set.permissions, None))
+        )
+    ]
+
+
+def _status_page_parts(_key: int, change_set: ChangeSet) -> list[LivePart]:
+    page_status = sync_report.load_status(change_set.permissions, change_set.now)
+    upstream_down = change_set.site.upstream_down or not page_status.health.is_syncing
+    return [
+        change_set.data_age_part(
+            region.DataAge(None, is_stale=False)
+        ),  # its rows tell their own ages
+        change_set.title_part(
+            tab_title.status(
+                upstream_down=upstream_down, incomplete=bool(page_status.incomplete_text)
+            )
+        ),
+        LivePart("status", _render("pages/status.html#status", status=page_status)),
     ]
 
 
 PAGES = {
-    "now": _Page(_now_changed, _now_frame),
-    "board": _Page(_board_changed, _board_frame),
-    "pipeline": _Page(_pipeline_changed, _pipeline_frame),
-    "stage": _Page(_stage_changed, _stage_frame),
-    "run": _Page(_run_changed, _run_frame),
-    "batch": _Page(_batch_changed, _batch_frame),
-    "aborts": _Page(_aborts_changed, _aborts_frame),
-    "lists": _Page(_nothing_changed, _lists_frame),
-    "status": _Page(_nothing_changed, _status_frame),
+    "now": _PageParts(_now_changed_parts, _now_status_parts),
+    "board": _PageParts(_board_changed_parts, _board_status_parts),
+    "pipeline": _PageParts(_pipeline_changed_parts, _pipeline_status_parts),
+    "stage": _PageParts(_stage_changed_parts, _stage_status_parts),
+    "run": _PageParts(_run_changed_parts, _run_status_parts),
+    "bulk_abort": _PageParts(_bulk_abort_changed_parts, _bulk_abort_status_parts),
+    "aborts": _PageParts(_aborts_changed_parts, _aborts_status_parts),
+    "bulk_aborts": _PageParts(_no_changed_parts, _bulk_aborts_status_parts),
+    "status": _PageParts(_no_changed_parts, _status_page_parts),
 }
 
 
-def _flying(of: Iterable[Stage], news: News) -> Flights:
+def _in_flight_totals(stage_list: Iterable[Stage], change_set: ChangeSet) -> InFlightTotals:
     """What is in flight in some stages."""
-    return in_flight.together(news.flying.get(stage.pk, Flights()) for stage in of)
+    return in_flight.combine(
+        change_set.in_flight_by_stage.get(stage.pk, InFlightTotals()) for stage in stage_list
+    )
 
 
-def _strips(runs: Iterable[Run]) -> list[Part]:
+def _history_parts(runs: Iterable[Run]) -> list[LivePart]:
     """The histories of the stages in which some of these runs have ended."""
-    ended = {run.stage_id: run.stage for run in runs if not run.in_flight}
-    return _histories(list(ended.values())) if ended else []
+    ended_stages = {run.stage_id: run.stage for run in runs if not run.in_flight}
+    return _history_chart_parts(list(ended_stages.values())) if ended_stages else []
 
 
-def _histories(of: Collection[Stage], here: int = 0) -> list[Part]:
+def _history_chart_parts(stage_list: Collection[Stage], marked_run: int = 0) -> list[LivePart]:
     return [
-        Part(f"strip-{key}", _render("strip.html#history", key=key, strip=strip))
-        for key, strip in history_charts.strips(of, here=here).items()
+        LivePart(
+            f"history-chart-{key}",
+            _render("components/history_chart.html#history", key=key, chart=history_chart),
+        )
+        for key, history_chart in history_charts.render_charts(
+            stage_list, marked_run=marked_run
+        ).items()
     ]
 
 
-def _cells(of: Iterable[Stage], strips: Mapping[int, SafeString] | None = None) -> list[StageCell]:
-    by_pipeline = stage_cell.cells(of, runs_each=1, strips=strips)
+def _stage_cells(
+    stage_list: Iterable[Stage], history_charts: Mapping[int, SafeString] | None = None
+) -> list[StageCell]:
+    by_pipeline = stage_cell.cells_by_pipeline(
+        stage_list, runs_per_stage=1, history_charts=history_charts
+    )
     return [cell for cells in by_pipeline.values() for cell in cells]
 
 
-def _render(template: str, **parts: Any) -> str:
-    return render_to_string(template, parts).strip()
+def _render(template: str, **template_context: Any) -> str:
+    return render_to_string(template, template_context).strip()

@@ -19,7 +19,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
 from dashboard.sync import coverage, freshness, schedule
@@ -27,191 +27,200 @@ from dashboard.web.http import lookup, site_context
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveRegion:
     """How a page's live region is kept true: by which stream or, without it, how often asked."""
 
-    stream: str
+    stream_url: str
     url: str
     tag: str
-    seconds: int
-    follow: bool  # an abort is under way: without JavaScript the whole page refreshes
+    refresh_seconds: int
+    is_aborting: bool  # an abort is under way: without JavaScript the whole page refreshes
 
 
 @dataclass(frozen=True, slots=True)
-class AsOf:
+class DataAge:
     """How old what the page shows is."""
 
-    at: datetime | None
-    stale: bool
+    synced_at: datetime | None
+    is_stale: bool
     text: str | Promise = ""
-    elsewhere: str = ""  # what the page can't show: the status page tells more
-    incomplete: str = ""  # what was not looked at yet; empty: all was
+    status_hint: str = ""  # what the page can't show: the status page tells more
+    incomplete_text: str = ""  # what was not looked at yet; empty: all was
     # What decides the page beside its runs: which stages there are, and which were read. A page
     # that hears of another shape than its own fetches itself.
-    shape: str = ""
+    structure_hash: str = ""
 
 
-NOTHING = AsOf(
-    None, stale=True, text=gettext_lazy("This is no longer known here."), shape="nothing"
+EMPTY = DataAge(
+    None,
+    is_stale=True,
+    text=gettext_lazy("This is no longer known here."),
+    structure_hash="nothing",
 )
 
 
-def as_of(stages: Sequence[Stage]) -> AsOf:
+def stages_data_age(stages: Sequence[Stage]) -> DataAge:
     """Say how old the mirror of `stages` is: as old as the one read longest ago."""
     now = db_threads.now()
-    shape = _shape(stages)
-    relevant = [stage for stage in stages if stage.has_flow is not False] or stages
-    read = [stage.synced_at for stage in relevant if stage.synced_at is not None]
-    late = any(freshness.is_late(stage.promised_at, now) for stage in relevant)
-    if not read:
+    structure_hash = _structure_hash(stages)
+    with_flow = [stage for stage in stages if stage.has_flow is not False] or stages
+    sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
+    is_stale = any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow)
+    if not sync_times:
         text = _("Northflank has not been read yet.")
-        return AsOf(None, stale=True, text=text, shape=shape)
-    return AsOf(min(read), stale=late, shape=shape)
+        return DataAge(None, is_stale=True, text=text, structure_hash=structure_hash)
+    return DataAge(min(sync_times), is_stale=is_stale, structure_hash=structure_hash)
 
 
-def as_of_place(stages: Sequence[Stage]) -> AsOf:
+def place_data_age(stages: Sequence[Stage]) -> DataAge:
     """Say the same of a pipeline's stages or of one, and what of them was not looked at yet."""
-    present = [
+    listed = [
         stage
         for stage in stages
-        if stage.pipeline.gone_at is None and stage.pipeline.project.gone_at is None
+        if stage.pipeline.removed_at is None and stage.pipeline.project.removed_at is None
     ]
-    unread = coverage.measure_stages(present, db_threads.now()).text
-    return replace(as_of(stages), incomplete=unread)
+    unread = coverage.measure_stages(listed, db_threads.now()).text
+    return replace(stages_data_age(stages), incomplete_text=unread)
 
 
-def _shape(stages: Sequence[Stage], *facts: object) -> str:
-    known = sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
-    return _fingerprint((known, facts))
+def _structure_hash(stages: Sequence[Stage], *extra: object) -> str:
+    stage_states = sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
+    return _fingerprint((stage_states, extra))
 
 
-def _fingerprint(of: object) -> str:
-    return blake2b(repr(of).encode(), digest_size=6).hexdigest()
+def _fingerprint(value: object) -> str:
+    return blake2b(repr(value).encode(), digest_size=6).hexdigest()
 
 
-def as_of_all(
-    rights: Rights, stages: Sequence[Stage], *facts: object, shown: Sequence[Stage] = ()
-) -> AsOf:
+def page_data_age(
+    permissions: Permissions,
+    stages: Sequence[Stage],
+    *extra: object,
+    shown_stages: Sequence[Stage] = (),
+) -> DataAge:
     """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`.
 
     They are all that the person may see; `facts` are what else decides the page's shape.
     """
     now = db_threads.now()
-    relevant = [stage for stage in stages if stage.has_flow is not False]
-    known = freshness.Facts(
-        stages=len(relevant),
-        late=sum(
-            freshness.is_late(stage.promised_at, now) and schedule.gap(stage, now) is None
-            for stage in relevant
+    with_flow = [stage for stage in stages if stage.has_flow is not False]
+    sync_facts = freshness.SyncState(
+        stages=len(with_flow),
+        stale=sum(
+            freshness.is_stale(stage.fresh_until, now) and schedule.find_gap(stage, now) is None
+            for stage in with_flow
         ),
-        failing=sum(bool(stage.error) for stage in relevant),
-        lists_failing=lookup.failing_lists(rights).count(),
-        partial=sum(stage.is_partial for stage in relevant) + lookup.partial_lists(rights).count(),
+        failing=sum(bool(stage.error) for stage in with_flow),
+        failing_lists=lookup.failing_sweeps(permissions).count(),
+        partial_lists=sum(stage.is_partial for stage in with_flow)
+        + lookup.partial_sweeps(permissions).count(),
     )
-    of_shown = as_of(shown or stages)
-    if not stages and not rights.sees_all:
-        of_shown = replace(of_shown, text=freshness.nothing_seen())
+    shown_age = stages_data_age(shown_stages or stages)
+    if not stages and not permissions.can_view_all:
+        shown_age = replace(shown_age, text=freshness.no_access_message())
     return replace(
-        of_shown,
-        stale=of_shown.stale or known.late > 0,
-        elsewhere=freshness.in_part(known),
-        incomplete=coverage.measure(stages, lookup.lists(rights), now).text,
-        shape=_shape(stages, *facts),
+        shown_age,
+        is_stale=shown_age.is_stale or sync_facts.stale > 0,
+        status_hint=freshness.problems_message(sync_facts),
+        incomplete_text=coverage.measure(stages, lookup.visible_sweeps(permissions), now).text,
+        structure_hash=_structure_hash(stages, *extra),
     )
 
 
-def as_of_run(run: Run) -> AsOf:
+def run_data_age(run: Run) -> DataAge:
     """Say how old what is shown of one run is."""
     stage = run.stage
-    vouched = [run.seen_at, run.detail_seen_at]
-    at = max(when for when in vouched if when is not None)
+    sync_times = [run.synced_at, run.detail_synced_at]
+    synced_at = max(sync_time for sync_time in sync_times if sync_time is not None)
     if not run.in_flight:
-        return AsOf(at, stale=False)
-    late = freshness.is_late(stage.promised_at, db_threads.now())
-    return AsOf(at, stale=late)
+        return DataAge(synced_at, is_stale=False)
+    is_stale = freshness.is_stale(stage.fresh_until, db_threads.now())
+    return DataAge(synced_at, is_stale=is_stale)
 
 
-def as_of_board(rights: Rights, stages: Sequence[Stage]) -> AsOf:
+def board_data_age(permissions: Permissions, stages: Sequence[Stage]) -> DataAge:
     """Say how old the board is, whose cells also show what keeps a stage from being read."""
     errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
-    return as_of_all(rights, stages, errors)
+    return page_data_age(permissions, stages, errors)
 
 
-def as_of_list(newest: object) -> AsOf:
+def list_data_age(first_page: object) -> DataAge:
     """Return the terms of a page that is a list of our own: its rows tell their own ages.
 
     `newest` is its first page, whichever part of it is shown: what happens, happens there.
     """
-    return AsOf(None, stale=False, shape=_fingerprint(newest))
+    return DataAge(None, is_stale=False, structure_hash=_fingerprint(first_page))
 
 
-def error_of(stage: Stage) -> dict[str, Any] | None:
+def stage_error(stage: Stage) -> dict[str, Any] | None:
     """Return what keeps a stage, or a part of it, from being read and since when, or None."""
     if stage.error:
         return {"text": stage.error_message, "since": stage.error_since}
-    text = freshness.partial(stage.left_out, stage.surplus)
+    text = freshness.partial_list_message(stage.unreadable_count, stage.surplus_count)
     return {"text": text, "since": None} if text else None
 
 
-def of(
+def build_region(
     request: HttpRequest,
-    rights: Rights,
+    permissions: Permissions,
     page: str,
     version: int,
-    *facts: object,
+    *extra: object,
     key: int = 0,
-    any_change: bool = True,
+    follows_all_changes: bool = True,
     in_flight: bool,
     aborting: bool,
-    as_of: AsOf,
-) -> Live:
+    data_age: DataAge,
+) -> LiveRegion:
     """Make the live region's terms.
 
     `page` names its stream, where it has one (see fragments.PAGES); `version` is the latest change,
     read before anything that the page shows; `key` is that of the pipeline, stage or run the page
     is about; `facts` are what else decides it, or all that does unless `any_change` may.
     """
-    told = site_context.of(request).trouble
-    zone = timezone.get_current_timezone_name()
-    parts = (
-        version if any_change else 0,
-        as_of,
-        told,
+    upstream_error = site_context.for_request(request).upstream_error
+    time_zone = timezone.get_current_timezone_name()
+    tag_parts = (
+        version if follows_all_changes else 0,
+        data_age,
+        upstream_error,
         request.get_full_path(),
-        rights.tag,
-        zone,
-        *facts,
+        permissions.cache_key,
+        time_zone,
+        *extra,
     )
-    follows = QueryDict(mutable=True)
-    follows.update({"page": page, "key": str(key), "since": str(version)})
-    return Live(
-        stream=f"{reverse('live')}?{follows.urlencode()}" if page else "",
+    stream_parameters = QueryDict(mutable=True)
+    stream_parameters.update({"page": page, "key": str(key), "since": str(version)})
+    return LiveRegion(
+        stream_url=f"{reverse('live')}?{stream_parameters.urlencode()}" if page else "",
         url=request.get_full_path(),
-        tag=blake2b(repr(parts).encode(), digest_size=9).hexdigest(),
-        seconds=2 if aborting else 4 if in_flight else 15,
-        follow=aborting,
+        tag=blake2b(repr(tag_parts).encode(), digest_size=9).hexdigest(),
+        refresh_seconds=2 if aborting else 4 if in_flight else 15,
+        is_aborting=aborting,
     )
 
 
-def unchanged(request: HttpRequest, live: Live) -> bool:
+def is_unchanged(request: HttpRequest, region: LiveRegion) -> bool:
     """Say whether the browser already shows what the page would."""
-    return request.headers.get("HX-PTag") == live.tag
+    return request.headers.get("HX-PTag") == region.tag
 
 
-def answer(request: HttpRequest, template: str, live: Live, parts: dict[str, Any]) -> HttpResponse:
+def render_page(
+    request: HttpRequest, template: str, region: LiveRegion, template_context: dict[str, Any]
+) -> HttpResponse:
     """Render the page or, for its own refresh, the live region alone."""
     if request.headers.get("HX-Request") == "true":
-        response = render(request, f"{template}#live", {"live": live, **parts})
-        response["HX-PTag"] = live.tag
+        response = render(request, f"{template}#live", {"live": region, **template_context})
+        response["HX-PTag"] = region.tag
     else:
-        response = render(request, template, {"live": live, **parts})
+        response = render(request, template, {"live": region, **template_context})
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
 
 
-def not_modified(live: Live) -> HttpResponse:
+def not_modified(region: LiveRegion) -> HttpResponse:
     """Say that nothing changed; htmx then leaves the page alone."""
     response = HttpResponseNotModified()
-    response["HX-PTag"] = live.tag
+    response["HX-PTag"] = region.tag
     return response

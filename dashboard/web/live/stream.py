@@ -4,22 +4,22 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.views.decorators.http import require_GET
 
 from dashboard.accounts import permissions
-from dashboard.models import AbortBatch, Pipeline, Run, Stage
+from dashboard.models import BulkAbort, Pipeline, Run, Stage
 from dashboard.web.http import keys, timezones
-from dashboard.web.live.feed import feed
+from dashboard.web.live.feed import current_broadcaster
 from dashboard.web.live.parts import PAGES, Channel
 
 
 @require_GET
-def live(request: HttpRequest) -> HttpResponseBase:
+def live_stream(request: HttpRequest) -> HttpResponseBase:
     """Stream what changes on a page: `page` and `key` say which, `since` what it shows already."""
     channel = _channel(request)
-    source = feed()
-    if source is None:  # pages then ask for their live region again and again
+    broadcaster = current_broadcaster()
+    if broadcaster is None:  # pages then ask for their live region again and again
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
-    since = keys.read(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
+    since = keys.parse_pk(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
     return StreamingHttpResponse(
-        source.follow(channel, since, request.user.pk or 0),
+        broadcaster.stream(channel, since, request.user.pk or 0),
         content_type="text/event-stream",
         headers={
             "Cache-Control": "no-store",
@@ -30,17 +30,19 @@ def live(request: HttpRequest) -> HttpResponseBase:
 
 
 def _channel(request: HttpRequest) -> Channel:
-    rights = permissions.rights(request.user)
-    page, pk = request.GET.get("page", ""), keys.read(request.GET.get("key", "0"))
+    user_permissions = permissions.for_user(request.user)
+    page, pk = request.GET.get("page", ""), keys.parse_pk(request.GET.get("key", "0"))
     if page not in PAGES or pk is None:
         raise Http404
-    seen = {
-        "pipeline": Pipeline.objects.filter(rights.projects("project")),
-        "stage": Stage.objects.filter(rights.places()),
-        "run": Run.objects.filter(rights.places("stage")),
-        "batch": AbortBatch.objects.filter(rights.places("items__run__stage")),
+    visible_objects = {
+        "pipeline": Pipeline.objects.filter(user_permissions.project_filter("project")),
+        "stage": Stage.objects.filter(user_permissions.stage_filter()),
+        "run": Run.objects.filter(user_permissions.stage_filter("stage")),
+        "bulk_abort": BulkAbort.objects.filter(user_permissions.stage_filter("items__run__stage")),
     }
-    found = seen[page].filter(pk=pk).exists() if page in seen else pk == 0
-    if not found:
+    is_visible = (
+        visible_objects[page].filter(pk=pk).exists() if page in visible_objects else pk == 0
+    )
+    if not is_visible:
         raise Http404
-    return Channel(page, pk, rights, timezones.of(request))
+    return Channel(page, pk, user_permissions, timezones.of(request))

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
@@ -23,123 +23,143 @@ from dashboard.runs import acknowledgements, concurrency
 from dashboard.web.components import abort_history, progress_bar, reason_form, run_row
 from dashboard.web.components.reason_form import ReasonField
 from dashboard.web.http import errors, keys, lookup
-from dashboard.web.http.deferred import Waiting, result_of
-from dashboard.web.pages.run import card
+from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.pages.run import run_card_context
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def abort(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
+def abort(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
+) -> HttpResponse:
     """Ask for confirmation (GET, never acts), or abort and answer what Northflank said (POST)."""
-    rights = permissions.rights(request.user)
-    of = lookup.stage(rights, project, pipeline, stage)
-    shown = lookup.run(of, run)
-    if shown is None:
-        raise lookup.no_run(of, run)
+    user_permissions = permissions.for_user(request.user)
+    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
+    run = lookup.find_run(stage, run_id)
+    if run is None:
+        raise lookup.run_not_found(stage, run_id)
     if request.method != "POST":
-        return _ask(request, shown, rights)
-    done = result_of(request)
-    if done is not None:
-        return _answer(request, shown, rights, _told(Abort.objects.get(pk=done), request))
-    required = aborts.reason_required(of)
-    reason = reason_form.read(request, required=required)
+        return _render_confirmation(request, run, user_permissions)
+    abort_pk = deferred_result(request)
+    if abort_pk is not None:
+        return _render_result(
+            request, run, user_permissions, _result_notice(Abort.objects.get(pk=abort_pk), request)
+        )
+    required = aborts.reason_required(stage)
+    reason = reason_form.parse(request, required=required)
     try:
-        press = reason_form.press(request, reason)
-        pressed = aborts.request(shown, press, again=_again(request))
-    except aborts.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
-    except aborts.ReasonMissing as missing:
-        return _reason_missing(request, shown, rights, replace(reason, error=str(missing)))
+        abort_request = reason_form.abort_request(request, reason)
+        abort_result = aborts.request_abort(
+            run, abort_request, retry_of_pk=_resent_abort_pk(request)
+        )
+    except aborts.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except aborts.ReasonMissing as error:
+        return _render_missing_reason(
+            request, run, user_permissions, replace(reason, error=str(error))
+        )
     except aborts.NotInFlight:
-        ended = ("info", _("The run had already ended; nothing was sent."))
-        return _answer(request, shown, rights, ended)
-    return Waiting(lambda: aborts.answered(pressed))
+        notice = ("info", _("The run had already ended; nothing was sent."))
+        return _render_result(request, run, user_permissions, notice)
+    return Deferred(lambda: aborts.wait_for_answer(abort_result))
 
 
-def _again(request: HttpRequest) -> int | None:
+def _resent_abort_pk(request: HttpRequest) -> int | None:
     """Return the key of the abort that this press tries again, as the form said."""
-    return keys.read(request.POST.get("again", ""))
+    return keys.parse_pk(request.POST.get("resend", ""))
 
 
-def _reason_missing(
-    request: HttpRequest, shown: Run, rights: Rights, reason: ReasonField
+def _render_missing_reason(
+    request: HttpRequest, run: Run, user_permissions: Permissions, reason: ReasonField
 ) -> HttpResponse:
     # The dialog keeps what was typed and shows the sentence; the page is filled in again.
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(reason.error, status=422, content_type="text/plain; charset=utf-8")
-    return _ask(request, shown, rights, reason, status=422)
+    return _render_confirmation(request, run, user_permissions, reason, status=422)
 
 
-def _ask(
+def _render_confirmation(
     request: HttpRequest,
-    shown: Run,
-    rights: Rights,
+    run: Run,
+    user_permissions: Permissions,
     reason: ReasonField | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    may = rights.may_abort(shown.stage)
-    its_aborts = abort_history.of_run(shown)
-    near = concurrency.near(shown, rights.places("stage"), None)
-    under_way = next((abort for abort in its_aborts if abort.settled_at is None), None)
-    row = run_row.row(shown, may, its_aborts[0] if its_aborts else None)
-    cannot: abort_messages.Said = ""
-    if not shown.in_flight:
-        cannot = _("This run has ended; there is nothing to abort.")
-    elif not row.abortable and row.abort is not None:
-        cannot = row.abort.story.said
-    elif not may.allowed:
-        cannot = may.why_not
-    parts = {
+    permission = user_permissions.abort_permission(run.stage)
+    run_aborts = abort_history.load_aborts(run)
+    related_runs = concurrency.load_related_runs(run, user_permissions.stage_filter("stage"), None)
+    open_abort = next((abort for abort in run_aborts if abort.settled_at is None), None)
+    row = run_row.build_row(run, permission, run_aborts[0] if run_aborts else None)
+    blocked_reason: abort_messages.MessageText = ""
+    if not run.in_flight:
+        blocked_reason = _("This run has ended; there is nothing to abort.")
+    elif not row.is_abortable and row.abort is not None:
+        blocked_reason = row.abort.message.text
+    elif not permission.allowed:
+        blocked_reason = permission.denied_reason
+    page_context = {
         "row": row,
-        "cannot": cannot,
-        "under_way": under_way,
-        "behind": len(near.behind),
-        "swallowed": near.swallowed_in_words,
-        "production": shown.stage.name == StageName.PRODUCTION,
-        "reason": reason or ReasonField(aborts.reason_required(shown.stage)),
+        "blocked_reason": blocked_reason,
+        "open_abort": open_abort,
+        "queued_behind_count": len(related_runs.queued_behind),
+        "skipped_meanwhile": related_runs.skipped_text,
+        "is_production": run.stage.name == StageName.PRODUCTION,
+        "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
-    htmx = request.headers.get("HX-Request") == "true"
-    template = "abort.html#confirm" if htmx else "abort.html"
-    response = render(request, template, parts, status=status)
+    is_htmx = request.headers.get("HX-Request") == "true"
+    template = "pages/abort.html#confirm" if is_htmx else "pages/abort.html"
+    response = render(request, template, page_context, status=status)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _told(abort: Abort, request: HttpRequest) -> tuple[str, str]:
-    act = abort_messages.of(abort, abort.run)
-    joined = abort.username != request.user.get_username()
-    by = _("It was requested by %(who)s.") % {"who": abort.username} if joined else ""
+def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, str]:
+    message = abort_messages.describe(abort, abort.run)
+    is_by_other_user = abort.username != request.user.get_username()
+    requested_by = (
+        _("It was requested by %(who)s.") % {"who": abort.username} if is_by_other_user else ""
+    )
     # On the run "aborted" is no colour; as news of what one asked for it is good.
-    return "good" if act.tone == "neutral" else act.tone, f"{act.sentence} {by}".strip()
+    return (
+        "good" if message.tone == "neutral" else message.tone,
+        f"{message.plain_text} {requested_by}".strip(),
+    )
 
 
-def _answer(
-    request: HttpRequest, shown: Run, rights: Rights, notice: tuple[str, str]
+def _render_result(
+    request: HttpRequest, run: Run, user_permissions: Permissions, notice: tuple[str, str]
 ) -> HttpResponse:
     tone, text = notice
     if request.headers.get("HX-Request") != "true":
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
-        return redirect(reverse("run", args=[*run_row.place_args(shown.stage), shown.run_id]))
-    its_aborts = abort_history.of_run(shown)
-    element = _element(request, shown, rights, its_aborts)
+        return redirect(reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id]))
+    run_aborts = abort_history.load_aborts(run)
+    run_html = _render_run(request, run, user_permissions, run_aborts)
     # One that says “not yet” leaves when the run has concluded.
-    about = run_row.dom_id(shown.run_id) if shown.aborts.open().exists() else ""
-    parts = {"notice": {"tone": tone, "text": text, "about": about}}
-    told = render_to_string("notices.html#notice", parts)
+    notice_run_dom_id = run_row.dom_id(run.run_id) if run.aborts.open().exists() else ""
+    notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
+    notice_html = render_to_string("components/notices.html#notice", notice_context)
     # The run may have left the page that it was aborted from: its part is skipped there.
     return HttpResponse(
-        f'<hx-partial hx-target="#{run_row.dom_id(shown.run_id)}" hx-swap="outerMorph">{element}'
-        f'</hx-partial><hx-partial hx-target="#notices" hx-swap="innerHTML">{told}</hx-partial>'
+        f'<hx-partial hx-target="#{run_row.dom_id(run.run_id)}" hx-swap="outerMorph">{run_html}'
+        '</hx-partial><hx-partial hx-target="#notices" hx-swap="innerHTML">'
+        f"{notice_html}</hx-partial>"
     )
 
 
-def _element(request: HttpRequest, shown: Run, rights: Rights, its_aborts: list[Abort]) -> str:
+def _render_run(
+    request: HttpRequest, run: Run, user_permissions: Permissions, run_aborts: list[Abort]
+) -> str:
     # The element under the run's id is a card on its own page and a row on all others.
-    own_page = reverse("run", args=[*run_row.place_args(shown.stage), shown.run_id])
-    here = urlsplit(request.headers.get("HX-Current-URL", "")).path
-    if unquote(here) == unquote(own_page):
-        return render_to_string("run.html#card", card(shown, rights, its_aborts), request)
-    may = rights.may_abort(shown.stage)
-    clocks = progress_bar.clocks_of([shown])[shown.pk] if shown.in_flight else ()
-    looks = acknowledgements.now_at([shown], now()).get(shown.pk, ())
-    return run_row.html(shown, may, its_aborts[0] if its_aborts else None, clocks, looks)
+    run_url = reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
+    current_path = urlsplit(request.headers.get("HX-Current-URL", "")).path
+    if unquote(current_path) == unquote(run_url):
+        return render_to_string(
+            "pages/run.html#card", run_card_context(run, user_permissions, run_aborts), request
+        )
+    permission = user_permissions.abort_permission(run.stage)
+    clocks = progress_bar.load_clocks([run])[run.pk] if run.in_flight else ()
+    run_acknowledgements = acknowledgements.active_by_run([run], now()).get(run.pk, ())
+    return run_row.render_row(
+        run, permission, run_aborts[0] if run_aborts else None, clocks, run_acknowledgements
+    )

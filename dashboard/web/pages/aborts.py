@@ -10,87 +10,91 @@ from dashboard.accounts import permissions
 from dashboard.models import ChangeCounter
 from dashboard.web.components import abort_log, empty_states, tab_title
 from dashboard.web.components import bulk_abort_list as abort_lists
-from dashboard.web.components.abort_log import AuditFilter
-from dashboard.web.components.in_flight import Flights
+from dashboard.web.components.abort_log import AbortFilter
+from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.http import keys, site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 from dashboard.web.pages import aborts_export
 
 
 @require_safe
 def aborts(request: HttpRequest) -> HttpResponse:
     """Show the acts that the address asks for, newest first, a page of them."""
-    may = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    asked = abort_log.read(request, may)
-    shown = abort_log.page(asked)
-    as_of = live_region.as_of_list(abort_log.newest(may))
-    under_way = shown.under_way > 0
-    terms = live_region.of(
+    abort_filter = abort_log.parse(request, user_permissions)
+    page = abort_log.load_page(abort_filter)
+    data_age = region.list_data_age(abort_log.newest_page(user_permissions))
+    has_open_aborts = page.under_way_count > 0
+    live_region = region.build_region(
         request,
-        may,
+        user_permissions,
         "aborts",
         version,
-        shown.versions,  # by these it knows whether it has changed
-        any_change=False,
+        page.versions,  # by these it knows whether it has changed
+        follows_all_changes=False,
         in_flight=False,
-        aborting=under_way,
-        as_of=as_of,
+        aborting=has_open_aborts,
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    parts = {
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    page_context = {
         "nav": "aborts",
-        "title": tab_title.aborts(
-            shown.under_way,
-            Flights(aborting=shown.aborting),
-            blind=site_context.of(request).blind,
+        "tab_title": tab_title.aborts(
+            page.under_way_count,
+            InFlightTotals(abort_severity=page.abort_severity),
+            upstream_down=site_context.for_request(request).upstream_down,
         ),
-        "filter": asked,
-        "acts": abort_log.of_page(shown),
-        "older_url": shown.older_url,
+        "filter": abort_filter,
+        "abort_rows": abort_log.load_rows(page),
+        "older_url": page.older_url,
         "empty": empty_states.aborts(
-            filtered=bool(asked.wanted),
-            past_the_end=asked.before is not None,
-            sees_all=may.sees_all,
+            is_filtered=bool(abort_filter.parameters),
+            is_past_end=abort_filter.before_pk is not None,
+            sees_all=user_permissions.can_view_all,
         ),
-        "as_of": as_of,
+        "data_age": data_age,
     }
-    return live_region.answer(request, "audit.html", terms, parts)
+    return region.render_page(request, "pages/aborts.html", live_region, page_context)
 
 
 @require_safe
-def lists(request: HttpRequest) -> HttpResponse:
+def bulk_aborts(request: HttpRequest) -> HttpResponse:
     """Show the lists that were aborted by one press, newest first, a page of them."""
-    may = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    before = keys.read(request.GET.get("before", ""))
-    shown = abort_lists.page(may, before)
-    as_of = live_region.as_of_list(abort_lists.page(may, None))
-    under_way = shown.under_way > 0
-    terms = live_region.of(
+    before = keys.parse_pk(request.GET.get("before", ""))
+    page = abort_lists.load_page(user_permissions, before)
+    data_age = region.list_data_age(abort_lists.load_page(user_permissions, None))
+    has_open_aborts = page.under_way_count > 0
+    live_region = region.build_region(
         request,
-        may,
-        "lists",
+        user_permissions,
+        "bulk_aborts",
         version,
-        shown,
-        any_change=False,
+        page,
+        follows_all_changes=False,
         in_flight=False,
-        aborting=under_way,
-        as_of=as_of,
+        aborting=has_open_aborts,
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    parts = {
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    page_context = {
         "nav": "aborts",
-        "title": tab_title.lists(shown.under_way, blind=site_context.of(request).blind),
-        "lists": shown.rows,
-        "older_url": shown.older_url,
+        "tab_title": tab_title.bulk_aborts(
+            page.under_way_count, upstream_down=site_context.for_request(request).upstream_down
+        ),
+        "bulk_aborts": page.rows,
+        "older_url": page.older_url,
         "before": before,
-        "empty": empty_states.lists(past_the_end=before is not None, sees_all=may.sees_all),
-        "as_of": as_of,
+        "empty": empty_states.bulk_aborts(
+            is_past_end=before is not None, sees_all=user_permissions.can_view_all
+        ),
+        "data_age": data_age,
     }
-    return live_region.answer(request, "lists.html", terms, parts)
+    return region.render_page(request, "pages/bulk_aborts.html", live_region, page_context)
 
 
 @require_GET
@@ -107,18 +111,18 @@ def export_json(request: HttpRequest) -> HttpResponseBase:
 
 def _export(
     request: HttpRequest,
-    written: Callable[[AuditFilter, str], AsyncIterator[bytes]],
-    ending: str,
+    write_rows: Callable[[AbortFilter, str], AsyncIterator[bytes]],
+    extension: str,
     content_type: str,
 ) -> HttpResponseBase:
-    asked = abort_log.read(request, permissions.rights(request.user))
-    if asked.ignored:
+    abort_filter = abort_log.parse(request, permissions.for_user(request.user))
+    if abort_filter.warnings:
         # A page can say what it left out of account; a file would pass for what was asked.
-        text = "\n".join(asked.ignored)
+        text = "\n".join(abort_filter.warnings)
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
-    name = f"aborts-{timezone.localdate().isoformat()}.{ending}"
+    name = f"aborts-{timezone.localdate().isoformat()}.{extension}"
     return StreamingHttpResponse(
-        written(asked, request.build_absolute_uri("/").rstrip("/")),
+        write_rows(abort_filter, request.build_absolute_uri("/").rstrip("/")),
         content_type=content_type,
         headers={
             "Cache-Control": "no-store",

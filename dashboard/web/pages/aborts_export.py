@@ -15,21 +15,21 @@ import msgspec
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.db.threads import in_database
+from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
 from dashboard.web.components import abort_log
-from dashboard.web.components.abort_log import AuditFilter
+from dashboard.web.components.abort_log import AbortFilter
 
-AT_ONCE = 250  # acts; more are no faster, and hold a thread that aborts wait for
+CHUNK_SIZE = 250  # acts; more are no faster, and hold a thread that aborts wait for
 # What a spreadsheet takes for the beginning of a formula:
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-type Encode = Callable[[list[Abort], bool], bytes]  # acts, whether they are the first
+type Encoder = Callable[[list[Abort], bool], bytes]  # acts, whether they are the first
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TimelineEvent:
     """A line of an act's trail; `what` is for programs, `text` for people."""
 
     at: str
@@ -68,68 +68,76 @@ class Record:
     story: str
     retry_of: int | None
     batch: int | None
-    trail: list[Event]  # in the JSON only
+    trail: list[TimelineEvent]  # in the JSON only
 
 
 COLUMNS = [field.name for field in fields(Record) if field.name != "trail"]
 
 
-def as_csv(asked: AuditFilter, site: str, *, at_once: int = AT_ONCE) -> AsyncIterator[bytes]:
+def as_csv(
+    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
+) -> AsyncIterator[bytes]:
     """Write the acts as CSV (RFC 4180), with a row of names; `site` is this dashboard's address.
 
     So many acts `at_once` are in memory.
     """
 
-    def encode(acts: list[Abort], first: bool) -> bytes:
+    def encode(aborts: list[Abort], is_first: bool) -> bytes:
         text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\r\n")
-        if first:
-            lines.writerow(COLUMNS)
-        for abort in acts:
-            record = _record(abort, site)
-            lines.writerow(_cell(getattr(record, name)) for name in COLUMNS)
+        writer = csv.writer(text, lineterminator="\r\n")
+        if is_first:
+            writer.writerow(COLUMNS)
+        for abort in aborts:
+            record = _record(abort, base_url)
+            writer.writerow(_escape_formula(getattr(record, name)) for name in COLUMNS)
         return text.getvalue().encode()
 
-    return _written(asked, encode, b"", at_once)
+    return _stream(abort_filter, encode, b"", chunk_size)
 
 
-def as_json(asked: AuditFilter, site: str, *, at_once: int = AT_ONCE) -> AsyncIterator[bytes]:
+def as_json(
+    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
+) -> AsyncIterator[bytes]:
     """Write the acts as one JSON array, each with its trail; names as in the CSV.
 
     So many acts `at_once` are in memory.
     """
 
-    def encode(acts: list[Abort], first: bool) -> bytes:
-        told = [msgspec.json.encode(_record(abort, site)) for abort in acts]
-        before = b"[" if first else b",\n" if told else b""
-        return before + b",\n".join(told)
+    def encode(aborts: list[Abort], is_first: bool) -> bytes:
+        records = [msgspec.json.encode(_record(abort, base_url)) for abort in aborts]
+        separator = b"[" if is_first else b",\n" if records else b""
+        return separator + b",\n".join(records)
 
-    return _written(asked, encode, b"]\n", at_once)
+    return _stream(abort_filter, encode, b"]\n", chunk_size)
 
 
-async def _written(
-    asked: AuditFilter, encode: Encode, end: bytes, at_once: int
+async def _stream(
+    abort_filter: AbortFilter, encode: Encoder, suffix: bytes, chunk_size: int
 ) -> AsyncIterator[bytes]:
-    part, last = await in_database(_read, asked, None, encode, at_once)
-    yield part
-    while last is not None:
-        part, last = await in_database(_read, asked, last, encode, at_once)
-        yield part
-    yield end
+    chunk, last_pk = await run_in_db_thread(_encode_chunk, abort_filter, None, encode, chunk_size)
+    yield chunk
+    while last_pk is not None:
+        chunk, last_pk = await run_in_db_thread(
+            _encode_chunk, abort_filter, last_pk, encode, chunk_size
+        )
+        yield chunk
+    yield suffix
 
 
-def _read(
-    asked: AuditFilter, before: int | None, encode: Encode, at_once: int
+def _encode_chunk(
+    abort_filter: AbortFilter, before_pk: int | None, encode: Encoder, chunk_size: int
 ) -> tuple[bytes, int | None]:
     """Return the next acts, written, and the key of the last one; None: there are no more."""
-    acts = list(abort_log.told(abort_log.acts(asked, before))[:at_once])
-    return encode(acts, before is None), acts[-1].pk if len(acts) == at_once else None
+    aborts = list(
+        abort_log.with_details(abort_log.matching_aborts(abort_filter, before_pk))[:chunk_size]
+    )
+    return encode(aborts, before_pk is None), aborts[-1].pk if len(aborts) == chunk_size else None
 
 
-def _record(abort: Abort, site: str) -> Record:
+def _record(abort: Abort, base_url: str) -> Record:
     run, stage = abort.run, abort.run.stage
     events = list(abort.events.all())
-    lines = abort_timeline.lines(abort, events)
+    lines = abort_timeline.entries(abort, events)
     return Record(
         id=abort.pk,
         requested_at=_utc(abort.requested_at),
@@ -143,8 +151,8 @@ def _record(abort: Abort, site: str) -> Record:
         stage=stage.name,
         run_id=run.run_id,
         run_name=run.name,
-        run_url=site + abort_log.run_url(abort),
-        state=abort_log.kind(abort),
+        run_url=base_url + abort_log.run_url(abort),
+        state=abort_log.category_key(abort),
         sent_at=_utc(abort.sent_at),
         sendings=abort.sendings,
         answered_at=_utc(abort.answered_at),
@@ -153,12 +161,12 @@ def _record(abort: Abort, site: str) -> Record:
         error_id=abort.error_id,
         outcome=abort.outcome,
         settled_at=_utc(abort.settled_at),
-        seconds=None if abort.seconds is None else round(abort.seconds, 3),
-        story=abort_messages.of(abort, run).sentence,
+        seconds=None if abort.duration_seconds is None else round(abort.duration_seconds, 3),
+        story=abort_messages.describe(abort, run).plain_text,
         retry_of=abort.retry_of_id,
-        batch=abort.batch_id,
+        batch=abort.bulk_abort_id,
         trail=[
-            Event(_utc(line.at) or "", event.what, event.detail, line.text)
+            TimelineEvent(_utc(line.at) or "", event.event_type, event.detail, line.text)
             for event, line in zip(events, lines, strict=True)
         ],
     )
@@ -168,6 +176,6 @@ def _utc(when: datetime | None) -> str | None:
     return when.astimezone(UTC).isoformat(timespec="milliseconds") if when else None
 
 
-def _cell(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula: it gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

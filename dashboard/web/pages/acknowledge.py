@@ -13,55 +13,59 @@ from dashboard.models import Run
 from dashboard.runs import acknowledgements
 from dashboard.web.components import abort_history, run_row
 from dashboard.web.http import errors, keys, lookup
-from dashboard.web.pages.run import card
+from dashboard.web.pages.run import run_card_context
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def look(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
+def acknowledge(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
+) -> HttpResponse:
     """Show what the person can say (GET, for the page that asks), or note what they say (POST)."""
-    rights = permissions.rights(request.user)
-    of = lookup.stage(rights, project, pipeline, stage)
-    shown = lookup.run(of, run)
-    if shown is None:
-        raise lookup.no_run(of, run)
+    user_permissions = permissions.for_user(request.user)
+    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
+    run = lookup.find_run(stage, run_id)
+    if run is None:
+        raise lookup.run_not_found(stage, run_id)
     if request.method != "POST":
-        return _answer(request, shown, rights, "run.html#choice")
-    person: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
+        return _render_run(request, run, user_permissions, "pages/run.html#acknowledgement-form")
+    user: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
     try:
-        match request.POST.get("say"):
-            case "stop":
-                acknowledgements.stop(shown, person)
-            case "take_over":
-                acknowledgements.begin(
-                    shown, person, instead_of=keys.among(request.POST.getlist("instead_of"))
+        match request.POST.get("action"):
+            case "release":
+                acknowledgements.release(run, user)
+            case "reassign":
+                acknowledgements.acknowledge(
+                    run, user, reassign_from=keys.parse_pks(request.POST.getlist("reassign_from"))
                 )
             case _:
-                acknowledgements.begin(shown, person)
-    except acknowledgements.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
-    except acknowledgements.NothingToLookAt:
-        return _too_late(request, shown)
-    return _answer(request, shown, rights, "run.html#card")
+                acknowledgements.acknowledge(run, user)
+    except acknowledgements.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except acknowledgements.NothingToAcknowledge:
+        return _render_conflict(request, run)
+    return _render_run(request, run, user_permissions, "pages/run.html#card")
 
 
-def _answer(
-    request: HttpRequest, shown: Run, rights: permissions.Rights, template: str
+def _render_run(
+    request: HttpRequest, run: Run, user_permissions: permissions.Permissions, template: str
 ) -> HttpResponse:
     if request.headers.get("HX-Request") != "true":
-        return redirect(_page_of(shown))
-    parts = card(shown, rights, abort_history.of_run(shown), request.user.pk)
-    response = render(request, template, parts)
+        return redirect(_run_url(run))
+    card_context = run_card_context(
+        run, user_permissions, abort_history.load_aborts(run), request.user.pk
+    )
+    response = render(request, template, card_context)
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _too_late(request: HttpRequest, shown: Run) -> HttpResponse:
+def _render_conflict(request: HttpRequest, run: Run) -> HttpResponse:
     text = _("Nobody has to look at this run any more.")
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
     messages.info(request, text, extra_tags="info")
-    return redirect(_page_of(shown))
+    return redirect(_run_url(run))
 
 
-def _page_of(run: Run) -> str:
-    return reverse("run", args=[*run_row.place_args(run.stage), run.run_id])
+def _run_url(run: Run) -> str:
+    return reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])

@@ -9,47 +9,54 @@ from dashboard.models import ChangeCounter, Stage
 from dashboard.web.components import board_cells as boards
 from dashboard.web.components import empty_states, history_charts, in_flight, stage_cell, tab_title
 from dashboard.web.http import lookup, site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 
 
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show pipelines by project, with their three stages."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    seen = Stage.objects.present().filter(rights.places())
-    all_stages = list(seen.select_related("pipeline__project"))
-    as_of = live_region.as_of_board(rights, all_stages)
-    swept = lookup.are_listed()
-    terms = live_region.of(
+    visible_stages = Stage.objects.listed().filter(user_permissions.stage_filter())
+    all_stages = list(visible_stages.select_related("pipeline__project"))
+    data_age = region.board_data_age(user_permissions, all_stages)
+    catalog_loaded = lookup.is_catalog_loaded()
+    live_region = region.build_region(
         request,
-        rights,
+        user_permissions,
         "board",
         version,
-        swept,
-        in_flight=in_flight.in_flight(rights).exists(),
-        aborting=in_flight.aborting(rights),
-        as_of=as_of,
+        catalog_loaded,
+        in_flight=in_flight.in_flight(user_permissions).exists(),
+        aborting=in_flight.has_open_aborts(user_permissions),
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    asked = boards.read(request)
-    strips = history_charts.strips(all_stages, brief=True)
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    board_filter = boards.parse(request)
+    charts = history_charts.render_charts(all_stages, compact=True)
     projects = boards.projects(
-        rights, asked, stage_cell.cells(all_stages, runs_each=1, strips=strips)
+        user_permissions,
+        board_filter,
+        stage_cell.cells_by_pipeline(all_stages, runs_per_stage=1, history_charts=charts),
     )
-    parts = {
+    page_context = {
         "nav": "board",
-        "title": tab_title.board(
-            in_flight.news(rights, timezone.now(), in_flight.flying(rights)),
-            blind=site_context.of(request).blind,
-            incomplete=bool(as_of.incomplete),
+        "tab_title": tab_title.board(
+            in_flight.load_title_totals(
+                user_permissions, timezone.now(), in_flight.in_flight_by_stage(user_permissions)
+            ),
+            upstream_down=site_context.for_request(request).upstream_down,
+            incomplete=bool(data_age.incomplete_text),
         ),
-        "filter": asked,
+        "filter": board_filter,
         "projects": projects,
-        "as_of": as_of,
+        "data_age": data_age,
         "empty": empty_states.pipelines(
-            rights, swept=swept, incomplete=bool(as_of.incomplete), filtered=bool(asked)
+            user_permissions,
+            is_catalog_loaded=catalog_loaded,
+            is_incomplete=bool(data_age.incomplete_text),
+            is_filtered=bool(board_filter),
         ),
     }
-    return live_region.answer(request, "board.html", terms, parts)
+    return region.render_page(request, "pages/board.html", live_region, page_context)

@@ -13,115 +13,134 @@ from django.views.decorators.http import require_http_methods, require_safe
 from dashboard import aborts
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import AbortBatch, ChangeCounter
+from dashboard.models import BulkAbort, ChangeCounter
 from dashboard.web.components import abort_all, reason_form
 from dashboard.web.components import bulk_abort_result as batches
-from dashboard.web.components.abort_all import Asked
+from dashboard.web.components.abort_all import BulkAbortConfirmation
 from dashboard.web.components.reason_form import ReasonField
 from dashboard.web.http import errors, keys, site_context
-from dashboard.web.http.deferred import Waiting, result_of
-from dashboard.web.http.lookup import NothingHere
-from dashboard.web.live import region as live_region
+from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.http.lookup import PageNotFound
+from dashboard.web.live import region
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def abort_many(request: HttpRequest) -> HttpResponse:
+def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     """Ask for confirmation (GET, never acts), or abort one after another (POST)."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     if request.method != "POST":
-        return _ask(request, abort_all.asked(abort_all.chosen(request, rights), rights))
-    begun = result_of(request)
-    if begun is not None:
-        return _lead_to(request, begun)
-    asked = abort_all.asked(keys.among(request.POST.getlist("run")), rights)
-    reason = reason_form.read(request, required=asked.reason_required)
+        return _render_confirmation(
+            request,
+            abort_all.prepare_confirmation(
+                abort_all.selected_run_keys(request, user_permissions), user_permissions
+            ),
+        )
+    bulk_abort_pk = deferred_result(request)
+    if bulk_abort_pk is not None:
+        return _redirect_to_bulk_abort(request, bulk_abort_pk)
+    selection = abort_all.prepare_confirmation(
+        keys.parse_pks(request.POST.getlist("run")), user_permissions
+    )
+    reason = reason_form.parse(request, required=selection.is_reason_required)
     try:
         key = UUID(request.POST.get("key", ""))
     except ValueError:
-        return _again(request, asked, reason, _("This question is not complete. Ask it again."))
-    try:
-        batch = aborts.request_many(
-            keys.among(request.POST.getlist("run")), reason_form.press(request, reason), key
+        return _render_form_error(
+            request, selection, reason, _("This question is not complete. Ask it again.")
         )
-    except aborts.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
+    try:
+        bulk_abort = aborts.request_bulk_abort(
+            keys.parse_pks(request.POST.getlist("run")),
+            reason_form.abort_request(request, reason),
+            key,
+        )
+    except aborts.NotAllowed as error:
+        return errors.forbidden(request, str(error))
     except aborts.NotInFlight:
-        return _again(request, asked, reason, _("No run is selected."), key)
-    except (aborts.ReasonMissing, aborts.TooMany) as missing:
-        return _again(request, asked, reason, str(missing), key)
-    return Waiting(lambda: aborts.begin(batch.pk))
+        return _render_form_error(request, selection, reason, _("No run is selected."), key)
+    except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
+        return _render_form_error(request, selection, reason, str(error), key)
+    return Deferred(lambda: aborts.start_bulk_abort(bulk_abort.pk))
 
 
 @require_safe
-def batch(request: HttpRequest, pk: int) -> HttpResponse:
+def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
     """Show what became of each run of a list."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    its = batches.items(pk, rights)
-    if not its:
-        raise NothingHere(_("No such list of aborts is known here."))
-    shown: AbortBatch = its[0].batch
-    as_of = live_region.as_of([item.run.stage for item in its])
-    item_rows = batches.item_rows(its)
-    summary = batches.summary(shown, item_rows, db_threads.now())
-    terms = live_region.of(
+    items = batches.visible_items(pk, user_permissions)
+    if not items:
+        raise PageNotFound(_("No such list of aborts is known here."))
+    bulk_abort: BulkAbort = items[0].bulk_abort
+    data_age = region.stages_data_age([item.run.stage for item in items])
+    item_rows = batches.item_rows(items)
+    summary = batches.summary(bulk_abort, item_rows, db_threads.now())
+    live_region = region.build_region(
         request,
-        rights,
-        "batch",
+        user_permissions,
+        "bulk_abort",
         version,
         summary,
         key=pk,
-        in_flight=not summary.over,
-        aborting=not summary.over,
-        as_of=as_of,
+        in_flight=not summary.is_finished,
+        aborting=not summary.is_finished,
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    parts = {
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    page_context = {
         "nav": "aborts",
-        "title": batches.title(item_rows, blind=site_context.of(request).blind),
-        "batch": shown,
+        "tab_title": batches.build_tab_title(
+            item_rows, upstream_down=site_context.for_request(request).upstream_down
+        ),
+        "bulk_abort": bulk_abort,
         "items": item_rows,
         "summary": summary,
-        "as_of": as_of,
+        "data_age": data_age,
     }
-    return live_region.answer(request, "batch.html", terms, parts)
+    return region.render_page(request, "pages/bulk_abort.html", live_region, page_context)
 
 
-def _ask(
+def _render_confirmation(
     request: HttpRequest,
-    asked: Asked,
+    selection: BulkAbortConfirmation,
     reason: ReasonField | None = None,
     key: UUID | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    parts = {
+    page_context = {
         "nav": "now",
-        "asked": asked,
+        "selection": selection,
         # The whole filter was asked for, not what is on the screen.
-        "whole": request.method != "POST" and "run" not in request.GET,
+        "is_whole_filter": request.method != "POST" and "run" not in request.GET,
         "key": key or uuid4(),
-        "reason": reason or ReasonField(asked.reason_required),
+        "reason": reason or ReasonField(selection.is_reason_required),
     }
-    htmx = request.headers.get("HX-Request") == "true"
-    template = "many.html#confirm" if htmx else "many.html"
-    response = render(request, template, parts, status=status)
+    is_htmx = request.headers.get("HX-Request") == "true"
+    template = (
+        "pages/bulk_abort_confirm.html#confirm" if is_htmx else "pages/bulk_abort_confirm.html"
+    )
+    response = render(request, template, page_context, status=status)
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
 
 
-def _again(
-    request: HttpRequest, asked: Asked, reason: ReasonField, why: str, key: UUID | None = None
+def _render_form_error(
+    request: HttpRequest,
+    selection: BulkAbortConfirmation,
+    reason: ReasonField,
+    message: str,
+    key: UUID | None = None,
 ) -> HttpResponse:
     # The dialog keeps what was typed and shows the sentence; the page is filled in again.
     if request.headers.get("HX-Request") == "true":
-        return HttpResponse(why, status=422, content_type="text/plain; charset=utf-8")
-    return _ask(request, asked, replace(reason, error=why), key, status=422)
+        return HttpResponse(message, status=422, content_type="text/plain; charset=utf-8")
+    return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
 
 
-def _lead_to(request: HttpRequest, batch_pk: int) -> HttpResponse:
-    address = reverse("batch", args=[batch_pk])
+def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:
+    address = reverse("bulk_abort", args=[bulk_abort_pk])
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(headers={"HX-Redirect": address})
     response = redirect(address)

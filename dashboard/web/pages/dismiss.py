@@ -15,42 +15,42 @@ from dashboard.web.http import errors, lookup
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def dismiss(
-    request: HttpRequest, project: str, pipeline: str, stage: str, run: str
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
     """Ask for confirmation (GET, never acts); dismiss a run, or undo that (POST)."""
-    rights = permissions.rights(request.user)
-    of = lookup.stage(rights, project, pipeline, stage)
-    shown = lookup.run(of, run)
-    if shown is None:
-        raise lookup.no_run(of, run)
-    may = rights.may_abort(of)
-    row = run_row.row(shown, may, None)
+    user_permissions = permissions.for_user(request.user)
+    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
+    run = lookup.find_run(stage, run_id)
+    if run is None:
+        raise lookup.run_not_found(stage, run_id)
+    permission = user_permissions.abort_permission(stage)
+    row = run_row.build_row(run, permission, None)
     if request.method != "POST":
-        dismissed = shown.dismissals.open().first()
-        cannot = "" if may.allowed else may.why_not
-        if not dismissed and not dismissals.can_be_dismissed(shown):
-            cannot = _nothing()
-        parts = {
+        open_dismissal = run.dismissals.open().first()
+        blocked_reason = "" if permission.allowed else permission.denied_reason
+        if not open_dismissal and not dismissals.is_dismissible(run):
+            blocked_reason = _not_dismissible_message()
+        page_context = {
             "row": row,
-            "gone": removed_notice.run(shown),
-            "dismissed": dismissed,
-            "cannot": cannot,
+            "removal": removed_notice.for_run(run),
+            "open_dismissal": open_dismissal,
+            "blocked_reason": blocked_reason,
         }
-        return render(request, "dismiss.html", parts)
-    person: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
+        return render(request, "pages/dismissal.html", page_context)
+    user: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
     try:
         if request.POST.get("undo"):
-            dismissals.undo(shown, person)
+            dismissals.restore(run, user)
             messages.success(request, _("It counts as in flight again."), extra_tags="good")
         else:
-            dismissals.dismiss(shown, person)
+            dismissals.dismiss(run, user)
             messages.success(request, _("It no longer counts as in flight."), extra_tags="good")
-    except dismissals.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
+    except dismissals.NotAllowed as error:
+        return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:
-        messages.info(request, _nothing(), extra_tags="info")
+        messages.info(request, _not_dismissible_message(), extra_tags="info")
     return redirect(row.url)
 
 
-def _nothing() -> str:
+def _not_dismissible_message() -> str:
     return _("Northflank knows this run, or it has ended; there is nothing to dismiss.")

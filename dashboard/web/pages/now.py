@@ -8,65 +8,83 @@ from dashboard.accounts import permissions
 from dashboard.models import ChangeCounter, Stage
 from dashboard.web.components import abort_all, empty_states, in_flight, run_row, tab_title
 from dashboard.web.http import site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 
 # Rows a table; a page with more is no longer read at a glance.
-MOST_IN_FLIGHT = 200
-MOST_ENDED = 50
+MAX_IN_FLIGHT = 200
+MAX_CONCLUDED = 50
 
 
 @require_safe
 def now(request: HttpRequest) -> HttpResponse:
     """Show what is in flight and what failed in the last day."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    moment = timezone.now()
-    stages = list(Stage.objects.present().filter(rights.places()).select_related("pipeline"))
-    flying = in_flight.flying(rights)
-    counts = in_flight.counts(rights, moment, flying)
-    as_of = in_flight.as_of(rights, stages, flying, counts)
-    terms = live_region.of(
+    current_time = timezone.now()
+    stages = list(
+        Stage.objects.listed().filter(user_permissions.stage_filter()).select_related("pipeline")
+    )
+    in_flight_by_stage = in_flight.in_flight_by_stage(user_permissions)
+    counts = in_flight.load_counts(user_permissions, current_time, in_flight_by_stage)
+    data_age = in_flight.data_age(user_permissions, stages, in_flight_by_stage, counts)
+    live_region = region.build_region(
         request,
-        rights,
+        user_permissions,
         "now",
         version,
-        in_flight=bool(flying),
-        aborting=in_flight.aborting(rights),
-        as_of=as_of,
+        in_flight=bool(in_flight_by_stage),
+        aborting=in_flight.has_open_aborts(user_permissions),
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    blind = site_context.of(request).blind
-    worst = in_flight.worst(flying, failed=counts.just_failed > 0)
-    late, just_failed, waiting, calm, aborted, failed = (
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    upstream_down = site_context.for_request(request).upstream_down
+    worst = in_flight.title_totals(
+        in_flight_by_stage, has_recent_failure=counts.recently_failed > 0
+    )
+    (
+        overdue_rows,
+        recent_failure_rows,
+        overdue_queued_rows,
+        on_time_rows,
+        aborted_rows,
+        earlier_failure_rows,
+    ) = (
         list(table.values())
-        for table in run_row.html_of_each(
+        for table in run_row.render_tables(
             [
-                in_flight.late(rights)[:MOST_IN_FLIGHT],
-                in_flight.just_failed(rights, moment)[:MOST_ENDED],
-                in_flight.waiting_late(rights)[:MOST_IN_FLIGHT],
-                in_flight.calm(rights)[:MOST_IN_FLIGHT],
-                in_flight.aborted(rights, moment)[:MOST_ENDED],
-                in_flight.failed_before(rights, moment)[:MOST_ENDED],
+                in_flight.overdue(user_permissions)[:MAX_IN_FLIGHT],
+                in_flight.recently_failed(user_permissions, current_time)[:MAX_CONCLUDED],
+                in_flight.overdue_in_queue(user_permissions)[:MAX_IN_FLIGHT],
+                in_flight.on_time(user_permissions)[:MAX_IN_FLIGHT],
+                in_flight.recently_aborted(user_permissions, current_time)[:MAX_CONCLUDED],
+                in_flight.failed_earlier(user_permissions, current_time)[:MAX_CONCLUDED],
             ],
-            rights,
+            user_permissions,
         )
     )
-    parts = {
+    page_context = {
         "nav": "now",
-        "title": tab_title.now(
-            counts.in_flight, worst, blind=blind, incomplete=bool(as_of.incomplete)
+        "tab_title": tab_title.now(
+            counts.in_flight,
+            worst,
+            upstream_down=upstream_down,
+            incomplete=bool(data_age.incomplete_text),
         ),
-        "attention": [*late, *just_failed, *waiting],
-        "in_flight": calm,
-        "aborted": aborted,
-        "failed": failed,
+        "attention_rows": [*overdue_rows, *recent_failure_rows, *overdue_queued_rows],
+        "in_flight_rows": on_time_rows,
+        "aborted_rows": aborted_rows,
+        "failed_rows": earlier_failure_rows,
         "counts": counts,
-        "all": abort_all.all_of_now(rights),
-        "why_not": rights.why_not(stage for stage in stages if stage.pk in flying),
-        "as_of": as_of,
-        "attention_empty": empty_states.attention(as_of, stages),
-        "in_flight_empty": empty_states.in_flight(rights, as_of, stages, counts.late),
-        "failed_empty": empty_states.failures(rights, as_of, counts.just_failed),
+        "abort_all": abort_all.offer_for_now(user_permissions),
+        "denied_reason": user_permissions.abort_denied_reasons(
+            stage for stage in stages if stage.pk in in_flight_by_stage
+        ),
+        "data_age": data_age,
+        "attention_empty": empty_states.attention(data_age, stages),
+        "in_flight_empty": empty_states.in_flight(
+            user_permissions, data_age, stages, counts.overdue
+        ),
+        "failed_empty": empty_states.failures(user_permissions, data_age, counts.recently_failed),
     }
-    return live_region.answer(request, "now.html", terms, parts)
+    return region.render_page(request, "pages/now.html", live_region, page_context)

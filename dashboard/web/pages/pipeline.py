@@ -13,46 +13,52 @@ from dashboard.web.components import (
     tab_title,
 )
 from dashboard.web.http import lookup, site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 
-RUNS_EACH = 10
+RUNS_PER_STAGE = 10
 
 
 @require_safe
-def pipeline(request: HttpRequest, project: str, pipeline: str) -> HttpResponse:
+def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpResponse:
     """Show a pipeline's stages with their latest runs."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    shown = lookup.pipeline(rights, project, pipeline)
-    its_stages = list(shown.stages.filter(rights.places()).select_related("pipeline__project"))
-    itself = removed_notice.place(shown)
-    flying = in_flight.flights(Run.objects.in_flight().filter(stage__in=its_stages))
-    as_of = live_region.as_of_place(its_stages)
-    terms = live_region.of(
+    pipeline = lookup.get_pipeline_or_404(user_permissions, project_id, pipeline_id)
+    pipeline_stages = list(
+        pipeline.stages.filter(user_permissions.stage_filter()).select_related("pipeline__project")
+    )
+    removal = removed_notice.for_pipeline(pipeline)
+    in_flight_by_stage = in_flight.totals_by_stage(
+        Run.objects.in_flight().filter(stage__in=pipeline_stages)
+    )
+    data_age = region.place_data_age(pipeline_stages)
+    live_region = region.build_region(
         request,
-        rights,
+        user_permissions,
         "pipeline",
         version,
-        itself,
-        key=shown.pk,
-        in_flight=bool(flying),
-        aborting=Abort.objects.open().filter(run__stage__in=its_stages).exists(),
-        as_of=as_of,
+        removal,
+        key=pipeline.pk,
+        in_flight=bool(in_flight_by_stage),
+        aborting=Abort.objects.open().filter(run__stage__in=pipeline_stages).exists(),
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    parts = {
-        "title": tab_title.pipeline(
-            shown,
-            in_flight.together(flying.values()),
-            blind=site_context.of(request).blind,
-            incomplete=bool(as_of.incomplete),
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    page_context = {
+        "tab_title": tab_title.pipeline(
+            pipeline,
+            in_flight.combine(in_flight_by_stage.values()),
+            upstream_down=site_context.for_request(request).upstream_down,
+            incomplete=bool(data_age.incomplete_text),
         ),
-        "place": {"project": shown.project.name, "pipeline": shown.name},
-        "gone": itself,
-        "stages": stage_cell.cells(
-            its_stages, runs_each=RUNS_EACH, strips=history_charts.strips(its_stages)
-        ).get(shown.pk, []),
-        "as_of": as_of,
+        "place": {"project": pipeline.project.name, "pipeline": pipeline.name},
+        "removal": removal,
+        "stages": stage_cell.cells_by_pipeline(
+            pipeline_stages,
+            runs_per_stage=RUNS_PER_STAGE,
+            history_charts=history_charts.render_charts(pipeline_stages),
+        ).get(pipeline.pk, []),
+        "data_age": data_age,
     }
-    return live_region.answer(request, "pipeline.html", terms, parts)
+    return region.render_page(request, "pages/pipeline.html", live_region, page_context)

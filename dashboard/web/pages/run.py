@@ -18,7 +18,7 @@ from dashboard.models import Abort, ChangeCounter, Run, Stage
 from dashboard.runs import acknowledgements, concurrency, dismissals, overdue
 from dashboard.runs import summary as run_summary
 from dashboard.sync import run_lookup, watchers
-from dashboard.upstream.connection import connection
+from dashboard.upstream.connection import get_connection
 from dashboard.web.components import (
     abort_history,
     acknowledged_by,
@@ -32,156 +32,178 @@ from dashboard.web.components import (
     timeline,
 )
 from dashboard.web.http import links, lookup, site_context
-from dashboard.web.http.deferred import Waiting, result_of
-from dashboard.web.live import region as live_region
+from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.live import region
 
 
 @require_safe
-def run(request: HttpRequest, project: str, pipeline: str, stage: str, run: str) -> HttpResponse:
+def run(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
+) -> HttpResponse:
     """Show a run; one that was never seen is first asked for, once for everybody."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    of = lookup.stage(rights, project, pipeline, stage)
-    shown = lookup.run(of, run)
-    if shown is None:
-        return _never_seen(request, rights, of, run)
-    watchers.in_run(shown, now())
-    as_of = live_region.as_of_run(shown)
-    its_aborts = abort_history.of_run(shown)
-    terms = live_region.of(
+    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
+    run = lookup.find_run(stage, run_id)
+    if run is None:
+        return _look_up_run(request, user_permissions, stage, run_id)
+    watchers.watch_run(run, now())
+    data_age = region.run_data_age(run)
+    run_aborts = abort_history.load_aborts(run)
+    live_region = region.build_region(
         request,
-        rights,
+        user_permissions,
         "run",
         version,
-        removed_notice.run(shown),
-        key=shown.pk,
-        in_flight=shown.in_flight or shown.next_read_at is not None,
-        aborting=any(abort.settled_at is None for abort in its_aborts),
-        as_of=as_of,
+        removed_notice.for_run(run),
+        key=run.pk,
+        in_flight=run.in_flight or run.next_detail_sync_at is not None,
+        aborting=any(abort.settled_at is None for abort in run_aborts),
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    title = tab_title.run(shown, blind=site_context.of(request).blind)
-    parts = {
-        **card(shown, rights, its_aborts, request.user.pk),
-        "at": now(),
-        "title": title,
-        "stage_key": of.pk,
-        "strip": history_charts.strips([of], here=shown.pk)[of.pk],
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    title = tab_title.run(run, upstream_down=site_context.for_request(request).upstream_down)
+    page_context = {
+        **run_card_context(run, user_permissions, run_aborts, request.user.pk),
+        "now": now(),
+        "tab_title": title,
+        "stage_key": stage.pk,
+        "chart": history_charts.render_charts([stage], marked_run=run.pk)[stage.pk],
     }
-    return live_region.answer(request, "run.html", terms, parts)
+    return region.render_page(request, "pages/run.html", live_region, page_context)
 
 
 @require_safe
-def find(request: HttpRequest, run: str) -> HttpResponse:
+def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
     """Lead to a run from its id alone, query string and all; one never seen is looked for."""
-    rights = permissions.rights(request.user)
-    seen = Run.objects.filter(rights.places("stage")).with_place().filter(run_id=run)
-    found = seen.order_by("-created_at").first()
-    if found is not None:
-        return run_search.ended(request) or _lead_to(request, found.stage, run)
+    user_permissions = permissions.for_user(request.user)
+    visible_runs = (
+        Run.objects.filter(user_permissions.stage_filter("stage"))
+        .with_stage()
+        .filter(run_id=run_id)
+    )
+    run = visible_runs.order_by("-created_at").first()
+    if run is not None:
+        return run_search.reload_response(request) or _redirect_to_run(request, run.stage, run_id)
     hints = run_search.hints(request)
-    place = lookup.hinted(rights, hints)
-    if place is not None:  # which asks for this one run, whatever searches have used
-        return run_search.ended(request) or _lead_to(request, place, run)
-    possible = lookup.candidates(rights, hints)
-    so_far = result_of(request) if possible.stages else run_lookup.Search(0, 0)
-    if so_far is None:
+    hinted_stage = lookup.hinted_stage(user_permissions, hints)
+    if hinted_stage is not None:  # which asks for this one run, whatever searches have used
+        return run_search.reload_response(request) or _redirect_to_run(
+            request, hinted_stage, run_id
+        )
+    candidates = lookup.candidate_stages(user_permissions, hints)
+    search = deferred_result(request) if candidates.stage_keys else run_lookup.SearchProgress(0, 0)
+    if search is None:
         get_token(request)  # as below
-        return Waiting(lambda: run_lookup.search(connection(), possible.stages, run))
-    if so_far.over and lookup.lists_are_missing(rights):
-        so_far = replace(so_far, why_not=_("Northflank’s projects are still being listed."))
-    elif so_far.over:
-        if waited := run_search.ended(request):
-            return waited
-        raise run_search.in_vain(request, rights, run, possible)
-    return run_search.goes_on(request, rights, run, so_far)
+        return Deferred(lambda: run_lookup.search(get_connection(), candidates.stage_keys, run_id))
+    if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
+        search = replace(search, blocked_reason=_("Northflank’s projects are still being listed."))
+    elif search.is_exhausted:
+        if reload_response := run_search.reload_response(request):
+            return reload_response
+        raise run_search.not_found(request, user_permissions, run_id, candidates)
+    return run_search.render_progress(request, user_permissions, run_id, search)
 
 
 @require_POST
-def look_again(request: HttpRequest, run: str) -> HttpResponse:
+def retry_run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     """Have a run looked for anew that was nowhere, in the places that the address names."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
-    place = lookup.hinted(rights, hints)
-    stages = [place.pk] if place is not None else lookup.candidates(rights, hints).stages
-    from_when = run_lookup.look_again(stages, run)
-    if from_when is not None:
-        told = _("It was looked for just now. It can be looked for again at %(time)s.")
-        at = f"{timezone.localtime(from_when):%H:%M:%S}"
-        messages.info(request, told % {"time": at}, extra_tags="info")
+    hinted_stage = lookup.hinted_stage(user_permissions, hints)
+    stages = (
+        [hinted_stage.pk]
+        if hinted_stage is not None
+        else lookup.candidate_stages(user_permissions, hints).stage_keys
+    )
+    allowed_from = run_lookup.retry(stages, run_id)
+    if allowed_from is not None:
+        message = _("It was looked for just now. It can be looked for again at %(time)s.")
+        time = f"{timezone.localtime(allowed_from):%H:%M:%S}"
+        messages.info(request, message % {"time": time}, extra_tags="info")
     query = request.META.get("QUERY_STRING", "")
-    address = reverse("find_run", args=[run])
+    address = reverse("run_lookup", args=[run_id])
     return redirect(f"{address}?{query}" if query else address)
 
 
-def card(
-    shown: Run,
-    rights: permissions.Rights,
-    its_aborts: list[Abort],
-    person: int | None = None,
+def run_card_context(
+    run: Run,
+    user_permissions: permissions.Permissions,
+    run_aborts: list[Abort],
+    user_pk: int | None = None,
 ) -> dict[str, Any]:
     """Return what a run's card shows; the times in its texts read as they do `at` a time.
 
     Without a `person`, by their key, it is the same for all who have these rights: the page then
     asks for what only one person can say.
     """
-    root = timeline.root_of(shown)
-    timing = concurrency.timing(shown)
-    near = concurrency.near(shown, rights.places("stage"), timing)
-    clocks = overdue.clocks(shown, root, timing)
-    may = rights.may_abort(shown.stage)
-    lookings = acknowledgements.of_run(shown, now())
-    looks = [one for one in lookings if one.until is None]
-    row = run_row.row(shown, may, its_aborts[0] if its_aborts else None, clocks, looks)
-    said = run_summary.of(
-        shown,
+    root = timeline.load_tree(run)
+    timing = concurrency.load_timing(run)
+    related = concurrency.load_related_runs(run, user_permissions.stage_filter("stage"), timing)
+    clocks = overdue.timers(run, root, timing)
+    permission = user_permissions.abort_permission(run.stage)
+    run_acknowledgements = acknowledgements.history(run, now())
+    current_acknowledgements = [one for one in run_acknowledgements if one.ended_at is None]
+    row = run_row.build_row(
+        run, permission, run_aborts[0] if run_aborts else None, clocks, current_acknowledgements
+    )
+    headline = run_summary.build(
+        run,
         root,
         timing,
-        before=len(near.before),
-        behind=len(near.behind),
-        dropped=near.dropped_in_words,
+        queued_ahead=len(related.queued_ahead),
+        queued_behind=len(related.queued_behind),
+        skip_summary=related.skip_summary,
     )
-    dismissed = list(shown.dismissals.all()) if shown.gone_at else []
-    url = links.whole(row.url)
+    run_dismissals = list(run.dismissals.all()) if run.removed_at else []
+    url = links.absolute_url(row.url)
     return {
-        "at": None,  # None: the card may be kept, and says times by the clock
-        "as_of": live_region.as_of_run(shown),
+        "now": None,  # None: the card may be kept, and says times by the clock
+        "data_age": region.run_data_age(run),
         "row": row,
-        "verdict": said,
-        "hand_over": incident_summary.of(
-            shown, root, timing, said, near, its_aborts, lookings, url=url
+        "run_summary": headline,
+        "incident_summary": incident_summary.build(
+            run, root, timing, headline, related, run_aborts, run_acknowledgements, url=url
         ),
-        "gone": removed_notice.run(shown),
-        "dismissible": dismissals.can_be_dismissed(shown),
-        "dismissed": any(one.undone_at is None for one in dismissed),
-        "dismissals": dismissed,
-        "looking": acknowledged_by.panel(shown, row.look_url, lookings, now()),
-        "for_all": person is None,
-        "choice": acknowledged_by.choice(shown, person, rights, lookings) if person else None,
-        "description": shown.description,
-        "aborts": abort_history.acts(shown, its_aborts),
-        "next_steps": abort_history.next_steps(shown, row, its_aborts),
-        "around": related_runs.panel(shown, near),
-        "timeline": timeline.timeline(shown, root, timing, now()),
-        "steps_missing": timeline.missing(shown, root),
-        "northflank_url": links.northflank_url(shown),
+        "removal": removed_notice.for_run(run),
+        "is_dismissible": dismissals.is_dismissible(run),
+        "is_dismissed": any(one.restored_at is None for one in run_dismissals),
+        "dismissals": run_dismissals,
+        "acknowledgements": acknowledged_by.panel(
+            run, row.acknowledge_url, run_acknowledgements, now()
+        ),
+        "is_shared": user_pk is None,
+        "acknowledgement_form": acknowledged_by.actions(
+            run, user_pk, user_permissions, run_acknowledgements
+        )
+        if user_pk
+        else None,
+        "description": run.description,
+        "aborts": abort_history.entries(run, run_aborts),
+        "next_steps": abort_history.next_steps(run, row, run_aborts),
+        "related_runs": related_runs.panel(run, related),
+        "timeline": timeline.build_timeline(run, root, timing, now()),
+        "steps_missing": timeline.missing_text(run, root),
+        "northflank_url": links.northflank_url(run),
     }
 
 
-def _lead_to(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
-    address = reverse("run", args=[*run_row.place_args(stage), run_id])
+def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
+    address = reverse("run", args=[*run_row.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")
     return redirect(f"{address}?{query}" if query else address)
 
 
-def _never_seen(
-    request: HttpRequest, rights: permissions.Rights, stage: Stage, run_id: str
+def _look_up_run(
+    request: HttpRequest, user_permissions: permissions.Permissions, stage: Stage, run_id: str
 ) -> HttpResponse:
-    its_place = removed_notice.place(stage.pipeline)
-    why_not = its_place.text if its_place is not None else result_of(request)
-    if why_not is None and stage.has_flow is not False:
+    removal = removed_notice.for_pipeline(stage.pipeline)
+    message = removal.text if removal is not None else deferred_result(request)
+    if message is None and stage.has_flow is not False:
         get_token(request)  # the page will need its cookie, and the middleware sets it now
-        person = request.user.pk
-        return Waiting(lambda: run_lookup.find(connection(), stage, run_id, person=person))
-    raise run_search.not_in(stage, rights, run_id, why_not or "")
+        user_pk = request.user.pk
+        return Deferred(
+            lambda: run_lookup.find_in_stage(get_connection(), stage, run_id, user_pk=user_pk)
+        )
+    raise run_search.not_found_in_stage(stage, user_permissions, run_id, message or "")

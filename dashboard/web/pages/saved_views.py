@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from dashboard.accounts import permissions
-from dashboard.accounts.permissions import Rights
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView, Stage
 from dashboard.runs import saved_views
 from dashboard.web.components import filters, run_row
@@ -18,67 +18,85 @@ from dashboard.web.http import errors, lookup, sign_in
 
 
 @require_POST
-def save(request: HttpRequest, project: str, pipeline: str, stage: str) -> HttpResponse:
+def create_saved_view(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
+) -> HttpResponse:
     """Keep the page's filter under a name."""
-    person, rights, here = _asked(request, project, pipeline, stage)
-    asked = _filter(request, here, person)
+    user, user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
+    run_filter = _form_filter(request, stage, user)
     shared = request.POST.get("shared") == "1"
     try:
         view = saved_views.save(
-            person, rights, request.POST.get("name", ""), asked.query, shared=shared
+            user,
+            user_permissions,
+            request.POST.get("name", ""),
+            run_filter.query_string,
+            shared=shared,
         )
         if request.POST.get("default") == "1":
-            saved_views.open_with(person, view.pk)
-    except saved_views.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
-    except saved_views.Refused as refused:
-        return _back(request, here, asked, str(refused), tone="warning")
-    return _back(request, here, asked, _("“%(name)s” is saved.") % {"name": view.name})
+            saved_views.set_default(user, view.pk)
+    except saved_views.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except saved_views.SavedViewError as error:
+        return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
+    return _redirect_to_stage(
+        request, stage, run_filter, _("“%(name)s” is saved.") % {"name": view.name}
+    )
 
 
 @require_POST
-def change(request: HttpRequest, project: str, pipeline: str, stage: str, key: int) -> HttpResponse:
+def update_saved_view(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, key: int
+) -> HttpResponse:
     """Delete a view, have stage pages open with it, or no more."""
-    person, _rights, here = _asked(request, project, pipeline, stage)
-    asked = _filter(request, here, person)
+    user, _user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
+    run_filter = _form_filter(request, stage, user)
     try:
-        match request.POST.get("do"):
+        match request.POST.get("action"):
             case "delete":
-                name = saved_views.delete(person, key)
+                name = saved_views.delete(user, key)
                 text = _("“%(name)s” is deleted.")
-            case "open":
-                name = saved_views.open_with(person, key).name
+            case "set-default":
+                name = saved_views.set_default(user, key).name
                 text = _("Stage pages now open with “%(name)s” for you.")
-            case "open-all":
-                saved_views.open_with_all(person)
+            case "clear-default":
+                saved_views.clear_default(user)
                 name, text = "", _("Stage pages now open with all runs for you.")
             case _:
                 name, text = "", _("Nothing was changed.")
-    except saved_views.NotAllowed as refused:
-        return errors.forbidden(request, str(refused))
-    except saved_views.Refused as refused:
-        return _back(request, here, asked, str(refused), tone="warning")
-    return _back(request, here, asked, text % {"name": name})
+    except saved_views.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except saved_views.SavedViewError as error:
+        return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
+    return _redirect_to_stage(request, stage, run_filter, text % {"name": name})
 
 
-def _asked(
-    request: HttpRequest, project: str, pipeline: str, stage: str
-) -> tuple[User, Rights, Stage]:
-    rights = permissions.rights(request.user)
-    return sign_in.person(request), rights, lookup.stage(rights, project, pipeline, stage)
+def _load_form_target(
+    request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
+) -> tuple[User, Permissions, Stage]:
+    user_permissions = permissions.for_user(request.user)
+    return (
+        sign_in.signed_in_user(request),
+        user_permissions,
+        lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id),
+    )
 
 
-def _filter(request: HttpRequest, here: Stage, person: User) -> RunFilter:
+def _form_filter(request: HttpRequest, stage: Stage, user: User) -> RunFilter:
     """The filter of the page that the form was on."""
-    return filters.read(QueryDict(request.POST.get("query", "")), here, person)
+    return filters.parse(QueryDict(request.POST.get("query", "")), stage, user)
 
 
-def _back(
-    request: HttpRequest, here: Stage, asked: RunFilter, text: str, *, tone: str = "good"
+def _redirect_to_stage(
+    request: HttpRequest, stage: Stage, run_filter: RunFilter, text: str, *, tone: str = "good"
 ) -> HttpResponse:
     messages.add_message(request, messages.INFO, text, extra_tags=tone)
     # Django leads to no address of any length; one that is too long to be saved is none to keep.
-    where = asked.url if len(asked.query) <= SavedView.QUERY_LENGTH else filters.ALL_RUNS
-    response = redirect(reverse("stage", args=run_row.place_args(here)) + where)
+    query = (
+        run_filter.url
+        if len(run_filter.query_string) <= SavedView.QUERY_LENGTH
+        else filters.ALL_RUNS_URL
+    )
+    response = redirect(reverse("stage", args=run_row.stage_url_args(stage)) + query)
     response.status_code = 303
     return response

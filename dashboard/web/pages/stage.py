@@ -24,76 +24,83 @@ from dashboard.web.components import (
     tab_title,
 )
 from dashboard.web.http import lookup, sign_in, site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 
 
 @require_safe
-def stage(request: HttpRequest, project: str, pipeline: str, stage: str) -> HttpResponse:
+def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str) -> HttpResponse:
     """Show a stage's runs: in flight on top, then newest first."""
-    person, rights = sign_in.person(request), permissions.rights(request.user)
+    user, user_permissions = sign_in.signed_in_user(request), permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    shown = lookup.stage(rights, project, pipeline, stage)
+    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
     # An address that asks for anything is left alone, and so is a page that is open already.
-    refresh = request.headers.get("HX-Request") == "true"
-    default = None if refresh else saved_views.default_of(person)
+    is_refresh = request.headers.get("HX-Request") == "true"
+    default = None if is_refresh else saved_views.default_for(user)
     if default and not request.GET:
         return redirect(f"{request.path}?{default.query}")
-    watchers.in_stage(shown, now())
-    as_of = live_region.as_of_place([shown])
-    its_place = removed_notice.place(shown.pipeline)
-    flying = in_flight.flights(shown.runs.in_flight())
-    terms = live_region.of(
+    watchers.watch_stage(stage, now())
+    data_age = region.place_data_age([stage])
+    removal = removed_notice.for_pipeline(stage.pipeline)
+    in_flight_by_stage = in_flight.totals_by_stage(stage.runs.in_flight())
+    live_region = region.build_region(
         request,
-        rights,
+        user_permissions,
         "stage",
         version,
-        its_place,
-        key=shown.pk,
-        in_flight=bool(flying),
-        aborting=bool(flying) and Abort.objects.open().filter(run__stage=shown).exists(),
-        as_of=as_of,
+        removal,
+        key=stage.pk,
+        in_flight=bool(in_flight_by_stage),
+        aborting=bool(in_flight_by_stage)
+        and Abort.objects.open().filter(run__stage=stage).exists(),
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    asked = filters.read(request.GET, shown, person)
-    status = asked.only_status
-    page = pagination.page(shown.runs.all(), asked)
-    of_page = shown.runs.filter(pk__in=page.keys).newest_first()
-    blind = site_context.of(request).blind
-    ids = run_row.place_args(shown)
-    parts = {
-        "title": tab_title.stage(
-            shown,
-            in_flight.together(flying.values()),
-            blind=blind,
-            incomplete=bool(as_of.incomplete),
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    run_filter = filters.parse(request.GET, stage, user)
+    status = run_filter.single_status
+    page = pagination.page(stage.runs.all(), run_filter)
+    page_runs = stage.runs.filter(pk__in=page.keys).newest_first()
+    upstream_down = site_context.for_request(request).upstream_down
+    stage_args = run_row.stage_url_args(stage)
+    page_context = {
+        "tab_title": tab_title.stage(
+            stage,
+            in_flight.combine(in_flight_by_stage.values()),
+            upstream_down=upstream_down,
+            incomplete=bool(data_age.incomplete_text),
         ),
         "place": {
-            "project": shown.pipeline.project.name,
-            "pipeline": shown.pipeline.name,
-            "pipeline_url": reverse("pipeline", args=ids[:2]),
-            "stage": shown.name,
-            "project_id": ids[0],
-            "pipeline_id": ids[1],
-            "stage_id": ids[2],
+            "project": stage.pipeline.project.name,
+            "pipeline": stage.pipeline.name,
+            "pipeline_url": reverse("pipeline", args=stage_args[:2]),
+            "stage": stage.name,
+            "project_id": stage_args[0],
+            "pipeline_id": stage_args[1],
+            "stage_id": stage_args[2],
         },
-        "gone": its_place,
-        "facts": concurrency_policy.facts(shown),
-        "key": shown.pk,
-        "strip": history_charts.strips([shown])[shown.pk],
-        "filter": asked,
-        "all_url": filters.ALL_RUNS,
-        "stage_error": live_region.error_of(shown),
+        "removal": removal,
+        "policy_notes": concurrency_policy.stage_facts(stage),
+        "stage_key": stage.pk,
+        "chart": history_charts.render_charts([stage])[stage.pk],
+        "filter": run_filter,
+        "all_url": filters.ALL_RUNS_URL,
+        "stage_error": region.stage_error(stage),
         # Outside of the live region: a refresh does not ask for them.
-        "views": SimpleLazyObject(lambda: saved_view_menu.of(person, rights, asked, default)),
-        "may_abort": rights.may_abort(shown).allowed,
-        "all": None if status is None else abort_all.all_of_stage(rights, shown).get(status),
-        "why_not": rights.why_not([shown] if flying else []),
-        "rows": run_row.html_of(of_page, rights).values(),
-        "empty": empty_states.no_flow()
-        if shown.has_flow is False
-        else empty_states.runs(as_of, asked, page),
-        "pager": page,
-        "as_of": as_of,
+        "saved_views": SimpleLazyObject(
+            lambda: saved_view_menu.build_menu(user, user_permissions, run_filter, default)
+        ),
+        "may_abort": user_permissions.abort_permission(stage).allowed,
+        "abort_all": None
+        if status is None
+        else abort_all.offers_for_stage(user_permissions, stage).get(status),
+        "denied_reason": user_permissions.abort_denied_reasons(
+            [stage] if in_flight_by_stage else []
+        ),
+        "rows": run_row.render_table(page_runs, user_permissions).values(),
+        "empty": empty_states.no_release_flow()
+        if stage.has_flow is False
+        else empty_states.runs(data_age, run_filter, page),
+        "page": page,
+        "data_age": data_age,
     }
-    return live_region.answer(request, "stage.html", terms, parts)
+    return region.render_page(request, "pages/stage.html", live_region, page_context)

@@ -8,24 +8,38 @@ from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter
 from dashboard.web.components import sync_report, tab_title
 from dashboard.web.http import site_context
-from dashboard.web.live import region as live_region
+from dashboard.web.live import region
 
 
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     """Show the state of the mirror, the worst first."""
-    rights = permissions.rights(request.user)
+    user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
-    shown = sync_report.of(rights, db_threads.now())
+    status_data = sync_report.load_status(user_permissions, db_threads.now())
     # Its ages are told by the rows themselves.
-    as_of = live_region.AsOf(None, stale=False)
-    incomplete = bool(shown.incomplete)
-    terms = live_region.of(
-        request, rights, "status", version, shown, in_flight=False, aborting=False, as_of=as_of
+    data_age = region.DataAge(None, is_stale=False)
+    incomplete = bool(status_data.incomplete_text)
+    live_region = region.build_region(
+        request,
+        user_permissions,
+        "status",
+        version,
+        status_data,
+        in_flight=False,
+        aborting=False,
+        data_age=data_age,
     )
-    if live_region.unchanged(request, terms):
-        return live_region.not_modified(terms)
-    blind = site_context.of(request).blind or not shown.verdict.sees
-    title = tab_title.status(blind=blind, incomplete=incomplete)
-    parts = {"nav": "status", "title": title, "status": shown, "as_of": as_of}
-    return live_region.answer(request, "status.html", terms, parts)
+    if region.is_unchanged(request, live_region):
+        return region.not_modified(live_region)
+    upstream_down = (
+        site_context.for_request(request).upstream_down or not status_data.health.is_syncing
+    )
+    title = tab_title.status(upstream_down=upstream_down, incomplete=incomplete)
+    page_context = {
+        "nav": "status",
+        "tab_title": title,
+        "status": status_data,
+        "data_age": data_age,
+    }
+    return region.render_page(request, "pages/status.html", live_region, page_context)

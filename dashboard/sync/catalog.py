@@ -1,0 +1,202 @@
+"""Projects, pipelines and stages: listed rarely, followed without losing history."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models.catalog import StageName
+from dashboard.northflank import Page, ReleaseFlow
+from dashboard.northflank import Pipeline as ApiPipeline
+from dashboard.northflank import Project as ApiProject
+from dashboard.sync import mirror
+
+log = structlog.get_logger(__name__)
+
+LEASE = timedelta(minutes=2)  # a long list is several questions
+REMOVAL_CONFIRMATION_TIME = timedelta(
+    minutes=5
+)  # two complete lists that lack what is gone are at least so far apart
+
+
+def start(now: datetime) -> None:
+    """Have the projects listed now, where they never were."""
+    CatalogSync.objects.get_or_create(project=None, defaults={"next_sync_at": now})
+
+
+def mirror_projects(
+    page: Page[ApiProject], *, now: datetime, request_seq: int | None = None
+) -> bool:
+    """Mirror the list of projects; one that is gone keeps its history.
+
+    Gone is what two complete lists lack, some time apart; return whether the second is awaited.
+    """
+    configured = set(settings.NORTHFLANK_PROJECTS)
+    listed_ids = {project.id for project in page.items}
+    api_projects = [project for project in page.items if not configured or project.id in configured]
+    for name in configured - listed_ids:
+        log.warning("catalog.project_not_listed", project=name)
+    with transaction.atomic():
+        ChangeCounter.reserve(0)  # the counter first, as all writers
+        reappeared = _reappeared_keys(
+            Project.objects.filter(slug__in=[api.id for api in api_projects])
+        )
+        for api_project in api_projects:
+            project, _ = Project.objects.update_or_create(
+                slug=api_project.id,
+                defaults={
+                    "name": api_project.name or api_project.id,
+                    "synced_at": now,
+                    "missing_since": None,
+                    "removed_at": None,
+                },
+            )
+            CatalogSync.objects.get_or_create(project=project, defaults={"next_sync_at": now})
+        mirror.schedule_reread(Stage.objects.filter(pipeline__project__in=reappeared), now)
+        if configured:
+            _remove_projects(
+                Project.objects.filter(removed_at=None).exclude(slug__in=configured), now
+            )
+        return _mark_missing(Project.objects.exclude(slug__in=listed_ids), page, now, request_seq)
+
+
+def mirror_pipelines(
+    project: Project,
+    page: Page[ApiPipeline],
+    *,
+    now: datetime,
+    request_seq: int | None = None,
+) -> bool:
+    """Mirror one project's pipelines, each with its three stages, and return as `projects` does."""
+    listed_ids = [api.id for api in page.items]
+    with transaction.atomic():
+        ChangeCounter.reserve(0)  # the counter first, as all writers
+        reappeared = _reappeared_keys(project.pipelines.filter(slug__in=listed_ids))
+        for api_pipeline in page.items:
+            pipeline, is_new = Pipeline.objects.update_or_create(
+                project=project,
+                slug=api_pipeline.id,
+                defaults={
+                    "name": api_pipeline.name or api_pipeline.id,
+                    "description": api_pipeline.description or "",
+                    "synced_at": now,
+                    "missing_since": None,
+                    "removed_at": None,
+                },
+            )
+            if is_new:
+                # No list says which stages have a release flow: each of the three is asked.
+                Stage.objects.bulk_create(
+                    Stage(pipeline=pipeline, name=name, next_sync_at=now) for name in StageName
+                )
+        mirror.schedule_reread(Stage.objects.filter(pipeline__in=reappeared), now)
+        return _mark_missing(project.pipelines.exclude(slug__in=listed_ids), page, now, request_seq)
+
+
+def _reappeared_keys(entries: QuerySet[Any]) -> list[int]:
+    """Return the keys of what is listed and was gone."""
+    return list(entries.exclude(removed_at=None).values_list("pk", flat=True))
+
+
+def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:
+    """Read no more of projects that the settings no longer name."""
+    project_keys = list(removed_projects.values_list("pk", flat=True))
+    if project_keys:
+        Project.objects.filter(pk__in=project_keys).update(removed_at=now)
+        mirror.stop_tracking(Run.objects.filter(stage__pipeline__project__in=project_keys), now)
+
+
+def _mark_missing(
+    unlisted: QuerySet[Any], page: Page[Any], now: datetime, request_seq: int | None
+) -> bool:
+    """Note what a list lacks, and what has gone by that; return whether a second look is due."""
+    if not page.is_complete:
+        return False
+    missing = unlisted.filter(removed_at=None)
+    removed = list(missing.filter(missing_since__lte=now - REMOVAL_CONFIRMATION_TIME))
+    for entry in removed:
+        log.info("catalog.removed", kind=entry._meta.model_name, name=str(entry), slug=entry.slug)
+    missing.filter(pk__in=[each.pk for each in removed]).update(removed_at=now)
+    if removed:
+        mirror.mark_orphaned(now, request_seq)
+    missing.filter(missing_since=None).update(missing_since=now)
+    return missing.exists()
+
+
+def mirror_release_flow(
+    stage_pk: int, flow_and_segment: tuple[ReleaseFlow, str] | None, *, now: datetime
+) -> None:
+    """Mirror what is known of a stage's release flow; None: it has none."""
+    if flow_and_segment is None:
+        Stage.objects.filter(pk=stage_pk).update(
+            has_flow=False, flow_synced_at=now, in_flight_incomplete=False
+        )
+        mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now)
+        return
+    flow, path_segment = flow_and_segment
+    Stage.objects.filter(pk=stage_pk).update(
+        has_flow=True,
+        missing_since=None,
+        confirmed_path_segment=path_segment,
+        concurrency_policy=flow.concurrency_policy or "",
+        paused=flow.paused,
+        flow_synced_at=now,
+    )
+
+
+def mark_flow_missing(stage_pk: int, now: datetime) -> bool:
+    """Note that Northflank knows a stage's release flow no more; return whether that is believed.
+
+    It is by a second answer, some time after the first: one may be of a gateway in trouble.
+    """
+    stage = Stage.objects.filter(pk=stage_pk)
+    stage.filter(missing_since=None).update(missing_since=now)
+    return stage.filter(missing_since__lte=now - REMOVAL_CONFIRMATION_TIME).exists()
+
+
+def mark_flow_checked(stage_pk: int, now: datetime) -> None:
+    """Note that nothing new was learned of a stage's release flow."""
+    Stage.objects.filter(pk=stage_pk).update(flow_synced_at=now, missing_since=None)
+
+
+def claim_due(now: datetime) -> CatalogSync | None:
+    """Claim one sweep that is due, or None; the claim falls due again if its holder dies."""
+    due = CatalogSync.objects.filter(
+        Q(project=None) | Q(project__removed_at=None), next_sync_at__lte=now
+    ).order_by("next_sync_at", "pk")
+    for catalog_sync in due.select_related("project")[:5]:
+        unleased = CatalogSync.objects.filter(
+            pk=catalog_sync.pk, next_sync_at=catalog_sync.next_sync_at
+        )
+        if unleased.update(next_sync_at=now + LEASE):
+            return catalog_sync
+    return None
+
+
+def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
+    """Claim up to `limit` lists that are due and were never read."""
+    if limit <= 0:
+        return []
+    due = (
+        CatalogSync.objects.never_synced()
+        .filter(next_sync_at__lte=now)
+        .order_by("next_sync_at", "pk")
+    )
+    return [
+        catalog_sync
+        for catalog_sync in due.select_related("project")[:limit]
+        if CatalogSync.objects.filter(
+            pk=catalog_sync.pk, next_sync_at=catalog_sync.next_sync_at
+        ).update(next_sync_at=now + LEASE)
+    ]
+
+
+def refresh_now(now: datetime, interval: timedelta) -> None:
+    """Make due what was last listed longer than `every` ago, and was booked under a poorer plan."""
+    CatalogSync.objects.filter(
+        next_sync_at__gt=now + LEASE, synced_at__lt=now - interval, failures=0
+    ).update(next_sync_at=now)

@@ -1,0 +1,795 @@
+"""A list of runs aborted by one press: one after another, in time, and never twice."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import time_machine
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+from structlog.testing import capture_logs
+
+from dashboard import aborts
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.accounts import permissions
+from dashboard.models import Abort, BulkAbort, BulkAbortItem, Grant, Run
+from dashboard.models.bulk_aborts import Via
+from dashboard.models.grants import Action
+from dashboard.northflank import NorthflankClient, RateLimit
+from dashboard.sandbox import parse_fault
+from dashboard.upstream import budget_store
+from tests.support import factories
+from tests.support import live as live_module
+from tests.support.live import Live
+from tests.support.live_runs import (
+    LEDGER,
+    SEARCH,
+    advance_time,
+    ago,
+    append_only_disabled,
+    flow,
+    in_flight,
+    look_after,
+    mirrored,
+    press,
+    read,
+    replace_client,
+    stage,
+    story,
+    wait_until,
+)
+from tests.support.world import T0, at
+
+
+def request_bulk(
+    runs: list[Run], by: User, *, reason: str = "Stuck", key: UUID | None = None
+) -> Any:
+    return aborts.request_bulk_abort(
+        [run.pk for run in runs], aborts.AbortRequest(by, reason), key or uuid4()
+    )
+
+
+def process(live: Live, batch: BulkAbort, *, late: bool = False) -> list[str]:
+    """Work through a list and return its results."""
+    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk, is_delayed=late))
+    return results(batch)
+
+
+def results(batch: BulkAbort) -> list[str]:
+    return list(batch.items.values_list("result", flat=True))
+
+
+def sent_run_ids(live: Live) -> list[str]:
+    """The runs whose abort was sent, in order."""
+    aborts = [path for method, path in live.sandbox.requests if method == "POST"]
+    return [path.split("/")[-2] for path in aborts if path.endswith("/abort")]
+
+
+def is_settled(batch: BulkAbort) -> bool:
+    return BulkAbort.objects.filter(pk=batch.pk, settled_at__isnull=False).exists()
+
+
+@pytest.fixture
+def runs(live: Live) -> list[Run]:
+    """Five runs in flight."""
+    return [in_flight(live) for _ in range(5)]
+
+
+class _CountingTransport(httpx.AsyncBaseTransport):
+    """Passes everything on, and counts how many aborts are under way at once."""
+
+    def __init__(self) -> None:
+        self.inner = httpx.AsyncHTTPTransport()
+        self.now = self.most = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST":
+            return await self.inner.handle_async_request(request)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self.inner.handle_async_request(request)
+        finally:
+            self.now -= 1
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@pytest.fixture
+def counting_transport(live: Live) -> _CountingTransport:
+    transport = _CountingTransport()
+    token = live.sandbox.options.token
+    replace_client(live, NorthflankClient(token, base_url=live.upstream_url, transport=transport))
+    return transport
+
+
+# --- The press ----------------------------------------------------------------------------------
+
+
+def test_bulk_abort_keeps_given_order_without_duplicates(live: Live, manager: User) -> None:
+    runs = [in_flight(live) for _ in range(3)]
+    batch = request_bulk([runs[2], runs[0], runs[1], runs[2]], manager)
+    assert list(batch.items.values_list("run", flat=True)) == [runs[2].pk, runs[0].pk, runs[1].pk]
+
+
+def test_bulk_abort_request_sends_nothing(live: Live, runs: list[Run], manager: User) -> None:
+    request_bulk(runs, manager)
+    assert sent_run_ids(live) == []
+    assert not Abort.objects.exists()
+
+
+def test_bulk_abort_request_repeated_with_same_key_is_stored_once(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    key = uuid4()
+    assert request_bulk(runs, manager, key=key) == request_bulk(runs[:2], manager, key=key)
+    assert BulkAbortItem.objects.count() == 5
+
+
+def test_bulk_abort_without_reason_is_rejected_when_a_stage_requires_one(
+    live: Live, manager: User, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = ["Production"]
+    runs = [in_flight(live), in_flight(live, SEARCH)]
+    with pytest.raises(aborts.ReasonMissing, match="Production"):
+        request_bulk(runs, manager, reason=" ")
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_without_permission_is_rejected_naming_allowed_groups(
+    live: Live, runs: list[Run], manager: User, viewer: User
+) -> None:
+    with pytest.raises(aborts.NotAllowed, match="Release managers"):
+        request_bulk(runs, viewer)
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_above_maximum_is_rejected(manager: User) -> None:
+    production = factories.stage()
+    runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
+    with pytest.raises(aborts.TooManyRuns, match="these are 201"):
+        request_bulk(runs, manager)
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: User) -> None:
+    visible, hidden = in_flight(live), in_flight(live, SEARCH)
+    project = stage(LEDGER).pipeline.project
+    Grant.objects.all().delete()
+    Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=project)
+    batch = request_bulk([hidden, visible], manager)
+    assert [item.run_id for item in batch.items.all()] == [visible.pk]
+    with pytest.raises(aborts.NotInFlight):
+        request_bulk([hidden], manager)
+
+
+# --- Working through ----------------------------------------------------------------------------
+
+
+def test_bulk_abort_sends_aborts_in_order(live: Live, runs: list[Run], manager: User) -> None:
+    runs.reverse()
+    batch = request_bulk(runs, manager)
+    assert process(live, batch) == ["abort"] * 5
+    assert sent_run_ids(live) == [run.run_id for run in runs]
+    assert is_settled(batch)
+
+
+def test_bulk_abort_gives_each_abort_its_user_and_reason(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager, reason="Bad  release")
+    process(live, batch)
+    acts = Abort.objects.values_list("username", "reason", "bulk_abort", "state").distinct()
+    assert list(acts) == [("manager", "Bad release", batch.pk, "accepted")]
+
+
+def test_bulk_abort_sends_one_abort_at_a_time(
+    live: Live, runs: list[Run], manager: User, counting_transport: _CountingTransport
+) -> None:
+    live.sandbox.faults = [parse_fault("latency:0.1@/abort")]
+    process(live, request_bulk(runs, manager))
+    assert len(sent_run_ids(live)) == 5
+    assert counting_transport.most == 1
+
+
+def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
+    live: Live, runs: list[Run], manager: User, counting_transport: _CountingTransport
+) -> None:
+    live.sandbox.faults = [parse_fault("latency:0.1@/abort")]
+    batch = request_bulk(runs, manager)
+
+    async def both() -> None:
+        await asyncio.gather(
+            *(bulk_abort.process_bulk_abort(live.connection, batch.pk) for _ in range(2))
+        )
+
+    live.run(both)
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+    assert counting_transport.most == 1
+    assert Abort.objects.count() == 5
+
+
+def test_bulk_abort_of_concluded_run_records_ended(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs[:2], manager)
+    advance_time(live, 3600)
+    read(live, runs[0])
+    later = in_flight(live)
+    with append_only_disabled():
+        batch.items.filter(position=2).update(run=later)
+    assert process(live, batch) == ["ended", "abort"]
+    assert sent_run_ids(live) == [later.run_id]
+
+
+def test_bulk_abort_of_run_with_open_abort_joins_it(
+    live: Live, runs: list[Run], manager: User, viewer: User
+) -> None:
+    viewer.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
+    pressed = aborts.request_abort(runs[0], aborts.AbortRequest(viewer, "Mine"))
+    live.run(lambda: aborts.send_abort(live.connection, pressed.abort.pk))
+    batch = request_bulk(runs[:2], manager)
+    assert process(live, batch) == ["joined", "abort"]
+    assert batch.items.get(position=1).abort == pressed.abort
+    assert live.sandbox.abort_request_counts[runs[0].run_id] == 1
+
+
+def test_bulk_abort_of_externally_aborting_run_sends_nothing(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    live.sandbox.world.abort_run(flow(live, LEDGER), runs[0].run_id, live.sandbox.clock())
+    mirrored(live, LEDGER, runs[0].run_id)
+    batch = request_bulk(runs[:1], manager)
+    assert process(live, batch) == ["joined"]
+    assert batch.items.get().abort is None
+    assert sent_run_ids(live) == []
+
+
+def test_bulk_abort_stops_when_permission_is_revoked(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs[:3], manager)
+    live.sandbox.faults = [parse_fault("latency:1@/abort")]
+    start(live, batch)
+    wait_until(lambda: sent_run_ids(live))
+    manager.groups.clear()
+    wait_until(lambda: is_settled(batch))
+    assert results(batch) == ["abort", "not_allowed", "not_allowed"]
+    assert "Release managers" in batch.items.get(position=3).note
+    assert sent_run_ids(live) == [runs[0].run_id]
+
+
+def test_bulk_abort_skips_runs_without_permission_and_aborts_others(
+    live: Live, manager: User
+) -> None:
+    mine, other = in_flight(live), in_flight(live, SEARCH)
+    project = stage(LEDGER).pipeline.project
+    Grant.objects.filter(action=Action.ABORT).update(project=project)
+    assert process(live, request_bulk([other, mine], manager)) == ["not_allowed", "abort"]
+    assert sent_run_ids(live) == [mine.run_id]
+
+
+def test_bulk_abort_stops_when_account_is_deleted(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs[:2], manager)
+    manager.delete()
+    assert process(live, batch) == ["not_allowed", "not_allowed"]
+    assert sent_run_ids(live) == []
+
+
+def test_bulk_abort_continues_after_refused_abort(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    live.sandbox.faults = [parse_fault(f"error-string:409@{runs[1].run_id}/abort")]
+    batch = request_bulk(runs[:3], manager)
+    assert process(live, batch) == ["abort"] * 3
+    states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
+    assert states == ["accepted", "refused", "accepted"]
+
+
+@pytest.mark.parametrize("result", ["abort", "ended", "joined", "not_allowed"])
+def test_bulk_abort_result_gives_run_a_new_version(
+    live: Live, runs: list[Run], manager: User, result: str
+) -> None:
+    batch = request_bulk(runs[:1], manager)
+    if result == "ended":
+        Run.objects.filter(pk=runs[0].pk).update(in_flight=False, concluded=True)
+    if result == "joined":
+        Run.objects.filter(pk=runs[0].pk).update(status="aborting")
+    if result == "not_allowed":
+        manager.groups.clear()
+    before = Run.objects.get(pk=runs[0].pk).version
+    assert process(live, batch) == [result]
+    assert Run.objects.get(pk=runs[0].pk).version > before
+
+
+# --- The budget ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def low_budget(transactional_db: None, settings: Settings) -> Iterator[Live]:
+    """Forty requests in an hour, twenty of them the reserve: lists stop at the last five."""
+    settings.NORTHFLANK_REQUEST_RESERVE = "20"
+    with live_module.running(live_module.options(rate_limit=40)) as running:
+        yield running
+
+
+def spend(live: Live, left: int) -> None:
+    """Ask until only so many requests are left."""
+
+    async def ask() -> None:
+        for _ in range(40 - left - len(live.sandbox.requests)):
+            await live.connection.call(lambda nf: nf.get_auth())
+
+    live.run(ask)
+
+
+def test_bulk_abort_leaves_last_quarter_of_reserve_for_single_aborts(
+    low_budget: Live, manager: User
+) -> None:
+    runs = [in_flight(low_budget) for _ in range(6)]
+    spend(low_budget, 8)
+    batch = request_bulk(runs, manager)
+    assert process(low_budget, batch) == ["abort"] * 6
+    assert len(sent_run_ids(low_budget)) == 3
+    states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
+    assert states == ["accepted"] * 3 + ["not_sent"] * 3
+    last = reload_in_flight(low_budget, runs[-1])
+    assert press(low_budget.person("manager"), last).status_code == 200
+    assert low_budget.sandbox.abort_request_counts[last.run_id] == 1
+
+
+def reload_in_flight(live: Live, run: Run) -> Run:
+    assert run.in_flight
+    return Run.objects.with_stage().get(pk=run.pk)
+
+
+def test_bulk_abort_without_budget_shows_retry_time(low_budget: Live, manager: User) -> None:
+    runs = [in_flight(low_budget) for _ in range(2)]
+    spend(low_budget, 5)
+    process(low_budget, request_bulk(runs, manager))
+    for abort in Abort.objects.all():
+        assert abort.retry_at is not None
+        assert abort.retry_at - abort.requested_at > timedelta(minutes=50)
+        assert "asked for a pause until" in story(abort)
+        assert abort.settled_at is not None
+    assert sent_run_ids(low_budget) == []
+
+
+def test_bulk_abort_stops_sending_when_rate_limited(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    live.sandbox.faults = [parse_fault(f"rate-limited@{runs[2].run_id}/abort")]
+    batch = request_bulk(runs, manager)
+    process(live, batch)
+    states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
+    assert states == ["accepted"] * 2 + ["not_sent"] * 3
+    assert sent_run_ids(live) == [run.run_id for run in runs[:3]]
+    assert is_settled(batch)
+
+
+def test_bulk_abort_waits_for_rate_limit_that_resets_soon(
+    transactional_db: None, manager: User, settings: Settings
+) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "4"
+    with live_module.running(live_module.options(rate_limit=8, rate_window=4)) as live:
+        runs = [in_flight(live) for _ in range(3)]
+        batch = request_bulk(runs, manager)
+
+        async def spend_all() -> None:
+            for _ in range(8 - len(live.sandbox.requests) % 8):
+                await live.connection.call(lambda nf: nf.get_auth())
+
+        live.run(spend_all)
+        assert aborts.paused_until(batch, ago(0)) is not None
+        assert process(live, batch) == ["abort"] * 3
+        assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
+        assert live.sandbox.abort_request_counts.total() == 3
+
+
+# --- The process dies ---------------------------------------------------------------------------
+
+
+def start(live: Live, batch: BulkAbort) -> None:
+    live.run(lambda: aborts.start_bulk_abort(batch.pk))
+
+
+def test_bulk_abort_continues_in_background_after_request(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    start(live, batch)
+    wait_until(lambda: is_settled(batch))
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+
+
+def test_started_bulk_abort_is_sent_past_deadline(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs[:1], manager)
+    with append_only_disabled():
+        BulkAbort.objects.update(requested_at=ago(400))
+    start(live, batch)
+    wait_until(lambda: is_settled(batch))
+    assert sent_run_ids(live) == [runs[0].run_id]
+
+
+def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    live.sandbox.faults = [parse_fault(f"abort-timeout:5@{runs[1].run_id}")]
+    batch = request_bulk(runs, manager)
+    start(live, batch)
+    wait_until(lambda: live.sandbox.abort_request_counts[runs[1].run_id])
+    live.run(aborts.cancel_tasks)
+    assert results(batch) == ["abort", "abort", "waiting", "waiting", "waiting"]
+    look_after(live)
+    assert sent_run_ids(live) == [run.run_id for run in runs[:2]]  # its lease holds yet
+    aborts.release_all_leases()
+    look_after(live)
+    wait_until(lambda: is_settled(batch))
+    assert results(batch) == ["abort"] * 5
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+
+
+def test_bulk_abort_sends_unsent_abort_before_next_run(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    assert bulk_abort.process_next(batch.pk).abort_pk is not None
+    assert bulk_abort.process_next(batch.pk).is_waiting
+    aborts.release_all_leases()
+    look_after(live)
+    wait_until(lambda: is_settled(batch))
+    assert sent_run_ids(live) == [run.run_id for run in runs]
+
+
+def test_concurrent_workers_adopt_bulk_abort_once(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    aborts.release_all_leases()
+
+    async def workers() -> None:
+        await asyncio.gather(*(bulk_abort.adopt_bulk_aborts(live.connection) for _ in range(3)))
+
+    live.run(workers)
+    wait_until(lambda: is_settled(batch))
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+
+
+def test_bulk_abort_with_valid_lease_is_not_adopted(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    look_after(live)
+    assert results(batch) == ["waiting"] * 5
+
+
+def test_bulk_abort_adopted_past_deadline_is_not_sent(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    with append_only_disabled():
+        BulkAbort.objects.update(requested_at=ago(400), claimed_at=ago(350))
+    look_after(live)
+    wait_until(lambda: is_settled(batch))
+    assert results(batch) == ["abort"] * 5
+    assert {story(abort) for abort in Abort.objects.all()} == {
+        "Not sent: It could not be sent in time."
+    }
+    assert sent_run_ids(live) == []
+    assert all(abort.events.filter(event_type="not_sent").exists() for abort in Abort.objects.all())
+
+
+def test_bulk_abort_processed_without_pause_is_sent_past_deadline(
+    live: Live, runs: list[Run], manager: User
+) -> None:
+    batch = request_bulk(runs, manager)
+    with append_only_disabled():
+        BulkAbort.objects.update(requested_at=ago(400))
+    process(live, batch)
+    assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
+
+
+# --- All that is kept, turn by turn, without anything sent --------------------------------------
+
+
+@pytest.fixture
+def two_runs(manager: User) -> list[Run]:
+    """Two runs in flight in a stage where an abort takes a reason."""
+    return [factories.run(factories.stage(), run_id) for run_id in ("r1", "r2")]
+
+
+REQUEST_FIELDS = {"reason": " Bad\n release ", "client_address": "192.0.2.7", "token_name": "ci"}
+
+
+def create_bulk_abort(runs: list[Run], by: User, key: UUID | None = None) -> BulkAbort:
+    """Freeze a list at T0, by an API token."""
+    press = aborts.AbortRequest(by, via=Via.API, **REQUEST_FIELDS)
+    with time_machine.travel(T0, tick=False):
+        return aborts.request_bulk_abort([run.pk for run in runs], press, key or uuid4())
+
+
+def take_turn_at(
+    batch: BulkAbort, *, after: float = 1, late: bool = False
+) -> bulk_abort.TurnResult:
+    """Look at a list so many seconds after T0."""
+    with time_machine.travel(at(after), tick=False):
+        return bulk_abort.process_next(batch.pk, is_delayed=late)
+
+
+def items(batch: BulkAbort) -> list[tuple[Any, ...]]:
+    return list(batch.items.values_list("run__run_id", "result", "abort", "note"))
+
+
+def test_bulk_abort_request_stores_all_fields(two_runs: list[Run], manager: User) -> None:
+    key = uuid4()
+    with capture_logs() as logs:
+        batch = create_bulk_abort(two_runs, manager, key)
+    kept = BulkAbort.objects.values(
+        "key", "user", "username", "reason", "client_address", "via", "token_name",
+        "requested_at", "claimed_at", "settled_at",
+    ).get()  # fmt: skip
+    assert kept == {
+        "key": key, "user": manager.pk, "username": "manager", "reason": "Bad release",
+        "client_address": "192.0.2.7", "via": "api", "token_name": "ci",
+        "requested_at": T0, "claimed_at": T0, "settled_at": None,
+    }  # fmt: skip
+    assert list(batch.items.values_list("position", flat=True)) == [1, 2]
+    assert items(batch) == [("r1", "waiting", None, ""), ("r2", "waiting", None, "")]
+    assert logs == [
+        {
+            "event": "abort.bulk_requested", "log_level": "info",
+            "runs": 2, "by": "manager", "reason": "Bad release",
+        }
+    ]  # fmt: skip
+
+
+def test_concurrent_bulk_abort_requests_with_same_key_store_one(
+    two_runs: list[Run], manager: User
+) -> None:
+    key, first = uuid4(), False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal first
+        result = run(sql, *rest)
+        if sql.startswith("SELECT") and not first:
+            first = True
+            create_bulk_abort(
+                two_runs[:1], manager, key
+            )  # once the other has seen that there is none
+        return result
+
+    with connection.execute_wrapper(execute):
+        batch = create_bulk_abort(two_runs, manager, key)
+    assert batch == BulkAbort.objects.get()
+    assert batch.items.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("strict", "named"),
+    [
+        (["Staging"], "Staging"),
+        (["Production", "Staging"], "Production and Staging"),
+        (["Staging", "Production", "Development"], "Development and Production and Staging"),
+    ],
+)
+def test_missing_reason_error_names_all_stages_requiring_one(
+    manager: User, settings: Settings, strict: list[str], named: str
+) -> None:
+    settings.ABORT_REASON_REQUIRED = strict
+    stages = ("Production", "Staging", "Development")
+    runs = [factories.run(factories.stage(name)) for name in stages]
+    with pytest.raises(aborts.ReasonMissing, match=rf"^Aborting runs in {named} takes a reason\.$"):
+        request_bulk(runs, manager, reason="")
+
+
+def test_bulk_abort_without_reason_is_stored_when_no_stage_requires_one(
+    two_runs: list[Run], manager: User, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = []
+    assert request_bulk(two_runs, manager, reason="").reason == ""
+
+
+def test_bulk_abort_of_maximum_size_is_stored(manager: User) -> None:
+    production = factories.stage()
+    runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
+    assert request_bulk(runs[:-1], manager).items.count() == aborts.MAX_RUNS
+    message = r"^At most 200 runs can be aborted at once; these are 201\.$"
+    with pytest.raises(aborts.TooManyRuns, match=message):
+        request_bulk(runs, manager)
+
+
+def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    assert take_turn_at(batch) == bulk_abort.TurnResult(abort_pk=Abort.objects.get().pk)
+    batch.refresh_from_db()
+    act = Abort.objects.get()
+    assert items(batch) == [("r1", "abort", act.pk, ""), ("r2", "waiting", None, "")]
+    assert (batch.claimed_at, act.requested_at, act.bulk_abort) == (at(1), at(1), batch)
+    assert (act.username, act.reason, act.client_address) == ("manager", "Bad release", "192.0.2.7")
+    assert (act.via, act.token_name, act.state) == ("api", "ci", "requested")
+
+
+def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    take_turn_at(batch)
+    assert take_turn_at(batch, after=2) == bulk_abort.TurnResult(is_waiting=True)
+    batch.refresh_from_db()
+    assert batch.claimed_at == at(2)
+    Abort.objects.update(state="accepted")
+    assert take_turn_at(batch, after=3).abort_pk == Abort.objects.latest("pk").pk
+
+
+def test_turn_does_not_wait_for_abort_of_another_bulk_abort(
+    two_runs: list[Run], manager: User
+) -> None:
+    take_turn_at(create_bulk_abort(two_runs[:1], manager))
+    assert take_turn_at(create_bulk_abort(two_runs[1:], manager)).abort_pk is not None
+
+
+def test_bulk_abort_is_settled_after_last_turn(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs[:1], manager)
+    take_turn_at(batch)
+    assert take_turn_at(batch, after=2) == bulk_abort.TurnResult(is_finished=True)
+    batch.refresh_from_db()
+    assert (batch.settled_at, batch.claimed_at) == (at(2), at(1))
+    assert take_turn_at(batch, after=3) == bulk_abort.TurnResult(is_finished=True)
+    batch.refresh_from_db()
+    assert batch.settled_at == at(2)
+
+
+def test_turn_of_unknown_bulk_abort_is_over(db: None) -> None:
+    assert bulk_abort.process_next(4711, is_delayed=False) == bulk_abort.TurnResult(
+        is_finished=True
+    )
+
+
+def not_sent(after: float) -> tuple[Any, ...]:
+    """What is kept of the latest act, its times in seconds after T0."""
+    act = Abort.objects.latest("pk")
+    kept = act.state, act.answer, act.retry_at, act.settled_at
+    told = list(act.events.values_list("event_type", "detail", "occurred_at"))[1:]
+    assert told == [("not_sent", act.answer, at(after))]
+    return kept
+
+
+@pytest.mark.parametrize(("after", "late"), [(301, False), (300, True)])
+def test_turn_without_pause_or_before_deadline_is_sent(
+    two_runs: list[Run], manager: User, after: float, late: bool
+) -> None:
+    assert (
+        take_turn_at(create_bulk_abort(two_runs, manager), after=after, late=late).abort_pk
+        is not None
+    )
+
+
+def test_turn_resumed_past_deadline_is_not_sent(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    assert take_turn_at(batch, after=301, late=True) == bulk_abort.TurnResult()
+    expected = ("not_sent", "It could not be sent in time.", None, at(301))
+    assert not_sent(301) == expected
+    batch.refresh_from_db()
+    assert items(batch)[0] == ("r1", "abort", Abort.objects.get().pk, "")
+    assert batch.claimed_at == T0  # nobody has to be kept away from the rest
+
+
+@pytest.mark.parametrize("left", [1, 299])
+def test_turn_waits_for_rate_limit_that_resets_before_deadline(
+    two_runs: list[Run], manager: User, left: float
+) -> None:
+    budget_store.record_rate_limited(left, at(1))
+    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult(
+        is_waiting=True
+    )
+    assert not Abort.objects.exists()
+
+
+def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
+    two_runs: list[Run], manager: User
+) -> None:
+    budget_store.record_rate_limited(300, at(1))
+    assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult()
+    message = "Northflank’s request allowance is spent."
+    assert not_sent(1) == ("not_sent", message, at(301), at(1))
+
+
+def test_bulk_abort_is_held_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    assert aborts.paused_until(batch, at(1)) is None
+    budget_store.record_response(RateLimit(1000, 25, 90), at(1))  # the last quarter of the reserve
+    assert aborts.paused_until(batch, at(11)) == at(91)
+    budget_store.record_rate_limited(40, at(1))
+    assert aborts.paused_until(batch, at(11)) == at(41)
+    BulkAbort.objects.update(settled_at=T0)
+    batch.refresh_from_db()
+    assert aborts.paused_until(batch, at(11)) is None
+
+
+def test_turn_for_externally_aborting_run_is_joined_with_note(
+    two_runs: list[Run], manager: User
+) -> None:
+    Run.objects.filter(run_id="r1").update(status="aborting")
+    batch = create_bulk_abort(two_runs, manager)
+    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert items(batch)[0] == ("r1", "joined", None, "It was being aborted already.")
+    assert not Abort.objects.exists()
+
+
+def test_turn_for_run_with_open_abort_is_joined_to_it(two_runs: list[Run], manager: User) -> None:
+    Run.objects.filter(run_id="r1").update(status="aborting")
+    first = factories.abort(two_runs[0], manager)
+    batch = create_bulk_abort(two_runs, manager)
+    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert items(batch)[0] == ("r1", "joined", first.pk, "")
+
+
+def test_turn_for_concluded_run_records_ended(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    Run.objects.filter(run_id="r1").update(status="aborting", in_flight=False)
+    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    assert items(batch)[0] == ("r1", "ended", None, "")
+
+
+def test_turn_after_permission_is_revoked_records_reason(
+    two_runs: list[Run], manager: User
+) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    manager.groups.clear()
+    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    why = "Only members of the group “Release managers” may abort runs here."
+    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+
+
+def test_turn_after_account_is_deleted_records_reason(two_runs: list[Run], manager: User) -> None:
+    batch = create_bulk_abort(two_runs, manager)
+    manager.delete()
+    assert take_turn_at(batch) == bulk_abort.TurnResult()
+    why = "The account that asked for it exists no more."
+    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+
+
+def test_visible_runs_are_permitted_ones_once_in_given_order(
+    two_runs: list[Run], manager: User
+) -> None:
+    hidden = factories.run(factories.stage("Staging"))
+    Grant.objects.all().delete()
+    factories.grant("view", stage="Production")
+    keys = [two_runs[1].pk, hidden.pk, 4711, two_runs[0].pk, two_runs[1].pk]
+    rights = permissions.for_user(manager)
+    with CaptureQueriesContext(connection) as asked_for:
+        visible = aborts.visible_runs(keys, rights)
+        assert [run.stage.pipeline.project.slug for run in visible] == ["shop", "shop"]
+    assert visible == [two_runs[1], two_runs[0]]
+    [query] = asked_for
+    assert '"dashboard_run"."id" IN' in query["sql"]  # whatever else there is stays unread
+
+
+def test_bulk_abort_repeated_with_same_key_skips_permission_check(
+    two_runs: list[Run], manager: User
+) -> None:
+    key = uuid4()
+    batch = create_bulk_abort(two_runs, manager, key)
+    manager.groups.clear()
+    assert create_bulk_abort(two_runs, manager, key) == batch
+
+
+def test_bulk_abort_without_permission_shows_reason_of_first_run(
+    two_runs: list[Run], manager: User, viewer: User
+) -> None:
+    Grant.objects.filter(action=Action.ABORT).delete()
+    factories.grant("abort", "Leads", stage="Staging")
+    there = factories.run(factories.stage("Staging"))
+    of_production = "^Nobody but an administrator of this dashboard may abort runs here.$"
+    for runs in ([two_runs[0]], [two_runs[0], there]):
+        with pytest.raises(aborts.NotAllowed, match=of_production):
+            create_bulk_abort(runs, viewer)

@@ -1,0 +1,135 @@
+"""Aborts whose answer never came: the truth at once, and in the end."""
+
+import socket
+
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.models import Abort, Run
+from dashboard.northflank import NorthflankClient
+from dashboard.sandbox import parse_fault
+from tests.support.live import Live
+from tests.support.live_runs import (
+    advance_time,
+    impatient,
+    in_flight,
+    long_ago,
+    look_after,
+    notice,
+    press,
+    read,
+    replace_client,
+    story,
+)
+
+
+def test_timed_out_abort_that_arrived_is_accepted(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    impatient(live)
+    live.sandbox.faults = [parse_fault("abort-timeout:5")]
+    message = notice(press(live.person("manager"), run))
+    abort = Abort.objects.get()
+    assert abort.state == "accepted"
+    assert abort.answered_at is None
+    assert message.startswith("Abort accepted; aborting since ")
+    advance_time(live, 10)
+    read(live, run)
+    assert Abort.objects.get().outcome == "aborted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
+    live: Live, manager: User
+) -> None:
+    run = in_flight(live)
+    impatient(live)
+    live.sandbox.faults = [parse_fault("abort-lost:5")]
+    person = live.person("manager")
+    message = notice(press(person, run))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    assert message == (
+        "The abort may not have arrived. Northflank did not answer within 0.4 seconds. "
+        "It is sent again if the run goes on: sent 1 of at most 5 times."
+    )
+    assert "is sent again" in notice(press(person, run))
+    Abort.objects.update(sendings=5)
+    long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
+    read(live, run)
+    abort.refresh_from_db()
+    assert (abort.state, abort.outcome) == ("unknown", "")
+    assert abort.settled_at is not None
+    assert "seems not to have arrived" in story()
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    live.sandbox.faults = []
+    assert "accepted" in notice(press(person, run))
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_unknown_abort_stays_open_while_run_is_not_read(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    impatient(live)
+    live.sandbox.faults = [parse_fault("abort-lost:5"), parse_fault("503@GET")]
+    press(live.person("manager"), run)
+    abort = Abort.objects.get()
+    # A minute has passed, and all that was heard of the run is from just after the abort.
+    long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
+    Run.objects.update(synced_at=Abort.objects.get().sent_at)
+    look_after(live)
+    abort.refresh_from_db()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+
+
+def test_unanswered_abort_of_concluded_run_shows_run_outcome(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    impatient(live)
+    live.sandbox.faults = [parse_fault("abort-lost:5")]
+    press(live.person("manager"), run)
+    advance_time(live, 3600)
+    row = read(live, run)
+    assert row.concluded
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", row.status)
+    assert "No answer to the abort had come back." in story() or row.status == "aborted"
+
+
+@pytest.mark.parametrize("fault", ["reset-after*1@/abort", "truncated*1@/abort"])
+def test_broken_connection_after_abort_arrived_is_accepted(
+    live: Live, manager: User, fault: str
+) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(fault)]
+    assert "accepted" in notice(press(live.person("manager"), run))
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    assert Run.objects.get().status == "aborting"
+
+
+@pytest.mark.parametrize(
+    "fault", ["reset@/abort", "500@/abort", "503@/abort", "502-html@/abort", "error-string@/abort"]
+)
+def test_ambiguous_failure_leaves_abort_unknown_and_open(
+    live: Live, manager: User, fault: str
+) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(fault)]
+    message = notice(press(live.person("manager"), run))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    assert message.startswith("The abort may not have arrived. ")
+    assert "<" not in message
+    look_after(live)
+    assert Abort.objects.get().settled_at is None
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_refused_connection_marks_abort_not_sent(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        closed_port_url = f"http://127.0.0.1:{server_socket.getsockname()[1]}"
+    replace_client(live, NorthflankClient("sandbox", base_url=closed_port_url))
+    message = notice(press(live.person("manager"), run))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.retry_at) == ("not_sent", None)
+    assert abort.settled_at is not None
+    assert message == "Not sent: Northflank cannot be reached."
+    assert live.sandbox.abort_request_counts[run.run_id] == 0

@@ -1,0 +1,253 @@
+"""Every state an abort can be in has its sentence, and none says more than is known."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+
+from dashboard.aborts import messages as abort_messages
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.models import Abort, AbortEvent, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.runs import statuses
+
+AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
+TONES = {"info", "warning", "bad", "neutral"}
+REMOVED_TEXT = (
+    "Northflank knows the run no more, 1 min 12 s after the abort was asked for; "
+    "how it ended is unknown."
+)
+DOUBT = "The abort may not have arrived. Northflank has failed (500)."
+LOST = "and the run went on: it seems not to have arrived."
+OUTCOMES = ["", "hibernating", *statuses.RUN_STATUSES]
+
+
+def abort(state: str, outcome: str = "", **fields: Any) -> Abort:
+    defaults = {
+        "requested_at": AT,
+        "sent_at": AT,
+        "answered_at": AT + timedelta(seconds=1),
+        "settled_at": AT + timedelta(seconds=72),
+        "answer": "Northflank has failed (500).",
+        "username": "ana",
+        "reason": "Stuck",
+    }
+    return Abort(state=state, outcome=outcome, **defaults | fields)
+
+
+def run(status: str = "running", *, concluded: bool = False, level: int = 0) -> Run:
+    since = AT + timedelta(seconds=2)
+    return Run(
+        status=status, concluded=concluded, in_flight=not concluded, status_since=since,
+        abort_severity=level,
+    )  # fmt: skip
+
+
+def gone() -> Run:
+    return Run(status="aborting", concluded=False, status_since=AT, removed_at=AT)
+
+
+@pytest.mark.parametrize(("state", "outcome"), list(product(AbortState, OUTCOMES)))
+def test_abort_message_in_every_state_is_a_complete_true_sentence(
+    state: AbortState, outcome: str
+) -> None:
+    for settled, answered, sent in product([True, False], repeat=3):
+        act = abort(
+            state,
+            outcome,
+            settled_at=AT if settled else None,
+            answered_at=AT if answered else None,
+            sent_at=AT if sent else None,
+        )
+        for status, concluded, level in product(OUTCOMES[1:], [True, False], range(3)):
+            message = abort_messages.describe(act, run(status, concluded=concluded, level=level))
+            assert message.tone in TONES
+            assert message.plain_text.endswith(".")
+            assert "None" not in message.plain_text
+            assert "  " not in message.plain_text
+            if "Aborted after" in message.plain_text:
+                assert (outcome, status, concluded) == ("aborted", "aborted", True)
+
+
+@pytest.mark.parametrize(
+    ("act", "of", "sentence"),
+    [
+        (
+            abort("requested", sent_at=None),
+            run(),
+            "Abort requested at 03:00:00; not sent yet.",
+        ),
+        (
+            abort("requested"),
+            run(),
+            "Abort sent at 03:00:00; waiting for Northflank’s answer.",
+        ),
+        (
+            abort("accepted", settled_at=None),
+            run(),
+            "Abort accepted at 03:00:01; Northflank still says running.",
+        ),
+        (abort("accepted"), run("aborting"), "Abort accepted; aborting since 03:00:02."),
+        (
+            abort("accepted"),
+            run("aborting", level=1),
+            "Abort accepted; aborting since 03:00:02. That takes longer than 3 min.",
+        ),
+        (
+            abort("accepted"),
+            run("aborting", level=2),
+            "Abort accepted; aborting since 03:00:02. It has not ended within 10 min.",
+        ),
+        (
+            abort("concluded", "aborted"),
+            run("aborted", concluded=True),
+            "Aborted after 1 min 12 s.",
+        ),
+        (
+            abort("concluded", "success"),
+            run("success", concluded=True),
+            "Not stopped: the run ended as success, 1 min 12 s after the abort was asked for.",
+        ),
+        (
+            abort("concluded", "aborted"),
+            run("success", concluded=True),
+            "Northflank had said aborted, and now says success: look at the run itself.",
+        ),
+        (
+            abort("concluded"),
+            gone(),
+            REMOVED_TEXT,
+        ),
+        (
+            abort("too_late", "failure"),
+            run("failure", concluded=True),
+            "Finished before the abort arrived: the run had ended as failed.",
+        ),
+        (
+            abort("too_late", "success", sent_at=None),
+            run("success", concluded=True),
+            "Finished before the abort could be sent: the run had ended as success.",
+        ),
+        (
+            abort("too_late"),
+            run(),
+            "Northflank knew the run no more when the abort arrived.",
+        ),
+        (abort("refused"), run(), "Northflank refused: Northflank has failed (500)."),
+        (abort("not_sent", answer="No way"), run(), "Not sent: No way."),
+        (
+            abort("not_sent", retry_at=AT + timedelta(minutes=40)),
+            run(),
+            "Not sent: Northflank asked for a pause until 03:40:00.",
+        ),
+        (
+            abort("not_sent", retry_at=AT + timedelta(days=1)),
+            run(),
+            "Not sent: Northflank asked for a pause until 2 Jan 03:00:00.",
+        ),
+        (
+            abort("accepted", requested_at=AT - timedelta(days=2), settled_at=None),
+            run("aborting"),
+            "Abort accepted; aborting since 1 Jan 2026 03:00:02.",
+        ),
+        (
+            abort("unknown", settled_at=None, sendings=2),
+            run(),
+            f"{DOUBT} It is sent again if the run goes on: sent 2 of at most 5 times.",
+        ),
+        (
+            abort("unknown", settled_at=None, sendings=5),
+            run(),
+            f"{DOUBT} Sent 5 times: checking what became of the run.",
+        ),
+        (
+            abort("unknown", settled_at=None, sendings=3),
+            run(level=2),
+            f"{DOUBT} It is not sent again by itself. You can try again.",
+        ),
+        (
+            abort("unknown", sendings=5),
+            run(),
+            f"The abort was sent 5 times, {LOST} You can try again.",
+        ),
+        (
+            abort("unknown", sendings=1),
+            run("success", concluded=True),
+            f"The abort was sent, {LOST}",
+        ),
+        (
+            abort("requested", settled_at=None, sent_at=AT, sendings=2),
+            run(),
+            "Abort sent again at 03:00:00 (2 of at most 5 times); waiting for Northflank’s answer.",
+        ),
+        (
+            abort("accepted", settled_at=None, answer_status=409),
+            run("aborting"),
+            "The run was being aborted already, since 03:00:02 or before.",
+        ),
+        (
+            abort("tried_again"),
+            run(),
+            "Nothing came of it for 1 min 12 s; it was tried again.",
+        ),
+    ],
+)
+def test_abort_message_per_state_has_its_text(act: Abort, of: Run, sentence: str) -> None:
+    assert abort_messages.describe(act, of).plain_text == sentence
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure", "skipped"])
+def test_abort_message_for_run_that_ended_otherwise_is_loud(outcome: str) -> None:
+    message = abort_messages.describe(abort("concluded", outcome), run(outcome, concluded=True))
+    assert (message.is_unexpected, message.tone) == (True, "bad")
+
+
+def test_abort_message_for_status_changed_to_success_after_abort_is_loud() -> None:
+    message = abort_messages.describe(abort("concluded", "aborted"), run("success", concluded=True))
+    assert (message.is_unexpected, message.tone) == (True, "bad")
+
+
+def test_abort_message_for_aborted_run_is_neutral() -> None:
+    message = abort_messages.describe(abort("concluded", "aborted"), run("aborted", concluded=True))
+    assert (message.is_unexpected, message.tone) == (False, "neutral")
+
+
+@pytest.mark.parametrize(("level", "tone"), [(0, "warning"), (1, "warning"), (2, "bad")])
+def test_abort_message_tone_follows_severity(level: int, tone: str) -> None:
+    assert abort_messages.describe(abort("accepted"), run("aborting", level=level)).tone == tone
+
+
+def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
+    act = abort("concluded", "success", answered_at=None)
+    message = abort_messages.describe(act, run("success", concluded=True))
+    assert message.plain_text.endswith("No answer to the abort had come back.")
+
+
+def line(what: str, detail: str = "") -> str:
+    [message] = abort_timeline.entries(
+        abort("requested"), [AbortEvent(event_type=what, occurred_at=AT, detail=detail)]
+    )
+    return message.text
+
+
+@pytest.mark.parametrize(("what", "detail"), list(product(EventType, [*OUTCOMES, "Something"])))
+def test_timeline_event_text_is_a_complete_sentence(what: EventType, detail: str) -> None:
+    assert line(what, detail).endswith(".")
+    assert "{}" not in line(what, detail)
+
+
+@pytest.mark.parametrize(
+    ("what", "detail", "text"),
+    [
+        ("requested", "", "Requested by ana: “Stuck”."),
+        ("accepted", "running", "Northflank accepted it, and says running."),
+        ("concluded", "failure", "The run concluded as failed."),
+        ("concluded", "", "Northflank knows the run no more."),
+        ("tried_again", "ben", "Tried again by ben."),
+        ("answered_late", "aborting", "Northflank’s answer came only now: aborting."),
+        ("not_sent", "It could not be sent in time.", "Not sent: It could not be sent in time."),
+    ],
+)
+def test_timeline_event_has_its_text(what: str, detail: str, text: str) -> None:
+    assert line(what, detail) == text

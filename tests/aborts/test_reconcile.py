@@ -1,0 +1,251 @@
+"""Aborts whose process died: sent if they never were, and again only once the run was read."""
+
+from datetime import datetime
+
+import httpx
+import pytest
+from django.contrib.auth.models import Group, User
+from pytest_django import Settings
+
+from dashboard import aborts
+from dashboard.accounts import permissions
+from dashboard.models import Abort, Run
+from dashboard.northflank import NorthflankClient, NorthflankError
+from dashboard.sandbox import parse_fault
+from dashboard.sync.stage_reader import read_run
+from tests.support.live import Live
+from tests.support.live_runs import (
+    LEDGER,
+    advance_time,
+    ago,
+    flow,
+    in_flight,
+    long_ago,
+    look_after,
+    mirrored,
+    read,
+    replace_client,
+    started,
+    story,
+    vanish,
+)
+
+
+def abort_with_expired_lease(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:
+    """Write an abort as a process leaves it that dies before, or while, it sends."""
+    then: datetime = ago(seconds)
+    permissions.ensure_default_group()
+    user, _ = User.objects.get_or_create(username="manager")
+    user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
+    return Abort.objects.create(
+        run=run, user=user, username="manager", requested_at=then, claimed_at=then,
+        sent_at=then if sent else None, sendings=1 if sent else 0,
+    )  # fmt: skip
+
+
+def test_unsent_abort_with_expired_lease_is_sent_by_worker(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert abort.state == "accepted"
+    assert abort.sent_at is not None
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    methods = [method for method, path in live.sandbox.requests if run.run_id in path]
+    assert methods == ["GET", "GET", "POST"]  # mirrored, read again, and only then sent
+
+
+def test_worker_tick_adopts_abort_with_expired_lease(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    live.run(live.worker.tick)
+    live.run(live.worker.wait_idle)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_abort_with_valid_lease_is_not_adopted(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, seconds=10)
+    look_after(live)
+    assert Abort.objects.get().state == "requested"
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, sent=True)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    assert "ended before the answer" in story()
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+    long_ago(abort, claimed_at=1)
+    live.sandbox.requests.clear()
+    look_after(live)
+    methods = [method for method, path in live.sandbox.requests if run.run_id in path]
+    assert methods == ["GET", "POST"]
+    abort.refresh_from_db()
+    assert (abort.state, abort.sendings) == ("accepted", 2)
+
+
+def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, sent=True)
+    live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock())
+    look_after(live)
+    assert Abort.objects.get().state == "accepted"
+    advance_time(live, 10)
+    read(live, run)
+    assert Abort.objects.get().outcome == "aborted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_sent_abort_of_aborted_run_is_concluded_not_too_late(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, sent=True)
+    live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock(), at_once=True)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")
+    assert story().startswith("Aborted after ")
+
+
+def test_unsent_abort_of_concluded_run_is_too_late(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    advance_time(live, 3600)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert abort.state == "too_late"
+    assert abort.outcome == Run.objects.get().status
+    assert story().startswith("Finished before the abort could be sent: ")
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_unsent_abort_of_removed_run_is_too_late(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    vanish(live, run.run_id)
+    look_after(live)
+    assert Abort.objects.get().state == "too_late"
+    assert story() == "Northflank knew the run no more when the abort could be sent."
+
+
+def test_sent_abort_is_marked_unknown_during_outage(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, sent=True)
+    live.sandbox.faults = [parse_fault("503")]
+    look_after(live)
+    assert Abort.objects.get().state == "unknown"
+    assert story().startswith("The abort may not have arrived. The process that sent it ended ")
+
+
+def test_unsent_abort_past_deadline_is_not_sent_during_outage(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, seconds=301)
+    live.sandbox.faults = [parse_fault("503")]
+    look_after(live)
+    assert Abort.objects.get().state == "not_sent"
+    assert "could not be sent in time" in story()
+
+
+def test_adoption_is_postponed_during_outage(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    live.sandbox.faults = [parse_fault("503*2")]
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sent_at) == ("requested", None)
+    Abort.objects.update(claimed_at=ago(50))
+    look_after(live)
+    assert Abort.objects.get().state == "accepted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_slow_adoption_does_not_delay_others(live: Live) -> None:
+    slow, quick = in_flight(live), in_flight(live)
+    for run in (slow, quick):  # the older one waits
+        abort_with_expired_lease(run)
+    live.sandbox.faults = [parse_fault(f"latency:1@{slow.run_id}")]
+
+    look_after(live)
+    sent = dict(Abort.objects.values_list("run__run_id", "sent_at"))
+    assert sent[quick.run_id] < sent[slow.run_id]
+    assert live.sandbox.abort_request_counts == {slow.run_id: 1, quick.run_id: 1}
+
+
+def test_concurrent_workers_adopt_abort_once(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+
+    async def both() -> None:
+        import asyncio
+
+        await asyncio.gather(*(aborts.reconcile_open_aborts(live.connection) for _ in range(3)))
+
+    live.run(both)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_run_removed_before_answer_leaves_abort_outcome_unknown(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, sent=True)
+    vanish(live, run.run_id)
+    look_after(live)
+    assert Abort.objects.get().outcome == ""
+    assert "how it ended is unknown" in story()
+
+
+def answer_with_run(live: Live, other: str) -> None:
+    """Have the upstream tell of the run `other`, whichever was asked for."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = {"id": other, "status": "success", "concluded": True}
+        return httpx.Response(200, json={"data": body})
+
+    replace_client(live, NorthflankClient("sandbox", transport=httpx.MockTransport(answer)))
+
+
+def test_abort_answer_with_another_run_changes_neither_run(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    other = mirrored(live, LEDGER, started(live, LEDGER))
+    answer_with_run(live, other.run_id)
+    result = aborts.request_abort(run, aborts.AbortRequest(manager))
+    live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
+    assert Abort.objects.get().state == "unknown"
+    assert Run.objects.get(pk=run.pk).in_flight
+    assert Run.objects.get(pk=other.pk).in_flight
+
+
+def test_run_read_with_another_run_changes_neither_run(live: Live) -> None:
+    run = in_flight(live)
+    other = mirrored(live, LEDGER, started(live, LEDGER))
+    answer_with_run(live, other.run_id)
+    with pytest.raises(NorthflankError, match="another run"):
+        live.run(lambda: read_run(live.connection, run))
+    row = Run.objects.get(pk=run.pk)
+    assert row.in_flight
+    assert row.next_detail_sync_at is not None  # tried again after a rest
+    assert Run.objects.get(pk=other.pk).in_flight
+
+
+@pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
+def test_unsent_abort_is_not_sent_when_aborting_is_disabled(
+    live: Live, settings: Settings, switch: dict[str, bool]
+) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run)
+    for name, value in switch.items():
+        setattr(settings, name, value)
+    look_after(live)
+    assert Abort.objects.get().state == "not_sent"
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_unsent_abort_past_deadline_is_not_sent(live: Live) -> None:
+    run = in_flight(live)
+    abort_with_expired_lease(run, seconds=3600)
+    look_after(live)
+    assert "could not be sent in time" in story()
+    assert live.sandbox.abort_request_counts[run.run_id] == 0

@@ -1,0 +1,298 @@
+"""What a press writes down before anything is sent: all of it, and once."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import time_machine
+from django.contrib.auth.models import Group, User
+from django.db import IntegrityError, connection
+from structlog.testing import capture_logs
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest
+from dashboard.accounts import permissions
+from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import Via
+from tests.support import factories
+from tests.support.world import T0, at
+
+LEASE = timedelta(seconds=15)
+CRITICAL_AFTER = timedelta(seconds=600)
+
+
+@pytest.fixture
+def run(db: None) -> Run:
+    """A run in flight, in a stage where an abort takes a reason."""
+    return factories.run(factories.stage(), "r1", abort_severity=2)
+
+
+@pytest.fixture
+def colleague(manager: User) -> User:
+    user = User.objects.create_user("colleague")
+    user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
+    return user
+
+
+def by(user: User, **more: Any) -> AbortRequest:
+    defaults: dict[str, Any] = {
+        "reason": " Stuck\n again ",
+        "client_address": "192.0.2.7",
+        "via": Via.API,
+        "token_name": "ci",
+        "origin": "a shell on build-1",
+    }
+    return AbortRequest(user, **defaults | more)
+
+
+def timeline(of: Abort) -> list[tuple[Any, ...]]:
+    return list(of.events.values_list("event_type", "occurred_at", "detail"))
+
+
+@time_machine.travel(T0, tick=False)
+def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
+    batch = BulkAbort.objects.create(
+        key=uuid4(), user=manager, username="manager", requested_at=T0, claimed_at=T0
+    )
+    result = aborts.request_abort(run, by(manager), bulk_abort=batch)
+    assert result == aborts.AbortResult(Abort.objects.get(), is_new=True)
+    stored = Abort.objects.values(
+        "run", "user", "username", "reason", "client_address", "via", "token_name", "bulk_abort",
+        "requested_at", "claimed_at", "sent_at", "state", "retry_of", "settled_at",
+    ).get()  # fmt: skip
+    assert stored == {
+        "run": run.pk,
+        "user": manager.pk,
+        "username": "manager",
+        "reason": "Stuck again",
+        "client_address": "192.0.2.7",
+        "via": "api",
+        "token_name": "ci",
+        "bulk_abort": batch.pk,
+        "requested_at": T0,
+        "claimed_at": T0,
+        "sent_at": None,
+        "state": "requested",
+        "retry_of": None,
+        "settled_at": None,
+    }
+    assert timeline(result.abort) == [("requested", T0, "a shell on build-1")]
+
+
+@time_machine.travel(T0, tick=False)
+def test_abort_request_clears_severity_and_schedules_read_at_lease_end(
+    run: Run, manager: User
+) -> None:
+    before = run.version
+    aborts.request_abort(run, by(manager))
+    run.refresh_from_db()
+    assert (run.abort_severity, run.next_detail_sync_at) == (0, T0 + LEASE)
+    assert run.version > before
+
+
+def test_abort_request_is_logged(run: Run, manager: User) -> None:
+    with capture_logs() as logs:
+        aborts.request_abort(run, by(manager))
+    assert logs == [
+        {
+            "event": "abort.requested", "log_level": "info",
+            "run": "r1", "by": "manager", "reason": "Stuck again",
+        }
+    ]  # fmt: skip
+
+
+def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, manager: User) -> None:
+    why = "^Only members of the group “Release managers” may abort runs here.$"
+    with capture_logs() as logs, pytest.raises(aborts.NotAllowed, match=why):
+        aborts.request_abort(run, by(viewer))
+    assert logs == [
+        {
+            "event": "abort.denied", "log_level": "warning", "run": "r1", "by": "viewer",
+            "via": "api", "token": "ci", "address": "192.0.2.7",
+        }
+    ]  # fmt: skip
+    assert [type(value) for value in logs[0].values()] == [str] * 7
+
+
+def test_abort_request_with_read_only_token_is_denied(run: Run, manager: User) -> None:
+    rights = permissions.for_user(manager).without_abort()
+    with pytest.raises(aborts.NotAllowed, match=r"^This token is for reading only\.$"):
+        aborts.request_abort(run, by(manager, permissions=rights))
+
+
+@pytest.mark.parametrize("reason", ["", " \n", "\u202e"])
+def test_abort_request_without_required_reason_is_rejected(
+    run: Run, manager: User, reason: str
+) -> None:
+    with pytest.raises(
+        aborts.ReasonMissing, match=r"^Aborting a run in Production takes a reason\.$"
+    ):
+        aborts.request_abort(run, by(manager, reason=reason))
+    assert not Abort.objects.exists()
+
+
+def test_long_reason_is_truncated(run: Run, manager: User) -> None:
+    result = aborts.request_abort(run, by(manager, reason="x" * 501))
+    assert result.abort.reason == "x" * 500
+
+
+# --- Somebody was faster ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("press", "told"),
+    [
+        (
+            {"via": Via.PAGE, "client_address": None, "origin": ""},
+            "colleague: “Stuck again”",
+        ),
+        (
+            {"via": Via.PAGE, "origin": ""},
+            "colleague (192.0.2.7): “Stuck again”",
+        ),
+        (
+            {"via": Via.API, "origin": ""},
+            "colleague (API token “ci”, 192.0.2.7): “Stuck again”",
+        ),
+        (
+            {"via": Via.COMMAND, "client_address": None},
+            "colleague (command line, a shell on build-1): “Stuck again”",
+        ),
+    ],
+)
+def test_joined_abort_request_is_in_timeline_with_all_details(
+    run: Run, manager: User, colleague: User, press: dict[str, Any], told: str
+) -> None:
+    first = aborts.request_abort(run, by(manager)).abort
+    before = Run.objects.get().version
+    with time_machine.travel(at(9), tick=False), capture_logs() as logs:
+        result = aborts.request_abort(run, by(colleague, **press))
+    assert result == aborts.AbortResult(first, is_new=False)
+    assert timeline(first)[1:] == [("joined", at(9), told)]
+    assert Run.objects.get().version > before
+    assert logs == [
+        {
+            "event": "abort.joined", "log_level": "info",
+            "run": "r1", "by": "colleague", "reason": "Stuck again",
+        }
+    ]  # fmt: skip
+
+
+def test_joined_abort_request_without_reason_is_in_timeline_without_one(manager: User) -> None:
+    run = factories.run(factories.stage("Staging"))
+    first = aborts.request_abort(run, by(manager)).abort
+    aborts.request_abort(
+        run, by(manager, reason="", via=Via.COMMAND, client_address=None, origin="")
+    )
+    assert timeline(first)[1][2] == "manager (command line)"
+
+
+def test_joined_abort_request_is_in_timeline_when_first_origin_has_same_text(
+    manager: User, colleague: User
+) -> None:
+    run = factories.run(factories.stage("Staging"))
+    first = aborts.request_abort(run, by(manager, origin="colleague")).abort
+    aborts.request_abort(run, AbortRequest(colleague))
+    assert [(what, detail) for what, _, detail in timeline(first)] == [
+        ("requested", "colleague"),
+        ("joined", "colleague"),
+    ]
+
+
+def test_identical_joined_abort_requests_are_in_timeline_once(run: Run, manager: User) -> None:
+    first = aborts.request_abort(run, by(manager)).abort
+    for reason in ("Why", "Why", "Because"):
+        aborts.request_abort(run, by(manager, reason=reason))
+    assert first.events.filter(event_type=EventType.JOINED).count() == 2
+
+
+def settle_after_conflict(abort: Abort) -> Callable[..., Any]:
+    """Settle an abort after a press has met it, and before the press has looked at it."""
+    met = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal met
+        if met and sql.startswith("SELECT"):
+            met = False
+            abort.transition(AbortState.NOT_SENT, EventType.NOT_SENT, T0, settled_at=T0)
+        try:
+            return run(sql, *rest)
+        except IntegrityError:
+            met = True
+            raise
+
+    return execute
+
+
+def test_abort_request_racing_with_settled_abort_creates_its_own(
+    run: Run, manager: User, colleague: User
+) -> None:
+    first = aborts.request_abort(run, by(manager)).abort
+    batch = BulkAbort.objects.create(
+        key=uuid4(), user=colleague, username="colleague", requested_at=T0, claimed_at=T0
+    )
+    with connection.execute_wrapper(settle_after_conflict(first)):
+        result = aborts.request_abort(run, by(colleague), bulk_abort=batch)
+    assert result.is_new
+    second = result.abort
+    assert second != first
+    assert (second.run, second.username, second.reason) == (run, "colleague", "Stuck again")
+    assert (second.bulk_abort, second.retry_of) == (batch, None)
+
+
+def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
+    first = aborts.request_abort(run, by(manager)).abort
+    Run.objects.update(in_flight=False)
+    assert run.in_flight  # as it was read
+    wrapper = connection.execute_wrapper(settle_after_conflict(first))
+    with wrapper, pytest.raises(aborts.NotInFlight):
+        aborts.request_abort(run, by(manager))
+
+
+# --- Trying again -------------------------------------------------------------------------------
+
+
+def overdue_abort(run: Run, user: User) -> Abort:
+    """An abort that was accepted ten minutes before T0, and has come to nothing."""
+    return factories.abort(
+        run, user, requested_at=T0 - CRITICAL_AFTER, claimed_at=T0 - CRITICAL_AFTER
+    )
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_settles_first_abort_and_links_to_it(
+    run: Run, manager: User, colleague: User
+) -> None:
+    first = overdue_abort(run, manager)
+    second = aborts.request_abort(run, by(colleague), retry_of_pk=first.pk).abort
+    first.refresh_from_db()
+    assert (first.state, first.settled_at) == ("tried_again", T0)
+    assert timeline(first) == [("tried_again", T0, "colleague")]
+    assert second.retry_of == first
+
+
+@time_machine.travel(T0 - timedelta(seconds=1), tick=False)
+def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
+    first = overdue_abort(run, manager)
+    Run.objects.update(abort_severity=1)
+    result = aborts.request_abort(run, by(manager), retry_of_pk=first.pk)
+    assert result == aborts.AbortResult(first, is_new=False)
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_of_another_runs_abort_joins_open_abort(run: Run, manager: User) -> None:
+    other = overdue_abort(factories.run(run.stage), manager)
+    first = overdue_abort(run, manager)
+    result = aborts.request_abort(run, by(manager), retry_of_pk=other.pk)
+    assert result == aborts.AbortResult(first, is_new=False)
+
+
+@time_machine.travel(T0, tick=False)
+def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
+    first = overdue_abort(run, manager)
+    Abort.objects.update(state="refused", settled_at=T0)
+    second = aborts.request_abort(run, by(manager), retry_of_pk=first.pk).abort
+    assert second.retry_of is None

@@ -1,0 +1,543 @@
+"""Aborts that may not have arrived: sent again by themselves, within limits, and told."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest, resend_policy
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts import resend as abort_resend
+from dashboard.aborts import send as abort_send
+from dashboard.aborts.request import SEND_LEASE
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import now
+from dashboard.models import Abort, RateBudget, Run
+from dashboard.models.aborts import EventType
+from dashboard.northflank import NorthflankClient
+from dashboard.sandbox import parse_fault
+from dashboard.web.components import run_row
+from tests.support import factories
+from tests.support.live import Live
+from tests.support.live_runs import (
+    append_only_disabled,
+    impatient,
+    in_flight,
+    long_ago,
+    look_after,
+    notice,
+    path,
+    press,
+    read,
+    replace_client,
+    story,
+)
+
+
+def run_with_unknown_abort(live: Live, manager: User, fault: str = "503*1@/abort") -> Run:
+    """A run whose abort was sent once, and of which nobody knows whether it arrived."""
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(fault)]
+    press(live.person("manager"), run)
+    assert Abort.objects.get().state == "unknown"
+    return run
+
+
+def backdate_leases(seconds: float = 20) -> None:
+    """Have so much time pass for the acts in doubt, by which none of them has been settled."""
+    for abort in Abort.objects.open().filter(state="unknown"):
+        long_ago(abort, claimed_at=seconds)
+
+
+def sendings() -> list[str]:
+    return [str(number or 1) for number in event_details(EventType.SENT)]
+
+
+def event_details(what: EventType) -> list[str]:
+    found = Abort.objects.latest("pk").events.filter(event_type=what)
+    return list(found.values_list("detail", flat=True))
+
+
+@pytest.mark.parametrize("fault", ["503*1@/abort", "reset*1@/abort", "502-html*1@/abort"])
+def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: str) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(fault), parse_fault("503@GET")]
+    press(live.person("manager"), run)
+    live.sandbox.faults = []
+    backdate_leases()
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sendings) == ("accepted", 2)
+    assert sendings() == ["1", "2"]
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+    assert Run.objects.get().status == "aborting"
+
+
+def test_unknown_abort_is_not_resent_immediately(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+@pytest.mark.parametrize(("number", "seconds"), [(0, 1), (1, 1), (2, 2), (3, 4), (4, 8), (9, 8)])
+def test_resend_delay_doubles_up_to_maximum(number: int, seconds: int) -> None:
+    assert resend_policy.delay(number) == timedelta(seconds=seconds)
+
+
+def test_unknown_abort_of_aborting_run_is_not_resent(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault("reset-after*1@/abort"), parse_fault("503*3@GET")]
+    press(live.person("manager"), run)
+    live.sandbox.faults = []
+    backdate_leases()
+    look_after(live)
+    assert Abort.objects.get().state == "accepted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_unknown_abort_with_failed_run_read_is_not_resent(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    live.sandbox.faults = [parse_fault("503@GET")]
+    backdate_leases()
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sendings) == ("unknown", 1)
+    assert now() - abort.claimed_at < timedelta(seconds=10)  # it rests again
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def fail_resends(live: Live, run: Run, times: int) -> None:
+    """Look after an abort that never arrives, so many times."""
+    live.sandbox.faults = [parse_fault("503@/abort")]
+    for _ in range(times):
+        backdate_leases()
+        look_after(live)
+
+
+def test_abort_that_never_arrives_is_sent_five_times_then_critical(
+    live: Live, manager: User
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    fail_resends(live, run, 7)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 5)
+    assert sendings() == ["1", "2", "3", "4", "5"]
+    assert live.sandbox.abort_request_counts[run.run_id] == 5
+    long_ago(abort, sent_at=25)
+    row = read(live, run)
+    abort.refresh_from_db()
+    assert abort.settled_at is not None
+    assert event_details(EventType.NOT_ARRIVED) == ["It was sent 5 times."]
+    assert story() == (
+        "The abort was sent 5 times, and the run went on: it seems not to have arrived. "
+        "You can try again."
+    )
+    assert row.abort_severity == 2
+    look_after(live)
+    assert Run.objects.get().abort_severity == 2  # until somebody sees to it
+
+
+def test_new_abort_request_after_failed_resends_clears_severity(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    Abort.objects.update(sendings=5)
+    long_ago(Abort.objects.get(), sent_at=25)
+    read(live, run)
+    assert Run.objects.get().abort_severity == 2
+    live.sandbox.faults = []
+    assert "accepted" in notice(press(live.person("manager"), run))
+    look_after(live)
+    assert Run.objects.get().abort_severity == 0
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_run_aborting_after_failed_resends_has_no_severity(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    Abort.objects.update(sendings=5)
+    long_ago(Abort.objects.get(), sent_at=25)
+    assert read(live, run).abort_severity == 2
+    Run.objects.update(status="aborting", status_since=now())
+    look_after(live)
+    assert Run.objects.get().abort_severity == 0
+
+
+def backdate_first_send(seconds: float) -> None:
+    """Have the open act have been sent for the first time so long ago."""
+    abort = Abort.objects.get()
+    by = timedelta(seconds=seconds)
+    with append_only_disabled():
+        for event in abort.events.all():
+            type(event).objects.filter(pk=event.pk).update(occurred_at=event.occurred_at - by)
+    long_ago(abort, requested_at=seconds, sent_at=seconds, claimed_at=seconds)
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(100, True), (121, False)])
+def test_unknown_abort_is_resent_only_within_two_minutes(
+    live: Live, manager: User, seconds: float, again: bool
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_first_send(seconds)
+    read(live, run)
+    assert live.sandbox.abort_request_counts[run.run_id] == (2 if again else 1)
+    if not again:
+        assert event_details(EventType.NOT_ARRIVED) == ["Too much time has passed."]
+
+
+def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
+    live: Live, manager: User
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    live.sandbox.faults = [parse_fault("503")]
+    Run.objects.update(synced_at=now() - timedelta(seconds=200))
+    backdate_first_send(125)
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at) == ("unknown", None)
+    assert Run.objects.get().abort_severity == 2
+    assert story().endswith("It is not sent again by itself. You can try again.")
+    assert aborts.can_retry(abort, now())
+    live.sandbox.faults = []
+    again = aborts.request_abort(
+        Run.objects.with_stage().get(), AbortRequest(manager), retry_of_pk=abort.pk
+    )
+    assert again.is_new
+    live.run(lambda: aborts.wait_for_answer(again))
+    assert Abort.objects.get(pk=again.abort.pk).state == "accepted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+# --- Whoever may no more ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
+def test_resend_is_skipped_when_aborting_is_disabled(
+    live: Live, manager: User, settings: Any, switch: dict[str, bool]
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    for name, value in switch.items():
+        setattr(settings, name, value)
+    assert_not_resent(live, run)
+
+
+def test_resend_is_skipped_when_permission_is_revoked(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    manager.groups.clear()
+    assert_not_resent(live, run)
+
+
+def test_resend_is_skipped_when_account_is_inactive(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    User.objects.update(is_active=False)
+    assert_not_resent(live, run)
+    assert event_details(EventType.NOT_ARRIVED) == [
+        "The account that asked for it is not active any more."
+    ]
+
+
+def assert_not_resent(live: Live, run: Run) -> None:
+    backdate_leases()
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    long_ago(Abort.objects.get(), sent_at=25)
+    read(live, run)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sendings) == ("unknown", 1)
+    assert abort.settled_at is not None
+    assert len(event_details(EventType.NOT_ARRIVED)) == 1
+
+
+def test_first_send_is_skipped_when_account_is_inactive(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    result = aborts.request_abort(run, AbortRequest(manager))
+    User.objects.update(is_active=False)
+    live.run(lambda: aborts.wait_for_answer(result))
+    assert Abort.objects.get().state == "not_sent"
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+# --- What the hour has left ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remaining", "sent"),
+    [(26, 2), (25, 1)],  # of a reserve of 100 the last quarter is for single aborts
+)
+def test_bulk_abort_is_resent_only_above_its_share_of_reserve(
+    live: Live, manager: User, remaining: int, sent: int
+) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault("503*1@/abort")]
+    requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, requested.pk))
+    assert Abort.objects.get().state == "unknown"
+    RateBudget.objects.update(remaining=remaining, limit=1000)
+    backdate_leases()
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == sent
+
+
+def test_single_abort_is_resent_at_any_remaining_budget(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    RateBudget.objects.update(remaining=2, limit=1000)
+    backdate_leases()
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_abort_is_not_resent_while_rate_limited(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    RateBudget.objects.update(backoff_until=now() + timedelta(seconds=30))
+    backdate_leases()
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+# --- What is answered to a later sending --------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["rate-limited@/abort", "503@/abort"])
+def test_maybe_sent_abort_stays_unknown_after_failed_resend(
+    live: Live, manager: User, fault: str
+) -> None:
+    run_with_unknown_abort(live, manager)
+    live.sandbox.faults = [parse_fault(fault)]
+    backdate_leases()
+    look_after(live)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 2)
+
+
+def test_resend_with_refused_connection_leaves_abort_unknown(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    claimed = abort_resend.claim_due_resends(now())[0]
+    replace_client(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
+    live.run(lambda: abort_send.attempt_send(live.connection, claimed))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 2)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def abort_externally(live: Live, status: str, *, concluded: bool) -> Callable[[], None]:
+    """Have the run be aborting, or over, between its reading and the next sending."""
+
+    def change() -> None:
+        run = Run.objects.get()
+        flow = live.sandbox.world.find_flow("payments", "ledger", "Staging")
+        assert flow is not None
+        live.sandbox.world.abort_run(flow, run.run_id, live.sandbox.clock(), at_once=concluded)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("at_once", "state", "outcome"), [(False, "accepted", ""), (True, "concluded", "aborted")]
+)
+def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
+    live: Live, manager: User, at_once: bool, state: str, outcome: str
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    claimed = abort_resend.claim_due_resends(now())[0]
+    abort_externally(live, "", concluded=at_once)()
+    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
+    live.run(lambda: abort_send.attempt_send(live.connection, claimed))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome, abort.answer_status) == (state, outcome, 409)
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    abort_externally(live, "", concluded=False)()
+    live.sandbox.faults = [parse_fault("error-string:409@/abort")]
+    message = notice(press(live.person("manager"), run))
+    assert message.startswith("The run was being aborted already, since ")
+    assert Abort.objects.get().state == "accepted"
+
+
+def test_unknown_retry_message_shows_resend(live: Live, manager: User) -> None:
+    run_with_unknown_abort(live, manager)
+    Run.objects.update(abort_severity=2)
+    abort = Abort.objects.get()
+    abort.already_aborting_since = now() - timedelta(minutes=20)
+    assert story(abort).endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
+
+
+# --- Whoever presses, and whichever process sends -----------------------------------------------
+
+
+def test_abort_request_during_resends_shows_state_and_resends_at_once(
+    live: Live, manager: User
+) -> None:
+    run = run_with_unknown_abort(live, manager)
+    row = Run.objects.with_stage().get()
+    assert run_row.build_row(row, run_row.Permission(True), Abort.objects.get()).is_abortable
+    message = notice(press(live.person("manager"), run))
+    assert message.endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+    look_after(live)  # without a rest
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+    assert Abort.objects.count() == 1
+
+
+def test_abort_page_during_resends_shows_state_and_form(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    page = live.person("manager").get(path(run)).text
+    assert "The abort may not have arrived." in page
+    assert 'method="post"' in page
+    assert 'name="resend"' not in page
+
+
+def test_abort_request_during_resend_keeps_its_lease(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    claimed = abort_resend.claim_due_resends(now())[0]
+    aborts.request_abort(Run.objects.with_stage().get(), AbortRequest(manager))
+    assert abort_resend.claim_due_resends(now()) == []
+    live.run(lambda: abort_resend.resend_abort(live.connection, claimed))
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_concurrent_workers_resend_once(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+
+    async def reconcile_concurrently() -> None:
+        tasks = (aborts.reconcile_open_aborts(live.connection) for _ in range(4))
+        await asyncio.gather(*tasks)
+
+    live.run(reconcile_concurrently)
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+    assert sendings() == ["1", "2"]
+
+
+def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    first = abort_resend.claim_due_resends(now())[0]
+    backdate_leases(60)  # it has stood still for longer than it may
+    second = abort_resend.claim_due_resends(now())[0]
+    for claimed in (second, first):
+        live.run(lambda claimed=claimed: abort_resend.resend_abort(live.connection, claimed))
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+    assert sendings() == ["1", "2"]
+
+
+def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
+    run = run_with_unknown_abort(live, manager)
+    backdate_leases()
+    claimed = abort_resend.claim_due_resends(now())[0]
+    db_threads.set_clock_offset(timedelta(seconds=30))
+    try:
+        live.run(lambda: abort_resend.resend_abort(live.connection, claimed))
+    finally:
+        db_threads.set_clock_offset(timedelta())
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+@pytest.mark.parametrize("state", ["unknown", "requested"])
+def test_lease_in_the_future_does_not_delay_resend(live: Live, manager: User, state: str) -> None:
+    run = run_with_unknown_abort(live, manager)
+    Abort.objects.update(state=state, claimed_at=now() + timedelta(hours=1))
+    look_after(live)
+    backdate_leases()
+    look_after(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    result = aborts.request_abort(run, AbortRequest(manager))
+    db_threads.set_clock_offset(SEND_LEASE)
+    try:
+        live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
+    finally:
+        db_threads.set_clock_offset(timedelta())
+    assert Abort.objects.get().state == "requested"
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    unsent_abort = aborts.request_abort(run, AbortRequest(manager)).abort
+    no_time_left = -1.0
+    live.run(
+        lambda: abort_send.attempt_send(live.connection, unsent_abort, time_limit=no_time_left)
+    )
+    abort = Abort.objects.get()
+    assert (abort.state, abort.sendings) == ("unknown", 1)  # and it is sent again
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+def test_result_of_earlier_send_does_not_change_later_one(live: Live, manager: User) -> None:
+    run_with_unknown_abort(live, manager)
+    earlier = Abort.objects.get()
+    Abort.objects.update(state="requested", sendings=2)
+    abort_send.mark_unknown(earlier, "Too late.")
+    assert Abort.objects.get().state == "requested"
+
+
+def test_abort_leased_by_another_worker_is_not_resent(db: None, manager: User) -> None:
+    abort = factories.abort(factories.run(factories.stage("Staging")), manager, "unknown")
+    Abort.objects.update(sendings=1)
+    at = now() + timedelta(seconds=60)
+
+    def claim_first(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            with connection.execute_wrapper(lambda run, sql, *rest: run(sql, *rest)):
+                run(
+                    f"UPDATE dashboard_abort SET claimed_at = '{sql_timestamp(at)}'",
+                    None,
+                    *rest[1:],
+                )
+        return run(sql, *rest)
+
+    with connection.execute_wrapper(claim_first):
+        assert abort_resend.claim_due_resends(now() + timedelta(seconds=30)) == []
+    assert Abort.objects.get(pk=abort.pk).state == "unknown"
+
+
+def sql_timestamp(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S.%f}"
+
+
+# --- The person is told soon --------------------------------------------------------------------
+
+
+def test_failed_abort_is_reported_soon_when_run_read_is_slow(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    impatient(live, 30)
+    live.sandbox.faults = [parse_fault("503@/abort"), parse_fault("latency:20@GET")]
+    message = notice(press(live.person("manager"), run))  # which waits for less than that
+    assert message.startswith("The abort may not have arrived. ")
+
+
+def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -> None:
+    slow, quick = in_flight(live), in_flight(live)
+    live.sandbox.faults = [parse_fault("503*2@/abort")]
+    for run in (slow, quick):
+        press(live.person("manager"), run)
+    live.sandbox.faults = [parse_fault(f"latency:8@{slow.run_id}")]
+    backdate_leases()
+
+    async def reconcile_twice() -> None:
+        unknown_aborts = Abort.objects.open().filter(state="unknown", run=quick)
+        await db_threads.run_in_db_thread(
+            unknown_aborts.update, claimed_at=now()
+        )  # its rest is not over
+        await aborts.reconcile_in_background(live.connection, 0.2)
+        long_before = now() - timedelta(seconds=20)
+        await db_threads.run_in_db_thread(unknown_aborts.update, claimed_at=long_before)
+        await aborts.reconcile_in_background(live.connection, 5)
+        await aborts.cancel_tasks()
+
+    live.run(reconcile_twice)
+    assert live.sandbox.abort_request_counts == {slow.run_id: 1, quick.run_id: 2}
+    assert abort_reconcile._tasks == set()

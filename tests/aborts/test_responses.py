@@ -1,0 +1,273 @@
+"""What Northflank answers to an abort, and what people are told of it."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.aborts import bulk_messages as bulk_abort_messages
+from dashboard.aborts import timeline as abort_timeline
+from dashboard.accounts.permissions import Permission
+from dashboard.models import Abort, RateBudget, Run, Stage
+from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.sandbox import parse_fault
+from dashboard.web.components import abort_log, run_row
+from tests.support.live import Live
+from tests.support.live_runs import (
+    SEARCH,
+    advance_time,
+    in_flight,
+    look_after,
+    notice,
+    press,
+    read,
+    story,
+    vanish,
+)
+
+
+def test_abort_accepted_then_run_aborted_is_concluded(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    message = notice(press(live.person("manager"), run, reason="  wrong\n build "))
+    abort = Abort.objects.get()
+    assert message == story()
+    assert message.startswith("Abort accepted; aborting since ")
+    assert (abort.state, abort.username, abort.reason) == ("accepted", "manager", "wrong build")
+    assert abort.client_address == "127.0.0.1"
+    assert abort.answer_status == 200
+    assert abort.requested_at <= abort.sent_at <= abort.answered_at
+    assert Run.objects.get().status == "aborting"
+    advance_time(live, 10)
+    assert read(live, run).status == "aborted"
+    abort.refresh_from_db()
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")
+    assert story().startswith("Aborted after ")
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+def test_run_of_unread_stage_can_be_aborted(live: Live, manager: User) -> None:
+    run = in_flight(live)  # found by its address, say
+    Stage.objects.update(confirmed_path_segment="", has_flow=None)
+    assert "accepted" in notice(press(live.person("manager"), run))
+    assert read(live, run).status == "aborting"
+
+
+def test_run_is_due_for_read_right_after_abort(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    press(live.person("manager"), run)
+    abort, row = Abort.objects.get(), Run.objects.get()
+    assert row.next_detail_sync_at is not None
+    assert (row.next_detail_sync_at - abort.answered_at).total_seconds() < 3
+
+
+def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -> None:
+    live.sandbox.choices["abort-answer"] = "unchanged"
+    run = in_flight(live)
+    message = notice(press(live.person("manager"), run))
+    assert "accepted" in message
+    assert Abort.objects.get().state == "accepted"
+    assert Run.objects.get().status not in {"aborting", "aborted"}
+    assert read(live, run).status == "aborting"
+    advance_time(live, 10)
+    read(live, run)
+    assert Abort.objects.get().outcome == "aborted"
+
+
+def test_abort_answer_with_aborted_run_settles_abort(live: Live, manager: User) -> None:
+    live.sandbox.choices["abort-answer"] = "aborted"
+    run = in_flight(live)
+    assert notice(press(live.person("manager"), run)).startswith("Aborted after ")
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", "aborted")
+    assert Run.objects.get().in_flight is False
+
+
+@pytest.mark.parametrize(
+    ("chances", "outcome"), [((1 / 3, 2 / 3), "success"), ((2 / 3, 1), "failure")]
+)
+def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
+    live: Live, manager: User, chances: tuple[float, float], outcome: str
+) -> None:
+    run = in_flight(live, SEARCH, wanted=lambda chance: chances[0] < chance < chances[1])
+    advance_time(live, 60)  # by now it has started, so that it can go on
+    notice(press(live.person("manager"), run))
+    advance_time(live, 30)
+    assert read(live, run).status == outcome
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", outcome)
+    assert story().startswith("Not stopped: the run ended as ")
+    assert "No answer" not in story()
+
+
+def test_slow_abort_stays_open(live: Live, manager: User) -> None:
+    run = in_flight(live, SEARCH, wanted=lambda chance: chance < 1 / 3)
+    advance_time(live, 60)
+    notice(press(live.person("manager"), run))
+    advance_time(live, 200)
+    assert read(live, run).status == "aborting"
+    assert Abort.objects.get().settled_at is None
+    assert story().startswith("Abort accepted; ")
+
+
+@pytest.mark.parametrize("answered", ["200", "400", "404", "409"])
+def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered: str) -> None:
+    live.sandbox.choices["abort-concluded"] = answered
+    run = in_flight(live, wanted=None)
+    script = live.sandbox.world.find_run(
+        live.sandbox.world.find_flow("payments", "ledger", "Staging"),
+        run.run_id,
+        live.sandbox.clock(),
+    )
+    advance_time(live, script.concluded_at - live.sandbox.clock() + 1)
+    message = notice(press(live.person("manager"), run))
+    row, abort = Run.objects.get(), Abort.objects.get()
+    assert row.concluded
+    assert (abort.state, abort.outcome) == ("too_late", row.status)
+    assert abort.answer_status == int(answered)
+    assert message.startswith("Finished before the abort arrived: the run had ended as ")
+    assert abort.settled_at is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ("forbidden:payments@/abort", 403, "lacks the permission"),
+        ("bad-token@/abort", 401, "does not accept the API token"),
+        ("feature-401@/abort", 401, "has not enabled this for the account"),
+        ("error-without-wrapper:400@/abort", 400, "It broke"),
+        ("404@/abort", 404, "Not found"),
+        ("error-string:409@/abort", 409, "It broke"),
+        ("error-string:422@/abort", 422, "It broke"),
+    ],
+)
+def test_refused_abort_shows_northflank_error_text(
+    live: Live, manager: User, fault: str, status: int, words: str
+) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(fault)]
+    message = notice(press(live.person("manager"), run))
+    abort = Abort.objects.get()
+    assert (abort.state, abort.answer_status) == ("refused", status)
+    assert message.startswith("Northflank refused")
+    assert words in message
+    assert abort.settled_at is not None
+    assert ("GET", api_path(run)) in live.sandbox.requests  # read again before anything is said
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_refused_abort_is_shown_when_run_read_is_refused_too(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault("bad-token")]
+    assert "refused" in notice(press(live.person("manager"), run))
+    assert Run.objects.get().in_flight
+
+
+def test_abort_of_removed_run_is_too_late_and_shown_as_gone(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    vanish(live, run.run_id)
+    notice(press(live.person("manager"), run))
+    assert Abort.objects.get().state == "too_late"
+    assert story() == "Northflank knew the run no more when the abort arrived."
+    row = Run.objects.with_stage().get()
+    assert row.removed_at is not None
+    assert row.in_flight  # until somebody dismisses it
+    # The same in all places: no word of a run that goes on, or of one that had ended.
+    removed_abort = Abort.objects.get()
+    assert run_row.build_row(row, Permission(True), removed_abort).label == "Gone"
+    assert (
+        abort_log.CATEGORIES[abort_log.category_key(removed_abort)].label == "Gone from Northflank"
+    )
+    assert (
+        bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "").label
+        == "Gone from Northflank"
+    )
+    timeline_texts = [
+        line.text for line in abort_timeline.entries(removed_abort, removed_abort.events.all())
+    ]
+    assert timeline_texts[-1] == "Northflank knew the run no more."
+
+
+def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    live.sandbox.faults = [parse_fault("error-string:409*1@/abort")]
+    press(person, run)
+    assert "accepted" in notice(press(person, run))
+    assert sorted(Abort.objects.values_list("state", flat=True)) == ["accepted", "refused"]
+
+
+def test_rate_limited_abort_is_not_sent_and_shows_retry_time(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault("rate-limited@/abort")]
+    message = notice(press(live.person("manager"), run))
+    abort = Abort.objects.get()
+    assert abort.state == "not_sent"
+    assert abort.retry_at is not None
+    assert message.startswith("Not sent: Northflank asked for a pause until ")
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_rate_limited_abort_without_reset_header_shows_no_retry_time(
+    live: Live, manager: User
+) -> None:
+    live.sandbox.choices["rate-limit-headers"] = "absent"
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault("rate-limited@/abort")]
+    assert "until" not in notice(press(live.person("manager"), run))
+    assert Abort.objects.get().retry_at is None
+
+
+def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    RateBudget.objects.update(remaining=1, limit=1000)
+    assert "accepted" in notice(press(live.person("manager"), run))
+    advance_time(live, 10)
+    Run.objects.update(next_detail_sync_at=Abort.objects.get().answered_at)
+    RateBudget.objects.update(remaining=60, limit=1000)  # below the reserve of 100
+    live.run(live.worker.tick)
+    live.run(live.worker.wait_idle)
+    assert Abort.objects.get().outcome == "aborted"
+
+
+@pytest.mark.parametrize("fault", ["not-json", "empty-body", "missing-fields:status,concluded"])
+def test_unreadable_2xx_answer_is_accepted_once_run_is_aborting(
+    live: Live, manager: User, fault: str
+) -> None:
+    run = in_flight(live)
+    live.sandbox.faults = [parse_fault(f"{fault}@/abort"), parse_fault("503@GET")]
+    message = notice(press(live.person("manager"), run))
+    assert message.startswith("The abort may not have arrived. Northflank's answer ")
+    abort = Abort.objects.get()
+    assert (abort.state, abort.answer_status) == ("unknown", None)
+    live.sandbox.faults = []
+    assert read(live, run).status == "aborting"
+    assert Abort.objects.get().state == "accepted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_accepted_abort_of_removed_run_is_concluded_without_outcome(
+    live: Live, manager: User
+) -> None:
+    run = in_flight(live)
+    press(live.person("manager"), run)
+    vanish(live, run.run_id)
+    read(live, run)
+    abort = Abort.objects.get()
+    assert (abort.state, abort.outcome) == ("concluded", "")
+    assert "knows the run no more" in story()
+    assert "borted" not in story()
+
+
+def test_reconcile_with_only_settled_aborts_sends_no_requests(live: Live, manager: User) -> None:
+    live.sandbox.choices["abort-answer"] = "aborted"
+    run = in_flight(live)
+    press(live.person("manager"), run)
+    request_count = len(live.sandbox.requests)
+    look_after(live)
+    assert len(live.sandbox.requests) == request_count
+
+
+def api_path(run: Run) -> str:
+    stage = run.stage
+    return (
+        f"/v1/projects/{stage.pipeline.project.slug}/pipelines/{stage.pipeline.slug}"
+        f"/release-flows/{stage.confirmed_path_segment}/runs/{run.run_id}"
+    )

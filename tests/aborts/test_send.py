@@ -1,0 +1,835 @@
+"""All that is kept of an abort, whatever Northflank answers: the act, its trail, and the log."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.db import connection, connections
+from structlog.testing import capture_logs
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest
+from dashboard.aborts import bulk as bulk_abort
+from dashboard.aborts import reconcile as abort_reconcile
+from dashboard.aborts import send as abort_send
+from dashboard.db import threads as db_threads
+from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.northflank import NorthflankClient
+from dashboard.upstream.connection import Connection
+from tests.support import factories, payloads
+from tests.support.live import close_connections
+from tests.support.world import T0
+
+SEND_DEADLINE = timedelta(minutes=5)  # an abort that was not sent by then is not sent any more
+Logs = list[MutableMapping[str, Any]]
+
+
+def run_response(
+    status: str = "aborting", run_id: str = "r1", *, over: bool = False
+) -> tuple[Any, ...]:
+    """Northflank's answer that tells of a run."""
+    return 200, payloads.data(payloads.run(run_id, status=status, concluded=over))
+
+
+def error_response(status: int, **more: Any) -> tuple[Any, ...]:
+    """Northflank's answer that it has failed, or will not."""
+    return status, payloads.error("It broke", **more)
+
+
+@dataclass
+class FakeNorthflank:
+    """Answers every abort, and every reading, with the same."""
+
+    abort: tuple[Any, ...] = run_response()
+    reading: tuple[Any, ...] = run_response("running")
+    headers: dict[str, str] = field(default_factory=dict)
+    meanwhile: Callable[[], None] = lambda: None  # while an abort is under way
+    methods: list[str] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/runs"):  # asked where a run is not known
+            return httpx.Response(200, json={"data": {"runs": []}})
+        self.methods.append(request.method)
+        status, body = self.abort if request.method == "POST" else self.reading
+        if request.method == "POST":
+            in_a_thread(self.meanwhile)
+        return httpx.Response(status, json=body, headers=self.headers)
+
+    def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
+        """Have `work` ask here, and return what it logs."""
+
+        async def run() -> None:
+            to = Connection("token", "http://northflank.invalid")
+            transport = httpx.MockTransport(self.answer)
+            to.client = NorthflankClient(
+                "token", transport=transport, on_call=to.unrecorded_calls.append
+            )
+            await work(to)
+            await to.close()
+
+        with capture_logs() as logs:
+            asyncio.run(run())
+        return [line for line in logs if line["event"].startswith("abort.")]
+
+    def send(self, abort: Abort) -> Logs:
+        return self.run_with_connection(lambda to: aborts.send_abort(to, abort.pk))
+
+    def reconcile(self) -> Logs:
+        return self.run_with_connection(aborts.reconcile_open_aborts)
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    """Do what the event loop's own thread must not: use the database."""
+
+    def work_and_close() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(work_and_close).result()
+
+
+@pytest.fixture
+def run(transactional_db: None) -> Iterator[Run]:
+    """A run in flight."""
+    made = factories.run(factories.stage("Staging"), "r1")
+    yield Run.objects.with_stage().get(pk=made.pk)
+    close_connections(db_threads.executor)
+
+
+@pytest.fixture
+def abort(run: Run, manager: User) -> Abort:
+    """An abort that was just written down."""
+    return aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
+
+
+def stored_fields(abort: Abort) -> dict[str, Any]:
+    """All that is kept of an act but what was asked for; any time after the press is “then”."""
+    names = (
+        "state", "sent_at", "answered_at", "answer", "answer_status", "error_id", "retry_at",
+        "outcome", "settled_at",
+    )  # fmt: skip
+    values = Abort.objects.values(*names).get(pk=abort.pk)
+    return {
+        name: "then" if isinstance(value, datetime) and value > abort.requested_at else value
+        for name, value in values.items()
+        if value not in {"", None}
+    }
+
+
+def timeline(abort: Abort) -> list[tuple[str, str]]:
+    """The act's trail after the press."""
+    lines = list(abort.events.values_list("event_type", "detail", "occurred_at"))
+    assert all(at >= abort.requested_at for _, _, at in lines)
+    return [(what, detail) for what, detail, _ in lines if what != "requested"]
+
+
+def log_line(event: str, level: str, **more: Any) -> dict[str, Any]:
+    return {"event": f"abort.{event}", "log_level": level, "run": "r1", **more}
+
+
+SENT = {"sent_at": "then"}
+ANSWERED = SENT | {"answered_at": "then"}
+SETTLED = {"settled_at": "then"}
+SERVER_ERROR_TEXT = "Northflank has failed (500): It broke"
+REFUSED_TEXT = "Northflank refused (409): It broke"
+
+
+# --- It was accepted ----------------------------------------------------------------------------
+
+
+def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
+    logs = FakeNorthflank().send(abort)
+    expected = {"state": "accepted", "answer": "aborting", "answer_status": 200}
+    assert stored_fields(abort) == ANSWERED | expected
+    assert timeline(abort) == [("sent", ""), ("accepted", "aborting")]
+    assert logs == [log_line("accepted", "info", by="manager", status="aborting")]
+    run, told = Run.objects.get(), Abort.objects.get()
+    assert (run.status, run.next_detail_sync_at) == ("aborting", told.answered_at)
+    assert told.claimed_at == told.sent_at
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((200, {"data": {}}), "Northflank's answer tells nothing of the run."),
+        (run_response("aborted", "r2", over=True), "Northflank answered with another run."),
+    ],
+)
+def test_abort_answer_without_its_run_leaves_abort_unknown(
+    abort: Abort, answer: tuple[Any, ...], why: str
+) -> None:
+    logs = FakeNorthflank(abort=answer).send(abort)
+    assert stored_fields(abort) == SENT | {"state": "unknown", "answer": why}
+    assert timeline(abort) == [("sent", ""), ("unknown", why)]
+    assert logs == [log_line("unknown", "warning", by="manager", why=why)]
+    assert Run.objects.get().status == "running"
+
+
+def test_accepted_abort_of_aborted_run_is_concluded(abort: Abort) -> None:
+    FakeNorthflank(abort=run_response("aborted", over=True)).send(abort)
+    expected = {"state": "concluded", "answer": "aborted", "answer_status": 200}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "aborted"}
+    assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
+
+
+def test_accepted_abort_of_successful_run_is_too_late(abort: Abort) -> None:
+    FakeNorthflank(abort=run_response("success", over=True)).send(abort)
+    expected = {"state": "too_late", "answer": "success", "answer_status": 200}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
+    assert timeline(abort) == [("sent", ""), ("too_late", "success")]
+
+
+def test_accepted_abort_of_run_that_list_read_concluded_is_concluded(abort: Abort) -> None:
+    def end() -> None:
+        Run.objects.update(status="aborted", concluded=True, in_flight=False)
+
+    FakeNorthflank(abort=run_response("aborted", over=True), meanwhile=end).send(abort)
+    expected = {"state": "concluded", "answer_status": 200, "outcome": "aborted"}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"answer": "aborted"}
+    assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
+
+
+def settle(abort: Abort) -> None:
+    Abort.objects.get(pk=abort.pk).transition(
+        AbortState.UNKNOWN, EventType.NOT_ARRIVED, db_threads.now(), settled_at=db_threads.now()
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(run_response("running"), "running"), (error_response(409), REFUSED_TEXT)],
+)
+def test_answer_after_abort_is_settled_is_added_to_timeline_only(
+    abort: Abort, answer: tuple[Any, ...], told: str
+) -> None:
+    FakeNorthflank(abort=answer, meanwhile=lambda: settle(abort)).send(abort)
+    assert stored_fields(abort) == SENT | SETTLED | {"state": "unknown"}
+    assert timeline(abort) == [("sent", ""), ("not_arrived", ""), ("answered_late", told)]
+
+
+# --- It was not ---------------------------------------------------------------------------------
+
+
+def test_refused_abort_stores_answer_and_error_id(abort: Abort) -> None:
+    northflank = FakeNorthflank(abort=error_response(409, id="e-77"))
+    logs = northflank.send(abort)
+    expected = {
+        "state": "refused",
+        "answer": REFUSED_TEXT,
+        "answer_status": 409,
+        "error_id": "e-77",
+    }
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected
+    assert timeline(abort) == [("sent", ""), ("refused", REFUSED_TEXT)]
+    assert logs == [
+        log_line("settled", "warning", state="refused", by="manager", answer=REFUSED_TEXT)
+    ]
+    assert northflank.methods == ["POST", "GET"]
+
+
+def test_refused_abort_without_error_id_stores_none(abort: Abort) -> None:
+    FakeNorthflank(abort=error_response(403)).send(abort)
+    assert "error_id" not in stored_fields(abort)
+
+
+def test_refused_abort_with_failed_run_read_stays_refused(abort: Abort) -> None:
+    logs = FakeNorthflank(abort=error_response(409), reading=error_response(403)).send(abort)
+    assert stored_fields(abort)["state"] == "refused"
+    assert logs[0] == log_line("run_read_failed", "info", cause="forbidden")
+
+
+def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
+    logs = FakeNorthflank(
+        abort=error_response(409, id=7), reading=run_response("success", over=True)
+    ).send(abort)
+    expected = {"state": "too_late", "answer": REFUSED_TEXT, "answer_status": 409, "error_id": "7"}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
+    assert timeline(abort) == [("sent", ""), ("too_late", "success")]
+    assert logs == [
+        log_line("settled", "warning", state="too_late", by="manager", answer=REFUSED_TEXT)
+    ]
+
+
+def test_abort_of_removed_run_is_too_late(abort: Abort) -> None:
+    said = "Northflank knows no such thing (404): It broke"
+    FakeNorthflank(abort=error_response(404), reading=error_response(404)).send(abort)
+    expected = {"state": "too_late", "answer": said, "answer_status": 404}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected
+    assert timeline(abort) == [("sent", ""), ("too_late", "")]
+
+
+def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
+    headers = {
+        "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
+    }  # fmt: skip
+    said = "Northflank refuses requests for now (429): It broke"
+    northflank = FakeNorthflank(abort=error_response(429), headers=headers)
+    northflank.send(abort)
+    expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}
+    assert stored_fields(abort) == ANSWERED | SETTLED | expected
+    assert timeline(abort) == [("sent", ""), ("not_sent", said)]
+    told = Abort.objects.get()
+    assert told.retry_at - told.settled_at == timedelta(seconds=90)
+    assert northflank.methods == ["POST"]
+
+
+def test_rate_limited_abort_without_headers_has_no_retry_time(abort: Abort) -> None:
+    FakeNorthflank(abort=error_response(429)).send(abort)
+    assert Abort.objects.get().retry_at is None
+
+
+# --- Nobody knows -------------------------------------------------------------------------------
+
+
+def test_failed_abort_is_unknown_and_run_is_read(abort: Abort) -> None:
+    northflank = FakeNorthflank(abort=error_response(500, id="e-77"))
+    logs = northflank.send(abort)
+    expected = {"state": "unknown", "answer": SERVER_ERROR_TEXT, "error_id": "e-77"}
+    assert stored_fields(abort) == SENT | expected
+    assert timeline(abort) == [("sent", ""), ("unknown", SERVER_ERROR_TEXT)]
+    assert logs == [log_line("unknown", "warning", by="manager", why=SERVER_ERROR_TEXT)]
+    assert northflank.methods[-1] == "GET"
+
+
+def test_unknown_abort_with_failed_run_read_logs_both(abort: Abort) -> None:
+    logs = FakeNorthflank(abort=error_response(500), reading=error_response(403)).send(abort)
+    assert Run.objects.get().failures == 1  # the reading was tried
+    assert [line["event"] for line in logs] == ["abort.unknown", "abort.run_read_failed"]
+    assert logs[1] == log_line("run_read_failed", "info", cause="forbidden")
+
+
+def test_run_of_unknown_abort_is_due_for_read(abort: Abort) -> None:
+    due_at = abort.requested_at + timedelta(seconds=1)
+    with time_machine.travel(due_at, tick=False):
+        abort_send.mark_unknown(abort, "Nobody knows.", "e-77")
+    assert Run.objects.get().next_detail_sync_at == due_at
+    assert (abort.state, abort.answer, abort.error_id) == ("unknown", "Nobody knows.", "e-77")
+    assert timeline(abort) == [("unknown", "Nobody knows.")]
+
+
+def test_unknown_abort_is_accepted_once_run_is_aborting(abort: Abort) -> None:
+    FakeNorthflank(abort=error_response(500), reading=run_response("aborting")).send(abort)
+    assert stored_fields(abort) == SENT | {"state": "accepted", "answer": SERVER_ERROR_TEXT}
+    assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("aborting", "")]
+
+
+def test_unknown_abort_is_concluded_once_run_is_read_aborted(abort: Abort) -> None:
+    FakeNorthflank(abort=error_response(500), reading=run_response("aborted", over=True)).send(
+        abort
+    )
+    expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
+    assert stored_fields(abort) == SENT | SETTLED | expected
+    assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("concluded", "aborted")]
+
+
+def test_unknown_abort_of_run_that_list_read_concluded_is_concluded(abort: Abort) -> None:
+    def end() -> None:
+        Run.objects.update(status="aborted", concluded=True, in_flight=False)
+
+    over = run_response("aborted", over=True)
+    FakeNorthflank(abort=error_response(500), reading=over, meanwhile=end).send(abort)
+    expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
+    assert stored_fields(abort) == SENT | SETTLED | expected
+    assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("concluded", "aborted")]
+
+
+def make_unknown(abort: Abort, *, seen: float, sent: float | None = 0) -> None:
+    """Have an abort be in doubt, and its run be seen so many seconds after the press."""
+    then = abort.requested_at
+    Run.objects.update(synced_at=then + timedelta(seconds=seen))
+    sent_at = None if sent is None else then + timedelta(seconds=sent)
+    Abort.objects.update(state="unknown", sent_at=sent_at, sendings=5)
+
+
+@pytest.mark.parametrize(
+    ("seen", "sent", "lost"),
+    [(20, 0, False), (20.1, 0, True), (29, 10, False), (31, 10, True), (21, None, True)],
+)
+def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
+    abort: Abort, seen: float, sent: float | None, lost: bool
+) -> None:
+    make_unknown(abort, seen=seen, sent=sent)
+    with capture_logs() as logs:
+        abort_send.settle_resolved_aborts(db_threads.now())
+    assert timeline(abort) == ([("not_arrived", "It was sent 5 times.")] if lost else [])
+    assert logs == ([log_line("not_arrived", "warning", by="manager")] if lost else [])
+    assert ("settled_at" in stored_fields(abort)) is lost
+    assert stored_fields(abort)["state"] == "unknown"
+
+
+def test_review_settles_unknown_aborts_and_leaves_open_ones(
+    run: Run, abort: Abort, manager: User
+) -> None:
+    make_unknown(abort, seen=61)
+    others = [
+        factories.abort(factories.run(run.stage, status=status), manager, state)
+        for status, state in [("running", "accepted"), ("running", "requested")]
+    ]
+    ended = factories.abort(factories.run(run.stage, status="success"), manager)
+    gone = factories.abort(factories.run(run.stage, in_flight=False), manager)
+    arrived = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
+    abort_send.settle_resolved_aborts(db_threads.now())
+    assert [Abort.objects.get(pk=one.pk).state for one in others] == ["accepted", "requested"]
+    outcomes = [Abort.objects.get(pk=one.pk).outcome for one in (ended, gone)]
+    assert outcomes == ["success", ""]
+    assert list(ended.events.values_list("event_type", "detail")) == [("concluded", "success")]
+    assert Abort.objects.get(pk=arrived.pk).state == "accepted"
+    assert list(arrived.events.values_list("event_type", "detail")) == [("aborting", "")]
+    assert Abort.objects.get(pk=abort.pk).settled_at is not None
+
+
+def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: User) -> None:
+    other = aborts.request_abort(factories.run(abort.run.stage), AbortRequest(manager, "Stuck"))
+    Abort.objects.filter(pk=abort.pk).update(state="accepted")
+
+    async def wait(_: Connection) -> None:
+        joined = aborts.AbortResult(abort, is_new=False)
+        assert await asyncio.wait_for(aborts.wait_for_answer(joined), 10) == abort.pk
+
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(wait)
+    assert Abort.objects.get(pk=other.abort.pk).state == "requested"
+    assert northflank.methods == []
+
+
+# --- It is not sent -----------------------------------------------------------------------------
+
+
+def test_settled_abort_is_not_sent(abort: Abort) -> None:
+    settle(abort)
+    northflank = FakeNorthflank()
+    northflank.send(abort)
+    assert northflank.methods == []
+
+
+@pytest.mark.parametrize("more", [{"sent_at": T0}, {"state": "accepted"}])
+def test_sent_abort_is_not_sent_twice(abort: Abort, more: dict[str, Any]) -> None:
+    Abort.objects.update(**more)
+    northflank = FakeNorthflank()
+    northflank.send(abort)
+    assert northflank.methods == []
+
+
+def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: User) -> None:
+    manager.groups.clear()
+    northflank = FakeNorthflank()
+    logs = northflank.send(abort)
+    why = "Only members of the group “Release managers” may abort runs here."
+    assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": why}
+    assert timeline(abort) == [("not_sent", why)]
+    assert logs == [log_line("cancelled", "warning", by="manager", why=why)]
+    assert northflank.methods == []
+
+
+def test_abort_after_account_is_deleted_is_not_sent(abort: Abort, manager: User) -> None:
+    manager.delete()
+    FakeNorthflank().send(abort)
+    assert stored_fields(abort)["answer"] == "The account that asked for it exists no more."
+
+
+@pytest.mark.parametrize(("late", "state"), [(0, "accepted"), (1, "not_sent")])
+def test_abort_past_send_deadline_is_not_sent(
+    run: Run, manager: User, late: int, state: str
+) -> None:
+    with time_machine.travel(T0, tick=False):
+        abort = aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
+    with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=late), tick=False):
+        assert abort_send.cancel_if_unwanted(abort) is (state == "not_sent")
+    told = "It could not be sent in time." if late else ""
+    assert Abort.objects.get().answer == told
+
+
+# --- It is tried again, or aborted elsewhere ----------------------------------------------------
+
+
+def create_retry(abort: Abort, manager: User) -> Abort:
+    """An abort that tries another again."""
+    settle(abort)
+    unsent = {"sent_at": None, "answered_at": None}
+    return factories.abort(abort.run, manager, "requested", retry_of=abort, **unsent)
+
+
+def test_retry_reads_run_before_sending(abort: Abort, manager: User) -> None:
+    second = create_retry(abort, manager)
+    northflank = FakeNorthflank()
+    northflank.send(second)
+    assert northflank.methods == ["GET", "POST"]
+
+
+def test_abort_of_aborting_run_reads_run_before_sending(abort: Abort) -> None:
+    Run.objects.update(status="aborting")
+    northflank = FakeNorthflank()
+    northflank.send(abort)
+    assert northflank.methods == ["GET", "POST"]
+
+
+def test_retry_with_failed_run_read_is_sent(abort: Abort, manager: User) -> None:
+    second = create_retry(abort, manager)
+    logs = FakeNorthflank(reading=error_response(403)).send(second)
+    assert logs[0] == log_line("run_read_failed", "info", cause="forbidden")
+    assert logs[1]["event"] == "abort.accepted"
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [(run_response("aborted", over=True), {"outcome": "aborted"}), (error_response(404), {})],
+)
+def test_retry_for_concluded_run_is_too_late(
+    abort: Abort, manager: User, reading: tuple[Any, ...], outcome: dict[str, str]
+) -> None:
+    second = create_retry(abort, manager)
+    northflank = FakeNorthflank(reading=reading)
+    logs = northflank.send(second)
+    assert stored_fields(second) == SETTLED | {"state": "too_late"} | outcome
+    assert northflank.methods == ["GET"]
+    assert logs == [log_line("settled", "warning", state="too_late", by="manager", answer="")]
+
+
+# --- Its process has died -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def abort_with_expired_lease(abort: Abort) -> Abort:
+    """An abort that nobody has been at for as long as a lease lasts."""
+    Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=16))
+    return Abort.objects.get()
+
+
+def test_unsent_abort_with_expired_lease_is_adopted_and_sent(
+    abort_with_expired_lease: Abort,
+) -> None:
+    northflank = FakeNorthflank()
+    logs = northflank.reconcile()
+    assert northflank.methods == ["GET", "POST"]
+    assert timeline(abort_with_expired_lease) == [
+        ("adopted", ""),
+        ("sent", ""),
+        ("accepted", "aborting"),
+    ]
+    assert logs[0] == log_line("adopted", "warning", by="manager")
+
+
+def test_unsent_abort_with_failed_run_read_is_not_adopted(abort_with_expired_lease: Abort) -> None:
+    northflank = FakeNorthflank(reading=error_response(403))
+    before = db_threads.now()
+    logs = northflank.reconcile()
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == []
+    assert logs[1:] == [log_line("adoption_postponed", "info", cause="forbidden")]
+    assert Abort.objects.get().claimed_at >= before  # nobody else is at it meanwhile
+
+
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [(run_response("success", over=True), "success"), (error_response(404), "")],
+)
+def test_unsent_abort_of_concluded_run_is_adopted_as_too_late(
+    abort_with_expired_lease: Abort, reading: tuple[Any, ...], outcome: str
+) -> None:
+    northflank = FakeNorthflank(reading=reading)
+    northflank.reconcile()
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("too_late", outcome)]
+
+
+def test_unsent_abort_after_permission_is_revoked_is_not_adopted(
+    abort_with_expired_lease: Abort, manager: User
+) -> None:
+    manager.groups.clear()
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    assert northflank.methods == []
+    assert [what for what, _ in timeline(abort_with_expired_lease)] == ["not_sent"]
+
+
+def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
+    abort_with_expired_lease: Abort,
+) -> None:
+    Abort.objects.update(sent_at=abort_with_expired_lease.requested_at)
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    why = "The process that sent it ended before the answer."
+    assert northflank.methods == ["GET"]
+    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", why)]
+    told = Abort.objects.get()
+    assert (told.state, told.answer, told.error_id) == ("unknown", why, "")
+
+
+def test_aborts_with_same_lease_time_are_adopted_separately(
+    abort_with_expired_lease: Abort, manager: User
+) -> None:
+    times = {
+        "claimed_at": abort_with_expired_lease.claimed_at,
+        "requested_at": abort_with_expired_lease.requested_at,
+    }
+    run = factories.run(abort_with_expired_lease.run.stage)
+    factories.abort(run, manager, "requested", sent_at=None, **times)
+    accepted = factories.abort(factories.run(abort_with_expired_lease.run.stage), manager, **times)
+    adopted = [line for line in FakeNorthflank().reconcile() if line["event"] == "abort.adopted"]
+    assert sorted(line["run"] for line in adopted) == sorted(["r1", run.run_id])
+    assert Abort.objects.get(pk=accepted.pk).claimed_at == abort_with_expired_lease.claimed_at
+
+
+def test_abort_with_valid_lease_is_not_adopted(abort: Abort) -> None:
+    Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=10))
+    northflank = FakeNorthflank()
+    assert northflank.reconcile() == []
+    assert northflank.methods == []
+
+
+def test_handed_over_abort_is_adopted_immediately(abort: Abort) -> None:
+    aborts.release_lease(abort)
+    assert Abort.objects.get().claimed_at == abort.requested_at - timedelta(seconds=15)
+    northflank = FakeNorthflank()
+    northflank.reconcile()
+    assert northflank.methods == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    "more", [{"sent_at": T0}, {"state": "accepted"}, {"state": "refused", "settled_at": T0}]
+)
+def test_sent_or_settled_abort_is_not_handed_over(abort: Abort, more: dict[str, Any]) -> None:
+    Abort.objects.update(**more)
+    aborts.release_lease(abort)
+    assert Abort.objects.get().claimed_at == abort.claimed_at
+
+
+def test_hand_over_leaves_other_leases(abort: Abort, manager: User) -> None:
+    other = aborts.request_abort(
+        factories.run(abort.run.stage), AbortRequest(manager, "Stuck")
+    ).abort
+    aborts.release_lease(abort)
+    assert Abort.objects.get(pk=other.pk).claimed_at == other.claimed_at
+
+
+def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager: User) -> None:
+    accepted = factories.abort(factories.run(abort.run.stage), manager)
+    settled = factories.abort(factories.run(abort.run.stage), manager, "requested", settled_at=T0)
+    aborts.release_all_leases()
+    claimed = dict(Abort.objects.values_list("pk", "claimed_at"))
+    assert claimed == {
+        abort.pk: abort.requested_at - timedelta(seconds=15),
+        accepted.pk: accepted.claimed_at,
+        settled.pk: settled.claimed_at,
+    }
+
+
+# --- It takes too long --------------------------------------------------------------------------
+
+WARN_AFTER, CRITICAL_AFTER = timedelta(seconds=180), timedelta(seconds=600)
+
+
+def reconcile_at(at: datetime) -> Logs:
+    """Look after open aborts at a moment at which all else stands still."""
+    with time_machine.travel(at, tick=False):
+        return FakeNorthflank().reconcile()
+
+
+def severities() -> dict[str, int]:
+    return dict(Run.objects.values_list("run_id", "abort_severity"))
+
+
+def test_overdue_abort_is_reported_once_per_severity(run: Run, manager: User) -> None:
+    since = factories.abort(run, manager).requested_at
+    told = []
+    for passed in (
+        WARN_AFTER - timedelta(seconds=1),
+        WARN_AFTER,
+        WARN_AFTER,
+        CRITICAL_AFTER,
+        CRITICAL_AFTER,
+    ):
+        before = Run.objects.get().version
+        logs = reconcile_at(since + passed)
+        changed = Run.objects.get().version != before
+        told.append((severities()["r1"], changed, [line["severity"] for line in logs]))
+    assert told == [
+        (0, False, []),
+        (1, True, ["warning"]),
+        (1, False, []),
+        (2, True, ["critical"]),
+        (2, False, []),
+    ]
+
+
+def test_overdue_abort_is_logged(run: Run, manager: User) -> None:
+    since = factories.abort(run, manager).requested_at
+    assert reconcile_at(since + WARN_AFTER) == [log_line("overdue", "warning", severity="warning")]
+
+
+def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User) -> None:
+    since = db_threads.now()
+    others = {
+        "ours, and aborting": {"status": "aborting", "status_since": since - CRITICAL_AFTER},
+        "anothers": {"status": "aborting", "status_since": since - CRITICAL_AFTER},
+        "anothers, amber": {"status": "aborting", "status_since": since - WARN_AFTER},
+        "anothers, just begun": {"status": "aborting", "status_since": since},
+        "not aborted": {"status_since": since - CRITICAL_AFTER},
+        "over": {"status": "success", "abort_severity": 1},
+        "aborted no more": {"abort_severity": 2},
+        "ours, and told before": {"abort_severity": 2},
+        "anothers, and told before": {
+            "status": "aborting",
+            "status_since": since,
+            "abort_severity": 1,
+        },
+        "over, and open": {"status": "success"},
+        "aborting after a refusal": {"status": "aborting", "status_since": since - CRITICAL_AFTER},
+    }
+    runs = {name: factories.run(run.stage, name, **more) for name, more in others.items()}
+    factories.abort(run, manager, requested_at=since - CRITICAL_AFTER)
+    for name in ("ours, and aborting", "ours, and told before"):
+        factories.abort(runs[name], manager, requested_at=since)
+    factories.abort(
+        runs["over, and open"], manager, "requested", requested_at=since - CRITICAL_AFTER
+    )
+    settled = {"settled_at": since, "requested_at": since - CRITICAL_AFTER}
+    factories.abort(runs["aborting after a refusal"], manager, "refused", **settled)
+    factories.abort(runs["not aborted"], manager, "refused", **settled)
+    versions = dict(Run.objects.values_list("run_id", "version"))
+    reconcile_at(since)
+    assert severities() == {
+        "r1": 2,
+        "ours, and aborting": 2,
+        "anothers": 2,
+        "anothers, amber": 1,
+        "anothers, just begun": 0,
+        "not aborted": 0,
+        "over": 1,
+        "aborted no more": 0,
+        "ours, and told before": 0,
+        "anothers, and told before": 0,
+        "over, and open": 0,
+        "aborting after a refusal": 2,
+    }
+    told = {run.run_id for run in Run.objects.all() if run.version != versions[run.run_id]}
+    assert told == {
+        "r1",
+        "ours, and aborting",
+        "anothers",
+        "anothers, amber",
+        "aborted no more",
+        "ours, and told before",
+        "anothers, and told before",
+        "aborting after a refusal",
+    }
+
+
+# --- Another worker is faster -------------------------------------------------------------------
+
+
+def claim_first(claim: Callable[[], object]) -> Callable[..., Any]:
+    """Have another worker claim what this one is about to claim."""
+    claimed = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal claimed
+        if sql.startswith("UPDATE") and not claimed:
+            claimed = True
+            claim()
+        return run(sql, *rest)
+
+    return execute
+
+
+def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease: Abort) -> None:
+    at = db_threads.now()
+    with connection.execute_wrapper(claim_first(lambda: Abort.objects.update(claimed_at=at))):
+        assert abort_reconcile._claim_unsent_expired(db_threads.now()) == []
+    assert Abort.objects.get().claimed_at == at
+
+
+# --- Lists whose process has died ---------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(run: Run, manager: User) -> BulkAbort:
+    """A list that nobody has been at for as long as a lease lasts."""
+    requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    aborts.release_all_leases()
+    return requested
+
+
+async def reconcile_until_done(to: Connection) -> None:
+    """Look after open aborts and lists, until all that are gone on with are over."""
+    await aborts.reconcile_open_aborts(to)
+    await asyncio.gather(*bulk_abort._tasks.values(), return_exceptions=True)
+    await asyncio.sleep(0)
+
+
+def test_bulk_abort_with_expired_lease_is_resumed(batch: BulkAbort) -> None:
+    claimed = BulkAbort.objects.get().claimed_at
+    assert claimed == batch.requested_at - timedelta(seconds=45)
+    northflank = FakeNorthflank()
+    logs = northflank.run_with_connection(reconcile_until_done)
+    assert northflank.methods == ["POST"]
+    assert logs[0] == {"event": "abort.bulk_adopted", "log_level": "warning", "batch": batch.pk}
+    assert BulkAbort.objects.get().settled_at is not None
+    assert bulk_abort._tasks == {}
+
+
+def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    logs = FakeNorthflank(meanwhile=fail).run_with_connection(reconcile_until_done)
+    failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
+    assert [(line["log_level"], line["batch"]) for line in failed] == [("error", batch.pk)]
+    assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
+    assert bulk_abort._tasks == {}
+    assert BulkAbort.objects.get().settled_at is None
+
+
+def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
+    run: Run, manager: User
+) -> None:
+    ended = factories.run(run.stage)
+    with time_machine.travel(T0, tick=False):  # long ago
+        requested = aborts.request_bulk_abort(
+            [ended.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4()
+        )
+    Run.objects.filter(pk=ended.pk).update(in_flight=False)
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(lambda to: bulk_abort.process_bulk_abort(to, requested.pk))
+    assert northflank.methods == ["POST"]
+    assert list(requested.items.values_list("result", flat=True)) == ["ended", "abort"]
+
+
+def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
+    async def start_and_release(to: Connection) -> None:
+        await bulk_abort.adopt_bulk_aborts(to)
+        assert list(bulk_abort._tasks) == [batch.pk]
+        await aborts.cancel_tasks()
+        assert bulk_abort._tasks == {}
+
+    northflank = FakeNorthflank()
+    northflank.run_with_connection(start_and_release)
+    assert northflank.methods == []
+
+
+def test_settled_or_leased_bulk_abort_is_not_resumed(batch: BulkAbort) -> None:
+    BulkAbort.objects.update(claimed_at=db_threads.now() - timedelta(seconds=40))
+    assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
+    BulkAbort.objects.update(settled_at=db_threads.now())
+    aborts.release_all_leases()
+    assert BulkAbort.objects.get().claimed_at > batch.requested_at - timedelta(seconds=45)
+    assert FakeNorthflank().run_with_connection(reconcile_until_done) == []
+
+
+def test_bulk_abort_leased_by_another_worker_is_not_resumed(batch: BulkAbort) -> None:
+    at = db_threads.now()
+    with connection.execute_wrapper(claim_first(lambda: BulkAbort.objects.update(claimed_at=at))):
+        assert bulk_abort._claim_expired(db_threads.now()) == []
+    assert BulkAbort.objects.get().claimed_at == at

@@ -1,0 +1,247 @@
+"""Aborts that take too long: told in time and once, and tried again without harm."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest
+from dashboard.aborts import severity as abort_severity
+from dashboard.aborts.severity import Severity
+from dashboard.db.threads import now
+from dashboard.models import Abort, Run
+from dashboard.models.aborts import EventType
+from dashboard.sandbox import parse_fault
+from tests.support.live import Live
+from tests.support.live_runs import (
+    LEDGER,
+    advance_time,
+    flow,
+    in_flight,
+    long_ago,
+    look_after,
+    mirrored,
+    read,
+    started,
+    story,
+)
+
+AMBER, RED = 3 * 60, 10 * 60  # seconds, as the settings come
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"),
+    [
+        (-5, Severity.OK), (0, Severity.OK), (AMBER - 1, Severity.OK), (AMBER, Severity.WARNING),
+        (RED - 1, Severity.WARNING), (RED, Severity.CRITICAL), (30 * 24 * 3600, Severity.CRITICAL),
+    ],
+)  # fmt: skip
+def test_abort_severity_is_warning_after_3_min_and_critical_after_10(
+    seconds: int, level: Severity
+) -> None:
+    assert abort_severity.classify(now() - timedelta(seconds=seconds), now()) is level
+
+
+def test_abort_severity_thresholds_come_from_settings(settings: Any) -> None:
+    settings.ABORT_WARN_AFTER, settings.ABORT_CRITICAL_AFTER = 5, 20
+    levels = [abort_severity.classify(now() - timedelta(seconds=by), now()) for by in (4, 6, 21)]
+    assert levels == [Severity.OK, Severity.WARNING, Severity.CRITICAL]
+
+
+def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
+    """A run whose abort was accepted, and goes on and on."""
+    live.sandbox.choices["abort-seconds"] = "10000"
+    run = in_flight(live)
+    result = aborts.request_abort(run, AbortRequest(manager))
+    live.run(lambda: aborts.wait_for_answer(result))
+    return run, Abort.objects.get()
+
+
+def backdate(abort: Abort, seconds: float) -> None:
+    """Have an act been asked for, sent and answered so many seconds ago."""
+    abort.refresh_from_db()
+    by = seconds - (now() - abort.requested_at).total_seconds()
+    long_ago(abort, requested_at=by, claimed_at=by, sent_at=by, answered_at=by)
+
+
+def reconcile_run(live: Live, run: Run) -> tuple[int, bool]:
+    """Look after aborts; return the run's level, and whether it got a new version."""
+    before = Run.objects.get(pk=run.pk).version
+    look_after(live)
+    after = Run.objects.get(pk=run.pk)
+    return after.abort_severity, after.version != before
+
+
+def test_overdue_abort_updates_run_once_per_severity(live: Live, manager: User) -> None:
+    run, abort = aborting_run(live, manager)
+    results = []
+    for seconds in (AMBER - 5, AMBER + 1, AMBER + 2, RED - 5, RED + 1, RED + 2):
+        backdate(abort, seconds)
+        results.append(reconcile_run(live, run))
+    assert results == [(0, False), (1, True), (1, False), (1, False), (2, True), (2, False)]
+
+
+def test_critical_abort_message_shows_threshold(live: Live, manager: User) -> None:
+    run, abort = aborting_run(live, manager)
+    backdate(abort, RED + 1)
+    reconcile_run(live, run)
+    assert story().endswith("It has not ended within 10 min.")
+
+
+def test_overdue_external_abort_updates_run_once_per_severity(live: Live) -> None:
+    live.sandbox.choices["abort-seconds"] = "10000"
+    live.sandbox.world.abort_seconds = (10_000, 10_000)
+    run_id = started(live, LEDGER)
+    live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
+    run = mirrored(live, LEDGER, run_id)
+    assert run.status == "aborting"
+    results = []
+    for seconds in (AMBER - 5, AMBER + 1, AMBER + 2, RED + 1, RED + 2):
+        Run.objects.update(status_since=now() - timedelta(seconds=seconds))
+        results.append(reconcile_run(live, run))
+    assert results == [(0, False), (1, True), (1, False), (2, True), (2, False)]
+
+
+def test_read_of_aborting_run_keeps_status_since(live: Live) -> None:
+    live.sandbox.world.abort_seconds = (10_000, 10_000)
+    run_id = started(live, LEDGER)
+    live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
+    since = mirrored(live, LEDGER, run_id).status_since
+    assert mirrored(live, LEDGER, run_id).status_since == since
+
+
+def test_concurrent_workers_update_overdue_run_once(live: Live, manager: User) -> None:
+    run, abort = aborting_run(live, manager)
+    backdate(abort, AMBER + 1)
+    before = Run.objects.get(pk=run.pk).version
+
+    async def reconcile_concurrently() -> None:
+        tasks = (aborts.reconcile_open_aborts(live.connection) for _ in range(4))
+        await asyncio.gather(*tasks)
+
+    live.run(reconcile_concurrently)
+    assert Run.objects.get(pk=run.pk).version == before + 1
+
+
+def test_concluded_run_has_no_abort_severity(live: Live, manager: User) -> None:
+    run, abort = aborting_run(live, manager)
+    backdate(abort, RED + 1)
+    reconcile_run(live, run)
+    advance_time(live, 20_000)
+    assert read(live, run).abort_severity == Severity.OK
+
+
+def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> None:
+    run = in_flight(live)
+    Run.objects.update(status="aborting", status_since=now() - timedelta(seconds=RED + 1))
+    assert reconcile_run(live, run) == (2, True)
+    assert read(live, run).status != "aborting"
+    assert (Run.objects.get().abort_severity, reconcile_run(live, run)) == (0, (0, False))
+
+
+@pytest.mark.parametrize("state", ["accepted", "unknown"])
+def test_only_critical_abort_may_be_retried(live: Live, manager: User, state: str) -> None:
+    _, abort = aborting_run(live, manager)
+    Abort.objects.update(state=state)
+    abort = Abort.objects.get()
+    at = abort.requested_at
+    assert not aborts.can_retry(abort, at + timedelta(seconds=RED - 1))
+    assert aborts.can_retry(abort, at + timedelta(seconds=RED))
+
+
+@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "tried_again"])
+def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
+    settled_at = None if state == "requested" else now()
+    abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
+    assert not aborts.can_retry(abort, now())
+
+
+def again(live: Live, run: Run, user: User, tried: Abort) -> Abort:
+    """Press “Try again”, and return the act that came of it."""
+    run = Run.objects.with_stage().get(pk=run.pk)
+    result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=tried.pk)
+    live.run(lambda: aborts.wait_for_answer(result))
+    return Abort.objects.get(pk=result.abort.pk)
+
+
+def test_early_retry_joins_open_abort(live: Live, manager: User) -> None:
+    run, abort = aborting_run(live, manager)
+    backdate(abort, RED - 5)
+    assert again(live, run, manager, abort) == abort
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    reconcile_run(live, run)
+    second = again(live, run, manager, first)
+    first.refresh_from_db()
+    assert (first.state, second.state, second.retry_of) == ("tried_again", "accepted", first)
+    line = first.events.get(event_type=EventType.TRIED_AGAIN)
+    assert line.detail == "manager"
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_retry_keeps_abort_start(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    assert reconcile_run(live, run)[0] == Severity.CRITICAL
+    second = again(live, run, manager, first)
+    first.refresh_from_db()
+    assert second.already_aborting_since == first.requested_at
+    assert reconcile_run(live, run) == (Severity.CRITICAL, False)
+    third = again(live, run, manager, second)
+    assert third.already_aborting_since == first.requested_at
+
+
+def test_retry_reads_run_before_sending(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    live.sandbox.requests.clear()
+    again(live, run, manager, first)
+    assert [method for method, path in live.sandbox.requests if run.run_id in path] == [
+        "GET", "POST",
+    ]  # fmt: skip
+
+
+def test_retry_for_concluded_run_is_too_late(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    advance_time(live, 20_000)
+    second = again(live, run, manager, first)
+    assert (second.state, second.outcome, second.sent_at) == ("too_late", "aborted", None)
+    assert live.sandbox.abort_request_counts[run.run_id] == 1
+
+
+def test_retry_with_failed_run_read_is_sent(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    live.sandbox.faults = [parse_fault("503@GET")]
+    assert again(live, run, manager, first).state == "accepted"
+    assert live.sandbox.abort_request_counts[run.run_id] == 2
+
+
+def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
+    run, first = aborting_run(live, manager)
+    backdate(first, RED + 1)
+    colleague = User.objects.create_user("colleague")
+    colleague.groups.set(manager.groups.all())
+    live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
+    with ThreadPoolExecutor(2) as executor:
+
+        def press(user: User) -> Abort:
+            try:
+                return again(live, run, user, first)
+            finally:
+                connection.close()
+
+        aborts = list(executor.map(press, (manager, colleague)))
+    assert aborts[0] == aborts[1]
+    assert Abort.objects.filter(run=run).count() == 2
+    assert live.sandbox.abort_request_counts[run.run_id] == 2

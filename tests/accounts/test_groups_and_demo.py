@@ -1,0 +1,122 @@
+"""The group that may abort from the start, and the demo accounts that come with the sandbox."""
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from dashboard.accounts import demo, permissions
+from dashboard.models import Grant, Stage
+from tests.support import factories
+
+
+@pytest.fixture
+def stage(db: None) -> Stage:
+    return factories.stage()
+
+
+def rights() -> set[tuple[str | None, str]]:
+    """Who was granted what, everywhere."""
+    everywhere = Grant.objects.filter(project=None, stage="")
+    return set(everywhere.values_list("group__name", "action"))
+
+
+def test_default_grants_let_everybody_see_and_release_managers_abort(db: None) -> None:
+    Group.objects.all().delete()
+    Grant.objects.all().delete()
+    permissions.ensure_default_group()
+    assert rights() == {(None, "view"), (permissions.RELEASE_MANAGERS, "abort")}
+
+
+def test_removed_grants_are_not_recreated(db: None) -> None:
+    Grant.objects.all().delete()
+    permissions.ensure_default_group()
+    assert not Grant.objects.exists()
+
+
+def test_recreated_group_grants_abort_only(db: None) -> None:
+    Group.objects.all().delete()
+    Grant.objects.all().delete()
+    factories.grant("view", "Team A")
+    permissions.ensure_default_group()
+    assert rights() == {("Team A", "view"), (permissions.RELEASE_MANAGERS, "abort")}
+
+
+def test_demo_manager_may_abort(stage: Stage) -> None:
+    demo.enable()
+    assert permissions.abort_permission(User.objects.get(username="manager"), stage).allowed
+
+
+def test_demo_viewer_may_see_but_not_abort(stage: Stage) -> None:
+    demo.enable()
+    viewer = permissions.for_user(User.objects.get(username="viewer"))
+    assert viewer.can_view(stage)
+    assert not viewer.abort_permission(stage).allowed
+
+
+@pytest.mark.parametrize("name", ["manager", "viewer"])
+def test_demo_account_signs_in_with_its_name_as_password(
+    db: None, client: Client, name: str
+) -> None:
+    demo.enable()
+    assert client.login(username=name, password=name)
+
+
+def test_demo_accounts_are_neither_staff_nor_superusers(db: None) -> None:
+    demo.enable()
+    assert not User.objects.filter(is_staff=True).exists()
+    assert not User.objects.filter(is_superuser=True).exists()
+
+
+def test_demo_accounts_enabled_twice_keep_password(db: None) -> None:
+    demo.enable()
+    before = User.objects.get(username="manager").password
+    demo.enable()
+    assert User.objects.get(username="manager").password == before
+
+
+@pytest.mark.parametrize("name", ["manager", "viewer"])
+def test_disabled_demo_account_cannot_sign_in(db: None, client: Client, name: str) -> None:
+    demo.enable()
+    demo.disable()
+    assert not client.login(username=name, password=name)
+
+
+def test_disabled_demo_account_loses_session(db: None, client: Client) -> None:
+    demo.enable()
+    client.login(username="manager", password="manager")
+    demo.disable()
+    assert client.get("/").status_code == 302
+
+
+def test_reactivated_demo_account_does_not_regain_session(db: None, client: Client) -> None:
+    demo.enable()
+    client.login(username="manager", password="manager")
+    demo.disable()
+    User.objects.update(is_active=True)
+    assert client.get("/").status_code == 302
+
+
+def test_demo_account_enabled_again_can_sign_in(db: None, client: Client) -> None:
+    demo.enable()
+    demo.disable()
+    demo.enable()
+    assert client.login(username="manager", password="manager")
+
+
+def test_real_account_with_demo_name_keeps_its_password(db: None, client: Client) -> None:
+    User.objects.create_user("manager", password="my own, long and secret")
+    demo.enable()
+    assert not client.login(username="manager", password="manager")
+
+
+def test_real_account_with_demo_name_gets_no_permission(stage: Stage) -> None:
+    User.objects.create_user("manager", password="my own, long and secret")
+    demo.enable()
+    assert not permissions.abort_permission(User.objects.get(username="manager"), stage).allowed
+
+
+def test_real_account_with_demo_name_is_not_disabled(db: None, client: Client) -> None:
+    User.objects.create_user("manager", password="my own, long and secret")
+    demo.enable()
+    demo.disable()
+    assert client.login(username="manager", password="my own, long and secret")

@@ -1,0 +1,449 @@
+"""Who may see and who may abort: a table of grants x people x places, and who is told to ask."""
+
+from typing import NamedTuple
+
+import hypothesis
+import pytest
+from django.apps import AppConfig, apps
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db.models import Model
+from django.db.models.signals import post_migrate
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Permission, Permissions, Rule
+from dashboard.models import Abort, CatalogSync, Grant, Pipeline, Project, Run, Stage
+from dashboard.models.catalog import StageName
+from tests.support import factories
+
+STAGES = ("Staging", "Production")
+
+
+class Row(NamedTuple):
+    """A grant, a person, and what the person may then do in shop and in payments.
+
+    Each pair is Staging and Production: `-` nothing, `s` see, `A` see and abort.
+    """
+
+    group: str  # "": everybody who is signed in
+    project: str  # "": all
+    stage: str  # "": all
+    right: str
+    person: str
+    shop: str
+    payments: str
+
+
+TABLE = [
+    # group,   project, stage,        right,   person,        shop, payments
+    Row("", "", "", "view", "member", "ss", "ss"),
+    Row("", "", "", "view", "somebody", "ss", "ss"),
+    Row("", "", "", "view", "staff", "ss", "ss"),
+    Row("", "", "", "view", "closed member", "--", "--"),
+    Row("", "", "", "view", "stranger", "--", "--"),
+    Row("", "", "", "abort", "somebody", "AA", "AA"),
+    Row("", "", "", "abort", "reading token", "ss", "ss"),
+    Row("", "", "", "abort", "stranger", "--", "--"),
+    Row("", "shop", "", "view", "somebody", "ss", "--"),
+    Row("", "", "Staging", "abort", "somebody", "A-", "A-"),
+    Row("on-call", "", "", "view", "member", "ss", "ss"),
+    Row("on-call", "", "", "view", "somebody", "--", "--"),
+    Row("on-call", "", "", "abort", "member", "AA", "AA"),
+    Row("on-call", "", "", "abort", "somebody", "--", "--"),
+    Row("on-call", "", "", "abort", "staff", "--", "--"),
+    Row("on-call", "", "", "abort", "closed member", "--", "--"),
+    Row("on-call", "", "", "abort", "reading token", "ss", "ss"),
+    Row("on-call", "", "", "abort", "stranger", "--", "--"),
+    Row("on-call", "shop", "", "view", "member", "ss", "--"),
+    Row("on-call", "shop", "", "abort", "member", "AA", "--"),
+    Row("on-call", "shop", "", "abort", "reading token", "ss", "--"),
+    Row("on-call", "", "Staging", "view", "member", "s-", "s-"),
+    Row("on-call", "", "Staging", "abort", "member", "A-", "A-"),
+    Row("on-call", "", "Staging", "abort", "somebody", "--", "--"),
+    Row("on-call", "shop", "Staging", "view", "member", "s-", "--"),
+    Row("on-call", "shop", "Staging", "abort", "member", "A-", "--"),
+    Row("on-call", "shop", "Staging", "abort", "somebody", "--", "--"),
+    Row("on-call", "shop", "Staging", "abort", "superuser", "AA", "AA"),
+    Row("on-call", "shop", "Staging", "abort", "closed superuser", "--", "--"),
+    Row("another group", "", "", "abort", "member", "--", "--"),
+]
+
+
+def person(name: str) -> Permissions:
+    """What one of the table's people may do."""
+    if name == "stranger":
+        return permissions.for_user(AnonymousUser())
+    user = User.objects.create_user(
+        "p",
+        is_superuser="superuser" in name,
+        is_staff=name == "staff",
+        is_active="closed" not in name,
+    )
+    if "member" in name or "token" in name:
+        user.groups.add(Group.objects.get_or_create(name="on-call")[0])
+    may = permissions.for_user(User.objects.get(pk=user.pk))
+    return may.without_abort() if "token" in name else may
+
+
+@pytest.fixture
+def places(db: None) -> dict[str, list[Stage]]:
+    """Two projects with two stages each, where nobody was granted anything."""
+    Grant.objects.all().delete()
+    return {
+        slug: [
+            factories.stage(name, of=factories.pipeline(of=factories.project(slug)))
+            for name in STAGES
+        ]
+        for slug in ("shop", "payments")
+    }
+
+
+def create_grant(row: Row) -> None:
+    project = Project.objects.get(slug=row.project) if row.project else None
+    factories.grant(row.right, row.group, project=project, stage=row.stage)
+
+
+def permission_letters(may: Permissions, stages: list[Stage]) -> str:
+    return "".join(
+        "A" if may.abort_permission(stage).allowed else "s" if may.can_view(stage) else "-"
+        for stage in stages
+    )
+
+
+@pytest.mark.parametrize("row", TABLE, ids=" ".join)
+def test_permissions_match_table(row: Row, places: dict[str, list[Stage]]) -> None:
+    create_grant(row)
+    may = person(row.person)
+    assert permission_letters(may, places["shop"]) == row.shop
+    assert permission_letters(may, places["payments"]) == row.payments
+
+
+@pytest.mark.parametrize("row", TABLE, ids=" ".join)
+def test_visible_stage_query_matches_table(row: Row, places: dict[str, list[Stage]]) -> None:
+    create_grant(row)
+    found = set(Stage.objects.filter(person(row.person).stage_filter()))
+    told = row.shop + row.payments
+    stages = [*places["shop"], *places["payments"]]
+    assert found == {stage for stage, letter in zip(stages, told, strict=True) if letter != "-"}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=" ".join)
+@pytest.mark.parametrize(("setting", "value"), [("READ_ONLY", True), ("ABORTS_ENABLED", False)])
+def test_disabled_aborting_removes_only_abort_permission(
+    row: Row, places: dict[str, list[Stage]], settings: Settings, setting: str, value: bool
+) -> None:
+    setattr(settings, setting, value)
+    create_grant(row)
+    may = person(row.person)
+    assert permission_letters(may, places["shop"]) == row.shop.replace("A", "s")
+    assert permission_letters(may, places["payments"]) == row.payments.replace("A", "s")
+    assert not may.can_abort_anywhere
+
+
+@pytest.mark.parametrize("row", TABLE, ids=" ".join)
+def test_may_abort_somewhere_matches_table(row: Row, places: dict[str, list[Stage]]) -> None:
+    create_grant(row)
+    assert person(row.person).can_abort_anywhere == ("A" in row.shop + row.payments)
+
+
+def test_permissions_of_several_grants_add_up(places: dict[str, list[Stage]]) -> None:
+    factories.grant("view")
+    factories.grant("abort", "on-call", stage="Staging")
+    factories.grant("abort", "on-call", project=Project.objects.get(slug="payments"))
+    may = person("member")
+    assert (
+        permission_letters(may, places["shop"]),
+        permission_letters(may, places["payments"]),
+    ) == ("As", "AA")
+
+
+def test_permissions_of_two_groups_add_up(places: dict[str, list[Stage]]) -> None:
+    user = User.objects.create_user("u")
+    factories.grant("view", "readers", user, project=Project.objects.get(slug="shop"))
+    factories.grant("abort", "on-call", user, stage="Production")
+    may = permissions.for_user(user)
+    assert (
+        permission_letters(may, places["shop"]),
+        permission_letters(may, places["payments"]),
+    ) == ("sA", "-A")
+
+
+def test_permissions_without_grants_show_nothing(places: dict[str, list[Stage]]) -> None:
+    may = person("member")
+    assert not Stage.objects.filter(may.stage_filter()).exists()
+    assert not Project.objects.filter(may.project_filter()).exists()
+
+
+def test_permissions_list_own_and_other_groups_rules(places: dict[str, list[Stage]]) -> None:
+    factories.grant("view", "on-call")
+    factories.grant("abort", "leads")
+    factories.grant("abort", "on-call", stage="Staging")
+    get_page, staging = Rule("view", 0, "", "on-call"), Rule("abort", 0, "Staging", "on-call")
+    leads, none = Rule("abort", 0, "", "leads"), frozenset[Rule]()
+    assert person("stranger") == Permissions(False, False, none, frozenset({staging, leads}))
+    assert person("superuser") == Permissions(True, True, none, none)
+    User.objects.all().delete()
+    assert person("member") == Permissions(
+        True, False, frozenset({get_page, staging}), frozenset({leads})
+    )
+
+
+# --- Who may do the same ------------------------------------------------------------------------
+
+
+def test_equal_permissions_have_equal_hash_and_tag(places: dict[str, list[Stage]]) -> None:
+    first, second = User.objects.create_user("a"), User.objects.create_user("b")
+    factories.grant("abort", "on-call", first, second, stage="Staging")
+    second.groups.add(Group.objects.create(name="no rights"))
+    assert permissions.for_user(first) == permissions.for_user(second)
+    assert hash(permissions.for_user(first)) == hash(permissions.for_user(second))
+    assert permissions.for_user(first).cache_key == permissions.for_user(second).cache_key
+
+
+def test_additional_grant_changes_permissions_and_tag(places: dict[str, list[Stage]]) -> None:
+    user = User.objects.create_user("u")
+    factories.grant("view")
+    before = permissions.for_user(user)
+    factories.grant("view", "readers", user, stage="Staging")
+    after = permissions.for_user(user)
+    assert (before == after, before.cache_key == after.cache_key) == (False, False)
+    assert before.visible_scopes == after.visible_scopes  # but no other place
+
+
+def test_permissions_of_many_users_equal_those_of_each(places: dict[str, list[Stage]]) -> None:
+    people = [User.objects.create_user(name) for name in "abc"]
+    people.append(User.objects.create_superuser("root", password="x"))
+    closed = User.objects.create_user("closed", is_active=False)
+    factories.grant("view")
+    factories.grant("abort", "on-call", people[0], people[1], closed, stage="Staging")
+    User.objects.create_user("not asked for")
+    found = permissions.for_users([*(one.pk for one in people), closed.pk, 4711])
+    assert found == {one.pk: permissions.for_user(one) for one in people}
+
+
+def test_permissions_with_many_grants_take_two_queries(
+    places: dict[str, list[Stage]], django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    user = User.objects.create_user("u")
+    for number in range(30):
+        factories.grant("abort", f"group {number}", user, stage=STAGES[number % 2])
+    with django_assert_max_num_queries(2):
+        may = permissions.for_user(user)
+        everywhere = [*places["shop"], *places["payments"]]
+        allowed = [
+            stage
+            for stage in everywhere
+            if may.can_view(stage) and may.abort_permission(stage).allowed
+        ]
+    assert allowed == everywhere != []
+
+
+def test_permissions_of_many_users_take_three_queries(
+    places: dict[str, list[Stage]], django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    people = [User.objects.create_user(f"u{number}") for number in range(20)]
+    factories.grant("view", "readers", *people)
+    with django_assert_max_num_queries(3):
+        assert len(permissions.for_users([one.pk for one in people])) == 20
+
+
+# --- The database and the rule agree ------------------------------------------------------------
+
+PROJECTS, NAMES = 3, StageName.values
+
+
+@pytest.fixture
+def world(places: dict[str, list[Stage]]) -> list[Stage]:
+    """Nine stages, each with a run that was aborted."""
+    user = User.objects.create_user("u")
+    stages = [
+        factories.stage(name, of=factories.pipeline(of=factories.project(f"project-{number}")))
+        for number in range(PROJECTS)
+        for name in NAMES
+    ]
+    for stage in stages:
+        factories.abort(factories.run(stage), user)
+    for number in range(PROJECTS):
+        factories.failed_catalog_sweep(factories.project(f"project-{number}"))
+    return stages
+
+
+rules = st.frozensets(
+    st.builds(
+        Rule,
+        action=st.sampled_from(["view", "abort"]),
+        project_id=st.integers(0, PROJECTS),  # 0: all; else the number of one
+        stage=st.sampled_from(["", *NAMES]),
+        group=st.sampled_from(["", "a", "b"]),
+    ),
+    max_size=4,
+)
+
+
+@hypothesis.settings(
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,  # it is only read
+        hypothesis.HealthCheck.too_slow,
+    ]
+)
+@given(own_rules=rules, everything=st.booleans())
+def test_visible_rows_query_matches_permissions(
+    world: list[Stage], own_rules: frozenset[Rule], everything: bool
+) -> None:
+    keys = [0, *Project.objects.filter(slug__startswith="project-").values_list("pk", flat=True)]
+    own_rules = frozenset(Rule(r.action, keys[r.project_id], r.stage, r.group) for r in own_rules)
+    may = Permissions(True, everything, own_rules, frozenset())
+    seen = {stage.pk for stage in world if may.can_view(stage)}
+    projects = {stage.pipeline.project_id for stage in world if stage.pk in seen}
+
+    def found(model: type[Model], condition: object, of: str) -> set[int]:
+        return set(model._default_manager.filter(condition).values_list(of, flat=True))
+
+    ours = {stage.pk for stage in world}
+    assert found(Stage, may.stage_filter(), "pk") & ours == seen
+    assert found(Run, may.stage_filter("stage"), "stage") == seen
+    assert found(Abort, may.stage_filter("run__stage"), "run__stage") == seen
+    assert found(Project, may.project_filter(), "pk") & set(keys) == projects
+    assert found(Pipeline, may.project_filter("project"), "project") & set(keys) == projects
+    assert found(CatalogSync, may.project_filter("project"), "project") == projects
+    assert all(may.can_view(stage) for stage in world if may.abort_permission(stage).allowed)
+    if may.can_view_all:
+        assert seen == ours
+
+
+# --- Who is told to ask whom --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ([], "Nobody but an administrator of this dashboard may abort runs here."),
+        (["B"], "Only members of the group “B” may abort runs here."),
+        (["B", "A"], "Only members of “A” or “B” may abort runs here."),
+        (["C", "B", "A"], "Only members of “A”, “B” or “C” may abort runs here."),
+        (["D", "C", "B", "A"], "Only members of “A”, “B”, “C” or others may abort runs here."),
+        (["x" * 150], f"Only members of the group “{'x' * 60}” may abort runs here."),
+    ],
+)
+def test_denied_abort_reason_names_allowed_groups(
+    groups: list[str], sentence: str, places: dict[str, list[Stage]]
+) -> None:
+    for group in groups:
+        factories.grant("abort", group)
+    assert person("somebody").abort_permission(places["shop"][0]) == Permission(False, sentence)
+
+
+def test_denied_abort_reason_names_only_groups_allowed_there(
+    places: dict[str, list[Stage]],
+) -> None:
+    factories.grant("view")
+    factories.grant("view", "Readers")
+    factories.grant("abort", "Everywhere")
+    factories.grant("abort", "Shop", project=Project.objects.get(slug="shop"))
+    factories.grant("abort", "Staging people", stage="Staging")
+    may = person("somebody")
+    told = {
+        f"{stage.pipeline.project.slug} {stage.name}": may.abort_permission(stage).denied_reason
+        for stages in places.values()
+        for stage in stages
+    }
+    assert told == {
+        "shop Staging": "Only members of “Everywhere”, “Shop” or “Staging people” may abort runs "
+        "here.",
+        "shop Production": "Only members of “Everywhere” or “Shop” may abort runs here.",
+        "payments Staging": "Only members of “Everywhere” or “Staging people” may abort runs here.",
+        "payments Production": "Only members of the group “Everywhere” may abort runs here.",
+    }
+
+
+def test_denied_abort_reason_leaves_out_own_group(places: dict[str, list[Stage]]) -> None:
+    factories.grant("abort", "on-call", stage="Staging")
+    factories.grant("abort", "leads")
+    why = person("member").abort_permission(places["shop"][1]).denied_reason
+    assert why == "Only members of the group “leads” may abort runs here."
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("READ_ONLY", True, "This dashboard is switched to read-only."),
+        ("ABORTS_ENABLED", False, "Aborting is switched off on this dashboard."),
+    ],
+)
+@pytest.mark.parametrize("who", ["superuser", "member", "somebody", "stranger", "reading token"])
+def test_denied_abort_reason_is_disabled_aborting_for_everybody(
+    who: str, setting: str, value: bool, sentence: str,
+    places: dict[str, list[Stage]], settings: Settings,
+) -> None:  # fmt: skip
+    setattr(settings, setting, value)
+    factories.grant("abort", "on-call")
+    assert person(who).abort_permission(places["shop"][0]) == Permission(False, sentence)
+
+
+def test_denied_abort_reason_names_read_only_token(places: dict[str, list[Stage]]) -> None:
+    factories.grant("abort", "on-call")
+    verdict = person("reading token").abort_permission(places["shop"][0])
+    assert verdict == Permission(False, "This token is for reading only.")
+
+
+def test_denied_abort_reason_for_several_stages_is_given_once(
+    places: dict[str, list[Stage]],
+) -> None:
+    factories.grant("abort", "on-call", stage="Staging")
+    factories.grant("abort", "leads", project=Project.objects.get(slug="shop"))
+    why = person("member").abort_denied_reasons
+    staging, production = places["shop"]
+    leads = "Only members of the group “leads” may abort runs here."
+    assert why([staging]) == ""
+    assert why([staging, production]) == f"Where Abort is disabled: {leads}"
+    assert why([production, production]) == leads
+    assert why([]) == ""
+    elsewhere = places["payments"][1]
+    assert why([production, elsewhere]) == (
+        "Where Abort is disabled: Nobody but an administrator of this dashboard may abort runs "
+        f"here. {leads}"
+    )
+
+
+# --- Who may say that they look -----------------------------------------------------------------
+
+
+def test_acknowledge_permission_for_visible_run_is_allowed(places: dict[str, list[Stage]]) -> None:
+    factories.grant("view", "on-call", stage="Staging")
+    assert person("member").acknowledge_permission(places["shop"][0]) == Permission(True)
+
+
+def test_acknowledge_permission_for_hidden_run_is_denied(places: dict[str, list[Stage]]) -> None:
+    factories.grant("view", "on-call", stage="Staging")
+    verdict = person("member").acknowledge_permission(places["shop"][1])
+    assert verdict == Permission(False, "You may not see this run.")
+
+
+def test_acknowledge_permission_in_read_only_mode_is_denied(
+    places: dict[str, list[Stage]], settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    verdict = person("superuser").acknowledge_permission(places["shop"][0])
+    assert verdict == Permission(False, "This dashboard is switched to read-only.")
+
+
+# --- The group that may abort from the start ----------------------------------------------------
+
+
+def test_release_managers_group_is_created_after_own_app_migrations_only(db: None) -> None:
+    def creates_group(of: AppConfig) -> bool:
+        emit = {"verbosity": 0, "interactive": False, "using": "default", "plan": [], "apps": apps}
+        post_migrate.send(sender=of, app_config=of, **emit)
+        return Group.objects.filter(name=permissions.RELEASE_MANAGERS).exists()
+
+    Group.objects.all().delete()
+    ours, other = apps.get_app_config("messages"), apps.get_app_config("staticfiles")
+    permissions.register(ours)
+    try:
+        assert (creates_group(other), creates_group(ours)) == (False, True)
+    finally:
+        post_migrate.disconnect(
+            permissions.ensure_default_group, ours, "dashboard.accounts.permissions.keep_group"
+        )

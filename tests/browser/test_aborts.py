@@ -1,0 +1,82 @@
+"""The audit in a real browser: found, unfolded, and true while it is open."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from playwright.sync_api import expect
+
+from dashboard.models import Abort
+from dashboard.models.aborts import AbortState, EventType
+from tests.support import factories
+from tests.support.browser import OpenPage, is_marked, mark
+from tests.support.live import Live
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def two_aborts(live: Live, manager: User) -> list[Abort]:
+    """An act under way, and one that was refused."""
+    stage = factories.stage()
+    made = [
+        factories.abort(factories.run(stage, name="Nightly"), manager, reason="Stuck"),
+        factories.abort(
+            factories.run(stage, name="Weekly"), manager, "refused", answer="No.",
+            settled_at=timezone.now(),
+        ),
+    ]  # fmt: skip
+    for act in made:
+        act.add_event(EventType.REQUESTED, timezone.now())
+    return made
+
+
+@pytest.mark.usefixtures("viewer")
+def test_abort_row_is_found_expanded_and_updated_live(
+    two_aborts: list[Abort], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", "/aborts/")
+    rows = page.locator("[data-abort-row]")
+    expect(rows).to_have_count(2)
+    page.get_by_label("Run or reason").fill("stuck")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(rows).to_have_count(1)
+    expect(page.get_by_label("Run or reason")).to_have_value("stuck")
+    row = page.locator(f"#abort-{two_aborts[0].pk}")
+    row.get_by_text("What happened").click()
+    expect(row.locator(".abort-timeline li")).to_have_count(1)
+    mark(page)
+    assert two_aborts[0].transition(
+        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(), detail="aborted",
+        outcome="aborted", settled_at=timezone.now(),
+    )  # fmt: skip
+    factories.change(two_aborts[0].run, status="aborted", concluded=True, in_flight=False)
+    expect(row.locator("[data-badge]")).to_have_text("Aborted", timeout=15_000)
+    expect(row.locator(".abort-line")).to_contain_text("Aborted after")
+    # What was unfolded stays so, and has what came to it.
+    expect(row.locator(".abort-timeline li").last).to_be_visible()
+    expect(row.locator(".abort-timeline li").last).to_contain_text("The run concluded as aborted.")
+    assert is_marked(page)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_abort_row_without_javascript_is_found_and_expanded(
+    two_aborts: list[Abort], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", "/aborts/", java_script_enabled=False)
+    page.get_by_label("Outcome").select_option("Refused")
+    page.get_by_role("button", name="Show", exact=True).click()
+    row = page.locator("[data-abort-row]")
+    expect(row).to_have_count(1)
+    row.get_by_text("What happened").click()
+    expect(row.locator(".facts")).to_contain_text("No.")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_filtered_aborts_can_be_downloaded_as_csv(
+    two_aborts: list[Abort], sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", "/aborts/?state=refused")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == f"aborts-{timezone.localdate().isoformat()}.csv"
+    assert len(download.value.path().read_text().splitlines()) == 2

@@ -1,0 +1,111 @@
+"""Two people woken by one alert, each in a browser of their own."""
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from dashboard.models import Acknowledgement, Run
+from dashboard.models.typical_duration import Severity
+from tests.support import factories
+from tests.support.browser import OpenPage, is_marked, mark
+from tests.support.live import Live
+
+pytestmark = pytest.mark.browser
+
+TIMEOUT_MS = 30_000  # milliseconds
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    """A run that is overdue."""
+    return factories.run(
+        factories.stage(),
+        "r-1",
+        name="Nightly",
+        overdue_severity=Severity.WARNING,
+        overdue_reason="run",
+    )
+
+
+def acknowledged_by(page: Page) -> list[str]:
+    return [text.strip() for text in page.locator(".acknowledgement bdi").all_inner_texts()]
+
+
+@pytest.mark.usefixtures("manager", "viewer")
+def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
+    run: Run, sign_in: OpenPage
+) -> None:
+    address = factories.address(run)
+    ana, ben = sign_in("manager", address), sign_in("viewer", address)
+    now = sign_in("viewer")
+    for page in (ana, ben, now):
+        mark(page)
+    ana.get_by_role("button", name="I’m looking").click()
+    expect(ana.get_by_role("button", name="Stop looking")).to_be_visible(timeout=TIMEOUT_MS)
+    for page in (ben, now):
+        expect(page.locator(".acknowledgement").first).to_contain_text(
+            "manager is looking", timeout=TIMEOUT_MS
+        )
+    expect(ben.locator("#announcements")).to_contain_text("manager is looking, since")
+    ben.get_by_role("button", name="Take over from manager").click(timeout=TIMEOUT_MS)
+    expect(ben.get_by_role("button", name="Stop looking")).to_be_visible(timeout=TIMEOUT_MS)
+    expect(ana.locator(".acknowledgement")).to_contain_text("viewer is looking", timeout=TIMEOUT_MS)
+    expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("viewer took over")
+    # And so it can go on: what can be said follows what was said.
+    ana.get_by_role("button", name="I’m looking too").click(timeout=TIMEOUT_MS)
+    expect(ben.locator(".acknowledgement")).to_have_count(2, timeout=TIMEOUT_MS)
+    assert acknowledged_by(ben) == ["viewer", "manager"]
+    ben.get_by_role("button", name="Stop looking").click()
+    expect(ana.locator(".acknowledgement")).to_have_count(1, timeout=TIMEOUT_MS)
+    expect(now.locator(".acknowledgement")).to_contain_text(
+        "manager is looking", timeout=TIMEOUT_MS
+    )
+    for page in (ana, ben, now):
+        assert is_marked(page)
+
+
+@pytest.mark.usefixtures("manager", "viewer")
+def test_changed_run_keeps_acknowledgement_buttons_and_focus(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(run))
+    page.locator("[data-acknowledgements] button").focus()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    factories.change(run, status="retrying")
+    expect(page.locator("[data-badge]").first).to_have_text("Retrying", timeout=TIMEOUT_MS)
+    expect(page.locator("[data-acknowledgements] button")).to_be_focused()
+    assert [url for url in asked if "looking" in url] == []
+
+
+@pytest.mark.usefixtures("manager", "viewer")
+def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
+    run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
+) -> None:
+    ignored_console_errors.append("the server responded with a status of 500")
+    address = factories.address(run)
+    ana, ben = sign_in("manager", address), sign_in("viewer", address)
+    ben.mouse.move(0, 0)
+    failed: list[Route] = []
+
+    def fail(route: Route) -> None:
+        if failed:
+            route.continue_()
+        else:
+            failed.append(route)
+            route.fulfill(status=500, body="")
+
+    ben.route("**/acknowledgement/", fail)
+    ana.get_by_role("button", name="I’m looking").click()
+    expect(ben.get_by_role("button", name="Take over from manager")).to_be_visible(
+        timeout=TIMEOUT_MS
+    )
+    assert failed
+    expect(ben.locator("#notices .notice")).to_have_count(0)  # nobody has pressed anything
+
+
+@pytest.mark.usefixtures("viewer")
+def test_acknowledgement_without_javascript_works(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(run), java_script_enabled=False)
+    page.get_by_role("button", name="I’m looking").click()
+    expect(page.locator(".acknowledgement")).to_contain_text("viewer is looking, since")
+    page.get_by_role("button", name="Stop looking").click()
+    expect(page.locator(".acknowledgement")).to_have_count(0)
+    assert Acknowledgement.objects.open().count() == 0

@@ -1,0 +1,212 @@
+"""Many runs aborted by one press, in a real browser: selected, asked about, and followed."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import Locator, Page, expect
+from pytest_django import Settings
+
+from dashboard.models import BulkAbort, Run
+from dashboard.sandbox import parse_fault
+from tests.support import factories
+from tests.support.browser import OpenPage, is_marked, mark
+from tests.support.live import Live
+
+pytestmark = pytest.mark.browser
+
+
+def count_abortable() -> int:
+    """How many runs in flight nobody is aborting."""
+    return Run.objects.in_flight().exclude(status="aborting").count()
+
+
+def checkbox_of(page: Page, run: Run) -> Locator:
+    return page.locator(f'[data-run="{run.run_id}"] .select input')
+
+
+def result_of(page: Page, run: Run) -> Locator:
+    return page.locator(f'[data-run="{run.run_id}"] .result')
+
+
+def abort_selected_button(page: Page) -> Locator:
+    return page.locator("[data-abort-selected]")
+
+
+@pytest.mark.usefixtures("manager", "sync_worker")
+def test_bulk_abort_of_three_selected_runs_shows_each_aborted(
+    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager")
+    expect(abort_selected_button(page)).to_be_disabled()
+    for run in runs_in_flight:
+        checkbox_of(page, run).check()
+    expect(abort_selected_button(page)).to_have_text(re.compile(r"Abort selected \(3\)"))
+    abort_selected_button(page).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", level=1)).to_have_text("Abort 3 runs?")
+    expect(dialog.get_by_role("button", name="Keep running")).to_be_focused()
+    for run in runs_in_flight:
+        expect(dialog.locator(".list")).to_contain_text(run.title)
+    dialog.get_by_placeholder("In your own words").fill("Bad release")
+    dialog.get_by_role("button", name="Abort 3 runs").click()
+    page.wait_for_url("**/aborts/bulk/*/")
+    mark(page)
+    for run in runs_in_flight:
+        expect(result_of(page, run)).to_have_text("Aborted", timeout=15_000)
+    expect(page.locator(".summary .summary-text")).to_have_text("3 asked for: 3 aborted.")
+    expect(page).to_have_title(re.compile(r"^3 of 3"))
+    assert is_marked(page)
+    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
+
+
+@pytest.mark.usefixtures("manager")
+def test_stream_update_keeps_selection(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("manager")
+    checkbox_of(page, runs_in_flight[0]).check()
+    checkbox_of(page, runs_in_flight[1]).check()
+    factories.change(runs_in_flight[0], name="Another name")
+    expect(page.locator(f'[data-run="{runs_in_flight[0].run_id}"] a.title')).to_have_text(
+        "Another name"
+    )
+    expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
+    expect(abort_selected_button(page)).to_have_text(re.compile(r"\(2\)"))
+
+
+@pytest.mark.usefixtures("manager")
+def test_page_refresh_keeps_selection(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("manager")
+    checkbox_of(page, runs_in_flight[0]).check()
+    with page.expect_response(lambda answer: answer.request.headers.get("hx-request") == "true"):
+        factories.change(runs_in_flight[1], name="Another name")
+        page.evaluate("htmx.trigger('#live', 'refresh')")
+    expect(page.locator(f'[data-run="{runs_in_flight[1].run_id}"] a.title')).to_have_text(
+        "Another name"
+    )
+    expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
+    expect(abort_selected_button(page)).to_be_enabled()
+
+
+def test_run_aborted_by_other_user_leaves_selection(
+    runs_in_flight: list[Run], sign_in: OpenPage, manager: User
+) -> None:
+    page = sign_in("manager")
+    checkbox_of(page, runs_in_flight[0]).check()
+    checkbox_of(page, runs_in_flight[1]).check()
+    factories.abort(runs_in_flight[0], manager)
+    factories.change(runs_in_flight[0], status="aborting")
+    expect(checkbox_of(page, runs_in_flight[0])).to_have_count(0)
+    expect(abort_selected_button(page)).to_have_text(re.compile(r"\(1\)"))
+
+
+@pytest.mark.usefixtures("manager")
+def test_abort_all_count_is_updated_live(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
+    page = sign_in("manager")
+    all_of_them = page.locator("[data-abort-all]")
+    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} in flight here…")
+    before = count_abortable()
+    factories.change(runs_in_flight[0], status="aborting")
+    assert count_abortable() == before - 1
+    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} that nobody is aborting…")
+    all_of_them.click()
+    expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
+    expect(page.get_by_role("dialog")).to_contain_text("also those that are not on the screen")
+
+
+@pytest.mark.usefixtures("manager", "sync_worker")
+def test_bulk_abort_continues_after_leaving_page(
+    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
+) -> None:
+    world.sandbox.faults = [parse_fault("latency:0.7@/abort")]
+    page = sign_in("manager")
+    for run in runs_in_flight:
+        checkbox_of(page, run).check()
+    abort_selected_button(page).click()
+    page.get_by_role("dialog").get_by_text("Incident").click()
+    page.get_by_role("button", name="Abort 3 runs").click()
+    page.wait_for_url("**/aborts/bulk/*/")
+    expect(page.locator(".summary")).to_contain_text("It goes on when you leave this page.")
+    here = page.url
+    page.goto("/status/")
+    page.goto(here)
+    for run in runs_in_flight:
+        expect(result_of(page, run)).to_have_text("Aborted", timeout=20_000)
+    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
+
+
+@pytest.mark.usefixtures("manager")
+def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
+    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager")
+    checkbox_of(page, runs_in_flight[0]).check()
+    for leave in ("Escape", "Enter", "click"):
+        abort_selected_button(page).click()
+        keep = page.get_by_role("button", name="Keep running")
+        expect(keep).to_be_focused()
+        if leave == "click":
+            keep.click()
+        else:
+            page.keyboard.press(leave)
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        expect(abort_selected_button(page)).to_be_focused()
+        expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
+    assert not BulkAbort.objects.exists()
+    assert world.sandbox.abort_request_counts.total() == 0
+
+
+@pytest.mark.usefixtures("manager")
+def test_bulk_abort_dialog_requires_reason(
+    runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = [runs_in_flight[0].stage.name]
+    page = sign_in("manager")
+    checkbox_of(page, runs_in_flight[0]).check()
+    abort_selected_button(page).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Abort 1 run").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("takes a reason")
+    expect(dialog.get_by_role("radio").first).to_be_focused()
+    dialog.get_by_text("Wrong version").click()
+    dialog.get_by_role("button", name="Abort 1 run").click()
+    page.wait_for_url("**/aborts/bulk/*/")
+    assert BulkAbort.objects.get().reason == "Wrong version"
+
+
+@pytest.mark.usefixtures("manager")
+def test_bulk_abort_by_keyboard_alone_works(
+    runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings
+) -> None:
+    page = sign_in("manager")
+    settings.ABORT_REASON_REQUIRED = []
+    checkbox_of(page, runs_in_flight[0]).focus()
+    page.keyboard.press("Space")
+    expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if abort_selected_button(page).evaluate("element => element === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Keep running")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(dialog.get_by_role("button", name="Abort 1 run")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/aborts/bulk/*/")
+
+
+@pytest.mark.usefixtures("manager", "sync_worker")
+def test_bulk_abort_without_javascript_shows_each_aborted(
+    runs_in_flight: list[Run], sign_in: OpenPage, world: Live
+) -> None:
+    page = sign_in("manager", java_script_enabled=False)
+    for run in runs_in_flight[:2]:
+        checkbox_of(page, run).check()
+    abort_selected_button(page).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Abort 2 runs?")
+    page.get_by_placeholder("In your own words").fill("Bad release")
+    page.get_by_role("button", name="Abort 2 runs").click()
+    page.wait_for_url("**/aborts/bulk/*/")
+    for run in runs_in_flight[:2]:
+        expect(result_of(page, run)).to_have_text("Aborted", timeout=20_000)
+    assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight[:2]}

@@ -1,0 +1,158 @@
+"""How a run stands, in a real browser: its times go on, and its story can be copied."""
+
+import re
+from datetime import timedelta
+
+import msgspec
+import pytest
+from django.utils import timezone
+from playwright.sync_api import expect
+
+from dashboard.models import Run, Stage, StageTiming
+from tests.support import factories
+from tests.support.browser import (
+    OpenPage,
+    advance_time,
+    install_clock,
+    record_requests,
+    wait_for_viewers,
+)
+from tests.support.live import Live
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("viewer")]
+
+
+@pytest.fixture
+def retrying_run(live: Live) -> Run:
+    """A run whose step was begun almost 19 minutes ago and is tried again in five and a half."""
+    stage = factories.stage()
+    StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
+    now = timezone.now()
+    began = now - timedelta(minutes=18, seconds=45)
+    step = factories.node(
+        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=began,
+        attempts=2, max_attempts=3, next_attempt_at=now + timedelta(minutes=5, seconds=30),
+    )  # fmt: skip
+    return factories.run(
+        stage,
+        "r-1",
+        status="retrying",
+        started_at=began,
+        created_at=began,
+        step="migrate, attempt 2 of 3",
+        step_key="migrate",
+        step_started_at=began,
+        steps=msgspec.to_builtins(factories.node("Workflow", steps=(step,))),
+        detail_synced_at=now,
+    )
+
+
+def test_run_summary_times_advance_without_requests(
+    retrying_run: Run, sign_in: OpenPage, live: Live
+) -> None:
+    page = sign_in("viewer", factories.address(retrying_run))
+    wait_for_viewers(live)
+    verdict = page.locator("[data-verdict]")
+    expect(verdict).to_contain_text("step “migrate” for 18 min (usually 2 to 4 min).")
+    expect(verdict).to_contain_text(re.compile(r"Attempt 2 of 3, next in 5 min [23]\d s\."))
+    expect(page.locator("[data-unreachable]")).to_be_hidden()
+    install_clock(page)
+    asked = record_requests(page)
+    advance_time(page, 20)
+    expect(verdict).to_contain_text("step “migrate” for 19 min (usually 2 to 4 min).")
+    expect(verdict).to_contain_text(re.compile(r"next in 5 min [01]\d s\."))
+    assert asked == []
+
+
+def test_run_summary_with_overdue_attempt_shows_due_now(
+    retrying_run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", factories.address(retrying_run))
+    install_clock(page)
+    page.clock.fast_forward(400_000)
+    expect(page.locator("[data-verdict]")).to_contain_text("Attempt 2 of 3, next due now.")
+
+
+def test_run_row_step_time_advances(retrying_run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(retrying_run.stage))
+    step = page.locator("[data-run] p.step")
+    expect(step).to_have_text("migrate, attempt 2 of 3, for 18 min (usually 2 to 4 min)")
+    install_clock(page)
+    advance_time(page, 20)
+    expect(step).to_have_text("migrate, attempt 2 of 3, for 19 min (usually 2 to 4 min)")
+
+
+def test_incident_summary_button_copies_text(
+    retrying_run: Run, sign_in: OpenPage, live: Live
+) -> None:
+    may = ["clipboard-read", "clipboard-write"]
+    page = sign_in("viewer", factories.address(retrying_run), permissions=may)
+    page.get_by_role("button", name="Hand over").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied.startswith("Checkout / Production: step “migrate” for 18 min (usually 2 to 4")
+    assert copied.endswith(f"\n{live.base_url}{factories.address(retrying_run)}")
+
+
+def test_changed_run_keeps_label_of_copy_button(retrying_run: Run, sign_in: OpenPage) -> None:
+    may = ["clipboard-read", "clipboard-write"]
+    page = sign_in("viewer", factories.address(retrying_run), permissions=may)
+    install_clock(page)
+    page.get_by_role("button", name="Hand over").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(page.locator("#announcements")).to_contain_text("Copied")
+    factories.change(retrying_run, status="approval_wait")
+    expect(page.locator(".headline [data-badge]")).to_have_text("Needs approval")
+    advance_time(page, 10)
+    expect(page.get_by_role("button", name="Hand over", exact=True)).to_be_visible()
+
+
+def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(retrying_run))
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()) }")
+    page.get_by_role("button", name="Hand over").click()
+    expect(page.locator("#incident-summary-text")).to_be_visible()
+    assert "Where: Shop / Checkout / Production" in page.evaluate("() => String(getSelection())")
+
+
+def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(retrying_run))
+    expect(page.locator("[data-related-runs] [data-queued-behind]")).to_have_text(
+        "No run waits behind it."
+    )
+    factories.run(
+        retrying_run.stage,
+        name="Hotfix",
+        status="queued",
+        started_at=None,
+        created_at=timezone.now(),
+    )
+    expect(page.locator("[data-verdict]")).to_contain_text("1 run waits behind it.")
+    expect(page.locator("[data-related-runs] [data-queued-behind]")).to_contain_text("Hotfix")
+
+
+def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
+    Stage.objects.update(concurrency_policy="forbid")
+    page = sign_in("viewer", factories.address(retrying_run))
+    swallowed = page.locator("[data-related-runs] [data-skipped]")
+    expect(swallowed).to_contain_text("Northflank tells of none that was skipped")
+    factories.run(
+        retrying_run.stage,
+        name="Hotfix",
+        status="skipped",
+        started_at=None,
+        created_at=timezone.now(),
+    )
+    said = "1 run has been skipped since it was created."
+    expect(page.locator("[data-verdict]")).to_contain_text(said)
+    expect(swallowed).to_contain_text(said)
+    expect(swallowed.get_by_role("link", name="Hotfix")).to_be_visible()
+
+
+def test_incident_summary_without_javascript_has_no_copy_button(
+    retrying_run: Run, sign_in: OpenPage
+) -> None:
+    page = sign_in("viewer", factories.address(retrying_run), java_script_enabled=False)
+    expect(page.locator(".incident-summary summary")).to_be_visible()
+    expect(page.locator("[data-copy]")).to_have_count(1)
+    expect(page.locator("[data-copy]")).to_be_hidden()

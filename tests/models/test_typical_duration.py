@@ -1,0 +1,82 @@
+"""What is usual, and from when on something is overdue."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from dashboard.models import typical_duration
+from dashboard.models.typical_duration import Severity, TypicalDuration
+
+
+def minutes(*values: float) -> list[timedelta]:
+    return [timedelta(minutes=each) for each in values]
+
+
+def test_typical_duration_of_fewer_than_five_is_none() -> None:
+    assert typical_duration.estimate(minutes(1, 1, 1, 1)) is None
+
+
+def test_typical_duration_is_median_and_95th_percentile() -> None:
+    typical = typical_duration.estimate(minutes(*range(1, 21)))
+    assert typical == TypicalDuration(timedelta(minutes=10.5), timedelta(minutes=19))
+
+
+def test_typical_duration_uses_latest_twenty() -> None:
+    assert typical_duration.estimate(minutes(*[2] * 20, *[90] * 50)) == TypicalDuration(
+        *minutes(2, 2)
+    )
+
+
+def test_typical_duration_of_few_includes_outlier() -> None:
+    assert typical_duration.estimate(minutes(1, 1, 1, 1, 60)) == TypicalDuration(*minutes(1, 60))
+
+
+def test_typical_duration_ignores_negative_durations() -> None:
+    assert typical_duration.estimate(minutes(-5, 1, 1, 1, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("usual", "late", "again"),
+    [
+        ((10, 12), 15, 30),  # once and a half the usual
+        ((10, 20), 20, 30),  # what 95 % take is longer
+        ((10, 40), 40, 80),  # and longer than three times the usual
+        ((0.1, 0.1), 1.1, 2.2),  # nobody is told of a minute more or less
+    ],
+)
+def test_overdue_limits_follow_typical_duration(
+    usual: tuple[float, float], late: float, again: float
+) -> None:
+    typical = TypicalDuration(*minutes(*usual))
+    assert [typical.warning_after, typical.critical_after] == minutes(late, again)
+
+
+def test_overdue_factors_come_from_settings(settings: Settings) -> None:
+    settings.OVERDUE_FACTOR, settings.OVERDUE_CRITICAL_FACTOR = 2, 5
+    typical = TypicalDuration(*minutes(10, 12))
+    assert [typical.warning_after, typical.critical_after] == minutes(20, 50)
+
+
+def test_overdue_minimum_comes_from_settings(settings: Settings) -> None:
+    settings.OVERDUE_MIN_SECONDS = 300
+    typical = TypicalDuration(*minutes(1, 1))
+    assert [typical.warning_after, typical.critical_after] == minutes(6, 12)
+
+
+@pytest.mark.parametrize(
+    ("took", "level"),
+    [(15, Severity.OK), (15.1, Severity.WARNING), (30, Severity.WARNING), (31, Severity.CRITICAL)],
+)
+def test_overdue_severity_follows_elapsed_time(took: float, level: Severity) -> None:
+    assert TypicalDuration(*minutes(10, 12)).classify(timedelta(minutes=took)) is level
+
+
+@given(st.lists(st.timedeltas(timedelta(), timedelta(days=30)), min_size=5))
+def test_typical_duration_lies_within_observed_durations(took: list[timedelta]) -> None:
+    typical = typical_duration.estimate(took)
+    assert typical is not None
+    assert min(took[:20]) <= typical.median <= typical.p95 <= max(took[:20])
+    assert typical.p95 <= typical.warning_after <= typical.critical_after

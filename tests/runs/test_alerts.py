@@ -1,0 +1,49 @@
+"""Which runs need somebody to look at them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from dashboard.models import Run
+from dashboard.runs import alerts
+
+NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+
+
+def run(status: str = "running", **more: Any) -> Run:
+    concluded = status in {"success", "failure", "aborted", "skipped"}
+    defaults = {
+        "concluded": concluded,
+        "in_flight": not concluded,
+        "created_at": NOW - timedelta(days=3),
+        "concluded_at": NOW - timedelta(hours=1) if concluded else None,
+    }
+    return Run(status=status, **defaults | more)
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "goes_on", "over"),
+    [
+        (run(), False, True, False),
+        (run(overdue_severity=1), True, True, False),
+        (run(overdue_severity=2), True, True, False),
+        (run("aborting"), False, True, False),
+        (run("aborting", abort_severity=1), True, True, False),
+        (run("failure"), True, True, False),
+        (run("failure", concluded_at=NOW - alerts.MAX_FAILURE_AGE), False, False, False),
+        # Northflank may leave out when it concluded.
+        (run("failure", concluded_at=None, updated_at=NOW), True, True, False),
+        (run("failure", concluded_at=None), False, False, False),
+        (run("success"), False, False, True),
+        (run("success", overdue_severity=2), False, False, True),
+        (run("aborted"), False, False, True),
+        (run(in_flight=False, overdue_severity=2), False, False, True),  # gone from Northflank
+    ],
+)
+def test_needs_attention_follows_status_and_overdue_severity(
+    shown: Run, wanted: bool, goes_on: bool, over: bool
+) -> None:
+    assert alerts.needs_attention(shown, NOW) is wanted
+    assert alerts.is_open(shown, NOW) is goes_on
+    assert alerts.is_resolved(shown) is over

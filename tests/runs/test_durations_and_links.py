@@ -1,0 +1,197 @@
+"""Durations, policies and links."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from dashboard.models import Pipeline, Project, Run, Stage, Upstream
+from dashboard.models.typical_duration import TypicalDuration
+from dashboard.runs import concurrency_policy, durations
+from dashboard.web.http import links
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (-5, "0 s"), (41, "41 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"),
+        (252, "4 min 12 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min"),
+        (86_400, "1 d 0 h"), (273_600, "3 d 4 h"),
+    ],
+)  # fmt: skip
+def test_duration_is_formatted_in_two_units(seconds: float, words: str) -> None:
+    assert durations.format_duration(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"), (0, "0 s"), (41, "41 s"), (59.9, "59 s"), (60, "1 min"), (119, "1 min"),
+        (3599, "59 min"), (3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (273_600, "3 d 4 h"),
+    ],
+)  # fmt: skip
+def test_elapsed_duration_above_a_minute_is_formatted_without_seconds(
+    seconds: float, words: str
+) -> None:
+    assert durations.format_elapsed(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("median", "p95", "words"),
+    [
+        (120, 240, "usually 2 to 4 min"), (170, 190, "usually about 3 min"),
+        (60, 60, "usually about 1 min"), (60, 70, "usually 60 to 70 s"),
+        (0.2, 90, "usually 0 to 90 s"),
+        (45, 300, "usually 45 s to 5 min"), (58, 58.4, "usually about 58 s"),
+        (3600, 4200, "usually 60 to 70 min"), (3590, 7300, "usually 1 h to 2 h 2 min"),
+        (6000, 9600, "usually 1 h 40 min to 2 h 40 min"),
+        (93_600, 180_000, "usually 1 d 2 h to 2 d 2 h"),
+    ],
+)  # fmt: skip
+def test_typical_duration_is_formatted_as_rounded_range(
+    median: float, p95: float, words: str
+) -> None:
+    usual = TypicalDuration(timedelta(seconds=median), timedelta(seconds=p95))
+    assert durations.format_typical(usual) == words
+
+
+@given(st.timedeltas())
+def test_any_duration_is_formatted_in_at_most_two_units(span: timedelta) -> None:
+    assert len(durations.format_duration(span).split()) in {2, 4}
+
+
+def stage(policy: str = "", *, paused: bool = False) -> Stage:
+    pipeline = Pipeline(project=Project(slug="shop"), slug="checkout")
+    return Stage(pipeline=pipeline, concurrency_policy=policy, paused=paused)
+
+
+@pytest.mark.parametrize("policy", ["allow", "queue", "forbid"])
+def test_documented_concurrency_policy_is_explained(policy: str) -> None:
+    assert policy not in concurrency_policy.stage_facts(stage(policy))[0].split(": ")[-1].rstrip(
+        "."
+    )
+
+
+@pytest.mark.parametrize("policy", ["latest", "replace"])
+def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: str) -> None:
+    for text in (
+        *concurrency_policy.stage_facts(stage(policy)),
+        concurrency_policy.effect_on_others(policy),
+    ):
+        assert text.startswith(f"Concurrency policy: {policy}. As far as known: ")
+        assert text.endswith("; Northflank does not document it.")
+
+
+def test_unknown_concurrency_policy_is_only_named() -> None:
+    assert concurrency_policy.stage_facts(stage("something-new")) == [
+        "Concurrency policy: something-new."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "count", "in_flight", "words"),
+    [
+        ("forbid", 0, True, ""),
+        ("forbid", 1, True, "1 run has been skipped since it was created."),
+        ("forbid", 2, True, "2 runs have been skipped since it was created."),
+        ("forbid", 1, False, "1 run was skipped while it was in flight."),
+        ("forbid", 2, False, "2 runs were skipped while it was in flight."),
+        (
+            "latest", 1, True,
+            "1 run seems to have been dropped for a newer one since it was created.",
+        ),
+        (
+            "replace", 2, False,
+            "2 runs seem to have been dropped for a newer one while it was in flight.",
+        ),
+    ],
+)  # fmt: skip
+def test_skipped_runs_are_counted_by_policy(
+    policy: str, count: int, in_flight: bool, words: str
+) -> None:
+    assert (
+        concurrency_policy.skipped_text(policy, count, at_least=False, in_flight=in_flight) == words
+    )
+
+
+def test_paused_flow_is_explained() -> None:
+    assert "paused" in concurrency_policy.stage_facts(stage(paused=True))[0]
+
+
+def test_flow_without_known_policy_has_no_explanation() -> None:
+    assert concurrency_policy.stage_facts(stage()) == []
+
+
+def run(**ids: Any) -> Run:
+    project = Project(slug=ids.get("project", "shop"))
+    pipeline = Pipeline(project=project, slug=ids.get("pipeline", "checkout"))
+    of = Stage(
+        pipeline=pipeline,
+        name="Production",
+        confirmed_path_segment=ids.get("confirmed_path_segment", "production"),
+    )
+    return Run(stage=of, run_id=ids.get("run", "r1"))
+
+
+def test_northflank_link_in_sandbox_is_empty(db: None, settings: Settings) -> None:
+    settings.SANDBOX = True
+    assert links.northflank_url(run()) == ""
+
+
+def test_northflank_link_in_sandbox_follows_url_template(db: None, settings: Settings) -> None:
+    settings.SANDBOX = True
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
+    assert links.northflank_url(run()) == "http://x/r1"
+
+
+def test_northflank_link_without_team_is_empty(db: None, settings: Settings) -> None:
+    settings.SANDBOX = False
+    assert links.northflank_url(run()) == ""
+
+
+def test_northflank_link_has_team_of_setting(db: None, settings: Settings) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
+    assert links.northflank_url(run()) == "https://app.northflank.com/t/acme/project/shop"
+
+
+def test_northflank_link_has_team_of_api_token(db: None, settings: Settings) -> None:
+    settings.SANDBOX = False
+    Upstream.objects.create(identity="x", team="learned")
+    assert "/t/learned/" in links.northflank_url(run())
+
+
+def test_northflank_link_prefers_team_of_setting(db: None, settings: Settings) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
+    Upstream.objects.create(identity="x", team="learned")
+    assert "/t/acme/" in links.northflank_url(run())
+
+
+def test_northflank_link_template_supports_all_fields(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_TEAM_ID = "acme"
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{team}/{project}/{pipeline}/{stage}/{run}"
+    assert links.northflank_url(run()) == "http://x/acme/shop/checkout/production/r1"
+
+
+def test_northflank_link_of_stage_with_unknown_path_is_lower_case(
+    db: None, settings: Settings
+) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{stage}"
+    assert links.northflank_url(run(confirmed_path_segment="")) == "http://x/production"
+
+
+HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'
+
+
+def test_northflank_link_escapes_hostile_ids(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{project}/{run}"
+    found = urlsplit(links.northflank_url(run(project=HOSTILE, run=HOSTILE)))
+    assert (found.path.count("/"), found.query, found.fragment) == (2, "", "")
+
+
+def test_northflank_link_with_hostile_ids_is_html_safe(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
+    assert not set("\"'<> {}") & set(links.northflank_url(run(run=HOSTILE)))

@@ -1,0 +1,206 @@
+"""Which step a run is at, and what is said of it; for any tree at all."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.northflank import Node
+from dashboard.runs import steps
+
+T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+
+def node(label: str = "build", *inner: Node, kind: str = "Build", **fields: Any) -> Node:
+    defaults: dict[str, Any] = dict.fromkeys(Node.__dataclass_fields__) | {
+        "kind": "Workflow" if inner and kind == "Build" else kind,
+        "label": label,
+        "parallel": False,
+        "skip": False,
+        "steps": inner,
+    }
+    return Node(**defaults | fields)
+
+
+def labels(root: Node) -> list[str]:
+    return [each.label for _, each in steps.walk(root)]
+
+
+def current_label(root: Node) -> str | None:
+    found = steps.current(root)
+    return found.label if found else None
+
+
+def test_steps_are_walked_in_definition_order() -> None:
+    root = node("root", node("a", node("b"), node("c")), node("d"))
+    assert labels(root) == ["a", "b", "c", "d"]
+
+
+def test_root_group_is_not_walked() -> None:
+    assert "root" not in labels(node("root", node("a")))
+
+
+def test_root_step_is_walked() -> None:
+    assert labels(node("only", kind="Build")) == ["only"]
+
+
+def test_step_depth_starts_at_zero_below_root() -> None:
+    root = node("root", node("a", node("b")))
+    assert [depth for depth, _ in steps.walk(root)] == [0, 1]
+
+
+def test_current_step_is_the_running_one() -> None:
+    assert (
+        current_label(node("root", node("a", status="success"), node("b", status="waiting"))) == "b"
+    )
+
+
+def test_current_step_is_the_innermost_running_one() -> None:
+    root = node("root", node("group", node("inner", status="retrying"), status="waiting"))
+    assert current_label(root) == "inner"
+
+
+def test_current_step_is_found_in_group_of_unknown_kind() -> None:
+    inner = node("inner", status="waiting")
+    group = node("group", inner, node("after"), kind="Teleport", status="waiting")
+    assert current_label(node("root", node("before", status="success"), group)) == "inner"
+
+
+def test_current_step_is_not_taken_from_second_group() -> None:
+    first = node("first", node("to come"), status="waiting")
+    second = node("second", node("inner", status="waiting"), status="waiting")
+    assert current_label(node("root", first, second)) == "first"
+
+
+def test_step_of_unknown_status_is_current_by_its_times() -> None:
+    assert current_label(node("root", node("a", status="odd", started_at=T0))) == "a"
+    assert current_label(node("root", node("a", status="odd", started_at=T0, ended_at=T0))) is None
+    assert current_label(node("root", node("a", status="odd"))) is None
+
+
+def test_step_of_final_status_without_end_time_is_not_current() -> None:
+    assert current_label(node("root", node("a", status="success", started_at=T0))) is None
+
+
+def test_current_step_of_parallel_ones_is_the_first() -> None:
+    root = node("root", node("a", status="waiting"), node("b", status="waiting"))
+    assert current_label(root) == "a"
+
+
+def test_started_step_without_status_is_current() -> None:
+    assert current_label(node("root", node("a", started_at=T0))) == "a"
+
+
+def test_ended_step_without_status_is_not_current() -> None:
+    assert current_label(node("root", node("a", started_at=T0, ended_at=T0))) is None
+
+
+def test_run_not_started_has_no_current_step() -> None:
+    assert current_label(node("root", node("a"), node("b"))) is None
+
+
+def test_step_description_leaves_out_first_attempt() -> None:
+    assert steps.describe(node("migrate", attempts=1, max_attempts=3)) == "migrate"
+
+
+def test_step_description_shows_second_attempt() -> None:
+    assert steps.describe(node("migrate", attempts=2, max_attempts=3)) == (
+        "migrate, attempt 2 of 3"
+    )
+
+
+def test_step_description_with_unknown_maximum_shows_attempt_only() -> None:
+    assert steps.describe(node("migrate", attempts=2)) == "migrate, attempt 2"
+
+
+def test_step_description_beyond_maximum_shows_attempt_only() -> None:
+    assert steps.describe(node("migrate", attempts=4, max_attempts=3)) == "migrate, attempt 4"
+
+
+leaves = st.builds(
+    node,
+    st.text(max_size=5),
+    kind=st.sampled_from(["Build", "Teleport", "Omitted", "Workflow", ""]),
+    status=st.none() | st.sampled_from(["waiting", "success", "failure", "aborting", "odd", ""]),
+    started_at=st.none() | st.just(T0),
+    ended_at=st.none() | st.just(T0),
+    attempts=st.none() | st.integers(-5, 5),
+    max_attempts=st.none() | st.integers(-5, 5),
+    error_message=st.none() | st.text(max_size=5),
+)
+
+
+def grow(children: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
+    return st.builds(
+        lambda inner, status, kind: node("group", *inner, kind=kind, status=status),
+        st.lists(children, max_size=6),
+        st.none() | st.sampled_from(["waiting", "success", "failure"]),
+        st.sampled_from(["Workflow", "LoopWorkflow", "Odd"]),
+    )
+
+
+trees = st.recursive(leaves, grow, max_leaves=60)
+
+
+@given(trees)
+def test_current_step_of_any_tree_is_a_running_one(root: Node) -> None:
+    found = steps.current(root)
+    under_way = [each for _, each in steps.walk(root) if steps.is_in_progress(each)]
+    assert found in under_way if under_way else found is None
+    if found is not None:
+        assert not any(
+            steps.is_in_progress(each) for step in found.steps for each in descendants(step)
+        )
+
+
+def descendants(of: Node) -> list[Node]:
+    return [of, *(each for inner in of.steps for each in descendants(inner))]
+
+
+@given(trees)
+def test_steps_of_any_tree_are_walked_once(root: Node) -> None:
+    def count(of: Node) -> int:
+        return 1 + sum(count(each) for each in of.steps)
+
+    wrapper = 1 if root.kind in steps.CONTAINER_KINDS else 0
+    assert len(labels(root)) == count(root) - wrapper
+
+
+@given(trees)
+def test_step_description_of_any_step_is_text(root: Node) -> None:
+    assert all(isinstance(steps.describe(each), str) for _, each in steps.walk(root))
+
+
+def test_steps_of_wide_tree_are_all_walked() -> None:
+    assert len(labels(node("root", *(node(str(n)) for n in range(500))))) == 500
+
+
+def test_steps_of_deep_tree_are_walked() -> None:
+    root = node("innermost", status="waiting")
+    for depth in range(500):
+        root = node(f"level {depth}", root)
+    assert current_label(root) == "innermost"
+
+
+@pytest.mark.parametrize(
+    ("of", "on"),
+    [
+        (node(status="waiting"), "Build"),
+        (node(kind="JobRun", status="waiting"), "JobRun"),
+        (node(kind="Release", status="waiting"), "Release"),
+        (node(kind="AddonBackup", status="waiting"), "AddonBackup"),
+        (node(kind="RunTemplate", status="waiting"), "RunTemplate"),
+        (node(kind="Approval", status="waiting"), steps.APPROVAL),
+        (node(kind="Odd", status="approval_wait"), steps.APPROVAL),
+        (node(kind="JobRun", status="async_wait"), steps.EXTERNAL),
+        (node(kind="Condition", target_kind="Addon", status="waiting"), "Addon"),
+        (node(kind="Condition", target_kind="Odd", status="waiting"), "Odd"),
+        (node(kind="Odd", status="waiting"), "Odd"),
+        (node(status="retrying"), ""),
+        (node(status="aborting"), ""),
+    ],
+)
+def test_waiting_reason_depends_on_step_kind_and_status(of: Node, on: str) -> None:
+    assert steps.awaited_kind(of) == on

@@ -1,0 +1,182 @@
+"""Runs in flight, mirrored without a whole sync, and people who press Abort."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import httpx
+from django.db import connection
+from django.urls import reverse
+from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard import aborts
+from dashboard.aborts import messages as abort_messages
+from dashboard.models import Abort, Pipeline, Project, Run, Stage, append_only
+from dashboard.northflank import NorthflankClient
+from dashboard.sandbox import parse_fault
+from dashboard.sandbox.catalog import ReleaseFlow
+from dashboard.sync import mirror
+from dashboard.sync.stage_reader import read_run
+from dashboard.web.components import run_row
+from tests.support.live import Live, token
+
+LEDGER = ("payments", "ledger", "Staging")
+SEARCH = ("shop", "search", "Production")  # aborts there are slow, or in vain
+
+
+def in_flight(
+    live: Live,
+    place: tuple[str, str, str] = LEDGER,
+    *,
+    wanted: Callable[[float], bool] | None = None,
+) -> Run:
+    """Start a run in the sandbox and mirror it; `wanted` chooses by the run's own dice."""
+    run_id = started(live, place, wanted)
+    return mirrored(live, place, run_id)
+
+
+def started(
+    live: Live, place: tuple[str, str, str], wanted: Callable[[float], bool] | None = None
+) -> str:
+    now = live.sandbox.clock()
+    for _ in range(100):
+        run = live.sandbox.world.start_run(flow(live, place), now, {})
+        chance = int(run.id[-6:], 16) / 0x1000000
+        if wanted is None or wanted(chance):
+            return run.id
+    raise AssertionError("no run came out as wanted")
+
+
+def flow(live: Live, place: tuple[str, str, str]) -> ReleaseFlow:
+    found = live.sandbox.world.find_flow(*place)
+    assert found is not None
+    return found
+
+
+def mirrored(live: Live, place: tuple[str, str, str], run_id: str) -> Run:
+    """Mirror one run as the sandbox tells it now."""
+    said = live.run(lambda: live.connection.client.get_run(*place, run_id))
+    row = mirror.apply_detail(stage(place).pk, said, requested_at=timezone.now())
+    return Run.objects.with_stage().get(pk=row.pk)
+
+
+def stage(place: tuple[str, str, str]) -> Stage:
+    now = timezone.now()
+    project, _ = Project.objects.get_or_create(slug=place[0], defaults={"synced_at": now})
+    pipeline, _ = Pipeline.objects.get_or_create(
+        project=project, slug=place[1], defaults={"synced_at": now}
+    )
+    found, _ = Stage.objects.get_or_create(
+        pipeline=pipeline,
+        name=place[2],
+        defaults={
+            "confirmed_path_segment": place[2].lower(),
+            "has_flow": True,
+            "next_sync_at": now,
+        },
+    )
+    return found
+
+
+def vanish(live: Live, run_id: str) -> None:
+    """Have the sandbox know nothing of a run any more."""
+    live.sandbox.faults = [parse_fault(f"404@/runs/{run_id}"), parse_fault(f"hidden:{run_id}")]
+
+
+def path(run: Run) -> str:
+    return reverse("abort", args=[*run_row.stage_url_args(run.stage), run.run_id])
+
+
+def press(
+    person: httpx.Client, run: Run, *, htmx: bool = True, reason: str = "Stuck"
+) -> httpx.Response:
+    """Press Abort, as the page does or as a browser without scripts does."""
+    headers = {"HX-Request": "true"} if htmx else {}
+    return person.post(
+        path(run),
+        data={"csrfmiddlewaretoken": token(person), "reason": reason},
+        headers=headers,
+        timeout=20,
+    )
+
+
+def notice(answer: httpx.Response) -> str:
+    """What the page-wide notice of an answer says."""
+    assert answer.status_code == 200, answer.text
+    shown = LexborHTMLParser(answer.text).css_first(".notice p")
+    assert shown is not None, answer.text
+    return " ".join(shown.text().split())
+
+
+def story(abort: Abort | None = None) -> str:
+    told = abort or Abort.objects.get()
+    return abort_messages.describe(told, Run.objects.get(pk=told.run_id)).plain_text
+
+
+def advance_time(live: Live, seconds: float) -> None:
+    """Have the sandbox's world be `seconds` further on; our own clock stays."""
+    ahead = live.sandbox.clock
+    live.sandbox.clock = lambda: ahead() + seconds
+
+
+def read(live: Live, run: Run) -> Run:
+    """Let the sync read this run, then look after the aborts, as a worker's tick does."""
+    row = Run.objects.with_stage().get(pk=run.pk)
+    live.run(lambda: read_run(live.connection, row))
+    look_after(live)
+    return Run.objects.get(pk=run.pk)
+
+
+def look_after(live: Live) -> None:
+    live.run(lambda: aborts.reconcile_open_aborts(live.connection))
+
+
+def long_ago(abort: Abort, **fields: float) -> None:
+    """Move times of an abort into the past by so many seconds."""
+    moved = {name: getattr(abort, name) - timedelta(seconds=by) for name, by in fields.items()}
+    with append_only_disabled():
+        Abort.objects.filter(pk=abort.pk).update(**moved)
+
+
+@contextlib.contextmanager
+def append_only_disabled() -> Iterator[None]:
+    """Let a test write what the database refuses: an act of long ago, say."""
+    append_only.drop_triggers(connection)
+    try:
+        yield
+    finally:
+        append_only.install_triggers(connection)
+
+
+def impatient(live: Live, seconds: float = 0.4) -> None:
+    """Have the dashboard wait for Northflank no longer than `seconds`."""
+    replace_client(
+        live,
+        NorthflankClient(
+            live.sandbox.options.token,
+            base_url=live.upstream_url,
+            timeout_seconds=seconds,
+            on_call=live.connection.unrecorded_calls.append,
+        ),
+    )
+
+
+def replace_client(live: Live, client: NorthflankClient) -> None:
+    """Have the dashboard ask through another client."""
+    live.run(live.connection.client.aclose)
+    live.connection.client = client
+
+
+def wait_until[T](look: Callable[[], T], seconds: float = 10) -> T:
+    """Return what `look` returns as soon as it is true."""
+    until = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.02)
+    return seen
+
+
+def ago(seconds: float) -> datetime:
+    return timezone.now() - timedelta(seconds=seconds)

@@ -1,0 +1,93 @@
+"""The line to a database, which a test cuts and mends: a plain TCP proxy."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+PATIENCE = 10  # seconds
+
+
+class DatabaseProxy:
+    """Passes on what comes to `port`; cut, it breaks what is open and refuses what is new."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.to = host, port
+        self.loop = asyncio.new_event_loop()
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    def cut(self) -> None:
+        """Reset all connections, and refuse new ones."""
+        self._run_on_loop(self._cut)
+
+    def mend(self) -> None:
+        """Pass on again, at the same port."""
+        self._run_on_loop(self._listen)
+
+    def end(self) -> None:
+        """Cut, and leave nothing open."""
+        self._run_on_loop(self._end)
+
+    def _run_on_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(work(), self.loop).result(PATIENCE)
+
+    async def _listen(self) -> None:
+        place = socket.create_server(("127.0.0.1", self.port))
+        self.port = place.getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=place)
+
+    async def _cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._open):
+            raw = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def _end(self) -> None:
+        await self._cut()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        there, onward = await asyncio.open_connection(*self.to)
+        self._open.add(onward)
+        for source, sink in ((reader, onward), (there, writer)):
+            task = asyncio.ensure_future(self._pump(source, sink))
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        self._open.discard(sink)
+        sink.close()
+
+
+@contextlib.contextmanager
+def database_proxy(database: str) -> Iterator[tuple[str, DatabaseProxy]]:
+    """Yield the URL by which a PostgreSQL database is reached over a line, and the line."""
+    parts = urlsplit(database)
+    line = DatabaseProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
+    thread = threading.Thread(target=line.loop.run_forever, daemon=True)
+    thread.start()
+    line.mend()
+    person = parts.netloc.rpartition("@")[0]
+    netloc = f"{person}@127.0.0.1:{line.port}"
+    try:
+        yield parts._replace(netloc=netloc).geturl(), line
+    finally:
+        line.end()
+        line.loop.call_soon_threadsafe(line.loop.stop)
+        thread.join(PATIENCE)
+        line.loop.close()

@@ -1,0 +1,336 @@
+"""Projects, pipelines and stages: found, followed, and gone without their history."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from pytest_django import Settings
+
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
+from dashboard.northflank import Page
+from dashboard.northflank import Project as ApiProject
+from dashboard.sandbox import parse_fault
+from dashboard.sync import catalog, schedule
+from tests.support.world import LONG_AGO, T0, World, at
+
+
+def sweep_again(world: World) -> None:
+    CatalogSync.objects.update(next_sync_at=LONG_AGO)
+    world.sync()
+
+
+def sweep_until_gone(world: World) -> None:
+    """Have the lists read twice, with some time between."""
+    sweep_again(world)
+    for queryset in (Project.objects.all(), Pipeline.objects.all()):
+        queryset.exclude(missing_since=None).update(missing_since=LONG_AGO)
+    sweep_again(world)
+
+
+def test_sync_finds_whole_catalog(full_world: World) -> None:
+    full_world.sync()
+    assert (Project.objects.count(), Pipeline.objects.count()) == (6, 9)
+
+
+def test_pipeline_has_three_stages(world: World) -> None:
+    world.sync()
+    stages = Stage.objects.filter(pipeline__slug="ledger").values_list("name", flat=True)
+    assert set(stages) == {"Development", "Staging", "Production"}
+
+
+def test_stage_without_release_flow_has_no_flow(world: World) -> None:
+    world.sync()
+    assert Stage.objects.get(has_flow=False).pipeline.slug == "ledger"
+
+
+def test_sync_checks_every_stage_for_a_flow(world: World) -> None:
+    world.sync()
+    assert not Stage.objects.filter(has_flow=None).exists()
+
+
+def test_sync_stores_concurrency_policy(world: World) -> None:
+    world.sync()
+    stage = Stage.objects.get(pipeline__slug="billing-api", name="Staging")
+    assert stage.concurrency_policy == "forbid"
+
+
+def test_sync_reads_only_projects_of_setting(world: World) -> None:
+    world.sync()
+    assert [project.slug for project in Project.objects.all()] == ["payments"]
+
+
+def test_sync_sends_no_requests_for_other_projects(world: World) -> None:
+    world.sync()
+    assert not world.asked("/projects/shop")
+
+
+def test_project_of_setting_not_listed_is_logged(
+    world: World, settings: Settings, logged_events: Callable[[str], list[dict[str, str]]]
+) -> None:
+    settings.NORTHFLANK_PROJECTS = ["payments", "payment"]
+    world.sync()
+    assert logged_events("catalog.project_not_listed")[0]["project"] == "payment"
+
+
+def test_deleted_project_is_removed(world: World) -> None:
+    world.sync()
+    world.hide("payments")
+    sweep_until_gone(world)
+    assert Project.objects.get().removed_at is not None
+
+
+def test_deleted_project_keeps_its_runs(world: World) -> None:
+    world.sync()
+    before = Run.objects.count()
+    world.hide("payments")
+    sweep_until_gone(world)
+    assert Run.objects.count() == before > 0
+
+
+def test_deleted_project_is_not_requested_again(world: World) -> None:
+    world.sync()
+    world.hide("payments")
+    sweep_until_gone(world)
+    world.sandbox.requests.clear()
+    Run.objects.update(next_detail_sync_at=None)
+    world.make_due()
+    world.sync()
+    assert not world.asked("/payments")
+
+
+def test_runs_of_deleted_project_stay_in_flight_as_removed(world: World) -> None:
+    world.sync()
+    before = Run.objects.in_flight().count()
+    world.hide("payments")
+    sweep_until_gone(world)
+    assert Run.objects.in_flight().exclude(removed_at=None).count() == before > 0
+
+
+def test_runs_of_project_dropped_from_setting_are_not_in_flight(
+    world: World, settings: Settings
+) -> None:
+    world.sync()
+    settings.NORTHFLANK_PROJECTS = ["shop"]
+    sweep_again(world)
+    assert not Run.objects.in_flight().filter(stage__pipeline__project__slug="payments").exists()
+
+
+def test_project_listed_again_is_not_removed(world: World) -> None:
+    world.sync()
+    bring_back = world.hide("payments")
+    sweep_until_gone(world)
+    bring_back()
+    sweep_again(world)
+    assert Project.objects.get().removed_at is None
+
+
+def test_runs_of_project_listed_again_are_in_flight(world: World) -> None:
+    world.sync()
+    bring_back = world.hide("payments")
+    sweep_until_gone(world)
+    bring_back()
+    world.make_due()
+    sweep_again(world)
+    assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
+
+
+def test_deleted_pipeline_is_removed(world: World) -> None:
+    world.sync()
+    payments = world.sandbox.world.find_project("payments")
+    assert payments is not None
+    object.__setattr__(payments, "pipelines", payments.pipelines[:1])
+    sweep_until_gone(world)
+    assert Pipeline.objects.get(slug="ledger").removed_at is not None
+
+
+def test_pipeline_listed_again_is_not_removed(world: World) -> None:
+    world.sync()
+    payments = world.sandbox.world.find_project("payments")
+    assert payments is not None
+    both = payments.pipelines
+    object.__setattr__(payments, "pipelines", both[:1])
+    sweep_until_gone(world)
+    object.__setattr__(payments, "pipelines", both)
+    sweep_again(world)
+    assert Pipeline.objects.get(slug="ledger").removed_at is None
+
+
+def test_pipeline_listed_again_has_three_stages(world: World) -> None:
+    test_pipeline_listed_again_is_not_removed(world)
+    assert Pipeline.objects.get(slug="ledger").stages.count() == 3
+
+
+def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
+    payments = world.sandbox.world.find_project("payments")
+    assert payments is not None
+    both = payments.pipelines
+    object.__setattr__(payments, "pipelines", both[:1])
+    world.sync()
+    object.__setattr__(payments, "pipelines", both)
+    sweep_again(world)
+    new = Pipeline.objects.latest("pk")
+    assert new.slug == both[1].id
+    assert Run.objects.filter(stage__pipeline=new).exists()
+
+
+def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -> None:
+    world.sync()
+    payments = world.sandbox.world.find_project("payments")
+    assert payments is not None
+    object.__setattr__(payments, "pipelines", payments.pipelines[:1])
+    sweep_until_gone(world)
+    client.force_login(User.objects.create_user("viewer"))
+    run = Run.objects.filter(stage__pipeline__slug="ledger").latest("created_at")
+    place = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
+    for address in (place, f"{place}runs/{run.run_id}/"):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert run.run_id in answer.content.decode()
+
+
+@pytest.mark.parametrize("no_access", ["403", "404"])
+def test_forbidden_project_keeps_rows_and_reports_error(world: World, no_access: str) -> None:
+    world.sync()
+    before = Run.objects.in_flight().count()
+    world.sandbox.choices["no-access"] = no_access
+    world.sandbox.faults = [parse_fault("forbidden:payments")]
+    for _ in range(3):
+        world.make_due()
+        sweep_again(world)
+    sweep = CatalogSync.objects.get(project__slug="payments")
+    assert sweep.error == {"403": "forbidden", "404": "not_found"}[no_access]
+    assert Pipeline.objects.filter(removed_at=None).count() == 2
+    assert Stage.objects.filter(has_flow=True).exclude(error="").count() == 5
+    assert Run.objects.in_flight().count() == before > 0
+
+
+@pytest.mark.parametrize("no_access", ["403", "404"])
+def test_project_allowed_again_recovers(
+    world: World, no_access: str, logged_events: Callable[[str], list[dict[str, str]]]
+) -> None:
+    test_forbidden_project_keeps_rows_and_reports_error(world, no_access)
+    world.sandbox.faults = []
+    for _ in range(2):
+        world.make_due()
+        sweep_again(world)
+    assert CatalogSync.objects.get(project__slug="payments").error == ""
+    assert not Stage.objects.exclude(error="").exists()
+    assert Stage.objects.filter(has_flow=True).count() == 5
+    assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
+    assert [len(logged_events(f"catalog.{event}")) for event in ("read_failed", "recovered")] == [
+        1,
+        1,
+    ]
+
+
+def test_catalog_list_is_due_after_its_interval(world: World) -> None:
+    world.sync()
+    for sweep in CatalogSync.objects.all():
+        assert sweep.synced_at is not None
+        assert sweep.next_sync_at - sweep.synced_at >= schedule.CATALOGUE_INTERVAL / 3
+
+
+@pytest.mark.parametrize(
+    ("spelling", "path"),
+    [("any", "production"), ("lower", "production"), ("capitalised", "Production")],
+)
+def test_working_path_spelling_is_stored(world: World, spelling: str, path: str) -> None:
+    world.sandbox.choices["stage-spelling"] = spelling
+    world.sync()
+    paths = Stage.objects.filter(name="Production").values_list("confirmed_path_segment", flat=True)
+    assert set(paths) == {path}
+
+
+def test_working_path_spelling_is_tried_first_later(world: World) -> None:
+    world.sandbox.choices["stage-spelling"] = "capitalised"
+    world.sync()
+    world.sandbox.requests.clear()
+    Stage.objects.filter(has_flow=True).update(flow_synced_at=None)
+    world.make_due()
+    world.sync()
+    assert not world.asked("/release-flows/production")
+
+
+def test_stage_without_flow_and_with_empty_list_has_no_flow(world: World) -> None:
+    world.sandbox.choices["stage-without-flow"] = "empty-list"
+    world.sync()
+    assert Stage.objects.filter(has_flow=False).count() == 1
+
+
+def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
+    world.sync()
+    pipeline = world.sandbox.world.find_pipeline("payments", "ledger")
+    assert pipeline is not None
+    object.__setattr__(
+        pipeline, "flows", {k: v for k, v in pipeline.flows.items() if k != "Staging"}
+    )
+    for _ in range(3):  # its list is not found, its flow is not, and is not some time later
+        Stage.objects.update(failures=0)
+        Stage.objects.exclude(missing_since=None).update(missing_since=LONG_AGO)
+        world.make_due()
+        world.sync()
+    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
+
+
+def test_flow_found_again_is_no_longer_missing(place: Stage) -> None:
+    assert not catalog.mark_flow_missing(place.pk, T0)
+    catalog.mark_flow_checked(place.pk, T0)
+    assert Stage.objects.get().missing_since is None
+    assert catalog.claim_first_reads(T0, 0) == []
+
+
+def test_project_without_name_is_shown_by_id(db: None) -> None:
+    catalog.mirror_projects(Page((ApiProject("x", "", None, None),), False, None), now=T0)
+    assert str(Project.objects.get()) == "x"
+
+
+def test_first_catalog_sweep_is_due_at_once(db: None) -> None:
+    catalog.start(T0)
+    assert catalog.claim_due(T0) is not None
+
+
+def test_leased_sweep_is_not_claimed_again(db: None) -> None:
+    catalog.start(T0)
+    catalog.claim_due(T0)
+    assert catalog.claim_due(at(1)) is None
+
+
+def test_sweep_with_expired_lease_is_due(db: None) -> None:
+    catalog.start(T0)
+    catalog.claim_due(T0)
+    assert catalog.claim_due(T0 + catalog.LEASE) is not None
+
+
+def sweep_due_in_a_day(seen: float) -> CatalogSync:
+    catalog.start(T0)
+    CatalogSync.objects.update(synced_at=at(seen), next_sync_at=at(86400))
+    return CatalogSync.objects.get()
+
+
+def test_old_sweep_is_due_after_refresh(db: None) -> None:
+    sweep_due_in_a_day(-601)
+    catalog.refresh_now(T0, timedelta(seconds=600))
+    assert catalog.claim_due(T0) is not None
+
+
+def test_recent_sweep_is_not_due_after_refresh(db: None) -> None:
+    sweep_due_in_a_day(-599)
+    catalog.refresh_now(T0, timedelta(seconds=600))
+    assert catalog.claim_due(T0) is None
+
+
+def test_leased_sweep_is_not_due_after_refresh(db: None) -> None:
+    catalog.start(T0)
+    CatalogSync.objects.update(synced_at=at(-86400))
+    catalog.claim_due(T0)
+    catalog.refresh_now(at(1), timedelta(seconds=600))
+    assert catalog.claim_due(at(2)) is None
+
+
+def test_catalog_started_twice_has_one_sweep(db: None) -> None:
+    catalog.start(T0)
+    catalog.start(at(time.time()))
+    assert CatalogSync.objects.count() == 1

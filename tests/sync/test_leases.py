@@ -1,0 +1,445 @@
+"""Who reads what: one at a time, and a dead worker's claim falls due again."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import pytest
+import time_machine
+from django.db import connection, connections
+from django.utils import timezone
+
+from dashboard.db import threads as db_threads
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import Run, Stage, Worker
+from dashboard.sandbox import parse_fault
+from dashboard.server import process
+from dashboard.sync import leases, mirror, schedule, watchers
+from dashboard.sync.leases import LEASE
+from dashboard.sync.schedule import Plan
+from dashboard.sync.worker import SyncWorker
+from tests.support.live import PATIENCE
+from tests.support.world import T0, World, api_run, at, get_run
+
+
+def claim(now: float, limit: int = 4) -> list[int]:
+    plan = leases.make_plan(10.0, at(now))
+    return [stage.pk for stage in leases.claim_stages(at(now), plan, limit)]
+
+
+def test_due_stage_is_claimed(stage: Stage) -> None:
+    assert claim(1) == [stage.pk]
+
+
+def test_stage_not_due_is_not_claimed(stage: Stage) -> None:
+    assert claim(-1) == []
+
+
+def test_leased_stage_is_not_claimed_again(stage: Stage) -> None:
+    claim(1)
+    assert claim(2) == []
+
+
+def test_stage_with_expired_lease_is_claimed(stage: Stage) -> None:
+    claim(1)
+    Stage.objects.update(leased_until=at(2))
+    assert claim(3) == [stage.pk]
+
+
+def test_stage_lease_lasts_its_duration(stage: Stage) -> None:
+    claim(0)
+    assert claim(LEASE.total_seconds()) == [stage.pk]
+
+
+def test_renewed_stage_lease_lasts_longer(stage: Stage) -> None:
+    claim(0)
+    for seconds in (10, 20, 30):
+        leases.renew([stage.pk], at(seconds))
+    assert claim(30 + LEASE.total_seconds() - 1) == []
+
+
+def test_expired_stage_lease_is_not_renewed(stage: Stage) -> None:
+    claim(0)
+    leases.renew([stage.pk], at(LEASE.total_seconds()))
+    assert claim(LEASE.total_seconds()) == [stage.pk]
+
+
+def claimed() -> list[datetime]:
+    """Until when each stage is claimed that somebody reads."""
+    until = Stage.objects.exclude(leased_until=None).values_list("leased_until", flat=True)
+    return [each for each in until if each is not None]
+
+
+def test_worker_heartbeat_renews_its_leases(world: World) -> None:
+    world.sync()
+    world.make_due()
+    world.sandbox.faults = [parse_fault("latency:0.5")]
+    worker = SyncWorker(world.live.connection, heartbeat_interval=0)
+    begun = timezone.now()
+
+    async def work() -> list[datetime]:
+        await worker.tick()
+        assert await run_in_db_thread(claimed) != []
+        soon = timezone.now() + timedelta(seconds=1)
+        await run_in_db_thread(Stage.objects.exclude(leased_until=None).update, leased_until=soon)
+        await worker.tick()
+        renewed = await run_in_db_thread(claimed)
+        await worker.wait_idle()
+        return renewed
+
+    renewed = world.live.run(work)
+    assert renewed != []
+    assert all(until > begun + LEASE / 2 for until in renewed)
+
+
+def test_worker_heartbeat_does_not_renew_released_leases(world: World) -> None:
+    world.sync()
+    world.make_due()
+    worker = SyncWorker(world.live.connection, heartbeat_interval=0)
+    soon = timezone.now() + LEASE / 2
+
+    async def work() -> None:
+        await worker.tick()
+        assert await run_in_db_thread(claimed) != []
+        await worker.wait_idle()
+        assert await run_in_db_thread(claimed) == []
+        await run_in_db_thread(Stage.objects.update, leased_until=soon)  # others have them by now
+        await worker.tick()
+        await worker.wait_idle()
+
+    world.live.run(work)
+    assert set(claimed()) == {soon}
+
+
+def test_released_stage_has_fresh_until(stage: Stage) -> None:
+    leases.release_stage(stage, T0, Plan(tracking=1, discovery=1))
+    assert Stage.objects.get().fresh_until == at(300)
+
+
+def test_failed_read_keeps_fresh_until(stage: Stage) -> None:
+    Stage.objects.update(fresh_until=at(9), failures=1, error="server_error")
+    leases.release_stage(stage, T0, leases.make_plan(10.0, T0))
+    assert Stage.objects.get().fresh_until == at(9)
+
+
+def test_stage_returned_unread_is_due_after_others(stage: Stage) -> None:
+    other = Stage.objects.create(
+        pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=at(1)
+    )
+    assert claim(2, limit=1) == [stage.pk]
+    leases.requeue(stage.pk, at(3))
+    assert claim(4) == [other.pk, stage.pk]
+
+
+def test_worker_without_heartbeat_is_deleted_after_an_hour(world: World) -> None:
+    now = timezone.now()
+    for name, minutes in (("gone", 61), ("missing", 59)):
+        at_work = now - timedelta(minutes=minutes)
+        Worker.objects.create(name=name, started_at=at_work, heartbeat_at=at_work)
+    world.sync()
+    names = set(Worker.objects.values_list("name", flat=True))
+    assert names == {"missing", world.live.worker.name}
+
+
+def test_clock_follows_database_on_machines_with_different_clocks(world: World) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a SQLite file has no clock of its own, and is read by one machine only")
+    before = timezone.now()
+    try:
+        with time_machine.travel(before + timedelta(hours=1)):
+            db_threads.set_clock_offset()
+            measured_now = db_threads.now()
+    finally:
+        db_threads.set_clock_offset()
+    assert abs(measured_now - before) < timedelta(minutes=1)
+    assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
+
+
+def test_clock_is_corrected_to_database_after_change(world: World) -> None:
+    db_threads.set_clock_offset(timedelta(hours=1))  # as measured before
+
+    async def run_clock() -> None:
+        keeping = asyncio.ensure_future(process.keep_clock_synced(interval=0.01))
+        try:
+            async with asyncio.timeout(PATIENCE / 2):
+                while db_threads.now() > timezone.now() + timedelta(minutes=1):
+                    await asyncio.sleep(0.01)
+        finally:
+            keeping.cancel()
+
+    try:
+        world.live.run(run_clock)
+    finally:
+        db_threads.set_clock_offset()
+    assert abs(db_threads.now() - timezone.now()) < timedelta(minutes=1)
+
+
+def test_released_stage_is_due_after_interval_of_its_class(stage: Stage) -> None:
+    claim(1)
+    plan = Plan(tracking=1, discovery=1)
+    leases.release_stage(stage, at(2), plan)
+    assert Stage.objects.get().next_sync_at == at(2) + timedelta(seconds=300)
+
+
+def test_released_stage_has_no_lease(stage: Stage) -> None:
+    claim(1)
+    leases.release_stage(stage, at(2), leases.make_plan(10.0, at(2)))
+    assert Stage.objects.get().leased_until is None
+
+
+def test_failing_stage_backs_off_longer_each_time(stage: Stage) -> None:
+    waits = []
+    for failures in range(1, 10):
+        Stage.objects.update(failures=failures)
+        leases.release_stage(stage, T0, leases.make_plan(10.0, T0))
+        waits.append((Stage.objects.get().next_sync_at - T0).total_seconds())
+    assert waits[:3] == [10, 20, 40]
+    assert waits == sorted(waits)
+    assert waits[-1] == 300
+
+
+def test_small_budget_lengthens_stage_interval(stage: Stage) -> None:
+    leases.release_stage(stage, T0, leases.make_plan(1 / 1e4, T0))
+    assert Stage.objects.get().next_sync_at > at(1e4)
+
+
+def stage_in_flight(stage: Stage) -> Stage:
+    """Another stage of the pipeline, with a run in flight."""
+    other = Stage.objects.create(
+        pipeline=stage.pipeline, name="Staging", has_flow=True, next_sync_at=T0, synced_at=T0
+    )
+    mirror.apply_runs(other.pk, [api_run()], requested_at=T0)
+    return other
+
+
+def test_stage_in_flight_is_claimed_before_longest_due(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = stage_in_flight(stage)
+    assert claim(1, limit=1) == [other.pk]
+
+
+def test_watched_stage_is_claimed_before_longest_due(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = stage_in_flight(stage)
+    Run.objects.update(in_flight=False)
+    watchers.watch_stage(other, at(0))
+    assert claim(1, limit=1) == [other.pk]
+
+
+def test_stage_of_webhook_event_is_claimed_before_longest_due(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(-86400))
+    other = stage_in_flight(stage)
+    Run.objects.update(in_flight=False)
+    Stage.objects.filter(pk=other.pk).update(last_release_event_at=at(1), synced_at=at(0))
+    assert claim(1, limit=1) == [other.pk]
+    Stage.objects.update(leased_until=None, synced_at=at(2))  # once it was read, it is like others
+    assert claim(3, limit=1) == [stage.pk]
+
+
+def test_discovery_waits_when_burst_is_spent(stage: Stage) -> None:
+    other = stage_in_flight(stage)
+    plan = leases.make_plan(10.0, at(1))
+    assert [one.pk for one in leases.claim_stages(at(1), plan, 4, tracked_only=True)] == [other.pk]
+
+
+def read_fresh_until(stage: Stage) -> datetime | None:
+    stage.refresh_from_db()
+    return stage.fresh_until
+
+
+def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
+    rate = 1 / 3000  # an idle stage each fifty minutes
+    leases.make_plan(rate, at(50))
+    assert read_fresh_until(stage) == at(100)  # there is time
+    leases.make_plan(rate, at(95))
+    new = read_fresh_until(stage)
+    assert new is not None
+    assert new > at(1000)
+    leases.make_plan(rate, at(97))
+    assert read_fresh_until(stage) == new
+
+
+def test_discovery_delay_extends_fresh_until(stage: Stage) -> None:
+    Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
+    leases.make_plan(10.0, at(95), discovery_delay=timedelta(seconds=60))
+    assert read_fresh_until(stage) == at(160)
+
+
+def test_expired_fresh_until_is_not_extended(stage: Stage) -> None:
+    Stage.objects.update(synced_at=at(-200), fresh_until=at(-100), next_sync_at=at(-100))
+    leases.make_plan(10.0, at(95))  # each hundred seconds
+    assert read_fresh_until(stage) == at(-100)
+
+
+def test_fresh_until_of_stage_in_flight_is_not_extended(stage: Stage) -> None:
+    other = stage_in_flight(stage)
+    Stage.objects.update(synced_at=T0, fresh_until=at(10))
+    leases.make_plan(1 / 3000, at(9))
+    assert read_fresh_until(other) == at(10)
+
+
+def test_stage_in_flight_scheduled_late_is_made_due(stage: Stage) -> None:
+    other = stage_in_flight(stage)
+    Stage.objects.update(next_sync_at=at(86400))
+    leases.make_plan(0.25, at(60))
+    assert [one.pk for one in Stage.objects.due(at(60))] == [other.pk]
+
+
+def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
+    stage_in_flight(stage)
+    Stage.objects.update(next_sync_at=at(86400), failures=1)
+    leases.make_plan(0.25, at(60))
+    assert not Stage.objects.due(at(60)).exists()
+
+
+def test_webhooks_shorten_interval_of_stages_in_flight(stage: Stage) -> None:
+    stage_in_flight(stage)
+    Stage.objects.update(synced_at=T0)
+    alone, pushed = (leases.make_plan(0.1, at(1), webhook_alive=alive) for alive in (False, True))
+    assert pushed.tracking < alone.tracking
+
+
+def test_webhook_reads_are_reserved_in_plan(stage: Stage) -> None:
+    other = stage_in_flight(stage)
+    Stage.objects.update(synced_at=T0)
+    without = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
+    ended = [
+        api_run(f"e{n}", status="success", concluded=True, concluded_at=at(-n)) for n in range(60)
+    ]
+    mirror.apply_runs(other.pk, ended, requested_at=at(0.5))
+    reserved = schedule.WEBHOOK_READS_PER_RUN * 60 / 3600
+    stretched = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
+    assert stretched == pytest.approx(without * 0.1 / (0.1 - reserved))
+
+
+def test_unread_stage_shortens_discovery_interval(stage: Stage) -> None:
+    stage_in_flight(stage)
+    before = leases.make_plan(0.1, at(1)).discovery
+    Stage.objects.update(synced_at=T0)
+    assert before < leases.make_plan(0.1, at(1)).discovery
+
+
+def test_plan_without_stages_has_discovery_interval(db: None) -> None:
+    assert leases.make_plan(0.0, T0).discovery > 0
+
+
+def test_watched_stage_in_flight_is_due(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300))
+    watchers.watch_stage(Stage.objects.get(), at(20))
+    assert claim(21) == [stage.pk]
+
+
+def test_watched_failing_stage_keeps_back_off(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    Stage.objects.update(synced_at=T0, next_sync_at=at(300), failures=1)
+    watchers.watch_stage(Stage.objects.get(), at(20))
+    assert claim(21) == []
+
+
+def test_watching_again_soon_writes_nothing(stage: Stage) -> None:
+    watchers.watch_stage(stage, at(0))
+    watchers.watch_stage(Stage.objects.get(), at(9))
+    assert Stage.objects.get().last_viewed_at == at(0)
+
+
+def test_watched_run_without_steps_is_due_for_read(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run(status="success", concluded=True)], requested_at=T0)
+    watchers.watch_run(get_run(), at(1))
+    assert get_run().next_detail_sync_at == at(1)
+
+
+def test_watched_concluded_run_with_steps_is_not_read(stage: Stage) -> None:
+    ended = api_run(status="success", concluded=True, concluded_at=at(-5))
+    mirror.apply_runs(stage.pk, [ended], requested_at=T0)
+    Run.objects.update(detail_synced_at=T0)
+    watchers.watch_run(get_run(), at(1))
+    assert get_run().next_detail_sync_at is None
+
+
+def test_watched_removed_run_is_not_read_earlier(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    mirror.mark_removed(get_run().pk, requested_at=at(1))
+    before = get_run().next_detail_sync_at
+    watchers.watch_run(get_run(), at(2))
+    assert get_run().next_detail_sync_at == before == at(601)
+
+
+def test_stage_with_only_a_removed_run_is_not_classed_in_flight(
+    stage: Stage,
+) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    kinds = []
+    for _ in range(2):
+        kinds.append(leases.classify_stages(Stage.objects.all(), at(9_000))[stage.pk].is_tracked)
+        mirror.mark_removed(get_run().pk, requested_at=at(1))
+    assert kinds == [True, False]
+
+
+def test_due_run_is_claimed_once(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    Run.objects.update(next_detail_sync_at=T0)
+    assert len(leases.claim_runs(at(1), 4)) == 1
+    assert len(leases.claim_runs(at(2), 4)) == 0
+
+
+def test_run_with_expired_lease_is_claimed(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    Run.objects.update(next_detail_sync_at=T0)
+    leases.claim_runs(at(1), 4)
+    assert len(leases.claim_runs(at(1) + LEASE, 4)) == 1
+
+
+def test_run_not_aborting_is_not_claimed_with_aborting_only(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run()], requested_at=T0)
+    Run.objects.update(next_detail_sync_at=T0)
+    assert leases.claim_runs(at(1), 4, aborting_only=True) == []
+
+
+def test_stage_of_removed_pipeline_is_not_claimed(stage: Stage) -> None:
+    stage.pipeline.removed_at = T0
+    stage.pipeline.save()
+    assert claim(1) == []
+
+
+def test_concurrent_workers_claim_each_stage_once(transactional_db: None) -> None:
+    from dashboard.models import Pipeline, Project
+
+    project = Project.objects.create(slug="shop", synced_at=T0)
+    for number in range(8):
+        pipeline = Pipeline.objects.create(project=project, slug=f"p{number}", synced_at=T0)
+        Stage.objects.create(pipeline=pipeline, name="Staging", has_flow=True, next_sync_at=T0)
+    barrier = threading.Barrier(4)
+
+    def work(_: int) -> list[int]:
+        barrier.wait(10)
+        try:
+            return [pk for _ in range(4) for pk in claim(1, 2)]
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [pk for pks in pool.map(work, range(4)) for pk in pks]
+    assert sorted(claimed) == sorted(Stage.objects.values_list("pk", flat=True))
+
+
+def test_concurrent_workers_request_each_stage_once(world: World) -> None:
+    world.sync()
+    world.make_due()
+    Stage.objects.update(next_history_page=None)
+    Run.objects.update(next_detail_sync_at=None)
+    world.sandbox.requests.clear()
+    other = SyncWorker(world.live.connection)
+
+    async def both() -> None:
+        import asyncio
+
+        for _ in range(4):
+            await asyncio.gather(world.live.worker.tick(), other.tick())
+            await asyncio.gather(world.live.worker.wait_idle(), other.wait_idle())
+
+    world.live.run(both)
+    lists = [request for request in world.asked("/runs") if request.endswith("/runs")]
+    assert len(lists) == len(set(lists)) == 5

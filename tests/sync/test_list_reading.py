@@ -1,0 +1,194 @@
+"""Whatever the order and form of Northflank's lists, all runs end up in the mirror."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from dashboard.models import Run, Stage
+from dashboard.models.catalog import ListOrder
+from dashboard.sync.worker import SyncWorker
+from tests.support.world import LONG_AGO, World, get_run
+
+ORDERS = ["newest-first", "oldest-first", "shuffled"]
+
+
+@pytest.fixture(autouse=True)
+def _lists_of_several_pages(world: World) -> None:
+    world.restart(history_hours=72)
+
+
+def mirrored_ids(**only: object) -> set[str]:
+    return set(Run.objects.filter(**only).values_list("run_id", flat=True))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_runs_in_flight_are_mirrored_after_two_rounds_in_any_order(
+    world: World, order: str
+) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync(2)
+    assert world.ids(in_flight=True) <= mirrored_ids(in_flight=True)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_run_history_is_mirrored_completely_in_any_order(world: World, order: str) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync(6)
+    assert mirrored_ids() == world.ids()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_run_started_later_is_mirrored_in_any_order(world: World, order: str) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync(2)
+    run_id = world.start()
+    world.make_due()
+    world.sync()
+    assert run_id in mirrored_ids(in_flight=True)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_run_that_ended_is_no_longer_in_flight_in_any_order(world: World, order: str) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync()
+    world.now += 1200
+    for _ in range(2):  # what a list shows no more is asked for one by one
+        world.make_due()
+        world.sync()
+    assert mirrored_ids(in_flight=True) == world.ids(in_flight=True)
+
+
+@pytest.mark.parametrize(
+    ("order", "observed"),
+    zip(ORDERS, [ListOrder.NEWEST, ListOrder.OLDEST, ListOrder.NONE], strict=True),
+)
+def test_run_list_order_is_detected(world: World, order: str, observed: ListOrder) -> None:
+    world.sandbox.choices["run-order"] = order
+    world.sync()
+    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == observed
+
+
+def test_run_list_order_change_is_detected(world: World) -> None:
+    world.sync()
+    world.sandbox.choices["run-order"] = "oldest-first"
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert Stage.objects.get(pipeline__slug="ledger", name="Staging").list_order == ListOrder.OLDEST
+
+
+def test_complete_run_history_is_not_read_again(world: World) -> None:
+    world.sync(6)
+    world.sandbox.requests.clear()
+    Run.objects.update(next_detail_sync_at=None)
+    world.make_due()
+    world.sync()
+    assert len(world.asked("/ledger/release-flows/production/runs")) == 1
+
+
+def test_unchanged_runs_keep_their_versions(world: World) -> None:
+    world.sync(6)
+    before = dict(Run.objects.values_list("pk", "version"))
+    world.make_due()
+    world.sync()
+    # Now and then a success's detail is read for what is usual, and its steps are news.
+    listed = dict(Run.objects.filter(detail_synced_at=None).values_list("pk", "version"))
+    assert len(listed) > len(before) / 2
+    assert listed.items() <= before.items()
+
+
+@pytest.mark.parametrize("form", ["omitted", "null", "empty"])
+def test_last_page_cursor_in_any_form_ends_paging(world: World, form: str) -> None:
+    world.sandbox.choices["last-cursor"] = form
+    world.sync()
+    assert world.ids(in_flight=True) <= mirrored_ids(in_flight=True)
+
+
+@pytest.mark.parametrize("form", ["space", "T", "no-fraction"])
+def test_timestamps_in_any_form_are_decoded(world: World, form: str) -> None:
+    world.sandbox.choices["timestamps"] = form
+    run_id = world.start()
+    world.sync()
+    assert get_run(run_id).created_at == datetime.fromtimestamp(world.now, UTC)
+
+
+def test_runs_without_optional_fields_are_mirrored(world: World) -> None:
+    from dashboard.sandbox import parse_fault
+
+    world.sandbox.faults = [parse_fault("missing-fields:createdAt,name,startedAt@/runs")]
+    world.sync()
+    assert world.ids(in_flight=True) <= mirrored_ids(in_flight=True)
+
+
+def test_run_of_unknown_status_is_mirrored(world: World) -> None:
+    from dashboard.sandbox import parse_fault
+
+    world.sandbox.faults = [parse_fault("unknown-status:dreaming@/runs")]
+    world.sync()
+    assert set(Run.objects.values_list("status", flat=True)) == {"dreaming"}
+
+
+def test_run_no_longer_found_is_removed(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    world.restart()  # which loses what was started by hand
+    world.make_due()
+    world.sync()
+    assert get_run(run_id).removed_at is not None
+
+
+def test_watched_run_has_its_steps_read(world: World) -> None:
+    from django.utils import timezone
+
+    from dashboard.sync import watchers
+
+    run_id = world.start()
+    world.sync()
+    watchers.watch_run(get_run(run_id), timezone.now())
+    world.sync()
+    assert get_run(run_id).steps is not None
+
+
+def test_watched_run_has_its_end_read(world: World) -> None:
+    test_watched_run_has_its_steps_read(world)
+    run = Run.objects.get(detail_synced_at__isnull=False)
+    world.now += 3600
+    Run.objects.update(next_detail_sync_at=None)
+    for _ in range(2):
+        world.make_due()
+        world.sync()
+    run.refresh_from_db()
+    assert run.raw["concluded"] is True
+
+
+def test_stopped_worker_deletes_its_row(world: World) -> None:
+    import asyncio
+
+    from dashboard.models import Worker
+
+    worker = SyncWorker(world.live.connection)
+
+    async def run_briefly() -> None:
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.run(stop))
+        await asyncio.sleep(0.05)
+        stop.set()
+        await task
+
+    world.live.run(run_briefly)
+    assert not Worker.objects.exists()
+
+
+def test_running_worker_has_a_heartbeat(world: World) -> None:
+    from dashboard.models import Worker
+
+    world.sync()
+    assert Worker.objects.get().heartbeat_at is not None
+
+
+def test_first_read_requests_runs_in_flight_separately(world: World) -> None:
+    # One that hangs may stand behind any number of newer ones.
+    world.sync()
+    first = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs"))
+    world.sync(2)
+    later = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs")) - first
+    assert (first, later) == (2, 2)  # the newest, those in flight; then the newest, the past

@@ -1,0 +1,575 @@
+"""Upstream trouble: what was mirrored stays, the cause is kept, and each change is logged once."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, connection
+from django.utils import timezone
+
+from dashboard import aborts
+from dashboard.db.threads import run_in_db_thread
+from dashboard.models import Run, Stage, Upstream, Worker
+from dashboard.northflank import NorthflankClient, RateLimited
+from dashboard.sandbox import parse_fault
+from dashboard.server import process
+from dashboard.sync import catalog
+from dashboard.sync import worker as worker_module
+from dashboard.sync.worker import SyncWorker
+from dashboard.upstream.connection import Connection
+from tests.support.live import PATIENCE
+from tests.support.world import LONG_AGO, World
+
+type Lines = Callable[[str], list[dict[str, Any]]]
+
+LEDGER = "/pipelines/ledger"
+CAUSES = {
+    "bad-token": "unauthorised",
+    "502-html": "server_error",
+    "500": "server_error",
+    "reset": "unreachable",
+    "truncated": "unreachable",
+}
+
+
+def trouble(world: World, *faults: str, rounds: int = 2) -> None:
+    """Read once while all is well, and then with the faults."""
+    if not Stage.objects.filter(has_flow=True).exists():
+        world.sync()
+    world.sandbox.faults = [parse_fault(fault) for fault in faults]
+    for _ in range(rounds):
+        Run.objects.update(next_detail_sync_at=None)
+        world.make_due()
+        world.live.sync(1)
+
+
+def recover(world: World) -> None:
+    world.sandbox.faults = []
+    world.make_due()
+    world.live.sync(1)
+
+
+@pytest.mark.parametrize(("fault", "cause"), CAUSES.items())
+def test_upstream_error_cause_is_stored(world: World, fault: str, cause: str) -> None:
+    trouble(world, fault, rounds=1)
+    assert Upstream.objects.get().error == cause
+
+
+def test_upstream_timeout_is_an_error(world: World) -> None:
+    world.sync()
+    connection = world.live.connection
+    world.live.run(connection.client.aclose)
+    connection.client = NorthflankClient(
+        "sandbox", base_url=world.live.upstream_url, timeout_seconds=0.1,
+        on_call=connection.unrecorded_calls.append,
+    )  # fmt: skip
+    trouble(world, "latency:0.3", rounds=1)
+    assert Upstream.objects.get().error == "timeout"
+
+
+def test_upstream_error_keeps_mirrored_runs(world: World) -> None:
+    world.sync()
+    before = list(Run.objects.order_by("pk").values_list("pk", "status", "in_flight", "version"))
+    trouble(world, "502-html")
+    after = list(Run.objects.order_by("pk").values_list("pk", "status", "in_flight", "version"))
+    assert after == before
+
+
+def test_upstream_error_is_logged_once(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token", rounds=3)
+    assert len(logged_events("northflank.unavailable")) == 1
+
+
+def test_upstream_error_is_not_logged_per_stage(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token")
+    assert logged_events("stage.read_failed") == []
+
+
+def test_upstream_error_keeps_its_start(world: World) -> None:
+    trouble(world, "bad-token", rounds=1)
+    before = Upstream.objects.get().error_since
+    trouble(world, "bad-token", rounds=1)
+    assert Upstream.objects.get().error_since == before
+
+
+def test_upstream_error_is_logged_at_process_start(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token")
+    process.check_upstream()
+    assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
+        "unauthorised"
+    ] * 2
+
+
+def test_upstream_error_with_new_cause_keeps_its_start(world: World) -> None:
+    trouble(world, "bad-token", rounds=1)
+    before = Upstream.objects.get().error_since
+    trouble(world, "500", rounds=1)
+    assert Upstream.objects.get().error_since == before
+
+
+def test_upstream_error_with_new_cause_is_logged(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token", rounds=1)
+    trouble(world, "500", rounds=1)
+    assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
+        "unauthorised",
+        "server_error",
+    ]
+
+
+def test_recovery_clears_upstream_error(world: World) -> None:
+    trouble(world, "bad-token")
+    recover(world)
+    known = Upstream.objects.get()
+    assert (known.error, known.error_message, known.error_since) == ("", "", None)
+
+
+def test_recovery_is_logged_once(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token")
+    recover(world)
+    recover(world)
+    assert len(logged_events("northflank.recovered")) == 1
+
+
+def test_recovery_is_not_logged_per_stage(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token")
+    recover(world)
+    assert logged_events("stage.recovered") == []
+
+
+def test_recovery_clears_stage_errors(world: World) -> None:
+    trouble(world, "502-html")
+    recover(world)
+    assert not Stage.objects.exclude(error="", failures=0).exists()
+
+
+def test_single_failed_read_is_no_upstream_error(world: World) -> None:
+    trouble(world, f"reset*2@{LEDGER}/release-flows/staging/runs", rounds=1)  # reads are repeated
+    assert Upstream.objects.get().error == ""
+
+
+def test_stage_error_keeps_its_start(world: World) -> None:
+    trouble(world, f"502-html@{LEDGER}", rounds=1)
+    before = Stage.objects.exclude(error="").values_list("pk", "error_since")
+    first = dict(before)
+    assert first
+    trouble(world, f"502-html@{LEDGER}", rounds=1)
+    assert dict(before.all()) == first
+
+
+def test_failing_stage_counts_failures(world: World) -> None:
+    world.sync()
+    rests = []
+    for _ in range(3):
+        trouble(world, f"502-html@{LEDGER}", rounds=1)
+        stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
+        assert stage.error_since is not None
+        rests.append(stage.failures)
+    assert rests == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("fault", "rests"), [("forbidden:payments", [60, 120, 240]), ("500", [10, 20, 40])]
+)
+def test_failing_run_backs_off_longer_each_time(world: World, fault: str, rests: list[int]) -> None:
+    run_id = world.start()
+    world.sync()
+    world.sandbox.faults = [parse_fault(f"{fault}@{run_id}")]
+    intervals = []
+    for _ in rests:
+        Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+        before = timezone.now()
+        world.live.sync(1)
+        next_detail_sync_at = Run.objects.get(run_id=run_id).next_detail_sync_at
+        assert next_detail_sync_at is not None
+        intervals.append(round((next_detail_sync_at - before).total_seconds(), -1))
+    assert intervals == rests
+
+
+def test_run_read_successfully_has_no_failures(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO, failures=3)
+    world.live.sync(1)
+    assert Run.objects.get(run_id=run_id).failures == 0
+
+
+# --- one place's trouble, or the account's -----------------------------------------------------
+
+
+def test_error_of_one_pipeline_is_no_upstream_error(world: World, logged_events: Lines) -> None:
+    trouble(world, f"500@{LEDGER}", rounds=4)
+    recover(world)
+    assert logged_events("northflank.unavailable") == logged_events("northflank.recovered") == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "502-html", "reset", "not-json", "truncated", "bad-token"]
+)
+def test_error_of_one_pipeline_is_logged_once_per_stage_at_start_and_end(
+    world: World, logged_events: Lines, fault: str
+) -> None:
+    trouble(world, f"{fault}@{LEDGER}", rounds=3)
+    failing = sorted(str(stage) for stage in Stage.objects.exclude(error=""))
+    recover(world)
+    recover(world)
+    for event in ("stage.read_failed", "stage.recovered"):
+        assert sorted(line["stage"] for line in logged_events(event)) == failing != []
+
+
+def test_error_of_one_pipeline_does_not_delay_others(world: World) -> None:
+    world.sync()
+    before = timezone.now()
+    trouble(world, f"500@{LEDGER}", rounds=1)
+    others = Stage.objects.filter(has_flow=True).exclude(pipeline__slug="ledger")
+    assert others.exists()
+    assert not others.filter(synced_at__lt=before).exists()
+
+
+def test_outage_with_changing_causes_is_logged_once(world: World, logged_events: Lines) -> None:
+    for fault in ("500", "reset", "502-html", "not-json"):
+        trouble(world, fault, rounds=1)
+    recover(world)
+    assert (
+        len(logged_events("northflank.unavailable")),
+        len(logged_events("northflank.recovered")),
+    ) == (1, 1)
+
+
+def test_outage_is_stored_at_first_failed_read(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    assert Upstream.objects.get().error == "server_error"
+
+
+def test_outage_counts_no_stage_failures(world: World) -> None:
+    trouble(world, "500", rounds=4)
+    assert not Stage.objects.exclude(error="", failures=0).exists()
+
+
+def test_outage_end_makes_every_stage_read_at_once(world: World) -> None:
+    trouble(world, "500", rounds=4)
+    world.sandbox.faults = []
+    world.live.connection.retry_at = 0
+    before = timezone.now()
+    world.live.sync(1)
+    assert not Stage.objects.filter(has_flow=True, synced_at__lt=before).exists()
+
+
+def test_outage_limits_requests_to_a_probe(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    world.make_due()
+    world.live.sync(1)
+    # One question of one stage, and one that would tell its trouble from the account's; each is
+    # repeated once by the client.
+    assert [path.rpartition("/")[2] for _, path in world.sandbox.requests] == [
+        "runs", "runs", "auth", "auth",
+    ]  # fmt: skip
+
+
+def test_outage_sends_no_request_before_next_probe(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(3)
+    assert list(world.sandbox.requests) == []
+
+
+def test_outage_probes_different_stages(world: World) -> None:
+    trouble(world, "500", rounds=1)
+    world.sandbox.requests.clear()
+    for _ in range(3):
+        world.live.connection.retry_at = 0
+        world.live.sync(1)
+    assert len(set(world.asked("/release-flows/"))) == 3
+
+
+def test_outage_ends_when_probed_stage_keeps_failing(world: World, logged_events: Lines) -> None:
+    trouble(world, "500")
+    # The only stage that is followed is tried before all others, whenever it is tried.
+    only = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    Run.objects.exclude(stage=only).update(in_flight=False)
+    world.sandbox.faults = [parse_fault(f"500@{LEDGER}/release-flows/production")]
+    for _ in range(2):
+        world.make_due()
+        world.live.sync(1)
+    assert len(logged_events("northflank.recovered")) == 1
+    assert [str(stage) for stage in Stage.objects.exclude(error="")] == [str(only)]
+
+
+def test_outage_probe_interval_grows_to_30_s(world: World) -> None:
+    connection = world.live.connection
+    pauses = []
+    for _ in range(5):
+        trouble(world, "500", rounds=1)
+        pauses.append(round(connection.retry_at - connection.failed_at))
+    assert pauses == [5, 10, 20, 30, 30]
+
+
+def test_outage_probe_interval_with_invalid_token_is_a_minute(world: World) -> None:
+    trouble(world, "bad-token")
+    connection = world.live.connection
+    assert round(connection.retry_at - connection.failed_at) == 60
+
+
+def test_team_of_token_is_requested_until_answered(world: World) -> None:
+    world.sandbox.faults = [parse_fault("500*4@/auth")]
+
+    async def learn() -> None:
+        learning = asyncio.ensure_future(
+            process.fetch_team(world.live.connection, retry_interval=0.01)
+        )
+        while not learning.done():
+            world.live.connection.retry_at = 0
+            await asyncio.sleep(0.01)
+        await learning
+
+    world.live.run(learn)
+    assert Upstream.objects.get().team == "acme"
+
+
+def test_team_of_token_is_stored_after_database_outage(world: World) -> None:
+    calls: list[int] = []
+
+    class UnavailableConnection:
+        """A connection whose first question finds no database."""
+
+        def may_call(self) -> bool:
+            return True
+
+        async def call(self, request: object) -> object:
+            calls.append(1)
+            if len(calls) == 1:
+                raise InterfaceError("connection already closed")
+            return await world.live.connection.client.get_auth()
+
+    world.live.run(lambda: process.fetch_team(UnavailableConnection(), retry_interval=0.01))  # type: ignore[arg-type]
+    assert len(calls) == 2
+    assert Upstream.objects.get().team == "acme"
+
+
+def test_token_valid_again_recovers(world: World) -> None:
+    world.sync()
+    valid_token = world.sandbox.options.token
+    world.sandbox.options.token = "another-one-entirely"
+    trouble(world)
+    assert Upstream.objects.get().error == "unauthorised"
+    world.sandbox.options.token = valid_token
+    recover(world)
+    assert Upstream.objects.get().error == ""
+
+
+def test_outage_at_start_is_logged_and_ends(world: World, logged_events: Lines) -> None:
+    world.sandbox.faults = [parse_fault("500")]
+    for _ in range(3):
+        world.make_due()
+        world.live.sync(1)
+    world.sandbox.faults = []
+    world.make_due()
+    world.live.sync()
+    assert Run.objects.in_flight().exists()
+    assert (
+        len(logged_events("northflank.unavailable")),
+        len(logged_events("northflank.recovered")),
+    ) == (1, 1)
+
+
+def test_unknown_upstream_host_is_an_error(world: World) -> None:
+    world.sync()
+    connection = world.live.connection
+    world.live.run(connection.client.aclose)
+    connection.client = NorthflankClient(
+        "sandbox", base_url="http://northflank.invalid", on_call=connection.unrecorded_calls.append
+    )
+    trouble(world, rounds=1)
+    assert Upstream.objects.get().error == "unreachable"
+
+
+def test_error_of_one_process_is_logged_once_while_another_works(
+    world: World, logged_events: Lines
+) -> None:
+    world.sync()
+    other_worker = SyncWorker(Connection("wrong-token", world.live.upstream_url))
+
+    async def work(worker: SyncWorker) -> None:
+        worker.connection.retry_at = 0
+        await worker.tick()
+        await worker.wait_idle()
+
+    for _ in range(3):
+        for worker in (other_worker, world.live.worker):
+            world.make_due()
+            world.live.run(lambda worker=worker: work(worker))  # type: ignore[misc]
+    world.live.run(other_worker.connection.close)
+    assert (
+        len(logged_events("northflank.unavailable")),
+        len(logged_events("northflank.recovered")),
+    ) == (1, 1)
+    assert Upstream.objects.get().error == ""
+
+
+def test_answer_to_earlier_request_does_not_clear_error(world: World) -> None:
+    world.sync()
+    connection = world.live.connection
+    world.sandbox.faults = [parse_fault("latency:0.5@/projects"), parse_fault("rate-limited@/auth")]
+
+    async def both() -> None:
+        slow = asyncio.ensure_future(connection.call(lambda nf: nf.list_projects()))
+        await asyncio.sleep(0.1)
+        world.sandbox.faults = [parse_fault("rate-limited")]
+        with contextlib.suppress(RateLimited):
+            await connection.call(lambda nf: nf.get_auth())
+        await asyncio.wait([slow])
+
+    world.live.run(both)
+    assert connection.outage == Upstream.objects.get().error == "rate_limited"
+
+
+def test_waiting_chore_does_not_delay_reads(world: World) -> None:
+    release = asyncio.Event()
+    started_chores = []
+
+    async def chore(_: Connection) -> None:
+        started_chores.append(1)
+        await release.wait()
+
+    worker = SyncWorker(world.live.connection, chores=[chore])
+
+    async def work() -> None:
+        await run_in_db_thread(catalog.start, timezone.now())
+        for _ in range(100):
+            await worker.tick()
+            await asyncio.gather(*worker.active_reads)
+        release.set()
+        await worker.wait_idle()
+
+    world.live.run(work)
+    assert Run.objects.in_flight().exists()
+    assert len(started_chores) == 1
+
+
+def test_worker_idle_returns_when_last_read_ends() -> None:
+    worker = SyncWorker(Connection("token", "http://127.0.0.1:9"))
+
+    async def read() -> None:
+        pass
+
+    async def work() -> None:
+        worker.start_read(read())
+        await asyncio.sleep(0)  # it has ended, and is still among what is under way
+        assert worker.active_reads
+        await worker.wait_idle()
+        await worker.connection.close()
+
+    # A loop that gets no turn can't be stopped from within.
+    working = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    working.start()
+    working.join(PATIENCE)
+    assert not working.is_alive()
+    assert not worker.active_reads
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_worker_stops_during_database_outage(world: World) -> None:
+    worker = SyncWorker(world.live.connection)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(worker.run(stop))
+        while not worker.reads_started:
+            await asyncio.sleep(0.01)
+        await run_in_db_thread(execute, "ALTER TABLE dashboard_worker RENAME TO elsewhere")
+        try:
+            stop.set()
+            await working
+        finally:
+            await run_in_db_thread(execute, "ALTER TABLE elsewhere RENAME TO dashboard_worker")
+
+    world.live.run(work)
+    assert not worker.active_reads
+    assert Worker.objects.filter(name=worker.name).exists()  # as of one that was killed
+
+
+def test_failing_round_is_logged_once_at_start_and_end(world: World, logged_events: Lines) -> None:
+    world.sync()
+
+    async def until(event: str) -> None:
+        while not logged_events(event):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * worker_module.TICK_INTERVAL)
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(worker.run(stop))
+        await run_in_db_thread(execute, "ALTER TABLE dashboard_ratebudget RENAME TO elsewhere")
+        try:
+            await until("sync.tick_failed")
+        finally:
+            await run_in_db_thread(execute, "ALTER TABLE elsewhere RENAME TO dashboard_ratebudget")
+        await until("sync.recovered")
+        stop.set()
+        await working
+
+    worker = SyncWorker(world.live.connection, chores=[aborts.reconcile_open_aborts])
+    world.live.run(work)
+    assert len(logged_events("sync.tick_failed")) == len(logged_events("sync.recovered")) == 1
+    assert logged_events("read.crashed") == []
+
+
+# --- projects that are closed to us ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("no_access", ["403", "404"])
+def test_forbidden_project_does_not_block_others(full_world: World, no_access: str) -> None:
+    full_world.sandbox.choices["no-access"] = no_access
+    full_world.sandbox.faults = [parse_fault("forbidden:payments")]
+    full_world.live.sync(1)
+    for project in ("shop", "identity"):
+        known = Run.objects.in_flight().filter(stage__pipeline__project__slug=project)
+        assert {run.run_id for run in known} == full_world.ids(in_flight=True, project=project)
+
+
+def test_forbidden_project_is_no_upstream_error(world: World) -> None:
+    trouble(world, "forbidden:payments")
+    assert Upstream.objects.get().error == ""
+
+
+def test_forbidden_stage_has_its_error(world: World) -> None:
+    trouble(world, "forbidden:payments")
+    stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    assert stage.error == "forbidden"
+
+
+def test_forbidden_stage_is_logged_once(world: World, logged_events: Lines) -> None:
+    trouble(world, "forbidden:payments", rounds=3)
+    of = [
+        line
+        for line in logged_events("stage.read_failed")
+        if line["stage"] == "Ledger / Production"
+    ]
+    assert len(of) == 1
+
+
+def test_recovered_stage_is_logged_once(world: World, logged_events: Lines) -> None:
+    trouble(world, "forbidden:payments")
+    recover(world)
+    recover(world)
+    of = [
+        line for line in logged_events("stage.recovered") if line["stage"] == "Ledger / Production"
+    ]
+    assert len(of) == 1
+
+
+def test_upstream_error_message_has_no_token(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.sandbox.options.token = "another-one-entirely"
+    secret_token = world.live.connection.token
+    world.live.sync(1)
+    assert secret_token not in str(Upstream.objects.get().error_message)

@@ -1,0 +1,283 @@
+"""What takes longer than is usual is marked, and what it takes to judge it is asked for."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from structlog.testing import capture_logs
+
+from dashboard.models import Run, Stage, StageTiming
+from dashboard.northflank import Node, RunDetail
+from dashboard.sync import mirror, overdue_checker
+from tests.support import factories
+from tests.support.successes import (
+    NOW,
+    after,
+    asked_for,
+    flying,
+    learned,
+    migrated,
+    succeeded,
+    success,
+)
+from tests.support.world import api_run, at
+
+
+def set_baseline(stage: Stage) -> None:
+    for _ in range(5):
+        success(stage, 10, root=migrated(3))
+    learned(stage)
+
+
+def test_overdue_run_is_updated_once_per_severity(place: Stage) -> None:
+    set_baseline(place)
+    run = flying(place, 10)
+    states = []
+    for minutes in (0, 4, 6, 7, 21, 22):
+        overdue_checker.check_runs(after(minutes))
+        run.refresh_from_db()
+        states.append((run.overdue_severity, run.overdue_reason, run.version))
+    levels = [(level, why) for level, why, _ in states]
+    assert levels == [(0, ""), (0, ""), (1, "run"), (1, "run"), (2, "run"), (2, "run")]
+    assert len({version for *_, version in states}) == 3
+
+
+def test_overdue_is_cleared_when_run_concludes(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
+    Run.objects.update(overdue_severity=2, overdue_reason="run")
+    ended = {"status": "success", "concluded": True, "concluded_at": at(5)}
+    mirror.apply_runs(stage.pk, [api_run("r1", **ended)], requested_at=at(10))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
+def test_overdue_reason_queue_is_cleared_when_run_starts(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run("r1", status="queued")], requested_at=at(0))
+    Run.objects.update(overdue_severity=1, overdue_reason="queue")
+    mirror.apply_runs(stage.pk, [api_run("r1", status="running")], requested_at=at(10))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
+FAR_OVERDUE_SECONDS = (
+    4 * 3600
+)  # seconds after which a run is far overdue, where nobody knows what is usual
+
+
+@pytest.fixture
+def far_overdue(stage: Stage) -> Run:
+    """A run that has gone on for four hours, at a step it has been at for a minute."""
+    run = api_run("r1", started_at=at(0))
+    detail = RunDetail(run=run, root=at_step("migrate", FAR_OVERDUE_SECONDS - 60), raw={})
+    mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS))
+    Run.objects.update(overdue_severity=2, overdue_reason="run")
+    return Run.objects.get()
+
+
+def at_step(label: str, since: float, **more: Any) -> Node:
+    defaults = {"label": label, "ref": label, "status": "waiting", "started_at": at(since)}
+    return factories.node("Workflow", steps=(factories.node("JobRun", **defaults | more),))
+
+
+def test_overdue_stays_after_status_change_when_still_true(stage: Stage, far_overdue: Run) -> None:
+    retrying = api_run("r1", status="retrying", started_at=at(0))
+    mirror.apply_runs(stage.pk, [retrying], requested_at=at(FAR_OVERDUE_SECONDS + 5))
+    now = Run.objects.get()
+    assert (now.overdue_severity, now.overdue_reason) == (2, "run")
+    assert now.version > far_overdue.version
+
+
+def test_overdue_stays_after_step_change_when_still_true(stage: Stage, far_overdue: Run) -> None:
+    run = api_run("r1", started_at=at(0))
+    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1), raw={})
+    mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS + 5))
+    now = Run.objects.get()
+    assert (now.step, now.overdue_severity, now.overdue_reason) == ("deploy", 2, "run")
+    assert now.version > far_overdue.version
+
+
+def test_overdue_reason_step_becomes_run_at_next_step(stage: Stage, far_overdue: Run) -> None:
+    Run.objects.update(overdue_reason="step")
+    run = api_run("r1", started_at=at(0))
+    detail = RunDetail(run=run, root=at_step("deploy", FAR_OVERDUE_SECONDS + 1), raw={})
+    mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS + 5))
+    assert Run.objects.get().overdue_reason == "run"
+
+
+def create_marked_run(stage: Stage) -> None:
+    """A run with a mark, at a step that usually takes three minutes."""
+    defaults = {
+        "observed_run_median": 600,
+        "observed_run_p95": 720,
+        "observed_steps": {"migrate": [180, 240]},
+    }
+    StageTiming.objects.create(stage=stage, **defaults)
+    run = api_run("r1", started_at=at(0))
+    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 0), {}), requested_at=at(60))
+    Run.objects.update(overdue_severity=2, overdue_reason="run")
+
+
+def test_overdue_is_recomputed_on_list_read_from_stored_steps(stage: Stage) -> None:
+    create_marked_run(stage)
+    run = api_run("r1", status="waiting", started_at=at(0))
+    mirror.apply_runs(stage.pk, [run], requested_at=at(360))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (1, "step")
+
+
+def test_overdue_is_recomputed_on_detail_read_from_new_steps(stage: Stage) -> None:
+    create_marked_run(stage)
+    run = api_run("r1", started_at=at(0))
+    retrying = at_step("migrate", 1, status="retrying")
+    mirror.apply_detail(stage.pk, RunDetail(run, retrying, {}), requested_at=at(360))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (1, "step")
+
+
+def test_overdue_is_not_set_by_reading_a_run(stage: Stage) -> None:
+    create_marked_run(stage)
+    Run.objects.update(overdue_severity=0, overdue_reason="")
+    run = api_run("r1", started_at=at(0))
+    mirror.apply_detail(stage.pk, RunDetail(run, at_step("migrate", 1), {}), requested_at=at(360))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
+def test_overdue_reason_step_is_cleared_at_next_step(stage: Stage) -> None:
+    run = api_run("r1", started_at=at(0))
+    first = RunDetail(run=run, root=at_step("migrate", 0), raw={})
+    mirror.apply_detail(stage.pk, first, requested_at=at(60))
+    Run.objects.update(overdue_severity=1, overdue_reason="step")
+    second = RunDetail(run=run, root=at_step("deploy", 61), raw={})
+    mirror.apply_detail(stage.pk, second, requested_at=at(65))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
+def test_overdue_reason_attempts_is_cleared_when_step_runs_again(stage: Stage) -> None:
+    run = api_run("r1", status="retrying", started_at=at(0))
+    last = at_step("migrate", 0, status="retrying", attempts=3, max_attempts=3)
+    mirror.apply_detail(stage.pk, RunDetail(run=run, root=last, raw={}), requested_at=at(60))
+    Run.objects.update(overdue_severity=1, overdue_reason="attempts")
+    without_retry = RunDetail(run=run, root=at_step("migrate", 0), raw={})
+    mirror.apply_detail(stage.pk, without_retry, requested_at=at(65))
+    assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
+
+
+def test_overdue_stays_when_list_changes_name(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
+    Run.objects.update(overdue_severity=1, overdue_reason="run")
+    mirror.apply_runs(stage.pk, [api_run("r1", name="Renamed")], requested_at=at(10))
+    assert Run.objects.get().overdue_severity == 1
+
+
+def test_run_becoming_overdue_is_due_for_read(place: Stage) -> None:
+    set_baseline(place)
+    run = flying(place, 10)
+    overdue_checker.check_runs(NOW)
+    run.refresh_from_db()
+    assert run.next_detail_sync_at is None
+    overdue_checker.check_runs(after(6))
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == after(6)
+
+
+def run_waiting_for_approval(stage: Stage, **more: Any) -> Run:
+    """A run that people have to approve."""
+    defaults = {"first_synced_at": NOW, "status_since": NOW, "detail_synced_at": None}
+    return factories.run(stage, status="approval_wait", **defaults | more)
+
+
+def test_approval_wait_with_unknown_start_is_due_for_read(
+    place: Stage,
+) -> None:
+    run = run_waiting_for_approval(place)
+    overdue_checker.check_runs(NOW)
+    run.refresh_from_db()
+    assert run.next_detail_sync_at == NOW
+
+
+@pytest.mark.parametrize(
+    "known", [{"first_synced_at": NOW - timedelta(minutes=1)}, {"detail_synced_at": NOW}]
+)
+def test_approval_wait_with_known_start_is_not_read(
+    place: Stage, known: dict[str, datetime]
+) -> None:
+    run = run_waiting_for_approval(place, **known)
+    overdue_checker.check_runs(NOW)
+    run.refresh_from_db()
+    assert run.next_detail_sync_at is None
+
+
+def test_overdue_check_of_many_runs_takes_as_many_queries_as_of_few(place: Stage) -> None:
+    set_baseline(place)
+    flying(place, 1)
+    with CaptureQueriesContext(connection) as few:
+        overdue_checker.check_runs(NOW)
+    for _ in range(20):
+        flying(place, 1)
+    with CaptureQueriesContext(connection) as many:
+        overdue_checker.check_runs(NOW)
+    assert len(many) == len(few) <= 2
+
+
+# --- what is asked for, so that steps can be judged ---------------------------------------------
+
+
+def test_watched_run_makes_latest_successes_due_for_read(place: Stage) -> None:
+    for _ in range(7):
+        success(place, 10)
+    learned(place)
+    run = flying(place, 5)
+    Run.objects.filter(pk=run.pk).update(last_viewed_at=NOW)
+    overdue_checker.check_runs(NOW)
+    assert asked_for() == 5
+
+
+def test_overdue_runs_make_no_successes_due_for_read(place: Stage) -> None:
+    for n in range(5):
+        stage = factories.stage(f"Stage {n}", of=place.pipeline)
+        succeeded(stage)
+        overdue_run = flying(stage, 60)
+    overdue_checker.check_runs(NOW)
+    overdue_run.refresh_from_db()
+    assert (overdue_run.overdue_severity, overdue_run.next_detail_sync_at) == (
+        2,
+        NOW,
+    )  # its own step is asked for
+    assert asked_for() == 0
+
+
+def test_unwatched_run_on_time_makes_no_successes_due(place: Stage) -> None:
+    for _ in range(7):
+        success(place, 10)
+    learned(place)
+    flying(place, 5)
+    overdue_checker.check_runs(NOW)
+    assert asked_for() == 0
+
+
+def test_known_step_durations_make_no_successes_due(place: Stage) -> None:
+    set_baseline(place)
+    Run.objects.update(detail_synced_at=NOW)
+    flying(place, 60)
+    overdue_checker.check_runs(NOW)
+    overdue_checker.check_runs(NOW)
+    assert asked_for() == 0
+
+
+def test_failing_successes_are_not_due_again(place: Stage) -> None:
+    for _ in range(7):
+        success(place, 10, failures=1)
+    learned(place)
+    flying(place, 60)
+    overdue_checker.check_runs(NOW)
+    overdue_checker.check_runs(NOW)
+    assert asked_for() == 0
+
+
+def test_overdue_check_continues_after_invalid_run(place: Stage) -> None:
+    set_baseline(place)
+    broken, overdue_run = flying(place, 60), flying(place, 60)
+    Run.objects.filter(pk=broken.pk).update(steps={"no": "tree"})
+    with capture_logs() as logs:
+        overdue_checker.check_runs(NOW)
+    overdue_run.refresh_from_db()
+    assert overdue_run.overdue_severity == 2
+    assert "overdue_check.crashed" in {line["event"] for line in logs}

@@ -1,0 +1,480 @@
+"""The hour's requests: what headers say, what is reserved, and a worker that keeps to it."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, connections
+from django.utils import timezone
+from pytest_django import Settings
+
+from dashboard.models import Abort, RateBudget, Run, Stage
+from dashboard.northflank import RateLimit
+from dashboard.sandbox import parse_fault
+from dashboard.sync import baselines
+from dashboard.sync.stage_reader import MAX_REQUESTS_PER_READ
+from dashboard.upstream import budget_store
+from tests.support.world import LONG_AGO, T0, World, at, get_run
+
+
+def record_rate_limit(
+    remaining: int, *, limit: int = 1000, reset: float = 3000, now: float = 0
+) -> None:
+    budget_store.record_response(RateLimit(limit, remaining, reset), at(now))
+
+
+@pytest.mark.parametrize(
+    ("reserve", "kept"),
+    [("10%", 100), ("0", 0), ("250", 250), ("12.5%", 125), ("5000", 900), ("0%", 0)],
+)
+def test_reserve_setting_is_number_or_percentage(
+    settings: Settings, reserve: str, kept: int
+) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = reserve
+    assert budget_store.abort_reserve(1000) == kept
+
+
+def test_reserve_above_limit_leaves_a_tenth_in_whole_requests(settings: Settings) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "5000"
+    kept = budget_store.abort_reserve(1009)
+    assert (kept, type(kept)) == (908, int)
+
+
+def test_budget_before_first_response_is_documented_limit(db: None) -> None:
+    assert budget_store.load(T0).requests == 900
+
+
+def test_budget_excludes_reserve(db: None) -> None:
+    record_rate_limit(700)
+    assert budget_store.load(at(1)).requests == 600
+
+
+def test_budget_below_reserve_allows_no_reading(db: None) -> None:
+    record_rate_limit(90)
+    assert budget_store.load(at(1)).requests_per_second == 0
+
+
+def test_budget_is_spread_until_window_end(db: None) -> None:
+    record_rate_limit(700, reset=600)
+    RateBudget.objects.update(own_requests=300)
+    assert budget_store.load(at(0)).requests_per_second == 1
+
+
+def test_budget_leaves_expected_other_usage(db: None) -> None:
+    record_rate_limit(700, reset=600)
+    RateBudget.objects.update(own_requests=0)  # so 300 in the 3000 seconds before were others'
+    assert budget_store.load(at(0)).other_requests == 60
+
+
+def test_other_usage_carries_over_to_next_window(db: None) -> None:
+    record_rate_limit(301, reset=1)  # all but one of 699 were others'
+    record_rate_limit(999, reset=3600, now=2)
+    assert budget_store.load(at(2)).other_requests == pytest.approx(698, abs=2)
+
+
+def test_response_counts_as_one_own_request(db: None) -> None:
+    for number in range(5):
+        record_rate_limit(999 - number, reset=3000)
+    assert (RateBudget.objects.get().own_requests, budget_store.load(T0).other_requests) == (5, 0)
+
+
+def test_response_without_headers_counts_as_one_own_request(db: None) -> None:
+    record_rate_limit(500)
+    budget_store.record_response(None, at(1))
+    assert (RateBudget.objects.get().own_requests, RateBudget.objects.get().remaining) == (2, 499)
+
+
+def test_response_without_headers_creates_no_row(db: None) -> None:
+    budget_store.record_response(None, T0)
+    assert not RateBudget.objects.exists()
+
+
+def test_lower_limit_within_window_applies_at_once(db: None) -> None:
+    record_rate_limit(900)
+    record_rate_limit(99, limit=200, now=1, reset=2999)
+    assert budget_store.load(at(1)).requests == 79
+
+
+def test_refusal_does_not_count_as_other_usage(db: None) -> None:
+    record_rate_limit(999, reset=3600)
+    budget_store.record_rate_limited(60, at(1))
+    record_rate_limit(999, reset=3600, now=3601)
+    assert budget_store.load(at(3601)).other_requests < 1
+
+
+def test_failing_insert_raises_at_once(db: None) -> None:
+    """An IntegrityError that is no race was tried for ever."""
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("INSERT"):
+            raise IntegrityError("a constraint")
+        return run(sql, *rest)
+
+    with connection.execute_wrapper(execute), pytest.raises(IntegrityError, match="a constraint"):
+        record_rate_limit(800)
+
+
+def test_probe_after_pause_is_taken_by_one_process(db: None) -> None:
+    record_rate_limit(985)
+    budget_store.record_rate_limited(5, T0)
+    assert not budget_store.claim_probe(at(4))
+    assert [budget_store.claim_probe(at(6)) for _ in range(3)] == [True, False, False]
+    assert budget_store.claim_probe(at(27))
+
+
+def test_probe_without_row_is_not_taken(db: None) -> None:
+    assert not budget_store.claim_probe(T0)
+
+
+def test_concurrent_responses_are_all_counted(transactional_db: None) -> None:
+    barrier = threading.Barrier(4)
+
+    def record(_: int) -> None:
+        barrier.wait(10)
+        try:
+            for number in range(10):
+                record_rate_limit(900 - number)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(record, range(4)))
+    assert RateBudget.objects.get().own_requests == 40
+
+
+def test_response_out_of_order_does_not_raise_remaining(db: None) -> None:
+    record_rate_limit(500)
+    record_rate_limit(503, now=1, reset=2999)
+    assert RateBudget.objects.get().remaining == 500
+
+
+def test_new_window_resets_remaining(db: None) -> None:
+    record_rate_limit(5, reset=10)
+    record_rate_limit(999, reset=3600, now=11)
+    assert RateBudget.objects.get().remaining == 999
+
+
+def test_budget_after_window_end_is_a_full_window(db: None) -> None:
+    record_rate_limit(5, reset=10)
+    assert budget_store.load(at(11)).requests == 900
+
+
+def test_window_reset_before_expected_end_is_applied(db: None) -> None:
+    record_rate_limit(5, reset=1000)
+    record_rate_limit(999, reset=3600, now=1)
+    assert RateBudget.objects.get().remaining == 999
+
+
+def test_higher_limit_is_applied(db: None) -> None:
+    record_rate_limit(5)
+    record_rate_limit(9000, limit=10_000)
+    assert budget_store.load(at(1)).requests == 8000
+
+
+def test_refusal_with_spent_budget_lasts_until_window_end(db: None) -> None:
+    record_rate_limit(0, reset=100)
+    budget_store.record_rate_limited(None, at(1))
+    assert budget_store.load(at(2)).backoff_until == at(100)
+
+
+def test_refusal_lasts_for_given_seconds(db: None) -> None:
+    record_rate_limit(5, reset=100)
+    budget_store.record_rate_limited(40, at(1))
+    assert budget_store.load(at(2)).backoff_until == at(41)
+
+
+def test_refusal_without_seconds_lasts_a_minute(db: None) -> None:
+    budget_store.record_rate_limited(None, at(0))
+    assert budget_store.load(at(1)).backoff_until == at(60)
+
+
+def test_refusal_ends_after_its_seconds(db: None) -> None:
+    budget_store.record_rate_limited(40, at(0))
+    assert budget_store.load(at(41)).backoff_until is None
+
+
+def test_budget_after_refusal_is_a_full_window(db: None) -> None:
+    budget_store.record_rate_limited(40, at(0))
+    assert budget_store.load(at(41)).requests == 900
+
+
+def test_budget_has_a_single_row(db: None) -> None:
+    budget_store.record_rate_limited(None, at(0))
+    record_rate_limit(500)
+    assert RateBudget.objects.get().pk == 1  # so that of two that begin one fails
+
+
+def test_concurrent_first_responses_are_both_counted(db: None) -> None:
+    first = False
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        nonlocal first
+        result = run(sql, *rest)
+        if sql.startswith("RELEASE") and not first:
+            first = True
+            record_rate_limit(900)  # another process, once this one has seen that there is no row
+        return result
+
+    with connection.execute_wrapper(execute):
+        record_rate_limit(800)
+    budget_row = RateBudget.objects.get()
+    assert (budget_row.own_requests, budget_row.remaining) == (2, 800)
+
+
+def test_burst_recovery_respects_reserve_of_actual_limit(db: None, settings: Settings) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "50%"
+    record_rate_limit(2990, limit=3000, reset=3600)
+    RateBudget.objects.update(own_requests=10, burst=50)
+    record_rate_limit(2989, limit=3000, reset=3580, now=20)
+    # Of 2990 requests 1500 are kept: in twenty seconds reading catches up by so many.
+    assert RateBudget.objects.get().burst == pytest.approx(51 - 20 * 1490 / 3580)
+
+
+def test_sync_stores_rate_limit_headers(world: World) -> None:
+    world.sync()
+    assert RateBudget.objects.get().limit == 100_000
+
+
+def test_sync_without_rate_limit_headers_reads_runs(world: World) -> None:
+    world.sandbox.choices["rate-limit-headers"] = "absent"
+    world.sync()
+    assert Run.objects.in_flight().exists()
+
+
+def test_sync_without_rate_limit_headers_stores_no_budget(world: World) -> None:
+    world.sandbox.choices["rate-limit-headers"] = "absent"
+    world.sync()
+    assert not RateBudget.objects.exists()
+
+
+def read_with_limit(world: World, limit: int) -> None:
+    """Start a new window with that limit, and read as much as the worker likes, in no haste."""
+    world.sandbox.rate_limit_window.limit = limit
+    world.sandbox.rate_limit_window.opened_at = None
+    for _ in range(20):
+        RateBudget.objects.update(burst=0)
+        world.make_due()
+        world.live.sync(1)
+
+
+@pytest.mark.parametrize("limit", [40, 60, 75])
+def test_sync_never_uses_reserve(full_world: World, limit: int) -> None:
+    read_with_limit(full_world, limit)
+    assert full_world.sandbox.rate_limit_window.request_count <= limit - budget_store.abort_reserve(
+        limit
+    )
+
+
+@pytest.mark.parametrize("order", ["oldest-first", "shuffled"])
+def test_sync_of_several_pages_never_uses_reserve(full_world: World, order: str) -> None:
+    full_world.restart(history_hours=72)  # lists of several pages
+    full_world.sandbox.choices["run-order"] = order
+    read_with_limit(full_world, 60)
+    assert full_world.sandbox.rate_limit_window.request_count <= 54
+
+
+def test_sync_uses_most_of_budget(full_world: World) -> None:
+    read_with_limit(full_world, 60)
+    assert full_world.sandbox.rate_limit_window.request_count >= 40
+
+
+def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
+    full_world.sync()
+    full_world.sandbox.rate_limit_window.limit = 120
+    full_world.sandbox.rate_limit_window.opened_at = None
+    RateBudget.objects.all().delete()
+    full_world.make_due()
+    full_world.live.sync(1)
+    # The slack of 12, and what the hands had begun meanwhile.
+    assert (
+        12 <= full_world.sandbox.rate_limit_window.request_count <= 12 + 4 * MAX_REQUESTS_PER_READ
+    )
+
+
+def test_first_reads_may_exceed_even_rate(full_world: World) -> None:
+    full_world.sandbox.rate_limit_window.limit = 120
+    full_world.sync()
+    assert full_world.sandbox.rate_limit_window.request_count > 12 + 4 * MAX_REQUESTS_PER_READ
+    assert not Stage.objects.filter(synced_at=None).exists()
+    assert budget_store.load(timezone.now()).burst < 12 + 4 * MAX_REQUESTS_PER_READ
+
+
+def test_first_sync_reads_runs_in_flight(full_world: World) -> None:
+    full_world.sandbox.rate_limit_window.limit = 1000
+    full_world.sync()
+    assert Run.objects.in_flight().exists()
+
+
+def test_stages_in_flight_are_read_while_backlog_waits(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    world.make_due()
+    limit = RateBudget.objects.get().limit
+    RateBudget.objects.update(burst=limit * 0.15, synced_at=timezone.now())
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    read = {request.split("/runs")[0] for request in world.asked("/runs")}
+    in_flight_stages = set(Stage.objects.filter(runs__in_flight=True).values_list("pk", flat=True))
+    assert len(read) == len(in_flight_stages) < Stage.objects.count()
+    assert get_run(run_id).stage_id in in_flight_stages
+
+
+def test_sync_respects_larger_reserve(full_world: World, settings: Settings) -> None:
+    settings.NORTHFLANK_REQUEST_RESERVE = "50%"
+    read_with_limit(full_world, 60)
+    assert full_world.sandbox.rate_limit_window.request_count <= 30
+
+
+def test_worker_stops_reading_when_budget_is_spent(full_world: World) -> None:
+    read_with_limit(full_world, 60)
+    before = full_world.sandbox.rate_limit_window.request_count
+    full_world.make_due()
+    full_world.live.sync(2)
+    assert full_world.sandbox.rate_limit_window.request_count == before
+
+
+def test_run_with_open_abort_is_read_from_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    read_with_limit(world, 40)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    Abort.objects.create(
+        run=Run.objects.get(run_id=run_id), state="accepted", username="ana",
+        requested_at=LONG_AGO, claimed_at=LONG_AGO, sent_at=LONG_AGO,
+    )  # fmt: skip
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert [request for request in world.asked("/runs/") if request.endswith(run_id)]
+
+
+def test_externally_aborting_run_is_not_read_from_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    read_with_limit(world, 40)
+    Run.objects.filter(run_id=run_id).update(status="aborting", next_detail_sync_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+@pytest.mark.parametrize(("requests", "may"), [(5, True), (0, True), (-49, True), (-50, False)])
+def test_second_half_of_reserve_is_only_for_sending_aborts(requests: int, may: bool) -> None:
+    assert budget_store.ReadBudget(requests, 60, reserve=100).may_reconcile_aborts is may
+
+
+def test_watched_run_is_not_read_from_reserve(world: World) -> None:
+    run_id = world.start()
+    world.sync()
+    read_with_limit(world, 40)
+    Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+def test_run_detail_for_baseline_is_not_read_from_reserve(world: World) -> None:
+    world.sync()
+    baselines.schedule_next_detail(LONG_AGO, timedelta())
+    due = Run.objects.get(baselines.SCHEDULED_DETAIL)
+    read_with_limit(world, 40)
+    Run.objects.filter(pk=due.pk).update(next_detail_sync_at=LONG_AGO, detail_synced_at=None)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert not world.asked("/runs/")
+
+
+def run_into_rate_limit(world: World) -> None:
+    world.sync()
+    world.sandbox.faults = [parse_fault("rate-limited*1")]
+    world.make_due()
+    Run.objects.update(next_detail_sync_at=None)
+    world.live.sync(1)
+    world.sandbox.requests.clear()
+    world.make_due()
+    world.live.sync(2)
+
+
+def test_refusal_stops_reading(world: World) -> None:
+    run_into_rate_limit(world)
+    assert not world.sandbox.requests
+
+
+def test_refusal_keeps_mirrored_runs(world: World) -> None:
+    run_into_rate_limit(world)
+    assert Run.objects.in_flight().exists()
+
+
+@pytest.mark.parametrize("body", ["error", "text", "no-wrapper"])
+def test_refusal_with_any_body_stops_reading(world: World, body: str) -> None:
+    world.sandbox.choices["429-body"] = body
+    run_into_rate_limit(world)
+    assert not world.sandbox.requests
+
+
+def test_reading_resumes_in_new_window(world: World) -> None:
+    run_into_rate_limit(world)
+    passed = timezone.now() - timedelta(seconds=1)
+    RateBudget.objects.update(backoff_until=passed, resets_at=passed)
+    world.sandbox.rate_limit_window.opened_at = None
+    Stage.objects.update(next_sync_at=LONG_AGO)
+    world.live.sync(1)
+    assert world.sandbox.requests
+
+
+def run_into_short_pause(world: World) -> None:
+    """Have one request refused for five seconds, with nearly all of the hour's left."""
+    world.sync()
+    left = world.sandbox.rate_limit_window.limit - world.sandbox.rate_limit_window.request_count
+    world.sandbox.faults = [parse_fault("too-fast:5*1")]
+    world.make_due()
+    Run.objects.update(next_detail_sync_at=None)
+    world.live.sync(1)
+    world.sandbox.requests.clear()
+    assert RateBudget.objects.get().remaining > 0.9 * left
+
+
+def test_refusal_of_5_s_stops_reading_for_5_s(world: World) -> None:
+    run_into_short_pause(world)
+    budget_row = RateBudget.objects.get()
+    assert budget_row.backoff_until is not None
+    assert timedelta() < budget_row.backoff_until - timezone.now() < timedelta(seconds=6)
+    world.make_due()
+    world.live.sync(2)
+    assert not world.sandbox.requests
+
+
+def test_reading_after_pause_resumes_after_one_probe(world: World) -> None:
+    run_into_short_pause(world)
+    RateBudget.objects.update(backoff_until=timezone.now())
+    world.make_due()
+
+    async def tick() -> None:
+        await world.live.worker.tick()
+        started_counts.append(len(world.live.worker.active_reads))
+        await world.live.worker.wait_idle()
+
+    started_counts: list[int] = []
+    world.live.run(tick)
+    world.live.run(tick)
+    assert started_counts[0] == 1
+    assert started_counts[1] > 1
+    budget_row = RateBudget.objects.get()
+    assert (budget_row.refusals, budget_row.backoff_until, budget_row.probe_until) == (
+        0,
+        None,
+        None,
+    )
+
+
+def test_refusal_is_logged_once(world: World, logged_events: Callable[[str], list[object]]) -> None:
+    run_into_rate_limit(world)
+    assert len(logged_events("northflank.unavailable")) == 1
+
+
+def test_run_stays_in_flight_during_refusal(world: World) -> None:
+    run_id = world.start()
+    run_into_rate_limit(world)
+    assert get_run(run_id).in_flight

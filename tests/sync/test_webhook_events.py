@@ -1,0 +1,637 @@
+"""What an event makes due, what a storm of them can spend, and when push is silent."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import DatabaseError, connections
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from dashboard.models import (
+    CatalogSync,
+    Pipeline,
+    Project,
+    RateBudget,
+    Run,
+    Stage,
+    WebhookEvent,
+    WebhookStats,
+)
+from dashboard.sync import leases, mirror, webhook_events, webhook_status
+from dashboard.sync.event_ids import MAX_NODES, extract_event_ids
+from dashboard.sync.webhook_events import Event
+from tests.support.databases import without
+from tests.support.live import Live
+from tests.support.live_runs import wait_until
+from tests.support.world import T0, World, api_run, at
+
+STARTED = "release-flow-template-run:start"
+SOON = at(300)  # when every stage of these tests is due by itself
+_ids = count()
+
+
+def send_event(data: object, now: datetime = T0, name: str = STARTED) -> None:
+    webhook_events.handle_event(Event(name, data, f"event-{next(_ids)}"), now)
+
+
+def create_stage(
+    project: str, pipeline: str = "checkout", name: str = "Production", **more: Any
+) -> Stage:
+    """A stage that has been read a while ago and is due in five minutes."""
+    of, _ = Project.objects.get_or_create(slug=project, defaults={"synced_at": T0})
+    pipeline_row, _ = Pipeline.objects.get_or_create(
+        project=of, slug=pipeline, defaults={"synced_at": T0}
+    )
+    defaults = {
+        "confirmed_path_segment": name.lower(),
+        "has_flow": True,
+        "next_sync_at": SOON,
+        "synced_at": at(-200),
+    }
+    return Stage.objects.create(pipeline=pipeline_row, name=name, **defaults | more)
+
+
+def due(now: datetime = T0) -> list[str]:
+    """The stages that are due, as project/pipeline/Stage."""
+    found = Stage.objects.filter(next_sync_at__lte=now).select_related("pipeline__project")
+    return sorted(f"{s.pipeline.project.slug}/{s.pipeline.slug}/{s.name}" for s in found)
+
+
+def set_remaining_budget(requests: int) -> None:
+    """Let so many of the hour's requests be left for reading."""
+    RateBudget.objects.create(
+        limit=1000, remaining=100 + requests, resets_at=at(3600), synced_at=at(-1)
+    )
+
+
+# --- which stages ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(db: None) -> None:
+    for pipeline in ("checkout", "search"):
+        for name in ("Staging", "Production"):
+            create_stage("shop", pipeline, name)
+    create_stage("payments", "ledger")
+
+
+SHOP = ["shop/checkout/Production", "shop/checkout/Staging"]
+ALL_OF_SHOP = [*SHOP, "shop/search/Production", "shop/search/Staging"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"project": {"id": "shop"}}, ALL_OF_SHOP),
+        ({"projectId": "shop"}, ALL_OF_SHOP),
+        ({"project": "shop"}, ALL_OF_SHOP),
+        ({"project": {"id": "shop"}, "pipeline": {"id": "checkout"}}, SHOP),
+        ({"project": {"id": "shop"}, "pipelineId": "checkout"}, SHOP),
+        ({"release": {"pipeline": {"slug": "checkout"}}}, SHOP),
+        ({"pipeline": {"id": "checkout"}, "stage": "production"}, SHOP[:1]),
+        ({"pipeline": {"id": "checkout", "stage": {"name": "Production"}}}, SHOP[:1]),
+        ({"project": {"id": "shop"}, "stage": "Staging"}, [ALL_OF_SHOP[1], ALL_OF_SHOP[3]]),
+        ({"project": {"id": "shop"}, "stage": "no-such-stage"}, ALL_OF_SHOP),
+        # What is not called a pipeline narrows nothing, though its id may look like one.
+        ({"project": {"id": "shop"}, "service": {"id": "checkout"}}, ALL_OF_SHOP),
+        ({"project": {"id": "shop"}, "pipeline": {"id": "65f0aa"}}, ALL_OF_SHOP),
+        ({"project": {"id": "elsewhere"}}, []),
+        ({}, [*["payments/ledger/Production"], *ALL_OF_SHOP]),
+        (None, [*["payments/ledger/Production"], *ALL_OF_SHOP]),
+        ([{"project": {"id": "payments"}}], ["payments/ledger/Production"]),
+    ],
+)
+def test_event_makes_matching_stages_due(shop: None, data: object, expected: list[str]) -> None:
+    send_event(data)
+    assert due() == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"run": {"id": "r1"}},
+        {"releaseFlowRun": {"id": "r1"}, "project": {"id": "shop"}},
+        {"whatever": ["r1"], "project": {"id": "shop"}},
+    ],
+)
+def test_event_of_known_run_makes_only_its_stage_due(shop: None, data: object) -> None:
+    stage = Stage.objects.get(pipeline__slug="search", name="Staging")
+    mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(-9))
+    send_event(data)
+    assert due() == ["shop/search/Staging"]
+
+
+def test_event_of_concluded_run_makes_its_stage_due(shop: None) -> None:
+    stage = Stage.objects.get(pipeline__slug="search", name="Staging")
+    mirror.apply_runs(
+        stage.pk, [api_run("r1", status="success", concluded=True)], requested_at=at(-9)
+    )
+    send_event({"run": {"id": "r1"}})
+    assert due() == ["shop/search/Staging"]
+
+
+def test_event_with_project_name_makes_its_stages_due(shop: None) -> None:
+    Project.objects.filter(slug="payments").update(name="The payments")
+    send_event({"project": {"id": "5f0c7c1e0d554f0e9a556f5b", "name": "The payments"}})
+    assert due() == ["payments/ledger/Production"]
+
+
+def test_event_does_not_make_stage_without_flow_due(shop: None) -> None:
+    create_stage("shop", "checkout", "Development", has_flow=False)
+    send_event({"project": {"id": "shop"}})
+    assert due() == ALL_OF_SHOP
+
+
+def test_event_naming_stage_without_flow_makes_its_flow_due(shop: None) -> None:
+    stage = create_stage("shop", "checkout", "Development", has_flow=False, flow_synced_at=at(-9))
+    send_event({"pipeline": {"id": "checkout"}, "stage": "development"})
+    stage.refresh_from_db()
+    assert (stage.next_sync_at, stage.flow_synced_at) == (T0, None)
+
+
+def test_event_does_not_end_back_off_of_failing_stage(shop: None) -> None:
+    Stage.objects.filter(name="Staging").update(failures=1)
+    send_event({"project": {"id": "shop"}})
+    assert due() == ["shop/checkout/Production", "shop/search/Production"]
+
+
+def test_event_does_not_make_removed_pipeline_due(shop: None) -> None:
+    Pipeline.objects.filter(slug="search").update(removed_at=T0)
+    send_event({"project": {"id": "shop"}})
+    assert due() == SHOP
+
+
+def test_event_keeps_due_time_of_due_stage(shop: None) -> None:
+    Stage.objects.update(next_sync_at=at(-50))
+    send_event({"project": {"id": "shop"}})
+    assert {s.next_sync_at for s in Stage.objects.all()} == {at(-50)}
+
+
+def test_due_stage_of_event_is_claimed_first(shop: None) -> None:
+    Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
+    Stage.objects.filter(pipeline__slug="search", name="Staging").update(next_sync_at=at(-1))
+    send_event({"project": {"id": "shop"}, "pipeline": {"id": "search"}, "stage": "Staging"})
+    (first,) = leases.claim_stages(at(1), leases.make_plan(0.01, at(1)), 1)
+    assert (first.pipeline.slug, first.name) == ("search", "Staging")
+
+
+def test_event_prioritises_due_stages_within_limit(db: None) -> None:
+    create_hundred_pipelines()
+    Stage.objects.update(next_sync_at=at(-50), synced_at=at(-90))
+    send_event({"project": {"id": "shop"}})
+    first = Stage.objects.filter(last_release_event_at__gt=at(-90)).count()
+    assert 0 < first <= webhook_events.MAX_BURST // 2
+
+
+# --- an event during a reading -----------------------------------------------------------------
+
+
+def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
+    plan = leases.make_plan(10.0, at(1))
+    (claimed,) = leases.claim_stages(at(1), plan, 4)
+    send_event({"project": {"id": "shop"}}, at(2))
+    leases.release_stage(claimed, at(3), plan)
+    assert [s.pk for s in leases.claim_stages(at(4), plan, 4)] == [stage.pk]
+
+
+def test_event_during_failing_read_keeps_back_off(stage: Stage) -> None:
+    plan = leases.make_plan(10.0, at(1))
+    (claimed,) = leases.claim_stages(at(1), plan, 4)
+    send_event({"project": {"id": "shop"}}, at(2))
+    Stage.objects.update(failures=1)
+    leases.release_stage(claimed, at(3), plan)
+    assert leases.claim_stages(at(4), plan, 4) == []
+
+
+def test_event_does_not_release_leased_stage(stage: Stage) -> None:
+    plan = leases.make_plan(10.0, at(1))
+    leases.claim_stages(at(1), plan, 4)
+    send_event({"project": {"id": "shop"}}, at(2))
+    assert leases.claim_stages(at(3), plan, 4) == []
+
+
+def test_event_during_read_makes_worker_read_again(world: World) -> None:
+    world.sync()
+    Stage.objects.update(next_sync_at=timezone.now() + timedelta(hours=1), next_history_page=None)
+    Run.objects.update(next_detail_sync_at=None)
+    stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    Stage.objects.filter(pk=stage.pk).update(next_sync_at=timezone.now())
+    world.sandbox.requests.clear()
+
+    async def read() -> None:
+        await world.live.worker.tick()
+
+    world.live.run(read)  # its question is under way, or has just been answered
+    send_event({"run": {"id": stage.runs.earliest("pk").run_id}}, timezone.now())
+    world.live.sync(2)  # the first round may do no more than wait for it
+    assert len([r for r in world.asked("/ledger/") if r.endswith("/production/runs")]) == 2
+
+
+# --- storms ------------------------------------------------------------------------------------
+
+
+def create_hundred_pipelines(in_flight: int = 0) -> None:
+    """A project with a hundred pipelines."""
+    for number in range(100):
+        stage = create_stage("shop", f"p{number:02}", last_run_change_at=at(-number * 60))
+        if number < in_flight:
+            mirror.apply_runs(stage.pk, [api_run(f"r{number}")], requested_at=at(-200))
+
+
+def test_vague_event_makes_only_ten_stages_due(db: None) -> None:
+    create_hundred_pipelines()
+    send_event({"project": {"id": "shop"}})
+    assert due() == [f"shop/p{number:02}/Production" for number in range(10)]  # the last active
+
+
+def test_vague_event_spreads_other_stages_over_time(db: None) -> None:
+    create_hundred_pipelines()
+    send_event({"project": {"id": "shop"}})
+    soon = Stage.objects.filter(next_sync_at__gt=T0, next_sync_at__lt=SOON)
+    times = list(soon.order_by("next_sync_at").values_list("next_sync_at", flat=True))
+    assert times == [at(32 * n) for n in (1, 2, 3)]  # 900 an hour: 4 s, half of it: 8, each 4th
+
+
+def test_vague_event_makes_stages_in_flight_due_first(db: None) -> None:
+    create_hundred_pipelines()
+    for number in (40, 70):
+        stage = Stage.objects.get(pipeline__slug=f"p{number}")
+        mirror.apply_runs(stage.pk, [api_run(f"r{number}")], requested_at=at(-200))
+    WebhookStats.objects.create(pk=1, reads_booked_until=at(-16))  # two turns are left
+    send_event({"project": {"id": "shop"}})
+    assert due() == ["shop/p40/Production", "shop/p70/Production"]
+
+
+@pytest.mark.parametrize("in_flight", [0, 5, 60])
+@pytest.mark.parametrize("requests", [900, 90, 0])
+def test_event_storm_does_not_spend_rate_budget(db: None, in_flight: int, requests: int) -> None:
+    create_hundred_pipelines(in_flight)
+    set_remaining_budget(requests)
+    read = 0
+    for second in range(0, 600, 4):  # an event every four seconds for ten minutes
+        now = at(second)
+        send_event({"project": {"id": "shop"}}, now)
+        for stage in Stage.objects.filter(next_sync_at__lte=now):
+            read += 1
+            later = now + timedelta(hours=1)
+            Stage.objects.filter(pk=stage.pk).update(synced_at=now, next_sync_at=later)
+    # Those that were due by themselves, twenty in a row, and half of the even rate and an eighth.
+    assert read - 100 <= 20 + requests / 6 * (0.5 + 0.125) + 5
+
+
+UPDATED, ENDED = "release-flow-template-run:update", "release-flow-template-run:success"
+
+
+def test_end_event_makes_only_stages_in_flight_due(db: None) -> None:
+    create_hundred_pipelines(in_flight=2)
+    send_event({"project": {"id": "shop"}}, name=ENDED)
+    assert due() == ["shop/p00/Production", "shop/p01/Production"]
+
+
+def test_vague_update_events_leave_turns_for_end_events(db: None) -> None:
+    create_hundred_pipelines(in_flight=15)
+    send_event({"project": {"id": "shop"}}, name=UPDATED)
+    assert len(due()) == 10
+    send_event({"project": {"id": "shop"}}, name=ENDED)
+    assert len(due()) == 15
+
+
+def test_update_event_with_run_id_may_use_last_turn(db: None) -> None:
+    create_hundred_pipelines(in_flight=1)
+    WebhookStats.objects.create(pk=1, reads_booked_until=at(-8))
+    send_event({"run": {"id": "r0"}}, name=UPDATED)
+    assert due() == ["shop/p00/Production"]
+
+
+def test_exact_event_after_storm_makes_stage_due_at_once(db: None) -> None:
+    create_hundred_pipelines(in_flight=20)
+    for second in range(100):
+        send_event({"project": {"id": "shop"}}, at(second))
+    Stage.objects.update(next_sync_at=at(9999), synced_at=at(280))
+    send_event({"pipeline": {"id": "p99"}}, at(300))
+    assert due(at(300)) == ["shop/p99/Production"]
+
+
+def test_quiet_time_saves_at_most_twenty_turns(db: None) -> None:
+    create_hundred_pipelines(in_flight=60)
+    WebhookStats.objects.create(pk=1, reads_booked_until=at(-100_000))
+    send_event({"project": {"id": "shop"}})
+    assert len(due()) == 20
+
+
+# --- what is unknown ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sweep(shop: None) -> CatalogSync:
+    return CatalogSync.objects.create(project=None, next_sync_at=at(200), synced_at=at(-400))
+
+
+def test_event_of_unknown_project_makes_project_list_due(sweep: CatalogSync) -> None:
+    send_event({"project": {"id": "new"}})
+    sweep.refresh_from_db()
+    assert sweep.next_sync_at == T0
+
+
+def test_event_of_unknown_project_keeps_leased_project_list(sweep: CatalogSync) -> None:
+    CatalogSync.objects.update(next_sync_at=at(110))  # claimed ten seconds ago
+    send_event({"project": {"id": "new"}})
+    sweep.refresh_from_db()
+    assert sweep.next_sync_at == at(110)
+
+
+def test_event_of_unknown_project_keeps_back_off_of_project_list(sweep: CatalogSync) -> None:
+    CatalogSync.objects.update(failures=2)
+    send_event({"project": {"id": "new"}})
+    sweep.refresh_from_db()
+    assert sweep.next_sync_at == at(200)
+
+
+def test_event_of_project_outside_setting_is_ignored(
+    sweep: CatalogSync, settings: Settings
+) -> None:
+    settings.NORTHFLANK_PROJECTS = ["shop"]
+    send_event({"project": {"id": "new"}})
+    sweep.refresh_from_db()
+    assert (sweep.next_sync_at, due()) == (at(200), [])
+
+
+def test_event_of_unknown_pipeline_makes_pipeline_list_due(sweep: CatalogSync) -> None:
+    shop = Project.objects.get(slug="shop")
+    of_shop = CatalogSync.objects.create(project=shop, next_sync_at=at(200))
+    send_event({"project": {"id": "shop"}, "pipeline": {"id": "new"}})
+    of_shop.refresh_from_db()
+    sweep.refresh_from_db()
+    assert (of_shop.next_sync_at, sweep.next_sync_at) == (T0, at(200))
+
+
+# --- once --------------------------------------------------------------------------------------
+
+
+def test_events_are_deleted_after_a_day(db: None) -> None:
+    webhook_events.handle_event(Event("x", {}, "old"), T0)
+    webhook_events.handle_event(Event("x", {}, "new"), T0 + timedelta(days=1, seconds=1))
+    assert WebhookEvent.objects.count() == 1
+
+
+def test_event_deletion_is_limited_per_event(db: None) -> None:
+    WebhookEvent.objects.bulk_create(
+        WebhookEvent(digest=f"{number}", received_at=at(-100_000)) for number in range(250)
+    )
+    webhook_events.handle_event(Event("x", {}, "new"), T0)
+    assert WebhookEvent.objects.count() == 151
+
+
+def test_event_that_fails_to_store_is_rolled_back(shop: None, transactional_db: None) -> None:
+    with without("dashboard_stage"), pytest.raises(DatabaseError):
+        webhook_events.handle_event(Event(STARTED, {}, "e"), T0)
+    assert (WebhookEvent.objects.count(), WebhookStats.objects.get().event_count) == (0, 0)
+
+
+def test_concurrent_duplicate_events_are_handled_once(transactional_db: None) -> None:
+    threads, rounds = 4, 10
+    barrier = threading.Barrier(threads)
+
+    def work(_: int) -> None:
+        try:
+            for number in range(rounds):
+                barrier.wait(10)
+                webhook_events.handle_event(Event("x", {}, f"same-{number}"), T0)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    row = WebhookStats.objects.get()
+    assert (row.event_count, row.duplicate_count) == (threads * rounds, (threads - 1) * rounds)
+    assert WebhookEvent.objects.count() == rounds
+
+
+@pytest.mark.skipif(
+    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    reason="SQLite lets one write at a time anyway",
+)
+def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> None:
+    from django.db import transaction
+
+    WebhookStats.objects.create(pk=1)
+    with ThreadPoolExecutor(1) as other:
+        with transaction.atomic():
+            webhook_events.handle_event(Event("x", {}, "same"), T0)
+
+            def send_again() -> None:
+                try:
+                    webhook_events.handle_event(Event("x", {}, "same"), T0)
+                finally:
+                    connections.close_all()
+
+            waiting = other.submit(send_again)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        waiting.result(10)
+    assert (WebhookStats.objects.get().event_count, WebhookStats.objects.get().duplicate_count) == (
+        2,
+        1,
+    )
+
+
+@pytest.mark.skipif(
+    "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
+    reason="SQLite locks no rows",
+)
+@pytest.mark.parametrize("other", ["an event", "a plan", "a sign of life"])
+def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, other: str) -> None:
+    from django.db import transaction
+
+    later = create_stage("shop", "checkout", synced_at=at(-500))
+    first = create_stage("shop", "search", synced_at=at(-900))
+    assert later.pk < first.pk  # an event would begin with the one read longest ago
+    for stage in (later, first):
+        mirror.apply_runs(stage.pk, [api_run(f"of-{stage.pk}")], requested_at=at(-1))
+    # Where a row lies says nothing of its key.
+    for stage in (first, later):
+        Stage.objects.filter(pk=stage.pk).update(
+            next_sync_at=SOON, leased_until=None if other != "a sign of life" else SOON
+        )
+    writes = {
+        "an event": lambda: send_event({"project": {"id": "shop"}}),
+        "a plan": lambda: leases.make_plan(10.0, T0),
+        "a sign of life": lambda: leases.renew([first.pk, later.pk], T0),
+    }
+
+    def write() -> None:
+        try:
+            writes[other]()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Stage.objects.filter(pk=later.pk).update(last_viewed_at=T0)
+            writing = pool.submit(write)
+            with pytest.raises(TimeoutError):
+                writing.result(0.5)
+            Stage.objects.filter(pk=first.pk).update(last_viewed_at=T0)  # or there is a deadlock
+        writing.result(10)
+
+
+# --- any data ----------------------------------------------------------------------------------
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+@given(anything)
+def test_event_ids_of_any_data_are_storable(data: object) -> None:
+    for text in extract_event_ids(data).candidates:
+        text.encode()  # what the database is asked for
+        assert "\x00" not in text
+        assert len(text) <= 255
+
+
+def test_event_ids_are_limited_in_number() -> None:
+    ids = extract_event_ids({"a": [str(number) for number in range(10_000)]})
+    assert len(ids.candidates) < MAX_NODES
+
+
+def test_event_ids_at_top_level_are_found_in_large_event() -> None:
+    filler = {f"k{number}": [["x"] * 100] for number in range(100)}
+    assert extract_event_ids(filler | {"project": {"id": "shop"}}).projects == {"shop"}
+
+
+# --- is push alive? ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def set_up(settings: Settings) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = ["x" * 20]
+
+
+def test_webhook_status_without_secret_is_not_set_up(settings: Settings, db: None) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = []
+    state = webhook_status.load(T0)
+    assert (state.is_configured, state.is_alive, "not set up" in state.message) == (
+        False,
+        False,
+        True,
+    )
+
+
+def test_webhook_status_before_first_event_is_not_alive(set_up: None, db: None) -> None:
+    state = webhook_status.load(T0)
+    assert (state.last_event_at, state.is_alive, "nothing has come" in state.message) == (
+        None, False, True,
+    )  # fmt: skip
+
+
+def test_webhook_status_with_only_other_events_is_not_alive(set_up: None, db: None) -> None:
+    send_event({}, name="build:start")
+    state = webhook_status.load(at(1))
+    assert (state.last_event_at, state.is_alive) == (T0, False)
+    assert "none about release flows" in state.message
+
+
+def test_webhook_status_stays_alive_without_changes(set_up: None, db: None) -> None:
+    send_event({})
+    assert webhook_status.is_alive(T0 + timedelta(days=30))
+
+
+def runs(stage: Stage, **fields: Any) -> None:
+    mirror.apply_runs(stage.pk, [api_run(**fields)], requested_at=T0)
+
+
+def test_webhook_status_after_start_without_event_is_silent(set_up: None, stage: Stage) -> None:
+    send_event({}, T0)
+    runs(stage, created_at=at(200))
+    state = webhook_status.load(at(300))
+    assert (state.is_alive, state.missed_event_at) == (False, at(200))
+    assert "silent" in state.message
+
+
+@pytest.mark.parametrize(("status", "silent"), [("failure", True), ("skipped", False)])
+def test_webhook_status_after_end_without_event_is_silent(
+    set_up: None, stage: Stage, status: str, silent: bool
+) -> None:
+    send_event({}, T0)
+    runs(stage, status=status, concluded=True, created_at=at(-50), concluded_at=at(200))
+    assert webhook_status.is_alive(at(300)) is not silent
+
+
+def test_webhook_status_is_silent_only_a_minute_after_change(set_up: None, stage: Stage) -> None:
+    send_event({}, T0)
+    runs(stage, created_at=at(200))
+    assert (webhook_status.is_alive(at(259)), webhook_status.is_alive(at(260))) == (True, False)
+
+
+def test_webhook_status_after_new_event_is_alive(set_up: None, stage: Stage) -> None:
+    send_event({}, T0)
+    runs(stage, created_at=at(200))
+    send_event({}, at(400))
+    assert webhook_status.is_alive(at(401))
+
+
+# --- the whole loop ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connected(live: Live, settings: Settings) -> Callable[..., None]:
+    """Have the live sandbox ring at the live dashboard."""
+
+    def connect(body: str = "project") -> None:
+        settings.NORTHFLANK_PROJECTS = ["payments"]
+        settings.NORTHFLANK_WEBHOOK_SECRET = ["a secret of this test"]
+        live.sandbox.choices["webhook-body"] = body
+        live.sync()
+        Stage.objects.update(
+            next_sync_at=timezone.now() + timedelta(hours=1), next_history_page=None
+        )
+        live.sandbox.webhooks.subscribe(
+            f"{live.base_url}/hooks/northflank/", "a secret of this test"
+        )
+        wait_until(lambda: live.sandbox.webhooks.last_statuses)  # it knows what was there before
+
+    return connect
+
+
+@pytest.mark.parametrize("body", ["project", "ids", "empty"])
+def test_started_run_is_read_after_webhook_event(
+    live: Live, connected: Callable[..., None], body: str
+) -> None:
+    connected(body)
+    flow = live.sandbox.world.find_flow("payments", "ledger", "staging")
+    assert flow is not None
+    run_id = live.sandbox.world.start_run(flow, live.sandbox.clock(), {}).id
+
+    def is_mirrored() -> bool:
+        live.sync(1)
+        return Run.objects.filter(run_id=run_id).exists()
+
+    wait_until(is_mirrored)
+    assert WebhookStats.objects.get().last_release_event_at is not None
+
+
+def test_concluded_run_is_read_after_webhook_event(
+    live: Live, connected: Callable[..., None]
+) -> None:
+    connected("ids")
+    run = Run.objects.in_flight().filter(stage__pipeline__slug="ledger").earliest("pk")
+    flow = live.sandbox.world.find_flow("payments", "ledger", run.stage.name)
+    assert flow is not None
+    live.sandbox.world.abort_run(flow, run.run_id, live.sandbox.clock(), at_once=True)
+
+    def concluded() -> bool:
+        live.sync(1)
+        return Run.objects.filter(pk=run.pk, status="aborted").exists()
+
+    wait_until(concluded)

@@ -1,0 +1,376 @@
+"""Machines that abort: the same use case as on pages, answered once Northflank has answered."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.models import Abort, ApiToken, Run
+from dashboard.sandbox import parse_fault
+from tests.support.api import CreateApiClient, abort, create_token_secret, failed
+from tests.support.live import Live
+from tests.support.live_runs import (
+    LEDGER,
+    SEARCH,
+    advance_time,
+    impatient,
+    in_flight,
+    long_ago,
+    press,
+    read,
+    wait_until,
+)
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    return in_flight(live)
+
+
+@pytest.fixture
+def manager_api_client(api_client: CreateApiClient, manager: User) -> httpx.Client:
+    return api_client(manager)
+
+
+def success_json(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    return dict(answer.json())
+
+
+def test_abort_returns_northflank_result(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    said = success_json(abort(manager_api_client, run, "  Stuck on\nmigrate "))
+    assert said["joined"] is False
+    assert (said["abort"]["state"], said["abort"]["answer_status"]) == ("accepted", 200)
+    assert said["abort"]["reason"] == "Stuck on migrate"
+    assert (said["run"]["status"], said["run"]["concluded"]) == ("aborting", False)
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+def test_abort_records_api_as_origin_with_token_and_address(
+    manager_api_client: httpx.Client, run: Run
+) -> None:
+    abort(manager_api_client, run)
+    act = Abort.objects.get()
+    assert (act.via, act.token_name, act.username) == ("api", "PagerDuty", "manager")
+    assert act.client_address == "127.0.0.1"
+    assert [event.event_type for event in act.events.all()][:2] == ["requested", "sent"]
+
+
+def test_abort_responds_only_after_northflank_responded(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
+    with ThreadPoolExecutor(1) as hands:
+        pressed = hands.submit(abort, manager_api_client, run)
+        wait_until(Abort.objects.filter(sent_at__isnull=False).exists)
+        assert not pressed.done()
+        assert success_json(pressed.result())["abort"]["state"] == "accepted"
+
+
+def test_abort_that_waits_counts_once_against_rate_limit(
+    manager_api_client: httpx.Client, run: Run, settings: Any
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 1
+    success_json(abort(manager_api_client, run))
+    assert ApiToken.objects.get().window_requests == 1
+
+
+def test_repeated_abort_joins_open_abort(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    first, second = (
+        success_json(abort(manager_api_client, run)),
+        success_json(abort(manager_api_client, run, "again")),
+    )
+    assert (first["joined"], second["joined"]) == (False, True)
+    assert first["abort"]["id"] == second["abort"]["id"]
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+def test_abort_after_page_abort_joins_it(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    press(live.person("manager"), run)
+    said = success_json(abort(manager_api_client, run))
+    assert (said["joined"], said["abort"]["via"]) == (True, "page")
+
+
+def test_concurrent_aborts_send_one_request(
+    live: Live, api_client: CreateApiClient, manager: User, run: Run
+) -> None:
+    boss = User.objects.create_superuser("boss")
+    live.sandbox.faults = [parse_fault("latency:0.3@/abort")]
+    machines = [api_client(manager), api_client(boss, name="Runbook")]
+    with ThreadPoolExecutor(20) as hands:
+        answers = list(hands.map(lambda n: success_json(abort(machines[n % 2], run)), range(20)))
+    assert {answer["abort"]["state"] for answer in answers} == {"accepted"}
+    assert sorted(answer["joined"] for answer in answers) == [False] + [True] * 19
+    assert Abort.objects.count() == 1
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+def test_abort_after_client_disconnect_is_still_sent(live: Live, manager: User, run: Run) -> None:
+    live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
+    host, port = live.base_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as caller:
+        caller.sendall(
+            f"POST /api/runs/{run.run_id}/abort/ HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            f"Authorization: Bearer {create_token_secret(manager)}\r\n"
+            "Content-Type: application/json\r\n"
+            "Content-Length: 2\r\n\r\n{}".encode()
+        )
+        wait_until(Abort.objects.exists)
+    wait_until(Abort.objects.filter(state="accepted").exists)
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+# --- what Northflank answers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "state"),
+    [
+        ("forbidden:payments@/abort", 502, "refused", "refused"),
+        ("error-string:409@/abort", 502, "refused", "refused"),
+        ("rate-limited@/abort", 503, "not_sent", "not_sent"),
+        ("500@/abort", 504, "no_answer", "unknown"),
+    ],
+)
+def test_failed_abort_returns_error_status_and_abort(
+    live: Live,
+    manager_api_client: httpx.Client,
+    run: Run,
+    fault: str,
+    status: int,
+    code: str,
+    state: str,
+) -> None:
+    live.sandbox.faults = [parse_fault(fault)]
+    answer = abort(manager_api_client, run)
+    assert failed(answer) == (status, code)
+    said = answer.json()
+    assert (said["abort"]["state"], said["joined"]) == (state, False)
+    assert said["error"]["message"] == said["abort"]["sentence"]
+    assert said["run"]["run_id"] == run.run_id
+
+
+def test_rate_limited_abort_returns_retry_after(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    live.sandbox.faults = [parse_fault("rate-limited@/abort")]
+    answer = abort(manager_api_client, run)
+    act = Abort.objects.get()
+    assert act.retry_at is not None
+    assert act.answered_at is not None
+    seconds = (act.retry_at - act.answered_at).total_seconds()
+    assert 0 < seconds - 5 <= int(answer.headers["retry-after"]) <= seconds + 1
+
+
+def test_unsent_abort_without_retry_time_returns_default_retry_after(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    from dashboard.northflank import NorthflankClient
+    from tests.support.live_runs import replace_client
+
+    replace_client(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
+    answer = abort(manager_api_client, run)
+    assert failed(answer) == (503, "not_sent")
+    assert answer.headers["retry-after"] == "10"
+
+
+def test_abort_that_times_out_returns_504_and_stays_open(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    impatient(live)
+    live.sandbox.faults = [parse_fault("abort-lost:2")]
+    assert failed(abort(manager_api_client, run)) == (504, "no_answer")
+    assert Abort.objects.get().settled_at is None
+
+
+def test_abort_after_failed_abort_is_new(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    live.sandbox.faults = [parse_fault("error-string:409*1@/abort")]
+    assert abort(manager_api_client, run).status_code == 502
+    assert success_json(abort(manager_api_client, run))["joined"] is False
+
+
+def test_abort_of_run_ended_meanwhile_returns_too_late(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    advance_time(live, 3600)
+    said = success_json(abort(manager_api_client, run))
+    assert said["abort"]["state"] == "too_late"
+    assert said["abort"]["outcome"] == said["run"]["status"]
+    assert said["run"]["concluded"] is True
+
+
+def test_abort_that_ends_at_once_returns_concluded(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    live.sandbox.choices["abort-answer"] = "aborted"
+    said = success_json(abort(manager_api_client, run))["abort"]
+    assert (said["state"], said["outcome"]) == ("concluded", "aborted")
+
+
+def test_abort_of_ended_run_returns_409_and_sends_nothing(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    advance_time(live, 3600)
+    ended = read(live, run)
+    answer = abort(manager_api_client, run)
+    assert failed(answer) == (409, "not_in_flight")
+    assert answer.json()["run"]["status"] == ended.status
+    assert not Abort.objects.exists()
+
+
+# --- trying again ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_with_overdue_abort(live: Live, manager_api_client: httpx.Client) -> Run:
+    """A run whose abort was accepted and has come to nothing for a long time."""
+    run = in_flight(live, SEARCH, wanted=lambda chance: chance < 1 / 3)
+    advance_time(live, 60)
+    success_json(abort(manager_api_client, run))
+    long_ago(Abort.objects.get(), requested_at=3600)
+    return run
+
+
+def test_overdue_abort_with_again_is_resent(
+    live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
+) -> None:
+    first = Abort.objects.get()
+    said = success_json(abort(manager_api_client, run_with_overdue_abort, again=True))
+    assert said["joined"] is False
+    assert Abort.objects.get(pk=said["abort"]["id"]).retry_of == first
+    assert live.sandbox.abort_request_counts == {run_with_overdue_abort.run_id: 2}
+
+
+def test_overdue_abort_without_again_is_joined(
+    live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
+) -> None:
+    assert success_json(abort(manager_api_client, run_with_overdue_abort))["joined"] is True
+    assert live.sandbox.abort_request_counts == {run_with_overdue_abort.run_id: 1}
+
+
+def test_recent_abort_with_again_is_joined(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    success_json(abort(manager_api_client, run))
+    assert success_json(abort(manager_api_client, run, again=True))["joined"] is True
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+# --- what is sent ------------------------------------------------------------------------------
+
+
+def post(by: httpx.Client, run: Run, body: bytes, kind: str = "application/json") -> httpx.Response:
+    headers = {"Content-Type": kind} if kind else {}
+    return by.post(f"/api/runs/{run.run_id}/abort/", content=body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "bad_json"),
+        (b'{"reason"', 400, "bad_json"),
+        (b"\xff\xfe", 400, "bad_json"),
+        (b'{"reason": "\xff"}', 400, "bad_json"),
+        (b'{"reason": "\\ud800"}', 400, "bad_json"),
+        (b'{"reason": "\\ud800 and more"}', 400, "bad_json"),
+        (b'{"reason": "x"} {}', 400, "bad_json"),
+        (b"[" * 16_000, 422, "bad_field"),
+        (b'{"again": ' + b"[" * 16_000, 422, "bad_field"),
+        (b"[]", 422, "bad_field"),
+        (b"null", 422, "bad_field"),
+        (b'{"reason": null}', 422, "bad_field"),
+        (b'{"reason": 1}', 422, "bad_field"),
+        (b'{"again": "yes"}', 422, "bad_field"),
+        (b'{"resaon": "x"}', 422, "bad_field"),
+        (b'{"reason": "' + b"x" * 17_000 + b'"}', 413, "too_large"),
+    ],
+)
+def test_abort_with_invalid_body_is_rejected(
+    live: Live, manager_api_client: httpx.Client, run: Run, body: bytes, status: int, code: str
+) -> None:
+    assert failed(post(manager_api_client, run, body)) == (status, code)
+    assert not Abort.objects.exists()
+    assert live.sandbox.abort_request_counts[run.run_id] == 0
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_abort_with_other_content_type_returns_415(
+    manager_api_client: httpx.Client, run: Run, kind: str
+) -> None:
+    assert failed(post(manager_api_client, run, b'{"reason": "x"}', kind)) == (415, "not_json")
+    assert not Abort.objects.exists()
+
+
+def test_abort_with_charset_in_content_type_is_accepted(
+    manager_api_client: httpx.Client, run: Run
+) -> None:
+    said = success_json(post(manager_api_client, run, b"{}", "application/json; charset=utf-8"))
+    assert said["abort"]["state"] == "accepted"
+
+
+def test_abort_with_huge_body_returns_413(manager_api_client: httpx.Client, run: Run) -> None:
+    assert post(manager_api_client, run, b"x" * 3_000_000).status_code == 413
+
+
+def test_abort_in_production_without_reason_returns_422(
+    live: Live, manager_api_client: httpx.Client
+) -> None:
+    run = in_flight(live, SEARCH)
+    answer = abort(manager_api_client, run, "  \n\0")
+    assert failed(answer) == (422, "reason_missing")
+    assert "Production" in answer.json()["error"]["message"]
+    assert not Abort.objects.exists()
+
+
+def test_abort_in_staging_without_reason_is_accepted(
+    manager_api_client: httpx.Client, run: Run
+) -> None:
+    assert success_json(post(manager_api_client, run, b"{}"))["abort"]["reason"] == ""
+
+
+def test_abort_of_ambiguous_run_id_needs_stage_parameters(
+    live: Live, manager_api_client: httpx.Client, run: Run
+) -> None:
+    other = in_flight(live, SEARCH)
+    Run.objects.filter(pk=other.pk).update(run_id=run.run_id)
+    assert failed(abort(manager_api_client, run)) == (409, "ambiguous_run")
+    place = "?project={}&pipeline={}&stage={}".format(*LEDGER)
+    answer = manager_api_client.post(
+        f"/api/runs/{run.run_id}/abort/{place}", json={"reason": "Stuck"}
+    )
+    assert success_json(answer)["run"]["project"] == "payments"
+
+
+def test_abort_with_misspelled_parameter_returns_400(
+    manager_api_client: httpx.Client, run: Run
+) -> None:
+    answer = manager_api_client.post(
+        f"/api/runs/{run.run_id}/abort/?projet=shop", json={"reason": "Stuck"}
+    )
+    assert failed(answer) == (400, "bad_parameter")
+    assert not Abort.objects.exists()
+
+
+def test_abort_of_unknown_run_returns_404(manager_api_client: httpx.Client, run: Run) -> None:
+    assert failed(abort(manager_api_client, "r-9")) == (404, "unknown_run")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_abort_with_other_method_returns_405(
+    live: Live, manager_api_client: httpx.Client, run: Run, method: str
+) -> None:
+    address = f"/api/runs/{run.run_id}/abort/"
+    assert manager_api_client.request(method, address).status_code == 405
+    assert live.sandbox.abort_request_counts[run.run_id] == 0

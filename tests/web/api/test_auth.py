@@ -1,0 +1,246 @@
+"""Who is let in: the holder of a good token, and nobody else."""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from dashboard.models import ApiToken
+from dashboard.models.api_tokens import Scope
+from tests.support.api import CreateApiClient, client, create_token_secret, failed
+from tests.support.live import Live
+
+
+def get_runs(anonymous_client: httpx.Client, authorization: str | bytes) -> httpx.Response:
+    raw = authorization if isinstance(authorization, bytes) else authorization.encode()
+    return anonymous_client.get("/api/runs/", headers=[(b"Authorization", raw)])
+
+
+def test_request_without_token_returns_401(anonymous_client: httpx.Client, viewer: User) -> None:
+    answer = anonymous_client.get("/api/runs/")
+    assert failed(answer) == (401, "token_missing")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="release flows"'
+
+
+def test_unknown_token_returns_401(anonymous_client: httpx.Client, viewer: User) -> None:
+    answer = get_runs(anonymous_client, "Bearer rfd_" + "x" * 43)
+    assert failed(answer) == (401, "token_unknown")
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+def test_bearer_scheme_is_case_insensitive(
+    anonymous_client: httpx.Client, viewer: User, scheme: str
+) -> None:
+    assert get_runs(anonymous_client, f"{scheme} {create_token_secret(viewer)}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Basic dmlld2VyOnZpZXdlcg==", "Token {}", "{}", "Bearer{}"]
+)
+def test_other_authorization_scheme_returns_401(
+    anonymous_client: httpx.Client, viewer: User, header: str
+) -> None:
+    assert failed(get_runs(anonymous_client, header.format(create_token_secret(viewer)))) == (
+        401,
+        "token_missing",
+    )
+
+
+@pytest.mark.parametrize(
+    "sent", ["Bearer tökén".encode(), b"Bearer \xff\xfe", b"Bearer a b c", b"Bearer " + b"x" * 8000]
+)
+def test_malformed_token_returns_401(
+    anonymous_client: httpx.Client, viewer: User, sent: bytes
+) -> None:
+    assert failed(get_runs(anonymous_client, sent)) == (401, "token_unknown")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [str.upper, lambda s: s[:-1], lambda s: s + "x", lambda s: s.removeprefix("rfd_")],
+)
+def test_altered_token_returns_401(
+    anonymous_client: httpx.Client, viewer: User, change: Callable[[str], str]
+) -> None:
+    assert failed(get_runs(anonymous_client, f"Bearer {change(create_token_secret(viewer))}")) == (
+        401,
+        "token_unknown",
+    )
+
+
+def test_stored_token_digest_is_not_accepted_as_token(
+    anonymous_client: httpx.Client, viewer: User
+) -> None:
+    create_token_secret(viewer)
+    assert failed(get_runs(anonymous_client, f"Bearer {ApiToken.objects.get().digest}")) == (
+        401,
+        "token_unknown",
+    )
+
+
+def test_expired_token_returns_401(live: Live, viewer: User) -> None:
+    soon = timezone.now() + timedelta(hours=1)
+    with client(live, create_token_secret(viewer, expires_at=soon)) as one:
+        assert one.get("/api/runs/").status_code == 200
+        ApiToken.objects.update(expires_at=timezone.now())
+        assert failed(one.get("/api/runs/")) == (401, "token_expired")
+
+
+def test_revoked_token_returns_401(api_client: CreateApiClient, viewer: User) -> None:
+    one = api_client(viewer)
+    assert one.get("/api/runs/").status_code == 200
+    ApiToken.objects.update(revoked_at=timezone.now())
+    assert failed(one.get("/api/runs/")) == (401, "token_revoked")
+
+
+def test_token_of_inactive_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
+    one = api_client(viewer)
+    User.objects.update(is_active=False)
+    assert failed(one.get("/api/runs/")) == (401, "token_inactive")
+
+
+def test_token_of_deleted_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
+    one = api_client(viewer)
+    viewer.delete()
+    assert failed(one.get("/api/runs/")) == (401, "token_unknown")
+
+
+def test_session_without_token_returns_401(live: Live, manager: User) -> None:
+    person = live.person("manager")
+    assert failed(person.get("/api/runs/")) == (401, "token_missing")
+    assert failed(person.post("/api/runs/x/abort/", json={})) == (401, "token_missing")
+
+
+def test_token_gives_no_access_to_pages(api_client: CreateApiClient, manager: User) -> None:
+    assert api_client(manager).get("/").headers["location"].startswith("/accounts/login/")
+
+
+def test_api_request_sets_no_cookie(api_client: CreateApiClient, manager: User) -> None:
+    assert "set-cookie" not in api_client(manager).get("/api/runs/").headers
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nothing/", "runs", "runs/x/abort", "runs/x/abort/y/", "/"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_unknown_api_address_returns_404(
+    api_client: CreateApiClient, viewer: User, address: str, method: str
+) -> None:
+    assert failed(api_client(viewer).request(method, f"/api/{address}")) == (404, "no_address")
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "allowed"),
+    [
+        ("POST", "runs/", "GET, HEAD"),
+        ("DELETE", "runs/x/", "GET, HEAD"),
+        ("GET", "runs/x/abort/", "POST"),
+        ("PUT", "runs/x/abort/", "POST"),
+        ("OPTIONS", "runs/", "GET, HEAD"),
+    ],
+)
+def test_unsupported_method_returns_405_with_allow_header(
+    api_client: CreateApiClient, viewer: User, method: str, address: str, allowed: str
+) -> None:
+    answer = api_client(viewer).request(method, f"/api/{address}")
+    assert failed(answer) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+
+
+def test_unexpected_error_returns_json_500_and_is_logged(
+    api_client: CreateApiClient, viewer: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = api_client(viewer)
+    ApiToken.objects.update(scope=Scope.READ)
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE dashboard_grant RENAME TO elsewhere")
+    try:
+        answer = one.get("/api/runs/")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO dashboard_grant")
+    assert failed(answer) == (500, "defect")
+    assert "dashboard_grant" not in answer.text
+    assert "api.defect" in caplog.text
+
+
+def test_rejected_request_is_not_logged(
+    anonymous_client: httpx.Client, viewer: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        get_runs(anonymous_client, "Bearer rfd_wrong")
+    assert caplog.text == ""
+
+
+def test_token_secret_is_never_returned_or_logged(
+    live: Live, manager: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = create_token_secret(manager)
+    with client(live, secret) as one:
+        said = [one.get("/api/runs/").text, one.get("/api/runs/x/").text]
+        ApiToken.objects.update(revoked_at=timezone.now())
+        answer = one.get("/api/runs/")
+    said += [answer.text, str(answer.headers), caplog.text, str(ApiToken.objects.values().get())]
+    assert not any(secret in text or secret[8:] in text for text in said)
+
+
+# --- how often ---------------------------------------------------------------------------------
+
+
+def test_requests_over_rate_limit_return_429(
+    api_client: CreateApiClient, viewer: User, settings: object
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 2  # type: ignore[attr-defined]
+    one = api_client(viewer)
+    answers = [one.get("/api/runs/") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert failed(answers[2]) == (429, "too_many_requests")
+    assert 0 < int(answers[2].headers["retry-after"]) <= 60
+
+
+def test_rate_limit_resets_each_minute(
+    api_client: CreateApiClient, viewer: User, settings: object
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+    one = api_client(viewer)
+    one.get("/api/runs/")
+    ApiToken.objects.update(window_started_at=timezone.now() - timedelta(minutes=1))
+    assert one.get("/api/runs/").status_code == 200
+    assert one.get("/api/runs/").status_code == 429
+
+
+def test_rate_limit_is_counted_per_token(
+    api_client: CreateApiClient, viewer: User, settings: object
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+    first, second = api_client(viewer), api_client(viewer, name="Grafana")
+    assert [one.get("/api/runs/").status_code for one in (first, second, first)] == [200, 200, 429]
+
+
+def test_rate_limit_counts_failed_requests(
+    api_client: CreateApiClient, viewer: User, settings: object
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
+    one = api_client(viewer)
+    assert one.get("/api/runs/unknown/").status_code == 404
+    assert one.get("/api/runs/unknown/").status_code == 429
+
+
+def test_token_last_use_is_recorded_once_per_minute(
+    api_client: CreateApiClient, viewer: User
+) -> None:
+    one = api_client(viewer)
+    begun = timezone.now()
+    one.get("/api/runs/")
+    first = ApiToken.objects.get().last_used_at
+    one.get("/api/runs/")
+    assert first is not None
+    assert ApiToken.objects.get().last_used_at == first >= begun

@@ -1,0 +1,138 @@
+"""docs/api.md is true: its examples work, its answers look so, its codes are those there are."""
+
+import inspect
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import BaseCommand, load_command_class
+
+from dashboard.models.aborts import AbortState
+from dashboard.models.api_tokens import TokenStatus
+from dashboard.web.api import auth, params, views
+from dashboard.web.http import database_outage
+from tests.support.api import abort, create_token_secret
+from tests.support.live import Live
+from tests.support.live_runs import advance_time, in_flight
+
+DOC = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
+CURL_EXAMPLES = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("curl ")]
+JSON_EXAMPLES = [json.loads(text) for kind, text in BLOCKS if kind == "json"]
+COMMANDS = re.findall(r"^uv run manage\.py (.+)$", DOC, re.MULTILINE)
+
+
+def run_curl(curl: str, **variables: str) -> httpx.Response:
+    """Send what a curl command of the page would send."""
+    for name, value in variables.items():
+        curl = curl.replace(f"${name}", value)
+    _, *words = shlex.split(curl.replace("\\\n", " "))
+    headers, body, address = {}, None, ""
+    while words:
+        match words.pop(0):
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "-d":
+                body = words.pop(0)
+            case "-sS" | "--fail-with-body":
+                pass
+            case word:
+                assert word.startswith("http"), f"{word}: teach this test"
+                address = word
+    return httpx.request("POST" if body else "GET", address, headers=headers, content=body)
+
+
+def shape(of: Any, like: Any) -> Any:
+    """The names in an answer, as deep as the example goes: {} and [] leave the rest out."""
+    if isinstance(of, dict) and like != {}:
+        return {name: shape(value, like.get(name)) for name, value in of.items()}
+    if isinstance(of, list) and like != []:
+        return [shape(of[0], like[0])] if isinstance(like, list) and of else "empty"
+    return ...
+
+
+def test_documented_examples_have_responses() -> None:
+    assert len(CURL_EXAMPLES) == len(JSON_EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_documented_example_returns_documented_shape(
+    live: Live, manager: User, number: int
+) -> None:
+    run = in_flight(live)
+    variables = {
+        "DASHBOARD": live.base_url, "TOKEN": create_token_secret(manager), "RUN": run.run_id,
+    }  # fmt: skip
+    answer = run_curl(CURL_EXAMPLES[number], **variables)
+    assert answer.status_code == 200, answer.text
+    assert shape(answer.json(), JSON_EXAMPLES[number]) == shape(
+        JSON_EXAMPLES[number], JSON_EXAMPLES[number]
+    )
+
+
+def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    with httpx.Client(base_url=live.base_url, timeout=20) as one:
+        one.headers["Authorization"] = f"Bearer {create_token_secret(manager)}"
+        abort(one, run)
+        advance_time(live, 10)
+        told = one.get(f"/api/runs/{run.run_id}/").json()
+    act = JSON_EXAMPLES[2]["abort"]
+    assert set(told["aborts"][0]) == {*act, "trail"}
+    assert set(told["aborts"][0]["trail"][0]) == {"at", "text"}
+    assert set(told["abort"]) == set(act)
+
+
+def test_documented_error_codes_match_code() -> None:
+    source = "".join(map(inspect.getsource, (auth, params, database_outage, views)))
+    written = re.findall(r'(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
+    of_token = {f"token_{one}" for one in TokenStatus if one is not TokenStatus.VALID}
+    told = {*written, *of_token, *(code for _, code in views.ERRORS_BY_STATE.values())}
+    table = DOC.partition("## Errors")[2].partition("## Commands")[0]
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    assert set(re.findall(r"`(\w+)`", "".join(cells))) == told
+
+
+def test_documented_abort_states_match_model() -> None:
+    table = DOC.partition("| Status | `state` | |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| \d+ \| `(\w+)`", table, re.MULTILINE)) == set(AbortState.values)
+
+
+LEDGER = {"project": "payments", "pipeline": "ledger", "stage": "Production"}
+ABORT_OPTIONS = {"run": "$RUN", "reason": "Runbook 7: ledger stuck", "wait": 300.0}
+EXPECTED_OPTIONS: list[dict[str, Any]] = [  # by each command of the page, in its order
+    {"subcommand": "make", "user": "ana", "name": "PagerDuty", "scope": "abort", "expires": "90d"},
+    {"subcommand": "list"},
+    {"subcommand": "revoke", "token": "1"},
+    {"project": "payments", "pipeline": None, "stage": "Production"},
+    {"run": "$RUN", "json": False},
+    {**ABORT_OPTIONS, "as": "ana", "project": None, "pipeline": None, "stage": None},
+    LEDGER,
+    {**ABORT_OPTIONS, "as": "runbook", **LEDGER},
+    {"run": "$RUN", "json": True},
+]
+
+
+@pytest.mark.parametrize(("line", "meant"), zip(COMMANDS, EXPECTED_OPTIONS, strict=True))
+def test_documented_command_parses_to_expected_options(line: str, meant: dict[str, Any]) -> None:
+    name, *words = shlex.split(line.partition(" …")[0])
+    command = load_command_class("dashboard", name)
+    parser = command.create_parser("manage.py", name)  # called from no command line, it raises
+    options = vars(parser.parse_args(words))
+    assert {option: options[option] for option in meant} == meant
+
+
+@pytest.mark.parametrize("name", ["runs", "run", "abort"])
+def test_command_options_are_documented(name: str) -> None:
+    parser = load_command_class("dashboard", name).create_parser("manage.py", name)
+    plain = BaseCommand().create_parser("manage.py", "any")
+    usual = {*plain._option_string_actions, "--skip-checks"}
+    [row] = re.findall(rf"^\| `{name} (.*?)` \|", DOC, re.MULTILINE)
+    told = set(re.findall(r"--\w+", row))
+    assert told == {o for o in parser._option_string_actions if o[:2] == "--"} - usual

@@ -1,0 +1,366 @@
+"""What is in flight, and how one run stands, as machines read it."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from dashboard.aborts import messages as abort_messages
+from dashboard.models import CatalogSync, Stage
+from dashboard.models.api_tokens import Scope
+from dashboard.runs import acknowledgements
+from tests.support import factories
+from tests.support.api import CreateApiClient, failed
+
+
+@pytest.fixture
+def read_only_api_client(api_client: CreateApiClient, viewer: User) -> httpx.Client:
+    return api_client(viewer, scope=Scope.READ)
+
+
+@pytest.fixture
+def stage(transactional_db: None) -> Stage:
+    return factories.stage("Staging")
+
+
+def run_ids(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [run["run_id"] for run in answer.json()["runs"]]
+
+
+def test_runs_without_runs_in_flight_returns_empty_list(read_only_api_client: httpx.Client) -> None:
+    answer = read_only_api_client.get("/api/runs/").json()
+    assert (answer["runs"], answer["next"]) == ([], None)
+
+
+def test_runs_with_unread_stage_reports_incomplete_coverage(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    factories.stage("Development", synced_at=None, fresh_until=None)
+    answer = read_only_api_client.get("/api/runs/").json()
+    assert answer["complete"] is False
+    sentence = "Incomplete: 1 of 2 stages not read yet, all of Staging read."
+    assert answer["coverage"] == {
+        "stages": 2,
+        "unread": 1,
+        "failing": 0,
+        "unlisted": 0,
+        "seconds_left": None,  # no worker reads
+        "sentence": sentence,
+    }
+
+
+def test_runs_filtered_to_read_stage_is_complete(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    factories.stage("Development", synced_at=None, fresh_until=None)
+    answer = read_only_api_client.get("/api/runs/?stage=staging").json()
+    assert (answer["complete"], answer["coverage"]["stages"]) == (True, 1)
+
+
+def test_runs_filtered_to_listed_project_is_complete(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    other = factories.project("other")
+    CatalogSync.objects.create(project=other, next_sync_at=timezone.now())
+    assert read_only_api_client.get("/api/runs/").json()["complete"] is False
+    here = stage.pipeline.project.slug
+    assert read_only_api_client.get(f"/api/runs/?project={here}").json()["complete"] is True
+
+
+def test_runs_before_first_sync_is_incomplete(read_only_api_client: httpx.Client) -> None:
+    assert read_only_api_client.get("/api/runs/").json()["complete"] is False
+
+
+def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    run = factories.run(stage, "r-1", name="Nightly", step="migrate", status="hibernating")
+    [told] = read_only_api_client.get("/api/runs/").json()["runs"]
+    assert told == {
+        "run_id": "r-1",
+        "name": "Nightly",
+        "project": "shop",
+        "pipeline": "checkout",
+        "stage": "Staging",
+        "status": "hibernating",
+        "concluded": False,
+        "in_flight": True,
+        "step": "migrate",
+        "created_at": format_utc(run.created_at),
+        "started_at": format_utc(run.started_at),
+        "concluded_at": None,
+        "seen_at": format_utc(run.synced_at),
+        "removed_at": None,
+        "url": factories.address(run),
+        "abort": None,
+        "may_abort": False,
+    }
+
+
+def format_utc(when: Any) -> str:
+    return str(when.isoformat().replace("+00:00", "Z"))
+
+
+def test_times_are_utc_in_any_dashboard_timezone(
+    read_only_api_client: httpx.Client, stage: Stage, settings: Any
+) -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    run = factories.run(stage)
+    assert read_only_api_client.get("/api/runs/").json()["runs"][0]["seen_at"] == format_utc(
+        run.synced_at
+    )
+
+
+def test_urls_are_absolute_with_base_url(
+    read_only_api_client: httpx.Client, stage: Stage, settings: Any
+) -> None:
+    settings.BASE_URL = "https://releases.example.com"
+    run = factories.run(stage)
+    factories.run(stage)
+    said = read_only_api_client.get("/api/runs/?limit=1").json()
+    assert said["next"].startswith("https://releases.example.com/api/runs/?")
+    told = read_only_api_client.get(f"/api/runs/{run.run_id}/").json()
+    assert told["url"] == f"https://releases.example.com{factories.address(run)}"
+
+
+def test_runs_excludes_concluded_and_removed_runs(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    factories.run(stage, status="success")
+    factories.run(stage, in_flight=False, removed_at=timezone.now())
+    assert run_ids(read_only_api_client.get("/api/runs/")) == []
+
+
+def test_head_request_returns_200_without_body(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    factories.run(stage, "r-1")
+    for address in ("/api/runs/", "/api/runs/r-1/"):
+        answer = read_only_api_client.head(address)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_responses_are_not_cached(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    factories.run(stage, "r-1")
+    kept = {
+        read_only_api_client.get(f"/api/runs/{of}").headers["cache-control"]
+        for of in ("", "r-1/", "r-2/")
+    }
+    assert kept == {"no-store"}
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", {"a", "b", "c"}),
+        ("project=shop", {"a", "b"}),
+        ("project=payments", {"c"}),
+        ("pipeline=checkout", {"a", "b"}),
+        ("stage=Production", {"b", "c"}),
+        ("stage=production", {"b", "c"}),
+        ("status=waiting", {"b"}),
+        ("project=shop&stage=production&status=waiting", {"b"}),
+        ("project=&status=", {"a", "b", "c"}),
+        ("project=unknown", set()),
+        ("status=running%22", set()),
+    ],
+)
+def test_runs_filters_by_project_pipeline_stage_and_status(
+    read_only_api_client: httpx.Client, stage: Stage, query: str, found: set[str]
+) -> None:
+    factories.run(stage, "a")
+    factories.run(factories.stage("Production"), "b", status="waiting")
+    ledger = factories.pipeline("ledger", of=factories.project("payments"))
+    factories.run(factories.stage("Production", of=ledger), "c")
+    assert set(run_ids(read_only_api_client.get(f"/api/runs/?{query}"))) == found
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "projet=shop", "project=shop&project=payments", "project=%00", "stage=Produktion",
+        "limit=0", "limit=501", "limit=-1", "limit=ten", "limit=1e2", "limit=" + "9" * 5000,
+        "limit=%D9%A3", "after=0", "after=x", "after=999", "after=" + "9" * 18, "page=2",
+    ],
+)  # fmt: skip
+def test_runs_with_invalid_parameter_returns_400(
+    read_only_api_client: httpx.Client, query: str
+) -> None:
+    assert failed(read_only_api_client.get(f"/api/runs/?{query}")) == (400, "bad_parameter")
+
+
+def test_runs_pages_contain_each_run_once(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    now = timezone.now()
+    for number in range(7):  # pairs of one time, which only their keys tell apart
+        factories.run(stage, f"r-{number}", created_at=now - timedelta(seconds=number // 2))
+    parts, address = [], "/api/runs/?limit=3&project=shop"
+    while address:
+        answer = read_only_api_client.get(address)
+        parts.append(run_ids(answer))
+        address = answer.json()["next"]
+    assert parts == [["r-1", "r-0", "r-3"], ["r-2", "r-5", "r-4"], ["r-6"]]
+
+
+def test_runs_next_page_after_last_run_concluded_continues(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    now = timezone.now()
+    runs = [
+        factories.run(stage, f"r-{number}", created_at=now - timedelta(seconds=number))
+        for number in range(3)
+    ]
+    first = read_only_api_client.get("/api/runs/?limit=1").json()
+    factories.change(runs[0], in_flight=False, concluded=True)
+    assert run_ids(read_only_api_client.get(first["next"])) == ["r-1"]
+
+
+def test_runs_returns_latest_abort_of_run(
+    read_only_api_client: httpx.Client, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage)
+    over = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
+    factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **over)
+    factories.abort(run, manager, reason="Stuck", via="api", token_name="PagerDuty")
+    [told] = read_only_api_client.get("/api/runs/").json()["runs"]
+    act = told["abort"]
+    assert (act["state"], act["by"], act["reason"]) == ("accepted", "manager", "Stuck")
+    assert (act["via"], act["token"]) == ("api", "PagerDuty")
+    assert (act["outcome"], act["settled_at"]) == ("", None)
+    assert act["sentence"] == abort_messages.describe(run.aborts.latest("pk"), run).plain_text
+
+
+def test_runs_with_100_runs_needs_as_many_queries_as_one(
+    read_only_api_client: httpx.Client, stage: Stage, manager: User, viewer: User
+) -> None:
+    from django.db import connection
+    from django.test import RequestFactory
+    from django.test.utils import CaptureQueriesContext
+
+    from dashboard.web.api import views
+    from tests.support.api import create_token_secret
+
+    request = RequestFactory().get(
+        "/api/runs/", headers={"Authorization": f"Bearer {create_token_secret(viewer)}"}
+    )
+    counts = []
+    for number in (1, 99):
+        for _ in range(number):
+            factories.abort(factories.run(stage), manager)
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            answer = views.runs(RequestFactory().get("/api/runs/", headers=request.headers))
+        assert answer.status_code == 200
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def test_run_that_concluded_is_returned(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    factories.run(stage, "r-1", status="success")
+    told = read_only_api_client.get("/api/runs/r-1/").json()
+    assert (told["status"], told["concluded"], told["aborts"]) == ("success", True, [])
+
+
+def test_run_returns_all_aborts_with_timelines(
+    read_only_api_client: httpx.Client, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, "r-1")
+    over = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
+    first = factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **over)
+    first.add_event("requested", timezone.now())
+    first.add_event("not_sent", timezone.now(), detail="No connection.")
+    second = factories.abort(run, manager)
+    second.add_event("requested", timezone.now())
+    told = read_only_api_client.get("/api/runs/r-1/").json()
+    assert [act["id"] for act in told["aborts"]] == [second.pk, first.pk]
+    assert told["abort"]["id"] == second.pk
+    assert [line["text"] for line in told["aborts"][1]["trail"]] == [
+        "Requested by manager.",
+        "Not sent: No connection.",
+    ]
+
+
+def test_run_that_is_unknown_returns_404(read_only_api_client: httpx.Client, stage: Stage) -> None:
+    answer = read_only_api_client.get("/api/runs/r-9/")
+    assert failed(answer) == (404, "unknown_run")
+    assert answer.json()["error"]["message"] == "No run “r-9” is known here."
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "..", "%2F", "é 日", "<b>", "x" * 255])
+def test_run_with_unusual_id_is_returned(
+    read_only_api_client: httpx.Client, stage: Stage, run_id: str
+) -> None:
+    from django.urls import reverse
+
+    factories.run(stage, run_id)
+    assert read_only_api_client.get(reverse("api_run", args=[run_id])).json()["run_id"] == run_id
+
+
+@pytest.mark.parametrize("address", ["%00", "a%2500", "%FF", "%ED%A0%80"])
+def test_run_with_invalid_id_returns_404(read_only_api_client: httpx.Client, address: str) -> None:
+    assert failed(read_only_api_client.get(f"/api/runs/{address}/"))[0] == 404
+
+
+def test_run_with_ambiguous_id_returns_409_with_places(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    for name in ("Staging", "Production"):
+        factories.run(factories.stage(name), "r-1")
+    answer = read_only_api_client.get("/api/runs/r-1/")
+    assert failed(answer) == (409, "ambiguous_run")
+    place = {"project": "shop", "pipeline": "checkout"}
+    assert answer.json()["places"] == [
+        place | {"stage": "Production"},
+        place | {"stage": "Staging"},
+    ]
+
+
+def test_run_with_ambiguous_id_and_stage_parameters_is_returned(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    for name in ("Staging", "Production"):
+        factories.run(factories.stage(name), "r-1", name=name)
+    told = read_only_api_client.get(
+        "/api/runs/r-1/?project=shop&pipeline=checkout&stage=staging"
+    ).json()
+    assert told["name"] == "Staging"
+    assert failed(read_only_api_client.get("/api/runs/r-1/?stage=development")) == (
+        404,
+        "unknown_run",
+    )
+
+
+def test_run_request_marks_run_watched_and_schedules_read(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    run = factories.run(stage, "r-1")
+    read_only_api_client.get("/api/runs/r-1/")
+    run.refresh_from_db()
+    assert run.last_viewed_at is not None
+    assert run.next_detail_sync_at is not None
+
+
+def test_run_with_hostile_name_is_returned_unchanged(
+    read_only_api_client: httpx.Client, stage: Stage
+) -> None:
+    factories.run(stage, "r-1", name=factories.HOSTILE)
+    assert read_only_api_client.get("/api/runs/r-1/").json()["name"] == factories.HOSTILE
+
+
+def test_run_returns_acknowledgements(
+    read_only_api_client: httpx.Client, stage: Stage, viewer: User
+) -> None:
+    run = factories.run(stage, "r-1", overdue_severity=1)
+    assert read_only_api_client.get("/api/runs/r-1/").json()["looking"] == []
+    acknowledgements.acknowledge(run, viewer)
+    [told] = read_only_api_client.get("/api/runs/r-1/").json()["looking"]
+    since = format_utc(run.acknowledgements.get().acknowledged_at)
+    assert told == {"by": "viewer", "since": since, "until": None, "taken_over_by": ""}
+    acknowledgements.release(run, viewer)
+    [told] = read_only_api_client.get("/api/runs/r-1/").json()["looking"]
+    assert told["until"] == format_utc(run.acknowledgements.get().ended_at)

@@ -1,0 +1,44 @@
+"""A token's requests are counted by the database, whoever asks at the same time."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.utils import timezone
+
+from dashboard.models import ApiToken
+from dashboard.models.api_tokens import Scope
+from tests.support.api import CreateApiClient
+
+
+def test_concurrent_requests_are_all_counted(
+    api_client: CreateApiClient, viewer: User, settings: Any
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 25
+    one = api_client(viewer)
+    with ThreadPoolExecutor(20) as hands:
+        statuses = Counter(hands.map(lambda _: one.get("/api/runs/").status_code, range(40)))
+    assert statuses == {200: 25, 429: 15}
+    assert ApiToken.objects.get().window_requests == 25
+
+
+def test_concurrent_processes_with_stale_row_are_all_counted(
+    transactional_db: None, viewer: User, settings: Any
+) -> None:
+    settings.API_REQUESTS_PER_MINUTE = 100
+    token, _ = ApiToken.create_token(viewer, "x", Scope.READ, timezone.now())
+
+    def take(_: int) -> None:
+        try:
+            ApiToken.objects.get(pk=token.pk)
+            for _again in range(5):
+                token.throttle(timezone.now())  # what it knows of the count is long past
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as hands:
+        list(hands.map(take, range(8)))
+    token.refresh_from_db()
+    assert token.window_requests == 40

@@ -1,0 +1,474 @@
+"""Which runs of a stage an address asks for: filters together, and deaf to nonsense."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import QueryDict
+from django.test import Client
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings, strategies
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.models import BulkAbort, BulkAbortItem, Run, Stage
+from dashboard.runs import statuses
+from dashboard.web.components import filters
+from dashboard.web.components.pagination import MAX_SCANNED
+from tests.support import factories
+from tests.support.html import GetPage, one, parse_html, words
+
+ALL_RUNS = "?all=1"
+# One of each parameter, in the order in which addresses carry them.
+EACH_PARAMETER = [
+    ("status", "failure"),
+    ("status", "aborted"),
+    ("q", "nightly"),
+    ("from", "2026-03-01"),
+    ("to", "2026-03-31T14:30"),
+    ("overdue", "1"),
+    ("by_me", "1"),
+]
+
+
+def listed_run_ids(html: LexborHTMLParser) -> list[str | None]:
+    return [row.attributes["data-run"] for row in html.css("[data-run]")]
+
+
+def checked_values(html: LexborHTMLParser, name: str = "status") -> list[str | None]:
+    boxes = html.css(f'.run-filter input[name="{name}"][type="checkbox"]')
+    return [box.attributes["value"] for box in boxes if "checked" in box.attributes]
+
+
+def query_pairs(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query)
+
+
+def warnings(html: LexborHTMLParser) -> str:
+    return " ".join(words(each) for each in html.css("main > .inline-notice"))
+
+
+@pytest.fixture
+def get_stage_page(get_page: GetPage, stage: Stage) -> GetPage:
+    """Open the stage's page with a query."""
+    return lambda query, **headers: get_page(f"{factories.address(stage)}?{query}", **headers)
+
+
+# --- Statuses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [*statuses.RUN_STATUSES, "hibernating", "h" * 100])
+def test_status_filter_lists_only_runs_of_that_status(
+    status: str, get_stage_page: GetPage, stage: Stage
+) -> None:
+    for each in [*statuses.RUN_STATUSES, "hibernating", "h" * 100]:
+        factories.run(stage, each[-90:], status=each)
+    html = get_stage_page(f"status={status}")
+    assert listed_run_ids(html) == [status[-90:]]
+    assert checked_values(html) == [status]
+
+
+def test_status_filter_with_several_statuses_matches_any(
+    get_stage_page: GetPage, stage: Stage
+) -> None:
+    for each in statuses.RUN_STATUSES:
+        factories.run(stage, each, status=each)
+    html = get_stage_page("status=failure&status=running&status=aborted")
+    assert listed_run_ids(html) == ["running", "failure", "aborted"]
+    assert checked_values(html) == ["running", "aborted", "failure"]
+    assert words(one(html, "#status-chosen")) == "3 statuses"
+
+
+def test_status_filter_with_ended_statuses_orders_by_age(
+    get_stage_page: GetPage, stage: Stage
+) -> None:
+    now = timezone.now()
+    for number in range(9):
+        status = ["failure", "aborted", "success"][number % 3]
+        created = now - timedelta(minutes=number)
+        factories.run(stage, f"r{number}", status=status, created_at=created)
+    assert listed_run_ids(get_stage_page("status=failure&status=aborted")) == [
+        "r0",
+        "r1",
+        "r3",
+        "r4",
+        "r6",
+        "r7",
+    ]
+
+
+def test_in_flight_filter_combines_with_statuses(get_stage_page: GetPage, stage: Stage) -> None:
+    for each in ["running", "queued", "failure", "success"]:
+        factories.run(stage, each, status=each)
+    assert listed_run_ids(get_stage_page("status=in_flight")) == ["queued", "running"]
+    assert listed_run_ids(get_stage_page("status=in_flight&status=failure")) == [
+        "queued",
+        "running",
+        "failure",
+    ]
+
+
+def test_status_filter_finds_removed_run_by_last_status(
+    get_stage_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, "lost", status="running", in_flight=False, removed_at=timezone.now())
+    assert listed_run_ids(get_stage_page("status=running")) == ["lost"]
+    assert listed_run_ids(get_stage_page("status=in_flight")) == []
+
+
+@pytest.mark.parametrize("status", ["nope", "RUNNING", "<b>", "\0", "x" * 5000, "ـ"])
+def test_unknown_status_is_ignored_and_reported(
+    status: str, get_stage_page: GetPage, run: Run
+) -> None:
+    html = get_stage_page(f"status={quote(status)}&status=running")
+    assert listed_run_ids(html) == ["r-1"]
+    assert ("There is no status “" in warnings(html)) is (status != "\0")
+
+
+def test_status_choices_need_few_queries(
+    stage: Stage, viewer: User, django_assert_max_num_queries: object
+) -> None:
+    for _ in range(40):
+        factories.run(stage, status="success")
+    factories.run(stage, status="zebra")
+    with django_assert_max_num_queries(4):  # type: ignore[operator]
+        offered = filters.parse(QueryDict(), stage, viewer).available_statuses
+    assert offered == (filters.IN_FLIGHT, *statuses.RUN_STATUSES, "zebra")
+
+
+# --- Text ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["name", "run_id", "description", "step"])
+@pytest.mark.parametrize("status", ["running", "success"])
+def test_text_filter_matches_run_fields(
+    field: str, status: str, get_stage_page: GetPage, stage: Stage
+) -> None:
+    found = factories.run(stage, status=status, **{field: "Fix 100%_of Nightlies"})
+    factories.run(stage, status=status)
+    assert listed_run_ids(get_stage_page("q=fix+100%25_OF+night")) == [found.run_id]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "\\", "'", '"', "nightly_x"])
+def test_text_filter_with_wildcard_characters_matches_literally(
+    text: str, get_stage_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, "r-1", name="Nightly x")
+    assert listed_run_ids(get_stage_page(f"q={quote(text)}")) == []
+
+
+def test_long_text_filter_is_truncated_and_reported(get_stage_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, "r-1", name="a" * 200)
+    html = get_stage_page(f"q={'a' * 300}")
+    assert listed_run_ids(html) == ["r-1"]
+    assert "Only the first 200 characters" in warnings(html)
+
+
+def test_blank_text_filter_is_ignored(get_stage_page: GetPage, run: Run) -> None:
+    for text in ("%00", "%20%20", ""):
+        html = get_stage_page(f"q={text}")
+        assert listed_run_ids(html) == ["r-1"]
+        assert html.css(".filter-chips") == []
+
+
+def test_text_filter_scans_limited_runs_and_links_onward(
+    get_stage_page: GetPage, stage: Stage
+) -> None:
+    now = timezone.now()
+    hay = factories.run(stage, name="Hay", status="success", created_at=now)
+    factories.create_copies(hay, MAX_SCANNED - 1)
+    old = now - timedelta(days=1)
+    factories.run(stage, "r-1", name="Needle", status="success", created_at=old)
+    nothing = get_stage_page("q=needle")
+    assert listed_run_ids(nothing) == []
+    assert words(one(nothing, '[data-empty="nothing_matches"] > p:first-child')) == (
+        f"None of the {MAX_SCANNED:,} runs looked at here matches."
+    )
+    further = one(nothing, ".empty-state a").attributes["href"] or ""
+    assert ("q", "needle") in query_pairs(further)
+    assert listed_run_ids(get_stage_page(urlsplit(further).query)) == ["r-1"]
+    factories.run(stage, "r-2", name="Needle in flight")
+    first = get_stage_page("q=needle")
+    assert listed_run_ids(first) == ["r-2"]
+    assert (
+        words(one(first, ".pager span")) == f"1 found among the {MAX_SCANNED:,} runs looked at here"
+    )
+    second = get_stage_page(urlsplit(one(first, '[rel="next"]').attributes["href"] or "").query)
+    assert listed_run_ids(second) == ["r-1"]
+    assert second.css('[rel="next"]') == []
+
+
+# --- Dates --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs_around_dst_change(settings: Settings, stage: Stage) -> Stage:
+    """Runs around the end of a day that has 23 hours, each named by its local time."""
+    settings.TIME_ZONE = "Europe/Berlin"
+    timezone.get_default_timezone.cache_clear()
+    zone = timezone.get_default_timezone()
+    for local in (
+        "2026-03-28T23:59:59", "2026-03-29T00:00:00", "2026-03-29T14:30:00",
+        "2026-03-29T14:30:59", "2026-03-29T14:31:00", "2026-03-29T23:59:59", "2026-03-30T00:00:00",
+    ):  # fmt: skip
+        made = datetime.fromisoformat(local).replace(tzinfo=zone)
+        factories.run(stage, local[5:], status="success", created_at=made)
+    yield stage
+    timezone.get_default_timezone.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("from=2026-03-29&to=2026-03-29", "03-29T00:00:00", "03-29T23:59:59"),
+        ("from=2026-03-30", "03-30T00:00:00", "03-30T00:00:00"),
+        ("to=2026-03-28", "03-28T23:59:59", "03-28T23:59:59"),
+        ("from=2026-03-29T14:30&to=2026-03-29T14:30", "03-29T14:30:00", "03-29T14:30:59"),
+        ("to=2026-03-29T14:30:00", "03-28T23:59:59", "03-29T14:30:00"),
+        ("from=2026-03-29T14:30:59", "03-29T14:30:59", "03-30T00:00:00"),
+    ],
+)
+def test_date_filters_are_inclusive_in_page_timezone(
+    query: str, first: str, last: str, get_stage_page: GetPage, runs_around_dst_change: Stage
+) -> None:
+    html = get_stage_page(query)
+    assert html.css("main > .inline-notice") == []
+    assert (listed_run_ids(html)[-1], listed_run_ids(html)[0]) == (first, last)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "yesterday", "2026-13-01", "2026-02-30", "0001-01-01", "9999-12-31", "20260331", "2026-W01",
+        "2026-03-31T25:00", "2026-03-31T14:30Z", "2026-03-31 ", "٢٠٢٦-03-31", "\0", "1" * 5000,
+        "2026-03-31T1430", "2026-W014-1",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_invalid_date_is_ignored_and_reported(
+    name: str, value: str, get_stage_page: GetPage, run: Run
+) -> None:
+    html = get_stage_page(f"{name}={quote(value)}")
+    if value == "2026-03-31 ":  # a blank is not worth a word
+        assert html.css("main > .inline-notice") == []
+        return
+    assert listed_run_ids(html) == ["r-1"]
+    assert "is no day" in warnings(html)
+
+
+def test_date_filter_of_whole_days_fills_form_with_times(get_stage_page: GetPage, run: Run) -> None:
+    html = get_stage_page("from=2026-03-01&to=2026-03-31")
+    assert one(html, "#from").attributes["value"] == "2026-03-01T00:00"
+    assert one(html, "#to").attributes["value"] == "2026-03-31T23:59"
+    given_days = filters.parse(QueryDict("to=2026-03-31"), run.stage, User())
+    sent_back = filters.parse(QueryDict("to=2026-03-31T23:59"), run.stage, User())
+    assert given_days.created_before == sent_back.created_before
+
+
+# --- Overdue, and mine --------------------------------------------------------------------------
+
+
+def test_overdue_filter_lists_only_overdue_runs_in_flight(
+    get_stage_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, "late", overdue_severity=2, overdue_reason="run")
+    factories.run(stage, "fine")
+    factories.run(stage, "was-late", status="failure", overdue_severity=1, overdue_reason="run")
+    assert listed_run_ids(get_stage_page("overdue=1")) == ["late"]
+
+
+def test_own_aborts_filter_lists_single_and_bulk_aborts_of_user(
+    get_stage_page: GetPage, stage: Stage, manager: User, viewer: User
+) -> None:
+    mine, others, listed, theirs = (
+        factories.run(stage, each, status="aborted") for each in ("mine", "others", "list", "no")
+    )
+    settled = {"settled_at": timezone.now()}
+    factories.abort(mine, manager, "refused", **settled)
+    factories.abort(others, viewer, "concluded", **settled)
+    for person, run in ((manager, listed), (viewer, theirs)):
+        batch = BulkAbort.objects.create(
+            key=f"00000000-0000-0000-0000-{person.pk:012}", user=person, username=person.username,
+            requested_at=timezone.now(), claimed_at=timezone.now(), settled_at=timezone.now(),
+        )  # fmt: skip
+        BulkAbortItem.objects.create(bulk_abort=batch, position=0, run=run, result="joined")
+    assert listed_run_ids(get_stage_page("by_me=1")) == ["list", "mine"]
+
+
+@pytest.mark.parametrize("query", ["overdue=yes", "by_me=manager", "by_me=0"])
+def test_invalid_switch_value_is_ignored_and_reported(
+    query: str, get_stage_page: GetPage, run: Run
+) -> None:
+    html = get_stage_page(query)
+    assert listed_run_ids(html) == ["r-1"]
+    assert "takes no value but 1" in warnings(html)
+
+
+# --- The address is the filter ------------------------------------------------------------------
+
+
+def test_filter_chips_each_remove_one_parameter(get_stage_page: GetPage, run: Run) -> None:
+    html = get_stage_page(urlencode(EACH_PARAMETER))
+    chips = html.css(".filter-chips li a")
+    assert [words(chip) for chip in chips[:-1]] == [
+        "Remove: Aborted", "Remove: Failed", "Remove: “nightly”", "Remove: from 2026-03-01",
+        "Remove: to 2026-03-31 14:30", "Remove: Overdue", "Remove: Aborted by me",
+    ]  # fmt: skip
+    left = [query_pairs(chip.attributes["href"] or "") for chip in chips[:-1]]
+    assert all(
+        len(rest) == len(EACH_PARAMETER) - 1 and set(rest) < set(EACH_PARAMETER) for rest in left
+    )
+    assert len({frozenset(rest) for rest in left}) == len(EACH_PARAMETER)
+    assert chips[-1].attributes["href"] == ALL_RUNS
+
+
+def test_last_filter_chip_links_to_all_runs(get_stage_page: GetPage, run: Run) -> None:
+    assert (
+        one(get_stage_page("overdue=1"), ".filter-chips li:first-child a").attributes["href"]
+        == ALL_RUNS
+    )
+
+
+def test_filter_form_contains_all_parameters(get_stage_page: GetPage, run: Run) -> None:
+    html = get_stage_page(urlencode(EACH_PARAMETER))
+    fields = html.css(".run-filter [name]")
+    sent = [
+        (field.attributes["name"], field.attributes.get("value"))
+        for field in fields
+        if field.attributes.get("type") != "checkbox" or "checked" in field.attributes
+    ]
+    meant = {**dict(EACH_PARAMETER), "from": "2026-03-01T00:00"}
+    assert {name: value for name, value in sent if name != "status"} == {
+        name: value for name, value in meant.items() if name != "status"
+    }
+    assert {value for name, value in sent if name == "status"} == {"failure", "aborted"}
+
+
+def test_filter_without_match_links_to_all_runs(get_stage_page: GetPage, run: Run) -> None:
+    empty = one(get_stage_page("status=skipped"), '[data-empty="nothing_matches"]')
+    assert one(empty, "a").attributes["href"] == ALL_RUNS
+
+
+def test_unknown_parameters_are_ignored_silently(get_stage_page: GetPage, run: Run) -> None:
+    html = get_stage_page("foo=bar&status=&utm_source=x&q=&from=&to=")
+    assert html.css("main > .inline-notice, .filter-chips") == []
+    assert listed_run_ids(html) == ["r-1"]
+
+
+def test_live_region_refresh_keeps_query_string(get_stage_page: GetPage, stage: Stage) -> None:
+    query = urlencode([*EACH_PARAMETER, ("before", "0.1.1")])
+    address = f"{factories.address(stage)}?{query}"
+    assert one(get_stage_page(query), "#live").attributes["hx-get"] == address
+
+
+@pytest.mark.parametrize("page", ["2", "999999", "abc", "-1", "", "½", "9" * 5000])
+def test_page_number_parameter_is_ignored_and_reported(
+    page: str, get_stage_page: GetPage, run: Run
+) -> None:
+    html = get_stage_page(f"status=running&page={quote(page)}")
+    assert listed_run_ids(html) == ["r-1"]
+    assert "Pages have no numbers any more" in warnings(html)
+    assert checked_values(html) == ["running"]
+
+
+def test_page_number_one_is_ignored_silently(get_stage_page: GetPage, run: Run) -> None:
+    assert warnings(get_stage_page("page=1")) == ""
+
+
+_values = strategies.one_of(
+    strategies.sampled_from([value for _, value in EACH_PARAMETER]),
+    strategies.sampled_from(["in_flight", "running", "0.1.1", "1.5.2", "2026-01-01T00:00:01"]),
+    strategies.text(max_size=30),
+)
+_names = strategies.sampled_from(
+    ["status", "q", "from", "to", "overdue", "by_me", "before", "after", "page", "all", "x"]
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=strategies.lists(strategies.tuples(_names, _values), max_size=8))
+def test_any_query_is_accepted_and_links_keep_its_parameters(
+    pairs: list[tuple[str, str]], run: Run, operator_client: Client
+) -> None:
+    query = urlencode(pairs, errors="replace")
+    person = User.objects.get(username="manager")
+    asked = filters.parse(QueryDict(query), run.stage, person)
+    html = parse_html(operator_client.get(f"{factories.address(run.stage)}?{query}"))
+    links = [
+        link.attributes["href"] or "" for link in html.css(".pager a, .filter-chips a:not(.clear)")
+    ]
+    for link in links:
+        again = filters.parse(QueryDict(urlsplit(link).query), run.stage, person)
+        missing = set(asked.parameters) - set(again.parameters)
+        assert len(missing) == (1 if "without" in _link_kind(html, link) else 0)
+    # Whoever reads what an address asks for, and writes it anew, gets the same.
+    again = filters.parse(QueryDict(asked.query_string), run.stage, person)
+    assert again.parameters == asked.parameters
+    assert not again.warnings
+
+
+def _link_kind(html: LexborHTMLParser, link: str) -> str:
+    chips = [chip.attributes["href"] for chip in html.css(".filter-chips a:not(.clear)")]
+    return "without" if link in chips else "page"
+
+
+# --- What comes while the page is open ----------------------------------------------------------
+
+
+def new_run_rule(html: LexborHTMLParser) -> str:
+    return one(html, "#live").attributes["data-news"] or ""
+
+
+def test_new_run_rule_of_unfiltered_page_is_all(get_stage_page: GetPage, run: Run) -> None:
+    assert new_run_rule(get_stage_page("all=1")) == "all"
+
+
+@pytest.mark.parametrize("query", ["before=0.1.1", "after=0.1.1&status=running", "by_me=1"])
+def test_new_run_rule_of_cursor_or_own_aborts_page_is_none(
+    query: str, get_stage_page: GetPage, run: Run
+) -> None:
+    assert new_run_rule(get_stage_page(query)) == "none"
+
+
+def test_new_run_rule_of_filtered_page_states_conditions(get_stage_page: GetPage, run: Run) -> None:
+    said = json.loads(
+        new_run_rule(
+            get_stage_page("status=in_flight&status=failure&q=NIGHT&overdue=1&from=2026-03-01")
+        )
+    )
+    assert said == {
+        "statuses": ["failure"], "inFlight": True, "text": "night", "overdue": True,
+        "since": datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000, "until": None,
+    }  # fmt: skip
+
+
+# --- Aborting all of a filter -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "offered"),
+    [("all=1", 3), ("status=in_flight", 3), ("status=queued", 2), *(
+        (query, 0) for query in (
+            "status=queued&status=running", "q=r", "status=queued&q=r", "overdue=1", "by_me=1",
+            "from=2020-01-01", "status=queued&to=2099-01-01", "status=in_flight&status=queued",
+        )
+    )],
+)  # fmt: skip
+def test_abort_all_is_offered_only_for_filters_it_supports(
+    query: str, offered: int, get_stage_page: GetPage, get_page: GetPage, stage: Stage
+) -> None:
+    for run_id, status in (("r1", "queued"), ("r2", "queued"), ("r3", "running")):
+        factories.run(stage, run_id, status=status, overdue_severity=1)
+    html = get_stage_page(query)
+    forms = html.css(".abort-all form")
+    assert bool(forms) is bool(offered)
+    if not forms:
+        assert html.css("#bulk-abort-form") != []  # what is selected can still be aborted
+        return
+    fields = [(each.attributes["name"], each.attributes["value"]) for each in forms[0].css("input")]
+    frozen = get_page(f"/aborts/bulk/new/?{urlencode(fields)}").css('main form [name="run"]')
+    on_the_page = [box.attributes["value"] for box in html.css('.select [name="run"]')]
+    assert {each.attributes["value"] for each in frozen} == set(on_the_page)
+    assert len(frozen) == offered

@@ -1,0 +1,349 @@
+"""A stage's latest runs as bars: drawn by rules of their own, made anew when another has ended."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.models import Run, Stage
+from dashboard.web.components import history_chart, history_charts
+from dashboard.web.components.history_chart import (
+    BASE,
+    HEIGHT,
+    MAX_RUNS,
+    ConcludedRun,
+    HistoryChart,
+    RunBar,
+)
+from tests.support import factories
+from tests.support.factories import HOSTILE
+from tests.support.html import GetPage, one, words
+
+ENDED_AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
+
+
+def ended_run(
+    status: str = "success", minutes: float | None = 6, key: int = 1, ago: int = 0
+) -> ConcludedRun:
+    took = None if minutes is None else timedelta(minutes=minutes)
+    return ConcludedRun(key, status, took, ENDED_AT - timedelta(hours=ago))
+
+
+def chart_of(*runs: ConcludedRun, here: int = 0) -> HistoryChart:
+    found = history_chart.draw(runs, marked_run=here)
+    assert found is not None
+    return found
+
+
+def bar_height(bar: RunBar) -> int:
+    """How high a bar is."""
+    found = re.match(r"M[\d.]+ \d+v-(\d+)h", bar.path)
+    assert found is not None, bar.path
+    return int(found[1])
+
+
+def bar_left(bar: RunBar) -> float:
+    return float(bar.path[1:].split()[0])
+
+
+# --- The drawing --------------------------------------------------------------------------------
+
+
+def test_bar_height_is_proportional_to_longest_duration() -> None:
+    assert [
+        bar_height(bar) for bar in chart_of(ended_run(minutes=4), ended_run(minutes=8)).bars
+    ] == [32, 16]
+
+
+def test_bar_height_of_outlier_does_not_flatten_other_bars() -> None:
+    bars = chart_of(ended_run(minutes=6), ended_run(minutes=6), ended_run(minutes=6000)).bars
+    assert [bar_height(bar) for bar in bars] == [HEIGHT, round(HEIGHT / 3), round(HEIGHT / 3)]
+
+
+@pytest.mark.parametrize("minutes", [0, None])
+def test_bar_of_run_without_duration_has_minimum_height(minutes: float | None) -> None:
+    assert bar_height(chart_of(ended_run(minutes=minutes), ended_run()).bars[1]) == 2
+
+
+def test_bars_are_ordered_oldest_left() -> None:
+    bars = chart_of(ended_run(minutes=1, ago=1), ended_run(minutes=2, ago=2)).bars
+    assert [bar_height(bar) for bar in bars] == [32, 16]
+    assert bar_left(bars[0]) < bar_left(bars[1])
+
+
+def test_bar_shape_depends_on_final_status() -> None:
+    kinds = ["success", "failure", "aborted", "skipped", "unknown"]
+    bars = chart_of(*(ended_run(kind) for kind in kinds)).bars[::-1]
+    assert [bar.kind for bar in bars] == ["success", "failure", "aborted", "skipped", "other"]
+    success, failure, aborted, skipped, _ = (bar.path for bar in bars)
+    assert success.count("M") == 1
+    assert failure.count("M") == 2  # with a cross on top
+    assert aborted.count("z") == 1  # an outline
+    assert "z" not in skipped  # a dot
+
+
+def test_median_line_is_at_median_of_successes() -> None:
+    found = chart_of(ended_run(minutes=4), ended_run(minutes=4), ended_run("failure", 8))
+    assert found.median_path == f"M0 {BASE - HEIGHT / 2:g}h24"
+
+
+def test_median_line_without_success_is_absent() -> None:
+    found = chart_of(ended_run("failure"), ended_run("success", None))
+    assert (found.median_path, found.median_text) == ("", "")
+
+
+def test_bar_of_current_run_is_marked() -> None:
+    bars = chart_of(ended_run(key=1), ended_run(key=2), here=2).bars
+    assert [bool(bar.marker_path) for bar in bars] == [True, False]
+
+
+def test_history_chart_draws_at_most_max_bars() -> None:
+    assert len(chart_of(*[ended_run()] * (MAX_RUNS + 5)).bars) == MAX_RUNS
+
+
+def test_history_chart_without_runs_is_none() -> None:
+    assert history_chart.draw([]) is None
+
+
+# --- The words ----------------------------------------------------------------------------------
+
+
+def test_counts_text_shows_number_per_status() -> None:
+    runs = [*[ended_run()] * 26, *[ended_run("failure")] * 3, ended_run("aborted")]
+    assert chart_of(*runs).counts_text == "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
+
+
+def test_counts_text_groups_other_statuses() -> None:
+    found = chart_of(ended_run("unknown"), ended_run("hibernated"), ended_run("skipped"))
+    assert found.counts_text == "Last 3 runs: 1 skipped, 2 ended otherwise"
+
+
+def test_counts_text_of_single_run_shows_status_only() -> None:
+    assert chart_of(ended_run("failure")).counts_text == "Last run: failed"
+
+
+def test_median_text_names_number_of_successes() -> None:
+    found = chart_of(
+        ended_run(minutes=4),
+        ended_run(minutes=6),
+        ended_run(minutes=90),
+        ended_run("success", None),
+    )
+    told = "median of 3 successes: 6 min 0 s, waits for people included"
+    assert found.median_text == told
+
+
+def test_median_text_of_single_success_shows_its_duration() -> None:
+    found = chart_of(ended_run("failure", 90), ended_run(minutes=4))
+    assert found.median_text == "the success took 4 min 0 s, waits for people included"
+
+
+@pytest.mark.parametrize("status", ["failure", "aborted", "skipped", "unknown"])
+def test_median_excludes_unsuccessful_runs(status: str) -> None:
+    successes = [ended_run(minutes=4), ended_run(minutes=6)]
+    others = [ended_run(status, 1), ended_run(status, 2), ended_run(status, 3)]
+    found = chart_of(*successes, *others)
+    assert found.median_text == chart_of(*successes).median_text
+    assert found.median_path.startswith(f"M0 {BASE - round(HEIGHT * 5 / 6)}h")
+
+
+def test_failed_at_is_time_of_latest_failure() -> None:
+    found = chart_of(ended_run(ago=1), ended_run("failure", ago=2), ended_run("failure", ago=3))
+    assert found.last_failed_at == ENDED_AT - timedelta(hours=2)
+
+
+def test_bar_title_shows_status_duration_and_end() -> None:
+    assert (
+        chart_of(ended_run("failure", 7.05)).bars[0].title
+        == "Failed, 7 min 3 s, ended 1 Jan 03:00 UTC"
+    )
+
+
+def test_bar_title_with_long_status_is_truncated() -> None:
+    assert len(chart_of(ended_run(HOSTILE)).bars[0].title) < 100
+
+
+@given(
+    st.lists(
+        st.builds(
+            ConcludedRun,
+            key=st.integers(1, 40),
+            status=st.sampled_from(["success", "failure", "aborted", "skipped"]) | st.text(),
+            duration=st.none() | st.timedeltas(timedelta(), timedelta(days=3_650_000)),
+            ended_at=st.none() | st.just(ENDED_AT),
+        ),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_history_chart_of_any_runs_stays_within_bounds(runs: list[ConcludedRun]) -> None:
+    found = chart_of(*runs, here=1)
+    for bar in found.bars:
+        assert 0 <= bar_left(bar) < MAX_RUNS * history_chart.SLOT_WIDTH
+        if bar.kind != "skipped":
+            assert 2 <= bar_height(bar) <= HEIGHT
+    if len(found.bars) > 1:
+        counted = re.findall(r"(\d+) \w", found.counts_text.partition(": ")[2])
+        assert sum(map(int, counted)) == len(found.bars)
+
+
+# --- On pages -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def succeeded_run(stage: Stage) -> Run:
+    """A run that has succeeded, after another that failed."""
+    now = timezone.now()
+    factories.run(
+        stage, status="failure", created_at=now - timedelta(hours=3),
+        started_at=now - timedelta(hours=3), concluded_at=now - timedelta(hours=2),
+    )  # fmt: skip
+    return factories.run(stage, status="success")
+
+
+def test_stage_page_shows_history_chart_with_caption(get_page: GetPage, succeeded_run: Run) -> None:
+    figure = one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
+    assert len(figure.css("path.bar")) == 2
+    told = words(one(figure, "figcaption"))
+    assert told.startswith(
+        "Last 2 runs: 1 succeeded, 1 failed; "
+        "the success took 55 s, waits for people included; the last failure"
+    )
+    assert one(figure, "figcaption time[data-ago]")
+
+
+def test_history_chart_bars_have_titles(get_page: GetPage, succeeded_run: Run) -> None:
+    bars = get_page(factories.address(succeeded_run.stage)).css("path.bar")
+    assert [words(one(bar, "title")).split(",")[0] for bar in bars] == ["Failed", "Success"]
+
+
+def test_median_line_title_is_part_of_caption(get_page: GetPage, succeeded_run: Run) -> None:
+    figure = one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
+    assert words(one(figure, "path.median title")) in words(one(figure, "figcaption"))
+
+
+def test_history_chart_excludes_runs_in_flight(get_page: GetPage, succeeded_run: Run) -> None:
+    factories.run(succeeded_run.stage)
+    assert len(get_page(factories.address(succeeded_run.stage)).css("path.bar")) == 2
+
+
+def test_history_chart_excludes_removed_runs(get_page: GetPage, succeeded_run: Run) -> None:
+    factories.run(succeeded_run.stage, concluded=False, in_flight=False, removed_at=timezone.now())
+    assert len(get_page(factories.address(succeeded_run.stage)).css("path.bar")) == 2
+
+
+def test_run_page_history_chart_marks_this_run(get_page: GetPage, succeeded_run: Run) -> None:
+    html = get_page(factories.address(succeeded_run))
+    assert len(html.css("path.bar")) == 2
+    assert html.css("path.bar + path.here")
+
+
+def test_run_in_flight_page_history_chart_marks_no_run(
+    get_page: GetPage, succeeded_run: Run
+) -> None:
+    html = get_page(factories.address(factories.run(succeeded_run.stage)))
+    assert html.css("path.bar")
+    assert html.css("path.here") == []
+
+
+def test_pipeline_page_shows_history_chart_per_stage(get_page: GetPage, succeeded_run: Run) -> None:
+    factories.run(factories.stage("Staging", of=succeeded_run.stage.pipeline), status="aborted")
+    assert (
+        len(get_page(factories.address(succeeded_run.stage.pipeline)).css("figure.history-chart"))
+        == 2
+    )
+
+
+def test_board_cell_shows_history_chart_with_title(get_page: GetPage, succeeded_run: Run) -> None:
+    found = one(get_page("/board/"), "td svg.history-chart")
+    told = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, waits for people included"
+    assert words(one(found, "title")) == told
+    assert found.css("path[data-outcome=failure]")
+
+
+@pytest.mark.parametrize("address", ["/board/", "stage", "run", "pipeline"])
+def test_page_without_ended_runs_shows_no_history_chart(
+    get_page: GetPage, run: Run, address: str
+) -> None:
+    of = {"stage": run.stage, "run": run, "pipeline": run.stage.pipeline}.get(address)
+    assert get_page(factories.address(of) if of else address).css(".history-chart") == []
+
+
+def bars(stage: Stage) -> int:
+    return history_charts.render_charts([stage])[stage.pk].count('class="bar"')
+
+
+def test_history_chart_is_updated_when_run_ends(succeeded_run: Run) -> None:
+    before = bars(succeeded_run.stage)
+    factories.run(succeeded_run.stage, status="aborted")
+    assert bars(succeeded_run.stage) == before + 1
+
+
+def test_history_chart_is_updated_when_older_run_ends_later(succeeded_run: Run) -> None:
+    long_ago = timezone.now() - timedelta(days=1)
+    older = factories.run(succeeded_run.stage, created_at=long_ago, started_at=long_ago)
+    before = bars(succeeded_run.stage)
+    now = timezone.now()
+    factories.change(older, status="success", concluded=True, in_flight=False, concluded_at=now)
+    assert bars(succeeded_run.stage) == before + 1
+
+
+def test_history_chart_ignores_duration_override(succeeded_run: Run) -> None:
+    before = history_charts.render_charts([succeeded_run.stage])
+    factories.timing(succeeded_run.stage, override_run_median=1200, override_run_p95=1800)
+    assert history_charts.render_charts([succeeded_run.stage]) == before
+
+
+def test_history_chart_shows_only_latest_runs(stage: Stage) -> None:
+    now = timezone.now()
+    for hours in range(MAX_RUNS + 5):
+        at = now - timedelta(hours=hours)
+        status = "success" if hours < MAX_RUNS else "failure"
+        factories.run(stage, status=status, created_at=at, started_at=at, concluded_at=at)
+    other = factories.run(factories.stage("Staging"), status="aborted").stage
+    html = history_charts.render_charts([stage, other])
+    assert html[stage.pk].count('data-outcome="success"') == MAX_RUNS
+    assert "failure" not in html[stage.pk]
+    assert html[other.pk].count('class="bar"') == 1
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_removed_runs_take_no_place_in_history_chart(stage: Stage, others: int) -> None:
+    now = timezone.now()
+    for hours in range(MAX_RUNS + 5):
+        at = now - timedelta(hours=hours)
+        factories.run(stage, status="success", created_at=at, started_at=at, concluded_at=at)
+        factories.run(stage, created_at=at, started_at=at, in_flight=False, removed_at=now)
+    beside = [factories.stage("Staging")] * others
+    assert history_charts.render_charts([stage, *beside])[stage.pk].count('class="bar"') == MAX_RUNS
+
+
+def count_queries(stages: list[Stage]) -> int:
+    with CaptureQueriesContext(connection) as seen:
+        history_charts.render_charts(stages)
+    return len(seen)
+
+
+def test_history_charts_of_many_stages_need_no_more_queries(db: None) -> None:
+    stages = [
+        factories.run(factories.stage(of=factories.pipeline(f"p-{n}")), status="success").stage
+        for n in range(20)
+    ]
+    assert count_queries(stages[:2]) == count_queries(stages[2:])
+
+
+def test_cached_history_chart_needs_one_query(succeeded_run: Run) -> None:
+    history_charts.render_charts([succeeded_run.stage])
+    assert count_queries([succeeded_run.stage]) == 1
+
+
+def test_history_chart_escapes_hostile_status(get_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, status=HOSTILE, concluded=True, in_flight=False)
+    html = get_page(factories.address(stage))
+    assert html.css("#hostile") == []
+    assert words(one(html, "path.bar title")).startswith('<b id="hostile">')

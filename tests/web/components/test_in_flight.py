@@ -1,0 +1,116 @@
+"""What counts as a failure on Now: not what we had aborted ourselves."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from dashboard.accounts import permissions
+from dashboard.models import Run, Stage
+from dashboard.models.aborts import EventType
+from dashboard.web.components import in_flight
+from tests.support import factories
+from tests.support.html import GetPage, one
+
+NOW = timezone.now()
+ENDED = NOW - timedelta(seconds=30)
+BEFORE, AFTER = ENDED - timedelta(seconds=40), ENDED + timedelta(seconds=10)
+
+
+@pytest.fixture
+def failed_run(stage: Stage) -> Run:
+    """A run that ended as a failure half a minute ago."""
+    return factories.run(stage, status="failure", concluded_at=ENDED, status_since=ENDED)
+
+
+def aborted(run: Run, by: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
+    taken_on = state in {"concluded", "accepted", "tried_again"} and "answered_at" not in fields
+    usual = {"requested_at": at, "settled_at": ENDED, "answer_status": 200 if taken_on else None}
+    factories.abort(run, by, state, **usual | fields)
+
+
+def failed_and_aborted_counts(by: User) -> tuple[int, int]:
+    """How many runs count as failed, and as aborted here."""
+    counts = in_flight.load_counts(permissions.for_user(by), timezone.now(), {})
+    return counts.failed, counts.aborted
+
+
+def news(by: User) -> set[str]:
+    return set(in_flight.load_title_totals(permissions.for_user(by), timezone.now(), {}).statuses)
+
+
+@pytest.mark.parametrize(
+    ("state", "fields"),
+    [
+        ("concluded", {"outcome": "failure"}),
+        ("accepted", {"settled_at": None}),
+        ("tried_again", {}),
+    ],
+)
+def test_failed_run_aborted_from_dashboard_counts_as_aborted(
+    state: str, fields: dict[str, Any], failed_run: Run, manager: User
+) -> None:
+    aborted(failed_run, manager, state, **fields)
+    assert failed_and_aborted_counts(manager) == (0, 1)
+    assert news(manager) == set()
+
+
+@pytest.mark.parametrize("state", ["refused", "not_sent", "too_late", "unknown"])
+def test_failed_run_with_unaccepted_abort_counts_as_failed(
+    state: str, failed_run: Run, manager: User
+) -> None:
+    aborted(failed_run, manager, state)
+    assert failed_and_aborted_counts(manager) == (1, 0)
+    assert news(manager) == {"failure"}
+
+
+def test_failed_run_with_unanswered_abort_counts_as_failed(failed_run: Run, manager: User) -> None:
+    aborted(failed_run, manager, "concluded", outcome="failure", answered_at=None)
+    assert failed_and_aborted_counts(manager) == (1, 0)
+
+
+def test_failed_run_aborting_after_unanswered_abort_counts_as_aborted(
+    failed_run: Run, manager: User
+) -> None:
+    aborted(failed_run, manager, "concluded", outcome="failure", answered_at=None)
+    failed_run.aborts.get().add_event(EventType.ABORTING, BEFORE)
+    assert failed_and_aborted_counts(manager) == (0, 1)
+
+
+def test_failed_run_with_abort_after_end_counts_as_failed(failed_run: Run, manager: User) -> None:
+    aborted(failed_run, manager, "concluded", at=AFTER, outcome="failure")
+    assert failed_and_aborted_counts(manager) == (1, 0)
+
+
+def test_failed_run_without_end_time_uses_status_change_time(stage: Stage, manager: User) -> None:
+    run = factories.run(stage, status="failure", concluded_at=None, status_since=ENDED)
+    aborted(run, manager, "concluded", outcome="failure")
+    assert failed_and_aborted_counts(manager) == (0, 1)
+
+
+def test_failed_run_counts_as_failed_when_other_run_was_aborted(
+    failed_run: Run, manager: User
+) -> None:
+    other = factories.run(failed_run.stage, status="failure")
+    aborted(other, manager, "concluded", outcome="failure")
+    assert failed_and_aborted_counts(manager) == (1, 1)
+
+
+def test_failed_run_with_one_accepted_abort_of_two_counts_as_aborted(
+    failed_run: Run, manager: User
+) -> None:
+    aborted(failed_run, manager, "refused")
+    aborted(failed_run, manager, "concluded", outcome="failure")
+    assert failed_and_aborted_counts(manager) == (0, 1)
+
+
+def test_failed_run_aborted_from_dashboard_is_listed_once_as_aborted(
+    get_page: GetPage, failed_run: Run, manager: User
+) -> None:
+    aborted(failed_run, manager, "concluded", outcome="failure")
+    html = get_page("/")
+    section = one(html, 'section[aria-labelledby="aborted"]')
+    assert one(section, "[data-run]").attributes["data-run"] == failed_run.run_id
+    assert len(html.css("[data-run]")) == 1

@@ -1,0 +1,282 @@
+"""The text for those who take over a run."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from hypothesis import given
+from pytest_django import Settings
+
+from dashboard.models import AbortEvent, Acknowledgement, Pipeline, Project, Run, Stage, StageTiming
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.northflank import Node
+from dashboard.runs import summary as run_summary
+from dashboard.runs.concurrency import RelatedRuns
+from dashboard.web.components import incident_summary
+from dashboard.web.components.incident_summary import Link
+from tests.support import factories
+from tests.support.arbitrary import runs, trees
+
+NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+PLACE = Stage(
+    name="Production", pipeline=Pipeline(name="checkout", project=Project(name="payments"))
+)
+URL = "https://flows.example/runs/r-1/"
+
+
+@pytest.fixture(autouse=True)
+def in_berlin(settings: Settings) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    timezone.deactivate()
+
+
+def run(status: str = "running", **more: Any) -> Run:
+    defaults = {
+        "name": "Nightly",
+        "run_id": "r-1",
+        "concluded": False,
+        "in_flight": True,
+        "created_at": NOW - timedelta(minutes=21),
+        "started_at": NOW - timedelta(minutes=20),
+        "first_synced_at": NOW,
+        "synced_at": NOW,
+        "status_since": NOW,
+    }
+    return Run(stage=PLACE, status=status, **defaults | more)
+
+
+def text(
+    of: Run,
+    root: Node | None = None,
+    timing: StageTiming | None = None,
+    around: RelatedRuns = RelatedRuns(""),  # noqa: B008 - it never changes
+) -> str:
+    said = run_summary.build(
+        of, root, timing, queued_behind=len(around.queued_behind), skip_summary=around.skip_summary
+    )
+    parts = incident_summary.build(of, root, timing, said, around, [], url=URL)
+    return run_summary.render_text(parts, NOW)
+
+
+def test_incident_summary_has_step_place_times_and_link() -> None:
+    began = NOW - timedelta(minutes=18)
+    step = factories.node(
+        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=began,
+        attempts=2, max_attempts=3, error_message="exit code 1\nof psql",
+    )  # fmt: skip
+    timing = StageTiming(
+        observed_run_median=480, observed_run_p95=600, observed_steps={"migrate": [120, 240]}
+    )
+    good = run("success", name="Nightly 41", run_id="r-0", pk=1, concluded_at=NOW)
+    waiting = run("queued", name="Hotfix", run_id="r-2", pk=2)
+    around = RelatedRuns("", queued_behind=(waiting,), last_success=good)
+    assert text(run("retrying"), factories.node("Workflow", steps=(step,)), timing, around) == (
+        "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3. "
+        "The last error: “exit code 1 of psql”. 1 run waits behind it.\n"
+        "\n"
+        "Run: Nightly (r-1)\n"
+        "Where: payments / checkout / Production\n"
+        "Status: Retrying, not concluded, as of 2026-01-01 03:00:00 CET\n"
+        "Created: 2026-01-01 02:39:00 CET\n"
+        "Started: 2026-01-01 02:40:00 CET\n"
+        "A run here usually takes 8 to 10 min\n"
+        "Step: migrate, attempt 2 of 3, started 2026-01-01 02:42:00 CET\n"
+        "Error: exit code 1 of psql\n"
+        "Waiting behind it: Hotfix (r-2)\n"
+        "Last good in this stage: Nightly 41 (r-0), concluded 2026-01-01 03:00:00 CET\n"
+        "\n"
+        f"{URL}"
+    )
+
+
+def test_incident_summary_of_failed_run_has_failed_step() -> None:
+    step = factories.node("JobRun", label="migrate", status="failure", error_message="exit code 1")
+    of = run("failure", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(of, factories.node("Workflow", steps=(step,))).splitlines()
+    assert "Status: Failed, concluded, as of 2026-01-01 03:00:00 CET" in incident_text
+    assert "Concluded: 2026-01-01 03:00:00 CET" in incident_text
+    assert "Step: migrate" in incident_text
+    assert "Error: exit code 1" in incident_text
+
+
+def test_incident_summary_of_aborted_run_has_aborted_step() -> None:
+    stopped = factories.node("JobRun", label="migrate", status="aborted")
+    of = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(of, factories.node("Workflow", steps=(stopped,))).splitlines()
+    assert "Step: migrate" in incident_text
+
+
+def test_incident_summary_of_stage_with_approvals_shows_duration_of_work() -> None:
+    defaults = {"observed_run_median": 480, "observed_run_p95": 600}
+    assert "A run here usually takes 8 to 10 min\n" in text(run(), None, StageTiming(**defaults))
+    with_people = StageTiming(**defaults, approval_keys=["sign-off"])
+    assert "A run here usually takes 8 to 10 min of work\n" in text(run(), None, with_people)
+
+
+FAILED = factories.node("JobRun", label="probe", status="failure", error_message="exit code 1")
+
+
+def test_incident_summary_of_aborted_run_leaves_out_earlier_failed_step() -> None:
+    stopped = factories.node("JobRun", label="migrate", status="aborted")
+    of = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(of, factories.node("Workflow", steps=(FAILED, stopped)))
+    assert "at step “migrate”" in incident_text
+    assert "Step: migrate" in incident_text.splitlines()
+    assert "exit code 1" not in incident_text
+
+
+def test_incident_summary_of_successful_run_leaves_out_failed_step() -> None:
+    of = run("success", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(of, factories.node("Workflow", steps=(FAILED,)))
+    assert "Step:" not in incident_text
+    assert "Error:" not in incident_text
+
+
+def test_incident_summary_of_removed_run_has_last_step() -> None:
+    at = factories.node("JobRun", label="migrate", status="waiting")
+    incident_text = text(
+        run(in_flight=False, removed_at=NOW), factories.node("Workflow", steps=(FAILED, at))
+    )
+    assert "at step “migrate”" in incident_text
+    assert "Step: migrate" in incident_text.splitlines()
+
+
+def test_incident_summary_leaves_out_unknown_fields() -> None:
+    incident_text = text(run(name="", started_at=None))
+    assert [line.partition(":")[0] for line in incident_text.splitlines()[2:]] == [
+        "Run", "Where", "Status", "Created", "", "https",
+    ]  # fmt: skip
+
+
+def test_incident_summary_names_first_five_queued_runs() -> None:
+    waiting = tuple(run("queued", name=f"R{number}", run_id=f"{number}") for number in range(8))
+    incident_text = text(run(), around=RelatedRuns("", queued_behind=waiting))
+    assert "Waiting behind it: R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 3 more" in incident_text
+
+
+def test_incident_summary_names_skipped_runs() -> None:
+    dropped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
+    words = "7 runs have been skipped since it was created."
+    incident_text = text(
+        run(), around=RelatedRuns("", skipped_meanwhile=dropped, skipped_text=words)
+    ).splitlines()
+    assert incident_text[0].endswith(words)
+    assert (
+        "7 runs have been skipped since it was created: "
+        "R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 2 more"
+    ) in incident_text
+
+
+def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
+    there = run(name="Hotfix", run_id="r-2", pk=2)
+    around = RelatedRuns(
+        "",
+        superseded_by=there,
+        superseded_text="Another was in flight when it came.",
+    )
+    of = run("skipped", concluded=True, in_flight=False)
+    incident_text = text(of, around=around).splitlines()
+    assert incident_text[0].endswith(" Another was in flight when it came.")
+    assert "Another was in flight when it came: Hotfix (r-2)" in incident_text
+
+
+def test_incident_summary_of_last_success_leaves_out_last_success() -> None:
+    of = run("success", pk=7, concluded=True, in_flight=False)
+    assert "Last good" not in text(of, around=RelatedRuns("", last_success=of))
+
+
+def test_incident_summary_link_is_a_separate_part() -> None:
+    parts = incident_summary.build(run(), None, None, ("It runs.",), RelatedRuns(""), [], url=URL)
+    assert parts[-1] == Link(URL)
+    assert isinstance(parts[-1], Link)
+
+
+def test_incident_summary_shows_external_abort() -> None:
+    incident_text = text(run("aborting", aborting_since=NOW))
+    assert "Abort: Aborting since 2026-01-01 03:00:00 CET, not asked for here." in incident_text
+
+
+def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
+    aborting = run("aborting", status_since=NOW, first_synced_at=NOW)
+    said = "Aborting since at least 2026-01-01 03:00:00 CET, not asked for here."
+    assert said in text(aborting)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", ["running", "aborting", "success"])
+@pytest.mark.parametrize("state", AbortState)
+@pytest.mark.parametrize(
+    ("sent_at", "retry_at"), [(NOW, None), (None, None), (None, NOW + timedelta(hours=1))]
+)
+def test_incident_summary_times_have_date_and_time_zone(
+    manager: User, state: AbortState, status: str, sent_at: datetime | None, retry_at: datetime
+) -> None:
+    of = factories.run(factories.stage(), status=status, status_since=NOW, concluded_at=NOW)
+    abort = factories.abort(
+        of, manager, state, requested_at=NOW - timedelta(minutes=1), sent_at=sent_at,
+        answered_at=sent_at, retry_at=retry_at, settled_at=NOW, answer="It was busy.",
+    )  # fmt: skip
+    for what in EventType:
+        AbortEvent.objects.create(abort=abort, event_type=what, occurred_at=NOW, detail="")
+    parts = incident_summary.build(of, None, None, ("It runs.",), RelatedRuns(""), [abort], url=URL)
+    incident_text = run_summary.render_text(parts, NOW)
+    in_full = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
+    assert in_full.search(incident_text)
+    assert re.search(r"\d:\d\d", in_full.sub("", incident_text)) is None, incident_text
+
+
+@pytest.mark.django_db
+def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) -> None:
+    of = factories.run(factories.stage(), status="aborting")
+    abort = factories.abort(of, manager, reason="Stuck\nfor ever", requested_at=NOW)
+    AbortEvent.objects.create(abort=abort, event_type=EventType.SENT, occurred_at=NOW)
+    parts = incident_summary.build(
+        of, None, None, ("It is aborting.",), RelatedRuns(""), [abort], url=URL
+    )
+    incident_text = run_summary.render_text(parts, NOW).splitlines()
+    assert any(line.startswith("Abort: Abort accepted; aborting since") for line in incident_text)
+    assert "  Asked by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in incident_text
+    assert "  2026-01-01 03:00:00 CET Sent to Northflank." in incident_text
+
+
+@given(runs(), trees)
+def test_incident_summary_of_any_run_ends_with_link(of: Run, root: Node) -> None:
+    of.stage, of.synced_at = PLACE, NOW
+    incident_text = text(of, root)
+    assert incident_text.endswith(URL)
+    assert "None" not in incident_text
+
+
+def acknowledgement(name: str, **more: Any) -> Acknowledgement:
+    return Acknowledgement(username=name, acknowledged_at=NOW - timedelta(minutes=5), **more)
+
+
+def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
+    acknowledgements = [
+        acknowledgement("ana", ended_at=NOW - timedelta(minutes=2), reassigned_to="cem"),
+        acknowledgement("bea", ended_at=NOW - timedelta(minutes=1)),
+        acknowledgement("cem\nStatus: done"),
+    ]
+    parts = incident_summary.build(
+        run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
+    )
+    lines = run_summary.render_text(parts, NOW).splitlines()
+    assert [line for line in lines if "look" in line] == [
+        "ana looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; cem took over",
+        "bea looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:59:00 CET",
+        "cem Status: done is looking, since 2026-01-01 02:55:00 CET",
+    ]
+
+
+def test_incident_summary_limits_acknowledgements_to_latest() -> None:
+    acknowledgements = [acknowledgement(f"a{number}", ended_at=NOW) for number in range(9)]
+    parts = incident_summary.build(
+        run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
+    )
+    text = run_summary.render_text(parts, NOW)
+    assert "Looked at by 9; the latest:" in text
+    assert text.count("looked from") == incident_summary.MAX_LISTED
+    assert "a8 looked" in text

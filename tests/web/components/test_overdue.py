@@ -1,0 +1,451 @@
+"""What is overdue shows on every page, and a run's time stands against its usual."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from selectolax.lexbor import LexborNode
+
+from dashboard.accounts import permissions
+from dashboard.models import Run, Stage, StageTiming
+from dashboard.models.typical_duration import Severity
+from dashboard.runs.overdue import OverdueReason
+from dashboard.sync import mirror, overdue_checker
+from dashboard.web.components import run_row
+from dashboard.web.pages.run import run_card_context
+from tests.support import factories
+from tests.support.html import GetPage, one, words
+from tests.support.world import api_run
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def typical_duration(stage: Stage) -> StageTiming:
+    """Six to nine minutes: a run is overdue after nine, and far overdue after eighteen."""
+    return factories.timing(stage)
+
+
+def run_in_flight(stage: Stage, minutes: float = 4, status: str = "running", **fields: Any) -> Run:
+    """A run that started so many minutes ago, a minute after it was made."""
+    began = timezone.now() - minutes * MINUTE
+    typical_duration = {"created_at": began - MINUTE, "started_at": began}
+    return factories.run(stage, status=status, **typical_duration | fields)
+
+
+def overdue_run(
+    stage: Stage, level: Severity = Severity.WARNING, why: str = OverdueReason.RUN, **fields: Any
+) -> Run:
+    return run_in_flight(stage, 12, overdue_severity=level, overdue_reason=why, **fields)
+
+
+def row_of(get_page: GetPage, run: Run, address: str = "/") -> LexborNode:
+    return one(get_page(address), f'tr[data-run="{run.run_id}"]')
+
+
+def progress_limits(bar: LexborNode) -> tuple[datetime, int, int]:
+    """From when a bar grows, and after how many seconds it is late, and very late."""
+    told = bar.attributes
+    assert told["data-since"]
+    assert told["data-overdue-after"]
+    assert told["data-critical-after"]
+    since = datetime.fromisoformat(told["data-since"])
+    return since, int(told["data-overdue-after"]), int(told["data-critical-after"])
+
+
+# --- The time against its usual -----------------------------------------------------------------
+
+
+def test_run_row_shows_typical_duration(get_page: GetPage, typical_duration: StageTiming) -> None:
+    cell = one(row_of(get_page, run_in_flight(typical_duration.stage)), "td.duration")
+    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min"
+
+
+def test_progress_bar_has_overdue_and_critical_limits(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = run_in_flight(typical_duration.stage)
+    bar = one(row_of(get_page, run), "svg.progress")
+    assert progress_limits(bar) == (run.started_at, 540, 1080)
+
+
+def test_progress_bar_tick_is_at_median(get_page: GetPage, typical_duration: StageTiming) -> None:
+    tick = one(row_of(get_page, run_in_flight(typical_duration.stage)), "svg.progress .median")
+    assert tick.attributes["d"] == "M33 0v8"
+
+
+def test_queued_run_row_shows_typical_queue_time(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = run_in_flight(typical_duration.stage, status="queued", started_at=None)
+    cell = one(row_of(get_page, run), "td.duration")
+    assert words(one(cell, ".typical-duration")) == "usually waits 40 to 90 s"
+    assert progress_limits(one(cell, "svg.progress")) == (run.created_at, 100, 120)
+
+
+def run_awaiting_approval(stage: Stage) -> Run:
+    """A run that has waited for people for three minutes."""
+    since = timezone.now() - 3 * MINUTE
+    approval = factories.node(
+        "Approval", label="sign-off", ref="sign-off", status="approval_wait", started_at=since
+    )
+    tree = msgspec.to_builtins(factories.node("Workflow", steps=(approval,)))
+    return run_in_flight(stage, 50, "approval_wait", steps=tree, status_since=since)
+
+
+def test_approval_wait_row_shows_typical_approval_time(get_page: GetPage, stage: Stage) -> None:
+    factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
+    cell = one(row_of(get_page, run_awaiting_approval(stage)), "td.duration")
+    assert words(one(cell, ".typical-duration")) == "people usually take 5 to 20 min"
+    since, late_after, _ = progress_limits(one(cell, "svg.progress"))
+    assert timezone.now() - since < 4 * MINUTE
+    assert late_after == 1200
+
+
+def test_approval_wait_row_shows_typical_approval_time_once(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
+    run = run_awaiting_approval(stage)
+    factories.change(run, step="sign-off", step_started_at=timezone.now() - 3 * MINUTE)
+    row = row_of(get_page, run)
+    assert words(one(row, "p.step")).startswith("sign-off, ")
+    assert words(row).count("5 to 20 min") == 1
+
+
+@pytest.mark.parametrize(
+    ("migrate", "said"), [([360, 540], 0), ([350, 550], 0), ([120, 240], 1)], ids=str
+)
+def test_run_row_shows_step_duration_only_if_different_from_run(
+    migrate: list[int], said: int, get_page: GetPage, stage: Stage
+) -> None:
+    factories.timing(stage, observed_steps={"migrate": migrate})
+    since = timezone.now() - 2 * MINUTE
+    step = factories.node("JobRun", ref="migrate", status="waiting", started_at=since)
+    tree = msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
+    run = run_in_flight(
+        stage, steps=tree, step="migrate", step_key="migrate", step_started_at=since
+    )
+    row = row_of(get_page, run)
+    assert words(one(row, "p.step")).count("usually") == said
+    assert words(one(row, ".typical-duration")) == "usually 6 to 9 min"
+
+
+def test_run_card_shows_typical_duration_of_step_and_run(get_page: GetPage, stage: Stage) -> None:
+    factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
+    html = get_page(factories.address(run_awaiting_approval(stage)))
+    assert "(usually 5 to 20 min)" in words(one(html, "[data-verdict]"))
+    assert words(one(html, ".state .typical-duration")) == "people usually take 5 to 20 min"
+
+
+def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: Stage) -> None:
+    factories.timing(stage, observed_steps={"migrate": [120, 240]}, override_run_median=7200)
+    since = timezone.now() - 30 * MINUTE
+    step = factories.node("JobRun", ref="migrate", status="waiting", started_at=since)
+    tree = msgspec.to_builtins(factories.node("Workflow", steps=(step,)))
+    run = run_in_flight(
+        stage, 31, steps=tree, step="migrate", step_key="migrate", step_started_at=since
+    )
+    overdue_checker.check_runs(timezone.now())
+    html = get_page(factories.address(run))
+    assert words(one(html, ".state .typical-duration")) == "usually about 2 h"
+    assert html.css(".overdue, [data-severity='1'], [data-severity='2']") == []
+    assert words(html).count("2 to 4 min") == 0
+
+
+def test_approval_wait_row_without_baseline_has_no_progress_bar(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    assert (
+        row_of(get_page, run_awaiting_approval(typical_duration.stage)).css(
+            ".progress, .typical-duration"
+        )
+        == []
+    )
+
+
+def test_progress_bar_excludes_approval_time(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    began = timezone.now() - 30 * MINUTE
+    approval = factories.node(
+        "Approval", status="success", started_at=began, ended_at=began + 25 * MINUTE
+    )
+    build = factories.node(status="waiting", started_at=began + 25 * MINUTE)
+    tree = msgspec.to_builtins(factories.node("Workflow", steps=(approval, build)))
+    cell = one(
+        row_of(get_page, run_in_flight(typical_duration.stage, 30, steps=tree)), "td.duration"
+    )
+    since, _, _ = progress_limits(one(cell, "svg.progress"))
+    assert timezone.now() - since < 6 * MINUTE
+    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min of work"
+
+
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_ended_run_row_has_no_progress_bar(
+    status: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = factories.run(typical_duration.stage, status=status)
+    assert (
+        row_of(get_page, run, factories.address(typical_duration.stage)).css(
+            ".progress, .typical-duration"
+        )
+        == []
+    )
+
+
+def test_run_row_without_baseline_has_no_progress_bar(get_page: GetPage, run: Run) -> None:
+    assert row_of(get_page, run).css(".progress, .typical-duration") == []
+
+
+def test_run_row_with_too_few_successes_has_no_progress_bar(
+    get_page: GetPage, stage: Stage
+) -> None:
+    factories.timing(stage, observed_run_median=None, observed_run_p95=None)
+    assert row_of(get_page, run_in_flight(stage)).css(".progress, .typical-duration") == []
+
+
+def test_run_page_shows_progress_bar(get_page: GetPage, typical_duration: StageTiming) -> None:
+    state = one(get_page(factories.address(run_in_flight(typical_duration.stage))), ".state")
+    assert one(state, "svg.progress")
+    assert words(one(state, ".typical-duration")) == "usually 6 to 9 min"
+
+
+def test_run_row_html_is_independent_of_render_time(
+    typical_duration: StageTiming, manager: User
+) -> None:
+    run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
+    rights = permissions.for_user(manager)
+    first = run_row.render_loaded([run], rights)
+    cache.clear()
+    with_time = run_row.render_loaded([run], rights)
+    assert first == with_time
+
+
+# --- The mark -----------------------------------------------------------------------------------
+
+OVERDUE_MARKS = [
+    (Severity.WARNING, "Overdue", "g-overdue"),
+    (Severity.CRITICAL, "Far overdue", "g-critical-overdue"),
+]
+
+
+@pytest.mark.parametrize(("level", "word", "glyph"), OVERDUE_MARKS)
+def test_overdue_run_row_is_marked_by_word_and_icon(
+    level: Severity, word: str, glyph: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    row = row_of(get_page, overdue_run(typical_duration.stage, level))
+    assert row.attributes["data-overdue"] == str(int(level))
+    mark = one(row, "td.status .overdue")
+    assert words(mark) == word
+    assert one(mark, "use").attributes["href"] == f"#{glyph}"
+
+
+def test_overdue_run_row_shows_short_reason(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    row = row_of(get_page, overdue_run(typical_duration.stage, Severity.CRITICAL))
+    assert words(one(row, ".overdue-reason")) == "It takes far longer than usual."
+
+
+def test_overdue_run_row_without_baseline_shows_fixed_limit(
+    get_page: GetPage, stage: Stage
+) -> None:
+    row = row_of(
+        get_page, overdue_run(stage, why=OverdueReason.QUEUE, started_at=None, status="queued")
+    )
+    assert words(one(row, ".overdue-reason")) == "It has waited for its turn for more than 15 min."
+
+
+@pytest.mark.parametrize("page", ["run", "pipeline", "board"])
+def test_overdue_run_is_marked_on_every_page(
+    page: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = overdue_run(typical_duration.stage)
+    address = {
+        "run": factories.address(run),
+        "pipeline": factories.address(typical_duration.stage.pipeline),
+        "board": "/board/",
+    }
+    marked = one(get_page(address[page]), '[data-overdue="1"]')
+    assert words(one(marked, ".overdue")) == "Overdue"
+
+
+def test_board_marks_overdue_run_behind_newer_run(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    overdue_run(typical_duration.stage, Severity.CRITICAL)
+    run_in_flight(typical_duration.stage, 1)
+    assert words(one(get_page("/board/"), "td .overdue")) == "Far overdue"
+
+
+@pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
+def test_run_on_time_is_marked_on_no_page(
+    page: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = run_in_flight(typical_duration.stage)
+    of = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
+    html = get_page(factories.address(of) if of else page)
+    assert html.css('.overdue, [data-overdue="1"], [data-overdue="2"]') == []
+
+
+def test_removed_run_is_not_marked_overdue(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = overdue_run(typical_duration.stage, in_flight=False, removed_at=timezone.now())
+    assert row_of(get_page, run, factories.address(typical_duration.stage)).css(".overdue") == []
+
+
+# --- What comes first ---------------------------------------------------------------------------
+
+
+def run_ids_on_now(get_page: GetPage) -> list[str | None]:
+    return [row.attributes["data-run"] for row in get_page("/").css("tr[data-run]")]
+
+
+def test_now_page_orders_most_overdue_first(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    young = run_in_flight(typical_duration.stage, 1)
+    somewhat = overdue_run(typical_duration.stage)
+    far = overdue_run(
+        typical_duration.stage, Severity.CRITICAL, created_at=timezone.now() - timedelta(days=2)
+    )
+    old = run_in_flight(typical_duration.stage, 8)
+    assert run_ids_on_now(get_page) == [run.run_id for run in (far, somewhat, young, old)]
+
+
+def tab_title(get_page: GetPage, address: str) -> str:
+    return words(one(get_page(address), "head title"))
+
+
+@pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
+def test_tab_title_with_overdue_run_starts_with_overdue(
+    page: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = overdue_run(typical_duration.stage)
+    of = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
+    assert tab_title(get_page, factories.address(of) if of else page).startswith("Overdue · ")
+
+
+def test_tab_title_with_critical_run_starts_with_far_overdue(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    overdue_run(typical_duration.stage)
+    overdue_run(typical_duration.stage, Severity.CRITICAL)
+    assert tab_title(get_page, "/").startswith("Far overdue · Now (2)")
+
+
+@pytest.mark.parametrize("status", ["retrying", "aborting", "approval_wait"])
+def test_tab_title_shows_overdue_before_less_urgent_statuses(
+    status: str, get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run_in_flight(typical_duration.stage, status=status)
+    overdue_run(typical_duration.stage)
+    assert tab_title(get_page, "/").startswith("Overdue · ")
+
+
+def test_tab_title_shows_overdue_before_failure(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    factories.run(typical_duration.stage, status="failure")
+    assert tab_title(get_page, "/").startswith("Failed · ")
+    overdue_run(typical_duration.stage)
+    assert tab_title(get_page, "/").startswith("Overdue · ")
+
+
+# --- What it costs ------------------------------------------------------------------------------
+
+
+def count_queries(client: Client, address: str) -> int:
+    cache.clear()  # no row is rendered yet
+    with CaptureQueriesContext(connection) as seen:
+        assert client.get(address).status_code == 200
+    return len(seen)
+
+
+@pytest.mark.parametrize("page", ["/", "stage"])
+def test_run_list_with_100_rows_needs_no_more_queries_than_one(
+    page: str, typical_duration: StageTiming, operator_client: Client
+) -> None:
+    tree = msgspec.to_builtins(factories.node("Workflow", steps=(factories.node(),)))
+    overdue_run(typical_duration.stage, steps=tree)
+    address = factories.address(typical_duration.stage) if page == "stage" else page
+    operator_client.get(address)  # notes the interest, which it does once in a while
+    few = count_queries(operator_client, address)
+    for number in range(99):
+        other = factories.stage(of=factories.pipeline(f"pipeline-{number}"))
+        if number % 2:
+            factories.timing(other)
+        overdue_run(other, steps=tree)
+        overdue_run(typical_duration.stage, steps=tree)
+    assert count_queries(operator_client, address) == few
+
+
+def test_run_rows_load_typical_durations_in_one_query(
+    typical_duration: StageTiming, manager: User
+) -> None:
+    for number in range(3):
+        other = factories.stage(of=factories.pipeline(f"pipeline-{number}"))
+        factories.timing(other)
+        run_in_flight(other)
+    with CaptureQueriesContext(connection) as seen:
+        run_row.render_table(Run.objects.all(), permissions.for_user(manager))
+    asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
+    assert len(asked) == 1
+
+
+def test_run_card_loads_typical_durations_in_one_query(
+    typical_duration: StageTiming, manager: User
+) -> None:
+    run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
+    with CaptureQueriesContext(connection) as seen:
+        run_card_context(run, permissions.for_user(manager), [])
+    asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
+    assert len(asked) == 1
+
+
+def test_cached_run_rows_load_no_typical_durations(
+    typical_duration: StageTiming, manager: User
+) -> None:
+    run_in_flight(typical_duration.stage)
+    rights = permissions.for_user(manager)
+    run_row.render_table(Run.objects.all(), rights)
+    with CaptureQueriesContext(connection) as seen:
+        run_row.render_table(Run.objects.all(), rights)
+    assert len(seen) == 1
+
+
+# --- From the clock to the page -----------------------------------------------------------------
+
+
+def test_run_row_is_rendered_again_when_run_becomes_overdue(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = run_in_flight(typical_duration.stage, 8)
+    assert row_of(get_page, run).css(".overdue") == []
+    overdue_checker.check_runs(timezone.now() + 2 * MINUTE)
+    assert words(one(row_of(get_page, run), ".overdue")) == "Overdue"
+
+
+def test_new_baseline_is_shown_in_rows_of_runs_in_flight(
+    get_page: GetPage, typical_duration: StageTiming
+) -> None:
+    run = run_in_flight(typical_duration.stage)
+    assert words(one(row_of(get_page, run), ".typical-duration")) == "usually 6 to 9 min"
+    now = timezone.now()
+    progress_limits = {
+        "created_at": now - 40 * MINUTE,
+        "started_at": now - 40 * MINUTE,
+        "concluded_at": now,
+    }
+    said = [api_run(f"r{n}", status="success", concluded=True, **progress_limits) for n in range(5)]
+    mirror.apply_runs(typical_duration.stage_id, said, requested_at=now)
+    assert words(one(row_of(get_page, run), ".typical-duration")) == "usually about 40 min"

@@ -1,0 +1,301 @@
+"""Page by page through a stage's runs: each run once, in order, whatever happens meanwhile."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, urlsplit
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.http import QueryDict
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings, strategies
+
+from dashboard.models import Run, Stage
+from dashboard.web.components import filters, pagination
+from dashboard.web.components.cursor import Cursor
+from dashboard.web.components.pagination import Page
+from tests.support import factories
+from tests.support.html import GetPage, one, words
+
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
+STATUSES = ["running", "queued", "success", "failure", "aborted"]
+
+type GetRunPage = Callable[..., Page]
+
+
+@pytest.fixture
+def get_run_page(stage: Stage, viewer: User) -> GetRunPage:
+    """Find the page of a query; by keywords it is of another size."""
+    return lambda query, **size: pagination.page(
+        stage.runs.all(), filters.parse(QueryDict(query), stage, viewer), **size
+    )
+
+
+@pytest.fixture
+def stage_with_250_runs(stage: Stage) -> Stage:
+    """A stage with 250 runs, of which the five oldest are in flight."""
+    for number in range(250):
+        status = "running" if number >= 245 else "success"
+        created = T0 - timedelta(minutes=number)
+        factories.run(stage, f"r-{number}", status=status, created_at=created)
+    return stage
+
+
+def walk_pages(
+    get_run_page: GetRunPage, query: str, onward: str = "older_url", **size: int
+) -> list[list[int]]:
+    """The pages from one on, each as it was found: the keys of its runs."""
+    pages = []
+    while query:
+        page = get_run_page(query, **size)
+        pages.append(page.keys)
+        query = urlsplit(getattr(page, onward)).query
+    return pages
+
+
+def keys_newest_first(stage: Stage, **which: object) -> list[int]:
+    return list(stage.runs.filter(**which).newest_first().values_list("pk", flat=True))
+
+
+# --- Every run once -----------------------------------------------------------------------------
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    runs=strategies.lists(
+        strategies.tuples(strategies.sampled_from(STATUSES), strategies.integers(0, 4)),
+        max_size=25,
+    ),
+    per_page=strategies.integers(1, 7),
+    asked=strategies.sets(strategies.sampled_from([*STATUSES, "in_flight"])),
+    text=strategies.sampled_from(["", "", "even"]),
+    max_scanned=strategies.integers(1, 30),
+)
+def test_pagination_in_both_directions_shows_each_run_once_in_order(
+    runs: list[tuple[str, int]],
+    per_page: int,
+    asked: set[str],
+    text: str,
+    max_scanned: int,
+    stage: Stage,
+    get_run_page: GetRunPage,
+) -> None:
+    Run.objects.all().delete()
+    for number, (status, minute) in enumerate(runs):
+        name = "Even" if number % 2 else "Odd"
+        created = T0 + timedelta(minutes=minute)
+        factories.run(stage, f"{number}", name=name, status=status, created_at=created)
+    meant = [
+        run.pk
+        for run in stage.runs.newest_first()
+        if (not asked or run.status in asked or ("in_flight" in asked and run.in_flight))
+        and text in run.name.lower()
+    ]
+    query = "&".join([f"status={status}" for status in asked] + [f"q={text}"])
+    size = {"per_page": per_page, "max_scanned": max_scanned}
+    older = walk_pages(get_run_page, query, **size)
+    assert [key for page in older for key in page] == meant
+    if not meant:
+        return
+    # From below the oldest upwards: nearest first, so the pages come in reverse.
+    bottom = Cursor(False, T0 - timedelta(days=1), 0)
+    newer = walk_pages(get_run_page, f"{query}&after={bottom.encoded_text}", "newer_url", **size)
+    upwards = [key for page in newer for key in reversed(page)]
+    assert upwards == meant[::-1]
+
+
+def test_newer_link_returns_to_previous_page(
+    stage_with_250_runs: Stage, get_run_page: GetRunPage
+) -> None:
+    first = get_run_page("all=1")
+    second = get_run_page(urlsplit(first.older_url).query)
+    third = get_run_page(urlsplit(second.older_url).query)
+    assert [len(page.keys) for page in (first, second, third)] == [100, 100, 50]
+    assert first.keys + second.keys + third.keys == keys_newest_first(stage_with_250_runs)
+    back = get_run_page(urlsplit(third.newer_url).query)
+    assert back.keys == second.keys
+    assert get_run_page(urlsplit(back.newer_url).query).keys == first.keys
+
+
+def test_pagination_while_runs_start_and_end_misses_and_repeats_none(
+    stage_with_250_runs: Stage, get_run_page: GetRunPage
+) -> None:
+    before = keys_newest_first(stage_with_250_runs, in_flight=False)
+    first = get_run_page("all=1")
+    for number in range(30):
+        factories.run(
+            stage_with_250_runs, f"new-{number}", created_at=T0 + timedelta(minutes=number + 1)
+        )
+    Run.objects.filter(pk__in=first.keys[:2]).update(in_flight=False, concluded=True)
+    Run.objects.filter(pk=first.keys[-1]).delete()  # also the run that the place is named after
+    rest = walk_pages(get_run_page, urlsplit(first.older_url).query)
+    seen = first.keys + [key for page in rest for key in page]
+    assert set(before) <= set(seen)
+    # What has ended meanwhile has another place now: those two runs, and no others.
+    assert len(seen) - len(set(seen)) == 2
+
+
+def test_pagination_of_runs_created_at_same_time_shows_each_once(
+    stage: Stage, get_run_page: GetRunPage
+) -> None:
+    for number in range(230):
+        factories.run(stage, f"r-{number}", status="failure", created_at=T0)
+    pages = walk_pages(get_run_page, "status=failure")
+    assert [len(page) for page in pages] == [100, 100, 30]
+    assert [key for page in pages for key in page] == keys_newest_first(stage)
+
+
+def test_pagination_after_runs_in_flight_continues_with_ended_runs(
+    stage: Stage, get_run_page: GetRunPage
+) -> None:
+    for number in range(150):
+        factories.run(stage, f"f-{number}", created_at=T0 - timedelta(days=number))
+        factories.run(stage, f"e-{number}", status="success", created_at=T0)
+    assert [key for page in walk_pages(get_run_page, "all=1") for key in page] == keys_newest_first(
+        stage
+    )
+
+
+# --- As the page shows it -----------------------------------------------------------------------
+
+
+def test_run_list_orders_in_flight_first_then_newest_first(
+    get_page: GetPage, stage_with_250_runs: Stage
+) -> None:
+    html = get_page(factories.address(stage_with_250_runs))
+    assert [row.attributes["data-run"] for row in html.css("[data-run]")][:7] == [
+        "r-245", "r-246", "r-247", "r-248", "r-249", "r-0", "r-1",
+    ]  # fmt: skip
+
+
+def test_pagination_links_keep_filter(get_page: GetPage, stage_with_250_runs: Stage) -> None:
+    address = factories.address(stage_with_250_runs)
+    first = get_page(f"{address}?status=success&from=2026-01-01")
+    assert words(one(first, ".pager span")) == "100 of 245 runs"
+    assert first.css('.pager [rel="prev"], .pager [rel="first"]') == []
+    following = one(first, '.pager [rel="next"]').attributes["href"] or ""
+    assert following.startswith("?status=success&from=2026-01-01&before=")
+    second = get_page(address + following)
+    assert words(one(second, ".pager span")) == "100 of 245 runs"
+    newest = one(second, '.pager [rel="first"]').attributes["href"]
+    assert newest == "?status=success&from=2026-01-01"
+    back = one(second, '.pager [rel="prev"]').attributes["href"] or ""
+    assert back.startswith("?status=success&from=2026-01-01&after=")
+    again = [row.attributes["data-run"] for row in get_page(address + back).css("[data-run]")]
+    assert again == [row.attributes["data-run"] for row in first.css("[data-run]")]
+
+
+def test_page_beyond_last_run_links_to_newest(get_page: GetPage, run: Run) -> None:
+    place = Cursor(run.in_flight, run.created_at, run.pk).encoded_text
+    for side in ("before", "after"):
+        html = get_page(f"{factories.address(run.stage)}?status=running&{side}={place}")
+        empty = one(html, '[data-empty="nothing_matches"]')
+        assert one(empty, "a").attributes["href"] == "?status=running"
+
+
+def test_text_search_scans_limited_runs_per_page_and_links_onward(
+    stage: Stage, get_run_page: GetRunPage
+) -> None:
+    for number in range(25):
+        name = "Needle" if number in {3, 22} else "Hay"
+        created = T0 - timedelta(minutes=number)
+        factories.run(stage, f"r{number}", name=name, status="success", created_at=created)
+    flying = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
+    found = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
+
+    def look(url: str) -> Page:
+        return get_run_page(urlsplit(url).query, max_scanned=10)
+
+    first = look("?q=needle")
+    assert (first.keys, first.scanned) == ([flying.pk, found["r3"]], 10)
+    second = look(first.older_url)
+    assert (second.keys, second.scanned) == ([], 10)
+    assert "q=needle" in second.older_url
+    third = look(second.older_url)
+    assert (third.keys, third.older_url) == ([found["r22"]], "")
+    assert look(third.newer_url).scanned == 10
+
+
+def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -> None:
+    factories.create_copies(factories.run(stage, status="success", created_at=T0), 999)
+    assert get_run_page("all=1").text == "100 of 1000 runs"
+    factories.run(stage, status="failure")
+    assert get_run_page("all=1").text == "100 of more than 1,000 runs"
+    assert get_run_page("status=success&status=failure").text == "100 of more than 1,000 runs"
+    assert get_run_page("status=failure").text == "1 of 1 run"
+    assert get_run_page("q=copy-1").text == "100 runs"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "x", "0", "0.1", "2.1.1", "0.1.-1", "0.1e3.1", "0.½.1", "0.٣.1", "0. 1.1", "0.1.1\n",
+        f"0.{'9' * 18}.1", f"0.-{'9' * 18}.1", f"0.1.{'9' * 19}", "\0", "0.1.1" * 2000, "-1",
+        "0.1.1.1",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_invalid_cursor_is_ignored_and_reported(
+    side: str, place: str, get_page: GetPage, run: Run
+) -> None:
+    html = get_page(f"{factories.address(run.stage)}?{side}={quote(place)}")
+    assert "is no place in the list" in words(one(html, "main > .inline-notice"))
+    assert one(html, "[data-run]").attributes["data-run"] == "r-1"
+
+
+@pytest.mark.parametrize("place", [f"1.1.{'9' * 18}", "0.-62135596800000000.0", "1.0.1"])
+def test_made_up_cursor_of_valid_form_is_accepted(place: str, get_page: GetPage, run: Run) -> None:
+    for side in ("before", "after"):
+        html = get_page(f"{factories.address(run.stage)}?{side}={place}")
+        assert html.css("main > .inline-notice") == []
+        shown = [row.attributes["data-run"] for row in html.css("[data-run]")]
+        beyond = html.css('[data-empty="nothing_matches"]') != []
+        assert shown == ([] if beyond else ["r-1"])
+
+
+def test_cursor_after_encoding_decodes_to_same_value() -> None:
+    for moment in (T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC)):
+        for flying in (True, False):
+            place = Cursor(flying, moment, 7)
+            assert Cursor.decode(place.encoded_text) == place
+
+
+# --- What it costs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query", ["all=1", "status=failure", "status=failure&status=aborted", "from=2026-01-01"]
+)
+def test_page_queries_use_index_without_sort(
+    query: str, stage_with_250_runs: Stage, get_run_page: GetRunPage
+) -> None:
+    """Each question for runs enters an index at the place where the page begins."""
+    factories.run(stage_with_250_runs, status="failure")
+    factories.run(stage_with_250_runs, status="aborted")
+    place = Cursor(False, T0 - timedelta(minutes=200), 10**9).encoded_text
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        if connection.vendor == "postgresql":
+            # So small a table would be read whole, and sorted.
+            cursor.execute(
+                "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+                " SET LOCAL enable_sort = off"
+            )
+    get_run_page(query)  # the statuses there are, kept for a minute
+    with CaptureQueriesContext(connection) as asked:
+        get_run_page(f"{query}&before={place}")
+    places = [each["sql"] for each in asked if "COUNT(" not in each["sql"]]
+    assert places
+    for sql in places:
+        plan = _query_plan(sql)
+        assert "run_stage_created_idx" in plan or "run_stage_status_idx" in plan, plan
+        assert "TEMP B-TREE" not in plan, plan
+        assert "Sort" not in plan, plan
+
+
+def _query_plan(sql: str) -> str:
+    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{explain} {sql}")
+        return "\n".join(str(row[-1]) for row in cursor.fetchall())

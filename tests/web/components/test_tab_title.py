@@ -1,0 +1,116 @@
+"""A tab's name and icon: the worst of what its page shows."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.models import Run
+from tests.support import factories
+from tests.support.html import GetPage, one
+
+IN_FLIGHT = {"status": "running"}
+OVERDUE = {"status": "running", "overdue_severity": 1}
+ABORT_OVERDUE = {"status": "aborting", "abort_severity": 2}
+FAILED = {"status": "failure"}
+
+
+def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
+    """Its name before and after JavaScript has had a hand in it is the same, and so its icon."""
+    html = get_page(address)
+    mark = one(html, "#tab-title").attributes
+    assert one(html, "head > title").text() == mark["data-title"]
+    icon = one(html, "link[rel=icon]").attributes["href"]
+    assert icon == mark["data-icon"]
+    named = (mark["data-title"] or "").removesuffix(" · Release flows")
+    return named, (icon or "").removeprefix("/static/icons/").partition(".svg?v=")[0]
+
+
+@pytest.mark.parametrize(
+    ("runs", "lead", "icon"),
+    [
+        ([], "", "ok"),
+        ([IN_FLIGHT], "", "in-flight"),
+        ([{"status": "approval_wait"}], "Needs approval · ", "in-flight"),
+        ([IN_FLIGHT, OVERDUE], "Overdue · ", "overdue"),
+        ([OVERDUE, FAILED], "Overdue · ", "overdue"),
+        ([IN_FLIGHT, OVERDUE, FAILED, ABORT_OVERDUE], "Abort overdue · ", "bad"),
+        ([{**ABORT_OVERDUE, "abort_severity": 1}], "Aborting · ", "overdue"),
+    ],
+)
+def test_tab_of_now_and_board_shows_worst_state(
+    runs: list[dict[str, object]], lead: str, icon: str, get_page: GetPage
+) -> None:
+    stage = factories.stage()
+    for fields in runs:
+        factories.run(stage, **fields)  # type: ignore[arg-type]
+    flying = sum(fields != FAILED for fields in runs)
+    assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
+    assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
+    factories.trouble("It fell over.")
+    assert title_and_icon(get_page, "/") == (f"Can’t see · Now ({flying})", "upstream-down")
+    assert title_and_icon(get_page, "/status/") == ("Can’t see · Status", "upstream-down")
+
+
+@pytest.mark.parametrize(
+    ("runs", "lead", "icon"),
+    [
+        ([], "Incomplete · ", "incomplete"),
+        ([IN_FLIGHT], "Incomplete · ", "incomplete"),
+        ([OVERDUE], "Overdue · Incomplete · ", "overdue"),
+        ([FAILED], "Failed · Incomplete · ", "bad"),
+    ],
+)
+def test_tab_with_unread_stage_shows_incomplete(
+    runs: list[dict[str, object]], lead: str, icon: str, get_page: GetPage
+) -> None:
+    stage = factories.stage()
+    factories.stage("Staging", synced_at=None, fresh_until=None)
+    for fields in runs:
+        factories.run(stage, **fields)  # type: ignore[arg-type]
+    flying = sum(fields != FAILED for fields in runs)
+    assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
+    assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
+    factories.trouble("It fell over.")
+    assert title_and_icon(get_page, "/") == (f"Can’t see · Now ({flying})", "upstream-down")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "icon"),
+    [
+        (IN_FLIGHT, "Running: {run}", "in-flight"),
+        (OVERDUE, "Overdue · Running: {run}", "overdue"),
+        (ABORT_OVERDUE, "Abort overdue · Aborting: {run}", "bad"),
+        (FAILED, "Failed: {run}", "bad"),
+        ({"status": "success"}, "Success: {run}", "ok"),
+    ],
+)
+def test_tab_of_run_shows_its_status(
+    fields: dict[str, object], named: str, icon: str, get_page: GetPage
+) -> None:
+    run = factories.run(factories.stage(), **fields)  # type: ignore[arg-type]
+    assert title_and_icon(get_page, factories.address(run)) == (named.format(run=run.title), icon)
+
+
+def test_tab_of_stage_and_pipeline_shows_worst_run(get_page: GetPage) -> None:
+    run = factories.run(factories.stage(), **ABORT_OVERDUE)  # type: ignore[arg-type]
+    for of in (run.stage, run.stage.pipeline):
+        named, icon = title_and_icon(get_page, factories.address(of))
+        assert named.startswith("Abort overdue · ")
+        assert icon == "bad"
+
+
+@pytest.mark.parametrize(
+    ("level", "lead", "icon"), [(0, "", "in-flight"), (2, "Abort overdue · ", "bad")]
+)
+def test_tab_of_aborts_page_shows_overdue_abort(
+    level: int, lead: str, icon: str, get_page: GetPage, manager: User, run: Run
+) -> None:
+    assert title_and_icon(get_page, "/aborts/") == ("Aborts", "ok")
+    factories.change(run, status="aborting", abort_severity=level)
+    factories.abort(run, manager)
+    assert title_and_icon(get_page, "/aborts/") == (f"{lead}Aborts (1 under way)", icon)
+
+
+@pytest.mark.parametrize("address", ["/nothing/here/", "/accounts/login/"])
+def test_tab_of_stateless_page_has_neutral_icon(address: str, client: object, db: None) -> None:
+    answer = client.get(address, follow=True)  # type: ignore[attr-defined]
+    assert 'href="/static/icons/ok.svg?' in answer.content.decode()

@@ -1,0 +1,274 @@
+"""While the database is away nothing is blanked or sent twice, and all goes on by itself."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from django.contrib.auth.models import User
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    transaction,
+)
+from django.test import RequestFactory
+from django.urls import reverse
+
+from dashboard.db import health as db_health
+from dashboard.models import Abort, Project, Run
+from dashboard.web.http import database_outage, sign_in
+from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
+from tests.support import factories
+from tests.support.databases import moved
+from tests.support.html import one, parse_html, words
+from tests.support.live import Live
+from tests.support.live_runs import ago, in_flight, path, press, wait_until
+from tests.support.stream import open_stream
+
+on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
+on_postgres = pytest.mark.skipif(connection.vendor != "postgresql", reason="a server that ends")
+
+
+@pytest.fixture
+def short_lock_timeout() -> Iterator[None]:
+    """Connections that wait for a lock for a moment only."""
+    options = connection.settings_dict["OPTIONS"]
+    before = options["timeout"]
+    options["timeout"] = 0.05
+    yield
+    options["timeout"] = before
+
+
+@contextlib.contextmanager
+def locked_database_file() -> Iterator[None]:
+    """The file is locked by somebody who writes."""
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def wait_until_ready(live: Live, person: httpx.Client) -> None:
+    wait_until(lambda: person.get("/readyz").status_code == 200)
+    assert db_health.down_since() is None
+
+
+def logged_events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log was told of the database, and of mistakes."""
+    return [
+        record.msg["event"] if isinstance(record.msg, dict) else record.getMessage()
+        for record in caplog.records
+        if "database." in str(record.msg) or record.exc_info
+    ]
+
+
+@on_sqlite
+def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
+    short_lock_timeout: None, live: Live, manager: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run = in_flight(live)
+    person = live.person("manager")
+    with locked_database_file():
+        for _ in range(3):
+            refused = press(person, run)
+        page = person.get("/")
+        assert person.get("/readyz").status_code == 503
+    assert refused.status_code == 503
+    assert "has not answered since" in refused.text
+    assert "Nothing was written and nothing was sent to Northflank." in refused.text
+    assert page.status_code == 200
+    assert not Abort.objects.exists()
+    assert not live.sandbox.abort_request_counts[run.run_id]
+    wait_until_ready(live, person)
+    assert logged_events(caplog) == ["database.down", "database.up"]
+    assert press(person, run).status_code == 200
+
+
+@on_sqlite
+def test_unwaiting_block_disables_lock_timeout_temporarily(
+    transactional_db: None,
+) -> None:
+    def patience() -> int:
+        with connection.cursor() as cursor:
+            return int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    before = patience()
+    with db_health.without_lock_wait():
+        assert patience() == 0
+        with locked_database_file(), pytest.raises(OperationalError):
+            factories.project("shop")
+    assert patience() == before > 0
+
+
+@on_sqlite
+def test_moved_sqlite_file_returns_503_and_is_logged_once(
+    live: Live, manager: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run = in_flight(live)
+    person = live.person("manager")
+    with moved():
+        answers = [person.get(path(run)) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {503}
+    said = words(one(parse_html(answers[0]), "[data-reason]"))
+    assert said.startswith("The database has not answered since")
+    wait_until_ready(live, person)
+    assert person.get(path(run)).status_code == 200
+    assert logged_events(caplog) == ["database.down", "database.up"]
+
+
+@on_sqlite
+@pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
+def test_database_outage_is_streamed_and_stream_continues(
+    live: Live, run: Run, manager: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_stream(live.person("manager")) as stream:
+        with moved():
+            away = next(message for message in stream if message.event == "away")
+            assert "The database has not answered since" in away.data[0]
+        wait_until_ready(live, live.person("manager"))
+        factories.change(run, status="retrying")
+        assert any("run-r-1" in message.parts for message in stream)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+# --- what is an outage ---------------------------------------------------------------------------
+
+
+def error_raised_by(work: Callable[[], Any]) -> Exception:
+    with pytest.raises((DatabaseError, InterfaceError)) as raised, transaction.atomic():
+        work()
+    return raised.value
+
+
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_statement_error_is_no_database_outage(db: None) -> None:
+    factories.project("shop")
+    twice = error_raised_by(lambda: Project.objects.create(slug="shop", synced_at=ago(0)))
+    assert isinstance(twice, IntegrityError)
+    for error in (
+        twice,
+        error_raised_by(lambda: execute("SELECT * FROM nowhere")),
+        ValueError("no"),
+    ):
+        assert not db_health.is_outage(error)
+        assert not db_health.record_failure(error)
+    assert db_health.down_since() is None
+
+
+@on_postgres
+def test_statement_timeout_is_no_database_outage(db: None) -> None:
+    slow = error_raised_by(lambda: execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)"))
+    assert not db_health.is_outage(slow)
+
+
+@on_postgres
+def test_read_only_database_is_database_outage(db: None) -> None:
+    error = error_raised_by(
+        lambda: execute("SET LOCAL transaction_read_only = on; UPDATE dashboard_run SET name = ''")
+    )
+    assert db_health.is_outage(error)
+
+
+# --- what a request has left ---------------------------------------------------------------------
+
+
+def test_writes_tracker_reports_committed_state(transactional_db: None) -> None:
+    writes = WriteTracker()
+    with connection.execute_wrapper(writes):
+        Project.objects.first()
+        assert writes.outcome is WriteOutcome.NOTHING
+        with transaction.atomic():
+            factories.project("shop")
+            assert writes.outcome is WriteOutcome.UNKNOWN
+        assert writes.outcome is WriteOutcome.ALL
+        Project.objects.first()
+        assert writes.outcome is WriteOutcome.ALL
+
+
+def test_writes_tracker_ignores_session_writes(transactional_db: None, client: Any) -> None:
+    writes = WriteTracker()
+    with connection.execute_wrapper(writes):
+        client.session.save()
+    assert writes.outcome is WriteOutcome.NOTHING
+
+
+@on_postgres
+def test_writes_tracker_after_aborted_transaction_reports_nothing(transactional_db: None) -> None:
+    def work() -> None:
+        factories.project("shop")
+        execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    writes = WriteTracker()
+    with connection.execute_wrapper(writes):
+        assert db_health.is_outage(error_raised_by(work))
+    assert writes.outcome is WriteOutcome.NOTHING
+    assert not Project.objects.exists()
+
+
+@on_postgres
+def test_writes_tracker_after_lost_commit_reports_unknown(transactional_db: None) -> None:
+    def work() -> None:
+        factories.project("shop")
+        assert connection.connection is not None
+        terminate_backend(connection.connection.info.backend_pid)
+
+    writes = WriteTracker()
+    with connection.execute_wrapper(writes):
+        assert db_health.is_outage(error_raised_by(work))
+    assert writes.outcome is WriteOutcome.UNKNOWN
+
+
+def terminate_backend(backend: int) -> None:
+    known = connection.get_connection_params()
+    given = {name: known[name] for name in known.keys() & {"host", "port", "user", "dbname"}}
+    with psycopg.connect(**given, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [backend])
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        (WriteOutcome.NOTHING, "Nothing was written and nothing was sent to Northflank."),
+        (WriteOutcome.ALL, "What you sent was written down before that"),
+        (WriteOutcome.UNKNOWN, "Whether it was written down will be seen"),
+    ],
+)
+def test_api_503_response_reports_what_was_written(
+    rf: RequestFactory, kept: WriteOutcome, told: str
+) -> None:
+    request = rf.post("/api/runs/r-1/abort/")
+    request._write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
+    writes.outcome = kept
+    answer = database_outage.unavailable_response(request)
+    assert answer.status_code == 503
+    body = json.loads(answer.content)
+    assert body["written"] is kept.value
+    assert told in answer.content.decode()
+
+
+@pytest.mark.parametrize("form", ["abort", "dismiss"])
+def test_run_form_without_view_links_to_run_page(rf: RequestFactory, db: None, form: str) -> None:
+    run = factories.run(factories.stage(), "r-1")
+    assert sign_in.return_url(rf.post(factories.address(run, form))) == factories.address(run)
+
+
+def test_run_lookup_form_without_view_links_to_run_lookup_page(rf: RequestFactory) -> None:
+    again = reverse("run_lookup_retry", args=["r-1"])
+    assert sign_in.return_url(rf.post(again)) == reverse("run_lookup", args=["r-1"])
+    assert sign_in.return_url(rf.post("/no/such/page/")) == "/"

@@ -1,0 +1,102 @@
+"""What machines, the admin and mishaps get."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.template.loader import render_to_string
+from django.templatetags.static import static
+from django.test import Client
+
+from dashboard.models import Run
+from tests.support import factories
+from tests.support.html import HTMX, one, parse_html, words
+
+
+@pytest.mark.parametrize("place", ["/healthz", "/readyz"])
+def test_health_endpoint_without_session_returns_200(place: str, client: Client, db: None) -> None:
+    answer = client.get(place)
+    assert answer.status_code == 200
+    assert answer["Content-Type"].startswith("text/plain")
+
+
+def test_process_without_tables_is_healthy_but_not_ready(client: Client, db: None) -> None:
+    with connection.cursor() as cursor:  # undone with the test's transaction
+        cursor.execute("ALTER TABLE dashboard_upstream RENAME TO elsewhere")
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize("name", ["app.js", "dashboard.css", "icons/ok.svg"])
+def test_static_file_is_versioned_and_cached_for_one_day(name: str, client: Client) -> None:
+    address = static(name)
+    answer = client.get(address)
+    assert "?v=" in address
+    assert answer.status_code == 200
+    assert "max-age=86400" in answer["Cache-Control"]
+    answer.close()
+
+
+def test_page_references_only_existing_static_files(operator_client: Client) -> None:
+    html = parse_html(operator_client.get("/"))
+    files = {
+        element.attributes.get("src") or element.attributes.get("href") or ""
+        for element in html.css("script[src], link[href], img[src]")
+    }
+    assert all("?v=" in file for file in files)
+    for file in files:
+        answer = operator_client.get(file)
+        assert answer.status_code == 200, file
+        answer.close()
+
+
+def test_abort_without_csrf_token_returns_403_page(run: Run, manager: User) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(manager)
+    answer = client.post(factories.address(run, "abort"))
+    assert answer.status_code == 403
+    assert "Nothing was done." in words(one(parse_html(answer), "[data-reason]"))
+    assert not run.aborts.exists()
+
+
+def test_abort_by_viewer_returns_403_with_reason_and_records_nothing(
+    run: Run, viewer_client: Client
+) -> None:
+    answer = viewer_client.post(factories.address(run, "abort"))
+    assert answer.status_code == 403
+    assert "Release managers" in words(one(parse_html(answer), "[data-reason]"))
+    fragment = viewer_client.post(factories.address(run, "abort"), headers=HTMX)
+    assert fragment.status_code == 403
+    assert fragment["Content-Type"].startswith("text/plain")
+    assert "Release managers" in fragment.content.decode()
+    assert not run.aborts.exists()
+
+
+@pytest.mark.parametrize(
+    "template", ["errors/500.html", "errors/503.html", "errors/400.html", "errors/403_csrf.html"]
+)
+def test_error_page_renders_without_context(template: str) -> None:
+    from selectolax.lexbor import LexborHTMLParser
+
+    html = LexborHTMLParser(render_to_string(template))
+    assert one(html, "h1").text().strip()
+    assert one(html, "[data-reason]").text().strip()
+
+
+def test_request_with_unknown_host_returns_400(client: Client) -> None:
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_admin_shows_records_read_only(run: Run, client: Client) -> None:
+    boss = User.objects.create_superuser("boss", password="boss")
+    factories.abort(run, boss, reason="Stuck")
+    client.force_login(boss)
+    for model in ("abort", "project", "pipeline", "stage"):
+        listing = f"/admin/dashboard/{model}/"
+        assert client.get(listing).status_code == 200
+        assert client.get(f"{listing}add/").status_code == 403
+    assert client.get(f"/admin/dashboard/abort/{run.aborts.get().pk}/change/").status_code == 200
+    assert client.get("/admin/auth/user/").status_code == 200
+
+
+def test_admin_for_non_staff_redirects_to_sign_in(operator_client: Client) -> None:
+    assert operator_client.get("/admin/dashboard/abort/").status_code == 302

@@ -1,0 +1,218 @@
+"""Every page needs a session; who has none comes back to the very page after signing in."""
+
+from urllib.parse import quote
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from dashboard.models import Run
+from tests.support import factories
+from tests.support.html import HTMX, one, parse_html, words
+from tests.support.live import Live
+from tests.support.pages import ALL_PAGES, address_of
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_PAGES if name != "missing"])
+def test_page_without_session_redirects_to_sign_in_with_next(
+    name: str, run: Run, client: Client
+) -> None:
+    address = address_of(name, run) + "?status=running&page=2"
+    answer = client.get(address)
+    assert answer.status_code == 302
+    assert answer["Location"] == f"/accounts/login/?next={quote(address)}"
+
+
+def test_sign_in_redirects_to_next_with_query_string(
+    run: Run, client: Client, viewer: User
+) -> None:
+    wanted = factories.address(run) + "?from=alert&x=%2F"
+    sign_in = client.get(wanted)["Location"]
+    kept = one(parse_html(client.get(sign_in)), 'input[name="next"]').attributes["value"]
+    answer = client.post(sign_in, {"username": "viewer", "password": "viewer", "next": kept or ""})
+    assert (answer.status_code, answer["Location"]) == (302, wanted)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "http:///x",
+        "/\\/evil.example",
+        "\\\\evil.example",
+        "https:evil.example",
+        " https://evil.example/",
+        "/\t/evil.example",
+        "http://testserver:8001/board/",
+        "http://testserver@evil.example/",
+        "//testserver.evil.example/",
+    ],
+)
+def test_sign_in_never_redirects_to_other_host(
+    elsewhere: str, client: Client, viewer: User
+) -> None:
+    answer = client.post(
+        f"/accounts/login/?next={quote(elsewhere)}",
+        {"username": "viewer", "password": "viewer", "next": elsewhere},
+    )
+    assert (answer.status_code, answer["Location"]) == (302, "/")
+
+
+def test_sign_in_with_wrong_password_shows_error_and_keeps_next(
+    client: Client, viewer: User
+) -> None:
+    answer = client.post(
+        "/accounts/login/", {"username": "viewer", "password": "no", "next": "/board/?a=b"}
+    )
+    html = parse_html(answer)
+    assert answer.status_code == 200
+    assert one(html, '[role="alert"]').text().strip()
+    assert one(html, 'input[name="next"]').attributes["value"] == "/board/?a=b"
+
+
+def test_sign_in_with_null_character_shows_error(client: Client, viewer: User) -> None:
+    answer = client.post("/accounts/login/", {"username": "view\0er", "password": "\0"})
+    assert answer.status_code == 200
+    assert parse_html(answer).css(".field-error, [role=alert]") != []
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_PAGES if name != "missing"])
+def test_refresh_without_session_returns_401(name: str, run: Run, client: Client) -> None:
+    answer = client.get(address_of(name, run), headers=HTMX)
+    assert answer.status_code == 401
+    assert answer["Content-Type"].startswith("text/plain")
+    assert parse_html(answer).css("form") == []
+
+
+def test_htmx_abort_without_session_returns_401(run: Run, client: Client) -> None:
+    answer = client.post(factories.address(run, "abort"), headers=HTMX)
+    assert answer.status_code == 401
+    assert not run.aborts.exists()
+
+
+def test_session_of_inactive_account_redirects_to_sign_in(
+    run: Run, operator_client: Client, manager: User
+) -> None:
+    User.objects.filter(pk=manager.pk).update(is_active=False)
+    assert operator_client.get("/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/r%C3%A9n/",
+        "/runs/%E6%97%A5%E6%9C%AC/?x=%E6%97%A5",
+        "/runs/a%252Fb/?next=%2Fboard%2F&next=//evil.example",
+        "/runs/%252E%252E/",
+        "/runs/a%3Fb%23c/?d=%23e&f=%26&g=a+b%20c",
+        "/board/?q=%25252F&empty=&flag",
+        "/runs/x/?from=https://alerts.example/?a=1%26b=2",
+    ],
+)
+def test_sign_in_over_http_returns_to_exact_address(path: str, live: Live, viewer: User) -> None:
+    import httpx
+
+    with httpx.Client(base_url=live.base_url) as person:
+        page = person.get(path, follow_redirects=True)
+        answer = person.post(
+            page.url,
+            data={
+                "username": "viewer",
+                "password": "viewer",
+                "csrfmiddlewaretoken": person.cookies["csrftoken"],
+                "next": one(parse_html(page), "[name=next]").attributes["value"] or "",
+            },
+        )
+    assert (answer.status_code, answer.headers["location"]) == (302, path)
+
+
+def test_sign_in_page_with_foreign_next_drops_it(client: Client, viewer: User) -> None:
+    answer = client.get("/accounts/login/?next=//evil.example/board/")
+    assert one(parse_html(answer), "form.stack").css("[name=next]") == []
+
+
+def test_abort_form_without_session_returns_to_run_after_sign_in(
+    run: Run, client: Client, viewer: User
+) -> None:
+    answer = client.post(factories.address(run, "abort"), {"pick": "Stuck"})
+    assert answer.status_code == 302
+    assert answer["Location"] == f"/accounts/login/?next={factories.address(run)}"
+    page = parse_html(client.get(answer["Location"]))
+    assert words(one(page, "#notices .notice p")) == "You are signed out. Nothing was done."
+    back = client.post(answer["Location"], {"username": "viewer", "password": "viewer"})
+    assert back["Location"] == factories.address(run)
+    assert not run.aborts.exists()
+
+
+def test_other_form_without_session_returns_to_now_page_after_sign_in(
+    client: Client, db: None
+) -> None:
+    answer = client.post("/aborts/bulk/new/", {"run": "1"})
+    assert answer["Location"] == "/accounts/login/?next=/"
+
+
+def test_sign_in_page_when_signed_in_redirects_to_next(operator_client: Client) -> None:
+    assert operator_client.get("/accounts/login/?next=/board/")["Location"] == "/board/"
+    assert operator_client.get("/accounts/login/?next=//evil.example/")["Location"] == "/"
+    assert operator_client.get("/accounts/login/?next=/accounts/login/")["Location"] == "/"
+
+
+def test_second_sign_in_page_after_first_sign_in_redirects_to_its_next(
+    run: Run, viewer: User
+) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    pages = [f"/accounts/login/?next={place}" for place in ("/board/", factories.address(run))]
+    tokens = [
+        one(parse_html(browser.get(page)), "form.stack [name=csrfmiddlewaretoken]").attributes[
+            "value"
+        ]
+        for page in pages
+    ]
+    for page, token in zip(pages, tokens, strict=True):
+        form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token or ""}
+        answer = browser.post(page, form, follow=True)
+        assert (answer.status_code, answer.request["PATH_INFO"]) == (
+            200,
+            page.partition("=")[2],
+        )
+
+
+def test_sign_out_requires_post_and_redirects_to_sign_in(operator_client: Client) -> None:
+    assert operator_client.get("/accounts/logout/").status_code == 405
+    assert operator_client.post("/accounts/logout/")["Location"] == "/accounts/login/"
+    assert operator_client.get("/").status_code == 302
+
+
+def test_sign_in_page_reveals_no_other_content(client: Client, run: Run) -> None:
+    html = parse_html(client.get("/accounts/login/?next=" + factories.address(run)))
+    assert words(one(html, "title")) == "Sign in · Release flows"
+    assert html.css("nav, [data-run]") == []
+
+
+def test_sign_in_page_with_sandbox_shows_demo_accounts(client: Client, db: None) -> None:
+    assert "manager" in words(one(parse_html(client.get("/accounts/login/")), ".panel"))
+
+
+def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) -> None:
+    import httpx
+
+    live.sync()
+    run = Run.objects.with_stage().filter(in_flight=True).first()
+    assert run is not None
+    with httpx.Client(base_url=live.base_url, follow_redirects=True) as person:
+        person.get(f"/runs/{run.run_id}/?from=alert")
+        answer = person.post(
+            "/accounts/login/",
+            data={
+                "username": "viewer",
+                "password": "viewer",
+                "csrfmiddlewaretoken": person.cookies["csrftoken"],
+                "next": f"/runs/{run.run_id}/?from=alert",
+            },
+        )
+    assert answer.status_code == 200
+    assert answer.url.path == factories.address(run)
+    assert answer.url.query == b"from=alert"

@@ -1,0 +1,117 @@
+"""When Northflank cannot be seen, old rows stay, and the page says since when and why."""
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.models import Run, Stage, Upstream
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.live import Live
+from tests.support.pages import PAGES, address_of
+
+SINCE = timezone.now() - timedelta(minutes=12)
+
+
+@pytest.fixture
+def trouble(db: None) -> Upstream:
+    return factories.trouble("The connection was refused.", SINCE)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_page_during_outage_shows_start_reason_and_last_rows(
+    name: str, headers: dict[str, str], trouble: Upstream, run: Run, operator_client: Client
+) -> None:
+    html = parse_html(operator_client.get(address_of(name, run), headers=headers))
+    notice = one(html, "[data-upstream-error]")
+    assert "The connection was refused." in words(notice)
+    assert one(notice, "time").attributes["datetime"] == SINCE.isoformat()
+    assert html.css("[data-run], [data-stage] [data-badge]") != []
+
+
+def test_outage_notice_ends_northflank_message_with_period(db: None, get_page: GetPage) -> None:
+    factories.trouble("Northflank has failed (503): Unavailable", SINCE)
+    assert words(one(get_page("/"), "[data-upstream-error] .upstream-text")).endswith(
+        ": Unavailable."
+    )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_end_of_outage_changes_page_tag(
+    name: str, trouble: Upstream, run: Run, operator_client: Client
+) -> None:
+    tag = operator_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
+    Upstream.objects.update(error="", error_message="", error_since=None)
+    answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+    assert answer.status_code == 200
+    assert parse_html(answer).css("[data-upstream-error]") == []
+
+
+def test_stage_with_error_shows_message_in_its_cell(get_page: GetPage, run: Run) -> None:
+    Stage.objects.update(error="rejected", error_message="No access.", error_since=SINCE)
+    for name in ("board", "pipeline", "stage"):
+        html = get_page(address_of(name, run))
+        line = one(html, "#live .inline-notice")
+        assert words(line).startswith("No access.")
+        assert html.css("[data-upstream-error]") == []
+        assert html.css("[data-badge]") != []
+    assert one(get_page(factories.address(run.stage)), ".inline-notice time").attributes[
+        "datetime"
+    ] == (SINCE.isoformat())
+
+
+def empty_state(get_page: GetPage, address: str, within: str = "#live") -> str | None:
+    return one(one(get_page(address), within), "[data-empty]").attributes["data-empty"]
+
+
+def test_now_page_without_runs_shows_all_well(get_page: GetPage, stage: Stage) -> None:
+    assert empty_state(get_page, "/", '[aria-labelledby="in-flight"]') == "all_well"
+    assert empty_state(get_page, "/", '[aria-labelledby="failed"]') == "all_well"
+
+
+def test_now_page_without_runs_and_stale_data_shows_cannot_see(
+    get_page: GetPage, stage: Stage
+) -> None:
+    Stage.objects.update(fresh_until=timezone.now() - timedelta(hours=1))
+    assert empty_state(get_page, "/", '[aria-labelledby="in-flight"]') == "cannot_see"
+
+
+def test_pages_before_first_sync_show_cannot_see(get_page: GetPage, db: None) -> None:
+    assert empty_state(get_page, "/", '[aria-labelledby="in-flight"]') == "cannot_see"
+    assert empty_state(get_page, "/", '[aria-labelledby="failed"]') == "cannot_see"
+    assert empty_state(get_page, "/board/") == "cannot_see"
+
+
+def test_board_of_synced_account_without_pipelines_shows_nothing_exists(
+    get_page: GetPage, db: None
+) -> None:
+    factories.catalog_sweep()
+    assert empty_state(get_page, "/board/") == "nothing_exists"
+
+
+def test_empty_stage_page_shows_reason(get_page: GetPage, stage: Stage) -> None:
+    address = factories.address(stage)
+    assert empty_state(get_page, address) == "nothing_exists"
+    assert empty_state(get_page, f"{address}?status=failure") == "nothing_matches"
+    Stage.objects.update(synced_at=None)
+    assert empty_state(get_page, address) == "cannot_see"
+    Stage.objects.update(has_flow=False)
+    assert empty_state(get_page, address) == "nothing_exists"
+    assert "no release flow" in words(one(get_page(address), "[data-empty]"))
+
+
+def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, viewer: User) -> None:
+    from dashboard.sandbox import parse_fault
+
+    live.sync()
+    before = Run.objects.in_flight().count()
+    live.sandbox.faults = [parse_fault("500")]
+    Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
+    live.sync(rounds=2)
+    html = parse_html(live.person("viewer").get("/"))
+    assert "has failed (500)" in words(one(html, "[data-upstream-error]"))
+    assert len(one(html, '[aria-labelledby="in-flight"]').css("[data-run]")) == before

@@ -1,0 +1,338 @@
+"""Northflank's webhook: every way in which it is answered."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
+
+from dashboard.db import threads as db_threads
+from dashboard.models import Stage, WebhookEvent, WebhookStats
+from tests.support.live import Live
+
+SECRET = "right-" + "x" * 20
+WEBHOOK_PATH = "/hooks/northflank/"
+HEADER_PREFIX = "X-Northflank-Notification-Integration-"
+RUN_STARTED = "release-flow-template-run:start"
+
+type SendEvent = Callable[..., HttpResponse]
+
+
+@pytest.fixture(autouse=True)
+def webhook_secret(settings: Settings) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = [SECRET]
+
+
+@pytest.fixture
+def send_event(db: None) -> SendEvent:
+    """Send a webhook as Northflank does: with no session and no form token."""
+    client = Client(enforce_csrf_checks=True)
+
+    def send_event(
+        body: Any = None, *, token: str = SECRET, id: str = "e-1", **more: Any
+    ) -> HttpResponse:
+        if body is None:
+            body = {"event": RUN_STARTED, "data": {"project": {"id": "shop", "name": "Shop"}}}
+        raw = body if isinstance(body, bytes) else json.dumps(body)
+        headers = {f"{HEADER_PREFIX}Token": token, f"{HEADER_PREFIX}Event-Id": id} | more.pop(
+            "headers", {}
+        )
+        return client.post(
+            WEBHOOK_PATH, raw, content_type="application/json", headers=headers, **more
+        )  # type: ignore[return-value]
+
+    return send_event
+
+
+def webhook_status() -> WebhookStats:
+    return WebhookStats.objects.get()
+
+
+# --- the token ---------------------------------------------------------------------------------
+
+
+def test_webhook_with_valid_token_is_accepted(send_event: SendEvent) -> None:
+    assert send_event().status_code == 200
+    assert webhook_status().event_count == 1
+
+
+@pytest.mark.parametrize(
+    "token", ["", "wrong", SECRET + "x", SECRET[:-1], "r\xefght", SECRET.upper()]
+)
+def test_webhook_with_invalid_token_returns_401(send_event: SendEvent, token: str) -> None:
+    answer = send_event(token=token)
+    assert (answer.status_code, answer.content) == (401, b"Unauthorized\n")
+    assert webhook_status().event_count == 0
+
+
+def test_webhook_without_token_returns_401(client: Client, db: None) -> None:
+    answer = client.post(WEBHOOK_PATH, "{}", content_type="application/json")
+    assert answer.status_code == 401
+
+
+def test_webhook_401_response_is_independent_of_body(send_event: SendEvent) -> None:
+    assert send_event(b"{", token="wrong").content == send_event(token="wrong").content
+
+
+def test_webhook_with_repeated_invalid_tokens_writes_once(send_event: SendEvent) -> None:
+    send_event(token="wrong")
+    first = webhook_status().last_rejected_at
+    with CaptureQueriesContext(
+        connection,
+    ) as asked:
+        send_event(token="wrong")
+    assert webhook_status().last_rejected_at == first
+    assert [q["sql"][:6] for q in asked.captured_queries] == ["SELECT"]
+
+
+def test_webhook_with_repeated_invalid_tokens_logs_once(
+    send_event: SendEvent, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        send_event(token="wrong")
+    assert len(caplog.records) == 1
+
+
+@pytest.fixture
+def clock_one_hour_ahead() -> Iterator[None]:
+    """The database's clock is an hour ahead of ours."""
+    db_threads.set_clock_offset(timedelta(hours=1))
+    yield
+    db_threads.set_clock_offset(timedelta())
+
+
+@pytest.mark.usefixtures("clock_one_hour_ahead")
+def test_webhook_event_time_comes_from_database_clock(send_event: SendEvent) -> None:
+    send_event(token="wrong")
+    send_event()
+    soon = timezone.now() + timedelta(minutes=59)
+    row = webhook_status()
+    assert row.last_event_at is not None
+    assert row.last_rejected_at is not None
+    assert min(row.last_event_at, row.last_rejected_at) > soon
+
+
+def test_webhook_with_two_secrets_accepts_both(send_event: SendEvent, settings: Settings) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = ["new-" + "y" * 20, SECRET]
+    assert send_event().status_code == 200
+    assert send_event(token="new-" + "y" * 20).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", SECRET])
+def test_webhook_without_configured_secret_returns_404(
+    send_event: SendEvent, settings: Settings, token: str
+) -> None:
+    settings.NORTHFLANK_WEBHOOK_SECRET = []
+    assert send_event(token=token).status_code == 404
+    assert not WebhookStats.objects.exists()
+
+
+# --- the body ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"nonsense", b"[]", b"null", b'"text"', b"1", b"{", b"\xff\xfe", b'{"event": 7}',
+        b'{"event": {"a": 1}}', b"[" * 60_000, b'{"a":' * 10_000, b"1" * 5000,
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_webhook_with_invalid_body_returns_400(send_event: SendEvent, body: bytes) -> None:
+    answer = send_event(body)
+    assert answer.status_code == 400
+    assert not WebhookStats.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"event": "build:start"}',
+        b'{"event": "", "data": null}',
+        b'{"event": "release-flow-template-run:start", "data": "text"}',
+        b'{"event": "release-flow-template-run:start", "data": [[["\\ud800", "\\u0000"]]]}',
+        b'{"event": "release-flow-template-run:start", "data": {"project": {"id": "\\u0000"}}}',
+        b'{"event": "release-flow-template-run:start", "data": {"project": {"id": "\\ud83d"}}}',
+        b'{"event": "release-flow-template-run:start", "data": {"project": {"id": ["a", 1, {}]}}}',
+        b'{"event": "release-flow-template-run:no-such-word", "data": {"run": NaN}}',
+    ],
+    ids=range(9),
+)
+def test_webhook_with_unusual_event_data_is_accepted(send_event: SendEvent, body: bytes) -> None:
+    assert send_event(body).status_code == 200
+    assert webhook_status().event_count == 1
+
+
+def test_webhook_body_within_limit_is_accepted(send_event: SendEvent) -> None:
+    assert send_event({"event": "x", "data": "y" * 60_000}).status_code == 200
+
+
+def test_webhook_body_over_limit_returns_413(send_event: SendEvent) -> None:
+    assert send_event({"event": "x", "data": "y" * 70_000}).status_code == 413
+    assert not WebhookStats.objects.exists()
+
+
+def test_webhook_event_type_in_header_is_recognized(send_event: SendEvent, stage: Stage) -> None:
+    send_event({"data": {}}, headers={f"{HEADER_PREFIX}Event-Type": RUN_STARTED})
+    assert webhook_status().last_release_event_at is not None
+
+
+@pytest.mark.parametrize("name", [RUN_STARTED, f"trigger:{RUN_STARTED}"])
+def test_webhook_event_in_both_spellings_makes_stage_due(
+    send_event: SendEvent, stage: Stage, name: str
+) -> None:
+    send_event({"event": name, "data": {"project": {"id": "shop"}}})
+    stage.refresh_from_db()
+    assert stage.next_sync_at <= timezone.now()
+
+
+def test_webhook_unrelated_event_is_counted_and_makes_nothing_due(
+    send_event: SendEvent, stage: Stage
+) -> None:
+    send_event({"event": "build:start", "data": {"project": {"id": "shop"}}})
+    assert (
+        webhook_status().event_count,
+        webhook_status().unrelated_count,
+        webhook_status().last_release_event_at,
+    ) == (
+        1,
+        1,
+        None,
+    )
+    assert Stage.objects.get().next_sync_at == stage.next_sync_at
+
+
+def test_webhook_template_run_event_counts_as_unrelated(send_event: SendEvent) -> None:
+    send_event({"event": "template-run:start", "data": {}})
+    assert webhook_status().unrelated_count == 1
+
+
+# --- once --------------------------------------------------------------------------------------
+
+
+def test_webhook_duplicate_event_is_accepted_and_ignored(
+    send_event: SendEvent, stage: Stage
+) -> None:
+    send_event()
+    later = timezone.now() + timedelta(minutes=1)
+    Stage.objects.update(next_sync_at=later)
+    assert send_event().status_code == 200
+    assert (webhook_status().event_count, webhook_status().duplicate_count) == (2, 1)
+    assert Stage.objects.get().next_sync_at == later
+
+
+def test_webhook_event_without_id_is_never_duplicate(send_event: SendEvent) -> None:
+    send_event(id="")
+    send_event(id="")
+    assert (webhook_status().event_count, webhook_status().duplicate_count) == (2, 0)
+
+
+def test_webhook_long_event_id_is_stored_as_digest(send_event: SendEvent) -> None:
+    long = "é" * 50_000
+    send_event(id=long)
+    send_event(id=long)
+    send_event(id=long + "x")
+    assert webhook_status().duplicate_count == 1
+    assert {len(digest) for digest in WebhookEvent.objects.values_list("digest", flat=True)} == {32}
+
+
+# --- around the view ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete", "head"])
+def test_webhook_rejects_other_methods(client: Client, db: None, method: str) -> None:
+    assert getattr(client, method)(WEBHOOK_PATH).status_code == 405
+
+
+def test_webhook_sets_no_cookies(send_event: SendEvent) -> None:
+    assert not send_event().cookies
+
+
+def test_webhook_over_http_with_ssl_redirect_returns_301(
+    send_event: SendEvent, settings: Settings
+) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    assert send_event().status_code == 301
+    assert not WebhookStats.objects.exists()
+
+
+def test_webhook_over_https_proxy_is_accepted(send_event: SendEvent, settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert send_event(headers={"X-Forwarded-Proto": "https"}).status_code == 200
+
+
+def test_webhook_with_unknown_host_returns_400(send_event: SendEvent) -> None:
+    assert send_event(headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_webhook_event_needs_at_most_20_queries(send_event: SendEvent, stage: Stage) -> None:
+    send_event(id="first")
+    with CaptureQueriesContext(connection) as asked:
+        send_event(id="second")
+    assert len(asked.captured_queries) <= 20, [q["sql"] for q in asked.captured_queries]
+
+
+# --- over the real server ----------------------------------------------------------------------
+
+
+def test_webhook_on_real_server_is_accepted(live: Live) -> None:
+    answer = httpx.post(
+        live.base_url + WEBHOOK_PATH,
+        json={"event": "x", "data": {}},
+        headers={f"{HEADER_PREFIX}Token": SECRET},
+    )
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+def test_webhook_with_gzip_accept_encoding_is_accepted(live: Live) -> None:
+    headers = {f"{HEADER_PREFIX}Token": SECRET, "Accept-Encoding": "gzip"}
+    assert (
+        httpx.post(live.base_url + WEBHOOK_PATH, json={"event": "x"}, headers=headers).text
+        == "ok\n"
+    )
+
+
+def test_webhook_with_huge_content_length_returns_413_early(live: Live) -> None:
+    host, port = live.base_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(
+            f"POST {WEBHOOK_PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000000000\r\n"
+            "\r\n".encode()
+        )
+        sent = 0
+        line.settimeout(0.05)
+        answer = b""
+        while not answer and sent < 20_000_000:
+            line.sendall(b"x" * 65536)
+            sent += 65536
+            try:
+                answer = line.recv(65536)
+            except TimeoutError:
+                continue
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert sent < 10_000_000
+
+
+def test_webhook_with_large_chunked_body_returns_413(live: Live) -> None:
+    answer = httpx.post(live.base_url + WEBHOOK_PATH, content=iter([b"x" * 100_000] * 40))
+    assert answer.status_code == 413
+
+
+def test_webhook_body_within_server_limit_but_over_webhook_limit_returns_413(live: Live) -> None:
+    answer = httpx.post(
+        live.base_url + WEBHOOK_PATH,
+        content=b"x" * 1_000_000,
+        headers={f"{HEADER_PREFIX}Token": SECRET},
+    )
+    assert answer.status_code == 413

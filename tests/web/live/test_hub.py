@@ -1,0 +1,75 @@
+"""The hub: bounded, shared, and gone when it is closed."""
+
+import asyncio
+
+import pytest
+
+from dashboard.web.live.hub import MAX_QUEUED, STREAM_LIFETIME, Hub
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_publish_reaches_only_viewers_of_channel() -> None:
+    hub = Hub[str]()
+    with hub.subscribe("a") as first, hub.subscribe("a") as second, hub.subscribe("b") as other:
+        hub.publish("a", b"one")
+        hub.publish("b", b"two")
+        received = [await viewer.next() for viewer in (first, second, other)]
+    assert received == [b"one", b"one", b"two"]
+    assert received[0] is received[1]  # the same bytes, whatever the number of viewers
+
+
+async def test_channels_lists_only_channels_with_viewers() -> None:
+    hub = Hub[str]()
+    with hub.subscribe("a"):
+        with hub.subscribe("a"), hub.subscribe("b"):
+            assert sorted(hub.channels) == ["a", "b"]
+            assert hub.viewers == 3
+        assert hub.channels == ["a"]
+    assert hub.channels == []
+    hub.publish("a", b"unheard")
+
+
+async def test_slow_viewer_receives_queued_messages_then_end() -> None:
+    hub = Hub[str]()
+    with hub.subscribe("a") as slow:
+        for number in range(MAX_QUEUED + 10):
+            hub.publish("a", b"%d" % number)
+        received = []
+        while (message := await slow.next()) is not None:
+            received.append(message)
+        assert received == [b"%d" % number for number in range(MAX_QUEUED)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):  # what is there is returned without waiting
+                await slow.next()
+
+
+async def test_viewer_stream_ends_after_maximum_lifetime() -> None:
+    hub = Hub[str]()
+    with hub.subscribe("a") as viewer:
+        later = asyncio.get_running_loop().time() + STREAM_LIFETIME[1] + 1
+        viewer.put(b"unheard", later)
+        assert await viewer.next() is None
+
+
+async def test_end_where_ends_only_matching_streams() -> None:
+    hub = Hub[str]()
+    with (
+        hub.subscribe("a", 1) as first,
+        hub.subscribe("a", 2) as second,
+        hub.subscribe("b", 1) as third,
+    ):
+        assert hub.user_ids == {1, 2}
+        hub.close_streams(lambda channel, who: (channel, who) == ("a", 1))
+        for channel in "ab":
+            hub.publish(channel, b"one")
+        assert [await viewer.next() for viewer in (first, second, third)] == [None, b"one", b"one"]
+
+
+async def test_close_ends_current_and_later_streams() -> None:
+    hub = Hub[str]()
+    with hub.subscribe("a") as viewer:
+        hub.close()
+        assert await viewer.next() is None
+    with hub.subscribe("a") as late:
+        assert await late.next() is None

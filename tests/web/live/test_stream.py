@@ -1,0 +1,506 @@
+"""What an open page hears: through the real server, with what the browser would be sent."""
+
+import contextlib
+import time
+from datetime import timedelta
+from typing import NoReturn
+from uuid import uuid4
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard import aborts
+from dashboard.aborts.severity import Severity
+from dashboard.models import ChangeCounter, Pipeline, Run, Stage
+from dashboard.web.live import feed
+from dashboard.web.live import parts as live_parts
+from tests.support import factories
+from tests.support.databases import without
+from tests.support.live import PATIENCE, Live
+from tests.support.live_runs import wait_until
+from tests.support.stream import about, beside, fast_polling, messages, open_stream
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("page", ["/", "/board/", "/aborts/", "/aborts/bulk/", "/status/"])
+def test_page_stream_starts_at_version_of_page(
+    page: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    stream = LexborHTMLParser(viewer_http_client.get(page).text).css_first("#stream")
+    assert stream is not None
+    assert (stream.attributes["hx-sse:connect"] or "").endswith(f"since={run.version}")
+
+
+@pytest.fixture
+def run(live: Live) -> Run:
+    return factories.run(factories.stage(), "r-1", name="Nightly")
+
+
+@pytest.fixture
+def viewer_http_client(live: Live, viewer: User) -> httpx.Client:
+    return live.person("viewer")
+
+
+def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client) as stream:
+        factories.change(run, status="approval_wait")
+        part = about(stream, "run-r-1", "Needs approval")
+    assert part.attributes["hx-swap"] == "outerMorph"
+    assert part.attributes["data-news"] == "approval_wait"
+
+
+def test_stream_headers_disable_buffering_and_compression(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with viewer_http_client.stream("GET", "/live/?page=now&since=0") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-accel-buffering"] == "no"
+        assert answer.headers["content-encoding"] == "identity"
+
+
+def test_reconnected_stream_replays_missed_changes(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    seen = ChangeCounter.latest()
+    factories.change(run, status="failure", concluded=True, in_flight=False)
+    address = f"/live/?page=now&since={seen}"
+    with viewer_http_client.stream("GET", address) as answer:
+        opening = next(messages(answer))
+    assert "Failed" in opening.parts["run-r-1"].text()
+    assert opening.id == str(ChangeCounter.latest())
+    # The browser says by a header what it has heard since it got the page.
+    with viewer_http_client.stream("GET", address, headers={"Last-Event-ID": opening.id}) as answer:
+        assert "run-r-1" not in next(messages(answer)).parts
+
+
+@pytest.mark.parametrize("since", ["", "no-number", "99999999999", "-1", "٣"])
+def test_stream_with_invalid_version_tells_page_to_reload(
+    since: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with viewer_http_client.stream(
+        "GET", "/live/", params={"page": "now", "since": since}
+    ) as answer:
+        stream = messages(answer)
+        next(stream)
+        assert next(stream).event == feed.STALE_EVENT
+
+
+def test_stream_with_too_many_changes_tells_page_to_reload(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    seen = ChangeCounter.latest()
+    for _ in range(live_parts.MAX_RUNS + 1):
+        factories.run(run.stage)
+    with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
+        stream = messages(answer)
+        assert len(next(stream).parts) < live_parts.MAX_RUNS + 15
+        assert next(stream).event == feed.STALE_EVENT
+
+
+def test_stream_excludes_newly_synced_old_runs(run: Run, viewer_http_client: httpx.Client) -> None:
+    seen = ChangeCounter.latest()
+    old = timezone.now() - timedelta(days=3)
+    for number in range(live_parts.MAX_RUNS + 1):
+        factories.run(run.stage, f"old-{number}", status="success", created_at=old)
+    factories.change(run, status="retrying")
+    with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
+        opening = next(messages(answer))
+    assert "run-r-1" in opening.parts
+    assert not [part for part in opening.parts if part.startswith("run-old")]
+
+
+def test_stream_contains_only_changes_of_its_page(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    other = factories.run(factories.stage("Staging"), "r-2")
+    elsewhere = factories.run(factories.stage(of=factories.pipeline("ledger")), "r-3")
+    for page, key in (
+        ("stage", run.stage_id),
+        ("pipeline", run.stage.pipeline_id),
+        ("run", run.pk),
+    ):
+        with open_stream(viewer_http_client, page, key) as stream:
+            factories.change(elsewhere, status="retrying")
+            if page != "pipeline":
+                factories.change(other, status="retrying")
+            factories.change(run, status="retrying")
+            heard: set[str] = set()
+            for message in stream:
+                heard |= message.parts.keys()
+                if "run-r-1" in heard:
+                    break
+        assert not heard & {"run-r-2", "run-r-3"}, page
+
+
+def test_board_stream_updates_stage_cell(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client, "board") as stream:
+        factories.change(run, status="retrying")
+        about(stream, f"stage-{run.stage_id}", "Retrying")
+
+
+def test_run_stream_updates_run_card(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client, "run", run.pk) as stream:
+        factories.change(run, status="aborting")
+        card = about(stream, "run-r-1", "Aborting")
+    assert card.css_first("[data-verdict]") is not None
+    assert card.css_first("[data-steps]") is not None
+
+
+def test_aborts_stream_updates_abort_row(
+    run: Run, manager: User, viewer_http_client: httpx.Client
+) -> None:
+    act = factories.abort(run, manager, "accepted")
+    with open_stream(viewer_http_client, "aborts") as stream:
+        factories.change(run, status="aborting")
+        about(stream, f"abort-{act.pk}", "Under way")
+
+
+@fast_polling
+@pytest.mark.parametrize("page", ["aborts", "bulk_aborts"])
+def test_new_abort_changes_structure_hash_of_abort_pages(
+    page: str, run: Run, manager: User, viewer_http_client: httpx.Client
+) -> None:
+    before = structure_hash(viewer_http_client, page)
+    with open_stream(viewer_http_client, page) as stream:
+        if page == "bulk_aborts":
+            aborts.request_bulk_abort([run.pk], aborts.AbortRequest(manager, "Stuck"), uuid4())
+        else:
+            factories.abort(run, manager)
+        line = about(stream, "data-age").css_first("p")
+        while line is not None and line.attributes["data-structure"] == before:
+            line = about(stream, "data-age").css_first("p")
+
+
+@fast_polling
+def test_status_stream_updates_on_stage_error(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client, "status") as stream:
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        about(stream, "status", "Permission was taken away.")
+
+
+def test_change_of_related_run_is_streamed_without_run_card(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    factories.change(run, status="aborting", abort_severity=Severity.CRITICAL)
+    with open_stream(viewer_http_client, "run", run.pk) as stream:
+        factories.run(run.stage, "r-2", name="Hotfix", status="queued", started_at=None)
+        brought = beside(stream, "related-runs")
+    assert "run-r-1" not in brought
+    assert "Hotfix" in brought["related-runs"].text()
+    assert "Hotfix" in brought["next-steps"].text()
+    assert "1 run waits behind it" in brought["run-summary"].text()
+    assert "Waiting behind it: Hotfix (r-2)" in brought["incident-summary"].text()
+
+
+def test_ended_run_of_same_stage_streams_run_card(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    # What is usual is learned as runs end, and stands at each step.
+    other = factories.run(run.stage, "r-2", name="Hotfix")
+    with open_stream(viewer_http_client, "run", run.pk) as stream:
+        now = timezone.now()
+        factories.change(other, status="success", concluded=True, in_flight=False, concluded_at=now)
+        about(stream, "run-r-1")
+
+
+def test_stream_updates_counts_and_tab_title(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client) as stream:
+        factories.run(run.stage, status="approval_wait")
+        said = ""
+        while said != "Needs approval · Now (2) · Release flows":
+            title = about(stream, "title").css_first("span")
+            assert title is not None
+            said = title.attributes["data-title"] or ""
+
+
+@fast_polling
+def test_upstream_outage_is_streamed(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
+        factories.trouble("It fell over.", timezone.now())
+        about(stream, "trouble", "It fell over.")
+
+
+@fast_polling
+def test_stage_error_is_streamed_to_stage_page_and_board(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with (
+        open_stream(viewer_http_client, "stage", run.stage_id) as page,
+        open_stream(viewer_http_client, "board") as board,
+    ):
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        about(page, "stage-error", "Permission was taken away.")
+        about(board, "data-age", "1 stage can’t be read.")
+
+
+def structure_hash(person: httpx.Client, page: str, key: int = 0) -> str:
+    """The shape that a page has now, as its stream says first."""
+    with person.stream("GET", f"/live/?page={page}&key={key}") as answer:
+        part = next(messages(answer)).parts["data-age"].css_first("p")
+    assert part is not None
+    return part.attributes["data-structure"] or ""
+
+
+@pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage"])
+def test_change_that_needs_page_reload_changes_structure_hash(
+    page: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    key = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id}.get(page, 0)
+    address = {
+        "now": "/",
+        "board": "/board/",
+        "pipeline": factories.address(run.stage.pipeline),
+        "stage": factories.address(run.stage),
+    }[page]
+    seen = [structure_hash(viewer_http_client, page, key)]
+    line = LexborHTMLParser(viewer_http_client.get(address).text).css_first("#data-age")
+    assert line is not None
+    assert line.attributes["data-structure"] == seen[0]
+    factories.change(run, status="retrying")
+    assert structure_hash(viewer_http_client, page, key) == seen[0]  # painted without it
+
+    Stage.objects.update(has_flow=None)
+    seen.append(structure_hash(viewer_http_client, page, key))
+    Stage.objects.update(synced_at=None)
+    seen.append(structure_hash(viewer_http_client, page, key))
+    if page in {"now", "board"}:
+        factories.stage(of=factories.pipeline("brand-new"))
+        seen.append(structure_hash(viewer_http_client, page, key))
+    if page == "board":
+        Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
+        seen.append(structure_hash(viewer_http_client, page, key))
+    if page == "now":  # a failure that grew old leaves the page by itself
+        factories.run(run.stage, status="failure", created_at=timezone.now() - timedelta(days=3))
+        seen.append(structure_hash(viewer_http_client, page, key))
+    assert len(set(seen)) == len(seen)
+
+
+def test_now_stream_marks_only_listed_statuses_as_new(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as stream:
+        factories.run(run.stage, "r-2", status="success")
+        assert "data-news" not in about(stream, "run-r-2").attributes
+        factories.run(run.stage, "r-3", status="failure")
+        assert about(stream, "run-r-3").attributes["data-news"] == "failure"
+
+
+@fast_polling
+def test_stream_updates_empty_state_when_data_is_stale(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    Run.objects.update(in_flight=False, concluded=True, status="success")
+    with open_stream(viewer_http_client) as stream:
+        Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
+        about(stream, "empty-in-flight", "when Northflank was last read")
+
+
+@pytest.mark.parametrize("page", ["now", "board"])
+@fast_polling
+def test_stream_removes_incomplete_notice_when_all_stages_are_read(
+    page: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    unread = factories.stage("Development", synced_at=None, fresh_until=None)
+    with open_stream(viewer_http_client, page) as stream:
+        Stage.objects.filter(pk=unread.pk).update(error="x", error_message="No.")
+        line = about(stream, "data-age", "can’t be read")
+        assert line.css_first("[data-incomplete]") is not None
+        now = timezone.now()
+        Stage.objects.filter(pk=unread.pk).update(synced_at=now, error="", error_message="")
+        message = beside(stream, "title")
+        assert "Incomplete" not in message["title"].html
+        assert message["data-age"].css_first("[data-incomplete]") is None
+
+
+@pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage", "run"])
+def test_stream_tab_title_reports_upstream_outage(
+    page: str, run: Run, viewer_http_client: httpx.Client
+) -> None:
+    keys = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id, "run": run.pk}
+    factories.trouble("It fell over.")
+    with viewer_http_client.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
+        title = next(messages(answer)).parts["title"].css_first("span")
+    assert title is not None
+    assert (title.attributes["data-title"] or "").startswith("Can’t see · ")
+
+
+@fast_polling
+def test_deleted_run_is_streamed_and_other_streams_continue(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    other = factories.run(run.stage, "r-2")
+    with (
+        open_stream(viewer_http_client, "run", run.pk) as page,
+        open_stream(viewer_http_client) as now,
+    ):
+        Run.objects.filter(pk=run.pk).delete()
+        about(page, "data-age", "no longer known here")
+        factories.change(other, status="retrying")
+        about(now, "run-r-2", "Retrying")
+
+
+@fast_polling
+def test_removed_stage_is_streamed_as_stale(run: Run, viewer_http_client: httpx.Client) -> None:
+    for page, key in (("stage", run.stage_id), ("pipeline", run.stage.pipeline_id)):
+        with open_stream(viewer_http_client, page, key) as stream:
+            Pipeline.objects.update(removed_at=timezone.now())
+            Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
+            about(stream, "data-age", "older than it should be")
+        Pipeline.objects.update(removed_at=None)
+        Stage.objects.update(fresh_until=timezone.now())
+
+
+@fast_polling
+def test_rendering_error_reloads_that_page_and_updates_others(
+    run: Run, viewer_http_client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    with open_stream(viewer_http_client, "board") as board, open_stream(viewer_http_client) as now:
+        broken = live_parts.PAGES | {"board": live_parts._PageParts(fail, fail)}
+        monkeypatch.setattr(live_parts, "PAGES", broken)
+        factories.change(run, status="retrying")
+        about(now, "run-r-1", "Retrying")
+        assert feed.STALE_EVENT in (message.event for message in board)
+
+
+def test_stream_with_failed_opening_tells_page_to_reload(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with contextlib.ExitStack() as ends:
+        with without("dashboard_stage"):
+            answer = ends.enter_context(viewer_http_client.stream("GET", "/live/?page=now&since=7"))
+            stream = messages(answer)
+            opening = next(stream)
+        assert (opening.event, opening.id) == (feed.STALE_EVENT, "7")  # nothing was told: ask anew
+        factories.change(run, status="retrying")
+        about(stream, "run-r-1", "Retrying")
+
+
+@fast_polling
+def test_failed_broadcast_is_repeated(
+    run: Run, viewer_http_client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
+        with without("dashboard_stage"):
+            factories.change(run, status="retrying")
+            wait_until(lambda: "feed.round_failed" in caplog.text)
+        about(stream, "run-r-1", "Retrying")
+
+
+def test_stream_renders_abort_button_per_user_permission(
+    run: Run, live: Live, viewer_http_client: httpx.Client, manager: User
+) -> None:
+    with open_stream(viewer_http_client) as viewer, open_stream(live.person("manager")) as releaser:
+        factories.change(run, status="retrying")
+        theirs = about(viewer, "run-r-1", "Retrying")
+        ours = about(releaser, "run-r-1", "Retrying")
+    assert theirs.css_first("[data-abort][disabled]") is not None
+    assert ours.css_first("[data-abort]:not([disabled])") is not None
+
+
+@fast_polling
+@pytest.mark.parametrize("silence", [0.0])
+def test_idle_stream_sends_heartbeat(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client) as stream:
+        assert feed.HEARTBEAT_EVENT in (message.event for message in stream)
+
+
+def test_rolled_back_change_is_not_streamed(run: Run, viewer_http_client: httpx.Client) -> None:
+    with open_stream(viewer_http_client) as stream:
+        with contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            factories.change(run, status="failure")
+            raise ZeroDivisionError
+        factories.change(run, status="retrying")
+        about(stream, "run-r-1", "Retrying")
+
+
+@fast_polling
+def test_stream_marks_run_and_stage_watched(run: Run, viewer_http_client: httpx.Client) -> None:
+    Stage.objects.update(last_viewed_at=None)
+    with (
+        open_stream(viewer_http_client, "stage", run.stage_id),
+        open_stream(viewer_http_client, "run", run.pk),
+    ):
+        until = time.monotonic() + PATIENCE
+        while not Run.objects.filter(
+            last_viewed_at__isnull=False, stage__last_viewed_at__isnull=False
+        ).exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_stream_ends_when_broadcaster_closes(
+    run: Run, live: Live, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as stream:
+        live.loop.call_soon_threadsafe(live.feed.close)
+        assert all(message.event == feed.HEARTBEAT_EVENT or message.parts for message in stream)
+
+
+def test_disconnected_viewer_is_removed(
+    run: Run, live: Live, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client):
+        assert live.feed.hub.viewers == 1
+    until = time.monotonic() + PATIENCE
+    while live.feed.hub.viewers:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_stream_without_session_is_denied(live: Live) -> None:
+    with httpx.Client(base_url=live.base_url) as stranger:
+        answer = stranger.get("/live/?page=now", headers={"HX-Request": "true"})
+        assert answer.status_code == 401
+        assert stranger.get("/live/?page=now").status_code == 302
+
+
+@pytest.mark.parametrize(
+    "query", ["", "page=elsewhere", "page=stage&key=1234567", "page=run", "page=now&key=7", "key=x"]
+)
+def test_stream_of_unknown_page_returns_404(query: str, viewer_http_client: httpx.Client) -> None:
+    assert viewer_http_client.get(f"/live/?{query}").status_code == 404
+
+
+def test_stream_rejects_post(viewer_http_client: httpx.Client) -> None:
+    headers = {"X-CSRFToken": viewer_http_client.cookies["csrftoken"]}
+    assert viewer_http_client.post("/live/?page=now", headers=headers).status_code == 405
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process only")
+@pytest.mark.parametrize("beat", [PATIENCE * 2.0], ids=["bell only"])
+def test_stream_continues_after_broken_listen_connection(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as stream:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            )
+            assert cursor.fetchall() == [(True,)]
+        factories.change(run, status="retrying")  # unheard, until it listens again
+        about(stream, "run-r-1", "Retrying")
+
+
+def test_second_up_to_date_viewer_needs_no_page_rendering(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as first:
+        factories.change(run, status="retrying")
+        about(first, "run-r-1", "Retrying")
+        with contextlib.ExitStack() as ends:
+            with without("dashboard_stage"):  # no reading succeeds
+                second = ends.enter_context(open_stream(viewer_http_client))
+                with viewer_http_client.stream("GET", "/live/?page=now&since=0") as answer:
+                    assert next(messages(answer)).event == feed.STALE_EVENT
+            factories.change(run, status="approval_wait")
+            about(second, "run-r-1", "Needs approval")

@@ -1,0 +1,300 @@
+"""Aborting as pages tell it: GET asks and never acts, POST acts and says what Northflank said."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models.aborts import EventType
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.live import Live, token
+from tests.support.live_runs import in_flight
+
+
+def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
+    get_page: GetPage, run: Run
+) -> None:
+    html = get_page(factories.address(run, "abort"))
+    assert words(one(html, "h1")) == "Abort “Nightly”?"
+    facts = words(one(html, "main .facts"))
+    assert all(part in facts for part in ("Shop", "Checkout", "Production", "r-1", "Running"))
+    form = one(html, "main form")
+    assert (form.attributes["method"], form.attributes["action"]) == (
+        "post",
+        factories.address(run, "abort"),
+    )
+    assert one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
+    assert one(html, "main [autofocus]").attributes["href"] == factories.address(run)
+    assert not run.aborts.exists()
+
+
+def test_abort_dialog_focuses_keep_running(get_page: GetPage, run: Run) -> None:
+    answer = get_page(factories.address(run, "abort"), **HTMX)
+    assert answer.css("header, nav, main") == []
+    assert words(one(answer, "[autofocus]")) == "Keep running"
+    # Its answer says itself what it changes: the run's row may have left the page meanwhile.
+    assert one(answer, "form").attributes["hx-swap"] == "none"
+
+
+@pytest.mark.parametrize("status", ["success", "aborted", "failure", "aborting"])
+def test_abort_page_of_ended_run_has_no_form(status: str, get_page: GetPage, stage: Stage) -> None:
+    run = factories.run(stage, status=status)
+    for headers in ({}, HTMX):
+        html = get_page(factories.address(run, "abort"), **headers)
+        assert html.css("form[action$='/abort/']") == []
+        assert words(one(html, "[data-reason]"))
+
+
+def test_abort_page_for_viewer_shows_denied_reason(viewer_client: Client, run: Run) -> None:
+    html = parse_html(viewer_client.get(factories.address(run, "abort")))
+    assert html.css("form[action$='/abort/']") == []
+    assert "Release managers" in words(one(html, "[data-reason]"))
+
+
+def test_abort_of_ended_run_sends_nothing_and_shows_notice(
+    operator_client: Client, stage: Stage
+) -> None:
+    run = factories.run(stage, status="success")
+    answer = operator_client.post(factories.address(run, "abort"), follow=True)
+    assert "already ended; nothing was sent" in words(one(parse_html(answer), "#notices"))
+    assert not run.aborts.exists()
+
+
+def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    headers = {**HTMX, "HX-Current-URL": live.base_url + "/", "X-CSRFToken": token(person)}
+    answer = person.post(factories.address(run, "abort"), headers=headers, data={"reason": "Stuck"})
+    element = answer.text.partition('hx-swap="outerMorph">')[2].partition("</hx-partial>")[0]
+    row = one(LexborHTMLParser(f"<table>{element}</table>"), "tr[data-run]")
+    assert answer.status_code == 200
+    assert row.attributes["data-status"] == "aborting"
+    assert words(one(row, ".status [data-badge]")) == "Aborting"
+    told = LexborHTMLParser(answer.text.replace("<tr", "<div").replace("<td", "<div"))
+    assert one(told, f'hx-partial[hx-target="#{row.attributes["id"]}"]')
+    assert "Abort accepted" in words(one(told, 'hx-partial[hx-target="#notices"]'))
+    assert run.aborts.get().reason == "Stuck"
+
+
+def test_abort_over_http_from_run_page_returns_run_card(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    here = live.base_url + factories.address(run)
+    headers = {**HTMX, "HX-Current-URL": here, "X-CSRFToken": token(person)}
+    form = {"reason": "Stuck"}
+    answer = person.post(factories.address(run, "abort"), headers=headers, data=form)
+    card = one(LexborHTMLParser(answer.text), "section.run")
+    assert card.attributes["data-status"] == "aborting"
+    assert card.css_first("[data-verdict]") is not None
+
+
+def test_abort_over_http_without_javascript_redirects_with_notice(
+    live: Live, manager: User
+) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
+    answer = person.post(factories.address(run, "abort"), data=form)
+    assert (answer.status_code, answer.headers["location"]) == (302, factories.address(run))
+    html = parse_html(person.get(answer.headers["location"]))
+    assert "Abort accepted" in words(one(html, "#notices"))
+    refresh = one(html, "noscript meta").attributes
+    assert refresh["http-equiv"] == "refresh"
+    assert refresh["content"] == f"3; url={factories.address(run)}"  # whatever follows a hash
+
+
+def test_abort_over_http_that_ends_at_once_shows_notice_with_icon(
+    live: Live, manager: User
+) -> None:
+    live.sandbox.choices["abort-answer"] = "aborted"
+    run = in_flight(live)
+    person = live.person("manager")
+    form = {"csrfmiddlewaretoken": token(person), "reason": "with a nul \0 in it"}
+    answer = person.post(factories.address(run, "abort"), data=form)
+    html = parse_html(person.get(answer.headers["location"]))
+    assert words(one(html, "#notices")).startswith("Aborted")
+    glyph = one(html, "#notices .notice > .glyph use").attributes["href"]
+    assert glyph
+    assert one(html, glyph).tag == "symbol"
+
+
+# --- the reason --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "required"), [("Production", True), ("Staging", False)])
+def test_abort_dialog_requires_reason_in_production_only(
+    name: str, required: bool, get_page: GetPage, pipeline: Pipeline
+) -> None:
+    run = factories.run(factories.stage(name, of=pipeline))
+    html = get_page(factories.address(run, "abort"), **HTMX)
+    assert ("(required)" in words(one(html, ".reason legend"))) == required
+    assert bool(html.css(".production-warning")) == required
+
+
+def test_abort_without_required_reason_returns_422_to_dialog(
+    operator_client: Client, run: Run
+) -> None:
+    answer = operator_client.post(factories.address(run, "abort"), headers=HTMX)
+    assert answer.status_code == 422
+    assert answer.content.decode() == "Aborting a run in Production takes a reason."
+    assert not run.aborts.exists()
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "\n\0 "])
+def test_abort_with_blank_reason_returns_422(
+    reason: str, operator_client: Client, run: Run
+) -> None:
+    answer = operator_client.post(factories.address(run, "abort"), {"reason": reason}, headers=HTMX)
+    assert answer.status_code == 422
+
+
+def test_abort_page_without_required_reason_shows_field_error(
+    operator_client: Client, run: Run
+) -> None:
+    answer = operator_client.post(factories.address(run, "abort"), {"reason": " "})
+    html = parse_html(answer)
+    assert answer.status_code == 422
+    assert "takes a reason" in words(one(html, "[data-error]"))
+    assert one(html, "#reason").attributes["aria-invalid"] == "true"
+
+
+def test_abort_reason_setting_selects_stages_that_require_it(
+    get_page: GetPage, pipeline: Pipeline, settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = ["Staging"]
+    asked = {
+        name: "(required)"
+        in words(one(get_page(factories.address(run, "abort")), ".reason legend"))
+        for name in ("Staging", "Production")
+        for run in [factories.run(factories.stage(name, of=pipeline))]
+    }
+    assert asked == {"Staging": True, "Production": False}
+
+
+@pytest.mark.parametrize(
+    ("pick", "text", "kept"),
+    [("Stuck", "", "Stuck"), ("", "hm", "hm"), ("Incident", " INC-7 ", "Incident: INC-7")],
+)
+def test_abort_reason_combines_quick_pick_and_text(
+    live: Live, manager: User, pick: str, text: str, kept: str
+) -> None:
+    run = in_flight(live)
+    data = {"pick": pick, "reason": text, "csrfmiddlewaretoken": token(live.person("manager"))}
+    person = live.people[-1]
+    assert person.post(factories.address(run, "abort"), data=data).status_code == 302
+    assert run.aborts.get().reason == kept
+
+
+# --- an abort that does not end ----------------------------------------------------------------
+
+
+def overdue_abort(run: Run, by: User, level: int, **fields: Any) -> Abort:
+    """An abort that has been under way for a quarter of an hour, and told as such."""
+    then = timezone.now() - timedelta(minutes=15)
+    abort = factories.abort(run, by, requested_at=then, sent_at=then, answered_at=then, **fields)
+    factories.change(run, status="aborting", abort_severity=level, status_since=then)
+    return abort
+
+
+def test_abort_at_warning_severity_has_no_button_and_no_next_steps(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    overdue_abort(run, manager, 1)
+    html = get_page(factories.address(run))
+    assert html.css("[data-abort], .next-steps") == []
+    assert "longer than 3 min" in words(one(html, ".abort-line"))
+
+
+def test_abort_at_critical_severity_offers_resend_and_next_steps(
+    get_page: GetPage, run: Run, stage: Stage, manager: User
+) -> None:
+    overdue_abort(run, manager, 2)
+    factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
+    html = get_page(factories.address(run))
+    assert words(one(html, "[data-abort]")) == "Try again"
+    steps = words(one(html, ".next-steps"))
+    assert "1 run waits behind it: Hotfix." in steps
+    assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
+
+
+def test_support_request_excludes_user_and_reason(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    overdue_abort(run, manager, 2, reason="secret plan", error_id="err-42", answer="aborting")
+    text = one(get_page(factories.address(run)), "#support-text").text()
+    assert "Error id: err-42" in text
+    assert "UTC" in text
+    assert "secret plan" not in text
+    assert "manager" not in text
+
+
+def test_next_steps_for_viewer_name_who_may_resend(
+    viewer_client: Client, run: Run, manager: User
+) -> None:
+    overdue_abort(run, manager, 2)
+    html = parse_html(viewer_client.get(factories.address(run)))
+    assert "disabled" in one(html, "[data-abort]").attributes
+    assert "Release managers" in words(one(html, ".next-steps"))
+
+
+def test_resend_confirmation_announces_fresh_read(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    abort = overdue_abort(run, manager, 2)
+    html = get_page(factories.address(run, "abort"), **HTMX)
+    assert words(one(html, "h1")) == "Try again to abort “Nightly”?"
+    assert "read again first" in words(html)
+    assert one(html, "[name=resend]").attributes["value"] == str(abort.pk)
+
+
+def test_foreign_abort_at_critical_severity_offers_resend(get_page: GetPage, run: Run) -> None:
+    then = timezone.now() - timedelta(minutes=15)
+    factories.change(run, status="aborting", abort_severity=2, status_since=then)
+    html = get_page(factories.address(run))
+    assert "not asked for here" in words(one(html, ".abort-line"))
+    assert words(one(html, "[data-abort]")) == "Try again"
+
+
+# --- what is said of it ------------------------------------------------------------------------
+
+
+def test_run_page_shows_abort_timeline(get_page: GetPage, run: Run, manager: User) -> None:
+    abort = factories.abort(run, manager, reason="Stuck")
+    for what in (EventType.REQUESTED, EventType.SENT):
+        abort.add_event(what, timezone.now())
+    lines = [words(line) for line in get_page(factories.address(run)).css(".abort-timeline li bdi")]
+    assert lines == ["Requested by manager: “Stuck”.", "Sent to Northflank."]
+
+
+def test_run_that_succeeded_after_abort_shows_loud_message(
+    get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    run = factories.run(stage, status="success")
+    factories.abort(run, manager, "concluded", outcome="success", settled_at=timezone.now())
+    for address in (factories.address(stage), factories.address(run)):
+        line = one(get_page(address), ".abort-line[data-prominent]")
+        assert "Not stopped: the run ended as success" in words(line)
+        assert line.attributes["data-tone"] == "bad"
+
+
+def test_unconfirmed_abort_followed_by_aborting_is_attributed_to_us(
+    get_page: GetPage, run: Run, stage: Stage, manager: User
+) -> None:
+    factories.abort(run, manager, "unknown", settled_at=timezone.now(), answered_at=None)
+    factories.change(run, status="aborting", status_since=timezone.now())
+    for address in (factories.address(stage), factories.address(run)):
+        told = words(one(get_page(address), ".abort-line"))
+        assert "It was taken for lost, and now Northflank says aborting." in told
+        assert "not asked for here" not in told
+
+
+def test_unsent_abort_offers_no_resend(get_page: GetPage, run: Run, manager: User) -> None:
+    overdue_abort(run, manager, 2, state="requested")
+    assert get_page(factories.address(run)).css("[data-abort], .next-steps") == []

@@ -1,0 +1,578 @@
+"""The audit: every act with its facts, found by filters, in pages."""
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard.models import Abort, Grant
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.web.components import abort_log
+from tests.support import factories
+from tests.support.abort_kinds import EACH_KIND, NOON, settled
+from tests.support.factories import HOSTILE
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.live_runs import append_only_disabled
+
+
+def abort_keys(html: LexborHTMLParser) -> list[int]:
+    """The keys of the acts on a page, in their order."""
+    return [int((row.id or "").removeprefix("abort-")) for row in html.css("[data-abort-row]")]
+
+
+def found(get_page: GetPage, query: str) -> list[int]:
+    return abort_keys(get_page(f"/aborts/?{query}"))
+
+
+def notices(html: LexborHTMLParser) -> list[str]:
+    return [words(each) for each in html.css("main > .inline-notice")]
+
+
+def only_row(html: LexborHTMLParser) -> LexborNode:
+    return one(html, "[data-abort-row]")
+
+
+# --- What is told of an act ----------------------------------------------------------------------
+
+
+def test_header_nav_links_to_aborts_page(get_page: GetPage, db: None) -> None:
+    assert one(get_page("/"), 'nav a[href="/aborts/"]').text() == "Aborts"
+    assert one(get_page("/aborts/"), 'nav a[aria-current="page"]').attributes["href"] == "/aborts/"
+
+
+def test_aborts_page_when_signed_out_redirects_to_sign_in(client: Client, db: None) -> None:
+    for address in ("/aborts/", "/aborts/export.csv", "/aborts/export.json"):
+        assert client.get(address)["Location"] == f"/accounts/login/?next={address}"
+
+
+def test_abort_row_shows_user_client_address_and_reason(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager, reason="Stuck since noon", client_address="192.0.2.7")
+    row = one(get_page("/aborts/"), f"#abort-{abort.pk}")
+    assert words(one(row, ".requester")) == "manager on a page from 192.0.2.7"
+    assert words(one(row, ".reason q")) == "Stuck since noon"
+    assert one(row, ".requested time").attributes["datetime"] == abort.requested_at.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("via", "token", "said"),
+    [
+        ("page", "", "on a page"),
+        ("api", "PagerDuty", "by the API, token “PagerDuty”"),
+        ("api", "", "by the API"),
+        ("command", "", "by command"),
+    ],
+)
+def test_abort_row_shows_origin_page_api_or_command(
+    via: str, token: str, said: str, get_page: GetPage, manager: User
+) -> None:
+    factories.act(manager, via=via, token_name=token)
+    assert words(one(only_row(get_page("/aborts/")), ".requester bdi.muted")) == said
+
+
+def test_abort_row_links_to_run_and_names_stage(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager, run_name="Nightly")
+    row = only_row(get_page("/aborts/"))
+    assert one(row, "a.title").attributes["href"] == factories.address(abort.run)
+    assert words(one(row, "a.title")) == "Nightly"
+    assert words(one(row, ".location-path")) == "Shop / Checkout / Production"
+
+
+def test_abort_row_when_settled_shows_outcome_and_duration(
+    get_page: GetPage, manager: User
+) -> None:
+    stage = factories.stage()
+    run = factories.run(stage, status="aborted")
+    factories.abort(run, manager, **EACH_KIND["aborted"])
+    row = only_row(get_page("/aborts/"))
+    assert words(one(row, "[data-badge]")) == "Aborted"
+    assert words(one(row, ".abort-line")) == "Aborted after 41 s."
+    assert words(one(row, ".duration")) == "41 s"
+
+
+def test_abort_row_under_way_counts_from_request_time(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager)
+    since = one(only_row(get_page("/aborts/")), ".duration time").attributes["datetime"]
+    assert datetime.fromisoformat(since or "") == abort.requested_at
+
+
+def test_abort_row_lists_timeline_events(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager, reason="Stuck")
+    abort.add_event(EventType.REQUESTED, NOON)
+    abort.add_event(EventType.SENT, NOON)
+    lines = one(only_row(get_page("/aborts/")), "details").css(".abort-timeline li")
+    assert [words(one(line, "span")) for line in lines] == [
+        "Requested by manager: “Stuck”.",
+        "Sent to Northflank.",
+    ]
+
+
+def test_abort_row_when_refused_shows_northflank_answer_and_error_id(
+    get_page: GetPage, manager: User
+) -> None:
+    factories.act(manager, **EACH_KIND["refused"], error_id="err-7")
+    facts = [words(fact) for fact in only_row(get_page("/aborts/")).css(".facts dd")]
+    assert facts == ["409: No.", "err-7"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"answer_status": 409}, "Northflank’s answer"),
+        ({"answer_status": None, "sent_at": None}, "What went wrong"),
+    ],
+)
+@pytest.mark.parametrize("place", ["audit", "run"])
+def test_abort_facts_without_northflank_response_label_our_error(
+    place: str, fields: dict[str, Any], name: str, get_page: GetPage, manager: User
+) -> None:
+    abort = factories.act(manager, **EACH_KIND["refused"] | fields)
+    html = get_page("/aborts/" if place == "audit" else factories.address(abort.run))
+    of_act = "[data-abort-row]" if place == "audit" else ".abort-details"
+    names = {words(fact) for fact in html.css(f"{of_act} .facts dt")}
+    assert names & {"Northflank’s answer", "What went wrong"} == {name}
+
+
+def test_timeline_event_of_another_day_shows_date(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager)
+    abort.add_event(EventType.REQUESTED, NOON)
+    abort.add_event(EventType.SENT, timezone.now())
+    before, today = one(only_row(get_page("/aborts/")), "details").css(".abort-timeline time")
+    assert words(before).startswith("31 Mar ")
+    assert len(words(today)) == len("12:00:00")
+
+
+def test_abort_row_of_deleted_account_keeps_username(get_page: GetPage, viewer: User) -> None:
+    factories.act(viewer)
+    viewer.delete()
+    assert words(one(only_row(get_page("/aborts/")), ".requester bdi:not(.muted)")) == "viewer"
+
+
+def test_aborts_page_orders_newest_first(get_page: GetPage, manager: User) -> None:
+    acts = [factories.act(manager).pk for _ in range(3)]
+    assert found(get_page, "") == acts[::-1]
+
+
+def test_aborts_page_with_hostile_text_escapes_it(get_page: GetPage, manager: User) -> None:
+    stage = factories.stage(
+        of=factories.pipeline("c&d", of=factories.project("a/<b>", name=HOSTILE), name=HOSTILE)
+    )
+    factories.act(manager, stage, **EACH_KIND["refused"] | {"reason": HOSTILE, "answer": HOSTILE},
+        token_name=HOSTILE, via="api", run_name=HOSTILE, error_id=HOSTILE)  # fmt: skip
+    for headers in ({}, HTMX):
+        html = get_page(f"/aborts/?text={quote(HOSTILE[:100])}", **headers)
+        assert html.css("#hostile, script:not([src]):not(#time-texts), x") == []
+        assert words(one(only_row(html), ".reason q")) == " ".join(HOSTILE.split())
+
+
+# --- Filters -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def abort_of_each_kind(manager: User) -> dict[str, int]:
+    return {name: factories.act(manager, **fields).pk for name, fields in EACH_KIND.items()}
+
+
+def test_each_kind_fixture_covers_all_kinds_and_states() -> None:
+    assert EACH_KIND.keys() == abort_log.CATEGORIES.keys()
+    assert {fields["state"] for fields in EACH_KIND.values()} | {AbortState.REQUESTED} == {
+        *AbortState
+    }
+
+
+@pytest.mark.parametrize("kind", EACH_KIND)
+def test_outcome_filter_lists_only_aborts_of_that_outcome(
+    kind: str, get_page: GetPage, abort_of_each_kind: dict[str, int]
+) -> None:
+    html = get_page(f"/aborts/?state={kind}")
+    assert abort_keys(html) == [abort_of_each_kind[kind]]
+    assert only_row(html).attributes["data-state"] == kind
+    assert words(one(only_row(html), "[data-badge]")) == str(abort_log.CATEGORIES[kind].label)
+    assert one(html, "#state option[selected]").attributes["value"] == kind
+
+
+@pytest.mark.parametrize("status", ["aborted", "success", "running"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_each_settled_abort_matches_exactly_one_outcome_filter(
+    gone: bool, status: str, manager: User
+) -> None:
+    removed_at = NOON if gone else None
+    made = [
+        factories.act(
+            manager, **settled(state, outcome=outcome), run_status=status, run_removed_at=removed_at
+        )
+        for state in set(AbortState) - {AbortState.REQUESTED, AbortState.ACCEPTED}
+        for outcome in ("", "aborted", "success")
+    ]
+    found = {
+        name: set(Abort.objects.filter(kind.condition).values_list("pk", flat=True))
+        for name, kind in abort_log.CATEGORIES.items()
+    }
+    for each in made:
+        assert [name for name, keys in found.items() if each.pk in keys] == [
+            abort_log.category_key(each)
+        ]
+
+
+def test_abort_of_run_in_flight_after_end_shows_loud_message(
+    get_page: GetPage, manager: User
+) -> None:
+    factories.act(manager, **EACH_KIND["turned"])
+    row = only_row(get_page("/aborts/"))
+    assert words(one(row, "[data-badge]")) == "Turned out otherwise"
+    assert one(row, "[data-badge]").attributes["data-tone"] == "bad"
+    assert words(one(row, ".abort-line[data-prominent]")).startswith("Northflank had said aborted")
+
+
+def test_unsent_abort_is_listed_as_under_way(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager, state="requested", sent_at=None, answered_at=None)
+    assert found(get_page, "state=under_way") == [abort.pk]
+
+
+def test_abort_of_removed_run_without_outcome_is_listed_as_gone(
+    get_page: GetPage, manager: User
+) -> None:
+    abort = factories.act(manager, **settled(AbortState.CONCLUDED, outcome=""), run_removed_at=NOON)
+    assert found(get_page, "state=gone") == [abort.pk]
+
+
+@pytest.mark.parametrize("who", ["manager", "MANA", "nage"])
+def test_user_filter_matches_part_of_username(
+    who: str, get_page: GetPage, manager: User, viewer: User
+) -> None:
+    abort = factories.act(manager)
+    factories.act(viewer)
+    assert found(get_page, f"who={who}") == [abort.pk]
+
+
+@pytest.mark.parametrize("text", ["nightly", "Run-77", "stuck"])
+def test_text_filter_matches_run_name_run_id_and_reason(
+    text: str, get_page: GetPage, manager: User
+) -> None:
+    stage = factories.stage()
+    abort = factories.abort(
+        factories.run(stage, "run-77-x", name="Nightly build"), manager, reason="It is stuck"
+    )
+    factories.abort(factories.run(stage, "other", name="Other"), manager, reason="Mistake")
+    assert found(get_page, f"text={text}") == [abort.pk]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "'", "\\"])
+def test_text_filter_with_wildcard_characters_matches_literally(
+    text: str, get_page: GetPage, manager: User
+) -> None:
+    abort = factories.act(manager, reason=f"a{text}b")
+    factories.act(manager, reason="ab")
+    assert found(get_page, f"text={quote(text)}") == [abort.pk]
+
+
+def test_project_and_stage_filters_narrow_aborts(get_page: GetPage, manager: User) -> None:
+    for project in ("shop", "payments"):
+        for stage in ("Staging", "Production"):
+            of = factories.pipeline(of=factories.project(project))
+            factories.act(manager, factories.stage(stage, of=of), reason=f"{project} {stage}")
+
+    def reasons(query: str) -> list[str]:
+        return [words(reason) for reason in get_page(f"/aborts/?{query}").css(".reason q")]
+
+    assert reasons("project=shop") == ["shop Production", "shop Staging"]
+    assert reasons("stage=Staging") == ["payments Staging", "shop Staging"]
+    assert reasons("project=shop&stage=Staging") == ["shop Staging"]
+
+
+def test_own_aborts_filter_compares_account_not_username(
+    get_page: GetPage, manager: User, viewer: User
+) -> None:
+    mine = factories.act(manager)
+    factories.act(viewer)
+    namesake = User(pk=viewer.pk, username="manager")
+    factories.abort(factories.run(factories.stage()), namesake)
+    assert found(get_page, "by_me=1") == [mine.pk]
+
+
+def test_date_filters_use_dashboard_timezone(
+    get_page: GetPage, manager: User, settings: Settings
+) -> None:
+    settings.TIME_ZONE = "Asia/Tokyo"
+    zone = ZoneInfo("Asia/Tokyo")
+    timezone.activate(zone)
+    moments = [
+        datetime(2026, 3, 30, 23, 59, 59, tzinfo=zone),
+        datetime(2026, 3, 31, 0, 0, tzinfo=zone),
+        datetime(2026, 3, 31, 23, 59, 59, tzinfo=zone),
+        datetime(2026, 4, 1, 0, 0, tzinfo=zone),
+    ]
+    acts = [factories.act(manager, requested_at=moment).pk for moment in moments]
+    try:
+        assert found(get_page, "from=2026-03-31&to=2026-03-31") == [acts[2], acts[1]]
+        assert found(get_page, "from=2026-03-31") == [acts[3], acts[2], acts[1]]
+        assert found(get_page, "to=2026-03-31") == [acts[2], acts[1], acts[0]]
+    finally:
+        timezone.deactivate()
+
+
+def test_combined_filters_narrow_aborts_and_fill_form(
+    get_page: GetPage, manager: User, viewer: User
+) -> None:
+    wanted = factories.act(manager, **EACH_KIND["refused"], reason="Stuck")
+    factories.act(manager, **EACH_KIND["aborted"], reason="Stuck")
+    factories.act(viewer, **EACH_KIND["refused"], reason="Stuck")
+    query = "who=man&text=stuck&state=refused&project=shop&stage=Production"
+    html = get_page(f"/aborts/?{query}&from=2026-03-31&to=2026-03-31&by_me=1")
+    assert abort_keys(html) == [wanted.pk]
+    assert {
+        each.attributes["name"]: each.attributes["value"]
+        for each in html.css(".filters input:not([type=checkbox]), .filters input[checked]")
+    } == {"who": "man", "text": "stuck", "from": "2026-03-31", "to": "2026-03-31", "by_me": "1"}
+    assert [each.attributes["value"] for each in html.css(".filters option[selected]")] == [
+        "refused", "shop", "Production",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=nope", "There is no outcome “nope”"),
+        ("state=Aborted", "There is no outcome “Aborted”"),
+        ("project=nope", "There is no project “nope”"),
+        ("stage=production", "There is no stage “production”"),
+        ("by_me=yes", "There is no such choice “yes”"),
+        ("from=yesterday", "“yesterday” is no day"),
+        ("from=2026-02-30", "“2026-02-30” is no day"),
+        ("to=9999-12-31", "“9999-12-31” is no day"),
+        ("to=0001-01-01", "“0001-01-01” is no day"),
+        ("from=%3Cb%3E", "“<b>” is no day"),
+        ("before=x", "“x” is no place in the list"),
+        ("before=-1", "“-1” is no place in the list"),
+        ("before=%C2%BD", "“½” is no place in the list"),
+        ("before=" + "9" * 40, "“" + "9" * 40 + "” is no place in the list"),
+        ("stat=refused", "There is no filter “stat”"),
+        ("%3Cb%3E=1", "There is no filter “<b>”"),
+        ("who=" + "x" * 5000, "Only the first 200 characters of “"),
+    ],
+)
+def test_invalid_filter_value_is_ignored_and_reported(
+    query: str, said: str, get_page: GetPage, manager: User
+) -> None:
+    abort = factories.act(manager, run_name="x" * 300)
+    with append_only_disabled():
+        Abort.objects.update(username="x" * 300)
+    html = get_page(f"/aborts/?{query}")
+    assert abort_keys(html) == [abort.pk]
+    assert [notice.startswith(said) for notice in notices(html)] == [True]
+
+
+@pytest.mark.parametrize("query", ["who=%00man%00", "text=%20%20", "who=&state=&from=&before="])
+def test_blank_filter_value_is_ignored_silently(
+    query: str, get_page: GetPage, manager: User
+) -> None:
+    abort = factories.act(manager)
+    html = get_page(f"/aborts/?{query}")
+    assert abort_keys(html) == [abort.pk]
+    assert notices(html) == []
+
+
+def test_aborts_page_without_aborts_shows_empty_state(get_page: GetPage, db: None) -> None:
+    assert words(one(get_page("/aborts/"), '[data-empty="nothing_exists"]')) == (
+        "No run has been aborted from here yet."
+    )
+
+
+def test_filter_without_match_links_to_all_aborts(get_page: GetPage, manager: User) -> None:
+    factories.act(manager)
+    empty = one(get_page("/aborts/?state=refused"), '[data-empty="nothing_matches"]')
+    assert one(empty, "a").attributes["href"] == "/aborts/"
+
+
+def test_page_before_oldest_abort_links_to_newest(get_page: GetPage, manager: User) -> None:
+    abort = factories.act(manager)
+    empty = one(get_page(f"/aborts/?before={abort.pk}"), '[data-empty="nothing_matches"]')
+    assert one(empty, "a").text() == "The newest"
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def abort_keys_newest_first(manager: User) -> list[int]:
+    """The keys of 250 acts on one run, the newest first; every second was refused."""
+    run = factories.run(factories.stage())
+    Abort.objects.bulk_create(
+        Abort(
+            run=run, user=manager, username="manager", claimed_at=NOON, requested_at=NOON,
+            settled_at=NOON, state="refused" if number % 2 else "too_late",
+        )
+        for number in range(250)
+    )  # fmt: skip
+    return list(Abort.objects.order_by("-pk").values_list("pk", flat=True))
+
+
+def test_pagination_walks_all_aborts_in_pages_of_100(
+    get_page: GetPage, abort_keys_newest_first: list[int]
+) -> None:
+    seen, address = [], "/aborts/"
+    sizes = []
+    while address:
+        html = get_page(address)
+        seen += abort_keys(html)
+        sizes.append(len(abort_keys(html)))
+        following = html.css('.pager [rel="next"]')
+        address = f"/aborts/{following[0].attributes['href']}" if following else ""
+    assert seen == abort_keys_newest_first
+    assert sizes == [100, 100, 50]
+
+
+def test_pagination_keeps_filter_and_links_to_newest(
+    get_page: GetPage, abort_keys_newest_first: list[int]
+) -> None:
+    first = get_page("/aborts/?state=refused&who=man")
+    assert first.css('.pager [rel="first"]') == []
+    following = one(first, '.pager [rel="next"]').attributes["href"] or ""
+    second = get_page(f"/aborts/{following}")
+    assert len(abort_keys(second)) == 25
+    back = urlsplit(one(second, '.pager [rel="first"]').attributes["href"] or "")
+    assert (back.path, parse_qs(back.query)) == ("/aborts/", {"state": ["refused"], "who": ["man"]})
+
+
+def test_pagination_with_new_abort_does_not_shift_next_page(
+    get_page: GetPage, abort_keys_newest_first: list[int], manager: User
+) -> None:
+    following = one(get_page("/aborts/"), '.pager [rel="next"]').attributes["href"]
+    factories.act(manager)
+    assert abort_keys(get_page(f"/aborts/{following}")) == abort_keys_newest_first[100:200]
+
+
+def test_aborts_page_with_100_aborts_needs_no_more_queries_than_one(
+    operator_client: Client, manager: User, abort_keys_newest_first: list[int]
+) -> None:
+    def queries(address: str) -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as asked:
+            assert operator_client.get(address).status_code == 200
+        return len(asked)
+
+    factories.act(manager, reason="the only one").add_event(EventType.REQUESTED, NOON)
+    Abort.objects.get(pk=abort_keys_newest_first[0]).add_event(EventType.REQUESTED, NOON)
+    assert len(abort_keys(parse_html(operator_client.get("/aborts/")))) == 100
+    assert queries("/aborts/") == queries("/aborts/?text=the+only+one")
+
+
+# --- Live ----------------------------------------------------------------------------------------
+
+
+def refresh(client: Client, tag: str, query: str = "") -> Any:
+    return client.get(f"/aborts/{query}", headers={**HTMX, "HX-PTag": tag})
+
+
+def page_tag(client: Client, query: str = "") -> str:
+    return one(parse_html(client.get(f"/aborts/{query}")), "#live").attributes["hx-ptag"] or ""
+
+
+def test_refresh_without_change_returns_304(operator_client: Client, manager: User) -> None:
+    factories.act(manager)
+    answer = refresh(operator_client, page_tag(operator_client))
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_refresh_after_change_of_unrelated_run_returns_304(
+    operator_client: Client, manager: User
+) -> None:
+    factories.act(manager)
+    tag = page_tag(operator_client)
+    factories.change(factories.run(factories.stage()), status="waiting")
+    assert refresh(operator_client, tag).status_code == 304
+
+
+def test_refresh_after_abort_settled_shows_new_state(
+    operator_client: Client, manager: User
+) -> None:
+    abort = factories.act(manager)
+    tag = page_tag(operator_client)
+    factories.change(abort.run, status="aborted", concluded=True, in_flight=False)
+    assert abort.transition(
+        AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(),
+        outcome="aborted", settled_at=timezone.now(),
+    )  # fmt: skip
+    answer = refresh(operator_client, tag)
+    assert answer.content.lstrip().startswith(b'<div id="live"')
+    assert words(one(only_row(parse_html(answer)), "[data-badge]")) == "Aborted"
+
+
+def test_refresh_after_run_status_changed_shows_new_status(
+    operator_client: Client, manager: User
+) -> None:
+    abort = factories.act(manager, **EACH_KIND["aborted"])
+    tag = page_tag(operator_client)
+    factories.change(abort.run, status="success", concluded=True, in_flight=False)
+    assert "now says success" in words(
+        one(only_row(parse_html(refresh(operator_client, tag))), ".abort-line")
+    )
+
+
+def test_refresh_after_new_abort_lists_it(operator_client: Client, manager: User) -> None:
+    factories.act(manager)
+    tag = page_tag(operator_client)
+    factories.act(manager)
+    assert len(abort_keys(parse_html(refresh(operator_client, tag)))) == 2
+
+
+@pytest.mark.parametrize(("state", "seconds"), [("under_way", "2"), ("aborted", "15")])
+def test_refresh_interval_with_abort_under_way_is_short(
+    state: str, seconds: str, get_page: GetPage, manager: User
+) -> None:
+    factories.act(manager, **EACH_KIND[state])
+    assert one(get_page("/aborts/"), "#live").attributes["data-refresh"] == seconds
+
+
+def test_tab_title_counts_aborts_under_way(get_page: GetPage, manager: User) -> None:
+    assert one(get_page("/aborts/"), "title").text() == "Aborts · Release flows"
+    factories.act(manager)
+    assert one(get_page("/aborts/"), "title").text() == "Aborts (1 under way) · Release flows"
+
+
+# --- Rights --------------------------------------------------------------------------------------
+
+
+def test_aborts_page_lists_only_aborts_of_visible_stages(
+    viewer_client: Client, aborts_in_two_projects: dict[str, Abort]
+) -> None:
+    html = parse_html(viewer_client.get("/aborts/"))
+    assert abort_keys(html) == [aborts_in_two_projects["shop Staging"].pk]
+    assert [each.attributes["value"] for each in html.css("#project option")] == ["", "shop"]
+
+
+@pytest.mark.parametrize(
+    "query", ["project=payments", "text=payments", "who=manager", "stage=Production"]
+)
+def test_filters_never_list_aborts_of_hidden_stages(
+    query: str, viewer_client: Client, aborts_in_two_projects: dict[str, Abort]
+) -> None:
+    shown_now = abort_keys(parse_html(viewer_client.get(f"/aborts/?{query}")))
+    assert shown_now in ([], [aborts_in_two_projects["shop Staging"].pk])
+
+
+def test_project_filter_for_hidden_project_reports_it_as_unknown(
+    viewer_client: Client, aborts_in_two_projects: dict[str, Abort]
+) -> None:
+    hidden, absent = (
+        notices(parse_html(viewer_client.get(f"/aborts/?project={project}")))
+        for project in ("payments", "atlantis")
+    )
+    assert [text.replace("payments", "atlantis") for text in hidden] == absent
+
+
+def test_aborts_page_without_visible_aborts_reveals_nothing_more(
+    viewer_client: Client, aborts_in_two_projects: dict[str, Abort]
+) -> None:
+    Grant.objects.filter(stage="Staging").delete()
+    empty = one(parse_html(viewer_client.get("/aborts/")), "[data-empty]")
+    assert words(empty) == "No run that you may see has been aborted from here yet."

@@ -1,0 +1,223 @@
+"""The audit for download: every act with all its facts, as the page is filtered."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.models import Abort
+from dashboard.models.aborts import EventType
+from dashboard.web.components import abort_log
+from dashboard.web.pages import aborts_export
+from tests.support import factories
+from tests.support.abort_kinds import EACH_KIND, NOON
+from tests.support.factories import HOSTILE
+from tests.support.html import GetPage
+from tests.support.live import Live
+
+
+def export_json(person: httpx.Client, query: str = "") -> list[dict[str, Any]]:
+    answer = person.get(f"/aborts/export.json?{query}")
+    assert answer.status_code == 200, answer.text
+    told: list[dict[str, Any]] = json.loads(answer.text)
+    return told
+
+
+def export_csv(person: httpx.Client, query: str = "") -> list[dict[str, str]]:
+    answer = person.get(f"/aborts/export.csv?{query}")
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text, newline=""), strict=True))
+
+
+@pytest.fixture
+def manager_http_client(live: Live, manager: User) -> httpx.Client:
+    return live.person("manager")
+
+
+def test_export_contains_all_fields_of_abort(
+    manager_http_client: httpx.Client, manager: User
+) -> None:
+    run = factories.run(factories.stage(), "r-1", name="Nightly", status="aborted")
+    abort = factories.abort(
+        run,
+        manager,
+        **EACH_KIND["aborted"],
+        reason="Stuck",
+        client_address="192.0.2.7",
+        via="api",
+        token_name="PagerDuty",
+        sent_at=NOON,
+        answered_at=NOON,
+        answer_status=200,
+    )
+    abort.add_event(EventType.REQUESTED, NOON)
+    abort.add_event(EventType.CONCLUDED, NOON, detail="aborted")
+    facts = {
+        "id": abort.pk,
+        "requested_at": "2026-03-31T12:00:00.000+00:00",
+        "who": "manager",
+        "via": "api",
+        "token": "PagerDuty",
+        "address": "192.0.2.7",
+        "reason": "Stuck",
+        "project": "shop",
+        "pipeline": "checkout",
+        "stage": "Production",
+        "run_id": "r-1",
+        "run_name": "Nightly",
+        "run_url": f"{str(manager_http_client.base_url).rstrip('/')}{factories.address(run)}",
+        "state": "aborted",
+        "sent_at": "2026-03-31T12:00:00.000+00:00",
+        "sendings": 0,
+        "answered_at": "2026-03-31T12:00:00.000+00:00",
+        "answer_status": 200,
+        "answer": "",
+        "error_id": "",
+        "outcome": "aborted",
+        "settled_at": "2026-03-31T12:00:41.000+00:00",
+        "seconds": 41.0,
+        "story": "Aborted after 41 s.",
+        "retry_of": None,
+        "batch": None,
+    }
+    at = "2026-03-31T12:00:00.000+00:00"
+    trail = [
+        {"at": at, "what": "requested", "detail": "", "text": "Requested by manager: “Stuck”."},
+        {
+            "at": at,
+            "what": "concluded",
+            "detail": "aborted",
+            "text": "The run concluded as aborted.",
+        },
+    ]
+    assert export_json(manager_http_client) == [{**facts, "trail": trail}]
+    assert export_csv(manager_http_client) == [
+        {name: "" if value is None else str(value) for name, value in facts.items()}
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+def test_export_in_chunks_contains_every_abort(count: int, live: Live, manager: User) -> None:
+    keys = [factories.act(manager).pk for _ in range(count)][::-1]
+    everything = abort_log.AbortFilter(condition=abort_log.Q())
+
+    async def whole(written: AsyncIterator[bytes]) -> str:
+        return b"".join([part async for part in written]).decode()
+
+    array = live.run(lambda: whole(aborts_export.as_json(everything, "", chunk_size=3)))
+    assert [each["id"] for each in json.loads(array)] == keys
+    table = live.run(lambda: whole(aborts_export.as_csv(everything, "", chunk_size=3)))
+    rows = csv.DictReader(io.StringIO(table, newline=""), strict=True)
+    assert [int(each["id"]) for each in rows] == keys
+
+
+def test_export_without_aborts_contains_column_names(manager_http_client: httpx.Client) -> None:
+    assert (
+        manager_http_client.get("/aborts/export.csv").text
+        == ",".join(aborts_export.COLUMNS) + "\r\n"
+    )
+    assert manager_http_client.get("/aborts/export.json").text == "[]\n"
+
+
+def test_export_applies_page_filters(manager_http_client: httpx.Client, manager: User) -> None:
+    acts = {kind: factories.act(manager, **fields).pk for kind, fields in EACH_KIND.items()}
+    for kind, key in acts.items():
+        assert [
+            (each["id"], each["state"])
+            for each in export_json(manager_http_client, f"state={kind}")
+        ] == [(key, kind)]
+
+
+def test_export_links_keep_page_filters(get_page: GetPage, manager: User) -> None:
+    factories.act(manager)
+    links = [
+        urlsplit(link.attributes["href"] or "")
+        for link in get_page("/aborts/?who=man&state=under_way&before=7&text=").css(".exports a")
+    ]
+    assert [link.path for link in links] == ["/aborts/export.csv", "/aborts/export.json"]
+    assert [parse_qs(link.query) for link in links] == [
+        {"who": ["man"], "state": ["under_way"]}
+    ] * 2
+
+
+@pytest.mark.parametrize("query", ["state=nope", "from=x", "stat=refused"])
+def test_export_with_invalid_filter_returns_400(
+    query: str, manager_http_client: httpx.Client
+) -> None:
+    answer = manager_http_client.get(f"/aborts/export.csv?{query}")
+    assert answer.status_code == 400
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "“" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("ending", "content_type"), [("csv", "text/csv; charset=utf-8"), ("json", "application/json")]
+)
+def test_export_is_dated_attachment_with_no_store(
+    ending: str, content_type: str, manager_http_client: httpx.Client
+) -> None:
+    answer = manager_http_client.get(f"/aborts/export.{ending}")
+    assert answer.headers["content-type"] == content_type
+    assert answer.headers["cache-control"] == "no-store"
+    name = f"aborts-{timezone.localdate().isoformat()}.{ending}"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_csv_export_escapes_formula_prefixes(
+    begin: str, manager_http_client: httpx.Client, manager: User
+) -> None:
+    text = f"{begin}HYPERLINK(1)"
+    factories.act(manager, **EACH_KIND["refused"] | {"reason": text, "answer": text}, run_name=text)
+    (row,) = export_csv(manager_http_client)
+    assert {row["reason"], row["answer"], row["run_name"]} == {f"'{text}"}
+    assert export_json(manager_http_client)[0]["reason"] == text
+
+
+@pytest.mark.parametrize("text", ['a "quoted", cell', "two\r\nlines", "ünï ☂", HOSTILE, "''"])
+def test_export_round_trips_any_text(
+    text: str, manager_http_client: httpx.Client, manager: User
+) -> None:
+    factories.act(manager, reason=text)
+    assert export_csv(manager_http_client)[0]["reason"] == text
+    assert export_json(manager_http_client)[0]["reason"] == text
+
+
+def test_export_excludes_abort_created_while_streaming(live: Live, manager: User) -> None:
+    keys = [factories.act(manager).pk for _ in range(4)][::-1]
+    stage = factories.stage()
+    asked = abort_log.AbortFilter(condition=abort_log.Q())
+    parts: list[bytes] = []
+
+    async def read_on(*, first: bool) -> None:
+        if first:
+            parts.append(await anext(written))
+        else:
+            parts.extend([part async for part in written])
+
+    written = aborts_export.as_json(asked, "", chunk_size=2)
+    live.run(lambda: read_on(first=True))
+    factories.act(manager, stage)
+    live.run(lambda: read_on(first=False))
+    assert [each["id"] for each in json.loads(b"".join(parts))] == keys
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_export_rejects_post(ending: str, operator_client: Client) -> None:
+    assert operator_client.post(f"/aborts/export.{ending}").status_code == 405
+
+
+def test_export_contains_only_aborts_of_visible_stages(
+    live: Live, aborts_in_two_projects: dict[str, Abort]
+) -> None:
+    person = live.person("viewer")
+    assert [each["reason"] for each in export_json(person)] == ["shop Staging"]
+    assert [each["reason"] for each in export_csv(person)] == ["shop Staging"]

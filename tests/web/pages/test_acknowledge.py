@@ -1,0 +1,472 @@
+"""Saying that one looks at a run: who may, what everybody sees, and when it ends."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db import IntegrityError, connection, connections, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.accounts import permissions
+from dashboard.models import Acknowledgement, ChangeCounter, Grant, Run, Stage
+from dashboard.models.typical_duration import Severity
+from dashboard.northflank import Run as ApiRun
+from dashboard.runs import acknowledgements, alerts
+from dashboard.sync import mirror
+from dashboard.web.live import parts as live_parts
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.live import Live, token
+from tests.support.stream import about, open_stream
+
+
+@pytest.fixture
+def run(stage: Stage) -> Run:
+    """A run that is overdue."""
+    return factories.run(
+        stage, "r-1", name="Nightly", overdue_severity=Severity.WARNING, overdue_reason="run"
+    )
+
+
+@pytest.fixture
+def ana(db: None) -> User:
+    permissions.ensure_default_group()
+    return User.objects.create_user("ana", password="ana")
+
+
+@pytest.fixture
+def cem(db: None) -> User:
+    return User.objects.create_user("cem", password="cem")
+
+
+def post_acknowledgement(
+    person: Client, run: Run, what: str = "acknowledge", htmx: bool = True, **more: Any
+) -> Any:
+    headers = HTMX if htmx else {}
+    return person.post(
+        factories.address(run, "acknowledge"), {"action": what} | more, headers=headers
+    )
+
+
+def client_for(person: User) -> Client:
+    client = Client()
+    client.force_login(person)
+    return client
+
+
+def run_page_for(person: User, run: Run) -> LexborHTMLParser:
+    return parse_html(client_for(person).get(factories.address(run)))
+
+
+def buttons(html: LexborHTMLParser) -> list[str]:
+    return [words(button) for button in html.css("[data-acknowledgements] button")]
+
+
+def acknowledged_by(html: LexborHTMLParser) -> list[str]:
+    return [words(bdi) for bdi in html.css(".run .acknowledgement bdi")]
+
+
+# --- A press ------------------------------------------------------------------------------------
+
+
+def test_acknowledgement_is_shown_to_all_users(run: Run, ana: User, cem: User) -> None:
+    before = run_page_for(ana, run)
+    assert buttons(before) == ["I’m looking"]
+    assert before.css(".acknowledged-by") == []
+    card = parse_html(post_acknowledgement(client_for(ana), run))
+    assert acknowledged_by(card) == ["ana"]
+    assert buttons(card) == ["Stop looking"]
+    to_cem = run_page_for(cem, run)
+    assert acknowledged_by(to_cem) == ["ana"]
+    assert buttons(to_cem) == ["I’m looking too", "Take over from ana"]
+    assert "ana is looking, since" in words(one(to_cem, "#incident-summary-text"))
+
+
+def test_acknowledgement_is_shown_on_run_row_and_board(
+    run: Run, ana: User, get_page: GetPage
+) -> None:
+    assert get_page("/").css(".acknowledged-by") == []
+    acknowledgements.acknowledge(run, ana)
+    for address in ("/", factories.address(run.stage)):
+        row = one(get_page(address), 'tr[data-run="r-1"]')
+        assert words(one(row, ".acknowledged-by bdi")) == "ana"
+        assert row.attributes["data-acknowledged"] == "ana"
+    assert words(one(get_page("/board/"), ".acknowledged")) == "ana looking"
+
+
+def test_acknowledgement_in_run_row_shows_absolute_time(
+    run: Run, ana: User, get_page: GetPage
+) -> None:
+    acknowledgements.acknowledge(run, ana)
+    since = timezone.localtime(Acknowledgement.objects.get().acknowledged_at)
+    time = one(one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by'), "time")
+    assert words(time) == f"{since.day} {since:%b %H:%M:%S}"
+    assert "data-clock" in time.attributes
+
+
+def test_acknowledge_twice_by_same_user_changes_nothing(run: Run, ana: User) -> None:
+    post_acknowledgement(client_for(ana), run)
+    before = ChangeCounter.latest()
+    answer = post_acknowledgement(client_for(ana), run)
+    assert answer.status_code == 200
+    assert Acknowledgement.objects.count() == 1
+    assert ChangeCounter.latest() == before
+
+
+def test_release_ends_acknowledgement_and_keeps_history(run: Run, ana: User) -> None:
+    post_acknowledgement(client_for(ana), run)
+    card = parse_html(post_acknowledgement(client_for(ana), run, "release"))
+    assert acknowledged_by(card) == []
+    assert buttons(card) == ["I’m looking"]
+    assert "ana looked from" in words(one(card, "[data-acknowledgements] ul"))
+    before = ChangeCounter.latest()
+    post_acknowledgement(client_for(ana), run, "release")
+    assert ChangeCounter.latest() == before
+
+
+def test_second_user_acknowledging_is_added(run: Run, ana: User, cem: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    card = parse_html(post_acknowledgement(client_for(cem), run))
+    assert acknowledged_by(card) == ["ana", "cem"]
+    assert buttons(card) == ["Stop looking", "Take over from ana"]
+
+
+def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, cem: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    key = Acknowledgement.objects.get().pk
+    card = parse_html(
+        post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, "x", 10**9])
+    )
+    assert acknowledged_by(card) == ["cem"]
+    assert words(one(card, "[data-acknowledgements] ul")).endswith("; cem took over")
+    assert "; cem took over" in words(one(card, "#incident-summary-text"))
+
+
+def test_reassign_ends_only_named_acknowledgements_of_same_run(
+    run: Run, ana: User, cem: User
+) -> None:
+    acknowledgements.acknowledge(run, ana)
+    key = Acknowledgement.objects.get().pk
+    bea = User.objects.create_user("bea")
+    acknowledgements.acknowledge(run, bea)
+    other = factories.run(run.stage, overdue_severity=Severity.WARNING)
+    acknowledgements.acknowledge(other, ana)
+    elsewhere = Acknowledgement.objects.get(run=other).pk
+    post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, elsewhere])
+    assert set(run.acknowledgements.open().values_list("username", flat=True)) == {"bea", "cem"}
+    assert other.acknowledgements.open().count() == 1
+
+
+def test_reassign_to_self_keeps_acknowledgement(run: Run, ana: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    post_acknowledgement(
+        client_for(ana), run, "reassign", reassign_from=[Acknowledgement.objects.get().pk]
+    )
+    assert Acknowledgement.objects.open().count() == Acknowledgement.objects.count() == 1
+
+
+def test_run_row_with_many_acknowledgements_names_three_and_counts_rest(
+    run: Run, get_page: GetPage
+) -> None:
+    for name in ("a1", "a2", "a3", "a4", "a5"):
+        acknowledgements.acknowledge(run, User.objects.create_user(name))
+    row = one(get_page("/"), 'tr[data-run="r-1"]')
+    assert [words(name) for name in row.css(".acknowledged-by bdi")] == ["a1", "a2", "a3"]
+    assert words(one(row, ".acknowledged-by")).endswith("and 2 more")
+    assert row.attributes["data-acknowledged"] == "a1, a2, a3 and 2 more"
+
+
+def test_acknowledge_without_javascript_redirects_to_run(run: Run, ana: User) -> None:
+    answer = post_acknowledgement(client_for(ana), run, htmx=False)
+    assert answer.status_code == 302
+    assert answer["Location"] == factories.address(run)
+    assert Acknowledgement.objects.open().count() == 1
+
+
+def test_streamed_run_card_contains_no_user_specific_controls(run: Run, ana: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    part = live_parts._card_part(run.pk, permissions.for_user(ana))[0]
+    card = LexborHTMLParser(part.html)
+    assert card.css("[data-acknowledgements] button, [data-acknowledgements] form, input") == []
+    asks = one(card, "[data-acknowledgements] [hx-get]")
+    answer = client_for(ana).get(asks.attributes["hx-get"], headers=HTMX)
+    assert [words(button) for button in parse_html(answer).css("button")] == ["Stop looking"]
+    # The page's own element is the same one, so that a change of something else leaves it alone.
+    place = (asks.attributes["hx-target"] or "")[1:]
+    assert one(run_page_for(ana, run), "[data-acknowledgements] .actions").attributes["id"] == place
+
+
+# --- Who may ------------------------------------------------------------------------------------
+
+
+def test_viewer_may_acknowledge(run: Run, viewer: User) -> None:
+    assert post_acknowledgement(client_for(viewer), run).status_code == 200
+    assert Acknowledgement.objects.get().user == viewer
+
+
+def test_user_without_view_permission_acknowledging_gets_404(run: Run, ana: User) -> None:
+    Grant.objects.all().delete()
+    assert post_acknowledgement(client_for(ana), run).status_code == 404
+    with pytest.raises(acknowledgements.NotAllowed):
+        acknowledgements.acknowledge(run, ana)
+    assert Acknowledgement.objects.count() == 0
+
+
+def test_signed_out_user_acknowledging_must_sign_in(run: Run, client: Client) -> None:
+    assert post_acknowledgement(client, run, htmx=False).status_code == 302
+    assert post_acknowledgement(client, run).status_code == 401
+    assert Acknowledgement.objects.count() == 0
+
+
+def test_inactive_account_may_not_acknowledge(run: Run, ana: User) -> None:
+    ana.is_active = False
+    ana.save()
+    with pytest.raises(acknowledgements.NotAllowed):
+        acknowledgements.acknowledge(run, ana)
+
+
+def test_acknowledgement_in_read_only_mode_cannot_change(
+    run: Run, ana: User, cem: User, settings: Settings
+) -> None:
+    acknowledgements.acknowledge(run, ana)
+    settings.READ_ONLY = True
+    assert buttons(run_page_for(ana, run)) == []
+    assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
+    for what in ("acknowledge", "release", "reassign"):
+        answer = post_acknowledgement(client_for(cem), run, what)
+        assert answer.status_code == 403
+        assert "read-only" in answer.content.decode()
+    assert Acknowledgement.objects.open().count() == 1
+
+
+def test_acknowledge_with_aborts_disabled_is_allowed(
+    run: Run, ana: User, settings: Settings
+) -> None:
+    settings.ABORTS_ENABLED = False
+    assert post_acknowledgement(client_for(ana), run).status_code == 200
+
+
+def test_acknowledge_without_csrf_token_is_rejected(run: Run, ana: User) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(ana)
+    assert post_acknowledgement(strict, run).status_code == 403
+    assert Acknowledgement.objects.count() == 0
+
+
+def test_get_request_of_acknowledgement_changes_nothing(run: Run, ana: User) -> None:
+    answer = client_for(ana).get(factories.address(run, "acknowledge"))
+    assert (answer.status_code, answer["Location"]) == (302, factories.address(run))
+    assert Acknowledgement.objects.count() == 0
+
+
+def test_acknowledge_of_unknown_run_returns_404(run: Run, ana: User) -> None:
+    address = factories.address(run, "acknowledge").replace("r-1", "r-2")
+    assert client_for(ana).post(address).status_code == 404
+
+
+# --- What there is to look at, and the end ------------------------------------------------------
+
+
+def test_run_without_alert_offers_no_acknowledgement(stage: Stage, ana: User) -> None:
+    calm = factories.run(stage)
+    assert run_page_for(ana, calm).css("[data-acknowledgements]") == []
+    answer = post_acknowledgement(client_for(ana), calm)
+    assert answer.status_code == 409
+    assert post_acknowledgement(client_for(ana), calm, htmx=False).status_code == 302
+    assert Acknowledgement.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status": "aborting", "abort_severity": 1}, {"overdue_severity": 2}]
+)
+def test_run_with_alert_offers_acknowledgement(
+    fields: dict[str, Any], stage: Stage, ana: User
+) -> None:
+    assert buttons(run_page_for(ana, factories.run(stage, **fields))) == ["I’m looking"]
+
+
+def test_acknowledgement_of_run_no_longer_overdue_remains(run: Run, ana: User, cem: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    factories.change(run, overdue_severity=0)
+    assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
+    assert buttons(run_page_for(cem, run)) == ["I’m looking too", "Take over from ana"]
+
+
+def mirror_run_status(run: Run, status: str, *, concluded: bool) -> None:
+    """Have the mirror hear of it from Northflank."""
+    now = timezone.now()
+    said = ApiRun(
+        id=run.run_id,
+        name=run.name,
+        description=None,
+        status=status,
+        concluded=concluded,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        concluded_at=now if concluded else None,
+        updated_at=now,
+    )
+    mirror.apply_runs(run.stage_id, [said], requested_at=now)
+
+
+@pytest.mark.parametrize("status", ["success", "aborted", "skipped"])
+def test_acknowledgement_ends_when_run_concludes(status: str, run: Run, ana: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    mirror_run_status(run, "aborting", concluded=False)
+    assert Acknowledgement.objects.open().count() == 1
+    mirror_run_status(run, status, concluded=True)
+    [ended] = Acknowledgement.objects.all()
+    assert ended.ended_at is not None
+    assert ended.acknowledged_at < ended.ended_at
+    card = run_page_for(ana, run)
+    assert (acknowledged_by(card), buttons(card)) == ([], [])
+    assert "ana looked from" in words(one(card, "[data-acknowledgements]"))
+
+
+def test_acknowledgement_of_failed_run_remains(run: Run, ana: User, get_page: GetPage) -> None:
+    acknowledgements.acknowledge(run, ana)
+    mirror_run_status(run, "failure", concluded=True)
+    assert acknowledged_by(run_page_for(ana, run)) == ["ana"]
+    assert words(one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by bdi')) == "ana"
+
+
+def test_acknowledgement_of_old_failure_expires_and_offers_none(
+    run: Run, ana: User, cem: User
+) -> None:
+    mirror_run_status(run, "failure", concluded=True)
+    acknowledgements.acknowledge(run, ana)
+    ended = timezone.now() - alerts.MAX_FAILURE_AGE - timedelta(hours=1)
+    factories.change(run, concluded_at=ended)
+    Acknowledgement.objects.update(acknowledged_at=ended)
+    card = run_page_for(ana, run)
+    assert (acknowledged_by(card), buttons(card)) == ([], [])
+    assert "ana looked from" in words(one(card, "[data-acknowledgements]"))
+    assert post_acknowledgement(client_for(cem), run).status_code == 409
+
+
+def test_acknowledgement_of_removed_run_remains(run: Run, ana: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    mirror.mark_removed(run.pk, requested_at=timezone.now())
+    assert Acknowledgement.objects.open().count() == 1
+
+
+def test_acknowledgement_when_other_run_concludes_remains(run: Run, ana: User) -> None:
+    other = factories.run(run.stage, "r-2")
+    acknowledgements.acknowledge(run, ana)
+    mirror_run_status(other, "success", concluded=True)
+    assert Acknowledgement.objects.open().count() == 1
+
+
+def test_acknowledgement_of_deleted_account_keeps_username(run: Run, ana: User, cem: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    ana.delete()
+    assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
+    assert buttons(run_page_for(cem, run)) == ["I’m looking too", "Take over from ana"]
+    post_acknowledgement(
+        client_for(cem), run, "reassign", reassign_from=[Acknowledgement.objects.get().pk]
+    )
+    assert acknowledged_by(run_page_for(cem, run)) == ["cem"]
+
+
+def test_acknowledgement_with_hostile_username_is_escaped(run: Run, cem: User) -> None:
+    acknowledgements.acknowledge(run, User.objects.create_user(factories.HOSTILE[:150]))
+    for address in ("/", "/board/", factories.address(run), factories.address(run.stage)):
+        html = parse_html(client_for(cem).get(address))
+        assert html.css("#hostile") == []
+        assert "<b id=" in words(html.css_first(".acknowledged-by bdi, .acknowledged bdi"))
+
+
+# --- Several processes --------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_acknowledgements_by_one_user_create_one(live: Live) -> None:
+    ana = User.objects.create_user("ana", password="ana")
+    permissions.ensure_default_group()
+    run = factories.run(factories.stage(), overdue_severity=Severity.WARNING)
+    together = Barrier(4)
+
+    def post_over_http(_: int) -> None:
+        try:
+            together.wait(30)
+            acknowledgements.acknowledge(run, ana)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(post_over_http, range(4)))
+    assert Acknowledgement.objects.count() == 1
+
+
+def test_database_rejects_second_open_acknowledgement_by_same_user(run: Run, ana: User) -> None:
+    acknowledgements.acknowledge(run, ana)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Acknowledgement.objects.create(
+            run=run, user=ana, username="ana", acknowledged_at=timezone.now()
+        )
+
+
+# --- Live, and for machines ---------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_acknowledgement_is_streamed_to_open_pages(live: Live, viewer: User, manager: User) -> None:
+    run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.WARNING)
+    watching, acting = live.person("viewer"), live.person("manager")
+    with open_stream(watching) as now, open_stream(watching, "run", run.pk) as page:
+        answer = post_over_http(acting, run, "acknowledge")
+        assert "manager" in answer.text
+        about(now, "run-r-1", "manager is looking, since")
+        about(page, "run-r-1", "manager is looking, since")
+        post_over_http(acting, run, "release")
+        row = about(now, "run-r-1")
+        assert "looking" not in row.text()
+
+
+def post_over_http(person: httpx.Client, run: Run, what: str) -> httpx.Response:
+    data = {"csrfmiddlewaretoken": token(person), "action": what}
+    answer = person.post(factories.address(run, "acknowledge"), data=data, headers=HTMX)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+@pytest.mark.django_db(transaction=True)
+def test_acknowledgement_of_failure_first_synced_late_is_streamed(live: Live, viewer: User) -> None:
+    hours = timezone.now() - timedelta(hours=5)
+    run = factories.run(
+        factories.stage(), "r-1", status="failure", created_at=hours, concluded_at=hours
+    )
+    with open_stream(live.person("viewer")) as now:
+        acknowledgements.acknowledge(run, viewer)
+        about(now, "run-r-1", "viewer is looking, since")
+
+
+@pytest.mark.parametrize("address", ["/", "/board/", "run"])
+def test_page_with_more_acknowledgements_needs_no_more_queries(
+    address: str, run: Run, operator_client: Client
+) -> None:
+    def queries() -> int:
+        cache.clear()
+        with CaptureQueriesContext(connection) as seen:
+            operator_client.get(factories.address(run) if address == "run" else address)
+        return len(seen)
+
+    queries()  # notes the interest
+    acknowledgements.acknowledge(run, User.objects.create_user("a0"))
+    few = queries()
+    for number in range(1, 6):
+        person = User.objects.create_user(f"a{number}")
+        acknowledgements.acknowledge(run, person)
+        acknowledgements.acknowledge(
+            factories.run(run.stage, overdue_severity=Severity.WARNING), person
+        )
+    assert queries() <= few

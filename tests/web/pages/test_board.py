@@ -1,0 +1,112 @@
+"""The board's filter: which pipelines an address asks for, and what is said of nonsense."""
+
+import string
+
+import pytest
+from django.test import Client
+from hypothesis import given
+from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.models import Pipeline, Project, Stage
+from dashboard.web.components.board_cells import BoardFilter
+from tests.support import factories
+from tests.support.html import GetPage, one, words
+
+
+@pytest.fixture
+def pipelines_in_each_state(db: None) -> list[Pipeline]:
+    """One that rests, one with a run in flight, one whose latest run failed, one overdue."""
+    made = []
+    for slug, project, fields in (
+        ("calm", "shop", {"status": "success", "concluded": True, "in_flight": False}),
+        ("busy", "shop", {"status": "running"}),
+        ("broken", "payments", {"status": "failure", "concluded": True, "in_flight": False}),
+        ("late", "payments", {"status": "running", "overdue_severity": 1, "overdue_reason": "run"}),
+    ):
+        of = factories.pipeline(slug, of=factories.project(project))
+        factories.run(factories.stage(of=of), f"r-{slug}", **fields)
+        made.append(of)
+    return made
+
+
+def listed_pipelines(html: LexborHTMLParser) -> set[str]:
+    return {words(link).casefold() for link in html.css(".board tbody th a")}
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {"calm", "busy", "broken", "late"}),
+        ("?show=flight", {"busy", "late"}),
+        ("?show=attention", {"broken", "late"}),
+        ("?q=shop", {"calm", "busy"}),
+        ("?q=SHOP+bus", {"busy"}),
+        ("?q=payments&show=flight", {"late"}),
+        ("?q=shop&show=attention", set()),
+    ],
+)
+def test_board_query_filters_pipelines(query: str, expected: set[str], get_page: GetPage) -> None:
+    html = get_page(f"/board/{query}")
+    assert listed_pipelines(html) == expected
+    assert one(html, "#live").attributes["hx-get"] == f"/board/{query}"
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_attention_filter_includes_unreadable_stage(get_page: GetPage) -> None:
+    Stage.objects.filter(pipeline__slug="calm").update(error="x", error_message="No access.")
+    assert listed_pipelines(get_page("/board/?show=attention")) == {"calm", "broken", "late"}
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_attention_filter_includes_and_marks_overdue_abort(get_page: GetPage) -> None:
+    stage = Stage.objects.get(pipeline__slug="calm")
+    factories.run(stage, status="aborting", abort_severity=2)
+    html = get_page("/board/?show=attention")
+    assert listed_pipelines(html) == {"calm", "broken", "late"}
+    assert words(one(html, f"#stage-{stage.pk} .overdue")) == "Abort overdue"
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_without_match_links_to_whole_board(get_page: GetPage) -> None:
+    html = get_page("/board/?q=nowhere")
+    assert one(html, ".empty-state").attributes["data-empty"] == "nothing_matches"
+    assert one(html, ".empty-state a").attributes["href"] == "/board/"
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_filter_links_and_form_keep_each_other(get_page: GetPage) -> None:
+    html = get_page("/board/?q=shop&show=flight")
+    assert [link.attributes["href"] for link in html.css(".choices a")] == [
+        "?q=shop",
+        "?q=shop&show=flight",
+        "?q=shop&show=attention",
+    ]
+    assert words(one(html, ".choices [aria-current]")) == "In flight"
+    assert one(html, "form.filter [name=show]").attributes["value"] == "flight"
+    assert one(html, "form.filter [name=q]").attributes["value"] == "shop"
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_with_invalid_filter_reports_it_and_lists_all(get_page: GetPage) -> None:
+    html = get_page("/board/?show=nothing")
+    assert len(listed_pipelines(html)) == 4
+    assert "There is no choice “nothing”" in words(html)
+    assert "Only the first 200 characters" in words(get_page(f"/board/?q={'x' * 300}"))
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+@pytest.mark.parametrize("query", ["?q=%00", "?q=%FF", "?show=%00&q=%22%3E%3Cb%3E", "?q=shop&q=x"])
+def test_board_with_odd_query_returns_200(query: str, operator_client: Client) -> None:
+    assert operator_client.get(f"/board/{query}").status_code == 200
+
+
+WORDS = st.text(string.ascii_letters + " ", max_size=12)
+
+
+@given(before=WORDS, name=st.text(min_size=1, max_size=30), after=WORDS)
+def test_board_filter_matches_any_part_of_pipeline_name(before: str, name: str, after: str) -> None:
+    of = Pipeline(name=f"{before}{name}{after}", project=Project(name="Payments"))
+    assert BoardFilter(name, "").matches_name(of)
+    assert BoardFilter(f"payments {name}", "").matches_name(of)

@@ -1,0 +1,642 @@
+"""Aborting many runs as pages tell it: a frozen list is asked about, and each run is told of."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard import aborts
+from dashboard.accounts import permissions
+from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.models.grants import Action
+from dashboard.web.components import abort_all
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.live import Live, token
+from tests.support.live_runs import LEDGER, SEARCH, in_flight, wait_until
+from tests.support.stream import open_stream
+
+BULK_PATH = "/aborts/bulk/new/"
+
+
+def confirmation_address(*runs: Run) -> str:
+    return f"{BULK_PATH}?{'&'.join(f'run={run.pk}' for run in runs)}"
+
+
+def confirmed_run_keys(html: LexborHTMLParser) -> list[str | None]:
+    """The runs that the form of a confirmation holds."""
+    return [box.attributes["value"] for box in html.css('form[method="post"] [name="run"]')]
+
+
+def excluded_text(html: LexborHTMLParser) -> str:
+    return words(one(html, ".excluded"))
+
+
+@pytest.fixture
+def run_in_each_stage(stage: Stage) -> list[Run]:
+    """A run in each stage, those at stake least first."""
+    dev = factories.stage("Development", of=stage.pipeline)
+    staging = factories.stage("Staging", of=stage.pipeline)
+    return [
+        factories.run(dev, name="Dev", step="build"),
+        factories.run(staging, name="Stg"),
+        factories.run(stage, name="Prod"),
+    ]
+
+
+# --- Rows and the bar ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["now", "stage"])
+def test_run_in_flight_has_selection_checkbox(page: str, get_page: GetPage, stage: Stage) -> None:
+    idle = factories.run(stage)
+    factories.run(stage, status="aborting")
+    factories.run(stage, status="success")
+    html = get_page("/" if page == "now" else factories.address(stage))
+    box = one(html, '.select input[type="checkbox"]')
+    assert (box.attributes["name"], box.attributes["value"]) == ("run", str(idle.pk))
+    assert box.attributes["form"] == one(html, "form#bulk-abort-form").attributes["id"]
+    assert box.attributes["aria-label"] == f"Select {idle.name}"
+
+
+def test_run_with_abort_under_way_has_no_selection_checkbox(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    factories.abort(run, manager)
+    assert get_page("/").css(".select input") == []
+
+
+@pytest.mark.parametrize("page", ["now", "stage"])
+def test_viewer_sees_no_selection_checkboxes_and_no_bulk_bar(
+    page: str, viewer_client: Client, stage: Stage
+) -> None:
+    factories.run(stage)
+    factories.run(stage)
+    html = parse_html(viewer_client.get("/" if page == "now" else factories.address(stage)))
+    assert html.css(".select input, .bulk-abort-bar") == []
+
+
+def test_abort_all_is_offered_only_for_more_than_one_run(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 3 in flight here…"
+    Run.objects.exclude(pk=run_in_each_stage[0].pk).update(in_flight=False)
+    assert get_page("/").css("[data-abort-all]") == []
+
+
+def test_abort_all_counts_only_permitted_runs(
+    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
+) -> None:
+    Grant.objects.filter(action=Action.ABORT).update(stage="Production")
+    factories.run(stage)
+    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 that you may abort…"
+
+
+@pytest.mark.parametrize("page", ["now", "stage"])
+def test_abort_all_names_excluded_runs_already_aborting(
+    page: str, get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    for _ in range(2):
+        factories.run(stage)
+    factories.run(stage, status="aborting")
+    factories.abort(factories.run(stage), manager)
+    html = get_page("/" if page == "now" else factories.address(stage))
+    assert words(one(html, "[data-abort-all]")) == "Abort all 2 that nobody is aborting…"
+
+
+def test_abort_all_names_both_reasons_for_excluded_runs(
+    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
+) -> None:
+    Grant.objects.filter(action=Action.ABORT).update(stage="Production")
+    factories.run(stage)
+    factories.run(stage, status="aborting")
+    assert words(one(get_page("/"), "[data-abort-all]")) == (
+        "Abort all 2 that you may abort and nobody is aborting…"
+    )
+
+
+def test_abort_all_text_reveals_no_hidden_runs(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    Grant.objects.all().delete()
+    Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, stage="Staging")
+    factories.run(run_in_each_stage[1].stage)
+    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 in flight here…"
+
+
+def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, stage: Stage) -> None:
+    for number in range(105):
+        factories.run(stage, status="pending" if number % 21 == 0 else "running")
+    here = factories.address(stage)
+    assert words(one(get_page(here), "[data-abort-all]")) == "Abort all 105 in flight here…"
+    html = get_page(f"{here}?status=pending")
+    assert words(one(html, "[data-abort-all]")) == "Abort all 5 in flight here…"
+    fields = one(html, ".abort-all form").css("input")
+    query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
+    assert len(confirmed_run_keys(get_page(f"{BULK_PATH}?{query}"))) == 5
+
+
+# --- The question -------------------------------------------------------------------------------
+
+
+def test_bulk_abort_confirmation_lists_runs_and_creates_nothing(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    html = get_page(confirmation_address(*run_in_each_stage))
+    assert words(one(html, "h1")) == "Abort 3 runs?"
+    bulk_abort_titles = words(one(html, ".list"))
+    assert all(
+        part in bulk_abort_titles for part in ("Dev", "Stg", "Prod", "Shop", "Checkout", "build")
+    )
+    assert "not a rollback" in words(one(html, "main .confirm"))
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_confirmation_lists_production_first_with_count(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    html = get_page(confirmation_address(*run_in_each_stage))
+    heads = [words(head) for head in html.css(".list h2")]
+    assert heads == ["Production 1", "Staging 1", "Development 1"]
+    assert confirmed_run_keys(html) == [str(run.pk) for run in reversed(run_in_each_stage)]
+    assert words(one(html, ".production-warning")) == "1 of them is in Production."
+
+
+def test_bulk_abort_dialog_focuses_keep_running(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    html = get_page(confirmation_address(*run_in_each_stage), **HTMX)
+    assert html.css("header, nav, main") == []
+    assert words(one(html, "[autofocus]")) == "Keep running"
+    assert words(one(html, 'button[type="submit"] .idle')) == "Abort 3 runs"
+
+
+def test_bulk_abort_confirmation_without_javascript_links_back(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    assert (
+        one(get_page(confirmation_address(*run_in_each_stage)), "main [autofocus]").attributes[
+            "href"
+        ]
+        == "/"
+    )
+    html = get_page(confirmation_address(run_in_each_stage[0]))
+    assert one(html, "main [autofocus]").attributes["href"] == factories.address(
+        run_in_each_stage[0].stage
+    )
+
+
+def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
+    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage, manager: User
+) -> None:
+    Grant.objects.filter(action=Action.ABORT).update(stage="Production")
+    ended = factories.run(stage, status="success", name="Over")
+    mine = factories.run(stage, name="Mine")
+    factories.abort(mine, manager)
+    html = get_page(confirmation_address(*run_in_each_stage, ended, mine))
+    assert confirmed_run_keys(html) == [str(run_in_each_stage[2].pk)]
+    said = excluded_text(html)
+    assert "4 runs are left out" in said
+    assert "It has ended: success." in said
+    assert "Abort accepted" in said
+    assert "Nobody but an administrator" in said
+
+
+def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
+    html = get_page(BULK_PATH)
+    assert words(one(html, "[data-reason]")) == "No run is selected."
+    assert html.css('main form[method="post"]') == []
+
+
+def test_bulk_abort_over_limit_is_rejected_before_confirmation(
+    get_page: GetPage, stage: Stage
+) -> None:
+    for _ in range(aborts.MAX_RUNS + 1):
+        factories.run(stage)
+    html = get_page(f"{BULK_PATH}?page=now")
+    assert words(one(html, "[data-reason]")).startswith("At most 200 runs can be aborted at once")
+    assert html.css('main form[method="post"]') == []
+
+
+def test_bulk_abort_confirmation_of_now_page_fixes_list_of_runs(
+    get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
+) -> None:
+    html = get_page(f"{BULK_PATH}?page=now")
+    factories.run(stage)
+    assert len(confirmed_run_keys(html)) == 3
+    assert "Runs that start from here on are not aborted." in words(one(html, ".confirm"))
+
+
+def test_bulk_abort_confirmation_excludes_hidden_runs(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    Grant.objects.all().delete()
+    Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, stage="Staging")
+    assert confirmed_run_keys(get_page(confirmation_address(*run_in_each_stage))) == [
+        str(run_in_each_stage[1].pk)
+    ]
+    assert confirmed_run_keys(get_page(f"{BULK_PATH}?page=now")) == [str(run_in_each_stage[1].pk)]
+    assert "Prod" not in get_page(confirmation_address(*run_in_each_stage)).html  # type: ignore[operator]
+
+
+def test_bulk_abort_of_hidden_stage_returns_404(
+    operator_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    Grant.objects.all().delete()
+    assert (
+        operator_client.get(f"{BULK_PATH}?stage={run_in_each_stage[0].stage_id}").status_code == 404
+    )
+    assert operator_client.get(f"{BULK_PATH}?stage=x").status_code == 404
+
+
+def test_bulk_abort_confirmation_escapes_hostile_names(get_page: GetPage, stage: Stage) -> None:
+    run = factories.run(stage, name=factories.HOSTILE, step=factories.HOSTILE)
+    html = get_page(confirmation_address(run))
+    assert html.css("#hostile, main script") == []
+    assert '<b id="hostile">' in one(html, ".list .name").text()
+
+
+@pytest.mark.parametrize("query", ["run=x", "run=-1", "run=99999999999999999999", "run=²"])
+def test_bulk_abort_with_invalid_run_keys_selects_nothing(query: str, get_page: GetPage) -> None:
+    assert words(one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]")) == "No run is selected."
+
+
+# --- The press ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_bulk_abort_without_required_reason_returns_422_and_keeps_form(
+    htmx: bool, operator_client: Client, run_in_each_stage: list[Run], settings: Settings
+) -> None:
+    settings.ABORT_REASON_REQUIRED = ["Production"]
+    key = str(uuid4())
+    form = {"run": [run.pk for run in run_in_each_stage], "key": key, "reason": " "}
+    answer = operator_client.post(BULK_PATH, form, headers=HTMX if htmx else {})
+    assert answer.status_code == 422
+    if htmx:
+        assert answer.content.decode() == "Aborting runs in Production takes a reason."
+    else:
+        html = parse_html(answer)
+        assert words(one(html, "#reason-error")) == "Aborting runs in Production takes a reason."
+        assert one(html, '[name="key"]').attributes["value"] == key
+        assert len(confirmed_run_keys(html)) == 3
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_without_form_key_returns_422(
+    operator_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    answer = operator_client.post(BULK_PATH, {"run": [run_in_each_stage[0].pk], "reason": "Stuck"})
+    assert answer.status_code == 422
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_by_viewer_returns_403(
+    viewer_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    form = {"run": [run.pk for run in run_in_each_stage], "key": str(uuid4()), "reason": "Stuck"}
+    answer = viewer_client.post(BULK_PATH, form)
+    assert answer.status_code == 403
+    assert permissions.RELEASE_MANAGERS in answer.content.decode()
+    assert not BulkAbort.objects.exists()
+
+
+def submit_bulk_abort(
+    live: Live, runs: list[Run], *, htmx: bool
+) -> tuple[httpx.Client, httpx.Response]:
+    person = live.person("manager")
+    html = parse_html(person.get(confirmation_address(*runs)))
+    form: dict[str, Any] = {
+        "csrfmiddlewaretoken": token(person),
+        "run": confirmed_run_keys(html),
+        "key": one(html, '[name="key"]').attributes["value"],
+        "reason": "Bad release",
+    }
+    return person, person.post(BULK_PATH, data=form, headers=HTMX if htmx else {})
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_bulk_abort_over_http_redirects_to_page_with_each_result(
+    htmx: bool, live: Live, manager: User
+) -> None:
+    runs = [in_flight(live), in_flight(live, SEARCH)]
+    person, answer = submit_bulk_abort(live, runs, htmx=htmx)
+    batch = BulkAbort.objects.get()
+    if htmx:
+        assert (answer.status_code, answer.headers["hx-redirect"]) == (
+            200,
+            f"/aborts/bulk/{batch.pk}/",
+        )
+    else:
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            f"/aborts/bulk/{batch.pk}/",
+        )
+    wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
+    html = parse_html(person.get(f"/aborts/bulk/{batch.pk}/"))
+    assert words(one(html, ".summary .summary-text")) == "2 asked for: 2 aborting."
+    assert len(html.css("tbody tr")) == 2
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+
+
+def test_bulk_abort_over_http_excludes_run_started_after_confirmation(
+    live: Live, manager: User
+) -> None:
+    asked = in_flight(live, LEDGER)
+    person = live.person("manager")
+    html = parse_html(person.get(f"{BULK_PATH}?page=now"))
+    later = in_flight(live, LEDGER)
+    form: dict[str, Any] = {
+        "csrfmiddlewaretoken": token(person),
+        "run": confirmed_run_keys(html),
+        "key": one(html, '[name="key"]').attributes["value"],
+    }
+    person.post(BULK_PATH, data=form)
+    wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
+    assert live.sandbox.abort_request_counts == {asked.run_id: 1}
+    assert Run.objects.get(pk=later.pk).in_flight
+
+
+def test_bulk_abort_form_sent_twice_over_http_aborts_once(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    form = {"csrfmiddlewaretoken": token(person), "run": [run.pk], "key": str(uuid4())}
+    first, second = person.post(BULK_PATH, data=form), person.post(BULK_PATH, data=form)
+    assert first.headers["location"] == second.headers["location"]
+    wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
+    assert live.sandbox.abort_request_counts == {run.run_id: 1}
+
+
+# --- The page of a list -------------------------------------------------------------------------
+
+
+def bulk_abort_of(runs: list[Run], by: User, *results: str) -> BulkAbort:
+    batch = aborts.request_bulk_abort(
+        [run.pk for run in runs], aborts.AbortRequest(by, "Why"), uuid4()
+    )
+    for item, result in zip(batch.items.all(), results, strict=False):
+        item.result = BulkAbortItemResult(result)
+        if result == "abort":
+            item.abort = factories.abort(item.run, by)
+        item.save(update_fields=["result", "abort"])
+    return batch
+
+
+def test_bulk_abort_page_shows_summary_counts(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    said = words(one(html, ".summary .summary-text"))
+    assert said == "3 asked for: 1 aborting, 1 had ended, 1 waiting."
+    assert "goes on when you leave" in words(one(html, ".summary"))
+    assert one(html, "noscript meta").attributes["http-equiv"] == "refresh"
+
+
+def test_bulk_abort_page_when_finished_stops_refreshing(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "ended", "ended", "ended")
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    assert html.css("noscript meta") == []
+    assert "goes on" not in words(one(html, ".summary"))
+
+
+def test_bulk_abort_rows_show_result_and_link_to_run(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    found = [
+        (words(one(row, ".result")), words(one(row, ".subject a.title")))
+        for row in html.css("tbody tr")
+    ]
+    assert found == [("Aborting", "Dev"), ("Had ended", "Stg"), ("Waiting", "Prod")]
+    assert one(html, "tbody tr:first-child .subject a.title").attributes[
+        "href"
+    ] == factories.address(run_in_each_stage[0])
+
+
+def test_bulk_abort_page_lists_only_visible_runs(
+    client: Client, run_in_each_stage: list[Run], manager: User, viewer: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
+    client.force_login(viewer)
+    html = parse_html(client.get(f"/aborts/bulk/{batch.pk}/"))
+    assert [words(one(row, ".subject a.title")) for row in html.css("tbody tr")] == ["Stg"]
+    said = words(one(html, ".summary .summary-text"))
+    assert said == "1 asked for, as far as you may see: 1 waiting."
+    assert "3" not in words(one(html, "h1"))
+    Grant.objects.filter(action=Action.VIEW).delete()
+    assert client.get(f"/aborts/bulk/{batch.pk}/").status_code == 404
+
+
+def test_bulk_abort_page_when_rate_limited_shows_resume_time(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    now = timezone.now()
+    until = now + timedelta(minutes=3)
+    RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=until, synced_at=now)
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    said = words(one(html, ".summary .inline-notice"))
+    assert "kept for single aborts" in said
+    assert f"{timezone.localtime(until):%H:%M:%S}" in said
+
+
+def test_bulk_abort_refresh_returns_live_region_or_304(
+    operator_client: Client, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    first = operator_client.get(f"/aborts/bulk/{batch.pk}/", headers=HTMX)
+    assert parse_html(first).css("header") == []
+    tag = first.headers["HX-PTag"]
+    again = operator_client.get(f"/aborts/bulk/{batch.pk}/", headers={**HTMX, "HX-PTag": tag})
+    assert again.status_code == 304
+
+
+def test_abort_all_offers_have_unique_safe_ids(manager: User, stage: Stage) -> None:
+    factories.run(stage, status="hibernating <b>")
+    offered = abort_all.offers_for_stage(permissions.for_user(manager), stage)
+    assert offered["hibernating <b>"].count == 1
+    assert len({each.id for each in offered.values()}) == len(offered)
+    assert all("<" not in each.id for each in offered.values())
+
+
+def test_bulk_abort_counts_run_in_flight_after_end(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "ended")
+    abort = Abort.objects.get()
+    now = timezone.now()
+    assert abort.transition(
+        AbortState.CONCLUDED, EventType.CONCLUDED, now, outcome="aborted", settled_at=now
+    )
+    html = get_page(f"/aborts/bulk/{batch.pk}/")
+    said = words(one(html, ".summary .summary-text"))
+    assert said == "3 asked for: 1 turned out otherwise, 2 had ended."
+
+
+@pytest.mark.parametrize("key", ["9999999999999999999", "9" * 40, "0"])
+def test_unknown_or_invalid_key_in_bulk_abort_addresses_is_handled(
+    key: str, operator_client: Client, db: None
+) -> None:
+    assert operator_client.get(f"/aborts/bulk/{key}/").status_code == 404
+    assert operator_client.get(f"{BULK_PATH}?stage={key}").status_code == 404
+    assert operator_client.get(f"{BULK_PATH}?run={key}").status_code == 200
+    assert operator_client.get(f"/live/?page=bulk_abort&key={key}").status_code == 404
+    assert operator_client.get(f"/aborts/bulk/?before={key}").status_code == 200
+    assert operator_client.get(f"/aborts/?before={key}").status_code == 200
+
+
+# --- Found later --------------------------------------------------------------------------------
+
+
+def bulk_abort_titles(html: LexborHTMLParser) -> list[str]:
+    return [words(one(row, "a.title")) for row in html.css("[data-bulk-abort-row]")]
+
+
+@pytest.mark.parametrize("place", ["audit", "run"])
+def test_abort_of_bulk_abort_links_to_it(
+    place: str, get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    factories.abort(run_in_each_stage[0], manager, bulk_abort=batch)
+    html = get_page("/aborts/" if place == "audit" else factories.address(run_in_each_stage[0]))
+    assert one(html, "[data-bulk-abort]").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
+
+
+def test_single_abort_links_to_no_bulk_abort(get_page: GetPage, run: Run, manager: User) -> None:
+    factories.abort(run, manager)
+    assert get_page("/aborts/").css("[data-bulk-abort]") == []
+
+
+def test_aborts_page_links_to_bulk_aborts_page(get_page: GetPage) -> None:
+    assert one(get_page("/aborts/"), 'a[href="/aborts/bulk/"]')
+
+
+def test_bulk_aborts_page_shows_summary_user_and_reason(
+    get_page: GetPage, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "not_allowed")
+    row = one(get_page("/aborts/bulk/"), "[data-bulk-abort-row]")
+    assert words(one(row, "a.title")) == "3 asked for: 1 aborting, 1 had ended, 1 not allowed."
+    assert one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
+    assert words(one(row, ".requester")) == "manager on a page"
+    assert words(one(row, ".reason")) == "Why"
+
+
+def test_bulk_aborts_page_paginates_newest_first(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    keys = [bulk_abort_of([run], manager, "ended").pk for _ in range(21)][::-1]
+
+    def shown(html: LexborHTMLParser) -> list[str | None]:
+        return [link.attributes["href"] for link in html.css("[data-bulk-abort-row] a.title")]
+
+    first = get_page("/aborts/bulk/")
+    assert shown(first) == [f"/aborts/bulk/{key}/" for key in keys[:20]]
+    rest = get_page(f"/aborts/bulk/{one(first, '.pager [rel="next"]').attributes['href']}")
+    assert shown(rest) == [f"/aborts/bulk/{keys[20]}/"]
+    assert one(rest, '.pager [rel="first"]').attributes["href"] == "/aborts/bulk/"
+
+
+def test_bulk_aborts_page_with_more_rows_needs_no_more_queries(
+    operator_client: Client, run_in_each_stage: list[Run], manager: User
+) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert operator_client.get("/aborts/bulk/").status_code == 200
+        return len(asked)
+
+    bulk_abort_of(run_in_each_stage, manager, "abort")
+    few = queries()
+    for _ in range(3):
+        bulk_abort_of(run_in_each_stage, manager, "ended")
+    assert queries() == few
+
+
+def test_bulk_aborts_page_counts_only_visible_runs(
+    viewer_client: Client, run_in_each_stage: list[Run], manager: User
+) -> None:
+    bulk_abort_of(run_in_each_stage, manager)
+    bulk_abort_of(run_in_each_stage[:1], manager)
+    Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
+    html = parse_html(viewer_client.get("/aborts/bulk/"))
+    assert bulk_abort_titles(html) == ["1 asked for, as far as you may see: 1 waiting."]
+    Grant.objects.filter(action=Action.VIEW).delete()
+    html = parse_html(viewer_client.get("/aborts/bulk/"))
+    assert words(one(html, '[data-empty="nothing_exists"]')).startswith("No runs that you may see")
+
+
+def test_bulk_aborts_page_refreshes_after_progress(
+    operator_client: Client, run_in_each_stage: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(run_in_each_stage, manager)
+    tag = one(parse_html(operator_client.get("/aborts/bulk/")), "#live").attributes["hx-ptag"] or ""
+    headers = {**HTMX, "HX-PTag": tag}
+    assert operator_client.get("/aborts/bulk/", headers=headers).status_code == 304
+    batch.items.update(result=BulkAbortItemResult.ENDED)
+    assert bulk_abort_titles(parse_html(operator_client.get("/aborts/bulk/", headers=headers))) == [
+        "3 asked for: 3 had ended."
+    ]
+
+
+# --- Its stream ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_runs(live: Live, manager: User) -> list[Run]:
+    """A run in Production and one in Staging, beside the running server."""
+    return [factories.run(factories.stage(name), name=name) for name in ("Production", "Staging")]
+
+
+def test_bulk_abort_stream_updates_item_and_summary(
+    live: Live, two_runs: list[Run], manager: User
+) -> None:
+    batch = bulk_abort_of(two_runs, manager)
+    item = batch.items.get(position=1)
+    with open_stream(live.person("manager"), "bulk_abort", batch.pk) as stream:
+        item.result = BulkAbortItemResult.ENDED
+        item.save(update_fields=["result"])
+        factories.change(item.run, status="success", concluded=True, in_flight=False)
+        brought = {}
+        while "summary" not in brought or f"item-{item.pk}" not in brought:
+            brought |= {id: part.text() for id, part in next(stream).parts.items()}
+    assert "Had ended" in brought[f"item-{item.pk}"]
+    assert "2 asked for: 1 had ended, 1 waiting." in brought["summary"]
+
+
+def test_bulk_abort_stream_excludes_hidden_items(
+    live: Live, two_runs: list[Run], manager: User, viewer: User
+) -> None:
+    batch = bulk_abort_of(two_runs, manager)
+    Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
+    hidden, seen = batch.items.all()
+    with open_stream(live.person("viewer"), "bulk_abort", batch.pk) as stream:
+        factories.change(hidden.run, step="x")
+        factories.change(seen.run, step="y")
+        parts: set[str] = set()
+        while f"item-{seen.pk}" not in parts:
+            parts |= set(next(stream).parts)
+    assert f"item-{hidden.pk}" not in parts
+
+
+def test_bulk_abort_stream_of_hidden_runs_returns_404(
+    live: Live, two_runs: list[Run], manager: User, viewer: User
+) -> None:
+    batch = bulk_abort_of(two_runs, manager)
+    Grant.objects.filter(action=Action.VIEW).delete()
+    assert live.person("viewer").get(f"/live/?page=bulk_abort&key={batch.pk}").status_code == 404

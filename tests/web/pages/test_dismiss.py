@@ -1,0 +1,183 @@
+"""A run that Northflank knows no more stays in sight, and can be aborted, until it is dismissed."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from dashboard import aborts
+from dashboard.aborts import AbortRequest
+from dashboard.models import Acknowledgement, Dismissal, Run
+from dashboard.models.api_tokens import Scope
+from dashboard.runs import dismissals
+from dashboard.sync import mirror
+from tests.support import factories
+from tests.support.api import create_token_secret
+from tests.support.html import one, parse_html, words
+from tests.support.world import api_run
+
+
+@pytest.fixture
+def run(db: None) -> Run:
+    """In flight, and gone from Northflank."""
+    made = factories.run(factories.stage(), "lost", removed_at=timezone.now())
+    return Run.objects.with_stage().get(pk=made.pk)
+
+
+def client_for(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def post_dismissal(user: User, run: Run, **form: str) -> Any:
+    return client_for(user).post(factories.address(run, "dismiss"), form, follow=True)
+
+
+def get_page_as(user: User, page: str) -> Any:
+    return parse_html(client_for(user).get(page))
+
+
+# --- in sight until then -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "page", ["/", "/projects/shop/pipelines/checkout/release-flows/production/"]
+)
+def test_removed_run_in_flight_stays_listed_and_marked(run: Run, manager: User, page: str) -> None:
+    row = one(get_page_as(manager, page), "#run-lost")
+    assert words(one(row, ".removed")) == "gone from Northflank"
+    assert row.css("[data-abort]") != []
+
+
+def test_removed_run_in_flight_can_be_aborted(run: Run, manager: User) -> None:
+    assert aborts.request_abort(run, AbortRequest(manager, "Stuck")).is_new
+
+
+def test_removed_run_page_offers_dismissal_to_manager_only(
+    run: Run, manager: User, viewer: User
+) -> None:
+    assert (
+        words(one(get_page_as(manager, factories.address(run)), "[data-dismissal] button"))
+        == "Dismiss"
+    )
+    assert get_page_as(viewer, factories.address(run)).css("[data-dismissal] button") == []
+
+
+def test_run_not_removed_offers_no_dismissal(manager: User, run: Run) -> None:
+    Run.objects.update(removed_at=None)
+    assert get_page_as(manager, factories.address(run)).css("[data-dismissal]") == []
+
+
+# --- dismissed, and undone -----------------------------------------------------------------------
+
+
+def test_dismissal_page_get_changes_nothing(run: Run, manager: User) -> None:
+    page = get_page_as(manager, factories.address(run, "dismiss"))
+    assert words(one(page, "h1")) == "Dismiss “lost”?".replace("lost", run.title)
+    assert not Dismissal.objects.exists()
+
+
+def test_dismiss_by_manager_ends_run_and_records_user(run: Run, manager: User) -> None:
+    page = parse_html(post_dismissal(manager, run))
+    run.refresh_from_db()
+    kept = Dismissal.objects.get()
+    assert (run.in_flight, kept.run, kept.username, kept.restored_at) == (
+        False,
+        run,
+        "manager",
+        None,
+    )
+    assert words(one(page, "[data-dismissal] p")).startswith("manager dismissed it, ")
+    assert get_page_as(manager, "/").css("#run-lost") == []
+
+
+def test_dismiss_by_viewer_returns_403(run: Run, viewer: User) -> None:
+    assert post_dismissal(viewer, run).status_code == 403
+    assert Run.objects.get().in_flight
+
+
+def test_restore_puts_run_back_in_flight_and_records_user(run: Run, manager: User) -> None:
+    post_dismissal(manager, run)
+    page = parse_html(post_dismissal(manager, run, undo="1"))
+    run.refresh_from_db()
+    assert run.in_flight
+    assert run.next_detail_sync_at is not None
+    assert Dismissal.objects.get().restored_by == "manager"
+    assert "manager put it back, " in words(one(page, "[data-dismissal] p"))
+    assert words(one(page, "[data-dismissal] button")) == "Dismiss"
+
+
+def test_dismiss_when_signed_out_returns_to_run_after_sign_in(run: Run, client: Client) -> None:
+    answer = client.post(factories.address(run, "dismiss"))
+    assert answer.status_code == 302
+    assert answer.headers["location"].endswith(f"?next={factories.address(run)}")
+
+
+def test_dismiss_twice_records_one_dismissal(run: Run, manager: User) -> None:
+    for _ in range(2):
+        dismissals.dismiss(run, manager)
+    assert Dismissal.objects.count() == 1
+
+
+def test_dismiss_and_restore_increase_run_version(run: Run, manager: User) -> None:
+    for act in (dismissals.dismiss, dismissals.restore):
+        before = Run.objects.get().version
+        act(run, manager)
+        assert Run.objects.get().version > before
+
+
+def test_dismiss_ends_acknowledgements(run: Run, manager: User) -> None:
+    Acknowledgement.objects.create(
+        run=run, user=manager, username="manager", acknowledged_at=timezone.now()
+    )
+    dismissals.dismiss(run, manager)
+    assert not Acknowledgement.objects.open().exists()
+
+
+@pytest.mark.parametrize("fields", [{"removed_at": None}, {"in_flight": False, "concluded": True}])
+def test_dismiss_of_run_not_removed_or_concluded_is_rejected(
+    run: Run, manager: User, fields: dict[str, Any]
+) -> None:
+    Run.objects.update(**fields)
+    with pytest.raises(dismissals.NothingToDismiss):
+        dismissals.dismiss(run, manager)
+    assert "nothing to dismiss" in words(parse_html(post_dismissal(manager, run)))
+
+
+def test_dismissed_run_listed_again_is_restored(run: Run, manager: User) -> None:
+    dismissals.dismiss(run, manager)
+    mirror.apply_runs(run.stage_id, [api_run("lost")], requested_at=timezone.now())
+    run.refresh_from_db()
+    assert (run.in_flight, run.removed_at) == (True, None)
+    kept = Dismissal.objects.get()
+    assert (kept.restored_at is not None, kept.restored_by) == (True, "")
+
+
+# --- by the API ----------------------------------------------------------------------------------
+
+
+def call_api(method: str, user: User, scope: Scope, path: str = "dismissal/") -> Any:
+    headers = {"Authorization": f"Bearer {create_token_secret(user, scope, 'pager')}"}
+    return Client().generic(method, f"/api/runs/lost/{path}", headers=headers)
+
+
+def test_api_dismisses_and_restores_run(run: Run, manager: User) -> None:
+    assert call_api("POST", manager, Scope.ABORT).json()["in_flight"] is False
+    told = call_api("GET", manager, Scope.ABORT, "").json()
+    assert [one["by"] for one in told["dismissals"]] == ["manager"]
+    assert told["removed_at"] is not None
+    assert call_api("DELETE", manager, Scope.ABORT).json()["in_flight"] is True
+
+
+def test_api_dismiss_with_read_token_returns_403(run: Run, manager: User) -> None:
+    assert call_api("POST", manager, Scope.READ).status_code == 403
+    assert Run.objects.get().in_flight
+
+
+def test_api_dismiss_of_run_not_removed_returns_409(run: Run, manager: User) -> None:
+    Run.objects.update(removed_at=None)
+    answer = call_api("POST", manager, Scope.ABORT)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_gone")

@@ -1,0 +1,353 @@
+"""Now: what needs somebody stands first, each run once, and what is well is said."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.accounts import permissions
+from dashboard.models import CatalogSync, Grant, Run, Stage
+from dashboard.models.typical_duration import Severity
+from dashboard.runs import alerts
+from dashboard.runs.overdue import OverdueReason
+from dashboard.web.components import run_row
+from dashboard.web.pages.now import MAX_IN_FLIGHT
+from tests.support import factories
+from tests.support.html import GetPage, one, parse_html, words
+from tests.support.live import Live
+from tests.support.stream import about, open_stream
+
+MINUTE = timedelta(minutes=1)
+
+
+def minutes_ago(minutes: float) -> Any:
+    return timezone.now() - minutes * MINUTE
+
+
+def run_ids_by_section(html: LexborHTMLParser) -> dict[str, list[str | None]]:
+    """The runs of each section of the page that has any."""
+    found = {
+        section.attributes["aria-labelledby"] or "": [
+            row.attributes["data-run"] for row in section.css("tr[data-run]")
+        ]
+        for section in html.css("#live section")
+    }
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def heading_texts(html: LexborHTMLParser) -> dict[str, str]:
+    """What each heading says."""
+    return {title.attributes["id"] or "": words(title) for title in html.css("#live h2[id]")}
+
+
+def create_runs_of_every_kind(stage: Stage, by: User) -> None:
+    """One run of every kind, made in no good order."""
+    runs: list[tuple[str, dict[str, Any]]] = [
+        ("young", {"created_at": minutes_ago(1)}),
+        ("approval", {"status": "approval_wait", "created_at": minutes_ago(50)}),
+        ("failed-before", {"status": "failure", "concluded_at": minutes_ago(20)}),
+        (
+            "waits-late",
+            {
+                "overdue_severity": 1,
+                "overdue_reason": OverdueReason.QUEUE,
+                "created_at": minutes_ago(9),
+            },
+        ),
+        ("failed-first", {"status": "failure", "concluded_at": minutes_ago(10)}),
+        (
+            "late",
+            {
+                "overdue_severity": 1,
+                "overdue_reason": OverdueReason.RUN,
+                "created_at": minutes_ago(40),
+            },
+        ),
+        ("old", {"created_at": minutes_ago(30)}),
+        ("slow-abort", {"status": "aborting", "abort_severity": 1, "created_at": minutes_ago(41)}),
+        (
+            "far",
+            {
+                "overdue_severity": 2,
+                "overdue_reason": OverdueReason.RUN,
+                "created_at": minutes_ago(90),
+            },
+        ),
+        ("failed-last", {"status": "failure", "concluded_at": minutes_ago(2)}),
+        ("stuck-abort", {"status": "aborting", "abort_severity": 2, "created_at": minutes_ago(80)}),
+        ("calm-abort", {"status": "aborting", "created_at": minutes_ago(20)}),
+        (
+            "stopped",
+            {"status": "failure", "concluded_at": minutes_ago(3), "status_since": minutes_ago(3)},
+        ),
+        ("good", {"status": "success"}),
+    ]
+    made = {run_id: factories.run(stage, run_id, **fields) for run_id, fields in runs}
+    factories.abort(
+        made["stopped"], by, "concluded", outcome="failure", answer_status=200,
+        requested_at=minutes_ago(4), settled_at=minutes_ago(3),
+    )  # fmt: skip
+
+
+def test_now_page_orders_runs_by_severity_and_lists_each_once(
+    get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    create_runs_of_every_kind(stage, manager)
+    html = get_page("/")
+    assert run_ids_by_section(html) == {
+        "attention": [
+            "stuck-abort", "far", "late", "slow-abort", "failed-last", "failed-first", "waits-late",
+        ],
+        "in-flight": ["approval", "young", "calm-abort", "old"],
+        "aborted": ["stopped"],
+        "failed": ["failed-before"],
+    }  # fmt: skip
+
+
+def test_now_page_headings_and_tab_title_show_same_counts(
+    get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    create_runs_of_every_kind(stage, manager)
+    html = get_page("/")
+    assert heading_texts(html) == {
+        "attention": "Needs attention 7",
+        "in-flight": "In flight 9 in 1 stage (5 above)",
+        "aborted": "Aborted here in the last hour 1",
+        "failed": "Failed in the last day 3 (2 above)",
+    }
+    assert words(one(html, "head title")).startswith("Abort overdue · Now (9) ·")
+    # Three of the nine are aborting already.
+    assert "6" in words(one(html, "[data-abort-all]"))
+
+
+@pytest.mark.parametrize(
+    ("levels", "title"),
+    [
+        ([], "Failed"),
+        ([(1, 0)], "Overdue"),
+        ([(1, 0), (0, 1)], "Overdue"),
+        ([(0, 1)], "Aborting"),
+        ([(1, 0), (0, 2)], "Abort overdue"),
+        ([(1, 0), (0, 2), (2, 0)], "Abort overdue"),
+    ],
+)
+def test_tab_title_starts_with_worst_state(
+    levels: list[tuple[int, int]], title: str, get_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, status="failure")
+    factories.run(stage, status="approval_wait")
+    for overdue, aborting in levels:
+        status = "aborting" if aborting else "running"
+        factories.run(stage, status=status, overdue_severity=overdue, abort_severity=aborting)
+    assert words(one(get_page("/"), "head title")).startswith(f"{title} · Now (")
+
+
+def test_failed_run_leaves_attention_section_after_a_while(get_page: GetPage, stage: Stage) -> None:
+    run = factories.run(stage, "r-1", status="failure", concluded_at=minutes_ago(1))
+    assert run_ids_by_section(get_page("/")) == {"attention": ["r-1"]}
+    factories.change(run, concluded_at=timezone.now() - alerts.NEW_FAILURE_AGE)
+    assert run_ids_by_section(get_page("/")) == {"failed": ["r-1"]}
+
+
+def test_runs_of_all_sections_have_selection_checkbox(get_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, "late", overdue_severity=1)
+    factories.run(stage, "calm")
+    html = get_page("/")
+    assert len(html.css("input[type=checkbox][form=bulk-abort-form]")) == 2
+    # Above the bar, so that it shows where one of them can be selected.
+    assert one(html, "#live > .bulk-abort-bar form#bulk-abort-form")
+
+
+def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
+    for _ in range(MAX_IN_FLIGHT + 1):
+        factories.run(stage, overdue_severity=1)
+        factories.run(stage)
+    html = get_page("/")
+    assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
+    assert [words(cut) for cut in html.css("[data-truncated]")] == [
+        f"The {MAX_IN_FLIGHT} most overdue and most recent are shown.",
+        f"The {MAX_IN_FLIGHT} most recent are shown.",
+    ]
+
+
+# --- All is well, or we cannot see ---------------------------------------------------------------
+
+
+def empty_states(html: LexborHTMLParser) -> dict[str, str]:
+    return {
+        nothing.attributes["id"] or "": nothing.attributes["data-empty"] or ""
+        for nothing in html.css("[data-empty]")
+    }
+
+
+def element_text(html: LexborHTMLParser, id: str) -> str:
+    return words(one(html, f"#{id}"))
+
+
+def test_empty_now_page_shows_number_of_stages_and_oldest_data(
+    get_page: GetPage, stage: Stage
+) -> None:
+    long_ago = timezone.now() - timedelta(minutes=2)
+    factories.stage("Staging", synced_at=long_ago)
+    factories.stage("Development", has_flow=False, synced_at=minutes_ago(900))
+    html = get_page("/")
+    assert empty_states(html) == {"empty-in-flight": "all_well", "empty-failed": "all_well"}
+    said = element_text(html, "empty-in-flight")
+    assert said.startswith("Nothing is in flight. 2 stages looked at, the oldest ")
+    when = one(html, "#empty-in-flight time")
+    assert when.attributes["datetime"] == long_ago.isoformat()
+    assert "data-ago" in when.attributes
+
+
+def test_now_page_without_alerts_shows_nothing_needs_attention(get_page: GetPage, run: Run) -> None:
+    html = get_page("/")
+    assert empty_states(html) == {"empty-attention": "all_well", "empty-failed": "all_well"}
+    assert element_text(html, "empty-attention").startswith(
+        "Nothing needs attention. 1 stage looked at, "
+    )
+
+
+def test_section_with_all_runs_listed_above_says_so(get_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, overdue_severity=1)
+    factories.run(stage, status="failure")
+    assert empty_states(get_page("/")) == {"empty-in-flight": "above", "empty-failed": "above"}
+
+
+def test_now_page_with_unread_stage_claims_nothing(get_page: GetPage, stage: Stage) -> None:
+    factories.stage("Staging", synced_at=None)
+    html = get_page("/")
+    assert set(empty_states(html).values()) == {"cannot_see"}
+    assert element_text(html, "empty-in-flight") == "Nothing in flight was found so far."
+    assert element_text(html, "empty-failed") == "None that failed was found so far."
+
+
+@pytest.mark.parametrize("address", ["/", "/board/"])
+def test_page_with_unread_stage_warns_with_counts(
+    address: str, get_page: GetPage, stage: Stage
+) -> None:
+    factories.stage("Staging", synced_at=None)
+    line = one(get_page(address), "#data-age [data-incomplete]")
+    assert words(line) == "Incomplete: 1 of 2 stages not read yet, all of Production read."
+    assert line.attributes["data-tone"] == "warning"
+    Stage.objects.update(synced_at=timezone.now())
+    assert get_page(address).css("[data-incomplete]") == []
+
+
+def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> None:
+    factories.stage("Staging", synced_at=None)
+    html = get_page("/")
+    assert "Nothing needs attention" not in words(one(html, "main"))
+    assert element_text(html, "empty-attention").startswith(
+        "Nothing that needs attention was found so far."
+    )
+    assert [
+        words(one(html, f"#{id} [data-incomplete-suffix]")) for id in ("attention", "in-flight")
+    ] == [
+        "so far",
+        "so far",
+    ]
+
+
+def test_now_page_with_unlisted_project_reports_incomplete(get_page: GetPage, run: Run) -> None:
+    CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
+    html = get_page("/")
+    said = words(one(html, "[data-incomplete]"))
+    assert said == "Incomplete: the pipelines of 1 project not listed yet."
+    assert empty_states(html)["empty-attention"] == "cannot_see"
+
+
+@pytest.mark.parametrize("in_flight", [True, False])
+def test_now_page_with_stale_data_claims_nothing(
+    in_flight: bool, get_page: GetPage, stage: Stage
+) -> None:
+    if in_flight:
+        factories.run(stage)
+    Stage.objects.update(fresh_until=minutes_ago(60))
+    kinds = empty_states(get_page("/"))
+    assert set(kinds.values()) == {"cannot_see"}
+
+
+def test_now_page_distinguishes_no_pipelines_from_no_data(get_page: GetPage, db: None) -> None:
+    assert empty_states(get_page("/"))["empty-in-flight"] == "cannot_see"
+    factories.catalog_sweep()
+    html = get_page("/")
+    assert empty_states(html)["empty-in-flight"] == "nothing_exists"
+    assert element_text(html, "empty-in-flight") == "This token sees no pipeline."
+
+
+def test_now_page_with_only_stages_without_flow_shows_nothing_exists(
+    get_page: GetPage, db: None
+) -> None:
+    factories.stage(has_flow=False)
+    assert empty_states(get_page("/"))["empty-in-flight"] == "nothing_exists"
+
+
+def test_now_page_without_permissions_shows_nothing_visible(
+    client: Client, viewer: User, stage: Stage
+) -> None:
+    permissions.ensure_default_group()
+    Grant.objects.all().delete()
+    client.force_login(viewer)
+    html = parse_html(client.get("/"))
+    assert empty_states(html)["empty-in-flight"] == "nothing_seen"
+
+
+# --- One row ------------------------------------------------------------------------------------
+
+
+def test_run_row_shows_stage_and_no_empty_step(get_page: GetPage, run: Run) -> None:
+    row = one(get_page("/"), "tr[data-run]")
+    assert words(one(row, "td.location")) == "Shop / Checkout / Production"
+    assert row.css(".step") == []
+
+
+def test_run_row_shows_step_below_title(get_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, step="migrate")
+    assert words(one(one(get_page("/"), "tr[data-run] td.subject"), ".step")) == "migrate"
+
+
+def test_run_matching_two_sections_is_listed_once(stage: Stage, manager: User) -> None:
+    run = factories.run(stage)
+    tables = [Run.objects.filter(pk=run.pk), Run.objects.all()]
+    first, second = run_row.render_tables(tables, permissions.for_user(manager))
+    assert (list(first), list(second)) == ([run.pk], [])
+
+
+# --- Live ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "becomes",
+    [{"overdue_severity": 1}, {"overdue_severity": 2}, {"status": "aborting", "abort_severity": 2}],
+)
+def test_run_that_changes_section_changes_structure_hash(
+    becomes: dict[str, Any], live: Live, viewer: User
+) -> None:
+    run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.OK)
+    with open_stream(live.person("viewer")) as stream:
+        page = live.person("viewer").get("/")
+        shape = one(LexborHTMLParser(page.text), "#data-age").attributes["data-structure"]
+        factories.change(run, **becomes)
+        heading = about(stream, "attention", "1")
+        assert words(heading) == "Needs attention 1"
+        page = live.person("viewer").get("/")
+        assert one(LexborHTMLParser(page.text), "#data-age").attributes["data-structure"] != shape
+
+
+@pytest.mark.django_db(transaction=True)
+def test_worse_severity_changes_structure_hash(live: Live, viewer: User) -> None:
+    run = factories.run(factories.stage(), "r-1", status="aborting", abort_severity=1)
+    person = live.person("viewer")
+
+    def shape() -> str | None:
+        page = LexborHTMLParser(person.get("/").text)
+        return one(page, "#data-age").attributes["data-structure"]
+
+    before = shape()
+    factories.change(run, abort_severity=2)
+    assert shape() != before

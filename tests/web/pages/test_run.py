@@ -1,0 +1,433 @@
+"""What a run's page and its row say of how it stands, what is around it, and what to hand over."""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.cache import cache
+from django.db import connection
+from django.db.models import Q
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
+
+from dashboard.models import Grant, Run, Stage, StageTiming
+from dashboard.models.grants import Action
+from dashboard.runs import concurrency
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+
+current_time = timezone.now
+
+
+@pytest.fixture
+def retrying_run(stage: Stage) -> Run:
+    """A run at its second attempt to migrate, in a stage where that usually takes 2 to 4 min."""
+    StageTiming.objects.create(
+        stage=stage,
+        observed_run_median=480,
+        observed_run_p95=600,
+        observed_steps={"migrate": [120, 240]},
+    )
+    began = current_time() - timedelta(minutes=18, seconds=20)
+    step = factories.node(
+        "JobRun",
+        label="migrate",
+        ref="migrate",
+        status="retrying",
+        started_at=began,
+        attempts=2,
+        max_attempts=3,
+        next_attempt_at=current_time() + timedelta(minutes=5, seconds=30),
+    )
+    return factories.run(
+        stage,
+        "r-1",
+        status="retrying",
+        name="Nightly",
+        started_at=began,
+        created_at=began,
+        step="migrate, attempt 2 of 3",
+        step_key="migrate",
+        step_started_at=began,
+        steps=msgspec.to_builtins(factories.node("Workflow", steps=(step,))),
+        detail_synced_at=current_time(),
+    )
+
+
+def queued_run(stage: Stage, name: str, **fields: Any) -> Run:
+    usual = {"status": "queued", "started_at": None, "created_at": current_time()}
+    return factories.run(stage, name=name, **usual | fields)
+
+
+# --- the verdict -------------------------------------------------------------------------------
+
+
+def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
+    queued_run(retrying_run.stage, "Hotfix")
+    assert words(one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (
+        "Checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
+        "Attempt 2 of 3, next in 5 min. 1 run waits behind it."
+    )
+
+
+def test_run_summary_times_can_be_updated_by_browser(get_page: GetPage, retrying_run: Run) -> None:
+    verdict = one(get_page(factories.address(retrying_run)), "[data-verdict]")
+    since = one(verdict, "time[data-since][data-sentence]")
+    assert retrying_run.step_started_at is not None
+    assert since.attributes["datetime"] == retrying_run.step_started_at.isoformat()
+    assert one(verdict, "time[data-until]").attributes["datetime"]
+
+
+def test_run_summary_isolates_foreign_names_in_bdi(get_page: GetPage, retrying_run: Run) -> None:
+    verdict = one(get_page(factories.address(retrying_run)), "[data-verdict]")
+    assert [words(name) for name in verdict.css("bdi")] == ["Checkout", "migrate"]
+
+
+def test_run_row_shows_current_step(get_page: GetPage, retrying_run: Run) -> None:
+    cell = one(get_page(factories.address(retrying_run.stage)), "[data-run] p.step")
+    began = timezone.localtime(retrying_run.step_started_at)
+    assert words(cell) == (
+        f"migrate, attempt 2 of 3, since {began.day} {began:%b %H:%M:%S} (usually 2 to 4 min)"
+    )
+    assert one(cell, "time[data-since][data-sentence]").attributes["datetime"] == began.isoformat()
+    assert cell.attributes["title"] == "migrate, attempt 2 of 3"
+
+
+def test_ended_run_row_shows_no_step(get_page: GetPage, stage: Stage) -> None:
+    factories.run(stage, status="failure", step="migrate", step_started_at=current_time())
+    assert get_page(factories.address(stage)).css("[data-run] .step") == []
+
+
+def test_run_rows_with_step_durations_need_no_extra_queries(
+    operator_client: Client, stage: Stage
+) -> None:
+    def queries() -> int:
+        cache.clear()
+        with CaptureQueriesContext(connection) as seen:
+            assert operator_client.get(factories.address(stage)).status_code == 200
+        return len(seen)
+
+    StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
+    factories.run(stage, step="migrate", step_key="migrate", step_started_at=current_time())
+    operator_client.get(factories.address(stage))  # notes the interest, which it does once a while
+    few = queries()
+    for _ in range(40):
+        factories.run(stage, step="migrate", step_key="migrate", step_started_at=current_time())
+    assert queries() == few
+
+
+# --- around it ---------------------------------------------------------------------------------
+
+
+def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: Run) -> None:
+    first, second = (
+        queued_run(retrying_run.stage, "Hotfix"),
+        queued_run(retrying_run.stage, "Fix of it"),
+    )
+    behind = one(
+        get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
+    )
+    assert words(one(behind, "p")) == "2 runs wait behind it:"
+    assert [link.attributes["href"] for link in behind.css("a")] == [
+        factories.address(first),
+        factories.address(second),
+    ]
+
+
+def test_related_runs_with_many_queued_list_five_and_count_rest(
+    get_page: GetPage, retrying_run: Run
+) -> None:
+    for number in range(8):
+        queued_run(retrying_run.stage, f"Fix {number}")
+    behind = one(
+        get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
+    )
+    assert len(behind.css("a")) == 5
+    assert words(behind).startswith("8 runs wait behind it:")
+    assert words(behind).endswith("and 3 more")
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("queue", "Runs of this stage wait for each other. No run waits behind it."),
+        ("allow", "Nothing has to wait for it: runs of this stage may go on side by side."),
+        ("forbid", "Requests for another run are ignored while this one is under way."),
+        (
+            "replace",
+            (
+                "Concurrency policy: replace. As far as known: a newer run takes the place of this "
+                "one, which is then aborted; Northflank does not document it. "
+                "No run waits behind it."
+            ),
+        ),
+        ("something-new", "Concurrency policy: something-new. No run waits behind it."),
+        ("", "No run waits behind it."),
+    ],
+)
+def test_related_runs_explain_concurrency_policy(
+    policy: str, said: str, get_page: GetPage, run: Run
+) -> None:
+    Stage.objects.update(concurrency_policy=policy)
+    panel = one(get_page(factories.address(run)), "[data-related-runs]")
+    told = panel.css("[data-policy], [data-queued-behind]")
+    assert " ".join(words(part) for part in told) == said
+
+
+def test_related_runs_of_queued_run_list_runs_ahead(get_page: GetPage, run: Run) -> None:
+    later = queued_run(run.stage, "Hotfix")
+    before = one(get_page(factories.address(later)), "[data-related-runs] [data-queued-ahead]")
+    assert words(one(before, "p")) == "It waits for 1 run:"
+    assert one(before, "a").attributes["href"] == factories.address(run)
+
+
+def test_related_runs_list_other_runs_in_flight_of_pipeline(get_page: GetPage, run: Run) -> None:
+    other = factories.run(factories.stage("Staging", of=run.stage.pipeline))
+    factories.run(factories.stage(of=factories.pipeline("elsewhere")))
+    beside = one(get_page(factories.address(run)), "[data-related-runs] [data-in-flight]")
+    assert [link.attributes["href"] for link in beside.css("a")] == [factories.address(other)]
+    assert words(one(beside, "li")).endswith("Staging")
+
+
+def test_related_runs_exclude_hidden_runs(client: Client, run: Run, viewer: User) -> None:
+    Grant.objects.all().delete()
+    group = Group.objects.create(name="Watchers")
+    group.user_set.add(viewer)
+    Grant.objects.create(group=group, action=Action.VIEW, stage="Production")
+    factories.run(factories.stage("Staging", of=run.stage.pipeline), name="Secret")
+    client.force_login(viewer)
+    page = parse_html(client.get(factories.address(run)))
+    assert "Secret" not in words(page)
+    assert (
+        words(one(page, "[data-in-flight]")) == "You see nothing else of this pipeline in flight."
+    )
+
+
+def test_related_runs_link_last_success(get_page: GetPage, run: Run) -> None:
+    good = factories.run(run.stage, status="success", name="Good")
+    StageTiming.objects.create(stage=run.stage, last_success=good)
+    line = one(get_page(factories.address(run)), "[data-last-success]")
+    assert words(line).startswith("Last good here: Good ")
+    assert one(line, "a").attributes["href"] == factories.address(good)
+
+
+def test_related_runs_of_last_success_identify_it(get_page: GetPage, stage: Stage) -> None:
+    good = factories.run(stage, status="success")
+    StageTiming.objects.create(stage=stage, last_success=good)
+    line = one(get_page(factories.address(good)), "[data-last-success]")
+    assert words(line) == "It is the last good run of its stage."
+
+
+def test_related_runs_without_success_report_none(get_page: GetPage, run: Run) -> None:
+    line = one(get_page(factories.address(run)), "[data-last-success]")
+    assert words(line) == "No good run of this stage is known."
+
+
+def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -> None:
+    for name in ("Hotfix", "Fix of it"):
+        queued_run(run.stage, name)
+    facts = get_page(factories.address(run, "abort"), **HTMX).css(".facts dd")
+    assert "2 runs wait" in [words(fact) for fact in facts]
+
+
+@pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
+@pytest.mark.parametrize("name", ["run", "abort"])
+def test_related_runs_with_more_runs_need_no_more_queries(
+    policy: str, name: str, operator_client: Client, run: Run
+) -> None:
+    def queries() -> int:
+        cache.clear()
+        with CaptureQueriesContext(connection) as seen:
+            assert operator_client.get(factories.address(run, name)).status_code == 200
+        return len(seen)
+
+    def more(count: int) -> None:
+        for number in range(count):
+            skipped_run(run.stage, f"Dropped {number}")
+            factories.run(run.stage, status="aborted")
+            queued_run(run.stage, f"Fix {number}")
+            factories.run(factories.stage("Staging", of=run.stage.pipeline))
+
+    more(1)
+    Stage.objects.update(concurrency_policy=policy)
+    operator_client.get(
+        factories.address(run, name)
+    )  # notes the interest, which it does once a while
+    few = queries()
+    more(30)
+    assert queries() == few
+
+
+# --- what was dropped ---------------------------------------------------------------------------
+
+
+def skipped_run(stage: Stage, name: str, **fields: Any) -> Run:
+    """A run that was created now and skipped at once."""
+    usual = {"started_at": None, "created_at": current_time(), "concluded_at": current_time()}
+    return factories.run(stage, name=name, status="skipped", **usual | fields)
+
+
+@pytest.fixture
+def run_with_forbid_policy(run: Run) -> Run:
+    """A run in flight in a stage that has no other run beside it."""
+    Stage.objects.update(concurrency_policy="forbid")
+    return Run.objects.with_stage().get(pk=run.pk)
+
+
+def test_skipped_run_count_is_equal_in_all_texts(
+    get_page: GetPage, run_with_forbid_policy: Run, manager: User
+) -> None:
+    for number in range(7):
+        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
+    said = "7 runs have been skipped since it was created."
+    page = get_page(factories.address(run_with_forbid_policy))
+    panel = one(page, "[data-related-runs] [data-skipped]")
+    assert words(one(panel, "p:first-child")) == said
+    assert [words(link) for link in panel.css("a")] == [f"Fix {n}" for n in (6, 5, 4, 3, 2)]
+    assert "and 2 more" in words(panel)
+    assert words(one(page, "[data-verdict]")).endswith(said)
+    assert f"{said[:-1]}: Fix 6 (" in one(page, "#incident-summary-text").text()
+    question = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
+    assert said in [words(fact) for fact in question.css(".facts dd")]
+    began = current_time() - timedelta(minutes=20)
+    factories.abort(
+        run_with_forbid_policy, manager, requested_at=began, sent_at=began, answered_at=began
+    )
+    factories.change(
+        run_with_forbid_policy, status="aborting", abort_severity=2, status_since=began
+    )
+    steps = words(one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
+    assert f"No run waits behind it. {said}" in steps
+
+
+def test_related_runs_without_skipped_runs_report_none(
+    get_page: GetPage, run_with_forbid_policy: Run
+) -> None:
+    page = get_page(factories.address(run_with_forbid_policy))
+    assert words(one(page, "[data-related-runs] [data-skipped]")) == (
+        "Northflank tells of none that was skipped; one that it ignores may leave no run."
+    )
+    assert "skipped" not in words(one(page, "[data-verdict]"))
+    assert "skipped" not in one(page, "#incident-summary-text").text()
+    question = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
+    assert "Meanwhile" not in words(question)
+
+
+def test_ended_run_page_lists_runs_skipped_while_in_flight(get_page: GetPage, stage: Stage) -> None:
+    Stage.objects.update(concurrency_policy="forbid")
+    began, done = current_time() - timedelta(hours=3), current_time() - timedelta(hours=2)
+    run = factories.run(stage, status="failure", created_at=began, concluded_at=done)
+    during = skipped_run(stage, "Hotfix", created_at=began + timedelta(minutes=5))
+    skipped_run(stage, "Later", created_at=done + timedelta(minutes=5))
+    page = get_page(factories.address(run))
+    panel = one(page, "[data-related-runs] [data-skipped]")
+    assert words(one(panel, "p:first-child")) == "1 run was skipped while it was in flight."
+    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(during)]
+    assert words(one(page, "[data-verdict]")).endswith("1 run was skipped while it was in flight.")
+
+
+def test_skipped_run_page_links_to_blocking_run(
+    get_page: GetPage, run_with_forbid_policy: Run
+) -> None:
+    page = get_page(factories.address(skipped_run(run_with_forbid_policy.stage, "Hotfix")))
+    line = one(page, "[data-related-runs] [data-superseded-by]")
+    assert words(line) == "Another was in flight when it came: Nightly"
+    assert one(line, "a").attributes["href"] == factories.address(run_with_forbid_policy)
+    assert page.css("[data-skipped]") == []
+    assert words(one(page, "[data-verdict]")).endswith(
+        "was skipped: Northflank did not carry it out. Another was in flight when it came."
+    )
+
+
+def test_run_aborted_from_dashboard_is_not_superseded_by_newer_run(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    Stage.objects.update(concurrency_policy="replace")
+    began = run.created_at - timedelta(minutes=9)
+    ends = {"status": "aborted", "created_at": began, "concluded_at": run.created_at}
+    replaced = factories.run(run.stage, name="Replaced", **ends)
+    aborted = factories.run(run.stage, name="Aborted", **ends)
+    factories.abort(aborted, manager, "concluded", settled_at=current_time())
+    panel = one(get_page(factories.address(run)), "[data-related-runs] [data-skipped]")
+    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(replaced)]
+    assert get_page(factories.address(aborted)).css("[data-superseded-by]") == []
+    line = one(get_page(factories.address(replaced)), "[data-superseded-by]")
+    assert words(line) == "It seems to have been dropped for a newer one: Nightly"
+
+
+def test_skipped_run_count_over_limit_reports_at_least(
+    get_page: GetPage, run_with_forbid_policy: Run
+) -> None:
+    for number in range(concurrency.MAX_FINISHED_RUNS + 1):
+        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
+    panel = one(
+        get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
+    )
+    said = f"At least {concurrency.MAX_FINISHED_RUNS} runs have been skipped since it was created."
+    assert words(one(panel, "p:first-child")) == said
+    assert words(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
+    assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in words(panel)
+
+
+def test_skipped_run_count_below_limit_is_exact(
+    get_page: GetPage, run_with_forbid_policy: Run
+) -> None:
+    factories.run(
+        run_with_forbid_policy.stage,
+        status="success",
+        created_at=current_time() - timedelta(hours=1),
+    )
+    for number in range(concurrency.MAX_FINISHED_RUNS - 1):
+        skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
+    panel = one(
+        get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
+    )
+    said = f"{concurrency.MAX_FINISHED_RUNS - 1} runs have been skipped since it was created."
+    assert words(one(panel, "p:first-child")) == said
+
+
+def test_related_runs_exclude_skipped_runs_of_other_stages(
+    get_page: GetPage, run_with_forbid_policy: Run
+) -> None:
+    skipped_run(factories.stage("Staging", of=run_with_forbid_policy.stage.pipeline), "Elsewhere")
+    assert "Elsewhere" not in words(get_page(factories.address(run_with_forbid_policy)))
+
+
+def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Run) -> None:
+    skipped_run(run_with_forbid_policy.stage, "Hotfix")
+    assert concurrency.load_finished(run_with_forbid_policy, Q(pk__in=[])).runs == []
+
+
+# --- handing over ------------------------------------------------------------------------------
+
+
+def test_run_page_shows_incident_summary_to_copy(
+    get_page: GetPage, retrying_run: Run, settings: Settings
+) -> None:
+    settings.BASE_URL = "https://flows.example"
+    box = one(get_page(factories.address(retrying_run)), ".incident-summary")
+    text = one(box, "pre")
+    assert one(box, "[data-copy]").attributes["data-copy"] == text.attributes["id"]
+    told = text.text().splitlines()
+    assert told[0].startswith("Checkout / Production: step “migrate” for 18 min")
+    assert "Where: Shop / Checkout / Production" in told
+    assert told[-1] == f"https://flows.example{factories.address(retrying_run)}"
+
+
+def test_ended_run_page_shows_incident_summary(get_page: GetPage, stage: Stage) -> None:
+    run = factories.run(stage, status="failure", name="Nightly")
+    text = one(get_page(factories.address(run)), "#incident-summary-text").text()
+    assert "Status: Failed, concluded" in text
+
+
+def test_incident_summary_names_abort_author_and_reason(
+    get_page: GetPage, run: Run, manager: User
+) -> None:
+    factories.abort(run, manager, reason="Stuck")
+    text = one(get_page(factories.address(run)), "#incident-summary-text").text()
+    assert "Asked by manager" in text
+    assert "“Stuck”" in text

@@ -1,0 +1,350 @@
+"""Saved views: one's own, those that are shared, and the one that pages open with."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from dashboard.accounts import permissions
+from dashboard.models import DefaultView, Run, SavedView, Stage
+from dashboard.runs import saved_views
+from dashboard.web.components import run_row
+from tests.support import factories
+from tests.support.html import HTMX, GetPage, one, parse_html, words
+
+FAILED = "status=failure&q=nightly"
+
+type Post = Callable[..., HttpResponse]
+
+
+def save_address(stage: Stage) -> str:
+    return reverse("saved_view_create", args=run_row.stage_url_args(stage))
+
+
+def change_address(stage: Stage, view: SavedView | int) -> str:
+    key = view if isinstance(view, int) else view.pk
+    return reverse("saved_view_update", args=[*run_row.stage_url_args(stage), key])
+
+
+@pytest.fixture
+def client_for(stage: Stage) -> Callable[[User], Client]:
+    """The browser of a person."""
+
+    def of(person: User) -> Client:
+        client = Client()
+        client.force_login(person)
+        return client
+
+    return of
+
+
+@pytest.fixture
+def save(operator_client: Client, stage: Stage) -> Post:
+    """Save a view as a manager."""
+
+    def post(name: str = "Failed", query: str = FAILED, **fields: str) -> Any:
+        return operator_client.post(save_address(stage), {"name": name, "query": query, **fields})
+
+    return post
+
+
+@pytest.fixture
+def view(manager: User) -> SavedView:
+    return SavedView.objects.create(owner=manager, name="Failed", query=FAILED)
+
+
+def view_links(html: Any) -> list[str]:
+    return [words(link) for link in html.css(".saved-views nav a")]
+
+
+# --- Saving -------------------------------------------------------------------------------------
+
+
+def test_saved_view_is_listed_on_stage_page(save: Post, get_page: GetPage, stage: Stage) -> None:
+    answer = save()
+    assert (answer.status_code, answer["Location"]) == (
+        303, f"{factories.address(stage)}?{FAILED}",
+    )  # fmt: skip
+    html = get_page(answer["Location"])
+    assert words(one(html, "#notices")) == "“Failed” is saved."
+    assert view_links(html) == ["All runs", "Failed"]
+    assert one(html, ".saved-views nav [aria-current]").attributes["href"] == f"?{FAILED}"
+
+
+def test_saved_view_is_listed_on_other_stages(save: Post, get_page: GetPage) -> None:
+    save()
+    staging = factories.stage("Staging")
+    link = one(get_page(factories.address(staging)), ".saved-views nav a:last-child")
+    assert link.attributes["href"] == f"?{FAILED}"
+
+
+def test_saved_view_keeps_filter_without_cursor(save: Post) -> None:
+    save(query="q=nightly&before=0.1.1&foo=bar&status=nope&status=failure&page=2")
+    assert SavedView.objects.get().query == FAILED
+
+
+def test_saved_view_with_same_name_is_replaced(save: Post) -> None:
+    save()
+    save(query="overdue=1", shared="1")
+    view = SavedView.objects.get()
+    assert (view.query, view.shared) == ("overdue=1", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"name": ""}, "Give the view a name."),
+        ({"name": " \0 "}, "Give the view a name."),
+        ({"name": "x" * 61}, "A name has at most 60 characters."),
+        ({"query": ""}, "there is nothing to save"),
+        ({"query": "foo=bar&status=nope"}, "there is nothing to save"),
+        ({"query": "before=0.1.1"}, "there is nothing to save"),
+    ],
+)
+def test_invalid_view_is_rejected_with_message(
+    fields: dict[str, str], why: str, save: Post, get_page: GetPage
+) -> None:
+    answer = save(**fields)
+    assert why in words(one(get_page(answer["Location"]), "#notices"))
+    assert not SavedView.objects.exists()
+
+
+def test_view_with_overlong_query_is_rejected(save: Post, get_page: GetPage, stage: Stage) -> None:
+    for number in range(30):
+        factories.run(stage, status=f"{number}-" + "😀" * 57)
+    query = urlencode([("status", f"{number}-" + "😀" * 57) for number in range(30)])
+    assert "too long" in words(one(get_page(save(query=query)["Location"]), "#notices"))
+
+
+def test_saved_views_over_limit_are_rejected(save: Post, get_page: GetPage, manager: User) -> None:
+    SavedView.objects.bulk_create(
+        SavedView(owner=manager, name=f"{number}", query=FAILED)
+        for number in range(saved_views.MAX_VIEWS_PER_USER)
+    )
+    answer = save("One more")
+    assert "You have 30 views" in words(one(get_page(answer["Location"]), "#notices"))
+    assert save("7", "overdue=1").status_code == 303
+    assert SavedView.objects.get(name="7").query == "overdue=1"
+    assert SavedView.objects.count() == saved_views.MAX_VIEWS_PER_USER
+
+
+def test_saved_view_name_is_escaped(save: Post, get_page: GetPage) -> None:
+    save('<b id="hostile">"&')
+    html = get_page(f"{factories.address(Stage.objects.get())}?{FAILED}")
+    assert html.css("#hostile") == []
+    assert '<b id="hostile">"&' in view_links(html)
+
+
+def test_saved_views_of_two_users_may_share_name(save: Post, viewer: User) -> None:
+    SavedView.objects.create(owner=viewer, name="Failed", query="overdue=1")
+    save()
+    assert SavedView.objects.count() == 2
+
+
+# --- Whose it is --------------------------------------------------------------------------------
+
+
+def test_saved_view_is_private_until_shared(
+    save: Post, stage: Stage, viewer: User, client_for: Callable[[User], Client]
+) -> None:
+    save()
+    address = factories.address(stage)
+    assert view_links(parse_html(client_for(viewer).get(address))) == []
+    save(shared="1")
+    assert view_links(parse_html(client_for(viewer).get(address))) == ["All runs", "Failed manager"]
+
+
+def test_sharing_view_requires_abort_permission_or_staff(
+    viewer_client: Client, stage: Stage, viewer: User
+) -> None:
+    page = parse_html(viewer_client.get(f"{factories.address(stage)}?{FAILED}"))
+    assert page.css('.saved-views [name="name"]') != []
+    assert page.css('.saved-views [name="shared"]') == []
+    fields = {"name": "Mine", "query": FAILED}
+    assert viewer_client.post(save_address(stage), fields | {"shared": "1"}).status_code == 403
+    assert not SavedView.objects.exists()
+    assert viewer_client.post(save_address(stage), fields).status_code == 303
+    viewer.is_staff = True
+    viewer.save()
+    assert viewer_client.post(save_address(stage), fields | {"shared": "1"}).status_code == 303
+
+
+@pytest.mark.parametrize("action", ["delete", "set-default"])
+def test_private_view_of_other_user_cannot_be_changed(
+    action: str, viewer_client: Client, stage: Stage, view: SavedView
+) -> None:
+    answer = viewer_client.post(change_address(stage, view), {"action": action})
+    notices = one(parse_html(viewer_client.get(answer["Location"])), "#notices")
+    assert words(notices) == "There is no such view any more."
+    assert SavedView.objects.exists()
+    assert not DefaultView.objects.exists()
+
+
+def test_shared_view_is_deleted_only_by_owner_or_staff(
+    viewer_client: Client, stage: Stage, view: SavedView, viewer: User
+) -> None:
+    SavedView.objects.update(shared=True)
+    assert viewer_client.post(change_address(stage, view), {"action": "delete"}).status_code == 403
+    assert SavedView.objects.exists()
+    page = parse_html(viewer_client.get(f"{factories.address(stage)}?q=x"))
+    assert page.css('.saved-views [value="delete"]') == []
+    viewer.is_staff = True
+    viewer.save()
+    viewer_client.post(change_address(stage, view), {"action": "delete"})
+    assert not SavedView.objects.exists()
+
+
+def test_staff_cannot_delete_private_view_of_other_user(view: SavedView, viewer: User) -> None:
+    viewer.is_staff = viewer.is_superuser = True
+    viewer.save()
+    with pytest.raises(saved_views.SavedViewError):
+        saved_views.delete(viewer, view.pk)
+
+
+def test_saved_views_are_deleted_with_account(view: SavedView, manager: User) -> None:
+    DefaultView.objects.create(user=manager, view=view)
+    manager.delete()
+    assert not SavedView.objects.exists()
+
+
+def test_saved_view_post_to_hidden_stage_returns_404(
+    operator_client: Client, stage: Stage, view: SavedView
+) -> None:
+    permissions.Grant.objects.all().delete()
+    assert (
+        operator_client.post(save_address(stage), {"name": "x", "query": FAILED}).status_code == 404
+    )
+    assert (
+        operator_client.post(change_address(stage, view), {"action": "delete"}).status_code == 404
+    )
+    assert SavedView.objects.count() == 1
+
+
+# --- The one that pages open with ---------------------------------------------------------------
+
+
+@pytest.fixture
+def default_view(view: SavedView, manager: User) -> SavedView:
+    DefaultView.objects.create(user=manager, view=view)
+    return view
+
+
+def test_default_view_redirects_stage_page(save: Post, operator_client: Client) -> None:
+    save(default="1")
+    staging = factories.address(factories.stage("Staging"))
+    answer = operator_client.get(staging)
+    assert (answer.status_code, answer["Location"]) == (302, f"{staging}?{FAILED}")
+    page = parse_html(operator_client.get(answer["Location"]))
+    assert view_links(page) == ["All runs", "Failed (opens first)"]
+    assert one(page, ".saved-views nav a:first-child").attributes["href"] == "?all=1"
+
+
+@pytest.mark.parametrize(
+    "query", ["all=1", "status=running", "q=", "page=2", "before=x", "utm_source=alert"]
+)
+def test_default_view_with_query_string_does_not_redirect(
+    query: str, operator_client: Client, stage: Stage, default_view: SavedView
+) -> None:
+    assert operator_client.get(f"{factories.address(stage)}?{query}").status_code == 200
+
+
+def test_default_view_does_not_redirect_refresh(
+    operator_client: Client, stage: Stage, default_view: SavedView
+) -> None:
+    assert operator_client.get(factories.address(stage), headers=HTMX).status_code == 200
+
+
+def test_default_view_does_not_affect_other_users(
+    viewer_client: Client, stage: Stage, default_view: SavedView
+) -> None:
+    assert viewer_client.get(factories.address(stage)).status_code == 200
+
+
+def test_default_view_can_be_replaced_and_cleared(
+    operator_client: Client, stage: Stage, default_view: SavedView, manager: User
+) -> None:
+    other = SavedView.objects.create(owner=manager, name="Late", query="overdue=1")
+    page = operator_client.post(
+        change_address(stage, other), {"action": "set-default", "query": FAILED}
+    )
+    assert page["Location"].endswith(FAILED)
+    assert operator_client.get(factories.address(stage))["Location"].endswith("?overdue=1")
+    operator_client.post(change_address(stage, other), {"action": "clear-default"})
+    assert operator_client.get(factories.address(stage)).status_code == 200
+
+
+def test_unshared_default_view_no_longer_redirects_other_users(
+    viewer_client: Client, stage: Stage, view: SavedView, viewer: User
+) -> None:
+    SavedView.objects.update(shared=True)
+    viewer_client.post(change_address(stage, view), {"action": "set-default"})
+    assert viewer_client.get(factories.address(stage)).status_code == 302
+    SavedView.objects.update(shared=False)
+    assert viewer_client.get(factories.address(stage)).status_code == 200
+
+
+def test_deleted_default_view_no_longer_redirects(
+    operator_client: Client, stage: Stage, default_view: SavedView
+) -> None:
+    operator_client.post(change_address(stage, default_view), {"action": "delete"})
+    assert operator_client.get(factories.address(stage)).status_code == 200
+
+
+# --- Where nothing may be changed ---------------------------------------------------------------
+
+
+def test_saved_views_in_read_only_mode_cannot_change(
+    operator_client: Client,
+    stage: Stage,
+    default_view: SavedView,
+    settings: Settings,
+    get_page: GetPage,
+) -> None:
+    settings.READ_ONLY = True
+    assert (
+        operator_client.post(save_address(stage), {"name": "x", "query": FAILED}).status_code == 403
+    )
+    for action in ("delete", "set-default", "clear-default"):
+        assert (
+            operator_client.post(
+                change_address(stage, default_view), {"action": action}
+            ).status_code
+            == 403
+        )
+    assert DefaultView.objects.get().view == SavedView.objects.get()
+    page = get_page(f"{factories.address(stage)}?q=x")
+    assert view_links(page) == ["All runs", "Failed (opens first)"]
+    assert page.css('.saved-views form, .saved-views [method="post"]') == []
+
+
+def test_saved_view_forms_require_csrf_token(stage: Stage, manager: User, view: SavedView) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(manager)
+    assert client.post(save_address(stage), {"name": "x", "query": FAILED}).status_code == 403
+    assert client.post(change_address(stage, view), {"action": "delete"}).status_code == 403
+    page = parse_html(client.get(f"{factories.address(stage)}?q=x"))
+    forms = page.css('.saved-views form[method="post"]')
+    assert len(forms) == 2
+    for form in forms:
+        assert one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
+
+
+@pytest.mark.parametrize("address", [save_address, lambda stage: change_address(stage, 1)])
+def test_saved_view_addresses_reject_get(
+    address: Callable[[Stage], str], operator_client: Client, stage: Stage
+) -> None:
+    assert operator_client.get(address(stage)).status_code == 405
+
+
+def test_unknown_saved_view_action_changes_nothing(
+    operator_client: Client, stage: Stage, default_view: SavedView, run: Run
+) -> None:
+    answer = operator_client.post(change_address(stage, default_view), {"action": "explode"})
+    assert answer.status_code == 303
+    assert DefaultView.objects.exists()
