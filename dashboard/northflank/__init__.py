@@ -20,12 +20,10 @@ from dashboard.northflank.models import (
     Node,
     Page,
     Pipeline,
-    PipelineDetail,
     Project,
     ReleaseFlow,
     Run,
     RunDetail,
-    Team,
 )
 from dashboard.northflank.paging import fetch_all_pages, find_release_flow
 from dashboard.northflank.ratelimit import RateLimit
@@ -43,7 +41,6 @@ __all__ = [
     "NotFound",
     "Page",
     "Pipeline",
-    "PipelineDetail",
     "Project",
     "RateLimit",
     "RateLimited",
@@ -52,7 +49,6 @@ __all__ = [
     "Run",
     "RunDetail",
     "ServerError",
-    "Team",
     "UnexpectedResponse",
     "Unreachable",
     "fetch_all_pages",

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from time import monotonic
@@ -24,12 +24,10 @@ from dashboard.northflank.models import (
     Auth,
     Page,
     Pipeline,
-    PipelineDetail,
     Project,
     ReleaseFlow,
     Run,
     RunDetail,
-    Team,
 )
 from dashboard.northflank.ratelimit import RateLimit
 from dashboard.northflank.reading import as_id
@@ -155,15 +153,6 @@ class NorthflankClient:
         # https://northflank.com/docs/v1/api/get-current-authentication-info
         return decoding.parse_auth(await self._request_data("GET", "auth", ("auth",)))
 
-    async def list_teams(
-        self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
-    ) -> Page[Team]:
-        """Return one page of the organisation's teams."""
-        # https://northflank.com/docs/v1/api/teams/list-teams
-        return await self._get_page(
-            "teams", ("teams",), decoding.parse_team, _paging_query(page, cursor, per_page)
-        )
-
     async def list_projects(
         self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
     ) -> Page[Project]:
@@ -193,16 +182,14 @@ class NorthflankClient:
             _paging_query(page, cursor, per_page),
         )
 
-    async def get_pipeline(self, project_id: str, pipeline_id: str) -> PipelineDetail:
-        """Return a pipeline with the stages that its members mention."""
+    async def check_pipeline(self, project_id: str, pipeline_id: str) -> None:
+        """Raise NotFound unless the token can read the pipeline."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
         path = (*self._team_path, "projects", project_id, "pipelines", pipeline_id)
-        detail = decoding.parse_pipeline_detail(await self._request_data("GET", "pipeline", path))
-        if detail.name is None:
+        if not decoding.is_pipeline(await self._request_data("GET", "pipeline", path)):
             raise UnexpectedResponse(
                 "Northflank's answer tells nothing of the pipeline.", http_status=200
             )
-        return detail
 
     async def get_release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""
@@ -254,36 +241,6 @@ class NorthflankClient:
                 "Northflank's answer tells nothing of the run.", http_status=200
             )
         return detail
-
-    async def start_run(
-        self,
-        project_id: str,
-        pipeline_id: str,
-        stage: str,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        arguments: Mapping[str, object] | None = None,
-        overrides: Mapping[str, object] | None = None,
-        release_node_overrides: Mapping[str, object] | None = None,
-    ) -> RunDetail | None:
-        """Start a run, and return it; None where the answer names none, so look at the list.
-
-        Sent once. When no answer comes back the run may have started nevertheless.
-        """
-        # https://northflank.com/docs/v1/api/project/pipelines/run-release-flow
-        fields = {
-            "name": name,
-            "description": description,
-            "arguments": arguments,
-            "overrides": overrides,
-            "releaseNodeOverrides": release_node_overrides,
-        }
-        path = (*self._flow_path(project_id, pipeline_id, stage), "runs")
-        body: dict[str, object] = {
-            field: value for field, value in fields.items() if value is not None
-        }
-        return decoding.parse_run_detail(await self._post("run", path, body))
 
     async def abort_run(
         self,
@@ -346,27 +303,15 @@ class NorthflankClient:
             return replace(page, cursor=f"{_PAGE_NUMBER_PREFIX}{number}")
         return page
 
-    async def _post(
-        self, route: str, path: tuple[str, ...], body: dict[str, object] | None = None
-    ) -> object:
-        """POST, and return the answer's data; None where a 2xx says nothing that can be read."""
-        try:
-            return await self._request_data("POST", route, path, body)
-        except UnexpectedResponse as error:
-            if not error.is_success:
-                raise
-            return None
-
     async def _request_data(
         self,
         method: str,
         route: str,
         path: tuple[str, ...],
-        body: dict[str, object] | None = None,
         *,
         deadline: float | None = None,
     ) -> object:
-        status, payload = await self._request(method, route, path, body=body, deadline=deadline)
+        status, payload = await self._request(method, route, path, deadline=deadline)
         return answers.unwrap(payload, status)
 
     async def _request(
@@ -376,11 +321,10 @@ class NorthflankClient:
         path: tuple[str, ...],
         *,
         query: dict[str, str] | None = None,
-        body: dict[str, object] | None = None,
         deadline: float | None = None,
     ) -> tuple[int, object]:
         """Send one request, again if that is safe, and return the status and the decoded JSON."""
-        request = self._http.build_request(method, self._url(path), params=query, json=body)
+        request = self._http.build_request(method, self._url(path), params=query)
         seconds = self._timeout_seconds
         if deadline is not None:
             seconds = min(seconds, max(deadline - monotonic(), 0.0))

@@ -12,12 +12,10 @@ from dashboard.northflank.models import (
     Node,
     Page,
     Pipeline,
-    PipelineDetail,
     Project,
     ReleaseFlow,
     Run,
     RunDetail,
-    Team,
 )
 from dashboard.northflank.reading import (
     as_array,
@@ -89,38 +87,10 @@ def _find_items(data: object, key: str) -> list[object] | None:
 
 
 def parse_auth(data: object) -> Auth:
-    """Decode what /v1/auth says of the token."""
+    """Decode the owner of the token from the answer of /v1/auth."""
     fields = as_object(data)
-    scopes = as_object(fields.get("permissions"))
     return Auth(
-        token_kind=as_text(fields.get("tokenKind")),
-        id=as_text(fields.get("id")),
-        name=as_text(fields.get("name")),
-        entity_id=as_text(fields.get("entityId")),
-        entity_type=as_text(fields.get("entityType")),
-        org_id=as_text(fields.get("orgId")),
-        role=as_text(as_object(fields.get("role")).get("name")),
-        permissions=tuple(
-            permission_text
-            for scope in scopes.values()
-            for permission in as_array(scope)
-            if (permission_text := as_text(permission)) is not None
-        ),
-        created_at=as_datetime(fields.get("createdAt")),
-        expires_at=as_datetime(fields.get("expiresAt")),
-    )
-
-
-def parse_team(data: object) -> Team | None:
-    """Decode a team of a list."""
-    fields = as_object(data)
-    if (team_id := as_id(fields.get("id"))) is None:
-        return None
-    return Team(
-        id=team_id,
-        name=as_text(fields.get("name")) or team_id,
-        description=as_text(fields.get("description"), multiline=True),
-        created_at=as_datetime(fields.get("createdAt")),
+        entity_id=as_text(fields.get("entityId")), entity_type=as_text(fields.get("entityType"))
     )
 
 
@@ -129,12 +99,7 @@ def parse_project(data: object) -> Project | None:
     fields = as_object(data)
     if (project_id := as_id(fields.get("id"))) is None:
         return None
-    return Project(
-        id=project_id,
-        name=as_text(fields.get("name")) or project_id,
-        description=as_text(fields.get("description"), multiline=True),
-        lifecycle_status=as_text(fields.get("lifecycleStatus")),
-    )
+    return Project(id=project_id, name=as_text(fields.get("name")) or project_id)
 
 
 def parse_pipeline(data: object) -> Pipeline | None:
@@ -146,26 +111,12 @@ def parse_pipeline(data: object) -> Pipeline | None:
         id=pipeline_id,
         name=as_text(fields.get("name")) or pipeline_id,
         description=as_text(fields.get("description"), multiline=True),
-        created_at=as_datetime(fields.get("createdAt")),
-        updated_at=as_datetime(fields.get("updatedAt")),
     )
 
 
-def parse_pipeline_detail(data: object) -> PipelineDetail:
-    """Decode a pipeline read by itself."""
-    fields = as_object(data)
-    # `stages` is untyped in every source: a name may stand bare, or in an object.
-    names = [
-        as_text(entry)
-        or as_text(as_object(entry).get("name"))
-        or as_text(as_object(entry).get("stage"))
-        for entry in as_array(fields.get("stages"))
-    ] + [as_text(as_object(each).get("stage")) for each in as_array(fields.get("nfObjects"))]
-    return PipelineDetail(
-        name=as_text(fields.get("name")),
-        description=as_text(fields.get("description"), multiline=True),
-        stages=tuple(dict.fromkeys(name for name in names if name is not None)),
-    )
+def is_pipeline(data: object) -> bool:
+    """Return whether the answer describes a pipeline: read by itself, it has a name and no id."""
+    return as_text(as_object(data).get("name")) is not None
 
 
 def parse_release_flow(data: object) -> ReleaseFlow | None:
@@ -176,13 +127,9 @@ def parse_release_flow(data: object) -> ReleaseFlow | None:
     options = as_object(fields.get("options"))
     paused = as_bool(fields.get("paused"))
     return ReleaseFlow(
-        status=as_text(fields.get("status")) or _UNKNOWN,
         paused=paused if paused is not None else as_bool(options.get("paused")) or False,
         concurrency_policy=as_text(fields.get("concurrencyPolicy"))
         or as_text(options.get("concurrencyPolicy")),
-        stage=as_text(fields.get("stage")),
-        created_at=as_datetime(fields.get("createdAt")),
-        updated_at=as_datetime(fields.get("updatedAt")),
     )
 
 
@@ -215,7 +162,7 @@ def parse_listed_run(data: object) -> Run | None:
 def parse_run_detail(data: object, *, requested_id: str | None = None) -> RunDetail | None:
     """Decode a run in its detail form; None where the answer tells nothing of how a run stands."""
     fields = as_object(data)
-    if requested_id is not None and not _has_status(fields):
+    if not _has_status(fields):
         return None
     decoded = parse_run(fields, requested_id=requested_id)
     if decoded is None:

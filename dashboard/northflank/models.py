@@ -11,28 +11,10 @@ OMITTED = "Omitted"  # the kind of the node that stands for steps we did not kee
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Whose token this is, and what it may see."""
+    """The team or organisation that the token belongs to."""
 
-    token_kind: str | None  # api, session, workload
-    id: str | None
-    name: str | None
-    entity_id: str | None  # the slug of the team or organisation it belongs to
+    entity_id: str | None  # its slug
     entity_type: str | None  # team, org
-    org_id: str | None
-    role: str | None
-    permissions: tuple[str, ...]  # of all scopes; their vocabulary is not documented
-    created_at: datetime | None
-    expires_at: datetime | None  # None: it does not expire
-
-
-@dataclass(frozen=True, slots=True)
-class Team:
-    """A team of the organisation that the token belongs to."""
-
-    id: str
-    name: str
-    description: str | None
-    created_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +23,6 @@ class Project:
 
     id: str
     name: str
-    description: str | None
-    lifecycle_status: str | None  # newer servers only
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +32,14 @@ class Pipeline:
     id: str
     name: str
     description: str | None
-    created_at: datetime | None
-    updated_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineDetail:
-    """A pipeline read by itself; this answer has neither id nor times."""
-
-    name: str | None
-    description: str | None
-    stages: tuple[str, ...]  # that its members mention; others may exist
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFlow:
     """What a stage runs, as far as it concerns its runs."""
 
-    status: str  # presumably of the latest run
     paused: bool  # Git and webhook triggers start nothing
     concurrency_policy: str | None
-    stage: str | None
-    created_at: datetime | None
-    updated_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

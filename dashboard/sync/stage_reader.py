@@ -170,7 +170,7 @@ class StageReader:
         )
         if flow_and_segment is None and stage.has_flow:
             # A right that was withdrawn may look the same; then the pipeline is not found either.
-            await self.call(lambda nf: nf.get_pipeline(project, pipeline))
+            await self.call(lambda nf: nf.check_pipeline(project, pipeline))
         return flow_and_segment
 
     async def read_runs(self, stage: Stage, skipped: SkippedEntries, *, with_history: bool) -> None:

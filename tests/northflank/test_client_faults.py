@@ -170,14 +170,6 @@ async def test_abort_with_server_error_is_not_retried(
     assert len(server.requests) == 1
 
 
-async def test_start_with_reset_connection_is_not_retried(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    server.enqueue(reset_connection)
-    await failure_of(client.start_run("shop", "main", "staging"))
-    assert len(server.requests) == 1
-
-
 @pytest.mark.parametrize("fault", [reset_connection, answers(HTML, status=502)])
 async def test_read_with_fault_is_retried_once(
     client: NorthflankClient, server: ScriptedServer, fault: Play
@@ -473,16 +465,6 @@ async def test_error_with_damaged_body_raises_by_status(
 ) -> None:
     server.enqueue(answers(b"\x00\x01", status=403, headers={"Content-Encoding": "gzip"}))
     assert (await failure_of(read(client))).cause == "forbidden"
-
-
-async def test_start_without_run_in_response_returns_none(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    server.enqueue(answers(payloads.data({"message": "ok"})), answers(payloads.data({"id": "r9"})))
-    assert await client.start_run("p", "l", "s") is None
-    started = await client.start_run("p", "l", "s")
-    assert started is not None
-    assert started.run.id == "r9"
 
 
 async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) -> None:

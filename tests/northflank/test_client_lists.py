@@ -131,7 +131,7 @@ async def test_list_leaves_out_and_counts_items_without_valid_id(
     odd = [{}, {"id": ""}, {"id": "x" * 256}, {"id": 7}, {"id": "a\x00"}, {"id": ".."}, None, "x"]
     server.enqueue(answers(payloads.page("projects", *odd, {"id": "fine"})))
     page = await client.list_projects()
-    assert page.items == (Project("fine", "fine", None, None),)
+    assert page.items == (Project("fine", "fine"),)
     assert page.unreadable_count == len(odd)
 
 
@@ -233,4 +233,4 @@ async def test_pipeline_response_without_name_raises_unexpected_answer(
 ) -> None:
     server.enqueue(answers(odd))
     with pytest.raises(UnexpectedResponse):
-        await client.get_pipeline("shop", "main")
+        await client.check_pipeline("shop", "main")

@@ -1,6 +1,5 @@
 """What the client sends: verbs, paths, queries, headers."""
 
-import json
 import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,14 +18,12 @@ Ask = Callable[[NorthflankClient], Awaitable[object]]
 
 ROUTES: list[tuple[str, str, Ask]] = [
     ("GET", "/v1/auth", lambda nf: nf.get_auth()),
-    ("GET", "/v1/teams", lambda nf: nf.list_teams()),
     ("GET", "/v1/projects", lambda nf: nf.list_projects()),
     ("GET", "/v1/projects/shop/pipelines", lambda nf: nf.list_pipelines("shop")),
-    ("GET", "/v1/projects/shop/pipelines/main", lambda nf: nf.get_pipeline("shop", "main")),
+    ("GET", "/v1/projects/shop/pipelines/main", lambda nf: nf.check_pipeline("shop", "main")),
     ("GET", FLOW, lambda nf: nf.get_release_flow("shop", "main", "staging")),
     ("GET", f"{FLOW}/runs", lambda nf: nf.list_runs("shop", "main", "staging")),
     ("GET", f"{FLOW}/runs/r1", lambda nf: nf.get_run("shop", "main", "staging", "r1")),
-    ("POST", f"{FLOW}/runs", lambda nf: nf.start_run("shop", "main", "staging")),
     ("POST", f"{FLOW}/runs/r1/abort", lambda nf: nf.abort_run("shop", "main", "staging", "r1")),
 ]
 
@@ -45,16 +42,14 @@ async def test_client_request_has_method_and_path_of_endpoint(
 
 
 @pytest.mark.parametrize(("method", "path", "ask"), ROUTES)
-async def test_client_request_has_team_except_for_auth_and_teams(
+async def test_client_request_has_team_except_for_auth(
     server: ScriptedServer, method: str, path: str, ask: Ask
 ) -> None:
     server.enqueue(answers(ANSWER))
     async with NorthflankClient("TKN", base_url=server.url, team_id="my team") as client:
         await ask(client)
-    teamless = path in {"/v1/auth", "/v1/teams"}
-    assert server.request.path == (
-        path if teamless else path.replace("/v1/", "/v1/teams/my%20team/")
-    )
+    in_team = path if path == "/v1/auth" else path.replace("/v1/", "/v1/teams/my%20team/")
+    assert server.request.path == in_team
 
 
 async def test_client_request_quotes_ids_in_path(
@@ -113,14 +108,6 @@ async def test_abort_request_has_empty_body(
     await client.abort_run("p", "l", "s", "r1")
     assert server.request.body == b""
     assert server.request.headers["content-length"] == "0"
-
-
-async def test_start_request_has_only_given_fields(
-    client: NorthflankClient, server: ScriptedServer
-) -> None:
-    await client.start_run("p", "l", "s", name="Demo", arguments={"X": "1"})
-    assert json.loads(server.request.body) == {"name": "Demo", "arguments": {"X": "1"}}
-    assert server.request.headers["content-type"] == "application/json"
 
 
 async def test_client_reuses_connections(client: NorthflankClient, server: ScriptedServer) -> None:

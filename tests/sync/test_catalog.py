@@ -283,7 +283,7 @@ def test_flow_found_again_is_no_longer_missing(place: Stage) -> None:
 
 
 def test_project_without_name_is_shown_by_id(db: None) -> None:
-    catalog.mirror_projects(Page((ApiProject("x", "", None, None),), False, None), now=T0)
+    catalog.mirror_projects(Page((ApiProject("x", ""),), False, None), now=T0)
     assert str(Project.objects.get()) == "x"
 
 
