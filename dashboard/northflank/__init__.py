@@ -1,9 +1,15 @@
-"""Northflank's API for the rest of the dashboard. Knows HTTP, and knows no Django.
+"""A client of Northflank's API, without Django. Import from here.
 
-Import from here. Reference: https://northflank.com/docs/v1/api
+Reference: https://northflank.com/docs/v1/api
 """
 
-from dashboard.northflank.client import BASE_URL, Call, NorthflankClient
+from dashboard.northflank.client import (
+    BASE_URL,
+    Call,
+    NorthflankClient,
+    fetch_all_pages,
+    find_release_flow,
+)
 from dashboard.northflank.errors import (
     AccessDenied,
     NorthflankError,
@@ -25,9 +31,8 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.paging import fetch_all_pages, find_release_flow
-from dashboard.northflank.ratelimit import RateLimit
 from dashboard.northflank.redaction import redact
+from dashboard.northflank.responses import RateLimit
 
 __all__ = [
     "BASE_URL",

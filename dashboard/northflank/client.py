@@ -1,6 +1,6 @@
-"""Northflank's API, one method per endpoint; the only module that imports httpx.
+"""The client of Northflank's API: one method per endpoint, and lists of several pages.
 
-Nothing of HTTP leaks out: callers see `models.py` or an exception of `errors.py`.
+Nothing of HTTP leaks out: callers get `models.py` or an exception of `errors.py`.
 Reference: https://northflank.com/docs/v1/api. What it leaves open is tolerated in `decoding.py`.
 """
 
@@ -8,17 +8,19 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from types import TracebackType
-from typing import Self, cast
+from typing import Protocol, Self, cast
 from urllib.parse import quote
 
 import httpx
 
-from dashboard.northflank import answers, decoding, ratelimit
+from dashboard.northflank import decoding, responses
+from dashboard.northflank.decoding import as_id
 from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.models import (
     Auth,
@@ -29,8 +31,7 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.ratelimit import RateLimit
-from dashboard.northflank.reading import as_id
+from dashboard.northflank.responses import RateLimit
 
 BASE_URL = "https://api.northflank.com"
 USER_AGENT = "northflank-dashboard/0.1.0"
@@ -41,11 +42,10 @@ _RETRY_PAUSE = 0.2  # seconds
 # takes some five times as much memory until it is decoded.
 _MAX_RESPONSE_BYTES = 5 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status says most
-_PAGE_NUMBER_PREFIX = (
-    "page:"  # marks a cursor of ours; Northflank's are opaque, so none is ever parsed
-)
-# The request cannot have arrived. Anything else is taken to have been sent: better to doubt an
-# abort that failed than to repeat one that worked.
+# Marks a cursor of ours; Northflank's are opaque, so none is ever parsed.
+_PAGE_NUMBER_PREFIX = "page:"
+# The request cannot have arrived. After any other error it counts as sent: better to doubt an abort
+# that failed than to repeat one that worked.
 _NOT_SENT_ERRORS = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -59,20 +59,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that was sent, for budgets and metrics: no id and no secret in it."""
+    """One request that was sent, for budgets and metrics: contains no id and no secret."""
 
     method: str
     route: str  # "GET run"
-    status: int | None  # None: no answer came
+    status: int | None  # None: no response came
     seconds: float
     rate_limit: RateLimit | None
 
 
 class NorthflankClient:
-    """A connection to Northflank's API. One per process: its connections are reused.
+    """A client of Northflank's API. One per process: its connections are reused.
 
-    Every method raises NorthflankError. Reads are repeated once, briefly, when they fail on the way
-    or with a 5xx; a POST only if its connection never opened, so that it cannot have arrived.
+    Every method raises NorthflankError. Reads are retried once, after a short pause, when they fail
+    on the way or with a 5xx; a POST only if its connection never opened: it cannot have arrived.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class NorthflankClient:
     ) -> None:
         """Raise ValueError for a token, base URL or team id that can never work.
 
-        `observe` is told of every request that was sent, also of failed ones. `timeout_seconds`
-        bounds a whole call, a repetition included, `max_answer_bytes` each answer, unpacked.
-        `transport` is the seam for tests.
+        `on_call` is called after every request that was sent, failed ones included.
+        `timeout_seconds` bounds a whole call with its retry, `max_response_bytes` each response,
+        decompressed. `transport` replaces the network in tests.
         """
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise ValueError(
@@ -101,7 +101,7 @@ class NorthflankClient:
         # Organisation tokens must name the team, as a part of each project's route.
         self._team_path = ("teams", team_id) if team_id else ()
         if team_id and as_id(team_id) is None:
-            raise ValueError(f"The team id {team_id[:50]!r} is no id.")
+            raise ValueError(f"The team id {team_id[:50]!r} is not a valid id.")
         self._base_url = str(url).rstrip("/")
         self._token = token
         self._on_call = on_call
@@ -149,58 +149,39 @@ class NorthflankClient:
         await self.aclose()
 
     async def get_auth(self) -> Auth:
-        """Return whose token this is; raises NotFound where the API is too old to tell."""
+        """Return whose token this is; raises NotFound where the API has no such endpoint yet."""
         # https://northflank.com/docs/v1/api/get-current-authentication-info
-        return decoding.parse_auth(await self._request_data("GET", "auth", ("auth",)))
+        return await self._request_object("GET", "auth", ("auth",), decoding.parse_auth)
 
     async def list_projects(
-        self, *, page: int | None = None, cursor: str | None = None, per_page: int = MAX_PER_PAGE
+        self, *, cursor: str | None = None, per_page: int = MAX_PER_PAGE
     ) -> Page[Project]:
         """Return one page of the projects that the token can see."""
         # https://northflank.com/docs/v1/api/projects/list-projects
-        return await self._get_page(
-            "projects",
-            (*self._team_path, "projects"),
-            decoding.parse_project,
-            _paging_query(page, cursor, per_page),
-        )
+        path = (*self._team_path, "projects")
+        query = _paging_query(None, cursor, per_page)
+        return await self._request_page("projects", path, decoding.parse_project, query)
 
     async def list_pipelines(
-        self,
-        project_id: str,
-        *,
-        page: int | None = None,
-        cursor: str | None = None,
-        per_page: int = MAX_PER_PAGE,
+        self, project_id: str, *, cursor: str | None = None, per_page: int = MAX_PER_PAGE
     ) -> Page[Pipeline]:
         """Return one page of a project's pipelines."""
         # https://northflank.com/docs/v1/api/project/pipelines/list-pipelines
-        return await self._get_page(
-            "pipelines",
-            (*self._team_path, "projects", project_id, "pipelines"),
-            decoding.parse_pipeline,
-            _paging_query(page, cursor, per_page),
-        )
+        path = (*self._team_path, "projects", project_id, "pipelines")
+        query = _paging_query(None, cursor, per_page)
+        return await self._request_page("pipelines", path, decoding.parse_pipeline, query)
 
     async def check_pipeline(self, project_id: str, pipeline_id: str) -> None:
         """Raise NotFound unless the token can read the pipeline."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-pipeline
         path = (*self._team_path, "projects", project_id, "pipelines", pipeline_id)
-        if not decoding.is_pipeline(await self._request_data("GET", "pipeline", path)):
-            raise UnexpectedResponse(
-                "Northflank's answer tells nothing of the pipeline.", http_status=200
-            )
+        await self._request_object("GET", "pipeline", path, decoding.parse_pipeline_name)
 
     async def get_release_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow:
         """Return what a stage runs; raises NotFound where it has no release flow."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow
         path = self._flow_path(project_id, pipeline_id, stage)
-        flow = decoding.parse_release_flow(await self._request_data("GET", "release-flow", path))
-        if flow is None:
-            raise UnexpectedResponse(
-                "Northflank's answer tells nothing of the release flow.", http_status=200
-            )
-        return flow
+        return await self._request_object("GET", "release-flow", path, decoding.parse_release_flow)
 
     async def list_runs(
         self,
@@ -214,9 +195,9 @@ class NorthflankClient:
         cursor: str | None = None,
         per_page: int = MAX_PER_PAGE,
     ) -> Page[Run]:
-        """Return one page of a stage's runs, in no promised order.
+        """Return one page of a stage's runs, in no particular order.
 
-        Older servers may ignore `status` and `concluded`: look at each run.
+        Older servers may ignore `status` and `concluded`: check each run.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/list-release-flow-runs
         query = _paging_query(page, cursor, per_page)
@@ -225,7 +206,7 @@ class NorthflankClient:
         if concluded is not None:
             query["concluded"] = "true" if concluded else "false"
         path = (*self._flow_path(project_id, pipeline_id, stage), "runs")
-        return await self._get_page("runs", path, decoding.parse_listed_run, query)
+        return await self._request_page("runs", path, decoding.parse_listed_run, query)
 
     async def get_run(
         self, project_id: str, pipeline_id: str, stage: str, run_id: str
@@ -233,14 +214,7 @@ class NorthflankClient:
         """Return one run with its steps."""
         # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
         path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id)
-        detail = decoding.parse_run_detail(
-            await self._request_data("GET", "run", path), requested_id=run_id
-        )
-        if detail is None:
-            raise UnexpectedResponse(
-                "Northflank's answer tells nothing of the run.", http_status=200
-            )
-        return detail
+        return await self._request_object("GET", "run", path, _run_parser(run_id))
 
     async def abort_run(
         self,
@@ -253,35 +227,25 @@ class NorthflankClient:
     ) -> RunDetail:
         """Ask Northflank to abort the run, and return it as it now stands.
 
-        The abort takes effect later, so expect `aborting` before the run has concluded. Sent once;
-        when no answer comes back (Unreachable with `sent`), or one that does not tell how this run
-        stands (UnexpectedAnswer: perhaps a proxy's), the run may be aborted nevertheless. From
-        `until` on, by time.monotonic, nothing is sent any more and no answer is waited for.
+        The abort takes effect later: expect `aborting` before the run has concluded. It is sent
+        once. Where no response comes (Unreachable with `may_have_arrived`), or none about this run
+        (UnexpectedResponse, perhaps from a proxy), the run may be aborted all the same. At
+        `deadline`, a time of time.monotonic, sending and waiting end.
         """
         # https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run
         path = (*self._flow_path(project_id, pipeline_id, stage), "runs", run_id, "abort")
-        data = await self._request_data("POST", "abort", path, deadline=deadline)
-        detail = decoding.parse_run_detail(data, requested_id=run_id)
-        if detail is None:
-            raise UnexpectedResponse(
-                "Northflank's answer tells nothing of the run.", http_status=200
-            )
+        detail = await self._request_object(
+            "POST", "abort", path, _run_parser(run_id), deadline=deadline
+        )
         if detail.run.id != run_id:
-            raise UnexpectedResponse("Northflank answered with another run.", http_status=200)
+            raise responses.unexpected("it is about another run", 200)
         return detail
 
     def _flow_path(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
-        return (
-            *self._team_path,
-            "projects",
-            project_id,
-            "pipelines",
-            pipeline_id,
-            "release-flows",
-            stage,
-        )
+        pipeline_path = (*self._team_path, "projects", project_id, "pipelines", pipeline_id)
+        return (*pipeline_path, "release-flows", stage)
 
-    async def _get_page[T](
+    async def _request_page[T](
         self,
         key: str,
         path: tuple[str, ...],
@@ -289,30 +253,33 @@ class NorthflankClient:
         query: dict[str, str],
     ) -> Page[T]:
         status, body = await self._request("GET", key, path, query=query)
-        answers.unwrap(body, status)
+        responses.unwrap(body, status)
         page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
         if page is None:
-            raise UnexpectedResponse("Northflank's answer holds no list.", http_status=status)
+            raise responses.unexpected("no list in it", status)
         if page.unreadable_count and not page.items:
-            raise UnexpectedResponse(
-                "Nothing in Northflank's list can be read.", http_status=status
-            )
+            raise responses.unexpected("no entry of the list is readable", status)
         if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
             number = int(query.get("page", "1")) + 1
             return replace(page, cursor=f"{_PAGE_NUMBER_PREFIX}{number}")
         return page
 
-    async def _request_data(
+    async def _request_object[T](
         self,
         method: str,
         route: str,
         path: tuple[str, ...],
+        parse: Callable[[object], T | None],
         *,
         deadline: float | None = None,
-    ) -> object:
-        status, payload = await self._request(method, route, path, deadline=deadline)
-        return answers.unwrap(payload, status)
+    ) -> T:
+        """Return the object that `parse` finds in the response; UnexpectedResponse if none."""
+        status, body = await self._request(method, route, path, deadline=deadline)
+        found = parse(responses.unwrap(body, status))
+        if found is None:
+            raise responses.unexpected("required fields are missing", status)
+        return found
 
     async def _request(
         self,
@@ -323,7 +290,7 @@ class NorthflankClient:
         query: dict[str, str] | None = None,
         deadline: float | None = None,
     ) -> tuple[int, object]:
-        """Send one request, again if that is safe, and return the status and the decoded JSON."""
+        """Return status and decoded JSON of one request, retried once where that is safe."""
         request = self._http.build_request(method, self._url(path), params=query)
         seconds = self._timeout_seconds
         if deadline is not None:
@@ -345,10 +312,10 @@ class NorthflankClient:
     async def _send_once(
         self, request: httpx.Request, route: str, deadline: float | None
     ) -> tuple[int, object]:
-        # A process may have stood still since it was decided to send this.
+        # The process may have been suspended since the caller decided to send this.
         if _is_expired(deadline):
             raise Unreachable(
-                "It was too late to send it.", may_have_arrived=False, cause="timeout"
+                "The deadline for sending it has passed.", may_have_arrived=False, cause="timeout"
             )
         started, is_sent = monotonic(), True
         status: int | None = None
@@ -356,32 +323,33 @@ class NorthflankClient:
         try:
             response = await self._http.send(request, stream=True)
             try:
-                status, rate_limit = (
-                    response.status_code,
-                    ratelimit.parse_rate_limit(response.headers),
-                )
+                status = response.status_code
+                rate_limit = responses.parse_rate_limit(response.headers)
                 body = await self._read_body(response)
             finally:
                 await response.aclose()
-        except _NOT_SENT_ERRORS as error:
-            is_sent = False
-            if isinstance(error, httpx.TimeoutException):
-                raise _timeout_error(self._timeout_seconds, may_have_arrived=False) from error
-            raise Unreachable("Northflank cannot be reached.", may_have_arrived=False) from error
-        except httpx.TimeoutException as error:
-            raise _timeout_error(self._timeout_seconds, may_have_arrived=True) from error
         except httpx.HTTPError as error:
-            raise Unreachable(
-                "The connection to Northflank broke before it had answered.", may_have_arrived=True
-            ) from error
+            failure = self._unreachable(error)
+            is_sent = failure.may_have_arrived
+            raise failure from error
         finally:
             if is_sent:
                 elapsed = monotonic() - started
                 self._report_call(Call(request.method, route, status, elapsed, rate_limit))
-        return status, answers.decode(status, response.headers, body, token=self._token)
+        return status, responses.decode(status, response.headers, body, token=self._token)
+
+    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+        may_have_arrived = not isinstance(error, _NOT_SENT_ERRORS)
+        if isinstance(error, httpx.TimeoutException):
+            return _timeout_error(self._timeout_seconds, may_have_arrived=may_have_arrived)
+        if may_have_arrived:
+            text = "The connection to Northflank was lost before it answered."
+        else:
+            text = "Northflank cannot be reached."
+        return Unreachable(text, may_have_arrived=may_have_arrived)
 
     async def _read_body(self, response: httpx.Response) -> bytes:
-        """Return the body, unpacked, within the limit; of an error as much as can be had."""
+        """Return the body, decompressed; an empty one for an error whose body cannot be read."""
         try:
             return await self._decompress_body(response)
         except (httpx.HTTPError, UnexpectedResponse):
@@ -390,14 +358,12 @@ class NorthflankClient:
             return b""  # the status says enough
 
     async def _decompress_body(self, response: httpx.Response) -> bytes:
+        status = response.status_code
         max_bytes = self._max_response_bytes if response.is_success else _MAX_ERROR_BYTES
         # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip"}:
-            raise UnexpectedResponse(
-                "Northflank's answer is packed in a way that was not asked for.",
-                http_status=response.status_code,
-            )
+            raise responses.unexpected("compressed in a way that was not requested", status)
         decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         body = bytearray()
         async for chunk in cast("httpx.AsyncByteStream", response.stream):
@@ -408,21 +374,15 @@ class NorthflankClient:
                     else chunk
                 )
             except zlib.error as error:
-                raise UnexpectedResponse(
-                    "Northflank's answer is damaged: it cannot be unpacked.",
-                    http_status=response.status_code,
-                ) from error
+                raise responses.unexpected("damaged gzip data", status) from error
             if len(body) > max_bytes:
-                raise UnexpectedResponse(
-                    f"Northflank's answer is larger than {max_bytes:,} bytes.",
-                    http_status=response.status_code,
-                )
+                raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
         return bytes(body)
 
     def _url(self, path: tuple[str, ...]) -> str:
         # Ids come from people's URLs. An empty one would address the list, a dot the parent.
         if not all(as_id(part) for part in path):
-            raise NotFound("Northflank cannot know this: it is no id.")
+            raise NotFound("This is not a valid Northflank id.")
         return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
 
     def _report_call(self, call: Call) -> None:
@@ -431,8 +391,72 @@ class NorthflankClient:
         try:
             self._on_call(call)
         except Exception:
-            # Keeping count must not turn an accepted abort into a failed one.
-            log.exception("An observer of Northflank calls failed.")
+            # An error in the bookkeeping must not turn an accepted abort into a failed one.
+            log.exception("on_call raised an exception.")
+
+
+class HasId(Protocol):
+    """An entry of a list."""
+
+    @property
+    def id(self) -> str: ...
+
+
+async def fetch_all_pages[T: HasId](
+    fetch_page: Callable[[str | None], Awaitable[Page[T]]], *, max_pages: int = 50
+) -> Page[T]:
+    """Return all pages as one: their items, each id once, in the order they came.
+
+    Stops early at `max_pages`, at a repeated cursor and at a page without new items: a server that
+    miscounts must not use up the rate limit. The result then has `has_next`.
+    """
+    items: dict[str, T] = {}
+    previous_cursors: set[str] = set()
+    cursor: str | None = None
+    unreadable_count = surplus_count = 0
+    has_next = False
+    for _ in range(max_pages):
+        page = await fetch_page(cursor)
+        count_before = len(items)
+        unreadable_count += page.unreadable_count
+        surplus_count += page.surplus_count
+        has_next = page.has_next
+        for item in page.items:
+            items.setdefault(item.id, item)
+        is_repeated = bool(page.items) and len(items) == count_before
+        cursor = page.cursor
+        if not page.has_next or cursor is None or cursor in previous_cursors or is_repeated:
+            break
+        previous_cursors.add(cursor)
+    return Page(tuple(items.values()), has_next, None, unreadable_count, surplus_count)
+
+
+async def find_release_flow(
+    client: NorthflankClient,
+    project_id: str,
+    pipeline_id: str,
+    stage: str,
+    *,
+    prefer_capitalised: bool = False,
+) -> tuple[ReleaseFlow, str] | None:
+    """Return a stage's release flow and the spelling of the stage that worked; None: no flow.
+
+    Whether the path takes `development` or `Development` is undocumented: after a 404 the other
+    spelling is tried.
+    """
+    spellings = [stage.lower(), stage.capitalize()]
+    if prefer_capitalised:
+        spellings.reverse()
+    for spelling in spellings:
+        try:
+            return await client.get_release_flow(project_id, pipeline_id, spelling), spelling
+        except NotFound:
+            continue
+    return None
+
+
+def _run_parser(run_id: str) -> Callable[[object], RunDetail | None]:
+    return partial(decoding.parse_run_detail, requested_id=run_id)
 
 
 def _is_expired(deadline: float | None) -> bool:

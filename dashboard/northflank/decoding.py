@@ -1,10 +1,13 @@
-"""From decoded JSON to `models.py`, at the border: tolerant of everything section 11 leaves open.
+"""Decode JSON into `models.py`, tolerant of whatever Northflank's documentation leaves open. Pure.
 
-Takes any JSON value and never raises; None says that the answer does not hold the thing at all.
-The pages these fields come from: https://northflank.com/docs/v1/api/project/pipelines
+Takes any JSON value and never raises; None means that the answer does not contain the object.
+The fields are documented at https://northflank.com/docs/v1/api/project/pipelines
 """
 
+import math
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from dashboard.northflank.models import (
     OMITTED,
@@ -17,41 +20,108 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.reading import (
-    as_array,
-    as_bool,
-    as_datetime,
-    as_id,
-    as_int,
-    as_object,
-    as_text,
-)
-from dashboard.northflank.redaction import redact
+from dashboard.northflank.redaction import as_object, clean, redact
 
+_INVALID_ID_CHARS = re.compile("[\x00-\x1f\ud800-\udfff]")  # no other costs a run
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_MAX_ID_LENGTH = 255
+_MAX_INTEGER = 2**31 - 1
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # also rejects zero values and durations
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_MIN_MILLISECONDS = 1e11  # as seconds it would be the year 5138
 # Only for answers that lack `concluded`, which otherwise is the one word for the end of a run.
 _CONCLUDED_STATUSES = {"aborted", "success", "failure", "skipped"}
-# One of these is in every answer that tells of a release flow.
+# One of these is in every answer about a release flow.
 _FLOW_FIELDS = {"apiVersion", "spec", "status", "paused", "stage", "concurrencyPolicy", "options"}
 _UNKNOWN = "unknown"  # Northflank's own word, used where it sent none
-# Where a step's main target is named, in the order of telling.
+# Where a step's main target is named, the best name first.
 _TARGET_FIELDS = (
-    "jobId",
-    "addonId",
-    "target",
-    "id",
-    "templateId",
-    "name",
-    "serviceId",
-    "clusterId",
-)
+    "jobId", "addonId", "target", "id", "templateId", "name", "serviceId", "clusterId",
+)  # fmt: skip
+
+
+# --- single values -------------------------------------------------------------------------------
+# Each takes any JSON value and never raises. A value of the wrong type is the same as none, so that
+# one odd field never costs us a run.
+
+
+def as_text(value: object, *, multiline: bool = False) -> str | None:
+    """Return the text, cleaned; None for an empty one or another type."""
+    return clean(value, multiline=multiline) or None if isinstance(value, str) else None
+
+
+def as_id(value: object) -> str | None:
+    """Return the id; None unless it can be stored and put into a path unchanged."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_ID_LENGTH:
+        return None
+    if _INVALID_ID_CHARS.search(value):
+        return None
+    # A proxy may resolve dot segments even when they are quoted.
+    return None if value in {".", ".."} else value
+
+
+def as_bool(value: object) -> bool | None:
+    """Return the boolean, or None."""
+    return value if isinstance(value, bool) else None
+
+
+def as_int(value: object) -> int | None:
+    """Return a whole number, sent as number or digits, that fits a database integer; or None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and abs(value) <= _MAX_INTEGER else None
+
+
+def as_array(value: object) -> list[object]:
+    """Return the array, or an empty one for any other value."""
+    return value if isinstance(value, list) else []
+
+
+def as_datetime(value: object) -> datetime | None:
+    """Return a time as an aware datetime in UTC; None for an absurd one or another type.
+
+    Takes ISO 8601 with a space or a T, any fraction, and Z, an offset or nothing (which is UTC);
+    and Unix seconds or milliseconds, as a number or as digits.
+    """
+    # The API's pages show `2021-01-01 12:01:00.000Z` for runs and whole seconds in nodes.
+    try:
+        if isinstance(value, str):
+            # One documented example carries a stray quote.
+            value = value.strip(" \"'")
+            if not _NUMBER.fullmatch(value):
+                parsed_time = datetime.fromisoformat(value)
+                return _plausible(
+                    parsed_time.replace(tzinfo=parsed_time.tzinfo or UTC).astimezone(UTC)
+                )
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not math.isfinite(value):
+            return None
+        seconds = value / 1000 if value > _MIN_MILLISECONDS else value
+        return _plausible(datetime.fromtimestamp(seconds, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _plausible(time: datetime) -> datetime | None:
+    return time if _EARLIEST <= time < _LATEST else None
+
+
+# --- lists and objects ---------------------------------------------------------------------------
 
 
 def parse_page[T](
     body: object, key: str, parse_item: Callable[[object], T | None], *, limit: int
 ) -> Page[T] | None:
-    """Decode one page of a list from the whole body: its first `most` items, and no more of them.
+    """Decode one page of a list from the whole body: its first `limit` entries, no more.
 
-    `item` returns None for an item that cannot be read. None: the answer holds no list.
+    `parse_item` returns None for an unreadable entry. None: the answer contains no list.
     """
     body = as_object(body)
     entries = _find_items(body.get("data"), key)
@@ -114,9 +184,9 @@ def parse_pipeline(data: object) -> Pipeline | None:
     )
 
 
-def is_pipeline(data: object) -> bool:
-    """Return whether the answer describes a pipeline: read by itself, it has a name and no id."""
-    return as_text(as_object(data).get("name")) is not None
+def parse_pipeline_name(data: object) -> str | None:
+    """Decode the name of a pipeline read by itself; that answer has no id."""
+    return as_text(as_object(data).get("name"))
 
 
 def parse_release_flow(data: object) -> ReleaseFlow | None:
@@ -134,7 +204,7 @@ def parse_release_flow(data: object) -> ReleaseFlow | None:
 
 
 def parse_run(data: object, *, requested_id: str | None = None) -> Run | None:
-    """Decode a run; `asked` is the id it was asked by, for an answer that does not repeat it."""
+    """Decode a run; `requested_id` stands in for the id in an answer without one."""
     fields = as_object(data)
     run_id = as_id(fields.get("id")) or requested_id
     if run_id is None:
@@ -155,20 +225,20 @@ def parse_run(data: object, *, requested_id: str | None = None) -> Run | None:
 
 
 def parse_listed_run(data: object) -> Run | None:
-    """Decode a run of a list; None where it has no id, or tells nothing of how the run stands."""
+    """Decode a run of a list; None where it has no id, or neither status nor concluded."""
     return parse_run(data) if _has_status(as_object(data)) else None
 
 
 def parse_run_detail(data: object, *, requested_id: str | None = None) -> RunDetail | None:
-    """Decode a run in its detail form; None where the answer tells nothing of how a run stands."""
+    """Decode a run with its steps; None where it has neither status nor concluded."""
     fields = as_object(data)
     if not _has_status(fields):
         return None
-    decoded = parse_run(fields, requested_id=requested_id)
-    if decoded is None:
+    run = parse_run(fields, requested_id=requested_id)
+    if run is None:
         return None
     raw = redact(fields)
-    return RunDetail(run=decoded, root=parse_steps(raw.get("spec")), raw=raw)
+    return RunDetail(run=run, root=parse_steps(raw.get("spec")), raw=raw)
 
 
 def _has_status(fields: dict[str, object]) -> bool:
@@ -222,7 +292,7 @@ def _parse_node(fields: dict[str, object]) -> Node:
 def _step_label(kind: str, spec: dict[str, object]) -> str:
     if kind == OMITTED:
         return "Further steps, not shown"
-    # A Condition or Action says what it concerns in `kind`, and which one further in.
+    # A Condition or Action has the kind of its subject in `kind`, and its id further in.
     target_kind = as_text(spec.get("kind"))
     subject = as_object(as_object(spec.get("spec")).get("data"))
     for field in _TARGET_FIELDS:

@@ -1,23 +1,23 @@
-"""Why Northflank could not be asked, or did not do as asked: an exception tree told by cause.
+"""What can go wrong with a request to Northflank, as one tree of exceptions.
 
 NorthflankError
-├── Unreachable         no answer at all              unreachable, timeout
-├── Refused             401, 403                      unauthorised, feature_off, forbidden
-├── NotFound            404 in Northflank's own form  not_found
-├── Rejected            400, 409, 422, any other 4xx  refused
-├── RateLimited         429                           rate_limited
-├── ServerError         5xx                           server_error
-└── UnexpectedAnswer    an answer we cannot read      unexpected_answer
+├── Unreachable         no response                     unreachable, timeout
+├── AccessDenied        401, 403                        unauthorised, feature_off, forbidden
+├── NotFound            404 in Northflank's own form    not_found
+├── RequestRejected     400, 409, 422, any other 4xx    rejected
+├── RateLimited         429                             rate_limited
+├── ServerError         5xx                             server_error
+└── UnexpectedResponse  a response we cannot use        unexpected_response
 
-The words at the right are the values of `cause`: stable, short, fit for storing and for metrics.
-Messages are fit for a user. They hold neither the token nor a URL's secrets nor upstream HTML.
+At the right are the values of `cause`: stable, short, fit for storing and for metrics.
+Messages are fit for a user: they contain no token, no secret of a URL and no HTML.
 """
 
 from typing import ClassVar
 
 
 class NorthflankError(Exception):
-    """Anything that went wrong between us and Northflank."""
+    """A request to Northflank failed."""
 
     default_cause: ClassVar[str] = "unexpected_response"
 
@@ -34,15 +34,15 @@ class NorthflankError(Exception):
         self.message = message
         self.cause = cause or self.default_cause
         self.http_status = http_status
-        self.error_id = error_id  # Northflank's own, worth quoting to its support
+        self.error_id = error_id  # Northflank's own, for its support
         self.retry_after_seconds = retry_after_seconds
 
 
 class Unreachable(NorthflankError):
-    """No answer came. `sent` tells whether the request may have arrived nevertheless.
+    """No response came.
 
-    False: the connection never opened, so nothing can have happened. True: it broke or timed out
-    after we began to send, so the outcome is unknown.
+    `may_have_arrived` is False where the connection never opened: nothing can have happened. It is
+    True where it broke or timed out after sending began: the outcome is unknown.
     """
 
     default_cause = "unreachable"
@@ -53,44 +53,44 @@ class Unreachable(NorthflankError):
 
 
 class AccessDenied(NorthflankError):
-    """We may not: a bad token (unauthorised), a feature that is off, or a missing permission."""
+    """A bad token (unauthorised), a feature that is off, or a missing permission."""
 
     default_cause = "forbidden"
 
 
 class NotFound(NorthflankError):
-    """Northflank knows no such thing, or hides it from this token.
+    """The object does not exist, or this token may not see it.
 
-    Without a status where it was not asked, since what was given cannot be an id.
+    `http_status` is None where nothing was sent because the id is not a valid one.
     """
 
     default_cause = "not_found"
 
 
 class RequestRejected(NorthflankError):
-    """Northflank understood, and will not do it as things stand."""
+    """Northflank refused the request in the current state of the object."""
 
     default_cause = "rejected"
 
 
 class RateLimited(NorthflankError):
-    """Too many requests; `reset_seconds` until there may be more, if it was told."""
+    """Too many requests; `retry_after_seconds` says when there may be more, if Northflank did."""
 
     default_cause = "rate_limited"
 
 
 class ServerError(NorthflankError):
-    """Northflank, or a proxy before it, has failed."""
+    """An error inside Northflank, or in a proxy before it."""
 
     default_cause = "server_error"
 
 
 class UnexpectedResponse(NorthflankError):
-    """An answer that is too large, cannot be decoded, or has another shape than documented."""
+    """A response that is too large, not decodable or not as documented."""
 
     default_cause = "unexpected_response"
 
     @property
     def is_success(self) -> bool:
-        """Say whether it was a 2xx: done as asked, and only what it says cannot be read."""
+        """Whether it was a 2xx: the request was accepted, only its response is unusable."""
         return self.http_status is not None and 200 <= self.http_status < 300

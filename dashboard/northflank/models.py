@@ -1,4 +1,4 @@
-"""What Northflank's answers say, in types. Decoded in `decoding.py`; no rules, no I/O.
+"""Northflank's objects as dataclasses; `decoding.py` makes them. No rules, no I/O.
 
 All times are aware and in UTC. Statuses, kinds and policies are kept as sent, known or not.
 """
@@ -6,7 +6,7 @@ All times are aware and in UTC. Statuses, kinds and policies are kept as sent, k
 from dataclasses import dataclass
 from datetime import datetime
 
-OMITTED = "Omitted"  # the kind of the node that stands for steps we did not keep
+OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFlow:
-    """What a stage runs, as far as it concerns its runs."""
+    """What a stage runs."""
 
     paused: bool  # Git and webhook triggers start nothing
     concurrency_policy: str | None
@@ -61,7 +61,7 @@ class Run:
 class Node:
     """One step of a run, with the steps inside it.
 
-    A node of kind OMITTED stands for steps that were too many or nested too deep to keep.
+    A node of kind OMITTED stands for steps that were too many or nested too deeply to keep.
     """
 
     kind: str
@@ -78,11 +78,11 @@ class Node:
     condition: str | None  # it waits until: success, running; None: it starts and goes on
     timeout_seconds: int | None
     parallel: bool  # its steps start all at once
-    skip: bool  # it is told not to execute
+    skip: bool  # its definition excludes it from execution
     steps: tuple["Node", ...]
     target_kind: str | None = None  # what a Condition or an Action concerns: Service, Build, Job
     required_approvals: int | None = None  # how many an Approval needs
-    iterations: int | None = None  # how often a LoopWorkflow goes round
+    iterations: int | None = None  # of a LoopWorkflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class RunDetail:
 
     run: Run
     root: Node | None  # the root of the tree
-    raw: dict[str, object]  # what was sent, redacted: see `redaction.py`
+    raw: dict[str, object]  # as received, redacted: see `redaction.py`
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,11 @@ class Page[T]:
 
     items: tuple[T, ...]
     has_next: bool
-    cursor: str | None  # what to ask the next page with; opaque
+    cursor: str | None  # for requesting the next page; opaque
     unreadable_count: int = 0  # items that could not be read
-    surplus_count: int = 0  # items that came beyond what was asked for, and were not taken
+    surplus_count: int = 0  # items beyond the requested number, not taken
 
     @property
     def is_complete(self) -> bool:
-        """Whether it ends the list, and nothing that came was left out."""
+        """Whether this is the end of the list and no item was left out."""
         return not (self.has_next or self.unreadable_count or self.surplus_count)

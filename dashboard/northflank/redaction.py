@@ -10,13 +10,21 @@ The kept tree is also bounded, so everything behind this module may walk it recu
 """
 
 import math
+import re
 from collections.abc import Iterable
 
 from dashboard.northflank.models import OMITTED
-from dashboard.northflank.reading import as_object, clean, redact_urls
 
 MAX_DEPTH = 50
 MAX_NODES = 2000
+MAX_TEXT_LENGTH = 20_000  # characters kept of any one text; real ones are far shorter
+
+# PostgreSQL stores neither NUL nor lone surrogates; other control characters only garble pages and
+# logs.
+_INVALID_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_INVALID_MULTILINE_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# A URL may carry a secret before the host (credentials), in its path (chat webhooks) or behind it.
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)([^\s\"'<>]*)", re.IGNORECASE)
 
 _RUN_FIELDS = (
     "id", "status", "concluded", "createdAt", "startedAt", "concludedAt", "updatedAt", "apiVersion",
@@ -33,6 +41,36 @@ _SUBJECT_FIELDS = (
     "id", "projectId", "serviceId", "jobId", "addonId", "buildId", "backupId", "importId", "runId",
     "clusterId", "timeoutDuration",
 )  # fmt: skip
+
+
+def clean(text: str, *, multiline: bool = False) -> str:
+    """Return the text with what cannot be stored replaced, cut to MAX_TEXT_LENGTH characters.
+
+    `multiline` keeps newlines and tabs.
+    """
+    text = text[:MAX_TEXT_LENGTH]
+    if multiline:
+        return _INVALID_MULTILINE_CHARS.sub("\ufffd", text.replace("\r\n", "\n"))
+    return _INVALID_CHARS.sub("\ufffd", text)
+
+
+def redact_urls(text: str) -> str:
+    """Return the text with each URL reduced to its scheme and host."""
+    return _URL.sub(_redact_url, text)
+
+
+def _redact_url(url: re.Match[str]) -> str:
+    authority, slash, rest = re.split(r"([/?#]|$)", url[2], maxsplit=1)
+    if "@" in rest:
+        # An unquoted password may hold a slash: what looks like the host may be a user.
+        return f"{url[1]}…"
+    host = authority.rpartition("@")[2]
+    return f"{url[1]}{host}/…" if slash else f"{url[1]}{host}"
+
+
+def as_object(value: object) -> dict[str, object]:
+    """Return the object, or an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
 
 
 def redact(run_data: dict[str, object]) -> dict[str, object]:

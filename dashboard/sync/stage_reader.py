@@ -265,7 +265,9 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
         await run_in_db_thread(mirror.mark_removed, run.pk, **stamp)
         return None
     if run_detail.run.id != run.run_id:
-        wrong_run = UnexpectedResponse("Northflank answered with another run.", http_status=200)
+        wrong_run = UnexpectedResponse(
+            "Unexpected response from Northflank: it is about another run.", http_status=200
+        )
         await run_in_db_thread(mirror.back_off, run.pk, wrong_run, now())
         raise wrong_run
     return await run_in_db_thread(mirror.apply_detail, run.stage_id, run_detail, **stamp)

@@ -130,7 +130,7 @@ def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered:
     ("fault", "status", "words"),
     [
         ("forbidden:payments@/abort", 403, "lacks the permission"),
-        ("bad-token@/abort", 401, "does not accept the API token"),
+        ("bad-token@/abort", 401, "rejected the API token"),
         ("feature-401@/abort", 401, "has not enabled this for the account"),
         ("error-without-wrapper:400@/abort", 400, "It broke"),
         ("404@/abort", 404, "Not found"),
@@ -234,7 +234,7 @@ def test_unreadable_2xx_answer_is_accepted_once_run_is_aborting(
     run = in_flight(live)
     live.sandbox.faults = [parse_fault(f"{fault}@/abort"), parse_fault("503@GET")]
     message = notice(press(live.person("manager"), run))
-    assert message.startswith("The abort may not have arrived. Northflank's answer ")
+    assert message.startswith("The abort may not have arrived. Unexpected response ")
     abort = Abort.objects.get()
     assert (abort.state, abort.answer_status) == ("unknown", None)
     live.sandbox.faults = []

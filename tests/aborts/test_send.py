@@ -142,7 +142,7 @@ def log_line(event: str, level: str, **more: Any) -> dict[str, Any]:
 SENT = {"sent_at": "then"}
 ANSWERED = SENT | {"answered_at": "then"}
 SETTLED = {"settled_at": "then"}
-SERVER_ERROR_TEXT = "Northflank has failed (500): It broke"
+SERVER_ERROR_TEXT = "Northflank server error (500): It broke"
 REFUSED_TEXT = "Northflank refused (409): It broke"
 
 
@@ -163,8 +163,11 @@ def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ((200, {"data": {}}), "Northflank's answer tells nothing of the run."),
-        (run_response("aborted", "r2", over=True), "Northflank answered with another run."),
+        ((200, {"data": {}}), "Unexpected response from Northflank: required fields are missing."),
+        (
+            run_response("aborted", "r2", over=True),
+            "Unexpected response from Northflank: it is about another run.",
+        ),
     ],
 )
 def test_abort_answer_without_its_run_leaves_abort_unknown(
@@ -263,7 +266,7 @@ def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
 
 
 def test_abort_of_removed_run_is_too_late(abort: Abort) -> None:
-    said = "Northflank knows no such thing (404): It broke"
+    said = "Not found on Northflank (404): It broke"
     FakeNorthflank(abort=error_response(404), reading=error_response(404)).send(abort)
     expected = {"state": "too_late", "answer": said, "answer_status": 404}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
@@ -274,7 +277,7 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
     headers = {
         "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
     }  # fmt: skip
-    said = "Northflank refuses requests for now (429): It broke"
+    said = "Northflank's rate limit is reached (429): It broke"
     northflank = FakeNorthflank(abort=error_response(429), headers=headers)
     northflank.send(abort)
     expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}

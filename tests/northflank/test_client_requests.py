@@ -82,7 +82,7 @@ async def test_client_request_has_filters_and_page_in_query(
 async def test_client_request_with_cursor_quotes_it_and_has_no_page(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    await client.list_projects(cursor="a+b/=c d&x", page=2)
+    await client.list_runs("p", "l", "s", cursor="a+b/=c d&x", page=2)
     assert server.request.query == "per_page=100&cursor=a%2Bb%2F%3Dc+d%26x"
 
 

@@ -1,4 +1,4 @@
-"""From JSON to models: what is read, and that nothing odd is fatal."""
+"""From JSON to models: every field, and that no odd value is fatal."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, answers, decoding
+from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, decoding, responses
 from dashboard.northflank.models import Auth, Page, Pipeline, ReleaseFlow
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
@@ -65,6 +65,79 @@ anything = st.recursive(
     ),
     max_leaves=20,
 )
+
+
+NOON = datetime(2021, 1, 1, 12, 1, tzinfo=UTC)
+
+
+# --- single values -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "2021-01-01 12:01:00.000Z",
+        "2021-01-01T12:01:00.000Z",
+        "2021-01-01T12:01:00Z",
+        "2021-01-01 12:01:00",
+        "2021-01-01T12:01",
+        "2021-01-01T13:01:00+01:00",
+        "2021-01-01T12:01:00.000000000Z",
+        '"2021-01-01T12:01:00.000Z',
+        1609502460,
+        1609502460.0,
+        "1609502460",
+        1609502460000,
+        "1609502460000",
+    ],
+)
+def test_time_in_every_form_is_parsed_the_same(sent: Any) -> None:
+    assert decoding.as_datetime(sent) == NOON
+    assert decoding.as_datetime(sent).tzinfo is UTC  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None, True, "", "soon", {}, [], 0, -1, 300, 1e300, float("nan"), float("inf"), 10**400,
+        "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "1" * 500, 1609502460000000,
+    ],
+)  # fmt: skip
+def test_invalid_time_is_none(sent: Any) -> None:
+    assert decoding.as_datetime(sent) is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("a\x00b", "a\ufffdb"),
+        ("a\ud800", "a\ufffd"),
+        ("\x1b[31m", "\ufffd[31m"),
+        ("a\nb", "a\ufffdb"),
+    ],
+)
+def test_text_with_control_characters_has_them_replaced(sent: str, kept: str) -> None:
+    assert decoding.as_text(sent) == kept
+
+
+def test_multiline_text_keeps_lines_and_tabs() -> None:
+    assert decoding.as_text("a\r\nb\tc\x00", multiline=True) == "a\nb\tc\ufffd"
+
+
+def test_long_text_is_truncated_at_20000_characters() -> None:
+    assert decoding.as_text("x" * 10_240) == "x" * 10_240
+    assert decoding.as_text("x" * 99_999) == "x" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "number"),
+    [(3, 3), (3.0, 3), ("3", 3), (True, None), (3.5, None), ("${args.x}", None), (2**40, None)],
+)
+def test_integer_is_parsed_only_from_whole_numbers(sent: Any, number: int | None) -> None:
+    assert decoding.as_int(sent) == number
+
+
+# --- runs and steps ------------------------------------------------------------------------------
 
 
 def decode_step(step: Any) -> Node:
@@ -520,7 +593,7 @@ def test_any_json_without_id_is_decoded_to_storable_value(sent: Any) -> None:
     auth = decoding.parse_auth(sent)
     assert isinstance(auth, Auth)
     assert is_storable(auth)
-    assert decoding.is_pipeline(sent) in {True, False}
+    assert is_storable(decoding.parse_pipeline_name(sent))
     flow = decoding.parse_release_flow(sent)
     assert flow is None or isinstance(sent, dict)
     assert flow is None or (isinstance(flow, ReleaseFlow) and is_storable(flow))
@@ -601,7 +674,7 @@ def test_any_response_is_json_or_raises_northflank_error(
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     text = "an answer"
     try:
-        answers.unwrap(answers.decode(status, headers, sent), status)
+        responses.unwrap(responses.decode(status, headers, sent), status)
     except NorthflankError as failure:
         text = str(failure)
     assert not {"Cc", "Cs"} & set(map(unicodedata.category, text))  # controls, half characters

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, redact
-from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
+from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES, clean, redact_urls
 from tests.support import payloads
 
 SECRET = "s3cr3t-marker"
@@ -245,3 +245,22 @@ def test_fields_not_allowed_are_dropped(value: Any, field: str) -> None:
         value = [value]
     step = payloads.job_run() | {field: value}
     assert SECRET not in redacted(payloads.detail(steps=[step]))
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("pull https://user:pw@reg.io/a?sig=1 failed", "pull https://reg.io/… failed"),
+        ("postgres://u:p/w@db/x", "postgres://…"),
+        ("see http://h", "see http://h"),
+    ],
+)
+def test_urls_in_text_lose_secrets(sent: str, kept: str) -> None:
+    assert redact_urls(sent) == kept
+
+
+@given(st.text(st.characters(codec=None)))
+def test_any_text_cleaned_is_storable(sent: str) -> None:
+    kept = clean(sent, multiline=True)
+    assert "\x00" not in kept
+    kept.encode()

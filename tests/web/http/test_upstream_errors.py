@@ -113,5 +113,5 @@ def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, view
     Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
     live.sync(rounds=2)
     html = parse_html(live.person("viewer").get("/"))
-    assert "has failed (500)" in words(one(html, "[data-upstream-error]"))
+    assert "server error (500)" in words(one(html, "[data-upstream-error]"))
     assert len(one(html, '[aria-labelledby="in-flight"]').css("[data-run]")) == before

@@ -1,0 +1,117 @@
+"""Responses: the message of an error, the rate limit in headers."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.northflank import NorthflankError, RateLimit, responses
+from dashboard.northflank.responses import parse_rate_limit
+from tests.support import payloads
+
+WEEK = 7 * 24 * 3600
+# What looks like a number and may be none.
+NUMBER_LIKE = st.from_regex(r"[ ]?[-+]?[0-9_]{1,13}([.,][0-9]{0,10})?(e[0-9])?[ ]?", fullmatch=True)
+FULL = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "998", "x-ratelimit-reset": "3541.5"}
+
+
+def failure(status: int, body: Any, *, token: str = "") -> NorthflankError:
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(NorthflankError) as raised:
+        responses.decode(status, {}, sent, token=token)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Not now"}},
+        {"error": "Not now"},
+        {"message": "Not now", "code": "conflict", "status": 409},
+        {"error": {}, "message": "Not now"},
+        {"error": {"message": "  Not\n\tnow\x00 "}},
+    ],
+)
+def test_error_message_is_found_in_any_form_of_body(body: Any) -> None:
+    assert str(failure(409, body)) == "Northflank refused (409): Not now"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"<html>502</html>", b"upstream connect error", b"[]", b"null", b'{"error":',
+        b"[" * 99999, b"\xff\xfe", b'{"error":{"message":"<html>no</html>"}}',
+        b'{"error":{"message":7}}',
+    ],
+)  # fmt: skip
+def test_error_without_message_shows_status_only(body: bytes) -> None:
+    assert str(failure(502, body)) == "Northflank server error (502)."
+
+
+def test_error_message_is_truncated() -> None:
+    assert (
+        len(str(failure(400, payloads.error("x" * 5000))))
+        <= len("Northflank refused (400): ") + 300
+    )
+
+
+def test_error_message_redacts_token_and_url_secrets() -> None:
+    message = "bad token TKN-1 for https://user:pw@api/x?key=abc"
+    assert str(failure(400, payloads.error(message), token="TKN-1")) == (
+        "Northflank refused (400): bad token … for https://api/…"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("nf-1", "nf-1"), (12, "12"), (None, None), ({}, None), (True, None), ("x" * 999, "x" * 100)],
+)
+def test_error_id_is_kept(sent: Any, kept: str | None) -> None:
+    assert failure(500, payloads.error("no", id=sent)).error_id == kept
+
+
+# --- the rate limit ------------------------------------------------------------------------------
+
+
+def test_rate_limit_headers_are_case_insensitive() -> None:
+    upper_case = {name.upper(): value for name, value in FULL.items()}
+    assert parse_rate_limit(FULL) == parse_rate_limit(upper_case) == RateLimit(1000, 998, 3541.5)
+
+
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("value", [None, "", "-1", "many", "nan", "inf", "1_000", "1, 2", "٣"])
+def test_missing_or_invalid_header_gives_no_rate_limit(name: str, value: str | None) -> None:
+    headers = {key: sent for key, sent in (FULL | {name: value}).items() if sent is not None}
+    assert parse_rate_limit(headers) is None
+
+
+def test_unix_time_as_reset_gives_no_rate_limit() -> None:
+    assert parse_rate_limit(FULL | {"x-ratelimit-reset": "1760000000"}) is None
+
+
+@given(
+    st.tuples(
+        st.integers(0, 10**12 - 1),
+        st.integers(0, 10**12 - 1),
+        st.decimals(0, WEEK, places=3),
+    )
+)
+def test_any_plain_numbers_are_parsed(sent: tuple[int, int, Decimal]) -> None:
+    limit, remaining, reset = sent
+    headers = {name: f" {number} " for name, number in zip(FULL, sent, strict=True)}
+    assert parse_rate_limit(headers) == RateLimit(limit, remaining, float(reset))
+
+
+@given(st.sampled_from(list(FULL)), st.text() | NUMBER_LIKE)
+def test_any_header_gives_its_value_or_no_rate_limit(name: str, value: str) -> None:
+    headers = FULL | {name: value}
+    rate_limit = parse_rate_limit(headers)
+    if rate_limit is None:
+        return
+    limit, remaining, reset = (float(headers[name]) for name in FULL)
+    assert rate_limit == RateLimit(int(limit), int(remaining), reset)
+    assert min(limit, remaining, reset) >= 0
+    assert reset <= WEEK
