@@ -15,7 +15,7 @@ from simulated import DAY, HOUR, LASTS, LIMIT, RESERVE, SPREAD, Figures, Hour, R
 
 from dashboard.models.typical_duration import MAX_SAMPLES, MIN_SAMPLES
 from dashboard.northflank import RateLimit
-from dashboard.sandbox.limit import RateLimitWindow
+from dashboard.sandbox.http import RateLimitWindow
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, StageFacts
 from dashboard.upstream import rate_budget as rules

@@ -1,6 +1,6 @@
 """The API's routes: each function answers one of them, or raises an ApiError.
 
-What Northflank's documentation leaves open is asked of `sandbox.choices`.
+Where Northflank's documentation leaves something open, `sandbox.choices` decides.
 """
 
 import json
@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
-from .calls import ApiError, ApiRequest, ApiResponse, Json, paginate
 from .catalog import STAGES, TEAM_ID, TEAM_NAME, Pipeline, Project, ReleaseFlow
-from .forms import (
+from .history import Run
+from .http import ApiError, ApiRequest, Json, NoAccess, paginate
+from .sandbox import Sandbox
+from .serializers import (
     CREATED_AT,
     TIME_FORMATTERS,
     TimeFormatter,
@@ -24,11 +26,9 @@ from .forms import (
     serialize_run,
     serialize_run_detail,
 )
-from .history import Run
-from .sandbox import Sandbox
 from .world import StartForbidden
 
-type Handler = Callable[[Sandbox, ApiRequest], ApiResponse | Json]
+type Handler = Callable[[Sandbox, ApiRequest], Json]
 
 STATUSES = (
     *("pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait"),
@@ -67,7 +67,7 @@ def get_auth(_: Sandbox, __: ApiRequest) -> Json:
 
 
 def login(_: Sandbox, __: ApiRequest) -> Json:
-    """Answer the command line client, which only looks at the status."""
+    """Answer the command line client, which only uses the status."""
     return {"data": {"entityId": TEAM_ID, "entityType": "team"}}
 
 
@@ -80,16 +80,15 @@ def list_teams(sandbox: Sandbox, request: ApiRequest) -> Json:
             "uid": f"{team}-uid",
         }
 
-    return paginate(
-        [TEAM_ID], request, sandbox.choices, key="teams", get_id=str, serialize=serialize
-    )
+    last_cursor = sandbox.choices["last-cursor"]
+    return paginate([TEAM_ID], request, last_cursor, key="teams", get_id=str, serialize=serialize)
 
 
 def list_projects(sandbox: Sandbox, request: ApiRequest) -> Json:
     return paginate(
         sandbox.world.projects,
         request,
-        sandbox.choices,
+        sandbox.choices["last-cursor"],
         key="projects",
         get_id=lambda project: project.id,
         serialize=serialize_project,
@@ -104,7 +103,7 @@ def list_pipelines(sandbox: Sandbox, request: ApiRequest) -> Json:
     return paginate(
         _find_project(sandbox, request).pipelines,
         request,
-        sandbox.choices,
+        sandbox.choices["last-cursor"],
         key="pipelines",
         get_id=lambda pipeline: pipeline.id,
         serialize=lambda pipeline: serialize_pipeline(pipeline, _time_formatter(sandbox)),
@@ -137,7 +136,7 @@ def list_runs(sandbox: Sandbox, request: ApiRequest) -> Json:
     return paginate(
         _order_runs(world.list_runs(flow, request.now), sandbox) if flow else (),
         request,
-        sandbox.choices,
+        sandbox.choices["last-cursor"],
         key="runs",
         get_id=lambda run: run.id,
         serialize=lambda run: serialize_run(world, run, request.now, format_time),
@@ -156,12 +155,8 @@ def start_run(sandbox: Sandbox, request: ApiRequest) -> Json:
     try:
         run = sandbox.world.start_run(flow, request.now, start_body)
     except StartForbidden:
-        if sandbox.choices["forbid-start"] == "200":
-            return {"data": {}}
         message = "A run is in progress, and the concurrency policy forbids another"
         raise ApiError(409, message) from None
-    if sandbox.choices["start-answer"] == "empty":
-        return {"data": {}}
     return _run_response(sandbox, request, run)
 
 
@@ -187,7 +182,7 @@ def abort_run(sandbox: Sandbox, request: ApiRequest) -> Json:
     )
 
 
-# --- finding things --------------------------------------------------------------------------
+# --- lookups -------------------------------------------------------------------------------
 
 
 class ReleaseFlowNotFound(ApiError):
@@ -195,16 +190,14 @@ class ReleaseFlowNotFound(ApiError):
         super().__init__(404, "Release flow not found")
 
 
-def check_team(sandbox: Sandbox, request: ApiRequest) -> None:
-    """Refuse another team than the one there is."""
+def _check_team(request: ApiRequest) -> None:
+    """Raise NoAccess for any team but the one there is."""
     if request.params.get("team", TEAM_ID) != TEAM_ID:
-        status = int(sandbox.choices["no-access"])
-        message = "Missing permission: no access to this team"
-        raise ApiError(status, message if status == 403 else "Team not found")
+        raise NoAccess("no access to this team", hidden="Team")
 
 
 def _find_project(sandbox: Sandbox, request: ApiRequest) -> Project:
-    check_team(sandbox, request)
+    _check_team(request)
     project = sandbox.world.find_project(request.params["project"])
     if not project:
         raise ApiError(404, "Project not found")
@@ -272,7 +265,7 @@ def _run_filter(sandbox: Sandbox, request: ApiRequest) -> Callable[[Run], bool]:
 
 
 def _parse_start_body(body: bytes) -> Json:
-    """Read and check what a run is started with; an empty body asks for nothing special."""
+    """Return the checked body of a start; an empty one stands for no arguments."""
     try:
         fields: Any = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """The sandbox as an ASGI application: routing, token, rate limit, errors and faults."""
 
+import asyncio
 import hmac
 import itertools
 import json
@@ -15,9 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import api, broken, notifications
-from .calls import ApiError, ApiRequest, ApiResponse, Json
-from .faults import Fault, FaultPhase
+from . import api
+from .fault_responses import TRANSPORT_KEY
+from .faults import Fault
+from .http import ApiError, ApiRequest, ApiResponse, Json, NoAccess
 from .options import Options
 from .sandbox import Sandbox
 
@@ -29,14 +31,14 @@ def create_app(
 ) -> Starlette:
     """Build a sandbox; its state is `app.state.sandbox`.
 
-    Webhooks are sent while somebody runs `app.state.sandbox.webhooks.run()`.
+    Webhooks are sent while `app.state.sandbox.webhooks.run()` runs.
     """
     dispatcher = _Dispatcher(Sandbox(options or Options(), clock))
     routes = [Route(path, dispatcher.public_endpoint(api.get_health)) for path in ("/v1", "/v1/")]
     for method, path, handler in api.ACCOUNT_ROUTES:
         routes.append(Route(f"/v1{path}", dispatcher.endpoint(handler), methods=[method]))
     for prefix in ("/v1", "/v1/teams/{team}"):
-        for method, path, handler in (*api.ROUTES, *notifications.ROUTES):
+        for method, path, handler in api.ROUTES:
             routes.append(Route(prefix + path, dispatcher.endpoint(handler), methods=[method]))
     app = Starlette(
         routes=routes,
@@ -61,15 +63,15 @@ class _RawPath:
         if scope["type"] == "http" and scope.get("raw_path"):
             path = scope["raw_path"].decode("latin-1").partition("?")[0]
             # ASGI has no way to break a connection, which some faults must do. uvicorn's
-            # `receive` belongs to an object that knows its connection.
+            # `receive` belongs to an object that has the connection.
             transport = getattr(getattr(receive, "__self__", None), "transport", None)
             # A copy, since the server still writes its log from the original.
-            scope = {**scope, "path": path, broken.TRANSPORT_KEY: transport}
+            scope = {**scope, "path": path, TRANSPORT_KEY: transport}
         await self.app(scope, receive, send)
 
 
 class _Dispatcher:
-    """Takes requests, has them answered by `api`, and sees to everything around it."""
+    """Passes requests to `api`, with token, rate limit and faults around it."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -84,7 +86,6 @@ class _Dispatcher:
     def public_endpoint(self, handler: api.Handler) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             payload = handler(self.sandbox, await self._read_request(request))
-            assert isinstance(payload, dict)
             return self._encode_response(ApiResponse(200, payload))
 
         return endpoint
@@ -101,7 +102,7 @@ class _Dispatcher:
         return response
 
     async def handle_crash(self, _: Request, __: Exception) -> Response:
-        """Answer after a mistake of ours; the server logs the exception."""
+        """Answer after a bug in the sandbox; the server logs the exception."""
         return self._encode_response(self._error_response(ApiError(500, "Internal server error")))
 
     async def _read_request(self, request: Request) -> ApiRequest:
@@ -115,9 +116,9 @@ class _Dispatcher:
         api_request = await self._read_request(request)
         sandbox.record_request(api_request)
         faults = sandbox.trigger_faults(api_request)
-        if delay_faults := [fault for fault in faults if fault.kind.phase is FaultPhase.DELAY]:
-            await broken.apply_delays(delay_faults)
-            api_request = await self._read_request(request)  # what happens, happens after the delay
+        if delays := [fault.number for fault in faults if fault.name == "latency"]:
+            await asyncio.sleep(sum(delays))
+            api_request = await self._read_request(request)  # it takes effect after the delay
         is_allowed = sandbox.rate_limit_window.count_request(api_request.now)
         if any(fault.name == "rate-limited" for fault in faults):
             sandbox.rate_limit_window.exhaust()
@@ -131,12 +132,10 @@ class _Dispatcher:
         if isinstance(api_response, Response):
             api_response.headers.update(self._rate_limit_headers())
             return api_response
-        if 400 <= api_response.status < 500 and sandbox.choices["refused-requests"] == "free":
-            sandbox.rate_limit_window.uncount_request()
         response = self._encode_response(api_response)
         for fault in faults:
-            if fault.kind.phase is FaultPhase.BODY:
-                response = broken.break_response(fault, response)
+            if spoil := fault.kind.spoil:
+                response = spoil(fault.value, response)
                 response.headers.update(self._rate_limit_headers())
         return response
 
@@ -146,15 +145,17 @@ class _Dispatcher:
         try:
             self._check_token(request)
             for fault in faults:
-                if fault.kind.phase is FaultPhase.BEFORE:
-                    return broken.replace_response(fault, self.sandbox.choices["no-access"])
-            result = handler(self.sandbox, api_request)
+                if replace := fault.kind.replace:
+                    return replace(fault.value)
+            api_response = ApiResponse(200, handler(self.sandbox, api_request))
+        except NoAccess as error:
+            is_hidden = self.sandbox.choices["no-access"] == "404"
+            return self._error_response(error.not_found if is_hidden else error)
         except ApiError as error:
             return self._error_response(error)
-        api_response = result if isinstance(result, ApiResponse) else ApiResponse(200, result)
         for fault in faults:
-            if fault.kind.phase is FaultPhase.PAYLOAD:
-                api_response.body = broken.edit_body(fault, api_response.body)
+            if edit := fault.kind.edit:
+                api_response.body = edit(fault.value, api_response.body)
         return api_response
 
     def _check_token(self, request: Request) -> None:
@@ -188,7 +189,7 @@ class _Dispatcher:
 
     def _encode_response(self, api_response: ApiResponse) -> Response:
         body = json.dumps(api_response.body, ensure_ascii=False, separators=(",", ":"))
-        headers = api_response.headers | self._rate_limit_headers()
+        headers = self._rate_limit_headers()
         # A run's arguments can hold half of a surrogate pair, which UTF-8 has no bytes for.
         encoded_body = body.encode(errors="replace")
         return Response(encoded_body, api_response.status, headers, "application/json")

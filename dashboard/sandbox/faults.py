@@ -1,145 +1,128 @@
-"""Faults: ways in which the sandbox can misbehave, and the small language to ask for them.
+"""Faults: ways in which the sandbox can misbehave, and the syntax to request them.
 
     NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
-SECONDS are those that the sandbox has been up. TARGET is part of "METHOD /path", so it can pick
-a method, a resource or a single run, and with `$` at its end what the path ends in; for webhooks,
-in "EVENT URL".
+SECONDS are since the start of the sandbox. TARGET is part of "METHOD /path", so it can select a
+method, a resource or a single run; with `$` at its end, what the path ends in.
 """
 
 import json
 import re
 from dataclasses import dataclass, field
-from enum import Enum
+from typing import Literal
 
-
-class FaultPhase(Enum):
-    """Where a fault strikes; before means that the request has no effect."""
-
-    DELAY = "delay"
-    BEFORE = "before"
-    PAYLOAD = "payload"
-    BODY = "body"
-    WEBHOOK = "webhook"
+from . import fault_responses as do
+from .fault_responses import Edit, Replace, Spoil
 
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A fault that can be asked for."""
+    """A fault that can be requested. Without a function it is `app.py` that carries it out."""
 
     description: str
-    phase: FaultPhase
     default_value: str | None = None
-    """The value if none is given; None where the fault takes no value."""
+    """None where the fault takes no value, or requires one."""
+    value_format: Literal["text", "number", "status", "json"] = "text"
     is_value_required: bool = False
-    """Whether there must be a value."""
-    is_number: bool = False
-    """Whether the value must be a number."""
-    is_json: bool = False
-    """Whether the value must be JSON."""
     is_abort_only: bool = False
+    replace: Replace | None = None
+    """Makes a response in place of the API: the request has no effect."""
+    edit: Edit | None = None
+    """Changes the JSON of the response."""
+    spoil: Spoil | None = None
+    """Changes the response as a whole."""
 
 
 OPTIONAL_FIELDS = "description,startedAt,concludedAt,refs,response,settings,steps"
 """Optional fields of runs and nodes, which a client must do without."""
 
 FAULT_KINDS: dict[str, FaultKind] = {
-    "latency": FaultKind("Answers after VALUE seconds", FaultPhase.DELAY, "1", is_number=True),
-    "500": FaultKind("Answers 500 with an error body", FaultPhase.BEFORE),
-    "503": FaultKind("Answers 503 with an error body", FaultPhase.BEFORE),
-    "502-html": FaultKind("Answers 502 with an HTML page, like a proxy", FaultPhase.BEFORE),
+    "latency": FaultKind("Answers after VALUE seconds", "1", "number"),
+    "500": FaultKind(
+        "Answers 500 with an error body", replace=do.error(500, "Internal server error")
+    ),
+    "503": FaultKind("Answers 503 with an error body", replace=do.error(503, "Unavailable")),
+    "502-html": FaultKind(
+        "Answers 502 with an HTML page, like a proxy", replace=do.html_page(502, "Bad Gateway")
+    ),
     "404": FaultKind(
-        "Answers 404 with an error body, as where there is no such thing", FaultPhase.BEFORE
+        "Answers 404 with an error body, as for a missing object",
+        replace=do.error(404, "Not found"),
     ),
-    "404-html": FaultKind("Answers 404 with an HTML page, like a proxy", FaultPhase.BEFORE),
-    "bad-token": FaultKind("Answers 401 as if the token were wrong", FaultPhase.BEFORE),
-    "feature-401": FaultKind("Answers 401: feature not enabled for the account", FaultPhase.BEFORE),
+    "404-html": FaultKind(
+        "Answers 404 with an HTML page, like a proxy", replace=do.html_page(404, "Not Found")
+    ),
+    "bad-token": FaultKind(
+        "Answers 401 as if the token were wrong", replace=do.error(401, "Unauthorized")
+    ),
+    "feature-401": FaultKind(
+        "Answers 401: feature not enabled for the account",
+        replace=do.error(401, "Feature flag release-flows is not enabled for this account"),
+    ),
     "forbidden": FaultKind(
-        "Refuses everything in the project VALUE, as the choice `no-access` says",
-        FaultPhase.BEFORE,
+        "Refuses everything in the project VALUE, with the status of the choice `no-access`",
         is_value_required=True,
+        replace=do.forbid_project,
     ),
-    "rate-limited": FaultKind(
-        "Answers 429 as if the hour's requests were used up", FaultPhase.BEFORE
-    ),
+    "rate-limited": FaultKind("Answers 429 and uses up the window's requests"),
     "too-fast": FaultKind(
-        "Answers 429 with `Retry-After: VALUE`, with the hour's requests left",
-        FaultPhase.BEFORE,
-        "5",
-        is_number=True,
+        "Answers 429 with `Retry-After: VALUE`, and keeps the window's requests", "5", "number"
     ),
     "error-without-wrapper": FaultKind(
         "Answers status VALUE with a body without `error` around it",
-        FaultPhase.BEFORE,
-        "500",
-        is_number=True,
+        *("500", "status"),
+        replace=do.error_without_wrapper,
     ),
     "error-string": FaultKind(
-        "Answers status VALUE with a text as `error`", FaultPhase.BEFORE, "500", is_number=True
+        "Answers status VALUE with a text as `error`", "500", "status", replace=do.error_string
     ),
-    "reset": FaultKind("Drops the connection; the request has no effect", FaultPhase.BEFORE),
+    "reset": FaultKind(
+        "Drops the connection; the request has no effect", replace=do.drop_connection
+    ),
     "reset-after": FaultKind(
-        "Lets the request take effect, then drops the connection", FaultPhase.BODY
+        "Lets the request take effect, then drops the connection", spoil=do.drop_after
     ),
-    "truncated": FaultKind("Breaks off in the middle of the body", FaultPhase.BODY),
-    "not-json": FaultKind("Answers 200 with text instead of JSON", FaultPhase.BODY),
-    "empty-body": FaultKind("Answers 200 with an empty body", FaultPhase.BODY),
-    "huge": FaultKind(
-        "Streams an answer of VALUE megabytes", FaultPhase.BODY, "50", is_number=True
-    ),
-    "data": FaultKind(
-        "Sends VALUE, which is JSON, as `data`", FaultPhase.PAYLOAD, "null", is_json=True
-    ),
+    "truncated": FaultKind("Breaks off in the middle of the body", spoil=do.truncate),
+    "not-json": FaultKind("Answers 200 with text instead of JSON", spoil=do.not_json),
+    "empty-body": FaultKind("Answers 200 with an empty body", spoil=do.empty_body),
+    "huge": FaultKind("Streams a body of VALUE megabytes", "50", "number", spoil=do.huge_body),
+    "data": FaultKind("Sends VALUE, which is JSON, as `data`", "null", "json", edit=do.set_data),
     "unreadable": FaultKind(
         "Sends null in place of the first VALUE entries of a list",
-        FaultPhase.PAYLOAD,
-        "1",
-        is_number=True,
+        *("1", "number"),
+        edit=do.edit_list(do.make_unreadable),
     ),
     "hidden": FaultKind(
         "Leaves the entry with the id VALUE out of lists",
-        FaultPhase.PAYLOAD,
         is_value_required=True,
+        edit=do.edit_list(do.hide_entry),
     ),
     "surplus": FaultKind(
         "Sends a full page of a list, and VALUE entries more",
-        FaultPhase.PAYLOAD,
-        "1000",
-        is_number=True,
+        *("1000", "number"),
+        edit=do.edit_list(do.add_surplus),
     ),
     "missing-fields": FaultKind(
         "Leaves out the fields named in VALUE (`status,createdAt`)",
-        FaultPhase.PAYLOAD,
         OPTIONAL_FIELDS,
+        edit=do.remove_fields,
     ),
-    "null-fields": FaultKind(
-        "Sets the fields named in VALUE to null", FaultPhase.PAYLOAD, OPTIONAL_FIELDS
+    "unknown-status": FaultKind(
+        "Sends VALUE as every status", "hibernating", edit=do.replace_status
     ),
-    "unknown-status": FaultKind("Sends VALUE as every status", FaultPhase.PAYLOAD, "hibernating"),
-    "unknown-kind": FaultKind("Sends VALUE as every node kind", FaultPhase.PAYLOAD, "Teleport"),
     "abort-timeout": FaultKind(
         "Accepts an abort, then does not answer for VALUE seconds",
-        FaultPhase.BODY,
-        "60",
-        is_number=True,
+        *("60", "number"),
         is_abort_only=True,
+        spoil=do.drop_after,
     ),
     "abort-lost": FaultKind(
         "Neither aborts nor answers for VALUE seconds",
-        FaultPhase.BEFORE,
-        "60",
-        is_number=True,
+        *("60", "number"),
         is_abort_only=True,
+        replace=do.drop_connection,
     ),
-    "webhook-lost": FaultKind("Never sends a webhook", FaultPhase.WEBHOOK),
-    "webhook-late": FaultKind(
-        "Sends a webhook VALUE seconds late, so that others overtake it",
-        FaultPhase.WEBHOOK,
-        "5",
-        is_number=True,
-    ),
-    "webhook-twice": FaultKind("Sends a webhook twice", FaultPhase.WEBHOOK),
 }
 
 
@@ -149,11 +132,11 @@ class Fault:
     value: str = ""
     probability: float = 1.0
     count: int | None = None
-    """How often it strikes; None means always."""
+    """How often it applies; None: always."""
     target: str = ""
-    """What must occur in "METHOD /path", or in "EVENT URL" of a webhook."""
+    """What "METHOD /path" must contain."""
     after_seconds: float = 0.0
-    """It strikes only once the sandbox has been up for so many seconds."""
+    """Applies only this long after the start of the sandbox."""
     hit_count: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
@@ -165,20 +148,21 @@ class Fault:
         self.value = self.value or kind.default_value or ""
         if kind.is_value_required and not self.value:
             raise ValueError(f"fault {self.name!r} needs a value: {self.name}:VALUE")
-        if kind.is_number and not re.fullmatch(r"\d+(\.\d+)?", self.value):
-            raise ValueError(f"fault {self.name!r} needs a number, not {self.value!r}")
-        if kind.is_json:
-            self._check_json()
-        if self.name.startswith("error-") and not 400 <= self.number <= 599:
-            raise ValueError(f"fault {self.name!r} needs a status between 400 and 599")
+        self._check_format(kind.value_format)
         if not 0 <= self.probability <= 1:
             raise ValueError(f"the probability of fault {self.name!r} must be between 0 and 1")
 
-    def _check_json(self) -> None:
-        try:
-            json.loads(self.value)
-        except ValueError as error:
-            raise ValueError(f"fault {self.name!r} needs JSON, not {self.value!r}") from error
+    def _check_format(self, value_format: str) -> None:
+        if value_format == "json":
+            try:
+                json.loads(self.value)
+            except ValueError as error:
+                raise ValueError(f"fault {self.name!r} needs JSON, not {self.value!r}") from error
+        elif value_format != "text":
+            if not re.fullmatch(r"\d+(\.\d+)?", self.value):
+                raise ValueError(f"fault {self.name!r} needs a number, not {self.value!r}")
+            if value_format == "status" and not 400 <= self.number <= 599:
+                raise ValueError(f"fault {self.name!r} needs a status between 400 and 599")
 
     @property
     def kind(self) -> FaultKind:
@@ -190,9 +174,9 @@ class Fault:
         return float(self.value)
 
     def try_trigger(self, method: str, path: str, random_value: float, uptime: float) -> bool:
-        """Tell whether it strikes a request, and count it if so.
+        """Return whether it applies to a request, and count it if so.
 
-        `dice` is a number between 0 and 1, `age` the seconds that the sandbox has been up.
+        `random_value` is between 0 and 1, `uptime` in seconds since the start of the sandbox.
         """
         if self.after_seconds and uptime < self.after_seconds:
             return False
@@ -217,7 +201,7 @@ _GRAMMAR = re.compile(
 
 
 def parse_fault(text: str) -> Fault:
-    """Read a fault as written on the command line; raise ValueError with a message to show."""
+    """Parse a fault as written on the command line; raises ValueError with a message for users."""
     match = _GRAMMAR.fullmatch(text)
     if not match:
         raise ValueError(

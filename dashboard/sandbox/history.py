@@ -20,7 +20,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from .catalog import PresetRun, ReleaseFlow
-from .life import EPOCH_SECONDS, HOUR, RunScript, simulate
+from .simulation import EPOCH_SECONDS, HOUR, RunScript, simulate
 
 HISTORY_SECONDS = 72 * HOUR
 """How far back the list of runs reaches, unless asked otherwise."""

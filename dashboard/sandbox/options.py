@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from .faults import Fault, parse_fault
 from .scenarios import SCENARIOS
@@ -33,23 +34,14 @@ CHOICES: dict[str, Choice] = {
     "abort-seconds": Choice("Seconds from `aborting` to `aborted`", ("2-6",)),
     "stage-without-flow": Choice("Runs of a stage without a release flow", ("404", "empty-list")),
     "stage-spelling": Choice("Spelling of the stage in a path", ("any", "lower", "capitalised")),
-    "forbid-start": Choice(
-        "Start while a run is in flight and the policy is `forbid`; 200 comes without a run",
-        ("409", "200"),
-    ),
-    "start-answer": Choice("What a start answers", ("run", "empty")),
     "retry-after": Choice("Whether a 429 carries `Retry-After`", ("absent", "present")),
     "429-body": Choice("Body of a 429", ("error", "text", "no-wrapper")),
     "rate-limit-headers": Choice("Whether answers carry `x-ratelimit-*`", ("present", "absent")),
-    "per-page-over-100": Choice("More than 100 asked for on a page", ("clamp", "400")),
     "last-cursor": Choice("`cursor` on the last page", ("omitted", "null", "empty")),
     "no-access": Choice("What the role may not see (see the fault `forbidden`)", ("403", "404")),
     "webhook-body": Choice(
         "What the body of a webhook names: its project, also pipeline, stage and run, or nothing",
         ("project", "ids", "empty"),
-    ),
-    "refused-requests": Choice(
-        "Whether requests answered with a 4xx count against the rate limit", ("count", "free")
     ),
 }
 
@@ -123,8 +115,16 @@ class Options:
         if self.rate_limit < 1:
             raise ValueError("the rate limit must be at least 1")
         for url in self.webhook_urls:
-            if not re.match(r"https?://[^/\s]", url):
+            if not _is_web_address(url):
                 raise ValueError(f"the webhook {url!r} is not a web address")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port out of range, too
+        return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

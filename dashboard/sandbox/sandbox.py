@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from .calls import ApiRequest
-from .faults import Fault, FaultPhase, parse_fault
-from .life import HOUR
-from .limit import RateLimitWindow
+from .faults import Fault, parse_fault
+from .http import ApiRequest, RateLimitWindow
 from .options import Choices, Options
 from .scenarios import SCENARIOS
+from .simulation import HOUR
 from .webhooks import Webhooks
 from .world import World
 
 OPENING_INTERVAL = 300
-"""A scenario opens at a multiple of so many seconds: a restart soon after finds the same runs."""
+"""A scenario opens at a multiple of these seconds: a restart soon after has the same runs."""
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Sandbox:
     faults: list[Fault] = field(init=False)
     """May be replaced or changed at any time."""
     abort_request_counts: Counter[str] = field(default_factory=Counter)
-    """How many abort requests have come in, by run id; refused and lost ones count too."""
+    """Abort requests received, by run id; refused and lost ones included."""
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     """The latest requests as (method, path)."""
 
@@ -48,27 +47,23 @@ class Sandbox:
         self.rate_limit_window = RateLimitWindow(
             self.options.rate_limit, self.options.rate_window_seconds
         )
-        self.webhooks = Webhooks(self)
+        # Tests may replace the world.
+        self.webhooks = Webhooks(lambda: self.world, self.clock, self.choices)
         for url in self.options.webhook_urls:
             self.webhooks.subscribe(url, self.options.webhook_secret)
         self._rng = Random(self.options.seed)
 
     def record_request(self, request: ApiRequest) -> None:
-        """Remember that a request came in."""
+        """Note a request as received."""
         self.requests.append((request.method, request.path))
         if request.method == "POST" and request.path.endswith("/abort") and "run" in request.params:
             self.abort_request_counts[request.params["run"]] += 1
 
     def trigger_faults(self, request: ApiRequest) -> list[Fault]:
-        """Return the faults that strike a request."""
-        faults = [f for f in self.faults if f.kind.phase is not FaultPhase.WEBHOOK]
-        return [f for f in faults if self._triggers(f, request.method, request.path)]
-
-    def trigger_webhook_faults(self, event: str, url: str) -> list[Fault]:
-        """Return the faults that strike a webhook."""
-        faults = [f for f in self.faults if f.kind.phase is FaultPhase.WEBHOOK]
-        return [f for f in faults if self._triggers(f, event, url)]
-
-    def _triggers(self, fault: Fault, method: str, path: str) -> bool:
+        """Return the faults that apply to a request, and count them."""
         uptime = self.clock() - self.started_at
-        return fault.try_trigger(method, path, self._rng.random(), uptime)
+        return [
+            fault
+            for fault in self.faults
+            if fault.try_trigger(request.method, request.path, self._rng.random(), uptime)
+        ]

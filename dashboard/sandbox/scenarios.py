@@ -7,9 +7,14 @@ staged, at so many seconds before it opened.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .catalog import STAGES, Pipeline, PresetRun, PresetStep, Project, Step
-from .flows import (
+from .catalog import (
+    STAGES,
+    Pipeline,
+    PresetRun,
+    PresetStep,
+    Project,
     StagePlan,
+    Step,
     approval,
     backup,
     build,
@@ -18,10 +23,10 @@ from .flows import (
     parallel,
     pipeline,
     release,
+    release_train_steps,
     template,
     wait_until_healthy,
 )
-from .train import release_train_steps
 
 MINUTE = 60.0
 HOUR = 3600.0

@@ -11,8 +11,8 @@ from typing import Any
 
 from .catalog import Pipeline, Project, ReleaseFlow
 from .history import HISTORY_SECONDS, Abort, History, Run
-from .life import RunScript
 from .scenarios import SCENARIOS
+from .simulation import RunScript
 
 
 class StartForbidden(Exception):

@@ -1,4 +1,4 @@
-"""The command line, and that the documentation tells all of it."""
+"""The command line, and that the documentation is complete."""
 
 import argparse
 from pathlib import Path

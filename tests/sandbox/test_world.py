@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from dashboard.sandbox.api import NAME_PATTERN, STATUSES
 from dashboard.sandbox.catalog import ReleaseFlow
-from dashboard.sandbox.forms import format_spaced, serialize_run, serialize_run_detail
 from dashboard.sandbox.history import Run
-from dashboard.sandbox.spec import serialize_steps
+from dashboard.sandbox.serializers import (
+    format_spaced,
+    serialize_run,
+    serialize_run_detail,
+    serialize_steps,
+)
 from dashboard.sandbox.world import StartForbidden, World
 from tests.support.sandbox import NOW
 

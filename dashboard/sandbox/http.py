@@ -1,11 +1,10 @@
-"""One call of the API: what was asked, what is answered, and how lists are cut into pages."""
+"""One call of the API: request, response, error, the pages of a list, and the rate limit."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-from .options import Choices
 
 type Json = dict[str, Any]
 
@@ -17,7 +16,7 @@ MAX_PER_PAGE = 100
 class ApiRequest:
     method: str
     path: str
-    """As it came, still percent-encoded."""
+    """As received, still percent-encoded."""
     params: Mapping[str, str]
     """The values in the path, decoded."""
     query: Mapping[str, str]
@@ -29,7 +28,6 @@ class ApiRequest:
 class ApiResponse:
     status: int
     body: Any
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class ApiError(Exception):
@@ -42,23 +40,31 @@ class ApiError(Exception):
         self.details = details
 
 
+class NoAccess(ApiError):
+    """A missing permission: a 403, or the 404 of the hidden object if the choice says so."""
+
+    def __init__(self, message: str, hidden: str) -> None:
+        super().__init__(403, f"Missing permission: {message}")
+        self.not_found = ApiError(404, f"{hidden} not found")
+
+
 def paginate[T](
     items: Iterable[T],
     request: ApiRequest,
-    choices: Choices,
+    last_cursor: str,
     *,
     key: str,
     get_id: Callable[[T], str],
     serialize: Callable[[T], Json],
     matches: Callable[[T], bool] = lambda _: True,
 ) -> Json:
-    """Answer with the page of a list that the call asks for.
+    """Return the requested page of a list; `last_cursor` is the choice of that name.
 
     The cursor names the last item of a page rather than a position, so that runs created in
     between move nothing. It is looked up before filtering: the item may have changed meanwhile
     and no longer match.
     """
-    per_page = _parse_per_page(request, choices)
+    per_page = min(_parse_positive(request, "per_page", DEFAULT_PER_PAGE), MAX_PER_PAGE)
     page_number = _parse_positive(request, "page", 1)
     remaining = iter(items)
     if cursor := request.query.get("cursor"):
@@ -73,16 +79,9 @@ def paginate[T](
     pagination: Json = {"hasNextPage": len(candidates) > per_page, "count": len(page_items)}
     if pagination["hasNextPage"]:
         pagination["cursor"] = f"after-{get_id(page_items[-1])}"
-    elif choices["last-cursor"] != "omitted":
-        pagination["cursor"] = None if choices["last-cursor"] == "null" else ""
+    elif last_cursor != "omitted":
+        pagination["cursor"] = None if last_cursor == "null" else ""
     return {"data": {key: [serialize(item) for item in page_items]}, "pagination": pagination}
-
-
-def _parse_per_page(request: ApiRequest, choices: Choices) -> int:
-    per_page = _parse_positive(request, "per_page", DEFAULT_PER_PAGE)
-    if per_page > MAX_PER_PAGE and choices["per-page-over-100"] == "400":
-        raise ApiError(400, "Invalid query", {"per_page": [f"must be at most {MAX_PER_PAGE}"]})
-    return min(per_page, MAX_PER_PAGE)
 
 
 def _parse_positive(request: ApiRequest, name: str, default: int) -> int:
@@ -93,3 +92,36 @@ def _parse_positive(request: ApiRequest, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise ApiError(400, "Invalid query", {name: ["must be a positive whole number"]})
     return int(text)
+
+
+@dataclass
+class RateLimitWindow:
+    """The rate limit: a fixed window that the first request opens."""
+
+    limit: int
+    seconds: float
+    opened_at: float | None = None
+    request_count: int = 0
+
+    def count_request(self, now: float) -> bool:
+        """Count a request and return whether it is within the limit."""
+        if self.opened_at is None or not 0 <= now - self.opened_at < self.seconds:
+            self.opened_at, self.request_count = now, 0
+        self.request_count += 1
+        return self.request_count <= self.limit
+
+    def exhaust(self) -> None:
+        self.request_count = max(self.request_count, self.limit)
+
+    def seconds_until_reset(self, now: float) -> int:
+        """Return the whole seconds until the window ends."""
+        if self.opened_at is None:
+            return math.ceil(self.seconds)
+        return max(0, math.ceil(self.opened_at + self.seconds - now))
+
+    def headers(self, now: float) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-remaining": str(max(0, self.limit - self.request_count)),
+            "x-ratelimit-reset": str(self.seconds_until_reset(now)),
+        }
