@@ -1,15 +1,14 @@
-"""The runs of one release flow over time: which exist, who waits for whom, who was aborted.
+"""The runs of one release flow over time: which exist, which queue, which are aborted.
 
-Time is cut into epochs of three hours. The runs scheduled in an epoch are a function of seed,
-flow and epoch, and never reach from one epoch into the next where the concurrency policy would
-make the next one depend on it. So any stretch of time can be computed alone, on first use, and
-a restart finds the same runs. Epochs are counted from an origin: of two whose origins differ, the
-same happens as long after each. Aborts and runs started by hand are laid over that plan. Each
-changes only what comes after it.
+Time is divided into epochs of three hours. The runs scheduled in an epoch are a function of seed,
+flow and epoch, and where the concurrency policy would make the next epoch depend on one, none of
+them reaches into it. So any period can be computed alone, on first use, and a restart has the same
+runs. Epochs are counted from an origin: with another origin the same happens at the same distance
+from it. Aborts and runs started by hand are applied on top, and change only what comes after them.
 
-Runs that a scenario has staged are laid over it in the same way, around the time at which the
-scenario opened. Where one run goes at a time, nothing is scheduled from the first of them on. The
-time of day at which it opened is also when a flow is jammed that is jammed once a day.
+So are the runs that a scenario presets, around the time at which it opened. Where one run goes at a
+time, nothing is scheduled from the first of them on. A flow with a daily jam has the first when the
+scenario opens.
 """
 
 import math
@@ -19,33 +18,33 @@ from hashlib import blake2b
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from .catalog import PresetRun, ReleaseFlow
-from .simulation import EPOCH_SECONDS, HOUR, RunScript, simulate
+from .catalog import ReleaseFlow
+from .simulation import EPOCH_SECONDS, HOUR, RunKey, RunScript, simulate
 
 HISTORY_SECONDS = 72 * HOUR
-"""How far back the list of runs reaches, unless asked otherwise."""
+"""How far back the list of runs reaches by default."""
 SHORT_HISTORY_SECONDS = 12 * HOUR
 IDLE_SECONDS = 2 * HOUR
-"""How long before the scenario opened the last run of an idle flow had ended."""
+"""How long before the scenario opened the last run of an idle flow ended."""
 
 NEGATIVE_INFINITY = -math.inf
 
 STUCK_SECONDS = EPOCH_SECONDS + HOUR / 2
-"""Longer than an epoch: the next stuck run is there half an hour before this one ends."""
+"""Longer than an epoch: the next stuck run exists half an hour before this one ends."""
 JAM_SECONDS = EPOCH_SECONDS - HOUR / 3
-"""Shorter than an epoch: what has queued up behind the jam passes before the next one."""
+"""Shorter than an epoch: the queue behind the jam is gone before the next one."""
 JAM_INTERVAL_EPOCHS = 8
-"""Epochs from one jam to the next: a day, of which all but three hours show what is usual."""
+"""Epochs from one jam to the next: a day, of which all but three hours are as usual."""
 SKIP_DELAY_SECONDS = 0.4
-"""Seconds after which a run that is not carried out has ended."""
+"""Seconds from creation to the end of a skipped run."""
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A run with its times; those in the future are what happens if nobody interferes."""
+    """A run with its times; those in the future hold unless somebody interferes."""
 
     flow: ReleaseFlow
-    number: int | str
+    key: RunKey
     id: str
     created_at: float
     started_at: float | None
@@ -53,9 +52,9 @@ class Run:
     outcome: str
     is_queued: bool = False
     aborted_at: float | None = None
-    """When the abort was asked for."""
+    """When the abort was requested."""
     start_body: dict[str, Any] | None = None
-    """What a run that was started by hand, or staged, was given."""
+    """The body of the start of a run that is not scheduled."""
 
     def status(self, now: float, script: RunScript) -> str:
         if now >= self.concluded_at:
@@ -67,7 +66,7 @@ class Run:
         return script.status_at(now - self.started_at)
 
     def updated_at(self, now: float, script: RunScript) -> float:
-        """Tell when the run last changed, up to now."""
+        """Return when the run last changed, up to now."""
         if now >= self.concluded_at:
             return self.concluded_at
         if self.aborted_at is not None and now >= self.aborted_at:
@@ -86,15 +85,12 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A run before the policy has had its say."""
+    """A run before the concurrency policy is applied."""
 
-    number: int | str
+    key: RunKey
     id: str
     created_at: float
-    pending_seconds: float
-    duration_seconds: float
-    outcome: str
-    abort_after_seconds: float | None
+    script: RunScript
     start_body: dict[str, Any] | None = None
 
 
@@ -121,18 +117,15 @@ class History:
         )
         self._schedule_end = opened_at - IDLE_SECONDS if "idle" in flow.behaviours else math.inf
         self._slots_per_epoch = max(1, int(EPOCH_SECONDS / flow.interval_seconds))
-        # Each flow has its own beginning of an epoch, or all would be stuck at the same time.
+        # The epochs of each flow have another offset, or all would be stuck at the same time.
         digest = blake2b(f"{seed}/{flow.key}".encode(), digest_size=4).digest()
         self._epoch_offset = origin + EPOCH_SECONDS * int.from_bytes(digest) / 2**32
         self._opening_epoch = self._epoch(opened_at)
-        self._preset_runs = {
-            f"staged {opened_at:.0f} {n}": run for n, run in enumerate(flow.preset_runs)
-        }
-        for number, staged in self._preset_runs.items():
-            self._add_preset_run(number, staged, opened_at)
+        for n, preset in enumerate(flow.preset_runs):
+            self._add_preset_run(RunKey(f"staged {opened_at:.0f} {n}", preset=preset), opened_at)
 
     def newest_first(self, now: float) -> Iterator[Run]:
-        """Yield the runs that exist now; an epoch is worked out when its first run is asked for."""
+        """Yield the runs that exist now; an epoch is computed when its first run is needed."""
         newest = self._epoch(now)
         oldest = self._epoch(now - self._history_seconds)
         self._prune(oldest)
@@ -150,45 +143,42 @@ class History:
 
     def abort_run(self, run: Run, abort: Abort) -> None:
         self.aborts[run.id] = abort
-        # What was staged may be kept in an epoch before its own.
-        is_preset = run.number in self._preset_runs
+        # A preset run may be kept in an epoch before its own.
         self._invalidate_from(
-            self._first_changed_epoch if is_preset else self._epoch(run.created_at)
+            self._first_changed_epoch if run.key.preset else self._epoch(run.created_at)
         )
 
     def start_run(self, now: float, body: dict[str, Any]) -> str:
         """Start a run by hand and return its id."""
         epoch = self._epoch(now)
         drafts = self._extra_drafts.setdefault(epoch, [])
-        # The time is part of the number, or a restarted sandbox would give an id out again.
-        number = f"started {now:.6f} {len(drafts)}"
-        drafts.append(self._make_draft(number, now, self._simulate(number), body))
+        # With the time in it, a restarted sandbox does not give out the same id again.
+        drafts.append(self._make_draft(RunKey(f"started {now:.6f} {len(drafts)}"), now, body))
         self._invalidate_from(epoch)
         return drafts[-1].id
 
     def get_script(self, run: Run) -> RunScript:
-        return self._simulate(run.number)
+        return self._simulate(run.key)
 
-    def _add_preset_run(self, number: str, preset: PresetRun, opened_at: float) -> None:
-        """Put a run in its place."""
-        script = self._simulate(number)
+    def _add_preset_run(self, key: RunKey, opened_at: float) -> None:
+        preset = key.preset
+        assert preset is not None
+        script = self._simulate(key)
         lead_seconds = (
             script.pending_seconds + script.step_start(preset.steps[0].ref) if preset.steps else 0
         )
         created_at = opened_at - preset.elapsed_seconds - lead_seconds
-        draft = self._make_draft(number, created_at, script, {"name": preset.name})
+        draft = self._make_draft(key, created_at, {"name": preset.name})
         epoch = self._epoch(created_at)
         if self.flow.concurrency_policy != "allow":
-            # All in one: who waits in an epoch knows nothing of those that come in the next.
+            # All in one epoch: a changed one does not depend on what the next one adds.
             epoch = min(self._extra_drafts, default=epoch)
+            self._schedule_end = min(self._schedule_end, created_at)
         self._extra_drafts.setdefault(epoch, []).append(draft)
         self._first_changed_epoch = min(self._first_changed_epoch, epoch)
         if preset.abort_elapsed_seconds is not None:
-            self.aborts[draft.id] = Abort(
-                opened_at - preset.abort_elapsed_seconds, math.inf, "aborted"
-            )
-        if self.flow.concurrency_policy != "allow":
-            self._schedule_end = min(self._schedule_end, created_at)
+            requested_at = opened_at - preset.abort_elapsed_seconds
+            self.aborts[draft.id] = Abort(requested_at, math.inf, "aborted")
 
     # --- epochs ------------------------------------------------------------------------------
 
@@ -198,61 +188,39 @@ class History:
     def _epoch_start(self, epoch: int) -> float:
         return epoch * EPOCH_SECONDS + self._epoch_offset
 
-    def _run_id(self, number: int | str) -> str:
-        return str(uuid5(NAMESPACE_URL, f"sandbox:{self.seed}/{self.flow.key}/{number}"))
+    def _run_id(self, key: RunKey) -> str:
+        return str(uuid5(NAMESPACE_URL, f"sandbox:{self.seed}/{self.flow.key}/{key.text}"))
 
-    def _hang_seconds(self, number: int | str) -> float:
-        """Tell how long the run must hang: the first of an epoch, in a flow that is stuck."""
-        if isinstance(number, str) or number % self._slots_per_epoch:
+    def _hang_seconds(self, key: RunKey) -> float:
+        """Return how long the run must hang: the first of an epoch, in some flows; else 0."""
+        if key.slot is None or key.slot % self._slots_per_epoch:
             return 0
         if "stuck" in self.flow.behaviours:
             return STUCK_SECONDS
-        # Were the flow jammed always, it would be usual to wait for hours.
-        is_jammed = (
-            number // self._slots_per_epoch - self._opening_epoch
-        ) % JAM_INTERVAL_EPOCHS == 0
+        # Were the flow jammed always, a wait of hours would be typical.
+        epochs_since_opening = key.slot // self._slots_per_epoch - self._opening_epoch
+        is_jammed = epochs_since_opening % JAM_INTERVAL_EPOCHS == 0
         return JAM_SECONDS if "daily-jam" in self.flow.behaviours and is_jammed else 0
 
-    def _simulate(self, number: int | str) -> RunScript:
-        preset = self._preset_runs.get(number) if isinstance(number, str) else None
-        return simulate(
-            self.seed, self.flow, number, hang_seconds=self._hang_seconds(number), preset=preset
-        )
+    def _simulate(self, key: RunKey) -> RunScript:
+        return simulate(self.seed, self.flow, key, hang_seconds=self._hang_seconds(key))
 
     def _make_draft(
-        self,
-        number: int | str,
-        created_at: float,
-        script: RunScript,
-        start_body: dict[str, Any] | None = None,
+        self, key: RunKey, created_at: float, start_body: dict[str, Any] | None = None
     ) -> _Draft:
-        return _Draft(
-            *(
-                number,
-                self._run_id(number),
-                created_at,
-                script.pending_seconds,
-                script.duration_seconds,
-                script.outcome,
-            ),
-            abort_after_seconds=script.abort_after_seconds,
-            start_body=start_body,
-        )
+        return _Draft(key, self._run_id(key), created_at, self._simulate(key), start_body)
 
     def _scheduled_drafts(self, epoch: int) -> list[_Draft]:
         """Draft the scheduled runs of an epoch, oldest first."""
         drafts = []
         width = EPOCH_SECONDS / self._slots_per_epoch
-        for slot in range(self._slots_per_epoch):
-            number = epoch * self._slots_per_epoch + slot
-            # Somewhere in its slot, but the run that hangs is there from the beginning.
-            jitter = (
-                0
-                if self._hang_seconds(number)
-                else 0.8 * int(self._run_id(number)[:4], 16) / 0x10000
-            )
-            created_at = self._epoch_start(epoch) + (slot + jitter) * width
-            drafts.append(self._make_draft(number, created_at, self._simulate(number)))
+        for n in range(self._slots_per_epoch):
+            slot = epoch * self._slots_per_epoch + n
+            key = RunKey(str(slot), slot)
+            # Somewhere in its slot, but a run that hangs exists from the beginning.
+            jitter = 0.8 * int(self._run_id(key)[:4], 16) / 0x10000
+            offset = n if self._hang_seconds(key) else n + jitter
+            drafts.append(self._make_draft(key, self._epoch_start(epoch) + offset * width))
         return drafts
 
     def _epoch_runs(self, epoch: int) -> list[Run]:
@@ -262,8 +230,8 @@ class History:
         if epoch in self._resolved_epochs:
             return self._resolved_epochs[epoch]
         drafts = self._scheduled_drafts(epoch)
-        # What is planned does not depend on aborts and starts, so these move runs that exist
-        # already but never make one come or go that was there to be seen.
+        # The schedule does not depend on aborts and starts: these shift runs that exist already,
+        # but no run that was listed before appears or vanishes.
         latest_end = (
             math.inf if self.flow.concurrency_policy == "allow" else self._epoch_start(epoch + 1)
         )
@@ -285,7 +253,7 @@ class History:
         return resolved
 
     def _is_changed(self, epoch: int) -> bool:
-        """Tell whether an abort or a start has changed this epoch or one before it."""
+        """Whether an abort or a start has changed this epoch or one before it."""
         return epoch >= self._first_changed_epoch
 
     def _invalidate_from(self, epoch: float) -> None:
@@ -295,7 +263,7 @@ class History:
         }
 
     def _prune(self, oldest: int) -> None:
-        """Drop what the list no longer reaches, so that memory stays level for weeks."""
+        """Drop what is older than the list, so that memory does not grow."""
         if oldest <= self._oldest_kept_epoch:
             return
         self._oldest_kept_epoch = oldest
@@ -320,60 +288,71 @@ def apply_concurrency_policy(
     initial_busy_until: float = NEGATIVE_INFINITY,
     latest_end: float = math.inf,
 ) -> tuple[list[Run], float]:
-    """Apply the concurrency policy and the aborts; also tell until when the flow is busy.
+    """Return the runs that the policy and the aborts leave, and until when the flow is busy.
 
-    The meaning of `latest` is a guess: a run that still waits gives way to a newer one. So is what
-    `forbid` leaves of a run that comes too early: nothing of a scheduled one, and of another a run
-    that is skipped. A draft that would end after `ends_by` is left out.
+    A draft that would end after `latest_end` is left out. The meaning of `latest` is a guess: a run
+    that still waits is superseded by a newer one. So is what `forbid` does to a run that comes too
+    early: a scheduled one does not exist, any other is skipped.
     """
-    runs: list[Run] = []
-    busy_until, busy_before = initial_busy_until, initial_busy_until
-    waiting_run: Run | None = None
-    one_at_a_time = flow.concurrency_policy != "allow"
+    queue = _RunQueue(flow, aborts, initial_busy_until, latest_end)
     for draft in drafts:
-        run = Run(flow, draft.number, draft.id, draft.created_at, None, 0, draft.outcome)
+        queue.add(draft)
+    return queue.runs, queue.busy_until
+
+
+class _RunQueue:
+    def __init__(
+        self, flow: ReleaseFlow, aborts: dict[str, Abort], busy_until: float, latest_end: float
+    ) -> None:
+        self.flow = flow
+        self.policy = flow.concurrency_policy
+        self.aborts = aborts
+        self.latest_end = latest_end
+        self.runs: list[Run] = []
+        self.busy_until = busy_until
+        self._busy_before = busy_until  # without the run that waits
+        self._waiting_run: Run | None = None
+
+    def add(self, draft: _Draft) -> None:
+        """Add the next run in order of creation."""
+        run = Run(self.flow, draft.key, draft.id, draft.created_at, None, 0, draft.script.outcome)
         run.start_body = draft.start_body
-        is_refused = flow.concurrency_policy == "forbid" and draft.created_at < busy_until
-        if draft.outcome == "skipped" or (is_refused and draft.start_body is not None):
+        is_refused = self.policy == "forbid" and draft.created_at < self.busy_until
+        if run.outcome == "skipped" or (is_refused and draft.start_body is not None):
             run.concluded_at, run.outcome = draft.created_at + SKIP_DELAY_SECONDS, "skipped"
-            if run.concluded_at <= latest_end:
-                runs.append(run)
-            continue
-        if is_refused:
-            continue
-        superseded = None
-        free_at = busy_until
-        if (
-            flow.concurrency_policy == "latest"
-            and waiting_run
-            and (waiting_run.started_at or 0) > draft.created_at
-        ):
-            superseded, free_at = waiting_run, busy_before
-        start = max(
-            draft.created_at + draft.pending_seconds,
-            free_at if one_at_a_time else NEGATIVE_INFINITY,
-        )
-        run.is_queued = start > draft.created_at + draft.pending_seconds
-        run.started_at, run.concluded_at = start, start + draft.duration_seconds
-        if draft.abort_after_seconds is not None:
-            run.aborted_at = start + draft.abort_after_seconds
-        if abort := aborts.get(run.id):
-            run.aborted_at, run.concluded_at, run.outcome = (
-                abort.requested_at,
-                abort.ends_at,
-                abort.outcome,
-            )
+            if run.concluded_at <= self.latest_end:
+                self.runs.append(run)
+        elif not is_refused:
+            self._schedule(run, draft.script)
+
+    def _schedule(self, run: Run, script: RunScript) -> None:
+        superseded = self._superseded_by(run)
+        free_at = self._busy_before if superseded else self.busy_until
+        ready_at = run.created_at + script.pending_seconds
+        start = ready_at if self.policy == "allow" else max(ready_at, free_at)
+        run.is_queued = start > ready_at
+        run.started_at, run.concluded_at = start, start + script.duration_seconds
+        if script.abort_after_seconds is not None:
+            run.aborted_at = start + script.abort_after_seconds
+        if abort := self.aborts.get(run.id):
+            run.aborted_at, run.concluded_at = abort.requested_at, abort.ends_at
+            run.outcome = abort.outcome
             if abort.requested_at < start:
                 run.started_at = None
-        if run.concluded_at > latest_end:
-            continue
+        if run.concluded_at > self.latest_end:
+            return
         if superseded:
             superseded.started_at, superseded.aborted_at = None, None
-            superseded.concluded_at, superseded.outcome = draft.created_at, "skipped"
-        runs.append(run)
+            superseded.concluded_at, superseded.outcome = run.created_at, "skipped"
+        self.runs.append(run)
         if run.started_at is not None:
-            busy_before, busy_until = free_at, max(free_at, run.concluded_at)
-            waiting_run = run if run.is_queued else None
+            self._busy_before, self.busy_until = free_at, max(free_at, run.concluded_at)
+            self._waiting_run = run if run.is_queued else None
         elif superseded:
-            busy_until, waiting_run = free_at, None
-    return runs, busy_until
+            self.busy_until, self._waiting_run = free_at, None
+
+    def _superseded_by(self, run: Run) -> Run | None:
+        waiting = self._waiting_run
+        if self.policy == "latest" and waiting and (waiting.started_at or 0) > run.created_at:
+            return waiting
+        return None

@@ -1,10 +1,11 @@
-"""What can be set about a sandbox, and the command line for it."""
+"""The options of a sandbox, and their command line; each is declared once."""
 
 import argparse
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .faults import Fault, parse_fault
@@ -13,11 +14,11 @@ from .scenarios import SCENARIOS
 
 @dataclass(frozen=True)
 class Choice:
-    """A behaviour that the API's documentation leaves open."""
+    """Something that the API's documentation leaves open."""
 
     description: str
     values: tuple[str, ...]
-    """What may be chosen, the default first."""
+    """The possible values, the default first."""
 
 
 CHOICES: dict[str, Choice] = {
@@ -34,9 +35,9 @@ CHOICES: dict[str, Choice] = {
     "abort-seconds": Choice("Seconds from `aborting` to `aborted`", ("2-6",)),
     "stage-without-flow": Choice("Runs of a stage without a release flow", ("404", "empty-list")),
     "stage-spelling": Choice("Spelling of the stage in a path", ("any", "lower", "capitalised")),
-    "retry-after": Choice("Whether a 429 carries `Retry-After`", ("absent", "present")),
+    "retry-after": Choice("Whether a 429 has `Retry-After`", ("absent", "present")),
     "429-body": Choice("Body of a 429", ("error", "text", "no-wrapper")),
-    "rate-limit-headers": Choice("Whether answers carry `x-ratelimit-*`", ("present", "absent")),
+    "rate-limit-headers": Choice("Whether answers have `x-ratelimit-*`", ("present", "absent")),
     "last-cursor": Choice("`cursor` on the last page", ("omitted", "null", "empty")),
     "no-access": Choice("What the role may not see (see the fault `forbidden`)", ("403", "404")),
     "webhook-body": Choice(
@@ -48,13 +49,24 @@ CHOICES: dict[str, Choice] = {
 
 @dataclass
 class Choices:
-    """What was chosen, by name: `choices["run-order"]`. What was not has its default."""
+    """Values by name, such as `choices["run-order"]`: an override or the default."""
 
     overrides: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in self.overrides.items():
             self._validate(name, value)
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """Parse texts of the form NAME=VALUE; raises ValueError with a message for users."""
+        overrides: dict[str, str] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")
+            overrides[name.strip()] = value.strip()
+        return cls(overrides)
 
     def __getitem__(self, name: str) -> str:
         return self.overrides.get(name, CHOICES[name].values[0])
@@ -73,7 +85,6 @@ class Choices:
         if name not in CHOICES:
             raise ValueError(f"unknown choice {name!r}; known are: {', '.join(CHOICES)}")
         if name == "abort-seconds":
-            # Any time may be asked for, so that tests need not wait.
             seconds = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", value)
             if not seconds or float(seconds[1]) > float(seconds[2] or seconds[1]):
                 raise ValueError(f"abort-seconds is a number or a range like 2-6, not {value!r}")
@@ -82,27 +93,97 @@ class Choices:
             raise ValueError(f"choice {name!r} cannot be {value!r}; possible are: {known}")
 
 
+def _argument(flag: str, help: str, **more: Any) -> dict[str, Any]:
+    """Describe the command-line argument of a field.
+
+    One with `parse` may be repeated; `parse` makes the value from all its texts.
+    """
+    return {"flag": flag, "help": help, **more}
+
+
 @dataclass
 class Options:
-    token: str = "sandbox"
-    seed: int = 1
-    scenario: str = "everyday"
-    opened_at: int | None = None
-    """When the scenario opened, in seconds since 1970; None: when the sandbox starts, roughly."""
-    schedule_origin: int = 0
-    """From when the schedule is counted, in seconds since 1970."""
-    history_hours: float = 72
-    """How far back the lists of runs reach."""
-    rate_limit: int = 1000
-    """Requests in one window; Northflank's default."""
+    """Raises ValueError, with a message for users, for values that cannot work."""
+
+    token: str = field(
+        default="sandbox", metadata=_argument("--token", "the token clients must send")
+    )
+    seed: int = field(
+        default=1, metadata=_argument("--seed", "the same seed, the same runs", type=int)
+    )
+    scenario: str = field(
+        default="everyday",
+        metadata=_argument(
+            "--scenario",
+            "; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items()),
+            metavar="NAME",
+        ),
+    )
+    opened_at: int | None = field(
+        default=None,
+        metadata=_argument(
+            "--opened",
+            "when the scenario opened, in seconds since 1970; default: the last full five minutes"
+            " before the start",
+            type=int,
+            metavar="SECONDS",
+        ),
+    )
+    schedule_origin: int = field(
+        default=0,
+        metadata=_argument(
+            "--origin",
+            "start of the schedule, in seconds since 1970: at the same distance from it the same"
+            " happens, at any time of day",
+            type=int,
+            metavar="SECONDS",
+        ),
+    )
+    history_hours: float = field(
+        default=72,
+        metadata=_argument(
+            "--history-hours",
+            "how far back the lists of runs reach; the stuck run began 3.5 hours ago at most",
+            type=float,
+            metavar="HOURS",
+        ),
+    )
+    rate_limit: int = field(
+        default=1000,  # Northflank's
+        metadata=_argument("--rate-limit", "requests an hour", type=int),
+    )
     rate_window_seconds: float = 3600.0
-    """Length of the window in seconds."""
-    choices: Choices = field(default_factory=Choices)
-    faults: list[Fault] = field(default_factory=list)
-    webhook_urls: list[str] = field(default_factory=list)
-    """Addresses that are told of every event about release flows."""
-    webhook_secret: str = ""
-    """What they are sent as the token; empty: none."""
+    choices: Choices = field(
+        default_factory=Choices,
+        metadata=_argument(
+            "--choice",
+            "decide what the API leaves open, for example run-order=shuffled; may be repeated",
+            metavar="NAME=VALUE",
+            parse=Choices.parse,
+        ),
+    )
+    faults: list[Fault] = field(
+        default_factory=list,
+        metadata=_argument(
+            "--fault",
+            "misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET], for example"
+            " 500%%0.2@/runs; may be repeated",
+            metavar="FAULT",
+            parse=lambda texts: [parse_fault(text) for text in texts],
+        ),
+    )
+    webhook_urls: list[str] = field(
+        default_factory=list,
+        metadata=_argument(
+            "--webhook",
+            "send all events about release flows to this address; may be repeated",
+            metavar="URL",
+            parse=list,
+        ),
+    )
+    webhook_secret: str = field(
+        default="", metadata=_argument("--webhook-secret", "the token in webhooks; empty: none")
+    )
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
@@ -128,92 +209,25 @@ def _is_web_address(url: str) -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sandbox's options to a command's parser; `options_from` reads them back."""
-    defaults = Options()
+    """Add the sandbox's options to a command's parser; `build_options` reads them back."""
     group = parser.add_argument_group("sandbox")
-    group.add_argument("--token", default=defaults.token, help="the token clients must send")
-    group.add_argument("--seed", type=int, default=defaults.seed, help="the same seed, same runs")
-    group.add_argument(
-        "--scenario",
-        default=defaults.scenario,
-        metavar="NAME",
-        help="; ".join(f"{name}: {scenario.description}" for name, scenario in SCENARIOS.items()),
-    )
-    group.add_argument(
-        "--opened",
-        type=int,
-        metavar="SECONDS",
-        help="when the scenario opened, in seconds since 1970; by default at the last full five"
-        " minutes before the start",
-    )
-    group.add_argument(
-        "--origin",
-        type=int,
-        default=defaults.schedule_origin,
-        metavar="SECONDS",
-        help="from when the schedule is counted, in seconds since 1970: the same happens as long"
-        " after any of them, at any time of day",
-    )
-    group.add_argument(
-        "--history-hours",
-        type=float,
-        default=defaults.history_hours,
-        metavar="HOURS",
-        help="how far back the lists of runs reach; the stuck run began 3.5 hours ago at most",
-    )
-    group.add_argument(
-        "--rate-limit", type=int, default=defaults.rate_limit, help="requests an hour"
-    )
-    group.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="FAULT",
-        help="misbehave: NAME[:VALUE][+SECONDS][%%PROBABILITY][*COUNT][@TARGET], for"
-        " example 500%%0.2@/runs; may be repeated",
-    )
-    group.add_argument(
-        "--choice",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="decide what the API leaves open, for example run-order=shuffled; may be repeated",
-    )
-    group.add_argument(
-        "--webhook",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="tell this address of every event about release flows; may be repeated",
-    )
-    group.add_argument(
-        "--webhook-secret", default=defaults.webhook_secret, help="the token that webhooks carry"
-    )
+    for option in fields(Options):
+        if option.metadata:
+            argument = dict(option.metadata)
+            flag = argument.pop("flag")
+            if argument.pop("parse", None):
+                argument |= {"action": "append", "default": []}
+            else:
+                argument["default"] = option.default
+            group.add_argument(flag, dest=option.name, **argument)
 
 
 def build_options(namespace: argparse.Namespace) -> Options:
-    """Build the options from parsed arguments; raise ValueError with a message to show."""
-    return Options(
-        token=namespace.token,
-        seed=namespace.seed,
-        scenario=namespace.scenario,
-        opened_at=namespace.opened,
-        schedule_origin=namespace.origin,
-        history_hours=namespace.history_hours,
-        rate_limit=namespace.rate_limit,
-        choices=Choices(dict(_parse_choice(text) for text in _as_list(namespace.choice))),
-        faults=[parse_fault(text) for text in _as_list(namespace.fault)],
-        webhook_urls=_as_list(namespace.webhook),
-        webhook_secret=namespace.webhook_secret,
-    )
-
-
-def _as_list(values: Iterable[str] | None) -> list[str]:
-    return list(values or ())
-
-
-def _parse_choice(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"cannot read the choice {text!r}; write NAME=VALUE")
-    return name.strip(), value.strip()
+    """Build the options from parsed arguments; raises ValueError with a message for users."""
+    values: dict[str, Any] = {}
+    for option in fields(Options):
+        if option.metadata:
+            value = getattr(namespace, option.name)
+            parse = option.metadata.get("parse")
+            values[option.name] = parse(value) if parse else value
+    return Options(**values)

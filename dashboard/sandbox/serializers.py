@@ -182,7 +182,7 @@ def generate_name(run: Run) -> str | None:
         return f"Hotfix {subject}"
     if hash_value % 31 == 1:
         return f"Rollback {subject}"
-    return f"{subject[0].upper()}{subject[1:]} {int(run.number) % 10000}"
+    return f"{subject[0].upper()}{subject[1:]} {(run.key.slot or 0) % 10000}"
 
 
 def generate_description(run: Run) -> str | None:

@@ -1,7 +1,7 @@
-"""The life of one run: which steps it takes, how long each takes, and how it ends.
+"""One run as a script: which steps it takes, how long each takes, and how it ends.
 
-A life is a function of seed, flow and run number. Its times are seconds after the run started;
-who waits for whom, and who is aborted when, is decided in `history.py`.
+A script is a function of seed, flow and run key. Its times are seconds after the start of the run;
+queueing and aborts are applied in `history.py`.
 """
 
 import math
@@ -14,15 +14,15 @@ from .catalog import PresetRun, PresetStep, ReleaseFlow, Step
 
 HOUR = 3600.0
 EPOCH_SECONDS = 3 * HOUR
-"""Scheduled runs are planned in stretches of this length, see `history.py`."""
+"""Length of the periods in which runs are scheduled, see `history.py`."""
 
 RESPONSE_DELAY = 1.5
-"""Seconds for which a node that runs has no `response` yet."""
+"""Seconds until a running node has a `response`."""
 BACKOFF_SECONDS = 60.0
-"""Seconds by which an attempt is put off, and again."""
+"""Seconds by which an attempt is postponed, again and again."""
 
-# What a node reports while it is at work, and what that makes of its run. The API has no
-# "running" for nodes, and does not say when a run is `waiting` or in `async_wait`: a guess.
+# Statuses of a node at work, and of its run. The API has no "running" for nodes, and does not
+# document when a run is `waiting` or in `async_wait`: a guess.
 ACTIVE_NODE_STATUS = {
     "Approval": "approval_wait",
     "RunTemplate": "async_wait",
@@ -67,8 +67,18 @@ _FAILURE_MODES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """Identifies a run within its flow; its id and all that is random about it follow from it."""
+
+    text: str
+    slot: int | None = None
+    """Its place in the schedule, counted from the origin; None: started by hand, or preset."""
+    preset: PresetRun | None = None
+
+
 class ScriptEvent(NamedTuple):
-    """From `at` on, the node reports this, and its run that."""
+    """From `start` on, the node and its run have these statuses."""
 
     start: float
     run_status: str
@@ -78,7 +88,7 @@ class ScriptEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepScript:
-    """A step as it went: a leaf with its beats, or a group with its steps."""
+    """The course of a step: a leaf with its events, or a group with its steps."""
 
     step: Step
     start: float
@@ -92,16 +102,16 @@ class StepScript:
 @dataclass(frozen=True, slots=True)
 class RunScript:
     pending_seconds: float
-    """Seconds between creation and start when nothing is in the way."""
+    """Seconds between creation and start if it need not queue."""
     duration_seconds: float
-    """From start to end, unless somebody aborts it through the API."""
+    """From start to end, unless aborted through the API."""
     outcome: str
     abort_after_seconds: float | None
-    """When a colleague aborts it, if one does."""
+    """When a colleague aborts it; None: nobody does."""
     steps: tuple[StepScript, ...]
 
     def status_at(self, elapsed: float) -> str:
-        """Tell the status of the run at a time between its start and its end."""
+        """Return the status of the run at a time between its start and its end."""
         statuses = [
             event.run_status
             for leaf in self._open_leaves(elapsed)
@@ -110,7 +120,7 @@ class RunScript:
         return max(statuses, key=lambda status: _STATUS_PRIORITY[status], default="running")
 
     def changed_at(self, elapsed: float) -> float:
-        """Tell when something last happened to the run, up to the given time."""
+        """Return the time of the last change up to the given time."""
         last = 0.0
         for leaf in _leaf_scripts(self.steps):
             times = [event.start for event in leaf.events] + [leaf.end]
@@ -118,7 +128,7 @@ class RunScript:
         return last
 
     def step_start(self, ref: str) -> float:
-        """Tell when a step began; it must have been reached."""
+        """Return when a step starts; raises StopIteration if the run never reaches it."""
         return next(leaf.start for leaf in _leaf_scripts(self.steps) if leaf.step.ref == ref)
 
     def _open_leaves(self, elapsed: float) -> Iterator[StepScript]:
@@ -126,40 +136,30 @@ class RunScript:
 
 
 def current_event(leaf: StepScript, elapsed: float) -> ScriptEvent | None:
-    """Return the beat a leaf is in, or None before its first."""
+    """Return the latest event of a leaf, or None before its first."""
     return next((event for event in reversed(leaf.events) if event.start <= elapsed), None)
 
 
 def next_attempt_time(leaf: StepScript, elapsed: float) -> float:
-    """Tell when a leaf that is `retrying` is to be tried again, as far as is known by now."""
+    """Return when a leaf that is `retrying` is due for its next attempt, as of now."""
     if upcoming := [event.start for event in leaf.events if event.start > elapsed]:
         return upcoming[0]
     failed_at = leaf.events[-1].start
     return failed_at + BACKOFF_SECONDS * (math.floor((elapsed - failed_at) / BACKOFF_SECONDS) + 1)
 
 
-def simulate(
-    seed: int,
-    flow: ReleaseFlow,
-    number: int | str,
-    *,
-    hang_seconds: float = 0,
-    preset: PresetRun | None = None,
-) -> RunScript:
-    """Play the run with this number.
-
-    With `hang` it hangs for so many seconds, come what may; a staged one goes as it is written.
-    """
-    # Only random() is used: it alone is promised to give the same numbers in every Python.
-    rng = Random(f"{seed}/{flow.key}/{number}").random
+def simulate(seed: int, flow: ReleaseFlow, key: RunKey, *, hang_seconds: float = 0) -> RunScript:
+    """Return the script of a run; with `hang_seconds` it hangs for that long in any case."""
+    # Only random() is used: it alone gives the same numbers in every version of Python.
+    rng = Random(f"{seed}/{flow.key}/{key.text}").random
     failure_mode = "hang" if hang_seconds else _draw_failure_mode(flow, rng())
-    if preset or (isinstance(number, str) and failure_mode in {"skip", "abort"}):
-        failure_mode = "success"  # started by hand: whoever did it wants to see it run
+    if key.preset or (key.slot is None and failure_mode in {"skip", "abort"}):
+        failure_mode = "success"  # who starts a run by hand wants it to run
     pending_seconds = 1.5 + 4 * rng()
     if failure_mode == "skip":
         return RunScript(pending_seconds, 0, "skipped", None, ())
     simulator = _Simulator(flow, failure_mode, rng, hang_seconds or (0.75 + 0.75 * rng()) * HOUR)
-    simulator.preset_steps = {step.ref: step for step in preset.steps} if preset else {}
+    simulator.preset_steps = {step.ref: step for step in key.preset.steps} if key.preset else {}
     steps, end = simulator.simulate_steps(flow.steps, 0.0, parallel=False)
     if failure_mode == "abort":
         abort_after_seconds = (0.2 + 0.7 * rng()) * end
@@ -188,7 +188,7 @@ def _draw_failure_mode(flow: ReleaseFlow, random_value: float) -> str:
 
 
 class _Simulator:
-    """Plays the steps of one run; what fate has in store befalls one leaf, the victim."""
+    """Simulates the steps of one run; its failure mode affects one leaf."""
 
     def __init__(
         self, flow: ReleaseFlow, failure_mode: str, rng: Callable[[], float], hang_seconds: float
@@ -242,22 +242,20 @@ class _Simulator:
             return self._simulate_attempts(
                 step, start, seconds, "failure", errors[int(self.rng() * len(errors))], 3
             )
-        if failure_mode == "retry":
-            return self._simulate_attempts(step, start, seconds, "success", None, 2)
         if failure_mode == "invalid":
-            return self._simulate_attempts(
-                step, start, RESPONSE_DELAY + 1, "invalid", INVALID_ERROR, 1
-            )
+            seconds = RESPONSE_DELAY + 1
+            return self._simulate_attempts(step, start, seconds, "invalid", INVALID_ERROR, 1)
         if failure_mode == "unknown":
             return self._simulate_attempts(step, start, seconds, "unknown", UNKNOWN_ERROR, 1)
         if failure_mode == "hang":
             final_status = "failure" if self.rng() < 0.7 else "success"
             error = TIMEOUT_ERROR if final_status == "failure" else None
-            # `at` counts, so that the run (rather than the step) hangs for the time wanted.
+            # Less the time before, so that the run and not the step lasts that long.
             return self._simulate_attempts(
                 step, start, max(self.hang_seconds - start, 60), final_status, error, 1
             )
-        return self._simulate_attempts(step, start, seconds, "success", None, 1)
+        attempts = 2 if failure_mode == "retry" else 1
+        return self._simulate_attempts(step, start, seconds, "success", None, attempts)
 
     def _simulate_preset_step(
         self, step: Step, start: float, seconds: float, preset: PresetStep
@@ -283,7 +281,7 @@ class _Simulator:
         error: tuple[int, str] | None,
         attempts: int,
     ) -> StepScript:
-        """Play a leaf of so many attempts: all but the last fail, and are tried again."""
+        """Simulate a leaf with this number of attempts, of which all but the last fail."""
         if final_status != "success":
             self.outcome = "unknown" if final_status == "unknown" else "failure"
         run_status = ACTIVE_RUN_STATUS.get(step.kind, "running")
