@@ -41,7 +41,7 @@ _RETRY_PAUSE = 0.2  # seconds
 # A full page of runs is some 100 KB, one with the longest names and descriptions 3 MB. What is read
 # takes some five times as much memory until it is decoded.
 _MAX_RESPONSE_BYTES = 5 * 1024 * 1024
-_MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status says most
+_MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the status matters most
 # Marks a cursor of ours; Northflank's are opaque, so none is ever parsed.
 _PAGE_NUMBER_PREFIX = "page:"
 # The request cannot have arrived. After any other error it counts as sent: better to doubt an abort
@@ -225,7 +225,7 @@ class NorthflankClient:
         *,
         deadline: float | None = None,
     ) -> RunDetail:
-        """Ask Northflank to abort the run, and return it as it now stands.
+        """Ask Northflank to abort the run, and return its state as of the response.
 
         The abort takes effect later: expect `aborting` before the run has concluded. It is sent
         once. Where no response comes (Unreachable with `may_have_arrived`), or none about this run
@@ -355,7 +355,7 @@ class NorthflankClient:
         except (httpx.HTTPError, UnexpectedResponse):
             if response.is_success:
                 raise
-            return b""  # the status says enough
+            return b""  # the status is enough
 
     async def _decompress_body(self, response: httpx.Response) -> bytes:
         status = response.status_code

@@ -74,7 +74,7 @@ class RequestRejected(NorthflankError):
 
 
 class RateLimited(NorthflankError):
-    """Too many requests; `retry_after_seconds` says when there may be more, if Northflank did."""
+    """Too many requests; wait `retry_after_seconds`, where Northflank sent it."""
 
     default_cause = "rate_limited"
 

@@ -1,6 +1,6 @@
 """Northflank's objects as dataclasses; `decoding.py` makes them. No rules, no I/O.
 
-All times are aware and in UTC. Statuses, kinds and policies are kept as sent, known or not.
+All times are aware and in UTC. Statuses, kinds and policies are kept as sent, even unknown ones.
 """
 
 from dataclasses import dataclass

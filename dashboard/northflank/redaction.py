@@ -1,10 +1,10 @@
-"""What is kept of a run's raw answer: enough for the pages, and no secret. Pure.
+"""Redaction: what is kept of a run's raw response, and of URLs in texts. Pure.
 
-An allow-list: only what is named here survives. Specs are largely undocumented, differ by kind, and
-new kinds will come; whatever may hold a secret (`arguments`, trigger tokens, `refs`, outputs in
-`response.data`, webhook and import URLs, environments, files, credentials, message bodies) cannot
-be listed completely, but what a page shows of a step can. The price is that a new harmless field
-is missing until it is named here.
+Of a run an allow-list is kept, enough for the pages and without secrets. Specs are largely
+undocumented, differ by kind, and new kinds will come; whatever may contain a secret (`arguments`,
+trigger tokens, `refs`, outputs in `response.data`, webhook and import URLs, environments, files,
+credentials, message bodies) cannot be listed completely, but what a page shows of a step can. The
+price is that a new harmless field is missing until it is named here.
 
 The kept tree is also bounded, so everything behind this module may walk it recursively.
 """
@@ -44,7 +44,7 @@ _SUBJECT_FIELDS = (
 
 
 def clean(text: str, *, multiline: bool = False) -> str:
-    """Return the text with what cannot be stored replaced, cut to MAX_TEXT_LENGTH characters.
+    """Return the text with invalid characters replaced, cut to MAX_TEXT_LENGTH characters.
 
     `multiline` keeps newlines and tabs.
     """
@@ -62,7 +62,7 @@ def redact_urls(text: str) -> str:
 def _redact_url(url: re.Match[str]) -> str:
     authority, slash, rest = re.split(r"([/?#]|$)", url[2], maxsplit=1)
     if "@" in rest:
-        # An unquoted password may hold a slash: what looks like the host may be a user.
+        # An unquoted password may contain a slash: the apparent host may be a user name.
         return f"{url[1]}…"
     host = authority.rpartition("@")[2]
     return f"{url[1]}{host}/…" if slash else f"{url[1]}{host}"
@@ -167,7 +167,7 @@ def _pick_scalars(source: dict[str, object], fields: Iterable[str]) -> dict[str,
 
 
 def _is_storable(value: object) -> bool:
-    # JSON in PostgreSQL knows neither NaN nor Infinity; Python will not print giant integers.
+    # JSON in PostgreSQL has neither NaN nor Infinity; Python does not print giant integers.
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and abs(value) < 2**63

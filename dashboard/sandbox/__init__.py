@@ -1,10 +1,10 @@
-"""An embedded Northflank: the part of its API that has to do with release flows, over real HTTP.
+"""An embedded Northflank: the part of its API that concerns release flows, over real HTTP.
 
     app = create_app(Options(token="sandbox", seed=1))
     app.state.sandbox.faults = [parse_fault("500%0.2@/runs")]
 
-It is an ASGI application for a port of its own, knows nothing of the rest of the product, and
-is described in `docs/sandbox.md`.
+It is an ASGI application for a port of its own, independent of the rest of the product, and
+described in `docs/sandbox.md`.
 """
 
 from .app import create_app

@@ -35,12 +35,12 @@ STATUSES = (
     *("aborting", "aborted", "success", "failure", "skipped", "unknown"),
 )
 
-# The rules of the page "Run release flow".
+# As documented for "Run release flow".
 NAME_PATTERN = re.compile(r"(?=.{3,39}\Z)[A-Za-z](?:[- ]?[A-Za-z0-9])*")
 DESCRIPTION_PATTERN = re.compile(r"[A-Za-z0-9\s.,?!:;'\"()\[\]/\\%^&*\-_`]{0,200}")
 
 
-# --- who and where ---------------------------------------------------------------------------
+# --- catalog ---------------------------------------------------------------------------------
 
 
 def get_health(_: Sandbox, __: ApiRequest) -> Json:

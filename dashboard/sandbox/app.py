@@ -54,7 +54,7 @@ def create_app(
 
 
 class _RawPath:
-    """Routes by the path as it came: an encoded slash is part of a value, not a separator."""
+    """Routes by the raw path: an encoded slash is part of a value, not a separator."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -65,7 +65,7 @@ class _RawPath:
             # ASGI has no way to break a connection, which some faults must do. uvicorn's
             # `receive` belongs to an object that has the connection.
             transport = getattr(getattr(receive, "__self__", None), "transport", None)
-            # A copy, since the server still writes its log from the original.
+            # A copy: the server uses the original for its log.
             scope = {**scope, "path": path, TRANSPORT_KEY: transport}
         await self.app(scope, receive, send)
 

@@ -5,7 +5,7 @@ Dataclasses, and the functions with which `scenarios.py` makes them. Runs are de
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ TEAM_ID = "acme"
 TEAM_NAME = "Acme"
 
 SECRET_PREFIX = "s3cr3t-"
-"""Starts every fake secret in the sandbox, so that a leak can be searched for."""
+"""Prefix of every fake secret in the sandbox, so that a leak can be searched for."""
 
 
 MULTI_REGION_PIPELINES = frozenset({"edge-proxy", "storefront"})
@@ -41,33 +41,29 @@ class Step:
 
 @dataclass(frozen=True)
 class PresetStep:
-    """What a step of a staged run has to go through."""
+    """The course of one step of a preset run."""
 
     ref: str
     duration_seconds: float = math.inf
-    """How long the step takes, or its last attempt; without end, unless somebody aborts the run."""
+    """Of the step, or its last attempt; infinite: until somebody aborts the run."""
     attempts: int = 1
-    """All but the last fail. Where the step has no end and more than one attempt, the last fails
-    too, and the next is put off, minute by minute."""
+    """All but the last fail. If the step is infinite and has several, the last fails too and the
+    next is postponed minute by minute."""
 
 
 @dataclass(frozen=True)
 class PresetRun:
-    """A run that a scenario has put in its place; all other runs are scheduled, or started by hand.
+    """A run that a scenario places; all others are scheduled, or started by hand.
 
-    What befalls it is written here, and nothing else does.
+    Nothing happens to it but what is written here.
     """
 
     name: str
     elapsed_seconds: float
-    """Seconds for which, when the scenario opens, the step of its first trouble has been going on.
-
-    Without trouble: for which the run has been there.
-    """
+    """When the scenario opens: since the start of its first step in `steps`, or its creation."""
     steps: tuple[PresetStep, ...] = ()
     abort_elapsed_seconds: float | None = None
-    """Seconds for which, when the scenario opens, a colleague's abort has been going on: it goes on
-    for good."""
+    """When the scenario opens: since the abort by a colleague, which never takes effect."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,23 +78,23 @@ class ReleaseFlow:
     """Average seconds between two scheduled runs."""
     steps: tuple[Step, ...]
     behaviours: frozenset[str] = frozenset()
-    """What is special about its runs:
+    """What is special:
 
     - `always-succeeds`: every run succeeds, at the first attempt
-    - `idle`: the last run ended two hours before the scenario opened, and no other comes
+    - `idle`: the last run ended two hours before the scenario opened; no other follows
     - `short-history`: the list of runs reaches back twelve hours only
-    - `stuck`: a run that hangs for hours, at any time
+    - `stuck`: at any time a run that hangs for hours
     - `daily-jam`: once a day, first when the scenario opens, a run that hangs for hours, and others
       that queue behind it
     - `hangs`: now and then a run hangs
     - `slow-aborts`: aborts take minutes or come too late
-    - `ignores-aborts`: an abort changes nothing: seconds later the run ends in success
+    - `ignores-aborts`: despite an abort the run ends in success, seconds later
     - `hostile-names`: names with markup, emoji, right-to-left and very long text
     - `holds-secrets`: arguments, triggers and refs hold (fake) secrets
     - `paused`: its triggers are paused
     """
     preset_runs: tuple[PresetRun, ...] = ()
-    """Runs that the scenario has put in their place, the oldest first."""
+    """Oldest first."""
 
     @cached_property
     def key(self) -> str:
@@ -106,7 +102,7 @@ class ReleaseFlow:
 
     @cached_property
     def leaves(self) -> tuple[Step, ...]:
-        """The steps that do something, in the order in which they are played."""
+        """The steps without substeps that are not skipped, in order of execution."""
         return tuple(_leaves(self.steps))
 
 
@@ -117,7 +113,7 @@ class Pipeline:
     description: str
     service: str
     flows: Mapping[str, ReleaseFlow]
-    """By stage name; a stage without a release flow is absent."""
+    """By name of the stage; one without a release flow is absent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +180,7 @@ def message(channel: str, *, skip: bool = False) -> Step:
     url = f"https://hooks.slack.example/services/T000/B000/{SECRET_PREFIX}webhook-{channel}"
     message_spec = {"webhookUrl": url, "message": "Released ${refs.build.sha}"}
     return Step(
-        "Message", f"tell-{channel}", (2, 4), {"kind": "SLACK", "spec": message_spec}, skip=skip
+        "Message", f"notify-{channel}", (2, 4), {"kind": "SLACK", "spec": message_spec}, skip=skip
     )
 
 
@@ -255,28 +251,39 @@ def multi_region_steps(service: str) -> tuple[Step, ...]:
 
 
 class StagePlan(NamedTuple):
-    """How a stage goes: its policy, seconds between two runs, and what is special."""
+    """The policy of a stage, seconds between two runs, and its behaviours, separated by spaces."""
 
     stage: str
     concurrency_policy: str
     interval_seconds: float
     behaviours: str = ""
     steps: tuple[Step, ...] | None = None
-    """None: what its stage usually does."""
+    """None: the usual ones of the stage."""
     preset_runs: tuple[PresetRun, ...] = ()
 
 
-def pipeline(project: str, slug: str, name: str, description: str, *plans: StagePlan) -> Pipeline:
-    flows = {
-        plan.stage: ReleaseFlow(
-            *(project, slug, plan.stage, plan.concurrency_policy, plan.interval_seconds),
-            plan.steps or _default_steps(plan.stage, slug),
-            frozenset(plan.behaviours.split()),
-            plan.preset_runs,
-        )
-        for plan in plans
-    }
-    return Pipeline(slug, name, description, slug, flows)
+type PipelineBuilder = Callable[[str], Pipeline]
+"""Makes a pipeline for the id of its project."""
+
+
+def pipeline(slug: str, name: str, description: str, *plans: StagePlan) -> PipelineBuilder:
+    def build_pipeline(project_id: str) -> Pipeline:
+        flows = {
+            plan.stage: ReleaseFlow(
+                *(project_id, slug, plan.stage, plan.concurrency_policy, plan.interval_seconds),
+                plan.steps or _default_steps(plan.stage, slug),
+                frozenset(plan.behaviours.split()),
+                plan.preset_runs,
+            )
+            for plan in plans
+        }
+        return Pipeline(slug, name, description, slug, flows)
+
+    return build_pipeline
+
+
+def project(id: str, name: str, description: str, *pipelines: PipelineBuilder) -> Project:
+    return Project(id, name, description, tuple(make(id) for make in pipelines))
 
 
 def _default_steps(stage: str, slug: str) -> tuple[Step, ...]:

@@ -47,7 +47,7 @@ class Sandbox:
         self.rate_limit_window = RateLimitWindow(
             self.options.rate_limit, self.options.rate_window_seconds
         )
-        # Tests may replace the world.
+        # Not the world itself, which tests replace.
         self.webhooks = Webhooks(lambda: self.world, self.clock, self.choices)
         for url in self.options.webhook_urls:
             self.webhooks.subscribe(url, self.options.webhook_secret)

@@ -1,15 +1,15 @@
-"""The scenarios: what exists in the sandbox, and in what state it is found.
+"""The scenarios: what exists in the sandbox, and in which state.
 
-Each is told in `docs/sandbox.md`. Most runs are scheduled at random; what a scenario promises is
-staged, at so many seconds before it opened.
+Each is described in `docs/sandbox.md`. Most runs are scheduled at random; those that a scenario
+needs are preset, relative to the time at which it opened.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from .catalog import (
-    STAGES,
-    Pipeline,
+    PipelineBuilder,
     PresetRun,
     PresetStep,
     Project,
@@ -22,6 +22,7 @@ from .catalog import (
     message,
     parallel,
     pipeline,
+    project,
     release,
     release_train_steps,
     template,
@@ -32,7 +33,19 @@ MINUTE = 60.0
 HOUR = 3600.0
 WEEK = 7 * 24 * HOUR
 
-DEV, STAGING, PRODUCTION = STAGES
+development = partial(StagePlan, "Development")
+staging = partial(StagePlan, "Staging")
+production = partial(StagePlan, "Production")
+
+checkout = partial(pipeline, "checkout", "Checkout", "Basket to receipt")
+storefront = partial(pipeline, "storefront", "Storefront", "The public site")
+search = partial(pipeline, "search", "Search", "Product search and facets")
+billing_api = partial(pipeline, "billing-api", "Billing API", "Invoices and refunds")
+ledger = partial(pipeline, "ledger", "Ledger", "Double-entry bookkeeping")
+ingest = partial(pipeline, "ingest", "Ingest", "Events to tables")
+
+shop = partial(project, "shop", "Shop", "Everything a customer sees")
+payments = partial(project, "payments", "Payments", "Money in, money out")
 
 
 @dataclass(frozen=True)
@@ -40,192 +53,119 @@ class Scenario:
     description: str
     projects: Callable[[], tuple[Project, ...]]
     choices: Mapping[str, str] = field(default_factory=dict)
-    """Choices that it makes, unless somebody chooses otherwise."""
+    """Its defaults, where they differ."""
     faults: tuple[str, ...] = ()
-    """Faults that it has, besides those asked for."""
+    """In addition to those of the options."""
 
 
 def everyday() -> tuple[Project, ...]:
-    """The usual scenario: a busy team, with the odd run that is stuck."""
+    """A busy team, with the odd run that is stuck."""
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 360),
-                    StagePlan(STAGING, "queue", 660, "hangs"),
-                    StagePlan(PRODUCTION, "queue", 900, "daily-jam holds-secrets"),
-                ),
-                pipeline(
-                    *("shop", "storefront", "Storefront", "The public site"),
-                    StagePlan(DEV, "latest", 300),
-                    StagePlan(STAGING, "allow", 480, "hostile-names"),
-                    StagePlan(PRODUCTION, "forbid", 900),
-                ),
-                pipeline(
-                    *("shop", "search", "Search", "Product search and facets"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(PRODUCTION, "allow", 1100, "slow-aborts"),
-                ),
+        shop(
+            checkout(
+                development("allow", 360),
+                staging("queue", 660, "hangs"),
+                production("queue", 900, "daily-jam holds-secrets"),
+            ),
+            storefront(
+                development("latest", 300),
+                staging("allow", 480, "hostile-names"),
+                production("forbid", 900),
+            ),
+            search(development("allow", 400), production("allow", 1100, "slow-aborts")),
+        ),
+        payments(
+            billing_api(
+                development("allow", 450, "holds-secrets"),
+                staging("forbid", 600, "holds-secrets"),
+                production("queue", 1100, "holds-secrets"),
+            ),
+            ledger(staging("allow", 600), production("allow", 1400, "stuck")),
+        ),
+        project(
+            *("identity", "Identity", "Sign-in for people and machines"),
+            pipeline(
+                *("auth-gateway", "Auth gateway", ""),
+                development("allow", 480, "hangs"),
+                production("queue", 1200, "paused"),
             ),
         ),
-        Project(
-            "payments",
-            "Payments",
-            "Money in, money out",
-            (
-                pipeline(
-                    *("payments", "billing-api", "Billing API", "Invoices and refunds"),
-                    StagePlan(DEV, "allow", 450, "holds-secrets"),
-                    StagePlan(STAGING, "forbid", 600, "holds-secrets"),
-                    StagePlan(PRODUCTION, "queue", 1100, "holds-secrets"),
-                ),
-                pipeline(
-                    *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    StagePlan(STAGING, "allow", 600),
-                    StagePlan(PRODUCTION, "allow", 1400, "stuck"),
-                ),
+        project(
+            *("data-platform", "Data platform 📈", 'Ingest & reports, "nightly" <b>and</b> live'),
+            ingest(
+                development("allow", 480),
+                staging("queue", 800, "hangs"),
+                production("latest", 1000, "hangs"),
+            ),
+            pipeline("reports", "Reports", "Has no release flow yet"),
+        ),
+        project(
+            *("platform-tools", "Platform tools", "Shared by every team"),
+            pipeline(
+                *("edge-proxy", "Edge proxy", "TLS and routing"),
+                staging("allow", 800),
+                production("queue", 1000),
             ),
         ),
-        Project(
-            "identity",
-            "Identity",
-            "Sign-in for people and machines",
-            (
-                pipeline(
-                    *("identity", "auth-gateway", "Auth gateway", ""),
-                    StagePlan(DEV, "allow", 480, "hangs"),
-                    StagePlan(PRODUCTION, "queue", 1200, "paused"),
-                ),
-            ),
-        ),
-        Project(
-            "data-platform",
-            "Data platform 📈",
-            'Ingest & reports, "nightly" <b>and</b> live',
-            (
-                pipeline(
-                    *("data-platform", "ingest", "Ingest", "Events to tables"),
-                    StagePlan(DEV, "allow", 480),
-                    StagePlan(STAGING, "queue", 800, "hangs"),
-                    StagePlan(PRODUCTION, "latest", 1000, "hangs"),
-                ),
-                pipeline(*("data-platform", "reports", "Reports", "Has no release flow yet")),
-            ),
-        ),
-        Project(
-            "platform-tools",
-            "Platform tools",
-            "Shared by every team",
-            (
-                pipeline(
-                    *("platform-tools", "edge-proxy", "Edge proxy", "TLS and routing"),
-                    StagePlan(STAGING, "allow", 800),
-                    StagePlan(PRODUCTION, "queue", 1000),
-                ),
-            ),
-        ),
-        Project("skunkworks", "Skunkworks", "Nothing here yet", ()),
+        project("skunkworks", "Skunkworks", "Nothing here yet"),
     )
 
 
 def quiet_night() -> tuple[Project, ...]:
-    """Everything went well, and everybody is at home."""
-    behaviours = "always-succeeds idle"
+    """Every run succeeded, and none is in flight."""
+    quiet = "always-succeeds idle"
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 1200, behaviours),
-                    StagePlan(STAGING, "queue", 1800, behaviours),
-                    StagePlan(PRODUCTION, "queue", 3600, behaviours),
-                ),
-                pipeline(
-                    *("shop", "storefront", "Storefront", "The public site"),
-                    StagePlan(DEV, "latest", 1200, behaviours),
-                    StagePlan(STAGING, "allow", 1800, behaviours),
-                    StagePlan(PRODUCTION, "forbid", 3600, behaviours),
-                ),
+        shop(
+            checkout(
+                development("allow", 1200, quiet),
+                staging("queue", 1800, quiet),
+                production("queue", 3600, quiet),
+            ),
+            storefront(
+                development("latest", 1200, quiet),
+                staging("allow", 1800, quiet),
+                production("forbid", 3600, quiet),
             ),
         ),
-        Project(
-            "payments",
-            "Payments",
-            "Money in, money out",
-            (
-                pipeline(
-                    *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    StagePlan(STAGING, "allow", 1800, behaviours),
-                    StagePlan(PRODUCTION, "allow", 3600, behaviours),
-                ),
-            ),
-        ),
+        payments(ledger(staging("allow", 1800, quiet), production("allow", 3600, quiet))),
     )
 
 
 def stuck_production() -> tuple[Project, ...]:
-    """A release to production is stuck on its migration, and holds up two more."""
+    """A release to production is stuck on its migration, and two more wait behind it."""
+    six_to_nine_minutes = (
+        backup("checkout-db", 60, 75),
+        job("migrate", 120, 240),
+        parallel(release("checkout", 95, 115), release("checkout-worker", 80, 110)),
+        wait_until_healthy("checkout", 86, 105),
+        message("releases"),
+    )
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(STAGING, "queue", 900),
-                    StagePlan(
-                        *(PRODUCTION, "queue", 1500, "always-succeeds"),
-                        # Six to nine minutes in all.
-                        steps=(
-                            backup("checkout-db", 60, 75),
-                            job("migrate", 120, 240),
-                            parallel(
-                                release("checkout", 95, 115), release("checkout-worker", 80, 110)
-                            ),
-                            wait_until_healthy("checkout", 86, 105),
-                            message("releases"),
-                        ),
-                        preset_runs=(
-                            PresetRun(
-                                "Basket totals 4719",
-                                18 * MINUTE,
-                                (PresetStep("migrate", attempts=2),),
-                            ),
-                            PresetRun("Voucher codes 4720", 11 * MINUTE),
-                            PresetRun("Receipt layout 4721", 4 * MINUTE),
-                        ),
+        shop(
+            checkout(
+                development("allow", 400),
+                staging("queue", 900),
+                production(
+                    *("queue", 1500, "always-succeeds", six_to_nine_minutes),
+                    preset_runs=(
+                        _preset("Basket totals 4719", 18, PresetStep("migrate", attempts=2)),
+                        _preset("Voucher codes 4720", 11),
+                        _preset("Receipt layout 4721", 4),
                     ),
                 ),
-                pipeline(
-                    *(
-                        "shop",
-                        "release-train",
-                        "Release train",
-                        "All of the shop, region by region",
-                    ),
-                    StagePlan(
-                        *(PRODUCTION, "forbid", 3600),
-                        steps=release_train_steps(),
-                        preset_runs=(
-                            PresetRun(
-                                "Autumn train",
-                                9 * MINUTE,
-                                (
-                                    PresetStep("purge-us-east", attempts=2),
-                                    PresetStep("probe-us-east"),
-                                    PresetStep("open-us-east"),
-                                    PresetStep("warm-catalog", 50, attempts=2),
-                                ),
-                            ),
+            ),
+            pipeline(
+                *("release-train", "Release train", "All of the shop, region by region"),
+                production(
+                    *("forbid", 3600),
+                    steps=release_train_steps(),
+                    preset_runs=(
+                        _preset(
+                            *("Autumn train", 9),
+                            PresetStep("purge-us-east", attempts=2),
+                            PresetStep("probe-us-east"),
+                            PresetStep("open-us-east"),
+                            PresetStep("warm-catalog", 50, attempts=2),
                         ),
                     ),
                 ),
@@ -236,44 +176,23 @@ def stuck_production() -> tuple[Project, ...]:
 
 
 def queue_pileup() -> tuple[Project, ...]:
-    """Two stages with a long run in front and nine behind it, and two that drop what comes."""
+    """Two stages with nine runs queued, and two that drop new ones."""
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        STAGING,
-                        "queue",
-                        660,
-                        preset_runs=_queued_behind("deploy-checkout", 50 * MINUTE),
-                    ),
-                    StagePlan(
-                        PRODUCTION, "queue", 900, preset_runs=_queued_behind("migrate", 80 * MINUTE)
-                    ),
-                ),
-                pipeline(
-                    *("shop", "storefront", "Storefront", "The public site"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        STAGING,
-                        "latest",
-                        660,
-                        preset_runs=_queued_behind("deploy-storefront", 45 * MINUTE),
-                    ),
-                    StagePlan(
-                        *(PRODUCTION, "forbid", 900),
-                        preset_runs=(
-                            PresetRun(
-                                "New landing page", 35 * MINUTE, (PresetStep("deploy-storefront"),)
-                            ),
-                            PresetRun("Cookie banner", 21 * MINUTE),
-                            PresetRun("Imprint", 8 * MINUTE),
-                        ),
+        shop(
+            checkout(
+                development("allow", 400),
+                staging("queue", 660, preset_runs=_queued_behind("deploy-checkout", 50)),
+                production("queue", 900, preset_runs=_queued_behind("migrate", 80)),
+            ),
+            storefront(
+                development("allow", 400),
+                staging("latest", 660, preset_runs=_queued_behind("deploy-storefront", 45)),
+                production(
+                    *("forbid", 900),
+                    preset_runs=(
+                        _preset("New landing page", 35, PresetStep("deploy-storefront")),
+                        _preset("Cookie banner", 21),
+                        _preset("Imprint", 8),
                     ),
                 ),
             ),
@@ -282,57 +201,33 @@ def queue_pileup() -> tuple[Project, ...]:
     )
 
 
-def _queued_behind(step: str, elapsed_seconds: float) -> tuple[PresetRun, ...]:
-    """Stage a run that is at this step for so long, and nine that have come since."""
-    first = PresetRun("Front of the queue", elapsed_seconds, (PresetStep(step),))
-    queued = (
-        PresetRun(f"Waiting number {n}", elapsed_seconds * (10 - n) / 10) for n in range(1, 10)
+def _queued_behind(step: str, minutes: float) -> tuple[PresetRun, ...]:
+    """Preset a run that has been at this step for so long, and nine created since."""
+    return (
+        _preset("Front of the queue", minutes, PresetStep(step)),
+        *(_preset(f"Waiting number {n}", minutes * (10 - n) / 10) for n in range(1, 10)),
     )
-    return first, *queued
 
 
 def approval_wait() -> tuple[Project, ...]:
-    """Runs that wait for people, as usual and forgotten, and one that waits for an answer."""
+    """Runs that wait for approval, as usual and forgotten, and one that waits for an answer."""
+    voucher_codes = _preset("Voucher codes 4720", 14, PresetStep("smoke-tests"))
+    basket_totals = _preset("Basket totals 4719", 5, PresetStep("sign-off", 14 * MINUTE))
+    synonyms = _preset("Synonyms 212", 6 * 60, PresetStep("sign-off"))
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        *(STAGING, "queue", 660),
-                        preset_runs=(
-                            PresetRun(
-                                "Voucher codes 4720", 14 * MINUTE, (PresetStep("smoke-tests"),)
-                            ),
-                        ),
-                    ),
-                    StagePlan(
-                        *(PRODUCTION, "queue", 1800),
-                        steps=_approval_steps("checkout"),
-                        preset_runs=(
-                            PresetRun(
-                                "Basket totals 4719",
-                                5 * MINUTE,
-                                (PresetStep("sign-off", 14 * MINUTE),),
-                            ),
-                        ),
-                    ),
+        shop(
+            checkout(
+                development("allow", 400),
+                staging("queue", 660, preset_runs=(voucher_codes,)),
+                production(
+                    *("queue", 1800),
+                    steps=_approval_steps("checkout"),
+                    preset_runs=(basket_totals,),
                 ),
-                pipeline(
-                    *("shop", "search", "Search", "Product search and facets"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        *(PRODUCTION, "allow", 2700),
-                        steps=_approval_steps("search"),
-                        preset_runs=(
-                            PresetRun("Synonyms 212", 6 * HOUR, (PresetStep("sign-off"),)),
-                        ),
-                    ),
-                ),
+            ),
+            search(
+                development("allow", 400),
+                production("allow", 2700, steps=_approval_steps("search"), preset_runs=(synonyms,)),
             ),
         ),
         *_other_teams(),
@@ -340,7 +235,7 @@ def approval_wait() -> tuple[Project, ...]:
 
 
 def _approval_steps(service: str) -> tuple[Step, ...]:
-    """Write a flow in which people take two to twelve minutes."""
+    """Return a flow in which approval takes two to twelve minutes."""
     return (
         build(service),
         approval(2, 2 * MINUTE, 12 * MINUTE),
@@ -352,43 +247,36 @@ def _approval_steps(service: str) -> tuple[Step, ...]:
 
 
 def abort_hangs() -> tuple[Project, ...]:
-    """Aborts are accepted, and that is all."""
+    """Aborts are accepted and have no effect."""
     return (
-        Project(
-            "shop",
-            "Shop",
-            "Everything a customer sees",
-            (
-                pipeline(
-                    *("shop", "checkout", "Checkout", "Basket to receipt"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        *(STAGING, "queue", 660, "ignores-aborts"),
-                        preset_runs=(
-                            PresetRun("Voucher codes 4720", 22 * MINUTE, (PresetStep("migrate"),)),
-                            PresetRun("Receipt layout 4721", 6 * MINUTE),
-                        ),
-                    ),
-                    StagePlan(
-                        *(PRODUCTION, "queue", 900),
-                        preset_runs=(
-                            PresetRun("Basket totals 4719", 25 * MINUTE, (PresetStep("migrate"),)),
-                            PresetRun("Gift cards 4718", 10 * MINUTE),
-                        ),
+        shop(
+            checkout(
+                development("allow", 400),
+                staging(
+                    *("queue", 660, "ignores-aborts"),
+                    preset_runs=(
+                        _preset("Voucher codes 4720", 22, PresetStep("migrate")),
+                        _preset("Receipt layout 4721", 6),
                     ),
                 ),
-                pipeline(
-                    *("shop", "search", "Search", "Product search and facets"),
-                    StagePlan(DEV, "allow", 400),
-                    StagePlan(
-                        *(PRODUCTION, "queue", 1100),
-                        preset_runs=(
-                            PresetRun(
-                                *("Synonyms 212", 40 * MINUTE, (PresetStep("deploy-search"),)),
-                                abort_elapsed_seconds=12 * MINUTE,
-                            ),
-                            PresetRun("Facets 213", 20 * MINUTE),
+                production(
+                    *("queue", 900),
+                    preset_runs=(
+                        _preset("Basket totals 4719", 25, PresetStep("migrate")),
+                        _preset("Gift cards 4718", 10),
+                    ),
+                ),
+            ),
+            search(
+                development("allow", 400),
+                production(
+                    *("queue", 1100),
+                    preset_runs=(
+                        _preset(
+                            *("Synonyms 212", 40, PresetStep("deploy-search")),
+                            abort_elapsed_seconds=12 * MINUTE,
                         ),
+                        _preset("Facets 213", 20),
                     ),
                 ),
             ),
@@ -397,19 +285,23 @@ def abort_hangs() -> tuple[Project, ...]:
     )
 
 
+def _preset(
+    name: str, minutes: float, *steps: PresetStep, abort_elapsed_seconds: float | None = None
+) -> PresetRun:
+    return PresetRun(name, minutes * MINUTE, steps, abort_elapsed_seconds)
+
+
 def hundred_pipelines() -> tuple[Project, ...]:
     """A large team: ten projects of ten pipelines each."""
     return tuple(
-        Project(
-            project,
-            project.capitalize(),
-            f"All of {project}",
-            tuple(
-                _numbered_pipeline(project, f"{project}-{part}", 10 * row + column)
+        project(
+            *(department, department.capitalize(), f"All of {department}"),
+            *(
+                _numbered_pipeline(f"{department}-{part}", 10 * row + column)
                 for column, part in enumerate(PARTS)
             ),
         )
-        for row, project in enumerate(DEPARTMENTS)
+        for row, department in enumerate(DEPARTMENTS)
     )
 
 
@@ -423,69 +315,44 @@ PARTS = (
 )
 
 
-def _numbered_pipeline(project: str, slug: str, number: int) -> Pipeline:
+def _numbered_pipeline(slug: str, number: int) -> PipelineBuilder:
     policies = ("allow", "queue", "forbid", "allow", "latest")
-    name = slug.replace("-", " ").capitalize()
+    hangs = " hangs" if number % 9 == 0 else ""
     plans = [
-        StagePlan(DEV, "allow", 1300, "short-history"),
-        StagePlan(STAGING, policies[number % 5], 2000, "short-history"),
-        StagePlan(
-            PRODUCTION,
-            policies[number % 3],
-            3600,
-            "short-history hangs" if number % 9 == 0 else "short-history",
-        ),
+        development("allow", 1300, "short-history"),
+        staging(policies[number % 5], 2000, "short-history"),
+        production(policies[number % 3], 3600, f"short-history{hangs}"),
     ]
     if number % 8 == 5:
         del plans[number % 3]  # a stage without a release flow
-    return pipeline(project, slug, name, f"Number {number} of a hundred", *plans)
+    name = slug.replace("-", " ").capitalize()
+    return pipeline(slug, name, f"Number {number} of a hundred", *plans)
 
 
 def _other_teams() -> tuple[Project, ...]:
-    """Other teams, where all is as it should be."""
+    """Other teams, whose runs are all as usual."""
     return (
-        Project(
-            "payments",
-            "Payments",
-            "Money in, money out",
-            (
-                pipeline(
-                    *("payments", "billing-api", "Billing API", "Invoices and refunds"),
-                    StagePlan(DEV, "allow", 500),
-                    StagePlan(STAGING, "forbid", 900),
-                    StagePlan(PRODUCTION, "queue", 1500),
-                ),
-                pipeline(
-                    *("payments", "ledger", "Ledger", "Double-entry bookkeeping"),
-                    StagePlan(STAGING, "allow", 900),
-                    StagePlan(PRODUCTION, "allow", 1500),
-                ),
+        payments(
+            billing_api(
+                development("allow", 500), staging("forbid", 900), production("queue", 1500)
             ),
+            ledger(staging("allow", 900), production("allow", 1500)),
         ),
-        Project(
-            "data-platform",
-            "Data platform",
-            "Ingest and reports",
-            (
-                pipeline(
-                    *("data-platform", "ingest", "Ingest", "Events to tables"),
-                    StagePlan(DEV, "allow", 500),
-                    StagePlan(STAGING, "queue", 900),
-                    StagePlan(PRODUCTION, "latest", 1500),
-                ),
-            ),
+        project(
+            *("data-platform", "Data platform", "Ingest and reports"),
+            ingest(development("allow", 500), staging("queue", 900), production("latest", 1500)),
         ),
     )
 
 
 SCENARIOS = {
     "everyday": Scenario("a busy team, with the odd run that is stuck", everyday),
-    "quiet-night": Scenario("nothing in flight, and nothing has failed", quiet_night),
+    "quiet-night": Scenario("nothing in flight, nothing failed", quiet_night),
     "stuck-production": Scenario(
-        "a release is stuck on its migration, and two wait behind it", stuck_production
+        "a release is stuck on its migration, two wait behind it", stuck_production
     ),
-    "queue-pileup": Scenario("two long queues, and two stages that drop what comes", queue_pileup),
-    "approval-wait": Scenario("runs that wait for people, and for an answer", approval_wait),
+    "queue-pileup": Scenario("two long queues, and two stages that drop new runs", queue_pileup),
+    "approval-wait": Scenario("runs that wait for approval, and one for an answer", approval_wait),
     "abort-hangs": Scenario(
         "aborts that never end, or end in success",
         abort_hangs,

@@ -1,4 +1,4 @@
-"""The JSON of the API's responses: the catalog, runs with their names, and the tree of steps."""
+"""The JSON of responses: the catalog, runs with their names, and the tree of steps."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ CREATED_AT = 1_735_689_600.0
 
 
 def format_iso(timestamp: float) -> str:
-    """Write a time as the documentation does for projects, teams and tokens."""
+    """Format a time as the documentation does for projects, teams and tokens."""
     return _format_utc(timestamp, "%Y-%m-%dT%H:%M:%S") + f".{_milliseconds(timestamp):03}Z"
 
 
 def format_spaced(timestamp: float) -> str:
-    """Write a time as the documentation does for runs: with a space."""
+    """Format a time as the documentation does for runs: with a space."""
     return _format_utc(timestamp, "%Y-%m-%d %H:%M:%S") + f".{_milliseconds(timestamp):03}Z"
 
 
@@ -85,7 +85,7 @@ def serialize_pipeline(pipeline: Pipeline, format_time: TimeFormatter) -> Json:
 
 
 def serialize_pipeline_detail(pipeline: Pipeline) -> Json:
-    """Write a pipeline as `get pipeline` does: without its id and its times."""
+    """Serialize a pipeline as `get pipeline` does: without its id and its times."""
     objects = [{"id": pipeline.service, "type": "service", "stage": stage} for stage in STAGES]
     data: Json = {"name": pipeline.name, "nfObjects": objects}
     if pipeline.description:
@@ -168,7 +168,7 @@ HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "t
 
 
 def generate_name(run: Run) -> str | None:
-    """Name a run; about one in eight has no name, like a run that was started without one."""
+    """Return the name of a run; about one in eight has none."""
     if run.start_body is not None:
         name = run.start_body.get("name")
         return str(name) if name is not None else None
@@ -199,12 +199,12 @@ def generate_description(run: Run) -> str | None:
 
 
 def serialize_definition(flow: ReleaseFlow) -> Json:
-    """Write the flow as its definition: the tree without any response."""
+    """Return the definition of the flow: the tree without any response."""
     return _root_node([_definition_node(step) for step in flow.steps])
 
 
 def serialize_extras(flow: ReleaseFlow) -> Json:
-    """Write what stands next to the tree in a definition and in a run; here are the secrets."""
+    """Return the fields beside the tree in a definition and in a run; the secrets are here."""
     fields: Json = {"options": {"concurrencyPolicy": flow.concurrency_policy}}
     if "holds-secrets" in flow.behaviours:
         fields["arguments"] = {
@@ -231,7 +231,7 @@ def serialize_extras(flow: ReleaseFlow) -> Json:
 
 
 def serialize_steps(run: Run, script: RunScript, now: float) -> Json:
-    """Write the tree of a run as it stands now."""
+    """Return the tree of a run as of now."""
     if run.started_at is None or now < run.started_at:
         return serialize_definition(run.flow)
     serializer = _StepSerializer(run, script, run.started_at, now)
@@ -246,7 +246,7 @@ def _root_node(steps: list[Json]) -> Json:
 
 
 def _definition_node(step: Step) -> Json:
-    """Write a node without its response and, in a group, with steps that have none."""
+    """Return a node without a response, with the nodes inside it."""
     node: Json = {"kind": step.kind, "spec": dict(step.spec)}
     if step.ref:
         node["ref"] = step.ref
@@ -262,7 +262,7 @@ def _definition_node(step: Step) -> Json:
 
 
 class _StepSerializer:
-    """Writes nodes as of one moment. Times inside are seconds since the run started."""
+    """Serializes nodes as of one moment. Its times are seconds since the start of the run."""
 
     def __init__(self, run: Run, script: RunScript, started: float, now: float) -> None:
         self.run = run
@@ -271,7 +271,7 @@ class _StepSerializer:
         self.elapsed = now - started
         self.is_concluded = now >= run.concluded_at
         is_aborted = run.aborted_at is not None and now >= run.aborted_at
-        # From the abort on nothing new begins, and what is open is on its way out.
+        # After the abort no step starts, and those in progress are aborting.
         self.abort_elapsed = (
             run.aborted_at - started if is_aborted and run.aborted_at is not None else None
         )
@@ -331,7 +331,7 @@ class _StepSerializer:
         if event.node_status == "retrying":
             code, message = script.error or (500, "Attempt failed, will be tried again")
             response["error"] = {"code": code, "message": message}
-            # Rounded up: it is ahead.
+            # Rounded up: it is in the future.
             retries["nextAttempt"] = (
                 self._timestamp(next_attempt_time(script, self.visible_until)) + 1
             )

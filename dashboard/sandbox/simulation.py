@@ -154,7 +154,7 @@ def simulate(seed: int, flow: ReleaseFlow, key: RunKey, *, hang_seconds: float =
     rng = Random(f"{seed}/{flow.key}/{key.text}").random
     failure_mode = "hang" if hang_seconds else _draw_failure_mode(flow, rng())
     if key.preset or (key.slot is None and failure_mode in {"skip", "abort"}):
-        failure_mode = "success"  # who starts a run by hand wants it to run
+        failure_mode = "success"  # a run started by hand is to run
     pending_seconds = 1.5 + 4 * rng()
     if failure_mode == "skip":
         return RunScript(pending_seconds, 0, "skipped", None, ())

@@ -1,9 +1,8 @@
 """The sandbox's world: what exists, and what happens in it, as a function of seed and time.
 
-Pure: no input or output, and no clock; whoever asks says what time it is. The same seed gives
-the same runs with the same ids at the same times, also after a restart. Only aborts and runs
-started by hand are lost then. What a scenario has staged, and when a flow is jammed, depends on
-when it opened, too.
+Pure: no input or output, and no clock; callers pass the time. The same seed gives the same runs
+with the same ids at the same times, also after a restart; only aborts and runs started by hand are
+lost then. Preset runs and daily jams also depend on when the scenario opened.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from .simulation import RunScript
 
 
 class StartForbidden(Exception):
-    """The flow forbids a second run while one is in flight."""
+    """The concurrency policy forbids a second run while one is in flight."""
 
 
 class World:
@@ -30,10 +29,10 @@ class World:
         abort_seconds: tuple[float, float] = (2.0, 6.0),
         history_seconds: float = HISTORY_SECONDS,
     ) -> None:
-        """Build the world of a scenario that opened then; some scenarios stage runs around it.
+        """Build the world of a scenario that opened at `opened_at`.
 
-        What is scheduled is the same as long after any `origin` (both in seconds since 1970).
-        Lists of runs reach back `kept` seconds.
+        The schedule is the same at the same distance from any `origin`. Both are in seconds since
+        1970. Lists of runs reach back `history_seconds`.
         """
         self.seed = seed
         self.abort_seconds = abort_seconds
@@ -72,11 +71,11 @@ class World:
         return self._histories[run.flow].get_script(run)
 
     def run_status(self, run: Run, now: float) -> str:
-        # The life of a concluded run is not needed, and is the dear part.
+        # A concluded run needs no script, which is the expensive part.
         return run.outcome if now >= run.concluded_at else run.status(now, self.get_script(run))
 
     def start_run(self, flow: ReleaseFlow, now: float, body: dict[str, Any]) -> Run:
-        """Start a run by hand, as the flow's concurrency policy has it."""
+        """Start a run by hand; raises StartForbidden where the concurrency policy forbids it."""
         history = self._histories[flow]
         if flow.concurrency_policy == "forbid" and history.in_flight(now):
             raise StartForbidden
@@ -103,18 +102,11 @@ class World:
         fraction = int(run.id[-6:], 16) / 0x1000000
         low, high = self.abort_seconds
         seconds = 0 if at_once else low + (high - low) * fraction
-        if (
-            "ignores-aborts" in run.flow.behaviours
-            and run.started_at is not None
-            and run.started_at <= now
-        ):
+        is_started = run.started_at is not None and run.started_at <= now
+        if "ignores-aborts" in run.flow.behaviours and is_started:
             return Abort(now, now + 20 + 20 * fraction, "success")
-        if (
-            "slow-aborts" in run.flow.behaviours
-            and run.started_at is not None
-            and run.started_at <= now
-        ):
-            # The API does not say that an abort succeeds, nor how long it takes.
+        if "slow-aborts" in run.flow.behaviours and is_started:
+            # Documented is neither that an abort succeeds nor how long it takes.
             if fraction < 1 / 3:
                 return Abort(now, now + 240 + 240 * fraction, "aborted")
             return Abort(now, now + seconds + 8, "success" if fraction < 2 / 3 else "failure")

@@ -1,4 +1,4 @@
-"""Every way in which an answer can fail to come, or to be what was asked for, over real sockets."""
+"""Missing, broken and wrong responses, over real sockets."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What each scenario promises, over real HTTP: when it opens and later, whatever the seed."""
+"""Each scenario over real HTTP: when it opens and later, with several seeds."""
 
 from collections.abc import Iterator
 from datetime import datetime
