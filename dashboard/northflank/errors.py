@@ -89,8 +89,3 @@ class UnexpectedResponse(NorthflankError):
     """A response that is too large, not decodable or not as documented."""
 
     default_cause = "unexpected_response"
-
-    @property
-    def is_success(self) -> bool:
-        """Whether it was a 2xx: the request was accepted, only its response is unusable."""
-        return self.http_status is not None and 200 <= self.http_status < 300

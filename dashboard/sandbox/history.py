@@ -57,8 +57,7 @@ class Run:
     """The body of the start of a run that is not scheduled."""
 
     def status(self, now: float, script: RunScript) -> str:
-        if now >= self.concluded_at:
-            return self.outcome
+        """Return the status of a run in flight."""
         if self.aborted_at is not None and now >= self.aborted_at:
             return "aborting"
         if self.started_at is None or now < self.started_at:
@@ -66,9 +65,7 @@ class Run:
         return script.status_at(now - self.started_at)
 
     def updated_at(self, now: float, script: RunScript) -> float:
-        """Return when the run last changed, up to now."""
-        if now >= self.concluded_at:
-            return self.concluded_at
+        """Return when a run in flight last changed."""
         if self.aborted_at is not None and now >= self.aborted_at:
             return self.aborted_at
         if self.started_at is None or now < self.started_at:

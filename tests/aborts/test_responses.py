@@ -131,7 +131,7 @@ def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered:
     [
         ("forbidden:payments@/abort", 403, "lacks the permission"),
         ("bad-token@/abort", 401, "rejected the API token"),
-        ("feature-401@/abort", 401, "has not enabled this for the account"),
+        ("feature-401@/abort", 401, "not enabled for the account"),
         ("error-without-wrapper:400@/abort", 400, "It broke"),
         ("404@/abort", 404, "Not found"),
         ("error-string:409@/abort", 409, "It broke"),
