@@ -1,11 +1,12 @@
-"""Aborting a run: write the act down, send it, keep what Northflank says, follow it to the end.
+"""Abort runs: record the request, send it, store Northflank's answer, reconcile until settled.
 
-`pressing` writes down, `sending` sends, `repeating` sends again what may not have arrived,
-`following` adopts and settles, `many` does so for a list. Import from here.
+`request` records an abort, `send` sends it, `resend` repeats one that may not have arrived,
+`reconcile` adopts aborts of dead processes and settles open ones, `bulk` aborts several runs.
+Import these functions from the package.
 
-Source: https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run says that 200
-means accepted. It does not say what happens to a run that has concluded, nor how long aborting
-lasts, so after anything but a 2xx the run is read again before we say what is true.
+Source: https://northflank.com/docs/v1/api/project/pipelines/abort-release-flow-run documents 200
+as accepted. It documents neither the effect on a concluded run nor how long aborting lasts, so
+after a refusal or an unclear answer the run is read again before the abort is settled.
 """
 
 from dashboard.aborts.bulk import (

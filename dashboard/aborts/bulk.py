@@ -1,8 +1,9 @@
-"""Aborting many runs by one press: a frozen list, worked through one after another.
+"""Bulk aborts: abort several runs with one request, one after another.
 
-The process that took the press works through the list. At each turn the batch's row is locked: the
-run and the rights are looked at again, and the act is written together with its place in the list.
-No turn comes while an act of the list is unanswered, so any number of processes may be at one list.
+The list of runs is fixed by the request, and processed by the process that received it. For each
+item the bulk abort's row is locked, the run and the permissions are checked again, and the abort is
+recorded in one transaction with the item's result. No item is processed while an abort of the bulk
+abort is unanswered, so several processes may work on the same bulk abort.
 """
 
 import asyncio
@@ -40,30 +41,30 @@ from dashboard.upstream.rate_budget import PROBE_LEASE
 
 log = structlog.get_logger(__name__)
 
-MAX_RUNS = 200  # runs in one list; more are no longer read before they are confirmed
-# Each turn renews it, and may last as long as Northflank takes to answer, and to be read.
+MAX_RUNS = 200  # runs of a bulk abort; a longer list would be confirmed without being read
+# Renewed for each item. Longer than one abort takes: Northflank's answer and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
-POLL_INTERVAL = 0.5  # seconds until a list that has to wait is looked at again
+POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
 
 _tasks: dict[int, asyncio.Task[None]] = {}
 
 
 class TooManyRuns(Exception):
-    """The list is longer than one press may be; the message says how long it is."""
+    """More than MAX_RUNS runs were requested; the message states how many."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnResult:
-    """What one look at a list came to."""
+    """Result of processing the next item of a bulk abort."""
 
-    abort_pk: int | None = None  # an act that has to be sent now
+    abort_pk: int | None = None  # the recorded abort to be sent now
     is_waiting: bool = False
     is_finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _StopReason:
-    """Why the rest of a list is not sent, and when Northflank takes requests again."""
+    """Why the remaining runs are not sent, and when Northflank accepts requests again."""
 
     text: str
     retry_at: datetime | None = None
@@ -72,11 +73,11 @@ class _StopReason:
 def request_bulk_abort(
     run_keys: Iterable[int], abort_request: AbortRequest, idempotency_key: UUID
 ) -> BulkAbort:
-    """Freeze a list of runs, in its order, to be aborted one after another.
+    """Record a bulk abort of runs, in the given order, and return it.
 
-    The same `key` sent twice returns the first list. Runs that the person may not see are left out.
-    Raises TooMany, NotInFlight (there is no run at all), NotAllowed (the person may abort none of
-    them) and ReasonMissing.
+    Idempotent: the same `idempotency_key` returns the first bulk abort. Runs the user may not view
+    are left out. Raise TooManyRuns, NotInFlight (no run is left), NotAllowed (the user may abort
+    none of them) or ReasonMissing.
     """
     if existing := BulkAbort.objects.filter(key=idempotency_key).first():
         return existing
@@ -102,14 +103,14 @@ def request_bulk_abort(
                 BulkAbortItem(bulk_abort=bulk_abort, position=position, run=run)
                 for position, run in enumerate(runs, start=1)
             )
-    except IntegrityError:  # sent twice at the same moment
+    except IntegrityError:  # a concurrent request with the same key was faster
         return BulkAbort.objects.get(key=idempotency_key)
     log.info("abort.bulk_requested", runs=len(runs), by=bulk_abort.username, reason=reason)
     return bulk_abort
 
 
 def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissions) -> list[Run]:
-    """Return those of the runs that a person may see, each once, in the order of the keys."""
+    """Return the runs the user may view, without duplicates, in the order of `run_keys`."""
     keys = list(dict.fromkeys(run_keys))
     visible = Run.objects.filter(user_permissions.stage_filter("stage"), pk__in=keys)
     by_pk = {run.pk: run for run in visible.with_stage().without_detail()}
@@ -117,13 +118,13 @@ def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissi
 
 
 async def start_bulk_abort(bulk_abort_pk: int) -> int:
-    """Have this process work through a list, and return its key at once."""
+    """Start processing a bulk abort in this process, and return its key at once."""
     _start_task(get_connection(), bulk_abort_pk)
     return bulk_abort_pk
 
 
 async def adopt_bulk_aborts(upstream: Connection) -> None:
-    """Go on with the lists of processes that have died."""
+    """Continue the bulk aborts of processes that died."""
     for bulk_abort_pk in await run_in_db_thread(_claim_expired, db_threads.now()):
         if bulk_abort_pk not in _tasks:
             log.warning("abort.bulk_adopted", batch=bulk_abort_pk)
@@ -131,7 +132,7 @@ async def adopt_bulk_aborts(upstream: Connection) -> None:
 
 
 async def cancel_tasks() -> None:
-    """Stop working through lists, wherever they are; another process, or the next one, goes on."""
+    """Cancel all bulk aborts of this process; another or a restarted process continues them."""
     tasks = list(_tasks.values())
     for task in tasks:
         task.cancel()
@@ -141,15 +142,15 @@ async def cancel_tasks() -> None:
 async def process_bulk_abort(
     upstream: Connection, bulk_abort_pk: int, *, is_delayed: bool = False
 ) -> None:
-    """Abort the runs of a list one after another, until it is settled.
+    """Abort the runs of a bulk abort one after another, until it is settled.
 
-    `late`: nobody was at it for a while. Whoever has paused looks at the clock: an abort that is
-    sent much later than it was asked for would come as a surprise.
+    `is_delayed`: processing was interrupted, so past SEND_DEADLINE the remaining runs are not sent:
+    an abort long after its request would come as a surprise.
     """
     while not (
         turn := await retry_during_outage(process_next, bulk_abort_pk, is_delayed=is_delayed)
     ).is_finished:
-        # Looking at the clock ends with an abort that is still sent in time.
+        # After a wait the deadline is checked until the next abort is sent in time.
         is_delayed = turn.is_waiting or (is_delayed and turn.abort_pk is None)
         if turn.abort_pk is not None:
             await send_abort(upstream, turn.abort_pk, interactive=False)
@@ -158,7 +159,7 @@ async def process_bulk_abort(
 
 
 def paused_until(bulk_abort: BulkAbort, now: datetime) -> datetime | None:
-    """Return until when a list waits for Northflank to take requests again; None: it need not."""
+    """Return until when a bulk abort is paused by the rate limit, or None if it is not."""
     request_budget = budget_store.load(now)
     if bulk_abort.settled_at is not None or request_budget.may_bulk_abort:
         return None
@@ -172,7 +173,7 @@ def _join_names(first: str, second: str) -> str:
 
 
 def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -> None:
-    """Refuse a list that can't be asked for; raises TooMany, NotInFlight and NotAllowed."""
+    """Raise NotInFlight (no runs), TooManyRuns or NotAllowed (the user may abort none)."""
     if not runs:
         raise NotInFlight
     if len(runs) > MAX_RUNS:
@@ -196,7 +197,7 @@ def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
     _tasks.pop(bulk_abort_pk, None)
     error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
-        # Its lease runs out, and a worker goes on with it.
+        # A worker continues it once its lease has expired.
         log.error("abort.bulk_failed", batch=bulk_abort_pk, exc_info=error)
 
 
@@ -211,13 +212,13 @@ def _claim_expired(now: datetime) -> list[int]:
 
 
 def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
-    """Bring the next run of a list to its turn, unless the list has to wait or is over.
+    """Process the next item of a bulk abort, unless it has to wait or is finished.
 
-    `late` as for `work_through`.
+    `is_delayed` as in `process_bulk_abort`.
     """
     now = db_threads.now()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # the counter first, as all writers
+        ChangeCounter.reserve(0)  # lock order of all writers: the counter first
         open_bulk_aborts = BulkAbort.objects.open().filter(pk=bulk_abort_pk)
         bulk_abort = open_bulk_aborts.select_for_update().first()
         if bulk_abort is None:
@@ -236,7 +237,7 @@ def process_next(bulk_abort_pk: int, *, is_delayed: bool = False) -> TurnResult:
 
 
 def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _StopReason | None:
-    """Say why the rest of a list should not be sent any more; None: it should, now or soon."""
+    """Return why the remaining runs must not be sent, or None if they may be, now or later."""
     deadline = bulk_abort.requested_at + SEND_DEADLINE
     if is_delayed and now > deadline:
         return _StopReason(_("It could not be sent in time."))
@@ -249,7 +250,7 @@ def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _
 def _create_abort(
     bulk_abort: BulkAbort, item: BulkAbortItem, stop_reason: _StopReason | None
 ) -> int | None:
-    """Make an act of an item, and return its key where it has to be sent."""
+    """Record the item's abort or other result; return the abort's key if it has to be sent."""
     run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
     if bulk_abort.user is None:
         note = _("The account that asked for it exists no more.")
@@ -296,6 +297,6 @@ def _create_abort(
 def _record_result(
     item: BulkAbortItem, result: BulkAbortItemResult, *, abort: Abort | None = None, note: str = ""
 ) -> None:
-    mark_changed([item.run_id])  # open pages hear of it; the counter first: see Abort.move
+    mark_changed([item.run_id])  # updates open pages; locks the counter first: see Abort.transition
     item.result, item.abort, item.note = result, abort, note
     item.save(update_fields=["result", "abort", "note"])

@@ -1,4 +1,4 @@
-"""What is said of a list of runs that is aborted by one press: of each run, and of all. Pure."""
+"""Messages of a bulk abort: one for each run, and a summary of all. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 
-# What became of a run, in the words of the summary, in its order: the good end first.
-# Of so many runs and, as a badge says it, of one.
+# Outcomes in the order of the summary, successes first. The first text counts runs, for the
+# summary; the second is the badge of one run.
 OUTCOME_LABELS: dict[str, tuple[Promise, Promise]] = {
     "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Aborted")),
     "status_changed": (
@@ -39,24 +39,27 @@ _TONES = {"waiting": "waiting", "already_ended": "neutral", "not_allowed": "bad"
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """What became of one run of a list: a key of WORDS, and a sentence."""
+    """Outcome of one run of a bulk abort: a key of OUTCOME_LABELS, and a message."""
 
     kind: str
     message: AbortMessage
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more is to come of it."""
+        """Whether no further outcome is expected."""
         return self.kind not in {"waiting", "sending", "aborting", "unconfirmed"}
 
     @property
     def label(self) -> str:
-        """The kind in words, as a badge says it."""
+        """The badge text."""
         return str(OUTCOME_LABELS[self.kind][1])
 
 
 def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: str) -> ItemOutcome:
-    """Say what became of one run of a list; `abort` is the latest act that stands for it."""
+    """Return the outcome of one item of a bulk abort.
+
+    `abort` is the item's abort or, if that was retried, the run's latest one.
+    """
     match result:
         case BulkAbortItemResult.WAITING:
             return _simple_outcome("waiting", _("Waits for its turn."))
@@ -66,7 +69,7 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
             )
         case BulkAbortItemResult.NOT_ALLOWED:
             return _simple_outcome("not_allowed", note)
-        case _ if abort is None:  # it was being aborted by somebody who did not ask here
+        case _ if abort is None:  # the run was already being aborted from outside the dashboard
             kind = (
                 "aborting"
                 if run.in_flight
@@ -78,9 +81,9 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
 
 
 def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> str:
-    """Say how a list stands: “12 asked for: 7 aborted, 3 aborting, 1 had ended, 1 waiting.”
+    """Return the summary: “12 asked for: 7 aborted, 3 aborting, 1 had ended, 1 waiting.”
 
-    `partly`: more were asked for than `told` are.
+    `is_partial`: the bulk abort has more runs than the user may view.
     """
     counts = Counter(count_template.kind for count_template in outcomes)
     parts = [

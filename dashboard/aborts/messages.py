@@ -1,7 +1,7 @@
-"""What is said of an abort: one true sentence for each state it can be in. Pure.
+"""Abort messages: text and tone for each state of an abort. Pure.
 
-A sentence never says more than Northflank has said, and Northflank's latest word on the run comes
-before ours on the act.
+A message claims no more than Northflank has reported, and the run's latest status takes precedence
+over what was recorded with the abort.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from dashboard.models.aborts import AbortState
 from dashboard.runs import abort_clock, durations, statuses
 from dashboard.runs.rich_text import format_parts, join_sentences
 
-# Past them an act is no matter of seconds any more, and the sentence begins to say so.
+# From WARNING on the text also states the delay: see `_overdue_text`.
 _TONES = {Severity.OK: "warning", Severity.WARNING: "warning", Severity.CRITICAL: "bad"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClockTime:
-    """A point in time within a sentence that stands beside another; as text it is on the clock.
+    """A time within a message; as text, the local time of day.
 
-    Sentences are kept, so they are the same on every day: the day is told if it is not that of the
-    other.
+    A message may be kept for days, so its text does not depend on today: the date is included if it
+    differs from that of `reference`.
     """
 
     at: datetime
@@ -35,7 +35,7 @@ class ClockTime:
 
     @property
     def needs_day(self) -> bool:
-        """Whether its day has to be told, in the zone in which times are written."""
+        """Whether the date must be included, judged in the current time zone."""
         reference = self.reference
         return reference is not None and timezone.localdate(reference) != timezone.localdate(
             self.at
@@ -46,30 +46,30 @@ class ClockTime:
         return format_with_day(local, self.reference) if self.needs_day else f"{local:%H:%M:%S}"
 
 
-type MessageText = str | tuple[str | ClockTime, ...]  # in parts where there are times in it
+type MessageText = str | tuple[str | ClockTime, ...]  # a tuple of parts if it contains times
 
 
 @dataclass(frozen=True, slots=True)
 class AbortMessage:
-    """How an abort stands, in a sentence and a tone."""
+    """How an abort stands, as a text and a tone."""
 
     text: MessageText
     tone: str
-    is_unexpected: bool = False  # it went otherwise than whoever pressed will think
+    is_unexpected: bool = False  # not the outcome that the requester expects
 
     @property
     def plain_text(self) -> str:
-        """The sentence as plain text."""
+        """The message as plain text."""
         return self.to_text(str)
 
     def to_text(self, format_time: Callable[[ClockTime], str]) -> str:
-        """The sentence as plain text, its times written by `clock`."""
+        """Return the message as plain text, with its times written by `format_time`."""
         parts = (self.text,) if isinstance(self.text, str) else self.text
         return "".join(format_time(part) if isinstance(part, ClockTime) else part for part in parts)
 
 
 def describe(abort: Abort, run: Run) -> AbortMessage:
-    """Say how an abort of `run` stands; never more than Northflank has said."""
+    """Return the message of an abort of `run`."""
     match AbortState(abort.state):
         case AbortState.REQUESTED:
             return AbortMessage(_requested_text(abort), "info")
@@ -79,7 +79,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
             return _concluded_message(abort, run)
         case AbortState.NOT_SENT:
             if abort.retry_at is not None:
-                # True until then, and after.
+                # Worded to be correct before and after that time.
                 template = _("Not sent: Northflank asked for a pause until %(time)s.")
                 return AbortMessage(
                     format_parts(template, time=ClockTime(abort.retry_at, abort.requested_at)),
@@ -107,18 +107,18 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
 
 
 def is_external(abort: Abort | None, run: Run) -> bool:
-    """Say whether a run is being aborted by nobody here; `abort` is the latest act on it."""
+    """Return whether `run` is being aborted from outside; `abort` is the latest one made here."""
     if not run.in_flight or run.removed_at is not None or run.status != "aborting":
         return False
     if abort is None:
         return True
-    # These have said already what Northflank says now, or may be what it speaks of.
+    # Messages of these states cover the status “aborting”, or this abort may have caused it.
     final_states = {AbortState.CONCLUDED, AbortState.TOO_LATE, AbortState.UNKNOWN}
     return abort.settled_at is not None and abort.state not in final_states
 
 
 def describe_external(run: Run) -> AbortMessage:
-    """Say how an abort stands that was not asked for here: Northflank says `aborting`."""
+    """Return the message for a run that is being aborted without an abort made here."""
     start = abort_clock.northflank_start(run)
     template = _("Aborting since %(time)s, not asked for here.")
     if start.is_approximate:
@@ -148,7 +148,7 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
     text: MessageText
     if run.status == "aborting":
         start = abort_clock.northflank_start(run)
-        started_earlier = start.at < abort.requested_at  # somebody else was faster
+        started_earlier = start.at < abort.requested_at  # somebody else aborted it first
         start_time = ClockTime(
             start.at if started_earlier else run.status_since, abort.requested_at
         )
@@ -194,7 +194,7 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         doubt = _("The abort may not have arrived. %(answer)s") % {
             "answer": end_with_period(abort.answer)
         }
-        # One that tries another again is red from its begin: that says nothing of its sendings.
+        # A retry is critical from its start: that does not mean its own sends are exhausted.
         if run.abort_severity >= Severity.CRITICAL and abort.already_aborting_since is None:
             next_step = _("It is not sent again by itself. You can try again.")
         elif abort.sendings < resend_policy.MAX_SENDS:
@@ -242,16 +242,16 @@ def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
 
 
 def status_changed_after_end(abort: Abort, run: Run) -> bool:
-    """Say whether a run is something else now than when an abort of it settled."""
+    """Return whether the run's status differs from the one that its abort was settled with."""
     if abort.state == AbortState.TOO_LATE and not abort.outcome:
-        return False  # it was not known how the run stood
+        return False  # the run's status was unknown
     is_final = abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE}
     has_changed = run.status != abort.outcome or not run.concluded
     return is_final and run.removed_at is None and has_changed
 
 
 def _changed_message(abort: Abort, run: Run) -> AbortMessage:
-    """Say of a run that had ended, or was gone, that it is something else now."""
+    """Return the message for a run with a new status after it had ended or been removed."""
     template = (
         _("Northflank had said %(before)s, and now says %(now)s: look at the run itself.")
         if abort.outcome
@@ -282,20 +282,20 @@ def _duration(abort: Abort) -> timedelta:
 
 
 def end_with_period(text: str) -> str:
-    """Return a text that ends as a sentence does."""
+    """Return the text with a period, unless it already ends like a sentence."""
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def status_label(status: str) -> str:
-    """Return what a status is called within a sentence."""
+    """Return the label of a run's status for use within a sentence."""
     return statuses.inline_label(status)
 
 
 def format_with_day(local: datetime, reference: datetime | None = None) -> str:
-    """Return a local time on the clock with its day: "3 Jan 04:05:06".
+    """Return a local time with its date: "3 Jan 04:05:06".
 
-    With its year, "3 Jan 2025 04:05:06", where that is not the one `beside` which it stands; now's,
-    if there is none.
+    The year is included ("3 Jan 2025 04:05:06") if it differs from that of `reference`, which
+    defaults to now.
     """
     same_year = local.year == timezone.localtime(reference).year
     return dateformat.format(local, "j M H:i:s" if same_year else "j M Y H:i:s")

@@ -1,4 +1,4 @@
-"""Following aborts to their end: those of dead processes, the doubtful and the overdue."""
+"""Reconcile open aborts: adopt those of dead processes, resend, settle, update severities."""
 
 import asyncio
 from datetime import datetime
@@ -34,16 +34,16 @@ from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
-MAX_CONCURRENT = 8  # looks under way at the same time
+MAX_CONCURRENT = 8  # reconciliations in progress at the same time
 
 _tasks: set[asyncio.Task[None]] = set()
 
 
 async def reconcile_in_background(upstream: Connection, max_wait: float = 1.0) -> None:
-    """Look after open aborts, and go on with that beside the next look where it takes longer.
+    """Reconcile open aborts, waiting at most `max_wait` seconds for it to finish.
 
-    A chore of the sync's worker: what waits for a slow Northflank holds up no other abort for more
-    than `patience` seconds.
+    A chore of the sync worker. A longer reconciliation continues in the background beside the next
+    ones, so that a slow Northflank delays no other abort for more than `max_wait` seconds.
     """
     if len(_tasks) >= MAX_CONCURRENT:
         return
@@ -52,13 +52,16 @@ async def reconcile_in_background(upstream: Connection, max_wait: float = 1.0) -
     done, _ = await asyncio.wait({task}, timeout=max_wait)
     if done:
         _tasks.discard(task)
-        await task  # raises what it raised
+        await task  # re-raises its exception
     else:
         task.add_done_callback(_on_task_done)
 
 
 async def cancel_tasks() -> None:
-    """Leave all that is under way to the next process, or to another."""
+    """Cancel the reconciliations and bulk aborts of this process.
+
+    Another process, or this one after a restart, continues them.
+    """
     tasks = list(_tasks)
     for task in tasks:
         task.cancel()
@@ -74,12 +77,12 @@ def _on_task_done(task: asyncio.Task[None]) -> None:
 
 
 async def reconcile_open_aborts(upstream: Connection) -> None:
-    """Adopt aborts whose process died, send those again that did not arrive, tell the overdue.
+    """Adopt aborts whose process died, settle or resend open ones, and update severities.
 
-    Cheap when nothing is open. Any number of these may be under way, here and elsewhere.
+    Cheap if no abort is open. May run concurrently, in this process and in others.
     """
     adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
-    # Side by side: one after the other they would outlive their leases while Northflank is slow.
+    # Concurrently: in sequence they would outlive their leases while Northflank is slow.
     await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
     await bulk_abort.adopt_bulk_aborts(upstream)
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
@@ -89,9 +92,10 @@ async def reconcile_open_aborts(upstream: Connection) -> None:
 
 
 def release_all_leases() -> None:
-    """Have whatever is not sent or not answered adopted at once.
+    """Release the leases of all unsent or unanswered aborts and of all open bulk aborts.
 
-    For the start of a process that has the database to itself: nobody else can be at it.
+    They are then adopted at once. Only for the start of a process that uses the database alone, so
+    that no other process can be working on them.
     """
     states = [AbortState.REQUESTED, AbortState.UNKNOWN]
     Abort.objects.open().filter(state__in=states).update(claimed_at=F("requested_at") - SEND_LEASE)
@@ -99,7 +103,10 @@ def release_all_leases() -> None:
 
 
 def release_lease(abort: Abort) -> None:
-    """Have a worker send an abort at once, for a process that wrote it down and can't send it."""
+    """Release the lease of an unsent abort, so that a worker sends it at once.
+
+    For a process that recorded the abort and cannot send it.
+    """
     unsent = Abort.objects.open().filter(pk=abort.pk, state=AbortState.REQUESTED, sent_at=None)
     unsent.update(claimed_at=F("requested_at") - SEND_LEASE)
 
@@ -107,7 +114,7 @@ def release_lease(abort: Abort) -> None:
 async def _adopt(upstream: Connection, abort: Abort) -> None:
     log.warning("abort.adopted", run=abort.run.run_id, by=abort.username)
     if abort.sent_at is not None:
-        # Whatever becomes of the reading: nobody waits for an answer any more.
+        # Before the read, which may fail: no process waits for the answer any more.
         await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
         reason = _("The process that sent it ended before the answer.")
         await run_in_db_thread(mark_unknown, abort, reason)
@@ -119,7 +126,7 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
         log.info("abort.adoption_postponed", run=abort.run.run_id, cause=error.cause)
         return
     if abort.sent_at is not None:
-        return  # the review that follows looks at what was read
+        return  # settle_resolved_aborts evaluates the status that was read
     await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
     if run is None or not run.in_flight:
         await run_in_db_thread(settle_too_late, abort, run)
@@ -139,12 +146,12 @@ def _claim_unsent_expired(now: datetime) -> list[Abort]:
 
 
 def _update_severities(now: datetime) -> None:
-    """Tell each abort that has become overdue once: its run gets a level, and a new version."""
+    """Raise the severity of runs with an overdue or lost abort, and reset it for other runs."""
     open_aborts = (
         Abort.objects.open().filter(run__in_flight=True, run__removed_at=None).select_related("run")
     )
     abort_by_run = {abort.run_id: abort for abort in open_aborts.defer("run__steps", "run__raw")}
-    # Aborts that were asked for elsewhere take their time too.
+    # Aborts requested elsewhere can be overdue as well.
     aborting = Run.objects.tracked().filter(status="aborting").without_detail()
     runs = {run.pk: run for run in aborting} | {pk: abort.run for pk, abort in abort_by_run.items()}
     start_by_run = {pk: abort_clock.start(run, abort_by_run.get(pk)) for pk, run in runs.items()}
@@ -166,14 +173,14 @@ def _update_severities(now: datetime) -> None:
         if new_severity <= run.abort_severity:
             continue
         with transaction.atomic():
-            ChangeCounter.reserve(0)  # of several workers one tells it
+            ChangeCounter.reserve(0)  # so that only one of several workers reports it
             already_marked = not Run.objects.filter(
                 pk=run.pk, abort_severity__lt=new_severity
             ).exists()
             mark_changed([] if already_marked else [run.pk], abort_severity=new_severity)
         if not already_marked:
             log.warning("abort.overdue", run=run.run_id, severity=new_severity.name.lower())
-    # One that goes on without an abort, having been taken for aborting, is overdue no more.
+    # A run that was aborting and now continues without an abort is no longer overdue in it.
     recovered = Run.objects.in_flight().filter(abort_severity__gt=Severity.OK)
     recovered = recovered.exclude(pk__in={*overdue_since, *lost_run_pks})
     for run_pk in recovered.values_list("pk", flat=True):
@@ -182,13 +189,13 @@ def _update_severities(now: datetime) -> None:
 
 
 def _runs_with_lost_aborts(now: datetime) -> set[int]:
-    """Return the runs that go on though somebody wanted to abort them, and nothing more is sent."""
+    """Return the keys of runs that go on after an abort that is not resent any more."""
     running = Run.objects.in_flight().exclude(status="aborting")
     doubtful = Abort.objects.filter(state=AbortState.UNKNOWN, run__in=running)
     later = Abort.objects.filter(run=OuterRef("run"), pk__gt=OuterRef("pk"))
     abandoned = doubtful.exclude(settled_at=None).exclude(Exists(later))
     return set(abandoned.values_list("run_id", flat=True)) | {
-        abort.run_id  # of those Northflank says nothing
+        abort.run_id  # not settled yet: the run has not been read since
         for abort in doubtful.filter(settled_at=None)
         if resend_policy.is_exhausted(0, abort.first_sent_at, now)
     }

@@ -1,4 +1,4 @@
-"""A press of Abort: judged, and written down before anything is sent."""
+"""Check and record an abort request, before anything is sent."""
 
 import re
 from dataclasses import dataclass
@@ -26,42 +26,42 @@ from dashboard.runs import abort_clock
 log = structlog.get_logger(__name__)
 
 MAX_REASON_LENGTH = 500
-# Control characters, and those that turn the direction of the text around them.
+# Control characters, and those that change the direction of the text around them.
 _INVISIBLE_CHARACTERS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
-# So long Northflank is waited for, from the moment at which an act was marked as sent.
+# How long to wait for Northflank's answer, from the moment an abort is marked as sent.
 RESPONSE_TIMEOUT = 12.0  # seconds
-# Longer than that, by what clocks may differ: past it, the sending process is taken for dead.
+# Longer by a margin for clock differences; after it the sending process is considered dead.
 SEND_LEASE = timedelta(seconds=15)
 
 
 class NotAllowed(Exception):
-    """The person may not abort this run; the message says why, and who may."""
+    """The user may not abort this run; the message states why, and who may."""
 
 
 class NotInFlight(Exception):
-    """There is nothing to abort: the run has concluded, or Northflank knows it no more."""
+    """There is nothing to abort: the run has concluded, or was removed and dismissed."""
 
 
 class ReasonMissing(Exception):
-    """Aborting there takes a reason, and none was given; the message says so."""
+    """The stage requires a reason and none was given; the message names the stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRequest:
-    """Who asks for an abort, why, and by which way."""
+    """Who requests an abort, why, from where and how."""
 
     user: User
     reason: str = ""
     client_address: str | None = None
     via: Via = Via.PAGE
     token_name: str = ""
-    permissions: Permissions | None = None  # less than the account's, where a token narrows them
-    origin: str = ""  # what else is known of it: whose shell, on which machine
+    permissions: Permissions | None = None  # None: the account's; a token may narrow them
+    origin: str = ""  # further details on the source: shell user, machine
 
     def model_fields(self, reason: str, requested_at: datetime) -> dict[str, Any]:
-        """Return what is kept of it in an act or a list (AskedFor), with its clean reason."""
+        """Return the fields to store with an abort or bulk abort; `reason` is already clean."""
         return {
             "user": self.user,
             "username": self.user.get_username(),
@@ -75,24 +75,24 @@ class AbortRequest:
 
 @dataclass(frozen=True, slots=True)
 class AbortResult:
-    """An abort, and whether this press made it or joined one that was under way."""
+    """An abort, and whether the request created it or joined an open one."""
 
     abort: Abort
     is_new: bool
 
 
 def reason_required(stage: Stage) -> bool:
-    """Say whether aborting a run of `stage` takes a reason."""
+    """Return whether aborting a run of `stage` requires a reason."""
     return stage.name in settings.ABORT_REASON_REQUIRED
 
 
 def clean_reason(text: str) -> str:
-    """Return a reason as it is kept: one line of limited length that reads as it was written."""
+    """Return a reason as one line of visible characters, cut to MAX_REASON_LENGTH."""
     return " ".join(_INVISIBLE_CHARACTERS.sub(" ", text).split())[:MAX_REASON_LENGTH]
 
 
 def can_retry(abort: Abort, now: datetime) -> bool:
-    """Say whether an open abort is so long overdue that a new one makes sense."""
+    """Return whether an open abort is so long overdue (critical) that a new one makes sense."""
     if not abort.is_awaiting_northflank:
         return False
     current = max(abort.run.abort_severity, abort_severity.classify(abort.requested_at, now))
@@ -106,11 +106,11 @@ def request_abort(
     retry_of_pk: int | None = None,
     bulk_abort: BulkAbort | None = None,
 ) -> AbortResult:
-    """Write down that somebody wants `run` aborted, before anything is sent.
+    """Record an abort of `run`, before anything is sent, and return it.
 
-    Raises NotAllowed, NotInFlight and ReasonMissing. A press while an abort is open joins that one
-    (and hurries it, if it has to be sent again), unless it says that this abort (`again`, its key)
-    is to be tried again and its time has come.
+    Raise NotAllowed, NotInFlight or ReasonMissing. While an abort is open, the request joins it,
+    and makes a pending resend due at once. If `retry_of_pk` is the key of the open abort and
+    `can_retry` holds, that abort is settled and a new one recorded instead.
     """
     permission = (
         abort_request.permissions or permissions.for_user(abort_request.user)
@@ -141,7 +141,7 @@ def request_abort(
         run.refresh_from_db(fields=["in_flight"])
         if not run.in_flight:
             raise NotInFlight from None
-        # What was under way has settled this instant; a second refusal has another cause.
+        # The open abort was settled meanwhile; a second IntegrityError has another cause.
         return _create_abort(run, abort_request, reason, None, bulk_abort)
 
 
@@ -159,7 +159,7 @@ def _create_abort(
         earlier_starts = [start.at] if start else []
         if retried is not None:
             earlier_starts.append(retried.already_aborting_since or retried.requested_at)
-        started_at = min([now, *earlier_starts])  # its clock does not begin anew
+        started_at = min([now, *earlier_starts])  # the clock of a run's abort never restarts
         mark_changed(
             [run.pk],
             next_detail_sync_at=now + SEND_LEASE,
@@ -179,7 +179,7 @@ def _create_abort(
 
 
 def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> None:
-    """Keep a press that joins an act under way: who, by which way, from where and why."""
+    """Record a request that joins an open abort: who, how, from where and why."""
     via_labels = {
         Via.PAGE: "",
         Via.API: _("API token “%(token)s”") % {"token": abort_request.token_name},
@@ -197,9 +197,9 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
         mark_changed([abort.run_id])
         if not abort.events.filter(
             event_type=EventType.JOINED, detail=detail
-        ).exists():  # pressed twice
+        ).exists():  # the same request sent twice
             abort.add_event(EventType.JOINED, db_threads.now(), detail=detail)
-        # One that may not have arrived rests no longer before it is sent again.
+        # An abort that may not have arrived is due to be resent without further delay.
         unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
         unconfirmed.filter(claimed_at__lte=db_threads.now()).update(
             claimed_at=F("requested_at") - SEND_LEASE
@@ -212,7 +212,7 @@ def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> 
 def _settle_retried(
     run: Run, abort_request: AbortRequest, retry_of_pk: int | None, now: datetime
 ) -> Abort | None:
-    """Settle the abort that is tried again, where there is one to give up, and return it."""
+    """Settle the abort to be retried and return it, or None if it may not be retried."""
     if retry_of_pk is None:
         return None
     previous = Abort.objects.open().filter(pk=retry_of_pk, run=run).first()

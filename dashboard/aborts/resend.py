@@ -1,4 +1,4 @@
-"""Resend an abort that may not have arrived, where the run goes on (see resend_policy.py)."""
+"""Resend an abort that may not have arrived, if the run goes on (see resend_policy.py)."""
 
 from datetime import datetime
 
@@ -25,12 +25,12 @@ log = structlog.get_logger(__name__)
 
 
 async def resend_abort(upstream: Connection, abort: Abort) -> None:
-    """Read the run of a claimed act, and send the act again if the run goes on as before."""
+    """Read the run of a claimed abort, and resend the abort if it still has no effect."""
     try:
         await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
     except NorthflankError as error:
         log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
-        # Without a reading nothing is sent. It is looked at again after as long a rest.
+        # Without a current status nothing is sent; the next try comes after the same delay.
         await run_in_db_thread(_postpone, abort)
         return
     await run_in_db_thread(settle_resolved_aborts, db_threads.now())
@@ -38,7 +38,7 @@ async def resend_abort(upstream: Connection, abort: Abort) -> None:
 
 
 def claim_due_resends(now: datetime) -> list[Abort]:
-    """Claim the acts that have to be sent again now, each for one process."""
+    """Claim and return the aborts due to be resent; each is claimed by one process only."""
     unconfirmed = Abort.objects.open().filter(state=AbortState.UNKNOWN)
     unconfirmed = unconfirmed.claimed_outside(now, now + 2 * SEND_LEASE)
     candidates = list(unconfirmed.select_related("run__stage__pipeline__project"))
@@ -55,7 +55,7 @@ def claim_due_resends(now: datetime) -> list[Abort]:
 
 
 def _claim(abort: Abort, now: datetime) -> bool:
-    """Claim an act for as long as its run is read; False: somebody was faster."""
+    """Take the lease of an abort while its run is read; False if another process was faster."""
     unconfirmed = Abort.objects.open().filter(pk=abort.pk, state=AbortState.UNKNOWN)
     previous_lease, abort.claimed_at = abort.claimed_at, now + SEND_LEASE
     return bool(unconfirmed.filter(claimed_at=previous_lease).update(claimed_at=abort.claimed_at))

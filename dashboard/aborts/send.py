@@ -1,7 +1,7 @@
-"""Sending an abort, and keeping what Northflank answers.
+"""Send an abort, and store Northflank's answer.
 
-Never are two requests of ours under way for one run: each sending is written down by a conditional
-update, and ends, answered or not, before the lease of its process does.
+At most one abort request of a run is in progress: each send is recorded by a conditional update,
+and ends, answered or not, before its lease expires.
 """
 
 import asyncio
@@ -39,27 +39,27 @@ from dashboard.upstream.connection import Connection, get_connection
 
 log = structlog.get_logger(__name__)
 
-# An abort that a dead process has not sent is still sent this long after it was asked for; later it
-# would come as a surprise.
+# How long after its request an abort left unsent by a dead process is still sent; later it would
+# come as a surprise.
 SEND_DEADLINE = timedelta(minutes=5)
-# Seconds for which a reading is waited for: the sync reads the run, too, as soon as it can.
+# Seconds to wait for a read of the run: the sync worker reads it too, as soon as it can.
 READ_BEFORE_TIMEOUT, READ_AFTER_TIMEOUT = 10.0, 3.0
 
-_send_tasks: dict[int, asyncio.Task[None]] = {}  # by this process, by the act's key
-_wait_tasks: dict[int, asyncio.Task[None]] = {}  # what another process sends
+_send_tasks: dict[int, asyncio.Task[None]] = {}  # sends of this process, by abort key
+_wait_tasks: dict[int, asyncio.Task[None]] = {}  # waits for other processes, by abort key
 
 
 async def wait_for_answer(result: AbortResult) -> int:
-    """Return the abort's key once Northflank has answered it, or is known not to have.
+    """Return the abort's key once Northflank has answered, or no answer is expected any more.
 
-    Sends it if this press made it. The sending goes on when the one who waits has left.
+    An abort that the request created is sent; the send continues if the caller is cancelled.
     """
     pk = result.abort.pk
     if result.is_new:
         _start_once(_send_tasks, pk, lambda: send_abort(get_connection(), pk))
     elif pk not in _send_tasks:
         _start_once(_wait_tasks, pk, lambda: _wait_for_other_process(pk))
-    # However many wait here, there is one task that sends or watches.
+    # One task per abort sends or waits, however many callers there are.
     await asyncio.shield(_send_tasks.get(pk) or _wait_tasks[pk])
     return pk
 
@@ -73,7 +73,7 @@ def _start_once(
 
 
 async def _wait_for_other_process(pk: int) -> None:
-    """Wait until another process has got its answer, which comes through the database."""
+    """Wait until another process has stored its answer in the database, for at most SEND_LEASE."""
     unanswered = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
     for _wait in range(int(SEND_LEASE.total_seconds() * 4)):
         if not await run_in_db_thread(unanswered.exists):
@@ -82,10 +82,10 @@ async def _wait_for_other_process(pk: int) -> None:
 
 
 async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool = True) -> None:
-    """Send one abort that was written down, for the first time, and keep what came of it.
+    """Send a recorded abort for the first time, and store the result.
 
-    One that tries another again is sent only if the run, read anew, has not ended meanwhile. Where
-    nobody waits for the answer, what it tells of the budget is kept before this returns.
+    For a retry, or a run that is already aborting, the run is read first, and the abort is not sent
+    if the run has ended. Unless `interactive`, the answer's rate limit is stored before returning.
     """
     abort = await retry_during_outage(_load_unsent, abort_pk)
     if abort is None:
@@ -93,7 +93,7 @@ async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool =
     if abort.retry_of_id is not None or abort.run.status == "aborting":
         try:
             run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
-        except NorthflankError as error:  # the abort itself is worth its try
+        except NorthflankError as error:  # the abort is sent all the same
             log.info("abort.run_read_failed", run=abort.run.run_id, cause=error.cause)
         else:
             if run is None or not run.in_flight:
@@ -107,9 +107,10 @@ async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool =
 async def attempt_send(
     upstream: Connection, abort: Abort, *, time_limit: float = RESPONSE_TIMEOUT
 ) -> None:
-    """Mark an abort as sent once more, unless somebody else has; send it; keep what came of it.
+    """Mark an abort as sent once more, send it, and store the result.
 
-    All of that takes no longer than `within` seconds, a reading of the run after it left aside.
+    Do nothing if another process was faster or the abort is no longer wanted. Takes at most
+    `time_limit` seconds, plus a read of the run if Northflank did not accept the abort.
     """
     deadline = monotonic() + time_limit
     request_seq = await retry_during_outage(RequestCounter.take_next)  # before it is marked as sent
@@ -132,7 +133,7 @@ async def attempt_send(
 
 
 async def read_run_with_timeout(upstream: Connection, run: Run, time_limit: float) -> Run | None:
-    """Read a run as `read_run` does, within so many seconds; raises NorthflankError."""
+    """Read a run like `read_run`, within `time_limit` seconds; raise NorthflankError."""
     try:
         async with asyncio.timeout(time_limit):
             return await read_run(upstream, run)
@@ -147,7 +148,7 @@ def _load_unsent(abort_pk: int) -> Abort | None:
 
 
 def cancel_if_unwanted(abort: Abort) -> bool:
-    """End an abort that should not be sent any more; False: it should."""
+    """Settle an unsent abort that is too old or no longer allowed; return whether it was."""
     reason = _cancel_reason(abort)
     if reason:
         now = db_threads.now()
@@ -164,14 +165,14 @@ def cancel_if_unwanted(abort: Abort) -> bool:
 
 
 def _claim_for_sending(abort: Abort) -> bool:
-    """Mark an abort as sent, unless it is no longer wanted: rights are looked at here again."""
+    """Mark an abort as sent, unless it is no longer wanted; permissions are checked again."""
     is_first = abort.sent_at is None
     if cancel_if_unwanted(abort) if is_first else no_resend_reason(abort, db_threads.now()):
         return False
     now = db_threads.now()
     with transaction.atomic():
-        mark_changed([abort.run_id])  # the counter first: see Abort.move
-        # Conditional: of all who hold the same abort one passes, and nobody whose claim is over.
+        mark_changed([abort.run_id])  # locks the counter first: see Abort.transition
+        # Conditional: only one process with this abort succeeds, and none with an expired lease.
         claimable = Abort.objects.open().filter(
             pk=abort.pk, sendings=abort.sendings, claimed_at=abort.claimed_at
         )
@@ -196,14 +197,14 @@ def _claim_for_sending(abort: Abort) -> bool:
 
 
 def _cancel_reason(abort: Abort) -> str:
-    """Say why an abort that was never sent should not be sent now; empty: it should."""
+    """Return why an unsent abort should not be sent now; empty if it should."""
     if db_threads.now() - abort.requested_at > SEND_DEADLINE:
         return _("It could not be sent in time.")
     return _denied_reason(abort)
 
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:
-    """Say why an abort that may not have arrived is not sent again any more; empty: it is."""
+    """Return why an abort that may not have arrived is not resent; empty if it is."""
     if abort.sendings >= resend_policy.MAX_SENDS:
         return _("It was sent %(n)d times.") % {"n": abort.sendings}
     if resend_policy.is_exhausted(abort.sendings, abort.first_sent_at, now):
@@ -212,7 +213,7 @@ def no_resend_reason(abort: Abort, now: datetime) -> str:
 
 
 def _denied_reason(abort: Abort) -> str:
-    user = User.objects.filter(aborts=abort).first()  # as it is now, not as it was read
+    user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
     if user is None:
         return _("The account that asked for it exists no more.")
     if not user.is_active:
@@ -231,7 +232,7 @@ async def _handle_error(
         return
     is_refused = isinstance(error, (AccessDenied, NotFound, RequestRejected))
     if not is_refused:
-        # It, or one before it, may have arrived. Only what Northflank says of the run can tell.
+        # This or an earlier send may have arrived; only the run's status can show it.
         await retry_during_outage(mark_unknown, abort, str(error), error.error_id or "")
     run: Run | None = abort.run
     try:
@@ -249,10 +250,10 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> None:
     status = detail.run.status
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
-        # The list or a detail may be read only seconds later: the follow-up starts now.
+        # Read the run now: the next regular read may be seconds away.
         mark_changed([abort.run_id], next_detail_sync_at=now)
         if detail.run.concluded and status != "aborted" and abort.sendings == 1:
-            # Accepted in name only: an abort that has just begun ends no run in success.
+            # Too late in spite of the 200: an abort just started ends no run like this.
             is_recorded = abort.transition(
                 AbortState.TOO_LATE,
                 EventType.TOO_LATE,
@@ -266,22 +267,22 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> None:
             is_recorded = abort.transition(
                 AbortState.ACCEPTED, EventType.ACCEPTED, now, detail=status, **answer
             )
-        if not is_recorded:  # it took so long that the act was settled without it
+        if not is_recorded:  # the abort was settled before its answer came
             abort.add_event(EventType.ANSWERED_LATE, now, detail=status)
         run = Run.objects.get(pk=abort.run_id)
-        # What was read after the abort was sent, and says that the run has concluded, is newer.
+        # A read started after the abort was sent, with the run concluded, is newer than the answer.
         is_outdated = run.concluded and run.request_seq > request_seq
         answer_seq = request_seq if is_outdated else None
         run = mirror.apply_detail(
             abort.run.stage_id, detail, requested_at=now, request_seq=answer_seq
         )
-        if not run.in_flight:  # told by a list that overtook the answer
+        if not run.in_flight:  # a list read overtook the answer
             conclude(abort, run, now)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
 
 
 def conclude(abort: Abort, run: Run, now: datetime) -> None:
-    outcome = run.status if run.concluded else ""  # gone: how it ended, nobody says
+    outcome = run.status if run.concluded else ""  # removed: how it ended is unknown
     abort.transition(
         AbortState.CONCLUDED,
         EventType.CONCLUDED,
@@ -303,12 +304,15 @@ def _record_not_sent(abort: Abort, error: NorthflankError) -> None:
 
 
 def _record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> None:
-    """Keep a refusal, unless it says that the goal is reached; `run` as read after it."""
+    """Record a refusal, unless `run`, read after it, has ended or is aborting.
+
+    `run` is None if Northflank no longer knows it.
+    """
     now = db_threads.now()
     is_over = run is None or run.concluded
     if is_over and abort.sendings == 1:
         settle_too_late(abort, run, error)
-    elif is_over:  # one that was sent before it may have done so
+    elif is_over:  # an earlier send may have aborted it
         _settle_concluded(abort, run, error, now)
     elif run is not None and run.status == "aborting" and not isinstance(error, AccessDenied):
         abort.transition(
@@ -339,7 +343,7 @@ def _settle_concluded(abort: Abort, run: Run | None, error: NorthflankError, now
 
 
 def settle_too_late(abort: Abort, run: Run | None, error: NorthflankError | None = None) -> None:
-    """Settle an abort whose run had ended before it; None: Northflank knew the run no more."""
+    """Settle an abort that came too late; `run` is None if Northflank no longer knew it."""
     outcome = run.status if run is not None else ""
     _settle(
         abort,
@@ -384,9 +388,9 @@ def _settle(
 
 
 def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
-    """Note that nobody knows whether an abort arrived; only the run can tell.
+    """Record that it is unknown whether an abort arrived, and have its run read next.
 
-    It rests from now on, until it is sent again.
+    The delay before the next send starts now.
     """
     now = db_threads.now()
     with transaction.atomic():
@@ -406,7 +410,10 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
 
 
 def settle_resolved_aborts(now: datetime) -> None:
-    """Settle what has become clear: mostly the mirror tells an act of its end (Abort.hear)."""
+    """Settle or accept open aborts by the status of their runs, and give up lost ones.
+
+    Usually the mirror has done so already (`AbortQuerySet.apply_run_status`).
+    """
     sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
     for abort in sent_aborts.select_related("run__stage__pipeline__project"):
         run = abort.run
@@ -423,7 +430,7 @@ def settle_resolved_aborts(now: datetime) -> None:
 
 
 def _give_up(abort: Abort, reason: str, now: datetime) -> None:
-    """Settle an abort that has not arrived and is not sent again: somebody has to see to it."""
+    """Settle an abort that did not arrive and is not resent; its run becomes critical."""
     with transaction.atomic():
         is_settled = abort.transition(
             AbortState.UNKNOWN,

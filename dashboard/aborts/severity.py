@@ -1,6 +1,6 @@
-"""How long an abort may take before people should wonder, and before they should act. Pure.
+"""How long an abort may take before it is a warning, and before someone has to act. Pure.
 
-Northflank says nothing of how long aborting lasts, and has no way to force it.
+Northflank does not document how long aborting lasts, and has no way to force it.
 """
 
 from datetime import datetime, timedelta
@@ -10,15 +10,15 @@ from django.conf import settings
 
 
 class Severity(IntEnum):
-    """How far an abort is overdue."""
+    """How overdue an abort is."""
 
     OK = 0
     WARNING = 1  # longer than usual
-    CRITICAL = 2  # something has to be done: there are next steps
+    CRITICAL = 2  # someone has to act: pages show the next steps
 
 
 def threshold(severity: Severity) -> timedelta:
-    """Return for how long an abort has been asked for when it reaches a level."""
+    """Return how long after its start an abort reaches a severity."""
     seconds = {
         Severity.OK: 0,
         Severity.WARNING: settings.ABORT_WARN_AFTER,
@@ -28,7 +28,7 @@ def threshold(severity: Severity) -> timedelta:
 
 
 def classify(started_at: datetime, now: datetime) -> Severity:
-    """Return how far an abort that was asked for at `since` is overdue."""
+    """Return the severity of an abort that started at `started_at`."""
     return max(
         severity
         for severity in Severity

@@ -1,6 +1,6 @@
-"""A text for Northflank's support about an abort that does not end, ready to be sent.
+"""Support request to Northflank about an abort that does not end, ready to be sent.
 
-In English, whatever the language of the pages: it is read there.
+In English, whatever the language of the pages: Northflank's support reads it.
 """
 
 from datetime import UTC, datetime
@@ -10,7 +10,10 @@ from dashboard.runs import abort_clock
 
 
 def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
-    """Return ids, times (UTC) and what Northflank said, as plain text; no reason and no name."""
+    """Return ids, times (UTC), status and Northflank's answer as plain text.
+
+    Leaves out the reason and user names. `abort` is None if the abort was requested elsewhere.
+    """
     stage = run.stage
     lines = [
         "A release flow run does not end after an abort.",

@@ -1,4 +1,4 @@
-"""An act's trail as people read it: what happened to an abort, line by line. Pure."""
+"""Timeline of an abort: one line of text for each recorded event. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from dashboard.runs import statuses
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One line of an act's trail."""
+    """One line of an abort's timeline."""
 
     at: datetime
     text: str
 
 
-_PLAIN_TEXTS: dict[EventType, Promise] = {  # whatever its detail is, or where it has none
+_PLAIN_TEXTS: dict[EventType, Promise] = {  # if no detail is recorded or shown
     EventType.ADOPTED: gettext_lazy("Another process went on with it: the one that had it ended."),
     EventType.SENT: gettext_lazy("Sent to Northflank."),
     EventType.ACCEPTED: gettext_lazy("Northflank accepted it."),
@@ -33,7 +33,7 @@ _PLAIN_TEXTS: dict[EventType, Promise] = {  # whatever its detail is, or where i
     EventType.CONCLUDED: gettext_lazy("Northflank knows the run no more."),
     EventType.ANSWERED_LATE: gettext_lazy("Northflank’s answer came only now."),
 }
-_STATUS_TEXTS: dict[EventType, Promise] = {  # its detail is a run's status
+_STATUS_TEXTS: dict[EventType, Promise] = {  # the detail is a run status
     EventType.ACCEPTED: gettext_lazy("Northflank accepted it, and says %(status)s."),
     EventType.TOO_LATE: gettext_lazy("Too late: the run had ended as %(status)s."),
     EventType.CONCLUDED: gettext_lazy("The run concluded as %(status)s."),
@@ -54,7 +54,7 @@ _DETAIL_TEXTS: dict[EventType, Promise] = {
 
 
 def entries(abort: Abort, events: Iterable[AbortEvent]) -> list[TimelineEntry]:
-    """Tell what happened to an abort, in the order in which it was written down."""
+    """Return the timeline of an abort, in the order of `events`."""
     return [
         TimelineEntry(
             event.occurred_at, _event_text(abort, EventType(event.event_type), event.detail)
@@ -67,7 +67,7 @@ def _event_text(abort: Abort, event_type: EventType, detail: str) -> str:
     if event_type is EventType.REQUESTED:
         return _requested_text(abort, detail)
     if event_type is EventType.ADOPTED and abort.via == Via.COMMAND:
-        # The command may have left it to the sync.
+        # No process need have ended: the command may leave the abort to the sync worker.
         return _("Another process went on with it.")
     if detail and event_type in _STATUS_TEXTS:
         return str(_STATUS_TEXTS[event_type]) % {"status": status_label(detail)}
