@@ -1,8 +1,9 @@
-"""Since when an abort goes on, whoever asked for it. Pure.
+"""Since when a run is being aborted, whoever requested it. Pure.
 
-The clock of a run's abort never begins anew, whoever presses again. An act of ours counts from its
-press, or from what it found under way. One that was begun elsewhere counts from Northflank's word
-(`Run.aborting_since`) and, where there is none, from when we first saw it: it is older then.
+The clock never restarts when another abort is requested. An abort made here counts from its
+request, or from an earlier abort in progress (`Abort.already_aborting_since`). One made elsewhere
+counts from `Run.aborting_since` or, if that is unknown, from when the status `aborting` was first
+read (`Run.status_since`): it is then older than shown.
 """
 
 from dataclasses import dataclass
@@ -13,21 +14,21 @@ from dashboard.models import Abort, Run
 
 @dataclass(frozen=True, slots=True)
 class AbortStart:
-    """When an abort began, or that this was then or before."""
+    """When an abort started; if `is_approximate`, then or earlier."""
 
     at: datetime
     is_approximate: bool = False
 
 
 def northflank_start(run: Run) -> AbortStart:
-    """Return since when a run is aborting that Northflank calls so."""
+    """Return since when a run with the status `aborting` is being aborted."""
     if run.aborting_since is not None and run.aborting_since <= run.status_since:
         return AbortStart(run.aborting_since)
     return AbortStart(run.status_since, is_approximate=True)
 
 
 def start(run: Run, abort: Abort | None) -> AbortStart | None:
-    """Return since when a run's abort goes on; None: nobody aborts it. `abort` is its latest."""
+    """Return since when a run is being aborted, or None; `abort` is its latest abort made here."""
     starts = []
     if run.in_flight and run.status == "aborting":
         starts.append(northflank_start(run))

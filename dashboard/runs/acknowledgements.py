@@ -1,7 +1,8 @@
-"""Looking at a run that needs somebody: several people may, and everybody sees who does.
+"""Acknowledge runs that need attention: users show each other who is looking at a run.
 
-It is said by a press and ends by one, by somebody who takes over, or with the run. One that failed
-still has to be looked at: there it ends by itself, a day after the failure.
+Several users may acknowledge the same run. An acknowledgement ends when its user releases it, when
+another user takes it over, or when the run ends. A failed run still needs attention: there it
+expires one day after the failure.
 """
 
 from collections.abc import Collection
@@ -21,23 +22,23 @@ log = structlog.get_logger(__name__)
 
 
 class NotAllowed(Exception):
-    """The person may not say so; the message says why."""
+    """The user may not acknowledge the run; the message states why."""
 
 
 class NothingToAcknowledge(Exception):
-    """The run needs nobody, or no more."""
+    """The run does not need attention, or no longer does."""
 
 
 def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) -> None:
-    """Note that `user` looks at `run`, and that those whose keys are given need not any more.
+    """Acknowledge `run` for `user`, taking over the acknowledgements with keys `reassign_from`.
 
-    Whoever looks already goes on. Raises NotAllowed and NothingToLookAt.
+    An open acknowledgement of the same user is kept. Raise NotAllowed or NothingToAcknowledge.
     """
     _check_permission(run, user)
     now = db_threads.now()
     username = user.get_username()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # writers take turns: what is read from here on is so
+        ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
         current = Run.objects.without_detail().get(pk=run.pk)
         active = active_by_run([current], now).get(current.pk, [])
         if not active and not alerts.needs_attention(current, now):
@@ -66,7 +67,7 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
 
 
 def release(run: Run, user: User) -> None:
-    """Note that `user` does not look at `run` any more; raises NotAllowed."""
+    """End the acknowledgement of `run` by `user`, if there is one; raise NotAllowed."""
     _check_permission(run, user)
     with transaction.atomic():
         ChangeCounter.reserve(0)
@@ -77,7 +78,7 @@ def release(run: Run, user: User) -> None:
 
 
 def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknowledgement]]:
-    """Return who looks at those of these runs that somebody looks at, by the run's key."""
+    """Return the active acknowledgements by run key; runs without any are left out."""
     open_run_pks = [run.pk for run in runs if alerts.is_open(run, now)]
     by_run: dict[int, list[Acknowledgement]] = {}
     for acknowledgement in (
@@ -88,7 +89,7 @@ def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknow
 
 
 def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Acknowledgement]]:
-    """Return who looks at runs of these stages, each person once, by the stage's key."""
+    """Return the active acknowledgements by stage key, one for each user and stage."""
     acknowledgements = (
         Acknowledgement.objects.open().filter(run__stage__in=stages).select_related("run")
     )
@@ -102,9 +103,9 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
 
 
 def history(run: Run, now: datetime) -> list[Acknowledgement]:
-    """Return all who look, or have looked, at a run, in the order in which they began.
+    """Return all acknowledgements of a run, oldest first.
 
-    One that went on when it ended by itself has that as its end.
+    Those that expired have their expiry as `ended_at`, which is not saved.
     """
     acknowledgements = list(run.acknowledgements.all())
     if not alerts.is_open(run, now):

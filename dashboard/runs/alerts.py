@@ -1,34 +1,34 @@
-"""Which runs need somebody to look at them. Pure."""
+"""Which runs need attention. Pure."""
 
 from datetime import datetime, timedelta
 
 from dashboard.models import Run
 
-# So long a failure is news: it stands among what needs attention.
+# How long a failed run is listed with the runs that need attention.
 NEW_FAILURE_AGE = timedelta(minutes=15)
-# So long it is worth looking at.
+# How long a failed run may be acknowledged at all.
 MAX_FAILURE_AGE = timedelta(days=1)
 
 
 def needs_attention(run: Run, now: datetime) -> bool:
-    """Say whether somebody should look at a run: it is overdue, or its abort is, or it failed."""
+    """Return whether a run or its abort is overdue, or the run failed within MAX_FAILURE_AGE."""
     if run.in_flight:
         return bool(run.overdue_severity or run.abort_severity)
     return _failed_recently(run, now)
 
 
 def is_open(run: Run, now: datetime) -> bool:
-    """Say whether there still is something to look at; a failure is, and for a while."""
+    """Return whether a run is in flight, or failed within MAX_FAILURE_AGE."""
     return run.in_flight or _failed_recently(run, now)
 
 
 def is_resolved(run: Run) -> bool:
-    """Say whether a run has ended in a way that leaves nothing to look at."""
+    """Return whether a run has ended, and not in failure."""
     return not run.in_flight and run.status != "failure"
 
 
 def ended_at(run: Run) -> datetime:
-    """Return when a run ended; Northflank may leave it out."""
+    """Return when a run ended; if Northflank omits it, its last update or its creation."""
     return run.concluded_at or run.updated_at or run.created_at
 
 

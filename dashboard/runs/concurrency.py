@@ -1,6 +1,6 @@
-"""What a run holds up, and what else goes on around it.
+"""Related runs: what a run waits for and holds up, and which runs were skipped or superseded.
 
-Pure, but for what reads: `near`, `flying`, `past` and `timing`.
+Pure, except for the functions named `load_*`.
 """
 
 from bisect import bisect_right
@@ -14,42 +14,39 @@ from dashboard.models import Abort, Run, StageTiming
 from dashboard.runs import concurrency_policy
 from dashboard.runs.overdue import NOT_STARTED_STATUSES
 
-MAX_FINISHED_RUNS = (
-    100  # runs of a stage that have ended, the latest ones: how far `past` looks back
-)
-# An abort follows the newer run that it is for; one that comes later is taken for somebody's.
+MAX_FINISHED_RUNS = 100  # how many of a stage's latest ended runs `load_finished` reads
+# A run aborted this soon after a newer one was created is superseded; later, a user aborted it.
 SUPERSEDE_WINDOW = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedRuns:
-    """The runs around one; what is in flight comes in the order of its creation."""
+    """Runs related to one run; those in flight are in the order of their creation."""
 
-    policy_text: str  # what the run means for others of its stage, while it is in flight
-    queued_ahead: tuple[Run, ...] = ()  # of the same stage: it waits for them
-    queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for it
-    also_in_flight: tuple[Run, ...] = ()  # else in flight in the same pipeline
-    skipped_meanwhile: tuple[
-        Run, ...
-    ] = ()  # of the same stage: dropped in its time, the latest first
-    skipped_text: str = ""  # how many; empty: none is known
-    superseded_by: Run | None = None  # the run for which it was dropped itself
-    superseded_text: str = ""  # empty: it was not, or nobody knows for which
-    last_success: Run | None = None  # the latest success of the stage
+    policy_text: str  # effect on other runs of the stage, while the run is in flight
+    queued_ahead: tuple[Run, ...] = ()  # of the same stage: the run waits for them
+    queued_behind: tuple[Run, ...] = ()  # of the same stage: they wait for the run
+    also_in_flight: tuple[Run, ...] = ()  # other runs in flight in the same pipeline
+    # Of the same stage: dropped while the run was in flight, latest first.
+    skipped_meanwhile: tuple[Run, ...] = ()
+    skipped_text: str = ""  # how many were skipped; empty if none is known
+    superseded_by: Run | None = None  # the run for which this one was dropped
+    superseded_text: str = ""  # empty if it was not dropped, or it is unclear for which run
+    last_success: Run | None = None  # the stage's latest success
 
     @property
     def skip_summary(self) -> str:
-        """Whether it was dropped itself, and how many were in its time; empty: neither."""
+        """Whether the run was superseded, and how many runs were skipped; empty if neither."""
         return f"{self.superseded_text} {self.skipped_text}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRuns:
-    """The latest runs of a stage that had ended, where its policy lets runs be dropped."""
+    """Latest ended runs of a stage; empty if its policy drops no runs."""
 
-    runs: Sequence[Run] = ()  # the latest first
-    aborted_run_pks: frozenset[int] = frozenset()  # keys of those that people aborted from here
-    is_complete: bool = True  # it reaches back to the creation of the run that it is about
+    runs: Sequence[Run] = ()  # latest first
+    aborted_run_pks: frozenset[int] = frozenset()  # those with an abort made here
+    is_complete: bool = True  # whether it reaches back to the given run's creation
 
 
 NO_FINISHED_RUNS = FinishedRuns()
@@ -61,10 +58,10 @@ def related_runs(
     timing: StageTiming | None,
     finished: FinishedRuns = NO_FINISHED_RUNS,
 ) -> RelatedRuns:
-    """Sort the runs of its pipeline by what they have to do with a run."""
+    """Return the runs of the pipeline, sorted by their relation to `run`."""
     queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
-    is_parallel = policy == "allow"  # one that has not started will by itself
+    is_parallel = policy == "allow"  # no run waits for another
     others = sorted((each for each in in_flight if each.pk != run.pk), key=_creation_order)
     for other in others:
         is_older = _creation_order(other) < _creation_order(run)
@@ -101,14 +98,14 @@ def related_runs(
 
 
 def load_related_runs(run: Run, visible: Q, timing: StageTiming | None) -> RelatedRuns:
-    """Read what is around a run, in the stages that `seen` lets through, and sort it."""
+    """Read and sort the related runs of a run, in the stages that match `visible`."""
     return related_runs(run, load_in_flight(run, visible), timing, load_finished(run, visible))
 
 
 def load_in_flight(run: Run, visible: Q) -> list[Run]:
-    """Return what is in flight in the run's pipeline, in the stages that `seen` lets through."""
+    """Return the runs in flight in the run's pipeline, in the stages that match `visible`."""
     pipeline = run.stage.pipeline
-    # What Northflank knows no more holds up nothing.
+    # A removed run holds up no other; it is included only if it is `run` itself.
     candidates = Run.objects.tracked() | Run.objects.in_flight().filter(pk=run.pk)
     runs = candidates.filter(visible, stage__pipeline=pipeline).without_detail()
     loaded = list(runs.select_related("stage"))
@@ -118,9 +115,9 @@ def load_in_flight(run: Run, visible: Q) -> list[Run]:
 
 
 def load_finished(run: Run, visible: Q) -> FinishedRuns:
-    """Return what had ended in the run's stage by its end, as far back as is looked.
+    """Return the latest ended runs of the run's stage, created before the run's end.
 
-    Nothing is read where the stage's policy has runs wait for each other, or go side by side.
+    Nothing is read if the stage's policy drops no runs. At most MAX_FINISHED_RUNS are read.
     """
     if run.stage.concurrency_policy not in concurrency_policy.SKIPPING:
         return NO_FINISHED_RUNS
@@ -140,7 +137,7 @@ def load_finished(run: Run, visible: Q) -> FinishedRuns:
 
 
 def load_timing(run: Run) -> StageTiming | None:
-    """Return what is usual in the run's stage, and with it the stage's latest success."""
+    """Return the typical durations of the run's stage with its latest success, or None."""
     deferred_fields = "last_success__steps", "last_success__raw", "last_success__description"
     timings = StageTiming.objects.filter(stage=run.stage_id).select_related("last_success")
     stage_timing = timings.defer(*deferred_fields).first()
@@ -149,13 +146,13 @@ def load_timing(run: Run) -> StageTiming | None:
     return stage_timing
 
 
-# --- What was dropped ---------------------------------------------------------------------------
+# --- Skipped and superseded runs ----------------------------------------------------------------
 
 
 def _skipped_meanwhile(
     run: Run, stage_runs: Sequence[Run], finished: FinishedRuns
 ) -> tuple[Run, ...]:
-    """Return what was dropped in a run's time, the latest first."""
+    """Return the runs dropped while `run` was in flight, latest first."""
     candidates = ((other, _skipped_at(other, stage_runs, finished)) for other in finished.runs)
     return tuple(
         each
@@ -165,7 +162,7 @@ def _skipped_meanwhile(
 
 
 def _superseded_by(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) -> Run | None:
-    """Return the run for which this one was dropped, where it can be but one."""
+    """Return the run for which this one was dropped, or None if that is not clear."""
     skipped_at = _skipped_at(run, stage_runs, finished)
     if skipped_at is None:
         return None
@@ -176,7 +173,7 @@ def _superseded_by(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) 
 
 
 def _skipped_at(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) -> datetime | None:
-    """Return when a run was dropped, by its end and its flow's policy; None: it was not."""
+    """Return when a run was dropped, by its end and its stage's policy; None if it was not."""
     policy = run.stage.concurrency_policy
     if not run.concluded or run.pk in finished.aborted_run_pks:
         return None
@@ -187,11 +184,11 @@ def _skipped_at(run: Run, stage_runs: Sequence[Run], finished: FinishedRuns) -> 
 
 
 def _newer_run(run: Run, stage_runs: Sequence[Run]) -> Run | None:
-    """Return the newest run that was there when this one ended without having its way."""
+    """Return the newest run that existed when this one was skipped or aborted, or None."""
     if run.status not in {"skipped", "aborted"} or run.concluded_at is None:
         return None
     count = bisect_right(stage_runs, run.concluded_at, key=_created_at)
-    newest = stage_runs[count - 1] if count else run  # none: what clocks say that are off
+    newest = stage_runs[count - 1] if count else run  # none if the clocks disagree
     is_too_late = (
         run.status == "aborted" and run.concluded_at - newest.created_at > SUPERSEDE_WINDOW
     )
@@ -199,7 +196,7 @@ def _newer_run(run: Run, stage_runs: Sequence[Run]) -> Run | None:
 
 
 def _was_active_at(run: Run, moment: datetime) -> bool:
-    """Say whether a run stood in the way of others at a time; one that was skipped never did."""
+    """Return whether a run was in flight at `moment`; a skipped run never holds up others."""
     end = _ended_at(run)
     return run.status != "skipped" and (
         run.created_at <= moment and (run.in_flight or (end is not None and moment <= end))
@@ -207,7 +204,10 @@ def _was_active_at(run: Run, moment: datetime) -> bool:
 
 
 def _ended_at(run: Run) -> datetime | None:
-    """Return until when a run is known to have been there; None: it still is, or nobody says."""
+    """Return the run's end, or None if it is in flight or its end is unknown.
+
+    For a removed run it is the last time Northflank listed it.
+    """
     if run.in_flight:
         return None
     return run.concluded_at if run.concluded else run.synced_at
@@ -222,7 +222,10 @@ def _created_at(run: Run) -> datetime:
 
 
 def _is_waiting(run: Run) -> bool:
-    """Say whether a run waits for its turn: where none is meant to, only if Northflank says so."""
+    """Return whether a run waits for another to end.
+
+    Under a policy that never queues runs, only its status `queued` counts.
+    """
     if run.stage.concurrency_policy in concurrency_policy.NEVER_QUEUING and run.status != "queued":
         return False
     return run.status in NOT_STARTED_STATUSES and run.started_at is None

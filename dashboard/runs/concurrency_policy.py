@@ -1,4 +1,4 @@
-"""What a release flow's settings mean for its runs, in plain words. Pure."""
+"""Texts on a release flow's concurrency policy and paused triggers. Pure."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -7,8 +7,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from dashboard.models import Stage
 
 # https://northflank.com/docs/v1/application/release/create-a-pipeline-and-release-flow
-# "latest" and "replace" are in the API and explained nowhere: what is said of them is a guess from
-# their names and from what workflows do, and says so.
+# The API has "latest" and "replace" but documents neither: their texts are a guess from the names
+# and from how workflows behave, and are worded as such.
 _STAGE_TEXTS: dict[str, Promise] = {
     "allow": gettext_lazy("Runs of this stage may go on side by side."),
     "queue": gettext_lazy(
@@ -39,24 +39,24 @@ _RUN_TEXTS: dict[str, Promise] = {
     ),
 }
 
-SUPERSEDING = {"latest", "replace"}  # runs are dropped as a newer one comes, as far as known
-SKIPPING = {"forbid"} | SUPERSEDING  # runs that there is no place for are dropped
-NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started need not wait for another
+SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
+SKIPPING = {"forbid"} | SUPERSEDING  # runs that cannot start are dropped
+NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started waits for no other
 
 
 def effect_on_others(policy: str) -> str:
-    """Say what a run under way means for others of its stage; empty: nobody knows the policy."""
+    """Return how a run in flight affects others of its stage; empty if the policy is unknown."""
     return _policy_text(_RUN_TEXTS, policy)
 
 
 def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) -> str:
-    """Say how many runs were dropped in a run's time; empty: none is known.
+    """Return how many runs were dropped while a run was in flight; empty if none is known.
 
-    `at_least`: there may have been more. `in_flight`: the run still is.
+    `at_least`: there may have been more. `in_flight`: the run is still in flight.
     """
     if not count:
         return ""
-    if policy in SUPERSEDING:  # Northflank says how they ended, and not why
+    if policy in SUPERSEDING:  # Northflank reports how they ended, not why
         template = _superseded_count_text(count, in_flight=in_flight)
     elif in_flight:
         template = ngettext(
@@ -70,7 +70,7 @@ def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) ->
             "%(n)s runs were skipped while it was in flight.",
             count,
         )
-    # Translators: stands where there is the number in “3 runs were skipped while it was in flight.”
+    # Translators: replaces the number in “3 runs were skipped while it was in flight.”
     return template % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
 
 
@@ -89,14 +89,14 @@ def _superseded_count_text(count: int, *, in_flight: bool) -> str:
 
 
 def superseded_text(policy: str) -> str:
-    """Say of a run that was dropped what it was dropped for."""
+    """Return why a run was dropped."""
     if policy in SUPERSEDING:
         return _("It seems to have been dropped for a newer one.")
     return _("Another was in flight when it came.")
 
 
 def stage_facts(stage: Stage) -> list[str]:
-    """Return what is worth knowing of a stage's release flow, a sentence each."""
+    """Return notes on a stage: removed pipeline, policy, paused triggers; one sentence each."""
     policy = stage.concurrency_policy
     sentences = []
     if stage.pipeline.removed_at or stage.pipeline.project.removed_at:
@@ -111,7 +111,7 @@ def stage_facts(stage: Stage) -> list[str]:
 
 
 def _policy_text(texts: dict[str, Promise], policy: str) -> str:
-    """Return what is said of a policy; one that nobody knows is called by its name."""
+    """Return the text of a policy; an unrecognized policy is given by its name."""
     if not policy:
         return ""
     text = texts.get(policy)

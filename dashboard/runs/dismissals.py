@@ -1,6 +1,6 @@
-"""Dismissing a run that Northflank knows no more before it had concluded: nobody says how it ended.
+"""Dismiss runs that Northflank removed before they concluded, so that their end is unknown.
 
-Whoever may abort there may dismiss it, and undo that. It is kept who did, and when.
+Users who may abort a run may dismiss and restore it. Who did so, and when, is recorded.
 """
 
 import structlog
@@ -17,28 +17,28 @@ log = structlog.get_logger(__name__)
 
 
 class NotAllowed(Exception):
-    """The person may not; the message says why."""
+    """The user may not dismiss or restore the run; the message states why."""
 
 
 class NothingToDismiss(Exception):
-    """Northflank knows the run, or it has concluded."""
+    """Northflank still lists the run, or it has concluded."""
 
 
 def is_dismissible(run: Run) -> bool:
-    """Say whether a run is gone and still in flight."""
+    """Return whether a run is removed and still in flight."""
     return run.in_flight and run.removed_at is not None
 
 
 def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -> None:
-    """Take a run that is gone out of what is in flight; once is enough.
+    """Dismiss a removed run, so that it is no longer in flight; idempotent.
 
-    `rights` are less than the account's where a token narrows them. Raises NotAllowed and
+    `user_permissions` default to the account's; a token may narrow them. Raise NotAllowed or
     NothingToDismiss.
     """
     _check_permission(run, user, user_permissions)
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # writers take turns: what is read from here on is so
+        ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
         current = Run.objects.without_detail().get(pk=run.pk)
         if current.dismissals.open().exists():
             return
@@ -51,7 +51,7 @@ def dismiss(run: Run, user: User, user_permissions: Permissions | None = None) -
 
 
 def restore(run: Run, user: User, user_permissions: Permissions | None = None) -> None:
-    """Put a run that was dismissed back, and have it asked for; raises NotAllowed."""
+    """Restore a dismissed run, and have it read next; idempotent. Raise NotAllowed."""
     _check_permission(run, user, user_permissions)
     now, username = db_threads.now(), user.get_username()
     with transaction.atomic():

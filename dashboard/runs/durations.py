@@ -1,4 +1,4 @@
-"""Durations as people say them."""
+"""Format durations for people."""
 
 from datetime import timedelta
 
@@ -6,11 +6,11 @@ from django.utils.translation import gettext as _
 
 from dashboard.models.typical_duration import TypicalDuration
 
-type _Amounts = tuple[tuple[int, str], ...]  # numbers of units, the larger one first
+type _Amounts = tuple[tuple[int, str], ...]  # (number, unit), the larger unit first
 
 
 def unit_formats() -> dict[str, str]:
-    """Return how a number of each unit is written; app.js counts with the same."""
+    """Return the text template of each unit; app.js uses the same ones."""
     return {"d": _("%(n)s d"), "h": _("%(n)s h"), "min": _("%(n)s min"), "s": _("%(n)s s")}
 
 
@@ -20,28 +20,28 @@ def format_duration(span: timedelta) -> str:
 
 
 def format_compact(span: timedelta) -> str:
-    """Return the same without a second unit of which there is nothing: "3 min", "1 h"."""
+    """Return the same without a second unit that is zero: "3 min", "1 h"."""
     return _format_amounts(_drop_zero_unit(_two_units(max(round(span.total_seconds()), 0))))
 
 
 def format_elapsed(span: timedelta) -> str:
-    """Return how long something has gone on: "41 s", "18 min", "2 h 5 min", "3 d 4 h"."""
+    """Return an elapsed time, without seconds from 1 min on: "41 s", "18 min", "2 h 5 min"."""
     seconds = max(int(span.total_seconds()), 0)
     return _format_amounts(_drop_zero_unit(_two_units(seconds - seconds % 60 or seconds)))
 
 
 def format_rounded(span: timedelta) -> str:
-    """Return a duration as people remember it: "41 s", "7 min"; from 100 min in two units."""
+    """Return a rounded duration: "41 s", "7 min"; from 100 min in two units."""
     return _format_amounts(_rounded(span))
 
 
 def format_hours(count: int) -> str:
-    """Return a number of hours, however many: "48 h"."""
+    """Return a number of hours, never as days: "48 h"."""
     return _format_amounts(((count, "h"),))
 
 
 def format_range(shortest: timedelta, longest: timedelta) -> str:
-    """Return a range of durations: "6 to 9 min", "50 s to 2 min"; one where both read the same."""
+    """Return a range: "6 to 9 min", "50 s to 2 min"; one duration if both round to the same."""
     low, high = _rounded(shortest), _rounded(longest)
     if low == high:
         return _format_amounts(low)
@@ -57,19 +57,19 @@ def format_range(shortest: timedelta, longest: timedelta) -> str:
 
 
 def format_typical(typical: TypicalDuration) -> str:
-    """Say what is usual: "usually 2 to 4 min"; "usually about 3 min" where both come to that."""
+    """Return "usually 2 to 4 min", or "usually about 3 min" if both round to the same."""
     return format_typical_with(typical, _("usually %(time)s"), _("usually about %(time)s"))
 
 
 def format_typical_with(typical: TypicalDuration, range_template: str, single_template: str) -> str:
-    """Say what is usual in the words of `within` or, where that is no range, of `about`."""
+    """Return a typical duration in `range_template`, or in `single_template` if it is no range."""
     is_single = _rounded(typical.median) == _rounded(typical.p95)
     return (single_template if is_single else range_template) % {
         "time": format_range(typical.median, typical.p95)
     }
 
 
-# As it reads beside more of the smaller unit.
+# How these are written in a range that ends in the smaller unit.
 _IN_SMALLER_UNIT: dict[_Amounts, _Amounts] = {
     ((1, "min"),): ((60, "s"),),
     ((1, "h"),): ((60, "min"),),

@@ -1,7 +1,7 @@
-"""Is a run overdue, of what, and how badly: told by what is usual in its stage. Pure.
+"""Whether a run is overdue, why and how badly, by the typical durations of its stage. Pure.
 
-A mark and a sentence, never an act. Waiting for people is judged by how long people usually take,
-and work by how long work does. Where nothing is known, by plain limits of the settings.
+A run that is overdue is only marked, never aborted. Approvals are compared with typical approval
+times, and work with typical work times; where none is known, the limits of the settings apply.
 """
 
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ NOT_STARTED_STATUSES = {"queued", "pending"}
 class OverdueReason(StrEnum):
     """What takes too long."""
 
-    QUEUE = "queue"  # it has not started
-    APPROVAL = "approval"  # people have not approved it
-    STEP = "step"  # the step it is at
+    QUEUE = "queue"  # the run has not started
+    APPROVAL = "approval"  # nobody has approved it yet
+    STEP = "step"  # the current step
     NO_PROGRESS = "silent"  # no step has changed
-    LAST_ATTEMPT = "attempts"  # the step it is at is on its last attempt
-    RUN = "run"  # all of it
+    LAST_ATTEMPT = "attempts"  # the current step is on its last attempt
+    RUN = "run"  # the whole run
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """Something that takes its time: since when, and when it is overdue, and again."""
+    """A part of a run with its start, and when it becomes overdue and far overdue."""
 
     reason: OverdueReason
     started_at: datetime
     warning_at: datetime
     critical_at: datetime
-    typical: TypicalDuration | None  # None: not known, so a plain limit holds
+    typical: TypicalDuration | None  # None: unknown, a limit of the settings applies
 
     def severity_at(self, now: datetime) -> Severity:
-        """Say how far it is overdue."""
+        """Return how overdue it is at `now`."""
         if now > self.critical_at:
             return Severity.CRITICAL
         return Severity.WARNING if now > self.warning_at else Severity.OK
@@ -48,16 +48,16 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The worst that is overdue of a run."""
+    """The most severe reason why a run is overdue."""
 
     severity: Severity
     reason: OverdueReason
 
 
 def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Timer]:
-    """Return all that takes its time about a run in flight, the most telling first.
+    """Return the timers of a run in flight, the most specific first.
 
-    Of one that Northflank knows no more nobody can tell whether it goes on.
+    Empty for a removed run: it is unknown whether it goes on.
     """
     if not run.in_flight or run.removed_at is not None:
         return []
@@ -66,7 +66,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
     if run.status in NOT_STARTED_STATUSES:
         typical = timing.typical_queue if timing else None
         return [_timer(OverdueReason.QUEUE, run.created_at, typical, settings.OVERDUE_QUEUED_AFTER)]
-    started_at = run.started_at or run.created_at  # Northflank may leave out the first
+    started_at = run.started_at or run.created_at  # Northflank may omit started_at
     found_timers = []
     step = steps.current(root) if root is not None else None
     if step is not None and step.started_at is not None:
@@ -80,7 +80,7 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
     typical = timing.typical_run if timing else None
     changed_at = steps.last_changed_at(root) if root is not None else None
     if changed_at is not None and typical is not None and not found_timers:
-        # No step of its kind is known: one that alone takes as long as usually all of it is stuck.
+        # Its typical duration is unknown: a step that takes as long as a typical run is stuck.
         found_timers.append(_timer_from_typical(OverdueReason.NO_PROGRESS, changed_at, typical))
     approval_time = steps.approval_time(root) if root is not None else timedelta()
     found_timers.append(
@@ -90,9 +90,9 @@ def timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Time
 
 
 def _aborting_timers(run: Run, root: Node | None, timing: StageTiming | None) -> list[Timer]:
-    """Return the clock of all of a run that is aborting; the abort has one of its own.
+    """Return the timer of the whole run for a run that is aborting, if it has one.
 
-    No step of it is waited for any more, neither is its turn, nor are people.
+    Its steps, queue time and approvals no longer count; the abort itself has its own clock.
     """
     step = steps.current(root) if root is not None else None
     if run.started_at is None or (step is not None and steps.is_approval(step)):
@@ -107,20 +107,20 @@ def _aborting_timers(run: Run, root: Node | None, timing: StageTiming | None) ->
 
 
 def typical_step_duration(step: Node, timing: StageTiming | None) -> TypicalDuration | None:
-    """Return how long a step usually takes, or people do to approve; None where nobody knows."""
+    """Return the typical duration of a step or of an approval, or None if unknown."""
     if timing is None:
         return None
     if steps.is_approval(step):
         return timing.typical_approval(steps.key(step))
     if step.ref is None and step.kind in steps.CONTAINER_KINDS:
-        return None  # groups without a name have one key, whatever is in them
+        return None  # unnamed groups share one key, whatever their steps
     return timing.typical_step(steps.key(step))
 
 
 def worst_finding(
     run: Run, root: Node | None, timing: StageTiming | None, now: datetime
 ) -> Finding | None:
-    """Return the worst that is overdue of a run, or None where nothing is."""
+    """Return the most severe finding of a run, or None if nothing is overdue."""
     findings = [
         Finding(severity, timer.reason)
         for timer in timers(run, root, timing)
@@ -135,7 +135,7 @@ def worst_finding(
             and (step.attempts or 0) >= (step.max_attempts or 0)
         ):
             findings.append(Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT))
-    # Of two that are as bad the first says more.
+    # Of equally severe findings `max` returns the first, which is the most specific.
     return max(findings, key=lambda item: item.severity, default=None)
 
 

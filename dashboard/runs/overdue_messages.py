@@ -1,4 +1,4 @@
-"""What is said of a run that is overdue: a word, a sentence and how it looks. Pure."""
+"""Messages for overdue runs: label, sentence, tone and glyph. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from dashboard.runs.overdue import OverdueReason, Timer
 
 @dataclass(frozen=True, slots=True)
 class OverdueMessage:
-    """How far something is overdue, told in a word and a sentence."""
+    """How overdue something is, as a label and a sentence."""
 
-    severity: int  # of timing.Overdue
+    severity: int  # a models.typical_duration.Severity
     label: str
     text: str
-    short_text: str  # the same without what is usual, for where that is said already
+    short_text: str  # without the typical duration, for places that show it already
     tone: str
     glyph: str
 
@@ -29,7 +29,7 @@ _DISPLAYS = {
     Severity.WARNING: (gettext_lazy("Overdue"), "warning", "overdue"),
     Severity.CRITICAL: (gettext_lazy("Far overdue"), "bad", "critical-overdue"),
 }
-# What is said where it is known how long it usually takes, and where that is exceeded by far.
+# If the typical duration is known: the texts for WARNING and CRITICAL.
 _ABOVE_TYPICAL: dict[OverdueReason, tuple[Promise, Promise]] = {
     OverdueReason.QUEUE: (
         gettext_lazy("It waits for its turn longer than usual"),
@@ -52,7 +52,7 @@ _ABOVE_TYPICAL: dict[OverdueReason, tuple[Promise, Promise]] = {
         gettext_lazy("It takes far longer than usual"),
     ),
 }
-# What is said where there is a plain limit only.
+# If only a limit of the settings applies.
 _ABOVE_LIMIT: dict[OverdueReason, Promise] = {
     OverdueReason.QUEUE: gettext_lazy("It has waited for its turn for more than %(limit)s"),
     OverdueReason.APPROVAL: gettext_lazy("It has waited for people for more than %(limit)s"),
@@ -61,17 +61,17 @@ _ABOVE_LIMIT: dict[OverdueReason, Promise] = {
 
 
 def severity_label(severity: int) -> str:
-    """Return what a level is called; empty where nothing is overdue."""
+    """Return the label of a severity; empty if nothing is overdue."""
     return str(_DISPLAYS[Severity(severity)][0]) if severity else ""
 
 
 def describe(
     severity: int, reason: str = "", timers: Iterable[Timer] = ()
 ) -> OverdueMessage | None:
-    """Tell what is overdue of a run; None where nothing is.
+    """Return the message for an overdue run, or None if nothing is overdue.
 
-    `clocks` are the run's, from which the sentence knows what is usual. Without them it says no
-    more than that this takes too long.
+    `timers` are the run's timers, which supply the typical duration. Without them the message is
+    only that the run takes too long.
     """
     if not severity:
         return None
@@ -90,7 +90,7 @@ def describe(
 
 
 def worst(run_severity: int, abort_severity: int) -> OverdueMessage | None:
-    """Tell what is overdue of several runs: the worst of them, or of their aborts."""
+    """Return the message for the most overdue of several runs and of their aborts."""
     if not abort_severity or abort_severity < run_severity:
         return describe(run_severity)
     _label, tone, glyph = _DISPLAYS[Severity(abort_severity)]
@@ -116,6 +116,6 @@ def _statement(reason: str, timer: Timer | None, is_critical: bool) -> str:
 
 
 def _format_limit(span: timedelta) -> str:
-    # Limits are set, mostly to whole hours: "1 h", not "60 min" nor "1 h 0 min".
+    # Limits of the settings are mostly whole hours: "1 h", not "60 min" or "1 h 0 min".
     hours, rest = divmod(round(span.total_seconds()), 3600)
     return durations.format_rounded(span) if rest or not hours else durations.format_hours(hours)

@@ -1,7 +1,7 @@
-"""Translated sentences with more than text in them, such as times that go on by themselves. Pure.
+"""Rich text: translated sentences with parts other than text, such as running times. Pure.
 
-Where a name or a time stands in a sentence is up to the language: a template says it, and is
-translated as a whole.
+Where a name or a time stands in a sentence depends on the language, so each template is translated
+as a whole.
 """
 
 import re
@@ -12,9 +12,9 @@ _PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
 def format_parts[T](
     template: str, **parts: str | int | T | tuple[str | T, ...]
 ) -> tuple[str | T, ...]:
-    """Return a template in parts, with those that are given where it names them: `%(name)s`.
+    """Return the parts of a template, with each `%(name)s` replaced by the part of that name.
 
-    A tuple is itself a sentence in parts.
+    A part that is itself rich text (a tuple) is flattened; an empty one is left out.
     """
     result: list[str | T] = []
     for index, piece in enumerate(_PLACEHOLDER.split(template)):
@@ -27,7 +27,7 @@ def format_parts[T](
 
 
 def join_sentences[T](*sentences: str | tuple[str | T, ...]) -> tuple[str | T, ...]:
-    """Return sentences one after another, without those that are empty."""
+    """Return the sentences joined by spaces, without empty ones."""
     result: list[str | T] = []
     for sentence in filter(None, sentences):
         result += [" "] if result else []

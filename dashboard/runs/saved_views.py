@@ -1,7 +1,7 @@
-"""Saving filters of a stage's page under a name, for oneself or for everybody.
+"""Save the filter of a stage's page under a name, as a private or a shared view.
 
-A view is everybody's own matter, and of little worth: who shares one, or takes one away that others
-may use, is somebody whom others trust with runs. Nothing of this is shown in anybody's runs.
+Owners edit their views; sharing needs staff, or abort permission somewhere, and only staff delete
+shared views of others. Runs show nothing of saved views.
 """
 
 from collections.abc import Sequence
@@ -14,41 +14,41 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import DefaultView, SavedView
 
-MAX_VIEWS_PER_USER = 30  # views of one person
+MAX_VIEWS_PER_USER = 30
 
 
 class SavedViewError(Exception):
-    """It was not done; the sentence says why."""
+    """The request was refused; the message states why."""
 
 
 class NotAllowed(SavedViewError):
-    """The person may not do that."""
+    """The user may not do that."""
 
 
 def visible_to(user: User) -> Sequence[SavedView]:
-    """Return a person's own views and those that are shared, by name."""
+    """Return the user's own and all shared views, by name."""
     return list(SavedView.objects.visible_to(user.pk))
 
 
 def default_for(user: User) -> SavedView | None:
-    """Return the view that stage pages open with for a person, as long as they see it."""
+    """Return the user's default view of stage pages; None if unset or no longer visible."""
     return SavedView.objects.visible_to(user.pk).filter(defaults__user=user).first()
 
 
 def may_share(user: User, user_permissions: Permissions) -> bool:
-    """Say whether a person's views may be shared: who aborts somewhere, and administrators."""
+    """Return whether the user may share views: staff, or with abort permission somewhere."""
     return user.is_staff or user_permissions.can_abort_anywhere
 
 
 def may_delete(user: User, view: SavedView) -> bool:
-    """Say whether a person may delete a view: their own; an administrator any that is shared."""
+    """Return whether the user may delete a view: their own, or as staff any shared one."""
     return view.owner_id == user.pk or (user.is_staff and view.shared)
 
 
 def save(
     user: User, user_permissions: Permissions, name: str, query: str, *, shared: bool
 ) -> SavedView:
-    """Keep a filter under a name; a person's view of that name is replaced. Raises Refused."""
+    """Save a filter, replacing the user's view of the same name; raise SavedViewError."""
     _check_writable()
     name = " ".join(name.replace("\0", "").split())
     if not name:
@@ -63,7 +63,7 @@ def save(
     if shared and not may_share(user, user_permissions):
         raise NotAllowed(_("Only people who may abort runs somewhere can share a view."))
     with transaction.atomic():
-        # One after another: two forms sent at once must not make one too many.
+        # Locks the user: two concurrent requests must not exceed the limit.
         User.objects.select_for_update().get(pk=user.pk)
         own_views = SavedView.objects.filter(owner=user)
         if not own_views.filter(name=name).exists() and own_views.count() >= MAX_VIEWS_PER_USER:
@@ -77,7 +77,7 @@ def save(
 
 
 def delete(user: User, view_pk: int) -> str:
-    """Delete a view, also where it is somebody's default, and return its name. Raises Refused."""
+    """Delete a view, even if it is a default, and return its name; raise SavedViewError."""
     _check_writable()
     view = _get_visible(user, view_pk)
     if not may_delete(user, view):
@@ -88,7 +88,7 @@ def delete(user: User, view_pk: int) -> str:
 
 
 def set_default(user: User, view_pk: int) -> SavedView:
-    """Have stage pages open with a view for a person. Raises Refused."""
+    """Make a view the user's default for stage pages; raise SavedViewError."""
     _check_writable()
     view = _get_visible(user, view_pk)
     try:
@@ -99,7 +99,7 @@ def set_default(user: User, view_pk: int) -> SavedView:
 
 
 def clear_default(user: User) -> None:
-    """Have stage pages open with all runs for a person. Raises Refused."""
+    """Remove the user's default view, so that stage pages list all runs; raise SavedViewError."""
     _check_writable()
     DefaultView.objects.filter(user=user).delete()
 

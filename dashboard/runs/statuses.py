@@ -1,6 +1,6 @@
-"""One table: what each status that Northflank sends is called, means and looks like.
+"""Labels, descriptions, tones and glyphs of Northflank's run and step statuses.
 
-A status outside the table is shown as itself: the list has grown before.
+An unknown status is shown as sent: Northflank has added statuses before.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-# Tones and glyphs are names: dashboard.css and components/icons.html draw them.
+# Tones and glyphs are names, defined in dashboard.css and components/icons.html.
 
 
 @dataclass(frozen=True, slots=True)
 class StatusDisplay:
-    """How a status is shown: a word, one plain sentence, a tone and a glyph."""
+    """How a status is shown: label, description of one sentence, tone and glyph."""
 
     lazy_label: str | Promise
     lazy_description: str | Promise
@@ -24,12 +24,12 @@ class StatusDisplay:
 
     @property
     def label(self) -> str:
-        """What the status is called."""
+        """The label in the current language."""
         return str(self.lazy_label)
 
     @property
     def description(self) -> str:
-        """What it means."""
+        """The description in the current language."""
         return str(self.lazy_description)
 
 
@@ -101,7 +101,7 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
 }
 
 # https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run-details
-# A node has no status before it starts, and none for "running": see `of_step`.
+# A step has no status before it starts, and none for "running": see `for_step`.
 STEP_STATUSES: dict[str, StatusDisplay] = {
     "pending": StatusDisplay(
         gettext_lazy("Not started"), gettext_lazy("Earlier steps come first."), "neutral", "clock"
@@ -160,7 +160,7 @@ STEP_STATUSES: dict[str, StatusDisplay] = {
     ),
 }
 
-# The same within a sentence: “the run ended as failed”.
+# Labels for use within a sentence: “the run ended as failed”.
 _INLINE_LABELS = {
     "pending": pgettext_lazy("status within a sentence", "pending"),
     "queued": pgettext_lazy("status within a sentence", "queued"),
@@ -187,9 +187,9 @@ REMOVED = StatusDisplay(
 
 
 def for_run(status: str, *, removed: bool = False) -> StatusDisplay:
-    """Return how a run's status is shown; one we do not know is shown as sent.
+    """Return how a run's status is shown; an unknown status is shown as sent.
 
-    `gone`: Northflank knew the run no more before it had concluded.
+    `removed`: Northflank removed the run before it concluded.
     """
     if removed:
         return REMOVED
@@ -197,16 +197,16 @@ def for_run(status: str, *, removed: bool = False) -> StatusDisplay:
 
 
 def inline_label(status: str) -> str:
-    """Return what a run's status is called within a sentence; one we do not know, as sent."""
+    """Return the label of a run's status within a sentence; an unknown status as sent."""
     return str(_INLINE_LABELS.get(status, status))
 
 
 def for_step(
     status: str | None, *, started: bool, ended: bool, run_in_flight: bool
 ) -> StatusDisplay:
-    """Return how a step's status is shown, inferring what Northflank has no word for.
+    """Return how a step's status is shown, inferred from the other arguments if it has none.
 
-    A step without a status has started or not; in a run that is over it will never start.
+    A step without a status may have started or not; once the run has ended it never will.
     """
     if status:
         return STEP_STATUSES.get(status) or _unrecognized(status)
@@ -222,12 +222,12 @@ def for_step(
 
 
 def most_urgent(run_statuses: Iterable[str]) -> StatusDisplay | None:
-    """Return the look of the status that wants a person most, or None where none wants one."""
+    """Return the display of the most urgent run status, or None if none needs a person."""
     displays = [display for display in map(for_run, run_statuses) if display.tone in _URGENT_TONES]
     return min(displays, key=lambda look: _URGENT_TONES.index(look.tone), default=None)
 
 
-_URGENT_TONES = ("bad", "warning", "people")  # tones, the most urgent first
+_URGENT_TONES = ("bad", "warning", "people")  # the most urgent first
 
 
 def _unrecognized(status: str) -> StatusDisplay:

@@ -1,4 +1,4 @@
-"""A run's steps: which one it is at. Pure."""
+"""Steps of a run: walk them, find the current one, measure approval time. Pure."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -10,12 +10,12 @@ from dashboard.northflank import Node
 IN_PROGRESS_STATUSES = {"waiting", "retrying", "async_wait", "approval_wait", "aborting"}
 FINISHED_STATUSES = {"success", "failure", "invalid", "aborted", "skipped", "unknown"}
 CONTAINER_KINDS = {"Workflow", "LoopWorkflow"}
-APPROVAL = "Approval"  # the kind of what people have to do
-EXTERNAL = "Outside"  # no kind of Northflank's: what is not in its hands
+APPROVAL = "Approval"  # kind of a step that waits for people
+EXTERNAL = "Outside"  # not a kind of Northflank's: work outside Northflank
 
 
 def walk(root: Node) -> Iterator[tuple[int, Node]]:
-    """Yield each node below the root with its depth, in the order they are written."""
+    """Yield each node below the root with its depth, in the order of the release flow."""
     # The root Workflow only wraps the steps; a root that is a step itself is yielded.
     stack = (
         [(0, step) for step in reversed(root.steps)]
@@ -29,12 +29,12 @@ def walk(root: Node) -> Iterator[tuple[int, Node]]:
 
 
 def key(node: Node) -> str:
-    """Return what a step is recognised by in other runs of the same release flow."""
+    """Return the key that identifies a step in all runs of the same release flow."""
     return node.ref or f"{node.kind} {node.label}"
 
 
 def approval_time(root: Node, now: datetime | None = None) -> timedelta:
-    """Return how long a run has waited for people; until `now` where it waits still."""
+    """Return how long a run has waited for approvals; a wait not over counts until `now`."""
     waits = sorted(
         (node.started_at, end)
         for _, node in walk(root)
@@ -44,7 +44,7 @@ def approval_time(root: Node, now: datetime | None = None) -> timedelta:
         and end > node.started_at
     )
     total, counted_until = timedelta(), None
-    for start, end in waits:  # those side by side count once
+    for start, end in waits:  # overlapping waits count once
         counted_from = start if counted_until is None else max(start, counted_until)
         if end > counted_from:
             total += end - counted_from
@@ -53,7 +53,7 @@ def approval_time(root: Node, now: datetime | None = None) -> timedelta:
 
 
 def last_changed_at(root: Node) -> datetime | None:
-    """Return when a step last started or ended."""
+    """Return when a step last started or ended, or None."""
     times = [
         when
         for _, node in walk(root)
@@ -64,21 +64,21 @@ def last_changed_at(root: Node) -> datetime | None:
 
 
 def current(root: Node) -> Node | None:
-    """Return the step the run is at: the first one under way that contains no other under way."""
+    """Return the current step: the first in progress that contains no other in progress."""
     innermost: tuple[int, Node] | None = None
     for depth, node in walk(root):
         if innermost is not None and depth <= innermost[0]:
-            break  # all that is inside it has been walked
+            break  # all steps inside it have been visited
         if is_in_progress(node):
             innermost = depth, node
     return innermost[1] if innermost else None
 
 
 def is_in_progress(node: Node) -> bool:
-    """Say whether a step is in progress: Northflank has no word for "running" on a step."""
+    """Return whether a step is in progress; Northflank has no step status for "running"."""
     if node.status in IN_PROGRESS_STATUSES:
         return True
-    # Without a status, and with one that is new, the times tell.
+    # Without a status, or with an unknown one, the times decide.
     return (
         node.status not in FINISHED_STATUSES
         and node.started_at is not None
@@ -87,12 +87,12 @@ def is_in_progress(node: Node) -> bool:
 
 
 def is_approval(node: Node) -> bool:
-    """Say whether people are what a step waits for: they take their time, and it does no work."""
+    """Return whether a step waits for people: its time does not count as work."""
     return node.kind == APPROVAL or node.status == "approval_wait"
 
 
 def awaited_kind(node: Node) -> str:
-    """Return what a step under way waits on: a kind or OUTSIDE; empty where nobody can tell."""
+    """Return the kind of what a step in progress waits for, or EXTERNAL; empty if unknown."""
     if node.status == "approval_wait":
         return APPROVAL
     if node.status == "async_wait":
@@ -103,7 +103,7 @@ def awaited_kind(node: Node) -> str:
 
 
 def describe(node: Node) -> str:
-    """Return a step's name, with its attempt where it is not the first."""
+    """Return a step's name, with its attempt from the second on."""
     if not node.attempts or node.attempts <= 1:
         return node.label
     template = (

@@ -1,8 +1,7 @@
-"""How a run stands, in plain words: a sentence or two, and a shorter one for its row. Pure.
+"""Run summary: how a run stands, in a sentence or two, and a shorter text for its row. Pure.
 
-A verdict is made of parts, so that the times in it go on by themselves where it is shown. It never
-says more than is known: what is not known is left out. Each remark is a template around what is
-said so far (`state`), so that every language puts it where it belongs.
+A summary is rich text, so that pages keep its times running. What is not known is left out. Each
+remark is a template around the text so far (`state`), so that a translation can place it freely.
 """
 
 from collections.abc import Iterable
@@ -23,25 +22,25 @@ from dashboard.runs.rich_text import format_parts, join_sentences
 
 @dataclass(frozen=True, slots=True)
 class Elapsed:
-    """For how long something has gone on: "for 18 min"."""
+    """The time since `at`: "for 18 min"."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Countdown:
-    """How long until something comes: "in 40 s", and then "due now"."""
+    """The time until `at`: "in 40 s", and then "due now"."""
 
     at: datetime
 
 
 class ExternalText(str):
-    """Other people's text, on one line and not too long; pages keep it apart from ours."""
+    """Text not written by us, on one line and cut to a length; pages isolate it in `<bdi>`."""
 
     __slots__ = ()
 
     def __new__(cls, text: str, max_length: int = 80) -> "ExternalText":
-        """Make one of at most so many characters."""
+        """Fold whitespace and cut the text to `max_length` characters."""
         folded = " ".join(text.split())
         return super().__new__(
             cls, folded if len(folded) <= max_length else f"{folded[: max_length - 1]}…"
@@ -50,12 +49,12 @@ class ExternalText(str):
 
 type RichText = tuple[str | Elapsed | Countdown, ...]
 
-MAX_ERROR_LENGTH = 200  # characters of an error; the steps have all of it
+MAX_ERROR_LENGTH = 200  # characters; the page's steps show the whole error
 _OVERDUE_TEMPLATES = {
     Severity.WARNING: gettext_lazy("%(state)s, longer than usual"),
     Severity.CRITICAL: gettext_lazy("%(state)s, far longer than usual"),
 }
-# Where Northflank's word for a run in flight says what it does, its step says it better.
+# For these statuses of a run in flight the current step describes it better.
 ACTIVE_STATUSES = {"running", "waiting", "retrying", "async_wait", "approval_wait"}
 _STATUS_TEXTS: dict[str, Promise] = {
     "retrying": gettext_lazy("a step failed and is being tried again"),
@@ -73,10 +72,10 @@ def build(
     queued_behind: int = 0,
     skip_summary: str = "",
 ) -> RichText:
-    """Say in a sentence or two where `run` is and how it stands.
+    """Return the summary: pipeline, stage, and how the run stands in a sentence or two.
 
-    `before` and `behind` are how many runs it waits for, and how many wait for it; `dropped` says
-    whether it was dropped for another, and how many were in its time.
+    `queued_ahead` and `queued_behind` count the runs it waits for and those waiting for it;
+    `skip_summary` is that of its `RelatedRuns`.
     """
     if run.concluded:
         state = _concluded_state(run, root, timing)
@@ -101,10 +100,10 @@ def build(
 
 
 def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
-    """Say at which step a run is, for its row; empty: at none that is known.
+    """Return the current step of a run, for its row; empty if none is known.
 
-    A row says by itself for how long all of the run has gone on, or waited for its turn. `clocks`
-    are the run's, from which this knows what is usual.
+    The row shows separately how long the run has taken or been queued. `timers` are the run's
+    timers, which supply the typical durations.
     """
     if not run.in_flight or not run.step:
         return ()
@@ -115,7 +114,7 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
         _("%(step)s, %(since)s"), step=step, since=Elapsed(run.step_started_at)
     )
     typical_by_reason = {timer.reason: timer.typical for timer in timers}
-    # Under its bar a row says what is usual of all of it, or of people: nothing is said twice.
+    # The row's progress bar shows the typical duration of the run: not repeated here if equal.
     typical_step, typical_run = (
         typical_by_reason.get(OverdueReason.STEP),
         typical_by_reason.get(OverdueReason.RUN),
@@ -130,12 +129,12 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
 
 
 def render_text(parts: RichText, now: datetime) -> str:
-    """Write parts as they read at a time."""
+    """Return rich text as plain text, with its times as of `now`."""
     return "".join(part if isinstance(part, str) else format_time_part(part, now) for part in parts)
 
 
 def format_time_part(part: Elapsed | Countdown, now: datetime) -> str:
-    """Write a time as it reads at another."""
+    """Return the text of a time part as of `now`."""
     if isinstance(part, Elapsed):
         return _("for %(time)s") % {"time": durations.format_elapsed(now - part.at)}
     if part.at <= now:
@@ -143,14 +142,14 @@ def format_time_part(part: Elapsed | Countdown, now: datetime) -> str:
     return _("in %(time)s") % {"time": durations.format_elapsed(part.at - now)}
 
 
-# --- Under way ----------------------------------------------------------------------------------
+# --- In flight ----------------------------------------------------------------------------------
 
 
 def _in_flight_state(
     run: Run, root: Node | None, timing: StageTiming | None, queued_ahead: int
 ) -> RichText:
     step = steps.current(root) if root is not None else None
-    reason: OverdueReason | None = OverdueReason.STEP  # what the state is about
+    reason: OverdueReason | None = OverdueReason.STEP  # what `typical` is about
     typical: TypicalDuration | None = None
     state: RichText
     count_template, count = "", 0
@@ -180,7 +179,7 @@ def _in_flight_state(
         state = _with_elapsed(_("under way"), run.started_at)
     else:
         reason = None
-        # One that is said to have ended has not been doing so for a time.
+        # A final status (“success”) of a run in flight gets no elapsed time: it is no activity.
         is_lasting = run.status not in statuses.RUN_STATUSES or run.status == "unknown"
         state = _with_elapsed(_status_text(run), _status_started_at(run) if is_lasting else None)
     attempt_text = _attempt_text(step) if step is not None and reason is OverdueReason.STEP else ()
@@ -215,7 +214,7 @@ def _waiting_text(run: Run) -> str:
 
 
 def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichText:
-    """Say for how long something has been so, where that is known."""
+    """Append for how long the state has lasted, if known."""
     if started_at is None:
         return (state,) if isinstance(state, str) else state
     # Translators: “waits for its turn” and “for 18 min”.
@@ -223,7 +222,7 @@ def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichTex
 
 
 def _current_step_text(step: Node) -> RichText:
-    """Say at which step a run is, and for how long."""
+    """Return the step that a run is at, and for how long."""
     if steps.is_approval(step):
         template = _("waits for people to approve “%(step)s”")
     elif step.status == "async_wait":
@@ -234,7 +233,7 @@ def _current_step_text(step: Node) -> RichText:
 
 
 def _count_parallel_steps(root: Node | None, step: Node) -> int:
-    """Return how many other steps are under way."""
+    """Return how many other steps are in progress, not counting groups."""
     return sum(
         steps.is_in_progress(node) and node is not step and not node.steps
         for _depth, node in (steps.walk(root) if root is not None else ())
@@ -243,7 +242,7 @@ def _count_parallel_steps(root: Node | None, step: Node) -> int:
 
 
 def _attempt_text(step: Node) -> RichText:
-    """Say how often a step was tried, when it is tried again, and what it last failed with."""
+    """Return a step's attempt, the time of its next one and its last error, if there are any."""
     count, max_count = step.attempts or 0, step.max_attempts or 0
     retrying = step.status == "retrying"
     if count < 1 or (count == 1 and not retrying):
@@ -254,7 +253,7 @@ def _attempt_text(step: Node) -> RichText:
     if count >= max_count > 1:
         text = format_parts(_("%(attempt)s, the last."), attempt=attempt)
     elif retrying and step.next_attempt_at is not None:
-        # Translators: “in 40 s” or “due now” is behind “next”.
+        # Translators: “in 40 s” or “due now” follows “next”.
         template = _("%(attempt)s, next %(until)s.")
         text = format_parts(template, attempt=attempt, until=Countdown(step.next_attempt_at))
     else:
@@ -266,7 +265,7 @@ def _attempt_text(step: Node) -> RichText:
 
 
 def _with_typical(state: RichText, typical: TypicalDuration | None) -> RichText:
-    """Say what is usual, where that is known."""
+    """Append the typical duration, if known."""
     if not typical:
         return state
     return format_parts(
@@ -275,7 +274,7 @@ def _with_typical(state: RichText, typical: TypicalDuration | None) -> RichText:
 
 
 def _with_status(run: Run, state: RichText) -> RichText:
-    """Say what Northflank says of a run in flight, where that says little, before a state."""
+    """Prepend Northflank's status of a run in flight, unless the state makes it redundant."""
     if run.status in ACTIVE_STATUSES:
         return state
     return format_parts(_("%(sent)s; %(state)s"), sent=_status_text(run), state=state)
@@ -299,11 +298,11 @@ def _raw_status_text(run: Run) -> RichText:
 
 
 def _status_started_at(run: Run) -> datetime | None:
-    # One that we have only ever seen with this status may have had it for longer.
+    # A run first read with this status may have had it for longer.
     return run.status_since if run.status_since > run.first_synced_at else None
 
 
-# --- Ending, ended, gone ------------------------------------------------------------------------
+# --- Aborting, removed, concluded ---------------------------------------------------------------
 
 
 def _aborting_state(run: Run, root: Node | None) -> RichText:
@@ -362,7 +361,7 @@ def _success_state(
         return (_("succeeded"),)
     approval_time = steps.approval_time(root) if root is not None else timedelta()
     if not timedelta() < approval_time <= duration:
-        approval_time = timedelta()  # what clocks say that are off
+        approval_time = timedelta()  # the clocks disagree
     text = _("succeeded in %(time)s") % {
         "time": durations.format_duration(duration - approval_time)
     }
@@ -374,17 +373,17 @@ def _success_state(
 
 
 def failed_step(root: Node | None) -> Node | None:
-    """Return the step that a run failed at: the first that failed without one inside it."""
+    """Return the step that a run failed at: the first failed one without a failed step inside."""
     return _innermost(root, {"failure", "invalid"})
 
 
 def aborted_step(root: Node | None) -> Node | None:
-    """Return the step at which a run was aborted."""
+    """Return the step at which a run was aborted: the first without another inside."""
     return _innermost(root, {"aborted", "aborting"})
 
 
 def _innermost(root: Node | None, matching_statuses: set[str]) -> Node | None:
-    """Return the first step of these statuses that has none of them inside it."""
+    """Return the first step with one of these statuses and no such step inside it, or None."""
     for _depth, node in steps.walk(root) if root is not None else ():
         if node.status not in matching_statuses:
             continue
@@ -395,7 +394,7 @@ def _innermost(root: Node | None, matching_statuses: set[str]) -> Node | None:
 
 
 def _with_failed_step(state: RichText, root: Node | None) -> RichText:
-    """Say at which step a run failed, and why."""
+    """Append the step at which a run failed, its attempt and its error."""
     node = failed_step(root)
     if node is None:
         return state
