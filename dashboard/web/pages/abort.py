@@ -1,4 +1,4 @@
-"""Aborting a run: GET asks, POST acts."""
+"""Abort one run: GET shows the confirmation, POST requests the abort."""
 
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
@@ -31,7 +31,10 @@ from dashboard.web.pages.run import run_card_context
 def abort(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Ask for confirmation (GET, never acts), or abort and answer what Northflank said (POST)."""
+    """Show the confirmation (GET, never aborts), or request the abort (POST).
+
+    A POST responds after Northflank has answered or the wait for its answer has timed out.
+    """
     user_permissions = permissions.for_user(request.user)
     stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
     run = lookup.find_run(stage, run_id)
@@ -64,14 +67,14 @@ def abort(
 
 
 def _resent_abort_pk(request: HttpRequest) -> int | None:
-    """Return the key of the abort that this press tries again, as the form said."""
+    """Return the key of the abort that the form asks to retry, or None."""
     return keys.parse_pk(request.POST.get("resend", ""))
 
 
 def _render_missing_reason(
     request: HttpRequest, run: Run, user_permissions: Permissions, reason: ReasonField
 ) -> HttpResponse:
-    # The dialog keeps what was typed and shows the sentence; the page is filled in again.
+    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(reason.error, status=422, content_type="text/plain; charset=utf-8")
     return _render_confirmation(request, run, user_permissions, reason, status=422)
@@ -119,7 +122,7 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, str]:
     requested_by = (
         _("It was requested by %(who)s.") % {"who": abort.username} if is_by_other_user else ""
     )
-    # On the run "aborted" is no colour; as news of what one asked for it is good.
+    # A run's "aborted" badge is neutral, but for the requesting user it is a success.
     return (
         "good" if message.tone == "neutral" else message.tone,
         f"{message.plain_text} {requested_by}".strip(),
@@ -135,11 +138,11 @@ def _render_result(
         return redirect(reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id]))
     run_aborts = abort_history.load_aborts(run)
     run_html = _render_run(request, run, user_permissions, run_aborts)
-    # One that says “not yet” leaves when the run has concluded.
+    # While the abort is open, its notice is bound to the run and removed when the run concludes.
     notice_run_dom_id = run_row.dom_id(run.run_id) if run.aborts.open().exists() else ""
     notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
     notice_html = render_to_string("components/notices.html#notice", notice_context)
-    # The run may have left the page that it was aborted from: its part is skipped there.
+    # htmx skips the run's partial if the page no longer shows the run.
     return HttpResponse(
         f'<hx-partial hx-target="#{run_row.dom_id(run.run_id)}" hx-swap="outerMorph">{run_html}'
         '</hx-partial><hx-partial hx-target="#notices" hx-swap="innerHTML">'
@@ -150,7 +153,7 @@ def _render_result(
 def _render_run(
     request: HttpRequest, run: Run, user_permissions: Permissions, run_aborts: list[Abort]
 ) -> str:
-    # The element under the run's id is a card on its own page and a row on all others.
+    # The element with the run's id is a card on the run's own page and a row on all others.
     run_url = reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
     current_path = urlsplit(request.headers.get("HX-Current-URL", "")).path
     if unquote(current_path) == unquote(run_url):

@@ -1,4 +1,4 @@
-"""The audit: every abort that was ever asked for here, as a page and for download."""
+"""The abort log: every abort requested here, as a page and as CSV and JSON downloads."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -19,7 +19,7 @@ from dashboard.web.pages import aborts_export
 
 @require_safe
 def aborts(request: HttpRequest) -> HttpResponse:
-    """Show the acts that the address asks for, newest first, a page of them."""
+    """Show one page of the aborts that match the query string, newest first."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     abort_filter = abort_log.parse(request, user_permissions)
@@ -31,7 +31,7 @@ def aborts(request: HttpRequest) -> HttpResponse:
         user_permissions,
         "aborts",
         version,
-        page.versions,  # by these it knows whether it has changed
+        page.versions,  # the page has changed if these have
         follows_all_changes=False,
         in_flight=False,
         aborting=has_open_aborts,
@@ -61,7 +61,7 @@ def aborts(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def bulk_aborts(request: HttpRequest) -> HttpResponse:
-    """Show the lists that were aborted by one press, newest first, a page of them."""
+    """Show one page of bulk aborts, newest first."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     before = keys.parse_pk(request.GET.get("before", ""))
@@ -99,13 +99,13 @@ def bulk_aborts(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def export_csv(request: HttpRequest) -> HttpResponseBase:
-    """Download all acts that the address asks for as CSV."""
+    """Download all aborts that match the query string as CSV."""
     return _export(request, aborts_export.as_csv, "csv", "text/csv; charset=utf-8")
 
 
 @require_GET
 def export_json(request: HttpRequest) -> HttpResponseBase:
-    """Download all acts that the address asks for as JSON, each with its trail."""
+    """Download all aborts that match the query string as JSON, each with its timeline."""
     return _export(request, aborts_export.as_json, "json", "application/json")
 
 
@@ -117,7 +117,7 @@ def _export(
 ) -> HttpResponseBase:
     abort_filter = abort_log.parse(request, permissions.for_user(request.user))
     if abort_filter.warnings:
-        # A page can say what it left out of account; a file would pass for what was asked.
+        # A page can show which parameters it ignored; a file would pass for the requested data.
         text = "\n".join(abort_filter.warnings)
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
     name = f"aborts-{timezone.localdate().isoformat()}.{extension}"
@@ -127,6 +127,6 @@ def _export(
         headers={
             "Cache-Control": "no-store",
             "Content-Disposition": f'attachment; filename="{name}"',
-            "X-Accel-Buffering": "no",  # nginx would hold it back
+            "X-Accel-Buffering": "no",  # else nginx buffers the stream
         },
     )

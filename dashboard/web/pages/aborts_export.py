@@ -1,7 +1,7 @@
-"""The audit for spreadsheets and programs: every act that matches, written a few at a time.
+"""Export the abort log as CSV or JSON, streamed in chunks to bound memory.
 
-However many there are, few are in memory: they are read by their keys, downwards from the newest
-at the start, so that an act that comes meanwhile neither appears nor shifts the others.
+Chunks are read by descending key, starting at the newest abort, so that an abort created during
+the export neither appears in it nor shifts the others.
 """
 
 import csv
@@ -20,17 +20,18 @@ from dashboard.models import Abort
 from dashboard.web.components import abort_log
 from dashboard.web.components.abort_log import AbortFilter
 
-CHUNK_SIZE = 250  # acts; more are no faster, and hold a thread that aborts wait for
-# What a spreadsheet takes for the beginning of a formula:
+# Aborts; larger chunks are no faster and block a database thread that new aborts wait for.
+CHUNK_SIZE = 250
+# Prefixes that make a spreadsheet treat a cell as a formula:
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-type Encoder = Callable[[list[Abort], bool], bytes]  # acts, whether they are the first
+type Encoder = Callable[[list[Abort], bool], bytes]  # arguments: aborts, is the first chunk
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """A line of an act's trail; `what` is for programs, `text` for people."""
+    """One event of an abort's timeline; `what` is machine-readable, `text` is for people."""
 
     at: str
     what: str
@@ -40,7 +41,7 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An act as it is exported, in the order of the CSV's columns. Times are ISO 8601 in UTC."""
+    """An exported abort. Field order is CSV column order; times are ISO 8601 in UTC."""
 
     id: int
     requested_at: str | None
@@ -64,11 +65,11 @@ class Record:
     error_id: str
     outcome: str
     settled_at: str | None
-    seconds: float | None  # from the press until nothing more was to come
+    seconds: float | None  # from the request until the abort settled; None: still open
     story: str
     retry_of: int | None
     batch: int | None
-    trail: list[TimelineEvent]  # in the JSON only
+    trail: list[TimelineEvent]  # JSON only
 
 
 COLUMNS = [field.name for field in fields(Record) if field.name != "trail"]
@@ -77,9 +78,10 @@ COLUMNS = [field.name for field in fields(Record) if field.name != "trail"]
 def as_csv(
     abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
 ) -> AsyncIterator[bytes]:
-    """Write the acts as CSV (RFC 4180), with a row of names; `site` is this dashboard's address.
+    """Yield the matching aborts as CSV (RFC 4180) with a header row.
 
-    So many acts `at_once` are in memory.
+    `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
+    in memory at once.
     """
 
     def encode(aborts: list[Abort], is_first: bool) -> bytes:
@@ -98,9 +100,10 @@ def as_csv(
 def as_json(
     abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
 ) -> AsyncIterator[bytes]:
-    """Write the acts as one JSON array, each with its trail; names as in the CSV.
+    """Yield the matching aborts as one JSON array with the CSV's names, plus each timeline.
 
-    So many acts `at_once` are in memory.
+    `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
+    in memory at once.
     """
 
     def encode(aborts: list[Abort], is_first: bool) -> bytes:
@@ -127,7 +130,7 @@ async def _stream(
 def _encode_chunk(
     abort_filter: AbortFilter, before_pk: int | None, encode: Encoder, chunk_size: int
 ) -> tuple[bytes, int | None]:
-    """Return the next acts, written, and the key of the last one; None: there are no more."""
+    """Return the next chunk and the key of its last abort; the key is None after the last chunk."""
     aborts = list(
         abort_log.with_details(abort_log.matching_aborts(abort_filter, before_pk))[:chunk_size]
     )
@@ -177,5 +180,5 @@ def _utc(when: datetime | None) -> str | None:
 
 
 def _escape_formula(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula: it gets an apostrophe in front."""
+    """Prefix a cell with an apostrophe if a spreadsheet would treat it as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

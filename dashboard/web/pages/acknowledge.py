@@ -1,4 +1,4 @@
-"""Saying that one looks at a run, hands it back, or takes it over: for everybody to see."""
+"""Acknowledge a run, release the acknowledgement, or reassign it to oneself."""
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -20,7 +20,7 @@ from dashboard.web.pages.run import run_card_context
 def acknowledge(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Show what the person can say (GET, for the page that asks), or note what they say (POST)."""
+    """Render the user's acknowledgement form (GET), or acknowledge, reassign or release (POST)."""
     user_permissions = permissions.for_user(request.user)
     stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
     run = lookup.find_run(stage, run_id)

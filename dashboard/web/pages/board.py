@@ -1,4 +1,4 @@
-"""Board: all pipelines and the latest run of each of their stages."""
+"""The board: all pipelines with the latest run of each stage."""
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -14,7 +14,7 @@ from dashboard.web.live import region
 
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
-    """Show pipelines by project, with their three stages."""
+    """Show the pipelines by project, each with its three stages."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     visible_stages = Stage.objects.listed().filter(user_permissions.stage_filter())

@@ -1,4 +1,4 @@
-"""Aborting many runs: GET asks and freezes the list, POST acts, and a page tells of each run."""
+"""Abort several runs at once: confirmation, request, and a page with the result of each run."""
 
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -26,7 +26,10 @@ from dashboard.web.live import region
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def bulk_abort_new(request: HttpRequest) -> HttpResponse:
-    """Ask for confirmation (GET, never acts), or abort one after another (POST)."""
+    """Show the confirmation (GET, never aborts), or start a bulk abort (POST).
+
+    The confirmation fixes the list of runs. Its aborts are then sent one after another.
+    """
     user_permissions = permissions.for_user(request.user)
     if request.method != "POST":
         return _render_confirmation(
@@ -65,7 +68,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show what became of each run of a list."""
+    """Show a bulk abort and the outcome of each of its runs."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     items = batches.visible_items(pk, user_permissions)
@@ -111,7 +114,7 @@ def _render_confirmation(
     page_context = {
         "nav": "now",
         "selection": selection,
-        # The whole filter was asked for, not what is on the screen.
+        # All runs that match a filter were requested, including runs that the page does not show.
         "is_whole_filter": request.method != "POST" and "run" not in request.GET,
         "key": key or uuid4(),
         "reason": reason or ReasonField(selection.is_reason_required),
@@ -133,7 +136,7 @@ def _render_form_error(
     message: str,
     key: UUID | None = None,
 ) -> HttpResponse:
-    # The dialog keeps what was typed and shows the sentence; the page is filled in again.
+    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(message, status=422, content_type="text/plain; charset=utf-8")
     return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)

@@ -1,4 +1,4 @@
-"""Dismissing a run that Northflank knows no more: GET asks, POST acts."""
+"""Dismiss a removed run: GET shows the confirmation, POST dismisses or restores it."""
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -17,7 +17,7 @@ from dashboard.web.http import errors, lookup
 def dismiss(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Ask for confirmation (GET, never acts); dismiss a run, or undo that (POST)."""
+    """Show the confirmation (GET, never changes anything), or dismiss or restore a run (POST)."""
     user_permissions = permissions.for_user(request.user)
     stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
     run = lookup.find_run(stage, run_id)

@@ -1,4 +1,4 @@
-"""Now: what needs attention, what else is in flight, and what failed in the last day."""
+"""The start page: runs that need attention, other runs in flight, and failures of the last day."""
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -10,14 +10,14 @@ from dashboard.web.components import abort_all, empty_states, in_flight, run_row
 from dashboard.web.http import site_context
 from dashboard.web.live import region
 
-# Rows a table; a page with more is no longer read at a glance.
+# Rows per table; a longer page can no longer be read at a glance.
 MAX_IN_FLIGHT = 200
 MAX_CONCLUDED = 50
 
 
 @require_safe
 def now(request: HttpRequest) -> HttpResponse:
-    """Show what is in flight and what failed in the last day."""
+    """Show the runs in flight, and those aborted or failed recently."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     current_time = timezone.now()

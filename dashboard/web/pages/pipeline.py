@@ -1,4 +1,4 @@
-"""One pipeline: its stages side by side."""
+"""A pipeline's page: its stages side by side."""
 
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
@@ -20,7 +20,7 @@ RUNS_PER_STAGE = 10
 
 @require_safe
 def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpResponse:
-    """Show a pipeline's stages with their latest runs."""
+    """Show a pipeline's stages, each with its latest runs."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     pipeline = lookup.get_pipeline_or_404(user_permissions, project_id, pipeline_id)

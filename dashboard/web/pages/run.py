@@ -1,4 +1,4 @@
-"""One run: how it stands, at which step, and what was done about it."""
+"""A run's page (status, steps, aborts, acknowledgements), and the lookup of a run by its id."""
 
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ from dashboard.web.live import region
 def run(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, run_id: str
 ) -> HttpResponse:
-    """Show a run; one that was never seen is first asked for, once for everybody."""
+    """Show a run. A run not in the database is first looked up, once for all users."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
@@ -76,7 +76,10 @@ def run(
 
 @require_safe
 def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
-    """Lead to a run from its id alone, query string and all; one never seen is looked for."""
+    """Redirect to a run's page, given its id alone, keeping the query string.
+
+    A run not in the database is searched for; a progress page is shown meanwhile.
+    """
     user_permissions = permissions.for_user(request.user)
     visible_runs = (
         Run.objects.filter(user_permissions.stage_filter("stage"))
@@ -88,14 +91,14 @@ def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
         return run_search.reload_response(request) or _redirect_to_run(request, run.stage, run_id)
     hints = run_search.hints(request)
     hinted_stage = lookup.hinted_stage(user_permissions, hints)
-    if hinted_stage is not None:  # which asks for this one run, whatever searches have used
+    if hinted_stage is not None:  # its page looks up the run, whatever the search budget
         return run_search.reload_response(request) or _redirect_to_run(
             request, hinted_stage, run_id
         )
     candidates = lookup.candidate_stages(user_permissions, hints)
     search = deferred_result(request) if candidates.stage_keys else run_lookup.SearchProgress(0, 0)
     if search is None:
-        get_token(request)  # as below
+        get_token(request)  # see _look_up_run
         return Deferred(lambda: run_lookup.search(get_connection(), candidates.stage_keys, run_id))
     if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
         search = replace(search, blocked_reason=_("Northflank’s projects are still being listed."))
@@ -108,7 +111,10 @@ def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
 
 @require_POST
 def retry_run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
-    """Have a run looked for anew that was nowhere, in the places that the address names."""
+    """Restart the lookup of a run that was not found, in the stages that the query string names.
+
+    If it is too soon for that, redirect with a message that contains the earliest time.
+    """
     user_permissions = permissions.for_user(request.user)
     hints = run_search.hints(request)
     hinted_stage = lookup.hinted_stage(user_permissions, hints)
@@ -133,10 +139,10 @@ def run_card_context(
     run_aborts: list[Abort],
     user_pk: int | None = None,
 ) -> dict[str, Any]:
-    """Return what a run's card shows; the times in its texts read as they do `at` a time.
+    """Return the template context of a run's card.
 
-    Without a `person`, by their key, it is the same for all who have these rights: the page then
-    asks for what only one person can say.
+    Without `user_pk` the context is the same for all users with these permissions; the page then
+    fetches the user's own acknowledgement form separately.
     """
     root = timeline.load_tree(run)
     timing = concurrency.load_timing(run)
@@ -159,7 +165,7 @@ def run_card_context(
     run_dismissals = list(run.dismissals.all()) if run.removed_at else []
     url = links.absolute_url(row.url)
     return {
-        "now": None,  # None: the card may be kept, and says times by the clock
+        "now": None,  # None: the card may be cached, so its texts contain no elapsed times
         "data_age": region.run_data_age(run),
         "row": row,
         "run_summary": headline,
@@ -201,7 +207,9 @@ def _look_up_run(
     removal = removed_notice.for_pipeline(stage.pipeline)
     message = removal.text if removal is not None else deferred_result(request)
     if message is None and stage.has_flow is not False:
-        get_token(request)  # the page will need its cookie, and the middleware sets it now
+        # The middleware sets the CSRF cookie on the first pass only (see deferred.py), and the
+        # page rendered on the second pass needs it.
+        get_token(request)
         user_pk = request.user.pk
         return Deferred(
             lambda: run_lookup.find_in_stage(get_connection(), stage, run_id, user_pk=user_pk)

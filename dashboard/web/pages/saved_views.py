@@ -1,4 +1,4 @@
-"""Saved views of a stage's page: saved, deleted, and made the one that it opens with."""
+"""Create and delete saved views of the stage page, and set the default view."""
 
 from django.contrib import messages
 from django.contrib.auth.models import User
@@ -21,7 +21,7 @@ from dashboard.web.http import errors, lookup, sign_in
 def create_saved_view(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
 ) -> HttpResponse:
-    """Keep the page's filter under a name."""
+    """Save the page's filter under a name."""
     user, user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
     run_filter = _form_filter(request, stage, user)
     shared = request.POST.get("shared") == "1"
@@ -48,7 +48,7 @@ def create_saved_view(
 def update_saved_view(
     request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str, key: int
 ) -> HttpResponse:
-    """Delete a view, have stage pages open with it, or no more."""
+    """Delete a view, make it the user's default, or clear the default."""
     user, _user_permissions, stage = _load_form_target(request, project_id, pipeline_id, stage_id)
     run_filter = _form_filter(request, stage, user)
     try:
@@ -83,7 +83,7 @@ def _load_form_target(
 
 
 def _form_filter(request: HttpRequest, stage: Stage, user: User) -> RunFilter:
-    """The filter of the page that the form was on."""
+    """Return the filter of the page that contained the form."""
     return filters.parse(QueryDict(request.POST.get("query", "")), stage, user)
 
 
@@ -91,7 +91,7 @@ def _redirect_to_stage(
     request: HttpRequest, stage: Stage, run_filter: RunFilter, text: str, *, tone: str = "good"
 ) -> HttpResponse:
     messages.add_message(request, messages.INFO, text, extra_tags=tone)
-    # Django leads to no address of any length; one that is too long to be saved is none to keep.
+    # Django limits the length of a redirect's URL: drop a query that is too long to be saved.
     query = (
         run_filter.url
         if len(run_filter.query_string) <= SavedView.QUERY_LENGTH

@@ -1,4 +1,4 @@
-"""One stage: the runs of its release flow."""
+"""A stage's page: the runs of its release flow."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -29,11 +29,14 @@ from dashboard.web.live import region
 
 @require_safe
 def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str) -> HttpResponse:
-    """Show a stage's runs: in flight on top, then newest first."""
+    """Show one page of a stage's runs: runs in flight first, then newest first.
+
+    Redirects to the user's default view if the URL has no query string.
+    """
     user, user_permissions = sign_in.signed_in_user(request), permissions.for_user(request.user)
     version = ChangeCounter.latest()
     stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
-    # An address that asks for anything is left alone, and so is a page that is open already.
+    # A refresh of an open page does not apply the default view.
     is_refresh = request.headers.get("HX-Request") == "true"
     default = None if is_refresh else saved_views.default_for(user)
     if default and not request.GET:
@@ -85,7 +88,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
         "filter": run_filter,
         "all_url": filters.ALL_RUNS_URL,
         "stage_error": region.stage_error(stage),
-        # Outside of the live region: a refresh does not ask for them.
+        # Lazy: outside the live region, so a refresh does not need them.
         "saved_views": SimpleLazyObject(
             lambda: saved_view_menu.build_menu(user, user_permissions, run_filter, default)
         ),

@@ -1,4 +1,4 @@
-"""Status: can Northflank be read, by whom, with how many requests, and how old is what is shown."""
+"""The status page: sync health, rate limit, workers, webhook, and the data age of each stage."""
 
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
@@ -13,11 +13,11 @@ from dashboard.web.live import region
 
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
-    """Show the state of the mirror, the worst first."""
+    """Show the state of the sync, with the stages in the worst state first."""
     user_permissions = permissions.for_user(request.user)
     version = ChangeCounter.latest()
     status_data = sync_report.load_status(user_permissions, db_threads.now())
-    # Its ages are told by the rows themselves.
+    # Each row shows its own data age.
     data_age = region.DataAge(None, is_stale=False)
     incomplete = bool(status_data.incomplete_text)
     live_region = region.build_region(
