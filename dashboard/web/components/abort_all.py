@@ -1,4 +1,4 @@
-"""Aborting many runs, as pages ask for it: which runs, which not and why, and all of a page."""
+"""Prepare bulk aborts: the "abort all" offers of pages, and the confirmation's lists of runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from dashboard.web.components.run_row import RunRow
 from dashboard.web.http import keys
 from dashboard.web.http.lookup import PageNotFound
 
-# The statuses in which a run can be aborted, as far as we know them.
+# Known statuses in which a run can be aborted.
 _ABORTABLE_STATUSES = [
     each
     for each in statuses.RUN_STATUSES
@@ -31,17 +31,20 @@ _ABORTABLE_STATUSES = [
 
 @dataclass(frozen=True, slots=True)
 class AbortAllOffer:
-    """All runs behind a page and its filter that a person may abort now, also those off screen."""
+    """The "abort all" button of a page: all matching runs that the user may abort now.
 
-    id: str  # of the element that offers it
-    fields: list[tuple[str, str]]
+    Includes matching runs that are not on the current page of the list.
+    """
+
+    id: str  # of the button's element
+    fields: list[tuple[str, str]]  # hidden form fields (name, value): which runs to select
     count: int
-    has_aborting: bool = False  # there are others, which somebody is aborting already
-    has_denied: bool = False  # there are others, which the person may not abort
+    has_aborting: bool = False  # other matching runs are being aborted already
+    has_denied: bool = False  # the user may not abort some other matching runs
 
     @property
     def label(self) -> str:
-        """What the button says: how many and, where that is not all in flight, why."""
+        """The button's label: the number of runs and, if runs in flight are left out, why."""
         if self.has_aborting and self.has_denied:
             text = _("Abort all %(count)d that you may abort and nobody is aborting…")
         elif self.has_aborting:
@@ -55,7 +58,7 @@ class AbortAllOffer:
 
 @dataclass(frozen=True, slots=True)
 class StageGroup:
-    """Runs of one kind of stage: what is at stake is the same for all of them."""
+    """The runs to abort in all stages of one name, such as Production."""
 
     stage: str
     is_production: bool
@@ -64,37 +67,37 @@ class StageGroup:
 
 @dataclass
 class BulkAbortConfirmation:
-    """A list before anything is done: the runs to abort by stage, and those left out."""
+    """A bulk abort before it is confirmed: the runs to abort by stage, and the excluded runs."""
 
     groups: list[StageGroup] = field(default_factory=list)
-    excluded: list[tuple[RunRow, MessageText]] = field(default_factory=list)  # with why
+    excluded: list[tuple[RunRow, MessageText]] = field(default_factory=list)  # (run, why)
     is_reason_required: bool = False
-    blocking_reason: str = ""  # why nothing can be asked for
+    blocking_reason: str = ""  # why no abort can be requested; empty: one can
 
     @property
     def rows(self) -> list[RunRow]:
-        """The runs to abort, in the order in which they will be."""
+        """The runs to abort, in the order of their aborts."""
         return [row for group in self.groups for row in group.rows]
 
     @property
     def count(self) -> int:
-        """How many runs are to be aborted."""
+        """The number of runs to abort."""
         return len(self.rows)
 
     @property
     def production_count(self) -> int:
-        """How many of them are in Production."""
+        """The number of runs to abort in Production."""
         return sum(len(group.rows) for group in self.groups if group.is_production)
 
     @property
     def back_url(self) -> str:
-        """Where to go on without aborting: their stage where it is one, else Now."""
+        """The address of the cancel link: the runs' stage if they share one, else the Now page."""
         stages = {row.stage_url for row in [*self.rows, *(row for row, _ in self.excluded)]}
         return stages.pop() if len(stages) == 1 else reverse("now")
 
 
 def offer_for_now(permissions: Permissions) -> AbortAllOffer | None:
-    """Return what Now offers; None: the person may abort nowhere."""
+    """Return the offer of the Now page, or None if the user may not abort anywhere."""
     if not permissions.can_abort_anywhere:
         return None
     visible = Run.objects.in_flight().filter(permissions.stage_filter("stage"))
@@ -114,9 +117,9 @@ def offer_for_now(permissions: Permissions) -> AbortAllOffer | None:
 
 
 def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortAllOffer]:
-    """Return what a stage's page offers under each status it may be filtered by; "": under none.
+    """Return the offers of a stage's page by status filter; the key "" is for no status filter.
 
-    Empty where the person may not abort.
+    Empty if the user may not abort runs of the stage.
     """
     if not permissions.abort_permission(stage).allowed:
         return {}
@@ -131,7 +134,10 @@ def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortA
 
 
 def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[int]:
-    """Return the keys of the runs that an address asks about; raises NothingHere."""
+    """Return the keys of the runs that the query string selects.
+
+    Raise PageNotFound if it names a stage that does not exist or is not visible to the user.
+    """
     if request.GET.get("page") == "now":
         return list(in_flight.in_flight(permissions).values_list("pk", flat=True))
     if "stage" in request.GET:
@@ -150,7 +156,7 @@ def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[in
 def prepare_confirmation(
     run_keys: Iterable[int], permissions: Permissions
 ) -> BulkAbortConfirmation:
-    """Prepare a list for its confirmation: Production first, and what is left out apart."""
+    """Return the confirmation of a bulk abort, with Production first and excluded runs apart."""
     runs = aborts.visible_runs(run_keys, permissions)
     latest = run_row.latest_aborts(runs)
     confirmation = BulkAbortConfirmation()
@@ -197,7 +203,7 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
 
 
 def _count_by(runs: RunQuerySet, *fields: str) -> Iterable[tuple[Any, ...]]:
-    """Count runs by some fields: those, how many there are, and how many nobody is aborting."""
+    """Group runs by `fields`; a row is the fields, the run count, and the count not aborting."""
     not_aborting = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
     grouped = runs.order_by().values_list(*fields)
     return grouped.annotate(all=Count("pk"), idle=Count("pk", filter=not_aborting))
@@ -205,6 +211,6 @@ def _count_by(runs: RunQuerySet, *fields: str) -> Iterable[tuple[Any, ...]]:
 
 def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllOffer:
     fields = [("stage", str(stage.pk)), *([("status", status)] if status else [])]
-    # A status may be any text; an id may not.
+    # A status may contain characters that are not allowed in an id.
     element_id = f"abort-all-{run_row.dom_id(status or 'any').removeprefix('run-')}"
     return AbortAllOffer(element_id, fields, count, has_aborting=total > count)

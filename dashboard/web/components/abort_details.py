@@ -1,4 +1,4 @@
-"""The facts of an abort in words: the same on its run's page and in the audit."""
+"""Details of an abort as text, shared by the run's page and the abort log."""
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -8,7 +8,7 @@ from dashboard.models.bulk_aborts import AuditedRequest, Via
 
 
 def via_label(requested: AuditedRequest) -> str:
-    """Say by which way an abort, or a list of them, came in."""
+    """Return how an abort or a bulk abort was requested: on a page, by the API or by command."""
     if requested.via == Via.API:
         if not requested.token_name:
             return _("by the API")
@@ -17,9 +17,9 @@ def via_label(requested: AuditedRequest) -> str:
 
 
 def response_details(abort: Abort) -> list[tuple[str, str]]:
-    """Return what Northflank answered, or why it did not, and the id of its error, by their names.
+    """Return (label, text) pairs: Northflank's answer or what went wrong, and its error id.
 
-    Only what came with a status is Northflank's; all else is our own account of what went wrong.
+    An answer is Northflank's only if it has an HTTP status; otherwise the text is ours.
     """
     if abort.answer_status is not None:
         status_and_text = ": ".join(
@@ -34,5 +34,5 @@ def response_details(abort: Abort) -> list[tuple[str, str]]:
 
 
 def bulk_abort_url(abort: Abort) -> str:
-    """Return the address of the list that an abort belongs to; empty: of none."""
+    """Return the address of the abort's bulk abort; empty if it has none."""
     return reverse("bulk_abort", args=[abort.bulk_abort_id]) if abort.bulk_abort_id else ""

@@ -1,4 +1,4 @@
-"""Aborts as a run's page shows them, with what is known of each and what can be done next."""
+"""The aborts of one run for its page: their details, timelines and next steps."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from dashboard.web.http import links
 
 @dataclass(frozen=True, slots=True)
 class AbortEntry:
-    """One abort, its trail and its facts."""
+    """One abort with its timeline and details."""
 
     message: abort_messages.AbortMessage
     requested_by: str
@@ -29,29 +29,32 @@ class AbortEntry:
     is_minimum: bool
     timeline: list[TimelineEntry]
     details: list[tuple[str, str]]
-    bulk_abort_url: str  # of the list that it belongs to; empty: it was asked for by itself
+    bulk_abort_url: str  # empty: not part of a bulk abort
 
 
 @dataclass(frozen=True, slots=True)
 class NextSteps:
-    """What people can do about an abort that does not end."""
+    """What users can do about an abort that does not complete."""
 
     northflank_url: str
     support_request: str
 
 
 def entries(run: Run, aborts: list[Abort]) -> list[AbortEntry]:
-    """Prepare the aborts of one run for the template, each with its trail."""
+    """Return the entries of a run's aborts, in the given order."""
     return [_entry(abort, run) for abort in aborts]
 
 
 def load_aborts(run: Run) -> list[Abort]:
-    """Return a run's aborts with their trails, the latest first."""
+    """Return a run's aborts with their events prefetched, latest first."""
     return list(run.aborts.order_by("-pk").prefetch_related("events"))
 
 
 def next_steps(run: Run, row: RunRow, aborts: list[Abort]) -> NextSteps | None:
-    """Return what can be done, where an abort of the run is so long overdue."""
+    """Return the next steps if an abort of the run is so overdue that it can be resent, else None.
+
+    `aborts` are the run's aborts, latest first.
+    """
     if not row.can_resend:
         return None
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None

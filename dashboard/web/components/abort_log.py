@@ -1,7 +1,6 @@
-"""The audit as its page shows it: which acts an address asks for, page by page, and each as a row.
+"""The abort log: parse its filter from the query string, load pages of aborts, and build rows.
 
-Nonsense in an address is ignored, and said so. An act is found only where the person may see its
-run's place.
+Invalid parameters are ignored with a warning. Only aborts in stages that the user may see match.
 """
 
 from collections.abc import Mapping
@@ -30,13 +29,13 @@ from dashboard.web.http import keys
 
 PER_PAGE = 100
 PARAMETERS = ("who", "text", "state", "project", "stage", "from", "to", "by_me", "before")
-MAX_TEXT_LENGTH = 200  # characters of a text that is looked for
-_YEARS = range(1970, 9000)  # others fit no zone, or no database
+MAX_TEXT_LENGTH = 200  # characters of a search text
+_YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """How acts stand, in a word that people look for: each act is of one kind."""
+    """An abort's state as a filter choice. Each abort belongs to exactly one category."""
 
     label: str | Promise
     tone: str
@@ -44,8 +43,8 @@ class Category:
     condition: Q
 
 
-# Of acts whose run, when they had settled, was known: it is something else now. As abort_story
-# says it, so that the word and the sentence beside it never differ.
+# Aborts that settled with a known run status that has changed since. Must agree with
+# aborts.messages.status_changed_after_end, or a row's category and message contradict each other.
 _ENDED_WITH_OUTCOME = Q(state=AbortState.CONCLUDED) | Q(state=AbortState.TOO_LATE) & ~Q(outcome="")
 _RUN_DIFFERS = ~Q(run__status=F("outcome")) | Q(run__concluded=False)
 _CHANGED_AFTER_END = _ENDED_WITH_OUTCOME & Q(run__removed_at=None) & _RUN_DIFFERS
@@ -92,7 +91,7 @@ CATEGORIES = {
 
 
 def category_key(abort: Abort) -> str:
-    """Return the key of the kind that an act is of, loaded with its run."""
+    """Return the key in CATEGORIES of an abort that was loaded with its run."""
     if abort.settled_at is None:
         return "under_way"
     if abort_messages.status_changed_after_end(abort, abort.run):
@@ -106,33 +105,33 @@ def category_key(abort: Abort) -> str:
 
 @dataclass
 class AbortFilter:
-    """What an address asks for, and the choices of the form that asks."""
+    """The filter in a query string, and the choices of the filter form."""
 
     condition: Q
-    before_pk: int | None = None  # an act's key: only those that were asked for earlier
-    parameters: dict[str, str] = field(default_factory=dict)  # what was understood, by its name
-    warnings: list[str] = field(default_factory=list)  # sentences
+    before_pk: int | None = None  # an abort's key: only aborts with lower keys match
+    parameters: dict[str, str] = field(default_factory=dict)  # the valid ones, without `before`
+    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
     categories: list[tuple[str, str | Promise]] = field(default_factory=list)
     projects: list[tuple[str, str]] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
 
     @property
     def query_string(self) -> str:
-        """The filter as part of an address, without the place in the list."""
+        """The filter as a query string, without the position in the list."""
         return urlencode(self.parameters)
 
     def older_url(self, pk: int) -> str:
-        """Return the address of the page that follows an act."""
+        """Return the relative address of the page that follows the abort with key `pk`."""
         return "?" + urlencode({**self.parameters, "before": str(pk)})
 
     def narrow(self, name: str, value: str, condition: Q) -> None:
-        """Ask for less."""
+        """Add a parameter and its condition to the filter."""
         self.parameters[name] = value
         self.condition &= condition
 
 
 def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
-    """Read the filter of an address; what nobody can follow in it is ignored, and told."""
+    """Return the filter in the query string; ignore invalid parameters and add warnings."""
     stages = Stage.objects.filter(permissions.stage_filter()).order_by("pipeline__project__slug")
     project, title = "pipeline__project__slug", "pipeline__project__name"
     project_names = {
@@ -188,29 +187,29 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
 
 
 def matching_aborts(abort_filter: AbortFilter, before_pk: int | None) -> AbortQuerySet:
-    """Return the acts that match, the newest first, from below the key `before` on."""
+    """Return the matching aborts, newest first; only keys below `before_pk` if it is given."""
     aborts = Abort.objects.filter(abort_filter.condition).order_by("-pk")
     return aborts if before_pk is None else aborts.filter(pk__lt=before_pk)
 
 
 def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
-    """Return acts with all that is told of them loaded: no query an act."""
+    """Load aborts with everything that their rows need, without further queries per abort."""
     with_stage = aborts.select_related("run__stage__pipeline__project").prefetch_related("events")
     return with_stage.defer("run__steps", "run__raw", "run__description")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which acts are on a page, and what decides how they look."""
+    """The aborts on one page of the log, and the data that decides how they are shown."""
 
-    versions: list[tuple[int, int]]  # keys, each with its run's version: acts change with it
+    versions: list[tuple[int, int]]  # (abort key, run version); an abort changes with its run
     older_url: str
     under_way_count: int
-    abort_severity: int  # how far the worst of these is overdue: of escalation.Level
+    abort_severity: int  # of the most overdue abort under way: an aborts.severity.Severity
 
 
 def load_page(abort_filter: AbortFilter) -> Page:
-    """Find the acts of one page, without loading them."""
+    """Return one page of the log, without loading its aborts."""
     columns = matching_aborts(abort_filter, abort_filter.before_pk).values_list(
         "pk", "run__version", "settled_at", "run__abort_severity"
     )
@@ -227,13 +226,13 @@ def load_page(abort_filter: AbortFilter) -> Page:
 
 
 def newest_page(permissions: Permissions) -> Page:
-    """Find the newest of all acts in places that somebody may see."""
+    """Return the newest page of all aborts in stages that the user may see."""
     return load_page(AbortFilter(condition=permissions.stage_filter("run__stage")))
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRow:
-    """What templates need of an act."""
+    """One abort, prepared for templates."""
 
     pk: int
     category: str
@@ -255,18 +254,19 @@ class AbortRow:
     duration: str
     response_details: list[tuple[str, str]]
     timeline: list[TimelineEntry]
-    bulk_abort_url: str  # empty: it was requested by itself
-    pipeline_url: str = ""  # a row of the log has one link, to the run
+    bulk_abort_url: str  # empty: not part of a bulk abort
+    # Always empty: the shared template links pipeline and stage, the log links the run only.
+    pipeline_url: str = ""
     stage_url: str = ""
 
     @property
     def tooltip(self) -> str:
-        """What its badge says."""
+        """The badge's tooltip."""
         return self.message.plain_text
 
 
 def load_rows(abort_page: Page) -> list[AbortRow]:
-    """Prepare the acts of a page."""
+    """Return the rows of a page, newest first."""
     pks = [pk for pk, _version in abort_page.versions]
     return [
         build_row(abort) for abort in with_details(Abort.objects.filter(pk__in=pks).order_by("-pk"))
@@ -274,7 +274,7 @@ def load_rows(abort_page: Page) -> list[AbortRow]:
 
 
 def build_row(abort: Abort) -> AbortRow:
-    """Prepare an act that was loaded with `told`."""
+    """Return the row of an abort that was loaded with `with_details`."""
     run, stage = abort.run, abort.run.stage
     message, key = abort_messages.describe(abort, run), category_key(abort)
     category = CATEGORIES[key]
@@ -304,7 +304,7 @@ def build_row(abort: Abort) -> AbortRow:
 
 
 def run_url(abort: Abort) -> str:
-    """Return the address of an act's run."""
+    """Return the address of the abort's run."""
     return reverse("run", args=[*run_row.stage_url_args(abort.run.stage), abort.run.run_id])
 
 

@@ -1,4 +1,4 @@
-"""Who looks at a run, as rows and its page show it, and what the person may say about it."""
+"""Acknowledgements of a run, for rows and for the run's page with its acknowledgement form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from dashboard.models import Acknowledgement, Run
 from dashboard.runs import alerts
 from dashboard.runs.summary import ExternalText
 
-MAX_NAMES = 3  # people that are named
+MAX_NAMES = 3  # users listed by name; the others are counted
 
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgementEntry:
-    """Somebody who looks, or has looked."""
+    """One active or ended acknowledgement."""
 
     name: ExternalText
     acknowledged_at: datetime
@@ -26,14 +26,14 @@ class AcknowledgementEntry:
 
 @dataclass(frozen=True, slots=True)
 class ActiveAcknowledgements:
-    """Those who look now: the first of them by name."""
+    """The active acknowledgements: the first MAX_NAMES, and the number of others."""
 
     entries: list[AcknowledgementEntry]
     more_count: int
 
     @property
     def names(self) -> str:
-        """Who looks, on one line; empty: nobody."""
+        """The users' names on one line; empty if there are none."""
         names = ", ".join(entry.name for entry in self.entries)
         if not self.more_count:
             return names
@@ -42,28 +42,28 @@ class ActiveAcknowledgements:
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgementPanel:
-    """What a run's page says of it; the same for all who see the run."""
+    """The acknowledgements on a run's page; the same for all users who may see the run."""
 
-    id: str  # changes with what can be said about it
+    id: str  # of the element with the actions; changes when the available actions change
     url: str
     current: ActiveAcknowledgements | None
-    previous: list[AcknowledgementEntry]  # the latest first
-    more_count: int  # how many more have looked
-    has_actions: bool  # there is something that people can say
+    previous: list[AcknowledgementEntry]  # ended, latest first, at most MAX_NAMES
+    more_count: int  # ended acknowledgements not in `previous`
+    has_actions: bool  # the run can be acknowledged, reassigned or released
 
 
 @dataclass(frozen=True, slots=True)
 class AcknowledgementActions:
-    """What one person can say."""
+    """The acknowledgement form of one user."""
 
-    is_acknowledged: bool
-    acknowledge_label: str  # to say that one looks, too
-    reassign_from_keys: list[int]  # the keys of the others
-    reassign_from: str  # from whom; empty: nobody else looks
+    is_acknowledged: bool  # by this user
+    acknowledge_label: str
+    reassign_from_keys: list[int]  # keys of other users' active acknowledgements
+    reassign_from: str  # these users' names; empty: there are none
 
 
 def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgements | None:
-    """Prepare those who look now; None where nobody does."""
+    """Return the given active acknowledgements for templates, or None if there are none."""
     if not acknowledgements:
         return None
     return ActiveAcknowledgements(
@@ -75,7 +75,10 @@ def active(acknowledgements: Sequence[Acknowledgement]) -> ActiveAcknowledgement
 def panel(
     run: Run, url: str, acknowledgements: Sequence[Acknowledgement], now: datetime
 ) -> AcknowledgementPanel | None:
-    """Prepare all who look or have looked at a run; None where there is nothing to say."""
+    """Return the panel of a run, or None if there is nothing to show or to do.
+
+    `acknowledgements` are the run's active and ended ones, in the order of their creation.
+    """
     unreleased = _unreleased(acknowledgements)
     previous = [
         _entry(acknowledgement)
@@ -85,8 +88,8 @@ def panel(
     has_actions = bool(unreleased) or alerts.needs_attention(run, now)
     if not has_actions and not previous:
         return None
-    # Another element where there is another choice: the stream brings it without one, since that is
-    # each person's own, and the page then asks for it (run.html).
+    # A new id when the available actions change: the stream sends the element without a form,
+    # since the form differs per user, and the page then fetches it (run.html).
     state = "-".join(str(one.pk) for one in unreleased) or "nobody"
     return AcknowledgementPanel(
         id=f"acknowledgements-{state}",
@@ -101,7 +104,7 @@ def panel(
 def actions(
     run: Run, user_id: int, permissions: Permissions, acknowledgements: Sequence[Acknowledgement]
 ) -> AcknowledgementActions | None:
-    """Return what a person, by their key, can say about a run; None where they may say nothing."""
+    """Return the form of a user, given by key, or None if they may not acknowledge the run."""
     if not permissions.acknowledge_permission(run.stage).allowed:
         return None
     unreleased = _unreleased(acknowledgements)

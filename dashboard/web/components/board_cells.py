@@ -1,6 +1,6 @@
-"""The board: pipelines by project, all of them or those that an address asks for.
+"""The board's rows: pipelines by project, filtered by the query string.
 
-Nonsense in an address is ignored, and said so.
+Invalid parameters are ignored with a warning.
 """
 
 import json
@@ -20,12 +20,12 @@ from dashboard.models import Pipeline
 from dashboard.web.components import stage_cell
 from dashboard.web.components.stage_cell import StageCell
 
-MAX_QUERY_LENGTH = 200  # characters of a text that is looked for
+MAX_QUERY_LENGTH = 200  # characters of a search text
 
 
 @dataclass(frozen=True, slots=True)
 class StageFilter:
-    """Some pipelines, by how one of their stages is."""
+    """A filter choice: pipelines with at least one stage that matches."""
 
     label: str | Promise
     matches: Callable[[StageCell], bool]
@@ -40,31 +40,34 @@ STAGE_FILTERS = {
 
 @dataclass
 class BoardFilter:
-    """What an address asks for: a text, and how a stage has to be."""
+    """The filter in a query string: a search text, and a key of STAGE_FILTERS."""
 
     q: str
     show: str
-    warnings: list[str] = field(default_factory=list)  # sentences
+    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
 
     def __bool__(self) -> bool:
         return bool(self.q or self.show)
 
     @property
     def choices(self) -> list[tuple[str, str | Promise, bool]]:
-        """The address, the word and whether it is chosen, of each way to choose."""
+        """(address, label, is selected) of each choice in STAGE_FILTERS."""
         return [
             (self._url(key), stage_filter.label, key == self.show)
             for key, stage_filter in STAGE_FILTERS.items()
         ]
 
     def matches_name(self, pipeline: Pipeline) -> bool:
-        """Say whether each word of the text is in the pipeline's name or its project's."""
+        """Return whether the name of the pipeline or project contains each word of the text."""
         name = _searchable_name(pipeline)
         return all(word in name for word in self._search_words)
 
     @property
     def client_filter(self) -> str:
-        """Which changed stages bring their pipeline onto the page, for app.js: what `facts` say."""
+        """JSON for app.js: which changed stages put their pipeline on the page, or "none".
+
+        app.js compares it with the `filter_values` of a changed stage.
+        """
         return json.dumps({"show": self.show, "words": self._search_words}) if self else "none"
 
     @property
@@ -77,7 +80,7 @@ class BoardFilter:
 
 
 def filter_values(pipeline: Pipeline, cell: StageCell) -> str:
-    """Return what decides whether a stage brings its pipeline onto a board (BoardFilter.news)."""
+    """Return JSON with a stage's values for app.js to compare with BoardFilter.client_filter."""
     matching_filters = [
         key for key, stage_filter in STAGE_FILTERS.items() if stage_filter.matches(cell)
     ]
@@ -91,7 +94,7 @@ def _searchable_name(pipeline: Pipeline) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PipelineRow:
-    """A pipeline and its three stages; None where there is nothing to see."""
+    """A pipeline and its three stages; None for a stage that is missing or not visible."""
 
     name: str
     url: str
@@ -100,7 +103,7 @@ class PipelineRow:
 
 @dataclass(frozen=True, slots=True)
 class ProjectRows:
-    """The pipelines of a project."""
+    """A project and its pipelines."""
 
     name: str
     slug: str
@@ -108,7 +111,7 @@ class ProjectRows:
 
 
 def parse(request: HttpRequest) -> BoardFilter:
-    """Read the filter of an address."""
+    """Return the filter in the query string; ignore invalid parameters and add warnings."""
     q = request.GET.get("q", "").replace("\0", "").strip()
     show = request.GET.get("show", "")
     board_filter = BoardFilter(q[:MAX_QUERY_LENGTH], show if show in STAGE_FILTERS else "")
@@ -126,9 +129,9 @@ def parse(request: HttpRequest) -> BoardFilter:
 def projects(
     permissions: Permissions, board_filter: BoardFilter, cells: Mapping[int, list[StageCell]]
 ) -> list[ProjectRows]:
-    """Return what is asked for of all pipelines that somebody may see, in their order.
+    """Return the visible pipelines that match the filter, by project, sorted by slug.
 
-    `cells` are those of each pipeline, by its key.
+    `cells` are the stage cells by pipeline key.
     """
     listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
     visible = listed.filter(permissions.project_filter("project")).select_related("project")

@@ -1,6 +1,7 @@
-"""Lists of runs that were aborted by one press, for whoever looks for one of them later.
+"""The list of bulk aborts, page by page.
 
-A list is found where the person may see the place of one of its runs, and speaks of those only.
+A bulk abort is listed if the user may see the stage of at least one of its runs. Its summary
+covers only the runs that the user may see.
 """
 
 from collections import defaultdict
@@ -20,7 +21,7 @@ PER_PAGE = 20
 
 @dataclass(frozen=True, slots=True)
 class BulkAbortRow:
-    """What templates need of a list."""
+    """One bulk abort, prepared for templates."""
 
     url: str
     username: str
@@ -34,19 +35,22 @@ class BulkAbortRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Lists, the newest first, and the address of what comes after them."""
+    """One page of bulk aborts, newest first."""
 
     rows: list[BulkAbortRow]
     older_url: str
 
     @property
     def under_way_count(self) -> int:
-        """How many of them are not over."""
+        """The number of bulk aborts on this page that are not finished."""
         return sum(not row.is_finished for row in self.rows)
 
 
 def load_page(permissions: Permissions, before_pk: int | None) -> Page:
-    """Return a page of the lists of which the person may see anything, below a key if given."""
+    """Return a page of bulk aborts with at least one visible run.
+
+    With `before_pk`, only bulk aborts with lower keys.
+    """
     items = BulkAbortItem.objects.filter(permissions.stage_filter("run__stage"))
     visible = BulkAbort.objects.filter(pk__in=items.order_by().values("bulk_abort")).order_by("-pk")
     bulk_aborts = list(

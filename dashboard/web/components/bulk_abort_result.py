@@ -1,4 +1,4 @@
-"""A list that is being aborted, as its page shows it: a row for each run, and all in a sentence."""
+"""A bulk abort's page: one row per run with its outcome, and a summary."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.run_row import RunRow
 from dashboard.web.components.tab_title import TabTitle
 
-DEFERRED_FIELDS = "run__steps", "run__raw", "run__description"  # columns that no list shows
+DEFERRED_FIELDS = "run__steps", "run__raw", "run__description"  # large, and not shown in lists
 _GLYPHS = {
     "aborted": "stop",
     "aborting": "stop",
@@ -33,7 +33,7 @@ _GLYPHS = {
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """One run of the list and what came of it."""
+    """One run of a bulk abort and its outcome."""
 
     dom_id: str
     run: RunRow
@@ -41,27 +41,27 @@ class ItemRow:
 
     @property
     def label(self) -> str:
-        """What came of it, as a badge says it."""
+        """The outcome's badge text."""
         return self.outcome.label
 
     @property
     def glyph(self) -> str:
-        """The badge's shape."""
+        """The badge's icon."""
         return _GLYPHS.get(self.outcome.kind, "cross")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How the list stands."""
+    """The state of a bulk abort as a whole."""
 
     text: str
-    is_finished: bool  # nothing more is to come
-    held_until: datetime | None  # Northflank takes no more requests for lists before
-    is_partial: bool  # it holds runs that the person may not see
+    is_finished: bool  # all outcomes are final
+    held_until: datetime | None  # paused by the rate limit until then, while runs are waiting
+    is_partial: bool  # it contains runs that the user may not see
 
 
 def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbortItem]:
-    """Return the items of a list whose places the person may see, in their order."""
+    """Return the items of a bulk abort in stages that the user may see, in their order."""
     visible = BulkAbortItem.objects.filter(
         permissions.stage_filter("run__stage"), bulk_abort=bulk_abort_pk
     )
@@ -70,8 +70,8 @@ def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbor
 
 
 def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
-    """Say what became of each of these items, which are loaded with run and abort."""
-    # What was tried again is told by the act that took its place.
+    """Return the outcome of each item, in order. Items must be loaded with run and abort."""
+    # A retried abort is represented by the run's latest abort.
     resent_runs = [
         item.run for item in items if item.abort and item.abort.state == AbortState.TRIED_AGAIN
     ]
@@ -88,7 +88,7 @@ def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
 
 
 def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
-    """Prepare items for the template."""
+    """Return the rows of the items, in order."""
     return [
         ItemRow(f"item-{item.pk}", run_row.build_row(item.run, stage_cell.DENIED, None), outcome)
         for item, outcome in zip(items, load_outcomes(items), strict=True)
@@ -96,7 +96,7 @@ def item_rows(items: Collection[BulkAbortItem]) -> list[ItemRow]:
 
 
 def summary(bulk_abort: BulkAbort, items: Collection[ItemRow], now: datetime) -> Summary:
-    """Say how a list stands."""
+    """Return the state of a bulk abort, from the rows that the user may see."""
     is_waiting = any(item.outcome.kind == "waiting" for item in items)
     is_partial = bulk_abort.items.count() > len(items)
     return Summary(
@@ -108,7 +108,7 @@ def summary(bulk_abort: BulkAbort, items: Collection[ItemRow], now: datetime) ->
 
 
 def build_tab_title(items: Collection[ItemRow], *, upstream_down: bool) -> TabTitle:
-    """Name the tab: how many have come to their end, of how many."""
+    """Return the tab title, with the number of finished aborts of the total."""
     finished = sum(item.outcome.is_final for item in items)
     abort_severity = max(
         (item.run.abort_severity for item in items if not item.outcome.is_final), default=0

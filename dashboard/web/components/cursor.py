@@ -1,4 +1,4 @@
-"""Where a page of runs begins: a run's place in the list, as addresses carry it."""
+"""Pagination cursor for runs: a run's position in the list, encoded for query strings."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _PATTERN = re.compile(r"([01])\.(-?\d{1,18})\.(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """Where a run stands in the list: in flight on top, then newest first; the top is greatest."""
+    """A run's position in the list (in flight first, then newest first); the top is greatest."""
 
     in_flight: bool
     created_at: datetime
@@ -19,13 +19,16 @@ class Cursor:
 
     @property
     def encoded_text(self) -> str:
-        """The place as part of an address."""
+        """The position as text for a query string; `decode` reads it."""
         microseconds = (self.created_at - _EPOCH) // timedelta(microseconds=1)
         return f"{self.in_flight:d}.{microseconds}.{self.pk}"
 
     @classmethod
     def decode(cls, text: str) -> Self | None:
-        """Read what `written` wrote; None: it is no place. One that is made up is harmless."""
+        """Return the cursor for an `encoded_text`, or None if the text is not valid.
+
+        The text is not authenticated: a forged cursor only selects another position in the list.
+        """
         parts = _PATTERN.fullmatch(text)
         if parts is None:
             return None

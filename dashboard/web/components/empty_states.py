@@ -1,4 +1,4 @@
-"""Why a list is empty: nothing matches, nothing exists, all is well, or we cannot see."""
+"""Empty states of lists: no match, no data, nothing wrong, or data missing or stale."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -17,19 +17,19 @@ from dashboard.web.live.region import DataAge
 
 @dataclass(frozen=True, slots=True)
 class EmptyState:
-    """What stands where there are no rows."""
+    """The text and button in place of an empty list."""
 
     kind: str
     text: str
     action_label: str = ""
     action_url: str = ""
-    id: str = ""  # of its element, where the stream speaks of it
-    coverage: "StageCoverage | None" = None  # what it goes by
+    id: str = ""  # of its element, if the stream updates it
+    coverage: "StageCoverage | None" = None  # the data that the text relies on
 
 
 @dataclass(frozen=True, slots=True)
 class StageCoverage:
-    """How many stages were looked at, of how many, and when the one looked at longest ago was."""
+    """The number of synced stages of the total, and the time of the oldest sync."""
 
     synced_stages: int
     total_stages: int
@@ -37,16 +37,16 @@ class StageCoverage:
 
 
 def stage_coverage(stages: Collection[Stage]) -> StageCoverage | None:
-    """Return what is known of `stages` that may have runs; None where none was looked at."""
+    """Return the coverage of the stages that may have runs, or None if none was ever synced."""
     with_flow = [stage for stage in stages if stage.has_flow is not False]
     sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
     return StageCoverage(len(sync_times), len(with_flow), min(sync_times)) if sync_times else None
 
 
 def attention(data_age: DataAge, stages: Collection[Stage]) -> EmptyState:
-    """Nothing needs attention of what is in flight in `stages`."""
+    """Return the empty state of the runs that need attention in `stages`."""
     kind, text = "all_well", _("Nothing needs attention.")
-    if data_age.incomplete_text:  # and how much of it the line above the list has said
+    if data_age.incomplete_text:  # the line above the list shows the coverage
         text = _("Nothing that needs attention was found so far.")
         return EmptyState("cannot_see", text, id="empty-attention")
     if data_age.is_stale:
@@ -57,9 +57,9 @@ def attention(data_age: DataAge, stages: Collection[Stage]) -> EmptyState:
 def in_flight(
     permissions: Permissions, data_age: DataAge, stages: Collection[Stage], above_count: int = 0
 ) -> EmptyState:
-    """Nothing is in flight in `stages`, as far as we can see and the person may.
+    """Return the empty state of the runs in flight in `stages`, the stages that the user may see.
 
-    Or nothing but what the page shows `above`.
+    `above_count` is the number of runs in flight that the page lists above.
     """
     element_id, coverage = "empty-in-flight", stage_coverage(stages)
     if above_count:
@@ -101,9 +101,9 @@ def in_flight(
 
 
 def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) -> EmptyState:
-    """Nothing failed in the last day, as far as we can see and the person may.
+    """Return the empty state of the visible runs that failed in the last day.
 
-    Or nothing but what the page shows `above`.
+    `above_count` is the number of failed runs that the page lists above.
     """
     if above_count:
         return EmptyState(
@@ -122,7 +122,7 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
 
 
 def runs(data_age: DataAge, run_filter: RunFilter, page: Page) -> EmptyState:
-    """A page of a stage's runs is empty."""
+    """Return the empty state of a page of a stage's runs."""
     kind = "nothing_matches"
     if page.scanned:
         next_url = page.newer_url or page.older_url
@@ -138,7 +138,7 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: Page) -> EmptyState:
 
 
 def aborts(*, is_filtered: bool, is_past_end: bool, sees_all: bool) -> EmptyState:
-    """The audit's list is empty."""
+    """Return the empty state of the abort log."""
     all_url = reverse("aborts")
     if is_filtered:
         return EmptyState("nothing_matches", _("No abort matches."), _("Show all aborts"), all_url)
@@ -151,7 +151,7 @@ def aborts(*, is_filtered: bool, is_past_end: bool, sees_all: bool) -> EmptyStat
 
 
 def bulk_aborts(*, is_past_end: bool, sees_all: bool) -> EmptyState:
-    """There is no list of runs that were aborted by one press."""
+    """Return the empty state of the list of bulk aborts."""
     if is_past_end:
         newest_url = reverse("bulk_aborts")
         return EmptyState(
@@ -170,7 +170,7 @@ def pipelines(
     is_incomplete: bool,
     is_filtered: bool = False,
 ) -> EmptyState:
-    """The board is empty."""
+    """Return the empty state of the board."""
     if is_filtered:
         all_url = reverse("board")
         text = _("No pipeline matches so far.") if is_incomplete else _("No pipeline matches.")
@@ -185,5 +185,5 @@ def pipelines(
 
 
 def no_release_flow() -> EmptyState:
-    """The stage has nothing that could run."""
+    """Return the empty state of a stage without a release flow."""
     return EmptyState("nothing_exists", _("This stage has no release flow."))

@@ -1,7 +1,7 @@
-"""What the address of a stage's page asks for; nonsense in it is ignored, and said so.
+"""Parse and build the run list's query string.
 
-The address is the filter: whatever leads to the same page with more, less or other runs is made
-here, so that nothing that was asked for gets lost on the way.
+Invalid parameters are ignored with a warning. All links to the same page with another filter or
+position are built here, so that none of them loses a parameter.
 """
 
 import json
@@ -24,19 +24,19 @@ from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_star
 from dashboard.runs import statuses
 from dashboard.web.components.cursor import Cursor
 
-# Whatever is in flight, as a choice beside the statuses: people ask for that more often than for
-# one of its eight statuses.
+# All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
+# statuses in flight.
 IN_FLIGHT = "in_flight"
-# The address of all runs, also for somebody whose page opens with a view of their own.
+# Query string for all runs; not empty, so that the user's default view is not applied.
 ALL_RUNS_URL = "?all=1"
-MAX_QUERY_LENGTH = 200  # characters of a text that is looked for
-_MAX_UNKNOWN_STATUSES = 30  # statuses outside our table that are offered
-_YEARS = range(1970, 9000)  # others fit no zone, or no database
+MAX_QUERY_LENGTH = 200  # characters of a search text
+_MAX_UNKNOWN_STATUSES = 30  # offered statuses that are not in RUN_STATUSES
+_YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChoice:
-    """A status that can be asked for."""
+    """One option of the status filter."""
 
     value: str
     label: str
@@ -45,7 +45,7 @@ class StatusChoice:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One thing that is asked for, and the address of the page without it."""
+    """One active filter, with a link that removes it."""
 
     label: str
     remove_url: str
@@ -53,25 +53,23 @@ class Chip:
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Which runs of a stage are asked for, from which place in the list on."""
+    """The filter for a stage's runs, and the position where the page starts."""
 
-    available_statuses: tuple[str, ...] = ()  # statuses that can be asked for
-    statuses: tuple[str, ...] = ()  # any of these, in the order of `known`; none: all
+    available_statuses: tuple[str, ...] = ()  # options of the status filter
+    statuses: tuple[str, ...] = ()  # selected, ordered as in `available_statuses`; empty: all
     q: str = ""
-    created_from: datetime | None = None
-    created_before: datetime | None = None  # no run that was made then or later
-    date_inputs: Mapping[str, str] = field(
-        default_factory=dict
-    )  # `from` and `to` as they were written
+    created_from: datetime | None = None  # inclusive
+    created_before: datetime | None = None  # exclusive
+    date_inputs: Mapping[str, str] = field(default_factory=dict)  # valid `from` and `to`, as given
     overdue_only: bool = False
-    run_keys: frozenset[int] | None = None  # only among the runs with these keys
-    cursor: Cursor | None = None  # a page begins beyond this run
-    is_ascending: bool = False  # ... and goes on towards the newest
-    warnings: tuple[str, ...] = ()  # sentences
+    run_keys: frozenset[int] | None = None  # only runs with these keys; None: no restriction
+    cursor: Cursor | None = None  # the page starts after this run
+    is_ascending: bool = False  # the page continues towards newer runs
+    warnings: tuple[str, ...] = ()  # about ignored parameters, for the user
 
     @cached_property
     def parameters(self) -> tuple[tuple[str, str], ...]:
-        """The filter as parameters of an address, without the place in the list."""
+        """The filter as query parameters, without the position in the list."""
         pairs = [
             *(("status", status) for status in self.statuses),
             ("q", self.q),
@@ -83,28 +81,31 @@ class RunFilter:
 
     @property
     def aborted_by_me(self) -> bool:
-        """Whether only runs that the person aborted are asked for."""
+        """Whether the filter selects only runs that the user aborted."""
         return self.run_keys is not None
 
     @property
     def query_string(self) -> str:
-        """The filter as part of an address; empty: all runs."""
+        """The filter as a query string; empty for all runs."""
         return urlencode(self.parameters)
 
     @property
     def url(self) -> str:
-        """The address of the first page."""
+        """The relative address of the first page."""
         return f"?{self.query_string}" if self.parameters else ALL_RUNS_URL
 
     def page_url(self, cursor: Cursor, *, ascending: bool = False) -> str:
-        """Return the address of the page that follows a run."""
+        """Return the relative address of the page that starts after a run.
+
+        With `ascending`, that page contains newer runs, else older ones.
+        """
         return "?" + urlencode(
             [*self.parameters, ("after" if ascending else "before", cursor.encoded_text)]
         )
 
     @property
     def status_choices(self) -> list[StatusChoice]:
-        """The statuses that can be asked for."""
+        """The options of the status filter."""
         return [
             StatusChoice(value, status_label(value), value in self.statuses)
             for value in self.available_statuses
@@ -112,7 +113,7 @@ class RunFilter:
 
     @property
     def status_summary(self) -> str:
-        """The statuses asked for, short enough for a button."""
+        """The selected statuses, short enough for a button."""
         if len(self.statuses) > 2:
             return ngettext("%(count)d status", "%(count)d statuses", len(self.statuses)) % {
                 "count": len(self.statuses)
@@ -121,7 +122,7 @@ class RunFilter:
 
     @property
     def datetime_inputs(self) -> dict[str, str]:
-        """`from` and `to` as a form takes them: a day from its first to its last minute."""
+        """`from` and `to` for datetime-local inputs; a date becomes its first or last minute."""
         ends = {"from": "T00:00", "to": "T23:59"}
         return {
             name: value if "T" in value else f"{value}{ends[name]}"
@@ -130,7 +131,7 @@ class RunFilter:
 
     @property
     def chips(self) -> list[Chip]:
-        """What is asked for, each thing with the address of the page without it."""
+        """The active filters, each with a link that removes it."""
         return [
             Chip(_chip_label(name, value), self._url_without(position))
             for position, (name, value) in enumerate(self.parameters)
@@ -142,7 +143,7 @@ class RunFilter:
 
     @property
     def single_status(self) -> str | None:
-        """The one status, or all of them (""), that the page is filtered by; None: otherwise."""
+        """The status that is the only filter; "" for none or in flight; None for other filters."""
         if self.q or self.date_inputs or self.overdue_only or self.aborted_by_me:
             return None
         if set(self.statuses) <= {IN_FLIGHT}:
@@ -151,9 +152,9 @@ class RunFilter:
 
     @property
     def client_filter(self) -> str:
-        """Which new runs belong on the page, for app.js: all, none, or what their rows must say.
+        """Which new runs belong on the page, for app.js: "all", "none", or criteria as JSON.
 
-        Who aborted a run is not told to all who hear of it: where that is asked for, none is.
+        Stream messages do not include who aborted a run, so a filter by that accepts none.
         """
         if self.cursor is not None or self.aborted_by_me:
             return "none"
@@ -170,7 +171,7 @@ class RunFilter:
         return json.dumps(criteria)
 
     def filter_by_date_and_key(self, runs: RunQuerySet) -> RunQuerySet:
-        """Narrow runs down by all that is asked for but status and text."""
+        """Return the runs that match the filters other than status, overdue and text."""
         if self.created_from is not None:
             runs = runs.filter(created_at__gte=self.created_from)
         if self.created_before is not None:
@@ -180,7 +181,7 @@ class RunFilter:
         return runs
 
     def filter_in_flight(self, runs: RunQuerySet) -> RunQuerySet:
-        """Narrow runs in flight down by status and text; they are few."""
+        """Return the runs in flight that match status, overdue and text; they are few."""
         if self.statuses and IN_FLIGHT not in self.statuses:
             runs = runs.filter(status__in=self.statuses)
         if self.overdue_only:
@@ -188,17 +189,17 @@ class RunFilter:
         return runs.filter(self._text_condition())
 
     def filter_ended(self, runs: RunQuerySet) -> list[RunQuerySet]:
-        """Narrow runs that have ended down by status and text, in parts that have no run in common.
+        """Return disjoint querysets of the ended runs that match status, overdue and text.
 
-        Each part can be read along an index in the order of the list.
+        Each can be read from an index in the order of the list.
         """
-        if self.overdue_only:  # only what is in flight is
+        if self.overdue_only:  # only runs in flight can be overdue
             return []
         ended_statuses = [status for status in self.statuses if status != IN_FLIGHT]
         if self.statuses and not ended_statuses:
             return []
         if self.q:
-            # A bounded stretch of the list: its order is the index to read it by.
+            # The caller limits how many runs a text search scans: read them in list order.
             runs = runs.filter(self._text_condition())
             return [runs.filter(status__in=ended_statuses) if ended_statuses else runs]
         return [runs.with_status(status) for status in ended_statuses] or [runs]
@@ -214,12 +215,15 @@ class RunFilter:
 
 
 def status_label(status: str) -> str:
-    """Return what a status that can be asked for is called."""
+    """Return the label of a status filter option."""
     return _("In flight") if status == IN_FLIGHT else statuses.for_run(status).label
 
 
 def parse(parameters: QueryDict, stage: Stage, user: User) -> RunFilter:
-    """Read the filter of an address for a person; what nobody can follow in it is told."""
+    """Return the filter in `parameters`; ignore invalid ones and add warnings.
+
+    `user` is the user for the filter "aborted by me".
+    """
     warnings: list[str] = []
     available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
     requested_statuses = [status.replace("\0", "") for status in parameters.getlist("status")]
@@ -298,7 +302,11 @@ def _chip_label(name: str, value: str) -> str:
 
 
 def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:
-    """Return the first moment of a day, minute or second as it is written, or the first past it."""
+    """Return the start of a day, minute or second, or with `is_end` the start of the next one.
+
+    The text is in the current time zone: "2026-03-31", "2026-03-31T14:30" or "2026-03-31T14:30:15".
+    Return None if it is not valid.
+    """
     if not text.isascii():
         return None
     try:
@@ -313,12 +321,12 @@ def _parse_datetime(text: str, *, is_end: bool) -> datetime | None:
         return None
     if moment.tzinfo is not None or moment.year not in _YEARS:
         return None
-    # The wall clock's next day is not always 24 hours away.
+    # Add before the zone is attached: a day is not always 24 hours long.
     return timezone.make_aware(moment + precision if is_end else moment)
 
 
 def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
-    """The runs of a stage that a person aborted or asked to abort, alone or in a list."""
+    """Yield the keys of a stage's runs that the user aborted, singly or in a bulk abort."""
     aborts = Abort.objects.filter(user=user, run__stage=stage)
     yield from aborts.values_list("run__pk", flat=True)
     items = BulkAbortItem.objects.filter(bulk_abort__user=user, run__stage=stage)
@@ -326,7 +334,7 @@ def _runs_aborted_by(user: User, stage: Stage) -> Iterator[int]:
 
 
 def _unknown_statuses(stage: Stage) -> list[str]:
-    """The statuses of a stage's runs that are outside our table."""
+    """Return the statuses of a stage's runs that are not in RUN_STATUSES; cached for 60 s."""
     key = f"unknown-statuses:{stage.pk}"
     unknown_statuses: list[str] | None = cache.get(key)
     if unknown_statuses is None:
@@ -338,7 +346,7 @@ def _unknown_statuses(stage: Stage) -> list[str]:
 
 
 def _distinct_statuses(stage: Stage) -> Iterator[str]:
-    """Each status that a stage's runs have: one look-up in the index each, not one a run."""
+    """Yield each distinct status of a stage's runs, with one index lookup per status."""
     runs = stage.runs.alias(start=status_start()).order_by("start")
     last_prefix = ""
     for _attempt in range(len(statuses.RUN_STATUSES) + _MAX_UNKNOWN_STATUSES):

@@ -1,6 +1,6 @@
-"""The latest runs of a stage as a strip of bars: what is drawn, and the same in words. Pure.
+"""The history chart of a stage: its latest runs as SVG bars, and as text. Pure.
 
-A bar is as high as its run took long; how it ended shows in its shape and its colour.
+A bar's height is its run's duration; its shape and colour show how the run ended.
 """
 
 from collections import Counter
@@ -18,18 +18,18 @@ from dashboard.runs import durations, statuses
 from dashboard.web.http import timezones
 
 MAX_RUNS = 30
-# A bar that is so many times the median is cut: one forgotten run must not flatten all others.
+# Longer bars are cut at this multiple of the median, so that one outlier can't flatten the others.
 MAX_MEDIAN_FACTOR = 3.0
 
-# The drawing, in units of its view box: a slot a run, the oldest at the left.
+# In units of the SVG view box: one slot per run, the oldest at the left.
 SLOT_WIDTH, BAR_WIDTH = 8, 5
-TOP, HEIGHT = 8, 32  # above the bars there is room for a failure's cross
+TOP, HEIGHT = 8, 32  # TOP leaves space for a failure's cross above its bar
 BASE = TOP + HEIGHT
 VIEW_BOX = f"0 0 {MAX_RUNS * SLOT_WIDTH} {BASE}"
 
-# What a run that ended otherwise than these is called, and counted as.
+# The kind of a run that ended with any other status.
 OTHER = "other"
-# Of so many runs, and of one.
+# By kind: the label for a count of runs, and for a single run.
 _COUNT_LABELS: dict[str, tuple[Promise, Promise]] = {
     "success": (gettext_lazy("%(n)d succeeded"), gettext_lazy("Last run: succeeded")),
     "failure": (gettext_lazy("%(n)d failed"), gettext_lazy("Last run: failed")),
@@ -41,7 +41,7 @@ _COUNT_LABELS: dict[str, tuple[Promise, Promise]] = {
 
 @dataclass(frozen=True, slots=True)
 class ConcludedRun:
-    """A run that has concluded: how it ended, how long it took, and when it ended."""
+    """A concluded run, as far as its bar needs it; `duration` includes waits for approval."""
 
     key: int
     status: str
@@ -51,32 +51,32 @@ class ConcludedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunBar:
-    """A run's bar: its shape as an SVG path, and what it says."""
+    """A run's bar: its SVG path and its tooltip."""
 
     run: ConcludedRun
-    kind: str  # a key of _COUNTED
+    kind: str  # a key of _COUNT_LABELS
     path: str
-    marker_path: str = ""  # the path of what points at it, where the page is about this run
+    marker_path: str = ""  # the marker below the bar of the page's own run; empty: no marker
 
     @property
     def title(self) -> str:
-        """How the run ended, how long it took and when it ended; a strip in brief asks for none."""
+        """How the run ended, how long it took and when it ended; not used by compact charts."""
         return _bar_title(self.run)
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryChart:
-    """The runs of a strip, the oldest first, and the same in words."""
+    """A history chart: its bars, oldest first, and its text."""
 
     bars: list[RunBar]
-    median_path: str  # the path of a line at the median of the successes; empty where there is none
-    median_text: str  # "median of 26 successes: 6 min 3 s, waits …"; empty where there is none
+    median_path: str  # a line at the median of the successes; empty: no success
+    median_text: str  # "median of 26 successes: 6 min 3 s, waits …"; empty: no success
     counts_text: str  # "Last 30 runs: 26 succeeded, 3 failed, 1 aborted"
-    last_failed_at: datetime | None  # when the last of its failures ended
+    last_failed_at: datetime | None  # when the latest failure ended
 
     @property
     def paths_by_kind(self) -> list[tuple[str, str]]:
-        """One path for all bars of a kind: the same drawing, a tenth as long."""
+        """(kind, path of all its bars): the same image in a tenth of the markup."""
         kinds = dict.fromkeys(bar.kind for bar in self.bars)
         return [
             (kind, "".join(bar.path for bar in self.bars if bar.kind == kind)) for kind in kinds
@@ -84,9 +84,9 @@ class HistoryChart:
 
 
 def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart | None:
-    """Draw the latest runs (the newest first); None where there are none.
+    """Return the chart of up to MAX_RUNS runs, given newest first, or None if there are none.
 
-    `here` is the key of a run to point at.
+    `marked_run` is the key of the run to mark; 0 for none.
     """
     runs = runs[:MAX_RUNS]
     if not runs:
@@ -117,8 +117,8 @@ def draw(runs: Sequence[ConcludedRun], *, marked_run: int = 0) -> HistoryChart |
 
 
 def _median_text(duration: timedelta, successes: int) -> str:
-    # Not what is usual (models/typical_duration.py), which leaves waits for people out: a bar is
-    # all of its run.
+    # Not the typical duration (models/typical_duration.py), which excludes waits for approval: a
+    # bar covers the whole run.
     template = ngettext(
         "the success took %(took)s, waits for people included",
         "median of %(successes)d successes: %(took)s, waits for people included",
@@ -130,7 +130,7 @@ def _median_text(duration: timedelta, successes: int) -> str:
 def _full_height_duration(
     runs: Sequence[ConcludedRun], median_duration: timedelta | None
 ) -> timedelta:
-    """How long a run takes whose bar has the full height."""
+    """Return the duration that a bar of full height represents."""
     longest = max((run.duration for run in runs if run.duration is not None), default=timedelta())
     return min(longest, MAX_MEDIAN_FACTOR * median_duration) if median_duration else longest
 
@@ -141,7 +141,7 @@ def _height(duration: timedelta | None, full_height_duration: timedelta) -> int:
         if duration and full_height_duration > timedelta()
         else 0
     )
-    return max(round(HEIGHT * share), 2)  # one that took no time at all is seen, too
+    return max(round(HEIGHT * share), 2)  # a run without a duration stays visible
 
 
 def _median_path(runs: int, height: int) -> str:

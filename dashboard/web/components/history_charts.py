@@ -1,7 +1,7 @@
-"""The latest concluded runs of stages as strips, ready for pages.
+"""Load, render and cache the history charts of stages.
 
-A strip is rendered when it is first wanted, and kept until another run of its stage has ended: what
-a page costs is one look-up in an index a stage, whatever the length of the history.
+A chart is rendered when it is first needed, and cached until another run of its stage has ended.
+With a filled cache a page costs one index lookup per stage, whatever the length of the history.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -19,15 +19,15 @@ from dashboard.models import Run, Stage
 from dashboard.web.components import history_chart
 from dashboard.web.components.history_chart import ConcludedRun
 
-STAGES_PER_QUERY = 100  # stages in one question
+STAGES_PER_QUERY = 100
 
 
 def render_charts(
     stages: Collection[Stage], *, compact: bool = False, marked_run: int = 0
 ) -> dict[int, SafeString]:
-    """Return the strips of some stages by their keys; empty where no run has concluded.
+    """Return the charts of stages by stage key; empty markup if no run has concluded.
 
-    `brief` ones have no words but their title; `here` is the key of a run to point at.
+    A `compact` chart has no text except its title. `marked_run` is the key of the run to mark.
     """
     time_zone = timezone.get_current_timezone_name()
     keys = {
@@ -45,7 +45,7 @@ def render_charts(
 
 
 def _latest_versions(stages: list[int]) -> dict[int, int | None]:
-    """Return what changes when a run of a stage has ended."""
+    """Return the highest version of each stage's ended runs, by stage key; None: no ended run."""
     ended_runs = Run.objects.filter(stage=OuterRef("pk"), in_flight=False).order_by("-version")
     latest_version = Subquery(ended_runs.values("version")[:1])
     return dict(Stage.objects.filter(pk__in=stages).order_by().values_list("pk", latest_version))
@@ -67,7 +67,7 @@ def _render(stages: list[int], *, compact: bool, marked_run: int) -> dict[int, s
 
 
 def _load_runs(stages: Sequence[int]) -> dict[int, list[ConcludedRun]]:
-    """Return the latest runs of each stage that have concluded, the newest first."""
+    """Return the latest concluded runs of each stage, newest first."""
     runs_by_stage: dict[int, list[ConcludedRun]] = {}
     for stage_keys in batched(stages, STAGES_PER_QUERY, strict=False):
         for stage, key, status, started_at, concluded_at in _concluded_runs(stage_keys):
@@ -84,8 +84,8 @@ def _concluded_runs(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
     concluded = Run.objects.filter(in_flight=False, concluded=True).newest_first()
     condition = Q(stage=stages[0])
     if len(stages) > 1:
-        # The last that is wanted is found in the index, and the others from there on: a window
-        # over all runs would read them all.
+        # Find the oldest wanted run of each stage in the index, then read the runs from there on:
+        # a window function would read all runs.
         stage_runs = concluded.filter(stage=OuterRef("pk")).values("created_at")
         oldest_created_at = Subquery(
             stage_runs[history_chart.MAX_RUNS - 1 : history_chart.MAX_RUNS]

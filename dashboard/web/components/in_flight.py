@@ -1,6 +1,6 @@
-"""What Now is about: which runs it shows, how many there are, and how old that is.
+"""The Now page's runs, their counts and totals, and the page's data age.
 
-All of it as far as the person's rights go: what is hidden is not counted either.
+Only runs that the user may see are returned or counted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,60 +18,61 @@ from dashboard.runs.overdue import OverdueReason
 from dashboard.web.live import region
 from dashboard.web.live.region import DataAge
 
-# A run that was aborted here stays in sight, so that whoever did it sees what came of it.
+# A run that was aborted here stays on the page this long, so that the user sees the outcome.
 ABORTED_WINDOW = timedelta(hours=1)
-# A run in flight that takes too long, or whose abort does.
+# Runs in flight that are overdue or have an overdue abort.
 OVERDUE = Q(overdue_severity__gt=0) | Q(abort_severity__gt=0)
 IN_QUEUE = Q(overdue_reason=OverdueReason.QUEUE, abort_severity=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many runs each part of the page is about.
+    """The number of runs in each section of the page.
 
-    All of it decides the page's shape: where a count changes, runs may belong elsewhere.
+    The counts are part of the page's structure hash: if one changes, runs may have moved to
+    another section.
     """
 
     in_flight: int
-    overdue: int  # of them
-    critical: int  # of those: by far
-    stage_count: int
+    overdue: int  # part of `in_flight`
+    critical: int  # part of `overdue`
+    stage_count: int  # stages with runs in flight
     aborted: int
     failed: int
-    recently_failed: int  # of them
+    recently_failed: int  # part of `failed`
 
     @property
     def needs_attention(self) -> int:
-        """How many need attention."""
+        """The number of runs that need attention."""
         return self.overdue + self.recently_failed
 
     @property
     def on_time(self) -> int:
-        """How many others are in flight."""
+        """The number of runs in flight that are not overdue."""
         return self.in_flight - self.overdue
 
     @property
     def failed_earlier(self) -> int:
-        """How many others failed lately."""
+        """The number of failed runs that no longer need attention."""
         return self.failed - self.recently_failed
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightTotals:
-    """Some runs in flight, and what makes them urgent: statuses, and how far the worst is late."""
+    """Totals of some runs in flight: their statuses, counts and worst severities."""
 
     statuses: frozenset[str] = frozenset()
-    overdue_severity: int = 0  # of timing.Overdue
-    abort_severity: int = 0  # how far the worst abort is: of escalation.Level
+    overdue_severity: int = 0  # of the worst run: a models.typical_duration.Severity
+    abort_severity: int = 0  # of the worst abort: an aborts.severity.Severity
     count: int = 0
-    overdue_count: int = 0  # how many of them are overdue, or their aborts
-    critical_count: int = 0  # how many of those by far
+    overdue_count: int = 0  # runs that are overdue or have an overdue abort
+    critical_count: int = 0  # part of `overdue_count`
 
 
 def in_flight(permissions: Permissions) -> RunQuerySet:
-    """Return the runs in flight: the furthest overdue first, and then the newest.
+    """Return the visible runs in flight, the most overdue first, then the newest.
 
-    Of two that are as bad, the one that holds up comes before the one that waits.
+    At the same severity, runs that are overdue in the queue come last: they wait for others.
     """
     severity = Greatest(F("overdue_severity"), F("abort_severity"))
     is_in_queue = Case(When(overdue_reason=OverdueReason.QUEUE, then=1), default=0)
@@ -83,28 +84,31 @@ def in_flight(permissions: Permissions) -> RunQuerySet:
 
 
 def overdue(permissions: Permissions) -> RunQuerySet:
-    """Return the runs in flight that need attention, the worst first; not those that only wait."""
+    """Return the runs in flight that need attention, the worst first.
+
+    Runs that are only overdue in the queue are left out (see `overdue_in_queue`).
+    """
     return in_flight(permissions).filter(OVERDUE).exclude(IN_QUEUE)
 
 
 def overdue_in_queue(permissions: Permissions) -> RunQuerySet:
-    """Return the runs that wait too long for their turn: where one is stuck there are many."""
+    """Return the runs that are overdue in the queue; one stuck run can delay many."""
     return in_flight(permissions).filter(OVERDUE, IN_QUEUE)
 
 
 def on_time(permissions: Permissions) -> RunQuerySet:
-    """Return the other runs in flight: those that wait for people first, and then the newest."""
+    """Return the runs in flight that are not overdue: waiting for approval first, then newest."""
     approval_first = Case(When(status="approval_wait", then=0), default=1)
     return in_flight(permissions).exclude(OVERDUE).order_by(approval_first, "-created_at", "-pk")
 
 
 def recently_failed(permissions: Permissions, now: datetime) -> RunQuerySet:
-    """Return the runs whose failure needs attention, the latest first."""
+    """Return the runs whose failure needs attention, latest first."""
     return failed(permissions, now, alerts.NEW_FAILURE_AGE)
 
 
 def failed_earlier(permissions: Permissions, now: datetime) -> RunQuerySet:
-    """Return the other runs that failed lately, the latest first."""
+    """Return the runs that failed in the last day and no longer need attention, latest first."""
     return failed(permissions, now, except_within=alerts.NEW_FAILURE_AGE)
 
 
@@ -115,13 +119,12 @@ def failed(
     *,
     except_within: timedelta | None = None,
 ) -> RunQuerySet:
-    """Return the runs that failed lately, the latest first; not those that we had aborted.
+    """Return the runs that failed within `window`, latest first, except runs aborted here.
 
-    Nor those that failed more lately still, if `but_within` says within which time.
+    With `except_within`, failures within that shorter time are left out, too.
     """
-    ended_at = Coalesce(
-        "concluded_at", "updated_at", "created_at"
-    )  # the API may leave out the first
+    # The API may omit concludedAt.
+    ended_at = Coalesce("concluded_at", "updated_at", "created_at")
     failures = (
         _visible_runs(permissions).filter(status="failure", concluded=True).annotate(ended=ended_at)
     )
@@ -132,9 +135,9 @@ def failed(
 
 
 def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:
-    """Return the runs that were aborted from here lately and have ended, however they did.
+    """Return the runs that had an abort requested here in the last hour and are not in flight.
 
-    Not those that failed without us: their abort was refused, say, or came too late.
+    Runs in `failed` are left out: their abort was refused, for example, or came too late.
     """
     recently_requested = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).values("run")
     not_in_flight = _visible_runs(permissions).filter(pk__in=recently_requested, in_flight=False)
@@ -143,12 +146,12 @@ def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:
 
 
 def in_flight_by_stage(permissions: Permissions) -> dict[int, InFlightTotals]:
-    """Return what is in flight, by the keys of the stages."""
+    """Return the totals of the visible runs in flight, by stage key."""
     return totals_by_stage(in_flight(permissions))
 
 
 def totals_by_stage(runs: RunQuerySet) -> dict[int, InFlightTotals]:
-    """Return what `runs` are, by the keys of their stages."""
+    """Return the totals of `runs`, by stage key."""
     totals: dict[int, list[InFlightTotals]] = {}
     grouped = runs.order_by().values_list("stage", "status", "overdue_severity", "abort_severity")
     for stage, status, overdue, aborting, count in grouped.annotate(count=Count("pk")):
@@ -162,7 +165,7 @@ def totals_by_stage(runs: RunQuerySet) -> dict[int, InFlightTotals]:
 
 
 def combine(totals: Iterable[InFlightTotals]) -> InFlightTotals:
-    """Return what several are taken together."""
+    """Return the sum of several totals, with the worst severities."""
     totals_list = list(totals)
     return InFlightTotals(
         frozenset[str]().union(*(one.statuses for one in totals_list)),
@@ -175,14 +178,14 @@ def combine(totals: Iterable[InFlightTotals]) -> InFlightTotals:
 
 
 def has_open_aborts(permissions: Permissions) -> bool:
-    """Say whether an abort is under way."""
+    """Return whether an abort of a visible run is under way."""
     return Abort.objects.open().filter(permissions.stage_filter("run__stage")).exists()
 
 
 def load_counts(
     permissions: Permissions, now: datetime, in_flight_by_stage: Mapping[int, InFlightTotals]
 ) -> Counts:
-    """Count the runs of each part."""
+    """Return the number of visible runs in each section of the page."""
     all_totals = combine(in_flight_by_stage.values())
     is_recent = Q(ended__gt=now - alerts.NEW_FAILURE_AGE)
     failed_counts = (
@@ -203,7 +206,7 @@ def load_counts(
 def load_title_totals(
     permissions: Permissions, now: datetime, in_flight_by_stage: Mapping[int, InFlightTotals]
 ) -> InFlightTotals:
-    """Return what decides the tab's title: what is in flight or has just failed."""
+    """Return the totals for the tab title: the runs in flight, and whether a run just failed."""
     return title_totals(
         in_flight_by_stage, has_recent_failure=recently_failed(permissions, now).exists()
     )
@@ -212,7 +215,7 @@ def load_title_totals(
 def title_totals(
     in_flight_by_stage: Mapping[int, InFlightTotals], *, has_recent_failure: bool
 ) -> InFlightTotals:
-    """Return the same where it is known already whether something has just failed."""
+    """Return the totals for the tab title, given whether a run just failed."""
     statuses = {"failure"} if has_recent_failure else ()
     return combine([InFlightTotals(frozenset(statuses)), *in_flight_by_stage.values()])
 
@@ -223,7 +226,7 @@ def data_age(
     in_flight_stages: Collection[int],
     counts: Counts,
 ) -> DataAge:
-    """Say how old the page is: as the stages with runs in flight or, where none flies, as all."""
+    """Return the page's data age: that of the stages with runs in flight, or of all stages."""
     shown_stages = [stage for stage in stages if stage.pk in in_flight_stages]
     return region.page_data_age(permissions, stages, counts, shown_stages=shown_stages)
 
@@ -233,7 +236,7 @@ def _visible_runs(permissions: Permissions) -> RunQuerySet:
 
 
 def _aborted_here() -> Exists:
-    """Whether an abort from here went through to a run before it ended: that is no failure."""
+    """Return a condition: an abort requested here before the run ended was accepted."""
     accepted = Abort.objects.accepted().filter(run=OuterRef("pk"))
     ended_at = Coalesce(OuterRef("concluded_at"), OuterRef("status_since"))
     return Exists(accepted.filter(requested_at__lt=ended_at))

@@ -1,7 +1,7 @@
-"""What to tell those who take over: a run's story as plain text for a channel. Pure.
+"""The incident summary of a run: plain text to paste into a chat for the next on call. Pure.
 
-It begins with the run's verdict as it reads now. All else is said by the clock, with its zone, so
-that the text stays true where it is pasted.
+It begins with the run's summary as of now. All other times are absolute and include the time zone,
+so that the text stays correct after it was pasted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
 from dashboard.runs.summary import ExternalText, RichText
 
-MAX_LISTED = 5  # runs that are named
+MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
 MAX_ERROR_LENGTH = 500  # characters of an error
-MAX_REASON_LENGTH = 300  # characters of a reason, or of a line of an abort's trail
+MAX_REASON_LENGTH = 300  # characters of a reason, an abort message or a timeline entry
 
 
 class Link(str):
-    """An address; pages make it whole where they know their own better than the settings do."""
+    """A URL; app.js makes it absolute by the page's own address."""
 
     __slots__ = ()
 
@@ -42,10 +42,10 @@ def build(
     *,
     url: str,
 ) -> RichText:
-    """Return the text, in parts as a verdict is.
+    """Return the text as rich text.
 
-    `said` is the run's verdict; `aborts` are the run's with their trails, the latest first;
-    `acknowledgements` tell who looks at it, or has.
+    `headline` is the run's summary; `aborts` are the run's aborts with their events, latest first;
+    `acknowledgements` are the active and ended ones, in the order of their creation.
     """
     lines = [
         *_fact_lines(run, root, timing),
@@ -133,13 +133,13 @@ def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Itera
 
 
 def _relevant_step(run: Run, root: Node | None) -> Node | None:
-    """Return the step that the verdict is about."""
+    """Return the step that the run's summary is about, or None."""
     if root is None:
         return None
     if not run.concluded:
         return steps.current(root)
     if run.status == "success":
-        return None  # what failed on the way did no harm
+        return None  # a failed step did not affect the result
     return (
         run_summary.aborted_step(root) if run.status == "aborted" else run_summary.failed_step(root)
     )

@@ -1,7 +1,7 @@
-"""A stage's runs page by page, each found by its place in the list: none costs more than the first.
+"""Keyset pagination of a stage's runs: no page costs more than the first.
 
-A page is what lies beyond a place, not what has a number: while runs come and end, going on shows
-none twice and misses none.
+A page starts after a cursor instead of having a number, so that paging neither repeats nor misses
+runs while runs are created and end.
 """
 
 from collections.abc import Iterable
@@ -18,26 +18,24 @@ from dashboard.web.components.cursor import Cursor
 from dashboard.web.components.filters import RunFilter
 
 PER_PAGE = 100
-MAX_COUNTED = 1_000  # runs are counted up to here; beyond, nobody needs the number
-MAX_SCANNED = 10_000  # runs that one page looks at for a text
+MAX_COUNTED = 1_000  # matching runs are counted up to here
+MAX_SCANNED = 10_000  # ended runs that a text search scans per page
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of runs, and what lies around it."""
+    """One page of runs, with links to the pages around it."""
 
     keys: list[int]  # in the order of the list
-    total: int | None = (
-        None  # how many match in all, as far as they are counted; None: they are not
-    )
+    total: int | None = None  # matching runs, at most MAX_COUNTED + 1; None: not counted
     newest_url: str = ""
     newer_url: str = ""
     older_url: str = ""
-    scanned: int = 0  # how many runs were looked at for a text, if not all
+    scanned: int = 0  # runs scanned for a text, if the scan limit ended the page; else 0
 
     @property
     def text(self) -> str:
-        """How much of all that matches the page shows."""
+        """The number of runs on the page, and of how many."""
         run_count = len(self.keys)
         if self.scanned:
             text = _("%(shown)d found among the %(looked_at)s runs looked at here")
@@ -58,11 +56,11 @@ def page(
     per_page: int = PER_PAGE,
     max_scanned: int = MAX_SCANNED,
 ) -> Page:
-    """Find the runs of one page among those of a stage; so many are `looked_at` for a text."""
+    """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
     cursors, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
     has_more = len(cursors) > per_page
     page_cursors = cursors[:per_page]
-    # Beyond the last run that is shown or, where there was no other to show, that was looked at.
+    # The next page starts after the last run shown or, without another match, the last one scanned.
     next_cursor = page_cursors[-1] if has_more else scan_end
     previous_cursor = (page_cursors[0] if page_cursors else None) if run_filter.cursor else None
     newer_cursor, older_cursor = (
@@ -93,7 +91,10 @@ def page(
 def _next_runs(
     runs: RunQuerySet, run_filter: RunFilter, limit: int, max_scanned: int
 ) -> tuple[list[Cursor], Cursor | None]:
-    """Return the first matching runs beyond a place, and the last one looked at if not all were."""
+    """Return the first `limit` matching runs after the filter's cursor, and the end of the scan.
+
+    The end of the scan is the last run scanned for a text; None if the limit was not reached.
+    """
     cursors: list[Cursor] = []
     scan_end = None
     for in_flight in (False, True) if run_filter.is_ascending else (True, False):
@@ -127,8 +128,9 @@ def _ordered(runs: RunQuerySet, ascending: bool) -> RunQuerySet:
 
 
 def _after_cursor(cursor: Cursor, ascending: bool) -> Q:
-    """What of the runs as much in flight as that at a place lies beyond it."""
-    # The first bound is what an index is entered by; the second tells runs of one moment apart.
+    """Return a condition: after the cursor, for runs with the cursor's `in_flight` value."""
+    # The bound on created_at allows an index lookup; the other one orders runs created at the
+    # same time.
     if ascending:
         later = Q(created_at__gt=cursor.created_at) | Q(pk__gt=cursor.pk)
         return Q(created_at__gte=cursor.created_at) & later
@@ -137,7 +139,7 @@ def _after_cursor(cursor: Cursor, ascending: bool) -> Q:
 
 
 def _up_to_cursor(cursor: Cursor, ascending: bool) -> Q:
-    """What of them does not: the run at the place, and those before it."""
+    """Return the opposite condition: up to and including the cursor's run."""
     if ascending:
         return Q(created_at__lte=cursor.created_at) & (
             Q(created_at__lt=cursor.created_at) | Q(pk__lte=cursor.pk)
@@ -153,14 +155,14 @@ def _merge(parts: Iterable[RunQuerySet], ascending: bool, limit: int) -> Iterabl
 
 
 def _nth_cursor(runs: RunQuerySet, count: int) -> Cursor | None:
-    """Return the place of the last of the first `count` runs, if there are more."""
+    """Return the cursor of the run at position `count`, or None if no run follows it."""
     cursors = list(runs.values_list(*_CURSOR_FIELDS)[count - 1 : count + 1])
     return Cursor(*cursors[0]) if len(cursors) > 1 else None
 
 
 def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
-    """Count all that match; what is more than COUNTED is counted as one more."""
-    # In order: that is how a database comes to stop at the limit, whatever it expects to find.
+    """Return the number of matching runs, at most MAX_COUNTED + 1."""
+    # Ordered, so that the database reads an index and stops at the limit, whatever its estimates.
     in_flight, ended_runs = (
         _ordered(
             run_filter.filter_by_date_and_key(runs.with_in_flight(is_in_flight)), ascending=False

@@ -1,4 +1,4 @@
-"""A run's time against its usual, as rows show it: a bar that app.js lets grow."""
+"""The progress bar of a run: elapsed time against the typical duration. app.js lets it grow."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,23 +13,26 @@ from dashboard.northflank import Node
 from dashboard.runs import durations, overdue
 from dashboard.runs.overdue import OverdueReason, Timer
 
-# The clocks of a run that are about all of it; those of its steps are told in words.
+# Reasons that concern the whole run. Overdue steps are described in text instead.
 _WHOLE_RUN_REASONS = {OverdueReason.QUEUE, OverdueReason.APPROVAL, OverdueReason.RUN}
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a bar is drawn from; the numbers are whole seconds."""
+    """The data of a progress bar; durations are in whole seconds from `started_at`."""
 
     started_at: datetime
     overdue_seconds: int
     critical_seconds: int  # the bar's end
-    median_percent: int  # where the median is, in hundredths of the bar
-    typical_text: str  # what is usual, for those who see no bar
+    median_percent: int  # the median's position, as a percentage of the bar's length
+    typical_text: str  # the typical duration as text, so that reading the bar is not required
 
 
 def for_run(run: Run, clocks: Iterable[Timer]) -> Progress | None:
-    """Return a run's pace; None where it is not in flight, or nobody knows what is usual."""
+    """Return a run's progress, or None if it is not in flight or has no typical duration.
+
+    `clocks` are the run's timers (see runs/overdue.py).
+    """
     clock = next((clock for clock in clocks if clock.reason in _WHOLE_RUN_REASONS), None)
     if clock is None or clock.typical is None:
         return None
@@ -45,13 +48,13 @@ def for_run(run: Run, clocks: Iterable[Timer]) -> Progress | None:
 
 
 def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
-    """Return the clocks of those runs that are in flight, by their keys; in two queries at most."""
+    """Return the timers of the runs in flight among `runs`, by run key; at most two queries."""
     in_flight_runs = [run for run in runs if run.in_flight]
     if not in_flight_runs:
         return {}
     stage_timings = StageTiming.objects.filter(stage__in={run.stage_id for run in in_flight_runs})
     timings = {timing.stage_id: timing for timing in stage_timings}
-    # Without anything usual no clock asks where in its steps a run is.
+    # Without a baseline the timers do not need the steps.
     trees = (
         _load_step_trees(run for run in in_flight_runs if run.stage_id in timings)
         if timings
@@ -64,7 +67,7 @@ def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
 
 
 def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:
-    # Rows are loaded without it; of those in flight it tells how long they have waited for people.
+    # Runs are loaded without `steps`; for runs in flight it yields the time spent on approvals.
     with_steps = Run.objects.filter(pk__in=[run.pk for run in runs], steps__isnull=False)
     return {pk: msgspec.convert(tree, Node) for pk, tree in with_steps.values_list("pk", "steps")}
 
@@ -74,7 +77,7 @@ def _typical_text(run: Run, clock: Timer, typical: TypicalDuration) -> str:
         templates = _("usually waits %(time)s"), _("usually waits about %(time)s")
     elif clock.reason is OverdueReason.APPROVAL:
         templates = _("people usually take %(time)s"), _("people usually take about %(time)s")
-    elif run.started_at is not None and clock.started_at > run.started_at:  # people were waited for
+    elif run.started_at is not None and clock.started_at > run.started_at:  # had approval waits
         templates = _("usually %(time)s of work"), _("usually about %(time)s of work")
     else:
         return durations.format_typical(typical)

@@ -1,4 +1,4 @@
-"""The reason of an abort as a form asks for it: a quick pick, a text, or both."""
+"""The reason field of abort forms: a quick pick, a text, or both."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from dashboard.web.http.client_address import client_address
 
 @dataclass(frozen=True, slots=True)
 class ReasonField:
-    """What the form shows, and what was filled in when it comes back with an error."""
+    """The reason field, with the submitted values and the error if the form is shown again."""
 
     required: bool
     pick: str = ""
@@ -21,7 +21,7 @@ class ReasonField:
 
     @property
     def picks(self) -> list[tuple[str, bool]]:
-        """The quick picks, and which one is chosen."""
+        """(label, is selected) of each quick pick."""
         labels = [
             _("Stuck"),
             _("Wrong version"),
@@ -33,18 +33,18 @@ class ReasonField:
 
     @property
     def full_text(self) -> str:
-        """The reason as it is kept."""
+        """The reason to record: quick pick and text joined."""
         return ": ".join(part for part in (self.pick, self.text.strip()) if part)
 
 
 def parse(request: HttpRequest, *, required: bool, error: str = "") -> ReasonField:
-    """Read the reason that was filled in."""
+    """Return the reason field as submitted."""
     pick, text = request.POST.get("pick", ""), request.POST.get("reason", "")
     return ReasonField(required, pick.strip(), text, error)
 
 
 def abort_request(request: HttpRequest, reason: ReasonField) -> AbortRequest:
-    """Return the press that the form asks for."""
+    """Return the abort request of the form's user, reason and client address."""
     return AbortRequest(
         user=request.user,  # type: ignore[arg-type]  # signed in: see sign_in.py
         reason=reason.full_text,

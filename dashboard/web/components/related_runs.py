@@ -1,4 +1,4 @@
-"""What is around a run, as its page and the question before an abort show it."""
+"""The panel of related runs on a run's page: queue, skipped runs, and the latest success."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,42 @@ from dashboard.runs.concurrency import RelatedRuns
 from dashboard.web.components import run_row, stage_cell
 from dashboard.web.components.run_row import RunRow
 
-MAX_RUNS = 5  # runs that are named
+MAX_RUNS = 5  # rows per group; the other runs are only counted
 
 
 @dataclass(frozen=True, slots=True)
 class RunGroup:
-    """Some runs, of which the first are named."""
+    """The first MAX_RUNS of some runs, and the number of all of them."""
 
     rows: list[RunRow]
     count: int
 
     @property
     def more_count(self) -> int:
-        """How many are not named."""
+        """The number of runs without a row."""
         return self.count - len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedRunsPanel:
-    """The panel "Around it"."""
+    """The related runs of one run, prepared for the template."""
 
     policy_text: str
-    can_queue_others: bool  # others can have to wait for it: that none does is worth a line
+    can_queue_others: bool  # other runs may wait for it, so an empty queue is shown, too
     queued_ahead: RunGroup
     queued_behind: RunGroup
-    can_skip_others: bool  # what comes now may be ignored without a trace: worth a line, too
+    can_skip_others: bool  # requests may be dropped without a run: shown even if none is listed
     skipped_meanwhile: RunGroup
     skipped_text: str
     superseded_by: RunRow | None
     superseded_text: str
     also_in_flight: RunGroup
     last_success: RunRow | None
-    is_last_success: bool  # the run itself is
+    is_last_success: bool  # the run itself is the stage's latest success
 
 
 def panel(run: Run, related: RelatedRuns) -> RelatedRunsPanel:
-    """Prepare what is around a run for the template."""
+    """Return the panel of a run's related runs."""
     policy = run.stage.concurrency_policy
     last_success = related.last_success
     return RelatedRunsPanel(

@@ -1,4 +1,4 @@
-"""What Northflank has no more: what is kept of it is shown with since when that is so."""
+"""Notices on pages about projects, pipelines and runs that were removed from Northflank."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +10,14 @@ from dashboard.models import Pipeline, Run
 
 @dataclass(frozen=True, slots=True)
 class RemovedNotice:
-    """What has gone, in a sentence, and when that was noticed."""
+    """A sentence about what was removed, and when the removal was detected."""
 
     text: str
     noticed_at: datetime
 
 
 def for_pipeline(pipeline: Pipeline) -> RemovedNotice | None:
-    """Return what has gone: the project, the pipeline, or nothing."""
+    """Return the notice for a removed project or pipeline, or None if neither was removed."""
     project = pipeline.project
     if project.removed_at is not None:
         text = _("Northflank no longer lists project “%(project)s”.") % {"project": project}
@@ -29,7 +29,7 @@ def for_pipeline(pipeline: Pipeline) -> RemovedNotice | None:
 
 
 def for_run(run: Run) -> RemovedNotice | None:
-    """Return what has gone: the place of a run, the run itself, or nothing."""
+    """Return the notice for a run's removed project or pipeline, or the removed run, or None."""
     pipeline_notice = for_pipeline(run.stage.pipeline)
     if pipeline_notice is not None or run.removed_at is None:
         return pipeline_notice

@@ -1,6 +1,7 @@
-"""Runs as pages show them: prepared rows, rendered once per version and shared by all viewers.
+"""Table rows of runs: prepared for templates, rendered, and cached per version.
 
-All who read times in one zone share them; the cache's size bounds how many are kept.
+Cached rows are shared by all users with the same time zone and the same abort permission. The
+cache's size limits their number.
 """
 
 import re
@@ -34,19 +35,19 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 @dataclass(frozen=True, slots=True)
 class AbortLine:
-    """An abort in one line."""
+    """An abort in one line of text."""
 
     message: abort_messages.AbortMessage
-    requested_by: str  # empty: somebody elsewhere
+    requested_by: str  # empty: requested outside this dashboard
     requested_at: datetime
     reason: str
-    under_way_since: datetime | None  # while it goes on: from when its clock counts
-    is_minimum: bool = False  # it may have begun before that
+    under_way_since: datetime | None  # None: not under way
+    is_minimum: bool = False  # it may have started before `under_way_since`
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """What templates need of a run; no rule is left to them."""
+    """A run, prepared for templates; templates do not apply rules of their own."""
 
     key: int
     run_id: str
@@ -73,35 +74,35 @@ class RunRow:
     started_at: datetime | None
     concluded_at: datetime | None
     duration: str
-    progress: Progress | None  # while it is in flight and its usual is known
-    overdue_message: OverdueMessage | None  # where it is overdue
+    progress: Progress | None  # None: not in flight, or no typical duration
+    overdue_message: OverdueMessage | None  # None: not overdue
     step: str
-    short_summary: RichText  # at which step, for how long, and how long it usually is
+    short_summary: RichText  # the current step, its elapsed time and its typical duration
     step_tone: str
     abort: AbortLine | None
     acknowledgements: ActiveAcknowledgements | None
     is_abortable: bool
-    is_selectable: bool  # to be aborted with others: nobody is aborting it
-    abort_severity: int  # of escalation.Level
-    can_resend: bool  # an abort under way is so long overdue that it can be tried again
+    is_selectable: bool  # for a bulk abort: in flight, and no abort under way
+    abort_severity: int  # an aborts.severity.Severity
+    can_resend: bool  # the abort under way is so overdue that it can be resent
     may_abort: bool
     denied_reason: str
 
     @property
     def overdue_severity(self) -> int:
-        """How far it is overdue; 0 where it is not."""
+        """The run's overdue severity; 0 if it is not overdue."""
         return self.overdue_message.severity if self.overdue_message else 0
 
 
 def dom_id(run_id: str) -> str:
-    """Return `run-<id>`, made safe for an id attribute and a selector."""
+    """Return `run-<id>`; a run id that is unsafe in an id attribute or a selector is hashed."""
     if _PLAIN_ID.fullmatch(run_id):
         return f"run-{run_id}"
     return f"run-x-{blake2b(run_id.encode(), digest_size=12).hexdigest()}"
 
 
 def stage_url_args(stage: Stage) -> list[str]:
-    """Return the parts of a stage's address."""
+    """Return the URL arguments of a stage: project slug, pipeline slug, lower-case stage name."""
     return [stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()]
 
 
@@ -112,9 +113,9 @@ def build_row(
     clocks: Sequence[Timer] = (),
     active_acknowledgements: Sequence[Acknowledgement] = (),
 ) -> RunRow:
-    """Prepare a run for templates.
+    """Return the row of a run.
 
-    `abort` is its latest, `clocks` tell of its usual, `looks` of those who look at it now.
+    `abort` is the run's latest abort; `clocks` are its timers (see runs/overdue.py).
     """
     stage = run.stage
     pipeline = stage.pipeline
@@ -207,7 +208,7 @@ def render_row(
     clocks: Sequence[Timer] = (),
     active_acknowledgements: Sequence[Acknowledgement] = (),
 ) -> SafeString:
-    """Render one run's table row."""
+    """Render a run's table row, without the cache; arguments as for `build_row`."""
     template = get_template("components/run_row.html#run-row")
     return mark_safe(
         template.render(
@@ -217,9 +218,9 @@ def render_row(
 
 
 def render_table(runs: RunQuerySet, permissions: Permissions) -> dict[int, SafeString]:
-    """Render the table rows of `runs`, in their order and by their keys.
+    """Return the rendered rows of `runs`, by run key and in their order.
 
-    Only what changed since it was last rendered is loaded and rendered.
+    Only rows that are not cached are loaded and rendered.
     """
     return render_tables([runs], permissions)[0]
 
@@ -227,10 +228,10 @@ def render_table(runs: RunQuerySet, permissions: Permissions) -> dict[int, SafeS
 def render_tables(
     tables: Iterable[RunQuerySet], permissions: Permissions
 ) -> list[dict[int, SafeString]]:
-    """Render the table rows of several tables as `html_of` does, loading for all of them at once.
+    """Return the rendered rows of several tables, like `render_table`, loading all rows at once.
 
-    A run stands in the first of the tables that has it: it may have gone from one to another while
-    they were read.
+    A run appears only in the first table that contains it: it may have moved from one table to
+    another between their queries.
     """
     place_fields = "stage__pipeline__project", "stage__name"
     keys: dict[int, str] = {}
@@ -255,7 +256,7 @@ def render_tables(
 
 
 def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:
-    """Render the table rows of runs that are loaded with their place, by their keys."""
+    """Return the rendered rows of `runs`, by run key. Runs must be loaded with their stage."""
     keys = {
         run.pk: _cache_key(run.pk, run.version, permissions.abort_permission(run.stage))
         for run in runs
@@ -266,7 +267,7 @@ def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, 
 
 
 def _cache_key(pk: int, version: int, permission: Permission) -> str:
-    # Per person a row differs in the abort control only: all with one verdict share it.
+    # Rows differ between users only in the abort button, so one row per permission is enough.
     audience = (
         "may" if permission.allowed else blake2b(permission.denied_reason.encode()).hexdigest()[:8]
     )
@@ -285,7 +286,8 @@ def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int
         permission = permissions.abort_permission(run.stage)
         row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
         rendered[run.pk] = render_row(run, permission, aborts.get(run.pk), *row_data)
-        # Its version was read with the rest of it: a row is never kept under an older number.
+        # Use the version that was read with the data, so that newer data is never cached under an
+        # older version.
         to_cache[_cache_key(run.pk, run.version, permission)] = rendered[run.pk]
     cache.set_many(to_cache)
     return rendered

@@ -1,4 +1,4 @@
-"""The search for a run that was never read, as its pages tell of it."""
+"""Pages of the run lookup: search progress, the 404 page, and the form for a run's location."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +20,17 @@ from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.http import lookup
 from dashboard.web.http.lookup import Candidates, PageNotFound
 
-# Seconds until the page asks again: each time the search goes on by a step. One that waits is
-# ended by the reading of the stages, or goes on later.
+# Seconds between refreshes of the progress page; each refresh continues the search. A paused
+# search ends when the sync reads the run's stage, or continues later.
 REFRESH_SECONDS, PAUSED_REFRESH_SECONDS = 2, 15
-# The same without JavaScript: the page then loads as a whole, while somebody may choose a place.
+# The same without JavaScript; longer, because a full reload interrupts users filling in the form.
 RELOAD_SECONDS, PAUSED_RELOAD_SECONDS = 5, 60
-MAX_PIPELINES = 300  # to choose among without a project
+MAX_PIPELINES = 300  # options; with more, a project must be chosen first
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One line of a list to choose from."""
+    """One option of a select field."""
 
     value: str
     label: str
@@ -39,26 +39,26 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class LocationForm:
-    """The choice of a run's place, of what a person may see."""
+    """The form for a run's project, pipeline and stage, with those that the user may see."""
 
     action_url: str
     projects: list[Option]
-    pipelines: list[tuple[str, list[Option]]]  # with their projects
+    pipelines: list[tuple[str, list[Option]]]  # (project label, its pipelines)
     stages: list[Option]
-    has_too_many_pipelines: bool  # pipelines, until a project is chosen
-    other_parameters: list[tuple[str, str]]  # what else the address carries
+    has_too_many_pipelines: bool  # more than MAX_PIPELINES: `pipelines` is empty
+    other_parameters: list[tuple[str, str]]  # query parameters to keep
 
 
 def hints(request: HttpRequest) -> dict[str, str]:
-    """Return what the address says of the run's project, pipeline and stage; empty: nothing."""
-    # PostgreSQL takes no NUL.
+    """Return the query string's `project`, `pipeline` and `stage`; empty text if missing."""
+    # PostgreSQL rejects NUL in text.
     return {part: request.GET.get(part, "").replace("\0", "") for part in lookup.HINT_FIELDS}
 
 
 def render_progress(
     request: HttpRequest, permissions: Permissions, run_id: str, search: SearchProgress
 ) -> HttpResponse:
-    """Say how far it has come; the page asks again by itself."""
+    """Render the progress of a search; the page refreshes itself."""
     htmx = request.headers.get("HX-Request") == "true"
     is_paused = bool(search.blocked_reason)
     template_context = {
@@ -79,14 +79,17 @@ def render_progress(
 
 
 def reload_response(request: HttpRequest) -> HttpResponse | None:
-    """Have a page that waited for the end load itself, which leads to the run or says why not."""
+    """Return a response that reloads an open progress page, or None for any other request.
+
+    The reload redirects to the run or shows why it was not found.
+    """
     return HttpResponseClientRefresh() if request.headers.get("HX-Request") == "true" else None
 
 
 def not_found(
     request: HttpRequest, permissions: Permissions, run_id: str, candidates: Candidates
 ) -> PageNotFound:
-    """Return what to raise: where it was looked for, and what can be done."""
+    """Return the 404 for a finished search: the stages searched, and links to continue."""
     message = _("No run “%(run)s” is known here.") % {"run": run_id}
     n = len(candidates.stage_keys)
     if candidates.is_narrowed:
@@ -125,7 +128,7 @@ def not_found(
 def not_found_in_stage(
     stage: Stage, permissions: Permissions, run_id: str, reason: str
 ) -> PageNotFound:
-    """Return what to raise where a stage, asked for one run, does not know it."""
+    """Return the 404 for a run that was looked up in one stage only and not found."""
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()
     query_string = urlencode(dict(zip(lookup.HINT_FIELDS, stage_path, strict=True)))
     stage_count = lookup.candidate_stages(permissions, dict.fromkeys(lookup.HINT_FIELDS, "")).total
@@ -136,7 +139,7 @@ def not_found_in_stage(
 
 
 def location_form(request: HttpRequest, permissions: Permissions, run_id: str) -> LocationForm:
-    """Return the choice of a place, with what the address says of it."""
+    """Return the location form, with the options selected that the query string names."""
     folded_hints = {part: value.casefold() for part, value in hints(request).items()}
 
     def option(part: str, slug: str, name: str) -> Option:
@@ -192,7 +195,7 @@ def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
 
 
 def _last_search_context(stages: list[int], run_id: str, query: str) -> dict[str, Any]:
-    """Return, for the template, when it was asked, until when that counts, and the way to anew."""
+    """Return template context: when the last lookup was, when it expires, and the retry URL."""
     last_search = run_lookup.load_not_found(stages, run_id)
     url = reverse("run_lookup_retry", args=[run_id])
     return {"lookup_answer": last_search, "retry_url": f"{url}?{query}" if query else url}

@@ -1,4 +1,4 @@
-"""Saved views as a stage's page offers them: each a link, and what the person may do with it."""
+"""The menu of saved views on a stage's page: links, and the actions that the user may take."""
 
 from dataclasses import dataclass
 
@@ -13,42 +13,42 @@ from dashboard.web.components.filters import RunFilter
 
 @dataclass(frozen=True, slots=True)
 class SavedViewItem:
-    """One saved view."""
+    """One saved view in the menu."""
 
     key: int
     name: str
     url: str
-    owner: str  # empty: it is the person's own
+    owner: str  # user name; empty: the user's own view
     is_shared: bool
-    is_current: bool  # the page shows what it asks for
-    is_default: bool  # stage pages open with it
+    is_current: bool  # its filter equals the page's
+    is_default: bool  # stage pages open with it for this user
     may_delete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SavedViewMenu:
-    """All views that a person sees, and what can be done from the page as it is."""
+    """All views that the user may see, and the available actions."""
 
     items: list[SavedViewItem]
     may_change: bool
     may_share: bool
-    may_save: bool  # the page is filtered, in a way that no view of the person's is
+    may_save: bool  # the page is filtered, and the user has no view with this filter
 
     @property
     def default(self) -> SavedViewItem | None:
-        """The view that stage pages open with for the person, if any."""
+        """The user's default view, if any."""
         return next((view for view in self.items if view.is_default), None)
 
     @property
     def has_content(self) -> bool:
-        """Whether there is anything to show or to do."""
+        """Whether the menu contains a view or a view can be saved."""
         return bool(self.items) or self.may_save
 
 
 def build_menu(
     person: User, permissions: Permissions, run_filter: RunFilter, default: SavedView | None
 ) -> SavedViewMenu:
-    """Prepare the views that a person sees on the page of a filter; pages open with `default`."""
+    """Return the menu for a page with `run_filter`; `default` is the user's default view."""
     items = [
         SavedViewItem(
             key=view.pk,

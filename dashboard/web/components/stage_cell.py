@@ -1,4 +1,4 @@
-"""Stages as the board and a pipeline's page show them."""
+"""Stage cells, for the board and for a pipeline's page."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,35 +18,33 @@ from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.run_row import RunRow
 
 _ORDER = {name: position for position, name in enumerate(StageName.values)}
-DENIED = Permission(False)  # these pages have no abort control
+DENIED = Permission(False)  # for rows on pages without an abort button
 
 
 @dataclass(frozen=True, slots=True)
 class StageCell:
-    """One stage in brief."""
+    """One stage with its latest runs, prepared for templates."""
 
     key: int
     stage: str
     name: str
     url: str
-    state: str  # flow, none or unknown
+    state: str  # "flow", "none" (no release flow) or "unknown" (not read yet)
     in_flight_count: int
-    overdue_message: (
-        OverdueMessage | None
-    )  # of the run in flight, or its abort, that is the furthest overdue
-    acknowledgements: ActiveAcknowledgements | None  # at any of its runs
+    overdue_message: OverdueMessage | None  # of the most overdue run in flight or abort
+    acknowledgements: ActiveAcknowledgements | None  # of any of its runs
     error: str
     rows: list[RunRow]
-    history_chart: SafeString  # its history, ready; may be empty
+    history_chart: SafeString  # rendered; may be empty
 
     @property
     def overdue_severity(self) -> int:
-        """How far the worst of its runs, or of their aborts, is overdue; 0 where none is."""
+        """The severity of the most overdue run or abort; 0 if none is overdue."""
         return self.overdue_message.severity if self.overdue_message else 0
 
     @property
     def needs_attention(self) -> bool:
-        """Whether its latest run ended badly, one or its abort is overdue, or it can't be read."""
+        """Whether its latest run failed, a run or abort is overdue, or the stage can't be read."""
         return bool(
             self.overdue_message or self.error or (self.latest and self.latest.tone == "bad")
         )
@@ -62,9 +60,9 @@ def cells_by_pipeline(
     runs_per_stage: int,
     history_charts: Mapping[int, SafeString] | None = None,
 ) -> dict[int, list[StageCell]]:
-    """Return the cells of each pipeline, in the order of the stages, by the pipeline's key.
+    """Return the cells of each pipeline by pipeline key, in the order of the stages.
 
-    `strips` are their histories (history.py), by the stage's key.
+    `history_charts` are rendered charts by stage key (see history_charts.py).
     """
     stages = sorted(stages, key=lambda stage: _ORDER.get(stage.name, 9))
     by_stage = Run.objects.in_flight().order_by().values_list("stage")
@@ -105,13 +103,13 @@ def _state(stage: Stage) -> str:
 
 
 def by_column(cells: Iterable[StageCell]) -> list[StageCell | None]:
-    """Return one cell for each of the three stages; None where there is nothing to see."""
+    """Return one cell per column of the board; None for a stage without a cell."""
     by_name = {cell.stage: cell for cell in cells}
     return [by_name.get(name) for name in StageName.values]
 
 
 def _latest_rows(stage_keys: list[int], runs_per_stage: int) -> dict[int, list[RunRow]]:
-    # A window over all runs would read them all; these are `each` look-ups in an index a stage.
+    # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
     newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
     subqueries = {f"run_{n}": Subquery(newest[n : n + 1]) for n in range(runs_per_stage)}
     keys = Stage.objects.filter(pk__in=stage_keys).annotate(**subqueries).values_list(*subqueries)

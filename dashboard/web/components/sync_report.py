@@ -1,4 +1,4 @@
-"""What the status page shows: requests, workers, and how old each stage is."""
+"""The status page's data: rate limit, workers, webhook, catalog errors, and age of each stage."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,22 +19,22 @@ from dashboard.upstream import budget_store
 from dashboard.web.components import run_row
 from dashboard.web.http import lookup
 
-MAX_STAGES = 100  # rows of the table; the rest is summed up by class
+MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitUsage:
-    """The hour's requests, as Northflank last told of them."""
+    """The use of the hourly rate limit, as of Northflank's last response."""
 
-    limit: int
+    limit: int  # requests per hour, as all counts here
     remaining: int
     ours: int
     others: int
-    reserve: int
-    resets_at: datetime | None  # None: the window has ended, the next request opens a full one
+    reserve: int  # for aborts
+    resets_at: datetime | None  # None: the window has ended, the next request starts a full one
     backoff_until: datetime | None
-    refusals: int  # 429s in a row, each after the pause of the one before
-    is_probing: bool  # the pause is over, and nothing was answered since
+    refusals: int  # consecutive 429s, each after the pause of the previous one
+    is_probing: bool  # the pause is over, and no request was answered since
     synced_at: datetime
 
 
@@ -48,7 +48,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class CatalogErrorRow:
-    """A list of the catalog that can't be read, or only in part."""
+    """A list of projects or pipelines that can't be read, or only in part."""
 
     name: str
     text: str
@@ -58,7 +58,7 @@ class CatalogErrorRow:
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage: how old, and what is wrong."""
+    """One stage: its data age, polling and errors."""
 
     project: str
     pipeline: str
@@ -67,9 +67,9 @@ class StageRow:
     polling_reason: str
     synced_at: datetime | None
     is_stale: bool
-    refresh_interval: str  # the promise, in words
+    refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
     next_sync_at: datetime | None  # None: now
-    partial_text: str  # what of its list was not taken
+    partial_text: str  # the part of its run list that was left out; empty: none
     error: str
     error_since: datetime | None
     failures: int
@@ -77,22 +77,22 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class PollingReasonRow:
-    """The stages of one class."""
+    """The stages with one polling reason."""
 
     polling_reason: str
     stage_count: int
     target_interval: str
     oldest_sync_at: datetime | None
     stale_count: int
-    unread_count: int  # not yet, or not since a long outage
+    unread_count: int  # never read, or not since a long outage
 
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
-    """All that the page shows."""
+    """All data of the status page."""
 
     health: freshness.SyncHealth
-    incomplete_text: str  # what was not looked at yet, as a sentence; empty: all was
+    incomplete_text: str  # what has not been read yet; empty: coverage is complete
     rate_limit: RateLimitUsage | None
     search_budget: SearchUsage
     webhook: WebhookStatus
@@ -104,8 +104,8 @@ class SyncStatus:
 
 
 def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
-    """Gather the state of the mirror, and of those stages that somebody may see."""
-    # Thousands of stages: five columns of all, and whole rows only of those that are listed.
+    """Return the status of the sync, and of the stages that the user may see."""
+    # There may be thousands of stages: load few columns of all, and full rows of listed ones only.
     visible = Stage.objects.listed().filter(permissions.stage_filter())
     columns = (
         "pk",
@@ -179,7 +179,7 @@ def _sort_key(
     is_stale: bool,
     now: datetime,
 ) -> tuple[bool, bool, bool, bool, bool, datetime]:
-    """Sort failing stages first, then late, partial and unread ones; without a flow last."""
+    """Sort failing stages first, then stale, partial and unread ones; without release flow last."""
     is_complete = not (left_out or surplus)
     return (
         not error,

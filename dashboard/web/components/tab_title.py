@@ -1,6 +1,6 @@
-"""What a tab is called and which icon it has: both tell the worst of what the page shows.
+"""Tab titles and icons: both show the worst state on the page.
 
-In the name the worst comes first, since tabs cut the end.
+The state comes first in the title, because tabs cut off the end.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from dashboard.web.components.in_flight import InFlightTotals
 
 
 class Icon(StrEnum):
-    """A state that a tab's icon can show, by the name of its file in static/icons/."""
+    """The icon of a tab; the value is the name of its file in static/icons/."""
 
     OK = "ok"
     IN_FLIGHT = "in-flight"
     OVERDUE = "overdue"
-    BAD = "bad"  # it failed just now, or an abort does not end
-    INCOMPLETE = "incomplete"  # not all was looked at yet
-    UPSTREAM_DOWN = "upstream-down"  # Northflank can't be read
+    BAD = "bad"  # a recent failure, or an abort that is far overdue
+    INCOMPLETE = "incomplete"  # some stages have not been read yet
+    UPSTREAM_DOWN = "upstream-down"  # outage: Northflank can't be read
 
 
 @dataclass(frozen=True, slots=True)
 class TabTitle:
-    """A tab's name and icon."""
+    """The title and icon of a tab."""
 
     text: str
     icon: Icon
@@ -39,9 +39,9 @@ class TabTitle:
 def now(
     in_flight: int, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
-    """Name the page of everything in flight.
+    """Return the tab title of the Now page.
 
-    `blind`: Northflank can't be read; `incomplete`: not all was looked at yet.
+    `upstream_down`: Northflank can't be read; `incomplete`: some stages have not been read yet.
     """
     return _build(
         _("Now (%(count)d)") % {"count": in_flight},
@@ -52,21 +52,21 @@ def now(
 
 
 def board(totals: InFlightTotals, *, upstream_down: bool, incomplete: bool) -> TabTitle:
-    """Name the page of all pipelines."""
+    """Return the tab title of the board."""
     return _build(_("Board"), totals, upstream_down=upstream_down, incomplete=incomplete)
 
 
 def pipeline(
     pipeline: Pipeline, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
-    """Name the page of a pipeline, some of whose runs are in flight."""
+    """Return the tab title of a pipeline; `totals` are of its runs in flight."""
     return _build(str(pipeline), totals, upstream_down=upstream_down, incomplete=incomplete)
 
 
 def stage(
     stage: Stage, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
-    """Name the page of a stage, some of whose runs are in flight."""
+    """Return the tab title of a stage; `totals` are of its runs in flight."""
     return _build(
         f"{stage.pipeline} / {stage.name}",
         totals,
@@ -76,7 +76,7 @@ def stage(
 
 
 def run(run: Run, *, upstream_down: bool) -> TabTitle:
-    """Name the page of one run; one that has ended stays as it is, whether we can see or not."""
+    """Return the tab title of a run; an outage does not change that of a run that has ended."""
     display = statuses.for_run(run.status, removed=run.is_removed)
     name = f"{display.label}: {run.title}"
     if not run.in_flight:
@@ -88,7 +88,7 @@ def run(run: Run, *, upstream_down: bool) -> TabTitle:
 
 
 def aborts(under_way_count: int, totals: InFlightTotals, *, upstream_down: bool) -> TabTitle:
-    """Name the page of all aborts, some of which are under way, on runs in flight."""
+    """Return the tab title of the abort log; `totals` are of the runs with aborts under way."""
     name = (
         _("Aborts (%(count)d under way)") % {"count": under_way_count}
         if under_way_count
@@ -98,7 +98,7 @@ def aborts(under_way_count: int, totals: InFlightTotals, *, upstream_down: bool)
 
 
 def bulk_aborts(under_way_count: int, *, upstream_down: bool) -> TabTitle:
-    """Name the page of all lists that were aborted by one press, some of which are under way."""
+    """Return the tab title of the list of bulk aborts."""
     name = (
         _("Lists (%(count)d under way)") % {"count": under_way_count}
         if under_way_count
@@ -112,7 +112,7 @@ def bulk_aborts(under_way_count: int, *, upstream_down: bool) -> TabTitle:
 def bulk_abort(
     finished: int, total: int, totals: InFlightTotals, *, upstream_down: bool
 ) -> TabTitle:
-    """Name the page of a list of aborts, so many of which have come to their end."""
+    """Return the tab title of a bulk abort: finished / total."""
     name = _("%(over)d of %(all)d · Abort of many") % {"over": finished, "all": total}
     return _build(
         name, totals, upstream_down=upstream_down and finished < total, in_flight=finished < total
@@ -120,7 +120,7 @@ def bulk_abort(
 
 
 def status(*, upstream_down: bool, incomplete: bool) -> TabTitle:
-    """Name the page of the mirror's state."""
+    """Return the tab title of the status page."""
     return _build(_("Status"), InFlightTotals(), upstream_down=upstream_down, incomplete=incomplete)
 
 
@@ -138,14 +138,14 @@ def _build(
     if icon is Icon.OK and in_flight:
         icon = Icon.IN_FLIGHT
     prefixes = [state_label]
-    if incomplete:  # what is bad is known to be, and leads
+    if incomplete:  # a bad state is certain even then, so its label and icon come first
         prefixes.append(_("Incomplete"))
         icon = icon if icon in {Icon.BAD, Icon.OVERDUE} else Icon.INCOMPLETE
     return TabTitle(" · ".join(filter(None, [*prefixes, name])), icon)
 
 
 def _worst_state(totals: InFlightTotals) -> tuple[str, Icon]:
-    """Return the word and the icon of the worst, in the order of the page Now."""
+    """Return label and icon of the worst state, in the order of the Now page."""
     if totals.abort_severity >= Severity.CRITICAL:
         return _("Abort overdue"), Icon.BAD
     if totals.overdue_severity:

@@ -1,4 +1,4 @@
-"""A run's steps as its page shows them: a tree, on one axis of time."""
+"""The timeline on a run's page: its steps as a tree, with bars on a shared time axis."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
 from dashboard.runs import durations, overdue, statuses, steps
 
-MAX_UNFOLDED = 20  # steps that are shown unfolded, all of them
-MAX_DEPTH = 8  # levels; what lies deeper follows its group instead of being in it
+MAX_UNFOLDED = 20  # up to this number of steps, all groups are shown unfolded
+MAX_DEPTH = 8  # levels; deeper steps are listed after their group instead of inside it
 
 _KIND_LABELS: dict[str, Promise] = {
     "Workflow": pgettext_lazy("kind of step", "group"),
@@ -34,7 +34,7 @@ _KIND_LABELS: dict[str, Promise] = {
     "SecretInheritance": pgettext_lazy("kind of step", "secrets"),
     "RolloutStrategy": pgettext_lazy("kind of step", "rollout strategy"),
 }
-# What a step under way waits on, by its kind or, of a Condition or an Action, by its subject's.
+# What a step in progress waits on, by its kind or, for a Condition or Action, its target's kind.
 _WAIT_LABELS: dict[str, Promise] = {
     steps.EXTERNAL: gettext_lazy("waits on an external answer"),
     "Build": gettext_lazy("waits on a build"),
@@ -50,7 +50,7 @@ _WAIT_LABELS: dict[str, Promise] = {
     "BYOCCluster": gettext_lazy("waits on a cluster"),
     "VCS": gettext_lazy("waits on a repository"),
 }
-# Of whom it is said that it “succeeds”, “runs” or “is” something.
+# What a condition refers to, by kind, as the subject of a sentence: "a build" succeeds.
 _SUBJECTS: dict[str, Promise] = {
     "Build": pgettext_lazy("subject", "a build"),
     "JobRun": pgettext_lazy("subject", "a job"),
@@ -74,73 +74,79 @@ _CONDITION_TEXTS: dict[str, Promise] = {
 
 @dataclass(frozen=True, slots=True)
 class StepBar:
-    """Where a step is on the axis; whole seconds since the axis begins, never beyond its end."""
+    """A step's bar, in whole seconds; positions count from the start of the axis.
+
+    `start`, `length` and `typical_seconds` do not extend beyond the end of the axis.
+    """
 
     start: int
     length: int
-    typical_seconds: int  # how long it usually takes at most; 0: not known, or not shown
-    overdue_at: int  # when it takes longer than usual; 0: not known
-    critical_at: int
+    typical_seconds: int  # p95 of the typical duration; 0: unknown, or not shown
+    overdue_at: int  # 0: unknown, or not in progress
+    critical_at: int  # 0: unknown, or not in progress
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """One step, ready for the template."""
+    """One step, prepared for the template."""
 
     name: str
-    description: str  # what it is and does: "job, until it succeeds"
-    label: str  # empty: it has no status
+    description: str  # "job, waits until it succeeds"
+    label: str  # of its status; empty: no status
     tooltip: str
     tone: str
     glyph: str
-    wait_text: str  # what it waits on, while it is under way
+    wait_text: str  # what it waits on; empty: not in progress, or unknown
     attempts_text: str
-    next_attempt_at: datetime | None  # when it is tried again
+    next_attempt_at: datetime | None  # when it is retried
     error: str
     started_at: datetime | None
-    running_since: str  # when it started, ISO, while it is under way
+    running_since: str  # start as ISO 8601; empty: not in progress
     duration: str
     typical_text: str
-    overdue_severity: int  # how far it takes longer than usual: a level of timing.Overdue
+    overdue_severity: int  # a models.typical_duration.Severity
     bar: StepBar | None
-    is_current: bool  # it is the one the run is at
+    is_current: bool  # the run is at this step
     is_unfolded: bool
-    is_parallel: bool  # its steps start all at once
-    is_relevant: bool  # the one the run is at, or one that failed, is it or in it
+    is_parallel: bool  # its child steps start at the same time
+    is_relevant: bool  # it is current or has failed, or contains such a step
     steps: tuple["StepRow", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The time that all bars share: from a run's start to its end, or to what is expected."""
+    """The time axis of all bars: from a run's start to its end, or to its expected end."""
 
     started_at: datetime
     ends_at: datetime
-    seconds: int  # 1 at least
+    seconds: int  # at least 1
 
     def position(self, time: datetime) -> int:
-        """Return a time's place on the axis, in seconds; what lies beyond an end is at that end."""
+        """Return the position of a time in seconds from the axis's start, clamped to the axis."""
         return min(max(round((time - self.started_at).total_seconds()), 0), self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All steps of a run; `axis` is None where nothing has begun."""
+    """All steps of a run; `axis` is None if nothing has started."""
 
     steps: tuple[StepRow, ...] = ()
     axis: Axis | None = None
-    is_running: bool = False  # the axis goes on
+    is_running: bool = False  # the axis grows
 
 
 def load_tree(run: Run) -> Node | None:
-    """Return the tree of a run's steps, or None where it was not read."""
+    """Return the root of a run's steps, or None if the steps were not read."""
     return msgspec.convert(run.steps, Node) if run.steps is not None else None
 
 
 def build_timeline(
     run: Run, root: Node | None, timing: StageTiming | None, now: datetime
 ) -> Timeline:
-    """Return the steps of a run as they stand now, against what is usual in its stage."""
+    """Return the timeline of a run as of `now`, with typical durations from its stage's baseline.
+
+    Empty if `root` is None.
+    """
     if root is None:
         return Timeline()
     nodes = list(steps.walk(root))
@@ -148,7 +154,7 @@ def build_timeline(
     typical = {id(node): overdue.typical_step_duration(node, timing) for _, node in nodes}
     axis = _axis(run, [(node, typical[id(node)]) for _, node in nodes], now)
     is_long = len(nodes) > MAX_UNFOLDED
-    # From the last to the first: whatever is inside a step is there before it.
+    # In reverse order, so that the rows inside a step are built before the step's own row.
     rows_by_level: defaultdict[int, list[StepRow]] = defaultdict(list)
     for depth, node in reversed(nodes):
         indent = min(depth, MAX_DEPTH)
@@ -168,7 +174,7 @@ def build_timeline(
 
 
 def missing_text(run: Run, root: Node | None) -> str:
-    """Say why no steps are shown."""
+    """Return the reason why no steps are shown."""
     if root is not None:
         return _("Northflank lists no steps for this run.")
     if run.removed_at is not None:
@@ -186,7 +192,7 @@ def _axis(
     if started_at is None:
         return None
     if run.in_flight:
-        # As far as the work under way usually takes, so that it is seen how much of it is left.
+        # Up to the expected end of the steps in progress, so that the remaining time is visible.
         end_times = [now] + [
             node.started_at + typical.p95
             for node, typical in node_durations
@@ -253,11 +259,11 @@ def _display(run: Run, node: Node) -> statuses.StatusDisplay:
 
 
 def _duration(node: Node, *, is_running: bool, now: datetime) -> timedelta | None:
-    """Return how long a step took or, while it is under way, has taken so far."""
+    """Return how long a step took, or has taken so far if it is in progress; None: unknown."""
     end = now if is_running else node.ended_at
     if node.started_at is None or end is None:
         return None
-    # A step that ended before it started took nobody knows how long.
+    # Northflank may report an end before the start: the duration is then unknown.
     return end - node.started_at if end >= node.started_at else None
 
 
@@ -271,7 +277,7 @@ def _build_bar(
 ) -> StepBar | None:
     if node.started_at is None:
         return None
-    # One second at least: it could not be seen otherwise.
+    # At least one second, so that the bar is visible.
     start = min(axis.position(node.started_at), axis.seconds - 1)
     end = axis.position(node.started_at + (duration or timedelta()))
     is_approval = steps.awaited_kind(node) == steps.APPROVAL
@@ -302,7 +308,7 @@ def _name(node: Node) -> str:
 
 
 def _description(node: Node) -> str:
-    """Say what a step is, and when the run goes on behind it."""
+    """Return what kind of step it is, and what the run waits for before it continues."""
     if node.kind == OMITTED:
         return ""
     parts = []

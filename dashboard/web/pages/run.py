@@ -91,7 +91,7 @@ def find_run(request: HttpRequest, run_id: str) -> HttpResponse:
         return run_search.reload_response(request) or _redirect_to_run(request, run.stage, run_id)
     hints = run_search.hints(request)
     hinted_stage = lookup.hinted_stage(user_permissions, hints)
-    if hinted_stage is not None:  # its page looks up the run, whatever the search budget
+    if hinted_stage is not None:  # its page looks up the run, even if the search budget is used up
         return run_search.reload_response(request) or _redirect_to_run(
             request, hinted_stage, run_id
         )

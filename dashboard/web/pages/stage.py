@@ -31,7 +31,7 @@ from dashboard.web.live import region
 def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str) -> HttpResponse:
     """Show one page of a stage's runs: runs in flight first, then newest first.
 
-    Redirects to the user's default view if the URL has no query string.
+    Redirect to the user's default view if there is one and the URL has no query string.
     """
     user, user_permissions = sign_in.signed_in_user(request), permissions.for_user(request.user)
     version = ChangeCounter.latest()
