@@ -138,7 +138,7 @@ def _render_result(
         return redirect(reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id]))
     run_aborts = abort_history.load_aborts(run)
     run_html = _render_run(request, run, user_permissions, run_aborts)
-    # While the abort is open, its notice is bound to the run and removed when the run concludes.
+    # While the abort is open, its notice is bound to the run and hidden when the run concludes.
     notice_run_dom_id = run_row.dom_id(run.run_id) if run.aborts.open().exists() else ""
     notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
     notice_html = render_to_string("components/notices.html#notice", notice_context)
