@@ -1,4 +1,7 @@
-"""The hour's requests in the database: one row, what the headers last said, for all processes."""
+"""Store the rate budget in the database: one row, shared by all processes.
+
+The rules are in `rate_budget`; this module loads, locks and saves their state.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
@@ -18,19 +21,24 @@ _WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
 
 
 def abort_reserve(limit: int) -> int:
-    """Return how many of `limit` requests are kept for aborts."""
+    """Return how many of `limit` requests an hour are reserved for aborts.
+
+    The setting NORTHFLANK_REQUEST_RESERVE is a number or a percentage.
+    """
     text: str = settings.NORTHFLANK_REQUEST_RESERVE
     share = float(text[:-1]) / 100 * limit if text.endswith("%") else float(text)
-    return min(round(share), limit * 9 // 10)  # something has to be left for reading
+    return min(round(share), limit * 9 // 10)  # leaves at least 10% for reading
 
 
 def record_response(
     rate_limit: RateLimit | None, now: datetime, *, requested_at: datetime | None = None
 ) -> None:
-    """Keep what one answer to us, no 429, said of the rate; None: its headers told nothing."""
-    if (
-        rate_limit is not None or RateBudget.objects.exists()
-    ):  # without any header ever, nothing is made up
+    """Record the rate limit headers of one response to us that was not a 429.
+
+    `rate_limit` is None if the response had no such headers.
+    """
+    # Do not invent a window before the first headers.
+    if rate_limit is not None or RateBudget.objects.exists():
         _update(
             lambda window: rules.after_response(
                 window, rate_limit, _abort_reserve(window), now, requested_at=requested_at
@@ -39,12 +47,15 @@ def record_response(
 
 
 def record_rate_limited(retry_after_seconds: float | None, now: datetime) -> None:
-    """Note that Northflank refused a request for its rate, and how long it asks us to wait."""
+    """Record a 429 and the pause it asks for in seconds, if any."""
     _update(lambda window: rules.after_rate_limited(window, retry_after_seconds, now))
 
 
 def claim_probe(now: datetime) -> bool:
-    """Take the one request that may try, after a pause, whether Northflank answers again."""
+    """Return True if the caller may send the single probe request after a pause.
+
+    Of all processes, one at a time gets True.
+    """
     with transaction.atomic():
         window = _load_window(RateBudget.objects.select_for_update().first())
         updated = rules.start_probe(window, now) if window is not None else None
@@ -55,22 +66,22 @@ def claim_probe(now: datetime) -> bool:
 
 
 def exclude_from_burst(requests: int) -> None:
-    """Note that so many requests, recorded just now, were first reads or no reading.
+    """Subtract requests that were just recorded from the burst.
 
-    They are no part of the even rate, so that they hold up nothing that is read at it.
+    First reads and run lookups do not count against the even rate, so they delay no regular read.
     """
     burst = Greatest(F("burst") - float(requests), 0.0)
     RateBudget.objects.filter(burst__gt=0).update(burst=burst)
 
 
 def load_limit() -> int:
-    """Return how many requests an hour Northflank allows, as last heard."""
+    """Return the rate limit (requests per hour) as last reported, or the default."""
     stored_limit = RateBudget.objects.values_list("limit", flat=True).first()
     return DEFAULT_LIMIT if stored_limit is None else stored_limit
 
 
 def load(now: datetime) -> ReadBudget:
-    """Return what reading may spend from `now` until the window ends, aborts' reserve left out."""
+    """Return the requests reading may send from `now` until the window ends, reserve excluded."""
     window = _load_window(RateBudget.objects.first())
     return rules.compute(window, _abort_reserve(window), now)
 
@@ -94,14 +105,13 @@ def _update(transition: Callable[[RateLimitWindow | None], RateLimitWindow]) -> 
         with transaction.atomic():
             RateBudget.objects.create(pk=1, **asdict(transition(None)))
     except IntegrityError:
-        # Another process was first, whose row is there now; anything else is a defect.
+        # Another process has created the row; any other conflict is a defect.
         if not _update_existing(transition):
             raise
 
 
 def _update_existing(transition: Callable[[RateLimitWindow | None], RateLimitWindow]) -> bool:
-    # The row is locked while the rule looks at it: no request of any process is lost or counted
-    # twice.
+    # The row stays locked from load to save: concurrent processes lose no request.
     with transaction.atomic():
         window = _load_window(RateBudget.objects.select_for_update().first())
         if window is None:

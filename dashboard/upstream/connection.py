@@ -1,9 +1,9 @@
-"""This process's connection to Northflank: one client, and what every answer tells of the account.
+"""This process's connection to Northflank: one client, rate limit recording, outage detection.
 
-Each answer's rate limit goes into the budget that all processes share. Trouble of one project or
-stage is told from the account's by a second question: only where that fails too is it the
-account's. It is kept in one row for all, logged once when it begins and once when it ends, and
-while it lasts this process asks now and then only (`may_call`).
+Every response's rate limit is recorded in the budget that all processes share. When a request
+fails, a probe request distinguishes an error of one project or stage from one of the whole account.
+An account-wide error is stored in one row for all processes and logged when it begins and when it
+ends. While it lasts, this process sends requests only at intervals (`may_call`).
 """
 
 import asyncio
@@ -24,33 +24,31 @@ from dashboard.upstream import budget_store
 
 log = structlog.get_logger(__name__)
 
-# Northflank, or the way to it, is broken; which of these it is may change with every request.
+# Northflank or the network is down; the cause may differ from request to request.
 OUTAGE_CAUSES = {"unreachable", "timeout", "server_error", "unexpected_response"}
-# Causes that may say nothing of one project or run, but of all that we ask.
+# Causes that may affect every request, not just one project or run.
 ACCOUNT_WIDE_CAUSES = OUTAGE_CAUSES | {"unauthorised", "rate_limited"}
 
-# Seconds between two questions while none is answered: twice as many each time, up to the last.
+# Seconds between requests during an outage: doubled each time, up to the maximum.
 INITIAL_PAUSE, MAX_PAUSE = 5.0, 30.0
 TOO_MANY_REQUESTS = 429
-UNAUTHORISED_PAUSE = 60.0  # people have to replace the token
+UNAUTHORISED_PAUSE = 60.0  # seconds; someone has to replace the token
 
 
 @dataclass
 class Connection:
-    """The one client of this process; make it on the event loop that uses it."""
+    """This process's client and outage state; create it on the event loop that uses it."""
 
     token: str
     base_url: str
     team_id: str | None = None
     client: NorthflankClient = field(init=False)
-    outage: str = ""  # its cause, while nothing that this process asks is answered
-    failed_at: float = -1.0  # when it was last met, by time.monotonic
-    retry_at: float = 0.0  # when to ask again, by the same
-    unrecorded_calls: list[Call] = field(
-        default_factory=list
-    )  # what the budget has not been told of yet
+    outage: str = ""  # cause of the current outage as this process sees it; "" if there is none
+    failed_at: float = -1.0  # time of the last account-wide error, by time.monotonic
+    retry_at: float = 0.0  # earliest next request, by time.monotonic
+    unrecorded_calls: list[Call] = field(default_factory=list)  # not yet in the rate budget
     _pause: float = 0.0
-    _last_answered_sent_at: float = -1.0  # when the latest question was put that got its answer
+    _last_answered_sent_at: float = -1.0  # send time of the latest answered request
     _probe_task: asyncio.Task[NorthflankError | None] | None = None
     _pending_records: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -69,11 +67,11 @@ class Connection:
         defer_recording: bool = False,
         request_seq: int | None = None,
     ) -> T:
-        """Put one question to Northflank and return its answer.
+        """Send one request to Northflank and return its answer.
 
-        Raises NorthflankError. Either way the budget and the account's state are kept; where
-        the caller waits for the answer, after it. `request_seq` is the request's number, where the
-        caller has taken one already.
+        Raises NorthflankError. Either way the rate limit and the outage state are recorded: before
+        this returns or, with `defer_recording`, in the background. `request_seq` is the request's
+        number if the caller has already taken one.
         """
         if request_seq is None:
             request_seq = await run_in_db_thread(RequestCounter.take_next)
@@ -89,15 +87,15 @@ class Connection:
         return answer
 
     def may_call(self) -> bool:
-        """Say whether it is time to ask again; always, unless nothing was answered lately."""
+        """Return whether a request may be sent now; False only between retries of an outage."""
         return not self.outage or monotonic() >= self.retry_at
 
     def is_account_wide(self, error: NorthflankError) -> bool:
-        """Say whether an error that was raised here is the account's, and not one place's."""
+        """Return whether an error raised by `call` affects the account, not one project or run."""
         return bool(self.outage) and error.cause in ACCOUNT_WIDE_CAUSES
 
     async def flush(self) -> None:
-        """Return once all is kept of what was answered to those who waited."""
+        """Return once all deferred recordings have been written."""
         await asyncio.gather(*self._pending_records, return_exceptions=True)
 
     async def close(self) -> None:
@@ -128,7 +126,8 @@ class Connection:
             await self._handle_answer(sent_at, request_seq, is_success=False)
             return
         is_new = not self.outage
-        if is_new or sent_at > self.failed_at:  # questions that were under way together fail as one
+        # Concurrent requests that fail together count as one failure.
+        if is_new or sent_at > self.failed_at:
             self._pause = min(2 * self._pause or INITIAL_PAUSE, MAX_PAUSE)
             if account_error.cause == "unauthorised":
                 self._pause = UNAUTHORISED_PAUSE
@@ -139,10 +138,10 @@ class Connection:
     async def _find_account_error(
         self, error: NorthflankError, sent_at: float
     ) -> NorthflankError | None:
-        """Return what keeps everything from being read; None where it is one place's trouble."""
+        """Return the account-wide error behind `error`, or None if it concerns one request only."""
         if error.cause not in ACCOUNT_WIDE_CAUSES:
             return None
-        # What was under way when it was last met fails with it, and is not asked about again.
+        # A request sent before the last account-wide error shares it: no further probe.
         if error.cause == "rate_limited" or (self.outage and sent_at <= self.failed_at):
             return error
         if self._probe_task is None:
@@ -171,7 +170,7 @@ class Connection:
 
 
 async def _ignore_database_outage(recording: Awaitable[None]) -> None:
-    # The answer is worth more than its bookkeeping, and those who keep it try on.
+    # Recording must not fail the request it belongs to.
     try:
         await recording
     except (DatabaseError, InterfaceError) as error:
@@ -186,8 +185,8 @@ def _record_answer(calls: list[Call], request_seq: int, *, is_success: bool) -> 
         return
     if is_success:
         Upstream.objects.filter(pk=state.pk).update(last_success_at=now())
-    # An answer to what was asked before the trouble began says nothing of its end. Answers come in
-    # side by side, to several processes: the one whose update applies is the one that says so.
+    # An answer to a request older than the outage does not prove that the outage is over. Several
+    # processes get answers concurrently: the one that updates the row logs the recovery.
     outage = Upstream.objects.filter(pk=state.pk, error_seq__lt=request_seq).exclude(error="")
     if state.error and outage.update(error="", error_message="", error_since=None):
         log.info("northflank.recovered", after=state.error)
@@ -198,7 +197,7 @@ def _record_outage(calls: list[Call], error: NorthflankError, *, is_new: bool) -
     if error.cause == "rate_limited":
         budget_store.record_rate_limited(error.retry_after_seconds, now())
     state = Upstream.objects.first()
-    # Where another process was answered meanwhile, the trouble is this one's only: told once.
+    # If another process has cleared the row, the outage is this process's only: recorded once.
     if state is None or state.error == error.cause or not (is_new or state.error):
         return
     unchanged = Upstream.objects.filter(pk=state.pk, error=state.error)
@@ -215,7 +214,7 @@ def _record_outage(calls: list[Call], error: NorthflankError, *, is_new: bool) -
 
 
 def _record_rate_limits(calls: list[Call]) -> None:
-    # What a 429 says of the window is not believed: a limiter of bursts counts something else.
+    # A 429 may come from a burst limiter with other counts: its headers are ignored.
     for call in calls:
         if call.status not in {None, TOO_MANY_REQUESTS}:
             moment = now()
@@ -228,15 +227,15 @@ _connections: list[Connection] = []  # at most one
 
 
 def open_connection(base_url: str, token: str) -> Connection:
-    """Make this process's connection, on the running loop, and return it."""
+    """Create and return this process's connection, bound to the running event loop."""
     _connections[:] = [Connection(token, base_url, settings.NORTHFLANK_TEAM_ID or None)]
     return _connections[0]
 
 
 def get_connection() -> Connection:
-    """Return this process's connection, opened as the settings say where none is open yet.
+    """Return this process's connection; open one from the settings if there is none yet.
 
-    Raises RuntimeError without a token: the sandbox runs inside `manage.py serve` only.
+    Raises RuntimeError in sandbox mode if none is open: the sandbox runs inside `manage.py serve`.
     """
     if _connections:
         return _connections[0]

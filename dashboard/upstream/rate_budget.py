@@ -1,7 +1,7 @@
-"""How much of the hour reading may spend, and how fast. Pure: headers in, an allowance out.
+"""Compute from rate limit headers how many requests reading may send, and how fast. Pure.
 
-https://northflank.com/docs/v1/api/use-the-api#rate-limits: a fixed window opened by its first
-request; the headers give the limit, what remains, and the seconds until the window ends.
+https://northflank.com/docs/v1/api/use-the-api#rate-limits: a fixed window of an hour starts with
+its first request; headers give the limit, the remaining requests, and the seconds until its end.
 """
 
 from dataclasses import dataclass, replace
@@ -9,54 +9,55 @@ from datetime import datetime, timedelta
 
 from dashboard.northflank import RateLimit
 
-DEFAULT_LIMIT = 1000  # requests an hour, until a header says otherwise
+DEFAULT_LIMIT = 1000  # requests per hour, until a header gives the limit
 WINDOW = timedelta(hours=1)
-# Two answers speak of one window when their ends differ by less than this.
+# Responses whose window ends differ by less than this belong to the same window.
 SAME_WINDOW_TOLERANCE = timedelta(seconds=30)
-# The share of the limit that discovery may be ahead of the even rate. A new installation shows its
-# first pages at once, and no backlog takes more than this out of a window's later minutes.
+# Share of the limit by which discovery may run ahead of the even rate: enough for a new
+# installation to show its first pages at once, and a bound on what a backlog takes from the
+# window's later minutes.
 MARGIN = 0.1
-# Others' rate in the windows before counts as much as this long of the present one: their habits
-# outlast a window, and one burst in a window's first minute is no habit.
+# Weight of the request rate of others in earlier windows, as time in the current one: their usage
+# outlasts a window, and one burst in a window's first minute is not representative.
 SMOOTHING_PERIOD = timedelta(hours=1)
-# However much others seem to send, this share of what is left stays ours: what they did before may
-# have ended, and nobody may be left in the dark for an hour by an estimate.
+# Share of the remaining requests that is always ours: the usage of others is an estimate and may
+# have ended, and reading must not stop for an hour because of it.
 MIN_OWN_SHARE = 0.25
-# What first reads leave of the even rate of a whole hour: what is in flight is followed with it.
+# Share of an hour's even rate that first reads leave to reading runs in flight.
 IN_FLIGHT_SHARE = 0.25
-# Nothing is known of others before; a shorter time would make a few requests look like a flood.
+# Minimum time base of the first rate estimate: with less, a few requests look like a flood.
 MIN_ELAPSED = timedelta(minutes=5)
-# Pauses after a 429. What it asks for is believed, within these bounds; each one after the pause
-# that the last had asked for doubles it, up to LONGEST_BACKOFF where less is asked for.
+# Pauses after a 429. The pause it asks for is kept within these bounds. Each further 429 after a
+# completed pause doubles it, up to MAX_BACKOFF unless Northflank asks for more.
 MIN_PAUSE, MAX_PAUSE = timedelta(seconds=1), WINDOW
-DEFAULT_PAUSE = timedelta(seconds=60)  # where it asks for none
+DEFAULT_PAUSE = timedelta(seconds=60)  # if the 429 asks for none
 MAX_BACKOFF = timedelta(minutes=15)
-PROBE_LEASE = timedelta(seconds=20)  # one request is answered within it, or never
+PROBE_LEASE = timedelta(seconds=20)  # longer than a request's timeout
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitWindow:
-    """What is known of the account's window, of our part in it, and of others' habits."""
+    """The account's rate limit window: its counts, our share of them, and the usage of others."""
 
     limit: int
     remaining: int
     resets_at: datetime
-    synced_at: datetime  # when an answer last told
-    own_requests: int = 0  # our own requests in it, of all processes
-    others_rate_before: float | None = None  # others' requests a second, before this window
-    burst: float = 0.0  # requests by which we were ahead of the even rate at `synced_at`
+    synced_at: datetime  # time of the last response
+    own_requests: int = 0  # sent by all our processes in this window
+    others_rate_before: float | None = None  # requests per second of others in earlier windows
+    burst: float = 0.0  # requests ahead of the even rate at `synced_at`
     backoff_until: datetime | None = None
-    refusals: int = 0  # 429s in a row, each after the pause of the one before
-    probe_until: datetime | None = None  # a request is under way that tries after a pause
+    refusals: int = 0  # consecutive 429s, each after the previous pause
+    probe_until: datetime | None = None  # lease of the probe request after a pause
 
     @property
     def other_requests(self) -> int:
-        """Requests in this window that were not ours."""
+        """Requests that other clients of the account sent in this window."""
         return max(self.limit - self.remaining - self.own_requests, 0)
 
     @property
     def others_rate(self) -> float:
-        """What others of the account seem to send, smoothed over this window and those before."""
+        """Estimated requests per second of others, smoothed over this and earlier windows."""
         elapsed = max(WINDOW - (self.resets_at - self.synced_at), timedelta())
         if self.others_rate_before is None:
             return self.other_requests / max(elapsed, MIN_ELAPSED).total_seconds()
@@ -68,72 +69,72 @@ class RateLimitWindow:
 
 @dataclass(frozen=True, slots=True)
 class ReadBudget:
-    """What may be spent on reading: `requests` within the next `seconds`."""
+    """What reading may spend: `requests` within the next `seconds`."""
 
     requests: int
     seconds: float
-    reserve: int = 0  # kept for aborts, and half of it for sending them
+    reserve: int = 0  # requests kept for aborts; the last half is for sending them only
     backoff_until: datetime | None = None
-    other_requests: float = 0.0  # requests left to others in these seconds
-    burst: float = 0.0  # requests by which reading is ahead of the even rate
-    margin: float = 0.0  # requests by which discovery may be; following twice as many
-    # A pause that a 429 asked for is over, and nothing was answered since: one request at a time.
+    other_requests: float = 0.0  # expected from other clients in these seconds
+    burst: float = 0.0  # requests ahead of the even rate
+    margin: float = 0.0  # largest burst for discovery; tracking may reach twice as much
+    # The pause after a 429 is over, but no request was answered since: one request at a time.
     is_probing: bool = False
-    probe_until: datetime | None = None  # such a request is under way
-    in_flight_requests: float = 0.0  # requests that first reads leave to what is in flight
+    probe_until: datetime | None = None  # lease of the probe request, while there is one
+    in_flight_requests: float = 0.0  # requests that first reads leave to runs in flight
 
     @property
     def first_read_requests(self) -> int:
         """How many requests first reads may send at once, ahead of the even rate.
 
-        None of what others are expected to take, since so much at once would leave them nothing;
-        and none of the slack, by which they may be ahead besides.
+        Excludes the requests expected from others, whom such a burst would leave none, and the
+        unused margin, which discovery may use in addition.
         """
         margin = max(self.margin - self.burst, 0.0)
         return max(int(self.requests - self.other_requests - self.in_flight_requests - margin), 0)
 
     @property
     def may_reconcile_aborts(self) -> bool:
-        """Say whether aborts under way may be followed: the last half of the reserve sends them."""
+        """Whether open aborts may be reconciled: the last half of the reserve is for sending."""
         return self.requests > -self.reserve // 2
 
     @property
     def is_paused(self) -> bool:
-        """Say whether all but single aborts waits: after a 429, until a request was answered."""
+        """Whether everything but single aborts waits: from a 429 until a request is answered."""
         return self.backoff_until is not None or self.is_probing
 
     @property
     def may_bulk_abort(self) -> bool:
-        """Say whether a list may go on: the reserve's last quarter is for single aborts."""
+        """Whether bulk aborts may continue: the reserve's last quarter is for single aborts."""
         return not self.is_paused and self.requests + self.reserve > self.reserve // 4
 
     @property
     def may_read(self) -> bool:
-        """Say whether reading may go on now, without taking from the window's later minutes."""
+        """Whether reading may continue now without taking from the window's later minutes."""
         return self.requests > 0 and self.burst < 2 * self.margin
 
     @property
     def may_discover(self) -> bool:
-        """Say whether more than runs in flight may be read; a backlog of it never delays those."""
+        """Whether discovery may continue; it stops earlier than tracking and so never delays it."""
         return self.requests > 0 and self.burst < self.margin
 
     @property
     def discovery_delay_seconds(self) -> float:
-        """How long discovery waits until reading is no longer too far ahead."""
+        """Seconds until the burst is within the margin again and discovery may continue."""
         return max(self.burst - self.margin, 0.0) / max(self.requests_per_second, 1e-3)
 
     @property
     def requests_per_second(self) -> float:
-        """The even rate that lasts until the window ends, others' part left to them."""
+        """The even rate that lasts until the window ends, without the share of others."""
         return self._own_requests / max(self.seconds, 1.0)
 
     @property
     def _own_requests(self) -> float:
-        """The requests that others are not expected to send before the window ends."""
+        """Our share of the requests left in the window, at least MIN_OWN_SHARE of them."""
         return max(self.requests - self.other_requests, MIN_OWN_SHARE * self.requests, 0.0)
 
     def next_window(self, limit: int) -> "ReadBudget":
-        """Return what may be spent in the window after this one, if others go on as they do."""
+        """Return the budget of the next window if the request rate of others stays the same."""
         hour = WINDOW.total_seconds()
         other_requests = self.other_requests / max(self.seconds, 1.0) * hour
         return ReadBudget(
@@ -147,13 +148,13 @@ class ReadBudget:
 
 
 def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> ReadBudget:
-    """Return what reading may spend from `now` until the window ends, `reserve` left out."""
+    """Return what reading may spend from `now` until the window ends, `reserve` excluded."""
     if window is None:
         window = RateLimitWindow(DEFAULT_LIMIT, DEFAULT_LIMIT, now + WINDOW, now)
     backoff_until = (
         window.backoff_until if window.backoff_until and window.backoff_until > now else None
     )
-    is_over = window.resets_at <= now  # the next request opens a full one
+    is_over = window.resets_at <= now  # the next request starts a new window
     seconds = (WINDOW if is_over else window.resets_at - now).total_seconds()
     requests = (window.limit if is_over else window.remaining) - reserve
     other_requests = window.others_rate * seconds
@@ -179,7 +180,7 @@ def compute(window: RateLimitWindow | None, reserve: int, now: datetime) -> Read
 
 
 def _in_flight_requests(limit: int, budget: ReadBudget, seconds: float) -> float:
-    """Return what first reads leave for so many seconds: a part of what an hour gives to us."""
+    """Return the requests that first reads leave to runs in flight in `seconds`."""
     hour = WINDOW.total_seconds()
     usable = limit - budget.reserve
     other_requests = budget.other_requests / max(budget.seconds, 1.0) * hour
@@ -196,10 +197,11 @@ def after_response(
     *,
     requested_at: datetime | None = None,
 ) -> RateLimitWindow:
-    """Return what is known after one more answer to us; `said` is None where it told nothing.
+    """Return the window after one more response to us, which was not a 429.
 
-    It is no 429. One to what was asked (now, if not told) after a pause ends it. Raises ValueError
-    when nothing was known before, and nothing is told.
+    `rate_limit` is None if the response had no such headers. A response to a request that was sent
+    (`requested_at`, default `now`) after a pause ends the backoff. Raises ValueError if both
+    `window` and `rate_limit` are None.
     """
     if window is not None and window.refusals:
         sent_at = requested_at or now
@@ -225,10 +227,10 @@ def after_response(
     )
     if window.resets_at > now and abs(window.resets_at - resets_at) < SAME_WINDOW_TOLERANCE:
         if window.limit == rate_limit.limit:
-            # Answers may overtake each other; within a window the smallest number is the newest.
+            # Responses may arrive out of order; within a window the smallest count is the latest.
             remaining = min(window.remaining, rate_limit.remaining)
     elif resets_at < min(window.resets_at, now + SAME_WINDOW_TOLERANCE):
-        # An answer from the end of the last window, overtaken by one from this window.
+        # A late response from the previous window.
         return replace(window, burst=burst, synced_at=now)
     else:
         own_requests, others_rate = 1, window.others_rate
@@ -247,10 +249,10 @@ def after_response(
 def after_rate_limited(
     window: RateLimitWindow | None, retry_after_seconds: float | None, now: datetime
 ) -> RateLimitWindow:
-    """Return what is known after Northflank refused a request for its rate (429).
+    """Return the window after a 429.
 
-    `wait_seconds`: how long it asks us to wait, if it does. What good answers said of the window is
-    kept, unless the pause lasts until its end: then the hour is spent.
+    `retry_after_seconds` is the pause it asks for, None if it asks for none. The window's counts
+    are kept unless the pause lasts until its end: then nothing remains of it.
     """
     requested_pause = None
     if retry_after_seconds is not None:
@@ -268,7 +270,7 @@ def after_rate_limited(
             refusals=1,
         )
     if window.backoff_until is not None and window.backoff_until > now:
-        # What was under way when the pause began is refused with it: no further one.
+        # Sent before the pause began: counts as the same refusal.
         refusals, backoff_until = window.refusals, window.backoff_until
         if requested_pause is not None:
             backoff_until = max(backoff_until, now + requested_pause)
@@ -282,13 +284,13 @@ def after_rate_limited(
     window = replace(window, backoff_until=backoff_until, refusals=refusals, probe_until=None)
     if not now < window.resets_at <= backoff_until + SAME_WINDOW_TOLERANCE:
         return window
-    # Who has spent the rest is not said: it counts as ours, so that others' habits stay as seen.
+    # Who used the rest is unknown: it counts as ours, so that the rate of others stays as measured.
     own_requests = max(window.limit - window.other_requests, window.own_requests)
     return replace(window, remaining=0, own_requests=own_requests)
 
 
 def start_probe(window: RateLimitWindow, now: datetime) -> RateLimitWindow | None:
-    """Return what is known once a request has been let through to try; None: not now."""
+    """Return the window with the probe request leased, or None if no probe may be sent now."""
     budget = compute(window, 0, now)
     if not budget.is_probing or budget.probe_until is not None:
         return None
