@@ -1,1 +1,1 @@
-"""The sync: reads Northflank within the budget and mirrors what it says."""
+"""The sync: reads Northflank within the rate budget and mirrors it in the database."""

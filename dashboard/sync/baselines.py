@@ -1,8 +1,8 @@
-"""Learns what is usual in a stage from its latest successes, as they conclude; never on a view.
+"""Maintain each stage's baseline: typical durations from its latest successes, as they conclude.
 
-Steps take a request for each success. Those that nobody waits for are read one at a time, each some
-time after the last (`book`): what is in flight is not read less often for them. The one that is
-booked stands in the database, so that all workers together keep to this.
+Step durations cost one detail request per success. Unless someone waits for them, details are read
+one at a time, an interval apart (`schedule_next_detail`), so that they do not delay reads of runs
+in flight. The scheduled one is stored in the database: the interval holds for all workers together.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from dashboard.northflank import Node
 from dashboard.runs import durations, overdue, steps
 from dashboard.sync.leases import LEASE
 
-# A success that nobody has looked at, and whose detail was never read, is read for this alone.
+# A success never viewed and without detail: its detail is scheduled for the baseline only.
 SCHEDULED_DETAIL = Q(
     status="success",
     concluded=True,
@@ -32,10 +32,10 @@ SCHEDULED_DETAIL = Q(
 
 
 def update_baseline(stage_id: int, moment: datetime) -> None:
-    """Look at a stage's latest successes again, and keep what is usual now.
+    """Recompute a stage's baseline from its latest successes.
 
-    The stage's runs in flight of which something else is said now get a new version with it: call
-    inside the transaction that writes what was heard.
+    Runs in flight whose overdue text changes get a new version: call this inside the transaction
+    that writes the successes.
     """
     successes = _successes(stage_id)
     fields = ("created_at", "started_at", "concluded_at", "steps")
@@ -47,8 +47,8 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
     previous = copy(baseline)
     baseline.success_count, baseline.detail_count = len(latest), len(step_trees)
     baseline.last_success = successes.without_detail().first()
-    # With the successes their details slide by: until enough of them are at hand again, what
-    # was last learned from enough still holds.
+    # The samples move on with each success: until enough details are read again, keep the last
+    # baseline that was made from enough of them.
     has_enough = len(step_trees) >= typical_duration.MIN_SAMPLES
     work_duration = typical_duration.estimate(_work_durations(latest, step_trees))
     baseline.record_baseline(
@@ -64,21 +64,21 @@ def update_baseline(stage_id: int, moment: datetime) -> None:
 
 
 def request_details(stage_id: int, now: datetime) -> None:
-    """Have as many of a stage's latest successes read now as it takes to know its steps."""
+    """Make due as many details of a stage's latest successes as its step baseline needs."""
     keys = list(
         _unaborted_successes(stage_id).values_list("pk", flat=True)[: typical_duration.MIN_SAMPLES]
     )
     unread = Run.objects.filter(pk__in=keys, removed_at=None, detail_synced_at=None, failures=0)
-    # The one that is booked may be among them; one that is just being read is left alone.
+    # A detail scheduled for later is moved up; one being read (leased) is left alone.
     not_scheduled = Q(next_detail_sync_at=None) | Q(next_detail_sync_at__gt=now + LEASE)
     unread.filter(not_scheduled).update(next_detail_sync_at=now)
 
 
 def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
-    """Have one more success read after `every`, unless one is booked; say whether one is then.
+    """Schedule one success's detail after `interval` unless one is scheduled; return if one is now.
 
-    First where a run is overdue, then where steps were never known, what is begun before what is
-    not, and of these where nothing has been learned for longest.
+    Stages with an overdue run come first, then stages without step durations, then those with the
+    most details read, then those with the oldest baseline.
     """
     scheduled = Run.objects.filter(SCHEDULED_DETAIL)
     if scheduled.exists():
@@ -108,30 +108,30 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
     key = candidates.values_list("next", flat=True).first()
     if key is None:
         return False
-    # Another worker may have booked meanwhile; one that looked at the same moment found this run.
+    # Another worker may have scheduled one meanwhile; a concurrent one has chosen this same run.
     unscheduled = Run.objects.filter(~Exists(scheduled), pk=key, next_detail_sync_at=None)
     unscheduled.update(next_detail_sync_at=now + interval)
     return True
 
 
 def _unaborted_successes(stage_id: int | Combinable) -> RunQuerySet:
-    """Return the successes that say how long the work takes: nobody tried to abort them."""
+    """Return a stage's successes without any abort, latest first; an abort distorts durations."""
     return _successes(stage_id).exclude(aborts__isnull=False)
 
 
 def _successes(stage_id: int | Combinable) -> RunQuerySet:
-    """Return a stage's successes, the latest first."""
+    """Return a stage's successes, latest first."""
     successes = Run.objects.filter(status="success", concluded=True, concluded_at__isnull=False)
     return successes.filter(stage=stage_id).order_by("-concluded_at", "-pk")
 
 
 def _work_durations(latest: list[Run], step_trees: dict[int, Node]) -> list[timedelta]:
-    """Return how long each run worked: what it waited for people is left out."""
+    """Return the execution time of each run without its approval waits."""
     approval_runs = [
         run for run in latest if run.pk in step_trees and steps.approval_time(step_trees[run.pk])
     ]
     if approval_runs:
-        # Of the others nobody knows how long they waited.
+        # Without its detail a run's approval waits are unknown: exclude it.
         latest = [run for run in latest if run.pk in step_trees]
     return [
         run.concluded_at - run.started_at - steps.approval_time(step_trees[run.pk])
@@ -158,7 +158,7 @@ def _approval_keys(step_trees: Iterable[Node]) -> set[str]:
 
 
 def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
-    """Have the rows of the stage's runs in flight made anew of which something else is said now."""
+    """Mark in-flight runs whose overdue text changed."""
     in_flight = Run.objects.in_flight().filter(stage=current.stage_id).defer("raw", "description")
     mark_changed(
         run.pk for run in in_flight if _overdue_texts(run, previous) != _overdue_texts(run, current)
@@ -166,7 +166,7 @@ def _mark_changed_runs(previous: StageTiming, current: StageTiming) -> None:
 
 
 def _overdue_texts(run: Run, baseline: StageTiming) -> list[tuple[overdue.OverdueReason, str]]:
-    # As it reads: what comes to the same words is no news, and a success a minute no storm.
+    # Compared as text: a baseline that moves slightly with each success must not update pages.
     clocks = overdue.timers(run, _decode_steps(run), baseline)
     return [
         (clock.reason, durations.format_typical(clock.typical) if clock.typical else "")

@@ -1,4 +1,4 @@
-"""Projects, pipelines and stages: listed rarely, followed without losing history."""
+"""Mirror projects, pipelines and stages; removed ones keep their history."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,23 +17,23 @@ from dashboard.sync import mirror
 
 log = structlog.get_logger(__name__)
 
-LEASE = timedelta(minutes=2)  # a long list is several questions
-REMOVAL_CONFIRMATION_TIME = timedelta(
-    minutes=5
-)  # two complete lists that lack what is gone are at least so far apart
+LEASE = timedelta(minutes=2)  # a long list takes several requests
+# An entry is removed once two complete lists at least this far apart lack it.
+REMOVAL_CONFIRMATION_TIME = timedelta(minutes=5)
 
 
 def start(now: datetime) -> None:
-    """Have the projects listed now, where they never were."""
+    """Schedule the first list of projects if there was none yet."""
     CatalogSync.objects.get_or_create(project=None, defaults={"next_sync_at": now})
 
 
 def mirror_projects(
     page: Page[ApiProject], *, now: datetime, request_seq: int | None = None
 ) -> bool:
-    """Mirror the list of projects; one that is gone keeps its history.
+    """Mirror the list of projects; return whether a second list must confirm missing ones.
 
-    Gone is what two complete lists lack, some time apart; return whether the second is awaited.
+    A project is removed once two complete lists, REMOVAL_CONFIRMATION_TIME apart, lack it. Projects
+    outside the setting NORTHFLANK_PROJECTS are removed at once.
     """
     configured = set(settings.NORTHFLANK_PROJECTS)
     listed_ids = {project.id for project in page.items}
@@ -41,7 +41,7 @@ def mirror_projects(
     for name in configured - listed_ids:
         log.warning("catalog.project_not_listed", project=name)
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # the counter first, as all writers
+        ChangeCounter.reserve(0)  # locked first, as by all writers
         reappeared = _reappeared_keys(
             Project.objects.filter(slug__in=[api.id for api in api_projects])
         )
@@ -71,10 +71,10 @@ def mirror_pipelines(
     now: datetime,
     request_seq: int | None = None,
 ) -> bool:
-    """Mirror one project's pipelines, each with its three stages, and return as `projects` does."""
+    """Mirror one project's pipelines, each with three stages; return like `mirror_projects`."""
     listed_ids = [api.id for api in page.items]
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # the counter first, as all writers
+        ChangeCounter.reserve(0)  # locked first, as by all writers
         reappeared = _reappeared_keys(project.pipelines.filter(slug__in=listed_ids))
         for api_pipeline in page.items:
             pipeline, is_new = Pipeline.objects.update_or_create(
@@ -89,7 +89,7 @@ def mirror_pipelines(
                 },
             )
             if is_new:
-                # No list says which stages have a release flow: each of the three is asked.
+                # No list shows which stages have a release flow: each of the three is read.
                 Stage.objects.bulk_create(
                     Stage(pipeline=pipeline, name=name, next_sync_at=now) for name in StageName
                 )
@@ -98,12 +98,12 @@ def mirror_pipelines(
 
 
 def _reappeared_keys(entries: QuerySet[Any]) -> list[int]:
-    """Return the keys of what is listed and was gone."""
+    """Return the keys of the entries that were marked as removed."""
     return list(entries.exclude(removed_at=None).values_list("pk", flat=True))
 
 
 def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None:
-    """Read no more of projects that the settings no longer name."""
+    """Remove projects that the settings no longer include, and stop tracking their runs."""
     project_keys = list(removed_projects.values_list("pk", flat=True))
     if project_keys:
         Project.objects.filter(pk__in=project_keys).update(removed_at=now)
@@ -113,7 +113,7 @@ def _remove_projects(removed_projects: QuerySet[Project], now: datetime) -> None
 def _mark_missing(
     unlisted: QuerySet[Any], page: Page[Any], now: datetime, request_seq: int | None
 ) -> bool:
-    """Note what a list lacks, and what has gone by that; return whether a second look is due."""
+    """Mark entries missing from a complete list; return whether any awaits confirmation."""
     if not page.is_complete:
         return False
     missing = unlisted.filter(removed_at=None)
@@ -130,7 +130,7 @@ def _mark_missing(
 def mirror_release_flow(
     stage_pk: int, flow_and_segment: tuple[ReleaseFlow, str] | None, *, now: datetime
 ) -> None:
-    """Mirror what is known of a stage's release flow; None: it has none."""
+    """Mirror a stage's release flow and path segment; None means that it has no flow."""
     if flow_and_segment is None:
         Stage.objects.filter(pk=stage_pk).update(
             has_flow=False, flow_synced_at=now, in_flight_incomplete=False
@@ -149,9 +149,10 @@ def mirror_release_flow(
 
 
 def mark_flow_missing(stage_pk: int, now: datetime) -> bool:
-    """Note that Northflank knows a stage's release flow no more; return whether that is believed.
+    """Record that a stage's release flow was not found; return whether this is confirmed.
 
-    It is by a second answer, some time after the first: one may be of a gateway in trouble.
+    A second answer, REMOVAL_CONFIRMATION_TIME after the first, confirms it: a single 404 may come
+    from a failing gateway.
     """
     stage = Stage.objects.filter(pk=stage_pk)
     stage.filter(missing_since=None).update(missing_since=now)
@@ -159,12 +160,12 @@ def mark_flow_missing(stage_pk: int, now: datetime) -> bool:
 
 
 def mark_flow_checked(stage_pk: int, now: datetime) -> None:
-    """Note that nothing new was learned of a stage's release flow."""
+    """Record that a stage's release flow was checked and has not changed."""
     Stage.objects.filter(pk=stage_pk).update(flow_synced_at=now, missing_since=None)
 
 
 def claim_due(now: datetime) -> CatalogSync | None:
-    """Claim one sweep that is due, or None; the claim falls due again if its holder dies."""
+    """Lease one due catalog list, or return None; it is due again if its worker dies."""
     due = CatalogSync.objects.filter(
         Q(project=None) | Q(project__removed_at=None), next_sync_at__lte=now
     ).order_by("next_sync_at", "pk")
@@ -178,7 +179,7 @@ def claim_due(now: datetime) -> CatalogSync | None:
 
 
 def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
-    """Claim up to `limit` lists that are due and were never read."""
+    """Lease up to `limit` due catalog lists that were never read."""
     if limit <= 0:
         return []
     due = (
@@ -196,7 +197,7 @@ def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
 
 
 def refresh_now(now: datetime, interval: timedelta) -> None:
-    """Make due what was last listed longer than `every` ago, and was booked under a poorer plan."""
+    """Make lists older than `interval` due now, even if an earlier plan scheduled them later."""
     CatalogSync.objects.filter(
         next_sync_at__gt=now + LEASE, synced_at__lt=now - interval, failures=0
     ).update(next_sync_at=now)

@@ -1,12 +1,12 @@
-"""After a clock was set back: what was booked by the old one is booked anew.
+"""Correct timestamps in the database after its clock was set back.
 
-Which answer is newer no clock decides (QuestionCounter), but when something is read next, how long
-a lease holds and when a window ends are times. Booked by a clock that was an hour ahead, they would
-stop reading for an hour. What was written last tells: where it is ahead of the clock, the clock was
-set back, by that much, and all that lies ahead is moved back by as much. It is told from the
-database, so it is noticed after a restart too, and by one of several workers.
+Answers are ordered by RequestCounter, not by time, but schedules, leases and rate limit windows are
+times: written by a clock that was an hour ahead, they would stop reading for an hour. The clock was
+set back if the latest write lies in the future; all future timestamps are then moved back by the
+same amount. The check needs the database only, so it works after a restart, and one of several
+workers does the correction.
 
-A clock that is set forward needs none of it: all is due at once, as far as the budget goes.
+A clock set forward needs no correction: everything is due at once, within the rate budget.
 """
 
 from datetime import datetime, timedelta
@@ -36,10 +36,10 @@ from dashboard.upstream.rate_budget import WINDOW
 
 log = structlog.get_logger(__name__)
 
-# Machines measure the database's clock every few seconds; by so much they may differ.
+# Workers measure their offset to the database's clock every few seconds; they may differ by this.
 TOLERANCE = timedelta(seconds=5)
 
-# Of runs in flight, what their pages tell.
+# Timestamps of runs in flight that pages show.
 _RUN_TIMESTAMPS = (
     "synced_at",
     "detail_synced_at",
@@ -50,16 +50,16 @@ _RUN_TIMESTAMPS = (
 
 
 def correct_timestamps(now: datetime) -> timedelta:
-    """Move back what lies ahead by a clock that was set back; return by how much it was, or 0."""
+    """Move future timestamps back if the clock was set back; return by how much, or zero."""
     if _measure_setback(now) <= TOLERANCE:
         return timedelta()
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # first, as all writers: of several workers one does it
+        ChangeCounter.reserve(0)  # locked first, as by all writers: one worker corrects
         setback = _measure_setback(now)
         if setback <= TOLERANCE:
             return timedelta()
         keys = Stage.objects.order_by("pk").select_for_update().values_list("pk", flat=True)
-        list(keys)  # locked in their order, as everywhere
+        list(keys)  # locks them in order of key, as everywhere
         _correct_runs(now, setback)
         for rows, fields, max_lead in _timestamp_fields():
             for field in fields:
@@ -70,7 +70,7 @@ def correct_timestamps(now: datetime) -> timedelta:
 
 
 def _measure_setback(now: datetime) -> timedelta:
-    """Return how far what was written last is ahead of the clock."""
+    """Return how far the latest write lies in the future; negative if it lies in the past."""
     latest_writes = (
         Worker.objects.values_list("heartbeat_at")
         .union(Upstream.objects.exclude(last_success_at=None).values_list("last_success_at"))
@@ -80,7 +80,7 @@ def _measure_setback(now: datetime) -> timedelta:
 
 
 def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]]:
-    """Return what is booked, and the stamps beside it, with how far ahead they may lie anyway."""
+    """Return querysets, their time fields, and how far ahead these may regularly lie."""
     no_lead = timedelta()
     return [
         (
@@ -98,7 +98,7 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
             ),
             no_lead,
         ),
-        # Those that hold one now go on, and the next answer tells of the window.
+        # Current leases stay valid, and the next response corrects the rate limit window.
         (Stage.objects.all(), ("leased_until",), leases.LEASE),
         (RateBudget.objects.all(), ("resets_at",), WINDOW),
         (RateBudget.objects.all(), ("backoff_until", "probe_until", "synced_at"), no_lead),
@@ -112,7 +112,7 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
             no_lead,
         ),
         (ApiToken.objects.all(), ("window_started_at",), no_lead),
-        # In this order, in which lookups lock them too.
+        # In this order: run lookups lock these rows in the same one.
         (Upstream.objects.all(), ("last_success_at", "error_since"), no_lead),
         (RunLookup.objects.all(), ("requested_at", "answered_at", "leased_until"), no_lead),
         (Worker.objects.all(), ("heartbeat_at", "started_at"), no_lead),
@@ -120,7 +120,7 @@ def _timestamp_fields() -> list[tuple[QuerySet[Any], tuple[str, ...], timedelta]
 
 
 def _correct_runs(now: datetime, setback: timedelta) -> None:
-    """Move back what is told of runs in flight, which their pages hear of."""
+    """Move back future timestamps of runs in flight, with a new version for their pages."""
     in_flight = Run.objects.in_flight()
     mark_changed(in_flight.filter(status_since__gt=now).values_list("pk", flat=True))
     for field in _RUN_TIMESTAMPS:

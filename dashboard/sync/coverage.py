@@ -1,7 +1,7 @@
-"""How much of Northflank is known: what was read, what was not yet, and how long that takes.
+"""Measure coverage: the share of stages and lists that have been read, and the time to complete it.
 
-One answer for all pages, the API and the commands. A stage counts as not read while nobody knows
-what is in flight there (schedule.gap): never read, or not since a long outage.
+Pages, the API and the commands all use it. A stage counts as unread while its runs in flight are
+not known (`schedule.find_gap`): it was never read, or not since a long outage.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from dashboard.upstream import budget_store
 
 
 class StageState(ReadState, Protocol):
-    """A stage, as far as coverage goes."""
+    """The fields of a stage that coverage needs."""
 
     @property
     def name(self) -> str: ...
@@ -31,32 +31,31 @@ class StageState(ReadState, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much is known of the stages, and of the lists that tell which there are."""
+    """How many stages and catalog lists have been read."""
 
     total: int = 0  # stages
-    unread: int = 0  # of them
-    outdated: int = 0  # of those: they were read before a long outage
-    failing: int = 0  # of those: they can't be read
-    complete_stages: tuple[
-        str, ...
-    ] = ()  # names of stages of which none is unread, while others are
-    unlisted: int = 0  # lists of the catalog that were never read
-    has_project_list: bool = True  # the list of the projects was
-    seconds_left: float | None = None  # until all is read, roughly; None: nobody can say
+    unread: int = 0  # stages
+    outdated: int = 0  # unread stages that were read before a long outage
+    failing: int = 0  # unread stages that can't be read
+    # Stage names (such as Production) with no unread stage, while other names have some.
+    complete_stages: tuple[str, ...] = ()
+    unlisted: int = 0  # catalog lists that were never read
+    has_project_list: bool = True  # the list of projects has been read
+    seconds_left: float | None = None  # estimate until all is read; None: unknown
 
     @property
     def read_count(self) -> int:
-        """How many stages were read."""
+        """How many stages have been read."""
         return self.total - self.unread
 
     @property
     def is_complete(self) -> bool:
-        """Say whether everything was looked at."""
+        """Whether the project list, all other lists and all stages have been read."""
         return self.has_project_list and not self.unread and not self.unlisted
 
     @property
     def text(self) -> str:
-        """What is not known yet, and for how long, as one sentence; empty where all is known."""
+        """One sentence on what is not read yet and the time left; empty if complete."""
         if self.is_complete:
             return ""
         if not self.has_project_list:
@@ -101,7 +100,7 @@ class Coverage:
 
 
 def measure_stages(stages: Iterable[StageState], now: datetime) -> Coverage:
-    """Return how much is known of some stages, whatever else there is."""
+    """Return the coverage of these stages alone, without lists and time left."""
     total, outdated, failing = 0, 0, 0
     unread_names: list[str] = []
     names: set[str] = set()
@@ -121,13 +120,13 @@ def measure_stages(stages: Iterable[StageState], now: datetime) -> Coverage:
 
 
 def measure(stages: Iterable[StageState], lists: QuerySet[CatalogSync], now: datetime) -> Coverage:
-    """Return how much is known of all `stages`, and how long it takes until all is.
+    """Return the coverage of `stages` and catalog `lists`, with an estimate of the time left.
 
-    `lists` are those of the catalog. Of both, all that somebody may see and is not gone.
+    Pass those that the user may see, without removed ones.
     """
     coverage = measure_stages(stages, now)
     unread_lists = list(lists.filter(synced_at=None).values_list("project", flat=True))
-    # Before anything was read there is neither: that is no empty account.
+    # Neither stages nor lists: nothing has been read yet, which is not an empty account.
     has_started = (
         coverage.total > 0 or lists.filter(project=None).exists() or Stage.objects.exists()
     )
@@ -143,18 +142,18 @@ def measure(stages: Iterable[StageState], lists: QuerySet[CatalogSync], now: dat
 
 
 def load(stages: QuerySet[Stage], lists: QuerySet[CatalogSync], now: datetime) -> Coverage:
-    """Return the same of stages that are not loaded yet."""
+    """Like `measure`, but load the needed fields of `stages` first."""
     fields = ("name", "error", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
     return measure(stages.order_by().only(*fields), lists, now)
 
 
 def _estimate_seconds_left(reads: int, now: datetime) -> float | None:
-    """Return how long so many first reads take, as reading goes at present."""
+    """Return the seconds that `reads` first reads take; None while nothing can be read."""
     last_heartbeat_at = (
         Worker.objects.order_by("-heartbeat_at").values_list("heartbeat_at", flat=True).first()
     )
     if last_heartbeat_at is None or not freshness.is_alive(last_heartbeat_at, now):
-        return None  # nobody reads
+        return None  # no worker is running
     if Upstream.objects.exclude(error="").exists():
         return None
     read_budget = budget_store.load(now)

@@ -1,24 +1,24 @@
-"""What an event's `data` mentions. Pure.
+"""Extract possible ids from the `data` of a webhook event. Pure.
 
-The body of release-flow events is not documented: no shape is relied on. A word in the key above
-a text (`project.id`, `pipelineId`, `releaseFlow.stage`) says what the text may be the id of;
-whoever asks looks it up among what is known.
+The body of release flow events is not documented, so no shape is assumed. The key of a text
+(`project.id`, `pipelineId`, `releaseFlow.stage`) shows what kind of id it may be; the caller looks
+it up in the database.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_NODES = 500  # parts of an event that are looked at
+MAX_NODES = 500  # nodes of an event that are visited
 MAX_ID_LENGTH = 255  # characters of an id
 
-# Keys that say nothing themselves: what their text names is said by the key above.
+# Keys without a kind of their own: the key above them gives it.
 _GENERIC_KEYS = {"id", "name", "slug", "uid"}
 
 
 @dataclass(frozen=True, slots=True)
 class EventIds:
-    """Texts that may be ids, by what their keys call them; `anything` holds all of them."""
+    """Texts that may be ids, grouped by their keys; `candidates` holds all of them."""
 
     projects: frozenset[str]
     pipelines: frozenset[str]
@@ -27,7 +27,7 @@ class EventIds:
 
 
 def extract_event_ids(data: object) -> EventIds:
-    """Return what may be an id in the decoded `data` of an event, whatever that is."""
+    """Return all texts in the decoded `data` of an event that may be ids, whatever its shape."""
     texts = list(_texts(data))
 
     def with_key(key_part: str) -> frozenset[str]:
@@ -42,8 +42,8 @@ def extract_event_ids(data: object) -> EventIds:
 
 
 def _texts(data: object) -> Iterator[tuple[str, str]]:
-    """Yield each text with the telling key above it, in lower case."""
-    queue: deque[tuple[str, object]] = deque([("", data)])  # what lies deepest is seen last
+    """Yield each text with the nearest key that is not generic, in lower case."""
+    queue: deque[tuple[str, object]] = deque([("", data)])  # breadth first
     for _ in range(MAX_NODES):
         if not queue:
             return
@@ -54,6 +54,6 @@ def _texts(data: object) -> Iterator[tuple[str, str]]:
                 queue.append((parent_key if key_name in _GENERIC_KEYS else key_name, value))
         elif isinstance(node, list):
             queue.extend((parent_key, value) for value in node[:MAX_NODES])
-        # No id holds a NUL, which PostgreSQL refuses, or half a surrogate pair, which all do.
+        # Excludes NUL, which PostgreSQL rejects, and lone surrogates, which every database rejects.
         elif isinstance(node, str) and 0 < len(node) <= MAX_ID_LENGTH and node.isprintable():
             yield parent_key, node

@@ -1,8 +1,7 @@
-"""What was promised of each stage's age, whether it was kept, and how to say so. Pure.
+"""Decide whether data is stale, and describe the health of the sync in a sentence. Pure.
 
-The sync promises with each reading by when the next one follows: the interval of the stage's class
-as it is planned then (`Stage.fresh_until`). What fails, waits or is hurried later changes nothing
-about the promise.
+With each read of a stage the sync sets `Stage.fresh_until`: now plus the planned interval of the
+stage's class. Later failures and delays do not change it; a later plan may extend it.
 """
 
 from dataclasses import dataclass
@@ -11,59 +10,59 @@ from datetime import datetime, timedelta
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-GRACE = timedelta(seconds=30)  # a reading takes time, and its turn comes when a hand is free
-HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # a worker gives a sign of life each 5 s, or is gone
+GRACE = timedelta(seconds=30)  # for the read itself and for a free slot
+HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # workers send a heartbeat every 5 s
 
 
 def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
-    """Say whether what is shown is older than promised; None: it was never read."""
+    """Return whether the data is older than planned; False if never read (None)."""
     return fresh_until is not None and fresh_until + GRACE < now
 
 
 def is_alive(heartbeat_at: datetime, now: datetime) -> bool:
-    """Say whether a worker was heard of lately."""
+    """Return whether a worker's last heartbeat is recent enough."""
     return now - heartbeat_at <= HEARTBEAT_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
 class SyncState:
-    """What the verdict over the whole mirror is made of."""
+    """The facts that `assess` bases its result on."""
 
     stages: int
     stale: int = 0
-    incomplete: str = ""  # what was not looked at yet, as a sentence
+    incomplete: str = ""  # the text of `Coverage`; empty if complete
     failing: int = 0
     failing_lists: int = 0
-    partial_lists: int = 0  # lists of which a part was not taken
+    partial_lists: int = 0  # lists read only in part
     workers: int = 0
-    last_heartbeat_at: datetime | None = None  # the last sign of life of any worker
-    upstream_error: str = ""  # of the whole account, as a sentence
+    last_heartbeat_at: datetime | None = None  # the latest of any worker
+    upstream_error: str = ""  # account-wide, as a sentence
     upstream_error_since: datetime | None = None
     backoff_until: datetime | None = None
-    remaining: int = 0  # requests of this hour, as far as is known
+    remaining: int = 0  # requests left in this hour, as last reported
     limit: int = 0
-    is_probing: bool = False  # a pause that a 429 asked for is over, and nothing was answered since
-    is_restricted: bool = False  # to what somebody may see who may not see all
+    is_probing: bool = False  # the pause after a 429 is over, but no request was answered since
+    is_restricted: bool = False  # the user may not see everything
 
 
 @dataclass(frozen=True, slots=True)
 class SyncHealth:
-    """One sentence on the state of the mirror."""
+    """The health of the sync: a tone and one sentence, with its start or end time if known."""
 
     tone: str
     text: str
     since: datetime | None = None
     until: datetime | None = None
-    has_banner: bool = False  # every page tells it already, and why
+    has_banner: bool = False  # the banner of every page already shows it
 
     @property
     def is_syncing(self) -> bool:
-        """Whether anybody reads Northflank at all."""
+        """Whether any worker is running."""
         return self.tone != "bad"
 
 
 def assess(state: SyncState) -> SyncHealth:
-    """Say the worst that is true, else that all is well."""
+    """Return the worst problem, or that all stages are up to date."""
     if not state.workers:
         if state.last_heartbeat_at is None:
             return SyncHealth("bad", _("Nobody reads Northflank: no worker is at work."))
@@ -109,12 +108,12 @@ def _paused_message(state: SyncState) -> str:
 
 
 def no_access_message() -> str:
-    """Say that the person's rights reach nothing that is here."""
+    """Return the message for a user who may see none of the stages."""
     return _("There is nothing here that you may see.")
 
 
 def problems_message(state: SyncState) -> str:
-    """Say what is late or can't be read, in one sentence for each; empty where nothing is."""
+    """Return one sentence for each kind of problem (stale, unreadable, partial); empty if none."""
     sentences = []
     if state.stale:
         template = ngettext(
@@ -146,9 +145,9 @@ def problems_message(state: SyncState) -> str:
 
 
 def partial_list_message(unreadable_count: int, surplus_count: int) -> str:
-    """Say what of a list was not taken; empty where all of it was.
+    """Return the message for a list that was read only in part; empty if it was complete.
 
-    `left_out` are entries that can't be read, `surplus` those beyond what was asked for.
+    Surplus entries are those beyond the requested page size.
     """
     sentences = []
     if unreadable_count:

@@ -1,8 +1,8 @@
-"""Who reads what: a claim is a conditional update of the row itself.
+"""Lease due stages and runs to workers, and schedule their next read on release.
 
-Any number of workers may claim from one database. A worker renews the claims it holds with each
-sign of life, so those of one that was killed fall due soon. Times are the database's
-(db/threads.py).
+A lease is a conditional update of the row itself, so any number of workers may share a database. A
+worker renews its leases with each heartbeat; those of a killed worker expire soon. Times are the
+database's (db/threads.py).
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts, StageRef
 
-# Four signs of life, and longer than one question waits for its answer: a run, which is one
-# question, needs no renewal.
+# Four heartbeats, and longer than a request's timeout: a run takes one request, so its lease is not
+# renewed.
 LEASE = timedelta(seconds=20)
-# A promise is looked at this long before it would be broken: two plans.
+# `fresh_until` is extended this long before it expires: two plans.
 FRESHNESS_LOOKAHEAD = timedelta(seconds=10)
 
 
@@ -34,11 +34,10 @@ def make_plan(
     has_baseline_reads: bool = False,
     discovery_delay: timedelta = timedelta(),
 ) -> Plan:
-    """Make the plan for all there is to read; make due, and promise anew, what it sees otherwise.
+    """Return a plan for all listed stages, and reschedule stages planned differently before.
 
-    `push_alive`: Northflank's webhooks tell of new runs at present. `learning`: details are to be
-    read for what is usual. `held_up`: how long discovery waits until reading is no longer
-    ahead of its rate.
+    `webhook_alive`: webhook events currently announce new runs. `has_baseline_reads`: details are
+    scheduled for baselines. `discovery_delay`: how long discovery waits for the burst to fall.
     """
     present = Stage.objects.listed()
     stage_classes = classify_stages(present, now)
@@ -50,8 +49,8 @@ def make_plan(
         has_baseline_reads=has_baseline_reads,
     )
     read_plan = schedule.make_plan(demand, requests_per_second, webhook_alive=webhook_alive)
-    # Each stage was booked under the plan of its last reading. When more may be spent (a new
-    # window, say), nobody waits for what a poorer plan had booked. One that fails keeps its rest.
+    # Each stage was scheduled under the plan of its last read. When the budget has grown (a new
+    # window, say), make it due earlier. Failing stages stay backed off.
     scheduled = present.filter(next_sync_at__gt=now, failures=0)
     due_early = [
         pk
@@ -62,8 +61,8 @@ def make_plan(
         if stage_classes.get(pk) is kind
     ]
     _make_due(due_early, now)
-    # The other way round: what is only discovered is promised by the plan of the day. One of a
-    # better hour would have pages turn amber although all goes as planned.
+    # Conversely, extend `fresh_until` of discovered stages to the current plan. A time set under a
+    # shorter interval would show them as stale although reads are on schedule.
     for stage_class in {kind for kind in stage_classes.values() if not kind.is_tracked}:
         interval = read_plan.class_interval(stage_class) + discovery_delay
         expiring = present.filter(
@@ -90,12 +89,12 @@ def claim_stages(
     tracked_only: bool = False,
     runs_only: bool = False,
 ) -> Sequence[Stage]:
-    """Claim up to `limit` stages that are due: those that are followed, then the most overdue.
+    """Lease up to `limit` due stages: tracked ones first, then those due for longest.
 
-    `runs_only`: leave out those that are due for their release flow's definition alone.
+    `tracked_only`: only those. `runs_only`: skip stages due only for their release flow.
     """
-    # Looking at a stage makes it due as early as its new class wants, counted from its last
-    # reading, and does not wait for the next plan. One that fails keeps its rest.
+    # A stage that becomes watched is due by its new interval, counted from its last read, without
+    # waiting for the next plan. Failing stages stay backed off.
     watched_early = Stage.objects.filter(
         last_viewed_at__gt=now - schedule.WATCHED_FOR,
         synced_at__lt=now - read_plan.watched_interval,
@@ -105,7 +104,7 @@ def claim_stages(
         failures=0,
     ).values_list("pk", flat=True)
     _make_due(list(watched_early.distinct()), now)
-    # However many others wait after an outage, they don't hold up what is followed.
+    # A backlog after an outage must not delay tracked stages.
     in_flight = Exists(Run.objects.tracked().filter(stage=OuterRef("pk")))
     is_watched = Q(last_viewed_at__gt=now - schedule.WATCHED_FOR)
     has_event = Q(last_release_event_at__gt=F("synced_at"))
@@ -120,10 +119,10 @@ def claim_stages(
 
 
 def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
-    """Claim up to `limit` stages that are due and of which something is not known, in order."""
+    """Lease up to `limit` due stages that have a gap, in the order of first reads."""
     if limit <= 0:
         return []
-    # The turns of projects are counted over all stages: those that were read have had theirs.
+    # Projects take turns, counted over all stages: those already read count too.
     stages = Stage.objects.listed().order_by("pipeline__project", "pipeline", "pk")
     read_states = stages.select_related("pipeline").only(*_GAP_FIELDS, "pipeline__project_id")
     order = schedule.order_first_reads(
@@ -140,7 +139,7 @@ _GAP_FIELDS = ("name", "has_flow", "synced_at", "fresh_until", "in_flight_incomp
 
 
 def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
-    """Claim these stages; those that another was faster to take are left out."""
+    """Lease these stages, except those that another worker has leased meanwhile."""
     return [
         stage
         for stage in stages
@@ -151,19 +150,19 @@ def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
 
 
 def renew(stage_keys: Collection[int], now: datetime) -> None:
-    """Go on holding these stages; one whose lease has run out meanwhile may be another's."""
+    """Renew the leases of these stages, except expired ones: another worker may hold them now."""
     if stage_keys:
         leased = Stage.objects.filter(pk__in=stage_keys, leased_until__gt=now)
         _update(leased, leased_until=now + LEASE)
 
 
 def requeue(stage_pk: int, now: datetime) -> None:
-    """Give a stage back unread, behind all that waits longer."""
+    """Release a stage unread; it is due again now, after all that are due for longer."""
     Stage.objects.filter(pk=stage_pk).update(next_sync_at=now, leased_until=None)
 
 
 def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Sequence[Run]:
-    """Claim up to `limit` runs whose detail is due."""
+    """Lease up to `limit` runs whose detail is due; `aborting_only`: with an open abort."""
     due = Run.objects.due(now)
     if aborting_only:
         due = due.filter(aborts__in=Abort.objects.open())
@@ -178,7 +177,7 @@ def claim_runs(now: datetime, limit: int, *, aborting_only: bool = False) -> Seq
 
 
 def release_stage(stage: Stage, now: datetime, read_plan: Plan) -> None:
-    """Give a stage back, and say when it is read next."""
+    """Release a stage and schedule its next read."""
     row = Stage.objects.filter(pk=stage.pk)
     failures, cause = row.values_list("failures", "error").get()
     interval = read_plan.stage_interval(_load_facts(row)[stage.pk], now)
@@ -187,16 +186,16 @@ def release_stage(stage: Stage, now: datetime, read_plan: Plan) -> None:
         row.update(next_sync_at=now + interval, leased_until=None)
         return
     row.update(fresh_until=now + interval, leased_until=None)
-    # Whoever changed the time meanwhile wants a reading of what came after our question.
+    # A time changed meanwhile requests a read newer than ours: keep it.
     unchanged = row.filter(next_sync_at=stage.next_sync_at)
-    # A first read leaves older runs in flight and the definition: they are due at once.
+    # A first read omits older runs in flight and the release flow: they are due at once.
     incomplete = Q(in_flight_incomplete=True, has_flow=True) | Q(flow_synced_at=None)
     unchanged.exclude(incomplete).update(next_sync_at=now + interval)
     unchanged.filter(incomplete).update(next_sync_at=now)
 
 
 def release_after_flow_read(stage: Stage) -> None:
-    """Give a stage back of which the definition alone was read: its runs are read as promised."""
+    """Release a stage after reading its release flow only; its runs are due at `fresh_until`."""
     row = Stage.objects.filter(pk=stage.pk)
     row.update(leased_until=None)
     unchanged = row.filter(next_sync_at=stage.next_sync_at).exclude(in_flight_incomplete=True)
@@ -204,7 +203,7 @@ def release_after_flow_read(stage: Stage) -> None:
 
 
 def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
-    """Give a run back that was read, and say when it is read next, if at all."""
+    """Release a run that was read, and schedule its next read if it needs one."""
     run = Run.objects.only("in_flight", "status", "last_viewed_at").get(pk=leased_run.pk)
     abort_requested_at = run.aborts.open().values_list("requested_at", flat=True).first()
     interval = None
@@ -213,31 +212,31 @@ def release_run(leased_run: Run, now: datetime, read_plan: Plan | None) -> None:
         interval = schedule.aborting_interval(now - abort_requested_at)
     elif run.in_flight and is_watched:
         interval = read_plan.watched_interval if read_plan is not None else LEASE
-    # Whoever changed the time meanwhile wants a reading of what came after our question.
+    # A time changed meanwhile requests a read newer than ours: keep it.
     unchanged = Run.objects.filter(pk=run.pk, next_detail_sync_at=leased_run.next_detail_sync_at)
     unchanged.update(next_detail_sync_at=now + interval if interval is not None else None)
 
 
 def _make_due(stage_keys: Collection[int], now: datetime) -> None:
-    if stage_keys:  # an update that finds nothing would still lock SQLite
+    if stage_keys:  # an empty update would still lock SQLite
         scheduled_later = Stage.objects.filter(pk__in=stage_keys, next_sync_at__gt=now)
         _update(scheduled_later, next_sync_at=now)
 
 
 def _update(stages: StageQuerySet, **changes: datetime | Combinable) -> None:
-    """Change several stages, locked in the order of their keys, as the doorbell does too."""
+    """Update several stages, locked in order of key, as webhook_events does."""
     with transaction.atomic():
         keys = stages.order_by("pk").select_for_update().values_list("pk", flat=True)
         Stage.objects.filter(pk__in=list(keys)).update(**changes)
 
 
 def classify_stages(stages: StageQuerySet, now: datetime) -> dict[int, StageClass]:
-    """Return why, and so how often, each of these stages is read, by its key."""
+    """Return the class of each stage, by its key."""
     return {pk: schedule.classify(facts, now) for pk, facts in _load_facts(stages).items()}
 
 
 def keys_with_gaps(stages: StageQuerySet, now: datetime) -> set[int]:
-    """Return the keys of those stages of which something is not known."""
+    """Return the keys of the stages that have a gap."""
     read_states = stages.only(*_GAP_FIELDS)
     return {stage.pk for stage in read_states if schedule.find_gap(stage, now) is not None}
 

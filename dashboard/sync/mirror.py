@@ -1,9 +1,9 @@
-"""What Northflank says of runs -> rows. Writes only what changed; the only writer of runs.
+"""Mirror Northflank's runs into rows: the only writer of runs; it writes only what changed.
 
-Each question has a number (QuestionCounter), and a row keeps that of the question whose answer it
-holds: an answer that was overtaken by one to a later question changes nothing, so a slow list can't
-undo what an abort has already shown. No clock decides: `requested_at` is what pages tell. Without a
-number, an answer is newer than all before it.
+Each request has a number (RequestCounter), and a row stores the number of the request that it was
+read with. An answer to an earlier request changes nothing, so a slow list can't undo what was read
+after an abort. Time does not order answers: `requested_at` is what pages show. An answer without a
+number counts as the newest.
 """
 
 from collections.abc import Iterable
@@ -52,14 +52,14 @@ _UPSERT_FIELDS = [
     "overdue_severity",
     "overdue_reason",
 ]
-# How often a run in flight that is gone is asked for again: twice as rarely each time.
+# A removed run in flight is read again after the time since its removal, within these bounds.
 REMOVED_RETRY_MIN, REMOVED_RETRY_MAX = timedelta(minutes=10), timedelta(hours=6)
 _unknown_statuses: set[str] = set()  # unknown statuses already logged by this process
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorResult:
-    """What a list of runs came to."""
+    """How many runs a list added and changed."""
 
     new: int
     changed: int
@@ -72,10 +72,10 @@ def apply_runs(
     requested_at: datetime,
     request_seq: int | None = None,
 ) -> MirrorResult:
-    """Mirror the runs a list answered with; rows that say the same as before stay untouched."""
+    """Mirror the runs of a list; unchanged rows get no new version."""
     by_id = {run.id: run for run in api_runs}
     with transaction.atomic():
-        # The counter's row is locked first: writers take turns, so none sees a row half old.
+        # Locks the counter's row first: writers take turns, so none compares with an outdated row.
         ChangeCounter.reserve(0)
         seq = _take_seq(request_seq)
         existing = {
@@ -112,13 +112,13 @@ def apply_runs(
 def apply_detail(
     stage_id: int, run_detail: RunDetail, *, requested_at: datetime, request_seq: int | None = None
 ) -> Run:
-    """Mirror one run with its steps, and return its row."""
+    """Mirror one run with its steps; return its row."""
     with transaction.atomic():
         seq = _take_seq(request_seq)
         apply_runs(stage_id, [run_detail.run], requested_at=requested_at, request_seq=seq)
         row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=run_detail.run.id)
         if row.detail_request_seq <= seq:
-            # By way of JSON, so that it compares equal to what the column gives back.
+            # Round trip through JSON, so that it compares equal to the stored value.
             tree = msgspec.json.decode(msgspec.json.encode(run_detail.root))
             node = (
                 steps.current(run_detail.root)
@@ -140,7 +140,7 @@ def apply_detail(
                 "request_seq": max(seq, row.request_seq),
                 "failures": 0,
             }
-            # Steps that were read before the end have taught how far they had come by then.
+            # Steps read before the run's end had incomplete durations: update the baseline.
             has_new_durations = row.status == "success" and tree is not None and tree != row.steps
             if (tree, step) != (row.steps, (row.step, row.step_key, row.step_started_at)):
                 updates["overdue_severity"], updates["overdue_reason"] = _assess_overdue(
@@ -156,10 +156,10 @@ def apply_detail(
 
 
 def mark_removed(run_pk: int, *, requested_at: datetime, request_seq: int | None = None) -> None:
-    """Note that Northflank does not know the run any more; what it said before is kept.
+    """Mark a run as removed from Northflank; its last known data is kept.
 
-    One that had not concluded stays in flight until somebody dismisses it, and is asked for again
-    now and then: the longer it is gone, the more rarely.
+    A run that had not concluded stays in flight until it is dismissed, and is read again at growing
+    intervals.
     """
     seq = _take_seq(request_seq)
     row = Run.objects.filter(pk=run_pk)
@@ -169,22 +169,22 @@ def mark_removed(run_pk: int, *, requested_at: datetime, request_seq: int | None
     if removed_since is not None:
         interval = min(max(REMOVED_RETRY_MIN, requested_at - removed_since), REMOVED_RETRY_MAX)
         row.update(next_detail_sync_at=requested_at + interval, failures=0)
-    else:  # it had concluded, or was dismissed: nobody waits for it
+    else:  # concluded or dismissed: no further reads
         row.filter(in_flight=False).update(next_detail_sync_at=None, failures=0)
 
 
 def mark_orphaned(requested_at: datetime, request_seq: int | None = None) -> None:
-    """Note that Northflank lists the pipelines of some runs in flight no more."""
+    """Mark runs in flight as removed if Northflank no longer lists their pipeline."""
     orphaned = Run.objects.in_flight().exclude(stage__in=Stage.objects.listed())
     _mark_removed(orphaned, requested_at, _take_seq(request_seq))
 
 
 def _mark_removed(runs: RunQuerySet, requested_at: datetime, seq: int) -> None:
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # the counter first, as all writers: no list comes between
+        ChangeCounter.reserve(0)  # locked first, as by all writers: no list comes between
         older = list(runs.filter(request_seq__lte=seq).values_list("pk", "removed_at"))
         newly_removed = [pk for pk, removed_at in older if removed_at is None]
-        # Nothing is known to go on any more, so nothing of it is overdue.
+        # A removed run may have ended, so it is no longer overdue.
         mark_changed(
             newly_removed, removed_at=requested_at, request_seq=seq, next_detail_sync_at=None,
             overdue_severity=0, overdue_reason="", abort_severity=0,
@@ -202,7 +202,7 @@ def _close_open_records(run_keys: Iterable[int]) -> None:
 
 
 def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
-    """Follow runs in flight no more, of which the settings have nothing shown any more."""
+    """Stop tracking these runs, since the settings no longer include their project."""
     with transaction.atomic():
         run_keys = list(runs.in_flight().values_list("pk", flat=True))
         mark_changed(run_keys, removed_at=moment, in_flight=False, next_detail_sync_at=None)
@@ -210,7 +210,7 @@ def stop_tracking(runs: RunQuerySet, moment: datetime) -> None:
 
 
 def schedule_reread(stages: StageQuerySet, moment: datetime) -> None:
-    """Have the runs of some stages read one by one that are not known to have concluded."""
+    """Make due the details of all runs of these stages that are not known to have concluded."""
     unconcluded = Run.objects.filter(stage__in=stages, concluded=False, next_detail_sync_at=None)
     unconcluded.filter(Q(in_flight=True) | Q(removed_at__isnull=False)).update(
         next_detail_sync_at=moment
@@ -218,9 +218,9 @@ def schedule_reread(stages: StageQuerySet, moment: datetime) -> None:
 
 
 def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
-    """Have a run that could not be read tried again after a rest, longer each time.
+    """Schedule the retry of a run that could not be read, after a backoff that grows each time.
 
-    One that was read only for what is usual is not: the next success will do.
+    A detail needed only for the baseline is not retried: the next success serves as well.
     """
     if Run.objects.filter(baselines.SCHEDULED_DETAIL, pk=run_pk).update(
         failures=1, next_detail_sync_at=None
@@ -232,7 +232,7 @@ def back_off(run_pk: int, error: NorthflankError, moment: datetime) -> None:
 
 
 def retry_on_recovery(run_pk: int, moment: datetime) -> None:
-    """Have a run read as soon as Northflank answers anything again."""
+    """Make a run due now: it is read once the account-wide outage is over."""
     Run.objects.filter(pk=run_pk).update(next_detail_sync_at=moment)
 
 
@@ -243,7 +243,7 @@ def schedule_unlisted(
     requested_at: datetime,
     request_seq: int | None = None,
 ) -> None:
-    """Have the in-flight runs read one by one that a stage's list no longer shows."""
+    """Make due the details of tracked runs that are missing from their stage's list."""
     ids = [run.id for run in api_runs]
     seq = RequestCounter.take_next() if request_seq is None else request_seq
     unlisted = Run.objects.tracked().filter(stage_id=stage_id, request_seq__lt=seq)
@@ -255,7 +255,7 @@ def schedule_unlisted(
 def _take_seq(request_seq: int | None) -> int:
     if request_seq is not None:
         return request_seq
-    ChangeCounter.reserve(0)  # the counters in this order, in each transaction
+    ChangeCounter.reserve(0)  # every transaction locks the counters in this order
     return RequestCounter.take_next()
 
 
@@ -288,17 +288,17 @@ def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: da
 
 
 def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:
-    """Return when a run's abort began, as far as Northflank's `updatedAt` can tell.
+    """Return when a run's abort began according to Northflank's `updatedAt`, or None if unknown.
 
-    It may not mean the last change. It is believed only of a run that is aborting, and where it is
-    later than the run's creation and than our last sight of the run without that status.
+    `updatedAt` may not be the last change. It is used only for a run that is aborting, and only if
+    it is later than the run's creation and than our last read of the run with another status.
     """
     if api_run.status != "aborting":
         return None
     lower_bound, earlier = api_run.created_at or (old.created_at if old else None), None
     if old is not None and old.status == "aborting":
         if old.status_since > old.first_synced_at:
-            return old.aborting_since  # the answer that first said so had the earliest word
+            return old.aborting_since  # the first read of this status had the best estimate
         earlier = old.aborting_since
     elif old is not None:
         lower_bound = max(lower_bound or old.synced_at, old.synced_at)
@@ -313,7 +313,7 @@ def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) ->
 
 
 def _backdate_aborting(rows: list[Run], existing: dict[str, Run]) -> None:
-    """Have the clocks of runs that have become aborting count from a press here that did it."""
+    """Backdate `aborting_since` of newly aborting runs to our own abort request, if earlier."""
     newly_aborting = {
         existing[row.run_id].pk: row
         for row in rows
@@ -328,9 +328,10 @@ def _backdate_aborting(rows: list[Run], existing: dict[str, Run]) -> None:
 
 
 def _assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int, str]:
-    """Judge a mark anew by what was just heard: it neither outlives its cause nor blinks.
+    """Return the overdue severity and reason of a run from the data just read.
 
-    Runs that have none get theirs by the chore (marking.py).
+    A run already marked overdue is assessed again, so that the mark neither outlives its cause nor
+    flickers. Other runs are marked by overdue_checker.py only.
     """
     if not run.overdue_severity:
         return 0, ""
@@ -369,7 +370,7 @@ def _save_rows(rows: list[Run], existing: dict[str, Run], requested_at: datetime
 
 
 def _update_aborts(rows: list[Run], existing: dict[str, Run]) -> None:
-    """Have the aborts of runs whose status has changed, or that are back, hear of it."""
+    """Apply a changed status, or a run's reappearance, to the aborts of these runs."""
     changed = {
         existing[row.run_id].pk: row
         for row in rows
@@ -385,11 +386,11 @@ def _update_aborts(rows: list[Run], existing: dict[str, Run]) -> None:
 
 
 def _status_key(run: Run) -> tuple[str, bool, bool]:
-    return run.status, run.concluded, run.removed_at is not None  # one that was gone may be back
+    return run.status, run.concluded, run.removed_at is not None  # a removed run may reappear
 
 
 def _wanting_final_detail(keys: list[int]) -> set[str]:
-    # For the end of each step: of runs that somebody looked at, aborted, or that show their steps.
+    # The final detail has the end of each step: wanted if a run was viewed or aborted or has steps.
     is_wanted = (
         Q(last_viewed_at__isnull=False) | Q(detail_synced_at__isnull=False) | Q(aborts__gt=0)
     )

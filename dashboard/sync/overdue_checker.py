@@ -1,6 +1,6 @@
-"""Marks the runs that have become overdue: each gets its level once, and a new version with it.
+"""Mark overdue runs: store each new severity once, with a new version of the run.
 
-Time alone makes a run overdue, so nothing else would have open pages hear of it.
+A run becomes overdue by time alone, without any read, so only this check updates open pages.
 """
 
 from datetime import datetime
@@ -22,11 +22,11 @@ from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
-CHECK_INTERVAL = 5.0  # seconds; each look decodes the steps of all runs in flight
+CHECK_INTERVAL = 5.0  # seconds; each check decodes the steps of all runs in flight
 
 
 class OverdueChecker:
-    """A chore of the sync's worker: judges all runs in flight every few seconds."""
+    """A chore of the sync worker: checks all runs in flight every CHECK_INTERVAL seconds."""
 
     def __init__(self) -> None:
         self._next_check = 0.0
@@ -43,14 +43,14 @@ def _is_watched(run: Run, now: datetime) -> bool:
 
 
 def _needs_approval_detail(run: Run) -> bool:
-    """Say whether people may have kept a run waiting for longer than is known without its steps."""
+    """Return whether the steps may show a longer approval wait than the run's status does."""
     is_first_status = run.status == "approval_wait" and run.status_since <= run.first_synced_at
     is_unread = run.detail_synced_at is None and run.next_detail_sync_at is None
     return is_first_status and is_unread and run.removed_at is None
 
 
 def check_runs(now: datetime) -> None:
-    """Judge all runs in flight by the time `now`."""
+    """Update the overdue severity and reason of all runs in flight as of `now`."""
     in_flight_runs = list(
         Run.objects.tracked().select_related("stage").defer("raw", "description").order_by("pk")
     )
@@ -61,9 +61,8 @@ def check_runs(now: datetime) -> None:
             _check_run(run, timings.get(run.stage_id), now)
         except (DatabaseError, InterfaceError):
             raise
-        except (
-            Exception
-        ):  # a defect in judging one run must neither stop the others nor pass unseen
+        except Exception:
+            # A defect in checking one run must not stop the others, and must be logged.
             log.exception("overdue_check.crashed", run=run.run_id)
 
 
@@ -73,7 +72,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
         and timing
         and timing.detail_count < MIN_SAMPLES <= timing.success_count
     ):
-        # Somebody will ask which step takes longer than usual, and waits.
+        # A viewer waits to see which step takes longer than usual.
         baselines.request_details(run.stage_id, now)
     if _needs_approval_detail(run):
         Run.objects.filter(pk=run.pk, next_detail_sync_at=None).update(next_detail_sync_at=now)
@@ -83,7 +82,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return
     with transaction.atomic():
-        ChangeCounter.reserve(0)  # the mirror waits: a run that has ended keeps no mark
+        ChangeCounter.reserve(0)  # locks out the mirror: a concluded run must not be marked
         if not Run.objects.in_flight().filter(pk=run.pk).exists():
             return
         mark_changed([run.pk], overdue_severity=severity, overdue_reason=reason)
@@ -92,7 +91,7 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
             and run.next_detail_sync_at is None
             and run.removed_at is None
         ):
-            # One request says at which step it is.
+            # One read shows the current step.
             Run.objects.filter(pk=run.pk).update(next_detail_sync_at=now)
     if severity > run.overdue_severity:
         log.warning(

@@ -1,10 +1,10 @@
-"""How an address spells a stage: `production` or `Production`, as has worked."""
+"""The spelling of a stage in API paths, `production` or `Production`, as confirmed by use."""
 
 from dashboard.models import Stage
 
 
 def find_confirmed() -> str | None:
-    """Return a spelling that has worked for any stage; None: none has been tried yet."""
+    """Return a path segment that has worked for any stage, or None if none has yet."""
     return (
         Stage.objects.exclude(confirmed_path_segment="")
         .values_list("confirmed_path_segment", flat=True)
@@ -13,11 +13,11 @@ def find_confirmed() -> str | None:
 
 
 def is_capitalised(path: str | None) -> bool:
-    """Say whether a spelling begins with a capital."""
+    """Return whether a path segment begins with a capital letter; False for None."""
     return path is not None and path[0].isupper()
 
 
 def candidate_segments(name: str, confirmed_segment: str | None) -> tuple[str, ...]:
-    """Return the spellings of a stage's name, the likeliest first, where `path` has worked."""
+    """Return both spellings of a stage's name, first the one that matches `confirmed_segment`."""
     segments = name.lower(), name.capitalize()
     return segments[::-1] if is_capitalised(confirmed_segment) else segments

@@ -1,11 +1,11 @@
-"""A run that was never read, asked for once: the only upstream request that a page can cause.
+"""Look up a run that was never read: the only upstream request that a page can cause.
 
-Northflank finds a run only in its stage. Where the stage is known, `find` asks that one. Of a run
-that is known by its id alone `search` asks the stages that it may be in, some side by side, from a
-share of the hour, so that no flood of made-up ids takes reading its requests.
+Northflank finds a run only within its stage. If the stage is known, `find_in_stage` queries it.
+If only the run's id is known, `search` queries the possible stages, several at a time, from a share
+of the hour's requests: a flood of invented ids can't use up the budget for reading.
 
-Who asks which stage for which run is in the database: whoever asks, by whichever process, a stage
-is asked once, and its answer counts for everybody until it is old or somebody has it asked again.
+Queries are leased in the database: each stage is queried once per run id, whatever the user or
+process, and the answer is valid for all until it expires or someone retries.
 """
 
 import asyncio
@@ -36,42 +36,42 @@ from dashboard.upstream.rate_budget import MIN_OWN_SHARE
 log = structlog.get_logger(__name__)
 
 HOUR = timedelta(hours=1)
-# Searches may use this share of the requests that Northflank allows in an hour: enough to ask 180
-# stages once, and at most a quarter of what reading has with the usual reserve.
+# Share of Northflank's hourly rate limit that searches may use: enough to query 180 stages once,
+# and at most a quarter of what reading has with the default reserve.
 SEARCH_SHARE = 0.2
-# Of that, this share is left to stages that were not asked before, however often people look again.
+# Share of that for stages not queried before, however often users repeat a search.
 NEW_STAGES_SHARE = 0.5
-# Of that, one id may use so much, so that a stale link in an account of very many stages leaves
-# something to others: enough for 180 stages, asked once.
+# Share of that for one run id, so that one stale link in an account with very many stages leaves
+# requests for other ids: enough for 180 stages, queried once.
 PER_RUN_SHARE = 0.9
-# Full addresses cost one request each and are bounded for each person, so that a broken machine
-# with somebody's session locks out nobody else.
+# Full addresses cost one request each. The limit is per user, so that a runaway client with one
+# user's session does not lock out others.
 MAX_REQUESTS_PER_USER = 120  # requests an hour
-# How long an answer counts. In an hour a search may reach some stages only, and an id that people
-# have belongs to a run that was there before.
+# How long an answer is valid. More than an hour, because a search may not reach all stages in one;
+# and a run whose id people already have will not appear in a stage later.
 ANSWER_LIFETIME = timedelta(hours=12)
-MIN_RETRY_INTERVAL = timedelta(minutes=2)  # an id is not looked for again sooner
-FAILURE_BACKOFF = timedelta(minutes=5)  # a stage that could not be asked is left alone by searches
-LEASE = timedelta(seconds=30)  # longer than a question waits for its answer
-MAX_CONCURRENT_QUERIES = 8  # questions of searches under way in one process
-STEP_SECONDS = 2.0  # seconds after which a search tells how far it is; it goes on when asked again
-WAIT_TIMEOUT = 15.0  # seconds to wait for another process that asks for the same
-POLL_INTERVAL = 0.25  # seconds between two looks at what the other process has found
+MIN_RETRY_INTERVAL = timedelta(minutes=2)  # minimum time between two lookups of an id
+FAILURE_BACKOFF = timedelta(minutes=5)  # how long searches skip a stage that failed
+LEASE = timedelta(seconds=30)  # longer than a request's timeout
+MAX_CONCURRENT_QUERIES = 8  # concurrent search queries in one process
+STEP_SECONDS = 2.0  # seconds until `search` returns its progress; the next call continues
+WAIT_TIMEOUT = 15.0  # seconds to wait for the same query of another process
+POLL_INTERVAL = 0.25  # seconds between two checks for the other process's result
 
-type _TaskKey = tuple[int, int, str]  # the connection, by its id, the stage, and the run
+type _TaskKey = tuple[int, int, str]  # id() of the connection, key of the stage, run id
 
-# What this process asks just now.
+# Queries in progress in this process.
 _tasks: dict[_TaskKey, asyncio.Task[str | None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchProgress:
-    """How far the search for a run has come: Northflank was asked for it in `asked` of `stages`."""
+    """Progress of a search: `stages_asked` of `stages_total` stages have answered."""
 
     stages_asked: int
     stages_total: int
-    blocked_reason: str = ""  # why it does not go on just now
-    resumes_at: datetime | None = None  # when it does, where that is known
+    blocked_reason: str = ""  # why it can't continue now; empty if it can
+    resumes_at: datetime | None = None  # when it can continue, if known
     is_found: bool = False
 
     @property
@@ -81,20 +81,20 @@ class SearchProgress:
 
 @dataclass(frozen=True, slots=True)
 class NotFoundAnswer:
-    """Northflank has answered that it does not know a run."""
+    """Northflank's answer that a run is in none of the queried stages."""
 
     answered_at: datetime  # the last answer
-    expires_at: datetime  # when the first of the stages is asked again
+    expires_at: datetime  # when the oldest of the answers expires
 
 
 @dataclass(frozen=True, slots=True)
 class SearchUsage:
-    """What searches have used of their share in the last hour, in requests."""
+    """The requests that searches used of their share in the last hour."""
 
     used: int
     share: int
     limit: int
-    resumes_at: datetime | None = None  # when the first of those used is an hour old
+    resumes_at: datetime | None = None  # when the oldest of those used is an hour old
 
     @property
     def remaining(self) -> int:
@@ -111,10 +111,10 @@ class _StageQuery:
 async def find_in_stage(
     connection: Connection, stage: Stage, run_id: str, *, user_pk: int | None = None
 ) -> str:
-    """Ask Northflank for a run we have never seen, in one stage, and mirror it.
+    """Look up an unknown run in one stage at Northflank, and mirror it.
 
-    Returns "" when the run is in the mirror now, else a sentence saying why it is not. It does not
-    depend on what searches have used. `person` is the key of who opened the address.
+    Returns "" if the run is in the mirror now, else a sentence with the reason. The searches' share
+    does not limit it; MAX_REQUESTS_PER_USER does if `user_pk`, the requesting user, is given.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT_TIMEOUT
@@ -137,10 +137,10 @@ async def find_in_stage(
 async def search(
     connection: Connection, stages: Sequence[int], run_id: str, *, seconds: float = STEP_SECONDS
 ) -> SearchProgress:
-    """Ask for a run in its possible `stages`, by their keys, in this order, and mirror it.
+    """Query `stages` (keys), in this order, for a run, mirror it, and return the progress.
 
-    Returns after so many `seconds`, or when it is found or can't go on. Each call goes on where the
-    last one ended, whoever made it, in whichever process.
+    Returns after `seconds`, or earlier if the run is found or the search can't continue. Each call
+    continues where the last one ended, whatever its user or process.
     """
     if not _is_valid_id(run_id):
         return SearchProgress(len(stages), len(stages))
@@ -170,7 +170,7 @@ async def search(
 
 
 def load_not_found(stages: Sequence[int], run_id: str) -> NotFoundAnswer | None:
-    """Return when Northflank said that it knows the run in none of `stages`; None: it did not."""
+    """Return Northflank's answer, while valid, that the run is in none of `stages`; else None."""
     rows = (
         _recent_lookups(run_id, db_threads.now()).filter(stage__in=stages).exclude(answered_at=None)
     )
@@ -181,7 +181,7 @@ def load_not_found(stages: Sequence[int], run_id: str) -> NotFoundAnswer | None:
 
 
 def retry(stages: Sequence[int], run_id: str) -> datetime | None:
-    """Have `stages` asked anew for a run; where that is too soon, return from when it can be."""
+    """Discard the answers of `stages` for a run; if that is too soon, return when it is allowed."""
     now = db_threads.now()
     rows = _recent_lookups(run_id, now).filter(stage__in=stages)
     last_requested_at = rows.aggregate(at=Max("requested_at"))["at"]
@@ -193,7 +193,7 @@ def retry(stages: Sequence[int], run_id: str) -> datetime | None:
 
 
 def load_usage() -> SearchUsage:
-    """Return what searches have used of their share."""
+    """Return what searches have used of their share in the last hour."""
     recent = RunLookup.objects.filter(from_search=True, requested_at__gt=db_threads.now() - HOUR)
     totals = recent.aggregate(all=Sum("request_count"), first=Min("requested_at"))
     resumes_at = totals["first"] + HOUR if totals["first"] else None
@@ -211,7 +211,7 @@ def _finish_task(key: _TaskKey, task: asyncio.Task[str | None]) -> None:
     del _tasks[key]
     error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
-        log.error("run_lookup.crashed", exc_info=error)  # the stage is asked again after its lease
+        log.error("run_lookup.crashed", exc_info=error)  # queried again after its lease
 
 
 async def _claim_and_query(
@@ -222,7 +222,7 @@ async def _claim_and_query(
 
 
 async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) -> str:
-    """Ask one stage, and return as `find` does."""
+    """Query one stage; return like `find_in_stage`."""
     project, pipeline = query.stage.pipeline.project.slug, query.stage.pipeline.slug
     requested_at, seq = db_threads.now(), await run_in_db_thread(RequestCounter.take_next)
     run_detail = None
@@ -234,7 +234,7 @@ async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) 
                 )
                 break
     except NorthflankError as error:
-        # In trouble of the whole account no search goes on; that of one stage holds up none.
+        # An account-wide error stops every search; an error of one stage stops none.
         stage_error = "" if connection.is_account_wide(error) else str(error)
         await run_in_db_thread(_record_failure, query, run_id, stage_error)
         return _("Northflank could not be asked for it: %(error)s") % {"error": error}
@@ -273,7 +273,7 @@ def _exhausted_message() -> str:
 
 
 def _is_valid_id(run_id: str) -> bool:
-    return "\x00" not in run_id and len(run_id) <= ID_LENGTH  # PostgreSQL takes no NUL
+    return "\x00" not in run_id and len(run_id) <= ID_LENGTH  # PostgreSQL rejects NUL
 
 
 def _recent_lookups(run_id: str, now: datetime) -> QuerySet[RunLookup]:
@@ -281,7 +281,7 @@ def _recent_lookups(run_id: str, now: datetime) -> QuerySet[RunLookup]:
 
 
 def _lock_lookups() -> datetime:
-    """Have whoever takes on to ask take turns, and return the time; old lookups go."""
+    """Lock out other claims in this transaction, delete expired lookups, and return the time."""
     Upstream.objects.select_for_update().first()
     now = db_threads.now()
     RunLookup.objects.filter(requested_at__lte=now - ANSWER_LIFETIME).delete()
@@ -289,7 +289,7 @@ def _lock_lookups() -> datetime:
 
 
 def _answer_locally(stage: Stage, run_id: str, user_pk: int | None) -> str | None:
-    """Return what `find` returns without asking; None: Northflank is to be asked."""
+    """Return the result of `find_in_stage` if no request is needed or allowed, else None."""
     now = db_threads.now()
     if not _is_valid_id(run_id):
         return _not_found_message()
@@ -313,7 +313,7 @@ def _answer_locally(stage: Stage, run_id: str, user_pk: int | None) -> str | Non
 
 
 def _claim_stage(stage: Stage, run_id: str, user_pk: int | None) -> _StageQuery | None:
-    """Take on to ask one stage; None: another process does so, or was answered meanwhile."""
+    """Lease the query of one stage; None if another process holds it or has the answer."""
     with transaction.atomic():
         now = _lock_lookups()
         row = _recent_lookups(run_id, now).filter(stage=stage).first()
@@ -329,7 +329,7 @@ def _claim_stage(stage: Stage, run_id: str, user_pk: int | None) -> _StageQuery 
 def _claim_next_stages(
     stages: Sequence[int], run_id: str, limit: int
 ) -> tuple[list[_StageQuery], SearchProgress]:
-    """Take on to ask the next stages, `most` of them, and return how far the search is."""
+    """Lease the queries of the next stages, up to `limit`; return them and the progress."""
     progress = _load_progress(stages, run_id)
     if progress.is_found or progress.is_exhausted:
         return [], progress
@@ -352,7 +352,7 @@ def _claim_next_stages(
             return [], replace(progress, blocked_reason=message, resumes_at=capacity.resumes_at)
         chosen = chosen[: min(limit, capacity.requests)]
         stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
-        # Before anything was read both spellings would cost a whole search its second half.
+        # Without a confirmed spelling, trying both would double the cost of a search.
         confirmed_segment = path_spelling.find_confirmed() or "production"
         queries = [
             _StageQuery(
@@ -388,7 +388,7 @@ def _is_pending(row: RunLookup, now: datetime) -> bool:
 def _with_failure_reason(
     progress: SearchProgress, rows: Sequence[RunLookup], now: datetime
 ) -> SearchProgress:
-    """Return a search with why it waits, where all that is left could not be asked."""
+    """Return the progress with the reason it is blocked, if all remaining stages failed."""
     failed = [row for row in rows if row.error and row.answered_at is None]
     if not failed or any(_is_leased(row, now) for row in rows):
         return progress
@@ -403,7 +403,7 @@ def _with_failure_reason(
 
 @dataclass(frozen=True, slots=True)
 class _SearchCapacity:
-    """How many requests searches may send now, of which `for_again` may repeat earlier ones."""
+    """How many requests searches may send now; at most `repeat_requests` of them may be repeats."""
 
     requests: int = 0
     repeat_requests: int = 0
@@ -437,7 +437,7 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
     if run_remaining <= 0:
         message = _("The search for this run has used its part of what searches may use.")
         return _SearchCapacity(blocked_reason=message, resumes_at=run_usage["first"] + HOUR)
-    # Others of the account get theirs, and reading keeps half at least of what it has without.
+    # Leave other clients their expected requests, and reading at least half of the rest.
     own_requests = max(available - read_budget.other_requests, MIN_OWN_SHARE * available)
     limit = min(usage.remaining, run_remaining, int(own_requests - usage.used) // 2)
     if limit <= 0:
@@ -456,7 +456,7 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
 
 
 def _candidate_segments(stage: Stage, confirmed_segment: str | None) -> tuple[str, ...]:
-    """Return how addresses may spell a stage: as has worked, there or elsewhere; else both ways."""
+    """Return the path segments to try: the stage's confirmed one, that of others, or else both."""
     if stage.confirmed_path_segment:
         return (stage.confirmed_path_segment,)
     segments = path_spelling.candidate_segments(stage.name, confirmed_segment)
@@ -470,12 +470,13 @@ def _record_queries(
     now: datetime,
     user_pk: int | None = None,
 ) -> None:
-    """Write down what is asked now, before it is."""
+    """Record queries and their leases before the requests are sent."""
     for query in queries:
         row = lookups.get(query.stage.pk)
         lookup = row or RunLookup(run_id=run_id, stage=query.stage, request_count=0)
         if row is not None and row.requested_at <= now - HOUR:
-            lookup.request_count, lookup.from_search = 0, False  # no more of this hour
+            # Its requests no longer count for this hour.
+            lookup.request_count, lookup.from_search = 0, False
         lookup.from_search = lookup.from_search or query.from_search
         lookup.request_count += len(query.path_segments)
         lookup.is_repeat = row is not None

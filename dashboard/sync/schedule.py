@@ -1,8 +1,8 @@
-"""How often each stage and run is read. Pure: a function of what is known and the allowance.
+"""Decide how often each stage and run is read. Pure: a function of stage facts and rate budget.
 
-Reading has two parts. *Following* keeps up with runs in flight and with what somebody looks at;
-*discovery* finds new runs, pipelines and the past. Each has one common stretch, and a share of the
-rate, so that three thousand quiet stages leave the runs in flight their requests.
+Reading has two parts: tracking reads runs in flight and watched stages; discovery finds new runs,
+pipelines and older runs. Each part has one factor for all its intervals and a share of the rate, so
+three thousand idle stages do not delay reads of runs in flight.
 """
 
 from collections import Counter
@@ -14,59 +14,54 @@ from typing import Protocol
 
 from dashboard.upstream.rate_budget import ReadBudget
 
-WATCHED_FOR = timedelta(seconds=60)  # a look counts this long
-RECENT_FOR = timedelta(minutes=30)  # a stage is "recent" this long after its last change
+WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this long after a view
+RECENT_FOR = timedelta(minutes=30)  # a stage counts as RECENT this long after its last change
 
 CATALOGUE_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
-LOST_FLOW_GRACE = timedelta(
-    days=1
-)  # a stage that lost its flow is looked at as an idle one so long
-FLOW_INTERVAL = timedelta(hours=6)  # how often a stage's release flow itself is read
-HISTORY_INTERVAL = timedelta(
-    minutes=10
-)  # how often a stage's past is read on, while some is missing
+LOST_FLOW_GRACE = timedelta(days=1)  # how long a stage that lost its flow is read like an idle one
+FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
+HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
 
-# The least share of the rate that discovery has while there is something to follow. With a tenth,
-# runs in flight are at most 1.11 times as old as they would be without any discovery.
+# Minimum share of the rate for discovery. With a tenth, data of runs in flight is at most 1.11
+# times as old as without any discovery.
 DISCOVERY_SHARE = 0.1
-# While webhooks come in they tell of new runs; reading is left to find what they missed.
+# While webhook events announce new runs, discovery only has to find those they missed.
 DISCOVERY_SHARE_WITH_WEBHOOK = 0.05
-# What webhooks add for each run: a reading at its start, and part of one at its end, which comes
-# before the stage's next and takes its place. Half an interval is saved so on average; less, where
-# the interval is longer than the run. To put more aside leaves requests to the window's end.
+# Reads that webhook events add for each run: one at its start, and part of one at its end, which
+# replaces the stage's next read and so saves half an interval on average; less if the interval is
+# longer than the run. A higher figure would leave requests unused at the window's end.
 WEBHOOK_READS_PER_RUN = 1.7
-# While stages have never been read: what nobody knows of is worse than what is a little older.
+# While stages are unread: missing data is worse than slightly older data.
 DISCOVERY_SHARE_WITH_GAPS = 0.5
-# The share of the rate for details of successes, from which is learned what is usual of steps,
-# while any is wanted: a run in flight is 1.01 times as old for them. A new window may have more to
-# give, so none is booked for later than the longest.
+# Share of the rate for details that step baselines need: data of runs in flight gets 1.01 times as
+# old. A new window may allow more, so the interval has a maximum.
 BASELINE_SHARE = 0.01
 MAX_BASELINE_INTERVAL = timedelta(hours=1)
-# Intervals grow and shrink between these: a stage in flight is read every 4 s at most, and a
-# watched one every 2 s, because steps take longer than that; an idle one every 100 s, because
-# requests that nobody needs now are worth more to the next run.
+# Bounds of the interval factors. A stage in flight is read every 4 s at most and a watched one
+# every 2 s, because steps take longer than that; an idle one every 100 s, because requests not
+# needed now are worth more to the next run.
 TRACKING_FACTORS = 0.4, 1000.0
 DISCOVERY_FACTORS = 1 / 3, 10_000.0
 
 
-# What was not read for twice the interval that it was promised, and for so long, is not known.
+# A stage not read for twice its planned interval, and at least this long, counts as unread.
 MIN_GAP_AGE = timedelta(minutes=5)
-# What first reads come to with quick answers; where they are slower it takes longer than was said.
+# Rate of first reads with quick answers; with slower ones an estimate is too short.
 FIRST_READS_PER_SECOND = 12.0
-MAX_ESTIMATE = timedelta(days=7)  # what would take longer has no end that could be told
-# Whose first reads come first: what is stuck there hurts most.
+MAX_ESTIMATE = timedelta(days=7)  # no estimate beyond this
+# Order of first reads by stage name: a stuck run in Production is the most urgent.
 FIRST_READ_ORDER = ("Production", "Staging", "Development")
 
 
 class Gap(IntEnum):
-    """What nobody knows of a stage, the worst first."""
+    """Missing data of a stage, the most urgent first."""
 
-    UNREAD = 0  # it was never read, or not since a long outage
-    OLDER_IN_FLIGHT = 1  # which runs are in flight, but are not among its newest
+    UNREAD = 0  # never read, or not since a long outage
+    OLDER_IN_FLIGHT = 1  # runs in flight that are not among its newest are unread
 
 
 class ReadState(Protocol):
-    """What decides whether something of a stage is not known."""
+    """The fields of a stage that decide whether it has a gap."""
 
     @property
     def has_flow(self) -> bool | None: ...
@@ -79,11 +74,11 @@ class ReadState(Protocol):
 
 
 def find_gap(stage: ReadState, now: datetime) -> Gap | None:
-    """Return what nobody knows of a stage; None: it was read, and is not long out of date."""
+    """Return the gap in a stage's data; None if it was read and is not long out of date."""
     if stage.synced_at is None:
         return Gap.UNREAD
     if stage.has_flow is False:
-        return None  # there is nothing that could run
+        return None  # no runs without a flow
     if stage.fresh_until is not None:
         max_age = 2 * (stage.fresh_until - stage.synced_at)
         if now - stage.synced_at > max(max_age, MIN_GAP_AGE):
@@ -93,7 +88,7 @@ def find_gap(stage: ReadState, now: datetime) -> Gap | None:
 
 @dataclass(frozen=True, slots=True)
 class StageRef:
-    """A stage among others: its key, its name, and the key of its project."""
+    """A stage's key and name, and the key of its project."""
 
     key: int
     name: str
@@ -101,10 +96,10 @@ class StageRef:
 
 
 def order_first_reads(stages: Iterable[tuple[StageRef, Gap | None]]) -> list[int]:
-    """Return the keys of the stages of which something is not known, in the order to read them.
+    """Return the keys of the stages that have a gap, in the order to read them.
 
-    `places` are all stages, in the order of their pipelines. What was never read comes before
-    older runs; then Production before Staging before Development; and all projects take turns.
+    Pass all stages, ordered by pipeline, each with its gap. Unread stages come before older runs in
+    flight, then Production before Staging before Development, and projects take turns.
     """
     turns: Counter[tuple[int, str]] = Counter()
     order = []
@@ -122,24 +117,24 @@ def order_first_reads(stages: Iterable[tuple[StageRef, Gap | None]]) -> list[int
 
 
 class StageClass(Enum):
-    """Why a stage is read, with the seconds wanted between two readings."""
+    """Why a stage is read; the value is its target interval in seconds."""
 
     WATCHED = 5.0
     IN_FLIGHT = 10.0
-    EXPECTED = 20.0  # nothing is in flight, but somebody looks
+    EXPECTED = 20.0  # watched, but nothing is in flight
     RECENT = 90.0
     IDLE = 300.0
     NO_FLOW = 6 * 3600.0
 
     @property
     def is_tracked(self) -> bool:
-        """Say whether reading it is following, not discovery."""
+        """Whether reads of this class are tracking, not discovery."""
         return self in {StageClass.WATCHED, StageClass.IN_FLIGHT, StageClass.EXPECTED}
 
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What decides how often a stage is read."""
+    """The fields that decide how often a stage is read."""
 
     has_flow: bool | None
     in_flight_runs: int
@@ -149,12 +144,12 @@ class StageFacts:
 
 
 def has_lost_flow(has_flow: bool | None, missing_since: datetime | None, now: datetime) -> bool:
-    """Say whether a stage has lost its release flow lately, so that it may well come back."""
+    """Return whether a stage lost its release flow within LOST_FLOW_GRACE: it may come back."""
     return has_flow is False and missing_since is not None and now - missing_since < LOST_FLOW_GRACE
 
 
 def classify(facts: StageFacts, now: datetime) -> StageClass:
-    """Return why the stage is read."""
+    """Return the class of a stage."""
     if facts.has_flow is False:
         lost_recently = has_lost_flow(facts.has_flow, facts.missing_since, now)
         return StageClass.IDLE if lost_recently else StageClass.NO_FLOW
@@ -170,29 +165,29 @@ def classify(facts: StageFacts, now: datetime) -> StageClass:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The requests a second it would take to read everything as often as wanted."""
+    """The requests per second needed to read everything at its target interval."""
 
     tracking: float = 0.0
     discovery: float = 0.0
-    webhook_reads: float = 0.0  # what webhooks add
-    has_gaps: bool = False  # something of some stages is not known
-    has_baseline_reads: bool = False  # details of successes are wanted, for what is usual
+    webhook_reads: float = 0.0  # caused by webhook events
+    has_gaps: bool = False  # some stages have a gap
+    has_baseline_reads: bool = False  # baselines need details of successes
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The factors by which the wanted intervals are stretched (above 1) or shrunk (below)."""
+    """Factors on the target intervals: above 1 they are longer, below 1 shorter."""
 
     tracking: float
     discovery: float
-    has_gaps: bool = False  # something of some stages is not known: first reads come first
+    has_gaps: bool = False  # some stages have a gap: first reads come first
 
     def stage_interval(self, facts: StageFacts, now: datetime) -> timedelta:
-        """Return the time between two readings of a stage."""
+        """Return the time between two reads of a stage."""
         return self.class_interval(classify(facts, now))
 
     def class_interval(self, stage_class: StageClass) -> timedelta:
-        """Return the time between two readings of a stage of this class."""
+        """Return the time between two reads of a stage of this class."""
         return timedelta(
             seconds=stage_class.value
             * (self.tracking if stage_class.is_tracked else self.discovery)
@@ -200,7 +195,7 @@ class Plan:
 
     @property
     def watched_interval(self) -> timedelta:
-        """The time between two readings of a run in flight that somebody looks at."""
+        """The time between two reads of a watched run in flight."""
         return timedelta(seconds=StageClass.WATCHED.value * self.tracking)
 
     @property
@@ -208,19 +203,19 @@ class Plan:
         return CATALOGUE_INTERVAL * self.discovery
 
     def is_flow_due(self, has_flow: bool | None, synced_at: datetime | None, now: datetime) -> bool:
-        """Return whether to read the stage's release flow now, last read at `synced_at`."""
+        """Return whether to read the stage's release flow now; it was last read at `synced_at`."""
         if synced_at is None:
             return True
-        # A stage without one is visited for nothing else, as often as the plan of then wanted.
+        # A stage without a flow is read for this check only: the plan sets how often already.
         return now - synced_at >= FLOW_INTERVAL * (
             self.discovery if has_flow else DISCOVERY_FACTORS[0]
         )
 
     def is_history_due(self, read_at: datetime | None, now: datetime) -> bool:
-        """Say whether a visit now reads on in the past of a stage last visited at `read_at`.
+        """Return whether to read older runs too, for a stage last read at `read_at`.
 
-        So at most once in a stretched `PAST_EVERY`, however often the stage is visited; never at
-        a first visit, which others wait for.
+        True at most once per HISTORY_INTERVAL (times the discovery factor), however often the stage
+        is read; never at its first read, since other stages wait.
         """
         if read_at is None:
             return False
@@ -229,19 +224,19 @@ class Plan:
 
 
 def make_plan(demand: Demand, requests_per_second: float, *, webhook_alive: bool = False) -> Plan:
-    """Fit what is wanted to the rate: the planned readings take no more, and no less than needed.
+    """Return the plan that fits `demand` into the rate, with intervals as short as it allows.
 
-    What one part leaves because it can't be read more often goes to the other. `push_alive` says
-    that Northflank's webhooks tell of new runs at present.
+    If one part reaches its shortest intervals, the other part gets the rest of the rate.
+    `webhook_alive`: webhook events currently announce new runs.
     """
     share = DISCOVERY_SHARE_WITH_WEBHOOK if webhook_alive else DISCOVERY_SHARE
     if demand.has_gaps:
         share = DISCOVERY_SHARE_WITH_GAPS
-    # However often the bell is rung, it gets half of the rate at most.
+    # However many webhook events come, they get at most half of the rate.
     rate = requests_per_second - min(demand.webhook_reads, requests_per_second / 2)
     if demand.has_baseline_reads:
         rate -= BASELINE_SHARE * requests_per_second
-    max_discovery_rate = demand.discovery / DISCOVERY_FACTORS[0]  # what discovery can spend
+    max_discovery_rate = demand.discovery / DISCOVERY_FACTORS[0]  # at its shortest intervals
     tracking = _fit(demand.tracking, rate - min(share * rate, max_discovery_rate), TRACKING_FACTORS)
     discovery_rate = rate - demand.tracking / tracking
     return Plan(
@@ -250,19 +245,19 @@ def make_plan(demand: Demand, requests_per_second: float, *, webhook_alive: bool
 
 
 def _fit(demand: float, rate: float, bounds: tuple[float, float]) -> float:
-    # With nothing left to spend the worker does not read at all; the bound only keeps dates sane.
+    # Without budget the worker does not read at all; the bound only keeps dates in range.
     smallest, largest = bounds
     return min(max(demand / max(rate, 1e-9), smallest), largest)
 
 
 def baseline_interval(requests_per_second: float) -> timedelta:
-    """Return the time between two details that are read for what is usual."""
+    """Return the time between two details read for baselines."""
     max_seconds = MAX_BASELINE_INTERVAL.total_seconds()
     return timedelta(seconds=min(1 / max(BASELINE_SHARE * requests_per_second, 1e-9), max_seconds))
 
 
 def aborting_interval(elapsed: timedelta) -> timedelta:
-    """Return how long to wait before an aborting run is read again; it is never stretched."""
+    """Return the time until an aborting run is read again; it does not depend on the plan."""
     seconds = elapsed.total_seconds()
     if seconds < 30:
         return timedelta(seconds=2)
@@ -271,9 +266,9 @@ def aborting_interval(elapsed: timedelta) -> timedelta:
     return timedelta(seconds=15) if seconds < 3600 else timedelta(seconds=60)
 
 
-# Seconds of rest after the first failure in a row, doubled with each, up to the last: by cause.
+# Backoff by cause: seconds after the first failure, doubled with each further one up to a maximum.
 _BACKOFFS = {
-    # A right that was withdrawn, or a thing that was deleted: people bring it back, if anybody.
+    # A revoked permission or a deleted object: only a person can restore it.
     **dict.fromkeys(("forbidden", "not_found", "feature_off", "rejected"), (60.0, 900.0)),
     "timeout": (10.0, 60.0),  # a slow list may well be in time at the next attempt
 }
@@ -281,13 +276,13 @@ _DEFAULT_BACKOFF = (10.0, 300.0)
 
 
 def failure_backoff(failures: int, cause: str) -> timedelta:
-    """Return how long something rests after that many failed readings in a row."""
+    """Return the time until the next try after this many failed reads in a row."""
     initial, maximum = _BACKOFFS.get(cause, _DEFAULT_BACKOFF)
     return timedelta(seconds=min(initial * 2 ** min(max(failures - 1, 0), 10), maximum))
 
 
 def estimate_seconds(reads: int, read_budget: ReadBudget, limit: int) -> float | None:
-    """Return how many seconds so many first reads take; None: more than a week."""
+    """Return the seconds that `reads` first reads take; None if more than a week."""
     seconds, remaining = 0.0, float(reads)
     while seconds < MAX_ESTIMATE.total_seconds():
         immediate = min(
@@ -298,7 +293,8 @@ def estimate_seconds(reads: int, read_budget: ReadBudget, limit: int) -> float |
         duration, remaining = immediate / FIRST_READS_PER_SECOND, remaining - immediate
         if remaining <= 0:
             return seconds + duration
-        # The rest goes at the even rate of what is left then: as discovery, beside the catalog.
+        # The rest is read at the even rate of the remaining budget, with half of the discovery
+        # share, since catalog lists need the other half.
         rate = max(read_budget.requests_per_second - immediate / max(read_budget.seconds, 1.0), 0.0)
         rate *= DISCOVERY_SHARE_WITH_GAPS / 2
         if remaining <= rate * read_budget.seconds:

@@ -1,6 +1,6 @@
-"""Reading one stage or one run: what is asked of Northflank for it, in which order, and mirrored.
+"""Read one stage or one run from Northflank and mirror it: which requests, in which order.
 
-When that is done, by whom and how often is the worker's business (worker.py).
+The worker decides when and how often (worker.py).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,18 +30,18 @@ from dashboard.upstream.connection import Connection
 
 log = structlog.get_logger(__name__)
 
-PER_PAGE = 100  # the most Northflank gives
-MAX_HISTORY_PAGES = 20  # how far back a stage's past is read
-WALK_PAGES = 2  # pages of a list in any other order that are read at one visit
-MAX_REQUESTS_PER_READ = 6  # the most questions one visit asks: the flow twice, two lists, the walk
-MAX_REQUESTS_PER_FIRST_READ = (
-    3  # the same of a first read: the newest by two spellings, what is in flight
-)
+PER_PAGE = 100  # Northflank's maximum
+MAX_HISTORY_PAGES = 20  # how many pages of older runs are read
+WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
+# Most requests of one read: the flow twice, two lists, WALK_PAGES.
+MAX_REQUESTS_PER_READ = 6
+# Most requests of a first read: the newest runs by two spellings, the runs in flight.
+MAX_REQUESTS_PER_FIRST_READ = 3
 
 
 @dataclass(slots=True)
 class SkippedEntries:
-    """What was not taken of the lists of one reading."""
+    """Counts of list entries that one read could not mirror."""
 
     unreadable_count: int = 0
     surplus_count: int = 0
@@ -55,7 +55,7 @@ class SkippedEntries:
         self.surplus_count += page.surplus_count
 
     def log_change(self, previous: ListDefects, *, name: str) -> None:
-        """Log the begin and the end of such a defect."""
+        """Log when a list becomes incomplete and when it is complete again."""
         if previous.is_partial == bool(self.unreadable_count or self.surplus_count):
             return
         if previous.is_partial:
@@ -71,9 +71,9 @@ class SkippedEntries:
 
 @dataclass(frozen=True, slots=True)
 class StageReader:
-    """Reads stages over a connection. All of it raises NorthflankError.
+    """Read stages over a connection; all methods raise NorthflankError.
 
-    `ahead`: what it asks is a first read, and may be ahead of the even rate.
+    `is_first_read`: its requests may be ahead of the even rate.
     """
 
     connection: Connection
@@ -85,7 +85,7 @@ class StageReader:
         *,
         request_seq: int | None = None,
     ) -> T:
-        """Put a question to Northflank; raises NorthflankError."""
+        """Send one request to Northflank and return its answer."""
         try:
             return await self.connection.call(request, request_seq=request_seq)
         finally:
@@ -93,12 +93,12 @@ class StageReader:
                 await run_in_db_thread(budget_store.exclude_from_burst, 1)
 
     async def read_newest_runs(self, stage: Stage, skipped: SkippedEntries) -> dict[str, object]:
-        """Read a stage's newest runs, and return what is known of it by that."""
+        """Read a stage's newest runs; return the stage fields to update."""
         page = await self._read_first_page(stage, skipped)
         if page is None:
             return {"has_flow": False, "flow_synced_at": now(), "in_flight_incomplete": False}
         updates: dict[str, object] = {"confirmed_path_segment": stage.confirmed_path_segment}
-        if page.items:  # an empty list may be that of a stage without a release flow
+        if page.items:  # a stage without a release flow may have an empty list
             updates["has_flow"] = True
         if not page.has_next:
             return updates | {"in_flight_incomplete": False, "next_history_page": None}
@@ -115,7 +115,7 @@ class StageReader:
         return updates | {"in_flight_incomplete": not reaches_back}
 
     async def _read_first_page(self, stage: Stage, skipped: SkippedEntries) -> Page[ApiRun] | None:
-        """Return the first page of a stage's runs; None where it has no release flow."""
+        """Return the first page of a stage's runs, or None if the stage has no release flow."""
         if stage.confirmed_path_segment:
             return await self.read_page(stage, skipped, 1)
         confirmed_segment = await run_in_db_thread(path_spelling.find_confirmed)
@@ -130,10 +130,10 @@ class StageReader:
         return None
 
     async def read_flow(self, stage: Stage, moment: datetime) -> None:
-        """Read the definition of a stage's release flow, and keep it or that it has none."""
+        """Read a stage's release flow and record it, or that there is none."""
         flow_and_segment = await self._find_flow(stage)
         if flow_and_segment is None and stage.has_flow and await self._has_runs(stage):
-            # What it said of the flow was wrong, or it lists the runs of one that was deleted.
+            # The flow answer was wrong, or the list shows the runs of a deleted flow.
             await run_in_db_thread(catalog.mark_flow_checked, stage.pk, moment)
             return
         if (
@@ -169,35 +169,35 @@ class StageReader:
             )
         )
         if flow_and_segment is None and stage.has_flow:
-            # A right that was withdrawn may look the same; then the pipeline is not found either.
+            # A revoked permission may look the same; then this raises NotFound for the pipeline.
             await self.call(lambda nf: nf.check_pipeline(project, pipeline))
         return flow_and_segment
 
     async def read_runs(self, stage: Stage, skipped: SkippedEntries, *, with_history: bool) -> None:
-        """Read a stage's newest runs and those in flight; with `past`, a page or two before them.
+        """Read a stage's newest runs and those in flight; `with_history`: a page or two more.
 
-        What the lists left out is counted in `taken`.
+        Entries that can't be mirrored are counted in `skipped`.
         """
         if stage.list_order == ListOrder.NEWEST:
             first = await self.read_page(stage, skipped, 1)
             order = _detect_order(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
                 if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
-                    # A run that hangs may stand far behind the newest hundred.
+                    # A stuck run may be far behind the newest hundred.
                     await self.read_page(stage, skipped, None, concluded=False)
                 if first.has_next and with_history:
                     await self._read_history(stage, skipped)
                 return
             stage.list_order = order
             await run_in_db_thread(_save_order, stage.pk, order)
-        # The newest runs may be on any page: those in flight are asked for by themselves, and
-        # the pages are walked, from where the last walk ended.
+        # The newest runs may be on any page: read those in flight by a filtered list, and walk the
+        # pages from where the last read stopped.
         await self.read_page(stage, skipped, None, concluded=False)
         if with_history or stage.synced_at is None:
             await self.read_next_pages(stage, skipped)
 
     async def _read_history(self, stage: Stage, skipped: SkippedEntries) -> None:
-        """Read one more page of the past, until all of it that we want is here."""
+        """Read one more page of older runs, up to MAX_HISTORY_PAGES."""
         if stage.next_history_page is None:
             return
         page = await self.read_page(stage, skipped, stage.next_history_page)
@@ -207,7 +207,7 @@ class StageReader:
         )
 
     async def read_next_pages(self, stage: Stage, skipped: SkippedEntries) -> None:
-        """Read the next pages of a list in another order than the newest first."""
+        """Read the next pages of a list that is not ordered newest first."""
         page_number = stage.next_history_page or 1
         for _ in range(WALK_PAGES):
             page = await self.read_page(stage, skipped, page_number)
@@ -215,7 +215,7 @@ class StageReader:
                 break
             page_number += 1
         if stage.list_order == ListOrder.NONE and not page.has_next:
-            page_number = 1  # round and round
+            page_number = 1  # start over
         await run_in_db_thread(_save_history_page, stage.pk, page_number)
 
     async def read_page(
@@ -226,7 +226,7 @@ class StageReader:
         *,
         concluded: bool | None = None,
     ) -> Page[ApiRun]:
-        """Read one page of a stage's runs, mirror it, and return it; None: without a number."""
+        """Read and mirror one page of a stage's runs; `page_number` None sends no page number."""
         project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
         stamp = await run_in_db_thread(_stamp_request)
         page = await self.call(
@@ -248,9 +248,9 @@ class StageReader:
 
 
 async def read_run(connection: Connection, run: Run) -> Run | None:
-    """Read one mirrored run's detail, and return its row; None where Northflank knows it no more.
+    """Read a mirrored run's detail and return its row; None if Northflank no longer has the run.
 
-    Raises NorthflankError; the run is then due again after a rest.
+    Raises NorthflankError; the run is then due again after a backoff.
     """
     stamp = await run_in_db_thread(_stamp_request)
     try:
@@ -274,10 +274,10 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
 
 
 async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> RunDetail | None:
-    """Ask for a run; None where neither it nor its stage's list knows of it any more.
+    """Return a run's detail; None if it is not found and its stage's list lacks it too.
 
-    Raises NorthflankError, also where the list can't be read: then the 404 may be of more than the
-    run, or of all that is asked.
+    Raises NorthflankError, also if the list can't be read: then the 404 may concern more than the
+    run.
     """
     stage = run.stage
     stage_path = stage.pipeline.project.slug, stage.pipeline.slug, stage.path_segment
@@ -301,7 +301,7 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
 
 
 class _RequestStamp(TypedDict):
-    """When a question is put, and its number."""
+    """When a request is sent, and its number."""
 
     requested_at: datetime
     request_seq: int

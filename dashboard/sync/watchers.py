@@ -1,4 +1,4 @@
-"""What looking does: it raises interest, which the sync turns into attention within the budget."""
+"""Record which stages and runs have viewers; the sync reads those more often, within the budget."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -8,18 +8,18 @@ from django.db.models import F, Q
 from dashboard.models import Run, Stage
 from dashboard.sync import baselines
 
-# A thousand people who watch one page write one row each time this has passed.
+# However many viewers a page has, they write its row at most once in this time.
 _UPDATE_INTERVAL = timedelta(seconds=10)
 
 
 def watch_stage(stage: Stage, now: datetime) -> None:
-    """Note that somebody looks at a stage's runs."""
+    """Record that a stage's runs are being viewed."""
     if stage.last_viewed_at is None or now - stage.last_viewed_at > _UPDATE_INTERVAL:
         Stage.objects.filter(pk=stage.pk).update(last_viewed_at=now)
 
 
 def keep_alive(stages: Collection[int], runs: Collection[int], now: datetime) -> None:
-    """Note that somebody still looks at these stages and runs, by their keys."""
+    """Record that these stages and runs, given by key, are still being viewed."""
     is_outdated = Q(last_viewed_at=None) | Q(last_viewed_at__lt=now - _UPDATE_INTERVAL)
     for stage in Stage.objects.filter(is_outdated, pk__in=stages):
         watch_stage(stage, now)
@@ -28,7 +28,7 @@ def keep_alive(stages: Collection[int], runs: Collection[int], now: datetime) ->
 
 
 def watch_run(run: Run, now: datetime) -> None:
-    """Note that somebody looks at a run; its steps are read if they are missing or may be old."""
+    """Record that a run is being viewed; make its detail due if missing or possibly outdated."""
     if run.last_viewed_at is not None and now - run.last_viewed_at <= _UPDATE_INTERVAL:
         return
     needs_detail = Run.objects.filter(

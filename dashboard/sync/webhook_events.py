@@ -1,8 +1,8 @@
-"""What an event does: the stages it may concern are read soon. It is a hint, never a source.
+"""Handle webhook events: schedule reads of the stages an event may concern.
 
-An event is heeded within the request that brings it: a handful of indexed statements in one
-transaction, which takes milliseconds. There is no queue that a crash could lose: either all of it
-is kept, or Northflank is not answered 2xx and sends it again.
+An event is only a hint; its content is never mirrored. It is handled within its HTTP request, in
+one transaction of a few indexed statements, which takes milliseconds. There is no queue that a
+crash could lose: either everything is stored, or Northflank gets no 2xx and sends the event again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,19 +21,20 @@ from dashboard.sync import catalog, schedule
 from dashboard.sync.event_ids import EventIds, extract_event_ids
 from dashboard.upstream import budget_store
 
-EVENT_PREFIX = "trigger:"  # how the API spells an event, but for the bodies it sends
+EVENT_PREFIX = "trigger:"  # prefix of event names in the API, absent in webhook bodies
 RELEASE_EVENT_PREFIX = "release-flow-template-run:"
-DEDUPLICATION_PERIOD = timedelta(days=1)  # how long an event is known by its id
-PURGE_LIMIT = 100  # a new event makes room for as many old ones
+DEDUPLICATION_PERIOD = timedelta(days=1)  # how long event ids are kept
+PURGE_LIMIT = 100  # expired ids deleted with each new event
 
-# Events may ask for this share of the even rate at which reading may spend, and, after a quiet
-# time, for so many readings in a row. Whatever comes, the hour's requests last until it ends.
+# Events may cause reads up to this share of the even rate and, after a quiet time, a burst of
+# MAX_BURST. However many events come, the hour's requests last until its end.
 RATE_SHARE = 0.5
 MAX_BURST = 20
-MAX_SPACING = timedelta(seconds=300)  # between two readings that events ask for, with nothing left
-# A project's idle stages, where a start does not say which one it means, are read at once as long
-# as half of those turns is left; else each fourth turn, the last active first, as far as that goes
-# and where they were not read as lately. The others are left to their own time.
+MAX_SPACING = timedelta(seconds=300)  # between two reads caused by events, when the budget is spent
+# If a start event does not identify its stage, the project's idle stages are read at once while
+# more than half of the burst is left. Otherwise, one is read in every IDLE_SPACING_FACTOR slots
+# within IDLE_SPREAD, last active first, except those read that recently; the others keep their
+# schedule.
 IDLE_SPREAD = timedelta(seconds=120)
 IDLE_SPACING_FACTOR = 4
 MIN_CATALOGUE_INTERVAL = timedelta(seconds=120)
@@ -41,7 +42,7 @@ MIN_CATALOGUE_INTERVAL = timedelta(seconds=120)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An authentic event, as it was decoded."""
+    """A decoded event with a valid token."""
 
     name: str
     data: object
@@ -53,15 +54,15 @@ class Event:
 
     @property
     def action(self) -> str:
-        """What has happened: `start`, `update`, `success`, `failure` or `aborted` so far."""
+        """Last part of the name; so far `start`, `update`, `success`, `failure` or `aborted`."""
         return self.name.rpartition(":")[2]
 
 
 def handle_event(event: Event, now: datetime) -> None:
-    """Count an event and, unless it is known already, have what it may concern read soon."""
+    """Count an event and, unless it is a duplicate, schedule reads of the stages it may concern."""
     WebhookStats.objects.get_or_create(pk=1)
     with transaction.atomic():
-        # Locks the row first: events take turns, so that none deadlocks with another.
+        # Locks the row first: events take turns, so they cannot deadlock with each other.
         status = WebhookStats.objects.filter(pk=1)
         status.update(event_count=F("event_count") + 1, last_event_at=now)
         if event.id and not _is_first_delivery(event.id, now):
@@ -74,9 +75,9 @@ def handle_event(event: Event, now: datetime) -> None:
 
 
 def record_rejection(now: datetime) -> bool:
-    """Note that a webhook came with a wrong token, and say whether it is worth a line of log.
+    """Record a webhook request with a wrong token; return whether to log it.
 
-    Anybody can send those: they cost one indexed query, and one write in ten seconds.
+    Anyone can send these, so each costs one indexed query, and at most one write in 10 seconds.
     """
     cutoff = now - timedelta(seconds=10)
     if WebhookStats.objects.filter(last_rejected_at__gt=cutoff).exists():
@@ -86,7 +87,7 @@ def record_rejection(now: datetime) -> bool:
 
 
 def _is_first_delivery(event_id: str, now: datetime) -> bool:
-    # Its digest: an id is somebody else's text, of any length.
+    # Stored as a digest: ids come from outside and may have any length.
     digest = blake2b(event_id.encode(errors="replace"), digest_size=16).hexdigest()
     _, created = WebhookEvent.objects.get_or_create(digest=digest, defaults={"received_at": now})
     if created:
@@ -101,8 +102,8 @@ def _is_first_delivery(event_id: str, now: datetime) -> bool:
 def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
     throttle = _ReadThrottle(now)
     likely, possible = _find_stages(event_ids, now)
-    # Most events are updates, which come again: where one may mean several stages, it leaves half
-    # of the turns to those that tell of a start or an end.
+    # Most events are updates, and more will follow: one that may concern several stages leaves half
+    # of the burst to events about a start or an end.
     is_minor = action == "update" and len(likely) > 1
     due: list[tuple[Stage, datetime]] = []
     for stage in likely:
@@ -110,9 +111,8 @@ def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
             due += throttle.take_slot(stage)
     slot = now
     for stage in possible:
-        if (
-            action == "start" and throttle.free_slots > MAX_BURST // 2
-        ):  # other events are of runs in flight
+        # Other events concern runs in flight, so rarely a stage without any.
+        if action == "start" and throttle.free_slots > MAX_BURST // 2:
             due += throttle.take_slot(stage)
         elif stage.synced_at is None or stage.synced_at < now - IDLE_SPREAD:
             slot += throttle.spacing * IDLE_SPACING_FACTOR
@@ -121,17 +121,16 @@ def _schedule_reads(event_ids: EventIds, action: str, now: datetime) -> None:
             if _needs_read(stage, slot, now):
                 due.append((stage, slot))
     throttle.save()
-    # By their keys, as all do who write several stages in one transaction: two that each wait for
-    # the other's would be a deadlock.
+    # In order of key, as in every transaction that writes several stages: avoids deadlocks.
     for stage, due_at in sorted(due, key=lambda entry: entry[0].pk):
         _make_due(stage, due_at, now)
 
 
 def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], Sequence[Stage]]:
-    """Return the stages that an event is likely to be about, and others that it may be about.
+    """Return the stages that an event probably concerns, and others that it possibly concerns.
 
-    What narrows must be told by its key and be known to us; else the event is taken to be about
-    all of the project, or of the account.
+    An id narrows the result only if its key shows its kind and it is in the database; otherwise the
+    whole project, or the whole account, counts.
     """
     stages = Stage.objects.listed()
     if event_ids.projects:
@@ -142,7 +141,7 @@ def _find_stages(event_ids: EventIds, now: datetime) -> tuple[Sequence[Stage], S
         if not projects.exists():
             _refresh_catalog(CatalogSync.objects.filter(project=None), event_ids.projects, now)
             return [], []
-    # A run's id is its own: wherever it stands, it can mean nothing else.
+    # Run ids are unique: a match is certain, whatever its key.
     runs = Run.objects.filter(run_id__in=event_ids.candidates)
     if run_stages := list(stages.filter(pk__in=runs.values("stage"))):
         return run_stages, []
@@ -181,7 +180,7 @@ def _is_watched(stage: Stage, now: datetime) -> bool:
 
 
 class _ReadThrottle:
-    """Takes turns for the readings that events ask for; call `keep` when all have been taken."""
+    """Assign time slots to the reads caused by events; call `save` after the last one."""
 
     def __init__(self, now: datetime) -> None:
         rate = budget_store.load(now).requests_per_second * RATE_SHARE
@@ -193,11 +192,11 @@ class _ReadThrottle:
 
     @property
     def free_slots(self) -> int:
-        """How many turns can be taken at once."""
+        """How many slots can be taken for reads due now."""
         return (self.now - self._last_slot) // self.spacing
 
     def take_slot(self, stage: Stage) -> Iterator[tuple[Stage, datetime]]:
-        """Take the next turn for a stage, unless it is read by then anyway: yield it, and when."""
+        """Yield the stage and its due time in the next slot, unless it is read by then anyway."""
         slot = self._last_slot + self.spacing
         due_at = max(slot, self.now)
         if _needs_read(stage, due_at, self.now):
@@ -209,12 +208,12 @@ class _ReadThrottle:
 
 
 def _needs_read(stage: Stage, due_at: datetime, now: datetime) -> bool:
-    """Say whether a stage has to be made due for a reading at `at`."""
-    # Somebody is reading it: the answer may be older than the event, so it is read again.
+    """Return whether a stage must be rescheduled to be read at `due_at`."""
+    # A read in progress may return data older than the event, so another one is needed.
     is_leased = stage.leased_until is not None and stage.leased_until > now
-    # It waits among all that are due; an event puts it first.
+    # Already due, but an event gives it priority.
     is_waiting = stage.next_sync_at <= now and due_at <= now and not _has_pending_event(stage)
-    # What fails keeps its rest.
+    # Failing stages stay backed off.
     return not stage.failures and (stage.next_sync_at > due_at or is_leased or is_waiting)
 
 
@@ -227,13 +226,11 @@ def _has_pending_event(stage: Stage) -> bool:
 
 
 def _make_due(stage: Stage, due_at: datetime, now: datetime) -> None:
-    # Said once more in the statements: a worker may have been here meanwhile.
+    # The conditions are repeated in the updates: a worker may have changed the row meanwhile.
     row = Stage.objects.filter(pk=stage.pk, failures=0)
     changes: dict[str, Any] = {"next_sync_at": due_at, "last_release_event_at": due_at}
     if stage.has_flow is False:
-        changes["flow_synced_at"] = (
-            None  # it seems to have a release flow by now: ask for that first
-        )
+        changes["flow_synced_at"] = None  # it may have a release flow by now: check that first
     if row.filter(Q(next_sync_at__gt=due_at) | Q(leased_until__gt=now)).update(**changes):
         return
     no_pending_event = Q(last_release_event_at=None) | Q(last_release_event_at__lte=F("synced_at"))
@@ -243,11 +240,11 @@ def _make_due(stage: Stage, due_at: datetime, now: datetime) -> None:
 def _refresh_catalog(
     catalog_syncs: QuerySet[CatalogSync], project_ids: Iterable[str], now: datetime
 ) -> None:
-    """Have a part of the catalog listed soon in which something unknown was named."""
+    """Make due the catalog lists that may contain an unknown project or pipeline of an event."""
     configured = set(settings.NORTHFLANK_PROJECTS)
     if configured and configured.isdisjoint(project_ids):
-        return  # it is about a project that is not shown
-    # One that is under way, or nearly due, is booked within its lease.
+        return  # about a project outside the settings
+    # A list being read, or nearly due, is scheduled within the lease time: leave it.
     scheduled_later = catalog_syncs.filter(failures=0, next_sync_at__gt=now + catalog.LEASE)
     scheduled_later.filter(
         Q(synced_at=None) | Q(synced_at__lt=now - MIN_CATALOGUE_INTERVAL)

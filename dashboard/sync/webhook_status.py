@@ -1,7 +1,8 @@
-"""Is Northflank's webhook alive? For the planner and for pages; sync/doorbell heeds its events.
+"""Determine whether Northflank's webhook works, for the sync and for pages.
 
-No events come while nothing runs, so silence alone says nothing. Push is taken to be silent when
-a run has begun or concluded, as reading has shown, and no event has come since.
+No events come while nothing runs, so their absence alone proves nothing. The webhook counts as
+broken when reads show that a run has started or concluded and no event has arrived for it. Events
+are handled in webhook_events.py.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from django.utils.translation import gettext as _
 
 from dashboard.models import Run, WebhookStats
 
-# An event may take this long to arrive, and Northflank's clock may differ from ours by as much.
+# Allowed delay of an event, and allowed difference between Northflank's clock and ours.
 DELIVERY_GRACE = timedelta(seconds=60)
-EVENT_STATUSES = ("success", "failure", "aborted")  # other ends have no event of their own
+EVENT_STATUSES = ("success", "failure", "aborted")  # other final statuses have no event
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookStatus:
-    """What is known of the webhook."""
+    """The state of the webhook: last events, counts, and the last change without an event."""
 
     is_configured: bool
     last_event_at: datetime | None = None
@@ -36,7 +37,7 @@ class WebhookStatus:
 
     @property
     def is_alive(self) -> bool:
-        """Say whether changes may be expected to announce themselves."""
+        """Whether webhook events can be expected to announce changes."""
         return (
             self.is_configured
             and self.last_release_event_at is not None
@@ -45,7 +46,7 @@ class WebhookStatus:
 
     @property
     def message(self) -> str:
-        """Say how it stands, without times: pages write those their own way."""
+        """One sentence on the state, without times: pages format those themselves."""
         if not self.is_configured:
             return _("Northflank's webhook is not set up: runs are found by reading alone.")
         if self.last_release_event_at is None and self.last_event_at is not None:
@@ -58,7 +59,7 @@ class WebhookStatus:
 
 
 def load(now: datetime) -> WebhookStatus:
-    """Return how the webhook stands; three indexed queries, for pages."""
+    """Return the state of the webhook; takes three indexed queries."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         return WebhookStatus(is_configured=False)
     row = WebhookStats.objects.first() or WebhookStats()
@@ -80,12 +81,12 @@ def load(now: datetime) -> WebhookStatus:
 
 
 def is_alive(now: datetime) -> bool:
-    """Say whether changes may be expected to announce themselves."""
+    """Return whether webhook events can be expected to announce changes."""
     return load(now).is_alive
 
 
 def _last_run_change(now: datetime) -> datetime | None:
-    """Return when a run last began or concluded, by Northflank's clock, long enough ago."""
+    """Return when a run last started or concluded, by Northflank's clock, before the grace time."""
     cutoff = now - DELIVERY_GRACE
     started_runs = Run.objects.tracked().filter(created_at__lte=cutoff)
     ended_runs = Run.objects.filter(concluded_at__lte=cutoff, status__in=EVENT_STATUSES)

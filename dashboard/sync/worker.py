@@ -1,8 +1,8 @@
-"""The loop that reads Northflank: claims what is due, has it read, and says when it is due next.
+"""The sync worker: a loop that leases what is due, reads it, and schedules the next read.
 
-Any number of these may run against one PostgreSQL database. Trouble of a stage is backed off by its
-cause, and logged once when it begins and once when it ends. While nothing at all is answered (see
-upstream/connection.py) one stage is tried now and then; the others keep their turn.
+Any number of workers may share a PostgreSQL database. A failing stage is backed off by cause, and
+logged once when it begins to fail and once when it recovers. During an outage (see
+upstream/connection.py) one stage is tried at intervals; the others stay due.
 """
 
 import asyncio
@@ -39,26 +39,25 @@ from dashboard.upstream.rate_budget import ReadBudget
 
 log = structlog.get_logger(__name__)
 
-TICK_INTERVAL = 0.5  # seconds between two looks at what is due
-PLAN_INTERVAL = 5.0  # seconds a plan is kept
-HEARTBEAT_INTERVAL = 5.0  # seconds between two signs of life; claims are renewed with each
-MAX_CONCURRENT_READS = 4  # questions under way at the same time
-# First reads have hands of their own: at first so many, one more with each quick answer, half of
-# them after each failure.
+TICK_INTERVAL = 0.5  # seconds between two checks for due reads
+PLAN_INTERVAL = 5.0  # seconds between two plans
+HEARTBEAT_INTERVAL = 5.0  # seconds; each heartbeat renews the leases
+MAX_CONCURRENT_READS = 4  # regular reads, without first reads
+# First reads have slots of their own: initially this many, one more after each quick answer, half
+# as many after each failure.
 INITIAL_FIRST_READS, MAX_FIRST_READS = 4, 12
-QUICK_ANSWER = (
-    2.0  # seconds; where answers take longer, more questions would only wait behind each other
-)
-WORKER_RETENTION = timedelta(hours=1)  # how long the row of a worker that was killed can be seen
+QUICK_ANSWER = 2.0  # seconds; with slower answers more concurrent requests would only queue up
+WORKER_RETENTION = timedelta(hours=1)  # how long the row of a killed worker is kept
 
 Chore = Callable[[Connection], Awaitable[None]]
 
 
 class SyncWorker:
-    """One worker; `run` until told to stop.
+    """One sync worker; `run` works until its event is set.
 
-    `chores` are started on each tick, beside the reading (see aborting); each waits for its last.
-    Signs of life are `beat_every` seconds apart; before each, `measure` puts the clock right.
+    `chores` are started on each tick alongside the reads (see aborts/), each once its last run has
+    ended. Heartbeats are `heartbeat_interval` seconds apart; before each, `sync_clock` measures the
+    offset to the database's clock.
     """
 
     def __init__(
@@ -74,33 +73,33 @@ class SyncWorker:
         self.heartbeat_interval = heartbeat_interval
         self.sync_clock = sync_clock
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.reads_started = 0  # readings, so far
+        self.reads_started = 0
         self._plan: Plan | None = None
         self._planned_at = 0.0
         self._heartbeat_at = 0.0
-        self.active_reads: set[asyncio.Task[None]] = set()  # readings
-        self._first_reads: set[asyncio.Task[None]] = set()  # first reads, of these
+        self.active_reads: set[asyncio.Task[None]] = set()  # including first reads
+        self._first_reads: set[asyncio.Task[None]] = set()
         self._first_read_limit = INITIAL_FIRST_READS
         self._has_first_reads = False
-        self._first_read_ended = asyncio.Event()  # a first read has
+        self._first_read_ended = asyncio.Event()
         self._chore_tasks: dict[Chore, asyncio.Task[None]] = {}
-        self._leased_stages: set[int] = set()  # stages
-        self._is_failing = False  # the last tick has
+        self._leased_stages: set[int] = set()  # keys
+        self._is_failing = False  # the last tick failed
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; what is under way then is let go."""
+        """Work until `stop` is set, then cancel the reads in progress."""
         tick_task = asyncio.create_task(self._tick_forever())
         stop_task = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({tick_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
             if tick_task.done():
-                tick_task.result()  # raises: it ends by a defect only
+                tick_task.result()  # raises: only a defect ends it
         finally:
             tasks = {tick_task, stop_task} | self._all_tasks()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            # A row that can't be removed is taken for that of a worker that was killed.
+            # If this fails, the worker counts as killed.
             with contextlib.suppress(DatabaseError, InterfaceError):
                 await run_in_db_thread(Worker.objects.filter(name=self.name).delete)
 
@@ -114,7 +113,7 @@ class SyncWorker:
                     has_started = True
                 await self.tick()
             except (DatabaseError, InterfaceError) as error:
-                # One that is away is told by database_health; this loop tries on.
+                # db/health.py logs outages of the database; this loop just retries.
                 if not has_logged and not db_health.is_outage(error):
                     log.exception("sync.tick_failed")
                     has_logged = True
@@ -125,7 +124,7 @@ class SyncWorker:
                 self._is_failing = has_logged = False
             self._first_read_ended.clear()
             is_database_down = db_health.down_since() is not None
-            # While first reads are under way, the next begins where one ends.
+            # The end of a first read starts the next tick at once.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(
                     db_health.RETRY_INTERVAL if is_database_down else TICK_INTERVAL
@@ -133,7 +132,7 @@ class SyncWorker:
                     await self._first_read_ended.wait()
 
     async def tick(self) -> None:
-        """Start reading whatever is due now, as far as the budget and our hands reach."""
+        """Start due reads, up to the rate budget and free slots."""
         loop_time = asyncio.get_running_loop().time()
         if loop_time - self._heartbeat_at >= self.heartbeat_interval or not self._heartbeat_at:
             self._heartbeat_at = loop_time
@@ -149,10 +148,10 @@ class SyncWorker:
         if read_budget.is_probing or self.connection.outage:
             await self._probe(read_budget, moment)
             return
-        # An aborting run is read from the aborts' reserve, whatever is left for the rest.
+        # Aborting runs are read from the reserve, even if nothing is left for other reads.
         if not read_budget.may_reconcile_aborts:
             return
-        # What is under way has not been counted yet: hands rest before the reserve is touched.
+        # Requests in progress are not counted yet: stop early, before the reserve is used.
         available = read_budget.requests - MAX_REQUESTS_PER_FIRST_READ * len(self._first_reads)
         slots = (
             min(MAX_CONCURRENT_READS, available // MAX_REQUESTS_PER_READ)
@@ -181,13 +180,13 @@ class SyncWorker:
 
     @property
     def _regular_read_count(self) -> int:
-        """How many hands are at work, those of first reads left out."""
+        """The number of reads in progress, without first reads."""
         return len(self.active_reads) - len(self._first_reads)
 
     async def _start_first_reads(
         self, read_budget: ReadBudget, moment: datetime, plan: Plan
     ) -> bool:
-        """Start reading what nobody knows of, ahead of the even rate; say whether more waits."""
+        """Start first reads, ahead of the even rate; return whether any are in progress."""
         available = min(
             read_budget.first_read_requests,
             read_budget.requests - MAX_REQUESTS_PER_READ * self._regular_read_count,
@@ -205,7 +204,7 @@ class SyncWorker:
             self._start_first_read(self._read_new_stage(stage, plan))
             limit -= 1
         if self._has_first_reads and not self._first_reads:
-            self._planned_at = -PLAN_INTERVAL  # there is no more of it, or all that is left rests
+            self._planned_at = -PLAN_INTERVAL  # plan again: none are left, or all are backed off
         self._has_first_reads = bool(self._first_reads)
         return self._has_first_reads
 
@@ -218,7 +217,7 @@ class SyncWorker:
         *,
         has_first_reads: bool,
     ) -> None:
-        """Start reading what is due; `waiting`: only what is followed, since first reads wait."""
+        """Start due reads; `has_first_reads`: only tracked ones, since first reads come first."""
         may_discover = read_budget.may_discover and not has_first_reads
         catalog_sync = await run_in_db_thread(catalog.claim_due, moment) if may_discover else None
         if catalog_sync is not None:
@@ -253,7 +252,7 @@ class SyncWorker:
                 )
 
     async def _probe(self, read_budget: ReadBudget, moment: datetime) -> None:
-        """Read whatever waits, one thing at a time; after a 429, one of all processes."""
+        """Do one due read, if none is in progress; after a 429, only one process may."""
         if read_budget.requests <= 0 or self.active_reads or not self.connection.may_call():
             return
         if read_budget.is_probing and not await run_in_db_thread(budget_store.claim_probe, moment):
@@ -273,9 +272,8 @@ class SyncWorker:
         await self.connection.call(lambda nf: nf.get_auth())
 
     async def wait_idle(self) -> None:
-        """Return once nothing is under way."""
-        # What has ended is under way until its callbacks are called, in the loop's next turn; to
-        # gather it once more takes none.
+        """Return once no read or chore is in progress."""
+        # An ended task stays in the set until its callbacks run, in the loop's next turn.
         while pending := [task for task in self._all_tasks() if not task.done()]:
             await asyncio.wait(pending)
         await asyncio.sleep(0)
@@ -284,7 +282,7 @@ class SyncWorker:
         return {*self.active_reads, *self._chore_tasks.values()}
 
     def start_read(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Do a piece of reading beside what is under way; what it raises is logged."""
+        """Start `work` as a concurrent task and return it; errors it raises are logged."""
         self.reads_started += 1
         task = asyncio.ensure_future(_log_errors(work))
         self.active_reads.add(task)
@@ -302,7 +300,7 @@ class SyncWorker:
 
     @property
     def _reader(self) -> StageReader:
-        """What the task that asks reads by."""
+        """A reader for the current task, marked if the task is a first read."""
         return StageReader(
             self.connection, is_first_read=asyncio.current_task() in self._first_reads
         )
@@ -350,10 +348,10 @@ class SyncWorker:
             )
             await run_in_db_thread(_record_catalog_read, catalog_sync, skipped, moment, interval)
             if catalog_sync.synced_at is None:
-                self._planned_at = -PLAN_INTERVAL  # there are stages that nobody has read
+                self._planned_at = -PLAN_INTERVAL  # plan again: there may be unread stages
 
     async def _read_new_stage(self, stage: Stage, plan: Plan) -> None:
-        """Read what nobody knows of a stage: its newest runs, or what is in flight beside them."""
+        """Fill a stage's gap: read its newest runs, or the older runs in flight."""
         moment, started_at = now(), asyncio.get_running_loop().time()
         skipped = SkippedEntries()
         try:
@@ -377,7 +375,7 @@ class SyncWorker:
         await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
     async def read_stage(self, stage: Stage, plan: Plan) -> None:
-        """Read a claimed stage as far as the plan wants, keep what came of it, and give it back."""
+        """Read a leased stage as planned, record the result, and release it."""
         moment = now()
         skipped = SkippedEntries()
         fresh_until = stage.fresh_until if not stage.failures else None
@@ -405,14 +403,13 @@ class SyncWorker:
         await run_in_db_thread(leases.release_stage, stage, now(), plan)
 
     async def _read_flow(self, stage: Stage, plan: Plan) -> None:
-        """Read the definition of a stage's release flow, where its runs were just read."""
+        """Read the release flow of a stage that had a first read of its runs, and release it."""
         moment = now()
         try:
             await self._reader.read_flow(stage, moment)
             if stage.has_flow and stage.list_order != ListOrder.NEWEST:
-                await self._reader.read_next_pages(
-                    stage, SkippedEntries()
-                )  # the next reading counts what is left out
+                # The next regular read counts skipped entries.
+                await self._reader.read_next_pages(stage, SkippedEntries())
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
@@ -430,13 +427,13 @@ class SyncWorker:
 
 
 async def _log_errors(work: Awaitable[None]) -> None:
-    # A defect in reading one stage must neither stop the others nor pass unseen.
+    # A defect in one read must not stop the others, and must be logged.
     try:
         await work
     except NorthflankError:
-        log.debug("read.failed", exc_info=True)  # where it was met, it was kept and told
+        log.debug("read.failed", exc_info=True)  # already recorded and logged where it was raised
     except Exception as error:
-        if not db_health.is_outage(error):  # told where it was met, too
+        if not db_health.is_outage(error):  # outages are logged by db/health.py
             log.exception("read.crashed")
 
 
@@ -492,7 +489,7 @@ def _record_stage_failure(stage: Stage, error: NorthflankError, moment: datetime
         error_message=str(error),
         error_since=stage.error_since or moment,
         failures=F("failures") + 1,
-        # What is not found may have lost its flow: the next visit asks for that first.
+        # A stage that is not found may have lost its flow: check that first next time.
         flow_synced_at=None if error.cause == "not_found" else stage.flow_synced_at,
     )
 
