@@ -1,7 +1,7 @@
-"""Who may see, and who may abort: asked by every way in, answered here only.
+"""Who may view and who may abort runs: the only place that decides it, for pages, API and commands.
 
-Rights are granted to groups, for a project and a stage or for all of them (models/grants.py). From
-the start everybody who is signed in sees everything, and “Release managers” abort everywhere.
+Permissions are granted to groups, for one project and stage or for all (models/grants.py). By
+default every signed-in user sees everything, and “Release managers” may abort everywhere.
 """
 
 from collections.abc import Collection, Iterable
@@ -25,7 +25,7 @@ RELEASE_MANAGERS = "Release managers"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """Whether a thing is allowed and, where it is not, why, and who can."""
+    """Whether an action is allowed and, if not, why and who may do it."""
 
     allowed: bool
     denied_reason: str = ""
@@ -33,7 +33,7 @@ class Permission:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rule:
-    """A grant as rights are judged by it; 0 and "" mean all."""
+    """A grant in plain values; 0 and "" mean all."""
 
     action: str
     project_id: int
@@ -41,47 +41,45 @@ class Rule:
     group: str  # "": everybody who is signed in
 
     def covers(self, project: int, stage: str) -> bool:
-        """Say whether the rule speaks of runs of this stage, in this project."""
+        """Return whether the rule applies to runs of this stage in this project."""
         return self.project_id in {0, project} and self.stage in {"", stage}
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What a person may do: equal, and hashable, for all who may do the same."""
+    """What a user may do; hashable, and equal for users with the same permissions."""
 
     is_signed_in: bool
-    is_superuser: bool  # a superuser
+    is_superuser: bool
     rules: frozenset[Rule]
-    other_abort_rules: frozenset[
-        Rule
-    ]  # what else lets somebody abort: named where this person may not
-    disabled_reason: str = ""  # why nobody may change anything; empty: they may
+    other_abort_rules: frozenset[Rule]  # other groups' abort rules, for denied_reason
+    disabled_reason: str = ""  # why aborting is disabled; empty: it is enabled
 
     @cached_property
     def visible_scopes(self) -> frozenset[tuple[int, str]]:
-        """The places that the person sees, as rules name them; equal for all who see the same."""
+        """The (project id, stage name) pairs that the user may view; 0 and "" mean all."""
         if self.can_view_all:
             return frozenset({(0, "")})
         return frozenset((rule.project_id, rule.stage) for rule in self.rules)
 
     @cached_property
     def can_view_all(self) -> bool:
-        """Whether no place is hidden from the person."""
+        """Whether the user may view every stage of every project."""
         return self.is_superuser or any(
             (rule.project_id, rule.stage) == (0, "") for rule in self.rules
         )
 
     def can_view(self, stage: Stage) -> bool:
-        """Say whether the person may see runs of a stage; who may abort there may."""
+        """Return whether the user may view runs of a stage; permission to abort includes it."""
         scope = stage.pipeline.project_id, stage.name
         return self.can_view_all or any(rule.covers(*scope) for rule in self.rules)
 
     def abort_permission(self, stage: Stage) -> Permission:
-        """Say whether the person may abort runs of a stage and, if not, who can."""
+        """Return whether the user may abort runs of a stage and, if not, who may."""
         return self.abort_permission_at(stage.pipeline.project_id, stage.name)
 
     def abort_permission_at(self, project_id: int, stage_name: str) -> Permission:
-        """Say the same of a stage that is not loaded: by its project's key and its name."""
+        """Like `abort_permission`, for a stage that is not loaded."""
         if self.disabled_reason:
             return Permission(False, self.disabled_reason)
         if self.is_superuser:
@@ -95,7 +93,7 @@ class Permissions:
         )
 
     def acknowledge_permission(self, stage: Stage) -> Permission:
-        """Say whether the person may let others know that they look at runs of a stage."""
+        """Return whether the user may acknowledge runs of a stage."""
         if settings.READ_ONLY:
             return Permission(False, _read_only())
         return (
@@ -105,9 +103,10 @@ class Permissions:
         )
 
     def abort_denied_reasons(self, stages: Iterable[Stage]) -> str:
-        """Say why runs of some of `stages` may not be aborted, and who can; empty: all may be.
+        """Return why runs of some of `stages` may not be aborted, and who may; empty: all may be.
 
-        Each reason once: what a disabled button says, nobody can touch or reach by a key.
+        Each reason appears once. Pages show it as text, since the tooltip of a disabled button
+        cannot be reached by touch or keyboard.
         """
         permissions = {self.abort_permission(stage) for stage in stages}
         reasons = sorted(verdict.denied_reason for verdict in permissions if not verdict.allowed)
@@ -118,15 +117,15 @@ class Permissions:
 
     @property
     def can_abort_anywhere(self) -> bool:
-        """Whether there is any place where the person may abort."""
+        """Whether the user may abort runs of at least one stage."""
         if self.disabled_reason or not self.is_signed_in:
             return False
         return self.is_superuser or any(rule.action == Action.ABORT for rule in self.rules)
 
     def stage_filter(self, path: str = "") -> Q:
-        """Return the condition for places the person may see.
+        """Return a filter for the stages that the user may view.
 
-        `of_stage` is the path from the queried model to its stage; empty: a stage is queried.
+        `path` is the lookup path from the queried model to its stage; empty: stages are queried.
         """
         if self.can_view_all:
             return Q()
@@ -140,9 +139,10 @@ class Permissions:
         return visible
 
     def project_filter(self, path: str = "") -> Q:
-        """Return the condition for projects of which the person may see anything.
+        """Return a filter for the projects in which the user may view any stage.
 
-        `of_project` is the path from the queried model to its project; empty: that is queried.
+        `path` is the lookup path from the queried model to its project; empty: projects are
+        queried.
         """
         if any(project == 0 for project, _stage in self.visible_scopes):
             return Q()
@@ -150,7 +150,7 @@ class Permissions:
 
     @cached_property
     def cache_key(self) -> str:
-        """The rights as text: equal where they are, in every process."""
+        """The permissions as text; equal permissions give equal text in every process."""
         parts = (
             self.is_signed_in,
             self.is_superuser,
@@ -161,14 +161,14 @@ class Permissions:
         return repr(parts)
 
     def without_abort(self) -> "Permissions":
-        """Return the same rights to see, and none to abort: what a token for reading has."""
+        """Return the same permissions without aborting, as for a read-only API token."""
         return replace(
             self, disabled_reason=self.disabled_reason or _("This token is for reading only.")
         )
 
 
 def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
-    """Return what `of` may do now."""
+    """Return the current permissions of `user`; inactive and anonymous users have none."""
     if not isinstance(user, User) or not user.is_active:
         return Permissions(
             False, False, frozenset(), _load_rules(abort_only=True), _disabled_reason()
@@ -179,7 +179,7 @@ def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
 
 
 def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
-    """Return what each of these people may do now, by their keys, without who may not sign in."""
+    """Return the current permissions of each active user, by primary key."""
     rules = _load_rules()
     users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
     return {
@@ -188,11 +188,11 @@ def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
     }
 
 
-ALL = Permissions(True, True, frozenset(), frozenset())  # for what looks on behalf of nobody
+ALL = Permissions(True, True, frozenset(), frozenset())  # for work on behalf of no user
 
 
 def abort_permission(user: AbstractBaseUser | AnonymousUser, stage: Stage) -> Permission:
-    """Say whether `user` may abort runs of `stage` now."""
+    """Return whether `user` may abort runs of `stage` now."""
     return for_user(user).abort_permission(stage)
 
 
@@ -226,7 +226,7 @@ def _load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
     )
 
 
-MAX_NAMED_GROUPS = 3  # groups; more are not read at a glance
+MAX_NAMED_GROUPS = 3  # more cannot be read at a glance
 
 
 def _denied_reason(rules: Iterable[Rule]) -> str:
@@ -243,19 +243,19 @@ def _denied_reason(rules: Iterable[Rule]) -> str:
 
 
 def ensure_default_group(**_signal: Any) -> None:
-    """Make the group that may abort, with its right, where it does not exist yet."""
+    """Create the group of release managers and its grant to abort, unless the group exists."""
     if Grant._meta.db_table not in connection.introspection.table_names():
-        return  # on the way to an older state of the database
+        return  # a migration backwards has removed the table
     group, created = Group.objects.get_or_create(name=RELEASE_MANAGERS)
     if created:
-        # Where rights have been granted already, nobody is given more than that.
+        # Once there are grants, do not open viewing to everybody.
         if not Grant.objects.exists():
             Grant.objects.create(group=None, action=Action.VIEW)
         Grant.objects.create(group=group, action=Action.ABORT)
 
 
 def register(app_config: AppConfig) -> None:
-    """Run `keep_group` after each migration of this application."""
+    """Run `ensure_default_group` after each migration of this application."""
     post_migrate.connect(
         ensure_default_group,
         sender=app_config,
