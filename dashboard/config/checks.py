@@ -1,4 +1,4 @@
-"""System checks: settings that make no sense are refused at start, with an id and a hint."""
+"""System checks: reject invalid settings at startup, each with an id and a hint."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def register_all() -> None:
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Return what is wrong with the settings, each with an id and a hint."""
+    """Return an error or warning, with id and hint, for each invalid setting."""
     return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web()]
 
 

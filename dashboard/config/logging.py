@@ -1,4 +1,4 @@
-"""Logs: one line an event on standard error, readable ("text") or for machines ("json")."""
+"""Logging: one line per event on standard error, as readable text or as JSON."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _PROCESSORS: list[Processor] = [
 
 
 def build_config(log_format: str, level: str) -> dict[str, Any]:
-    """Return the LOGGING dictionary for `form` ("text" or "json") at `level`, and set structlog."""
+    """Configure structlog; return Django's LOGGING for `log_format` ("text" or "json")."""
     renderer: Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -46,10 +46,10 @@ def build_config(log_format: str, level: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            # Django brings handlers of its own; ours at the root is enough.
+            # Drop Django's own handlers, or each event is logged twice.
             "django": {"handlers": [], "level": level, "propagate": True},
             "django.server": {"handlers": [], "propagate": True},
-            "httpx": {"level": "WARNING"},  # the sync has its own lines
-            "uvicorn": {"level": "WARNING"},  # `serve` says where it listens
+            "httpx": {"level": "WARNING"},  # the sync logs its own requests
+            "uvicorn": {"level": "WARNING"},  # `serve` prints the address
         },
     }

@@ -1,4 +1,4 @@
-"""The signing key of an installation that was given none: made once, kept in a private file."""
+"""The signing key of an installation without SECRET_KEY: created once, in a private file."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from django.core.management.utils import get_random_secret_key
 
 
 def load_or_create(path: Path) -> str:
-    """Return the key kept in `path`, making it (readable by its owner only) the first time.
+    """Return the key stored in `path`; create the file, readable by its owner only, if missing.
 
-    Raises ImproperlyConfigured where it can be neither read nor written.
+    Raise ImproperlyConfigured if the file is empty, or can be neither read nor written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            # Linked into place whole: of processes that start together one wins and all read it.
+            # A link appears complete: of processes starting together one wins, all read its key.
             with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:
                 file.write(get_random_secret_key())
                 file.flush()
