@@ -1,8 +1,8 @@
-"""Whether the database answers this process: found out in one place, told once at each end.
+"""Track whether the database is available to this process, and log each outage once.
 
-Whatever works with the database says here what failed (`failed`). From then on it counts as away,
-until it takes a write again (`look`): one that only reads, or is locked, is not back. There is
-one line in the log at the begin and one at the end, whoever meets it and however often.
+Code that uses the database reports its errors to `record_failure`. After an outage error the
+database counts as down until it accepts a write again (`probe`): one that is read-only or locked is
+still down. The start and the end of an outage are logged once each, however many callers meet it.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ from django.utils import timezone
 
 log = structlog.get_logger(__name__)
 
-RETRY_INTERVAL = 1.0  # seconds between two looks at a database that is away
+RETRY_INTERVAL = 1.0  # seconds between probes during an outage
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: its connection, its resources,
-# its operators, its disk; and one that was made read-only, as after a change of the primary.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, insufficient
+# resources, operator intervention, system error; and read-only, as after a failover.
 _POSTGRES_OUTAGE_CLASSES = ("08", "53", "57", "58")
 _POSTGRES_OUTAGE_CODES = ("25006",)
-_QUERY_CANCELED = "57014"  # of one statement
-_SQLITE_ERROR = 1  # the statement is wrong; all other codes of this class are the file's
+_QUERY_CANCELED = "57014"  # in class 57, but concerns one statement only
+_SQLITE_ERROR = 1  # a faulty statement; other codes of OperationalError concern the file
 
 _down_since: datetime | None = None
-_down_since_monotonic = 0.0  # the first and the last failure, by time.monotonic
+_down_since_monotonic = 0.0  # seconds of time.monotonic(), as _next_probe_at
 _next_probe_at = 0.0
 _state_lock = threading.Lock()
 _probe_lock = threading.Lock()
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Say whether an error means that the database does not answer, whatever it was asked."""
+    """Return whether an error means a database outage, not a fault of one statement."""
     if isinstance(error, InterfaceError):
         return True
     if not isinstance(error, DatabaseError):
@@ -43,7 +43,7 @@ def is_outage(error: BaseException | None) -> bool:
     if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
         return isinstance(error, OperationalError) and code & 0xFF != _SQLITE_ERROR
     sqlstate = getattr(cause, "sqlstate", None)
-    if sqlstate is None:  # no answer at all: refused, broken off, too slow
+    if sqlstate is None:  # no answer: connection refused, lost or timed out
         return isinstance(error, OperationalError)
     if sqlstate == _QUERY_CANCELED:
         return False
@@ -51,7 +51,7 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def record_failure(error: BaseException) -> bool:
-    """Note an error that work with the database met; return whether it is away by that."""
+    """Record an error of work on the database; return whether it is an outage."""
     global _down_since, _down_since_monotonic, _next_probe_at  # noqa: PLW0603 - one database a process
     if not is_outage(error):
         return False
@@ -65,15 +65,15 @@ def record_failure(error: BaseException) -> bool:
 
 
 def down_since() -> datetime | None:
-    """Return since when the database does not answer this process; None: it does."""
+    """Return the start of the current outage, or None while the database is available."""
     return _down_since
 
 
 def is_available() -> bool:
-    """Return whether the database answers; where it is away, look again, at most once a second.
+    """Return whether the database is available; during an outage, probe at most once a second.
 
-    Call it on a thread that may wait for the database. One that is away is looked at by one thread
-    at a time; the others are told what is known.
+    A probe blocks: call this on a thread that may wait for the database. One thread probes at a
+    time; meanwhile the others get False.
     """
     if _down_since is None:
         return True
@@ -86,13 +86,13 @@ def is_available() -> bool:
 
 
 def record_success() -> None:
-    """Note that the database has answered something: is it back, then?"""
+    """Probe the database after successful work, if an outage is recorded and a probe is due."""
     if _down_since is not None and monotonic() >= _next_probe_at:
         probe()
 
 
 def probe() -> bool:
-    """Ask the database now, and return whether it answers and takes a write."""
+    """Return whether the database accepts a write now, and record the result."""
     try:
         _test_write()
     except Exception as error:
@@ -112,7 +112,7 @@ def _mark_available() -> None:
 
 
 def _test_write() -> None:
-    """Take a write lock and give it back; raises what the database answers."""
+    """Take a write lock and roll back; raise whatever error the database returns."""
     connection.close_if_unusable_or_obsolete()
     with without_lock_wait(), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE dashboard_changecounter SET value = value")
@@ -121,9 +121,9 @@ def _test_write() -> None:
 
 @contextlib.contextmanager
 def without_lock_wait() -> Iterator[None]:
-    """Have this thread wait for no lock on SQLite, where each takes seconds, and threads are few.
+    """Make SQLite fail at once on a lock instead of blocking one of few threads for seconds.
 
-    For what is tried again anyway, while the file is known to be locked.
+    For work that is retried anyway while the file is known to be locked.
     """
     if connection.vendor != "sqlite":
         yield

@@ -1,8 +1,8 @@
-"""How processes learn that something changed: a bell that carries nothing but its ringing.
+"""Notify processes that something changed; a notification has no payload.
 
-On PostgreSQL it is LISTEN and NOTIFY, heard by every process; on SQLite, which one process uses, it
-rings inside that process. Whoever hears it reads the database; whoever missed it does so anyway
-after a while, so a lost ring costs seconds and no change.
+PostgreSQL uses LISTEN and NOTIFY, which reach every process; SQLite serves one process, so
+callbacks inside it are enough. Receivers read the database. They also read it at intervals, so a
+lost notification delays a change by seconds and loses none.
 """
 
 import asyncio
@@ -19,16 +19,14 @@ from dashboard.db.threads import run_in_db_thread
 log = structlog.get_logger(__name__)
 
 CHANNEL = "dashboard_changes"
-RECONNECT_DELAY = 1.0  # seconds before listening again to a server that went away
-KEEPALIVE_INTERVAL = (
-    60.0  # seconds after which a quiet connection is asked whether it is still there
-)
+RECONNECT_DELAY = 1.0  # seconds before reconnecting to a lost server
+KEEPALIVE_INTERVAL = 60.0  # seconds without a notification before the connection is tested
 
 _listeners: set[Callable[[], None]] = set()
 
 
 def send() -> None:
-    """Ring once the running transaction is committed; rolled back, it does not ring."""
+    """Notify all listeners when the current transaction commits; a rollback sends nothing."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
@@ -37,9 +35,10 @@ def send() -> None:
 
 
 async def listen(callback: Callable[[], None]) -> None:
-    """Call `heard` on this event loop at every ring, until cancelled.
+    """Call `callback` on this event loop for every notification, until cancelled.
 
-    After each (re)connection it is called too: what rang meanwhile was not heard.
+    On PostgreSQL it is also called after each (re)connection, since notifications may have been
+    missed before it.
     """
     if connection.vendor == "postgresql":
         await _listen_postgresql(callback)
@@ -73,9 +72,9 @@ async def _listen_postgresql(callback: Callable[[], None]) -> None:
                 while True:
                     async for _ in server.notifies(timeout=KEEPALIVE_INTERVAL):
                         callback()
-                    await server.execute("SELECT 1")  # raises where the silence is a dead line
+                    await server.execute("SELECT 1")  # raises if the connection is dead
         except psycopg.Error as error:
-            # Told here only if it is this line's trouble alone.
+            # Warn only about this connection: db/health.py logs outages of the database.
             if not has_warned and await run_in_db_thread(db_health.probe):
                 log.warning("notify.disconnected", error=type(error).__name__)
                 has_warned = True
@@ -83,7 +82,7 @@ async def _listen_postgresql(callback: Callable[[], None]) -> None:
 
 
 def _connection_params() -> dict[str, Any]:
-    # Django's own, less what is meant for its synchronous connections.
+    # Django's parameters, without those for synchronous connections only.
     params = connection.get_connection_params()
     supported = {name: params[name] for name in params.keys() - {"cursor_factory", "context"}}
     return {**supported, "autocommit": True}

@@ -1,9 +1,9 @@
-"""The way from the event loop to the database, and the database's clock.
+"""Run database work from the event loop on threads, and tell time by the database's clock.
 
-What fails on this way is told to db/health.py, which knows whether the database is away.
+Errors are reported to db/health.py, which tracks outages.
 
-Several machines may read into one PostgreSQL database. Claims and stamps are compared across them,
-so all go by the database's clock; how far this machine's is off is measured now and then.
+Workers on several machines may share one PostgreSQL database. Leases and timestamps are compared
+across them, so all use the database's clock; this machine's offset is measured at intervals.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from django.utils import timezone
 
 from dashboard.db import health as db_health
 
-# How long work that must not be lost is tried again while the database is away, in seconds.
+# Seconds for which work that must not be lost is retried during a database outage.
 RETRY_TIMEOUT = 30.0
 
-# The loop's own work (sync, aborts); pages have the handler's threads. SQLite gets slower with
-# more threads, not faster, and one is enough to keep up with a thousand answers an hour.
+# For work of the event loop (sync, aborts); pages use the handler's threads. More threads make
+# SQLite slower, and one is enough for a thousand responses an hour.
 executor = ThreadPoolExecutor(
     2,
     thread_name_prefix="database",
-    # Rows are rendered here too, and a thread knows of no request whose prefix it could take.
+    # Rows are rendered here too, without a request that would set the script prefix.
     initializer=lambda: set_script_prefix(settings.FORCE_SCRIPT_NAME or "/"),
 )
 
 
 async def run_in_db_thread[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run the synchronous `work` on a database thread and return what it returns."""
+    """Run the synchronous `work` on a database thread and return its result."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(executor, partial(_call, work, *args, **kwargs))
 
 
 async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_database`; while the database is away, `work` is tried again, for half a minute.
+    """Like `run_in_db_thread`, but retry `work` during an outage, for RETRY_TIMEOUT seconds.
 
-    It may be done twice: where the answer to a commit is lost, nobody knows that it was done.
+    `work` must be idempotent: when the reply to a commit is lost, it runs a second time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RETRY_TIMEOUT
@@ -56,7 +56,7 @@ async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwa
 
 
 def _call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    # Drops a connection that the database server has closed, as Django does for each request.
+    # Drop a connection that the server has closed, as Django does for each request.
     close_old_connections()
     is_down = db_health.down_since() is not None
     try:
@@ -73,19 +73,19 @@ _clock_offset = timedelta()  # how far the database's clock is ahead of this mac
 
 
 def now() -> datetime:
-    """Return the time by the database's clock, as last measured."""
+    """Return the current UTC time by the database's clock, using the last measured offset."""
     return timezone.now() + _clock_offset
 
 
 def set_clock_offset(offset: timedelta | None = None) -> None:
-    """Go by a clock that is so far ahead of this machine's; None: the database's, measured now."""
+    """Set how far the database's clock is ahead of this machine's; None: measure it now."""
     global _clock_offset  # noqa: PLW0603 - one clock a process
     _clock_offset = _measure_clock_offset() if offset is None else offset
 
 
 def _measure_clock_offset() -> timedelta:
     if connection.vendor != "postgresql":
-        return timedelta()  # a SQLite file has no clock but ours
+        return timedelta()  # SQLite uses this machine's clock
     with connection.cursor() as cursor:
         before = timezone.now()
         cursor.execute("SELECT clock_timestamp()")
