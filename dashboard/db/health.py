@@ -92,7 +92,10 @@ def record_success() -> None:
 
 
 def probe() -> bool:
-    """Return whether the database accepts a write now, and record the result."""
+    """Return whether the database accepts a write now, and record the result.
+
+    An error that is not an outage counts as available.
+    """
     try:
         _test_write()
     except Exception as error:
