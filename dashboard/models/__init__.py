@@ -1,4 +1,4 @@
-"""What we keep: the mirror of Northflank, our aborts, and the sync's bookkeeping."""
+"""Database models: the mirror of Northflank, our aborts, and the sync's bookkeeping."""
 
 from dashboard.models.aborts import Abort, AbortEvent
 from dashboard.models.acknowledgements import Acknowledgement

@@ -1,7 +1,8 @@
-"""Aborts: each press is an act with an author, a reason and an end, and is kept for good.
+"""Aborts: a permanent record of each request to abort a run, with its requester and outcome.
 
-An act moves forward only, and each step is written down beside it. What was asked for never
-changes, and nothing changes once it has settled; the database holds both (append_only.py).
+An abort changes state only along TRANSITIONS, and each change is recorded as an event. The request
+never changes, and nothing changes once the abort has settled; triggers enforce both
+(append_only.py).
 """
 
 from collections.abc import Iterable
@@ -17,14 +18,15 @@ from dashboard.models.runs import Run, mark_changed
 
 
 class AbortState(models.TextChoices):
-    REQUESTED = "requested"  # written down, and perhaps sent; not answered yet
+    REQUESTED = "requested"  # recorded, perhaps sent; no answer yet
     ACCEPTED = "accepted"  # Northflank answered 2xx; the run has not concluded yet
     CONCLUDED = "concluded"  # the run has concluded after Northflank accepted
     NOT_SENT = "not_sent"  # it certainly did not reach Northflank
-    REFUSED = "refused"  # Northflank answered no
-    UNKNOWN = "unknown"  # it may not have arrived: to be sent again, or sent in vain
+    REFUSED = "refused"  # Northflank rejected it
+    # May not have arrived: it is resent or, once settled, treated as not arrived.
+    UNKNOWN = "unknown"
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
-    TRIED_AGAIN = "tried_again"  # nothing came of it, and somebody pressed again
+    TRIED_AGAIN = "tried_again"  # had no effect, and a user requested it again
 
 
 _S = AbortState
@@ -33,50 +35,49 @@ TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
         {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
     ),
     _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.TRIED_AGAIN}),
-    # It may not have arrived: then it is sent again, which leads back to the begin.
+    # It may not have arrived: resending it starts again at REQUESTED.
     _S.UNKNOWN: frozenset(_S),
 }
 
 
 class EventType(models.TextChoices):
-    """What happened to an act: a word for each line of its trail."""
+    """What happened to an abort: the type of a timeline entry."""
 
-    REQUESTED = "requested"  # detail: what else is known of where it came from
-    JOINED = "joined"  # somebody else pressed meanwhile; detail: who, from where, why
-    ADOPTED = "adopted"  # its process had died; another went on with it
-    SENT = "sent"  # on its way from here on; detail: from the second time on, which it is
+    REQUESTED = "requested"  # detail: more about its origin
+    JOINED = "joined"  # another user requested it too; detail: who, from where, why
+    ADOPTED = "adopted"  # taken over after its process had died
+    SENT = "sent"  # about to be sent; detail: the number of this sending, from the second on
     ACCEPTED = "accepted"  # detail: the run's status in the answer
-    ABORTING = "aborting"  # Northflank says of the run that it is aborting
+    ABORTING = "aborting"  # Northflank reports the run as aborting
     REFUSED = "refused"
     NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"  # it may have arrived, or not; detail: what went wrong
-    NOT_ARRIVED = "not_arrived"  # the run went on; detail: why it is not sent again
+    UNKNOWN = "unknown"  # it may or may not have arrived; detail: the error
+    NOT_ARRIVED = "not_arrived"  # the run continued; detail: why it is not resent
     TOO_LATE = "too_late"  # detail: the run's status
     CONCLUDED = "concluded"  # detail: the run's status
     TRIED_AGAIN = "tried_again"  # detail: by whom
-    ANSWERED_LATE = "answered_late"  # after the act had settled; changes nothing about it
-    STATUS_CHANGED_AFTER_END = (
-        "status_changed"  # after its end the run became something else; detail: its status
-    )
+    ANSWERED_LATE = "answered_late"  # an answer after the abort had settled; changes nothing
+    # The run's status changed after the abort had settled; detail: the run's status.
+    STATUS_CHANGED_AFTER_END = "status_changed"
 
 
 class AbortQuerySet(models.QuerySet["Abort"]):
     def open(self) -> "AbortQuerySet":
-        """Aborts of which more is to come; at most one a run."""
+        """Aborts that have not settled; at most one per run."""
         return self.filter(settled_at=None)
 
     def unsent_expired(self, now: datetime, lease: timedelta) -> "AbortQuerySet":
-        """Requested aborts whose process has not finished sending within its lease."""
+        """Aborts that their process has not finished sending within `lease`."""
         return (
             self.open().filter(state=AbortState.REQUESTED).claimed_outside(now - lease, now + lease)
         )
 
     def claimed_outside(self, earliest: datetime, latest: datetime) -> "AbortQuerySet":
-        """Aborts that were claimed before a moment; or after another: the clock was set back."""
+        """Aborts claimed before `earliest`, or after `latest` because a clock was set back."""
         return self.filter(Q(claimed_at__lt=earliest) | Q(claimed_at__gt=latest))
 
     def accepted(self) -> "AbortQuerySet":
-        """Aborts of which Northflank has said in some way that it took them on."""
+        """Aborts that Northflank accepted, by its answer, an aborting event or the outcome."""
         aborting_events = AbortEvent.objects.filter(
             abort=OuterRef("pk"), event_type=EventType.ABORTING
         )
@@ -85,9 +86,9 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         return self.filter(was_accepted, state__in=states)
 
     def apply_run_status(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
-        """Have the aborts of a run whose status has changed hear of it.
+        """Apply a run's new status to its latest abort.
 
-        Called by the mirror inside its transaction, which gives the run its new version.
+        The mirror calls it inside its transaction, which also gives the run its new version.
         """
         latest = self.filter(run=run_pk).order_by("-pk").first()
         if latest is None:
@@ -95,7 +96,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         if latest.settled_at is not None:
             if latest.is_affected_by(status):
                 latest.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
-        # One that is still being sent settles itself when it knows what Northflank answered.
+        # Still being sent: the sender moves it on once Northflank has answered.
         elif latest.state == AbortState.REQUESTED:
             return
         elif concluded:
@@ -105,19 +106,19 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         elif status == "aborting":
             if latest.state == AbortState.UNKNOWN:
                 latest.transition(_S.ACCEPTED, EventType.ABORTING, at)
-            elif latest.answer != status:  # else it stands in the line of its acceptance
+            elif latest.answer != status:  # else the acceptance event records it
                 latest.add_event(EventType.ABORTING, at)
 
     def settle_for_removed_run(self, run_pk: int, at: datetime) -> None:
-        """Settle the open abort of a run that Northflank knows no more; how it ended is unknown."""
+        """Settle the open abort of a removed run, unless it is being sent; its outcome is empty."""
         for abort in self.open().filter(run=run_pk).exclude(state=AbortState.REQUESTED):
             abort.transition(_S.CONCLUDED, EventType.CONCLUDED, at, outcome="", settled_at=at)
 
 
 class Abort(AuditedRequest):
-    """One press of Abort: who, when, why, from where, what Northflank answered, how it ended."""
+    """One request to abort a run: who, when, why, from where; Northflank's answer; the outcome."""
 
-    # What was asked for: never changes.
+    # The request: never changes.
     run = models.ForeignKey(Run, models.PROTECT, related_name="aborts")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
@@ -130,7 +131,7 @@ class Abort(AuditedRequest):
         null=True, help_text="Since when it was under way, if longer than since the press."
     )
 
-    # How it stands: changes until it has settled.
+    # Its progress: changes until it has settled.
     state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)
     claimed_at = models.DateTimeField(help_text="When a process last took it on: its lease.")
     sent_at = models.DateTimeField(
@@ -164,14 +165,14 @@ class Abort(AuditedRequest):
 
     @property
     def duration_seconds(self) -> float | None:
-        """Seconds from the press until nothing more was to come; None while more is."""
+        """Seconds from the request until the abort settled; None while it is open."""
         if self.settled_at is None:
             return None
         return (self.settled_at - self.requested_at).total_seconds()
 
     def is_affected_by(self, status: str) -> bool:
-        """Say whether an act that has settled reads otherwise once its run says `status`."""
-        if self.state == AbortState.UNKNOWN:  # taken for not arrived
+        """Return whether a settled abort's message changes if its run now has `status`."""
+        if self.state == AbortState.UNKNOWN:  # treated as not arrived
             return status in {"aborting", "aborted"}
         if self.state not in {AbortState.CONCLUDED, AbortState.TOO_LATE}:
             return False
@@ -182,18 +183,18 @@ class Abort(AuditedRequest):
 
     @property
     def is_awaiting_northflank(self) -> bool:
-        """Whether it was sent, and only Northflank can say more of it."""
+        """Whether it was sent and is open, so that the next change depends on Northflank."""
         sent_states = {AbortState.ACCEPTED, AbortState.UNKNOWN}
         return self.settled_at is None and self.state in sent_states
 
     @property
     def is_unconfirmed(self) -> bool:
-        """Whether it may not have arrived, and more is to come."""
+        """Whether it is open and may not have arrived."""
         return self.settled_at is None and self.state == AbortState.UNKNOWN
 
     @property
     def first_sent_at(self) -> datetime:
-        """When it was first sent, by its trail."""
+        """When it was first sent, according to its timeline."""
         first = (
             self.events.filter(event_type=EventType.SENT)
             .values_list("occurred_at", flat=True)
@@ -211,14 +212,15 @@ class Abort(AuditedRequest):
         send_number: int | None = None,
         **fields: Any,
     ) -> bool:
-        """Bring the act into another state, and write that down; False where it may not go there.
+        """Move the abort to `to_state` and add an event; return False if that is not allowed.
 
-        Whoever was faster wins: an act that has settled, or has gone elsewhere, stays as it is.
-        `of_sending`: what came of this sending, which is of no account once there is a later one.
+        The first writer wins: an abort that has settled, or from whose state TRANSITIONS does not
+        lead to `to_state`, stays unchanged. With `send_number`, it also stays unchanged if it was
+        resent since that sending.
         """
         from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
         with transaction.atomic():
-            # The run's version first: all writers lock its counter before anything else.
+            # The run's version first: every writer locks the change counter before other rows.
             mark_changed([self.run_id])
             matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
             if send_number is not None:
@@ -230,12 +232,12 @@ class Abort(AuditedRequest):
         return True
 
     def add_event(self, event_type: EventType, at: datetime, *, detail: str = "") -> None:
-        """Add a line to the act's trail."""
+        """Add an event to the abort's timeline."""
         AbortEvent.objects.create(abort=self, event_type=event_type, occurred_at=at, detail=detail)
 
 
 class AbortEvent(models.Model):
-    """A line of an act's trail: written once, never changed, never deleted."""
+    """One entry in an abort's timeline: never changed, never deleted."""
 
     abort = models.ForeignKey(Abort, models.PROTECT, related_name="events")
     event_type = models.CharField(max_length=14, choices=EventType)
@@ -250,5 +252,5 @@ class AbortEvent(models.Model):
 
 
 def open_aborts_by_run(runs: Iterable[int]) -> dict[int, Abort]:
-    """Return the open abort of each of these runs that has one, by the run's key."""
+    """Return the open aborts of these runs, by the run's primary key."""
     return {abort.run_id: abort for abort in Abort.objects.open().filter(run__in=list(runs))}

@@ -1,4 +1,4 @@
-"""Who looks at a run that needs somebody: said by a press, kept with the run."""
+"""Acknowledgements: which users are looking at a run that needs attention."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -13,17 +13,17 @@ from dashboard.models.runs import Run
 
 class AcknowledgementQuerySet(models.QuerySet["Acknowledgement"]):
     def open(self) -> "AcknowledgementQuerySet":
-        """Those that nobody and nothing has ended."""
+        """Acknowledgements that have not ended."""
         return self.filter(ended_at=None)
 
     def end_for_runs(self, run_pks: Collection[int], at: datetime) -> None:
-        """End all of some runs; whoever calls gives the runs their new versions."""
+        """End the open acknowledgements of these runs; the caller gives the runs new versions."""
         if run_pks:
             self.open().filter(run__in=run_pks).update(ended_at=at)
 
 
 class Acknowledgement(models.Model):
-    """One person who has said that they look at a run, from when to when."""
+    """One user's acknowledgement of a run, with its start and end."""
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="acknowledgements")
     user = models.ForeignKey(

@@ -1,4 +1,4 @@
-"""Tokens for automation: each acts for an account, within a scope, and is kept as a digest only."""
+"""API tokens for automation: each acts for an account within a scope; only a digest is stored."""
 
 import hashlib
 import secrets
@@ -10,33 +10,33 @@ from django.db import models
 from django.db.models import Case, F, Q, When
 from django.utils.translation import gettext_lazy
 
-PREFIX = "rfd_"  # so that a leaked one is recognised for what it is
-RATE_WINDOW = timedelta(minutes=1)  # in which a token's requests are counted
+PREFIX = "rfd_"  # makes a leaked token recognisable
+RATE_WINDOW = timedelta(minutes=1)  # for counting a token's requests
 
 
 class Scope(models.TextChoices):
     READ = "read"
-    ABORT = "abort"  # and read
+    ABORT = "abort"  # includes read
 
 
 class TokenStatus(models.TextChoices):
-    """Whether a token opens anything and, if not, why."""
+    """Whether a token is valid and, if not, why."""
 
     VALID = "good"
     REVOKED = "revoked"
     EXPIRED = "expired"
-    INACTIVE = "inactive"  # its account is switched off
+    INACTIVE = "inactive"  # its account is deactivated
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def find_by_secret(self, secret: str) -> "ApiToken | None":
-        """Return the token that has this secret, good or not, with its account."""
+        """Return the token with this secret, valid or not, with its account; None if unknown."""
         digest = ApiToken.hash_secret(secret)
         return self.select_related("user").filter(digest=digest).first()
 
 
 class ApiToken(models.Model):
-    """What a machine shows to be let in, as the account it belongs to."""
+    """A credential for the JSON API that acts as the account it belongs to."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
     name = models.CharField(
@@ -70,7 +70,7 @@ class ApiToken(models.Model):
 
     @staticmethod
     def hash_secret(secret: str) -> str:
-        """Return what is kept of a token. It is random, so a plain hash of it is enough."""
+        """Return the digest to store. Secrets are random, so a plain SHA-256 is enough."""
         return hashlib.sha256(secret.encode()).hexdigest()
 
     @classmethod
@@ -82,7 +82,7 @@ class ApiToken(models.Model):
         at: datetime,
         expires_at: datetime | None = None,
     ) -> tuple["ApiToken", str]:
-        """Make a token and return it with its secret, which cannot be told again."""
+        """Create a token and return it with its secret, which cannot be recovered later."""
         secret = PREFIX + secrets.token_urlsafe(32)
         token = cls.objects.create(
             user=user,
@@ -96,7 +96,7 @@ class ApiToken(models.Model):
         return token, secret
 
     def status(self, at: datetime) -> TokenStatus:
-        """Say whether the token is good at that time."""
+        """Return whether the token is valid at a time and, if not, why."""
         if self.revoked_at is not None:
             return TokenStatus.REVOKED
         if self.expires_at is not None and self.expires_at <= at:
@@ -104,9 +104,9 @@ class ApiToken(models.Model):
         return TokenStatus.VALID if self.user.is_active else TokenStatus.INACTIVE
 
     def throttle(self, at: datetime) -> timedelta:
-        """Count a request; return how long to wait where this minute's are used up, else nothing.
+        """Count a request; return how long to wait if the rate limit is reached, else zero.
 
-        One conditional update, so that processes that ask at the same time lose no count.
+        One conditional update, so that concurrent processes lose no count.
         """
         is_expired = Q(window_started_at=None) | Q(window_started_at__lte=at - RATE_WINDOW)
         is_allowed = is_expired | Q(window_requests__lt=settings.API_REQUESTS_PER_MINUTE)

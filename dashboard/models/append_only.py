@@ -1,11 +1,11 @@
-"""The database itself keeps the audit: what was asked for, what has settled, and each trail.
+"""Database triggers that make the audit of aborts append-only.
 
-Triggers on PostgreSQL and SQLite refuse to delete an abort, to change what was asked for or what
-has settled, and to change or delete a line of a trail. Of a list that was aborted by one press they
-keep who asked for which runs, and what became of each. They hold against our own mistakes and
-against a hand at the database's prompt; whoever owns the database can still take them off. They are
-set after each migration, since SQLite drops a table's triggers where Django rebuilds it, and taken
-off before, so that a migration may reshape what is kept.
+On PostgreSQL and SQLite they refuse to delete an abort, to change its request, to change a settled
+abort, and to change or delete an event. For a bulk abort they protect who requested which runs and
+the result of each. They guard against our own bugs and against manual changes at a database prompt;
+the owner of the database can still drop them. They are installed after each migration, since SQLite
+drops a table's triggers when Django rebuilds it, and dropped before, so that a migration may change
+these tables.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 ABORTS, EVENTS = "dashboard_abort", "dashboard_abortevent"
 BULK_ABORTS, BULK_ABORT_ITEMS = "dashboard_bulkabort", "dashboard_bulkabortitem"
 TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS)
-# Who pressed is kept by name: the account may be deleted, and then `user_id` becomes empty.
+# The username stays as evidence: deleting the account sets `user_id` to NULL.
 _REQUEST_COLUMNS = "id", "username", "reason", "client_address", "via", "token_name", "requested_at"
 _STATE_COLUMNS = (
     "state",
@@ -39,7 +39,7 @@ def _update_of(*columns: str) -> str:
     return f"UPDATE OF {', '.join(columns)}"
 
 
-_TRIGGERS = {  # name -> table, event, condition, what is said
+_TRIGGERS = {  # name -> (table, event, condition, error message)
     "abort_no_delete": (ABORTS, "DELETE", "", "An abort is never deleted."),
     "abort_request_fixed": (
         ABORTS,
@@ -101,7 +101,7 @@ _TRIGGERS = {  # name -> table, event, condition, what is said
         "What became of a run of a list never changes.",
     ),
 }
-# SQLite's INSERT OR REPLACE deletes what is in the way, and no trigger of a deletion hears of it.
+# SQLite's INSERT OR REPLACE deletes conflicting rows without firing DELETE triggers.
 _REPLACE_CONFLICTS = {
     ABORTS: (
         "id = NEW.id OR retry_of_id = NEW.retry_of_id"
@@ -120,14 +120,14 @@ _SQLITE_TRIGGERS = {
     )
     for table, in_the_way in _REPLACE_CONFLICTS.items()
 } | {
-    # A key has other names there (rowid, oid), and no trigger of its column hears of them.
+    # SQLite's keys have aliases (rowid, oid), and UPDATE OF id does not fire for these.
     f"{table}_id_fixed": (table, "UPDATE", "NEW.id IS NOT OLD.id", "A key never changes.")
     for table in TABLES
 }
 
 
 def are_triggers_installed(database: BaseDatabaseWrapper) -> bool:
-    """Say whether all triggers are set and switched on."""
+    """Return whether all triggers exist and are enabled."""
     expected = set(triggers(database))
     if database.vendor == "postgresql":
         expected |= {f"{table}_no_truncate" for table in TABLES}
@@ -149,7 +149,7 @@ def are_triggers_installed(database: BaseDatabaseWrapper) -> bool:
 
 
 def install_triggers(database: BaseDatabaseWrapper) -> None:
-    """Set the triggers, unless the tables do not exist."""
+    """Create or recreate the triggers, unless the tables do not exist."""
     if not set(TABLES) <= set(database.introspection.table_names()):
         return
     drop_triggers(database)
@@ -168,7 +168,7 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
         for name, (table, event, condition, message) in triggers(database).items():
             when_clause = f"WHEN ({condition})" if condition else ""
             text = message.replace("'", "''")
-            # SQL that is ours to the letter: neither names nor texts come from anywhere else.
+            # Safe to format: all names and texts are constants of this module.
             cursor.execute(
                 f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH ROW {when_clause}"
                 f" EXECUTE FUNCTION dashboard_refuse('{text}')"
@@ -179,7 +179,7 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
 
 
 def drop_triggers(database: BaseDatabaseWrapper) -> None:
-    """Take the triggers off, where there are any."""
+    """Drop the triggers that exist."""
     tables = set(database.introspection.table_names())
     with database.cursor() as cursor:
         for name, (table, *_) in triggers(database).items():
@@ -191,7 +191,7 @@ def drop_triggers(database: BaseDatabaseWrapper) -> None:
 
 
 def triggers(database: BaseDatabaseWrapper) -> dict[str, tuple[str, str, str, str]]:
-    """Return the triggers by name: table, event, condition, and what is said."""
+    """Return a dict of trigger name to (table, event, condition, error message)."""
     return _TRIGGERS | _SQLITE_TRIGGERS if database.vendor == "sqlite" else _TRIGGERS
 
 
@@ -201,7 +201,7 @@ def _drop_trigger(database: BaseDatabaseWrapper, cursor: Any, name: str, table: 
 
 
 def register(app_config: AppConfig) -> None:
-    """Lift the triggers before each migration of this application and set them after it."""
+    """Drop the triggers before each migration of this application, install them after it."""
     pre_migrate.connect(
         _before_migrate, sender=app_config, dispatch_uid="dashboard.append_only.lift"
     )

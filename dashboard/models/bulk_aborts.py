@@ -1,4 +1,4 @@
-"""Aborting many runs by one press: a frozen list, worked through one after another."""
+"""Bulk aborts: one request for many runs, as a fixed list that is processed run by run."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -10,7 +10,7 @@ from dashboard.models.runs import Run
 
 
 class Via(models.TextChoices):
-    """By which way an abort came in."""
+    """The interface through which an abort was requested."""
 
     PAGE = "page"
     API = "api"
@@ -18,7 +18,7 @@ class Via(models.TextChoices):
 
 
 class AuditedRequest(models.Model):
-    """Who pressed, why, from where, by which way and when; beside it stands `user`, the account."""
+    """Abstract: who requested, why, from where, how and when. Subclasses add `user`."""
 
     username = models.TextField(help_text="Kept when the account is deleted.")
     reason = models.TextField(blank=True)
@@ -33,16 +33,16 @@ class AuditedRequest(models.Model):
 
 class BulkAbortQuerySet(models.QuerySet["BulkAbort"]):
     def open(self) -> "BulkAbortQuerySet":
-        """Batches whose list is not worked through."""
+        """Bulk aborts with runs still to process."""
         return self.filter(settled_at=None)
 
     def lease_expired(self, before: datetime) -> "BulkAbortQuerySet":
-        """Open batches whose process has not been heard of since `before`."""
+        """Open bulk aborts that no process has claimed since `before`."""
         return self.open().filter(claimed_at__lt=before)
 
 
 class BulkAbort(AuditedRequest):
-    """One press for many runs: who, when and why once for all."""
+    """One request to abort many runs: who, when and why, stored once for all."""
 
     key = models.UUIDField(unique=True, help_text="Of the form: sent twice, it acts once.")
     user = models.ForeignKey(
@@ -58,15 +58,15 @@ class BulkAbort(AuditedRequest):
 
 
 class BulkAbortItemResult(models.TextChoices):
-    WAITING = "waiting"  # its turn has not come
-    ABORT = "abort"  # it became an abort of its own, which tells the rest
+    WAITING = "waiting"  # not processed yet
+    ABORT = "abort"  # it became an abort of its own, which holds the details
     JOINED = "joined"  # somebody was aborting it already
     ENDED = "ended"  # it had concluded when its turn came
-    NOT_ALLOWED = "not_allowed"  # the person may not, or may no more
+    NOT_ALLOWED = "not_allowed"  # the user lacks or has lost the permission
 
 
 class BulkAbortItem(models.Model):
-    """One run of a batch's list, and what came of it."""
+    """One run of a bulk abort, and its result."""
 
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, related_name="items")
     position = models.PositiveIntegerField()

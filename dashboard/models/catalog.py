@@ -1,16 +1,16 @@
-"""Projects, their pipelines, and the three stages of each, as Northflank names them."""
+"""The catalog: projects, their pipelines, and the three stages of each, as in Northflank."""
 
 from datetime import datetime
 from typing import ClassVar
 
 from django.db import models
 
-# Northflank's ids are slugs; a longer one fits neither an index nor an address.
+# Northflank's ids are slugs; a longer one fits neither an index nor a URL.
 ID_LENGTH = 255
 
 
 class ListDefects(models.Model):
-    """What was wrong with the lists of the latest reading, though they could be read."""
+    """Abstract: defects of the lists in the latest successful read."""
 
     unreadable_count = models.PositiveIntegerField(
         default=0, help_text="Entries that can't be read."
@@ -24,12 +24,12 @@ class ListDefects(models.Model):
 
     @property
     def is_partial(self) -> bool:
-        """Whether something that was listed was not taken."""
+        """Whether any listed entry was left out."""
         return bool(self.unreadable_count or self.surplus_count)
 
 
 class CatalogEntry(models.Model):
-    """What stands in a list of Northflank's, or did."""
+    """Abstract: an entry of a Northflank list, current or removed."""
 
     synced_at = models.DateTimeField(help_text="When Northflank last listed it.")
     missing_since = models.DateTimeField(
@@ -73,7 +73,7 @@ class StageName(models.TextChoices):
 
 
 class ListOrder(models.TextChoices):
-    """The order in which Northflank lists a stage's runs; no source promises one."""
+    """The order in which Northflank lists a stage's runs, as observed; none is documented."""
 
     NEWEST = "newest first"
     OLDEST = "oldest first"
@@ -82,22 +82,22 @@ class ListOrder(models.TextChoices):
 
 class StageQuerySet(models.QuerySet["Stage"]):
     def listed(self) -> "StageQuerySet":
-        """Stages whose pipeline and project Northflank still lists."""
+        """Stages whose pipeline and project are not removed."""
         return self.filter(pipeline__removed_at=None, pipeline__project__removed_at=None)
 
     def unleased(self, now: datetime) -> "StageQuerySet":
-        """Stages that nobody is reading."""
+        """Stages that no worker is reading."""
         return self.filter(models.Q(leased_until=None) | models.Q(leased_until__lte=now))
 
     def due(self, now: datetime) -> "StageQuerySet":
-        """Stages the sync should read now and nobody is reading, the most overdue first."""
+        """Unleased stages that the sync should read now, the longest due first."""
         return (
             self.listed().unleased(now).filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
         )
 
 
 class Stage(ListDefects):
-    """One stage of a pipeline; its release flow, if it has one; and when the sync reads it."""
+    """One stage of a pipeline: its release flow, if any, and the sync's schedule for it."""
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
     name = models.CharField(max_length=20, choices=StageName)
@@ -152,5 +152,5 @@ class Stage(ListDefects):
 
     @property
     def path_segment(self) -> str:
-        """How Northflank's addresses spell it: as what worked or, before any reading, a guess."""
+        """The stage's spelling in Northflank's URLs: confirmed by a read, or else guessed."""
         return self.confirmed_path_segment or self.name.lower()

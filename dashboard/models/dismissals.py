@@ -1,4 +1,4 @@
-"""Runs that people have dismissed, since Northflank knows them no more: who, and when."""
+"""Dismissals of runs that Northflank no longer lists: who dismissed them, and when."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,16 +13,16 @@ from dashboard.models.runs import Run
 
 class DismissalQuerySet(models.QuerySet["Dismissal"]):
     def open(self) -> "DismissalQuerySet":
-        """Those that hold; at most one a run."""
+        """Dismissals in effect; at most one per run."""
         return self.filter(restored_at=None)
 
     def end_for_runs(self, run_pks: Iterable[int], at: datetime) -> None:
-        """End those of runs that Northflank knows again."""
+        """End the dismissals of runs that Northflank lists again."""
         self.open().filter(run__in=run_pks).update(restored_at=at)
 
 
 class Dismissal(models.Model):
-    """One run that somebody has dismissed; kept also when it was undone."""
+    """One dismissal of a run, kept even after the run was restored."""
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="dismissals")
     user = models.ForeignKey(

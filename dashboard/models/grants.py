@@ -1,4 +1,4 @@
-"""Who may do what where: a right given to a group, for a project and a stage or for all of them."""
+"""Grants: permission for a group to view or abort runs, in one project and stage or in all."""
 
 from django.contrib.auth.models import Group
 from django.db import models
@@ -10,11 +10,11 @@ from dashboard.models.catalog import Project, StageName
 
 class Action(models.TextChoices):
     VIEW = "view"
-    ABORT = "abort"  # and see
+    ABORT = "abort"  # includes view
 
 
 class Grant(models.Model):
-    """A right of a group. Whatever is left empty means all of its kind."""
+    """A group's permission. An empty group, project or stage means all of them."""
 
     group = models.ForeignKey(
         Group,

@@ -1,4 +1,4 @@
-"""Where Northflank was asked for runs that are not in the mirror, for all processes."""
+"""Run lookups: requests to Northflank for runs that are not in the mirror, in all processes."""
 
 from typing import ClassVar
 
@@ -9,10 +9,10 @@ from dashboard.models.catalog import ID_LENGTH, Stage
 
 
 class RunLookup(models.Model):
-    """One stage that was asked for one run id: who asks, what it cost, and what came of it.
+    """The lookup of one run id in one stage: who requested it, its cost and its result.
 
     A row is written before its request is sent, so that no two processes send the same one; it is
-    deleted once its answer counts no more.
+    deleted once its result has expired.
     """
 
     run_id = models.CharField(max_length=ID_LENGTH)

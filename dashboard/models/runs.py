@@ -1,4 +1,4 @@
-"""Runs as Northflank last told us, and the counter behind the feed of changes."""
+"""Runs as last read from Northflank, and the counter that numbers visible changes."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,17 +13,18 @@ from dashboard.models.catalog import ID_LENGTH, Stage
 
 
 class ChangeCounter(models.Model):
-    """One row: the number last given to a visible change, in the order of the commits."""
+    """One row: the last number given to a visible change; numbers follow the order of commits."""
 
     value = models.BigIntegerField(default=0)
 
     @classmethod
     def reserve(cls, count: int) -> int:
-        """Take `count` numbers and return the first, inside the transaction that writes them.
+        """Take `count` numbers and return the first; call it in the transaction that writes them.
 
-        The row stays locked until that transaction ends, so that a higher number never becomes
-        visible before a lower one, nor before the row it was given to. Taking any rings the bell at
-        the commit (see db/notify.py). Raises TransactionManagementError outside a transaction.
+        The counter stays locked until that transaction ends, so that a higher number never becomes
+        visible before a lower one, nor before the row it was given to. Unless `count` is 0, the
+        commit sends a notification (db/notify.py). Raise TransactionManagementError outside a
+        transaction.
         """
         if not transaction.get_connection().in_atomic_block:
             raise TransactionManagementError("A change is numbered where it is written: atomically")
@@ -37,7 +38,7 @@ class ChangeCounter(models.Model):
 
     @classmethod
     def latest(cls) -> int:
-        """The number of the newest change; 0 before the first."""
+        """Return the number of the newest change; 0 before the first."""
         return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
 
 
@@ -45,9 +46,10 @@ STATUS_PREFIX_LENGTH = 60  # characters
 
 
 def status_start() -> models.Func:
-    """Return the beginning of a status: no index holds text of any length, which it may be.
+    """Return the first STATUS_PREFIX_LENGTH characters of a status, as an indexable expression.
 
-    The numbers are part of the template: SQLite takes an index only for the very same expression.
+    A status may have any length, which no index can hold. The length is part of the template, since
+    SQLite uses an index only for the identical expression.
     """
     return models.Func(
         models.F("status"),
@@ -58,23 +60,23 @@ def status_start() -> models.Func:
 
 class RunQuerySet(models.QuerySet["Run"]):
     def in_flight(self) -> "RunQuerySet":
-        """Runs not concluded, as far as Northflank has told us; also what it knows no more."""
+        """Runs not concluded when last read, including removed runs that were not dismissed."""
         return self.filter(in_flight=True)
 
     def tracked(self) -> "RunQuerySet":
-        """Runs in flight that Northflank still knows."""
+        """Runs in flight that are not removed."""
         return self.in_flight().filter(removed_at=None)
 
     def with_in_flight(self, in_flight: bool) -> "RunQuerySet":
-        """Runs in flight, or all others, in a way that every database reads along its indexes."""
-        # SQLite takes no index for `NOT in_flight`, which Django writes for an equality.
+        """Runs in flight or, if False, all others; every database can use an index for it."""
+        # SQLite uses no index for `NOT in_flight`, which Django writes for an equality.
         return self.filter(in_flight__in=[in_flight])
 
     def with_status(self, status: str) -> "RunQuerySet":
-        """Runs with a status, read along its index."""
+        """Runs with a status, found by index."""
         matching = self.alias(status_start=status_start())
         matching = matching.filter(status_start=status[:STATUS_PREFIX_LENGTH])
-        # A beginning that is shorter than it may be is the whole, and no row has to be read for it.
+        # A status shorter than the prefix is matched by the index alone.
         return matching if len(status) < STATUS_PREFIX_LENGTH else matching.filter(status=status)
 
     def with_stage(self) -> "RunQuerySet":
@@ -86,16 +88,16 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.defer("steps", "raw", "description")
 
     def newest_first(self) -> "RunQuerySet":
-        """In flight on top, then by creation, newest first; totally ordered."""
+        """Runs in flight first, then by creation, newest first; a total order."""
         return self.order_by("-in_flight", "-created_at", "-pk")
 
     def due(self, now: datetime) -> "RunQuerySet":
-        """Runs whose detail the sync should read now."""
+        """Runs whose detail the sync should read now, the longest due first."""
         return self.filter(next_detail_sync_at__lte=now).order_by("next_detail_sync_at", "pk")
 
 
 class Run(models.Model):
-    """One run of a stage's release flow: the list's fields, and its steps once they were read."""
+    """One run of a stage's release flow: the fields of the list and, once read, its steps."""
 
     stage = models.ForeignKey(Stage, models.CASCADE, related_name="runs")
     run_id = models.CharField(max_length=ID_LENGTH, db_index=True)
@@ -191,17 +193,17 @@ class Run(models.Model):
 
     @property
     def is_removed(self) -> bool:
-        """Whether Northflank knew it no more before it had concluded."""
+        """Whether the run was removed before it had concluded."""
         return self.removed_at is not None and not self.concluded
 
     @property
     def title(self) -> str:
-        """What people call it: its name, or its id where it has none."""
+        """The run's name or, if it has none, its id."""
         return self.name or self.run_id
 
 
 def mark_changed(run_pks: Iterable[int], **fields: Any) -> None:
-    """Give each run a new version, and `changes` with it; call inside the writing transaction."""
+    """Give each run a new version and set `fields`; call it inside the writing transaction."""
     pks = sorted(set(run_pks))
     if not pks:
         return

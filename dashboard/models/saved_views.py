@@ -1,4 +1,4 @@
-"""Saved views: filters of a stage's page under a name."""
+"""Saved views: named filters for stage pages."""
 
 from typing import ClassVar
 
@@ -10,13 +10,13 @@ from django.utils.translation import gettext_lazy
 
 class SavedViewQuerySet(models.QuerySet["SavedView"]):
     def visible_to(self, user_id: int) -> "SavedViewQuerySet":
-        """A person's own views, and those that others share, by name."""
+        """A user's own views and those that others share, by name."""
         visible = self.filter(Q(owner=user_id) | Q(shared=True))
         return visible.select_related("owner").order_by("name", "pk")
 
 
 class SavedView(models.Model):
-    """A filter with a name, for every stage's page."""
+    """A named filter that works on every stage page."""
 
     NAME_LENGTH = 60
     QUERY_LENGTH = 4000
@@ -43,7 +43,7 @@ class SavedView(models.Model):
 
 
 class DefaultView(models.Model):
-    """The view that a stage's page opens with for one person."""
+    """The view that stage pages open with for one user."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="default_view"

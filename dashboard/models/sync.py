@@ -1,4 +1,4 @@
-"""The sync's bookkeeping: which upstream, what is left of its requests, who is reading."""
+"""The sync's bookkeeping: the upstream, its rate limit, request numbers and sync workers."""
 
 from typing import Self
 
@@ -8,34 +8,34 @@ from dashboard.models.catalog import ListDefects
 
 
 class RequestCounter(models.Model):
-    """One row: the number last given to a question to Northflank, in the order they are put.
+    """One row: the last number given to a request to Northflank, in the order of sending.
 
-    It says which of two answers is newer, whichever process asked, and whatever any clock says.
+    The higher number marks the newer of two responses, across processes and whatever their clocks.
     """
 
     value = models.BigIntegerField(default=0)
 
     @classmethod
     def take_next(cls) -> int:
-        """Take the next number, just before its question is put. One statement."""
+        """Return the next number; call it just before sending the request. One statement."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE dashboard_requestcounter SET value = value + 1 WHERE id = 1 RETURNING value"
             )
             rows: list[tuple[int]] = cursor.fetchall()
-        if not rows:  # the first question of all
+        if not rows:  # the first request of all
             cls.objects.get_or_create(pk=1)
             return cls.take_next()
         return rows[0][0]
 
     @classmethod
     def latest(cls) -> int:
-        """The number of the newest question; 0 before the first."""
+        """Return the number of the newest request; 0 before the first."""
         return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
 
 
 class Upstream(models.Model):
-    """One row: which Northflank this database mirrors, and whether it answers."""
+    """One row: which Northflank this database mirrors, and its current error, if any."""
 
     identity = models.TextField(help_text="Base address and team; 'sandbox' for the sandbox.")
     team = models.TextField(blank=True, help_text="Team slug, for links to Northflank.")
@@ -51,7 +51,7 @@ class Upstream(models.Model):
 
 
 class RateBudget(models.Model):
-    """One row: what the x-ratelimit headers last said, for all processes."""
+    """One row: the rate limit by the latest x-ratelimit headers, shared by all processes."""
 
     limit = models.PositiveIntegerField()
     remaining = models.PositiveIntegerField()
@@ -77,13 +77,13 @@ class RateBudget(models.Model):
 
 class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
     def never_synced(self) -> Self:
-        """The lists that were never read, of what is not gone."""
+        """Catalog lists that were never read, without those of removed projects."""
         not_removed = models.Q(project=None) | models.Q(project__removed_at=None)
         return self.filter(not_removed, synced_at=None)
 
 
 class CatalogSync(ListDefects):
-    """When a part of the catalog is listed next: the projects, or one project's pipelines."""
+    """Sync state of one catalog list: the projects, or one project's pipelines."""
 
     project = models.OneToOneField(
         "Project", models.CASCADE, null=True, related_name="catalog_sync"
@@ -99,7 +99,7 @@ class CatalogSync(ListDefects):
 
 
 class Worker(models.Model):
-    """A process that reads Northflank, and when it last said so."""
+    """A sync worker and its last heartbeat."""
 
     name = models.CharField(max_length=255, unique=True)
     started_at = models.DateTimeField()

@@ -1,6 +1,6 @@
-"""What is usual: how long runs, their steps and their waits take, and what is overdue. Pure.
+"""Typical durations of runs, steps and waits, and when something is overdue. No I/O.
 
-Only successes count: what failed or was aborted says nothing of how long the work takes.
+Only successes count: failed or aborted runs do not show how long the work takes.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from statistics import median
 
 from django.conf import settings
 
-MAX_SAMPLES = 20  # the latest successes that are looked at
-MIN_SAMPLES = 5  # fewer say nothing
+MAX_SAMPLES = 20  # only the latest successes are used
+MIN_SAMPLES = 5  # fewer give no estimate
 
 
 class Severity(IntEnum):
-    """How far something takes longer than usual."""
+    """How far something exceeds its typical duration."""
 
     OK = 0
     WARNING = 1  # longer than it should
@@ -26,43 +26,46 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TypicalDuration:
-    """How long something usually takes."""
+    """Median and 95th percentile of how long something takes."""
 
     median: timedelta
     p95: timedelta
 
     @property
     def warning_after(self) -> timedelta:
-        """How long it may take before it is overdue."""
+        """Elapsed time after which something is overdue."""
         factor: float = settings.OVERDUE_FACTOR
-        # Nobody is told of less than this, however short the usual is.
+        # A smaller excess is not reported, however short the median is.
         floor = timedelta(seconds=settings.OVERDUE_MIN_SECONDS)
         return max(self.p95, factor * self.median, self.median + floor)
 
     @property
     def critical_after(self) -> timedelta:
-        """How long it may take before it is overdue again."""
+        """Elapsed time after which something is critical."""
         critical_factor: float = settings.OVERDUE_CRITICAL_FACTOR
         critical = critical_factor * self.median
         if critical > self.warning_after:
             return critical
-        # The first is far above the usual already: the second keeps the same distance from it.
+        # warning_after is beyond that already: keep the ratio of the two factors instead.
         warning_factor: float = settings.OVERDUE_FACTOR
         return max(critical_factor / warning_factor, 1.0) * self.warning_after
 
     def classify(self, elapsed: timedelta) -> Severity:
-        """Say how far something that has taken so long is overdue."""
+        """Return the severity of an elapsed time."""
         if elapsed > self.critical_after:
             return Severity.CRITICAL
         return Severity.WARNING if elapsed > self.warning_after else Severity.OK
 
     def deadlines(self, started_at: datetime) -> tuple[datetime, datetime]:
-        """Return when something that began then becomes overdue, and when again."""
+        """Return when something started at `started_at` becomes a warning, and when critical."""
         return started_at + self.warning_after, started_at + self.critical_after
 
 
 def estimate(durations: Iterable[timedelta]) -> TypicalDuration | None:
-    """Return what is usual of the latest durations (newest first); None where there are too few."""
+    """Return the typical duration of the latest `durations` (newest first); None if too few.
+
+    Negative durations are ignored.
+    """
     samples = sorted(
         [duration.total_seconds() for duration in durations if duration >= timedelta()][
             :MAX_SAMPLES

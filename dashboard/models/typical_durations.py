@@ -1,4 +1,4 @@
-"""How long things usually take in a stage, learned from its latest successes or said by people."""
+"""Typical durations per stage: observed in its latest successes, or overridden by a user."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -15,10 +15,10 @@ from dashboard.models.runs import Run
 from dashboard.models.typical_duration import TypicalDuration
 
 if TYPE_CHECKING:
-    from django_stubs_ext import StrPromise  # of the stubs: only there while types are checked
+    from django_stubs_ext import StrPromise  # part of the stubs, absent at runtime
 
-MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS = 1, 30 * 24 * 3600  # seconds that people may say
-# What they may say, in pairs: what is usual, and the longest that still is.
+MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS = 1, 30 * 24 * 3600  # limits of an override, in seconds
+# Pairs of override fields: the median, and the longest duration that is still usual.
 OVERRIDES = (
     ("override_run_median", "override_run_p95"),
     ("override_queue_median", "override_queue_p95"),
@@ -36,7 +36,7 @@ def _override_field(
 
 
 class StageTiming(models.Model):
-    """What is usual in one stage; all durations are seconds."""
+    """The typical durations of one stage, all in seconds."""
 
     stage = models.OneToOneField(Stage, models.CASCADE, related_name="timing")
     observed_run_median = models.FloatField(
@@ -100,7 +100,7 @@ class StageTiming(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(
                 name=f"{longest}_valid",
-                # Each says itself what is NULL: a check passes where it comes to that.
+                # Each branch treats NULL explicitly: a check that evaluates to NULL passes.
                 condition=models.Q(**{median: None, longest: None})
                 | models.Q(
                     **{
@@ -125,8 +125,8 @@ class StageTiming(models.Model):
         return _("What is usual in %(stage)s") % {"stage": self.stage}
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
-        """Refuse a longest without its usual, or below it, with a word at the field."""
-        # Not in clean(), which is not told of what was no number at all.
+        """Reject a longest duration without its median, or below it, with an error at the field."""
+        # Not in clean(), which does not get `exclude`: the fields with invalid numbers.
         super().clean_fields(exclude)
         errors = {}
         for median, longest in OVERRIDES:
@@ -142,44 +142,44 @@ class StageTiming(models.Model):
 
     @property
     def has_override(self) -> bool:
-        """Whether people have said anything of it."""
+        """Whether a user has overridden any duration."""
         return any(getattr(self, median) is not None for median, _ in OVERRIDES)
 
     @property
     def typical_run(self) -> TypicalDuration | None:
-        """How long a run usually works: as people said or, where they did not, as was learned."""
+        """How long a run usually works, without approvals: the override, else the baseline."""
         return _override(self.override_run_median, self.override_run_p95) or self.observed_run
 
     @property
     def observed_run(self) -> TypicalDuration | None:
-        """How long a run usually works, as was learned."""
+        """How long a run usually works, by the baseline."""
         return _typical_duration(self.observed_run_median, self.observed_run_p95)
 
     @property
     def typical_queue(self) -> TypicalDuration | None:
-        """How long a run usually waits until it starts: as people said, or as was learned."""
+        """How long a run usually waits until it starts: the override, else the baseline."""
         return _override(self.override_queue_median, self.override_queue_p95) or self.observed_queue
 
     @property
     def observed_queue(self) -> TypicalDuration | None:
-        """How long a run usually waits until it starts, as was learned."""
+        """How long a run usually waits until it starts, by the baseline."""
         return _typical_duration(self.observed_queue_median, self.observed_queue_p95)
 
     def typical_approval(self, key: str = "") -> TypicalDuration | None:
-        """How long people usually take to approve: as they said, or as was learned of the step."""
+        """Return how long an approval usually takes: the override, else the step's baseline."""
         override = _override(self.override_approval_median, self.override_approval_p95)
         return override or self.observed_step(key)
 
     def typical_step(self, key: str) -> TypicalDuration | None:
-        """How long a step usually works, by its key (steps.key).
+        """Return how long a step usually works, by its key (steps.key).
 
-        None while people say how long a run takes: they say that what was learned does not hold,
-        so its steps are judged with the run, and not by what was learned of them.
+        None while the duration of a run is overridden: an override means that the baseline does not
+        hold, so steps are then judged with the whole run, not by their own baseline.
         """
         return None if self.override_run_median is not None else self.observed_step(key)
 
     def observed_step(self, key: str) -> TypicalDuration | None:
-        """How long a step usually takes, by its key (steps.key), as was learned."""
+        """Return how long a step usually takes, by its key (steps.key) and the baseline."""
         median, p95 = self.observed_steps.get(key, (None, None))
         return _typical_duration(median, p95)
 
@@ -192,9 +192,9 @@ class StageTiming(models.Model):
         approvals: Collection[str],
         at: datetime,
     ) -> None:
-        """Take over what was learned, and keep it; what people say is left as it is.
+        """Save a new baseline; overrides stay unchanged.
 
-        `steps` is None where too few details are at hand: what was known of them is kept.
+        `steps` is None if too few details are available: the steps' previous baseline is kept.
         """
         self.observed_run_median, self.observed_run_p95 = _to_seconds(run)
         self.observed_queue_median, self.observed_queue_p95 = _to_seconds(queue)

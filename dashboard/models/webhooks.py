@@ -1,10 +1,10 @@
-"""What has come by Northflank's notification webhook."""
+"""Records of the events received by Northflank's webhook."""
 
 from django.db import models
 
 
 class WebhookStats(models.Model):
-    """One row: when webhooks came, and how many of which kind."""
+    """One row: when webhook events were received, and how many of each kind."""
 
     last_event_at = models.DateTimeField(null=True, help_text="When an authentic event last came.")
     last_release_event_at = models.DateTimeField(
@@ -24,7 +24,7 @@ class WebhookStats(models.Model):
 
 
 class WebhookEvent(models.Model):
-    """An event that has come: the same one is not heeded twice, whichever process it comes to."""
+    """A received event, so that no process handles the same event twice."""
 
     digest = models.CharField(max_length=32, unique=True, help_text="Of the event's id.")
     received_at = models.DateTimeField(db_index=True)
