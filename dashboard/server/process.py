@@ -1,4 +1,4 @@
-"""What one process consists of: web server, sync worker, sandbox. Started and stopped together."""
+"""One process: web server, sync worker and sandbox, started and stopped together."""
 
 import asyncio
 import contextlib
@@ -27,14 +27,14 @@ from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadca
 
 log = structlog.get_logger(__name__)
 
-# Streams are ended by us; what else is under way at Ctrl-C gets this long, in seconds.
+# Seconds that requests in progress get at Ctrl-C; streams are closed at once.
 SHUTDOWN_GRACE = 0.5
-CLOCK_SYNC_INTERVAL = 60.0  # seconds: a machine's clock may be set while it runs
-TEAM_RETRY_INTERVAL = 30.0  # seconds until Northflank is asked again whose the token is
+CLOCK_SYNC_INTERVAL = 60.0  # seconds; a machine's clock may be set while it runs
+TEAM_RETRY_INTERVAL = 30.0  # seconds between attempts to fetch the token's team
 
 
 class UpstreamMismatch(Exception):
-    """The database mirrors another Northflank than the one that is configured."""
+    """The database mirrors a Northflank other than the configured one."""
 
 
 class _Server(uvicorn.Server):
@@ -47,7 +47,7 @@ class _Server(uvicorn.Server):
 
 @dataclass
 class Process:
-    """The parts to run; `run` returns when a signal or a part's end has stopped them all."""
+    """The parts to run; they stop together, at a signal or when a server ends."""
 
     web_socket: socket.socket | None = None
     runs_sync: bool = True
@@ -56,7 +56,7 @@ class Process:
     _feed: Broadcaster | None = None
 
     async def run(self) -> None:
-        """Run until SIGINT or SIGTERM; a second signal does not wait for what is under way."""
+        """Run until SIGINT or SIGTERM; a second signal does not wait for requests in progress."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -75,7 +75,7 @@ class Process:
                 background_tasks.append(group.create_task(app.state.sandbox.webhooks.run()))
             northflank = upstream_connection.open_connection(base_url, token)
             await run_in_db_thread(set_clock_offset)
-            if connection.vendor == "sqlite":  # one process at a time: the last one has ended
+            if connection.vendor == "sqlite":  # no other process can hold a lease
                 await run_in_db_thread(aborts.release_all_leases)
             if self.web_socket is not None:
                 from dashboard.asgi import application
@@ -93,14 +93,14 @@ class Process:
                 background_tasks.append(group.create_task(keep_clock_synced()))
             await stop.wait()
             for task in background_tasks:
-                task.cancel()  # Northflank may be slow; Ctrl-C must not be
+                task.cancel()  # a slow Northflank must not delay Ctrl-C
         close_broadcaster()
-        await aborts.cancel_tasks()  # before its client is closed
+        await aborts.cancel_tasks()  # before the connection they use is closed
         await northflank.close()
 
     def _stop(self, stop: asyncio.Event) -> None:
         if self._feed is not None:
-            self._feed.close()  # the server waits for its answers to end, and streams have no end
+            self._feed.close()  # uvicorn waits for open responses, and streams do not end
         for server in self._servers:
             server.force_exit = stop.is_set()
             server.should_exit = True
@@ -120,14 +120,14 @@ class Process:
         )
         self._servers.append(server)
         await server.serve(sockets=[sock])
-        # A server that ended by itself takes the process with it: half a process helps nobody.
+        # A server that ends by itself stops the whole process: half of it is of no use.
         self._stop(stop)
 
 
 def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket) -> None:
-    """Have the embedded sandbox ring at our own door, as if it came by the address people use."""
+    """Send the embedded sandbox's webhook events to this process, addressed as BASE_URL."""
     host, port = web_socket.getsockname()[:2]
-    connect_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # both mean: any
+    connect_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # both mean any address
     url_host = f"[{connect_host}]" if ":" in connect_host else connect_host
     base_url = urlsplit(settings.BASE_URL)
     headers = {}
@@ -141,9 +141,10 @@ def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket)
 
 
 def check_upstream() -> None:
-    """Refuse to mix two Northflanks in one database; raises OtherUpstream.
+    """Raise UpstreamMismatch if the database mirrors a Northflank other than the configured one.
 
-    Trouble that was there when the last process ended is told: its begin was told to that one.
+    An error that is still recorded from an earlier process is logged again, since only that process
+    logged its start.
     """
     identity = (
         "sandbox"
@@ -161,22 +162,22 @@ def check_upstream() -> None:
 
 
 async def keep_clock_synced(interval: float = CLOCK_SYNC_INTERVAL) -> None:
-    """Go by the database's clock where no worker, which measures it, shares the process.
+    """Measure the database clock's offset every `interval` seconds.
 
-    It is measured `every` so many seconds.
+    For a process without a sync worker, which would measure it.
     """
     while True:
         await asyncio.sleep(interval)
-        with contextlib.suppress(DatabaseError, InterfaceError):  # its health is told elsewhere
+        with contextlib.suppress(DatabaseError, InterfaceError):  # db/health.py logs outages
             await run_in_db_thread(set_clock_offset)
 
 
 async def fetch_team(
     northflank: upstream_connection.Connection, retry_interval: float = TEAM_RETRY_INTERVAL
 ) -> None:
-    """Keep whose the token is, for links to Northflank.
+    """Store the team of the API token, for links to Northflank.
 
-    Northflank is asked until it answers, with pauses of so many seconds.
+    Retry every `retry_interval` seconds until Northflank answers.
     """
     while True:
         try:
@@ -188,7 +189,7 @@ async def fetch_team(
                     )
                 return
         except NorthflankError:
-            pass  # logged where it was met
+            pass  # logged where it occurred
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error):
                 raise
