@@ -1,4 +1,4 @@
-"""Which runs a command is about: by id, project, pipeline and stage."""
+"""Command-line arguments that select runs by id, project, pipeline and stage."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -12,12 +12,12 @@ from dashboard.web.api import params, queries
 
 
 def clean_text(value: str) -> str:
-    """Return an argument as text that any database takes, whatever bytes the shell has passed."""
+    """Return an argument as text that any database accepts, with "?" for undecodable bytes."""
     return value.encode(errors="replace").decode()
 
 
 def add_place_options(parser: ArgumentParser) -> None:
-    """Add the options that name a place."""
+    """Add the options --project, --pipeline and --stage."""
     parser.add_argument("--project", type=clean_text, help="Only in this project, by its id.")
     parser.add_argument("--pipeline", type=clean_text, help="Only in this pipeline, by its id.")
     parser.add_argument(
@@ -26,18 +26,21 @@ def add_place_options(parser: ArgumentParser) -> None:
 
 
 def add_run_argument(parser: ArgumentParser) -> None:
-    """Add the argument that names a run, and the options that name its place."""
+    """Add the argument RUN and the options of `add_place_options`."""
     parser.add_argument("run", type=clean_text, metavar="RUN", help="The run's id.")
     add_place_options(parser)
 
 
 def place_of(options: dict[str, Any]) -> dict[str, str]:
-    """Return the place that the options name, as far as they do."""
+    """Return the given project, pipeline and stage, by parameter name."""
     return {part: options[part] for part in params.PLACE_PARAMETERS if options[part]}
 
 
 def find_run(options: dict[str, Any], visible: Q | None = None) -> Run:
-    """Return the run that is meant, among those `seen`; raises CommandError."""
+    """Return the selected run among those matching `visible`, by default all.
+
+    Raise CommandError if no run or more than one matches.
+    """
     try:
         return queries.find_run(
             options["run"], place_of(options), Q() if visible is None else visible

@@ -1,4 +1,4 @@
-"""A command that works on the database of a dashboard, and fails in a sentence."""
+"""Base class of commands that work on a dashboard's database and fail with a plain message."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from dashboard.db import threads as db_threads
 
 
 class RunbookCommand(BaseCommand):
-    """Calls `act` once the database is there; raises CommandError where it is not."""
+    """Call `run_command`; raise CommandError if the database is not migrated or fails."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

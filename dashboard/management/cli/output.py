@@ -1,4 +1,4 @@
-"""What the commands print: tables, runs and their aborts, for people and as JSON."""
+"""Output of the commands: tables, runs and their aborts, as text and as JSON."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,27 +16,27 @@ from dashboard.sync import freshness
 from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 
-MAX_SENTENCE_LENGTH = 2000  # characters of a sentence that holds what Northflank or a person wrote
+MAX_SENTENCE_LENGTH = 2000  # characters; the text may quote Northflank or a user
 
 
 def to_json(value: Any) -> str:
-    """Return it as JSON, as the API would, and for people to read too."""
+    """Return `value` as JSON encoded as in the API, but indented."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def printable(text: str, max_length: int = 60) -> str:
-    """Return a text of limited length without anything that moves a terminal's cursor."""
+    """Return `text` cut to `max_length` characters, without terminal control characters."""
     text_shown = "".join(c if c.isprintable() else "�" for c in text[: max_length + 1])
     return text_shown if len(text_shown) <= max_length else text_shown[: max_length - 1] + "…"
 
 
 def format_time(when: datetime | None) -> str:
-    """Return a point in time in the dashboard's zone."""
+    """Return a time in the dashboard's time zone; "–" for None."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S %Z}" if when else "–"
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows under their heads, each column as wide as it has to be."""
+    """Return headings and rows as text with aligned columns."""
     lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -46,7 +46,7 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def run_text(run: Run) -> str:
-    """Tell how a run stands."""
+    """Return the state of a run as text."""
     status = statuses.for_run(run.status, removed=run.is_removed)
     removed_note = (
         f" Northflank knows it no more since {format_time(run.removed_at)}."
@@ -68,7 +68,7 @@ def run_text(run: Run) -> str:
 
 
 def abort_text(abort: Abort, run: Run) -> str:
-    """Tell how an abort stands, and its trail."""
+    """Return an abort's message and timeline as text."""
     timeline = abort_timeline.entries(abort, abort.events.all())
     return "\n".join(
         [
@@ -82,7 +82,7 @@ def abort_text(abort: Abort, run: Run) -> str:
 
 
 def sync_problem(now: datetime) -> str:
-    """Say since when nobody reads Northflank; empty while somebody does."""
+    """Return a message if no sync worker is alive, else an empty string."""
     last_heartbeat = Worker.objects.aggregate(last=Max("heartbeat_at"))["last"]
     if last_heartbeat is not None and freshness.is_alive(last_heartbeat, now):
         return ""

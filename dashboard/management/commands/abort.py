@@ -1,4 +1,4 @@
-"""`manage.py abort RUN`: abort a run from a runbook, as somebody who may, and say how it went."""
+"""`manage.py abort RUN`: abort a run on behalf of an account, and report the result."""
 
 import asyncio
 import contextlib
@@ -30,8 +30,8 @@ from dashboard.sync.stage_reader import read_run
 from dashboard.upstream.connection import Connection
 from dashboard.web.api import serializers
 
-POLL_INTERVAL = 0.5  # seconds between two looks into the database
-SYNC_INTERVAL = 5.0  # seconds between two questions of ours, where no worker asks Northflank
+POLL_INTERVAL = 0.5  # seconds between reads of the database
+SYNC_INTERVAL = 5.0  # seconds between reads of the run if no sync worker is alive
 
 
 class Command(RunbookCommand):
@@ -100,7 +100,7 @@ class Command(RunbookCommand):
         self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
     ) -> None:
         run = Run.objects.with_stage().without_detail().get(pk=requested_run.pk)
-        # With --wait somebody may have tried it again meanwhile, and that one counts.
+        # With --wait, report the latest abort: another user may have tried again meanwhile.
         abort = Abort.objects.get(pk=result.abort.pk) if wait is None else _latest_abort(run.pk)
         if as_json:
             abort_json = serializers.abort(abort, run)
@@ -144,9 +144,9 @@ def _get_user(name: str) -> User:
 
 
 def _check_can_send() -> None:
-    """Raise CommandError where nobody could send an abort: before anything is written."""
+    """Raise CommandError if no process could send an abort, before anything is written."""
     if settings.SANDBOX and (problem := output.sync_problem(now())):
-        # The sandbox lives in `serve`, and only that process can send to it.
+        # The sandbox runs inside `serve`, and only that process can send to it.
         raise CommandError(f"Without NORTHFLANK_API_TOKEN a worker has to send it. {problem}")
     try:
         check_upstream()
@@ -155,7 +155,7 @@ def _check_can_send() -> None:
 
 
 async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
-    """Have the abort sent, wait for Northflank's answer and, for so long, for the run's end."""
+    """Send the abort, wait for Northflank's answer, then up to `wait` seconds for the run's end."""
     if settings.SANDBOX:
         if result.is_new:
             await run_in_db_thread(aborts.release_lease, result.abort)
@@ -178,15 +178,15 @@ async def _send_and_wait(result: AbortResult, wait: float | None) -> None:
 
 
 async def _wait_for_end(run: int, seconds: float | None, connection: Connection | None) -> None:
-    """Wait until the run's latest abort has settled, at most so long."""
+    """Wait until the run's latest abort has settled, for up to `seconds`."""
     started_at = last_read_at = monotonic()
     while seconds is not None and monotonic() - started_at < seconds:
         if (await run_in_db_thread(_latest_abort, run)).settled_at is not None:
             return
         if connection is not None and monotonic() - last_read_at >= SYNC_INTERVAL:
             last_read_at = monotonic()
-            if await run_in_db_thread(output.sync_problem, now()):  # nobody else asks
-                with contextlib.suppress(NorthflankError):  # it is asked again
+            if await run_in_db_thread(output.sync_problem, now()):  # no worker reads the run
+                with contextlib.suppress(NorthflankError):  # retried in the next round
                     await read_run(connection, await run_in_db_thread(_load_run, run))
                 await aborts.reconcile_open_aborts(connection)
         await asyncio.sleep(POLL_INTERVAL)

@@ -1,4 +1,4 @@
-"""`manage.py run RUN`: how one run stands, and what was done about it."""
+"""`manage.py run RUN`: show the state of a run and its aborts."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py runs`: what is in flight, without a browser."""
+"""`manage.py runs`: list the runs in flight."""
 
 from argparse import ArgumentParser
 from typing import Any

@@ -1,4 +1,4 @@
-"""`manage.py sandbox`: the embedded Northflank by itself, for clients of its API."""
+"""`manage.py sandbox`: serve the sandbox by itself, for any client of Northflank's API."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from dashboard.management.commands.serve import sandbox_options
 
 class Command(BaseCommand):
     help = "Serve a Northflank that lives in memory, for trying this and other clients."
-    requires_system_checks = ()  # it needs no setting of the dashboard
+    requires_system_checks = ()  # it uses no settings of the dashboard
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             log_level="warning",
             lifespan="off",
         )
-        with contextlib.suppress(KeyboardInterrupt):  # all has been stopped by then
+        with contextlib.suppress(KeyboardInterrupt):  # everything has stopped by then
             asyncio.run(_serve(uvicorn.Server(config), app.state.sandbox))
 
 

@@ -1,4 +1,4 @@
-"""`manage.py serve`: the dashboard, its sync and, without a token, the sandbox; in one process."""
+"""`manage.py serve`: dashboard, sync and, without an API token, the sandbox in one process."""
 
 import asyncio
 import socket
@@ -56,7 +56,7 @@ class Command(BaseCommand):
 
 
 def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
-    """Read the sandbox's options; raises CommandError."""
+    """Return the sandbox's options; raise CommandError if they are invalid."""
     try:
         return sandbox.build_options(Namespace(**options))
     except ValueError as error:
@@ -64,15 +64,18 @@ def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
 
 
 def prepare() -> None:
-    """Bring the database and the accounts to what the settings say; raises CommandError."""
+    """Prepare the database and the demo accounts for the settings; SQLite is migrated.
+
+    Raise CommandError if another database is not migrated or lacks the audit's triggers, or if the
+    database mirrors another Northflank.
+    """
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         if connection.vendor != "sqlite":
             raise CommandError("The database is not migrated: run `manage.py migrate` first.")
         call_command("migrate", verbosity=0)
-    if not append_only.are_triggers_installed(
-        connection
-    ):  # a migration broke off before it had set them
+    # An interrupted migration leaves the triggers out.
+    if not append_only.are_triggers_installed(connection):
         if connection.vendor != "sqlite":
             raise CommandError(
                 "The database does not keep the audit of aborts: run `manage.py migrate`, "
@@ -91,7 +94,7 @@ def prepare() -> None:
 
 
 def run(process: Process) -> None:
-    """Run `process` on a fast event loop until it has stopped."""
+    """Run `process` on uvloop until it has stopped."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""`manage.py sync`: a sync worker by itself; any number may share one PostgreSQL database."""
+"""`manage.py sync`: run only a sync worker; any number may share one PostgreSQL database."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`manage.py token`: make, list and revoke what the JSON API is opened with (docs/api.md)."""
+"""`manage.py token`: make, list and revoke tokens of the JSON API (docs/api.md)."""
 
 import re
 from argparse import ArgumentParser
@@ -95,7 +95,7 @@ class Command(RunbookCommand):
 
     def _revoke(self, identifier: str) -> None:
         matches = list(_matching_tokens(identifier.strip().rstrip("…"))[:10])
-        if not matches:  # what was given may be a secret: it is not said again
+        if not matches:  # the argument may be a secret: do not print it
             raise CommandError("No token has that id, or begins so: see `manage.py token list`.")
         if len(matches) > 1:
             several = ", ".join(str(token.pk) for token in matches)

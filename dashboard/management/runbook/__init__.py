@@ -1,1 +1,1 @@
-"""What the commands for runbooks have in common: `runs`, `run`, `abort` and `token`."""
+"""Shared code of the commands for runbooks: `runs`, `run`, `abort` and `token`."""
