@@ -1,4 +1,4 @@
-"""Django's admin: accounts and rights are managed there, what was mirrored or done is read."""
+"""Django's admin: manages accounts, grants and overrides; mirror and aborts are read-only."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ else:
 
 
 class ReadOnlyMixin:
-    """Rows to look at: the sync writes the mirror, and an abort is a fact."""
+    """Make rows read-only: only the sync writes the mirror, and aborts are an audit."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -55,7 +55,7 @@ class ReadOnlyMixin:
 
 @admin.register(Grant)
 class GrantAdmin(ModelAdmin):
-    """The rights: a person may do what any one of them allows (docs/access.md)."""
+    """Grants: a user may do whatever any one of them allows (docs/access.md)."""
 
     ACTION_LABELS: dict[str, Promise] = {
         Action.VIEW: gettext_lazy("view runs"),
@@ -143,7 +143,7 @@ class BulkAbortAdmin(ReadOnlyMixin, ModelAdmin):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
-    """Tokens are made by `manage.py token`, which alone can tell the secret."""
+    """API tokens, for revoking only: `manage.py token` makes them and prints their secret."""
 
     list_display = (
         "name",
@@ -165,7 +165,7 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
         return request.user.has_perm("dashboard.change_apitoken")
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        # Only together with the account that it belongs to.
+        # Only as part of deleting its account.
         page = request.resolver_match.url_name if request.resolver_match else None
         return (page or "").startswith("auth_user_") and request.user.has_perm(
             "dashboard.delete_apitoken"
@@ -173,7 +173,7 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
 
     @admin.action(description=gettext_lazy("Revoke the selected tokens"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Model]) -> None:
-        """Have them open nothing any more, for good."""
+        """Revoke the selected tokens permanently."""
         valid = list(tokens.filter(revoked_at=None))
         for token in valid:
             self.log_change(request, token, _("Revoked."))
@@ -184,7 +184,7 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
 
 @admin.register(SavedView)
 class SavedViewAdmin(ModelAdmin):
-    """Views are saved on stage pages; here they are looked through, renamed, shared and deleted."""
+    """Saved views, made on stage pages; here they are renamed, shared and deleted."""
 
     list_display = ("name", "owner", "shared", "query")
     list_filter = ("shared",)
@@ -212,7 +212,7 @@ class PipelineAdmin(ReadOnlyMixin, ModelAdmin):
 
 @admin.register(StageTiming)
 class StageTimingAdmin(ModelAdmin):
-    """What is usual: learned from successes (docs/overdue.md), unless people say otherwise here."""
+    """Typical durations: the baseline from successes (docs/overdue.md), and overrides of it."""
 
     list_display = (
         "stage",
@@ -288,15 +288,15 @@ class StageTimingAdmin(ModelAdmin):
     def get_readonly_fields(
         self, request: HttpRequest, obj: Model | None = None
     ) -> tuple[str, ...]:
-        # Something can be said of a stage before its first success.
+        # An override may be added for a stage before its first success.
         return self.readonly_fields if obj else self.readonly_fields[1:]
 
     def save_model(
         self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool
     ) -> None:
-        """Keep what was said, and have the rows of the stage's runs in flight made anew."""
+        """Save the override, and mark the stage's runs in flight as changed."""
         with transaction.atomic():
-            # Not more than was said: the sync may have learned something since the form was shown.
+            # Only changed fields: the sync may have updated others since the form was shown.
             obj.save(update_fields=form.changed_data if change else None)
             mark_changed(
                 Run.objects.in_flight().filter(stage__timing=obj.pk).values_list("pk", flat=True)

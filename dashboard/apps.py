@@ -1,4 +1,4 @@
-"""The Django application."""
+"""The Django application; `ready` registers system checks and migration signals."""
 
 from django.apps import AppConfig
 

@@ -1,9 +1,9 @@
-"""Django on ASGI with its whole synchronous chain in one hop onto a few long-lived threads.
+"""ASGI handler that runs Django's whole synchronous chain in one hop to a long-lived thread.
 
-Django's own handler costs about twenty thread hops, a new thread and a new database connection a
-request. This one keeps the threads and their connections, streams on the event loop, and lets an
-answer wait for Northflank without holding a thread (web/http/deferred.py). It leans on internals of
-Django's ASGIHandler, so Django is pinned exactly and tests/server holds this module to its word.
+Django's own handler costs about twenty thread hops, a new thread and a new database connection per
+request. This one reuses a few threads and their connections, streams on the event loop, and lets a
+response wait for Northflank without holding a thread (web/http/deferred.py). It depends on
+internals of Django's ASGIHandler, so Django is pinned exactly, and tests/server covers this module.
 """
 
 import asyncio
@@ -30,23 +30,26 @@ from django.utils.translation import gettext as _
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
-from dashboard.web.http import timezones  # (they need the settings)
+from dashboard.web.http import timezones  # after django.setup()
 from dashboard.web.http.deferred import RESULT_KEY, Deferred
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-_BODY_HEADERS = {"Content-Length", "Content-Type"}  # headers that stay the final answer's own
+_BODY_HEADERS = {"Content-Length", "Content-Type"}  # not copied from a deferred response
 
 
 def _thread_count() -> int:
-    # More threads are slower on SQLite (each step drops the GIL); two keep one slow page from
-    # holding up the rest.
+    # More threads are slower on SQLite (each step drops the GIL); with two, one slow page does
+    # not block the rest.
     return 2 if connection.vendor == "sqlite" else 4
 
 
 class PooledASGIHandler(ASGIHandler):
-    """An ASGI application that answers each request on one of `threads` threads."""
+    """ASGI application that handles each request on one of `threads` threads.
+
+    The default is 2 on SQLite and 4 on PostgreSQL.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
         base.BaseHandler.__init__(self)
@@ -61,7 +64,7 @@ class PooledASGIHandler(ASGIHandler):
         except RequestAborted:
             return
         except RequestDataTooBig:
-            # Before any middleware, or a stranger could fill the disk. The server drops the rest.
+            # Before any middleware, or anyone could fill the disk. The server drops the rest.
             await self.send_response(
                 HttpResponse("Too large\n", status=413, content_type="text/plain"), send
             )
@@ -73,8 +76,8 @@ class PooledASGIHandler(ASGIHandler):
         if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
-                await asyncio.wait({work})  # what it raises is the view's to meet: an ordinary 500
-            except asyncio.CancelledError:  # this process ends; the database knows how far it came
+                await asyncio.wait({work})  # errors are raised in the view: an ordinary 500
+            except asyncio.CancelledError:  # the process is stopping; the database has the progress
                 message = _(
                     "This dashboard is being stopped. Open the page again to see how it went on."
                 )
@@ -92,16 +95,17 @@ class PooledASGIHandler(ASGIHandler):
             else:
                 await self.send_response(response, send)
         except* (RequestAborted, ConnectionError):
-            pass  # the person has left; there is nobody to tell
+            pass  # the client has disconnected
         finally:
             if response.streaming:
                 await loop.run_in_executor(self.executor, response.close)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
-        """Return the body. Raises RequestAborted, and RequestDataTooBig where it is over the limit.
+        """Return the request body.
 
-        Django's own puts a body of any size on the disk before a view can refuse it. Nothing is
-        uploaded here, so the limit of a form is that of every body.
+        Raise RequestAborted if the client disconnects, and RequestDataTooBig if the body exceeds
+        DATA_UPLOAD_MAX_MEMORY_SIZE. Django's own method writes a body of any size to disk before a
+        view can refuse it. Nothing is uploaded here, so every body gets the limit of a form.
         """
         body = io.BytesIO()
         more_body = True
@@ -125,28 +129,28 @@ class PooledASGIHandler(ASGIHandler):
         response: Any = error_response if request is None else self.get_response(request)
         response._handler_class = self.__class__
         if response.streaming and not response.is_async:
-            # A file from disk: small, and reading it here spares the loop a thread hop a chunk.
+            # A small file from disk: reading it here saves the loop a thread hop per chunk.
             response = _buffer_stream(response)
         elif isinstance(response, Deferred):
             response.request = request
         elif not response.streaming:
-            response.close()  # the database is done with
+            response.close()  # the request needs no more database access
         return cast("HttpResponseBase", response)
 
     def _resume(self, deferred: Deferred, work: asyncio.Future[Any]) -> HttpResponseBase:
-        """Ask the view again, now that what it waited for is there.
+        """Call the view again with the result it waited for, and return the final response.
 
-        The middleware has passed the request in and its answer out; that answer's headers and
-        cookies are the final one's too.
+        The middleware is not run again: the headers and cookies that it set on the deferred
+        response are copied to the final one.
         """
         request: Any = deferred.request
         request.scope = {**request.scope, RESULT_KEY: work}
-        set_script_prefix(get_script_prefix(request.scope))  # another thread, maybe
+        set_script_prefix(get_script_prefix(request.scope))  # may be another thread
         view, args, kwargs = request.resolver_match
         try:
             with timezone.override(timezones.of(request)):
                 response = view(request, *args, **kwargs)
-        except Exception as error:  # told and logged by Django, as on the first pass
+        except Exception as error:  # reported and logged by Django, as on the first pass
             response = response_for_exception(request, error)
         for name, value in deferred.items():
             if name not in _BODY_HEADERS:
@@ -160,7 +164,7 @@ class PooledASGIHandler(ASGIHandler):
 
 
 def _with_full_path(scope: dict[str, Any]) -> dict[str, Any]:
-    """Return a request's scope with its whole path: some proxies cut the prefix off, some don't."""
+    """Return the scope with the full path: some proxies strip the prefix, some do not."""
     prefix, path = settings.FORCE_SCRIPT_NAME or "", scope["path"]
     if path == prefix or path.startswith(f"{prefix}/"):
         return scope
@@ -168,7 +172,7 @@ def _with_full_path(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _buffer_stream(response: Any) -> HttpResponse:
-    """Turn an answer that streams a file into one that holds it."""
+    """Return a streamed file response as one that holds the whole file."""
     with closing(response):
         buffered = HttpResponse(b"".join(response), status=response.status_code)
     buffered.headers = response.headers

@@ -1,7 +1,7 @@
-"""Every setting, read from the environment once, at start.
+"""All settings, read from the environment once, at startup.
 
 The only module that reads the environment. `.env.example` lists each variable; `config/checks.py`
-refuses nonsense with an id and a hint.
+rejects invalid values with an id and a hint.
 """
 
 import re
@@ -19,18 +19,17 @@ from dashboard.config import logging as log_config
 from dashboard.config import secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = BASE_DIR / "var"  # what the process writes unless told otherwise; not in git
+VAR_DIR = BASE_DIR / "var"  # default place for files the process writes; not in git
 
 env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")  # the environment wins over the file
 
-# What could not be read as meant: variable -> the text found. config/checks.py refuses to start
-# with any.
+# Values that could not be parsed: variable -> its text. config/checks.py refuses to start with any.
 INVALID_SETTINGS: dict[str, str] = {}
 
 
 def _bool(name: str, *, default: bool) -> bool:
-    # env.bool() takes any typo for False: a misspelt ABORTS_ENABLED must not pass silently.
+    # env.bool() reads any typo as False, but a misspelt ABORTS_ENABLED must not pass silently.
     text = env.str(name, default="").strip().lower()
     if text in {"true", "on", "yes", "1"}:
         return True
@@ -62,7 +61,7 @@ def _factor(name: str, *, default: float) -> float:
 
 
 def split_base_url(address: str) -> tuple[list[str], list[str], str]:
-    """Return an address's origin, host and path; nothing of one that config/checks.py refuses."""
+    """Return the origin, host and path of a base URL; all empty if config/checks.py rejects it."""
     pattern = r"(https?://(\[[^/\]]+\]|[^/:]+)(?::\d+)?)((?:/[\w.~-]+)*)"
     match = re.fullmatch(pattern, address, re.ASCII)
     return ([match[1]], [match[2]], match[3]) if match else ([], [], "")
@@ -79,7 +78,7 @@ def _choice(name: str, choices: Collection[str], *, default: str) -> str:
 # --- Northflank ---------------------------------------------------------------------------------
 
 NORTHFLANK_API_TOKEN = env.str("NORTHFLANK_API_TOKEN", default="").strip()
-# Without a token the embedded sandbox is the upstream, and only then do the demo accounts exist.
+# Without a token the embedded sandbox is the upstream; only then are the demo accounts active.
 SANDBOX = NORTHFLANK_API_TOKEN == ""
 NORTHFLANK_API_BASE_URL = (
     env.str("NORTHFLANK_API_BASE_URL", default="") or "https://api.northflank.com"
@@ -87,11 +86,11 @@ NORTHFLANK_API_BASE_URL = (
 NORTHFLANK_TEAM_ID = env.str("NORTHFLANK_TEAM_ID", default="")
 NORTHFLANK_PROJECTS: list[str] = _list("NORTHFLANK_PROJECTS")
 NORTHFLANK_RUN_URL_TEMPLATE = env.str("NORTHFLANK_RUN_URL_TEMPLATE", default="")
-# Requests of each window kept for aborts: a number, or a share of the limit such as "10%".
+# Reserve for aborts in each window: a number of requests, or a share of the rate limit.
 NORTHFLANK_REQUEST_RESERVE = env.str("NORTHFLANK_REQUEST_RESERVE", default="") or "10%"
 
-# What Northflank's webhooks have to carry; more than one while it is being changed. The sandbox's
-# own webhooks need no setting: their secret lives as long as the process.
+# Accepted webhook secrets; more than one during a rotation. The sandbox's own webhooks need no
+# setting: their secret lives as long as the process.
 NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
     [secrets.token_urlsafe(32)] if SANDBOX else []
 )
@@ -100,27 +99,28 @@ NORTHFLANK_WEBHOOK_SECRET: list[str] = _list("NORTHFLANK_WEBHOOK_SECRET") or (
 
 READ_ONLY = _bool("READ_ONLY", default=False)
 ABORTS_ENABLED = _bool("ABORTS_ENABLED", default=True)
-# Stages in which an abort takes a reason, in any case; "none" for none.
+# Stages in which an abort needs a reason, in upper or lower case; "none" for no stage.
 ABORT_REASON_REQUIRED = [name.capitalize() for name in _list("ABORT_REASON_REQUIRED")] or [
     "Production"
 ]
 if ABORT_REASON_REQUIRED == ["None"]:
     ABORT_REASON_REQUIRED = []
-# Seconds after which an abort that has not ended turns amber, and red with next steps.
+# Seconds after which an unfinished abort is a warning, and critical with next steps.
 ABORT_WARN_AFTER = _positive_int("ABORT_WARN_AFTER", default=180)
 ABORT_CRITICAL_AFTER = _positive_int("ABORT_CRITICAL_AFTER", default=600)
-API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  # of each token
+API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  # per token
 
-# --- What is overdue ----------------------------------------------------------------------------
+# --- Overdue runs -------------------------------------------------------------------------------
 
-# A run, a step or a wait is overdue past so many times its usual (median) duration, if that is
-# longer than 95 % of them take; and again past the second.
+# A run, a step or a wait is overdue past this multiple of its median duration, but not before its
+# 95th percentile; past the second multiple it is critical.
 OVERDUE_FACTOR = _factor("OVERDUE_FACTOR", default=1.5)
 OVERDUE_CRITICAL_FACTOR = _factor("OVERDUE_CRITICAL_FACTOR", default=3.0)
-# Seconds beyond the usual of which nobody is told, however short it is.
+# Seconds above the median within which nothing is overdue, however short the median is.
 OVERDUE_MIN_SECONDS = _positive_int("OVERDUE_MIN_SECONDS", default=60)
-# Seconds after which a run, a wait in the queue and one for people is overdue where nobody knows
-# what is usual; and again past the second factor times that. A working day's pause is no news.
+# Seconds after which a run, a wait in the queue and a wait for approval are overdue without a
+# baseline; past OVERDUE_CRITICAL_FACTOR times that they are critical. A pause in a working day must
+# not alert anybody.
 OVERDUE_RUN_AFTER = _positive_int("OVERDUE_RUN_AFTER", default=3600)
 OVERDUE_QUEUED_AFTER = _positive_int("OVERDUE_QUEUED_AFTER", default=900)
 OVERDUE_APPROVAL_AFTER = _positive_int("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
@@ -131,7 +131,7 @@ DEBUG = _bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or secret_key.load_or_create(VAR_DIR / "secret-key")
 SECRET_KEY_IS_LOCAL = not env.str("SECRET_KEY", default="")
 BASE_URL = env.str("BASE_URL", default="").rstrip("/")
-# What BASE_URL says: the host it answers to, where forms come from, and the path it lies under.
+# Parts of BASE_URL: the origin that forms come from, the host, and the path prefix.
 _origin, _host, _path = split_base_url(BASE_URL)
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]", *_host]
 CSRF_TRUSTED_ORIGINS = [*_list("CSRF_TRUSTED_ORIGINS"), *_origin]
@@ -147,15 +147,15 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
-    "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth makes
+    "dashboard.apps.DashboardConfig",  # last: its group needs the permissions that auth creates
 ]
 MIDDLEWARE = [
-    "dashboard.web.http.health.answer_probes",  # first: probes come by any host name
+    "dashboard.web.http.health.answer_probes",  # first: probes use any host name
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "dashboard.web.http.database_outage.OutageMiddleware",  # what comes after it needs the database
+    "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -188,7 +188,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
-SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds: the person on call signs in before the night
+SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds; nobody on call should have to sign in at night
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -208,17 +208,17 @@ SECURE_CSP = {
     "base-uri": [CSP.NONE],
 }
 X_FRAME_OPTIONS = "DENY"
-# Links that leave the dashboard must not carry run ids to other sites.
+# Links that leave the dashboard must not leak run ids to other sites.
 SECURE_REFERRER_POLICY = "same-origin"
-# BASE_URL is the address people use: with https there, cookies and redirects insist on it.
+# BASE_URL is the address users open: if it is https, cookies and redirects require it.
 HTTPS = BASE_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
-# Under a path the host is shared, and what it promises browsers for a year is not ours to say.
+# Under a path the host is shared, so a year of HSTS for all of it is not ours to set.
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS and not _path else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS and not _path
 SILENCED_SYSTEM_CHECKS = ["security.W004"] if _path else []
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
-# Others on a shared host neither get our cookies nor take their names.
+# On a shared host, other applications must neither receive nor overwrite our cookies.
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"
 SESSION_COOKIE_NAME = "sessionid" + _path.replace("/", "-")
 CSRF_COOKIE_NAME = "csrftoken" + _path.replace("/", "-")
@@ -229,14 +229,14 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "dashboard.web.http.static.VersionedStaticFilesStorage"},
 }
-# Files are served from where they lie: a fresh clone runs without a collecting step.
+# Files are served from their source folders: a fresh clone runs without collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
-WHITENOISE_MAX_AGE = 24 * 3600  # seconds: addresses carry a hash, but not those in the admin's CSS
+WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in the admin's CSS
 
 # --- The database -------------------------------------------------------------------------------
 
-# The sandbox's world and Northflank's never share a default file.
+# Sandbox and Northflank data never share a default file.
 _sqlite_file = VAR_DIR / ("sandbox.sqlite3" if SANDBOX else "dashboard.sqlite3")
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
 if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
@@ -248,22 +248,22 @@ _database: dict[str, Any] = env.db_url_config(_database_url)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
     _database["OPTIONS"] = {
-        # A read transaction that turns into a write fails at once under DEFERRED, whatever the
-        # timeout; IMMEDIATE waits its turn.
+        # Under DEFERRED, a read transaction that becomes a write fails at once, whatever the
+        # timeout; IMMEDIATE waits for the lock.
         "transaction_mode": "IMMEDIATE",
         "timeout": 5,
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
     }
 else:
     _database["CONN_HEALTH_CHECKS"] = True
-    # A server that is silent is given up after seconds, not after minutes: 5 s to connect, and 10 s
-    # (in ms) for what was sent on an open line to be taken. DATABASE_URL's own options win.
+    # Time out on a silent server within seconds, not minutes: 5 s to connect, 10 s (in ms) for sent
+    # data to be acknowledged. Options in DATABASE_URL take precedence.
     _database["OPTIONS"] = {
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
         **_database.get("OPTIONS", {}),
     }
-_database["CONN_MAX_AGE"] = None  # threads are few and live as long as the process
+_database["CONN_MAX_AGE"] = None  # there are few threads, and they live as long as the process
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -275,11 +275,11 @@ CACHES = {
     },
 }
 
-# --- Words and times ----------------------------------------------------------------------------
+# --- Language and time zone ---------------------------------------------------------------------
 
-# One language a deployment, for everybody: rendered rows are shared, and some texts are stored. So
-# there is no LocaleMiddleware, and no cache's key names a language. docs/architecture.md says how
-# to add one.
+# One language per deployment: rendered rows are shared between users, and some texts are stored.
+# So there is no LocaleMiddleware, and no cache key names a language. docs/architecture.md describes
+# how to add one.
 LANGUAGE_CODE = _choice("LANGUAGE_CODE", dict(global_settings.LANGUAGES), default="en")
 LOCALE_PATHS = [BASE_DIR / "dashboard" / "locale"]
 TIME_ZONE = _choice("TIME_ZONE", available_timezones(), default="UTC")

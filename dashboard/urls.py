@@ -1,4 +1,4 @@
-"""Addresses. They mirror those of Northflank's API: whoever has an API path has the page."""
+"""URL routes. They mirror Northflank's API, so that an API path gives the page's address."""
 
 from django.contrib import admin
 from django.contrib.auth import views as auth
@@ -51,7 +51,7 @@ api_urls: list[URLPattern | URLResolver] = [
     path("runs/<id:run_id>/", api.run, name="api_run"),
     path("runs/<id:run_id>/abort/", api.abort, name="api_abort"),
     path("runs/<id:run_id>/dismissal/", api.dismissal, name="api_dismissal"),
-    re_path("", api.not_found),  # also without the slash at the end: no redirect repeats a POST
+    re_path("", api.not_found),  # also without a trailing slash: no redirect repeats a POST
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [
