@@ -440,7 +440,7 @@ class Ours(Simulation):
             if until > self.now and run in self.known_runs.get(run.stage, ())
         }
         following += len(self.watched_runs) / schedule.StageClass.WATCHED.value
-        lists = self.projects / schedule.CATALOGUE_INTERVAL.total_seconds()
+        lists = self.projects / schedule.CATALOG_INTERVAL.total_seconds()
         flows = self.world.mix.stages / schedule.FLOW_INTERVAL.total_seconds()
         while self.bells and self.bells[0] < self.now - HOUR:
             self.bells.popleft()
@@ -536,7 +536,7 @@ class Ours(Simulation):
         if not spend.may_discover:
             return min(wake, self.now + 2.0)
         for kind, each in (
-            ("catalog", schedule.CATALOGUE_INTERVAL / self.projects),
+            ("catalog", schedule.CATALOG_INTERVAL / self.projects),
             ("flow", schedule.FLOW_INTERVAL / self.world.mix.stages),
         ):
             if self.queues[kind] <= self.now and hands:

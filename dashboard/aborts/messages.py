@@ -12,9 +12,9 @@ from django.utils import dateformat, timezone
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import resend_policy, severity
-from dashboard.aborts.severity import Severity
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
+from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, durations, statuses
 from dashboard.runs.rich_text import format_parts, join_sentences
 
@@ -262,7 +262,7 @@ def _changed_message(abort: Abort, run: Run) -> AbortMessage:
 
 
 def _overdue_text(run: Run) -> str:
-    abort_severity = Severity(min(run.abort_severity, Severity.CRITICAL))
+    abort_severity = Severity(run.abort_severity)
     template = {
         Severity.OK: "",
         Severity.WARNING: _("That takes longer than %(time)s."),
@@ -274,7 +274,7 @@ def _overdue_text(run: Run) -> str:
 
 
 def _tone(run: Run) -> str:
-    return _TONES[Severity(min(run.abort_severity, Severity.CRITICAL))]
+    return _TONES[Severity(run.abort_severity)]
 
 
 def _duration(abort: Abort) -> timedelta:

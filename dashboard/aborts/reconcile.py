@@ -21,13 +21,13 @@ from dashboard.aborts.send import (
     settle_resolved_aborts,
     settle_too_late,
 )
-from dashboard.aborts.severity import Severity
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import ChangeCounter, mark_changed
+from dashboard.models.severity import Severity
 from dashboard.northflank import NorthflankError
 from dashboard.runs import abort_clock
 from dashboard.upstream.connection import Connection

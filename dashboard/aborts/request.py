@@ -13,7 +13,6 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.severity import Severity
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
@@ -21,6 +20,7 @@ from dashboard.models import Abort, BulkAbort, Run, Stage
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import mark_changed
+from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock
 
 log = structlog.get_logger(__name__)

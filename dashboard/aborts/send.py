@@ -17,13 +17,13 @@ from django.utils.translation import gettext as _
 
 from dashboard.aborts import resend_policy
 from dashboard.aborts.request import RESPONSE_TIMEOUT, SEND_LEASE, AbortResult
-from dashboard.aborts.severity import Severity
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
 from dashboard.models import Abort, RequestCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import mark_changed
+from dashboard.models.severity import Severity
 from dashboard.northflank import (
     AccessDenied,
     NorthflankError,

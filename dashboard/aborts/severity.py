@@ -4,17 +4,10 @@ Northflank does not document how long aborting lasts, and has no way to force it
 """
 
 from datetime import datetime, timedelta
-from enum import IntEnum
 
 from django.conf import settings
 
-
-class Severity(IntEnum):
-    """How overdue an abort is."""
-
-    OK = 0
-    WARNING = 1  # longer than usual
-    CRITICAL = 2  # someone has to act: pages show the next steps
+from dashboard.models.severity import Severity
 
 
 def threshold(severity: Severity) -> timedelta:

@@ -133,7 +133,7 @@ class Run(models.Model):
     first_synced_at = models.DateTimeField()
     synced_at = models.DateTimeField(help_text="When Northflank last told us of it.")
     request_seq = models.BigIntegerField(
-        default=0, help_text="Number of the question whose answer this is: QuestionCounter."
+        default=0, help_text="Number of the question whose answer this is: RequestCounter."
     )
     step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")
     step_key = models.TextField(blank=True, help_text="What that step is recognised by.")

@@ -6,22 +6,15 @@ Only successes count: failed or aborted runs do not show how long the work takes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
 from math import ceil
 from statistics import median
 
 from django.conf import settings
 
+from dashboard.models.severity import Severity
+
 MAX_SAMPLES = 20  # only the latest successes are used
 MIN_SAMPLES = 5  # fewer give no estimate
-
-
-class Severity(IntEnum):
-    """How far something exceeds its typical duration."""
-
-    OK = 0
-    WARNING = 1  # longer than it should
-    CRITICAL = 2  # so long that something is wrong
 
 
 @dataclass(frozen=True, slots=True)

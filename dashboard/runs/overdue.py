@@ -11,7 +11,8 @@ from enum import StrEnum
 from django.conf import settings
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import steps
 

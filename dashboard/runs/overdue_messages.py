@@ -8,7 +8,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.runs import durations
 from dashboard.runs.overdue import OverdueReason, Timer
 
@@ -17,7 +17,7 @@ from dashboard.runs.overdue import OverdueReason, Timer
 class OverdueMessage:
     """How overdue something is, as a label and a sentence."""
 
-    severity: int  # a models.typical_duration.Severity
+    severity: int  # a models.severity.Severity
     label: str
     text: str
     short_text: str  # without the typical duration, for places that show it already

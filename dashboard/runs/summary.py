@@ -13,7 +13,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.runs import abort_clock, durations, overdue, overdue_messages, statuses, steps
 from dashboard.runs.overdue import NOT_STARTED_STATUSES, OverdueReason, Timer

@@ -16,6 +16,7 @@ from django.db.models.expressions import Combinable
 
 from dashboard.models import Run, Stage, StageTiming, typical_duration
 from dashboard.models.runs import RunQuerySet, mark_changed
+from dashboard.models.severity import Severity
 from dashboard.northflank import Node
 from dashboard.runs import durations, overdue, steps
 from dashboard.sync.leases import LEASE
@@ -98,7 +99,7 @@ def schedule_next_detail(now: datetime, interval: timedelta) -> bool:
         detail_count__lt=typical_duration.MIN_SAMPLES,
         success_count__gte=typical_duration.MIN_SAMPLES,
     ).annotate(
-        awaited=Exists(in_flight.filter(overdue_severity__gt=typical_duration.Severity.OK)),
+        awaited=Exists(in_flight.filter(overdue_severity__gt=Severity.OK)),
         known=~Q(observed_steps={}),
         next=Subquery(readable.values("pk")[:1]),
     )

@@ -287,7 +287,7 @@ def _measure_demand(
     return Demand(
         tracking + watched_runs / StageClass.WATCHED.value,
         discovery
-        + catalog_lists / schedule.CATALOGUE_INTERVAL.total_seconds()
+        + catalog_lists / schedule.CATALOG_INTERVAL.total_seconds()
         + flows / schedule.FLOW_INTERVAL.total_seconds()
         + incomplete_histories / schedule.HISTORY_INTERVAL.total_seconds(),
         webhook_reads=schedule.WEBHOOK_READS_PER_RUN * concluded_runs / hour.total_seconds(),

@@ -14,7 +14,8 @@ from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Run, StageTiming
 from dashboard.models.runs import mark_changed
-from dashboard.models.typical_duration import MIN_SAMPLES, Severity
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node
 from dashboard.runs import overdue
 from dashboard.sync import baselines, schedule

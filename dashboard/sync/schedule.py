@@ -17,7 +17,7 @@ from dashboard.upstream.rate_budget import ReadBudget
 WATCHED_FOR = timedelta(seconds=60)  # a stage or run counts as watched this long after a view
 RECENT_FOR = timedelta(minutes=30)  # a stage counts as RECENT this long after its last change
 
-CATALOGUE_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
+CATALOG_INTERVAL = timedelta(minutes=10)  # how often projects and their pipelines are listed
 LOST_FLOW_GRACE = timedelta(days=1)  # how long a stage that lost its flow is read like an idle one
 FLOW_INTERVAL = timedelta(hours=6)  # how often a release flow's definition is read
 HISTORY_INTERVAL = timedelta(minutes=10)  # how often older runs are read, until all are here
@@ -200,7 +200,7 @@ class Plan:
 
     @property
     def catalog_interval(self) -> timedelta:
-        return CATALOGUE_INTERVAL * self.discovery
+        return CATALOG_INTERVAL * self.discovery
 
     def is_flow_due(self, has_flow: bool | None, synced_at: datetime | None, now: datetime) -> bool:
         """Return whether to read the stage's release flow now; it was last read at `synced_at`."""

@@ -37,7 +37,7 @@ MAX_SPACING = timedelta(seconds=300)  # between two reads caused by events, when
 # schedule.
 IDLE_SPREAD = timedelta(seconds=120)
 IDLE_SPACING_FACTOR = 4
-MIN_CATALOGUE_INTERVAL = timedelta(seconds=120)
+MIN_CATALOG_INTERVAL = timedelta(seconds=120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +246,6 @@ def _refresh_catalog(
         return  # about a project outside the settings
     # A list being read, or nearly due, is scheduled within the lease time: leave it.
     scheduled_later = catalog_syncs.filter(failures=0, next_sync_at__gt=now + catalog.LEASE)
-    scheduled_later.filter(
-        Q(synced_at=None) | Q(synced_at__lt=now - MIN_CATALOGUE_INTERVAL)
-    ).update(next_sync_at=now)
+    scheduled_later.filter(Q(synced_at=None) | Q(synced_at__lt=now - MIN_CATALOG_INTERVAL)).update(
+        next_sync_at=now
+    )

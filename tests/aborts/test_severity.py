@@ -12,10 +12,10 @@ from django.db import connection
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.aborts import severity as abort_severity
-from dashboard.aborts.severity import Severity
 from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import EventType
+from dashboard.models.severity import Severity
 from dashboard.sandbox import parse_fault
 from tests.support.live import Live
 from tests.support.live_runs import (

@@ -269,7 +269,8 @@ def test_overdue_abort_can_be_resent(
     dialog.get_by_text("Stuck", exact=True).click()
     dialog.get_by_role("button", name="Abort run").click()
     expect(dialog).to_be_hidden()
-    expect(page.locator(".abort-line .message", has_text="Nothing came of it for 15 min")).to_be_visible()
+    message = page.locator(".abort-line .message", has_text="Nothing came of it for 15 min")
+    expect(message).to_be_visible()
     # Its clock does not begin anew: it is as late as it was.
     expect(page.get_by_role("heading", name="What you can do")).to_be_visible()
     first.refresh_from_db()

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from dashboard.models import Acknowledgement, Run
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from tests.support import factories
 from tests.support.browser import OpenPage, is_marked, mark
 from tests.support.live import Live

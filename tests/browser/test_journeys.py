@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, Run, SavedView
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.sync import overdue_checker
 from tests.support import factories, live_runs
 from tests.support.browser import (

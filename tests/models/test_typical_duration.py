@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from dashboard.models import typical_duration
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 
 
 def minutes(*values: float) -> list[timedelta]:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import overdue_messages
 from dashboard.runs.overdue import OverdueReason, Timer
 

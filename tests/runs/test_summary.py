@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.northflank import Node
 from dashboard.runs import overdue
 from dashboard.runs import summary as run_summary

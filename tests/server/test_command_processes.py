@@ -46,7 +46,8 @@ class CommandEnvironment:
         boss = self.dashboard.person("boss")
         read = (
             "SELECT 1 FROM dashboard_stage JOIN dashboard_pipeline p ON pipeline_id = p.id"
-            " WHERE p.slug = 'ledger' AND dashboard_stage.name = 'Staging' AND confirmed_path_segment <> ''"
+            " WHERE p.slug = 'ledger' AND dashboard_stage.name = 'Staging'"
+            " AND confirmed_path_segment <> ''"
         )
         wait_until(lambda: query_database(self.given["DATABASE_URL"], read), processes.PATIENCE)
         wait_until(lambda: boss.get(page).status_code == 200, processes.PATIENCE)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 
 from dashboard.models import Pipeline, Run, Stage
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from tests.support.factories import node

@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 from dashboard import aborts
 from dashboard.models import Acknowledgement, BulkAbortItem, Run, SavedView, Stage
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components import bulk_abort_list, pagination

@@ -230,7 +230,7 @@ def test_catalog_list_is_due_after_its_interval(world: World) -> None:
     world.sync()
     for sweep in CatalogSync.objects.all():
         assert sweep.synced_at is not None
-        assert sweep.next_sync_at - sweep.synced_at >= schedule.CATALOGUE_INTERVAL / 3
+        assert sweep.next_sync_at - sweep.synced_at >= schedule.CATALOG_INTERVAL / 3
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,12 @@ def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> Non
 def test_first_sync_reads_production_first(full_world: World) -> None:
     full_world.sync()
     names = [what.split()[0] for what in asked(full_world)][: Stage.objects.count()]
-    firsts = [names.index(name) for name in ("production", "staging", "development")]
-    assert firsts == sorted(firsts)
-    lasts = [
-        max(n for n, each in enumerate(names) if each == name)
-        for name in ("production", "staging", "development")
-    ]
-    assert lasts == sorted(lasts)
+    in_order = sorted(names, key=["production", "staging", "development"].index)
+    assert names[0] == "production"
+    # Requests run side by side: one may overtake those that were sent just before it.
+    assert all(
+        position >= in_order.index(name) - MAX_FIRST_READS for position, name in enumerate(names)
+    )
 
 
 def test_first_sync_finds_all_runs_in_flight(full_world: World) -> None:

@@ -15,7 +15,8 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.models import Abort, ApiToken, BulkAbort, Grant, Project, Run, StageTiming
 from dashboard.models.aborts import EventType
 from dashboard.models.api_tokens import Scope
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
 from tests.support.html import one, parse_html, words

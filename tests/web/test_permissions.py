@@ -118,7 +118,7 @@ def abort_denied_reason(html: LexborHTMLParser) -> str:
     """Why the one disabled button that a piece of a page shows is disabled, as it is read out."""
     button = one(html, "[data-abort][disabled]")
     reason = words(one(html, f"#{button.attributes['aria-describedby']}"))
-    assert button.attributes["title"] == reason
+    assert button.attributes["tab-title"] == reason
     return reason
 
 
@@ -636,7 +636,7 @@ def test_stream_counts_and_tab_title_follow_user_permissions(
     for person in (member_http_client, live.person("manager")):
         with person.stream("GET", "/live/?page=now") as answer:
             parts = next(messages(answer)).parts
-        title = one(parts["title"], "span").attributes["data-title"]
+        title = one(parts["tab-title"], "span").attributes["data-title"]
         said += [title or "", words(one(parts["in-flight"], ".count"))]
     assert said == [
         "Now (1) · Release flows",

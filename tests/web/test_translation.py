@@ -38,7 +38,7 @@ from dashboard.models import (
 )
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.statuses import RUN_STATUSES
@@ -61,9 +61,9 @@ ATTRIBUTES = (
     "data-done-label",
     "data-label",
     "data-no-response-text",
-    "data-one",
-    "data-many",
-    "data-moved",
+    "data-text-one",
+    "data-text-many",
+    "data-text-changed",
     "data-coverage",
     "data-title",
 )
@@ -113,12 +113,8 @@ def untranslated_texts(html: LexborHTMLParser) -> Iterator[str]:
             yield f"<{block}> {said}"
     for node in html.css("*"):
         for name in ATTRIBUTES:
-            abort_with_full_timeline = node.attributes.get(name)
-            if (
-                abort_with_full_timeline
-                and LATIN_LETTER.search(said := untranslated_part(abort_with_full_timeline))
-                and node.tag != "time"
-            ):
+            text = node.attributes.get(name)
+            if text and LATIN_LETTER.search(said := untranslated_part(text)) and node.tag != "time":
                 yield f"<{node.tag} {name}> {said}"
 
 

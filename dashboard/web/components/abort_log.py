@@ -205,7 +205,7 @@ class Page:
     versions: list[tuple[int, int]]  # (abort key, run version); an abort changes with its run
     older_url: str
     under_way_count: int
-    abort_severity: int  # of the most overdue abort under way: an aborts.severity.Severity
+    abort_severity: int  # of the most overdue abort under way: a models.severity.Severity
 
 
 def load_page(abort_filter: AbortFilter) -> Page:

@@ -62,8 +62,8 @@ class InFlightTotals:
     """Totals of some runs in flight: their statuses, counts and worst severities."""
 
     statuses: frozenset[str] = frozenset()
-    overdue_severity: int = 0  # of the worst run: a models.typical_duration.Severity
-    abort_severity: int = 0  # of the worst abort: an aborts.severity.Severity
+    overdue_severity: int = 0  # of the worst run: a models.severity.Severity
+    abort_severity: int = 0  # of the worst abort: a models.severity.Severity
     count: int = 0
     overdue_count: int = 0  # runs that are overdue or have an overdue abort
     critical_count: int = 0  # part of `overdue_count`

@@ -17,11 +17,11 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.aborts.severity import Severity
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.threads import now
 from dashboard.models import Abort, Acknowledgement, Run, Stage
 from dashboard.models.runs import RunQuerySet
+from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, acknowledgements, durations, overdue_messages, statuses
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
@@ -83,7 +83,7 @@ class RunRow:
     acknowledgements: ActiveAcknowledgements | None
     is_abortable: bool
     is_selectable: bool  # for a bulk abort: in flight, and no abort under way
-    abort_severity: int  # an aborts.severity.Severity
+    abort_severity: int  # a models.severity.Severity
     can_resend: bool  # the abort under way is so overdue that it can be resent
     may_abort: bool
     denied_reason: str

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from django.utils.translation import gettext as _
 
-from dashboard.aborts.severity import Severity
 from dashboard.models import Pipeline, Run, Stage
+from dashboard.models.severity import Severity
 from dashboard.runs import overdue_messages, statuses
 from dashboard.web.components.in_flight import InFlightTotals
 

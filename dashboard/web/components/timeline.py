@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext, pgettext_lazy
 
 from dashboard.models import Run, StageTiming
-from dashboard.models.typical_duration import Severity, TypicalDuration
+from dashboard.models.severity import Severity
+from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
 from dashboard.runs import durations, overdue, statuses, steps
@@ -104,7 +105,7 @@ class StepRow:
     running_since: str  # start as ISO 8601; empty: not in progress
     duration: str
     typical_text: str
-    overdue_severity: int  # a models.typical_duration.Severity
+    overdue_severity: int  # a models.severity.Severity
     bar: StepBar | None
     is_current: bool  # the run is at this step
     is_unfolded: bool

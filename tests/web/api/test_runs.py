@@ -92,7 +92,7 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "started_at": format_utc(run.started_at),
         "concluded_at": None,
         "seen_at": format_utc(run.synced_at),
-        "removed_at": None,
+        "gone_at": None,
         "url": factories.address(run),
         "abort": None,
         "may_abort": False,

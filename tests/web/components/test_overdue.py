@@ -15,7 +15,7 @@ from selectolax.lexbor import LexborNode
 
 from dashboard.accounts import permissions
 from dashboard.models import Run, Stage, StageTiming
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
 from dashboard.web.components import run_row

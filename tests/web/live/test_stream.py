@@ -14,8 +14,8 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
-from dashboard.aborts.severity import Severity
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
+from dashboard.models.severity import Severity
 from dashboard.web.live import feed
 from dashboard.web.live import parts as live_parts
 from tests.support import factories
@@ -214,7 +214,7 @@ def test_stream_updates_counts_and_tab_title(run: Run, viewer_http_client: httpx
         factories.run(run.stage, status="approval_wait")
         said = ""
         while said != "Needs approval · Now (2) · Release flows":
-            title = about(stream, "title").css_first("span")
+            title = about(stream, "tab-title").css_first("span")
             assert title is not None
             said = title.attributes["data-title"] or ""
 
@@ -223,7 +223,7 @@ def test_stream_updates_counts_and_tab_title(run: Run, viewer_http_client: httpx
 def test_upstream_outage_is_streamed(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
         factories.trouble("It fell over.", timezone.now())
-        about(stream, "trouble", "It fell over.")
+        about(stream, "upstream-error", "It fell over.")
 
 
 @fast_polling
@@ -313,8 +313,8 @@ def test_stream_removes_incomplete_notice_when_all_stages_are_read(
         assert line.css_first("[data-incomplete]") is not None
         now = timezone.now()
         Stage.objects.filter(pk=unread.pk).update(synced_at=now, error="", error_message="")
-        message = beside(stream, "title")
-        assert "Incomplete" not in message["title"].html
+        message = beside(stream, "tab-title")
+        assert "Incomplete" not in message["tab-title"].html
         assert message["data-age"].css_first("[data-incomplete]") is None
 
 
@@ -325,7 +325,7 @@ def test_stream_tab_title_reports_upstream_outage(
     keys = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id, "run": run.pk}
     factories.trouble("It fell over.")
     with viewer_http_client.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
-        title = next(messages(answer)).parts["title"].css_first("span")
+        title = next(messages(answer)).parts["tab-title"].css_first("span")
     assert title is not None
     assert (title.attributes["data-title"] or "").startswith("Can’t see · ")
 

@@ -18,7 +18,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions
 from dashboard.models import Acknowledgement, ChangeCounter, Grant, Run, Stage
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgements, alerts
 from dashboard.sync import mirror

@@ -168,7 +168,7 @@ def test_api_dismisses_and_restores_run(run: Run, manager: User) -> None:
     assert call_api("POST", manager, Scope.ABORT).json()["in_flight"] is False
     told = call_api("GET", manager, Scope.ABORT, "").json()
     assert [one["by"] for one in told["dismissals"]] == ["manager"]
-    assert told["removed_at"] is not None
+    assert told["gone_at"] is not None
     assert call_api("DELETE", manager, Scope.ABORT).json()["in_flight"] is True
 
 

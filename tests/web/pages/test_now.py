@@ -11,7 +11,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Grant, Run, Stage
-from dashboard.models.typical_duration import Severity
+from dashboard.models.severity import Severity
 from dashboard.runs import alerts
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components import run_row

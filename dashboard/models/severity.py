@@ -1,0 +1,11 @@
+"""How bad it is that something takes longer than it should."""
+
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    """Stored as a number, so that the worst of several is their maximum."""
+
+    OK = 0
+    WARNING = 1  # longer than typical
+    CRITICAL = 2  # so long that somebody has to act
