@@ -1,7 +1,7 @@
-"""Tells every open page what changed, as soon as it is committed, by whichever process.
+"""Push committed changes of any process to every open page.
 
-One loop a process: it hears the bell (db/notify.py), reads once what is new, makes one message for
-each channel somebody listens to, and gives it to the hub. Rows are rendered once per version and
+One loop per process waits for a notification (db/notify.py), reads the changes once, builds one
+message per subscribed channel and publishes it to the hub. Rows are rendered once per version and
 audience, whatever the number of viewers.
 """
 
@@ -23,22 +23,22 @@ from dashboard.web.live.parts import ChangeSet, Channel, LivePart
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two looks: ages change without a bell, and one may be lost.
+# Seconds between polls: ages change without a notification, and one may be lost.
 POLL_INTERVAL = 5.0
-# Seconds of silence that a stream may have: proxies cut at 60.
+# Seconds a stream may be idle: proxies cut it at 60.
 HEARTBEAT_INTERVAL = 15.0
-# How a page that missed too much is told to fetch itself; app.js knows the word.
+# Makes a page that missed too much reload its live region; handled by app.js.
 STALE_EVENT = "stale"
 HEARTBEAT_EVENT = "alive"
-# The database is away: the page says so, and keeps what it shows; app.js knows the word.
+# Database outage: the page shows a notice and keeps its content; handled by app.js.
 OUTAGE_EVENT = "away"
 
 
 class Broadcaster:
-    """The changes of the database, for the viewers of this process; make it on their event loop.
+    """Sends database changes to the viewers of this process; create it on their event loop.
 
-    `beat` are the seconds between two looks when no bell rings, `silence` those after which a
-    channel is told that its stream is alive.
+    `poll_interval` is in seconds between reads without a notification; a channel without a
+    message for `heartbeat_interval` seconds gets a heartbeat.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Broadcaster:
         self.hub = Hub[Channel]()
         self.poll_interval, self.heartbeat_interval = poll_interval, heartbeat_interval
         self._notified = asyncio.Event()
-        self._version: int | None = None  # a version
+        self._version: int | None = None
         self._last_markup: dict[Channel, _Markup] = {}
         self._last_sent_at: dict[Channel, float] = {}
-        self._next_permission_check = 0.0  # when to look at people's rights again
+        self._next_permission_check = 0.0  # loop time, in seconds
         self._is_failing = False
-        self._outage_published = False  # as the pages were told of the database
+        self._outage_published = False  # the last message was an outage
 
     async def run(self) -> None:
-        """Tell changes until cancelled."""
+        """Broadcast changes until cancelled."""
         listener = asyncio.create_task(db_notify.listen(self._notified.set))
         try:
             while True:
@@ -66,7 +66,7 @@ class Broadcaster:
                     await self._close_streams_with_changed_permissions()
                     await self._broadcast()
                 except Exception as error:
-                    # What was not told is told in a later round.
+                    # Unsent changes are sent in a later round.
                     if db_health.is_outage(error):
                         self._broadcast_outage()
                     elif not self._is_failing:
@@ -90,12 +90,12 @@ class Broadcaster:
     async def stream(
         self, channel: Channel, since_version: int | None, user_id: int
     ) -> AsyncIterator[bytes]:
-        """Yield what changed in a channel since a version, and from then on what changes.
+        """Yield a channel's changes since a version as encoded events, then new ones as they come.
 
-        None: the page says nothing of what it shows, and is told to fetch itself. The stream ends
-        soon after the rights of whoever listens, the person with the key `who`, have changed.
+        With None the page's version is unknown and it is asked to reload. The stream ends soon
+        after the permissions of the user `user_id` change.
         """
-        # First a viewer, then the reading: whatever is told in between is told twice, not lost.
+        # Subscribe before reading: a change in between is sent twice, not lost.
         with self.hub.subscribe(channel, user_id) as viewer:
             yield await self._first_message(channel, since_version)
             while (message := await viewer.next()) is not None:
@@ -104,14 +104,14 @@ class Broadcaster:
     async def _first_message(self, channel: Channel, since_version: int | None) -> bytes:
         markup, version = self._last_markup.get(channel), self._version
         if markup and version is not None and since_version == version:
-            # Nothing was missed, and others have been told what there is: a thousand viewers who
-            # come back together cost no thousand readings.
+            # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
+            # cost no database reads.
             parts = [LivePart(part_id, html) for part_id, html in markup.items()]
             return live_parts.encode_parts(parts, version)
         try:
             return await run_in_db_thread(_load_first_message, channel, since_version)
         except Exception as error:
-            # An answer that broke off here would be asked for again at once, and for ever.
+            # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
                 return live_parts.encode_event(
                     OUTAGE_EVENT, database_outage.outage_message(), since_version or 0
@@ -125,7 +125,7 @@ class Broadcaster:
             return
         self._next_permission_check = loop_time + self.poll_interval
         current_permissions = await run_in_db_thread(permissions.for_users, user_ids)
-        # Who came while that was read is not among `people`, and is looked at next time.
+        # A viewer who subscribed during that read is not in `user_ids`; checked next time.
         self.hub.close_streams(
             lambda channel, who: (
                 who in user_ids and channel.permissions != current_permissions.get(who)
@@ -133,7 +133,7 @@ class Broadcaster:
         )
 
     def _broadcast_outage(self) -> None:
-        """Say it on all open pages, and so that their streams are alive."""
+        """Send the outage to all open pages; it also serves as their heartbeat."""
         self._outage_published = True
         message = live_parts.encode_event(
             OUTAGE_EVENT, database_outage.outage_message(), self._version or 0
@@ -143,7 +143,7 @@ class Broadcaster:
 
     async def _broadcast(self) -> None:
         change_set = await run_in_db_thread(live_parts.load_changes, self._version)
-        # Who comes after this line reads what these news are made of from the database.
+        # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
         last_markup = {channel: self._last_markup.get(channel, {}) for channel in channels}
         messages, markup = await run_in_db_thread(_build_messages, change_set, last_markup)
@@ -177,14 +177,14 @@ def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
     return message
 
 
-type _Markup = dict[str, str]  # the markup last told of each part, by its id
+type _Markup = dict[str, str]  # the last sent markup of each part, by id
 
 
 def _build_messages(
     change_set: ChangeSet, last_markup: dict[Channel, _Markup]
 ) -> tuple[dict[Channel, bytes], dict[Channel, _Markup]]:
-    """Return the message for each channel, empty where there is nothing to tell, and the frames."""
-    # Whoever has a stream no longer asks for the page, which is how interest was noted.
+    """Return each channel's message (empty if nothing changed) and its status parts' markup."""
+    # Pages with a stream make no further requests, which would record them as watched.
     watchers.keep_alive(
         [channel.key for channel in last_markup if channel.page == "stage"],
         [channel.key for channel in last_markup if channel.page == "run"],
@@ -197,7 +197,7 @@ def _build_messages(
         except Exception as error:
             if db_health.is_outage(error):
                 raise
-            # One that can't be told must not silence the others; its pages fetch themselves.
+            # One failing channel must not block the others; its pages reload instead.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             messages[channel] = live_parts.encode_event(STALE_EVENT, "", change_set.version)
     return messages, markup
@@ -222,17 +222,17 @@ _current: list[Broadcaster] = []  # at most one
 def open_broadcaster(
     *, poll_interval: float = POLL_INTERVAL, heartbeat_interval: float = HEARTBEAT_INTERVAL
 ) -> Broadcaster:
-    """Make this process's feed, on the running loop, and return it; somebody has to `run` it."""
+    """Create and return this process's broadcaster on the running loop; the caller runs it."""
     _current[:] = [Broadcaster(poll_interval=poll_interval, heartbeat_interval=heartbeat_interval)]
     return _current[0]
 
 
 def close_broadcaster() -> None:
-    """End all streams of this process, whose pages then ask by themselves; on the feed's loop."""
+    """End all streams of this process; pages then poll. Call on the broadcaster's loop."""
     while _current:
         _current.pop().close()
 
 
 def current_broadcaster() -> Broadcaster | None:
-    """Return this process's feed, or None where nobody runs one."""
+    """Return this process's broadcaster, or None if it has none."""
     return _current[0] if _current else None

@@ -1,4 +1,4 @@
-"""The stream of changes that an open page listens to."""
+"""The event stream of an open page's changes."""
 
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.http import require_GET
@@ -12,10 +12,10 @@ from dashboard.web.live.parts import PAGES, Channel
 
 @require_GET
 def live_stream(request: HttpRequest) -> HttpResponseBase:
-    """Stream what changes on a page: `page` and `key` say which, `since` what it shows already."""
+    """Stream the changes of the page given by `page` and `key`, after version `since`."""
     channel = _channel(request)
     broadcaster = current_broadcaster()
-    if broadcaster is None:  # pages then ask for their live region again and again
+    if broadcaster is None:  # pages then poll their live region
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
     since = keys.parse_pk(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
     return StreamingHttpResponse(

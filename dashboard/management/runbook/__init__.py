@@ -1,1 +1,0 @@
-"""Shared code of the commands for runbooks: `runs`, `run`, `abort` and `token`."""
