@@ -1,6 +1,6 @@
-"""The JSON API: what pages show and do, for machines, by the same rights and with the same audit.
+"""The JSON API: the same data and actions as the pages, with the same permissions and audit.
 
-Three addresses (docs/api.md). `door` lets callers in, `answers` makes JSON of what they get,
-`asking` reads what they want, `shapes` is how a run and an abort look, `finding` finds a run by its
-id alone. The commands share the last two.
+Endpoints are in docs/api.md. `auth` authenticates and throttles, `params` parses requests,
+`queries` finds runs by place or id, `serializers` and `responses` write JSON. The commands share
+`queries` and `serializers`.
 """

@@ -1,7 +1,7 @@
-"""Who may call the API: the holder of a good token, so many times a minute.
+"""Authentication and throttling of the API by bearer token.
 
-Only the token counts. A session's cookie opens nothing here, so no other site can have a browser
-call the API for its owner, and no form token is needed.
+Session cookies are ignored, so no other site can make a browser call the API for its user, and no
+CSRF token is needed.
 """
 
 import math
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """Whoever calls: the account that the token acts for, and what it may do by this token."""
+    """An authenticated caller: the token's account, and what the token allows it."""
 
     user: User
     permissions: Permissions
@@ -43,7 +43,7 @@ type ApiView[**P] = Callable[Concatenate[HttpRequest, ApiClient, P], HttpRespons
 def api_view[**P](
     *methods: str,
 ) -> Callable[[ApiView[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
-    """Make a view of the API: these methods (none: any), a caller let in, every error as JSON."""
+    """Wrap a view: allow only `methods` (none: any), authenticate, and answer errors as JSON."""
 
     def decorate(view: ApiView[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
         @csrf_exempt

@@ -1,6 +1,6 @@
-"""What a request asks for; nonsense in it is refused, never guessed at.
+"""Parse query parameters and bodies; anything unknown or invalid is rejected.
 
-A script that misspells a filter must not get, and abort, what it did not mean.
+A script that misspells a filter must not get, and abort, other runs than it meant.
 """
 
 from collections.abc import Collection
@@ -23,7 +23,7 @@ class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:
-    """Return the parameters of the address; raises Failed for one that is not `known`."""
+    """Return the parameters of the address; raises ApiError for one not in `allowed`."""
     parameters = {}
     for name, values in request.GET.lists():
         if name not in allowed:
@@ -45,14 +45,14 @@ def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str
 
 
 def parse_number(text: str, name: str, *, maximum: int) -> int:
-    """Return a number from 1 to `most`; raises Failed."""
+    """Return a number from 1 to `maximum`; raises ApiError."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19 and 1 <= int(text) <= maximum):
         raise ApiError(400, "bad_parameter", f"“{name}” is a number from 1 to {maximum}.")
     return int(text)
 
 
 def parse_abort_body(request: HttpRequest) -> AbortBody:
-    """Return what the body of a request to abort says; raises Failed."""
+    """Return the parsed body of an abort request; raises ApiError."""
     if request.content_type != "application/json":
         raise ApiError(415, "not_json", "Send a body of “Content-Type: application/json”.")
     if len(request.body) > MAX_BODY_BYTES:

@@ -1,4 +1,4 @@
-"""A run by its id alone, among the places that somebody may see."""
+"""Find runs by id and place among those that a user may view."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _PATHS = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a run is, in the words of an address."""
+    """A stage by the slugs of its address."""
 
     project: str
     pipeline: str
@@ -64,7 +64,7 @@ def run_place(run: Run) -> Place:
 
 
 def find_run(run_id: str, place: Mapping[str, str], visible: Q) -> Run:
-    """Return a run, with its place loaded, among those `seen`; raises Unknown and Ambiguous."""
+    """Return a run of `visible` with its place; raises RunNotFound and AmbiguousRun."""
     runs = list(
         Run.objects.with_stage()
         .without_detail()

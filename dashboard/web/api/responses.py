@@ -1,4 +1,4 @@
-"""What the API answers: JSON that no cache keeps, and errors whose codes stay the same."""
+"""JSON responses that no cache stores, and errors with stable codes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from django.http import HttpResponse
 
 
 class ApiError(Exception):
-    """The request gets an error for an answer: a status, a code for machines, a text for people."""
+    """An error response: HTTP status, stable code, and a message for people."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class ApiError(Exception):
 def json_response(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """Return an answer that says this."""
+    """Return `body` as an uncached JSON response."""
     response = HttpResponse(
         msgspec.json.encode(body) + b"\n",
         status=status,
@@ -42,7 +42,7 @@ def json_response(
 
 
 def error_response(api_error: ApiError) -> HttpResponse:
-    """Return the answer to a request that failed."""
+    """Return the response to a failed request."""
     error_body = {"code": api_error.code, "message": api_error.message}
     response = json_response(
         {"error": error_body, **api_error.extra}, status=api_error.status, headers=api_error.headers

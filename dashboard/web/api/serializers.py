@@ -1,6 +1,6 @@
-"""How a run and an abort look in JSON, to the API's callers and by the commands.
+"""Runs and aborts as JSON, for the API and the commands.
 
-Fields are added, never renamed or taken away. Times are UTC.
+A contract: fields are added, never renamed or removed. Times are UTC.
 """
 
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from dashboard.web.http import links
 def run(
     run: Run, latest_abort: Abort | None, permissions: Permissions | None = None
 ) -> dict[str, Any]:
-    """Return a run; with what whoever looks at it may do, where that is known."""
+    """Return a run, with what the caller may do where permissions are given."""
     pipeline = run.stage.pipeline
     fields = {
         "run_id": run.run_id,
@@ -48,7 +48,7 @@ def run(
 
 
 def abort(abort: Abort, run: Run) -> dict[str, Any]:
-    """Return an act as it stands."""
+    """Return an abort in its current state."""
     return {
         "id": abort.pk,
         "state": abort.state,
@@ -71,7 +71,7 @@ def abort(abort: Abort, run: Run) -> dict[str, Any]:
 
 
 def aborts(run: Run) -> list[dict[str, Any]]:
-    """Return all acts on a run, the latest first, each with its trail."""
+    """Return all aborts of a run, newest first, each with its timeline."""
     abort_rows = run.aborts.order_by("-pk").prefetch_related("events")
     return [
         abort(abort_row, run)
@@ -86,7 +86,7 @@ def aborts(run: Run) -> list[dict[str, Any]]:
 
 
 def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
-    """Return who looks at a run, or has, in the order in which they began."""
+    """Return the acknowledgements of a run, oldest first."""
     return [
         {
             "by": one.username,
@@ -99,7 +99,7 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
 
 
 def coverage(stage_coverage: Coverage) -> dict[str, Any]:
-    """Return what stands beside a list: whether all was looked at, and what was not."""
+    """Return whether the listed stages have all been read, and which have not."""
     return {
         "complete": stage_coverage.is_complete,
         "coverage": {
@@ -116,7 +116,7 @@ def coverage(stage_coverage: Coverage) -> dict[str, Any]:
 
 
 def dismissals(run: Run) -> list[dict[str, Any]]:
-    """Return who dismissed a run that Northflank knew no more, the first first."""
+    """Return the dismissals of a removed run, oldest first."""
     return [
         {
             "by": dismissal.username,

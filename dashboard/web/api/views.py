@@ -1,4 +1,4 @@
-"""The API's addresses: runs in flight, one run, and the abort of one."""
+"""API endpoints: runs in flight, one run, its abort and its dismissal."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ DEFAULT_RETRY_SECONDS = (
 
 @api_view("GET", "HEAD")
 def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
-    """Tell which runs are in flight, newest first."""
+    """List runs in flight, newest first."""
     parameters = params.parse_parameters(
         request, [*params.PLACE_PARAMETERS, "status", "limit", "after"]
     )
@@ -70,7 +70,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
 
 @api_view("GET", "HEAD")
 def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Tell how one run stands, concluded or not, and what was done about it."""
+    """Return one run, with its aborts and acknowledgements."""
     run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
     watchers.watch_run(run_object, db_threads.now())
     extra = {
@@ -83,7 +83,7 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
 
 @api_view("POST")
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Abort a run, and answer what Northflank said; a repeat joins the abort that is under way."""
+    """Abort a run and return the result; a repeat joins the abort under way."""
     result: AbortResult | None = deferred_result(request)
     if result is not None:
         return _abort_response(result, client)
@@ -123,7 +123,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
 
 @api_view("POST", "DELETE")
 def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Dismiss a run that Northflank knows no more (POST), or undo that (DELETE)."""
+    """Dismiss a removed run (POST), or restore it (DELETE)."""
     run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
     change = dismissals.dismiss if request.method == "POST" else dismissals.restore
     try:
@@ -142,7 +142,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
 
 @api_view()
 def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
-    """Say that there is nothing at this address."""
+    """Answer 404 for any other address."""
     raise ApiError(404, "no_address", "There is nothing at this address; all end with a slash.")
 
 

@@ -1,4 +1,4 @@
-"""From where a request comes."""
+"""The client's IP address."""
 
 from ipaddress import ip_address
 
@@ -6,7 +6,7 @@ from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the address of whoever asks; None where it is none.
+    """Return the client's IP address, or None where there is no valid one.
 
     Behind a proxy it is what the proxy passed on, so it may be anything.
     """

@@ -1,4 +1,4 @@
-"""What people and machines are told while the database is away: 503, and how it goes on.
+"""Responses during a database outage: 503, and what happened to a form.
 
 No page is blanked: an open one keeps what it shows and says so; one that was asked for comes by
 itself. Nothing that was sent is sent again, so whoever sent something is told whether it was kept.

@@ -1,9 +1,9 @@
-"""An answer that has to wait for Northflank, without a web thread waiting with it.
+"""A response that waits for Northflank without holding a web thread.
 
-A view returns `Waiting` with the work to be awaited on the event loop; the handler (asgi.py)
-awaits it and then asks the same view again, which finds the result in `result_of(request)`. The
-first pass does what must be done once, the second only renders. The middleware is passed once: the
-final answer gets the headers and cookies that it put on the first, and may have any status.
+A view returns `Deferred` with the work to be awaited on the event loop; the handler (asgi.py)
+awaits it, then calls the same view again, which reads the result by `deferred_result(request)`.
+The first pass does what must be done once, the second only renders. The middleware is passed once:
+the final response gets the headers and cookies that it put on the first, and may have any status.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ RESULT_KEY = "dashboard.waited_for"  # the key in the ASGI scope
 
 
 class Deferred(HttpResponse):
-    """Not an answer yet: `work` comes first. Seen by a person only under a foreign server."""
+    """A placeholder until `work` is done; only another ASGI handler would ever send it."""
 
     status_code = 503
     _has_been_logged = True  # by Django's own word: it is no failure to be told of
@@ -27,6 +27,6 @@ class Deferred(HttpResponse):
 
 
 def deferred_result(request: HttpRequest) -> Any:
-    """Return what the awaited work returned, or None in the first pass; raises what it raised."""
+    """Return the result of the awaited work, None in the first pass; raises what it raised."""
     work = getattr(request, "scope", {}).get(RESULT_KEY)
     return None if work is None else work.result()

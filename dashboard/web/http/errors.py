@@ -1,4 +1,4 @@
-"""What people see when there is nothing, when they may not, and when we failed."""
+"""Error pages: 400, 403, 404, 500 and 503."""
 
 import sys
 from typing import Any
@@ -14,12 +14,12 @@ from dashboard.web.http.lookup import PageNotFound
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """400: a request that is no form or address of ours."""
+    """400: an invalid request."""
     return defaults.bad_request(request, exception, template_name="errors/400.html")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """404: say what was looked for, and where to go on."""
+    """404, with what was requested and links onward."""
     template_context: dict[str, Any] = {}
     if isinstance(exception, PageNotFound):
         template_context = {"message": exception.message, "links": exception.links}
@@ -28,7 +28,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def forbidden(request: HttpRequest, reason: str) -> HttpResponse:
-    """403: say why, and who may."""
+    """403, with the reason and who has the permission."""
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(reason, status=403, content_type="text/plain; charset=utf-8")
     return render(request, "errors/403.html", {"reason": reason}, status=403)
@@ -40,7 +40,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def internal_error(request: HttpRequest) -> HttpResponse:
-    """503 where the database is away, else 500: a fault of ours."""
+    """503 during a database outage, else 500."""
     error = sys.exc_info()[1]
     if error is not None and db_health.record_failure(error):
         return database_outage.unavailable_response(request)

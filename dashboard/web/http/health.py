@@ -1,4 +1,4 @@
-"""For machines: is the process alive, and can it serve?"""
+"""Liveness and readiness probes."""
 
 from collections.abc import Callable
 

@@ -20,10 +20,10 @@ from dashboard.web.components import run_row
 
 
 class PageNotFound(Http404):
-    """Nothing is known at this address: what was looked for, and where to go on."""
+    """404: there is nothing at this address; with links onward."""
 
     def __init__(self, message: str, *links: tuple[str, str], **template_context: Any) -> None:
-        """`more` is for the template, such as what can be done about it."""
+        """`template_context` is added to that of the 404 page."""
         super().__init__(message)
         self.message = message
         self.links = links

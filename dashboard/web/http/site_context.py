@@ -52,7 +52,7 @@ class SiteContext:
 
 
 def site_context(request: HttpRequest) -> dict[str, Any]:
-    """Context processor: `everywhere`."""
+    """Context processor: adds `site`."""
     return {"site": for_request(request)}
 
 

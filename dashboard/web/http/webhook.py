@@ -1,4 +1,4 @@
-"""Northflank's notification webhook: a doorbell. Authentic events are heeded by sync/doorbell."""
+"""Endpoint of Northflank's notification webhook; sync/webhook_events.py handles the events."""
 
 import hmac
 import json

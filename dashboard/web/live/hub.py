@@ -1,6 +1,6 @@
-"""Who is listening to what: one bounded queue a viewer, the same bytes for all of a channel.
+"""The open streams by channel: one bounded queue a viewer, the same bytes for all of a channel.
 
-Lives on one event loop and knows neither Django nor the database.
+Used on one event loop; independent of Django and the database.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends; it then catches up
-# A stream ends by itself after about this long, in seconds: who opens it again is asked again who
-# they are. Spread, so that a thousand viewers of one deployment don't come back together.
+# A stream ends after about this long, in seconds, so that the session is checked again when it is
+# reopened. A range, so that a thousand viewers do not reconnect together after a deployment.
 STREAM_LIFETIME = (600.0, 1200.0)
 
 
@@ -51,7 +51,7 @@ class Hub[Channel: Hashable]:
 
     @property
     def channels(self) -> list[Channel]:
-        """The channels that somebody listens to."""
+        """The channels that have viewers."""
         return list(self._viewers)
 
     @property
@@ -60,12 +60,12 @@ class Hub[Channel: Hashable]:
 
     @property
     def user_ids(self) -> set[int]:
-        """The keys of the people who listen."""
+        """The primary keys of the users with open streams."""
         return {viewer.user_id for viewers in self._viewers.values() for viewer in viewers}
 
     @contextmanager
     def subscribe(self, channel: Channel, user_id: int = 0) -> Iterator[Viewer]:
-        """Listen to a channel until the block ends, as the person with the key `who`."""
+        """Subscribe the user `user_id` to a channel until the block ends."""
         lifetime = random.uniform(*STREAM_LIFETIME)  # noqa: S311
         viewer = Viewer(user_id, asyncio.get_running_loop().time() + lifetime)
         if self._is_closed:
@@ -80,19 +80,19 @@ class Hub[Channel: Hashable]:
                 del self._viewers[channel]
 
     def publish(self, channel: Channel, message: bytes) -> None:
-        """Give `message` to everybody who listens to the channel."""
+        """Send `message` to all viewers of the channel."""
         now = asyncio.get_running_loop().time()
         for viewer in self._viewers.get(channel, ()):
             viewer.put(message, now)
 
     def close_streams(self, should_close: Callable[[Channel, int], bool]) -> None:
-        """End the streams of which `over` says so, asked with the channel and who listens."""
+        """Close the streams for which `should_close(channel, user_id)` is true."""
         for channel, viewers in self._viewers.items():
             for viewer in viewers:
                 if should_close(channel, viewer.user_id):
                     viewer.close()
 
     def close(self) -> None:
-        """End all streams, and each that is opened from now on."""
+        """Close all streams, and each that is opened later."""
         self._is_closed = True
         self.close_streams(lambda _channel, _who: True)

@@ -1,7 +1,7 @@
-"""What an open page has to be told: the parts of it that changed, made of its own partials.
+"""Render the partials that open pages must swap after a change.
 
-A part is an element with an id. One that a page does not show is skipped there by htmx, so the same
-message serves every filter and every page of a list.
+A live part is an element with an id. htmx skips one that a page does not show, so one message
+serves every filter and every page of a list.
 """
 
 import json
@@ -56,7 +56,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """What a page is about, and what its viewers may do: all who share it get the same."""
+    """The object of a page and its viewers' permissions; all viewers of a channel get the same."""
 
     page: str  # a key of PAGES
     key: int  # of the pipeline, stage or run; 0 where the page is about everything
@@ -66,10 +66,10 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class LivePart:
-    """An element as it is now; `news` is the status of a run that a page may not show yet.
+    """One out-of-band swap; `new_status` is set if the page may not list the run yet.
 
-    `facts` are what else decides on which filtered page that run belongs (RunFilter.news). Of a
-    stage on the board they decide it alone (BoardFilter.news).
+    `filter_values` decide which filtered pages the run belongs to (RunFilter.client_filter). For a
+    stage on the board they decide it alone (BoardFilter.client_filter).
     """
 
     id: str
@@ -80,7 +80,7 @@ class LivePart:
 
 @dataclass
 class ChangeSet:
-    """What there is to tell since a version; each thing is read once for all channels."""
+    """What changed since a version; each thing is read once for all channels."""
 
     version: int
     runs: list[Run]  # changed, in the order of their changes
@@ -93,9 +93,9 @@ class ChangeSet:
     _memoized_parts: dict[Hashable, list[LivePart]] = field(default_factory=dict, init=False)
 
     def visible_to(self, channel: Channel) -> "ChangeSet":
-        """Return what of it is in places that somebody may see.
+        """Return the part of it that the channel's viewers may view.
 
-        All who see the same, and read times in the same zone, share it.
+        Shared by all with the same permissions and time zone.
         """
         rights, time_zone = channel.permissions, channel.time_zone
         if rights.can_view_all and time_zone is None:
@@ -111,7 +111,7 @@ class ChangeSet:
         return self._by_audience[audience]
 
     def memoized(self, key: Hashable, build: Callable[[], list[LivePart]]) -> list[LivePart]:
-        """Return the parts that `make` makes, made for the first channel that wants them."""
+        """Return the parts that `build` makes, built once for all channels."""
         if key not in self._memoized_parts:
             self._memoized_parts[key] = build()
         return self._memoized_parts[key]
@@ -149,7 +149,7 @@ class ChangeSet:
 
 
 def load_changes(since_version: int | None) -> ChangeSet:
-    """Read what changed since a version (None: since now)."""
+    """Load what changed since a version; None: nothing, only the current version."""
     version = ChangeCounter.latest()
     runs: list[Run] = []
     if since_version is not None and since_version < version:
@@ -168,13 +168,13 @@ def load_changes(since_version: int | None) -> ChangeSet:
 
 
 def changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
-    """Return the parts of a channel's pages that changed with a run."""
+    """Return the live parts of a channel's pages that changed with a run."""
     with timezone.override(channel.time_zone):
         return PAGES[channel.page].changed_parts(channel, change_set.visible_to(channel))
 
 
 def status_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
-    """Return the parts of a channel's pages that may have changed by themselves."""
+    """Return the live parts of a channel's pages that change without a run's change."""
     visible = change_set.visible_to(channel)
     with timezone.override(channel.time_zone):
         # What one may do shows in the rows alone.
@@ -243,7 +243,7 @@ def _new_status(run: Run, change_set: ChangeSet) -> str:
 
 
 def _abort_all_parts(offers: Iterable[AbortAllOffer]) -> list[LivePart]:
-    """How many runs can be aborted together now, under each filter of a page."""
+    """The buttons to abort all runs of each filter, with their counts."""
     return [
         LivePart(offer.id, _render("pages/bulk_abort_confirm.html#abort-all", abort_all=offer))
         for offer in offers
@@ -420,7 +420,7 @@ def _run_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart
 
 
 def _history_part(key: int, change_set: ChangeSet) -> list[LivePart]:
-    """The history of a run's stage, where another run of it has ended."""
+    """The history chart of a run's stage, if another of its runs has concluded."""
     ended_stages = {run.stage_id for run in change_set.runs if not run.in_flight}
     stages = Stage.objects.filter(pk__in=ended_stages, runs=key) if ended_stages else ()
     return _history_chart_parts(list(stages), marked_run=key) if stages else []
@@ -437,7 +437,7 @@ def _card_part(key: int, viewer_permissions: Permissions) -> list[LivePart]:
 
 
 def _card_sections(key: int, viewer_permissions: Permissions) -> list[LivePart]:
-    """What a run's card tells of others, without its steps, which may be hundreds."""
+    """The sections of a run's card about other runs; without its steps, which may be hundreds."""
     run = Run.objects.with_stage().filter(pk=key).first()
     if run is None:
         return []
@@ -509,7 +509,7 @@ def _aborts_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LiveP
 
 
 def _no_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePart]:
-    """No run is on these pages: their frames tell all."""
+    """These pages list no runs: their status parts are all there is."""
     return []
 
 
@@ -559,14 +559,14 @@ PAGES = {
 
 
 def _in_flight_totals(stage_list: Iterable[Stage], change_set: ChangeSet) -> InFlightTotals:
-    """What is in flight in some stages."""
+    """Return the in-flight totals of some stages."""
     return in_flight.combine(
         change_set.in_flight_by_stage.get(stage.pk, InFlightTotals()) for stage in stage_list
     )
 
 
 def _history_parts(runs: Iterable[Run]) -> list[LivePart]:
-    """The histories of the stages in which some of these runs have ended."""
+    """The history charts of stages in which some of these runs have concluded."""
     ended_stages = {run.stage_id: run.stage for run in runs if not run.in_flight}
     return _history_chart_parts(list(ended_stages.values())) if ended_stages else []
 

@@ -1,4 +1,4 @@
-"""What keeps an open page true: its stream, its tag, and how old it is.
+"""The live region of a page: its stream, its tag (HX-PTag), and its data age.
 
 A page listens to its stream (views/live.py). Where there is none it asks for its live region again
 and again, and is told by the tag that nothing changed.
@@ -28,7 +28,7 @@ from dashboard.web.http import lookup, site_context
 
 @dataclass(frozen=True, slots=True)
 class LiveRegion:
-    """How a page's live region is kept true: by which stream or, without it, how often asked."""
+    """The stream of a page's live region, and how often it polls without one."""
 
     stream_url: str
     url: str
@@ -39,7 +39,7 @@ class LiveRegion:
 
 @dataclass(frozen=True, slots=True)
 class DataAge:
-    """How old what the page shows is."""
+    """How old the data of a page is."""
 
     synced_at: datetime | None
     is_stale: bool
@@ -60,7 +60,7 @@ EMPTY = DataAge(
 
 
 def stages_data_age(stages: Sequence[Stage]) -> DataAge:
-    """Say how old the mirror of `stages` is: as old as the one read longest ago."""
+    """Return the data age of `stages`: that of the oldest."""
     now = db_threads.now()
     structure_hash = _structure_hash(stages)
     with_flow = [stage for stage in stages if stage.has_flow is not False] or stages
@@ -73,7 +73,7 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
 
 
 def place_data_age(stages: Sequence[Stage]) -> DataAge:
-    """Say the same of a pipeline's stages or of one, and what of them was not looked at yet."""
+    """Return the data age of a pipeline's stages or of one, with those not read yet."""
     listed = [
         stage
         for stage in stages
@@ -98,9 +98,9 @@ def page_data_age(
     *extra: object,
     shown_stages: Sequence[Stage] = (),
 ) -> DataAge:
-    """Say how old a page is that speaks of all `stages`, and shows runs of those in `shown`.
+    """Return the data age of a page about all `stages`, with runs of `shown_stages`.
 
-    They are all that the person may see; `facts` are what else decides the page's shape.
+    `stages` are all that the user may view; `extra` are further values that change the structure.
     """
     now = db_threads.now()
     with_flow = [stage for stage in stages if stage.has_flow is not False]
@@ -128,7 +128,7 @@ def page_data_age(
 
 
 def run_data_age(run: Run) -> DataAge:
-    """Say how old what is shown of one run is."""
+    """Return the data age of one run."""
     stage = run.stage
     sync_times = [run.synced_at, run.detail_synced_at]
     synced_at = max(sync_time for sync_time in sync_times if sync_time is not None)
@@ -139,13 +139,13 @@ def run_data_age(run: Run) -> DataAge:
 
 
 def board_data_age(permissions: Permissions, stages: Sequence[Stage]) -> DataAge:
-    """Say how old the board is, whose cells also show what keeps a stage from being read."""
+    """Return the data age of the board, whose cells also show the errors of stages."""
     errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
     return page_data_age(permissions, stages, errors)
 
 
 def list_data_age(first_page: object) -> DataAge:
-    """Return the terms of a page that is a list of our own: its rows tell their own ages.
+    """Return the data age of a page that lists our own rows, which have their own times.
 
     `newest` is its first page, whichever part of it is shown: what happens, happens there.
     """
@@ -153,7 +153,7 @@ def list_data_age(first_page: object) -> DataAge:
 
 
 def stage_error(stage: Stage) -> dict[str, Any] | None:
-    """Return what keeps a stage, or a part of it, from being read and since when, or None."""
+    """Return the error of a stage or of a part of it, and since when, or None."""
     if stage.error:
         return {"text": stage.error_message, "since": stage.error_since}
     text = freshness.partial_list_message(stage.unreadable_count, stage.surplus_count)
@@ -172,11 +172,11 @@ def build_region(
     aborting: bool,
     data_age: DataAge,
 ) -> LiveRegion:
-    """Make the live region's terms.
+    """Build the live region of a page.
 
-    `page` names its stream, where it has one (see fragments.PAGES); `version` is the latest change,
-    read before anything that the page shows; `key` is that of the pipeline, stage or run the page
-    is about; `facts` are what else decides it, or all that does unless `any_change` may.
+    `page` names its stream (parts.PAGES), empty for none; `version` is the latest change, read
+    before anything else on the page; `key` is the primary key of its pipeline, stage or run;
+    `extra` are further values that change the tag, the only ones if not `follows_all_changes`.
     """
     upstream_error = site_context.for_request(request).upstream_error
     time_zone = timezone.get_current_timezone_name()
@@ -201,14 +201,14 @@ def build_region(
 
 
 def is_unchanged(request: HttpRequest, region: LiveRegion) -> bool:
-    """Say whether the browser already shows what the page would."""
+    """Return whether the browser already shows the current page."""
     return request.headers.get("HX-PTag") == region.tag
 
 
 def render_page(
     request: HttpRequest, template: str, region: LiveRegion, template_context: dict[str, Any]
 ) -> HttpResponse:
-    """Render the page or, for its own refresh, the live region alone."""
+    """Render the page or, for its refresh, the live region alone."""
     if request.headers.get("HX-Request") == "true":
         response = render(request, f"{template}#live", {"live": region, **template_context})
         response["HX-PTag"] = region.tag
@@ -220,7 +220,7 @@ def render_page(
 
 
 def not_modified(region: LiveRegion) -> HttpResponse:
-    """Say that nothing changed; htmx then leaves the page alone."""
+    """Return 304; htmx then leaves the page unchanged."""
     response = HttpResponseNotModified()
     response["HX-PTag"] = region.tag
     return response
