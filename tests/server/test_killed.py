@@ -268,9 +268,14 @@ def test_abort_with_process_killed_at_any_step_is_completed(killings: KillScenar
 
 @both
 def test_abort_without_response_with_process_killed_is_completed(killings: KillScenario) -> None:
-    ended, _ = kill_at_each("commit", killings, "reset-after@/abort")
-    assert (ended.outcome, ended.answered_at) == ("aborted", None)
-    assert ("unknown", True) in killings.left
+    # On a busy machine the sync may read the run before the lost response is noted; the abort is
+    # then accepted at once, and no process dies while it is unknown.
+    for _ in range(3):
+        ended, _ = kill_at_each("commit", killings, "reset-after@/abort")
+        assert (ended.outcome, ended.answered_at) == ("aborted", None)
+        if ("unknown", True) in killings.left:
+            return
+    pytest.fail("no process died while the abort was unknown")
 
 
 @both
