@@ -118,7 +118,7 @@ def abort_denied_reason(html: LexborHTMLParser) -> str:
     """Why the one disabled button that a piece of a page shows is disabled, as it is read out."""
     button = one(html, "[data-abort][disabled]")
     reason = words(one(html, f"#{button.attributes['aria-describedby']}"))
-    assert button.attributes["tab-title"] == reason
+    assert button.attributes["title"] == reason
     return reason
 
 
