@@ -48,9 +48,8 @@ from dashboard.web.live.region import DataAge
 from dashboard.web.pages.run import run_card_context
 
 MAX_RUNS = 60  # changed runs in one message; after more, pages fetch themselves anew
-ENDED_RUN_MAX_AGE = timedelta(
-    hours=1
-)  # a run that ended and is older than this is history, not news
+# A concluded run that is older than this does not count as a new run.
+ENDED_RUN_MAX_AGE = timedelta(hours=1)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -342,7 +341,7 @@ def _pipeline_changed_parts(channel: Channel, change_set: ChangeSet) -> list[Liv
 
 
 def _pipeline_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
-    # Not from the news: a pipeline that is gone has a page too.
+    # Not from the change set: a removed pipeline has a page too.
     visible = Stage.objects.filter(change_set.permissions.stage_filter(), pipeline=key)
     stage_list = list(visible.select_related("pipeline__project"))
     if not stage_list:
@@ -373,7 +372,7 @@ def _stage_changed_parts(channel: Channel, change_set: ChangeSet) -> list[LivePa
 
 
 def _stage_status_parts(key: int, change_set: ChangeSet) -> list[LivePart]:
-    # Not from the news: a stage that is gone has a page too.
+    # Not from the change set: a removed stage has a page too.
     stage = Stage.objects.filter(pk=key).select_related("pipeline__project").first()
     if stage is None:
         return [change_set.data_age_part(region.EMPTY)]
