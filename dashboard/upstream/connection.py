@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from time import monotonic
 
 import structlog
@@ -80,10 +81,12 @@ class Connection:
             answer = await request(self.client)
         except NorthflankError as error:
             await self._record(
-                self._handle_error(error, sent_at, request_seq), defer=defer_recording
+                partial(self._handle_error, error, sent_at, request_seq), defer=defer_recording
             )
             raise
-        await self._record(self._handle_answer(sent_at, request_seq), defer=defer_recording)
+        await self._record(
+            partial(self._handle_answer, sent_at, request_seq), defer=defer_recording
+        )
         return answer
 
     def may_call(self) -> bool:
@@ -102,7 +105,8 @@ class Connection:
         await self.flush()
         await self.client.aclose()
 
-    async def _record(self, recording: Awaitable[None], *, defer: bool) -> None:
+    async def _record(self, recording: Callable[[], Awaitable[None]], *, defer: bool) -> None:
+        # A function, so that a task that is cancelled before it starts leaves no coroutine behind.
         task = asyncio.ensure_future(_ignore_database_outage(recording))
         if defer:
             self._pending_records.add(task)
@@ -169,10 +173,10 @@ class Connection:
         return calls
 
 
-async def _ignore_database_outage(recording: Awaitable[None]) -> None:
+async def _ignore_database_outage(recording: Callable[[], Awaitable[None]]) -> None:
     # Recording must not fail the request it belongs to.
     try:
-        await recording
+        await recording()
     except (DatabaseError, InterfaceError) as error:
         if not db_health.is_outage(error):
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -573,3 +574,18 @@ def test_upstream_error_message_has_no_token(
     secret_token = world.live.connection.token
     world.live.sync(1)
     assert secret_token not in str(Upstream.objects.get().error_message)
+
+
+def test_call_cancelled_before_its_recording_starts_leaves_no_coroutine(world: World) -> None:
+    async def answer_at_once(client: NorthflankClient) -> None:
+        """No request: what counts is the moment after an answer."""
+
+    async def cancel() -> None:
+        call = asyncio.create_task(world.live.connection.call(answer_at_once, request_seq=1))
+        await asyncio.sleep(0)  # the answer is there, its recording is a task that has not run yet
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    world.live.run(cancel)
+    gc.collect()  # pytest fails the test for a coroutine that nobody awaited
