@@ -19,6 +19,7 @@ from tests.support.live_runs import (
     press,
     read,
     replace_client,
+    restart_resend_delay,
     story,
 )
 
@@ -117,6 +118,7 @@ def test_ambiguous_failure_leaves_abort_unknown_and_open(
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message.startswith("The abort may not have arrived. ")
     assert "<" not in message
+    restart_resend_delay(abort)
     look_after(live)
     assert Abort.objects.get().settled_at is None
     assert live.sandbox.abort_request_counts[run.run_id] == 1

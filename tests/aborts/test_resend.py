@@ -37,6 +37,7 @@ from tests.support.live_runs import (
     press,
     read,
     replace_client,
+    restart_resend_delay,
     story,
 )
 
@@ -82,6 +83,7 @@ def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: s
 
 def test_unknown_abort_is_not_resent_immediately(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
+    restart_resend_delay(Abort.objects.get())
     look_after(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 

@@ -46,7 +46,7 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     expect(badge(page, stuck_run)).to_have_text("Aborting")
     expect(dialog).to_be_hidden()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(badge(page, stuck_run)).to_have_text("Aborted", timeout=15_000)
+    expect(badge(page, stuck_run)).to_have_text("Aborted")
     element = page.locator(f'[data-run="{stuck_run.run_id}"]')
     expect(element).to_have_attribute("data-concluded", "true")
     expect(element).to_contain_text("manager")
@@ -68,7 +68,7 @@ def test_abort_without_javascript_shows_aborting_then_aborted(
     page.wait_for_url(f"**{factories.address(stuck_run)}")
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     expect(badge(page, stuck_run)).to_have_text("Aborting")
-    expect(badge(page, stuck_run)).to_have_text("Aborted", timeout=15_000)
+    expect(badge(page, stuck_run)).to_have_text("Aborted")
     assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
 
 
@@ -299,6 +299,6 @@ def test_abort_does_not_shift_layout(stuck_run: Run, sign_in: OpenPage, world: L
     page.evaluate("() => scrollTo(0, 0)")  # back up, the hand on another row
     other.hover()
     top = (table.bounding_box() or {})["y"]
-    expect(badge(page, stuck_run)).to_have_text("Aborted", timeout=15_000)
+    expect(badge(page, stuck_run)).to_have_text("Aborted")
     expect(page.locator("#notices .notice")).to_be_hidden()
     assert (table.bounding_box() or {})["y"] == top

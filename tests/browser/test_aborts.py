@@ -50,7 +50,7 @@ def test_abort_row_is_found_expanded_and_updated_live(
         outcome="aborted", settled_at=timezone.now(),
     )  # fmt: skip
     factories.change(two_aborts[0].run, status="aborted", concluded=True, in_flight=False)
-    expect(row.locator("[data-badge]")).to_have_text("Aborted", timeout=15_000)
+    expect(row.locator("[data-badge]")).to_have_text("Aborted")
     expect(row.locator(".abort-line")).to_contain_text("Aborted after")
     # What was unfolded stays so, and has what came to it.
     expect(row.locator(".abort-timeline li").last).to_be_visible()

@@ -11,8 +11,6 @@ from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-TIMEOUT_MS = 30_000  # milliseconds
-
 
 @pytest.fixture
 def run(live: Live) -> Run:
@@ -40,25 +38,21 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     for page in (ana, ben, now):
         mark(page)
     ana.get_by_role("button", name="I’m looking").click()
-    expect(ana.get_by_role("button", name="Stop looking")).to_be_visible(timeout=TIMEOUT_MS)
+    expect(ana.get_by_role("button", name="Stop looking")).to_be_visible()
     for page in (ben, now):
-        expect(page.locator(".acknowledgement").first).to_contain_text(
-            "manager is looking", timeout=TIMEOUT_MS
-        )
+        expect(page.locator(".acknowledgement").first).to_contain_text("manager is looking")
     expect(ben.locator("#announcements")).to_contain_text("manager is looking, since")
-    ben.get_by_role("button", name="Take over from manager").click(timeout=TIMEOUT_MS)
-    expect(ben.get_by_role("button", name="Stop looking")).to_be_visible(timeout=TIMEOUT_MS)
-    expect(ana.locator(".acknowledgement")).to_contain_text("viewer is looking", timeout=TIMEOUT_MS)
+    ben.get_by_role("button", name="Take over from manager").click()
+    expect(ben.get_by_role("button", name="Stop looking")).to_be_visible()
+    expect(ana.locator(".acknowledgement")).to_contain_text("viewer is looking")
     expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("viewer took over")
     # And so it can go on: what can be said follows what was said.
-    ana.get_by_role("button", name="I’m looking too").click(timeout=TIMEOUT_MS)
-    expect(ben.locator(".acknowledgement")).to_have_count(2, timeout=TIMEOUT_MS)
+    ana.get_by_role("button", name="I’m looking too").click()
+    expect(ben.locator(".acknowledgement")).to_have_count(2)
     assert acknowledged_by(ben) == ["viewer", "manager"]
     ben.get_by_role("button", name="Stop looking").click()
-    expect(ana.locator(".acknowledgement")).to_have_count(1, timeout=TIMEOUT_MS)
-    expect(now.locator(".acknowledgement")).to_contain_text(
-        "manager is looking", timeout=TIMEOUT_MS
-    )
+    expect(ana.locator(".acknowledgement")).to_have_count(1)
+    expect(now.locator(".acknowledgement")).to_contain_text("manager is looking")
     for page in (ana, ben, now):
         assert is_marked(page)
 
@@ -70,7 +64,7 @@ def test_changed_run_keeps_acknowledgement_buttons_and_focus(run: Run, sign_in: 
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     factories.change(run, status="retrying")
-    expect(page.locator("[data-badge]").first).to_have_text("Retrying", timeout=TIMEOUT_MS)
+    expect(page.locator("[data-badge]").first).to_have_text("Retrying")
     expect(page.locator("[data-acknowledgements] button")).to_be_focused()
     assert [url for url in asked if "looking" in url] == []
 
@@ -94,9 +88,7 @@ def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
 
     ben.route("**/acknowledgement/", fail)
     ana.get_by_role("button", name="I’m looking").click()
-    expect(ben.get_by_role("button", name="Take over from manager")).to_be_visible(
-        timeout=TIMEOUT_MS
-    )
+    expect(ben.get_by_role("button", name="Take over from manager")).to_be_visible()
     assert failed
     expect(ben.locator("#notices .notice")).to_have_count(0)  # nobody has pressed anything
 

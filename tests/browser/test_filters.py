@@ -14,7 +14,6 @@ from tests.support.browser import OpenPage, wait_for_viewers
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
-TIMEOUT_MS = 20_000  # milliseconds
 
 
 @pytest.fixture
@@ -98,9 +97,9 @@ def test_filtered_page_announces_only_matching_runs(
     factories.run(stage, "NIGHTLY-4", name="By its id", status="queued")
     factories.run(stage, "yes-5", name="The nightly", status="failure")
     factories.change(stage.runs.get(run_id="yes-5"), step="last")  # told after all the others
-    expect(page.locator("#new-runs")).to_have_text("2 new runs", timeout=TIMEOUT_MS)
+    expect(page.locator("#new-runs")).to_have_text("2 new runs")
     page.locator("#new-runs").click()
-    expect(page.locator("tr[data-run]")).to_have_count(3, timeout=TIMEOUT_MS)
+    expect(page.locator("tr[data-run]")).to_have_count(3)
     assert sorted(listed_run_ids(page)) == ["NIGHTLY-4", "failure", "yes-5"]
 
 

@@ -26,7 +26,6 @@ from tests.support.browser import (
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
-TIMEOUT_MS = 30_000  # milliseconds
 
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
@@ -78,7 +77,7 @@ def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
     press(page, button(page, "I’m looking"))
-    expect(button(page, "Stop looking")).to_be_focused(timeout=TIMEOUT_MS)
+    expect(button(page, "Stop looking")).to_be_focused()
     press(page, page.locator("summary", has_text="Text to hand over"))
     expect(page.locator("#incident-summary-text")).to_be_visible()
     abort = page.locator("[data-abort]")
@@ -100,7 +99,7 @@ def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_be_focused()
     run = page.locator("[data-run]").first
-    expect(run).to_have_attribute("data-concluded", "true", timeout=TIMEOUT_MS)
+    expect(run).to_have_attribute("data-concluded", "true")
     expect(page.locator(".headline [data-badge]")).to_have_text("Aborted")
     expect(heading).to_be_focused()
     assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1
@@ -124,7 +123,7 @@ def test_journey_from_alert_to_aborted_run_without_javascript(
     button(page, "Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     badge = page.locator(".headline [data-badge]")
-    expect(badge).to_have_text("Aborted", timeout=TIMEOUT_MS)
+    expect(badge).to_have_text("Aborted")
     assert world.sandbox.abort_request_counts[overdue_run.run_id] == 1
 
 
@@ -169,7 +168,7 @@ def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
     page.wait_for_url("**/aborts/bulk/*/")
     for run in runs_in_flight:
         result = page.locator(f'[data-run="{run.run_id}"] .result')
-        expect(result).to_have_text("Aborted", timeout=TIMEOUT_MS)
+        expect(result).to_have_text("Aborted")
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
 
 
@@ -206,7 +205,7 @@ def announcements(page: Page) -> list[str]:
 
 def expect_announced_once(page: Page, live: Live, *said: str) -> None:
     """Wait for what is said; it is not said again as time passes, nor when all is told anew."""
-    page.wait_for_function("n => window.heard.length >= n", arg=len(said), timeout=TIMEOUT_MS)
+    page.wait_for_function("n => window.heard.length >= n", arg=len(said))
     advance_time(page, 9)
     page.evaluate(
         """() => {
@@ -218,7 +217,7 @@ def expect_announced_once(page: Page, live: Live, *said: str) -> None:
         }"""
     )
     break_streams(live)
-    page.wait_for_function("() => anew", timeout=TIMEOUT_MS)
+    page.wait_for_function("() => anew")
     advance_time(page, 9)
     told = announcements(page)
     assert len(told) == len(said), told
@@ -256,9 +255,7 @@ def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Liv
     stage.error, stage.error_message = "x", "No access."
     stage.error_since, stage.failures = timezone.now(), 2
     stage.save()
-    expect(page.locator("[data-stage] .upstream-text")).to_have_text(
-        "No access.", timeout=TIMEOUT_MS
-    )
+    expect(page.locator("[data-stage] .upstream-text")).to_have_text("No access.")
     assert announcements(page) == []
     factories.trouble("It fell over.")
     expect_announced_once(page, live, "It fell over.")

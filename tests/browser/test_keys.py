@@ -107,7 +107,7 @@ def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in:
     press(page, "j")
     factories.change(runs_newest_first[0], status="retrying")
     badge = page.locator('[data-run="r-0"] [data-badge]')
-    expect(badge).to_have_text("Retrying", timeout=10_000)
+    expect(badge).to_have_text("Retrying")
     expect_run_focused(page, 0)
     press(page, "j")
     expect_run_focused(page, 1)
@@ -251,9 +251,7 @@ def test_tab_icon_and_title_follow_worst_state(
     ):
         if fields:
             factories.change(runs_newest_first[0], **fields)
-        expect(icon).to_have_attribute(
-            "href", re.compile(rf"^/static/icons/{name}\.svg\?"), timeout=20_000
-        )
+        expect(icon).to_have_attribute("href", re.compile(rf"^/static/icons/{name}\.svg\?"))
     expect(page).to_have_title("Abort overdue · Now (1) · Release flows")
 
 

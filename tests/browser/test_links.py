@@ -109,7 +109,7 @@ def test_run_lookup_page_redirects_when_run_is_found(
     expect(page.locator("[data-search]")).to_contain_text("of 9 stages asked, not found yet.")
     page.keyboard.press("/")  # there is no field for it to lead to
     address = re.compile(rf"/release-flows/.*/{run_id}/\?from=alert{kept}$")
-    expect(page).to_have_url(address, timeout=60_000)
+    expect(page).to_have_url(address)
     expect(page.locator(f'[data-run="{run_id}"]')).to_be_visible()
 
 

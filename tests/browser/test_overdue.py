@@ -22,8 +22,6 @@ from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-TIMEOUT_MS = 10_000  # milliseconds in which three seconds have passed, on a slow machine too
-
 
 @pytest.fixture
 def stage(live: Live) -> Stage:
@@ -108,9 +106,9 @@ def test_overdue_mark_is_streamed_and_announced(stage: Stage, sign_in: OpenPage)
     cell = page.locator(f"#stage-{stage.pk}")
     expect(cell.locator(".overdue")).to_have_count(0)
     overdue_checker.check_runs(timezone.now())
-    expect(cell.locator(".overdue")).to_have_text("Overdue", timeout=TIMEOUT_MS)
+    expect(cell.locator(".overdue")).to_have_text("Overdue")
     expect(page.locator("#announcements")).to_have_text("Checkout / Production: Overdue")
-    expect(page).to_have_title("Overdue · Board · Release flows", timeout=TIMEOUT_MS)
+    expect(page).to_have_title("Overdue · Board · Release flows")
     assert is_marked(page)
 
 
@@ -125,9 +123,9 @@ def test_now_page_moves_newly_overdue_run_first_when_user_is_idle(
     first = page.locator("tr[data-run] a.title").first
     expect(first).to_have_text("Younger")
     overdue_checker.check_runs(timezone.now())
-    expect(page.locator('tr[data-run="r-1"] .overdue')).to_have_text("Overdue", timeout=TIMEOUT_MS)
+    expect(page.locator('tr[data-run="r-1"] .overdue')).to_have_text("Overdue")
     advance_time(page, 9)
-    expect(first).to_have_text("Nightly", timeout=TIMEOUT_MS)
+    expect(first).to_have_text("Nightly")
 
 
 @pytest.mark.usefixtures("viewer")
@@ -139,7 +137,7 @@ def test_history_chart_grows_when_run_ends(stage: Stage, sign_in: OpenPage) -> N
     expect(bars).to_have_count(1)
     now = timezone.now()
     factories.change(run, status="failure", concluded=True, in_flight=False, concluded_at=now)
-    expect(bars).to_have_count(2, timeout=TIMEOUT_MS)
+    expect(bars).to_have_count(2)
     expect(page.locator(".history-chart figcaption")).to_contain_text("1 failed")
 
 

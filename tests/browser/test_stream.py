@@ -28,7 +28,6 @@ from tests.support.stream import fast_polling
 
 pytestmark = pytest.mark.browser
 
-TIMEOUT_MS = 30_000  # milliseconds
 # In seconds of the page's own time, and less than it waits for an answer:
 IDLE_REFRESH_SECONDS = 9  # until it shows by itself what nobody has asked for, at the latest
 POLLING_FALLBACK_SECONDS = 6  # until it asks by itself, for want of a stream
@@ -61,7 +60,7 @@ def open_live_page(sign_in: OpenPage, live: Live) -> OpenPage:
 
 def expect_streamed_text(to: Locator, text: str | list[str]) -> None:
     """Wait until the stream has brought a text: the page has asked for nothing by itself."""
-    expect(to).to_have_text(text, timeout=TIMEOUT_MS)
+    expect(to).to_have_text(text)
     assert to.page.evaluate("() => refreshes") == 0
 
 
@@ -167,10 +166,10 @@ def test_announcements_in_quick_succession_are_all_kept(run: Run, open_live_page
 def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")
     factories.trouble("It fell over.")
-    expect(page.locator("#announcements")).to_have_text("It fell over.", timeout=10_000)
+    expect(page.locator("#announcements")).to_have_text("It fell over.")
     expect(page).to_have_title("Can’t see · Now (1) · Release flows")
     Upstream.objects.update(error="", error_since=None)
-    expect(page.locator("#announcements")).to_contain_text("can be read again", timeout=10_000)
+    expect(page.locator("#announcements")).to_contain_text("can be read again")
 
 
 @pytest.mark.usefixtures("viewer")
@@ -186,7 +185,7 @@ def test_board_after_offline_period_shows_missed_changes(
     page.context.set_offline(False)
     page.wait_for_function("() => isOutdated")
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.get_by_role("link", name="Brand-New")).to_be_visible(timeout=TIMEOUT_MS)
+    expect(page.get_by_role("link", name="Brand-New")).to_be_visible()
     assert is_marked(page)
 
 
@@ -211,10 +210,10 @@ def test_page_of_deleted_run_shows_message(
     install_clock(page)
     page.mouse.move(1, 1)
     run.delete()
-    expect(page.locator("#data-age")).to_contain_text("no longer known here", timeout=TIMEOUT_MS)
+    expect(page.locator("#data-age")).to_contain_text("no longer known here")
     expect(page.locator("#data-age")).to_have_attribute("data-stale", "true")
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known", timeout=TIMEOUT_MS)
+    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known")
 
 
 @pytest.mark.usefixtures("manager", "sync_worker")
@@ -225,7 +224,7 @@ def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: Ope
     page.get_by_role("dialog").get_by_text("Stuck", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
-    expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true", timeout=20_000)
+    expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true")
     expect(page.locator("#notices .notice")).to_be_hidden()  # its room is left under a hand
     page.mouse.move(0, 0)
     advance_time(page, IDLE_REFRESH_SECONDS)
@@ -238,10 +237,10 @@ def test_new_runs_notice_shows_runs_on_click(run: Run, open_live_page: OpenPage)
     page.get_by_role("link", name="Nightly").hover()  # a hand over the table: nothing may move
     factories.run(run.stage, "r-2", name="Second")
     news = page.get_by_role("button", name="1 new run", exact=True)
-    expect(news).to_be_visible(timeout=TIMEOUT_MS)
+    expect(news).to_be_visible()
     factories.run(run.stage, "r-3", name="Third")
     news = page.get_by_role("button", name="2 new runs", exact=True)
-    expect(news).to_be_visible(timeout=TIMEOUT_MS)
+    expect(news).to_be_visible()
     expect(page.locator("[data-run]")).to_have_count(1)
     expect_streamed_text(page.locator("#in-flight .count"), "3")
     news.click()
@@ -259,7 +258,7 @@ def test_idle_page_shows_new_runs_automatically(run: Run, open_live_page: OpenPa
     factories.run(run.stage, "r-2", name="Second")
     page.wait_for_function("() => newRunIds.size")
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.get_by_role("link", name="Second")).to_be_visible(timeout=TIMEOUT_MS)
+    expect(page.get_by_role("link", name="Second")).to_be_visible()
     expect(page.locator("#new-runs")).to_be_hidden()
     assert is_marked(page)
 
@@ -329,7 +328,7 @@ def test_broken_stream_reconnects_and_replays_changes(
     advance_time(page, 3)
     page.wait_for_function("() => isConnected")
     page.clock.resume()
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=TIMEOUT_MS)
+    expect(page.locator(badge(page))).to_have_text("Retrying")
     wait_for_viewers(live)
     assert [url for url in asked if "/live/" not in url] == []
 
@@ -345,7 +344,7 @@ def test_page_without_stream_falls_back_to_polling(
     mark(page)
     factories.change(run, status="retrying")
     advance_time(page, POLLING_FALLBACK_SECONDS)
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=TIMEOUT_MS)
+    expect(page.locator(badge(page))).to_have_text("Retrying")
     assert is_marked(page)
 
 
@@ -368,7 +367,7 @@ def test_page_with_unanswered_stream_falls_back_to_polling(run: Run, sign_in: Op
     mark(page)
     factories.change(run, status="retrying")
     advance_time(page, POLLING_FALLBACK_SECONDS)
-    expect(page.locator(badge(page))).to_have_text("Retrying", timeout=TIMEOUT_MS)
+    expect(page.locator(badge(page))).to_have_text("Retrying")
     assert held
     assert is_marked(page)
 
@@ -399,10 +398,10 @@ def test_database_outage_is_reported_and_rows_stay(run: Run, open_live_page: Ope
     page = open_live_page("viewer")
     line = page.locator("[data-unreachable]")
     with moved():
-        expect(line).to_contain_text("The database has not answered since", timeout=TIMEOUT_MS)
+        expect(line).to_contain_text("The database has not answered since")
         expect(line).to_be_visible()
         expect(page.locator("[data-run]")).to_have_count(1)
-    expect(line).to_be_hidden(timeout=TIMEOUT_MS)
+    expect(line).to_be_hidden()
 
 
 @pytest.mark.usefixtures("viewer")
@@ -453,10 +452,10 @@ def test_page_is_live_again_after_sign_in_in_other_tab(
     expect(page.locator("#notices .notice")).to_have_count(0)
     factories.change(run, status="approval_wait")
     advance_time(page, POLLING_FALLBACK_SECONDS)
-    expect(page.locator(badge(page))).to_have_text("Needs approval", timeout=TIMEOUT_MS)
+    expect(page.locator(badge(page))).to_have_text("Needs approval")
     for _ in range(6):  # it opens no two streams within half a minute
         advance_time(page, POLLING_FALLBACK_SECONDS)
-        expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0, timeout=TIMEOUT_MS)
+        expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0)
     page.wait_for_function("() => isConnected")
     wait_for_viewers(live)
     assert is_marked(page)
@@ -490,7 +489,7 @@ def test_abort_dialog_works_after_row_left_page(
     expect(dialog).to_be_visible()
     factories.change(stuck_run, status="approval_wait")
     advance_time(page, POLLING_FALLBACK_SECONDS)
-    expect(page.locator(f'[data-run="{stuck_run.run_id}"]')).to_have_count(0, timeout=TIMEOUT_MS)
+    expect(page.locator(f'[data-run="{stuck_run.run_id}"]')).to_have_count(0)
     dialog.get_by_text("Stuck", exact=True).click()
     dialog.get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")

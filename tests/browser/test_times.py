@@ -20,7 +20,6 @@ YEAR = timezone.now().year - 1
 AT = datetime(YEAR, 1, 31, 23, 30, tzinfo=UTC)
 IN_UTC, IN_BERLIN = f"31 Jan {YEAR} 23:30:00", f"1 Feb {YEAR} 00:30:00"
 IN_NEW_YORK = f"31 Jan {YEAR} 18:30:00"
-TIMEOUT_MS = 10_000  # milliseconds
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +117,7 @@ def test_stream_updates_keep_timezone_of_page(run: Run, sign_in: OpenPage) -> No
     for status, shown in (("retrying", "Retrying"), ("approval_wait", "Needs approval")):
         factories.change(run, status=status)
         row = page.locator('[data-run="r-1"]')
-        expect(row.locator("[data-badge]")).to_have_text(shown, timeout=TIMEOUT_MS)
+        expect(row.locator("[data-badge]")).to_have_text(shown)
         expect(start_time(page)).to_have_text(IN_BERLIN)
         expect(start_time(page)).to_have_attribute("title", f"{YEAR}-02-01 00:30:00 CET")
         # The same when the page asks by itself.
@@ -127,9 +126,7 @@ def test_stream_updates_keep_timezone_of_page(run: Run, sign_in: OpenPage) -> No
         expect(start_time(page)).to_have_text(IN_BERLIN)
     expect(footer_text(page)).to_have_text("Times are in Europe/Berlin.")
     expect(start_time(other)).to_have_text(IN_UTC)
-    expect(other.locator('[data-run="r-1"] [data-badge]')).to_have_text(
-        "Needs approval", timeout=TIMEOUT_MS
-    )
+    expect(other.locator('[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
     expect(start_time(other)).to_have_text(IN_UTC)
 
 
@@ -140,7 +137,7 @@ def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenP
     page = sign_in("viewer", viewport={"width": 390, "height": 700})
     page.get_by_role("link", name="Nightly").focus()  # who is at work sees no page change by itself
     factories.run(run.stage, "r-2")
-    expect(page.locator("#new-runs")).to_have_text("1 new run", timeout=TIMEOUT_MS)
+    expect(page.locator("#new-runs")).to_have_text("1 new run")
     choose_timezone(page, "Show them in UTC")
     expect(footer_text(page)).to_have_text("Times are in UTC.")
 
