@@ -24,14 +24,12 @@ from django.core.handlers.exception import response_for_exception
 from django.db import connection
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import set_script_prefix
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup(set_prefix=False)
 
-from dashboard.web.http import timezones  # after django.setup()
-from dashboard.web.http.deferred import RESULT_KEY, Deferred
+from dashboard.web.http.deferred import Deferred  # after django.setup()
 
 type Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 type Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -76,7 +74,7 @@ class PooledASGIHandler(ASGIHandler):
         if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
-                await asyncio.wait({work})  # errors are raised in the view: an ordinary 500
+                await asyncio.wait({work})  # errors are raised by _resume
             except asyncio.CancelledError:  # the process is stopping; the database has the progress
                 message = _(
                     "This dashboard is being stopped. Open the page again to see how it went on."
@@ -137,20 +135,17 @@ class PooledASGIHandler(ASGIHandler):
             response.close()  # the request needs no more database access
         return cast("HttpResponseBase", response)
 
-    def _resume(self, deferred: Deferred, work: asyncio.Future[Any]) -> HttpResponseBase:
-        """Call the view again with the result it waited for, and return the final response.
+    def _resume(self, deferred: Deferred[Any], work: asyncio.Future[Any]) -> HttpResponseBase:
+        """Return the final response of a deferred one, whose work is done.
 
         The middleware is not run again: the headers and cookies that it set on the deferred
         response are copied to the final one.
         """
         request: Any = deferred.request
-        request.scope = {**request.scope, RESULT_KEY: work}
         set_script_prefix(get_script_prefix(request.scope))  # may be another thread
-        view, args, kwargs = request.resolver_match
         try:
-            with timezone.override(timezones.of(request)):
-                response = view(request, *args, **kwargs)
-        except Exception as error:  # reported and logged by Django, as on the first pass
+            response = deferred.then(work.result())
+        except Exception as error:  # reported and logged by Django, as an exception of the view
             response = response_for_exception(request, error)
         for name, value in deferred.items():
             if name not in _BODY_HEADERS:

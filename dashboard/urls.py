@@ -11,18 +11,21 @@ from dashboard.web.http.sign_in import SignInView
 from dashboard.web.http.timezone_choice import choose
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
-from dashboard.web.pages import status
 from dashboard.web.pages.abort import abort
-from dashboard.web.pages.aborts import aborts, bulk_aborts, export_csv, export_json
+from dashboard.web.pages.aborts import aborts, export_csv, export_json
 from dashboard.web.pages.acknowledge import acknowledge
 from dashboard.web.pages.board import board
-from dashboard.web.pages.bulk_abort import bulk_abort, bulk_abort_new
+from dashboard.web.pages.bulk_abort import bulk_abort
+from dashboard.web.pages.bulk_abort_confirm import bulk_abort_new
+from dashboard.web.pages.bulk_aborts import bulk_aborts
 from dashboard.web.pages.dismiss import dismiss
 from dashboard.web.pages.now import now
 from dashboard.web.pages.pipeline import pipeline
-from dashboard.web.pages.run import find_run, retry_run_lookup, run
+from dashboard.web.pages.run import run
+from dashboard.web.pages.run_lookup import find_run, retry_run_lookup
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.stage import stage
+from dashboard.web.pages.status import status
 
 converters.register()
 
@@ -63,7 +66,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("aborts/bulk/", bulk_aborts, name="bulk_aborts"),
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
-    path("status/", status.show, name="status"),
+    path("status/", status, name="status"),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("runs/<id:run_id>/", find_run, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),

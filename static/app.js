@@ -228,20 +228,6 @@ let isOutdated = false; // a run on the page belongs elsewhere now
 let lastActivityAt = Date.now(); // when a person last did anything; who has just opened it reads
 let refreshNotBefore = 0; // not before; a thousand pages that hear one change don't ask at once
 
-// Whether what came belongs on the page; web/components/filters.py and web/components/board_cells.py say what is asked for.
-function matchesFilter({ news: status, facts }) {
-  const filterJson = $("#live").dataset.news ?? "none";
-  if (filterJson === "all" || filterJson === "none") return filterJson === "all";
-  const filter = JSON.parse(filterJson);
-  const run = JSON.parse(facts);
-  if (status === "stage") return run.shows.includes(filter.show) && filter.words.every((word) => run.text.includes(word));
-  const any = !filter.inFlight && !filter.statuses.length;
-  if (!any && !(filter.inFlight && run.inFlight) && !filter.statuses.includes(status)) return false;
-  if (filter.overdue && !(run.inFlight && run.overdue)) return false;
-  if (run.made < (filter.since ?? -Infinity) || run.made >= (filter.until ?? Infinity)) return false;
-  return run.text.includes(filter.text);
-}
-
 function updateNewRunsButton() {
   if (!newRunsButton) return;
   const { textOne: one, textMany: many, textChanged: changed } = newRunsButton.dataset;
@@ -269,8 +255,8 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
     const id = part.getAttribute("hx-target").slice(1);
     const at = document.getElementById(id);
     if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
-    if (at || !part.dataset.news || !matchesFilter(part.dataset)) continue;
-    if (part.dataset.news === "stage") isOutdated = true; // it is no run, and has its place among others
+    if (at || !part.dataset.new) continue;
+    if (part.dataset.new === "stage") isOutdated = true; // only the server knows its place among the others
     else newRunIds.add(id);
   }
   previousStatuses = collectStatuses();

@@ -90,7 +90,7 @@ def test_handler_reuses_few_database_connections(live: Live, manager: User) -> N
 def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: User) -> None:
     runs = [in_flight(live) for _ in range(10)]
     assert len(runs) > application.executor._max_workers
-    live.sandbox.faults = [parse_fault("latency:1.5@/abort")]
+    live.sandbox.faults = [parse_fault("latency:5@/abort")]
     person, other = live.person("manager"), live.person("manager")
     other.get("/")
     with ThreadPoolExecutor(10) as hands:
@@ -99,7 +99,7 @@ def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: Use
         for page in ("/", "/healthz", "/board/"):
             begun = time.monotonic()
             assert other.get(page).status_code == 200
-            assert time.monotonic() - begun < 0.7
+            assert time.monotonic() - begun < 4
         assert not any(pressed.done() for pressed in presses)
         assert {pressed.result().status_code for pressed in presses} == {200}
     assert Abort.objects.filter(state="accepted").count() == 10

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboards
-from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.http.deferred import Deferred
 
 form_reads: list[str] = []  # what each pass of a waiting view has read
 streams_open: set[object] = set()
@@ -25,20 +25,22 @@ def thread(request: HttpRequest) -> HttpResponse:
 def wait(request: HttpRequest, end: str) -> HttpResponse:
     """Wait, and then answer as `end` says."""
     form_reads.append(request.POST.get("word", ""))
-    waited_for = deferred_result(request)
-    if waited_for is None:
-        return Deferred(lambda: _work(end))
+    return Deferred(lambda: _work(end), lambda result: _answer(request, end, result))
+
+
+def _answer(request: HttpRequest, end: str, result: str) -> HttpResponse:
+    form_reads.append(request.POST.get("word", ""))
     match end:
         case "elsewhere":
             return HttpResponse(status=303, headers={"Location": "/elsewhere/"})
         case "missing":
             raise Http404("Nothing is here.")
-    answer = HttpResponse(f"{waited_for} {request.POST['word']}", headers={"X-Waited": "yes"})
+    answer = HttpResponse(f"{result} {request.POST['word']}", headers={"X-Waited": "yes"})
     answer.set_cookie("waited", "yes")
     return answer
 
 
-async def _work(end: str) -> Any:
+async def _work(end: str) -> str:
     await asyncio.sleep(0.01)
     if end == "broken":
         raise LookupError("the awaited work has failed")

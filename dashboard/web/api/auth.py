@@ -24,6 +24,7 @@ from dashboard.models import ApiToken
 from dashboard.models.api_tokens import Scope, TokenStatus
 from dashboard.web.api.responses import ApiError, error_response
 from dashboard.web.http import database_outage
+from dashboard.web.http.deferred import Deferred
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ def api_view[**P](
         @login_not_required
         @wraps(view)
         def wrapper(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-            try:
+            def answer() -> HttpResponse:
                 if methods and request.method not in methods:
                     raise ApiError(
                         405,
@@ -58,29 +59,31 @@ def api_view[**P](
                         f"This address takes {' and '.join(methods)}.",
                         headers={"Allow": ", ".join(methods)},
                     )
-                return view(request, _get_client(request), *args, **kwargs)
-            except ApiError as api_error:
-                return error_response(api_error)
-            except Exception as error:
-                if db_health.record_failure(error):
-                    return database_outage.unavailable_response(request)
-                log.exception("api.defect", path=request.path)
-                return error_response(
-                    ApiError(500, "defect", "The dashboard has failed; its log says how.")
-                )
+                return view(request, _authenticate(request), *args, **kwargs)
+
+            response = _with_json_errors(request, answer)
+            if isinstance(response, Deferred):
+                then = response.then
+                response.then = lambda result: _with_json_errors(request, lambda: then(result))
+            return response
 
         return wrapper
 
     return decorate
 
 
-def _get_client(request: HttpRequest) -> ApiClient:
-    # A view that waits is asked twice (web/http/deferred.py); the second time is no new request.
-    client: ApiClient | None = getattr(request, "_api_client", None)
-    if client is None:
-        client = _authenticate(request)
-        request._api_client = client  # type: ignore[attr-defined]
-    return client
+def _with_json_errors(request: HttpRequest, answer: Callable[[], HttpResponse]) -> HttpResponse:
+    try:
+        return answer()
+    except ApiError as api_error:
+        return error_response(api_error)
+    except Exception as error:
+        if db_health.record_failure(error):
+            return database_outage.unavailable_response(request)
+        log.exception("api.defect", path=request.path)
+        return error_response(
+            ApiError(500, "defect", "The dashboard has failed; its log says how.")
+        )
 
 
 def _authenticate(request: HttpRequest) -> ApiClient:

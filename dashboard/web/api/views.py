@@ -23,7 +23,7 @@ from dashboard.web.api.responses import ApiError, json_response
 from dashboard.web.components import run_row
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
-from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.http.deferred import Deferred
 
 PER_PAGE, MAX_PER_PAGE = 100, 500  # runs of one answer
 _MAX_KEY = 2**63 - 1  # a database's key
@@ -84,9 +84,6 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
 @api_view("POST")
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     """Abort a run and return the result; a repeat joins the abort under way."""
-    result: AbortResult | None = deferred_result(request)
-    if result is not None:
-        return _abort_response(result, client)
     body = params.parse_abort_body(request)
     run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
     abort_request = AbortRequest(
@@ -113,12 +110,10 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         ) from conflict
     except aborts.ReasonMissing as reason_error:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
-
-    async def wait_for_answer() -> AbortResult:
-        await aborts.wait_for_answer(abort_result)
-        return abort_result
-
-    return Deferred(wait_for_answer)
+    return Deferred(
+        lambda: aborts.wait_for_answer(abort_result),
+        lambda _pk: _abort_response(abort_result, client),
+    )
 
 
 @api_view("POST", "DELETE")

@@ -3,13 +3,12 @@
 Invalid parameters are ignored with a warning.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from urllib.parse import urlencode
 
-from django.http import HttpRequest
+from django.http import QueryDict
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -62,29 +61,22 @@ class BoardFilter:
         name = _searchable_name(pipeline)
         return all(word in name for word in self._search_words)
 
-    @property
-    def client_filter(self) -> str:
-        """JSON for app.js: which changed stages put their pipeline on the page, or "none".
+    def matches(self, pipeline: Pipeline, cell: StageCell) -> bool:
+        """Return whether a stage puts its pipeline on the filtered board."""
+        return STAGE_FILTERS[self.show].matches(cell) and self.matches_name(pipeline)
 
-        app.js compares it with the `filter_values` of a changed stage.
-        """
-        return json.dumps({"show": self.show, "words": self._search_words}) if self else "none"
+    @property
+    def query(self) -> str:
+        """The filter as a query string; empty for all pipelines."""
+        parameters = {"q": self.q, "show": self.show}
+        return urlencode({name: value for name, value in parameters.items() if value})
 
     @property
     def _search_words(self) -> list[str]:
         return self.q.casefold().split()
 
     def _url(self, show: str) -> str:
-        parameters = {"q": self.q, "show": show}
-        return "?" + urlencode({name: value for name, value in parameters.items() if value})
-
-
-def filter_values(pipeline: Pipeline, cell: StageCell) -> str:
-    """Return JSON with a stage's values for app.js to compare with BoardFilter.client_filter."""
-    matching_filters = [
-        key for key, stage_filter in STAGE_FILTERS.items() if stage_filter.matches(cell)
-    ]
-    return json.dumps({"shows": matching_filters, "text": _searchable_name(pipeline)})
+        return f"?{replace(self, show=show).query}"
 
 
 def _searchable_name(pipeline: Pipeline) -> str:
@@ -110,10 +102,10 @@ class ProjectRows:
     pipelines: list[PipelineRow]
 
 
-def parse(request: HttpRequest) -> BoardFilter:
+def parse(parameters: QueryDict) -> BoardFilter:
     """Return the filter in the query string; ignore invalid parameters and add warnings."""
-    q = request.GET.get("q", "").replace("\0", "").strip()
-    show = request.GET.get("show", "")
+    q = parameters.get("q", "").replace("\0", "").strip()
+    show = parameters.get("show", "")
     board_filter = BoardFilter(q[:MAX_QUERY_LENGTH], show if show in STAGE_FILTERS else "")
     if len(q) > MAX_QUERY_LENGTH:
         board_filter.warnings.append(

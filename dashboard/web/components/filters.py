@@ -4,8 +4,7 @@ Invalid parameters are ignored with a warning. All links to the same page with a
 position are built here, so that none of them loses a parameter.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
@@ -19,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard.models import Abort, BulkAbortItem, Stage
+from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_start
 from dashboard.runs import statuses
 from dashboard.web.components.cursor import Cursor
@@ -29,6 +28,8 @@ from dashboard.web.components.cursor import Cursor
 IN_FLIGHT = "in_flight"
 # Query string for all runs; not empty, so that the user's default view is not applied.
 ALL_RUNS_URL = "?all=1"
+# Query of an open page to which no new run belongs (see `RunFilter.stream_query`).
+NO_NEW_RUNS = "new=none"
 MAX_QUERY_LENGTH = 200  # characters of a search text
 _MAX_UNKNOWN_STATUSES = 30  # offered statuses that are not in RUN_STATUSES
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
@@ -151,24 +152,24 @@ class RunFilter:
         return self.statuses[0] if len(self.statuses) == 1 else None
 
     @property
-    def client_filter(self) -> str:
-        """Which new runs belong on the page, for app.js: "all", "none", or criteria as JSON.
+    def stream_query(self) -> str:
+        """The filter as a query string; NO_NEW_RUNS if new runs belong on another page.
 
-        Stream messages do not include who aborted a run, so a filter by that accepts none.
+        The stream is the same for all users, so a filter by the user's aborts lists no new runs.
         """
         if self.cursor is not None or self.aborted_by_me:
-            return "none"
+            return NO_NEW_RUNS
+        return self.query_string
+
+    def matching(self, runs: Collection[Run]) -> set[int]:
+        """Return the keys of those of `runs` that match the filter."""
+        keys = [run.pk for run in runs]
         if not self.parameters:
-            return "all"
-        criteria = {
-            "statuses": [status for status in self.statuses if status != IN_FLIGHT],
-            "inFlight": IN_FLIGHT in self.statuses,
-            "text": self.q.lower(),
-            "overdue": self.overdue_only,
-            "since": self.created_from and self.created_from.timestamp() * 1000,
-            "until": self.created_before and self.created_before.timestamp() * 1000,
-        }
-        return json.dumps(criteria)
+            return set(keys)
+        candidates = self.filter_by_date_and_key(Run.objects.filter(pk__in=keys))
+        in_flight = self.filter_in_flight(candidates.with_in_flight(True))
+        ended = self.filter_ended(candidates.with_in_flight(False))
+        return {pk for part in (in_flight, *ended) for pk in part.values_list("pk", flat=True)}
 
     def filter_by_date_and_key(self, runs: RunQuerySet) -> RunQuerySet:
         """Return the runs that match the filters other than status, overdue and text."""
@@ -219,10 +220,10 @@ def status_label(status: str) -> str:
     return _("In flight") if status == IN_FLIGHT else statuses.for_run(status).label
 
 
-def parse(parameters: QueryDict, stage: Stage, user: User) -> RunFilter:
+def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     """Return the filter in `parameters`; ignore invalid ones and add warnings.
 
-    `user` is the user for the filter "aborted by me".
+    `user` is the user for the filter "aborted by me"; without one it is not applied.
     """
     warnings: list[str] = []
     available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
@@ -277,7 +278,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User) -> RunFilter:
         date_inputs=date_inputs,
         overdue_only=parameters.get("overdue") == "1",
         run_keys=frozenset(_runs_aborted_by(user, stage))
-        if parameters.get("by_me") == "1"
+        if user is not None and parameters.get("by_me") == "1"
         else None,
         cursor=cursor,
         is_ascending=is_ascending and cursor is not None,

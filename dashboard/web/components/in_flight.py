@@ -15,8 +15,7 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import alerts
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.live import region
-from dashboard.web.live.region import DataAge
+from dashboard.web.components.data_age import DataAge, page_data_age
 
 # A run that was aborted here stays on the page this long, so that the user sees the outcome.
 ABORTED_WINDOW = timedelta(hours=1)
@@ -228,7 +227,7 @@ def data_age(
 ) -> DataAge:
     """Return the page's data age: that of the stages with runs in flight, or of all stages."""
     shown_stages = [stage for stage in stages if stage.pk in in_flight_stages]
-    return region.page_data_age(permissions, stages, counts, shown_stages=shown_stages)
+    return page_data_age(permissions, stages, counts, shown_stages=shown_stages)
 
 
 def _visible_runs(permissions: Permissions) -> RunQuerySet:

@@ -55,12 +55,23 @@ class StageCell:
 
 
 def cells_by_pipeline(
+    stages: Iterable[Stage], *, history_charts: Mapping[int, SafeString]
+) -> dict[int, list[StageCell]]:
+    """Return the cells of each pipeline by pipeline key, like `load_cells`."""
+    pipelines = {stage.pk: stage.pipeline_id for stage in stages}
+    cells: dict[int, list[StageCell]] = {}
+    for cell in load_cells(stages, history_charts=history_charts):
+        cells.setdefault(pipelines[cell.key], []).append(cell)
+    return cells
+
+
+def load_cells(
     stages: Iterable[Stage],
     *,
-    runs_per_stage: int,
+    runs_per_stage: int = 1,
     history_charts: Mapping[int, SafeString] | None = None,
-) -> dict[int, list[StageCell]]:
-    """Return the cells of each pipeline by pipeline key, in the order of the stages.
+) -> list[StageCell]:
+    """Return the cells of stages with their latest runs, Development first.
 
     `history_charts` are rendered charts by stage key (see history_charts.py).
     """
@@ -74,7 +85,7 @@ def cells_by_pipeline(
     active_acknowledgements = acknowledgements.active_by_stage(
         [stage.pk for stage in stages], now()
     )
-    cells: dict[int, list[StageCell]] = {}
+    cells = []
     for stage in stages:
         in_flight_count, overdue_severity, abort_severity = in_flight_by_stage.get(
             stage.pk, (0, 0, 0)
@@ -92,7 +103,7 @@ def cells_by_pipeline(
             rows=latest.get(stage.pk, []),
             history_chart=(history_charts or {}).get(stage.pk, SafeString()),
         )
-        cells.setdefault(stage.pipeline_id, []).append(cell)
+        cells.append(cell)
     return cells
 
 

@@ -1,32 +1,27 @@
 """A response that waits for Northflank without holding a web thread.
 
-A view returns `Deferred` with the work to be awaited on the event loop; the handler (asgi.py)
-awaits it, then calls the same view again, which reads the result by `deferred_result(request)`.
-The first pass does what must be done once, the second only renders. The middleware is passed once:
-the final response gets the headers and cookies that it put on the first, and may have any status.
+A view returns `Deferred(work, then)`: the handler (asgi.py) awaits `work()` on the event loop, and
+calls `then` with its result in a web thread for the final response. The middleware runs once: the
+final response gets the headers and cookies that it set on the deferred one, and may have any
+status.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
-RESULT_KEY = "dashboard.waited_for"  # the key in the ASGI scope
 
+class Deferred[T](HttpResponse):
+    """A placeholder until `work` is done; only another ASGI handler would ever send it.
 
-class Deferred(HttpResponse):
-    """A placeholder until `work` is done; only another ASGI handler would ever send it."""
+    What `work` or `then` raises is handled like an exception of the view.
+    """
 
     status_code = 503
-    _has_been_logged = True  # by Django's own word: it is no failure to be told of
+    _has_been_logged = True  # Django logs other responses of 500 and more as errors
 
-    def __init__(self, work: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, work: Callable[[], Awaitable[T]], then: Callable[[T], HttpResponse]) -> None:
         super().__init__("Run this application by its own handler: dashboard.asgi.application.")
         self.work = work
+        self.then = then
         self.request: HttpRequest | None = None  # set by the handler
-
-
-def deferred_result(request: HttpRequest) -> Any:
-    """Return the result of the awaited work, None in the first pass; raises what it raised."""
-    work = getattr(request, "scope", {}).get(RESULT_KEY)
-    return None if work is None else work.result()

@@ -17,9 +17,10 @@ from dashboard.db import notify as db_notify
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.sync import watchers
 from dashboard.web.http import database_outage
-from dashboard.web.live import parts as live_parts
+from dashboard.web.live import changes
+from dashboard.web.live.changes import ChangeSet, Channel
 from dashboard.web.live.hub import Hub
-from dashboard.web.live.parts import ChangeSet, Channel, LivePart
+from dashboard.web.live.page import LivePart
 
 log = structlog.get_logger(__name__)
 
@@ -107,17 +108,17 @@ class Broadcaster:
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
             # cost no database reads.
             parts = [LivePart(part_id, html) for part_id, html in markup.items()]
-            return live_parts.encode_parts(parts, version)
+            return changes.encode_parts(parts, version)
         try:
             return await run_in_db_thread(_load_first_message, channel, since_version)
         except Exception as error:
             # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
-                return live_parts.encode_event(
+                return changes.encode_event(
                     OUTAGE_EVENT, database_outage.outage_message(), since_version or 0
                 )
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
-            return live_parts.encode_event(STALE_EVENT, "", since_version or 0)
+            return changes.encode_event(STALE_EVENT, "", since_version or 0)
 
     async def _close_streams_with_changed_permissions(self) -> None:
         loop_time = asyncio.get_running_loop().time()
@@ -135,14 +136,14 @@ class Broadcaster:
     def _broadcast_outage(self) -> None:
         """Send the outage to all open pages; it also serves as their heartbeat."""
         self._outage_published = True
-        message = live_parts.encode_event(
+        message = changes.encode_event(
             OUTAGE_EVENT, database_outage.outage_message(), self._version or 0
         )
         for channel in self.hub.channels:
             self.hub.publish(channel, message)
 
     async def _broadcast(self) -> None:
-        change_set = await run_in_db_thread(live_parts.load_changes, self._version)
+        change_set = await run_in_db_thread(changes.load_changes, self._version)
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
         last_markup = {channel: self._last_markup.get(channel, {}) for channel in channels}
@@ -159,21 +160,21 @@ class Broadcaster:
             ):
                 self.hub.publish(
                     channel,
-                    message or live_parts.encode_event(HEARTBEAT_EVENT, "", change_set.version),
+                    message or changes.encode_event(HEARTBEAT_EVENT, "", change_set.version),
                 )
                 last_sent_at[channel] = loop_time
         self._last_sent_at, self._outage_published = last_sent_at, False
 
 
 def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
-    change_set = live_parts.load_changes(since_version)
+    change_set = changes.load_changes(since_version)
     parts = [
-        *live_parts.changed_parts(channel, change_set),
-        *live_parts.status_parts(channel, change_set),
+        *change_set.changed_parts(channel),
+        *change_set.live_parts(channel),
     ]
-    message = live_parts.encode_parts(parts, change_set.version)
+    message = changes.encode_parts(parts, change_set.version)
     if since_version is None or change_set.is_truncated:
-        message += live_parts.encode_event(STALE_EVENT, "", change_set.version)
+        message += changes.encode_event(STALE_EVENT, "", change_set.version)
     return message
 
 
@@ -199,20 +200,20 @@ def _build_messages(
                 raise
             # One failing channel must not block the others; its pages reload instead.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
-            messages[channel] = live_parts.encode_event(STALE_EVENT, "", change_set.version)
+            messages[channel] = changes.encode_event(STALE_EVENT, "", change_set.version)
     return messages, markup
 
 
 def _build_message(
     channel: Channel, change_set: ChangeSet, last_markup: _Markup
 ) -> tuple[bytes, _Markup]:
-    status_parts = live_parts.status_parts(channel, change_set)
+    status_parts = change_set.live_parts(channel)
     changed_status_parts = [part for part in status_parts if last_markup.get(part.id) != part.html]
     message = b""
-    if parts := [*live_parts.changed_parts(channel, change_set), *changed_status_parts]:
-        message = live_parts.encode_parts(parts, change_set.version)
+    if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
+        message = changes.encode_parts(parts, change_set.version)
     if change_set.is_truncated:
-        message += live_parts.encode_event(STALE_EVENT, "", change_set.version)
+        message += changes.encode_event(STALE_EVENT, "", change_set.version)
     return message, {part.id: part.html for part in status_parts}
 
 

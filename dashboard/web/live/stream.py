@@ -4,10 +4,12 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.views.decorators.http import require_GET
 
 from dashboard.accounts import permissions
-from dashboard.models import BulkAbort, Pipeline, Run, Stage
-from dashboard.web.http import keys, timezones
+from dashboard.web.http import keys
+from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
-from dashboard.web.live.parts import PAGES, Channel
+from dashboard.web.live.page import PAGES
+
+MAX_QUERY_LENGTH = 2_000  # characters; longer than any filter
 
 
 @require_GET
@@ -32,17 +34,6 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
 def _channel(request: HttpRequest) -> Channel:
     user_permissions = permissions.for_user(request.user)
     page, pk = request.GET.get("page", ""), keys.parse_pk(request.GET.get("key", "0"))
-    if page not in PAGES or pk is None:
+    if page not in PAGES or pk is None or not PAGES[page].is_visible(user_permissions, pk):
         raise Http404
-    visible_objects = {
-        "pipeline": Pipeline.objects.filter(user_permissions.project_filter("project")),
-        "stage": Stage.objects.filter(user_permissions.stage_filter()),
-        "run": Run.objects.filter(user_permissions.stage_filter("stage")),
-        "bulk_abort": BulkAbort.objects.filter(user_permissions.stage_filter("items__run__stage")),
-    }
-    is_visible = (
-        visible_objects[page].filter(pk=pk).exists() if page in visible_objects else pk == 0
-    )
-    if not is_visible:
-        raise Http404
-    return Channel(page, pk, user_permissions, timezones.of(request))
+    return Channel(page, pk, user_permissions, request.GET.get("query", "")[:MAX_QUERY_LENGTH])

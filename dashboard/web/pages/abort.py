@@ -23,7 +23,7 @@ from dashboard.runs import acknowledgements, concurrency
 from dashboard.web.components import abort_history, progress_bar, reason_form, run_row
 from dashboard.web.components.reason_form import ReasonField
 from dashboard.web.http import errors, keys, lookup
-from dashboard.web.http.deferred import Deferred, deferred_result
+from dashboard.web.http.deferred import Deferred
 from dashboard.web.pages.run import run_card_context
 
 
@@ -42,11 +42,6 @@ def abort(
         raise lookup.run_not_found(stage, run_id)
     if request.method != "POST":
         return _render_confirmation(request, run, user_permissions)
-    abort_pk = deferred_result(request)
-    if abort_pk is not None:
-        return _render_result(
-            request, run, user_permissions, _result_notice(Abort.objects.get(pk=abort_pk), request)
-        )
     required = aborts.reason_required(stage)
     reason = reason_form.parse(request, required=required)
     try:
@@ -63,7 +58,10 @@ def abort(
     except aborts.NotInFlight:
         notice = ("info", _("The run had already ended; nothing was sent."))
         return _render_result(request, run, user_permissions, notice)
-    return Deferred(lambda: aborts.wait_for_answer(abort_result))
+    return Deferred(
+        lambda: aborts.wait_for_answer(abort_result),
+        lambda pk: _render_answer(request, pk, user_permissions),
+    )
 
 
 def _resent_abort_pk(request: HttpRequest) -> int | None:
@@ -114,6 +112,13 @@ def _render_confirmation(
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
     return response
+
+
+def _render_answer(
+    request: HttpRequest, abort_pk: int, user_permissions: Permissions
+) -> HttpResponse:
+    abort = Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort_pk)
+    return _render_result(request, abort.run, user_permissions, _result_notice(abort, request))
 
 
 def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, str]:

@@ -1,100 +1,89 @@
 """The abort log: every abort requested here, as a page and as CSV and JSON downloads."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from functools import cached_property
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_safe
 
 from dashboard.accounts import permissions
-from dashboard.models import ChangeCounter
+from dashboard.models import Abort, Run
 from dashboard.web.components import abort_log, empty_states, tab_title
-from dashboard.web.components import bulk_abort_list as abort_lists
 from dashboard.web.components.abort_log import AbortFilter
+from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.http import keys, site_context
-from dashboard.web.live import region
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.live.page import LivePart, Page, page_response, render_part
+from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages import aborts_export
 
 
 @require_safe
 def aborts(request: HttpRequest) -> HttpResponse:
     """Show one page of the aborts that match the query string, newest first."""
-    user_permissions = permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    abort_filter = abort_log.parse(request, user_permissions)
-    page = abort_log.load_page(abort_filter)
-    data_age = region.list_data_age(abort_log.newest_page(user_permissions))
-    has_open_aborts = page.under_way_count > 0
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "aborts",
-        version,
-        page.versions,  # the page has changed if these have
-        follows_all_changes=False,
-        in_flight=False,
-        aborting=has_open_aborts,
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
-    page_context = {
-        "nav": "aborts",
-        "tab_title": tab_title.aborts(
-            page.under_way_count,
-            InFlightTotals(abort_severity=page.abort_severity),
-            upstream_down=site_context.for_request(request).upstream_down,
-        ),
-        "filter": abort_filter,
-        "abort_rows": abort_log.load_rows(page),
-        "older_url": page.older_url,
-        "empty": empty_states.aborts(
-            is_filtered=bool(abort_filter.parameters),
-            is_past_end=abort_filter.before_pk is not None,
-            sees_all=user_permissions.can_view_all,
-        ),
-        "data_age": data_age,
-    }
-    return region.render_page(request, "pages/aborts.html", live_region, page_context)
+    page = AbortsPage(Snapshot.for_request(request))
+    page.filter = abort_log.parse(request, page.permissions)
+    return page_response(request, page)
 
 
-@require_safe
-def bulk_aborts(request: HttpRequest) -> HttpResponse:
-    """Show one page of bulk aborts, newest first."""
-    user_permissions = permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    before = keys.parse_pk(request.GET.get("before", ""))
-    page = abort_lists.load_page(user_permissions, before)
-    data_age = region.list_data_age(abort_lists.load_page(user_permissions, None))
-    has_open_aborts = page.under_way_count > 0
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "bulk_aborts",
-        version,
-        page,
-        follows_all_changes=False,
-        in_flight=False,
-        aborting=has_open_aborts,
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
-    page_context = {
-        "nav": "aborts",
-        "tab_title": tab_title.bulk_aborts(
-            page.under_way_count, upstream_down=site_context.for_request(request).upstream_down
-        ),
-        "bulk_aborts": page.rows,
-        "older_url": page.older_url,
-        "before": before,
-        "empty": empty_states.bulk_aborts(
-            is_past_end=before is not None, sees_all=user_permissions.can_view_all
-        ),
-        "data_age": data_age,
-    }
-    return region.render_page(request, "pages/bulk_aborts.html", live_region, page_context)
+class AbortsPage(Page):
+    """One page of the log; open aborts and data age are of its newest page without a filter."""
+
+    name = nav = "aborts"
+    follows_all_changes = False
+    filter: AbortFilter
+
+    @cached_property
+    def newest(self) -> abort_log.Page:
+        return abort_log.newest_page(self.permissions)
+
+    @cached_property
+    def log_page(self) -> abort_log.Page:
+        return abort_log.load_page(self.filter)
+
+    @property
+    def is_aborting(self) -> bool:
+        return self.log_page.under_way_count > 0
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        return (self.log_page.versions,)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return list_data_age(self.newest)
+
+    @property
+    def tab_title(self) -> TabTitle:
+        return tab_title.aborts(
+            self.newest.under_way_count,
+            InFlightTotals(abort_severity=self.newest.abort_severity),
+            upstream_down=self.upstream_down,
+        )
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            "filter": self.filter,
+            "abort_rows": abort_log.load_rows(self.log_page),
+            "older_url": self.log_page.older_url,
+            "empty": empty_states.aborts(
+                is_filtered=bool(self.filter.parameters),
+                is_past_end=self.filter.before_pk is not None,
+                sees_all=self.permissions.can_view_all,
+            ),
+        }
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        # New aborts change the page's structure.
+        aborts = Abort.objects.filter(self.permissions.stage_filter("run__stage"), run__in=runs)
+        return [
+            render_part(
+                f"abort-{abort.pk}", "pages/aborts.html#abort-row", abort=abort_log.build_row(abort)
+            )
+            for abort in abort_log.with_details(aborts)
+        ]
 
 
 @require_GET

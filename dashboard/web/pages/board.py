@@ -1,62 +1,103 @@
 """The board: all pipelines with the latest run of each stage."""
 
-from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import permissions
-from dashboard.models import ChangeCounter, Stage
-from dashboard.web.components import board_cells as boards
-from dashboard.web.components import empty_states, history_charts, in_flight, stage_cell, tab_title
-from dashboard.web.http import lookup, site_context
-from dashboard.web.live import region
+from dashboard.models import Run
+from dashboard.web.components import (
+    board_cells,
+    empty_states,
+    history_charts,
+    in_flight,
+    stage_cell,
+    tab_title,
+)
+from dashboard.web.components.board_cells import BoardFilter
+from dashboard.web.components.data_age import DataAge, board_data_age
+from dashboard.web.components.stage_cell import StageCell
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http import lookup
+from dashboard.web.live.page import LivePart, Page, page_response, render_part
+from dashboard.web.live.snapshot import Snapshot
 
 
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show the pipelines by project, each with its three stages."""
-    user_permissions = permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    visible_stages = Stage.objects.listed().filter(user_permissions.stage_filter())
-    all_stages = list(visible_stages.select_related("pipeline__project"))
-    data_age = region.board_data_age(user_permissions, all_stages)
-    catalog_loaded = lookup.is_catalog_loaded()
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "board",
-        version,
-        catalog_loaded,
-        in_flight=in_flight.in_flight(user_permissions).exists(),
-        aborting=in_flight.has_open_aborts(user_permissions),
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
-    board_filter = boards.parse(request)
-    charts = history_charts.render_charts(all_stages, compact=True)
-    projects = boards.projects(
-        user_permissions,
-        board_filter,
-        stage_cell.cells_by_pipeline(all_stages, runs_per_stage=1, history_charts=charts),
-    )
-    page_context = {
-        "nav": "board",
-        "tab_title": tab_title.board(
-            in_flight.load_title_totals(
-                user_permissions, timezone.now(), in_flight.in_flight_by_stage(user_permissions)
+    query = board_cells.parse(request.GET).query
+    return page_response(request, BoardPage(Snapshot.for_request(request), query=query))
+
+
+class BoardPage(Page):
+    name = nav = "board"
+
+    @cached_property
+    def filter(self) -> BoardFilter:
+        return board_cells.parse(QueryDict(self.query))
+
+    @cached_property
+    def has_runs_in_flight(self) -> bool:
+        return in_flight.in_flight(self.permissions).exists()
+
+    @cached_property
+    def is_aborting(self) -> bool:
+        return in_flight.has_open_aborts(self.permissions)
+
+    @cached_property
+    def is_catalog_loaded(self) -> bool:
+        return lookup.is_catalog_loaded()
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        return (self.is_catalog_loaded,)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return board_data_age(self.permissions, self.snapshot.stages)
+
+    @property
+    def tab_title(self) -> TabTitle:
+        return tab_title.board(
+            self.snapshot.title_totals,
+            upstream_down=self.upstream_down,
+            incomplete=bool(self.data_age.incomplete_text),
+        )
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        stages = self.snapshot.stages
+        charts = history_charts.render_charts(stages, compact=True)
+        cells = stage_cell.cells_by_pipeline(stages, history_charts=charts)
+        return {
+            "filter": board_cells.parse(request.GET),  # with warnings about ignored parameters
+            "projects": board_cells.projects(self.permissions, self.filter, cells),
+            "empty": empty_states.pipelines(
+                self.permissions,
+                is_catalog_loaded=self.is_catalog_loaded,
+                is_incomplete=bool(self.data_age.incomplete_text),
+                is_filtered=bool(self.filter),
             ),
-            upstream_down=site_context.for_request(request).upstream_down,
-            incomplete=bool(data_age.incomplete_text),
-        ),
-        "filter": board_filter,
-        "projects": projects,
-        "data_age": data_age,
-        "empty": empty_states.pipelines(
-            user_permissions,
-            is_catalog_loaded=catalog_loaded,
-            is_incomplete=bool(data_age.incomplete_text),
-            is_filtered=bool(board_filter),
-        ),
-    }
-    return region.render_page(request, "pages/board.html", live_region, page_context)
+        }
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        pipelines = {stage.pk: stage.pipeline for stage in self.snapshot.stages}
+        changed_stages = {run.stage_id for run in runs}
+        return [
+            render_part(
+                f"stage-{cell.key}",
+                "pages/board.html#stage-cell",
+                "stage" if self.filter and self.filter.matches(pipelines[cell.key], cell) else "",
+                cell=cell,
+            )
+            for cell in self.snapshot.memoized(
+                "board-cells", lambda: self._load_cells(changed_stages)
+            )
+        ]
+
+    def _load_cells(self, stage_keys: Collection[int]) -> list[StageCell]:
+        stages = [stage for stage in self.snapshot.stages if stage.pk in stage_keys]
+        charts = history_charts.render_charts(stages, compact=True)
+        return stage_cell.load_cells(stages, history_charts=charts)

@@ -1,14 +1,19 @@
 """The start page: runs that need attention, other runs in flight, and failures of the last day."""
 
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import permissions
-from dashboard.models import ChangeCounter, Stage
+from dashboard.models import Run
 from dashboard.web.components import abort_all, empty_states, in_flight, run_row, tab_title
-from dashboard.web.http import site_context
-from dashboard.web.live import region
+from dashboard.web.components.data_age import DataAge
+from dashboard.web.components.in_flight import Counts
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.live.page import LivePart, Page, page_response, render_part
+from dashboard.web.live.snapshot import Snapshot
 
 # Rows per table; a longer page can no longer be read at a glance.
 MAX_IN_FLIGHT = 200
@@ -18,73 +23,115 @@ MAX_CONCLUDED = 50
 @require_safe
 def now(request: HttpRequest) -> HttpResponse:
     """Show the runs in flight, and those aborted or failed recently."""
-    user_permissions = permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    current_time = timezone.now()
-    stages = list(
-        Stage.objects.listed().filter(user_permissions.stage_filter()).select_related("pipeline")
-    )
-    in_flight_by_stage = in_flight.in_flight_by_stage(user_permissions)
-    counts = in_flight.load_counts(user_permissions, current_time, in_flight_by_stage)
-    data_age = in_flight.data_age(user_permissions, stages, in_flight_by_stage, counts)
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "now",
-        version,
-        in_flight=bool(in_flight_by_stage),
-        aborting=in_flight.has_open_aborts(user_permissions),
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
-    upstream_down = site_context.for_request(request).upstream_down
-    worst = in_flight.title_totals(
-        in_flight_by_stage, has_recent_failure=counts.recently_failed > 0
-    )
-    (
-        overdue_rows,
-        recent_failure_rows,
-        overdue_queued_rows,
-        on_time_rows,
-        aborted_rows,
-        earlier_failure_rows,
-    ) = (
-        list(table.values())
-        for table in run_row.render_tables(
-            [
-                in_flight.overdue(user_permissions)[:MAX_IN_FLIGHT],
-                in_flight.recently_failed(user_permissions, current_time)[:MAX_CONCLUDED],
-                in_flight.overdue_in_queue(user_permissions)[:MAX_IN_FLIGHT],
-                in_flight.on_time(user_permissions)[:MAX_IN_FLIGHT],
-                in_flight.recently_aborted(user_permissions, current_time)[:MAX_CONCLUDED],
-                in_flight.failed_earlier(user_permissions, current_time)[:MAX_CONCLUDED],
-            ],
-            user_permissions,
+    return page_response(request, NowPage(Snapshot.for_request(request)))
+
+
+class NowPage(Page):
+    name = nav = "now"
+
+    @property
+    def has_runs_in_flight(self) -> bool:
+        return bool(self.snapshot.in_flight_by_stage)
+
+    @cached_property
+    def is_aborting(self) -> bool:
+        return in_flight.has_open_aborts(self.permissions)
+
+    @cached_property
+    def counts(self) -> Counts:
+        return in_flight.load_counts(
+            self.permissions, self.snapshot.now, self.snapshot.in_flight_by_stage
         )
-    )
-    page_context = {
-        "nav": "now",
-        "tab_title": tab_title.now(
-            counts.in_flight,
-            worst,
-            upstream_down=upstream_down,
-            incomplete=bool(data_age.incomplete_text),
-        ),
-        "attention_rows": [*overdue_rows, *recent_failure_rows, *overdue_queued_rows],
-        "in_flight_rows": on_time_rows,
-        "aborted_rows": aborted_rows,
-        "failed_rows": earlier_failure_rows,
-        "counts": counts,
-        "abort_all": abort_all.offer_for_now(user_permissions),
-        "denied_reason": user_permissions.abort_denied_reasons(
-            stage for stage in stages if stage.pk in in_flight_by_stage
-        ),
-        "data_age": data_age,
-        "attention_empty": empty_states.attention(data_age, stages),
-        "in_flight_empty": empty_states.in_flight(
-            user_permissions, data_age, stages, counts.overdue
-        ),
-        "failed_empty": empty_states.failures(user_permissions, data_age, counts.recently_failed),
-    }
-    return region.render_page(request, "pages/now.html", live_region, page_context)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return in_flight.data_age(
+            self.permissions, self.snapshot.stages, self.snapshot.in_flight_by_stage, self.counts
+        )
+
+    @property
+    def tab_title(self) -> TabTitle:
+        totals = in_flight.title_totals(
+            self.snapshot.in_flight_by_stage, has_recent_failure=self.counts.recently_failed > 0
+        )
+        return tab_title.now(
+            self.counts.in_flight,
+            totals,
+            upstream_down=self.upstream_down,
+            incomplete=bool(self.data_age.incomplete_text),
+        )
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        overdue, recent_failures, overdue_queued, on_time, aborted, earlier_failures = (
+            list(table.values())
+            for table in run_row.render_tables(
+                [
+                    in_flight.overdue(self.permissions)[:MAX_IN_FLIGHT],
+                    in_flight.recently_failed(self.permissions, self.snapshot.now)[:MAX_CONCLUDED],
+                    in_flight.overdue_in_queue(self.permissions)[:MAX_IN_FLIGHT],
+                    in_flight.on_time(self.permissions)[:MAX_IN_FLIGHT],
+                    in_flight.recently_aborted(self.permissions, self.snapshot.now)[:MAX_CONCLUDED],
+                    in_flight.failed_earlier(self.permissions, self.snapshot.now)[:MAX_CONCLUDED],
+                ],
+                self.permissions,
+            )
+        )
+        return {
+            "attention_rows": [*overdue, *recent_failures, *overdue_queued],
+            "in_flight_rows": on_time,
+            "aborted_rows": aborted,
+            "failed_rows": earlier_failures,
+            "counts": self.counts,
+            "abort_all": abort_all.offer_for_now(self.permissions),
+            "denied_reason": self.permissions.abort_denied_reasons(
+                stage
+                for stage in self.snapshot.stages
+                if stage.pk in self.snapshot.in_flight_by_stage
+            ),
+            "attention_empty": self._attention_empty,
+            "in_flight_empty": self._in_flight_empty,
+            "failed_empty": self._failed_empty,
+        }
+
+    def status_parts(self) -> list[LivePart]:
+        return [
+            *(
+                render_part(
+                    section,
+                    f"pages/now.html#{section}-title",
+                    counts=self.counts,
+                    data_age=self.data_age,
+                )
+                for section in ("attention", "in-flight", "aborted", "failed")
+            ),
+            *(
+                render_part(empty.id, "components/run_row.html#empty", empty=empty)
+                for empty in (self._attention_empty, self._in_flight_empty, self._failed_empty)
+            ),
+        ]
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        parts = self.row_parts(runs, self._is_listed)
+        offer = abort_all.offer_for_now(self.permissions)
+        if offer:
+            template = "pages/bulk_abort_confirm.html#abort-all"
+            parts.append(render_part(offer.id, template, abort_all=offer))
+        return parts
+
+    def _is_listed(self, run: Run) -> bool:
+        # A run that was aborted here changes the counts, and with them the page's structure.
+        return self.is_recent(run) and (run.in_flight or run.status == "failure")
+
+    @property
+    def _attention_empty(self) -> empty_states.EmptyState:
+        return empty_states.attention(self.data_age, self.snapshot.stages)
+
+    @property
+    def _in_flight_empty(self) -> empty_states.EmptyState:
+        return empty_states.in_flight(
+            self.permissions, self.data_age, self.snapshot.stages, self.counts.overdue
+        )
+
+    @property
+    def _failed_empty(self) -> empty_states.EmptyState:
+        return empty_states.failures(self.permissions, self.data_age, self.counts.recently_failed)

@@ -1,19 +1,21 @@
 """A pipeline's page: its stages side by side."""
 
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import permissions
-from dashboard.models import Abort, ChangeCounter, Run
-from dashboard.web.components import (
-    history_charts,
-    in_flight,
-    removed_notice,
-    stage_cell,
-    tab_title,
-)
-from dashboard.web.http import lookup, site_context
-from dashboard.web.live import region
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.web.components import history_charts, removed_notice, run_row, stage_cell, tab_title
+from dashboard.web.components.data_age import DataAge, place_data_age
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http import lookup
+from dashboard.web.live.charts import chart_parts, ended_stages
+from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
+from dashboard.web.live.snapshot import Snapshot
 
 RUNS_PER_STAGE = 10
 
@@ -21,44 +23,88 @@ RUNS_PER_STAGE = 10
 @require_safe
 def pipeline(request: HttpRequest, project_id: str, pipeline_id: str) -> HttpResponse:
     """Show a pipeline's stages, each with its latest runs."""
-    user_permissions = permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    pipeline = lookup.get_pipeline_or_404(user_permissions, project_id, pipeline_id)
-    pipeline_stages = list(
-        pipeline.stages.filter(user_permissions.stage_filter()).select_related("pipeline__project")
-    )
-    removal = removed_notice.for_pipeline(pipeline)
-    in_flight_by_stage = in_flight.totals_by_stage(
-        Run.objects.in_flight().filter(stage__in=pipeline_stages)
-    )
-    data_age = region.place_data_age(pipeline_stages)
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "pipeline",
-        version,
-        removal,
-        key=pipeline.pk,
-        in_flight=bool(in_flight_by_stage),
-        aborting=Abort.objects.open().filter(run__stage__in=pipeline_stages).exists(),
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
-    page_context = {
-        "tab_title": tab_title.pipeline(
-            pipeline,
-            in_flight.combine(in_flight_by_stage.values()),
-            upstream_down=site_context.for_request(request).upstream_down,
-            incomplete=bool(data_age.incomplete_text),
-        ),
-        "place": {"project": pipeline.project.name, "pipeline": pipeline.name},
-        "removal": removal,
-        "stages": stage_cell.cells_by_pipeline(
-            pipeline_stages,
-            runs_per_stage=RUNS_PER_STAGE,
-            history_charts=history_charts.render_charts(pipeline_stages),
-        ).get(pipeline.pk, []),
-        "data_age": data_age,
-    }
-    return region.render_page(request, "pages/pipeline.html", live_region, page_context)
+    snapshot = Snapshot.for_request(request)
+    pipeline = lookup.get_pipeline_or_404(snapshot.permissions, project_id, pipeline_id)
+    page = PipelinePage(snapshot, key=pipeline.pk)
+    page.pipeline = pipeline
+    return page_response(request, page)
+
+
+class PipelinePage(Page):
+    name = "pipeline"
+
+    @classmethod
+    def is_visible(cls, permissions: Permissions, key: int) -> bool:
+        visible = Pipeline.objects.filter(permissions.project_filter("project"))
+        return visible.filter(pk=key).exists()
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The visible stages; not from the snapshot, since a removed pipeline has a page too."""
+        stages = Stage.objects.filter(self.permissions.stage_filter(), pipeline=self.key)
+        return list(stages.select_related("pipeline__project"))
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        pipeline = Pipeline.objects.select_related("project").filter(pk=self.key).first()
+        if pipeline is None:
+            raise PageRemoved
+        return pipeline
+
+    @cached_property
+    def has_runs_in_flight(self) -> bool:
+        return self.snapshot.totals_of(self.stages).count > 0
+
+    @cached_property
+    def is_aborting(self) -> bool:
+        return Abort.objects.open().filter(run__stage__in=self.stages).exists()
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        return (self.removal,)
+
+    @cached_property
+    def removal(self) -> removed_notice.RemovedNotice | None:
+        return removed_notice.for_pipeline(self.pipeline)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return place_data_age(self.stages)
+
+    @property
+    def tab_title(self) -> TabTitle:
+        return tab_title.pipeline(
+            self.pipeline,
+            self.snapshot.totals_of(self.stages),
+            upstream_down=self.upstream_down,
+            incomplete=bool(self.data_age.incomplete_text),
+        )
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        charts = history_charts.render_charts(self.stages)
+        return {
+            "place": {"project": self.pipeline.project.name, "pipeline": self.pipeline.name},
+            "removal": self.removal,
+            "stages": stage_cell.load_cells(
+                self.stages, runs_per_stage=RUNS_PER_STAGE, history_charts=charts
+            ),
+        }
+
+    def status_parts(self) -> list[LivePart]:
+        return [
+            render_part(f"stage-{cell.key}", "pages/pipeline.html#stage-header", stage=cell)
+            for cell in stage_cell.load_cells(self.stages)
+        ]
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        runs = [run for run in runs if run.stage.pipeline_id == self.key]
+        run_items = [
+            render_part(
+                run_row.dom_id(run.run_id),
+                "pages/pipeline.html#run-item",
+                "run" if self.is_recent(run) else "",
+                row=run_row.build_row(run, stage_cell.DENIED, None),
+            )
+            for run in runs
+        ]
+        return [*run_items, *chart_parts(ended_stages(runs))]

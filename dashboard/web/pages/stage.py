@@ -1,30 +1,38 @@
 """A stage's page: the runs of its release flow."""
 
-from django.http import HttpRequest, HttpResponse
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts import permissions
-from dashboard.db.threads import now
-from dashboard.models import Abort, ChangeCounter
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Abort, Run, SavedView, Stage
 from dashboard.runs import concurrency_policy, saved_views
-from dashboard.sync import watchers
+from dashboard.sync import freshness, watchers
 from dashboard.web.components import (
     abort_all,
     empty_states,
     filters,
     history_charts,
-    in_flight,
     pagination,
     removed_notice,
     run_row,
     saved_view_menu,
     tab_title,
 )
-from dashboard.web.http import lookup, sign_in, site_context
-from dashboard.web.live import region
+from dashboard.web.components.data_age import DataAge, place_data_age
+from dashboard.web.components.filters import RunFilter
+from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http import lookup, sign_in
+from dashboard.web.live.charts import chart_parts, ended_stages
+from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
+from dashboard.web.live.snapshot import Snapshot
 
 
 @require_safe
@@ -33,77 +41,150 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
 
     Redirect to the user's default view if there is one and the URL has no query string.
     """
-    user, user_permissions = sign_in.signed_in_user(request), permissions.for_user(request.user)
-    version = ChangeCounter.latest()
-    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
+    user = sign_in.signed_in_user(request)
+    snapshot = Snapshot.for_request(request)
+    stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
     # A refresh of an open page does not apply the default view.
     is_refresh = request.headers.get("HX-Request") == "true"
-    default = None if is_refresh else saved_views.default_for(user)
-    if default and not request.GET:
-        return redirect(f"{request.path}?{default.query}")
-    watchers.watch_stage(stage, now())
-    data_age = region.place_data_age([stage])
-    removal = removed_notice.for_pipeline(stage.pipeline)
-    in_flight_by_stage = in_flight.totals_by_stage(stage.runs.in_flight())
-    live_region = region.build_region(
-        request,
-        user_permissions,
-        "stage",
-        version,
-        removal,
-        key=stage.pk,
-        in_flight=bool(in_flight_by_stage),
-        aborting=bool(in_flight_by_stage)
-        and Abort.objects.open().filter(run__stage=stage).exists(),
-        data_age=data_age,
-    )
-    if region.is_unchanged(request, live_region):
-        return region.not_modified(live_region)
+    default_view = None if is_refresh else saved_views.default_for(user)
+    if default_view and not request.GET:
+        return redirect(f"{request.path}?{default_view.query}")
+    watchers.watch_stage(stage, snapshot.now)
     run_filter = filters.parse(request.GET, stage, user)
-    status = run_filter.single_status
-    page = pagination.page(stage.runs.all(), run_filter)
-    page_runs = stage.runs.filter(pk__in=page.keys).newest_first()
-    upstream_down = site_context.for_request(request).upstream_down
-    stage_args = run_row.stage_url_args(stage)
-    page_context = {
-        "tab_title": tab_title.stage(
-            stage,
-            in_flight.combine(in_flight_by_stage.values()),
-            upstream_down=upstream_down,
-            incomplete=bool(data_age.incomplete_text),
-        ),
-        "place": {
-            "project": stage.pipeline.project.name,
-            "pipeline": stage.pipeline.name,
-            "pipeline_url": reverse("pipeline", args=stage_args[:2]),
-            "stage": stage.name,
-            "project_id": stage_args[0],
-            "pipeline_id": stage_args[1],
-            "stage_id": stage_args[2],
-        },
-        "removal": removal,
-        "policy_notes": concurrency_policy.stage_facts(stage),
-        "stage_key": stage.pk,
-        "chart": history_charts.render_charts([stage])[stage.pk],
-        "filter": run_filter,
-        "all_url": filters.ALL_RUNS_URL,
-        "stage_error": region.stage_error(stage),
-        # Lazy: outside the live region, so a refresh does not need them.
-        "saved_views": SimpleLazyObject(
-            lambda: saved_view_menu.build_menu(user, user_permissions, run_filter, default)
-        ),
-        "may_abort": user_permissions.abort_permission(stage).allowed,
-        "abort_all": None
-        if status is None
-        else abort_all.offers_for_stage(user_permissions, stage).get(status),
-        "denied_reason": user_permissions.abort_denied_reasons(
-            [stage] if in_flight_by_stage else []
-        ),
-        "rows": run_row.render_table(page_runs, user_permissions).values(),
-        "empty": empty_states.no_release_flow()
-        if stage.has_flow is False
-        else empty_states.runs(data_age, run_filter, page),
-        "page": page,
-        "data_age": data_age,
+    page = StagePage(snapshot, key=stage.pk, query=run_filter.stream_query)
+    page.stage, page.filter, page.default_view = stage, run_filter, default_view
+    return page_response(request, page)
+
+
+class StagePage(Page):
+    name = "stage"
+    default_view: SavedView | None = None
+
+    @classmethod
+    def is_visible(cls, permissions: Permissions, key: int) -> bool:
+        return Stage.objects.filter(permissions.stage_filter(), pk=key).exists()
+
+    @cached_property
+    def stage(self) -> Stage:
+        """The stage; not from the snapshot, since a removed stage has a page too."""
+        stage = Stage.objects.filter(pk=self.key).select_related("pipeline__project").first()
+        if stage is None:
+            raise PageRemoved
+        return stage
+
+    @cached_property
+    def filter(self) -> RunFilter:
+        return filters.parse(QueryDict(self.query), self.stage, user=None)
+
+    @cached_property
+    def totals(self) -> InFlightTotals:
+        return self.snapshot.totals_of([self.stage])
+
+    @property
+    def has_runs_in_flight(self) -> bool:
+        return self.totals.count > 0
+
+    @cached_property
+    def is_aborting(self) -> bool:
+        return self.has_runs_in_flight and Abort.objects.open().filter(run__stage=self.key).exists()
+
+    @cached_property
+    def removal(self) -> removed_notice.RemovedNotice | None:
+        return removed_notice.for_pipeline(self.stage.pipeline)
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        return (self.removal,)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return place_data_age([self.stage])
+
+    @property
+    def tab_title(self) -> TabTitle:
+        return tab_title.stage(
+            self.stage,
+            self.totals,
+            upstream_down=self.upstream_down,
+            incomplete=bool(self.data_age.incomplete_text),
+        )
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        stage = self.stage
+        page = pagination.page(stage.runs.all(), self.filter)
+        runs = stage.runs.filter(pk__in=page.keys).newest_first()
+        status = self.filter.single_status
+        return {
+            "place": _place(stage),
+            "removal": self.removal,
+            "policy_notes": concurrency_policy.stage_facts(stage),
+            "stage_key": stage.pk,
+            "chart": history_charts.render_charts([stage])[stage.pk],
+            "filter": self.filter,
+            "all_url": filters.ALL_RUNS_URL,
+            "stage_error": _stage_error(stage),
+            # Lazy: outside the live region, so a refresh does not need them.
+            "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
+            "may_abort": self.permissions.abort_permission(stage).allowed,
+            "abort_all": None
+            if status is None
+            else abort_all.offers_for_stage(self.permissions, stage).get(status),
+            "denied_reason": self.permissions.abort_denied_reasons(
+                [stage] if self.has_runs_in_flight else []
+            ),
+            "rows": run_row.render_table(runs, self.permissions).values(),
+            "empty": empty_states.no_release_flow()
+            if stage.has_flow is False
+            else empty_states.runs(self.data_age, self.filter, page),
+            "page": page,
+        }
+
+    def status_parts(self) -> list[LivePart]:
+        error = _stage_error(self.stage)
+        return [render_part("stage-error", "pages/stage.html#stage-error", stage_error=error)]
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        runs = [run for run in runs if run.stage_id == self.key]
+        if not runs:
+            return []
+        new_runs = self._new_runs(runs)
+        offers = abort_all.offers_for_stage(self.permissions, runs[0].stage)
+        return [
+            *self.row_parts(runs, lambda run: run.pk in new_runs),
+            *(
+                render_part(offer.id, "pages/bulk_abort_confirm.html#abort-all", abort_all=offer)
+                for offer in offers.values()
+            ),
+            *chart_parts(ended_stages(runs)),
+        ]
+
+    def _new_runs(self, runs: Collection[Run]) -> set[int]:
+        if self.query == filters.NO_NEW_RUNS:
+            return set()
+        return self.filter.matching([run for run in runs if self.is_recent(run)])
+
+    def _saved_views(self, request: HttpRequest) -> saved_view_menu.SavedViewMenu:
+        return saved_view_menu.build_menu(
+            sign_in.signed_in_user(request), self.permissions, self.filter, self.default_view
+        )
+
+
+def _place(stage: Stage) -> dict[str, str]:
+    project_id, pipeline_id, stage_id = run_row.stage_url_args(stage)
+    return {
+        "project": stage.pipeline.project.name,
+        "pipeline": stage.pipeline.name,
+        "pipeline_url": reverse("pipeline", args=[project_id, pipeline_id]),
+        "stage": stage.name,
+        "project_id": project_id,
+        "pipeline_id": pipeline_id,
+        "stage_id": stage_id,
     }
-    return region.render_page(request, "pages/stage.html", live_region, page_context)
+
+
+def _stage_error(stage: Stage) -> dict[str, Any] | None:
+    """Return the error of a stage or of a part of it, and since when, or None."""
+    if stage.error:
+        return {"text": stage.error_message, "since": stage.error_since}
+    text = freshness.partial_list_message(stage.unreadable_count, stage.surplus_count)
+    return {"text": text, "since": None} if text else None

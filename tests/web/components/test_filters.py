@@ -1,6 +1,5 @@
 """Which runs of a stage an address asks for: filters together, and deaf to nonsense."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -13,10 +12,15 @@ from hypothesis import HealthCheck, given, settings, strategies
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
+from dashboard.accounts import permissions
+from dashboard.db.threads import now
 from dashboard.models import BulkAbort, BulkAbortItem, Run, Stage
 from dashboard.runs import statuses
-from dashboard.web.components import filters
+from dashboard.web.components import filters, run_row
 from dashboard.web.components.pagination import MAX_SCANNED
+from dashboard.web.http.site_context import SiteContext
+from dashboard.web.live.snapshot import Snapshot
+from dashboard.web.pages.stage import StagePage
 from tests.support import factories
 from tests.support.html import GetPage, one, parse_html, words
 
@@ -417,31 +421,51 @@ def _link_kind(html: LexborHTMLParser, link: str) -> str:
 # --- What comes while the page is open ----------------------------------------------------------
 
 
-def new_run_rule(html: LexborHTMLParser) -> str:
-    return one(html, "#live").attributes["data-news"] or ""
+def stream_query(html: LexborHTMLParser) -> str:
+    address = one(html, "#stream").attributes["hx-sse:connect"] or ""
+    return QueryDict(urlsplit(address).query).get("query", "")
 
 
-def test_new_run_rule_of_unfiltered_page_is_all(get_stage_page: GetPage, run: Run) -> None:
-    assert new_run_rule(get_stage_page("all=1")) == "all"
+def test_stream_of_unfiltered_page_lists_all_new_runs(get_stage_page: GetPage, run: Run) -> None:
+    assert stream_query(get_stage_page("all=1")) == ""
 
 
 @pytest.mark.parametrize("query", ["before=0.1.1", "after=0.1.1&status=running", "by_me=1"])
-def test_new_run_rule_of_cursor_or_own_aborts_page_is_none(
+def test_stream_of_older_or_own_aborts_page_lists_no_new_run(
     query: str, get_stage_page: GetPage, run: Run
 ) -> None:
-    assert new_run_rule(get_stage_page(query)) == "none"
+    assert stream_query(get_stage_page(query)) == filters.NO_NEW_RUNS
 
 
-def test_new_run_rule_of_filtered_page_states_conditions(get_stage_page: GetPage, run: Run) -> None:
-    said = json.loads(
-        new_run_rule(
-            get_stage_page("status=in_flight&status=failure&q=NIGHT&overdue=1&from=2026-03-01")
-        )
+FILTERS = [
+    "status=in_flight", "status=failure", "status=in_flight&status=failure", "q=NIGHT", "q=100%25",
+    "overdue=1", "overdue=1&status=running", "from=2026-03-01", "to=2026-03-01",
+    "from=2026-03-01T08:00&to=2026-03-02&q=night", "status=success&overdue=1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", FILTERS)
+def test_stream_of_filtered_page_lists_new_runs_that_page_lists(
+    query: str, get_stage_page: GetPage, stage: Stage
+) -> None:
+    for day in (datetime(2026, 2, 28, 12, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC), now()):
+        for status in ("queued", "running", "success", "failure"):
+            is_over = status in {"success", "failure"}
+            for name in ("Nightly", "100% of it"):
+                fields = {"concluded": is_over, "in_flight": not is_over, "created_at": day}
+                factories.run(stage, name=name, status=status, **fields)
+                factories.run(stage, name=name, status=status, overdue_severity=1, **fields)
+    html = get_stage_page(query)
+    page = StagePage(
+        Snapshot(permissions.ALL, 0, now(), SiteContext()), key=stage.pk, query=stream_query(html)
     )
-    assert said == {
-        "statuses": ["failure"], "inFlight": True, "text": "night", "overdue": True,
-        "since": datetime(2026, 3, 1, tzinfo=UTC).timestamp() * 1000, "until": None,
-    }  # fmt: skip
+    runs = list(Run.objects.with_stage())
+    listed = {row.attributes["id"] for row in html.css("tr[data-run]")}
+    assert {part.id for part in page.changed_parts(runs) if part.new_kind} == {
+        run_row.dom_id(run.run_id)
+        for run in runs
+        if run_row.dom_id(run.run_id) in listed and page.is_recent(run)
+    }
 
 
 # --- Aborting all of a filter -------------------------------------------------------------------

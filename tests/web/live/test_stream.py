@@ -16,8 +16,8 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard import aborts
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
-from dashboard.web.live import feed
-from dashboard.web.live import parts as live_parts
+from dashboard.web.live import changes, feed
+from dashboard.web.pages.board import BoardPage
 from tests.support import factories
 from tests.support.databases import without
 from tests.support.live import PATIENCE, Live
@@ -51,7 +51,7 @@ def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.
         factories.change(run, status="approval_wait")
         part = about(stream, "run-r-1", "Needs approval")
     assert part.attributes["hx-swap"] == "outerMorph"
-    assert part.attributes["data-news"] == "approval_wait"
+    assert part.attributes["data-new"] == "run"
 
 
 def test_stream_headers_disable_buffering_and_compression(
@@ -95,18 +95,18 @@ def test_stream_with_too_many_changes_tells_page_to_reload(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
     seen = ChangeCounter.latest()
-    for _ in range(live_parts.MAX_RUNS + 1):
+    for _ in range(changes.MAX_RUNS + 1):
         factories.run(run.stage)
     with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
         stream = messages(answer)
-        assert len(next(stream).parts) < live_parts.MAX_RUNS + 15
+        assert len(next(stream).parts) < changes.MAX_RUNS + 15
         assert next(stream).event == feed.STALE_EVENT
 
 
 def test_stream_excludes_newly_synced_old_runs(run: Run, viewer_http_client: httpx.Client) -> None:
     seen = ChangeCounter.latest()
     old = timezone.now() - timedelta(days=3)
-    for number in range(live_parts.MAX_RUNS + 1):
+    for number in range(changes.MAX_RUNS + 1):
         factories.run(run.stage, f"old-{number}", status="success", created_at=old)
     factories.change(run, status="retrying")
     with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
@@ -286,9 +286,9 @@ def test_now_stream_marks_only_listed_statuses_as_new(
 ) -> None:
     with open_stream(viewer_http_client) as stream:
         factories.run(run.stage, "r-2", status="success")
-        assert "data-news" not in about(stream, "run-r-2").attributes
+        assert "data-new" not in about(stream, "run-r-2").attributes
         factories.run(run.stage, "r-3", status="failure")
-        assert about(stream, "run-r-3").attributes["data-news"] == "failure"
+        assert about(stream, "run-r-3").attributes["data-new"] == "run"
 
 
 @fast_polling
@@ -364,8 +364,7 @@ def test_rendering_error_reloads_that_page_and_updates_others(
         raise ZeroDivisionError
 
     with open_stream(viewer_http_client, "board") as board, open_stream(viewer_http_client) as now:
-        broken = live_parts.PAGES | {"board": live_parts._PageParts(fail, fail)}
-        monkeypatch.setattr(live_parts, "PAGES", broken)
+        monkeypatch.setattr(BoardPage, "live_parts", fail)
         factories.change(run, status="retrying")
         about(now, "run-r-1", "Retrying")
         assert feed.STALE_EVENT in (message.event for message in board)

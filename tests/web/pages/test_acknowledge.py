@@ -22,7 +22,8 @@ from dashboard.models.severity import Severity
 from dashboard.northflank import Run as ApiRun
 from dashboard.runs import acknowledgements, alerts
 from dashboard.sync import mirror
-from dashboard.web.live import parts as live_parts
+from dashboard.web.live.changes import load_changes
+from dashboard.web.pages.run import RunPage
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, one, parse_html, words
 from tests.support.live import Live, token
@@ -194,7 +195,8 @@ def test_acknowledge_without_javascript_redirects_to_run(run: Run, ana: User) ->
 
 def test_streamed_run_card_contains_no_user_specific_controls(run: Run, ana: User) -> None:
     acknowledgements.acknowledge(run, ana)
-    part = live_parts._card_part(run.pk, permissions.for_user(ana))[0]
+    snapshot = load_changes(None).snapshot(permissions.for_user(ana))
+    part = RunPage(snapshot, key=run.pk).changed_parts([run])[0]
     card = LexborHTMLParser(part.html)
     assert card.css("[data-acknowledgements] button, [data-acknowledgements] form, input") == []
     asks = one(card, "[data-acknowledgements] [hx-get]")

@@ -1,20 +1,10 @@
-"""The live region of a page: its stream, its tag (HX-PTag), and its data age.
-
-A page listens to its stream (views/live.py). Where there is none it asks for its live region again
-and again, and is told by the tag that nothing changed.
-"""
+"""How old the data of a page is, whether some is missing, and what decides the page's structure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
-from django.shortcuts import render
-from django.urls import reverse
-from django.utils import timezone
-from django.utils.cache import patch_vary_headers
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -23,18 +13,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
 from dashboard.sync import coverage, freshness, schedule
-from dashboard.web.http import lookup, site_context
-
-
-@dataclass(frozen=True, slots=True)
-class LiveRegion:
-    """The stream of a page's live region, and how often it polls without one."""
-
-    stream_url: str
-    url: str
-    tag: str
-    refresh_seconds: int
-    is_aborting: bool  # an abort is under way: without JavaScript the whole page refreshes
+from dashboard.web.http import lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +25,8 @@ class DataAge:
     text: str | Promise = ""
     status_hint: str = ""  # what the page can't show: the status page tells more
     incomplete_text: str = ""  # what was not looked at yet; empty: all was
-    # What decides the page beside its runs: which stages there are, and which were read. A page
-    # that hears of another shape than its own fetches itself.
+    # Of what decides the page besides its runs: the stages, and which of them were read. An open
+    # page that is sent another value than its own reloads its live region.
     structure_hash: str = ""
 
 
@@ -147,80 +126,6 @@ def board_data_age(permissions: Permissions, stages: Sequence[Stage]) -> DataAge
 def list_data_age(first_page: object) -> DataAge:
     """Return the data age of a page that lists our own rows, which have their own times.
 
-    `newest` is its first page, whichever part of it is shown: what happens, happens there.
+    New rows appear on `first_page` only, so it decides the structure of every page of the list.
     """
     return DataAge(None, is_stale=False, structure_hash=_fingerprint(first_page))
-
-
-def stage_error(stage: Stage) -> dict[str, Any] | None:
-    """Return the error of a stage or of a part of it, and since when, or None."""
-    if stage.error:
-        return {"text": stage.error_message, "since": stage.error_since}
-    text = freshness.partial_list_message(stage.unreadable_count, stage.surplus_count)
-    return {"text": text, "since": None} if text else None
-
-
-def build_region(
-    request: HttpRequest,
-    permissions: Permissions,
-    page: str,
-    version: int,
-    *extra: object,
-    key: int = 0,
-    follows_all_changes: bool = True,
-    in_flight: bool,
-    aborting: bool,
-    data_age: DataAge,
-) -> LiveRegion:
-    """Build the live region of a page.
-
-    `page` names its stream (parts.PAGES), empty for none; `version` is the latest change, read
-    before anything else on the page; `key` is the primary key of its pipeline, stage or run;
-    `extra` are further values that change the tag, the only ones if not `follows_all_changes`.
-    """
-    upstream_error = site_context.for_request(request).upstream_error
-    time_zone = timezone.get_current_timezone_name()
-    tag_parts = (
-        version if follows_all_changes else 0,
-        data_age,
-        upstream_error,
-        request.get_full_path(),
-        permissions.cache_key,
-        time_zone,
-        *extra,
-    )
-    stream_parameters = QueryDict(mutable=True)
-    stream_parameters.update({"page": page, "key": str(key), "since": str(version)})
-    return LiveRegion(
-        stream_url=f"{reverse('live')}?{stream_parameters.urlencode()}" if page else "",
-        url=request.get_full_path(),
-        tag=blake2b(repr(tag_parts).encode(), digest_size=9).hexdigest(),
-        refresh_seconds=2 if aborting else 4 if in_flight else 15,
-        is_aborting=aborting,
-    )
-
-
-def is_unchanged(request: HttpRequest, region: LiveRegion) -> bool:
-    """Return whether the browser already shows the current page."""
-    return request.headers.get("HX-PTag") == region.tag
-
-
-def render_page(
-    request: HttpRequest, template: str, region: LiveRegion, template_context: dict[str, Any]
-) -> HttpResponse:
-    """Render the page or, for its refresh, the live region alone."""
-    if request.headers.get("HX-Request") == "true":
-        response = render(request, f"{template}#live", {"live": region, **template_context})
-        response["HX-PTag"] = region.tag
-    else:
-        response = render(request, template, {"live": region, **template_context})
-    patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
-    return response
-
-
-def not_modified(region: LiveRegion) -> HttpResponse:
-    """Return 304; htmx then leaves the page unchanged."""
-    response = HttpResponseNotModified()
-    response["HX-PTag"] = region.tag
-    return response

@@ -1,0 +1,225 @@
+"""A page: its data, its template context, and the parts that an open page swaps.
+
+The full view, the refresh of the live region and the event stream use one object of the same class,
+so that they can't differ. A page with a stream makes no requests of its own; without one it
+refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing changed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.cache import patch_vary_headers
+
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Run
+from dashboard.web.components import run_row
+from dashboard.web.components.data_age import EMPTY, DataAge
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.live.snapshot import Snapshot
+
+# A concluded run that is older than this does not count as a new run.
+ENDED_RUN_MAX_AGE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LivePart:
+    """One out-of-band swap of the element `id`.
+
+    `new_kind` is set if the page lists the element even though it may not have it yet: "run", which
+    it counts as a new run, or "stage", for which it reloads its live region.
+    """
+
+    id: str
+    html: str
+    new_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRegion:
+    """The attributes of a page's live region."""
+
+    page: str
+    stream_url: str
+    url: str
+    tag: str
+    refresh_seconds: int  # between two refreshes without a stream
+    is_aborting: bool  # an abort is under way: without JavaScript the whole page refreshes
+
+
+class PageRemoved(Exception):
+    """What an open page is about is no longer in the database."""
+
+
+PAGES: dict[str, type["Page"]] = {}  # by name
+
+
+class Page(ABC):
+    """A page as it is at the time of its snapshot.
+
+    `key` is the primary key of its pipeline, stage, run or bulk abort, 0 for a page about all;
+    `query` is the filter that decides which new runs or stages it lists. `permissions` view the
+    same stages as the snapshot's, and may abort other runs.
+    """
+
+    name: ClassVar[str]  # of its template in pages/, and of its stream
+    nav: ClassVar[str] = ""  # the navigation's entry
+    follows_all_changes: ClassVar[bool] = True  # False: only `tag_values` change its tag
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        permissions: Permissions | None = None,
+        *,
+        key: int = 0,
+        query: str = "",
+    ) -> None:
+        self.snapshot = snapshot
+        self.permissions = permissions or snapshot.permissions
+        self.key = key
+        self.query = query
+
+    def __init_subclass__(cls) -> None:
+        PAGES[cls.name] = cls
+
+    @classmethod
+    def is_visible(cls, permissions: Permissions, key: int) -> bool:
+        """Return whether the page with this key exists and the user may view it."""
+        return key == 0
+
+    @property
+    def has_runs_in_flight(self) -> bool:
+        """Whether any of its runs is in flight: without a stream it is then refreshed sooner."""
+        return False
+
+    @property
+    def is_aborting(self) -> bool:
+        """Whether an abort of any of its runs is under way."""
+        return False
+
+    @property
+    @abstractmethod
+    def data_age(self) -> DataAge:
+        """How old its data is."""
+
+    @property
+    @abstractmethod
+    def tab_title(self) -> TabTitle:
+        """Its tab title and icon."""
+
+    @abstractmethod
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the context of its template, without `live`, `nav`, `tab_title` and `data_age`."""
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        """Further values that change its tag."""
+        return ()
+
+    def status_parts(self) -> list[LivePart]:
+        """Return the parts that may change without a change of a run; the same for all users."""
+        return []
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        """Return the parts that may change with a change of these runs, all of them visible."""
+        return []
+
+    def live_parts(self) -> list[LivePart]:
+        """Return the parts of every page, and its status parts."""
+        site = self.snapshot.site
+        upstream_error = render_part(
+            "upstream-error", "components/live_region.html#upstream-error", site=site
+        )
+        try:
+            title = render_part(
+                "tab-title", "components/live_region.html#tab-title", tab_title=self.tab_title
+            )
+            return [upstream_error, _data_age_part(self.data_age), title, *self.status_parts()]
+        except PageRemoved:
+            return [upstream_error, _data_age_part(EMPTY)]
+
+    def row_parts(self, runs: Collection[Run], is_listed: Callable[[Run], bool]) -> list[LivePart]:
+        """Return the table rows of runs; `is_listed`: the page lists the run."""
+        html_by_pk = run_row.render_loaded(runs, self.permissions)
+        return [
+            LivePart(
+                run_row.dom_id(run.run_id), html_by_pk[run.pk], "run" if is_listed(run) else ""
+            )
+            for run in runs
+        ]
+
+    def is_recent(self, run: Run) -> bool:
+        """Return whether a run counts as new on an open page that does not show it yet."""
+        return run.in_flight or self.snapshot.now - run.created_at < ENDED_RUN_MAX_AGE
+
+    @cached_property
+    def upstream_down(self) -> bool:
+        return self.snapshot.site.upstream_down
+
+
+def render_part(element_id: str, template: str, new_kind: str = "", **context: Any) -> LivePart:
+    """Render a partial of a template as the live part of an element."""
+    return LivePart(element_id, render_to_string(template, context).strip(), new_kind)
+
+
+def _data_age_part(data_age: DataAge) -> LivePart:
+    return render_part("data-age", "components/live_region.html#data-age", data_age=data_age)
+
+
+def page_response(request: HttpRequest, page: Page) -> HttpResponse:
+    """Render a page or, for a refresh, its live region alone; 304 if the browser has it already."""
+    live = _live_region(request, page)
+    if request.headers.get("HX-PTag") == live.tag:
+        unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
+        unchanged["HX-PTag"] = live.tag
+        return unchanged
+    is_refresh = request.headers.get("HX-Request") == "true"
+    template = f"pages/{page.name}.html"
+    context = {
+        "live": live,
+        "nav": page.nav,
+        "tab_title": page.tab_title,
+        "data_age": page.data_age,
+        **page.context(request),
+    }
+    response = render(request, f"{template}#live" if is_refresh else template, context)
+    if is_refresh:
+        response["HX-PTag"] = live.tag
+    patch_vary_headers(response, ["HX-Request"])
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _live_region(request: HttpRequest, page: Page) -> LiveRegion:
+    snapshot = page.snapshot
+    tag_values = (
+        snapshot.version if page.follows_all_changes else 0,
+        page.data_age,
+        snapshot.site.upstream_error,
+        request.get_full_path(),
+        page.permissions.cache_key,
+        timezone.get_current_timezone_name(),
+        *page.tag_values,
+    )
+    stream_parameters = QueryDict(mutable=True)
+    stream_parameters.update(
+        {"page": page.name, "key": str(page.key), "since": str(snapshot.version)}
+        | ({"query": page.query} if page.query else {})
+    )
+    return LiveRegion(
+        page=page.name,
+        stream_url=f"{reverse('live')}?{stream_parameters.urlencode()}",
+        url=request.get_full_path(),
+        tag=blake2b(repr(tag_values).encode(), digest_size=9).hexdigest(),
+        refresh_seconds=2 if page.is_aborting else 4 if page.has_runs_in_flight else 15,
+        is_aborting=page.is_aborting,
+    )

@@ -1,0 +1,75 @@
+"""What pages read from the database at one time, each thing once."""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest
+
+from dashboard.accounts import permissions as account_permissions
+from dashboard.accounts.permissions import Permissions
+from dashboard.db import threads as db_threads
+from dashboard.models import ChangeCounter, Stage
+from dashboard.web.components import in_flight
+from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.http import site_context
+from dashboard.web.http.site_context import SiteContext
+
+
+def _load_stages() -> Iterable[Stage]:
+    return Stage.objects.listed().select_related("pipeline__project")
+
+
+@dataclass
+class Snapshot:
+    """The data of all pages of one audience, loaded when it is first needed.
+
+    `version` is the latest change, read before anything else. An audience are the users who may
+    view the same stages; whether they may abort runs is a matter of each page.
+    """
+
+    permissions: Permissions
+    version: int
+    now: datetime
+    site: SiteContext
+    load_stages: Callable[[], Iterable[Stage]] = _load_stages
+    _memoized: dict[Hashable, Any] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def for_request(cls, request: HttpRequest) -> "Snapshot":
+        return cls(
+            account_permissions.for_user(request.user),
+            ChangeCounter.latest(),
+            db_threads.now(),
+            site_context.for_request(request),
+        )
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The visible stages that Northflank lists, with pipeline and project."""
+        return [stage for stage in self.load_stages() if self.permissions.can_view(stage)]
+
+    @cached_property
+    def in_flight_by_stage(self) -> dict[int, InFlightTotals]:
+        """The totals of the visible runs in flight, by stage key."""
+        return in_flight.in_flight_by_stage(self.permissions)
+
+    @cached_property
+    def title_totals(self) -> InFlightTotals:
+        """The totals for the tab titles of pages about all runs."""
+        return in_flight.load_title_totals(self.permissions, self.now, self.in_flight_by_stage)
+
+    def totals_of(self, stages: Iterable[Stage]) -> InFlightTotals:
+        """Return the totals of the runs in flight of some stages."""
+        return in_flight.combine(
+            self.in_flight_by_stage.get(stage.pk, InFlightTotals()) for stage in stages
+        )
+
+    def memoized[T](self, key: Hashable, build: Callable[[], T]) -> T:
+        """Return what `build` returns, built once for all pages of the snapshot."""
+        if key not in self._memoized:
+            self._memoized[key] = build()
+        value: T = self._memoized[key]
+        return value

@@ -1,0 +1,108 @@
+"""Abort several runs at once: GET shows the confirmation, POST requests the aborts."""
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from dashboard import aborts
+from dashboard.accounts import permissions
+from dashboard.web.components import abort_all, reason_form
+from dashboard.web.components.abort_all import BulkAbortConfirmation
+from dashboard.web.components.reason_form import ReasonField
+from dashboard.web.http import errors, keys
+from dashboard.web.http.deferred import Deferred
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def bulk_abort_new(request: HttpRequest) -> HttpResponse:
+    """Show the confirmation (GET, never aborts), or start a bulk abort (POST).
+
+    The confirmation fixes the list of runs. Its aborts are then sent one after another.
+    """
+    user_permissions = permissions.for_user(request.user)
+    if request.method != "POST":
+        return _render_confirmation(
+            request,
+            abort_all.prepare_confirmation(
+                abort_all.selected_run_keys(request, user_permissions), user_permissions
+            ),
+        )
+    selection = abort_all.prepare_confirmation(
+        keys.parse_pks(request.POST.getlist("run")), user_permissions
+    )
+    reason = reason_form.parse(request, required=selection.is_reason_required)
+    try:
+        key = UUID(request.POST.get("key", ""))
+    except ValueError:
+        return _render_form_error(
+            request, selection, reason, _("This question is not complete. Ask it again.")
+        )
+    try:
+        bulk_abort = aborts.request_bulk_abort(
+            keys.parse_pks(request.POST.getlist("run")),
+            reason_form.abort_request(request, reason),
+            key,
+        )
+    except aborts.NotAllowed as error:
+        return errors.forbidden(request, str(error))
+    except aborts.NotInFlight:
+        return _render_form_error(request, selection, reason, _("No run is selected."), key)
+    except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
+        return _render_form_error(request, selection, reason, str(error), key)
+    return Deferred(
+        lambda: aborts.start_bulk_abort(bulk_abort.pk),
+        lambda pk: _redirect_to_bulk_abort(request, pk),
+    )
+
+
+def _render_confirmation(
+    request: HttpRequest,
+    selection: BulkAbortConfirmation,
+    reason: ReasonField | None = None,
+    key: UUID | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    page_context = {
+        "nav": "now",
+        "selection": selection,
+        # All runs that match a filter were requested, including runs that the page does not show.
+        "is_whole_filter": request.method != "POST" and "run" not in request.GET,
+        "key": key or uuid4(),
+        "reason": reason or ReasonField(selection.is_reason_required),
+    }
+    is_htmx = request.headers.get("HX-Request") == "true"
+    template = (
+        "pages/bulk_abort_confirm.html#confirm" if is_htmx else "pages/bulk_abort_confirm.html"
+    )
+    response = render(request, template, page_context, status=status)
+    patch_vary_headers(response, ["HX-Request"])
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _render_form_error(
+    request: HttpRequest,
+    selection: BulkAbortConfirmation,
+    reason: ReasonField,
+    message: str,
+    key: UUID | None = None,
+) -> HttpResponse:
+    # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(message, status=422, content_type="text/plain; charset=utf-8")
+    return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
+
+
+def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:
+    address = reverse("bulk_abort", args=[bulk_abort_pk])
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(headers={"HX-Redirect": address})
+    response = redirect(address)
+    response.status_code = 303
+    return response

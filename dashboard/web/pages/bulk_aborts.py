@@ -1,0 +1,67 @@
+"""The list of bulk aborts, newest first."""
+
+from functools import cached_property
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from dashboard.web.components import bulk_abort_list, empty_states, tab_title
+from dashboard.web.components.data_age import DataAge, list_data_age
+from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http import keys
+from dashboard.web.live.page import Page, page_response
+from dashboard.web.live.snapshot import Snapshot
+
+
+@require_safe
+def bulk_aborts(request: HttpRequest) -> HttpResponse:
+    """Show one page of bulk aborts, newest first."""
+    page = BulkAbortsPage(Snapshot.for_request(request))
+    page.before_pk = keys.parse_pk(request.GET.get("before", ""))
+    return page_response(request, page)
+
+
+class BulkAbortsPage(Page):
+    """One page of the list; open bulk aborts and data age are of its newest page."""
+
+    name = "bulk_aborts"
+    nav = "aborts"
+    follows_all_changes = False
+    before_pk: int | None = None
+
+    @cached_property
+    def newest(self) -> bulk_abort_list.Page:
+        return bulk_abort_list.load_page(self.permissions, None)
+
+    @cached_property
+    def list_page(self) -> bulk_abort_list.Page:
+        if self.before_pk is None:
+            return self.newest
+        return bulk_abort_list.load_page(self.permissions, self.before_pk)
+
+    @property
+    def is_aborting(self) -> bool:
+        return self.list_page.under_way_count > 0
+
+    @property
+    def tag_values(self) -> tuple[object, ...]:
+        return (self.list_page,)
+
+    @cached_property
+    def data_age(self) -> DataAge:
+        return list_data_age(self.newest)
+
+    @property
+    def tab_title(self) -> TabTitle:
+        return tab_title.bulk_aborts(self.newest.under_way_count, upstream_down=self.upstream_down)
+
+    def context(self, request: HttpRequest) -> dict[str, Any]:
+        return {
+            "bulk_aborts": self.list_page.rows,
+            "older_url": self.list_page.older_url,
+            "before": self.before_pk,
+            "empty": empty_states.bulk_aborts(
+                is_past_end=self.before_pk is not None, sees_all=self.permissions.can_view_all
+            ),
+        }
