@@ -166,8 +166,9 @@ class SyncWorker:
         ):
             self.start_read(self._read_run(run))
         if self._plan is None or loop_time - self._planned_at >= PLAN_INTERVAL:
-            self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
+            # Set first: what is read while the plan is made calls for another.
             self._planned_at = loop_time
+            self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
         has_first_reads = (
             await self._start_first_reads(read_budget, moment, self._plan)
             if self._plan.has_gaps
@@ -177,6 +178,10 @@ class SyncWorker:
             await self._start_due_reads(
                 read_budget, moment, self._plan, slots, has_first_reads=has_first_reads
             )
+
+    def plan_again(self) -> None:
+        """Have the next tick make a new plan."""
+        self._planned_at = -PLAN_INTERVAL
 
     @property
     def _regular_read_count(self) -> int:
@@ -204,7 +209,7 @@ class SyncWorker:
             self._start_first_read(self._read_new_stage(stage, plan))
             limit -= 1
         if self._has_first_reads and not self._first_reads:
-            self._planned_at = -PLAN_INTERVAL  # plan again: none are left, or all are backed off
+            self.plan_again()  # none are left, or all are backed off
         self._has_first_reads = bool(self._first_reads)
         return self._has_first_reads
 
@@ -307,7 +312,12 @@ class SyncWorker:
 
     def _start_stage_read(self, stage: Stage, plan: Plan) -> None:
         self._leased_stages.add(stage.pk)
-        self.start_read(self.read_stage(stage, plan))
+        # Newer than the plan, which knows no gap of it: its runs come first all the same. After a
+        # failure its flow does, since it may have none.
+        is_gap = not stage.failures and schedule.find_gap(stage, now()) is not None
+        self.start_read(
+            self._read_new_stage(stage, plan) if is_gap else self.read_stage(stage, plan)
+        )
 
     async def _read_catalog_list(self, catalog_sync: CatalogSync, plan: Plan) -> None:
         moment = now()
@@ -348,7 +358,7 @@ class SyncWorker:
             )
             await run_in_db_thread(_record_catalog_read, catalog_sync, skipped, moment, interval)
             if catalog_sync.synced_at is None:
-                self._planned_at = -PLAN_INTERVAL  # plan again: there may be unread stages
+                self.plan_again()  # there may be unread stages
 
     async def _read_new_stage(self, stage: Stage, plan: Plan) -> None:
         """Fill a stage's gap: read its newest runs, or the older runs in flight."""

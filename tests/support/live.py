@@ -30,7 +30,7 @@ from dashboard.web.live.feed import (
 )
 from tests.support.sessions import CSRF_TOKEN, session_key
 
-PATIENCE = 60  # seconds until a test that waits has failed
+PATIENCE = 120  # seconds until a test that waits has failed
 HISTORY_HOURS = 6  # short lists are read soon, and reach further back than any run in flight
 
 

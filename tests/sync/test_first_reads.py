@@ -1,8 +1,10 @@
 """What nobody knows of comes first: a new database, and the end of a long outage."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from statistics import mean
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -10,6 +12,7 @@ from django.utils import timezone
 from dashboard.models import CatalogSync, RateBudget, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases, schedule
+from dashboard.sync import worker as sync_worker
 from dashboard.sync.schedule import Gap, StageRef
 from dashboard.sync.worker import INITIAL_FIRST_READS, MAX_FIRST_READS
 from tests.support.world import T0, World, at
@@ -100,6 +103,39 @@ def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> Non
     kinds = [what.split()[1] for what in asked(full_world)]
     stages = Stage.objects.count()
     assert "definition" in kinds
+    assert "definition" not in kinds[:stages]
+
+
+def test_catalog_read_while_plan_is_made_causes_another_plan(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, make_plan, plans = world.live.worker, sync_worker._make_plan, []
+
+    def make_plan_during_catalog_read(*arguments: Any) -> schedule.Plan:
+        plans.append(make_plan(*arguments))
+        if len(plans) == 1:
+            worker.plan_again()
+        return plans[-1]
+
+    monkeypatch.setattr(sync_worker, "_make_plan", make_plan_during_catalog_read)
+    for _ in range(2):
+        world.live.run(worker.tick)
+    world.live.run(worker.wait_idle)
+    assert len(plans) == 2
+
+
+def test_stage_found_after_plan_has_its_runs_read_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plan = sync_worker._make_plan
+    monkeypatch.setattr(  # a plan made before any stage was found
+        sync_worker,
+        "_make_plan",
+        lambda *arguments: replace(make_plan(*arguments), has_gaps=False),
+    )
+    world.sync()
+    kinds = [what.split()[1] for what in asked(world)]
+    stages = Stage.objects.exclude(has_flow=False).count()
     assert "definition" not in kinds[:stages]
 
 
