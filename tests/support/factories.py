@@ -24,7 +24,7 @@ from dashboard.models import (
 )
 from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
-from dashboard.web.components import run_row
+from dashboard.web.http import links
 
 # Markup, a script, quotes, right-to-left marks, emoji, and more text than fits anywhere.
 HOSTILE = (
@@ -183,5 +183,5 @@ def address(of: Run | Stage | Pipeline, page: str = "") -> str:
     if isinstance(of, Pipeline):
         return reverse("pipeline", args=[of.project.slug, of.slug])
     if isinstance(of, Stage):
-        return reverse("stage", args=run_row.stage_url_args(of))
-    return reverse(page or "run", args=[*run_row.stage_url_args(of.stage), of.run_id])
+        return reverse("stage", args=links.stage_url_args(of))
+    return reverse(page or "run", args=[*links.stage_url_args(of.stage), of.run_id])

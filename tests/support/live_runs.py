@@ -19,7 +19,7 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import read_run
-from dashboard.web.components import run_row
+from dashboard.web.http import links
 from tests.support.live import Live, token
 
 LEDGER = ("payments", "ledger", "Staging")
@@ -86,7 +86,7 @@ def vanish(live: Live, run_id: str) -> None:
 
 
 def path(run: Run) -> str:
-    return reverse("abort", args=[*run_row.stage_url_args(run.stage), run.run_id])
+    return reverse("abort", args=[*links.stage_url_args(run.stage), run.run_id])
 
 
 def press(

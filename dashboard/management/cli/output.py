@@ -13,7 +13,7 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run, Worker
 from dashboard.runs import statuses
 from dashboard.sync import freshness
-from dashboard.web.api import queries, serializers
+from dashboard.web.api import queries
 from dashboard.web.http import links
 
 MAX_SENTENCE_LENGTH = 2000  # characters; the text may quote Northflank or a user
@@ -58,7 +58,7 @@ def run_text(run: Run) -> str:
         str(queries.run_place(run)),
         f"{status.label}: {status.description}{removed_note} As of {format_time(run.synced_at)}.",
         f"Created {format_time(run.created_at)}; started {format_time(run.started_at)}.",
-        links.absolute_url(serializers.run_path(run)),
+        links.absolute_url(links.run_url(run)),
     ]
     if run.in_flight and run.step:
         lines.insert(3, f"Step: {printable(run.step, 200)}")

@@ -22,9 +22,9 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now
 from dashboard.models import ApiToken
 from dashboard.models.api_tokens import Scope, TokenStatus
-from dashboard.web.api.responses import ApiError, error_response
 from dashboard.web.http import database_outage
 from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.json_responses import ApiError, error_response
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,6 @@ A contract: fields are added, never renamed or removed. Times are UTC.
 from datetime import UTC, datetime
 from typing import Any
 
-from django.urls import reverse
-
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permissions
@@ -15,7 +13,6 @@ from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.runs import acknowledgements
 from dashboard.sync.coverage import Coverage
-from dashboard.web.components import run_row
 from dashboard.web.http import links
 
 
@@ -39,7 +36,7 @@ def run(
         "concluded_at": _utc(run.concluded_at),
         "seen_at": _utc(run.synced_at),
         "gone_at": _utc(run.removed_at),
-        "url": links.absolute_url(run_path(run)),
+        "url": links.absolute_url(links.run_url(run)),
         "abort": abort(latest_abort, run) if latest_abort is not None else None,
     }
     if permissions is not None:
@@ -126,11 +123,6 @@ def dismissals(run: Run) -> list[dict[str, Any]]:
         }
         for dismissal in run.dismissals.all()
     ]
-
-
-def run_path(run: Run) -> str:
-    """Return the path of a run's page."""
-    return reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
 
 
 def _utc(time: datetime | None) -> datetime | None:

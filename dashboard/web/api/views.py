@@ -19,11 +19,11 @@ from dashboard.runs import dismissals
 from dashboard.sync import coverage, watchers
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
-from dashboard.web.api.responses import ApiError, json_response
 from dashboard.web.components import run_row
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.json_responses import ApiError, json_response
 
 PER_PAGE, MAX_PER_PAGE = 100, 500  # runs of one answer
 _MAX_KEY = 2**63 - 1  # a database's key

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 from django.db.models import F, Q
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -24,8 +23,8 @@ from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
 from dashboard.runs import durations
-from dashboard.web.components import abort_details, run_row
-from dashboard.web.http import keys
+from dashboard.web.components import abort_details
+from dashboard.web.http import keys, links
 
 PER_PAGE = 100
 PARAMETERS = ("who", "text", "state", "project", "stage", "from", "to", "by_me", "before")
@@ -286,7 +285,7 @@ def build_row(abort: Abort) -> AbortRow:
         glyph=category.glyph,
         message=message,
         run_title=run.title,
-        run_url=run_url(abort),
+        run_url=links.run_url(abort.run),
         project=str(stage.pipeline.project),
         pipeline=str(stage.pipeline),
         stage=stage.name,
@@ -301,11 +300,6 @@ def build_row(abort: Abort) -> AbortRow:
         timeline=abort_timeline.entries(abort, abort.events.all()),
         bulk_abort_url=abort_details.bulk_abort_url(abort),
     )
-
-
-def run_url(abort: Abort) -> str:
-    """Return the address of the abort's run."""
-    return reverse("run", args=[*run_row.stage_url_args(abort.run.stage), abort.run.run_id])
 
 
 def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str) -> str:

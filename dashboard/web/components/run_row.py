@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.permissions import Permission, Permissions
 from dashboard.db.threads import now
-from dashboard.models import Abort, Acknowledgement, Run, Stage
+from dashboard.models import Abort, Acknowledgement, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.models.severity import Severity
 from dashboard.runs import abort_clock, acknowledgements, durations, overdue_messages, statuses
@@ -29,6 +29,7 @@ from dashboard.runs.summary import RichText, step_summary
 from dashboard.web.components import acknowledged_by, progress_bar
 from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.progress_bar import Progress
+from dashboard.web.http import links
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
@@ -101,11 +102,6 @@ def dom_id(run_id: str) -> str:
     return f"run-x-{blake2b(run_id.encode(), digest_size=12).hexdigest()}"
 
 
-def stage_url_args(stage: Stage) -> list[str]:
-    """Return the URL arguments of a stage: project slug, pipeline slug, lower-case stage name."""
-    return [stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()]
-
-
 def build_row(
     run: Run,
     permission: Permission,
@@ -120,7 +116,7 @@ def build_row(
     stage = run.stage
     pipeline = stage.pipeline
     display = statuses.for_run(run.status, removed=run.is_removed)
-    url_args = stage_url_args(stage)
+    url_args = links.stage_url_args(stage)
     started_at = run.started_at or run.created_at
     is_aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
     is_waiting = (
@@ -201,22 +197,6 @@ def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     return {abort.run_id: abort for abort in aborts}
 
 
-def render_row(
-    run: Run,
-    permission: Permission,
-    abort: Abort | None,
-    clocks: Sequence[Timer] = (),
-    active_acknowledgements: Sequence[Acknowledgement] = (),
-) -> SafeString:
-    """Render a run's table row, without the cache; arguments as for `build_row`."""
-    template = get_template("components/run_row.html#run-row")
-    return mark_safe(
-        template.render(
-            {"row": build_row(run, permission, abort, clocks, active_acknowledgements)}
-        ).strip()
-    )
-
-
 def render_table(runs: RunQuerySet, permissions: Permissions) -> dict[int, SafeString]:
     """Return the rendered rows of `runs`, by run key and in their order.
 
@@ -280,12 +260,14 @@ def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int
     aborts = latest_aborts(runs) if runs else {}
     clocks = progress_bar.load_clocks(runs)
     active_acknowledgements = acknowledgements.active_by_run(runs, now())
+    template = get_template("components/run_row.html#run-row")
     rendered: dict[int, SafeString] = {}
     to_cache: dict[str, SafeString] = {}
     for run in runs:
         permission = permissions.abort_permission(run.stage)
         row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
-        rendered[run.pk] = render_row(run, permission, aborts.get(run.pk), *row_data)
+        row = build_row(run, permission, aborts.get(run.pk), *row_data)
+        rendered[run.pk] = mark_safe(template.render({"row": row}).strip())
         # Use the version that was read with the data, so that newer data is never cached under an
         # older version.
         to_cache[_cache_key(run.pk, run.version, permission)] = rendered[run.pk]

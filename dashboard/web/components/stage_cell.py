@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from django.db.models import Count, Max, OuterRef, Subquery
-from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from dashboard.accounts.permissions import Permission
@@ -16,6 +15,7 @@ from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.web.components import acknowledged_by, run_row
 from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.run_row import RunRow
+from dashboard.web.http import links
 
 _ORDER = {name: position for position, name in enumerate(StageName.values)}
 DENIED = Permission(False)  # for rows on pages without an abort button
@@ -94,7 +94,7 @@ def load_cells(
             key=stage.pk,
             stage=stage.name,
             name=stage.name,
-            url=reverse("stage", args=run_row.stage_url_args(stage)),
+            url=links.stage_url(stage),
             state=_state(stage),
             in_flight_count=in_flight_count,
             overdue_message=overdue_messages.worst(overdue_severity, abort_severity),

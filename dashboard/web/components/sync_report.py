@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
@@ -16,8 +15,7 @@ from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhook_status import WebhookStatus
 from dashboard.upstream import budget_store
-from dashboard.web.components import run_row
-from dashboard.web.http import lookup
+from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
 
@@ -247,7 +245,7 @@ def _stage_rows(
             project=stage.pipeline.project.name,
             pipeline=stage.pipeline.name,
             stage=stage.name,
-            url=reverse("stage", args=run_row.stage_url_args(stage)),
+            url=links.stage_url(stage),
             polling_reason=_polling_reason_text(stage_classes[stage.pk]),
             synced_at=stage.synced_at,
             is_stale=stage.pk in stale,

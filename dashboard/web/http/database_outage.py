@@ -16,8 +16,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
-from dashboard.web.api.responses import ApiError, error_response
 from dashboard.web.http import sign_in, site_context, timezones
+from dashboard.web.http.json_responses import ApiError, error_response
 
 RETRY_SECONDS = 5  # seconds until a page asks again
 RETRY_SECONDS_AFTER_WRITE = (

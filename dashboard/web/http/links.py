@@ -1,13 +1,29 @@
-"""Links that leave the dashboard: whole addresses of its own pages, and Northflank's."""
+"""Addresses: the arguments of a stage's pages, absolute URLs, and pages on Northflank."""
 
 from urllib.parse import quote
 
 from django.conf import settings
+from django.urls import reverse
 
-from dashboard.models import Run, Upstream
+from dashboard.models import Run, Stage, Upstream
 
 # The project's page is the deepest address known to exist; a run's own is not documented.
 DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
+
+
+def stage_url_args(stage: Stage) -> list[str]:
+    """Return the URL arguments of a stage: project slug, pipeline slug, lower-case stage name."""
+    return [stage.pipeline.project.slug, stage.pipeline.slug, stage.name.lower()]
+
+
+def stage_url(stage: Stage) -> str:
+    """Return the path of a stage's page."""
+    return reverse("stage", args=stage_url_args(stage))
+
+
+def run_url(run: Run) -> str:
+    """Return the path of a run's page; `run` is loaded with its stage."""
+    return reverse("run", args=[*stage_url_args(run.stage), run.run_id])
 
 
 def absolute_url(path: str) -> str:

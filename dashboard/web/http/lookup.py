@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
-from dashboard.web.components import run_row
+from dashboard.web.http.links import stage_url
 
 
 class PageNotFound(Http404):
@@ -77,7 +77,7 @@ def run_not_found(
     message = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": stage}
     runs_link = (
         _("The runs of %(stage)s") % {"stage": stage},
-        reverse("stage", args=run_row.stage_url_args(stage)),
+        stage_url(stage),
     )
     return PageNotFound(f"{message} {reason}".strip(), runs_link, *links, **template_context)
 

@@ -1,13 +1,11 @@
 """Abort one run: GET shows the confirmation, POST requests the abort."""
 
 from dataclasses import replace
-from urllib.parse import unquote, urlsplit
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
@@ -16,13 +14,12 @@ from dashboard import aborts
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.threads import now
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
-from dashboard.runs import acknowledgements, concurrency
-from dashboard.web.components import abort_history, progress_bar, reason_form, run_row
+from dashboard.runs import concurrency
+from dashboard.web.components import abort_history, reason_form, run_row
 from dashboard.web.components.reason_form import ReasonField
-from dashboard.web.http import errors, keys, lookup
+from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.pages.run import run_card_context
 
@@ -103,6 +100,7 @@ def _render_confirmation(
         "open_abort": open_abort,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
+        "view": request.GET.get("view", ""),
         "is_production": run.stage.name == StageName.PRODUCTION,
         "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
@@ -140,9 +138,8 @@ def _render_result(
     tone, text = notice
     if request.headers.get("HX-Request") != "true":
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
-        return redirect(reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id]))
-    run_aborts = abort_history.load_aborts(run)
-    run_html = _render_run(request, run, user_permissions, run_aborts)
+        return redirect(links.run_url(run))
+    run_html = _render_run(request, run, user_permissions)
     # While the abort is open, its notice is bound to the run and hidden when the run concludes.
     notice_run_dom_id = run_row.dom_id(run.run_id) if run.aborts.open().exists() else ""
     notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
@@ -155,19 +152,9 @@ def _render_result(
     )
 
 
-def _render_run(
-    request: HttpRequest, run: Run, user_permissions: Permissions, run_aborts: list[Abort]
-) -> str:
+def _render_run(request: HttpRequest, run: Run, user_permissions: Permissions) -> str:
     # The element with the run's id is a card on the run's own page and a row on all others.
-    run_url = reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
-    current_path = urlsplit(request.headers.get("HX-Current-URL", "")).path
-    if unquote(current_path) == unquote(run_url):
-        return render_to_string(
-            "pages/run.html#card", run_card_context(run, user_permissions, run_aborts), request
-        )
-    permission = user_permissions.abort_permission(run.stage)
-    clocks = progress_bar.load_clocks([run])[run.pk] if run.in_flight else ()
-    run_acknowledgements = acknowledgements.active_by_run([run], now()).get(run.pk, ())
-    return run_row.render_row(
-        run, permission, run_aborts[0] if run_aborts else None, clocks, run_acknowledgements
-    )
+    if request.POST.get("view") == "card":
+        context = run_card_context(run, user_permissions, abort_history.load_aborts(run))
+        return render_to_string("pages/run.html#card", context, request)
+    return run_row.render_loaded([run], user_permissions)[run.pk]

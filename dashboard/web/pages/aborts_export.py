@@ -19,6 +19,7 @@ from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
 from dashboard.web.components import abort_log
 from dashboard.web.components.abort_log import AbortFilter
+from dashboard.web.http import links
 
 # Aborts; larger chunks are no faster and block a database thread that new aborts wait for.
 CHUNK_SIZE = 250
@@ -154,7 +155,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         stage=stage.name,
         run_id=run.run_id,
         run_name=run.name,
-        run_url=base_url + abort_log.run_url(abort),
+        run_url=base_url + links.run_url(abort.run),
         state=abort_log.category_key(abort),
         sent_at=_utc(abort.sent_at),
         sendings=abort.sendings,

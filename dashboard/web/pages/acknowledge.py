@@ -4,15 +4,14 @@ from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
-from dashboard.web.components import abort_history, run_row
-from dashboard.web.http import errors, keys, lookup
+from dashboard.web.components import abort_history
+from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.pages.run import run_card_context
 
 
@@ -50,7 +49,7 @@ def _render_run(
     request: HttpRequest, run: Run, user_permissions: permissions.Permissions, template: str
 ) -> HttpResponse:
     if request.headers.get("HX-Request") != "true":
-        return redirect(_run_url(run))
+        return redirect(links.run_url(run))
     card_context = run_card_context(
         run, user_permissions, abort_history.load_aborts(run), request.user.pk
     )
@@ -64,8 +63,4 @@ def _render_conflict(request: HttpRequest, run: Run) -> HttpResponse:
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
     messages.info(request, text, extra_tags="info")
-    return redirect(_run_url(run))
-
-
-def _run_url(run: Run) -> str:
-    return reverse("run", args=[*run_row.stage_url_args(run.stage), run.run_id])
+    return redirect(links.run_url(run))

@@ -16,8 +16,8 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
 from dashboard.sync import run_lookup
 from dashboard.upstream.connection import get_connection
-from dashboard.web.components import run_row, run_search
-from dashboard.web.http import lookup
+from dashboard.web.components import run_search
+from dashboard.web.http import links, lookup
 from dashboard.web.http.deferred import Deferred
 
 
@@ -107,6 +107,6 @@ def _find_visible(user_permissions: Permissions, run_id: str) -> Run | None:
 
 
 def _redirect_to_run(request: HttpRequest, stage: Stage, run_id: str) -> HttpResponse:
-    address = reverse("run", args=[*run_row.stage_url_args(stage), run_id])
+    address = reverse("run", args=[*links.stage_url_args(stage), run_id])
     query = request.META.get("QUERY_STRING", "")
     return redirect(f"{address}?{query}" if query else address)

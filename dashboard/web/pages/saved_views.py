@@ -4,7 +4,6 @@ from django.contrib import messages
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -12,9 +11,9 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView, Stage
 from dashboard.runs import saved_views
-from dashboard.web.components import filters, run_row
+from dashboard.web.components import filters
 from dashboard.web.components.filters import RunFilter
-from dashboard.web.http import errors, lookup, sign_in
+from dashboard.web.http import errors, links, lookup, sign_in
 
 
 @require_POST
@@ -97,6 +96,6 @@ def _redirect_to_stage(
         if len(run_filter.query_string) <= SavedView.QUERY_LENGTH
         else filters.ALL_RUNS_URL
     )
-    response = redirect(reverse("stage", args=run_row.stage_url_args(stage)) + query)
+    response = redirect(links.stage_url(stage) + query)
     response.status_code = 303
     return response

@@ -29,7 +29,7 @@ from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.filters import RunFilter
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.http import lookup, sign_in
+from dashboard.web.http import links, lookup, sign_in
 from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
@@ -170,7 +170,7 @@ class StagePage(Page):
 
 
 def _place(stage: Stage) -> dict[str, str]:
-    project_id, pipeline_id, stage_id = run_row.stage_url_args(stage)
+    project_id, pipeline_id, stage_id = links.stage_url_args(stage)
     return {
         "project": stage.pipeline.project.name,
         "pipeline": stage.pipeline.name,

@@ -70,7 +70,7 @@ def test_abort_of_ended_run_sends_nothing_and_shows_notice(
 def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -> None:
     run = in_flight(live)
     person = live.person("manager")
-    headers = {**HTMX, "HX-Current-URL": live.base_url + "/", "X-CSRFToken": token(person)}
+    headers = {**HTMX, "X-CSRFToken": token(person)}
     answer = person.post(factories.address(run, "abort"), headers=headers, data={"reason": "Stuck"})
     element = answer.text.partition('hx-swap="outerMorph">')[2].partition("</hx-partial>")[0]
     row = one(LexborHTMLParser(f"<table>{element}</table>"), "tr[data-run]")
@@ -86,9 +86,11 @@ def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -
 def test_abort_over_http_from_run_page_returns_run_card(live: Live, manager: User) -> None:
     run = in_flight(live)
     person = live.person("manager")
-    here = live.base_url + factories.address(run)
-    headers = {**HTMX, "HX-Current-URL": here, "X-CSRFToken": token(person)}
-    form = {"reason": "Stuck"}
+    page = LexborHTMLParser(person.get(factories.address(run)).text)
+    dialog = person.get(one(page, "[data-abort]").attributes["hx-get"] or "", headers=HTMX).text
+    headers = {**HTMX, "X-CSRFToken": token(person)}
+    view = one(LexborHTMLParser(dialog), "[name=view]").attributes["value"]
+    form = {"reason": "Stuck", "view": view}
     answer = person.post(factories.address(run, "abort"), headers=headers, data=form)
     card = one(LexborHTMLParser(answer.text), "section.run")
     assert card.attributes["data-status"] == "aborting"

@@ -14,7 +14,7 @@ from pytest_django import Settings
 from dashboard.accounts import permissions
 from dashboard.models import DefaultView, Run, SavedView, Stage
 from dashboard.runs import saved_views
-from dashboard.web.components import run_row
+from dashboard.web.http import links
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, one, parse_html, words
 
@@ -24,12 +24,12 @@ type Post = Callable[..., HttpResponse]
 
 
 def save_address(stage: Stage) -> str:
-    return reverse("saved_view_create", args=run_row.stage_url_args(stage))
+    return reverse("saved_view_create", args=links.stage_url_args(stage))
 
 
 def change_address(stage: Stage, view: SavedView | int) -> str:
     key = view if isinstance(view, int) else view.pk
-    return reverse("saved_view_update", args=[*run_row.stage_url_args(stage), key])
+    return reverse("saved_view_update", args=[*links.stage_url_args(stage), key])
 
 
 @pytest.fixture
