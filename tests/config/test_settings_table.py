@@ -1,0 +1,55 @@
+"""The settings in README.md, `.env.example` and settings.py have the same names and defaults."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = dict(re.findall(r"^([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+ROWS = re.findall(
+    r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+)
+
+
+def test_table_lists_every_setting_once_in_order_of_env_example() -> None:
+    assert [name for name, _, _ in ROWS] == list(EXAMPLE)
+
+
+@pytest.mark.parametrize(("name", "default"), [(name, default) for name, default, _ in ROWS])
+def test_table_default_matches_env_example(name: str, default: str) -> None:
+    literal = re.fullmatch(r"`([^`]+)`", default)
+    assert EXAMPLE[name] == (literal[1] if literal else "")
+
+
+def load_settings(**environment: str) -> dict[str, Any]:
+    """Return all settings as a process with this environment reads them, without any `.env`."""
+    script = (
+        "import json; from dashboard import settings; "
+        "print(json.dumps({k: v for k, v in vars(settings).items() if k.isupper()},"
+        " default=lambda value: type(value).__name__))"
+    )
+    not_set = dict.fromkeys(EXAMPLE, "")  # an empty variable hides the one in `.env`
+    completed = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | not_set | {"SECRET_KEY": "x" * 50} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    settings: dict[str, Any] = json.loads(completed.stdout)
+    return settings
+
+
+def test_env_example_values_equal_built_in_defaults() -> None:
+    default = load_settings()
+    example = load_settings(**{name: value for name, value in EXAMPLE.items() if value})
+    random = {"NORTHFLANK_WEBHOOK_SECRET"}  # of the sandbox, without a setting
+    assert [name for name in default.keys() - random if example[name] != default[name]] == []
