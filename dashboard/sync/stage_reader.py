@@ -1,6 +1,7 @@
 """Read one stage or one run from Northflank and mirror it: which requests, in which order.
 
-The worker decides when and how often (worker.py).
+The worker decides when and how often (worker.py). Northflank does not document the order of runs in
+a list; the first page shows it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""The markup that others rely on: design section 7, docs/architecture.md."""
+"""The markup that others rely on: docs/contracts.md."""
 
 from datetime import datetime, timedelta
 
