@@ -1,11 +1,11 @@
-"""What becomes of an abort, whatever comes back: until the person knew, until the run was aborted.
+"""What happens to an abort for each kind of answer, and how soon the user is informed.
 
     uv run bench/abort_answers.py [--quick] [words of the kinds ...]
 
-A real dashboard asks a sandbox through a proxy that answers the first abort of a run, or each, in
-its own way; everything else passes. Prints a line for each kind (Markdown), and ends with 1 where a
-person was told something untrue, was not told within 5 s of the answer, or a run that could be
-aborted was not. About six minutes; `--quick` leaves out what lasts two minutes.
+A real dashboard uses a sandbox through a proxy that answers the first abort of a run, or all of
+them, in a certain way and passes on everything else. Prints a Markdown row for each kind, and exits
+with 1 if a user was told something untrue, was not informed within 5 s of the answer, or a run that
+could be aborted was not. About six minutes; `--quick` leaves out kinds that last two minutes.
 """
 
 import argparse
@@ -28,19 +28,19 @@ from typing import Any
 
 from running import Bench, Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
 
-# Stages on which any number of runs may go on side by side.
+# Stages that allow any number of concurrent runs.
 PLACES = [
     ("payments", "billing-api", "development"),
     ("shop", "search", "development"),
     ("payments", "ledger", "staging"),
     ("identity", "auth-gateway", "development"),
 ]
-AT_ONCE = 16  # runs; more would measure how many aborts a process can send side by side
-PATIENCE = 150.0  # seconds until no more comes of an abort
+AT_ONCE = 16  # runs; more would measure how many aborts a process can send concurrently
+PATIENCE = 150.0  # seconds until an abort must have settled
 HTML = b"<!doctype html><title>Sign in</title><p>Welcome to the station's network."
 FOREVER = 10_000
 
-type Reply = bytes | str  # raw bytes, or the name of what is done to the connection
+type Reply = bytes | str  # raw bytes, or the name of a connection error
 
 
 @dataclass
@@ -48,16 +48,16 @@ class Kind:
     """A way in which the first aborts of a run are answered."""
 
     name: str
-    reply: Reply | None  # None: what the sandbox answers
-    times: int = 1  # so many sendings are answered so; then as the sandbox does
-    arrives: bool = False  # whether it has had its effect by then
+    reply: Reply | None  # None: the sandbox's answer
+    times: int = 1  # number of sends answered this way; later ones get the sandbox's answer
+    arrives: bool = False  # whether the abort reaches the sandbox anyway
     delay: float = 0.0
-    waits: float = 0.0  # so long the person has to wait for anything to be answered at all
-    ends: str = "aborted"  # what has to come of it: aborted, refused, lost, not_sent
+    waits: float = 0.0  # seconds until any answer can arrive
+    ends: str = "aborted"  # required outcome: aborted, refused, lost or not_sent
 
 
 def reply(status: int, body: bytes = b"", *, json_: Any = ..., **headers: str) -> bytes:
-    """Return an answer as it goes over the wire."""
+    """Return an HTTP response as bytes."""
     kind = "text/html"
     if json_ is not ...:
         body, kind = json.dumps(json_).encode(), "application/json"
@@ -77,7 +77,7 @@ def data(value: Any) -> bytes:
 
 
 def kinds() -> list[Kind]:
-    """Return all that is tried."""
+    """Return all kinds of answers."""
     another = {"id": "another", "status": "aborting", "concluded": False}
     good = gzip.compress(json.dumps({"data": {"status": "aborting", "concluded": False}}).encode())
     unreadable: dict[str, Reply] = {
@@ -158,7 +158,7 @@ def kinds() -> list[Kind]:
 
 @dataclass
 class Tried:
-    """One abort, and what came of it; seconds from the press."""
+    """One abort and its outcome; times are seconds since the request."""
 
     kind: Kind
     place: tuple[str, str, str]
@@ -174,7 +174,7 @@ class Tried:
 
 
 class Proxy:
-    """Passes everything on to the sandbox but the aborts it was told of."""
+    """Passes on all requests to the sandbox, except the aborts registered in `tried`."""
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
@@ -220,7 +220,7 @@ class Proxy:
         await _play(said if played is None else played, writer)
 
     async def _pass(self, request: bytes) -> bytes:
-        """Ask the sandbox, and return its answer as it came."""
+        """Send a request to the sandbox, and return its response unchanged."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         writer.write(
             re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request, count=1)
@@ -278,7 +278,7 @@ JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LI
 
 
 def press(bench: Bench, person: Browser, tried: Tried) -> None:
-    """Press Abort, and follow what comes of it."""
+    """Abort a run, and wait for the outcome."""
     project, pipeline, stage = tried.place
     path = (
         f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{tried.run_id}/abort/"
@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*")
     options = parser.parse_args()
     done = run(options.quick, options.words)
-    print("| Answered | Sent | Person knew after | Run aborted after | It ended as | Told first |")
+    print("| Answer | Sends | User informed after | Run aborted after | Outcome | First message |")
     print("| --- | --- | --- | --- | --- | --- |")
     seconds: Callable[[float | None], str] = lambda s: "–" if s is None else f"{s:.1f} s"  # noqa: E731
     for tried in done:

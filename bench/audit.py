@@ -1,9 +1,9 @@
-"""How fast the audit is when it has grown: its page, near and deep, and its exports.
+"""Speed of a large abort log: its first and last page, and its exports.
 
     uv run bench/audit.py [--quick]
 
-Fills a scratch database with 100,000 acts, starts a real process on it, prints one table, and ends
-with 1 if a target is missed.
+Fills a scratch database with 100,000 aborts, starts a real process on it, prints one table, and
+exits with 1 if a target is missed.
 """
 
 import argparse
@@ -57,13 +57,13 @@ with transaction.atomic():
 
 
 def pages(table: Table, person: Browser, times: int, deepest: int) -> None:
-    """The newest hundred acts and the oldest but a few, one request after the other."""
+    """Measure the first and the last page, one request after another."""
     near = _timed(person, "/aborts/", times)
     deep = _timed(person, f"/aborts/?before={deepest}", times)
-    table.add(f"page, newest 100 acts ({times} requests)", spread(near))
+    table.add(f"page, newest 100 aborts ({times} requests)", spread(near))
     ratio = p(0.5, deep) / p(0.5, near)
     table.add(
-        "page, oldest 100 acts", f"{spread(deep)}, p50 x {ratio:.2f}", target="p50 < x 1.5",
+        "page, oldest 100 aborts", f"{spread(deep)}, p50 x {ratio:.2f}", target="p50 < x 1.5",
         met=ratio < 1.5,
     )  # fmt: skip
     found = re.search(r'hx-ptag="([^"]+)"', person.ask("/aborts/").text)
@@ -78,7 +78,7 @@ def pages(table: Table, person: Browser, times: int, deepest: int) -> None:
     ):
         few = max(times // 10, 3)
         table.add(
-            f"page, {what} (reads every act)", spread(_timed(person, f"/aborts/?{query}", few))
+            f"page, {what} (reads every abort)", spread(_timed(person, f"/aborts/?{query}", few))
         )
 
 
@@ -88,7 +88,7 @@ def _timed(person: Browser, path: str, times: int) -> list[float]:
 
 
 def export(table: Table, server: Server, person: Browser, ending: str, acts: int) -> None:
-    """A whole export, read as fast as it comes; the server's memory and other pages meanwhile."""
+    """Measure a whole export, the server's memory and other pages meanwhile."""
     before, _ = server.memory_mb()
     most, size, rows = before, 0, 0
     beside: list[float] = []
@@ -115,11 +115,11 @@ def export(table: Table, server: Server, person: Browser, ending: str, acts: int
     assert rows == acts + (ending == "csv"), f"{rows} rows of {acts}"
     assert last.endswith(b"]\n" if ending == "json" else b"\r\n")
     table.add(
-        f"{ending.upper()} of {acts:,} acts, {size / 1e6:.0f} MB",
-        f"{took:.1f} s, {acts / took:,.0f} acts a second",
+        f"{ending.upper()} of {acts:,} aborts, {size / 1e6:.0f} MB",
+        f"{took:.1f} s, {acts / took:,.0f} aborts a second",
     )
     table.add(
-        "its memory above that before", f"{most - before:.0f} MB (RSS {most:.0f})",
+        "additional memory", f"{most - before:.0f} MB (RSS {most:.0f})",
         target="< 20 MB", met=most - before < 20,
     )  # fmt: skip
     table.add(f"another page meanwhile ({len(beside)} requests)", spread(beside))
@@ -132,7 +132,7 @@ def _downloaded(person: Browser, path: str) -> Iterator[bytes]:
     response = connection.getresponse()
     assert response.status == 200, response.status
     unpacked = gzip.GzipFile(fileobj=response)
-    # Whole lines, so that what is counted is never cut in two.
+    # Whole lines, so that no counted text is split.
     while lines := unpacked.readlines(1_000_000):
         yield b"".join(lines)
     connection.close()
@@ -143,13 +143,13 @@ def _filled(bench: Bench, acts: int) -> tuple[Server, Browser]:
     fill = FILL.format(acts=acts)
     began = time.monotonic()
     bench.manage("shell", "--no-imports", "--command", fill, NORTHFLANK_API_TOKEN="sandbox")
-    print(f"  {acts:,} acts made in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return server, person.twin()  # the server has closed a connection that was idle so long
+    print(f"  {acts:,} aborts created in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return server, person.twin()  # the server closes idle connections
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="10,000 acts, fewer requests")
+    arguments.add_argument("--quick", action="store_true", help="10,000 aborts, fewer requests")
     chosen = arguments.parse_args()
     acts, times = (10_000, 20) if chosen.quick else (100_000, 60)
     table = Table()

@@ -1,9 +1,9 @@
-"""A new database: how many seconds until all that is in flight is known. Prints a table.
+"""Seconds until a new database contains all runs in flight. Prints a table.
 
     uv run bench/cold_start.py [STAGES ...]
 
-Serves a sandbox of so many stages (180 and 300) with Northflank's limit in force, whose answers
-take 200 ms, and starts `manage.py serve` on a new SQLite database. Ends with 1 if a target is
+Serves a sandbox with this many stages (default: 180 and 300), Northflank's rate limit and answers
+after 200 ms, and starts `manage.py serve` on a new SQLite database. Exits with 1 if a target is
 missed.
 """
 
@@ -34,20 +34,20 @@ GIVE_UP = 300.0  # seconds
 
 @dataclass
 class Figures:
-    """What came out; seconds are those since the process was started."""
+    """Results; times are seconds since the start of the process."""
 
     stages: int
     in_flight: int
-    first: float | None = None  # the first run in flight was known
+    first: float | None = None  # first run in flight read
     half: float | None = None
-    known: float | None = None  # all
-    read: float | None = None  # each stage was read
-    requests: int = 0  # by then
+    known: float | None = None  # all runs in flight read
+    read: float | None = None  # every stage read
+    requests: int = 0  # until then
 
 
 @contextlib.contextmanager
 def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
-    """Serve a sandbox of so many stages from this process."""
+    """Serve a sandbox with this many stages from this process."""
     options = sandbox.Options(
         scenario="100-pipelines", faults=[sandbox.parse_fault(f"latency:{LATENCY}")]
     )
@@ -78,7 +78,7 @@ def upstream(stages: int) -> Iterator[tuple[str, Sandbox]]:
 
 
 def in_flight(of: Sandbox) -> set[str]:
-    """The runs that are in flight upstream now."""
+    """Return the runs that are in flight upstream now."""
     world, now = of.world, of.clock()
     return {
         run.id
@@ -104,7 +104,7 @@ def measure(bench: Bench, stages: int) -> Figures:
                     break
                 look(mirror, asked_for, found, after)
                 found.requests = of.rate_limit_window.request_count
-                # A run that has ended meanwhile need not be known as in flight.
+                # A run that has ended meanwhile need not be in the mirror.
                 asked_for &= in_flight(of)
                 time.sleep(0.1)
         finally:
@@ -114,7 +114,7 @@ def measure(bench: Bench, stages: int) -> Figures:
 
 
 def look(mirror: sqlite3.Connection, asked_for: set[str], found: Figures, after: float) -> None:
-    """Note what the mirror knows by now."""
+    """Update the figures from the mirror."""
     runs = "SELECT run_id FROM dashboard_run WHERE in_flight"
     known = len(asked_for & {run for (run,) in mirror.execute(runs)})
     if known and found.first is None:
@@ -144,14 +144,14 @@ def main() -> int:
             found = measure(bench, stages)
         target = TARGETS.get(stages)
         table.add(
-            f"{stages} stages, {found.in_flight} runs in flight: all known",
+            f"{stages} stages, {found.in_flight} runs in flight: all read",
             seconds(found.known),
             target=f"<= {target:.0f} s" if target else "",
             met=found.known is not None and found.known <= target if target else None,
         )
         table.add("... the first, half of them", f"{seconds(found.first)}, {seconds(found.half)}")
-        table.add("... each stage read", seconds(found.read))
-        table.add("... requests by then, of 1,000", str(found.requests))
+        table.add("... every stage read", seconds(found.read))
+        table.add("... requests until then, of 1,000", str(found.requests))
     table.show()
     return int(table.missed > 0)
 

@@ -1,4 +1,4 @@
-"""When to read what: the sync's own rules, and two naive designs, against a simulated account."""
+"""Schedules against a simulated account: the sync's own rules, and two naive designs."""
 
 import heapq
 import math
@@ -25,13 +25,13 @@ TICK = 0.5  # as the worker's
 AT_ONCE, A_READING = 4, 6  # as the worker's
 FIRST_AT_ONCE, MOST_AT_ONCE, A_FIRST_READING = 4, 12, 3  # as the worker's
 PLAN_EVERY = 5.0  # as the worker's
-REPLAN_ALL = 600.0  # seconds between two looks at the thousands of idle stages
-LATENCY = 0.2  # seconds from a question to its answer
-BELL_SHARE, IN_A_ROW = 0.5, 20  # as the doorbell's
-BELL = 1.0  # seconds from an event to its webhook
+REPLAN_ALL = 600.0  # seconds between two plans that include all idle stages
+LATENCY = 0.2  # seconds from a request to its answer
+BELL_SHARE, IN_A_ROW = 0.5, 20  # as in sync/webhook_events.py
+BELL = 1.0  # seconds until an event arrives
 BELL_ARRIVES = 0.97
 VIEWERS = 20
-OVERDUE_AFTER = LASTS * math.exp(1.28 * SPREAD)  # beyond the p95 of twenty: a tenth of all runs
+OVERDUE_AFTER = LASTS * math.exp(1.28 * SPREAD)  # above p95: a tenth of all runs
 
 
 def moment(seconds: float) -> datetime:
@@ -39,7 +39,7 @@ def moment(seconds: float) -> datetime:
 
 
 class Simulation:
-    """An account, a mirror of it, and what happens to both; designs say when to read what."""
+    """An account and its mirror; subclasses decide when to read what."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -47,7 +47,7 @@ class Simulation:
         self.window = RateLimitWindow(LIMIT, HOUR)
         self.hour: Hour | None = None
         self.figures = Figures()
-        self.flying: dict[int, set[Run]] = {}  # the truth
+        self.flying: dict[int, set[Run]] = {}  # stage -> runs really in flight
         self.unseen: dict[int, list[Run]] = {}
         self.known: dict[int, float] = {}  # stages mirrored as in flight -> when last read
         self.known_runs: dict[int, set[Run]] = {}
@@ -67,7 +67,7 @@ class Simulation:
         return min(soonest, self._later[0][0]) if self._later else soonest
 
     def happen(self, until: float) -> None:
-        """Let all happen that happens until then."""
+        """Process all events until this time."""
         events = self.world.events
         while self.next_event() <= until:
             if self._later and (
@@ -82,7 +82,7 @@ class Simulation:
         self.now = max(self.now, until)
 
     def take(self, at: float, who: str) -> bool:
-        """Count a request upstream; False: 429."""
+        """Count a request; False: it is answered 429."""
         before = self.window.opened_at
         taken = self.window.count_request(at)
         if self.window.opened_at != before:
@@ -106,7 +106,7 @@ class Simulation:
         self._known_at = at
 
     def see(self, stage: int, at: float) -> bool:
-        """Mirror a stage as it is now; True: something has changed."""
+        """Mirror a stage's current state; return whether it changed."""
         if stage in self.known:
             self.figures.ages.add(at - self.known[stage])
         self._count_flights(at)
@@ -135,7 +135,7 @@ class Simulation:
         return changed
 
     def see_run(self, run: Run, at: float) -> None:
-        """Mirror a run's detail: where it is all that is in flight, its stage is as fresh."""
+        """Mirror a run's detail; its stage is as fresh if no other run is in flight there."""
         if self.known_runs.get(run.stage) == {run} and run.end > at:
             self.figures.ages.add(at - self.known[run.stage])
             self.known[run.stage] = at
@@ -191,7 +191,7 @@ class Simulation:
     def aborted(self, run: Run, at: float) -> None: ...
 
     def ended(self, run: Run, *, known: bool) -> None:
-        """Hear that a run has ended; `known`: it was mirrored as in flight before."""
+        """Handle the end of a run; `known`: it was mirrored as in flight before."""
 
     def run(self) -> Figures:
         self.work()
@@ -203,7 +203,7 @@ class Simulation:
 
 
 class Ours(Simulation):
-    """The sync's own rules: `schedule` says what is wanted, `allowance` what may be spent."""
+    """The sync's own rules: `schedule` for intervals, `rate_budget` for the rate."""
 
     learns = True
 
@@ -214,15 +214,15 @@ class Ours(Simulation):
         self.watched: dict[int, float] = {}  # stage -> until when
         self.watched_runs: dict[Run, tuple[float, float]] = {}  # until when, when read
         self.aborting: dict[Run, tuple[float, float]] = {}  # since when, due
-        # The latest successes of each stage, of which steps are learned; none is known at first.
+        # The latest successes of each stage, for step baselines; none is known at the start.
         self.successes: defaultdict[int, deque[Run]] = defaultdict(
             lambda: deque(maxlen=MAX_SAMPLES)
         )
-        self.unread: deque[Run] = deque()  # whose detail is due: somebody waits
-        self.next_detail: tuple[float, Run] | None = None  # booked
-        self.followed: dict[int, tuple[float, float, float]] = {}  # last, booked, wanted
-        # The mirror is there already: each stage was read some time ago, and quiet since its last
-        # run.
+        self.unread: deque[Run] = deque()  # runs whose detail is due because somebody watches
+        self.next_detail: tuple[float, Run] | None = None  # time and run of the scheduled detail
+        self.followed: dict[int, tuple[float, float, float]] = {}  # last read, next, target
+        # The mirror is complete: each stage was read some time ago, and had no change since its
+        # last run.
         self.read_at: dict[int, float] = {}
         each = world.runs_a_second / sum(world.weights)
         for stage, weight in enumerate(world.weights):
@@ -230,11 +230,11 @@ class Ours(Simulation):
             self.read_at[stage] = 0.0
         self.booked = dict.fromkeys(self.read_at, math.inf)
         self.due: list[tuple[float, int]] = []
-        self.bells: deque[float] = deque()  # of the last hour
+        self.bells: deque[float] = deque()  # times of the events of the last hour
         self.reads_booked_until = -math.inf
-        self.rung: set[int] = set()  # not yet read since
-        self.gaps: set[int] = set()  # of which something is not known
-        # Lists of the catalog, and flows read again: each kind as one queue.
+        self.rung: set[int] = set()  # stages with an event since their last read
+        self.gaps: set[int] = set()  # unread stages
+        # Catalog lists and release flows: one queue for each kind.
         self.projects = 1 + math.ceil(world.mix.stages / 10)
         self.queues = {"catalog": 0.0, "flow": 0.0}
         self.discovery = 0.0
@@ -260,7 +260,7 @@ class Ours(Simulation):
             self.followed.pop(stage, None)
             heapq.heappush(self.due, (booked, stage))
 
-    # What changes a stage's class
+    # Events that change a stage's class
 
     def on_look(self, at: float, what: object) -> None:
         chance, lasts = what  # type: ignore[misc]
@@ -291,7 +291,7 @@ class Ours(Simulation):
 
     def on_bell(self, at: float, stage: int) -> None:
         self.bells.append(at)
-        # It is followed, and goes before what is only overdue; at its turn, as the doorbell's.
+        # Tracked, and before stages that are only due; spaced as in webhook_events.py.
         rate = rules.compute(self.budget, RESERVE, moment(at)).requests_per_second * BELL_SHARE
         gap = min(1 / max(rate, 1e-6), 300.0)
         turn = max(self.reads_booked_until, at - gap * IN_A_ROW) + gap
@@ -307,7 +307,7 @@ class Ours(Simulation):
         self._heard(at, refused=False)
         self.aborting[run] = at, at + schedule.aborting_interval(timedelta()).total_seconds()
 
-    # What is usual: sync/baselines.py's rules
+    # Typical durations: the rules of sync/baselines.py
 
     def _knows_steps(self, stage: int) -> bool:
         return sum(run.read for run in self.successes[stage]) >= MIN_SAMPLES
@@ -322,13 +322,13 @@ class Ours(Simulation):
             self.figures.observed_at.setdefault(stage, self.now)
 
     def _wonder(self, stage: int) -> None:
-        """Somebody asks which step takes longer than usual, and waits."""
+        """Make the details for a stage's baseline due, because somebody watches it."""
         if len(self.successes[stage]) >= MIN_SAMPLES and not self._knows_steps(stage):
             latest = list(self.successes[stage])[-MIN_SAMPLES:]
             self.unread += [run for run in latest if not run.read and run not in self.unread]
 
     def book_detail(self, spend: rules.ReadBudget) -> bool:
-        """Book the next detail that nobody waits for; say whether one is booked."""
+        """Schedule the next detail without a viewer; return whether one is scheduled."""
         if self.next_detail is None and (run := self._wanted()) is not None:
             wait = schedule.baseline_interval(spend.requests_per_second).total_seconds()
             self.next_detail = self.now + wait, run
@@ -357,7 +357,7 @@ class Ours(Simulation):
         return next(run for run in reversed(done) if not run.read)
 
     def read_details(self, hands: int) -> int:
-        """Read as many as there are hands for; return how many hands are left."""
+        """Read due details with the free slots; return how many slots are left."""
         while self.unread and hands:
             hands -= 1
             if not self.ask():
@@ -408,7 +408,7 @@ class Ours(Simulation):
         since, _ = self.aborting[run]
         if run.end <= self.now:
             del self.aborting[run]
-            self.on_bell(self.now, run.stage)  # its detail tells the end; its list follows
+            self.on_bell(self.now, run.stage)  # the detail shows the end; the list is read next
             return
         wait = schedule.aborting_interval(timedelta(seconds=self.now - since)).total_seconds()
         self.aborting[run] = since, self.now + wait
@@ -432,7 +432,7 @@ class Ours(Simulation):
         following = sum(
             1 / wanted
             for stage, (_, _, wanted) in self.followed.items()
-            if stage in self.known or stage not in self.rung  # the bells have their own part
+            if stage in self.known or stage not in self.rung  # webhook events have their own share
         )
         self.watched_runs = {
             run: (until, last)
@@ -444,7 +444,7 @@ class Ours(Simulation):
         flows = self.world.mix.stages / schedule.FLOW_INTERVAL.total_seconds()
         while self.bells and self.bells[0] < self.now - HOUR:
             self.bells.popleft()
-        # The sync counts the runs that have ended; each rings when it starts and when it ends.
+        # The sync counts ended runs; each has an event at its start and its end.
         rung = schedule.WEBHOOK_READS_PER_RUN * len(self.bells) / 2 / HOUR
         learning = self.learns and self.book_detail(spend)
         discovery = self.discovery + lists + flows
@@ -471,14 +471,14 @@ class Ours(Simulation):
         while self.now < self.world.end:
             wake = self._tick()
             soonest = min(max(wake, self.now + TICK), self.now + 30)
-            # What happens meanwhile may make something due.
+            # Events meanwhile may make something due.
             while self.next_event() < soonest and self._quiet_until(soonest):
                 pass
             ahead = math.ceil(soonest / TICK) * TICK
             self.happen(ahead)
 
     def _quiet_until(self, soonest: float) -> bool:
-        """Let others' requests happen; False: something of ours comes first."""
+        """Process requests of others; False: one of ours comes first."""
         events = self.world.events
         if self._next < len(events) and events[self._next][2] == "other":
             at = events[self._next][0]
@@ -487,8 +487,8 @@ class Ours(Simulation):
                 return True
         return False
 
-    def _tick(self) -> float:  # noqa: PLR0912 - it is the worker's tick, as one piece
-        """Read what is due and may be read; return when to look again."""
+    def _tick(self) -> float:  # noqa: PLR0912 - the worker's tick in one piece
+        """Read what is due, within the budget; return the time of the next tick."""
         spend = rules.compute(self.budget, RESERVE, moment(self.now))
         if spend.backoff_until is not None:
             return (spend.backoff_until - EPOCH).total_seconds()
@@ -558,13 +558,13 @@ class Ours(Simulation):
 
 
 class WithoutLearning(Ours):
-    """The same, without reading any detail for what is usual: what that costs is the difference."""
+    """The same without reads for baselines, to measure their cost."""
 
     learns = False
 
 
 class AsTheyEnd(Ours):
-    """The same, with each detail read as its run succeeds, where few are known, or is overdue."""
+    """The same, but details are read when a run succeeds, if few are known, or is overdue."""
 
     def ended(self, run: Run, *, known: bool) -> None:
         if known and run.succeeds and not run.read and not self._knows_steps(run.stage):
@@ -584,9 +584,9 @@ class AsTheyEnd(Ours):
 
 
 class FromTheDark(Ours):
-    """The same with a mirror that knows nothing at noon: it is new, or nobody read for hours.
+    """The same with an outdated mirror at noon: it is new, or was not updated for hours.
 
-    What is asked for from then on: `known_after`, `production_after` and `read_after` are seconds.
+    `known_after`, `production_after` and `read_after` are seconds from then on.
     """
 
     learns = False
@@ -594,12 +594,12 @@ class FromTheDark(Ours):
 
     def __init__(self, world: World, outage: float | None) -> None:
         super().__init__(world)
-        self.outage = outage  # seconds; None: the database is new
+        self.outage = outage  # seconds without updates; None: the database is new
         self.width = FIRST_AT_ONCE
-        self.undefined = 0  # stages whose definition is to be read
-        self.unlisted = 0  # lists of the catalog, which come before
-        self.awaited: set[int] = set()  # stages in flight at noon that were not read since
-        self.asked = self.flew = 0  # so many stages, and of those in flight, were not known
+        self.undefined = 0  # stages whose release flow is unread
+        self.unlisted = 0  # catalog lists, which are read first
+        self.awaited: set[int] = set()  # stages in flight at noon and unread since
+        self.asked = self.flew = 0  # number of unread stages, and of those in flight
         self.stated: float | None = None
         self.known_after: float | None = None
         self.production_after: float | None = None
@@ -634,7 +634,7 @@ class FromTheDark(Ours):
             self.booked[stage] = self.now + rank * 1e-6
         self.due = sorted((booked, stage) for stage, booked in self.booked.items())
         self.planned_at = -math.inf
-        self._ahead()  # any answer tells of the window
+        self._ahead()  # every answer contains the window
         spend = rules.compute(self.budget, RESERVE, moment(self.now))
         self.stated = schedule.estimate_seconds(len(order) + self.unlisted, spend, LIMIT)
 
@@ -657,7 +657,7 @@ class FromTheDark(Ours):
         spend = rules.compute(self.budget, RESERVE, moment(self.now))
         waits = bool(self.gaps) and spend.backoff_until is None
         if waits and (most := min(spend.first_read_requests // A_FIRST_READING, self.width)) > 0:
-            # A hand asks again as soon as it has its answer, which may be in the same tick.
+            # A slot sends again as soon as it has its answer, possibly in the same tick.
             for _ in range(min(int(most * TICK / LATENCY), spend.first_read_requests)):
                 if self.unlisted:
                     self.unlisted -= 1
@@ -711,7 +711,7 @@ class StageKnown:
 
 
 class FixedInterval(Simulation):
-    """Every stage once a minute, whatever is going on; what is refused is tried next time."""
+    """Every stage once a minute; refused reads are tried again the next time."""
 
     every = 60.0
 
@@ -727,7 +727,7 @@ class FixedInterval(Simulation):
 
 
 class OnView(Simulation):
-    """Each open page asks Northflank at each of its refreshes; nothing is read otherwise."""
+    """Each open page reads Northflank at each refresh; nothing else is read."""
 
     every = 15.0
 
@@ -737,7 +737,7 @@ class OnView(Simulation):
             people = VIEWERS if by_day(self.now) else 2
             for person in range(people):
                 self.happen(self.now + self.every / people)
-                if self.chance.random() < self.every / 300:  # another page, every five minutes
+                if self.chance.random() < self.every / 300:  # a different page every five minutes
                     flying = sorted(self.flying)
                     anywhere = self.chance.randrange(self.world.mix.stages)
                     shown[person] = self.chance.choice(flying) if flying else anywhere

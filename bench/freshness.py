@@ -1,10 +1,10 @@
-"""How fresh the mirror is, and whom its requests cost: simulated days, the sync's real rules.
+"""Age of the mirror, and its cost to others: simulated days with the sync's real rules.
 
     uv run bench/freshness.py [--quick] [--days DAYS] [--seed SEED]
 
-Drives `dashboard.sync.schedule` and `dashboard.upstream.rate_budget` against a simulated account
-whose window is the sandbox's, and two naive designs against the same. Prints tables in Markdown,
-and ends with 1 if a target is missed. docs/performance.md says what the figures mean.
+Runs `dashboard.sync.schedule` and `dashboard.upstream.rate_budget` with a simulated account whose
+rate limit works like the sandbox's, and two naive designs with the same. Prints Markdown tables and
+exits with 1 if a target is missed. docs/performance.md explains the figures.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def mixes() -> list[tuple[str, Mix]]:
         (design, Mix(stages, flying, 0.3))
         for design, made in DESIGNS.items()
         if not issubclass(made, Ours)
-        for stages, flying in sizes[:2]  # more stages make it worse, and the simulation long
+        for stages, flying in sizes[:2]  # more stages make it worse and the simulation slow
     ]
     return ours + compared + naive
 
@@ -57,7 +57,7 @@ def _times(age: float, bound: float) -> str:
 
 
 def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
-    """Return the cells of one line, and how many targets it misses (those are bold)."""
+    """Return the cells of a row, and the number of missed targets (bold)."""
     missed = 0
 
     def held(text: str, met: bool) -> str:
@@ -88,16 +88,16 @@ def row(mix: Mix, found: Figures) -> tuple[list[str], int]:
 
 
 def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str]:
-    """Yield a table of what it costs to learn what is usual, and of how soon it is known."""
+    """Yield a table of the cost of baselines, and of the time until they are known."""
     designs = ("ours, without learning", "ours, details as runs end", "ours")
     mixes_ = [mix for design, mix in found if design == designs[0]]
     compared = [(m, d) for m in mixes_ for d in designs if (d, m) in found]
     if not compared:
         return
-    yield "\n**What learning costs**\n"
+    yield "\n**Cost of baselines**\n"
     yield (
-        "| Stages / in flight | Others | Push | | Details a day | Of our requests | Requests a day "
-        "| Mean age | × | p95 | × | Steps known of | 80% of these after |"
+        "| Stages / in flight | Others | Webhooks | | Details a day | Share of ours "
+        "| Requests a day | Mean age | × | p95 | × | Steps known of | 80% of these after |"
     )
     yield f"|{' --- |' * 13}"
     for mix, design in compared:
@@ -122,24 +122,24 @@ def learning(found: dict[tuple[str, Mix], Figures], days: float) -> Iterator[str
         yield f"| {' | '.join(cells)} |"
 
 
-# From the dark: a new database, and the end of an outage
+# Cold start: a new database, and the end of an outage
 
-COLD = {180: 60.0, 300: 100.0}  # seconds until all in flight is known, where nobody else asks
+COLD = {180: 60.0, 300: 100.0}  # seconds until all in flight are read, without others
 
 
 @dataclass(frozen=True)
 class Light:
-    """What came out of one start from the dark; seconds from its begin."""
+    """Results of one cold start; times are seconds since its start."""
 
     mix: Mix
     outage: float | None
     gaps: int
     awaited: int
-    stated: float | None  # how long it takes, as pages say at the begin
-    known: float | None  # all that was in flight
-    production: float | None  # each Production stage was read
-    read: float | None  # each stage was
-    refused: int  # requests of others that would have been answered without ours
+    stated: float | None  # estimate shown by pages at the start
+    known: float | None  # all runs in flight read
+    production: float | None  # every Production stage read
+    read: float | None  # every stage read
+    refused: int  # requests of others that only ours caused to be refused
 
 
 def from_the_dark(job: tuple[Mix, float | None, int]) -> Light:
@@ -171,13 +171,13 @@ def in_the_dark(only: str) -> list[tuple[Mix, float | None]]:
 
 
 DARK_HEAD = (
-    "Stages / in flight | Others | Begin | Not known: stages / in flight | Refused "
-    "| All in flight known | Production read | All read | Told at the begin"
+    "Stages / in flight | Others | Start | Unread: stages / in flight | Refused "
+    "| All in flight read | Production read | All read | Estimate"
 )
 
 
 def dark_row(light: Light) -> tuple[list[str], int]:
-    """Return the cells of one line, and how many targets it misses (those are bold)."""
+    """Return the cells of a row, and the number of missed targets (bold)."""
     missed = 0
 
     def held(text: str, met: bool) -> str:
@@ -190,10 +190,10 @@ def dark_row(light: Light) -> tuple[list[str], int]:
 
     target = COLD.get(light.mix.stages) if not light.mix.others else None
     in_time = target is None or (light.known is not None and light.known <= target)
-    # What was told is kept where it ends no later than a quarter, and a minute, after.
+    # The estimate is met if reading takes at most a quarter and a minute longer.
     told = light.stated if light.stated is not None else math.inf
     kept = light.read is None or light.read <= 1.25 * told + 60
-    mix = str(light.mix).rpartition(" | ")[0]  # push changes nothing of it
+    mix = str(light.mix).rpartition(" | ")[0]  # webhooks make no difference
     cells = [
         mix,
         "new" if light.outage is None else f"after {light.outage / 3600:g} h",
@@ -208,7 +208,7 @@ def dark_row(light: Light) -> tuple[list[str], int]:
 
 
 HEAD = (
-    "Stages / in flight | Others | Push | Refused | Mean age / bound | × | p95 / bound | × "
+    "Stages / in flight | Others | Webhooks | Refused | Mean age / bound | × | p95 / bound | × "
     "| Finding free: × | p95 × | Known | New run: p50 | p95 | Used | Aborts refused"
 )
 
@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=30.0)
     parser.add_argument("--quick", action="store_true", help="two days")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="mixes that hold this text, e.g. '300 / 15'")
+    parser.add_argument("--only", default="", help="mixes that contain this text, e.g. '300 / 15'")
     asked = parser.parse_args()
     days = 2.0 if asked.quick else asked.days
     jobs = [(d, m, days, asked.seed) for d, m in mixes() if asked.only in f"{d} | {m}"]
@@ -233,7 +233,7 @@ def main() -> int:
             cells, misses = row(mix, found)
             missed += misses if design == "ours" else 0
             print(f"| {' | '.join(cells)} |", flush=True)
-        print(f"\n**from the dark**\n\n| {DARK_HEAD} |\n|{' --- |' * len(DARK_HEAD.split(' | '))}")
+        print(f"\n**Cold start**\n\n| {DARK_HEAD} |\n|{' --- |' * len(DARK_HEAD.split(' | '))}")
         dark = [(mix, outage, asked.seed) for mix, outage in in_the_dark(asked.only)]
         for light in pool.map(from_the_dark, dark):
             cells, misses = dark_row(light)

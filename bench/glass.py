@@ -1,10 +1,10 @@
-"""How soon a change upstream is seen in a real browser: with webhooks, and without.
+"""Time until a change upstream shows in a real browser, with webhooks and without.
 
     uv run bench/glass.py [--quick]
 
-A sandbox, a dashboard and a Chromium ($CHROMIUM or `chromium`). Runs are started and aborted behind
-the dashboard's back; timed is from the moment the sandbox has a run aborted to the badge that says
-so. Northflank's limit of 1,000 requests an hour is in force. Ends with 1 if a target is missed.
+Uses a sandbox, a dashboard and a Chromium ($CHROMIUM or `chromium`). Runs are started and aborted
+directly at the sandbox; measured is the time from the run's status `aborted` to the badge, with
+Northflank's limit of 1,000 requests an hour. Exits with 1 if a target is missed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from running import Upstream, scratch, start_dashboard, start_upstream
 from tables import Table, p, spread
 
 FLOW = "/projects/payments/pipelines/billing-api/release-flows/development/"
-TAKES = 0.5  # seconds from an accepted abort to `aborted`, as the sandbox is told
+TAKES = 0.5  # seconds from an accepted abort to `aborted` in the sandbox
 SECRET = "only-for-the-bench"
 
 
@@ -44,13 +44,13 @@ def watching(url: str) -> Iterator[Page]:
 
 
 def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
-    """Abort runs upstream; return the milliseconds until the page said so."""
+    """Abort runs upstream; return the milliseconds until the page shows it."""
     ages = []
     for _ in range(times):
         upstream.connect()
         run, _ms = upstream.post(f"/v1{FLOW}runs")
         row = page.locator(f'[data-run="{run["id"]}"]')
-        for _ in range(60):  # a new run is announced, and shown when asked for
+        for _ in range(60):  # a new run is announced, and shown on request
             if row.count():
                 break
             time.sleep(1)
@@ -66,7 +66,7 @@ def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
 
 
 def measure(*, body: str, times: int) -> list[float]:
-    """Measure with webhooks of one kind (`ids`, `project`), or with none at all."""
+    """Measure with webhooks of one kind (`ids`, `project`), or without."""
     with scratch() as bench, socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
         free.close()
@@ -95,7 +95,7 @@ def main() -> None:
     with_ids = measure(body="ids", times=times)
     met = p(0.95, with_ids) < 1000
     table.add("webhooks that name the run", spread(with_ids), target="p95 < 1 s", met=met)
-    table.add("webhooks that name the project only", spread(measure(body="project", times=times)))
+    table.add("webhooks that name only the project", spread(measure(body="project", times=times)))
     table.add("no webhooks", spread(measure(body="", times=times)))
     table.show()
     sys.exit(1 if table.missed else 0)

@@ -1,11 +1,11 @@
-"""What a page costs a real browser: bytes, requests, shifts, and how soon its rows are seen.
+"""Cost of a page in a real browser: bytes, requests, layout shifts, and time until rows show.
 
     uv run bench/light.py [--quick]
 
-A dashboard with its sandbox and a Chromium ($CHROMIUM or `chromium`). Each page is opened with an
-empty cache and again with a filled one, each time in a new tab of one signed-in person; counted is
-what went over the wire, headers included. Then the page is left open, and what it asks for is
-counted. Ends with 1 if a target is missed.
+Uses a dashboard with its sandbox and a Chromium ($CHROMIUM or `chromium`). Each page is opened with
+an empty cache and again with a filled one, each time in a new tab of a signed-in user; transferred
+bytes include headers. Then the page is left open and its requests are counted. Exits with 1 if a
+target is missed.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tables import Table, p, spread
 STAGE = "/projects/payments/pipelines/billing-api/release-flows/development/"
 STREAM = "/live/"
 KILOBYTE = 1024
-# Noted by the page itself, from its first byte on: shifts that no hand has caused, those that came
-# with a change of a run by themselves, and the first frame in which a run can be seen.
+# Recorded in the page from its first byte: layout shifts without input, separately those that come
+# with a change of a run, and the first frame in which a run is visible.
 NOTES = """
 window.notes = { shift: 0, news: 0, rows: 0 };
 let newsAt = Infinity;
@@ -50,18 +50,18 @@ requestAnimationFrame(look);
 
 @dataclass
 class Visits:
-    """What was measured of one page, opened many times."""
+    """Measurements of one page, opened many times."""
 
-    rows: list[float] = field(default_factory=list)  # milliseconds until the first was seen
+    rows: list[float] = field(default_factory=list)  # milliseconds until the first run is visible
     kilobytes: list[float] = field(default_factory=list)
     requests: list[float] = field(default_factory=list)
     shifts: list[float] = field(default_factory=list)
-    news: list[float] = field(default_factory=list)  # shifts once a change was heard of
+    news: list[float] = field(default_factory=list)  # layout shifts after a change of a run
     longest: list[float] = field(default_factory=list)  # milliseconds, see longest_task
 
 
 def visit(context: BrowserContext, url: str, *, empty_cache: bool, to: Visits) -> None:
-    """Open a page in a new tab, wait until it is at rest, and note what it cost."""
+    """Open a page in a new tab, wait until it is idle, and record its cost."""
     page = context.new_page()
     page.add_init_script(NOTES)
     wire = context.new_cdp_session(page)
@@ -101,7 +101,7 @@ def visit(context: BrowserContext, url: str, *, empty_cache: bool, to: Visits) -
 def longest_task(context: BrowserContext, url: str) -> float:
     """Open a page; return the milliseconds of CPU time of the longest task of its main thread.
 
-    CPU time, as other work on the machine makes any task long.
+    CPU time, because other load on the machine makes any task long.
     """
     page, browser = context.new_page(), context.browser
     assert browser is not None
@@ -110,7 +110,7 @@ def longest_task(context: BrowserContext, url: str) -> float:
     page.wait_for_timeout(2500)
     events = json.loads(browser.stop_tracing())["traceEvents"]
     page.close()
-    # Pages of Chromium's own are parsed beside it.
+    # Exclude Chromium's own pages.
     parsed = Counter(
         (e["pid"], e["tid"])
         for e in events
@@ -126,7 +126,7 @@ def longest_task(context: BrowserContext, url: str) -> float:
 
 
 def left_open(page: Page, seconds: float) -> Counter[str]:
-    """Leave a page alone; return what it asked for meanwhile, by path."""
+    """Leave a page open; return its requests meanwhile, by path."""
     page.wait_for_timeout(3000)  # it has opened its stream
     asked = Counter[str]()
     page.on("request", lambda request: asked.update([urlsplit(request.url).path]))
@@ -138,22 +138,22 @@ def report(table: Table, name: str, cold: Visits, warm: Visits) -> None:
     """Add a page's figures."""
     heaviest, most = max(cold.kilobytes), max(cold.requests)
     table.add(
-        f"{name}, empty cache: transferred, the stream not counted",
+        f"{name}, empty cache: transferred, without the stream",
         f"{heaviest:.1f} KB", target="< 60 KB", met=heaviest < 60,
     )  # fmt: skip
     table.add(
-        "… requests, the stream with them", f"{most + 1:.0f}", target="<= 8", met=most + 1 <= 8
+        "… requests, including the stream", f"{most + 1:.0f}", target="<= 8", met=most + 1 <= 8
     )
     table.add(
-        "… first run seen", spread(cold.rows), target="p50 < 300 ms", met=p(0.5, cold.rows) < 300
+        "… first run visible", spread(cold.rows), target="p50 < 300 ms", met=p(0.5, cold.rows) < 300
     )
     table.add("… filled cache: transferred", f"{max(warm.kilobytes):.1f} KB")
     table.add(
-        "… first run seen", spread(warm.rows), target="p50 < 300 ms", met=p(0.5, warm.rows) < 300
+        "… first run visible", spread(warm.rows), target="p50 < 300 ms", met=p(0.5, warm.rows) < 300
     )
     shift = max(cold.shifts + warm.shifts)
-    table.add("… shift of its layout, the worst", f"{shift:.4f}", target="0", met=shift < 0.001)
-    table.add("… by a change that was heard meanwhile", f"{max(cold.news + warm.news):.4f}")
+    table.add("… layout shift, worst visit", f"{shift:.4f}", target="0", met=shift < 0.001)
+    table.add("… layout shift by a change meanwhile", f"{max(cold.news + warm.news):.4f}")
     longest = warm.longest
     table.add(
         "… longest task, CPU time",
@@ -164,7 +164,7 @@ def report(table: Table, name: str, cold: Visits, warm: Visits) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer visits, a shorter rest")
+    parser.add_argument("--quick", action="store_true", help="fewer visits, shorter waits")
     quick = parser.parse_args().quick
     visits, traces, rest = (4, 3, 20.0) if quick else (15, 9, 90.0)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -184,7 +184,7 @@ def main() -> None:
         page.get_by_role("button", name="Sign in").click()
         page.locator("h1").wait_for()
         page.close()
-        time.sleep(5)  # the first reading of everything is over
+        time.sleep(5)  # everything was read once
         for name, path in (("Now", "/"), ("Stage, 100 rows", STAGE), ("Run", run)):
             cold, warm = Visits(), Visits()
             for _ in range(visits):

@@ -1,11 +1,11 @@
-"""Links to runs that were never read: how soon they lead there, and what made-up ones cost.
+"""Links to runs that were never read: time until they open, and cost of invented ids.
 
     uv run bench/links.py
 
-Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), makes databases
-of its own there and drops them. Two `serve --no-sync` share one database of 180 stages, of which
-none was read, and a sandbox with Northflank's limit that answers after 0.2 s. Prints a table, and
-ends with 1 if a target is missed.
+Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), where it creates
+and drops databases. Two `serve --no-sync` share a database of 180 unread stages, and a sandbox with
+Northflank's rate limit that answers after 0.2 s. Prints a table, and exits with 1 if a target is
+missed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from dashboard.sandbox.catalog import ReleaseFlow
 LATENCY = "latency:0.2"
 PIPELINES = 60
 PEOPLE, IDS = 10, 100
-LATER = 60  # seconds, from its begin, in which reading is watched
+LATER = 60  # seconds since its start in which reads are checked
 RUN = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)/runs/([^/]+)$")
 REFRESH = re.compile(r'data-refresh="(\d+)"')
 SEED = """
@@ -66,10 +66,10 @@ WHERE stage.fresh_until + interval '30 seconds' < now()
 
 @dataclass
 class Log:
-    """The sandbox with what it was asked of single runs: an ASGI application around it."""
+    """ASGI application around the sandbox that logs requests for single runs."""
 
     app: Any
-    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # of a run, in a place
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # run id and location
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if found := RUN.search(scope["path"]):
@@ -121,7 +121,7 @@ def upstream() -> Iterator[tuple[str, Log]]:
 
 @contextlib.contextmanager
 def dashboards() -> Iterator[tuple[Bench, list[Server], Log, dict[str, str]]]:
-    """Two processes on a new database, with 180 stages that were never read and a new hour."""
+    """Start two processes on a new database with 180 unread stages and a new rate limit window."""
     with scratch() as bench, database() as url, upstream() as (base_url, log):
         settings = {
             "DATABASE_URL": url,
@@ -143,12 +143,12 @@ def person(server: Server, number: int) -> Browser:
 
 
 def opened(browser: Browser, address: str) -> Answer:
-    browser.http.close()  # the server ends a connection that was idle for some seconds
+    browser.http.close()  # the server closes idle connections
     return browser.ask(address)
 
 
 def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float, int]:
-    """Open an address and do as its page does; return the seconds to the end, and its status."""
+    """Open an address and follow its page's refreshes; return seconds and final status."""
     began = time.monotonic()
     while True:
         answer = opened(browser, address)
@@ -173,7 +173,7 @@ def links(table: Table) -> None:
         flow = next(one for one in reversed(flows) if one.stage.lower() == "development")
         seconds, status = follow(ada, hint(flows[0], log.start(flows[0])))
         found = status == 200 and seconds <= 2
-        table.add("with a complete hint", f"{seconds:.1f} s", target="<= 2 s", met=found)
+        table.add("whole location", f"{seconds:.1f} s", target="<= 2 s", met=found)
         run = log.start(flow)
         seconds, status = follow(ada, f"/runs/{run}/")
         asked = sum(count for (id_, _place), count in log.asked.items() if id_ == run)
@@ -183,7 +183,7 @@ def links(table: Table) -> None:
 
 
 def flood(table: Table) -> None:
-    """Let people open links to runs that don't exist, beside a worker that reads."""
+    """Let users open links to invented runs while a worker reads."""
     with dashboards() as (bench, servers, log, settings):
         late: list[int] = []
         people = [[person(server, number) for server in servers] for number in range(PEOPLE)]
@@ -193,7 +193,7 @@ def flood(table: Table) -> None:
                 cwd=ROOT, env=bench.environment(settings), stdout=out, stderr=out,
             )  # fmt: skip
         try:
-            time.sleep(20)  # some stages are read, and promised the next reading
+            time.sleep(20)  # some stages are read and have a planned next read
 
             def open_all(number: int) -> None:
                 for index in range(number, IDS, PEOPLE):
@@ -219,15 +219,15 @@ def flood(table: Table) -> None:
             flow = log.flows()[-1]
             seconds, status = follow(people[0][1], hint(flow, log.start(flow)))
             found = status == 200 and seconds <= 2
-            table.add("a complete hint after it", f"{seconds:.1f} s", target="<= 2 s", met=found)
+            table.add("whole location afterwards", f"{seconds:.1f} s", target="<= 2 s", met=found)
         finally:
             sync.kill()
             sync.wait()
 
 
 def main() -> None:
-    """Measure, print, and end with 1 if a target is missed."""
-    logging.disable()  # the sandbox's server tells of each connection that breaks
+    """Measure, print, and exit with 1 if a target is missed."""
+    logging.disable()  # the sandbox's server logs every broken connection
     table = Table()
     links(table)
     flood(table)

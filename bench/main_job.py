@@ -1,8 +1,8 @@
-"""How fast the dashboard does its main job: start, show a stage's runs, abort one.
+"""Speed of the dashboard's main job: start, show a stage's runs, abort one.
 
     uv run bench/main_job.py [--quick] [start memory page abort slow ...]
 
-Starts real processes on scratch databases, prints one table, and ends with 1 if a target is missed.
+Starts real processes on scratch databases, prints a table, and exits with 1 if a target is missed.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from running import (
 )
 from tables import Table, p, spread
 
-# A busy stage whose list holds more than a page of a hundred runs.
+# A busy stage with more than a page of a hundred runs.
 BUSY = "/projects/shop/pipelines/storefront/release-flows/development/"
-# Stages on which any number of runs may go on side by side.
+# Stages that allow any number of concurrent runs.
 SIDE_BY_SIDE = [
     ("payments", "billing-api", "development"),
     ("shop", "search", "development"),
@@ -48,7 +48,7 @@ TAKEN = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concl
 
 
 def start(table: Table, quick: bool) -> None:
-    """From the start of the process to its first page, and to runs on Now."""
+    """Measure from the start of the process to its first page, and to runs on Now."""
     times = 1 if quick else 5
     found: dict[str, list[tuple[float, float]]] = {"fresh": [], "existing": []}
     for _ in range(times):
@@ -75,7 +75,7 @@ def start(table: Table, quick: bool) -> None:
 
 
 def memory(table: Table, quick: bool) -> None:
-    """Resident memory of the one process that is web server, sync and sandbox."""
+    """Measure the resident memory of one process with web server, sync and sandbox."""
     views = 100 if quick else 200
     with scratch() as bench:
         server = bench.start("serve", "--port", "0", "--rate-limit", "1000000")
@@ -94,7 +94,7 @@ def memory(table: Table, quick: bool) -> None:
 
 
 def _filled(bench: Bench, person: Browser) -> None:
-    """Wait until each stage was read once."""
+    """Wait until every stage was read once."""
     unread = (
         "SELECT count(*) FROM dashboard_stage WHERE has_flow IS NOT FALSE AND synced_at IS NULL"
     )
@@ -118,7 +118,7 @@ def _ask(bench: Bench, question: str) -> int:
 
 
 def page(table: Table, quick: bool) -> None:
-    """A stage's page with a hundred rows, asked for by one person after the other."""
+    """Measure a stage's page with a hundred rows, one request after another."""
     times = 60 if quick else 300
     with scratch() as bench:
         server, person = start_dashboard(bench, start_upstream(bench))
@@ -126,7 +126,7 @@ def page(table: Table, quick: bool) -> None:
         wait_for(lambda: person.ask(BUSY).text.count("data-run=") == 100, "100 rows", 0.1)
 
         floor, cpu = _requests(server, times, lambda: person.ask("/healthz"), {200})
-        table.add("yardstick: /healthz", _with_cpu(floor, cpu))
+        table.add("for comparison: /healthz", _with_cpu(floor, cpu))
         figures, cpu = _requests(server, times // 10, lambda: person.ask(BUSY), {200}, _age(bench))
         table.add("stage page, 100 rows, no row cached", _with_cpu(figures, cpu))
         person.ask(BUSY)
@@ -152,7 +152,7 @@ def page(table: Table, quick: bool) -> None:
 
 
 def _age(bench: Bench) -> Callable[[], None]:
-    """Return what gives each run another version, as a change does: no rendered row fits then."""
+    """Return a function that gives each run a new version, so that no cached row is valid."""
 
     def age() -> None:
         with sqlite3.connect(bench.database, timeout=5) as database:
@@ -169,7 +169,7 @@ def _requests(
     counted: set[int],
     before: Callable[[], None] = lambda: None,
 ) -> tuple[list[float], float]:
-    """Return the milliseconds of answers that count, and the process's CPU time for each."""
+    """Return the milliseconds of successful answers, and the process's CPU time for each."""
     figures: list[float] = []
     cpu = asked = 0.0
     while len(figures) < times:
@@ -235,7 +235,7 @@ def _abort(person: Browser, target: Target) -> float:
 
 
 def abort(table: Table, quick: bool) -> None:
-    """What the dashboard adds to Northflank's answer: in turn straight to it, and through us."""
+    """Measure what the dashboard adds to Northflank's answer, alternating with direct aborts."""
     times, latency = (10, 0.1) if quick else (40, 0.2)
     with scratch() as bench:
         upstream = start_upstream(
@@ -252,7 +252,7 @@ def abort(table: Table, quick: bool) -> None:
             straight.append(upstream.post(there.there)[1])
         assert _ask(bench, TAKEN) == times, "Northflank did not accept each abort"
     added = statistics.median(through) - statistics.median(straight)
-    table.add(f"abort, straight to Northflank ({times} runs)", spread(straight))
+    table.add(f"abort, directly at Northflank ({times} runs)", spread(straight))
     table.add(f"abort, through the dashboard ({times} runs)", spread(through))
     table.add(
         "abort, added by the dashboard, p50", f"{added:.1f} ms", target="< 8 ms", met=added < 8
@@ -263,7 +263,7 @@ def abort(table: Table, quick: bool) -> None:
 
 
 def slow(table: Table, quick: bool) -> None:
-    """Other pages while Northflank takes its time to answer aborts."""
+    """Measure other pages while Northflank is slow to answer aborts."""
     latency = 3 if quick else 10
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", f"latency:{latency}@/abort")
@@ -286,7 +286,7 @@ def slow(table: Table, quick: bool) -> None:
             aborts = f"{len(chosen)} waiting abort{'s' if len(chosen) > 1 else ''}"
             table.add(f"other pages before ({len(before)} requests)", spread(before))
             table.add(
-                f"other pages beside {aborts} of {latency} s ({len(during)} requests)",
+                f"other pages while {aborts} wait {latency} s ({len(during)} requests)",
                 f"{spread(during)}, p95 x {ratio:.2f}",
                 target="p95 < x 2",
                 met=ratio < 2,
@@ -301,7 +301,7 @@ def slow(table: Table, quick: bool) -> None:
 
 
 class _Pressed(threading.Thread):
-    """Somebody who has pressed Abort and waits for the answer."""
+    """A user who has requested an abort and waits for the answer."""
 
     def __init__(self, person: Browser, target: Target) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ def _look_around(person: Browser, seconds: float) -> list[float]:
         answer = person.ask(PAGES[len(figures) % len(PAGES)])
         assert answer.status == 200
         figures.append(answer.ms)
-        time.sleep(0.01)  # a person is no load test
+        time.sleep(0.01)  # a user is not a load test
     return figures
 
 

@@ -1,9 +1,9 @@
-"""How a stage's page does with a million runs: its first page, its last, and what is looked for.
+"""A stage's page with a million runs: its first page, its last page, and text searches.
 
     uv run bench/paging.py [--quick] [--postgres postgres://user@host:port/database]
 
 Fills a scratch SQLite database, or a new one on a PostgreSQL server, with one stage of 1,000,000
-runs, asks one process for its pages, prints one table, and ends with 1 if a target is missed.
+runs, requests pages from one process, prints one table, and exits with 1 if a target is missed.
 """
 
 import argparse
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from dashboard.models import Stage
 
 FLYING = 5
-# Of the runs that have ended one in twenty failed, and one in a thousand was skipped.
+# Of the ended runs one in twenty failed, and one in a thousand was skipped.
 STATUS = """CASE WHEN n %% 1000 = 7 THEN 'skipped' WHEN n %% 20 = 3 THEN 'failure'
             WHEN n %% 50 = 1 THEN 'aborted' ELSE 'success' END"""
 
 
 def fill(runs: int) -> "Stage":
-    """Make a stage with so many runs, two of each moment, some of them with steps."""
+    """Create a stage with this many runs, two created at each moment, some with steps."""
     from django.db import connection
     from django.utils import timezone
 
@@ -81,7 +81,7 @@ def fill(runs: int) -> "Stage":
 
 
 class Person:
-    """Somebody signed in, who opens the stage's page."""
+    """A signed-in user who opens the stage's page."""
 
     def __init__(self, stage: "Stage") -> None:
         from django.contrib.auth.models import User
@@ -93,7 +93,7 @@ class Person:
         self.client.force_login(self.user)
 
     def ask(self, query: str) -> tuple[float, str]:
-        """Return the milliseconds that a page took, and the page."""
+        """Request a page; return its milliseconds and the page."""
         address = "/projects/bench/pipelines/bench/release-flows/production/"
         began = time.perf_counter()
         answer = self.client.get(f"{address}?{query}")
@@ -104,7 +104,7 @@ class Person:
     def found(self, query: str, **size: int) -> float:
         """Return the milliseconds that finding a page's runs took, without rendering them.
 
-        By keywords the page is of another size.
+        Keyword arguments change the page's size.
         """
         from django.http import QueryDict
 
@@ -128,7 +128,7 @@ class Person:
 
 
 def pages(table: Table, person: Person, name: str, times: int) -> None:
-    """The first page and the last, in turn: what the place in the list costs."""
+    """Measure the first page and the last in turn: the cost of the position in the list."""
     for what, query in (
         ("all runs", "all=1"),
         ("one status, 5 % of all", "status=failure"),
@@ -159,14 +159,14 @@ def pages(table: Table, person: Person, name: str, times: int) -> None:
 
 
 def texts(table: Table, person: Person, name: str, times: int, runs: int) -> None:
-    """A text that is everywhere, and one that is nowhere."""
+    """Measure a text with many matches, and one without."""
     few = max(times // 5, 3)
     for what, query in (("that many have", "q=release"), ("that none has", "q=nowhere")):
         table.add(
             f"{name}: a text {what}", spread([person.found(query) for _ in range(few)]),
         )  # fmt: skip
     whole = [person.found("q=nowhere", looked_at=runs) for _ in range(3)]
-    table.add(f"… if all {runs:,} were looked at", spread(whole))
+    table.add(f"… if all {runs:,} were searched", spread(whole))
 
 
 def measure(runs: int, times: int) -> int:
@@ -180,7 +180,7 @@ def measure(runs: int, times: int) -> int:
     name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
     began = time.monotonic()
     person = Person(fill(runs))
-    print(f"  {name}: {runs:,} runs made in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(f"  {name}: {runs:,} runs created in {time.monotonic() - began:.0f} s", file=sys.stderr)
     table = Table()
     pages(table, person, name, times)
     texts(table, person, name, times, runs)

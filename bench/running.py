@@ -1,4 +1,4 @@
-"""Real processes to measure: a dashboard, a sandbox as its upstream, and one person's browser."""
+"""Real processes to measure: a dashboard, a sandbox as its upstream, and a user's browser."""
 
 import contextlib
 import gzip
@@ -29,7 +29,7 @@ ada.groups.add(Group.objects.get(name="Release managers"))
 
 @dataclass
 class Answer:
-    """What came back, and how many milliseconds it took."""
+    """A response, and its duration in milliseconds."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -38,7 +38,7 @@ class Answer:
 
 
 class Browser:
-    """One kept-alive connection with its cookies: as little client as can be beside the server."""
+    """One kept-alive connection with cookies; uses as little CPU as possible."""
 
     def __init__(self, url: str) -> None:
         self.place = urlsplit(url).netloc
@@ -77,7 +77,7 @@ class Browser:
         assert answer.status == 302, f"{name} could not sign in: {answer.status}"
 
     def twin(self) -> "Browser":
-        """Another connection of the same session."""
+        """Return another connection of the same session."""
         other = Browser(f"http://{self.place}")
         other.cookies = dict(self.cookies)
         return other
@@ -85,19 +85,19 @@ class Browser:
 
 @dataclass
 class Server:
-    """A started process of ours and where it listens."""
+    """A started process, and the port it listens on."""
 
     process: subprocess.Popen[bytes]
     url: str
     started: float  # of time.perf_counter
 
     def cpu_ms(self) -> float:
-        """CPU time of all its threads so far."""
+        """Return the CPU time of all its threads so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1000 / TICKS
 
     def memory_mb(self) -> tuple[float, float]:
-        """Resident memory: RSS, and PSS (pages shared with other processes counted in parts)."""
+        """Return the resident memory: RSS, and PSS (shared pages counted in parts)."""
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         rss, pss = (re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE) for name in ("Rss", "Pss"))
         assert rss is not None
@@ -107,7 +107,7 @@ class Server:
 
 @dataclass
 class Bench:
-    """A scratch directory with one database; what is started in it ends with it."""
+    """A scratch directory with one database; processes started in it end with it."""
 
     place: Path
     log: Path = field(init=False)
@@ -117,7 +117,7 @@ class Bench:
         self.log = self.place / "log"
 
     def environment(self, settings: dict[str, str]) -> dict[str, str]:
-        # A developer's own .env must not decide what is measured: each setting is named.
+        # A developer's own .env must not affect the measurement: set every variable.
         example = (ROOT / ".env.example").read_text().splitlines()
         unset = {line.partition("=")[0]: "" for line in example if line[:1].isupper()}
         return {
@@ -144,7 +144,7 @@ class Bench:
         )
 
     def start(self, *command: str, **settings: str) -> Server:
-        """Start a server; return once it has said where it listens."""
+        """Start a server; return when it has printed its address."""
         started = time.perf_counter()
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -172,7 +172,7 @@ class Bench:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Bench]:
-    """Make a bench, and leave nothing of it behind."""
+    """Yield a bench, and remove it afterwards."""
     place = Path(tempfile.mkdtemp(prefix="dashboard-bench-"))
     bench = Bench(place)
     try:
@@ -185,7 +185,7 @@ def scratch() -> Iterator[Bench]:
 
 @dataclass
 class Upstream:
-    """The sandbox in a process of its own, and a connection straight to it."""
+    """A sandbox in its own process, and a direct connection to it."""
 
     server: Server
     port: int
@@ -208,7 +208,7 @@ class Upstream:
 
 
 def start_upstream(bench: Bench, *options: str) -> Upstream:
-    """Start a sandbox whose rate limit is out of the way: reading is then at its most eager."""
+    """Start a sandbox without an effective rate limit: the sync reads as often as it can."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = bench.start("sandbox", "--port", str(port), "--rate-limit", "1000000", *options)

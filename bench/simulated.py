@@ -1,4 +1,4 @@
-"""A simulated account: what happens in it, whoever looks, and what is counted of a design."""
+"""A simulated account: its events, and the figures of a design."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 LIMIT, RESERVE = 1000, 100
 HOUR, DAY = 3600.0, 86400.0
 LASTS, SPREAD = 20 * 60, 1.0  # a run's median in seconds, and its spread: most last minutes
-FAILS = 0.1  # of all runs
+FAILS = 0.1  # share of all runs
 
 
 # --- The world ----------------------------------------------------------------------------------
@@ -17,7 +17,7 @@ FAILS = 0.1  # of all runs
 
 @dataclass(frozen=True)
 class Mix:
-    """One situation: so many stages, about so many of them in flight, what others take."""
+    """One situation: number of stages, about how many in flight, usage of others."""
 
     stages: int
     in_flight: int
@@ -38,15 +38,15 @@ class Run:
     start: float
     end: float
     succeeds: bool
-    read: bool = False  # its detail was, so its steps are known
-    awaited: bool = False  # it began in a stage where nothing was known to be in flight
+    read: bool = False  # its detail was read, so its steps are known
+    awaited: bool = False  # it started in a stage without known runs in flight
     seen: bool = False
     known_from: float | None = None
 
 
 @dataclass
 class World:
-    """What happens, whoever looks: made once for a mix, the same for every design."""
+    """All events of a mix, the same for every design."""
 
     mix: Mix
     days: float
@@ -71,7 +71,7 @@ class World:
 
     @property
     def weights(self) -> list[float]:
-        """The stages' parts of all runs: few have most of them."""
+        """Return each stage's share of all runs; few have most of them."""
         return [1 / rank**0.8 for rank in range(1, self.mix.stages + 1)]
 
     def _runs(self, chance: random.Random) -> Iterator[tuple[float, str, object]]:
@@ -90,14 +90,14 @@ class World:
         self.runs_a_second = rate
         at = 0.0
         while (at := at + chance.expovariate(rate * 1.6)) < self.end:
-            if chance.random() < (1 if by_day(at) else 0.25):  # 1.6 a day's hour, 0.4 a night's
+            if chance.random() < (1 if by_day(at) else 0.25):  # 1.6 by day, 0.4 by night
                 (stage,) = chance.choices(range(self.mix.stages), weights)
                 lasts = min(max(chance.lognormvariate(math.log(LASTS), SPREAD), 60), 8 * HOUR)
                 yield at, "start", Run(stage, at, at + lasts, ends.random() >= FAILS)
 
     def _looks(self, chance: random.Random) -> Iterator[tuple[float, str, object]]:
-        # Of twenty people most have Now or the board open, which asks for nothing; now and then
-        # one opens a stage or a run.
+        # Most of twenty users have Now or the board open, which needs no requests; at times one
+        # opens a stage or a run.
         at = 0.0
         while (at := at + chance.expovariate(6 / HOUR)) < self.end:
             if by_day(at) or chance.random() < 0.2:
@@ -112,7 +112,7 @@ class World:
     def _others(self, chance: random.Random) -> Iterator[tuple[float, str, object]]:
         if not self.mix.others:
             return
-        mean = 5.5  # requests of one script, within half a minute
+        mean = 5.5  # requests of one script within half a minute
         at = 0.0
         while (at := at + chance.expovariate(self.mix.others * LIMIT / HOUR / mean)) < self.end:
             for _ in range(chance.randint(1, 10)):
@@ -123,12 +123,12 @@ def by_day(at: float) -> bool:
     return 8 <= at % DAY / HOUR < 20
 
 
-# --- What is counted ----------------------------------------------------------------------------
+# --- Figures ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Ages:
-    """Ages over time: between two readings `length` apart each age from 0 to it occurs alike."""
+    """Ages over time: between two reads `length` apart, ages from 0 to it are equally likely."""
 
     lengths: Counter[int] = field(default_factory=Counter)  # in half seconds, weighted
 
@@ -156,22 +156,22 @@ class Hour:
     """One window of the account."""
 
     opened: float
-    ours: int = 0  # readings, aborts left out
-    aborts: int = 0  # sending and following
+    ours: int = 0  # reads, without aborts
+    aborts: int = 0  # sends, and reads of aborting runs
     others: int = 0
     refused: int = 0
-    found: int = 0  # stages that came to be known as in flight
+    found: int = 0  # stages newly known as in flight
     always_in_flight: bool = True
     flights: dict[int, float] = field(default_factory=dict)  # stages in flight -> seconds
 
 
 @dataclass
 class Figures:
-    """What came out for one design in one mix."""
+    """Results of one design in one mix."""
 
     ages: Ages = field(default_factory=Ages)
     bound: Ages = field(default_factory=Ages)
-    all_spent: Ages = field(default_factory=Ages)  # a bound that finds for nothing
+    all_spent: Ages = field(default_factory=Ages)  # bound without the cost of finding runs
     delays: list[float] = field(default_factory=list)
     refused_ours: int = 0
     refused_for_us: int = 0
@@ -179,22 +179,22 @@ class Figures:
     aborts_refused: int = 0
     used: float = 0.0
     usable: float = 0.0
-    requests: int = 0  # of ours, for reading
-    details: int = 0  # of these, for what is usual
-    observed_at: dict[int, float] = field(default_factory=dict)  # stages whose steps are known
-    teaching: int = 0  # stages with as many successes as that takes
+    requests: int = 0  # requests of ours for reading
+    details: int = 0  # of these, details for baselines
+    observed_at: dict[int, float] = field(default_factory=dict)  # stages with known steps
+    teaching: int = 0  # stages with enough successes for that
     known_time: float = 0.0
     run_time: float = 0.0
 
     def add_hour(self, hour: Hour) -> None:
         self.requests += hour.ours
-        demand = hour.others + hour.aborts  # what would have been asked without our reading
+        demand = hour.others + hour.aborts  # requests without our reads
         self.refused_for_us += max(hour.refused - max(demand - LIMIT, 0), 0)
         usable = LIMIT - RESERVE - demand
         if hour.always_in_flight and usable > 0:
             self.used += hour.ours
             self.usable += usable
-        # A stage's first age begins with the reading that finds its run: k ages, k + 1 readings.
+        # A stage's first age begins with the read that finds its run: k ages, k + 1 reads.
         for bound, requests in ((self.bound, usable - hour.found), (self.all_spent, usable)):
             rate = max(requests, 36) / HOUR
             for flying, seconds in hour.flights.items():

@@ -1,4 +1,4 @@
-"""What benches print: figures against targets."""
+"""Tables of figures and targets, printed by the benchmarks."""
 
 import sys
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Table:
-    """What was measured against what was wanted."""
+    """Measured figures with their targets."""
 
     missed: int = 0
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Table:
 
 
 def p(share: float, figures: list[float]) -> float:
-    """Return the figure that `share` of all do not exceed."""
+    """Return the `share` quantile of the figures."""
     return sorted(figures)[min(int(share * len(figures)), len(figures) - 1)]
 
 

@@ -1,11 +1,11 @@
-"""What it costs to know what is usual and what is overdue.
+"""Cost of typical durations and overdue marks.
 
     uv run bench/usual.py [--quick]
 
-In one process, on a scratch SQLite database: the same pages with 100 rows of stages whose usual is
-known (half of the runs overdue, a full history) and of stages of which nothing is known, in turn;
-strips for 300 stages; and the chore that marks 200 runs. Prints one table, and ends with 1 if a
-target is missed.
+In one process on a scratch SQLite database: in turn, pages with 100 rows of stages with typical
+durations (half of the runs overdue, a full history) and of stages without; history charts of 300
+stages; and the check of 200 runs for overdue ones. Prints a table, and exits with 1 if a target is
+missed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HISTORY = 40
 
 
 class World:
-    """Two projects of equal size, and for each a person who sees it alone."""
+    """Two projects of equal size, and for each a user who may view only that one."""
 
     def __init__(self) -> None:
         from django.contrib.auth.models import Group, User
@@ -57,7 +57,7 @@ class World:
         _usual(self.stages["known"])
 
     def ask(self, name: str, page: str) -> float:
-        """Return the milliseconds of CPU time that a page took: others use the machine, too."""
+        """Return a page's milliseconds of CPU time, since others use the machine too."""
         address = {
             "now": "/",
             "stage": f"/projects/{name}/pipelines/checkout/release-flows/production/",
@@ -71,7 +71,7 @@ class World:
 
 
 def pages(table: Table, world: World, times: int) -> None:
-    """Pages of both projects in turn, with all rows cached and with none."""
+    """Measure pages of both projects in turn, with all rows cached and with none."""
     from django.core.cache import cache
 
     for page in ("now", "stage"):
@@ -95,7 +95,7 @@ def pages(table: Table, world: World, times: int) -> None:
 
 
 def strips(table: Table, times: int) -> None:
-    """The board's strips, of 300 stages with a full history."""
+    """Measure the board's history charts of 300 stages with a full history."""
     from django.core.cache import cache
 
     from dashboard.models import Project, Run
@@ -125,7 +125,7 @@ def strips(table: Table, times: int) -> None:
         took = [_timed(work) for _ in range(times // 10 if "anew" in what else times)]
         on_each_view = work is cases[0][1]
         table.add(
-            f"strips of {what}, CPU",
+            f"charts of {what}, CPU",
             spread(took),
             target="p50 < 1 ms" if on_each_view else "",
             met=p(0.5, took) < 1 if on_each_view else None,
@@ -138,7 +138,7 @@ def strips(table: Table, times: int) -> None:
 
 
 def marking(table: Table, times: int) -> None:
-    """The chore that looks at all runs in flight every five seconds."""
+    """Measure the check of all runs in flight that runs every five seconds."""
     import msgspec
 
     from dashboard.models import Run
@@ -159,23 +159,23 @@ def marking(table: Table, times: int) -> None:
     tree = msgspec.to_builtins(_node("Workflow", steps))
     Run.objects.in_flight().update(steps=tree)
     assert Run.objects.in_flight().count() == FLYING
-    chore.check_runs(now)  # the levels it has to write, it writes once
+    chore.check_runs(now)  # the first check stores the severities
     cpu = []
     for _ in range(times // 10):
         began = time.process_time()
         chore.check_runs(now)
         cpu.append((time.process_time() - began) * 1000)
     share = p(0.5, cpu) / 1000 / chore.CHECK_INTERVAL
-    table.add(f"marking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
+    table.add(f"checking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
     tracemalloc.start()
     chore.check_runs(now)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    table.add("… memory while it looks", f"{most / 2**20:.1f} MB")
+    table.add("… memory while it runs", f"{most / 2**20:.1f} MB")
 
 
 def _timed(work: Callable[[], object]) -> float:
-    """Return the milliseconds of CPU that it took: it waits for nothing but a shared machine."""
+    """Return the milliseconds of CPU time of a call."""
     began = time.process_time()
     work()
     return (time.process_time() - began) * 1000
@@ -265,7 +265,7 @@ def _usual(stage: "Stage") -> None:
 
 
 def _open(bench: Bench) -> None:
-    """Set Django up in this process, on the scratch database."""
+    """Set up Django in this process, on the scratch database."""
     sys.path.insert(0, str(ROOT))
     quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
     os.environ.update(bench.environment(quiet))

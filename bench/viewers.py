@@ -1,9 +1,9 @@
-"""What a thousand open pages cost, and how soon they show a change.
+"""Cost of a thousand open pages, and time until they show a change.
 
     uv run bench/viewers.py [--quick] [--viewers 1000] [--postgres URL] [pages upstream]
 
-One server process with that many event streams, on SQLite or, given the address of a server on
-which a database may be made, on PostgreSQL. Prints a table; ends with 1 if a target is missed.
+One server process with this many event streams, on SQLite or, with the address of a server where a
+database can be created, on PostgreSQL. Prints a table; exits with 1 if a target is missed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ RUNS = 100
 
 
 def serve() -> None:
-    """Serve pages; on each line of standard input change a run, stamped with the time."""
+    """Serve pages; change a run, stamped with the time, for each line of standard input."""
     import django
 
     os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
@@ -89,7 +89,7 @@ def _change_on_request(keys: list[int]) -> None:
 
     for number, _ in enumerate(sys.stdin):
         with transaction.atomic():
-            # Taken before the commit: what is measured includes the writing.
+            # Before the commit, so that the measurement includes the write.
             mark_changed([keys[1 + number % RUNS]], step=f"stamp-{time.monotonic_ns()}")
 
 
@@ -97,7 +97,7 @@ def _change_on_request(keys: list[int]) -> None:
 
 
 class Viewer(asyncio.Protocol):
-    """One open stream; notes when it got which change."""
+    """One open stream; records when each change arrives."""
 
     def __init__(self, request: bytes, open_: set["Viewer"], ages: list[float]) -> None:
         self.request, self.open, self.ages = request, open_, ages
@@ -120,7 +120,7 @@ class Viewer(asyncio.Protocol):
 
 
 class Crowd:
-    """All viewers, in this process."""
+    """All viewers of this process."""
 
     def __init__(self, browser: Browser, key: str) -> None:
         cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
@@ -181,7 +181,7 @@ def start(bench: Bench, postgres: str) -> tuple[Server, Browser, str]:
 async def watch(
     table: Table, server: Server, crowd: Crowd, viewers: int, since: int, quick: bool
 ) -> None:
-    """Let a crowd open a page, and rest."""
+    """Let a crowd open a page, and measure the idle server."""
     already = len(crowd.open)
     before = server.memory_mb()[0]
     cpu = server.cpu_ms()
@@ -189,18 +189,18 @@ async def watch(
     more = max(viewers - already, 1)
     opening = (server.cpu_ms() - cpu) / more
     each = (server.memory_mb()[0] - before) * 1024 / more
-    table.add("memory a viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
+    table.add("memory for each viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
     table.add("CPU to open a stream", f"{opening:.1f} ms")
     await asyncio.sleep(6)
     seconds = 15 if quick else 60
     cpu = server.cpu_ms()
     await asyncio.sleep(seconds)
     rest = (server.cpu_ms() - cpu) / seconds / 10
-    table.add(f"at rest, of a core ({seconds} s)", f"{rest:.2f} %", target="< 2 %", met=rest < 2)
+    table.add(f"idle, share of a core ({seconds} s)", f"{rest:.2f} %", target="< 2 %", met=rest < 2)
 
 
 async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick: bool) -> None:
-    """Change runs, and see when each viewer has it."""
+    """Change runs, and record when each viewer gets the change."""
     stdin = server.process.stdin
     assert stdin
     changes = 20 if quick else 60
@@ -214,13 +214,13 @@ async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick
     got, wanted = len(crowd.ages), changes * viewers
     late = p(0.95, crowd.ages)
     table.add(
-        f"commit to row at the viewer ({changes} changes)",
+        f"from commit to the viewer ({changes} changes)",
         f"{spread(crowd.ages)}, max {max(crowd.ages):.0f} ms",
         target="p95 < 100 ms",
         met=late < 100,
     )
     table.add("arrived", f"{got} of {wanted}", target="all", met=got == wanted)
-    table.add("CPU a change for all viewers", f"{spent:.0f} ms")
+    table.add("CPU for each change, all viewers", f"{spent:.0f} ms")
 
 
 async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
@@ -241,7 +241,7 @@ async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
 
 
 async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, postgres: str) -> None:
-    """Let a crowd watch one page: memory, rest, changes, and the end."""
+    """Let a crowd watch one page: memory, idle CPU, changes, and shutdown."""
     server, browser, key = start(bench, postgres)
     found = re.search(r"since=(\d+)", browser.ask(PAGE).text)
     assert found is not None
@@ -263,7 +263,7 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
 
 
 async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> None:
-    """Count what 1, 100 and all viewers cost Northflank."""
+    """Count the requests to Northflank with 1, 100 and all viewers."""
     sandbox = start_upstream(bench, "--rate-limit", "1000")
     _, browser = start_dashboard(bench, sandbox)
     for _ in range(100):
@@ -274,12 +274,12 @@ async def upstream(table: Table, bench: Bench, *, viewers: int, quick: bool) -> 
         await asyncio.sleep(0.2)
     assert found is not None
     crowd = Crowd(browser, found[1])
-    await asyncio.sleep(30)  # the first reading of everything is over by then
+    await asyncio.sleep(30)  # everything was read once by then
     seconds = 40 if quick else 120
     counts = []
     for size in (1, 100, viewers):
         await crowd.grow(size, int(found[2]))
-        await asyncio.sleep(6)  # interest is noted, and the plan made anew
+        await asyncio.sleep(6)  # views are recorded, and a new plan is made
         before = _requests(sandbox.port)
         await asyncio.sleep(seconds)
         counts.append(_requests(sandbox.port) - before - 1)
@@ -316,7 +316,7 @@ def _connections(postgres: str) -> int:
 
 @contextlib.contextmanager
 def database(server: str) -> Iterator[str]:
-    """Make a database on a PostgreSQL server, and drop it in the end."""
+    """Create a database on a PostgreSQL server, and drop it at the end."""
     if not server:
         yield ""
         return

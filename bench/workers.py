@@ -2,9 +2,9 @@
 
     uv run bench/workers.py
 
-Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), makes a database
-of its own there and drops it. Ends with 1 if a stage of the killed worker had to wait longer than
-30 s, or if a stage was read again before its time.
+Needs a PostgreSQL server (TEST_POSTGRES_URL, default: the local one as postgres), where it creates
+and drops a database. Exits with 1 if a stage of the killed worker was not read for 30 s, or if a
+stage was read before its scheduled time.
 """
 
 import asyncio
@@ -33,16 +33,16 @@ from dashboard import sandbox
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL") or "postgres://postgres@127.0.0.1:5432/postgres"
 WORKERS = 3
-SLOW = "latency:2@/release-flows/"  # so that a claim is held for a while
-WATCH = 75  # seconds after the kill; a stage with runs in flight is read each 20 s
-MOST = 30  # seconds until the killed worker's stages are read again, as promised
-CLOCKS = 0.25  # seconds: a worker's own look at its clock, and the way to the sandbox
+SLOW = "latency:2@/release-flows/"  # so that leases are held for a while
+WATCH = 75  # seconds after the kill; a stage with runs in flight is read every 20 s
+MOST = 30  # target: seconds until the killed worker's stages are read again
+CLOCKS = 0.25  # seconds: a worker's clock offset, and the network
 STAGE = re.compile(r"/projects/([^/]+)/pipelines/([^/]+)/release-flows/([^/]+)")
 
 
 @dataclass
 class Reading:
-    """The first page of a stage's runs, as the sandbox was asked for it."""
+    """A request for the first page of a stage's runs, as logged by the sandbox."""
 
     stage: str
     port: int  # of the worker's connection
@@ -52,7 +52,7 @@ class Reading:
 
 @dataclass
 class Log:
-    """The sandbox with its request log: an ASGI application around it."""
+    """ASGI application around the sandbox that logs requests."""
 
     app: Any
     readings: list[Reading] = field(default_factory=list)
@@ -98,7 +98,7 @@ def upstream() -> Iterator[tuple[str, Log]]:
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
-    """Make a PostgreSQL database, and drop it in the end."""
+    """Create a PostgreSQL database, and drop it at the end."""
     name = f"dashboard_bench_{os.getpid()}"
     with psycopg.connect(POSTGRES, autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}")
@@ -152,7 +152,7 @@ WHERE stage.fresh_until IS NOT NULL
 
 
 def watch(url: str, seconds: float, promises: dict[str, dict[float, float]]) -> None:
-    """Note what each reading promised of the next, for so long."""
+    """Record the scheduled time of each stage's next read, for some seconds."""
     until = time.time() + seconds
     with psycopg.connect(url, autocommit=True) as connection:
         while time.time() < until:
@@ -162,13 +162,13 @@ def watch(url: str, seconds: float, promises: dict[str, dict[float, float]]) -> 
 
 
 def early(readings: list[Reading], promises: dict[str, dict[float, float]]) -> list[str]:
-    """The readings that came before the time that the one before had promised."""
+    """Return the reads that came before the scheduled time."""
     found = []
     before: dict[str, Reading] = {}
     for reading in readings:
         last = before.get(reading.stage)
         if last is not None:
-            # A visit is stamped with its begin, some moments before its first question of runs.
+            # A read is stamped with its start, shortly before its first request for runs.
             of_last = [
                 promised
                 for synced, promised in promises.get(reading.stage, {}).items()
@@ -181,8 +181,8 @@ def early(readings: list[Reading], promises: dict[str, dict[float, float]]) -> l
 
 
 def main() -> None:
-    """Measure, print, and end with 1 if a promise was broken."""
-    logging.disable()  # the sandbox's server tells of each connection that breaks
+    """Measure, print, and exit with 1 if a target is missed."""
+    logging.disable()  # the sandbox's server logs every broken connection
     promises: dict[str, dict[float, float]] = {}
     with scratch() as bench, database() as url, upstream() as (base_url, log):
         settings = {
@@ -198,7 +198,7 @@ def main() -> None:
                 its = ports(victim.pid)
                 return [one for one in log.readings if one.ended is None and one.port in its]
 
-            # While all have their hands full: at the first reading of all stages.
+            # While all slots are used: at the first read of all stages.
             lost = wait_for(lambda: len(its := held()) >= 2 and its, "the victim reads")
             killed = time.time()
             victim.send_signal(signal.SIGKILL)
@@ -213,12 +213,12 @@ def main() -> None:
         for reading in lost
     }  # fmt: skip
     too_early = early(log.readings, promises)
-    print(f"Requests: {log.requests}, readings of a stage: {len(log.readings)}")
+    print(f"Requests: {log.requests}, reads of a stage: {len(log.readings)}")
     print(f"Connections that read: {len(shares)}, of {WORKERS} workers")
     for stage, seconds in again.items():
         print(f"{stage}: held by the killed worker, read again after {seconds:.1f} s")
-    print(f"Readings checked against the promise before: {sum(map(len, promises.values()))}")
-    print(f"Read before its time: {len(too_early)}", *too_early, sep="\n  ")
+    print(f"Reads checked against their scheduled time: {sum(map(len, promises.values()))}")
+    print(f"Read before the scheduled time: {len(too_early)}", *too_early, sep="\n  ")
     sys.exit(max(again.values()) > MOST or bool(too_early))
 
 

@@ -1,4 +1,4 @@
-"""Take the documentation's screenshots of the product as it runs: `uv run docs/screenshots.py`."""
+"""Take the screenshots in docs/images from a running dashboard: `uv run docs/screenshots.py`."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def main() -> None:
             "DATABASE_URL": f"sqlite:///{scratch}/screenshots.sqlite3",
             "NORTHFLANK_API_TOKEN": "",
         }
-        # Whenever they are taken, the run is far overdue, and the same goes on beside it.
+        # At any time of day, the same run is far overdue and the same others are in flight.
         now = int(time.time())
         staged = ["--opened", str(now - 300), "--origin", str(now - 600)]
         scenario = ["--scenario", "stuck-production", *staged]
@@ -37,7 +37,7 @@ def main() -> None:
         address = re.search(r"http://\S+/", server.stdout.readline())
         assert address is not None, "the dashboard did not start"
         try:
-            time.sleep(20)  # the sync fills the mirror, and what is overdue is marked
+            time.sleep(20)  # the sync fills the mirror and marks overdue runs
             shoot(address[0])
         finally:
             server.terminate()
