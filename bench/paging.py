@@ -108,7 +108,7 @@ class Person:
         """
         from django.http import QueryDict
 
-        from dashboard.web.components import filters, pagination
+        from dashboard.web.components.lists import filters, pagination
 
         began = time.perf_counter()
         asked = filters.parse(QueryDict(query), self.stage, self.user)
@@ -117,7 +117,7 @@ class Person:
 
     def last(self, query: str) -> str:
         """Return the query of the last page of a hundred runs, or of as many as there are."""
-        from dashboard.web.components.cursor import Cursor
+        from dashboard.web.components.lists.cursor import Cursor
 
         oldest = self.stage.runs.filter(in_flight=False)
         if statuses := parse_qs(query).get("status"):

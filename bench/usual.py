@@ -99,7 +99,7 @@ def strips(table: Table, times: int) -> None:
     from django.core.cache import cache
 
     from dashboard.models import Project, Run
-    from dashboard.web.components import history_charts
+    from dashboard.web.components.runs import history_charts
 
     project = Project.objects.create(slug="many", name="many", synced_at=_now())
     all_stages = [_stage(project, f"pipeline-{n}") for n in range(STAGES)]

@@ -16,7 +16,8 @@ from dashboard.northflank import decoding
 from dashboard.runs import abort_clock
 from dashboard.runs.abort_clock import AbortStart
 from dashboard.sync import mirror
-from dashboard.web.components import abort_history, run_row
+from dashboard.web.components.aborts import abort_history
+from dashboard.web.components.runs import run_row
 from tests.support import factories, payloads
 from tests.support.world import T0, at
 

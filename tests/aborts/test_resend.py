@@ -23,7 +23,7 @@ from dashboard.models import Abort, RateBudget, Run
 from dashboard.models.aborts import EventType
 from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (

@@ -9,7 +9,8 @@ from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, RateBudget, Run, Stage
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.sandbox import parse_fault
-from dashboard.web.components import abort_log, run_row
+from dashboard.web.components.aborts import abort_log
+from dashboard.web.components.runs import run_row
 from tests.support.live import Live
 from tests.support.live_runs import (
     SEARCH,

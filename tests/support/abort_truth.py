@@ -7,7 +7,7 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permission
 from dashboard.models import Abort, AbortEvent
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 
 # The state that a line of the trail leaves the act in; lines that are not here leave it as it was.
 STATE_AFTER = {

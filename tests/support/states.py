@@ -21,7 +21,8 @@ from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.components import bulk_abort_list, pagination
+from dashboard.web.components.aborts import bulk_abort_list
+from dashboard.web.components.lists import pagination
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.release import OPEN_ALL_DETAILS, minutes, release

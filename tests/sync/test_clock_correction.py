@@ -29,7 +29,7 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import clock_correction, leases, mirror
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import budget_store
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import in_flight, notice, press, read

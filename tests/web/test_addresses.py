@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models import Stage
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.html import one, parse_html
 from tests.support.live import Live

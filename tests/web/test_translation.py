@@ -43,7 +43,7 @@ from dashboard.northflank import Node
 from dashboard.runs import summary as run_summary
 from dashboard.runs.statuses import RUN_STATUSES
 from dashboard.sync.run_lookup import SearchProgress
-from dashboard.web.components import run_search
+from dashboard.web.components.runs import run_search
 from dashboard.web.http import errors, lookup
 from tests.support import factories
 from tests.support.html import parse_html

@@ -7,7 +7,7 @@ from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.web.api import serializers
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 
 
 class Command(RunbookCommand):

@@ -12,7 +12,7 @@ from dashboard.models import Run, Stage
 from dashboard.runs import durations, statuses
 from dashboard.sync import coverage
 from dashboard.web.api import queries, serializers
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
 
 HEADINGS = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from dashboard.models import Run, Stage
-from dashboard.web.components import history_charts
+from dashboard.web.components.runs import history_charts
 from dashboard.web.live.page import LivePart, render_part
 
 

@@ -22,8 +22,8 @@ from django.utils.cache import patch_vary_headers
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
-from dashboard.web.components import run_row
 from dashboard.web.components.data_age import EMPTY, DataAge
+from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live.snapshot import Snapshot
 

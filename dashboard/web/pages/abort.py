@@ -17,8 +17,9 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency
-from dashboard.web.components import abort_history, reason_form, run_row
-from dashboard.web.components.reason_form import ReasonField
+from dashboard.web.components.aborts import abort_history, reason_form
+from dashboard.web.components.aborts.reason_form import ReasonField
+from dashboard.web.components.runs import run_row
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.pages.run import run_card_context

@@ -10,10 +10,12 @@ from django.views.decorators.http import require_GET, require_safe
 
 from dashboard.accounts import permissions
 from dashboard.models import Abort, Run
-from dashboard.web.components import abort_log, empty_states, tab_title
-from dashboard.web.components.abort_log import AbortFilter
+from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import abort_log
+from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot

@@ -17,8 +17,8 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
-from dashboard.web.components import abort_log
-from dashboard.web.components.abort_log import AbortFilter
+from dashboard.web.components.aborts import abort_log
+from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.http import links
 
 # Aborts; larger chunks are no faster and block a database thread that new aborts wait for.

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
-from dashboard.web.components import abort_history
+from dashboard.web.components.aborts import abort_history
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.pages.run import run_card_context
 

@@ -8,17 +8,12 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Run
-from dashboard.web.components import (
-    board_cells,
-    empty_states,
-    history_charts,
-    in_flight,
-    stage_cell,
-    tab_title,
-)
-from dashboard.web.components.board_cells import BoardFilter
+from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge, board_data_age
-from dashboard.web.components.stage_cell import StageCell
+from dashboard.web.components.lists import empty_states
+from dashboard.web.components.runs import board_cells, history_charts, stage_cell
+from dashboard.web.components.runs.board_cells import BoardFilter
+from dashboard.web.components.runs.stage_cell import StageCell
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
 from dashboard.web.live.page import LivePart, Page, page_response, render_part

@@ -10,8 +10,8 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem, Run
-from dashboard.web.components import bulk_abort_result
-from dashboard.web.components.bulk_abort_result import ItemRow, Summary
+from dashboard.web.components.aborts import bulk_abort_result
+from dashboard.web.components.aborts.bulk_abort_result import ItemRow, Summary
 from dashboard.web.components.data_age import DataAge, stages_data_age
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.lookup import PageNotFound

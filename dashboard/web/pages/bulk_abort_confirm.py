@@ -12,9 +12,9 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard import aborts
 from dashboard.accounts import permissions
-from dashboard.web.components import abort_all, reason_form
-from dashboard.web.components.abort_all import BulkAbortConfirmation
-from dashboard.web.components.reason_form import ReasonField
+from dashboard.web.components.aborts import abort_all, reason_form
+from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
+from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.http import errors, keys
 from dashboard.web.http.deferred import Deferred
 

@@ -6,8 +6,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from dashboard.web.components import bulk_abort_list, empty_states, tab_title
+from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.data_age import DataAge, list_data_age
+from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import keys
 from dashboard.web.live.page import Page, page_response

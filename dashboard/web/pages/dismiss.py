@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.accounts import permissions
 from dashboard.runs import dismissals
-from dashboard.web.components import removed_notice, run_row
+from dashboard.web.components.runs import removed_notice, run_row
 from dashboard.web.http import errors, lookup
 
 

@@ -8,9 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Run
-from dashboard.web.components import abort_all, empty_states, in_flight, run_row, tab_title
+from dashboard.web.components import in_flight, tab_title
+from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import Counts
+from dashboard.web.components.lists import empty_states
+from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot

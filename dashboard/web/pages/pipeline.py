@@ -9,8 +9,9 @@ from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Pipeline, Run, Stage
-from dashboard.web.components import history_charts, removed_notice, run_row, stage_cell, tab_title
+from dashboard.web.components import tab_title
 from dashboard.web.components.data_age import DataAge, place_data_age
+from dashboard.web.components.runs import history_charts, removed_notice, run_row, stage_cell
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
 from dashboard.web.live.charts import chart_parts, ended_stages

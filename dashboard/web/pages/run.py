@@ -15,8 +15,10 @@ from dashboard.runs import acknowledgements, concurrency, dismissals, overdue
 from dashboard.runs import summary as run_summary
 from dashboard.sync import run_lookup, watchers
 from dashboard.upstream.connection import get_connection
-from dashboard.web.components import (
-    abort_history,
+from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import abort_history
+from dashboard.web.components.data_age import DataAge, run_data_age
+from dashboard.web.components.runs import (
     acknowledged_by,
     history_charts,
     incident_summary,
@@ -24,10 +26,8 @@ from dashboard.web.components import (
     removed_notice,
     run_row,
     run_search,
-    tab_title,
     timeline,
 )
-from dashboard.web.components.data_age import DataAge, run_data_age
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup
 from dashboard.web.http.deferred import Deferred

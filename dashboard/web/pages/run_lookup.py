@@ -16,7 +16,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
 from dashboard.sync import run_lookup
 from dashboard.upstream.connection import get_connection
-from dashboard.web.components import run_search
+from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
 from dashboard.web.http.deferred import Deferred
 

@@ -11,8 +11,8 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView, Stage
 from dashboard.runs import saved_views
-from dashboard.web.components import filters
-from dashboard.web.components.filters import RunFilter
+from dashboard.web.components.lists import filters
+from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.http import errors, links, lookup, sign_in
 
 

@@ -14,20 +14,13 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run, SavedView, Stage
 from dashboard.runs import concurrency_policy, saved_views
 from dashboard.sync import freshness, watchers
-from dashboard.web.components import (
-    abort_all,
-    empty_states,
-    filters,
-    history_charts,
-    pagination,
-    removed_notice,
-    run_row,
-    saved_view_menu,
-    tab_title,
-)
+from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
-from dashboard.web.components.filters import RunFilter
 from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.lists import empty_states, filters, pagination, saved_view_menu
+from dashboard.web.components.lists.filters import RunFilter
+from dashboard.web.components.runs import history_charts, removed_notice, run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup, sign_in
 from dashboard.web.live.charts import chart_parts, ended_stages

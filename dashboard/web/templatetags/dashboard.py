@@ -13,7 +13,7 @@ from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
 from dashboard.runs import durations
 from dashboard.runs import summary as run_summary
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
-from dashboard.web.components.incident_summary import Link
+from dashboard.web.components.runs.incident_summary import Link
 from dashboard.web.components.tab_title import Icon
 from dashboard.web.http import timezones
 

@@ -16,8 +16,9 @@ from dashboard.accounts import permissions
 from dashboard.db.threads import now
 from dashboard.models import BulkAbort, BulkAbortItem, Run, Stage
 from dashboard.runs import statuses
-from dashboard.web.components import filters, run_row
-from dashboard.web.components.pagination import MAX_SCANNED
+from dashboard.web.components.lists import filters
+from dashboard.web.components.lists.pagination import MAX_SCANNED
+from dashboard.web.components.runs import run_row
 from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages.stage import StagePage

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.models import Run, Stage
-from dashboard.web.components import history_chart, history_charts
-from dashboard.web.components.history_chart import (
+from dashboard.web.components.runs import history_chart, history_charts
+from dashboard.web.components.runs.history_chart import (
     BASE,
     HEIGHT,
     MAX_RUNS,

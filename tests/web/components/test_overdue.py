@@ -18,7 +18,7 @@ from dashboard.models import Run, Stage, StageTiming
 from dashboard.models.severity import Severity
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync import mirror, overdue_checker
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from dashboard.web.pages.run import run_card_context
 from tests.support import factories
 from tests.support.html import GetPage, one, words

@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings, strategies
 
 from dashboard.models import Run, Stage
-from dashboard.web.components import filters, pagination
-from dashboard.web.components.cursor import Cursor
-from dashboard.web.components.pagination import Page
+from dashboard.web.components.lists import filters, pagination
+from dashboard.web.components.lists.cursor import Cursor
+from dashboard.web.components.lists.pagination import Page
 from tests.support import factories
 from tests.support.html import GetPage, one, words
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from dashboard.models import Run, StageTiming
 from dashboard.northflank import Node
 from dashboard.northflank.models import OMITTED
-from dashboard.web.components import timeline
-from dashboard.web.components.timeline import StepRow, Timeline
+from dashboard.web.components.runs import timeline
+from dashboard.web.components.runs.timeline import StepRow, Timeline
 from tests.support import factories
 from tests.support.html import GetPage, one, words
 

@@ -16,7 +16,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import Abort, Grant
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.web.components import abort_log
+from dashboard.web.components.aborts import abort_log
 from tests.support import factories
 from tests.support.abort_kinds import EACH_KIND, NOON, settled
 from tests.support.factories import HOSTILE

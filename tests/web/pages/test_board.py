@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Pipeline, Project, Stage
-from dashboard.web.components.board_cells import BoardFilter
+from dashboard.web.components.runs.board_cells import BoardFilter
 from tests.support import factories
 from tests.support.html import GetPage, one, words
 

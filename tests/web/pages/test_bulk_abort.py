@@ -20,7 +20,7 @@ from dashboard.models import Abort, BulkAbort, Grant, RateBudget, Run, Stage
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.grants import Action
-from dashboard.web.components import abort_all
+from dashboard.web.components.aborts import abort_all
 from tests.support import factories
 from tests.support.html import HTMX, GetPage, one, parse_html, words
 from tests.support.live import Live, token

@@ -14,7 +14,7 @@ from dashboard.models import CatalogSync, Grant, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.runs import alerts
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.components import run_row
+from dashboard.web.components.runs import run_row
 from dashboard.web.pages.now import MAX_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import GetPage, one, parse_html, words

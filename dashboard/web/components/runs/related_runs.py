@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from dashboard.models import Run
 from dashboard.runs.concurrency import RelatedRuns
-from dashboard.web.components import run_row, stage_cell
-from dashboard.web.components.run_row import RunRow
+from dashboard.web.components.runs import run_row, stage_cell
+from dashboard.web.components.runs.run_row import RunRow
 
 MAX_RUNS = 5  # rows per group; the other runs are only counted
 

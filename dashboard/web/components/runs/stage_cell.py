@@ -12,9 +12,9 @@ from dashboard.models import Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.runs import acknowledgements, overdue_messages
 from dashboard.runs.overdue_messages import OverdueMessage
-from dashboard.web.components import acknowledged_by, run_row
-from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
-from dashboard.web.components.run_row import RunRow
+from dashboard.web.components.runs import acknowledged_by, run_row
+from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
+from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import links
 
 _ORDER = {name: position for position, name in enumerate(StageName.values)}

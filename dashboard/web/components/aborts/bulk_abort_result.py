@@ -11,9 +11,10 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import BulkAbortItemResult
-from dashboard.web.components import run_row, stage_cell, tab_title
+from dashboard.web.components import tab_title
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.components.run_row import RunRow
+from dashboard.web.components.runs import run_row, stage_cell
+from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.components.tab_title import TabTitle
 
 DEFERRED_FIELDS = "run__steps", "run__raw", "run__description"  # large, and not shown in lists

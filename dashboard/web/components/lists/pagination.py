@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard.models.runs import RunQuerySet
-from dashboard.web.components.cursor import Cursor
-from dashboard.web.components.filters import RunFilter
+from dashboard.web.components.lists.cursor import Cursor
+from dashboard.web.components.lists.filters import RunFilter
 
 PER_PAGE = 100
 MAX_COUNTED = 1_000  # matching runs are counted up to here

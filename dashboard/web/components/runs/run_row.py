@@ -26,9 +26,9 @@ from dashboard.runs import abort_clock, acknowledgements, durations, overdue_mes
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import RichText, step_summary
-from dashboard.web.components import acknowledged_by, progress_bar
-from dashboard.web.components.acknowledged_by import ActiveAcknowledgements
-from dashboard.web.components.progress_bar import Progress
+from dashboard.web.components.runs import acknowledged_by, progress_bar
+from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
+from dashboard.web.components.runs.progress_bar import Progress
 from dashboard.web.http import links
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")

@@ -23,7 +23,7 @@ from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
 from dashboard.runs import durations
-from dashboard.web.components import abort_details
+from dashboard.web.components.aborts import abort_details
 from dashboard.web.http import keys, links
 
 PER_PAGE = 100

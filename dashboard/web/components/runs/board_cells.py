@@ -16,8 +16,8 @@ from django.utils.translation import gettext_lazy
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Pipeline
-from dashboard.web.components import stage_cell
-from dashboard.web.components.stage_cell import StageCell
+from dashboard.web.components.runs import stage_cell
+from dashboard.web.components.runs.stage_cell import StageCell
 
 MAX_QUERY_LENGTH = 200  # characters of a search text
 

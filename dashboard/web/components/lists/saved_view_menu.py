@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import SavedView
 from dashboard.runs import saved_views
-from dashboard.web.components.filters import RunFilter
+from dashboard.web.components.lists.filters import RunFilter
 
 
 @dataclass(frozen=True, slots=True)

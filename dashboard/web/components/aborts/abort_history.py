@@ -12,8 +12,8 @@ from dashboard.aborts.timeline import TimelineEntry
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.runs import abort_clock
-from dashboard.web.components import abort_details
-from dashboard.web.components.run_row import RunRow
+from dashboard.web.components.aborts import abort_details
+from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import links
 
 

@@ -21,7 +21,7 @@ from django.utils.translation import ngettext
 from dashboard.models import Abort, BulkAbortItem, Run, Stage
 from dashboard.models.runs import STATUS_PREFIX_LENGTH, RunQuerySet, status_start
 from dashboard.runs import statuses
-from dashboard.web.components.cursor import Cursor
+from dashboard.web.components.lists.cursor import Cursor
 
 # All runs in flight, as a choice beside the statuses: it is used more often than any of the eight
 # statuses in flight.

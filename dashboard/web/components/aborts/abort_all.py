@@ -16,8 +16,9 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
-from dashboard.web.components import in_flight, run_row
-from dashboard.web.components.run_row import RunRow
+from dashboard.web.components import in_flight
+from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
 from dashboard.web.http.lookup import PageNotFound
 

@@ -16,8 +16,8 @@ from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.models import Run, Stage
-from dashboard.web.components import history_chart
-from dashboard.web.components.history_chart import ConcludedRun
+from dashboard.web.components.runs import history_chart
+from dashboard.web.components.runs.history_chart import ConcludedRun
 
 STAGES_PER_QUERY = 100
 

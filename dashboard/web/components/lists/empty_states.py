@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.web.components.data_age import DataAge
-from dashboard.web.components.filters import ALL_RUNS_URL, RunFilter
-from dashboard.web.components.pagination import Page
+from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
+from dashboard.web.components.lists.pagination import Page
 from dashboard.web.http import lookup
 
 

@@ -14,7 +14,7 @@ from dashboard.aborts import bulk_messages as bulk_abort_messages
 from dashboard.aborts.bulk_messages import ItemOutcome
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import BulkAbort, BulkAbortItem
-from dashboard.web.components import abort_details, bulk_abort_result
+from dashboard.web.components.aborts import abort_details, bulk_abort_result
 
 PER_PAGE = 20
 

@@ -1,0 +1,1 @@
+"""Aborts on pages: offers, confirmation, history and log."""

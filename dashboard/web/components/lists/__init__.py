@@ -1,0 +1,1 @@
+"""Filters, pages and empty states of lists."""

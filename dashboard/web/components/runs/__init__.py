@@ -1,0 +1,1 @@
+"""Runs and stages on pages: rows, cells, cards, charts, and what stands beside them."""
