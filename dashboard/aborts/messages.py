@@ -15,7 +15,7 @@ from dashboard.aborts import resend_policy, severity
 from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.severity import Severity
-from dashboard.runs import abort_clock, durations, statuses
+from dashboard.runs import abort_clock, durations, local_time, statuses
 from dashboard.runs.rich_text import format_parts, join_sentences
 
 # From WARNING on the text also states the delay: see `_overdue_text`.
@@ -60,10 +60,14 @@ class AbortMessage:
     @property
     def plain_text(self) -> str:
         """The message as plain text."""
-        return self.to_text(str)
+        return self._to_text(str)
 
-    def to_text(self, format_time: Callable[[ClockTime], str]) -> str:
-        """Return the message as plain text, with its times written by `format_time`."""
+    @property
+    def dated_text(self) -> str:
+        """The message as plain text in which each time has its date and time zone."""
+        return self._to_text(lambda time: local_time.format_full(time.at))
+
+    def _to_text(self, format_time: Callable[[ClockTime], str]) -> str:
         parts = (self.text,) if isinstance(self.text, str) else self.text
         return "".join(format_time(part) if isinstance(part, ClockTime) else part for part in parts)
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import msgspec
 from django.db.models import Max
-from django.utils import timezone
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run, Worker
-from dashboard.runs import statuses
+from dashboard.runs import local_time, statuses
 from dashboard.sync import freshness
 from dashboard.web.api import queries
 from dashboard.web.http import links
@@ -32,7 +31,7 @@ def printable(text: str, max_length: int = 60) -> str:
 
 def format_time(when: datetime | None) -> str:
     """Return a time in the dashboard's time zone; "–" for None."""
-    return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S %Z}" if when else "–"
+    return local_time.format_full(when) if when else "–"
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -261,7 +261,7 @@ class AbortRow:
     @property
     def tooltip(self) -> str:
         """The badge's tooltip."""
-        return self.message.plain_text
+        return self.message.dated_text
 
 
 def load_rows(abort_page: Page) -> list[AbortRow]:

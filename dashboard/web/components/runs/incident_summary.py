@@ -5,9 +5,7 @@ so that the text stays correct after it was pasted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -18,6 +16,7 @@ from dashboard.northflank import Node
 from dashboard.runs import durations, statuses, steps
 from dashboard.runs import summary as run_summary
 from dashboard.runs.concurrency import RelatedRuns
+from dashboard.runs.local_time import format_full
 from dashboard.runs.summary import ExternalText, RichText
 
 MAX_LISTED = 5  # runs or acknowledgements; the others are only counted
@@ -71,7 +70,7 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
     )
     yield status % {
         "status": ExternalText(statuses.for_run(run.status).label),
-        "time": _format_time(run.synced_at),
+        "time": format_full(run.synced_at),
     }
     for template, time in (
         (_("Gone from Northflank: %(time)s"), run.removed_at),
@@ -80,7 +79,7 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
         (_("Concluded: %(time)s"), run.concluded_at),
     ):
         if time is not None:
-            yield template % {"time": _format_time(time)}
+            yield template % {"time": format_full(time)}
     if timing and (typical := timing.typical_run):
         typical_text = durations.format_range(typical.median, typical.p95)
         template = (
@@ -104,7 +103,7 @@ def _step_line(node: Node) -> str:
         return _("Step: %(step)s") % {"step": step}
     return _("Step: %(step)s, started %(time)s") % {
         "step": step,
-        "time": _format_time(node.started_at),
+        "time": format_full(node.started_at),
     }
 
 
@@ -115,13 +114,13 @@ def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Itera
     for acknowledgement in acknowledgements[-MAX_LISTED:]:
         params = {
             "who": ExternalText(acknowledgement.username),
-            "since": _format_time(acknowledgement.acknowledged_at),
+            "since": format_full(acknowledgement.acknowledged_at),
         }
         if acknowledgement.ended_at is None:
             yield _("%(who)s is looking, since %(since)s") % params
             continue
         params |= {
-            "until": _format_time(acknowledgement.ended_at),
+            "until": format_full(acknowledgement.ended_at),
             "by": ExternalText(acknowledgement.reassigned_to),
         }
         template = (
@@ -160,7 +159,7 @@ def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
     if last_success is not None and last_success.pk != run.pk:
         params = {
             "run": _run_name(last_success),
-            "time": _format_time(last_success.concluded_at) if last_success.concluded_at else "",
+            "time": format_full(last_success.concluded_at) if last_success.concluded_at else "",
         }
         template = (
             _("Last good in this stage: %(run)s, concluded %(time)s")
@@ -184,23 +183,19 @@ def _list_runs(runs: Sequence[Run]) -> str:
 def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[str]:
     aborts = list(aborts)
     if abort_messages.is_external(aborts[0] if aborts else None, run):
-        yield _("Abort: %(story)s") % {
-            "story": abort_messages.describe_external(run).to_text(_format_clock_time)
-        }
+        yield _("Abort: %(story)s") % {"story": abort_messages.describe_external(run).dated_text}
     for abort in aborts:
-        message = ExternalText(
-            abort_messages.describe(abort, run).to_text(_format_clock_time), MAX_REASON_LENGTH
-        )
+        message = ExternalText(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
         yield _("Abort: %(story)s") % {"story": message}
         template = (
             _("Asked by %(who)s, %(time)s: “%(reason)s”")
             if abort.reason
             else _("Asked by %(who)s, %(time)s, without a reason")
         )
-        params = {"who": ExternalText(abort.username), "time": _format_time(abort.requested_at)}
+        params = {"who": ExternalText(abort.username), "time": format_full(abort.requested_at)}
         yield "  " + template % {**params, "reason": ExternalText(abort.reason, MAX_REASON_LENGTH)}
         for entry in abort_timeline.entries(abort, abort.events.all()):
-            yield f"  {_format_time(entry.at)} {ExternalText(entry.text, MAX_REASON_LENGTH)}"
+            yield f"  {format_full(entry.at)} {ExternalText(entry.text, MAX_REASON_LENGTH)}"
 
 
 def _run_name(run: Run) -> str:
@@ -209,12 +204,3 @@ def _run_name(run: Run) -> str:
         if run.name.strip()
         else ExternalText(run.run_id)
     )
-
-
-def _format_time(when: datetime) -> str:
-    local = timezone.localtime(when)
-    return f"{local:%Y-%m-%d %H:%M:%S} {local.tzname()}"
-
-
-def _format_clock_time(time: abort_messages.ClockTime) -> str:
-    return _format_time(time.at)

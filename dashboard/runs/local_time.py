@@ -1,0 +1,23 @@
+"""Points in time as text in the deployment's time zone, with its name."""
+
+from datetime import datetime
+
+from django.utils import timezone
+
+
+def format_full(when: datetime) -> str:
+    """Return a point in time with date and zone: "2026-01-31 20:30:00 CET"."""
+    local = timezone.localtime(when)
+    return f"{local:%Y-%m-%d %H:%M:%S} {_zone_name(local)}"
+
+
+def format_clock(when: datetime) -> str:
+    """Return a point in time without its date: "20:30:00 CET"."""
+    local = timezone.localtime(when)
+    return f"{local:%H:%M:%S} {_zone_name(local)}"
+
+
+def _zone_name(local: datetime) -> str:
+    # Many zones have no name, only an offset such as "-03".
+    name = f"{local:%Z}"
+    return name if name[:1].isalpha() else f"UTC{name}"
