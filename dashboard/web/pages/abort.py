@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
@@ -17,12 +18,14 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.runs import concurrency
+from dashboard.runs.rich_text import join_sentences
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.pages.run import run_card_context
+from dashboard.web.templatetags.dashboard import rich_text
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -120,7 +123,7 @@ def _render_answer(
     return _render_result(request, abort.run, user_permissions, _result_notice(abort, request))
 
 
-def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, str]:
+def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]:
     message = abort_messages.describe(abort, abort.run)
     is_by_other_user = abort.username != request.user.get_username()
     requested_by = (
@@ -129,7 +132,7 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, str]:
     # A run's "aborted" badge is neutral, but for the requesting user it is a success.
     return (
         "good" if message.tone == "neutral" else message.tone,
-        f"{message.plain_text} {requested_by}".strip(),
+        rich_text(join_sentences(message.text, requested_by)),
     )
 
 

@@ -7,18 +7,20 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
+from dashboard.aborts.messages import ClockTime
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, Stage
+from dashboard.runs.rich_text import format_parts
 from dashboard.sync import run_lookup
 from dashboard.upstream.connection import get_connection
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
 from dashboard.web.http.deferred import Deferred
+from dashboard.web.templatetags.dashboard import rich_text
 
 
 @require_safe
@@ -94,8 +96,8 @@ def retry_run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     allowed_from = run_lookup.retry(stages, run_id)
     if allowed_from is not None:
         message = _("It was looked for just now. It can be looked for again at %(time)s.")
-        time = f"{timezone.localtime(allowed_from):%H:%M:%S}"
-        messages.info(request, message % {"time": time}, extra_tags="info")
+        parts = format_parts(message, time=ClockTime(allowed_from, None))
+        messages.info(request, rich_text(parts), extra_tags="info")
     query = request.META.get("QUERY_STRING", "")
     address = reverse("run_lookup", args=[run_id])
     return redirect(f"{address}?{query}" if query else address)

@@ -233,6 +233,9 @@ def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
     too_soon = press_look_again(person, again)
     assert too_soon.status_code == 404
     assert "It was looked for just now" in too_soon.text
+    allowed_from = one(parse_html(too_soon), "#notices time").attributes["datetime"]
+    last_request = max(row.requested_at for row in rows)
+    assert allowed_from == (last_request + run_lookup.MIN_RETRY_INTERVAL).isoformat()
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
     rows.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
     assert press_look_again(person, again).url.query == b"project=shop"
