@@ -163,7 +163,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "dashboard.web.http.timezones.ZoneMiddleware",
     "dashboard.web.http.sign_in.SignInMiddleware",
     "dashboard.web.http.read_only.ReadOnlyMiddleware",
 ]

@@ -8,7 +8,6 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.sign_in import SignInView
-from dashboard.web.http.timezone_choice import choose
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.abort import abort
@@ -71,7 +70,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<id:run_id>/", find_run, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),
     path("live/", live_stream, name="live"),
-    path("zone/", choose, name="zone"),
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),

@@ -19,15 +19,64 @@ function readPreference(name) {
   } catch {}
 }
 
-// --- Times: written by the server in one zone, counted here without asking it --------------------
+// --- Times: the server writes them in the deployment's zone; here they are rewritten in the chosen one,
+// and counted without asking the server -----------------------------------------------------------
+
+const deploymentZone = root.dataset.zone;
+let zoneChoice = readPreference("zone"); // "utc" or "browser"; anything else: the deployment's zone
+let browserZone = readPreference("browser-zone"); // as detected on an earlier page
+let zone = deploymentZone;
+
+function detectBrowserZone() {
+  browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  storePreference("browser-zone", browserZone);
+}
+
+const zoneOf = (choice) => ({ utc: "UTC", browser: browserZone })[choice] ?? deploymentZone;
+
+function applyZoneChoice() {
+  if (zoneChoice === "browser") detectBrowserZone(); // people travel
+  zone = zoneOf(zoneChoice);
+  root.toggleAttribute("data-other-zone", zone !== deploymentZone);
+  $("[data-zone-name]").textContent = zone;
+  const zones = new Set([zone]); // each is offered once
+  for (const button of document.querySelectorAll("[data-zone-choice]")) {
+    const offered = zoneOf(button.dataset.zoneChoice);
+    button.hidden = zones.has(offered);
+    zones.add(offered);
+    if (button.dataset.label) button.textContent = button.dataset.label.replace("{zone}", offered);
+  }
+  updateTimes();
+}
+
+function chooseZone(choice) {
+  zoneChoice = choice;
+  storePreference("zone", choice);
+  applyZoneChoice();
+  announce($(".footer > span").textContent);
+  $("[data-zone-choice]:not([hidden])").focus(); // the button that was pressed is hidden
+}
+
+addEventListener("storage", ({ key, newValue }) => {
+  if (key !== "zone") return;
+  zoneChoice = newValue;
+  applyZoneChoice();
+});
 
 const locale = root.lang.startsWith("en") ? "en-GB" : root.lang;
-// Made when first asked for: a new tab's first one takes a browser 10 ms.
-function zonedFormat(options) {
+// Made when first needed: a new tab's first one takes a browser 10 ms.
+function zonedFormat(options, language = locale) {
   let format;
-  return (at) => (format ??= new Intl.DateTimeFormat(locale, { timeZone: root.dataset.zone, ...options })).format(at);
+  let formatZone;
+  return (at) => {
+    if (formatZone !== zone) format = new Intl.DateTimeFormat(language, { timeZone: zone, ...options });
+    formatZone = zone;
+    return format.format(at);
+  };
 }
-const formatFull = zonedFormat({ dateStyle: "full", timeStyle: "long" });
+const formatIsoDate = zonedFormat({ dateStyle: "short" }, "sv");
+const formatClockAndZone = zonedFormat({ hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" });
+const formatFull = (at) => `${formatIsoDate(at)} ${formatClockAndZone(at)}`; // as the server's titles
 const formatDay = zonedFormat({ day: "numeric", month: "short" });
 const formatDate = zonedFormat({ day: "numeric", month: "short", year: "numeric" });
 const formatYear = zonedFormat({ year: "numeric" });
@@ -68,7 +117,20 @@ function formatCountdown(at) {
   return seconds > 0 ? timeText("in", formatDuration(seconds)) : timeTexts.due;
 }
 
+// Formatting takes 20 µs, and a page has hundreds of times: each is formatted once in a quarter of an
+// hour. Within one no day begins, in any zone.
+const formattedTimes = new Map();
+let formattedIn = ""; // zone and quarter
+
 function formatTime(at) {
+  const current = `${zone} ${Math.floor(serverNow() / 900_000)}`;
+  if (formattedIn !== current) formattedTimes.clear();
+  formattedIn = current;
+  if (!formattedTimes.has(at)) formattedTimes.set(at, formatDateAndClock(at));
+  return formattedTimes.get(at);
+}
+
+function formatDateAndClock(at) {
   if (formatDate(at) === formatDate(serverNow())) return formatClock(at);
   return `${(formatYear(at) === formatYear(serverNow()) ? formatDay : formatDate)(at)} ${formatClock(at)}`;
 }
@@ -79,7 +141,7 @@ const isRelative = (time, seconds) => seconds < 86400 && !time.closest("[data-ti
 function formatTimeAgo(time, at, seconds) {
   if (isRelative(time, seconds)) return formatAgo(seconds);
   if (seconds < 86400) return `${formatTime(at)}, ${formatAgo(seconds)}`;
-  return rewrittenTimes.has(time) ? formatTime(at) : time.textContent;
+  return rewrittenTimes.has(time) || zone !== deploymentZone ? formatTime(at) : time.textContent;
 }
 
 // Whether a clock says no day, as on a page that the server has just written.
@@ -94,15 +156,26 @@ function writeTime(time, text) {
   rewrittenTimes.add(time);
 }
 
-// Ears get no tooltip: they hear the time on the clock beside one that is only relative.
+// A screen reader reads no tooltip: beside a time that is only relative it gets the full one as text.
 function toggleSpokenTime(time, isVisible) {
   const spokenTime = $(".visually-hidden", time);
-  if (!isVisible) return spokenTime?.remove();
-  if (spokenTime) return;
+  const text = `, ${time.title}`;
+  if (spokenTime?.textContent === text && isVisible) return;
+  spokenTime?.remove();
+  if (!isVisible) return;
   const full = document.createElement("span");
   full.className = "visually-hidden";
-  full.textContent = `, ${time.title}`;
+  full.textContent = text;
   time.append(full);
+}
+
+// The full time, as title or, in an SVG title, as text. A swap brings the server's, without the mark.
+function writeFullTime(time, at) {
+  const isFullText = "full" in time.dataset;
+  if ((time.dataset.zone ?? deploymentZone) === zone && (isFullText || time.title)) return;
+  time.dataset.zone = zone;
+  if (isFullText) writeTime(time, formatFull(at));
+  else time.title = formatFull(at);
 }
 
 // A bar ends where its run is far overdue; until it has grown once there is nothing to see of it.
@@ -136,20 +209,25 @@ function growSteps(list) {
 function updateTimes() {
   document.querySelectorAll("[data-axis-start]").forEach(growSteps);
   document.querySelectorAll(".progress").forEach(growProgress);
-  for (const time of document.querySelectorAll("time[data-since], time[data-ago], time[data-clock], time[data-until]")) {
+  for (const time of document.querySelectorAll("time[datetime]")) {
     const at = Date.parse(time.dateTime);
     if (Number.isNaN(at)) continue;
     const seconds = Math.max(0, Math.floor((serverNow() - at) / 1000));
-    time.title ||= formatFull(at);
+    writeFullTime(time, at);
     if ("since" in time.dataset) writeTime(time, "sentence" in time.dataset ? formatElapsed(seconds) : formatDuration(seconds));
-    if ("clock" in time.dataset && (isHtmxStarted || !hasNoDate(time))) writeTime(time, formatTime(at));
+    if ("clock" in time.dataset && (isHtmxStarted || zone !== deploymentZone || !hasNoDate(time))) writeTime(time, formatTime(at));
     if ("until" in time.dataset) writeTime(time, formatCountdown(at));
     if ("ago" in time.dataset) {
       writeTime(time, formatTimeAgo(time, at, seconds));
       toggleSpokenTime(time, isRelative(time, seconds));
     }
   }
+  swapObserver.takeRecords(); // of its own writing
 }
+
+// What streams and swaps bring is rewritten before it is painted.
+const swapObserver = new MutationObserver(updateTimes);
+swapObserver.observe(document.body, { childList: true, characterData: true, subtree: true });
 
 function tick() {
   if (document.hidden) return;
@@ -480,7 +558,6 @@ function announce(text) {
 }
 
 function afterSwap() {
-  updateTimes(); // what is read out below is as short as it is shown
   const changes = [];
   for (const run of document.querySelectorAll("[data-status]")) {
     const previous = previousStatuses.get(run.id);
@@ -653,6 +730,7 @@ document.addEventListener("click", ({ target }) => {
     target.closest(".notice").remove();
     $("#main").focus({ preventScroll: true });
   }
+  if (target.closest("[data-zone-choice]")) chooseZone(target.closest("[data-zone-choice]").dataset.zoneChoice);
   if (target.closest("[data-copy]")) copy(target.closest("[data-copy]"));
   if (target.closest("[data-theme-toggle]")) {
     const next = { light: "dark", dark: "system" }[root.dataset.theme] ?? "light";
@@ -678,25 +756,9 @@ function scrollToCurrentStep() {
   stepsScrollTop = panel.scrollTop;
 }
 
-// Which zone that is, only the browser knows; what it said last is known before the first paint.
-function showZoneButton(browserZone) {
-  const button = $("[data-browser-zone]");
-  if (!button || !browserZone || browserZone === root.dataset.zone || $(`[name=zone][value="${CSS.escape(browserZone)}"]`)) return;
-  button.value = browserZone;
-  button.textContent = button.dataset.label.replace("{zone}", browserZone);
-  button.hidden = false;
-}
-
-function detectZone() {
-  const browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if (browserZone === readPreference("zone")) return;
-  storePreference("zone", browserZone);
-  showZoneButton(browserZone);
-}
-
 $("[data-theme-toggle]").hidden = false;
 $("[data-shortcuts-help]").hidden = false;
-showZoneButton(readPreference("zone"));
+applyZoneChoice();
 scrollToCurrentStep();
 expandLinks();
 restoreSelection();
@@ -708,6 +770,7 @@ document.addEventListener("DOMContentLoaded", () =>
     isHtmxStarted = true;
     ensureStream();
     refreshIfDue();
-    detectZone();
+    detectBrowserZone();
+    applyZoneChoice();
   }),
 );

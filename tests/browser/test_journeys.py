@@ -190,7 +190,7 @@ def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: Open
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(keys).to_be_focused()
-    zone = page.locator("[data-browser-zone]")
+    zone = page.locator("[data-zone-choice=browser]")
     tab_to(page, zone, "Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".footer > span")).to_have_text("Times are in Europe/Berlin.")

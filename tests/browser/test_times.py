@@ -1,11 +1,12 @@
-"""Times in a real browser: one zone for a whole page, with JavaScript and without."""
+"""Times in a real browser: rewritten in the zone that its user chose, before they are painted."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from pytest_django import Settings
 
 from dashboard.models import Run
@@ -15,11 +16,20 @@ from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-# Of another year, which is told then.
+# Times of another year are written with it.
 YEAR = timezone.now().year - 1
 AT = datetime(YEAR, 1, 31, 23, 30, tzinfo=UTC)
 IN_UTC, IN_BERLIN = f"31 Jan {YEAR} 23:30:00", f"1 Feb {YEAR} 00:30:00"
 IN_NEW_YORK = f"31 Jan {YEAR} 18:30:00"
+# Notes what a page shows of some elements at each paint.
+RECORD_PAINTS = """
+  window.painted = new Set();
+  const record = () => {
+    for (const element of document.querySelectorAll("%s")) painted.add(element.textContent);
+    requestAnimationFrame(record);
+  };
+  requestAnimationFrame(record);
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -33,56 +43,89 @@ def run(live: Live) -> Run:
     return factories.run(factories.stage(), "r-1", name="Nightly", created_at=AT, started_at=AT)
 
 
-def start_time(page: Page) -> object:
+def start_time(page: Page) -> Locator:
     return page.locator('[data-run="r-1"] .started time')
 
 
-def footer_text(page: Page) -> object:
+def footer_text(page: Page) -> Locator:
     return page.locator(".footer > span")
 
 
+def timezone_buttons(page: Page) -> Locator:
+    return page.locator("[data-zone-choice]:visible")
+
+
 def choose_timezone(page: Page, name: str) -> None:
-    with page.expect_navigation():
-        page.locator(".footer").get_by_role("button", name=name).click()
+    page.locator(".footer").get_by_role("button", name=name).click()
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("scripted", [True, False])
-def test_timezone_button_converts_all_times_of_page(
-    scripted: bool, run: Run, sign_in: OpenPage, live: Live
+def test_timezone_choice_converts_all_times_and_is_kept(
+    run: Run, sign_in: OpenPage, live: Live
 ) -> None:
     address = f"{factories.address(run.stage)}?status=running"
-    page = sign_in("viewer", address, java_script_enabled=scripted, timezone_id="Europe/Berlin")
+    page = sign_in("viewer", address, timezone_id="America/New_York")
     expect(start_time(page)).to_have_text(IN_BERLIN)
-    choose_timezone(page, "Show them in UTC")
+    expect(timezone_buttons(page)).to_have_text(
+        ["Show times in UTC", "Show times in America/New_York (this browser)"]
+    )
+    choose_timezone(page, "this browser")
+    expect(start_time(page)).to_have_text(IN_NEW_YORK)
+    expect(start_time(page)).to_have_attribute("title", f"{YEAR}-01-31 18:30:00 GMT-5")
+    expect(footer_text(page)).to_have_text("Times are in America/New_York.")
+    choose_timezone(page, "Show times in UTC")
     expect(page).to_have_url(f"{live.base_url}{address}")
     expect(start_time(page)).to_have_text(IN_UTC)
     expect(start_time(page)).to_have_attribute("title", f"{YEAR}-01-31 23:30:00 UTC")
     expect(footer_text(page)).to_have_text("Times are in UTC.")
-    page.goto(factories.address(run))  # kept from page to page
-    expect(page.locator("#details-title + dl time").first).to_have_text(IN_UTC)
-    choose_timezone(page, "Show them in Europe/Berlin")
-    expect(page.locator("#details-title + dl time").first).to_have_text(IN_BERLIN)
+    expect(timezone_buttons(page)).to_have_text(
+        ["Show times in Europe/Berlin", "Show times in America/New_York (this browser)"]
+    )
+    page.reload()
+    expect(start_time(page)).to_have_text(IN_UTC)
+    page.goto(factories.address(run))
+    first_detail = page.locator("#details-title + dl time").first
+    expect(first_detail).to_have_text(IN_UTC)
+    choose_timezone(page, "Show times in Europe/Berlin")
+    expect(first_detail).to_have_text(IN_BERLIN)
+    expect(first_detail).to_have_attribute("title", f"{YEAR}-02-01 00:30:00 CET")
     expect(footer_text(page)).to_have_text("Times are in Europe/Berlin.")
 
 
 @pytest.mark.usefixtures("viewer")
-def test_browser_timezone_is_offered_if_different(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", timezone_id="America/New_York")
-    expect(page.locator(".footer button[name=zone]:visible")).to_have_text(
-        ["Show them in UTC", "Show them in America/New_York, this browser’s zone"]
+def test_timezone_choice_needs_javascript(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", java_script_enabled=False, timezone_id="America/New_York")
+    expect(start_time(page)).to_have_text(IN_BERLIN)
+    expect(footer_text(page)).to_have_text("Times are in Europe/Berlin.")
+    expect(timezone_buttons(page)).to_have_count(0)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_timezone_choice_keeps_focus_and_is_announced(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", timezone_id="Europe/Berlin")
+    choose_timezone(page, "Show times in UTC")
+    berlin_button = page.get_by_role("button", name="Show times in Europe/Berlin")
+    expect(berlin_button).to_be_focused()
+    expect(page.locator("#announcements")).to_have_text("Times are in UTC.")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_timezone_choice_without_storage_lasts_for_page(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer")
+    page.add_init_script(
+        "Storage.prototype.getItem = Storage.prototype.setItem = () => { throw new Error(); }"
     )
-    choose_timezone(page, "this browser")
-    expect(start_time(page)).to_have_text(IN_NEW_YORK)
-    expect(footer_text(page)).to_have_text("Times are in America/New_York.")
-    expect(page.locator(".footer button[name=zone]:visible")).to_have_text(
-        ["Show them in Europe/Berlin", "Show them in UTC"]
-    )
+    page.reload()
+    choose_timezone(page, "Show times in UTC")
+    expect(start_time(page)).to_have_text(IN_UTC)
+    page.reload()
+    expect(start_time(page)).to_have_text(IN_BERLIN)
 
 
 @pytest.mark.usefixtures("viewer")
 def test_browser_timezone_offer_does_not_shift_layout(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", timezone_id="America/New_York")  # the first page asks the browser
+    expect(timezone_buttons(page)).to_have_count(2)
     page.add_init_script(
         """window.shifts = 0;
         window.add = (list) => { for (const entry of list) shifts += entry.value; };
@@ -90,7 +133,7 @@ def test_browser_timezone_offer_does_not_shift_layout(run: Run, sign_in: OpenPag
         watching.observe({ type: "layout-shift", buffered: true });"""
     )
     page.goto("/")
-    expect(page.locator("[data-browser-zone]")).to_be_in_viewport()
+    expect(page.locator("[data-zone-choice=browser]")).to_be_in_viewport()
     page.wait_for_function("() => isConnected")  # what the stream opens with has come
     wait_until_painted(page)
     page.evaluate("() => add(watching.takeRecords())")
@@ -104,30 +147,149 @@ def test_timezone_choice_is_hidden_if_all_timezones_are_equal(
     settings.TIME_ZONE = "UTC"
     page = sign_in("viewer", timezone_id="UTC")
     expect(footer_text(page)).to_have_text("Times are in UTC.")
-    expect(page.locator(".footer button[name=zone]:visible")).to_have_count(0)
+    expect(timezone_buttons(page)).to_have_count(0)
 
 
 @pytest.mark.usefixtures("viewer")
-def test_stream_updates_keep_timezone_of_page(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", timezone_id="Europe/Berlin")
-    other = page.context.new_page()
-    other.goto("/")
-    choose_timezone(other, "Show them in UTC")
-    page.bring_to_front()
-    for status, shown in (("retrying", "Retrying"), ("approval_wait", "Needs approval")):
+def test_timezone_choice_applies_before_first_paint(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", timezone_id="America/New_York")
+    choose_timezone(page, "this browser")
+    page.add_init_script(
+        RECORD_PAINTS % "[data-run=r-1] .started time, .footer > span, [data-zone-choice]"
+    )
+    page.reload()
+    page.wait_for_function("() => isConnected")
+    wait_until_painted(page)
+    assert set(page.evaluate("() => [...painted]")) == {
+        IN_NEW_YORK,
+        "Times are in America/New_York.",
+        "Show times in Europe/Berlin",
+        "Show times in UTC",
+        "Show times in America/New_York (this browser)",  # hidden
+    }
+
+
+@pytest.mark.usefixtures("viewer")
+def test_swapped_parts_are_painted_in_chosen_timezone_only(
+    run: Run, manager: User, sign_in: OpenPage
+) -> None:
+    page = sign_in("manager", timezone_id="Europe/Berlin")
+    choose_timezone(page, "Show times in UTC")
+    times = "[data-run=r-1] .started time, [data-upstream-error] time, #notices time"
+    page.evaluate(RECORD_PAINTS % times)
+    factories.trouble("It fell over.", AT)
+    for status, label in (("retrying", "Retrying"), ("approval_wait", "Needs approval")):
         factories.change(run, status=status)
         row = page.locator('[data-run="r-1"]')
-        expect(row.locator("[data-badge]")).to_have_text(shown)
-        expect(start_time(page)).to_have_text(IN_BERLIN)
-        expect(start_time(page)).to_have_attribute("title", f"{YEAR}-02-01 00:30:00 CET")
-        # The same when the page asks by itself.
+        expect(row.locator("[data-badge]")).to_have_text(label)
+        expect(start_time(page)).to_have_text(IN_UTC)
+        expect(start_time(page)).to_have_attribute("title", f"{YEAR}-01-31 23:30:00 UTC")
+        # The same where the page refreshes itself.
         page.evaluate("() => htmx.trigger('#live', 'refresh')")
-        expect(page.locator(".htmx-request")).to_have_count(0)
-        expect(start_time(page)).to_have_text(IN_BERLIN)
-    expect(footer_text(page)).to_have_text("Times are in Europe/Berlin.")
-    expect(start_time(other)).to_have_text(IN_UTC)
-    expect(other.locator('[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
-    expect(start_time(other)).to_have_text(IN_UTC)
+        expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0)
+        expect(start_time(page)).to_have_text(IN_UTC)
+    expect(page.locator("[data-upstream-error] time")).to_have_text(IN_UTC)
+    # New elements rather than a morph of those that are there.
+    page.evaluate(
+        """(at) => {
+          const text = `<time datetime="${at}" data-clock>1 Feb 00:30:00</time>`;
+          document.querySelector("#notices").innerHTML = text;
+        }""",
+        AT.isoformat(),
+    )
+    expect(page.locator("#notices time")).to_have_text(IN_UTC)
+    assert page.evaluate("() => [...painted]") == [IN_UTC]
+
+
+@pytest.mark.usefixtures("viewer")
+def test_other_tabs_follow_timezone_choice(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", timezone_id="Europe/Berlin")
+    other = page.context.new_page()
+    other.goto(factories.address(run.stage))
+    for name, text in (("UTC", IN_UTC), ("Europe/Berlin", IN_BERLIN)):
+        choose_timezone(page, f"Show times in {name}")
+        for tab in (page, other):
+            expect(start_time(tab)).to_have_text(text)
+            expect(footer_text(tab)).to_have_text(f"Times are in {name}.")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_history_chart_tooltip_is_in_chosen_timezone(run: Run, sign_in: OpenPage) -> None:
+    factories.run(run.stage, "r-2", status="success", started_at=AT, concluded_at=AT)
+    page = sign_in("viewer", factories.address(run.stage))
+    tooltip = page.locator("path.bar title")
+    for name, ended in (
+        ("UTC", f"ended {YEAR}-01-31 23:30:00 UTC"),
+        ("Europe/Berlin", f"ended {YEAR}-02-01 00:30:00 CET"),
+    ):
+        choose_timezone(page, f"Show times in {name}")
+        expect(tooltip).to_contain_text(ended)
+
+
+@pytest.mark.usefixtures("viewer")
+def test_incident_summary_stays_in_timezone_of_deployment(
+    run: Run, manager: User, sign_in: OpenPage
+) -> None:
+    factories.abort(run, manager, requested_at=AT)
+    page = sign_in("viewer", factories.address(run))
+    choose_timezone(page, "Show times in UTC")
+    expect(page.locator("#details-title + dl time").first).to_have_text(IN_UTC)
+    expect(page.locator("#incident-summary-text")).to_contain_text(f"{YEAR}-02-01 00:30:00 CET")
+
+
+@pytest.mark.usefixtures("viewer")
+def test_filter_names_its_timezone_if_another_is_chosen(run: Run, sign_in: OpenPage) -> None:
+    page = sign_in("viewer", factories.address(run.stage))
+    note = page.get_by_text("Dates in the filter are in Europe/Berlin.")
+    expect(note).to_be_hidden()
+    choose_timezone(page, "Show times in UTC")
+    for address in (factories.address(run.stage), "/aborts/"):
+        page.goto(address)
+        expect(note).to_be_visible()
+
+
+def zone_at_hour(hour: int) -> str:
+    """Return the name of a zone where that hour of the day is now."""
+    offset = (hour - timezone.now().hour + 11) % 24 - 11  # hours, from -11 to 12
+    return f"Etc/GMT{-offset:+d}" if offset else "UTC"  # "Etc/GMT-3" is three hours ahead
+
+
+@pytest.mark.usefixtures("viewer")
+def test_clock_time_has_day_if_zone_is_past_midnight(
+    run: Run, manager: User, sign_in: OpenPage, settings: Settings
+) -> None:
+    settings.TIME_ZONE = noon_zone = zone_at_hour(12)
+    midnight_zone = zone_at_hour(0)
+    requested_at = timezone.now() - timedelta(minutes=90)
+    factories.abort(run, manager, requested_at=requested_at, answered_at=requested_at)
+    page = sign_in("viewer", factories.address(run), timezone_id=midnight_zone)
+    requested = page.locator(".abort-details .message time")
+    expect(requested).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+    choose_timezone(page, f"Show times in {midnight_zone}")
+    expect(requested).to_have_text(re.compile(r"^\d+ \w+ \d\d:\d\d:\d\d$"))
+    choose_timezone(page, f"Show times in {noon_zone}")
+    expect(requested).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+
+
+@pytest.mark.usefixtures("viewer")
+@pytest.mark.parametrize(
+    ("at", "text", "title"),
+    [
+        # The night on which New York's clocks go from 2:00 to 3:00, and that on which they go back.
+        ("2025-03-09T06:59:00", "9 Mar 2025 01:59:00", "2025-03-09 01:59:00 GMT-5"),
+        ("2025-03-09T07:00:00", "9 Mar 2025 03:00:00", "2025-03-09 03:00:00 GMT-4"),
+        ("2025-11-02T05:30:00", "2 Nov 2025 01:30:00", "2025-11-02 01:30:00 GMT-4"),
+        ("2025-11-02T06:30:00", "2 Nov 2025 01:30:00", "2025-11-02 01:30:00 GMT-5"),
+    ],
+)
+def test_daylight_saving_time_of_chosen_timezone(
+    at: str, text: str, title: str, run: Run, sign_in: OpenPage
+) -> None:
+    factories.change(run, started_at=datetime.fromisoformat(f"{at}+00:00"))
+    page = sign_in("viewer", timezone_id="America/New_York")
+    choose_timezone(page, "this browser")
+    expect(start_time(page)).to_have_text(text)
+    expect(start_time(page)).to_have_attribute("title", title)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -138,7 +300,7 @@ def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenP
     page.get_by_role("link", name="Nightly").focus()  # who is at work sees no page change by itself
     factories.run(run.stage, "r-2")
     expect(page.locator("#new-runs")).to_have_text("1 new run")
-    choose_timezone(page, "Show them in UTC")
+    choose_timezone(page, "Show times in UTC")
     expect(footer_text(page)).to_have_text("Times are in UTC.")
 
 
@@ -172,7 +334,10 @@ def test_times_of_every_page_have_timezone_in_title(run: Run, sign_in: OpenPage)
         # Nothing that looks like a time stands outside of a <time>.
         bare = page.evaluate(
             """() => {
-              const found = [];
+              const named = [...document.querySelectorAll("[title]:not(time), [aria-label]")];
+              const found = named
+                .map((each) => each.title || each.ariaLabel)
+                .filter((text) => /\\d\\d:\\d\\d/.test(text));
               const all = NodeFilter.SHOW_TEXT;
               const walk = document.createTreeWalker(document.querySelector("main"), all);
               while (walk.nextNode()) {

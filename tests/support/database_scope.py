@@ -23,7 +23,7 @@ MODULES_ONCE = {
     "tests/web/components/test_timeline.py": "how steps are drawn",
     "tests/web/components/test_tab_title.py": "titles and icons",
     "tests/web/test_translation.py": "that every text is keyed",
-    "tests/web/http/test_time_zones.py": "how times are written",
+    "tests/web/test_times.py": "how times are written",
 }
 
 # Texts only, in a room that otherwise writes.

@@ -12,11 +12,11 @@ from typing import Any
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from dashboard.db import health as db_health
-from dashboard.web.http import sign_in, site_context, timezones
+from dashboard.runs import local_time
+from dashboard.web.http import sign_in, site_context
 from dashboard.web.http.json_responses import ApiError, error_response
 
 RETRY_SECONDS = 5  # seconds until a page asks again
@@ -107,8 +107,7 @@ def outage_message() -> str:
     down_since = db_health.down_since()
     if down_since is None:  # it is back by now
         return _("The database did not answer.")
-    local = timezone.localtime(down_since)
-    time = f"{local:%H:%M:%S} {timezones.label(local)}"
+    time = local_time.format_clock(down_since)
     return _("The database has not answered since %(time)s.") % {"time": time}
 
 
@@ -142,6 +141,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         template_context = {
             "site": site_context.for_request(request),
             "outage_message": outage_message(),
+            "down_since": db_health.down_since(),
             "write_result": write_message,
             "continue_url": next_url,
             "reload_seconds": RETRY_SECONDS_AFTER_WRITE if is_unsafe else RETRY_SECONDS,

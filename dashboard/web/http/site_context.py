@@ -10,7 +10,6 @@ from django.utils.functional import cached_property
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import Upstream
-from dashboard.web.http import timezones
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,6 @@ class SiteContext:
         return UpstreamError(
             abort_messages.end_with_period(upstream.error_message), upstream.error_since
         )
-
-    @property
-    def other_time_zones(self) -> list[str]:
-        """In which zones beside its own a page could write its times."""
-        return timezones.others()
 
     @property
     def upstream_down(self) -> bool:

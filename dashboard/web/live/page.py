@@ -17,7 +17,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, Quer
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
 from dashboard.accounts.permissions import Permissions
@@ -207,7 +206,6 @@ def _live_region(request: HttpRequest, page: Page) -> LiveRegion:
         snapshot.site.upstream_error,
         request.get_full_path(),
         page.permissions.cache_key,
-        timezone.get_current_timezone_name(),
         *page.tag_values,
     )
     stream_parameters = QueryDict(mutable=True)

@@ -1,8 +1,13 @@
-"""Template tags of the dashboard."""
+"""Template tags of the dashboard.
 
-from datetime import datetime
+Every time on a page is a <time> element: its text and title are in the deployment's time zone, from
+which app.js rewrites them in the zone that the user chose.
+"""
+
+from datetime import UTC, datetime
 
 from django import template
+from django.conf import settings
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join, json_script
@@ -10,12 +15,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
-from dashboard.runs import durations
+from dashboard.runs import durations, local_time
 from dashboard.runs import summary as run_summary
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
 from dashboard.web.components.runs.incident_summary import Link
 from dashboard.web.components.tab_title import Icon
-from dashboard.web.http import timezones
 
 register = template.Library()
 
@@ -37,6 +41,16 @@ def dated_clock(timestamp: datetime) -> SafeString:
 
 
 @register.simple_tag
+def full_time(timestamp: datetime) -> SafeString:
+    """Render a point in time with date and zone, for SVG titles: a title has no tooltip itself."""
+    return format_html(
+        '<time datetime="{}" data-full>{}</time>',
+        _iso_utc(timestamp),
+        local_time.format_full(timestamp),
+    )
+
+
+@register.simple_tag
 def time_ago(timestamp: datetime) -> SafeString:
     """Render a point in time, complete without JavaScript; app.js adds how long ago it was."""
     return _time_element(timestamp, "ago", format_with_day(timezone.localtime(timestamp)))
@@ -52,6 +66,12 @@ def since(timestamp: datetime) -> SafeString:
 def until(timestamp: datetime) -> SafeString:
     """Render when something is due: app.js counts down; without it, at what time."""
     return _time_element(timestamp, "until", _until_text(timezone.localtime(timestamp)))
+
+
+@register.simple_tag
+def deployment_zone() -> str:
+    """Return the name of the deployment's time zone."""
+    return settings.TIME_ZONE  # the name of the current one may be an offset such as "-03"
 
 
 @register.simple_tag
@@ -108,11 +128,14 @@ def _until_text(local: datetime) -> str:
 
 
 def _time_element(timestamp: datetime, kind: str, text: str) -> SafeString:
-    local = timezone.localtime(timestamp)
     return format_html(
         '<time datetime="{}" title="{}" data-{}>{}</time>',
-        timestamp.isoformat(),
-        f"{local:%Y-%m-%d %H:%M:%S} {timezones.label(local)}",
+        _iso_utc(timestamp),
+        local_time.format_full(timestamp),
         kind,
         text,
     )
+
+
+def _iso_utc(timestamp: datetime) -> str:
+    return timestamp.astimezone(UTC).isoformat()

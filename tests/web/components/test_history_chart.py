@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
+from django.template.loader import render_to_string
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Run, Stage
 from dashboard.web.components.runs import history_chart, history_charts
@@ -157,11 +159,18 @@ def test_failed_at_is_time_of_latest_failure() -> None:
     assert found.last_failed_at == ENDED_AT - timedelta(hours=2)
 
 
-def test_bar_title_shows_status_duration_and_end() -> None:
-    assert (
-        chart_of(ended_run("failure", 7.05)).bars[0].title
-        == "Failed, 7 min 3 s, ended 1 Jan 03:00 UTC"
-    )
+@pytest.mark.parametrize(
+    ("ended_at", "text"),
+    [
+        (ENDED_AT, "Failed, 7 min 3 s, ended 2026-01-01 03:00:00 UTC"),
+        (None, "Failed, 7 min 3 s"),
+    ],
+)
+def test_bar_title_shows_status_duration_and_end(ended_at: datetime | None, text: str) -> None:
+    chart = chart_of(ConcludedRun(1, "failure", timedelta(minutes=7.05), ended_at))
+    context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
+    html = LexborHTMLParser(render_to_string("components/history_chart.html#chart", context))
+    assert one(html, "path.bar title").text() == text
 
 
 def test_bar_title_with_long_status_is_truncated() -> None:

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from django.utils import dateformat, timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from dashboard.runs import durations, statuses
-from dashboard.web.http import timezones
 
 MAX_RUNS = 30
 # Longer bars are cut at this multiple of the median, so that one outlier can't flatten the others.
@@ -51,7 +49,7 @@ class ConcludedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunBar:
-    """A run's bar: its SVG path and its tooltip."""
+    """A run's bar: its SVG path and its tooltip, to which the template adds when the run ended."""
 
     run: ConcludedRun
     kind: str  # a key of _COUNT_LABELS
@@ -60,7 +58,7 @@ class RunBar:
 
     @property
     def title(self) -> str:
-        """How the run ended, how long it took and when it ended; not used by compact charts."""
+        """How the run ended and how long it took; not used by compact charts."""
         return _bar_title(self.run)
 
 
@@ -169,10 +167,6 @@ def _bar_title(run: ConcludedRun) -> str:
     parts = [word if len(word) <= 40 else f"{word[:40]}…"]
     if run.duration is not None:
         parts.append(durations.format_duration(run.duration))
-    if run.ended_at is not None:
-        local = timezone.localtime(run.ended_at)
-        time = f"{dateformat.format(local, 'j M H:i')} {timezones.label(local)}"
-        parts.append(_("ended %(time)s") % {"time": time})
     return ", ".join(parts)
 
 

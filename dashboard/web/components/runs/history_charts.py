@@ -12,7 +12,6 @@ from django.core.cache import cache
 from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.template.loader import render_to_string
-from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.models import Run, Stage
@@ -29,9 +28,8 @@ def render_charts(
 
     A `compact` chart has no text except its title. `marked_run` is the key of the run to mark.
     """
-    time_zone = timezone.get_current_timezone_name()
     keys = {
-        stage: f"history_chart:{stage}:{compact}:{marked_run}:{time_zone}:{version}"
+        stage: f"history_chart:{stage}:{compact}:{marked_run}:{version}"
         for stage, version in _latest_versions([stage.pk for stage in stages]).items()
     }
     cached = cache.get_many(keys.values())

@@ -1,7 +1,7 @@
 """Table rows of runs: prepared for templates, rendered, and cached per version.
 
-Cached rows are shared by all users with the same time zone and the same abort permission. The
-cache's size limits their number.
+Cached rows are shared by all users with the same abort permission. The cache's size limits
+their number.
 """
 
 import re
@@ -13,7 +13,6 @@ from hashlib import blake2b
 from django.core.cache import cache
 from django.template.loader import get_template
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
@@ -251,8 +250,7 @@ def _cache_key(pk: int, version: int, permission: Permission) -> str:
     audience = (
         "may" if permission.allowed else blake2b(permission.denied_reason.encode()).hexdigest()[:8]
     )
-    zone = timezone.get_current_timezone_name()
-    return f"row:{pk}:{version}:{audience}:{zone}"
+    return f"row:{pk}:{version}:{audience}"
 
 
 def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int, SafeString]:

@@ -1,0 +1,211 @@
+"""Times as the server writes them: UTC for machines, the deployment's zone for people."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from dashboard.models import Run, Stage
+from dashboard.runs import local_time
+from tests.support import factories
+from tests.support.html import HTMX, one, parse_html, words
+from tests.support.live import Live, token
+from tests.support.live_runs import in_flight
+from tests.support.stream import about, open_stream
+
+# Times of another year are written with it.
+YEAR = timezone.now().year - 1
+AT = datetime(YEAR, 1, 31, 23, 30, tzinfo=UTC)
+# The same moment in each zone: as text and in full.
+WRITTEN = {
+    "UTC": (f"31 Jan {YEAR} 23:30:00", f"{YEAR}-01-31 23:30:00 UTC"),
+    "Europe/Berlin": (f"1 Feb {YEAR} 00:30:00", f"{YEAR}-02-01 00:30:00 CET"),
+    "America/Sao_Paulo": (f"31 Jan {YEAR} 20:30:00", f"{YEAR}-01-31 20:30:00 UTC-03"),
+}
+
+
+@pytest.fixture(autouse=True)
+def berlin_time_zone(settings: Settings) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+
+
+@pytest.fixture
+def old_run(stage: Stage) -> Run:
+    return factories.run(
+        stage, "r-1", status="failure", created_at=AT, started_at=AT, concluded_at=AT
+    )
+
+
+def written(time: LexborNode) -> tuple[str, str | None]:
+    assert time.attributes["datetime"] == AT.isoformat()
+    return words(time), time.attributes["title"]
+
+
+def start_time(html: LexborHTMLParser) -> tuple[str, str | None]:
+    return written(one(html, '[data-run="r-1"] .started time'))
+
+
+def footer_text(html: LexborHTMLParser) -> str:
+    return words(one(html, ".footer > span"))
+
+
+@pytest.mark.parametrize("zone", WRITTEN)
+def test_page_is_in_time_zone_of_deployment(
+    zone: str, old_run: Run, operator_client: Client, settings: Settings
+) -> None:
+    settings.TIME_ZONE = zone
+    html = parse_html(operator_client.get(factories.address(old_run.stage)))
+    assert start_time(html) == WRITTEN[zone]
+    assert footer_text(html) == f"Times are in {zone}."
+    assert one(html, "html").attributes["data-zone"] == zone
+    bar = one(html, "figure.history-chart path.bar title")
+    assert bar.text().endswith(f"ended {WRITTEN[zone][1]}")
+    assert one(bar, "time[data-full]").attributes["datetime"] == AT.isoformat()
+
+
+def test_times_of_all_pages_carry_utc(old_run: Run, manager: User, operator_client: Client) -> None:
+    waiting = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
+    factories.abort(waiting, manager, requested_at=AT)
+    for address in (
+        "/", "/board/", "/aborts/", "/status/", factories.address(old_run.stage.pipeline),
+        factories.address(old_run.stage), factories.address(old_run), factories.address(waiting),
+    ):  # fmt: skip
+        times = parse_html(operator_client.get(address)).css("time")
+        offsets = {(time.attributes["datetime"] or "")[-6:] for time in times}
+        assert offsets == ({"+00:00"} if times else set()), address
+
+
+def test_zone_of_request_changes_nothing(old_run: Run, operator_client: Client) -> None:
+    address = factories.address(old_run.stage)
+    first = operator_client.get(address, headers=HTMX)
+    operator_client.cookies["zone"] = "UTC"
+    second = operator_client.get(address, headers={**HTMX, "Time-Zone": "America/Sao_Paulo"})
+    assert start_time(parse_html(second)) == WRITTEN["Europe/Berlin"]
+    assert second["HX-PTag"] == first["HX-PTag"]
+    assert operator_client.post("/zone/", {"zone": "UTC"}).status_code == 404
+
+
+def test_zone_choice_is_hidden_without_javascript(operator_client: Client) -> None:
+    buttons = parse_html(operator_client.get("/")).css(".footer [data-zone-choice]")
+    choices = [button.attributes["data-zone-choice"] for button in buttons]
+    assert choices == ["deployment", "utc", "browser"]
+    assert all("hidden" in button.attributes for button in buttons)
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("Europe/Berlin", "00"), ("UTC", "23")])
+def test_abort_message_is_in_time_zone_of_deployment(
+    zone: str, hour: str, old_run: Run, manager: User, operator_client: Client, settings: Settings
+) -> None:
+    settings.TIME_ZONE = zone
+    run = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
+    factories.abort(run, manager, requested_at=AT)
+    html = parse_html(operator_client.get(factories.address(run)))
+    message = one(html, ".abort-details .abort-line .message")
+    assert words(message) == f"Abort accepted; aborting since {hour}:30:00."
+    assert one(message, "time").attributes["title"] == WRITTEN[zone][1]
+    row = one(parse_html(operator_client.get("/aborts/")), "[data-abort-row]")
+    tooltip = one(row, "[data-badge]").attributes["title"]
+    assert tooltip == f"Abort accepted; aborting since {WRITTEN[zone][1]}."
+
+
+@pytest.mark.parametrize(
+    ("zone", "clock"), [("Europe/Berlin", "1 Feb 00:30:00"), ("UTC", "23:30:00")]
+)
+def test_abort_message_over_midnight_has_day(
+    zone: str, clock: str, old_run: Run, manager: User, operator_client: Client, settings: Settings
+) -> None:
+    settings.TIME_ZONE = zone
+    run = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
+    # 23:30 in Berlin: the day before.
+    factories.abort(run, manager, requested_at=AT - timedelta(hours=1))
+    html = parse_html(operator_client.get(factories.address(run)))
+    message = words(one(html, ".abort-details .message"))
+    assert message == f"Abort accepted; aborting since {clock}."
+
+
+def test_notice_of_abort_has_time_element(live: Live, manager: User) -> None:
+    run = in_flight(live)
+    person = live.person("manager")
+    form = {"csrfmiddlewaretoken": token(person), "reason": "Stuck"}
+    answer = person.post(factories.address(run, "abort"), data=form, follow_redirects=True)
+    time = one(LexborHTMLParser(answer.text), "#notices .notice time[data-clock]")
+    at = datetime.fromisoformat(time.attributes["datetime"] or "")
+    assert time.attributes["title"] == local_time.format_full(at)
+
+
+def test_date_filter_and_export_are_in_time_zone_of_deployment(
+    live: Live, manager: User, settings: Settings
+) -> None:
+    run = factories.run(factories.stage(), status="aborting", status_since=AT)
+    abort = factories.abort(run, manager, requested_at=AT)
+    person = live.person("manager")
+    for zone, day, hour in (
+        ("UTC", f"{YEAR}-01-31", "23"), ("Europe/Berlin", f"{YEAR}-02-01", "00"),
+    ):  # fmt: skip
+        settings.TIME_ZONE = zone
+        query = f"from={day}&to={day}"
+        html = LexborHTMLParser(person.get(f"/aborts/?{query}").text)
+        assert html.css(f"#abort-{abort.pk}")
+        assert words(one(html, ".zone-note")) == f"Dates in the filter are in {zone}."
+        export = person.get(f"/aborts/export.csv?{query}").text
+        assert f"{YEAR}-01-31T23:30:00.000+00:00" in export
+        assert f"Abort accepted; aborting since {hour}:30:00." in export
+
+
+def test_admin_is_in_time_zone_of_deployment(old_run: Run, manager: User, client: Client) -> None:
+    root = User.objects.create_superuser("root", password="x")
+    abort = factories.abort(old_run, manager, "refused", requested_at=AT, settled_at=AT)
+    client.force_login(root)
+    html = client.get(f"/admin/dashboard/abort/{abort.pk}/change/").content.decode()
+    assert f"Feb. 1, {YEAR}, 12:30 a.m." in html
+
+
+def test_stream_is_in_time_zone_of_deployment(live: Live, viewer: User) -> None:
+    run = factories.run(factories.stage(), "r-1", started_at=AT)
+    person = live.person("viewer")
+    with open_stream(person, **{"Time-Zone": "UTC"}) as stream:
+        factories.trouble("It fell over.", AT)
+        factories.change(run, status="retrying")
+        row = about(stream, "run-r-1", "Retrying")
+        assert written(row.css(".started time")[0]) == WRITTEN["Europe/Berlin"]
+    with person.stream("GET", "/live/?page=now&key=0&since=0") as answer:
+        error = next(part for part in answer.iter_text() if "It fell over." in part)
+        assert WRITTEN["Europe/Berlin"][0] in error
+
+
+def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
+    live: Live, viewer: User, settings: Settings
+) -> None:
+    settings.TIME_ZONE = "America/Sao_Paulo"
+    live.sync()
+    run = Run.objects.with_stage().first()
+    assert run is not None
+    address = factories.address(run)
+    run.delete()
+    answer = live.person("viewer").get(address)
+    assert answer.status_code == 200
+    html = LexborHTMLParser(answer.text)
+    assert footer_text(html) == "Times are in America/Sao_Paulo."
+    created_at = Run.objects.get(run_id=run.run_id).created_at
+    local = created_at.astimezone(ZoneInfo("America/Sao_Paulo"))
+    title = html.css("#details-title + dl time")[0].attributes["title"]
+    assert title == f"{local:%Y-%m-%d %H:%M:%S} UTC-03"
+
+
+@pytest.mark.parametrize(
+    ("when", "full"),
+    [
+        (datetime(2026, 3, 29, 0, 59, tzinfo=UTC), "2026-03-29 01:59:00 CET"),
+        (datetime(2026, 3, 29, 1, 0, tzinfo=UTC), "2026-03-29 03:00:00 CEST"),
+        (datetime(2026, 10, 25, 0, 30, tzinfo=UTC), "2026-10-25 02:30:00 CEST"),
+        (datetime(2026, 10, 25, 1, 30, tzinfo=UTC), "2026-10-25 02:30:00 CET"),
+    ],
+)
+def test_full_time_names_daylight_saving_time(when: datetime, full: str) -> None:
+    assert local_time.format_full(when) == full
+    assert local_time.format_clock(when) == full.split(maxsplit=1)[1]
