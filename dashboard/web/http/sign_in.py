@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, redirect_to_login
@@ -11,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -28,7 +30,7 @@ class SignInMiddleware(LoginRequiredMiddleware):
     ) -> HttpResponseBase:
         is_unsafe = request.method not in _SAFE_METHODS
         message = (
-            _("You are signed out. Nothing was done.") if is_unsafe else _("You are signed out.")
+            _("You are signed out. Nothing was changed.") if is_unsafe else _("You are signed out.")
         )
         if request.headers.get("HX-Request") == "true":
             return HttpResponse(message, status=401, content_type="text/plain; charset=utf-8")
@@ -51,9 +53,18 @@ def return_url(request: HttpRequest) -> str:
     return reverse("now")
 
 
+class SignInForm(AuthenticationForm):
+    """Django's form with a shorter error."""
+
+    error_messages = AuthenticationForm.error_messages | {
+        "invalid_login": gettext_lazy("Wrong user name or password.")
+    }
+
+
 class SignInView(LoginView):
     """Django's sign-in page; who is signed in already is led on."""
 
+    authentication_form = SignInForm
     template_name = "pages/sign_in.html"
     redirect_authenticated_user = True
 
