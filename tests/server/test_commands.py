@@ -253,13 +253,13 @@ def test_abort_command_requires_account(run: Run) -> None:
     [
         (["r-1", "--as", "nobody"], "There is no account “nobody”."),
         (["r-1", "--as", "viewer"], "Only members of the group “Release managers”"),
-        (["r-9", "--as", "manager"], "No run “r-9” is known here."),
-        (["r-1", "--as", "manager", "--stage", "production"], "No run “r-1” is known here."),
+        (["r-9", "--as", "manager"], "Run “r-9” not found."),
+        (["r-1", "--as", "manager", "--stage", "production"], "Run “r-1” not found."),
         (["r-1", "--as", "manager", "--stage", "moon"], "invalid choice"),
         (["r-1", "--as", "manager", "--wait", "-1"], "'-1' is no number of seconds."),
         (["r-1", "--as", "manager", "--wait", "nan"], "'nan' is no number of seconds."),
         (["r-1", "--as", "manager", "--wait", "inf"], "'inf' is no number of seconds."),
-        (["r-\udcff", "--as", "manager"], "No run “r-?” is known here."),
+        (["r-\udcff", "--as", "manager"], "Run “r-?” not found."),
         (["r-2", "--as", "manager"], "takes a reason. Give --reason."),
         (["r-3", "--as", "manager"], "Nothing was sent, for the run is over."),
     ],
@@ -276,7 +276,7 @@ def test_abort_command_of_hidden_run_reports_unknown_run(run: Run, manager: User
     from dashboard.models import Grant
 
     Grant.objects.all().delete()
-    assert error_of("abort", "r-1", "--as", "manager") == "No run “r-1” is known here."
+    assert error_of("abort", "r-1", "--as", "manager") == "Run “r-1” not found."
 
 
 def test_abort_command_for_inactive_account_is_rejected(run: Run, manager: User) -> None:

@@ -56,7 +56,7 @@ def api_view[**P](
                     raise ApiError(
                         405,
                         "method_not_allowed",
-                        f"This address takes {' and '.join(methods)}.",
+                        f"Method not allowed; use {' or '.join(methods)}.",
                         headers={"Allow": ", ".join(methods)},
                     )
                 return view(request, _authenticate(request), *args, **kwargs)
@@ -82,7 +82,7 @@ def _with_json_errors(request: HttpRequest, answer: Callable[[], HttpResponse]) 
             return database_outage.unavailable_response(request)
         log.exception("api.defect", path=request.path)
         return error_response(
-            ApiError(500, "defect", "The dashboard has failed; its log says how.")
+            ApiError(500, "defect", "Internal error; details are in the dashboard’s log.")
         )
 
 
@@ -92,7 +92,7 @@ def _authenticate(request: HttpRequest) -> ApiClient:
         raise _unauthorised("token_missing", "Send “Authorization: Bearer <token>”.", "")
     token = ApiToken.objects.find_by_secret(secret.strip())
     if token is None:
-        raise _unauthorised("token_unknown", "There is no such token.")
+        raise _unauthorised("token_unknown", "Unknown token.")
     current_time = now()
     status = token.status(current_time)
     if status is not TokenStatus.VALID:
@@ -102,7 +102,7 @@ def _authenticate(request: HttpRequest) -> ApiClient:
         raise ApiError(
             429,
             "too_many_requests",
-            "This token’s requests of this minute are used up.",
+            "Rate limit of this token reached.",
             headers={"Retry-After": str(math.ceil(retry_after.total_seconds()))},
         )
     client_permissions = permissions.for_user(token.user)
@@ -114,7 +114,7 @@ def _authenticate(request: HttpRequest) -> ApiClient:
 _TOKEN_DENIED_MESSAGES = {
     TokenStatus.REVOKED: "This token was revoked.",
     TokenStatus.EXPIRED: "This token has expired.",
-    TokenStatus.INACTIVE: "The account of this token is switched off.",
+    TokenStatus.INACTIVE: "The account of this token is inactive.",
 }
 
 

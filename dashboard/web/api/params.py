@@ -30,16 +30,16 @@ def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str
             raise ApiError(
                 400,
                 "bad_parameter",
-                f"There is no parameter “{name[:80]}” here, but: {', '.join(allowed)}.",
+                f"Unknown parameter “{name[:80]}”. Allowed: {', '.join(allowed)}.",
             )
         if len(values) > 1 or "\0" in values[0]:
-            raise ApiError(400, "bad_parameter", f"“{name}” is to be given once, as plain text.")
+            raise ApiError(400, "bad_parameter", f"Give “{name}” once, as plain text.")
         if values[0]:
             parameters[name] = values[0]
     stage = parameters.get("stage")
     if stage is not None and stage.lower() not in map(str.lower, StageName.values):
         raise ApiError(
-            400, "bad_parameter", f"There is no stage but {', '.join(StageName.values)}."
+            400, "bad_parameter", f"Unknown stage. Allowed: {', '.join(StageName.values)}."
         )
     return parameters
 
@@ -47,19 +47,19 @@ def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str
 def parse_number(text: str, name: str, *, maximum: int) -> int:
     """Return a number from 1 to `maximum`; raises ApiError."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19 and 1 <= int(text) <= maximum):
-        raise ApiError(400, "bad_parameter", f"“{name}” is a number from 1 to {maximum}.")
+        raise ApiError(400, "bad_parameter", f"“{name}” must be a number from 1 to {maximum}.")
     return int(text)
 
 
 def parse_abort_body(request: HttpRequest) -> AbortBody:
     """Return the parsed body of an abort request; raises ApiError."""
     if request.content_type != "application/json":
-        raise ApiError(415, "not_json", "Send a body of “Content-Type: application/json”.")
+        raise ApiError(415, "not_json", "Send “Content-Type: application/json”.")
     if len(request.body) > MAX_BODY_BYTES:
-        raise ApiError(413, "too_large", f"Send a body of {MAX_BODY_BYTES} bytes at most.")
+        raise ApiError(413, "too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
     try:
         return msgspec.json.decode(request.body, type=AbortBody)
     except msgspec.ValidationError as error:
         raise ApiError(422, "bad_field", f"{error}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(400, "bad_json", "The body is no JSON.") from error
+        raise ApiError(400, "bad_json", "The body is not valid JSON.") from error

@@ -35,8 +35,7 @@ class AmbiguousRun(Exception):
 
     def __init__(self, run_id: str, places: list[Place]) -> None:
         super().__init__(
-            f"There are runs “{run_id}” in {len(places)} places: say which project, pipeline and "
-            "stage."
+            f"Run “{run_id}” exists in {len(places)} places; specify project, pipeline and stage."
         )
         self.places = places
 
@@ -71,7 +70,7 @@ def find_run(run_id: str, place: Mapping[str, str], visible: Q) -> Run:
         .filter(visible, run_condition(place), run_id=run_id)
     )
     if not runs:
-        raise RunNotFound(f"No run “{run_id}” is known here.")
+        raise RunNotFound(f"Run “{run_id}” not found.")
     if len(runs) > 1:
         raise AmbiguousRun(run_id, sorted(map(run_place, runs)))
     return runs[0]

@@ -129,7 +129,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
         raise ApiError(
             409,
             "not_gone",
-            "Northflank knows the run, or it has ended; there is nothing to dismiss.",
+            "Nothing to dismiss: Northflank lists this run, or it has ended.",
             extra={"run": _run_with_abort(run_object, client)},
         ) from conflict
     return json_response(_run_with_abort(Run.objects.with_stage().get(pk=run_object.pk), client))
@@ -138,7 +138,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
 @api_view()
 def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
     """Answer 404 for any other address."""
-    raise ApiError(404, "no_address", "There is nothing at this address; all end with a slash.")
+    raise ApiError(404, "no_address", "No such address; all addresses end with a slash.")
 
 
 def _after_run(last_key: str, visible: Any) -> Q:
@@ -146,7 +146,9 @@ def _after_run(last_key: str, visible: Any) -> Q:
     pk = params.parse_number(last_key, "after", maximum=_MAX_KEY)
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
-        raise ApiError(400, "bad_parameter", "“after” is not from “next” of an earlier answer.")
+        raise ApiError(
+            400, "bad_parameter", "“after” must be taken from “next” of an earlier response."
+        )
     return Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk)
 
 

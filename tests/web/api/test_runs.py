@@ -288,7 +288,7 @@ def test_run_returns_all_aborts_with_timelines(
 def test_run_that_is_unknown_returns_404(read_only_api_client: httpx.Client, stage: Stage) -> None:
     answer = read_only_api_client.get("/api/runs/r-9/")
     assert failed(answer) == (404, "unknown_run")
-    assert answer.json()["error"]["message"] == "No run “r-9” is known here."
+    assert answer.json()["error"]["message"] == "Run “r-9” not found."
 
 
 @pytest.mark.parametrize("run_id", ["a/b", "..", "%2F", "é 日", "<b>", "x" * 255])
