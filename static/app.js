@@ -6,7 +6,7 @@ const root = document.documentElement;
 const dialog = $("#dialog");
 const notices = $("#notices");
 
-// What a person chose in this browser. Where storage is blocked it lasts for the page.
+// Preferences of this browser; kept for the page only if storage is blocked.
 function storePreference(name, value) {
   try {
     localStorage.setItem(name, value);
@@ -237,18 +237,18 @@ function tick() {
   removeConcludedNotices();
 }
 
-// --- The stream: what changes comes by itself while the tab is in sight --------------------------
+// --- The event stream: pushes changes while the tab is visible -----------------------------------
 
 const stream = $("#stream");
-let isHtmxStarted = false; // htmx has
-let connection = null; // htmx's own, which comes back by itself
+let isHtmxStarted = false;
+let connection = null; // htmx's, which reconnects by itself
 let isConnected = false;
-let lastMessageAt = Date.now(); // when the stream last said anything
-let messageDueAt = Infinity; // when the stream has to have said something
-let reconnectAt = 0; // not before
+let lastMessageAt = Date.now(); // time of the stream's last message
+let messageDueAt = Infinity; // without a message until then, the stream is dead
+let reconnectAt = 0; // earliest time
 
-const STREAM_TIMEOUT = 40_000; // milliseconds; the server speaks every 15 s, so the line is dead
-const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page asks by itself
+const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat every 15 s
+const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page polls
 
 function ensureStream() {
   if (!stream || isSignedOut || !isHtmxStarted) return;
@@ -263,7 +263,7 @@ function closeStream() {
   connection?.reader?.cancel();
 }
 
-// The page asks by itself some seconds from here on, however long nothing was to be said before.
+// Polling starts RECONNECT_GRACE after this, however old the last message is.
 function markDisconnected() {
   if (isConnected) lastMessageAt = Date.now();
   isConnected = false;
@@ -279,7 +279,7 @@ stream?.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
 
 stream?.addEventListener("htmx:sse:before:connection", (event) => {
   markDisconnected();
-  if (isSignedOut) event.preventDefault(); // nothing but signing in helps
+  if (isSignedOut) event.preventDefault(); // the user has to sign in first
 });
 
 stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
@@ -301,19 +301,19 @@ stream?.addEventListener("htmx:sse:close", () => {
 
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
-const heights = new Map(); // of the rows and the line that a message replaces, in pixels
-let isOutdated = false; // a run on the page belongs elsewhere now
-let lastActivityAt = Date.now(); // when a person last did anything; who has just opened it reads
-let refreshNotBefore = 0; // not before; a thousand pages that hear one change don't ask at once
+const heights = new Map(); // of the elements that a message replaces, in pixels
+let isOutdated = false; // the page needs a refresh, e.g. a run moved to another section
+let lastActivityAt = Date.now(); // time of the last user input; opening the page counts
+let refreshNotBefore = 0; // earliest time; spread, so that many pages do not refresh at once after one change
 
 function updateNewRunsButton() {
   if (!newRunsButton) return;
   const { textOne: one, textMany: many, textChanged: changed } = newRunsButton.dataset;
   const text = newRunIds.size > 1 ? many.replace("{n}", newRunIds.size) : newRunIds.size ? one : changed;
   if (text !== newRunsButton.textContent) {
-    // By the first of several: where changes come without a pause, the page must not wait for their end.
+    // Set by the first of several changes, so that a steady flow of changes does not postpone the refresh.
     if (newRunsButton.hidden) refreshNotBefore = Math.max(refreshNotBefore, Date.now() + 3_000 * Math.random());
-    newRunsButton.textContent = text; // set again it would be read out again
+    newRunsButton.textContent = text; // setting the same text would be announced again
   }
   newRunsButton.hidden = !newRunIds.size && !isOutdated;
 }
@@ -321,12 +321,12 @@ function updateNewRunsButton() {
 stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
   lastMessageAt = Date.now();
   messageDueAt = lastMessageAt + STREAM_TIMEOUT;
-  isConnected = true; // an answer that says nothing is no stream
+  isConnected = true; // not before the first message
   showUnreachable(message.event === "away", message.data);
   if (message.event) return;
   const parts = document.createElement("template");
   parts.innerHTML = message.data;
-  // Another shape: there is more to it than what the stream paints.
+  // Another structure: swapping single elements is not enough.
   const shape = $("#data-age", parts.content)?.dataset.structure;
   if (shape !== undefined && shape !== $("#data-age").dataset.structure) isOutdated = true;
   for (const part of parts.content.querySelectorAll("hx-partial")) {
@@ -343,14 +343,14 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
 stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
   if (message.event === "stale") isOutdated = true;
   if (message.event) return updateNewRunsButton();
-  // What has less to say now keeps its room: what is below it stays under the hand.
+  // A replaced element keeps its height, so that the content below it does not move.
   for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
   heights.clear();
   afterSwap();
   updateNewRunsButton();
 });
 
-// Nothing is moved under a hand that is at work; who only watches gets the page as it is now.
+// No refresh during user input: it could move what the user is about to click.
 const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
 const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
 
@@ -368,7 +368,7 @@ newRunsButton?.addEventListener("click", () => {
   refresh();
 });
 
-// --- The refresh: where there is no stream; one at a time, slower while nobody answers -----------
+// --- The refresh: polling without a stream; one at a time, with backoff after failures ------------
 
 let isSignedOut = false;
 let failures = 0;
@@ -386,12 +386,12 @@ function refreshIfDue() {
 }
 
 function refresh() {
-  // A stream that is not there yet holds up nothing.
+  // A pending stream request does not block the refresh.
   if (!isSignedOut && !document.hidden && !$(".htmx-request:not(#stream)")) htmx.trigger("#live", "refresh");
 }
 
 document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) => {
-  if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; it is our own database that answers
+  if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; a refresh only reads the dashboard's database
 });
 
 function finishRefresh(isSuccess, text) {
@@ -406,7 +406,7 @@ function finishRefresh(isSuccess, text) {
   scheduleRefresh();
 }
 
-// No text: nobody answered at all.
+// No text: there was no response.
 function showUnreachable(isVisible, text) {
   const line = $("[data-unreachable]");
   if (!line) return;
@@ -418,7 +418,7 @@ function showUnreachable(isVisible, text) {
 function showSignedOut(text) {
   isSignedOut = true;
   closeStream();
-  dialog.close(); // what it asks can't be done, and the way to sign in is behind it
+  dialog.close(); // its form cannot be submitted, and it covers the sign-in link
   showNotice("signed-out", text);
 }
 
@@ -432,7 +432,7 @@ document.addEventListener("visibilitychange", tick);
 
 // --- Notices ------------------------------------------------------------------------------------
 
-// No text, no answer: the template knows what that means there.
+// Without a text there was no response: show the template's text for that.
 function fillMessage(element, text) {
   const textElement = $("[data-text]", element);
   if (textElement) textElement.textContent = text || textElement.dataset.noResponseText;
@@ -444,13 +444,13 @@ function showNotice(name, text) {
   const signIn = $("[data-sign-in]", notice);
   if (signIn) {
     signIn.search = new URLSearchParams({ next: location.pathname + location.search });
-    signIn.hash = location.hash; // browsers take it along
+    signIn.hash = location.hash; // kept by browsers in redirects
   }
   notices.replaceChildren(notice);
 }
 
-// What comes above a page moves nothing in it: the page scrolls by as much. Where that place is out of
-// sight the browser sees to it by itself.
+// A notice above the page does not move the content: the page scrolls by its height. While the notices
+// are out of sight, the browser's scroll anchoring does this.
 let noticesHeight = notices.offsetHeight; // pixels
 
 new ResizeObserver(() => {
@@ -459,13 +459,13 @@ new ResizeObserver(() => {
   if (delta > 0 && notices.getBoundingClientRect().top >= 0) scrollBy({ top: delta, behavior: "instant" });
 }).observe(notices);
 
-// What has passed keeps its room where its going would move something under a hand.
+// Concluded notices are removed only while the user is idle, since that moves the content.
 function removeConcludedNotices() {
   const notice = $(".concluded", notices);
   if (notice && isIdle()) notice.remove();
 }
 
-// A plain answer is what a person should read; an error page has it in [data-reason].
+// The message of a response: plain text, or [data-reason] of an error page.
 function responseMessage(ctx) {
   if (ctx.response?.raw.headers.get("content-type")?.startsWith("text/plain")) return ctx.text?.trim();
   const page = new DOMParser().parseFromString(ctx.text ?? "", "text/html");
@@ -476,9 +476,9 @@ function handleFailure({ target, detail: { ctx } }) {
   if (!ctx) return;
   const status = ctx.response?.status;
   if (status === 401) return showSignedOut(responseMessage(ctx));
-  if (target === stream) return; // the page asks by itself until there is one
+  if (target === stream) return; // the page polls meanwhile
   if (target.matches?.(".actions > [hx-trigger=load]")) {
-    target.parentElement.remove(); // what comes next has another, which asks again
+    target.parentElement.remove(); // the next swap brings a new one, which requests the form again
     isOutdated = true;
     return updateNewRunsButton();
   }
@@ -486,14 +486,14 @@ function handleFailure({ target, detail: { ctx } }) {
     finishRefresh(false, status === 503 ? responseMessage(ctx) : "");
     if (status !== 404) return;
     showUnreachable(false);
-    if (failures > 1) return; // said already
+    if (failures > 1) return; // shown already
   }
   const line = dialog.open && $("[data-error]", dialog);
   const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
   if (line && dialog.contains(target)) {
     fillMessage(line, text);
     line.hidden = false;
-    // The button that had the focus is switched off while it waits; what is said belongs to these.
+    // The focused button was disabled during the request; the error is about these fields.
     $("input", line.closest("fieldset")).focus();
   } else {
     showNotice("failed", text);
@@ -503,10 +503,10 @@ function handleFailure({ target, detail: { ctx } }) {
 document.addEventListener("htmx:response:error", handleFailure);
 document.addEventListener("htmx:error", handleFailure);
 
-// --- Swaps: the dialog opens and closes around them, and focus is never lost ---------------------
+// --- Swaps: open and close the dialog, and restore focus ------------------------------------------
 
-let focusRunId = null; // the run that focus belongs to once its button is gone
-let isAcknowledging = false; // it belongs to the button that takes the place of one pressed there; that may come later
+let focusRunId = null; // the run to focus when its focused button is removed
+let isAcknowledging = false; // focus the button that replaces the pressed one; it may be loaded later
 
 function restoreFocus() {
   const at = document.activeElement;
@@ -525,7 +525,7 @@ const rememberFocus = (element) => { focusRunId = element?.closest("[data-run]")
 document.addEventListener("submit", ({ target }) => { isAcknowledging = Boolean(target.closest("[data-acknowledgements]")); });
 
 document.addEventListener("htmx:before:request", ({ target }) => {
-  // An answer that set out before the abort must not paint over its outcome.
+  // A refresh that was requested before the abort must not overwrite its result.
   if (!dialog.contains(target)) return;
   htmx.trigger("#live", "htmx:abort");
   $("[data-error]", dialog).hidden = true;
@@ -538,7 +538,7 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
   if (target.id === "live") finishRefresh(true);
 });
 
-// A change of status is said once, whichever way it came.
+// Each status change is announced once, whether it came by stream or refresh.
 let previousStatuses = new Map();
 let upstreamError = readUpstreamError();
 
@@ -549,7 +549,7 @@ function readUpstreamError() {
 const collectStatuses = () =>
   new Map([...document.querySelectorAll("[data-status]")].map(({ id, dataset }) => [id, { ...dataset }]));
 
-// Added below what may not have been read out yet.
+// Appended, since earlier lines may not have been read out yet.
 function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;
@@ -565,7 +565,7 @@ function afterSwap() {
     if (previous && previous.overdue !== run.dataset.overdue) {
       const badge = $(".overdue", run);
       if (badge) changes.push(`${name}: ${badge.textContent}`);
-      if ($("#live").dataset.page === "now") isOutdated = true; // the worst come first there
+      if ($("#live").dataset.page === "now") isOutdated = true; // sorted by severity there
     }
     if (previous && run.dataset.acknowledged && previous.acknowledged !== run.dataset.acknowledged) changes.push($(".acknowledged-by", run).innerText);
     if (!previous || previous.status === run.dataset.status) continue;
@@ -582,7 +582,7 @@ function afterSwap() {
   const tab = $("[data-title]");
   document.title = tab?.dataset.title ?? document.title;
   const icon = $("link[rel=icon]");
-  // Set anew it would be fetched anew.
+  // Setting the same address would load it again.
   if (tab && icon.getAttribute("href") !== tab.dataset.icon) icon.href = tab.dataset.icon;
   expandLinks();
   restoreSelection();
@@ -596,13 +596,13 @@ document.addEventListener("htmx:before:swap", () => {
 });
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
-  if (target === stream || ctx.response.status >= 400) return; // its messages tell; it is no answer
+  if (target === stream || ctx.response.status >= 400) return; // stream messages are handled above
   if (ctx.target === dialog) {
     rememberFocus(target);
     if (!dialog.open) dialog.showModal();
   } else if (dialog.contains(target)) {
     dialog.close();
-    refreshAt = Date.now() + 1000; // see soon what came of it
+    refreshAt = Date.now() + 1000; // show the result soon
   }
   afterSwap();
 });
@@ -612,12 +612,12 @@ dialog.addEventListener("close", () => {
   restoreFocus();
 });
 
-// --- Selected runs: kept here, since a change paints rows anew ------------------------------------
+// --- Selected runs: kept here, since swaps replace the rows ---------------------------------------
 
-const selected = new Set(); // the values of their boxes
+const selected = new Set(); // values of their checkboxes
 const RUN_CHECKBOX = "input[type=checkbox][name=run]";
 
-// What has no box any more, because it can't be aborted or is on another page, drops out.
+// Runs without a checkbox (no longer abortable, or on another page) are deselected.
 function restoreSelection() {
   const boxes = [...document.querySelectorAll(RUN_CHECKBOX)];
   const available = new Set(boxes.map((box) => box.value));
@@ -639,7 +639,7 @@ document.addEventListener("change", ({ target }) => {
 // --- Texts to copy -----------------------------------------------------------------------------------
 
 function expandLinks() {
-  for (const link of document.querySelectorAll("[data-absolute-url]")) link.textContent = link.href; // to be pasted elsewhere
+  for (const link of document.querySelectorAll("[data-absolute-url]")) link.textContent = link.href; // absolute, for pasting
 }
 
 function copy(button) {
@@ -653,12 +653,12 @@ function copy(button) {
   };
   const selectText = () => {
     text.closest("details")?.toggleAttribute("open", true);
-    getSelection().selectAllChildren(text); // what is left to do is left to the person
+    getSelection().selectAllChildren(text); // no clipboard access: the user copies the selected text
   };
   (navigator.clipboard?.writeText(text.textContent) ?? Promise.reject()).then(showCopied, selectText);
 }
 
-// --- Keys: they move about, and none of them acts on a run ----------------------------------------
+// --- Keyboard shortcuts: navigation only, none changes a run --------------------------------------
 
 const shortcutsDialog = $("#shortcuts");
 const shortcutsToggle = $("[data-shortcuts-toggle]");
@@ -697,7 +697,7 @@ const SHORTCUTS = {
 document.addEventListener("keydown", (event) => {
   const action = SHORTCUTS[event.key];
   if (!action || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
-  // A box to tick takes no text.
+  // Checkboxes take no text.
   if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
   if ($("dialog[open]")) return;
   event.preventDefault();
@@ -709,7 +709,7 @@ shortcutsToggle.addEventListener("change", () => storePreference("keys", shortcu
 
 // --- Clicks -------------------------------------------------------------------------------------
 
-// A menu closes when one goes elsewhere.
+// Menus close on a click elsewhere and on Escape.
 function closeMenus(except = null) {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
 }
@@ -736,21 +736,21 @@ document.addEventListener("click", ({ target }) => {
     const next = { light: "dark", dark: "system" }[root.dataset.theme] ?? "light";
     if (next === "system") delete root.dataset.theme;
     else root.dataset.theme = next;
-    // A cookie, so that the server writes it into the page and nothing flashes.
+    // A cookie, so that the server renders the theme and nothing flashes.
     document.cookie = `theme=${next}; path=${$(".brand").pathname}; max-age=31536000; samesite=lax`;
   }
 });
 
-// A long list of steps starts where the run is, and stays with it until somebody scrolls it; the page
-// itself stays where it is. Of a run that was never read the steps come after the page.
-let stepsScrollTop = 0; // where its list was put
+// A long list of steps is scrolled to the current step until the user scrolls it; the page itself does
+// not scroll. The steps of a run that was not read before arrive after the page.
+let stepsScrollTop = 0; // last position set here
 
 function scrollToCurrentStep() {
   const step = $("[data-steps] [data-current]");
   const panel = step?.closest(".timeline");
   if (!panel || panel.scrollTop !== stepsScrollTop) return;
   const [{ top, bottom, height }, box] = [step.getBoundingClientRect(), panel.getBoundingClientRect()];
-  // Of a panel that reaches below the window its upper part is what is seen.
+  // Only the upper part of a panel that extends below the window is visible.
   const end = box.top + height < innerHeight ? Math.min(box.bottom, innerHeight) : box.bottom;
   if (top < box.top || bottom > end) panel.scrollTop += top - box.top - Math.max(0, (end - box.top - height) / 2);
   stepsScrollTop = panel.scrollTop;
