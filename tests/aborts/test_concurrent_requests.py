@@ -49,7 +49,7 @@ def test_joined_abort_request_names_first_requester(live: Live, colleague: User)
     run = in_flight(live)
     press(live.person("manager"), run)
     message = notice(press(live.person("colleague"), run))
-    assert message == f"{story()} It was requested by manager."
+    assert message == f"{story()} Abort requested by manager."
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
@@ -121,7 +121,7 @@ def test_concurrent_abort_request_waits_for_same_answer(live: Live, colleague: U
         wait_until(Abort.objects.exists)
         second = executor.submit(press, other, run)
         assert "accepted" in notice(first.result())
-        assert "It was requested by manager." in notice(second.result())
+        assert "Abort requested by manager." in notice(second.result())
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
@@ -140,7 +140,7 @@ def test_fifty_concurrent_abort_requests_send_one_abort_and_show_its_state(
         )
     author = Abort.objects.get().username
     assert messages.pop(author) == story()
-    assert set(messages.values()) == {f"{story()} It was requested by {author}."}
+    assert set(messages.values()) == {f"{story()} Abort requested by {author}."}
     assert len(messages) == 49
     assert "accepted" in story()
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
@@ -167,7 +167,7 @@ def test_abort_request_waits_for_answer_to_another_process(
         wait_until(lambda: len(calls) >= 3)
         assert not pressed.done()
         Abort.objects.filter(pk=abort.pk).update(state="accepted", answered_at=run.synced_at)
-        assert notice(pressed.result()) == f"{story()} It was requested by colleague."
+        assert notice(pressed.result()) == f"{story()} Abort requested by colleague."
     assert "accepted" in story()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 

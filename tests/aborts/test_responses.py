@@ -174,7 +174,8 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_gone(live: Live, manager:
     removed_abort = Abort.objects.get()
     assert run_row.build_row(row, Permission(True), removed_abort).label == "Gone"
     assert (
-        abort_log.CATEGORIES[abort_log.category_key(removed_abort)].label == "Gone from Northflank"
+        abort_log.CATEGORIES[abort_log.category_key(removed_abort)].label
+        == "Removed from Northflank"
     )
     assert (
         bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "").label

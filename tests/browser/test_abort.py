@@ -222,7 +222,7 @@ def test_failed_abort_request_keeps_reason_and_can_be_sent_again(
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason in your own words").fill("Wrong version")
     dialog.get_by_role("button", name="Abort run").click()
-    said = "It broke here." if trouble == "500" else "Pressing again is safe."
+    said = "It broke here." if trouble == "500" else "It is safe to submit again."
     expect(dialog.get_by_role("alert")).to_contain_text(said)
     expect(dialog.get_by_label("Reason in your own words")).to_have_value("Wrong version")
     page.unroute("**/abort/")
@@ -261,8 +261,8 @@ def test_overdue_abort_can_be_resent(
 ) -> None:
     first = overdue_abort(stuck_run, manager)
     page = sign_in("manager", factories.address(stuck_run), permissions=["clipboard-write"])
-    expect(page.get_by_role("heading", name="What you can do")).to_be_visible()
-    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
+    page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     page.locator("[data-abort]").click()
     dialog = page.get_by_role("dialog")
@@ -272,7 +272,7 @@ def test_overdue_abort_can_be_resent(
     message = page.locator(".abort-line .message", has_text="Nothing came of it for 15 min")
     expect(message).to_be_visible()
     # Its clock does not begin anew: it is as late as it was.
-    expect(page.get_by_role("heading", name="What you can do")).to_be_visible()
+    expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
     first.refresh_from_db()
     assert first.state == "tried_again"
     assert stuck_run.aborts.get(settled_at=None).retry_of == first

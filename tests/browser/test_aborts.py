@@ -38,11 +38,11 @@ def test_abort_row_is_found_expanded_and_updated_live(
     rows = page.locator("[data-abort-row]")
     expect(rows).to_have_count(2)
     page.get_by_label("Run or reason").fill("stuck")
-    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_role("button", name="Apply", exact=True).click()
     expect(rows).to_have_count(1)
     expect(page.get_by_label("Run or reason")).to_have_value("stuck")
     row = page.locator(f"#abort-{two_aborts[0].pk}")
-    row.get_by_text("What happened").click()
+    row.get_by_text("Timeline").click()
     expect(row.locator(".abort-timeline li")).to_have_count(1)
     mark(page)
     assert two_aborts[0].transition(
@@ -64,10 +64,10 @@ def test_abort_row_without_javascript_is_found_and_expanded(
 ) -> None:
     page = sign_in("viewer", "/aborts/", java_script_enabled=False)
     page.get_by_label("Outcome").select_option("Refused")
-    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_role("button", name="Apply", exact=True).click()
     row = page.locator("[data-abort-row]")
     expect(row).to_have_count(1)
-    row.get_by_text("What happened").click()
+    row.get_by_text("Timeline").click()
     expect(row.locator(".facts")).to_contain_text("No.")
 
 

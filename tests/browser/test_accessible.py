@@ -172,7 +172,7 @@ def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
     factories.run(factories.stage())
     page = sign_in("viewer")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
 

@@ -37,22 +37,22 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     now = sign_in("viewer")
     for page in (ana, ben, now):
         mark(page)
-    ana.get_by_role("button", name="I’m looking").click()
-    expect(ana.get_by_role("button", name="Stop looking")).to_be_visible()
+    ana.get_by_role("button", name="Acknowledge").click()
+    expect(ana.get_by_role("button", name="Release")).to_be_visible()
     for page in (ben, now):
-        expect(page.locator(".acknowledgement").first).to_contain_text("manager is looking")
-    expect(ben.locator("#announcements")).to_contain_text("manager is looking, since")
-    ben.get_by_role("button", name="Take over from manager").click()
-    expect(ben.get_by_role("button", name="Stop looking")).to_be_visible()
-    expect(ana.locator(".acknowledgement")).to_contain_text("viewer is looking")
-    expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("viewer took over")
+        expect(page.locator(".acknowledgement").first).to_contain_text("Acknowledged by manager")
+    expect(ben.locator("#announcements")).to_contain_text("Acknowledged by manager since")
+    ben.get_by_role("button", name="Reassign from manager to me").click()
+    expect(ben.get_by_role("button", name="Release")).to_be_visible()
+    expect(ana.locator(".acknowledgement")).to_contain_text("Acknowledged by viewer")
+    expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("reassigned to viewer")
     # And so it can go on: what can be said follows what was said.
-    ana.get_by_role("button", name="I’m looking too").click()
+    ana.get_by_role("button", name="Acknowledge too").click()
     expect(ben.locator(".acknowledgement")).to_have_count(2)
     assert acknowledged_by(ben) == ["viewer", "manager"]
-    ben.get_by_role("button", name="Stop looking").click()
+    ben.get_by_role("button", name="Release").click()
     expect(ana.locator(".acknowledgement")).to_have_count(1)
-    expect(now.locator(".acknowledgement")).to_contain_text("manager is looking")
+    expect(now.locator(".acknowledgement")).to_contain_text("Acknowledged by manager")
     for page in (ana, ben, now):
         assert is_marked(page)
 
@@ -87,8 +87,8 @@ def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
             route.fulfill(status=500, body="")
 
     ben.route("**/acknowledgement/", fail)
-    ana.get_by_role("button", name="I’m looking").click()
-    expect(ben.get_by_role("button", name="Take over from manager")).to_be_visible()
+    ana.get_by_role("button", name="Acknowledge").click()
+    expect(ben.get_by_role("button", name="Reassign from manager to me")).to_be_visible()
     assert failed
     expect(ben.locator("#notices .notice")).to_have_count(0)  # nobody has pressed anything
 
@@ -96,8 +96,8 @@ def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
 @pytest.mark.usefixtures("viewer")
 def test_acknowledgement_without_javascript_works(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run), java_script_enabled=False)
-    page.get_by_role("button", name="I’m looking").click()
-    expect(page.locator(".acknowledgement")).to_contain_text("viewer is looking, since")
-    page.get_by_role("button", name="Stop looking").click()
+    page.get_by_role("button", name="Acknowledge").click()
+    expect(page.locator(".acknowledgement")).to_contain_text("Acknowledged by viewer since")
+    page.get_by_role("button", name="Release").click()
     expect(page.locator(".acknowledgement")).to_have_count(0)
     assert Acknowledgement.objects.open().count() == 0

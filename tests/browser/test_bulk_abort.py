@@ -107,10 +107,10 @@ def test_abort_all_count_is_updated_live(runs_in_flight: list[Run], sign_in: Ope
     before = count_abortable()
     factories.change(runs_in_flight[0], status="aborting")
     assert count_abortable() == before - 1
-    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} that nobody is aborting…")
+    expect(all_of_them).to_have_text(f"Abort the other {count_abortable()} in flight here…")
     all_of_them.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
-    expect(page.get_by_role("dialog")).to_contain_text("also those that are not on the screen")
+    expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")
 
 
 @pytest.mark.usefixtures("manager", "sync_worker")
@@ -125,7 +125,7 @@ def test_bulk_abort_continues_after_leaving_page(
     page.get_by_role("dialog").get_by_text("Incident").click()
     page.get_by_role("button", name="Abort 3 runs").click()
     page.wait_for_url("**/aborts/bulk/*/")
-    expect(page.locator(".summary")).to_contain_text("It goes on when you leave this page.")
+    expect(page.locator(".summary")).to_contain_text("You can leave this page; aborting continues.")
     here = page.url
     page.goto("/status/")
     page.goto(here)

@@ -34,11 +34,11 @@ def listed_run_ids(page: Page) -> list[str | None]:
 
 def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
     """Fill the filter in and send it."""
-    page.get_by_label("Text").fill(text)
+    page.get_by_label("Search").fill(text)
     page.locator(".run-filter .menu summary").click()
     for status in statuses:
         page.get_by_role("checkbox", name=status, exact=True).check()
-    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_role("button", name="Apply", exact=True).click()
 
 
 @pytest.mark.parametrize("script", [True, False])
@@ -57,15 +57,15 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
 
     page.locator(".saved-views .menu summary").click()
     page.get_by_label("Name").fill("Failed at night")
-    page.get_by_label("Open it first, on every stage").check()
+    page.get_by_label("Use as default on every stage").check()
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.locator("#notices")).to_contain_text("“Failed at night” is saved.")
+    expect(page.locator("#notices")).to_contain_text("“Failed at night” saved.")
     assert DefaultView.objects.get().view == SavedView.objects.get()
 
     page.goto(address)
     expect(page).to_have_url(re.compile(r"\?status=failure&q=nightly$"))
     current = page.get_by_role("navigation", name="Saved views").locator("[aria-current]")
-    expect(current).to_have_text("Failed at night (opens first)")
+    expect(current).to_have_text("Failed at night (default)")
     page.get_by_role("link", name="All runs").click()
     expect(page.locator("tr[data-run]")).to_have_count(100)
 
@@ -76,7 +76,7 @@ def test_filter_can_be_applied_saved_as_view_and_made_default(
 
     page.locator(".saved-views .menu summary").click()
     page.get_by_role("button", name="Delete Failed at night").click()
-    expect(page.locator("#notices")).to_contain_text("“Failed at night” is deleted.")
+    expect(page.locator("#notices")).to_contain_text("“Failed at night” deleted.")
     assert not SavedView.objects.exists()
 
 
@@ -88,7 +88,7 @@ def test_filtered_page_announces_only_matching_runs(
     query = f"status=queued&status=failure&q=nightly&from={since}"
     page = sign_in("manager", f"{factories.address(stage)}?{query}")
     wait_for_viewers(live)
-    page.get_by_label("Text").focus()  # a hand at work: nothing comes by itself
+    page.get_by_label("Search").focus()  # a hand at work: nothing comes by itself
     page.locator("#live").hover()
     too_old = timezone.now() - timedelta(minutes=50)
     factories.run(stage, "no-1", name="Nightly", status="running")
@@ -116,11 +116,11 @@ def test_page_refresh_keeps_filter(stage: Stage, sign_in: OpenPage, live: Live) 
 def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage) -> None:
     phone = {"viewport": {"width": 320, "height": 700}, "has_touch": True}
     page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly", **phone)
-    expect(page.get_by_label("Text")).to_be_hidden()
+    expect(page.get_by_label("Search")).to_be_hidden()
     expect(page.locator(".collapsible > summary")).to_have_text("Filter 2")
     expect(page.get_by_role("link", name="Remove: Failed")).to_be_visible()
     page.locator(".collapsible > summary").click()
-    expect(page.get_by_label("Text")).to_be_visible()
+    expect(page.get_by_label("Search")).to_be_visible()
     page.locator(".run-filter .menu summary").click()
     page.get_by_role("checkbox", name="Failed", exact=True).scroll_into_view_if_needed()
 
@@ -128,7 +128,7 @@ def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage
 @pytest.mark.usefixtures("manager")
 def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(stage))
-    page.get_by_label("Text").focus()
+    page.get_by_label("Search").focus()
     page.keyboard.type("nightly")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

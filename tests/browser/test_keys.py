@@ -160,7 +160,7 @@ def test_keys_disabled_in_help_stay_disabled(
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     page.get_by_role("button", name="Keyboard").click()
-    switch = page.get_by_label("Single keys work in this browser")
+    switch = page.get_by_label("Shortcuts enabled in this browser")
     switch.uncheck()
     press(page, "Escape")
     for _ in range(2):
@@ -265,6 +265,6 @@ def test_key_f_on_run_page_skips_last_success_link(
     expect(good).to_be_visible()
     press(page, "f")
     expect(good).not_to_be_focused()
-    page.get_by_role("button", name="Hand over").focus()
+    page.get_by_role("button", name="Copy summary").focus()
     press(page, "j")
     expect(page.locator("#live a.title").first).to_be_focused()

@@ -67,9 +67,9 @@ def test_abort_without_session_does_nothing_and_returns_after_sign_in(
     Session.objects.all().delete()
     dialog.get_by_role("button", name="Abort run").click()
     notice = page.locator("#notices")
-    expect(notice).to_contain_text("You are signed out. Nothing was done.")
+    expect(notice).to_contain_text("You are signed out. Nothing was changed.")
     expect(dialog).to_have_count(0)
-    notice.get_by_role("link", name="Sign in and come back here").click()
+    notice.get_by_role("link", name="Sign in and return to this page").click()
     submit_sign_in(page, "manager")
     expect(page).to_have_url(f"{live.base_url}{address}")
     assert not nightly_run.aborts.exists()
@@ -85,7 +85,7 @@ def test_abort_without_session_and_javascript_returns_after_sign_in(
     page.get_by_text("Stuck").click()
     Session.objects.all().delete()
     page.get_by_role("button", name="Abort run").click()
-    expect(page.locator("#notices")).to_contain_text("You are signed out. Nothing was done.")
+    expect(page.locator("#notices")).to_contain_text("You are signed out. Nothing was changed.")
     submit_sign_in(page, "manager")
     expect(page).to_have_url(f"{live.base_url}{factories.address(nightly_run)}")
     assert not nightly_run.aborts.exists()
@@ -106,7 +106,7 @@ def test_run_lookup_page_redirects_when_run_is_found(
     )  # seconds: longer than a page waits before it says how far it is
     live.sandbox.faults = [parse_fault(f"latency:{slow}@/runs/")]
     page = sign_in("viewer", f"/runs/{run_id}/?from=alert#x", java_script_enabled=scripted)
-    expect(page.locator("[data-search]")).to_contain_text("of 9 stages asked, not found yet.")
+    expect(page.locator("[data-search]")).to_contain_text("of 9 stages searched, not found yet.")
     page.keyboard.press("/")  # there is no field for it to lead to
     address = re.compile(rf"/release-flows/.*/{run_id}/\?from=alert{kept}$")
     expect(page).to_have_url(address)

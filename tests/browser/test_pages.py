@@ -102,7 +102,7 @@ def test_expired_session_shows_sign_in_link_and_stops_requests(
     page.clock.run_for(20_000)
     notice = page.locator("#notices")
     expect(notice).to_contain_text("You are signed out")
-    back = notice.get_by_role("link", name="Sign in and come back here")
+    back = notice.get_by_role("link", name="Sign in and return to this page")
     expect(back).to_have_attribute(
         "href", re.compile(r"/accounts/login/\?next=%2Fboard%2F%3Fx%3D1$")
     )

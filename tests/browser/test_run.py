@@ -87,7 +87,7 @@ def test_incident_summary_button_copies_text(
 ) -> None:
     may = ["clipboard-read", "clipboard-write"]
     page = sign_in("viewer", factories.address(retrying_run), permissions=may)
-    page.get_by_role("button", name="Hand over").click()
+    page.get_by_role("button", name="Copy summary").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("() => navigator.clipboard.readText()")
     assert copied.startswith("Checkout / Production: step “migrate” for 18 min (usually 2 to 4")
@@ -98,27 +98,27 @@ def test_changed_run_keeps_label_of_copy_button(retrying_run: Run, sign_in: Open
     may = ["clipboard-read", "clipboard-write"]
     page = sign_in("viewer", factories.address(retrying_run), permissions=may)
     install_clock(page)
-    page.get_by_role("button", name="Hand over").click()
+    page.get_by_role("button", name="Copy summary").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     expect(page.locator("#announcements")).to_contain_text("Copied")
     factories.change(retrying_run, status="approval_wait")
     expect(page.locator(".headline [data-badge]")).to_have_text("Needs approval")
     advance_time(page, 10)
-    expect(page.get_by_role("button", name="Hand over", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Copy summary", exact=True)).to_be_visible()
 
 
 def test_incident_summary_if_copy_fails_is_selected(retrying_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(retrying_run))
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()) }")
-    page.get_by_role("button", name="Hand over").click()
+    page.get_by_role("button", name="Copy summary").click()
     expect(page.locator("#incident-summary-text")).to_be_visible()
-    assert "Where: Shop / Checkout / Production" in page.evaluate("() => String(getSelection())")
+    assert "Location: Shop / Checkout / Production" in page.evaluate("() => String(getSelection())")
 
 
 def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(retrying_run))
     expect(page.locator("[data-related-runs] [data-queued-behind]")).to_have_text(
-        "No run waits behind it."
+        "No runs queued behind it."
     )
     factories.run(
         retrying_run.stage,
@@ -135,7 +135,7 @@ def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in:
     Stage.objects.update(concurrency_policy="forbid")
     page = sign_in("viewer", factories.address(retrying_run))
     swallowed = page.locator("[data-related-runs] [data-skipped]")
-    expect(swallowed).to_contain_text("Northflank tells of none that was skipped")
+    expect(swallowed).to_contain_text("No skipped runs reported")
     factories.run(
         retrying_run.stage,
         name="Hotfix",

@@ -78,7 +78,7 @@ def test_filtered_board_announces_newly_matching_pipeline(
     expect(page.locator(f"#stage-{run.stage_id} [data-badge]")).to_have_text("Waiting")
     expect(page.locator("#new-runs")).to_be_hidden()
     factories.run(others[1], "r-4")
-    expect(page.locator("#new-runs")).to_have_text("This page has changed")
+    expect(page.locator("#new-runs")).to_have_text("Show changes")
     page.locator("#new-runs").click()
     expect(page.locator("[data-stage][data-status]")).to_have_count(2)
 
@@ -167,9 +167,9 @@ def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: O
     page = open_live_page("viewer")
     factories.trouble("It fell over.")
     expect(page.locator("#announcements")).to_have_text("It fell over.")
-    expect(page).to_have_title("Can’t see · Now (1) · Release flows")
+    expect(page).to_have_title("Not updating · Now (1) · Release flows")
     Upstream.objects.update(error="", error_since=None)
-    expect(page.locator("#announcements")).to_contain_text("can be read again")
+    expect(page.locator("#announcements")).to_contain_text("have resumed")
 
 
 @pytest.mark.usefixtures("viewer")
@@ -210,10 +210,10 @@ def test_page_of_deleted_run_shows_message(
     install_clock(page)
     page.mouse.move(1, 1)
     run.delete()
-    expect(page.locator("#data-age")).to_contain_text("no longer known here")
+    expect(page.locator("#data-age")).to_contain_text("No longer available")
     expect(page.locator("#data-age")).to_have_attribute("data-stale", "true")
     advance_time(page, IDLE_REFRESH_SECONDS)
-    expect(page.locator("#notices")).to_contain_text("No run “r-1” is known")
+    expect(page.locator("#notices")).to_contain_text("Run “r-1” not found")
 
 
 @pytest.mark.usefixtures("manager", "sync_worker")
@@ -398,7 +398,7 @@ def test_database_outage_is_reported_and_rows_stay(run: Run, open_live_page: Ope
     page = open_live_page("viewer")
     line = page.locator("[data-unreachable]")
     with moved():
-        expect(line).to_contain_text("The database has not answered since")
+        expect(line).to_contain_text("The database has not responded since")
         expect(line).to_be_visible()
         expect(page.locator("[data-run]")).to_have_count(1)
     expect(line).to_be_hidden()

@@ -146,8 +146,8 @@ def test_page_during_database_outage_returns_503_and_retries(site: Site) -> None
         site.line.mend()
     wait_until_ready(site)
     assert answer.status_code == 503
-    assert "The database has not answered since" in error_reason(answer)
-    assert "This page retries by itself." in error_reason(answer)
+    assert "The database has not responded since" in error_reason(answer)
+    assert "This page retries automatically." in error_reason(answer)
     assert "mistake" not in answer.text
     assert refresh_target(answer) == f"{address}?x=1"
     assert int(answer.headers["Retry-After"]) == int(machine.headers["Retry-After"]) > 0
@@ -168,7 +168,7 @@ def test_abort_during_database_outage_is_not_sent(site: Site) -> None:
         site.line.mend()
     wait_until_ready(site)
     assert (pressed.status_code, in_dialog.status_code) == (503, 503)
-    nothing = "Nothing was written and nothing was sent to Northflank."
+    nothing = "Nothing was saved and nothing was sent to Northflank."
     assert nothing in error_reason(pressed)
     assert nothing in in_dialog.text
     assert in_dialog.headers["Content-Type"].startswith("text/plain")

@@ -100,6 +100,6 @@ def test_concurrent_aborts_by_50_users_at_two_processes_send_one_request(
         story = abort_messages.describe(act, act.run).plain_text
         assert "accepted" in story
         assert told.pop(act.username) == story
-        assert set(told.values()) == {f"{story} It was requested by {act.username}."}
+        assert set(told.values()) == {f"{story} Abort requested by {act.username}."}
         assert len(told) == 49
         assert sandbox.abort_request_counts == {run_id: 1}

@@ -198,9 +198,7 @@ def test_admin_post_in_read_only_mode_is_rejected(
     answer = admin_client.post(address, form)
     html = parse_html(answer)
     assert answer.status_code == 403
-    assert words(one(html, "[data-reason]")) == (
-        "This dashboard is switched to read-only: nothing can be changed here."
-    )
+    assert words(one(html, "[data-reason]")) == ("This dashboard is read-only.")
     assert one(html, ".banner[data-tone=warning]")
     assert Grant.objects.count() == before
     assert ApiToken.objects.get().revoked_at is None
@@ -331,7 +329,7 @@ OVERRIDE_ROW_TEXTS = [
         "usually waits 40 to 90 s",
         "usually waits 20 to 30 min",
     ),
-    (OVERRIDE_FIELDS[2], {"status": "approval_wait"}, "", "people usually take 20 to 30 min"),
+    (OVERRIDE_FIELDS[2], {"status": "approval_wait"}, "", "usually approved in 20 to 30 min"),
 ]
 
 

@@ -126,7 +126,7 @@ def test_read_only_mode_disables_abort_button_and_shows_banner(
     html = get_page(factories.address(run))
     assert "disabled" in one(html, "[data-abort]").attributes
     assert "read-only" in words(one(html, ".denied-reason"))
-    assert any("Read-only" in words(banner) for banner in html.css(".banner"))
+    assert any("read-only" in words(banner) for banner in html.css(".banner"))
 
 
 def test_aborts_disabled_disables_abort_button_and_shows_banner(
@@ -136,7 +136,7 @@ def test_aborts_disabled_disables_abort_button_and_shows_banner(
     html = get_page("/")
     assert "disabled" in one(html, "[data-abort]").attributes
     assert "switched off" in words(one(html, ".denied-reason"))
-    assert any("switched off" in words(banner) for banner in html.css(".banner"))
+    assert any("disabled" in words(banner) for banner in html.css(".banner"))
 
 
 def test_run_with_abort_under_way_shows_message_instead_of_button(
@@ -229,7 +229,7 @@ def test_now_page_with_many_failures_shows_50_and_total_count(
     failed = one(get_page("/"), 'section[aria-labelledby="failed"]')
     assert len(failed.css("[data-run]")) == 50
     assert words(one(failed, ".count")) == "53"
-    assert words(one(failed, "[data-truncated]")) == "The 50 most recent are shown."
+    assert words(one(failed, "[data-truncated]")) == "Showing the 50 most recent of 53."
 
 
 @pytest.mark.parametrize("status", ["aborted", "success"])

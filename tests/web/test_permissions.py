@@ -258,8 +258,8 @@ def test_empty_state_mentions_only_visible_objects(member_client: Client, stagin
     Run.objects.filter(pk=staging_run.pk).update(in_flight=False, concluded=True, status="success")
     html = get_member_page(member_client, "/")
     told = words(one(html, "#empty-in-flight"))
-    assert told.startswith("Nothing that you may see is in flight. 1 stage looked at, ")
-    assert words(one(html, "#empty-failed")) == "No run that you may see failed in the last day."
+    assert told.startswith("No runs in flight that you can see. 1 stage checked; data ")
+    assert words(one(html, "#empty-failed")) == "No runs that you can see failed in the last day."
 
 
 # --- Addresses ----------------------------------------------------------------------------------

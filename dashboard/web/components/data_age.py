@@ -33,7 +33,7 @@ class DataAge:
 EMPTY = DataAge(
     None,
     is_stale=True,
-    text=gettext_lazy("This is no longer known here."),
+    text=gettext_lazy("No longer available."),
     structure_hash="nothing",
 )
 
@@ -46,7 +46,7 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
     sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
     is_stale = any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow)
     if not sync_times:
-        text = _("Northflank has not been read yet.")
+        text = _("No data has been read from Northflank yet.")
         return DataAge(None, is_stale=True, text=text, structure_hash=structure_hash)
     return DataAge(min(sync_times), is_stale=is_stale, structure_hash=structure_hash)
 

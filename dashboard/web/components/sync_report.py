@@ -228,8 +228,8 @@ def _worker_rows(now: datetime) -> list[WorkerRow]:
 
 
 def _catalog_error_row(sweep: CatalogSync) -> CatalogErrorRow:
-    project_text = _("The pipelines of %(project)s") % {"project": sweep.project}
-    name = project_text if sweep.project else _("The list of projects")
+    project_text = _("Pipelines of %(project)s") % {"project": sweep.project}
+    name = project_text if sweep.project else _("Projects")
     text = sweep.error_message or freshness.partial_list_message(
         sweep.unreadable_count, sweep.surplus_count
     )

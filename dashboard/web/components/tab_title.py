@@ -100,9 +100,9 @@ def aborts(under_way_count: int, totals: InFlightTotals, *, upstream_down: bool)
 def bulk_aborts(under_way_count: int, *, upstream_down: bool) -> TabTitle:
     """Return the tab title of the list of bulk aborts."""
     name = (
-        _("Lists (%(count)d under way)") % {"count": under_way_count}
+        _("Bulk aborts (%(count)d under way)") % {"count": under_way_count}
         if under_way_count
-        else _("Lists")
+        else _("Bulk aborts")
     )
     return _build(
         name, InFlightTotals(), upstream_down=upstream_down, in_flight=under_way_count > 0
@@ -113,7 +113,7 @@ def bulk_abort(
     finished: int, total: int, totals: InFlightTotals, *, upstream_down: bool
 ) -> TabTitle:
     """Return the tab title of a bulk abort: finished / total."""
-    name = _("%(over)d of %(all)d · Abort of many") % {"over": finished, "all": total}
+    name = _("%(over)d of %(all)d · Bulk abort") % {"over": finished, "all": total}
     return _build(
         name, totals, upstream_down=upstream_down and finished < total, in_flight=finished < total
     )
@@ -133,7 +133,7 @@ def _build(
     incomplete: bool = False,
 ) -> TabTitle:
     if upstream_down:
-        return TabTitle(_("Can’t see · %(page)s") % {"page": name}, Icon.UPSTREAM_DOWN)
+        return TabTitle(_("Not updating · %(page)s") % {"page": name}, Icon.UPSTREAM_DOWN)
     state_label, icon = _worst_state(totals)
     if icon is Icon.OK and in_flight:
         icon = Icon.IN_FLIGHT

@@ -106,9 +106,9 @@ def outage_message() -> str:
     """Say since when the database is away."""
     down_since = db_health.down_since()
     if down_since is None:  # it is back by now
-        return _("The database did not answer.")
+        return _("The database did not respond.")
     time = local_time.format_clock(down_since)
-    return _("The database has not answered since %(time)s.") % {"time": time}
+    return _("The database has not responded since %(time)s.") % {"time": time}
 
 
 def write_outcome_message(request: HttpRequest) -> str:
@@ -117,11 +117,13 @@ def write_outcome_message(request: HttpRequest) -> str:
         return ""
     match write_outcome(request):
         case WriteOutcome.NOTHING:
-            return _("Nothing was written and nothing was sent to Northflank. Try again.")
+            return _("Nothing was saved and nothing was sent to Northflank. Try again.")
         case WriteOutcome.ALL:
-            return _("What you sent was written down before that, and goes on by itself.")
+            return _("Your request was saved before the outage and will be completed.")
         case WriteOutcome.UNKNOWN:
-            return _("Whether it was written down will be seen once the database answers.")
+            return _(
+                "Your request may or may not have been saved. Check once the database responds."
+            )
 
 
 def unavailable_response(request: HttpRequest) -> HttpResponse:
@@ -133,7 +135,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         extra = {"written": write_outcome(request).value} if is_unsafe else {}
         response = error_response(ApiError(503, "database_away", message, extra=extra))
     elif request.headers.get("HX-Request") == "true" or not request.accepts("text/html"):
-        retry_message = "" if is_unsafe else _("What you see is from before. Trying again.")
+        retry_message = "" if is_unsafe else _("Showing last known data. Retrying.")
         message = " ".join(filter(None, [outage_message(), write_message, retry_message]))
         response = HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
     else:

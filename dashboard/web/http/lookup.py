@@ -37,9 +37,9 @@ def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) 
         return visible.select_related("project").get(project__slug=project_slug, slug=slug)
     except Pipeline.DoesNotExist:
         if Project.objects.filter(permissions.project_filter(), slug=project_slug).exists():
-            message = _("No pipeline “%(pipeline)s” is known in project “%(project)s”.")
+            message = _("Pipeline “%(pipeline)s” not found in project “%(project)s”.")
             raise PageNotFound(message % {"pipeline": slug, "project": project_slug}) from None
-        message = _("No project “%(project)s” is known here.")
+        message = _("Project “%(project)s” not found.")
         raise PageNotFound(message % {"project": project_slug}) from None
 
 
@@ -63,7 +63,7 @@ def get_stage_or_404(
             _("Pipeline “%(pipeline)s” has no stage “%(stage)s”.")
             % {"pipeline": parent, "stage": name},
             (
-                _("The stages of %(pipeline)s") % {"pipeline": parent},
+                _("Stages of %(pipeline)s") % {"pipeline": parent},
                 reverse("pipeline", args=[project_slug, pipeline_slug]),
             ),
         )
@@ -74,9 +74,9 @@ def run_not_found(
     stage: Stage, run_id: str, reason: str = "", *links: tuple[str, str], **template_context: Any
 ) -> PageNotFound:
     """Return what to raise where a run of a stage was never seen; the rest as for NothingHere."""
-    message = _("No run “%(run)s” is known in %(stage)s.") % {"run": run_id, "stage": stage}
+    message = _("Run “%(run)s” not found in %(stage)s.") % {"run": run_id, "stage": stage}
     runs_link = (
-        _("The runs of %(stage)s") % {"stage": stage},
+        _("Runs of %(stage)s") % {"stage": stage},
         stage_url(stage),
     )
     return PageNotFound(f"{message} {reason}".strip(), runs_link, *links, **template_context)

@@ -28,6 +28,4 @@ class ReadOnlyMiddleware:
             return None
         if match.app_name != "admin" or match.url_name in _SESSION_VIEWS:
             return None
-        return errors.forbidden(
-            request, _("This dashboard is switched to read-only: nothing can be changed here.")
-        )
+        return errors.forbidden(request, _("This dashboard is read-only."))

@@ -127,7 +127,7 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]
     message = abort_messages.describe(abort, abort.run)
     is_by_other_user = abort.username != request.user.get_username()
     requested_by = (
-        _("It was requested by %(who)s.") % {"who": abort.username} if is_by_other_user else ""
+        _("Abort requested by %(who)s.") % {"who": abort.username} if is_by_other_user else ""
     )
     # A run's "aborted" badge is neutral, but for the requesting user it is a success.
     return (

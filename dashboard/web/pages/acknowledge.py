@@ -59,7 +59,7 @@ def _render_run(
 
 
 def _render_conflict(request: HttpRequest, run: Run) -> HttpResponse:
-    text = _("Nobody has to look at this run any more.")
+    text = _("This run no longer needs attention.")
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
     messages.info(request, text, extra_tags="info")

@@ -24,7 +24,7 @@ def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a bulk abort and the outcome of each of its runs."""
     page = BulkAbortPage(Snapshot.for_request(request), key=pk)
     if not page.items:
-        raise PageNotFound(_("No such list of aborts is known here."))
+        raise PageNotFound(_("Bulk abort not found."))
     return page_response(request, page)
 
 

@@ -41,7 +41,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
         key = UUID(request.POST.get("key", ""))
     except ValueError:
         return _render_form_error(
-            request, selection, reason, _("This question is not complete. Ask it again.")
+            request, selection, reason, _("The form is incomplete. Open it again.")
         )
     try:
         bulk_abort = aborts.request_bulk_abort(
@@ -52,7 +52,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
     except aborts.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except aborts.NotInFlight:
-        return _render_form_error(request, selection, reason, _("No run is selected."), key)
+        return _render_form_error(request, selection, reason, _("No runs selected."), key)
     except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
         return _render_form_error(request, selection, reason, str(error), key)
     return Deferred(

@@ -41,10 +41,10 @@ def dismiss(
     try:
         if request.POST.get("undo"):
             dismissals.restore(run, user)
-            messages.success(request, _("It counts as in flight again."), extra_tags="good")
+            messages.success(request, _("Restored: in flight again."), extra_tags="good")
         else:
             dismissals.dismiss(run, user)
-            messages.success(request, _("It no longer counts as in flight."), extra_tags="good")
+            messages.success(request, _("Dismissed: no longer in flight."), extra_tags="good")
     except dismissals.NotAllowed as error:
         return errors.forbidden(request, str(error))
     except dismissals.NothingToDismiss:
@@ -53,4 +53,4 @@ def dismiss(
 
 
 def _not_dismissible_message() -> str:
-    return _("Northflank knows this run, or it has ended; there is nothing to dismiss.")
+    return _("Nothing to dismiss: Northflank lists this run, or it has ended.")

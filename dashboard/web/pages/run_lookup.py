@@ -71,7 +71,7 @@ def _render_progress(
     search: run_lookup.SearchProgress,
 ) -> HttpResponse:
     if search.is_exhausted and lookup.is_catalog_loading(user_permissions):
-        search = replace(search, blocked_reason=_("Northflank’s projects are still being listed."))
+        search = replace(search, blocked_reason=_("Projects are still being read from Northflank."))
     elif search.is_exhausted:
         if reload_response := run_search.reload_response(request):
             return reload_response
@@ -95,7 +95,7 @@ def retry_run_lookup(request: HttpRequest, run_id: str) -> HttpResponse:
     )
     allowed_from = run_lookup.retry(stages, run_id)
     if allowed_from is not None:
-        message = _("It was looked for just now. It can be looked for again at %(time)s.")
+        message = _("Searched just now. You can search again at %(time)s.")
         parts = format_parts(message, time=ClockTime(allowed_from, None))
         messages.info(request, rich_text(parts), extra_tags="info")
     query = request.META.get("QUERY_STRING", "")

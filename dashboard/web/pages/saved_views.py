@@ -39,7 +39,7 @@ def create_saved_view(
     except saved_views.SavedViewError as error:
         return _redirect_to_stage(request, stage, run_filter, str(error), tone="warning")
     return _redirect_to_stage(
-        request, stage, run_filter, _("“%(name)s” is saved.") % {"name": view.name}
+        request, stage, run_filter, _("“%(name)s” saved.") % {"name": view.name}
     )
 
 
@@ -54,13 +54,13 @@ def update_saved_view(
         match request.POST.get("action"):
             case "delete":
                 name = saved_views.delete(user, key)
-                text = _("“%(name)s” is deleted.")
+                text = _("“%(name)s” deleted.")
             case "set-default":
                 name = saved_views.set_default(user, key).name
-                text = _("Stage pages now open with “%(name)s” for you.")
+                text = _("“%(name)s” is now your default view.")
             case "clear-default":
                 saved_views.clear_default(user)
-                name, text = "", _("Stage pages now open with all runs for you.")
+                name, text = "", _("Default view removed; stage pages open with all runs.")
             case _:
                 name, text = "", _("Nothing was changed.")
     except saved_views.NotAllowed as error:

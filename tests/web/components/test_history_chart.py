@@ -122,7 +122,7 @@ def test_counts_text_shows_number_per_status() -> None:
 
 def test_counts_text_groups_other_statuses() -> None:
     found = chart_of(ended_run("unknown"), ended_run("hibernated"), ended_run("skipped"))
-    assert found.counts_text == "Last 3 runs: 1 skipped, 2 ended otherwise"
+    assert found.counts_text == "Last 3 runs: 1 skipped, 2 other"
 
 
 def test_counts_text_of_single_run_shows_status_only() -> None:
@@ -136,13 +136,13 @@ def test_median_text_names_number_of_successes() -> None:
         ended_run(minutes=90),
         ended_run("success", None),
     )
-    told = "median of 3 successes: 6 min 0 s, waits for people included"
+    told = "median of 3 successes: 6 min 0 s, incl. approvals"
     assert found.median_text == told
 
 
 def test_median_text_of_single_success_shows_its_duration() -> None:
     found = chart_of(ended_run("failure", 90), ended_run(minutes=4))
-    assert found.median_text == "the success took 4 min 0 s, waits for people included"
+    assert found.median_text == "the success took 4 min 0 s, incl. approvals"
 
 
 @pytest.mark.parametrize("status", ["failure", "aborted", "skipped", "unknown"])
@@ -220,8 +220,7 @@ def test_stage_page_shows_history_chart_with_caption(get_page: GetPage, succeede
     assert len(figure.css("path.bar")) == 2
     told = words(one(figure, "figcaption"))
     assert told.startswith(
-        "Last 2 runs: 1 succeeded, 1 failed; "
-        "the success took 55 s, waits for people included; the last failure"
+        "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals; last failure"
     )
     assert one(figure, "figcaption time[data-ago]")
 
@@ -270,7 +269,7 @@ def test_pipeline_page_shows_history_chart_per_stage(get_page: GetPage, succeede
 
 def test_board_cell_shows_history_chart_with_title(get_page: GetPage, succeeded_run: Run) -> None:
     found = one(get_page("/board/"), "td svg.history-chart")
-    told = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, waits for people included"
+    told = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals"
     assert words(one(found, "title")) == told
     assert found.css("path[data-outcome=failure]")
 

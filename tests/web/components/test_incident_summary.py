@@ -78,15 +78,15 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
         "The last error: “exit code 1 of psql”. 1 run waits behind it.\n"
         "\n"
         "Run: Nightly (r-1)\n"
-        "Where: payments / checkout / Production\n"
+        "Location: payments / checkout / Production\n"
         "Status: Retrying, not concluded, as of 2026-01-01 03:00:00 CET\n"
         "Created: 2026-01-01 02:39:00 CET\n"
         "Started: 2026-01-01 02:40:00 CET\n"
-        "A run here usually takes 8 to 10 min\n"
+        "Typical duration: 8 to 10 min\n"
         "Step: migrate, attempt 2 of 3, started 2026-01-01 02:42:00 CET\n"
         "Error: exit code 1 of psql\n"
-        "Waiting behind it: Hotfix (r-2)\n"
-        "Last good in this stage: Nightly 41 (r-0), concluded 2026-01-01 03:00:00 CET\n"
+        "Queued behind: Hotfix (r-2)\n"
+        "Latest success in this stage: Nightly 41 (r-0), concluded 2026-01-01 03:00:00 CET\n"
         "\n"
         f"{URL}"
     )
@@ -111,9 +111,9 @@ def test_incident_summary_of_aborted_run_has_aborted_step() -> None:
 
 def test_incident_summary_of_stage_with_approvals_shows_duration_of_work() -> None:
     defaults = {"observed_run_median": 480, "observed_run_p95": 600}
-    assert "A run here usually takes 8 to 10 min\n" in text(run(), None, StageTiming(**defaults))
+    assert "Typical duration: 8 to 10 min\n" in text(run(), None, StageTiming(**defaults))
     with_people = StageTiming(**defaults, approval_keys=["sign-off"])
-    assert "A run here usually takes 8 to 10 min of work\n" in text(run(), None, with_people)
+    assert "Typical duration: 8 to 10 min excl. approvals\n" in text(run(), None, with_people)
 
 
 FAILED = factories.node("JobRun", label="probe", status="failure", error_message="exit code 1")
@@ -147,14 +147,14 @@ def test_incident_summary_of_removed_run_has_last_step() -> None:
 def test_incident_summary_leaves_out_unknown_fields() -> None:
     incident_text = text(run(name="", started_at=None))
     assert [line.partition(":")[0] for line in incident_text.splitlines()[2:]] == [
-        "Run", "Where", "Status", "Created", "", "https",
+        "Run", "Location", "Status", "Created", "", "https",
     ]  # fmt: skip
 
 
 def test_incident_summary_names_first_five_queued_runs() -> None:
     waiting = tuple(run("queued", name=f"R{number}", run_id=f"{number}") for number in range(8))
     incident_text = text(run(), around=RelatedRuns("", queued_behind=waiting))
-    assert "Waiting behind it: R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 3 more" in incident_text
+    assert "Queued behind: R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 3 more" in incident_text
 
 
 def test_incident_summary_names_skipped_runs() -> None:
@@ -238,7 +238,7 @@ def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) ->
     )
     incident_text = run_summary.render_text(parts, NOW).splitlines()
     assert any(line.startswith("Abort: Abort accepted; aborting since") for line in incident_text)
-    assert "  Asked by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in incident_text
+    assert "  Requested by manager, 2026-01-01 03:00:00 CET: “Stuck for ever”" in incident_text
     assert "  2026-01-01 03:00:00 CET Sent to Northflank." in incident_text
 
 
@@ -264,10 +264,13 @@ def test_incident_summary_shows_current_and_past_acknowledgements() -> None:
         run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
     )
     lines = run_summary.render_text(parts, NOW).splitlines()
-    assert [line for line in lines if "look" in line] == [
-        "ana looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; cem took over",
-        "bea looked from 2026-01-01 02:55:00 CET to 2026-01-01 02:59:00 CET",
-        "cem Status: done is looking, since 2026-01-01 02:55:00 CET",
+    assert [line for line in lines if "cknowledge" in line] == [
+        (
+            "Acknowledged by ana from 2026-01-01 02:55:00 CET to 2026-01-01 02:58:00 CET; "
+            "reassigned to cem"
+        ),
+        "Acknowledged by bea from 2026-01-01 02:55:00 CET to 2026-01-01 02:59:00 CET",
+        "Acknowledged by cem Status: done since 2026-01-01 02:55:00 CET",
     ]
 
 
@@ -277,6 +280,6 @@ def test_incident_summary_limits_acknowledgements_to_latest() -> None:
         run(), None, None, ("It runs.",), RelatedRuns(""), [], acknowledgements, url=URL
     )
     text = run_summary.render_text(parts, NOW)
-    assert "Looked at by 9; the latest:" in text
-    assert text.count("looked from") == incident_summary.MAX_LISTED
-    assert "a8 looked" in text
+    assert "9 acknowledgements; the latest:" in text
+    assert text.count("Acknowledged by") == incident_summary.MAX_LISTED
+    assert "Acknowledged by a8" in text

@@ -103,7 +103,7 @@ def run_awaiting_approval(stage: Stage) -> Run:
 def test_approval_wait_row_shows_typical_approval_time(get_page: GetPage, stage: Stage) -> None:
     factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
     cell = one(row_of(get_page, run_awaiting_approval(stage)), "td.duration")
-    assert words(one(cell, ".typical-duration")) == "people usually take 5 to 20 min"
+    assert words(one(cell, ".typical-duration")) == "usually approved in 5 to 20 min"
     since, late_after, _ = progress_limits(one(cell, "svg.progress"))
     assert timezone.now() - since < 4 * MINUTE
     assert late_after == 1200
@@ -142,7 +142,7 @@ def test_run_card_shows_typical_duration_of_step_and_run(get_page: GetPage, stag
     factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
     html = get_page(factories.address(run_awaiting_approval(stage)))
     assert "(usually 5 to 20 min)" in words(one(html, "[data-verdict]"))
-    assert words(one(html, ".state .typical-duration")) == "people usually take 5 to 20 min"
+    assert words(one(html, ".state .typical-duration")) == "usually approved in 5 to 20 min"
 
 
 def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: Stage) -> None:
@@ -185,7 +185,7 @@ def test_progress_bar_excludes_approval_time(
     )
     since, _, _ = progress_limits(one(cell, "svg.progress"))
     assert timezone.now() - since < 6 * MINUTE
-    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min of work"
+    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min excl. approvals"
 
 
 @pytest.mark.parametrize("status", ["success", "failure"])

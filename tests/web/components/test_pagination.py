@@ -240,7 +240,7 @@ def test_invalid_cursor_is_ignored_and_reported(
     side: str, place: str, get_page: GetPage, run: Run
 ) -> None:
     html = get_page(f"{factories.address(run.stage)}?{side}={quote(place)}")
-    assert "is no place in the list" in words(one(html, "main > .inline-notice"))
+    assert "Invalid position" in words(one(html, "main > .inline-notice"))
     assert one(html, "[data-run]").attributes["data-run"] == "r-1"
 
 

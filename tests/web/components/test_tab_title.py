@@ -46,8 +46,8 @@ def test_tab_of_now_and_board_shows_worst_state(
     assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
     factories.trouble("It fell over.")
-    assert title_and_icon(get_page, "/") == (f"Can’t see · Now ({flying})", "upstream-down")
-    assert title_and_icon(get_page, "/status/") == ("Can’t see · Status", "upstream-down")
+    assert title_and_icon(get_page, "/") == (f"Not updating · Now ({flying})", "upstream-down")
+    assert title_and_icon(get_page, "/status/") == ("Not updating · Status", "upstream-down")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_tab_with_unread_stage_shows_incomplete(
     assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
     factories.trouble("It fell over.")
-    assert title_and_icon(get_page, "/") == (f"Can’t see · Now ({flying})", "upstream-down")
+    assert title_and_icon(get_page, "/") == (f"Not updating · Now ({flying})", "upstream-down")
 
 
 @pytest.mark.parametrize(

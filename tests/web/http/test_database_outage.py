@@ -85,8 +85,8 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
         page = person.get("/")
         assert person.get("/readyz").status_code == 503
     assert refused.status_code == 503
-    assert "has not answered since" in refused.text
-    assert "Nothing was written and nothing was sent to Northflank." in refused.text
+    assert "has not responded since" in refused.text
+    assert "Nothing was saved and nothing was sent to Northflank." in refused.text
     assert page.status_code == 200
     assert not Abort.objects.exists()
     assert not live.sandbox.abort_request_counts[run.run_id]
@@ -124,7 +124,7 @@ def test_moved_sqlite_file_returns_503_and_is_logged_once(
         answers = [person.get(path(run)) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {503}
     said = words(one(parse_html(answers[0]), "[data-reason]"))
-    assert said.startswith("The database has not answered since")
+    assert said.startswith("The database has not responded since")
     wait_until_ready(live, person)
     assert person.get(path(run)).status_code == 200
     assert logged_events(caplog) == ["database.down", "database.up"]
@@ -138,7 +138,7 @@ def test_database_outage_is_streamed_and_stream_continues(
     with open_stream(live.person("manager")) as stream:
         with moved():
             away = next(message for message in stream if message.event == "away")
-            assert "The database has not answered since" in away.data[0]
+            assert "The database has not responded since" in away.data[0]
         wait_until_ready(live, live.person("manager"))
         factories.change(run, status="retrying")
         assert any("run-r-1" in message.parts for message in stream)
@@ -246,9 +246,9 @@ def terminate_backend(backend: int) -> None:
 @pytest.mark.parametrize(
     ("kept", "told"),
     [
-        (WriteOutcome.NOTHING, "Nothing was written and nothing was sent to Northflank."),
-        (WriteOutcome.ALL, "What you sent was written down before that"),
-        (WriteOutcome.UNKNOWN, "Whether it was written down will be seen"),
+        (WriteOutcome.NOTHING, "Nothing was saved and nothing was sent to Northflank."),
+        (WriteOutcome.ALL, "Your request was saved before the outage"),
+        (WriteOutcome.UNKNOWN, "Your request may or may not have been saved"),
     ],
 )
 def test_api_503_response_reports_what_was_written(

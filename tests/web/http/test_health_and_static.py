@@ -54,7 +54,7 @@ def test_abort_without_csrf_token_returns_403_page(run: Run, manager: User) -> N
     client.force_login(manager)
     answer = client.post(factories.address(run, "abort"))
     assert answer.status_code == 403
-    assert "Nothing was done." in words(one(parse_html(answer), "[data-reason]"))
+    assert "Nothing was changed." in words(one(parse_html(answer), "[data-reason]"))
     assert not run.aborts.exists()
 
 

@@ -16,21 +16,21 @@ from tests.support.live import Live
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("/projects/nope/pipelines/checkout/", "No project “nope” is known here."),
-        ("/projects/shop/pipelines/nope/", "No pipeline “nope” is known in project “shop”."),
+        ("/projects/nope/pipelines/checkout/", "Project “nope” not found."),
+        ("/projects/shop/pipelines/nope/", "Pipeline “nope” not found in project “shop”."),
         (
             "/projects/shop/pipelines/checkout/release-flows/nope/",
             "Pipeline “Checkout” has no stage “nope”.",
         ),
         (
             "/projects/nope/pipelines/checkout/release-flows/production/runs/r-1/",
-            "No project “nope” is known here.",
+            "Project “nope” not found.",
         ),
         (
             "/projects/shop/pipelines/checkout/release-flows/production/runs/r-9/abort/",
-            "No run “r-9” is known in Checkout / Production.",
+            "Run “r-9” not found in Checkout / Production.",
         ),
-        ("/no/such/page/", "There is no page at this address."),
+        ("/no/such/page/", "This page does not exist."),
     ],
 )
 def test_not_found_page_names_missing_object_and_links_onward(
@@ -98,7 +98,7 @@ def test_unknown_run_of_removed_pipeline_is_not_requested(live: Live, viewer: Us
     answer = live.person("viewer").get(f"{factories.address(stage)}runs/r-9/")
     assert answer.status_code == 404
     assert words(one(parse_html(answer), "[data-reason]")) == (
-        "No run “r-9” is known in Checkout / Production."
+        "Run “r-9” not found in Checkout / Production."
         " Northflank no longer lists pipeline “Checkout”."
     )
     assert not live.sandbox.requests

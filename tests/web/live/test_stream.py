@@ -195,7 +195,7 @@ def test_change_of_related_run_is_streamed_without_run_card(
     assert "Hotfix" in brought["related-runs"].text()
     assert "Hotfix" in brought["next-steps"].text()
     assert "1 run waits behind it" in brought["run-summary"].text()
-    assert "Waiting behind it: Hotfix (r-2)" in brought["incident-summary"].text()
+    assert "Queued behind: Hotfix (r-2)" in brought["incident-summary"].text()
 
 
 def test_ended_run_of_same_stage_streams_run_card(
@@ -298,7 +298,7 @@ def test_stream_updates_empty_state_when_data_is_stale(
     Run.objects.update(in_flight=False, concluded=True, status="success")
     with open_stream(viewer_http_client) as stream:
         Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-        about(stream, "empty-in-flight", "when Northflank was last read")
+        about(stream, "empty-in-flight", "at the last update")
 
 
 @pytest.mark.parametrize("page", ["now", "board"])
@@ -327,7 +327,7 @@ def test_stream_tab_title_reports_upstream_outage(
     with viewer_http_client.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
         title = next(messages(answer)).parts["tab-title"].css_first("span")
     assert title is not None
-    assert (title.attributes["data-title"] or "").startswith("Can’t see · ")
+    assert (title.attributes["data-title"] or "").startswith("Not updating · ")
 
 
 @fast_polling
@@ -340,7 +340,7 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
         open_stream(viewer_http_client) as now,
     ):
         Run.objects.filter(pk=run.pk).delete()
-        about(page, "data-age", "no longer known here")
+        about(page, "data-age", "No longer available")
         factories.change(other, status="retrying")
         about(now, "run-r-2", "Retrying")
 
@@ -351,7 +351,7 @@ def test_removed_stage_is_streamed_as_stale(run: Run, viewer_http_client: httpx.
         with open_stream(viewer_http_client, page, key) as stream:
             Pipeline.objects.update(removed_at=timezone.now())
             Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-            about(stream, "data-age", "older than it should be")
+            about(stream, "data-age", "out of date")
         Pipeline.objects.update(removed_at=None)
         Stage.objects.update(fresh_until=timezone.now())
 

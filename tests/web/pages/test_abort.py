@@ -220,9 +220,9 @@ def test_abort_at_critical_severity_offers_resend_and_next_steps(
     overdue_abort(run, manager, 2)
     factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
     html = get_page(factories.address(run))
-    assert words(one(html, "[data-abort]")) == "Try again"
+    assert words(one(html, "[data-abort]")) == "Resend"
     steps = words(one(html, ".next-steps"))
-    assert "1 run waits behind it: Hotfix." in steps
+    assert "1 run queued behind it: Hotfix." in steps
     assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
 
 
@@ -251,8 +251,8 @@ def test_resend_confirmation_announces_fresh_read(
 ) -> None:
     abort = overdue_abort(run, manager, 2)
     html = get_page(factories.address(run, "abort"), **HTMX)
-    assert words(one(html, "h1")) == "Try again to abort “Nightly”?"
-    assert "read again first" in words(html)
+    assert words(one(html, "h1")) == "Resend the abort of “Nightly”?"
+    assert "checked first" in words(html)
     assert one(html, "[name=resend]").attributes["value"] == str(abort.pk)
 
 
@@ -261,7 +261,7 @@ def test_foreign_abort_at_critical_severity_offers_resend(get_page: GetPage, run
     factories.change(run, status="aborting", abort_severity=2, status_since=then)
     html = get_page(factories.address(run))
     assert "not asked for here" in words(one(html, ".abort-line"))
-    assert words(one(html, "[data-abort]")) == "Try again"
+    assert words(one(html, "[data-abort]")) == "Resend"
 
 
 # --- what is said of it ------------------------------------------------------------------------

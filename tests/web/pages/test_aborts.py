@@ -57,7 +57,7 @@ def test_aborts_page_when_signed_out_redirects_to_sign_in(client: Client, db: No
 def test_abort_row_shows_user_client_address_and_reason(get_page: GetPage, manager: User) -> None:
     abort = factories.act(manager, reason="Stuck since noon", client_address="192.0.2.7")
     row = one(get_page("/aborts/"), f"#abort-{abort.pk}")
-    assert words(one(row, ".requester")) == "manager on a page from 192.0.2.7"
+    assert words(one(row, ".requester")) == "manager via dashboard from 192.0.2.7"
     assert words(one(row, ".reason q")) == "Stuck since noon"
     assert one(row, ".requested time").attributes["datetime"] == abort.requested_at.isoformat()
 
@@ -65,10 +65,10 @@ def test_abort_row_shows_user_client_address_and_reason(get_page: GetPage, manag
 @pytest.mark.parametrize(
     ("via", "token", "said"),
     [
-        ("page", "", "on a page"),
-        ("api", "PagerDuty", "by the API, token “PagerDuty”"),
-        ("api", "", "by the API"),
-        ("command", "", "by command"),
+        ("page", "", "via dashboard"),
+        ("api", "PagerDuty", "via API, token “PagerDuty”"),
+        ("api", "", "via API"),
+        ("command", "", "via command line"),
     ],
 )
 def test_abort_row_shows_origin_page_api_or_command(
@@ -126,8 +126,8 @@ def test_abort_row_when_refused_shows_northflank_answer_and_error_id(
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"answer_status": 409}, "Northflank’s answer"),
-        ({"answer_status": None, "sent_at": None}, "What went wrong"),
+        ({"answer_status": 409}, "Northflank’s response"),
+        ({"answer_status": None, "sent_at": None}, "Error"),
     ],
 )
 @pytest.mark.parametrize("place", ["audit", "run"])
@@ -138,7 +138,7 @@ def test_abort_facts_without_northflank_response_label_our_error(
     html = get_page("/aborts/" if place == "audit" else factories.address(abort.run))
     of_act = "[data-abort-row]" if place == "audit" else ".abort-details"
     names = {words(fact) for fact in html.css(f"{of_act} .facts dt")}
-    assert names & {"Northflank’s answer", "What went wrong"} == {name}
+    assert names & {"Northflank’s response", "Error"} == {name}
 
 
 def test_timeline_event_of_another_day_shows_date(get_page: GetPage, manager: User) -> None:
@@ -227,7 +227,7 @@ def test_abort_of_run_in_flight_after_end_shows_loud_message(
 ) -> None:
     factories.act(manager, **EACH_KIND["turned"])
     row = only_row(get_page("/aborts/"))
-    assert words(one(row, "[data-badge]")) == "Turned out otherwise"
+    assert words(one(row, "[data-badge]")) == "Status changed"
     assert one(row, "[data-badge]").attributes["data-tone"] == "bad"
     assert words(one(row, ".abort-line[data-prominent]")).startswith("Northflank had said aborted")
 
@@ -340,22 +340,22 @@ def test_combined_filters_narrow_aborts_and_fill_form(
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("state=nope", "There is no outcome “nope”"),
-        ("state=Aborted", "There is no outcome “Aborted”"),
-        ("project=nope", "There is no project “nope”"),
-        ("stage=production", "There is no stage “production”"),
-        ("by_me=yes", "There is no such choice “yes”"),
-        ("from=yesterday", "“yesterday” is no day"),
-        ("from=2026-02-30", "“2026-02-30” is no day"),
-        ("to=9999-12-31", "“9999-12-31” is no day"),
-        ("to=0001-01-01", "“0001-01-01” is no day"),
-        ("from=%3Cb%3E", "“<b>” is no day"),
-        ("before=x", "“x” is no place in the list"),
-        ("before=-1", "“-1” is no place in the list"),
-        ("before=%C2%BD", "“½” is no place in the list"),
-        ("before=" + "9" * 40, "“" + "9" * 40 + "” is no place in the list"),
-        ("stat=refused", "There is no filter “stat”"),
-        ("%3Cb%3E=1", "There is no filter “<b>”"),
+        ("state=nope", "Unknown outcome “nope”"),
+        ("state=Aborted", "Unknown outcome “Aborted”"),
+        ("project=nope", "Unknown project “nope”"),
+        ("stage=production", "Unknown stage “production”"),
+        ("by_me=yes", "Unknown value “yes” ignored"),
+        ("from=yesterday", "Invalid date “yesterday” ignored"),
+        ("from=2026-02-30", "Invalid date “2026-02-30” ignored"),
+        ("to=9999-12-31", "Invalid date “9999-12-31” ignored"),
+        ("to=0001-01-01", "Invalid date “0001-01-01” ignored"),
+        ("from=%3Cb%3E", "Invalid date “<b>” ignored"),
+        ("before=x", "Invalid position “x”"),
+        ("before=-1", "Invalid position “-1”"),
+        ("before=%C2%BD", "Invalid position “½”"),
+        ("before=" + "9" * 40, "Invalid position “" + "9" * 40 + "”"),
+        ("stat=refused", "Unknown filter “stat”"),
+        ("%3Cb%3E=1", "Unknown filter “<b>”"),
         ("who=" + "x" * 5000, "Only the first 200 characters of “"),
     ],
 )
@@ -382,7 +382,7 @@ def test_blank_filter_value_is_ignored_silently(
 
 def test_aborts_page_without_aborts_shows_empty_state(get_page: GetPage, db: None) -> None:
     assert words(one(get_page("/aborts/"), '[data-empty="nothing_exists"]')) == (
-        "No run has been aborted from here yet."
+        "No runs have been aborted from this dashboard yet."
     )
 
 
@@ -395,7 +395,7 @@ def test_filter_without_match_links_to_all_aborts(get_page: GetPage, manager: Us
 def test_page_before_oldest_abort_links_to_newest(get_page: GetPage, manager: User) -> None:
     abort = factories.act(manager)
     empty = one(get_page(f"/aborts/?before={abort.pk}"), '[data-empty="nothing_matches"]')
-    assert one(empty, "a").text() == "The newest"
+    assert one(empty, "a").text() == "Newest"
 
 
 # --- Pages ---------------------------------------------------------------------------------------
@@ -575,4 +575,4 @@ def test_aborts_page_without_visible_aborts_reveals_nothing_more(
 ) -> None:
     Grant.objects.filter(stage="Staging").delete()
     empty = one(parse_html(viewer_client.get("/aborts/")), "[data-empty]")
-    assert words(empty) == "No run that you may see has been aborted from here yet."
+    assert words(empty) == "No runs that you can see have been aborted from this dashboard yet."

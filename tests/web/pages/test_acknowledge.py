@@ -81,15 +81,15 @@ def acknowledged_by(html: LexborHTMLParser) -> list[str]:
 
 def test_acknowledgement_is_shown_to_all_users(run: Run, ana: User, cem: User) -> None:
     before = run_page_for(ana, run)
-    assert buttons(before) == ["I’m looking"]
+    assert buttons(before) == ["Acknowledge"]
     assert before.css(".acknowledged-by") == []
     card = parse_html(post_acknowledgement(client_for(ana), run))
     assert acknowledged_by(card) == ["ana"]
-    assert buttons(card) == ["Stop looking"]
+    assert buttons(card) == ["Release"]
     to_cem = run_page_for(cem, run)
     assert acknowledged_by(to_cem) == ["ana"]
-    assert buttons(to_cem) == ["I’m looking too", "Take over from ana"]
-    assert "ana is looking, since" in words(one(to_cem, "#incident-summary-text"))
+    assert buttons(to_cem) == ["Acknowledge too", "Reassign from ana to me"]
+    assert "Acknowledged by ana since" in words(one(to_cem, "#incident-summary-text"))
 
 
 def test_acknowledgement_is_shown_on_run_row_and_board(
@@ -101,7 +101,7 @@ def test_acknowledgement_is_shown_on_run_row_and_board(
         row = one(get_page(address), 'tr[data-run="r-1"]')
         assert words(one(row, ".acknowledged-by bdi")) == "ana"
         assert row.attributes["data-acknowledged"] == "ana"
-    assert words(one(get_page("/board/"), ".acknowledged")) == "ana looking"
+    assert words(one(get_page("/board/"), ".acknowledged")) == "Acknowledged by ana"
 
 
 def test_acknowledgement_in_run_row_shows_absolute_time(
@@ -127,8 +127,8 @@ def test_release_ends_acknowledgement_and_keeps_history(run: Run, ana: User) -> 
     post_acknowledgement(client_for(ana), run)
     card = parse_html(post_acknowledgement(client_for(ana), run, "release"))
     assert acknowledged_by(card) == []
-    assert buttons(card) == ["I’m looking"]
-    assert "ana looked from" in words(one(card, "[data-acknowledgements] ul"))
+    assert buttons(card) == ["Acknowledge"]
+    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements] ul"))
     before = ChangeCounter.latest()
     post_acknowledgement(client_for(ana), run, "release")
     assert ChangeCounter.latest() == before
@@ -138,7 +138,7 @@ def test_second_user_acknowledging_is_added(run: Run, ana: User, cem: User) -> N
     acknowledgements.acknowledge(run, ana)
     card = parse_html(post_acknowledgement(client_for(cem), run))
     assert acknowledged_by(card) == ["ana", "cem"]
-    assert buttons(card) == ["Stop looking", "Take over from ana"]
+    assert buttons(card) == ["Release", "Reassign from ana to me"]
 
 
 def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, cem: User) -> None:
@@ -148,8 +148,8 @@ def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, 
         post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, "x", 10**9])
     )
     assert acknowledged_by(card) == ["cem"]
-    assert words(one(card, "[data-acknowledgements] ul")).endswith("; cem took over")
-    assert "; cem took over" in words(one(card, "#incident-summary-text"))
+    assert words(one(card, "[data-acknowledgements] ul")).endswith("; reassigned to cem")
+    assert "; reassigned to cem" in words(one(card, "#incident-summary-text"))
 
 
 def test_reassign_ends_only_named_acknowledgements_of_same_run(
@@ -201,7 +201,7 @@ def test_streamed_run_card_contains_no_user_specific_controls(run: Run, ana: Use
     assert card.css("[data-acknowledgements] button, [data-acknowledgements] form, input") == []
     asks = one(card, "[data-acknowledgements] [hx-get]")
     answer = client_for(ana).get(asks.attributes["hx-get"], headers=HTMX)
-    assert [words(button) for button in parse_html(answer).css("button")] == ["Stop looking"]
+    assert [words(button) for button in parse_html(answer).css("button")] == ["Release"]
     # The page's own element is the same one, so that a change of something else leaves it alone.
     place = (asks.attributes["hx-target"] or "")[1:]
     assert one(run_page_for(ana, run), "[data-acknowledgements] .actions").attributes["id"] == place
@@ -293,14 +293,14 @@ def test_run_without_alert_offers_no_acknowledgement(stage: Stage, ana: User) ->
 def test_run_with_alert_offers_acknowledgement(
     fields: dict[str, Any], stage: Stage, ana: User
 ) -> None:
-    assert buttons(run_page_for(ana, factories.run(stage, **fields))) == ["I’m looking"]
+    assert buttons(run_page_for(ana, factories.run(stage, **fields))) == ["Acknowledge"]
 
 
 def test_acknowledgement_of_run_no_longer_overdue_remains(run: Run, ana: User, cem: User) -> None:
     acknowledgements.acknowledge(run, ana)
     factories.change(run, overdue_severity=0)
     assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    assert buttons(run_page_for(cem, run)) == ["I’m looking too", "Take over from ana"]
+    assert buttons(run_page_for(cem, run)) == ["Acknowledge too", "Reassign from ana to me"]
 
 
 def mirror_run_status(run: Run, status: str, *, concluded: bool) -> None:
@@ -331,7 +331,7 @@ def test_acknowledgement_ends_when_run_concludes(status: str, run: Run, ana: Use
     assert ended.acknowledged_at < ended.ended_at
     card = run_page_for(ana, run)
     assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "ana looked from" in words(one(card, "[data-acknowledgements]"))
+    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements]"))
 
 
 def test_acknowledgement_of_failed_run_remains(run: Run, ana: User, get_page: GetPage) -> None:
@@ -351,7 +351,7 @@ def test_acknowledgement_of_old_failure_expires_and_offers_none(
     Acknowledgement.objects.update(acknowledged_at=ended)
     card = run_page_for(ana, run)
     assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "ana looked from" in words(one(card, "[data-acknowledgements]"))
+    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements]"))
     assert post_acknowledgement(client_for(cem), run).status_code == 409
 
 
@@ -372,7 +372,7 @@ def test_acknowledgement_of_deleted_account_keeps_username(run: Run, ana: User, 
     acknowledgements.acknowledge(run, ana)
     ana.delete()
     assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    assert buttons(run_page_for(cem, run)) == ["I’m looking too", "Take over from ana"]
+    assert buttons(run_page_for(cem, run)) == ["Acknowledge too", "Reassign from ana to me"]
     post_acknowledgement(
         client_for(cem), run, "reassign", reassign_from=[Acknowledgement.objects.get().pk]
     )
@@ -427,8 +427,8 @@ def test_acknowledgement_is_streamed_to_open_pages(live: Live, viewer: User, man
     with open_stream(watching) as now, open_stream(watching, "run", run.pk) as page:
         answer = post_over_http(acting, run, "acknowledge")
         assert "manager" in answer.text
-        about(now, "run-r-1", "manager is looking, since")
-        about(page, "run-r-1", "manager is looking, since")
+        about(now, "run-r-1", "Acknowledged by manager since")
+        about(page, "run-r-1", "Acknowledged by manager since")
         post_over_http(acting, run, "release")
         row = about(now, "run-r-1")
         assert "looking" not in row.text()
@@ -449,7 +449,7 @@ def test_acknowledgement_of_failure_first_synced_late_is_streamed(live: Live, vi
     )
     with open_stream(live.person("viewer")) as now:
         acknowledgements.acknowledge(run, viewer)
-        about(now, "run-r-1", "viewer is looking, since")
+        about(now, "run-r-1", "Acknowledged by viewer since")
 
 
 @pytest.mark.parametrize("address", ["/", "/board/", "run"])

@@ -92,7 +92,7 @@ def test_board_filter_links_and_form_keep_each_other(get_page: GetPage) -> None:
 def test_board_with_invalid_filter_reports_it_and_lists_all(get_page: GetPage) -> None:
     html = get_page("/board/?show=nothing")
     assert len(listed_pipelines(html)) == 4
-    assert "There is no choice “nothing”" in words(html)
+    assert "Unknown filter “nothing”" in words(html)
     assert "Only the first 200 characters" in words(get_page(f"/board/?q={'x' * 300}"))
 
 

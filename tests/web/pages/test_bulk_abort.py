@@ -100,7 +100,7 @@ def test_abort_all_counts_only_permitted_runs(
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
     factories.run(stage)
-    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 that you may abort…"
+    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 that you can abort…"
 
 
 @pytest.mark.parametrize("page", ["now", "stage"])
@@ -112,7 +112,7 @@ def test_abort_all_names_excluded_runs_already_aborting(
     factories.run(stage, status="aborting")
     factories.abort(factories.run(stage), manager)
     html = get_page("/" if page == "now" else factories.address(stage))
-    assert words(one(html, "[data-abort-all]")) == "Abort all 2 that nobody is aborting…"
+    assert words(one(html, "[data-abort-all]")) == "Abort the other 2 in flight here…"
 
 
 def test_abort_all_names_both_reasons_for_excluded_runs(
@@ -122,7 +122,7 @@ def test_abort_all_names_both_reasons_for_excluded_runs(
     factories.run(stage)
     factories.run(stage, status="aborting")
     assert words(one(get_page("/"), "[data-abort-all]")) == (
-        "Abort all 2 that you may abort and nobody is aborting…"
+        "Abort the other 2 that you can abort…"
     )
 
 
@@ -159,7 +159,7 @@ def test_bulk_abort_confirmation_lists_runs_and_creates_nothing(
     assert all(
         part in bulk_abort_titles for part in ("Dev", "Stg", "Prod", "Shop", "Checkout", "build")
     )
-    assert "not a rollback" in words(one(html, "main .confirm"))
+    assert "does not roll back" in words(one(html, "main .confirm"))
     assert not BulkAbort.objects.exists()
 
 
@@ -207,15 +207,15 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     html = get_page(confirmation_address(*run_in_each_stage, ended, mine))
     assert confirmed_run_keys(html) == [str(run_in_each_stage[2].pk)]
     said = excluded_text(html)
-    assert "4 runs are left out" in said
-    assert "It has ended: success." in said
+    assert "4 runs excluded" in said
+    assert "Already ended: success." in said
     assert "Abort accepted" in said
     assert "Nobody but an administrator" in said
 
 
 def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
     html = get_page(BULK_PATH)
-    assert words(one(html, "[data-reason]")) == "No run is selected."
+    assert words(one(html, "[data-reason]")) == "No runs selected."
     assert html.css('main form[method="post"]') == []
 
 
@@ -235,7 +235,7 @@ def test_bulk_abort_confirmation_of_now_page_fixes_list_of_runs(
     html = get_page(f"{BULK_PATH}?page=now")
     factories.run(stage)
     assert len(confirmed_run_keys(html)) == 3
-    assert "Runs that start from here on are not aborted." in words(one(html, ".confirm"))
+    assert "Runs that start from now on are not aborted." in words(one(html, ".confirm"))
 
 
 def test_bulk_abort_confirmation_excludes_hidden_runs(
@@ -269,7 +269,7 @@ def test_bulk_abort_confirmation_escapes_hostile_names(get_page: GetPage, stage:
 
 @pytest.mark.parametrize("query", ["run=x", "run=-1", "run=99999999999999999999", "run=²"])
 def test_bulk_abort_with_invalid_run_keys_selects_nothing(query: str, get_page: GetPage) -> None:
-    assert words(one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]")) == "No run is selected."
+    assert words(one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]")) == "No runs selected."
 
 
 # --- The press ----------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_bulk_abort_page_shows_summary_counts(
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     said = words(one(html, ".summary .summary-text"))
     assert said == "3 asked for: 1 aborting, 1 had ended, 1 waiting."
-    assert "goes on when you leave" in words(one(html, ".summary"))
+    assert "aborting continues" in words(one(html, ".summary"))
     assert one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
 
@@ -452,7 +452,7 @@ def test_bulk_abort_page_when_rate_limited_shows_resume_time(
     RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=until, synced_at=now)
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     said = words(one(html, ".summary .inline-notice"))
-    assert "kept for single aborts" in said
+    assert "reserved for single aborts" in said
     assert f"{timezone.localtime(until):%H:%M:%S}" in said
 
 
@@ -534,7 +534,7 @@ def test_bulk_aborts_page_shows_summary_user_and_reason(
     row = one(get_page("/aborts/bulk/"), "[data-bulk-abort-row]")
     assert words(one(row, "a.title")) == "3 asked for: 1 aborting, 1 had ended, 1 not allowed."
     assert one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
-    assert words(one(row, ".requester")) == "manager on a page"
+    assert words(one(row, ".requester")) == "manager via dashboard"
     assert words(one(row, ".reason")) == "Why"
 
 
@@ -578,7 +578,9 @@ def test_bulk_aborts_page_counts_only_visible_runs(
     assert bulk_abort_titles(html) == ["1 asked for, as far as you may see: 1 waiting."]
     Grant.objects.filter(action=Action.VIEW).delete()
     html = parse_html(viewer_client.get("/aborts/bulk/"))
-    assert words(one(html, '[data-empty="nothing_exists"]')).startswith("No runs that you may see")
+    assert words(one(html, '[data-empty="nothing_exists"]')).startswith(
+        "No bulk aborts of runs that you can see"
+    )
 
 
 def test_bulk_aborts_page_refreshes_after_progress(

@@ -21,7 +21,7 @@ from tests.support.world import api_run
 
 @pytest.fixture
 def run(db: None) -> Run:
-    """In flight, and gone from Northflank."""
+    """In flight, and removed from Northflank."""
     made = factories.run(factories.stage(), "lost", removed_at=timezone.now())
     return Run.objects.with_stage().get(pk=made.pk)
 
@@ -48,7 +48,7 @@ def get_page_as(user: User, page: str) -> Any:
 )
 def test_removed_run_in_flight_stays_listed_and_marked(run: Run, manager: User, page: str) -> None:
     row = one(get_page_as(manager, page), "#run-lost")
-    assert words(one(row, ".removed")) == "gone from Northflank"
+    assert words(one(row, ".removed")) == "removed from Northflank"
     assert row.css("[data-abort]") != []
 
 
@@ -90,7 +90,7 @@ def test_dismiss_by_manager_ends_run_and_records_user(run: Run, manager: User) -
         "manager",
         None,
     )
-    assert words(one(page, "[data-dismissal] p")).startswith("manager dismissed it, ")
+    assert words(one(page, "[data-dismissal] p")).startswith("Dismissed by manager, ")
     assert get_page_as(manager, "/").css("#run-lost") == []
 
 
@@ -106,7 +106,7 @@ def test_restore_puts_run_back_in_flight_and_records_user(run: Run, manager: Use
     assert run.in_flight
     assert run.next_detail_sync_at is not None
     assert Dismissal.objects.get().restored_by == "manager"
-    assert "manager put it back, " in words(one(page, "[data-dismissal] p"))
+    assert "restored by manager, " in words(one(page, "[data-dismissal] p"))
     assert words(one(page, "[data-dismissal] button")) == "Dismiss"
 
 
@@ -144,7 +144,7 @@ def test_dismiss_of_run_not_removed_or_concluded_is_rejected(
     Run.objects.update(**fields)
     with pytest.raises(dismissals.NothingToDismiss):
         dismissals.dismiss(run, manager)
-    assert "nothing to dismiss" in words(parse_html(post_dismissal(manager, run)))
+    assert "Nothing to dismiss" in words(parse_html(post_dismissal(manager, run)))
 
 
 def test_dismissed_run_listed_again_is_restored(run: Run, manager: User) -> None:

@@ -115,9 +115,9 @@ def test_now_page_headings_and_tab_title_show_same_counts(
     html = get_page("/")
     assert heading_texts(html) == {
         "attention": "Needs attention 7",
-        "in-flight": "In flight 9 in 1 stage (5 above)",
+        "in-flight": "In flight 9 in 1 stage (5 listed above)",
         "aborted": "Aborted here in the last hour 1",
-        "failed": "Failed in the last day 3 (2 above)",
+        "failed": "Failed in the last day 3 (2 listed above)",
     }
     assert words(one(html, "head title")).startswith("Abort overdue · Now (9) ·")
     # Three of the nine are aborting already.
@@ -169,8 +169,8 @@ def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
     html = get_page("/")
     assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
     assert [words(cut) for cut in html.css("[data-truncated]")] == [
-        f"The {MAX_IN_FLIGHT} most overdue and most recent are shown.",
-        f"The {MAX_IN_FLIGHT} most recent are shown.",
+        f"Showing the {MAX_IN_FLIGHT} most overdue and most recent of {MAX_IN_FLIGHT + 1}.",
+        f"Showing the {MAX_IN_FLIGHT} most recent of {MAX_IN_FLIGHT + 1}.",
     ]
 
 
@@ -197,7 +197,7 @@ def test_empty_now_page_shows_number_of_stages_and_oldest_data(
     html = get_page("/")
     assert empty_states(html) == {"empty-in-flight": "all_well", "empty-failed": "all_well"}
     said = element_text(html, "empty-in-flight")
-    assert said.startswith("Nothing is in flight. 2 stages looked at, the oldest ")
+    assert said.startswith("No runs in flight. 2 stages checked; oldest data ")
     when = one(html, "#empty-in-flight time")
     assert when.attributes["datetime"] == long_ago.isoformat()
     assert "data-ago" in when.attributes
@@ -207,7 +207,7 @@ def test_now_page_without_alerts_shows_nothing_needs_attention(get_page: GetPage
     html = get_page("/")
     assert empty_states(html) == {"empty-attention": "all_well", "empty-failed": "all_well"}
     assert element_text(html, "empty-attention").startswith(
-        "Nothing needs attention. 1 stage looked at, "
+        "Nothing needs attention. 1 stage checked; data "
     )
 
 
@@ -221,8 +221,8 @@ def test_now_page_with_unread_stage_claims_nothing(get_page: GetPage, stage: Sta
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
     assert set(empty_states(html).values()) == {"cannot_see"}
-    assert element_text(html, "empty-in-flight") == "Nothing in flight was found so far."
-    assert element_text(html, "empty-failed") == "None that failed was found so far."
+    assert element_text(html, "empty-in-flight") == "No runs in flight found so far."
+    assert element_text(html, "empty-failed") == "No failed runs found so far."
 
 
 @pytest.mark.parametrize("address", ["/", "/board/"])
@@ -241,9 +241,7 @@ def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> 
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
     assert "Nothing needs attention" not in words(one(html, "main"))
-    assert element_text(html, "empty-attention").startswith(
-        "Nothing that needs attention was found so far."
-    )
+    assert element_text(html, "empty-attention").startswith("Nothing found so far needs attention.")
     assert [
         words(one(html, f"#{id} [data-incomplete-suffix]")) for id in ("attention", "in-flight")
     ] == [
@@ -276,7 +274,7 @@ def test_now_page_distinguishes_no_pipelines_from_no_data(get_page: GetPage, db:
     factories.catalog_sweep()
     html = get_page("/")
     assert empty_states(html)["empty-in-flight"] == "nothing_exists"
-    assert element_text(html, "empty-in-flight") == "This token sees no pipeline."
+    assert element_text(html, "empty-in-flight") == "The API token has access to no pipelines."
 
 
 def test_now_page_with_only_stages_without_flow_shows_nothing_exists(

@@ -131,7 +131,7 @@ def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: R
     behind = one(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
-    assert words(one(behind, "p")) == "2 runs wait behind it:"
+    assert words(one(behind, "p")) == "2 runs queued behind it:"
     assert [link.attributes["href"] for link in behind.css("a")] == [
         factories.address(first),
         factories.address(second),
@@ -147,14 +147,14 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
     assert len(behind.css("a")) == 5
-    assert words(behind).startswith("8 runs wait behind it:")
+    assert words(behind).startswith("8 runs queued behind it:")
     assert words(behind).endswith("and 3 more")
 
 
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("queue", "Runs of this stage wait for each other. No run waits behind it."),
+        ("queue", "Runs of this stage wait for each other. No runs queued behind it."),
         ("allow", "Nothing has to wait for it: runs of this stage may go on side by side."),
         ("forbid", "Requests for another run are ignored while this one is under way."),
         (
@@ -162,11 +162,11 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
             (
                 "Concurrency policy: replace. As far as known: a newer run takes the place of this "
                 "one, which is then aborted; Northflank does not document it. "
-                "No run waits behind it."
+                "No runs queued behind it."
             ),
         ),
-        ("something-new", "Concurrency policy: something-new. No run waits behind it."),
-        ("", "No run waits behind it."),
+        ("something-new", "Concurrency policy: something-new. No runs queued behind it."),
+        ("", "No runs queued behind it."),
     ],
 )
 def test_related_runs_explain_concurrency_policy(
@@ -181,7 +181,7 @@ def test_related_runs_explain_concurrency_policy(
 def test_related_runs_of_queued_run_list_runs_ahead(get_page: GetPage, run: Run) -> None:
     later = queued_run(run.stage, "Hotfix")
     before = one(get_page(factories.address(later)), "[data-related-runs] [data-queued-ahead]")
-    assert words(one(before, "p")) == "It waits for 1 run:"
+    assert words(one(before, "p")) == "Waiting for 1 run:"
     assert one(before, "a").attributes["href"] == factories.address(run)
 
 
@@ -203,7 +203,8 @@ def test_related_runs_exclude_hidden_runs(client: Client, run: Run, viewer: User
     page = parse_html(client.get(factories.address(run)))
     assert "Secret" not in words(page)
     assert (
-        words(one(page, "[data-in-flight]")) == "You see nothing else of this pipeline in flight."
+        words(one(page, "[data-in-flight]"))
+        == "No other runs in flight in this pipeline that you can see."
     )
 
 
@@ -211,7 +212,7 @@ def test_related_runs_link_last_success(get_page: GetPage, run: Run) -> None:
     good = factories.run(run.stage, status="success", name="Good")
     StageTiming.objects.create(stage=run.stage, last_success=good)
     line = one(get_page(factories.address(run)), "[data-last-success]")
-    assert words(line).startswith("Last good here: Good ")
+    assert words(line).startswith("Latest success: Good ")
     assert one(line, "a").attributes["href"] == factories.address(good)
 
 
@@ -219,19 +220,19 @@ def test_related_runs_of_last_success_identify_it(get_page: GetPage, stage: Stag
     good = factories.run(stage, status="success")
     StageTiming.objects.create(stage=stage, last_success=good)
     line = one(get_page(factories.address(good)), "[data-last-success]")
-    assert words(line) == "It is the last good run of its stage."
+    assert words(line) == "Latest successful run of this stage."
 
 
 def test_related_runs_without_success_report_none(get_page: GetPage, run: Run) -> None:
     line = one(get_page(factories.address(run)), "[data-last-success]")
-    assert words(line) == "No good run of this stage is known."
+    assert words(line) == "No successful run of this stage known."
 
 
 def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -> None:
     for name in ("Hotfix", "Fix of it"):
         queued_run(run.stage, name)
     facts = get_page(factories.address(run, "abort"), **HTMX).css(".facts dd")
-    assert "2 runs wait" in [words(fact) for fact in facts]
+    assert "2 runs" in [words(fact) for fact in facts]
 
 
 @pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
@@ -301,7 +302,7 @@ def test_skipped_run_count_is_equal_in_all_texts(
         run_with_forbid_policy, status="aborting", abort_severity=2, status_since=began
     )
     steps = words(one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
-    assert f"No run waits behind it. {said}" in steps
+    assert f"No runs queued behind it. {said}" in steps
 
 
 def test_related_runs_without_skipped_runs_report_none(
@@ -309,12 +310,12 @@ def test_related_runs_without_skipped_runs_report_none(
 ) -> None:
     page = get_page(factories.address(run_with_forbid_policy))
     assert words(one(page, "[data-related-runs] [data-skipped]")) == (
-        "Northflank tells of none that was skipped; one that it ignores may leave no run."
+        "No skipped runs reported. Northflank may drop a request without creating a run."
     )
     assert "skipped" not in words(one(page, "[data-verdict]"))
     assert "skipped" not in one(page, "#incident-summary-text").text()
     question = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
-    assert "Meanwhile" not in words(question)
+    assert "Skipped" not in words(question)
 
 
 def test_ended_run_page_lists_runs_skipped_while_in_flight(get_page: GetPage, stage: Stage) -> None:
@@ -414,7 +415,7 @@ def test_run_page_shows_incident_summary_to_copy(
     assert one(box, "[data-copy]").attributes["data-copy"] == text.attributes["id"]
     told = text.text().splitlines()
     assert told[0].startswith("Checkout / Production: step “migrate” for 18 min")
-    assert "Where: Shop / Checkout / Production" in told
+    assert "Location: Shop / Checkout / Production" in told
     assert told[-1] == f"https://flows.example{factories.address(retrying_run)}"
 
 
@@ -429,5 +430,5 @@ def test_incident_summary_names_abort_author_and_reason(
 ) -> None:
     factories.abort(run, manager, reason="Stuck")
     text = one(get_page(factories.address(run)), "#incident-summary-text").text()
-    assert "Asked by manager" in text
+    assert "Requested by manager" in text
     assert "“Stuck”" in text

@@ -68,7 +68,7 @@ def reload_until_search_waits(person: httpx.Client, address: str) -> httpx.Respo
 
 
 def press_look_again(person: httpx.Client, address: str) -> httpx.Response:
-    """Press “Look again”, and go where it leads."""
+    """Press “Search again”, and go where it leads."""
     form = {"csrfmiddlewaretoken": token(person)}
     return person.post(address, data=form, follow_redirects=True)
 
@@ -145,9 +145,9 @@ def test_run_lookup_with_hint_requests_only_hinted_stage(
     assert in_vain.status_code == 404
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 1
     html = parse_html(in_vain)
-    assert "in the one stage that fits the address" in words(one(html, "[data-reason]"))
+    assert "in the one stage that matches the address" in words(one(html, "[data-reason]"))
     onward = [(link.text(), link.attributes["href"]) for link in html.css(".next-links a")]
-    assert ("Look in all 13 stages", f"/runs/{UNKNOWN_RUN_ID}/") in onward
+    assert ("Search all 13 stages", f"/runs/{UNKNOWN_RUN_ID}/") in onward
 
 
 @pytest.mark.parametrize("stage", ["staging", "Staging"])
@@ -179,7 +179,7 @@ def test_run_lookup_with_wrong_complete_hint_links_to_search_of_all_stages(
         link.text(): link.attributes["href"] or ""
         for link in parse_html(wrong).css(".next-links a")
     }
-    answer = reload_until_search_ends(person, onward["Look in all 13 stages"])
+    answer = reload_until_search_ends(person, onward["Search all 13 stages"])
     assert answer.status_code == 302
     assert len(requests_for(live, run_id)) == 13
 
@@ -212,9 +212,9 @@ def test_run_lookup_without_match_returns_404_and_is_not_repeated(
     assert [person.get(address).status_code for _ in range(3)] == [404] * 3
     html = parse_html(answer)
     assert words(one(html, "[data-reason]")) == (
-        f"No run “{UNKNOWN_RUN_ID}” is known here. Northflank does not know it either"
+        f"Run “{UNKNOWN_RUN_ID}” not found. Northflank does not have it"
         " in any of the 12"
-        " stages that you see. It may have been deleted there, or the link was cut short."
+        " stages that you can see. It may have been deleted, or the link is incomplete."
     )
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
 
@@ -232,7 +232,7 @@ def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
     again = one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
     too_soon = press_look_again(person, again)
     assert too_soon.status_code == 404
-    assert "It was looked for just now" in too_soon.text
+    assert "Searched just now" in too_soon.text
     allowed_from = one(parse_html(too_soon), "#notices time").attributes["datetime"]
     last_request = max(row.requested_at for row in rows)
     assert allowed_from == (last_request + run_lookup.MIN_RETRY_INTERVAL).isoformat()
@@ -311,7 +311,7 @@ def test_run_lookups_of_many_unknown_ids_stop_at_lookup_share(
     assert "Searches have used their 40 requests" in search_status(answers[-1])
     assert len(requests_for(live, "made-up")) == 40
     assert words(one(parse_html(answers[-1]), "[data-search-budget]")).startswith(
-        "Searches may use 40 of the 200 requests of an hour"
+        "All searches together may use 40 of 200 requests per hour"
     )
     assert "40 of 40 used" in words(one(parse_html(person.get("/status/")), "[data-searches]"))
     run_id = live_runs.started(live, LEDGER)
@@ -350,7 +350,7 @@ def test_run_lookup_in_next_hour_continues_with_remaining_stages(
     run_id = live_runs.started(live, LEDGER)
     spend_search_requests(200 - 3)
     for _ in range(3):
-        assert search_status(person.get(f"/runs/{run_id}/")).startswith("3 of 13 stages asked")
+        assert search_status(person.get(f"/runs/{run_id}/")).startswith("3 of 13 stages searched")
     spend_search_requests(0)
     assert reload_until_search_ends(person, f"/runs/{run_id}/").status_code == 302
     assert len(requests_for(live, run_id)) == 13
@@ -362,8 +362,10 @@ def test_run_lookup_with_one_forbidden_stage_requests_all_others(
     live_runs.stage(LEDGER)
     live.sandbox.faults = [parse_fault("forbidden:payments")]
     told = search_status(reload_until_search_waits(person, f"/runs/{UNKNOWN_RUN_ID}/"))
-    assert told.startswith("12 of 13 stages asked, not found yet. One stage could not be asked: ")
-    assert "It goes on at " in told
+    assert told.startswith(
+        "12 of 13 stages searched, not found yet. One stage could not be asked: "
+    )
+    assert "Resumes at " in told
     person.get(f"/runs/{UNKNOWN_RUN_ID}/")
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 13
 
@@ -372,7 +374,7 @@ def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
     live: Live, person: httpx.Client
 ) -> None:
     CatalogSync.objects.create(project=None, next_sync_at=now())
-    assert "still being listed" in search_status(person.get(f"/runs/{UNKNOWN_RUN_ID}/"))
+    assert "still being read" in search_status(person.get(f"/runs/{UNKNOWN_RUN_ID}/"))
 
 
 def test_run_lookup_page_offers_only_visible_projects_pipelines_and_stages(
@@ -461,7 +463,7 @@ def test_run_lookup_during_outage_resumes_after_recovery(live: Live, person: htt
     run_id = live_runs.started(live, LEDGER)
     live.sandbox.faults = [parse_fault("500")]
     assert search_status(person.get(f"/runs/{run_id}/")).startswith(
-        "0 of 1 stages asked, not found yet."
+        "0 of 1 stages searched, not found yet."
     )
     so_far = len(requests_for(live, run_id))
     wait_until(lambda: live.connection.outage)

@@ -72,7 +72,7 @@ def test_saved_view_is_listed_on_stage_page(save: Post, get_page: GetPage, stage
         303, f"{factories.address(stage)}?{FAILED}",
     )  # fmt: skip
     html = get_page(answer["Location"])
-    assert words(one(html, "#notices")) == "“Failed” is saved."
+    assert words(one(html, "#notices")) == "“Failed” saved."
     assert view_links(html) == ["All runs", "Failed"]
     assert one(html, ".saved-views nav [aria-current]").attributes["href"] == f"?{FAILED}"
 
@@ -241,7 +241,7 @@ def test_default_view_redirects_stage_page(save: Post, operator_client: Client) 
     answer = operator_client.get(staging)
     assert (answer.status_code, answer["Location"]) == (302, f"{staging}?{FAILED}")
     page = parse_html(operator_client.get(answer["Location"]))
-    assert view_links(page) == ["All runs", "Failed (opens first)"]
+    assert view_links(page) == ["All runs", "Failed (default)"]
     assert one(page, ".saved-views nav a:first-child").attributes["href"] == "?all=1"
 
 
@@ -319,7 +319,7 @@ def test_saved_views_in_read_only_mode_cannot_change(
         )
     assert DefaultView.objects.get().view == SavedView.objects.get()
     page = get_page(f"{factories.address(stage)}?q=x")
-    assert view_links(page) == ["All runs", "Failed (opens first)"]
+    assert view_links(page) == ["All runs", "Failed (default)"]
     assert page.css('.saved-views form, .saved-views [method="post"]') == []
 
 

@@ -58,7 +58,7 @@ def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
     get_page: GetPage, db: None
 ) -> None:
     assert "Nobody reads Northflank" in sync_health_text(get_page)
-    assert one(get_page("/status/"), "title").text().startswith("Can’t see · Status")
+    assert one(get_page("/status/"), "title").text().startswith("Not updating · Status")
     factories.worker()
     assert (
         sync_health_text(get_page) == "Incomplete: Northflank’s projects have not been listed yet."
@@ -104,7 +104,7 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
         "Northflank asks for a pause (429), with 985 of 1,000 requests left, until "
     )
     paused = words(one(get_section(get_page, "requests"), "[data-rate-limited]"))
-    assert paused.endswith("then one request tries; refused 2 times in a row")
+    assert paused.endswith("then one test request; refused 2 times in a row")
     RateBudget.objects.update(backoff_until=now)
     assert "one request tries" in sync_health_text(get_page)
 
@@ -144,7 +144,7 @@ def test_stale_stage_row_is_marked_stale(get_page: GetPage, stage: Stage) -> Non
     Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
     row = one(get_page("/status/"), "tr[data-stage]")
     assert row.attributes["data-stale"] == "true"
-    assert "late" in words(row)
+    assert "out of date" in words(row)
 
 
 def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: Stage) -> None:
@@ -176,8 +176,8 @@ def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> 
     factories.failed_catalog_sweep(stage.pipeline.project)
     factories.failed_catalog_sweep(None, "Nobody may.")
     said = words(get_section(get_page, "lists"))
-    assert "The pipelines of ShopNo access." in said
-    assert "The list of projectsNobody may." in said
+    assert "Pipelines of ShopNo access." in said
+    assert "ProjectsNobody may." in said
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_status_page_with_many_stages_truncates_rows(get_page: GetPage, stage: S
     html = get_page("/status/")
     assert len(html.css("tr[data-stage]")) == MAX_STAGES
     assert html.css("tr[data-stage]")[0].attributes["data-stale"] == "true"
-    assert words(one(html, "[data-truncated]")).startswith("3 more")
+    assert words(one(html, "[data-truncated]")).startswith("3 healthier stages not shown")
     assert [words(cell) for cell in html.css("tr[data-polling-class] td")][0::5] == [
         f"{MAX_STAGES + 3}"
     ]
@@ -223,16 +223,16 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
         limit=1000, remaining=612, own_requests=300, resets_at=resets_at, synced_at=now
     )
     said = get_section(get_page, "requests")
-    assert "612 of 1000 an hour" in words(said)
+    assert "612 of 1000 requests per hour" in words(said)
     assert "Used300 by this dashboard, 88 by others" in words(said)
-    assert "Kept for aborts100" in words(said)
+    assert "Reserved for aborts100" in words(said)
     assert resets_at.isoformat() in [time.attributes["datetime"] for time in said.css("time")]
 
 
 def test_status_page_after_window_reset_shows_full_rate_limit(get_page: GetPage, db: None) -> None:
     RateBudget.objects.create(limit=1000, remaining=3, resets_at=SINCE, synced_at=SINCE)
     said = words(get_section(get_page, "requests"))
-    assert "1000 of 1000 an hour" in said
+    assert "1000 of 1000 requests per hour" in said
     assert "with the next request" in said
 
 
@@ -310,7 +310,7 @@ def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings)
     )
     said = get_section(get_page, "webhook")
     assert "announces changes" in words(said)
-    assert "3, of which 1 came twice" in words(said)
+    assert "3 (1 duplicates, 0 unrelated)" in words(said)
     assert said.attributes["data-webhook"] == "alive"
 
 

@@ -47,11 +47,11 @@ class AbortAllOffer:
     def label(self) -> str:
         """The button's label: the number of runs and, if runs in flight are left out, why."""
         if self.has_aborting and self.has_denied:
-            text = _("Abort all %(count)d that you may abort and nobody is aborting…")
+            text = _("Abort the other %(count)d that you can abort…")
         elif self.has_aborting:
-            text = _("Abort all %(count)d that nobody is aborting…")
+            text = _("Abort the other %(count)d in flight here…")
         elif self.has_denied:
-            text = _("Abort all %(count)d that you may abort…")
+            text = _("Abort all %(count)d that you can abort…")
         else:
             text = _("Abort all %(count)d in flight here…")
         return text % {"count": self.count}
@@ -147,7 +147,7 @@ def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[in
         )
         stage = stages.first()
         if stage is None:
-            raise PageNotFound(_("No such stage is known here."))
+            raise PageNotFound(_("Stage not found."))
         runs = stage.runs.in_flight().newest_first()
         status = request.GET.get("status", "")
         return list((runs.filter(status=status) if status else runs).values_list("pk", flat=True))
@@ -181,22 +181,22 @@ def prepare_confirmation(
 def _exclusion_reason(run: Run, row: RunRow) -> MessageText:
     if not run.in_flight:
         if row.is_removed:
-            return _("Northflank knows it no more.")
-        return _("It has ended: %(word)s.") % {"word": statuses.inline_label(run.status)}
+            return _("Removed from Northflank.")
+        return _("Already ended: %(word)s.") % {"word": statuses.inline_label(run.status)}
     if not row.may_abort:
         return row.denied_reason
     if not row.is_selectable:
-        return row.abort.message.text if row.abort else _("It is being aborted already.")
+        return row.abort.message.text if row.abort else _("Already being aborted.")
     return ""
 
 
 def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -> str:
     if not runs:
-        return _("No run is selected.")
+        return _("No runs selected.")
     if not confirmation.groups:
         return _("None of these runs can be aborted.")
     if confirmation.count > aborts.MAX_RUNS:
-        return _("At most %(most)d runs can be aborted at once; these are %(count)d.") % {
+        return _("At most %(most)d runs can be aborted at once; %(count)d are selected.") % {
             "most": aborts.MAX_RUNS,
             "count": confirmation.count,
         }

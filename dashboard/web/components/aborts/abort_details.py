@@ -11,9 +11,9 @@ def via_label(requested: AuditedRequest) -> str:
     """Return how an abort or a bulk abort was requested: on a page, by the API or by command."""
     if requested.via == Via.API:
         if not requested.token_name:
-            return _("by the API")
-        return _("by the API, token “%(token)s”") % {"token": requested.token_name}
-    return _("by command") if requested.via == Via.COMMAND else _("on a page")
+            return _("via API")
+        return _("via API, token “%(token)s”") % {"token": requested.token_name}
+    return _("via command line") if requested.via == Via.COMMAND else _("via dashboard")
 
 
 def response_details(abort: Abort) -> list[tuple[str, str]]:
@@ -25,12 +25,10 @@ def response_details(abort: Abort) -> list[tuple[str, str]]:
         status_and_text = ": ".join(
             part for part in (str(abort.answer_status), abort.answer) if part
         )
-        main_detail = (_("Northflank’s answer"), status_and_text)
+        main_detail = (_("Northflank’s response"), status_and_text)
     else:
-        main_detail = (_("What went wrong"), abort.answer)
-    return [
-        (name, text) for name, text in (main_detail, (_("Its error’s id"), abort.error_id)) if text
-    ]
+        main_detail = (_("Error"), abort.answer)
+    return [(name, text) for name, text in (main_detail, (_("Error ID"), abort.error_id)) if text]
 
 
 def bulk_abort_url(abort: Abort) -> str:

@@ -66,8 +66,8 @@ def _entry(abort: Abort, run: Run) -> AbortEntry:
     message = abort_messages.describe(abort, run)
     under_way_clock = abort_clock.start(run, abort) if abort.settled_at is None else None
     details = [
-        (_("Asked for"), abort_details.via_label(abort)),
-        (_("From"), abort.client_address or ""),
+        (_("Requested"), abort_details.via_label(abort)),
+        (_("IP address"), abort.client_address or ""),
         *abort_details.response_details(abort),
     ]
     return AbortEntry(

@@ -56,9 +56,9 @@ CATEGORIES = {
         "stop",
         Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_CHANGED_AFTER_END,
     ),
-    "turned": Category(gettext_lazy("Turned out otherwise"), "bad", "warning", _CHANGED_AFTER_END),
+    "turned": Category(gettext_lazy("Status changed"), "bad", "warning", _CHANGED_AFTER_END),
     "ended_otherwise": Category(
-        gettext_lazy("Ended otherwise"),
+        gettext_lazy("Not stopped"),
         "bad",
         "cross",
         Q(state=AbortState.CONCLUDED) & ~Q(outcome__in=["aborted", ""]) & ~_CHANGED_AFTER_END,
@@ -70,7 +70,7 @@ CATEGORIES = {
         Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_CHANGED_AFTER_END,
     ),
     "gone": Category(
-        gettext_lazy("Gone from Northflank"),
+        gettext_lazy("Removed from Northflank"),
         "warning",
         "question",
         Q(state__in=[AbortState.CONCLUDED, AbortState.TOO_LATE], outcome="") & ~_CHANGED_AFTER_END,
@@ -78,13 +78,13 @@ CATEGORIES = {
     "refused": Category(gettext_lazy("Refused"), "bad", "lock", Q(state=AbortState.REFUSED)),
     "not_sent": Category(gettext_lazy("Not sent"), "bad", "skip", Q(state=AbortState.NOT_SENT)),
     "no_answer": Category(
-        gettext_lazy("Seems lost"),
+        gettext_lazy("Probably lost"),
         "bad",
         "question",
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
     ),
     "tried_again": Category(
-        gettext_lazy("Tried again"), "neutral", "retry", Q(state=AbortState.TRIED_AGAIN)
+        gettext_lazy("Resent"), "neutral", "retry", Q(state=AbortState.TRIED_AGAIN)
     ),
 }
 
@@ -144,7 +144,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     )
     values = {name: request.GET.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
     abort_filter.warnings += [
-        _("There is no filter “%(name)s”: it is left out of account.") % {"name": name[:80]}
+        _("Unknown filter “%(name)s” ignored.") % {"name": name[:80]}
         for name in request.GET
         if name not in PARAMETERS
     ]
@@ -158,14 +158,14 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         ("state", _("outcome"), {key: kind.condition for key, kind in CATEGORIES.items()}),
         ("project", _("project"), {slug: Q((in_project, slug)) for slug in project_names}),
         ("stage", _("stage"), {stage: Q(run__stage__name=stage) for stage in StageName.values}),
-        ("by_me", _("such choice"), {"1": Q(user=request.user.pk)}),
+        ("by_me", _("value"), {"1": Q(user=request.user.pk)}),
     ):
         value = values[name]
         if value in choices:
             abort_filter.narrow(name, value, choices[value])
         elif value:
             abort_filter.warnings.append(
-                _("There is no %(what)s “%(value)s”: it is left out of account.")
+                _("Unknown %(what)s “%(value)s” ignored.")
                 % {"what": description, "value": value[:80]}
             )
     if from_date := _date_value(abort_filter, values, "from"):
@@ -179,7 +179,7 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
     abort_filter.before_pk = keys.parse_pk(before_text)
     if before_text and abort_filter.before_pk is None:
         abort_filter.warnings.append(
-            _("“%(before)s” is no place in the list: these are the newest.")
+            _("Invalid position “%(before)s”; showing newest aborts.")
             % {"before": before_text[:80]}
         )
     return abort_filter
@@ -306,7 +306,7 @@ def _text_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str)
     text = values[name]
     if len(text) > MAX_TEXT_LENGTH:
         abort_filter.warnings.append(
-            _("Only the first %(count)d characters of “%(text)s…” are looked for.")
+            _("Only the first %(count)d characters of “%(text)s…” are searched.")
             % {"count": MAX_TEXT_LENGTH, "text": text[:40]}
         )
     return text[:MAX_TEXT_LENGTH]
@@ -322,7 +322,7 @@ def _date_value(abort_filter: AbortFilter, values: Mapping[str, str], name: str)
         day = None
     if day is None or day.year not in _YEARS:
         abort_filter.warnings.append(
-            _("“%(day)s” is no day: write it as 2026-03-31.") % {"day": value[:80]}
+            _("Invalid date “%(day)s” ignored; use the format 2026-03-31.") % {"day": value[:80]}
         )
         return None
     return day

@@ -47,10 +47,10 @@ def attention(data_age: DataAge, stages: Collection[Stage]) -> EmptyState:
     """Return the empty state of the runs that need attention in `stages`."""
     kind, text = "all_well", _("Nothing needs attention.")
     if data_age.incomplete_text:  # the line above the list shows the coverage
-        text = _("Nothing that needs attention was found so far.")
+        text = _("Nothing found so far needs attention.")
         return EmptyState("cannot_see", text, id="empty-attention")
     if data_age.is_stale:
-        kind, text = "cannot_see", _("Nothing needed attention when Northflank was last read.")
+        kind, text = "cannot_see", _("Nothing needed attention at the last update.")
     return EmptyState(kind, text, id="empty-attention", coverage=stage_coverage(stages))
 
 
@@ -63,14 +63,12 @@ def in_flight(
     """
     element_id, coverage = "empty-in-flight", stage_coverage(stages)
     if above_count:
-        text = _("All that is in flight needs attention: see above.")
+        text = _("All runs in flight are listed above.")
         if data_age.incomplete_text:
-            text = _("All that was found in flight so far needs attention: see above.")
+            text = _("All runs in flight found so far are listed above.")
         return EmptyState("above", text, id=element_id)
     if not stages and not permissions.can_view_all:
-        return EmptyState(
-            "nothing_seen", _("Nothing that you may see is in flight."), id=element_id
-        )
+        return EmptyState("nothing_seen", _("No runs in flight that you can see."), id=element_id)
     if not stages and lookup.is_catalog_loaded():
         return replace(
             pipelines(
@@ -80,23 +78,21 @@ def in_flight(
         )
     if not stages:
         return EmptyState(
-            "cannot_see", _("No pipeline has been read from Northflank yet."), id=element_id
+            "cannot_see", _("No pipelines have been read from Northflank yet."), id=element_id
         )
     if coverage is None and all(stage.has_flow is False for stage in stages):
         return EmptyState("nothing_exists", _("No stage has a release flow."), id=element_id)
     if coverage is None:
-        return EmptyState(
-            "cannot_see", _("The runs are being read from Northflank."), id=element_id
-        )
+        return EmptyState("cannot_see", _("Runs are being read from Northflank."), id=element_id)
     if data_age.is_stale:
-        text = _("Nothing was in flight when Northflank was last read; it may be now.")
+        text = _("No runs were in flight at the last update; there may be some now.")
         return EmptyState("cannot_see", text, id=element_id, coverage=coverage)
     if data_age.incomplete_text:
-        text = _("Nothing in flight was found so far.")
+        text = _("No runs in flight found so far.")
         return EmptyState("cannot_see", text, id=element_id)
-    text = _("Nothing is in flight.")
+    text = _("No runs in flight.")
     if not permissions.can_view_all:
-        text = _("Nothing that you may see is in flight.")
+        text = _("No runs in flight that you can see.")
     return EmptyState("all_well", text, id=element_id, coverage=coverage)
 
 
@@ -106,18 +102,16 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
     `above_count` is the number of failed runs that the page lists above.
     """
     if above_count:
-        return EmptyState(
-            "above", _("All that failed has just failed: see above."), id="empty-failed"
-        )
-    kind, text = "all_well", _("No run failed in the last day.")
+        return EmptyState("above", _("All failed runs are listed above."), id="empty-failed")
+    kind, text = "all_well", _("No runs failed in the last day.")
     if not permissions.can_view_all:
-        text = _("No run that you may see failed in the last day.")
+        text = _("No runs that you can see failed in the last day.")
     if data_age.synced_at is None:
         kind, text = "cannot_see", _("Not known yet.")
     elif data_age.incomplete_text:
-        kind, text = "cannot_see", _("None that failed was found so far.")
+        kind, text = "cannot_see", _("No failed runs found so far.")
     elif data_age.is_stale:
-        kind, text = "cannot_see", _("None had failed when Northflank was last read.")
+        kind, text = "cannot_see", _("No failed runs at the last update.")
     return EmptyState(kind, text, id="empty-failed")
 
 
@@ -126,12 +120,14 @@ def runs(data_age: DataAge, run_filter: RunFilter, page: Page) -> EmptyState:
     kind = "nothing_matches"
     if page.scanned:
         next_url = page.newer_url or page.older_url
-        text = _("None of the %(count)s runs looked at here matches.")
-        return EmptyState(kind, text % {"count": f"{page.scanned:,}"}, _("Look further"), next_url)
+        text = _("No match in the %(count)s runs searched.")
+        return EmptyState(
+            kind, text % {"count": f"{page.scanned:,}"}, _("Search further"), next_url
+        )
     if run_filter.cursor:
-        return EmptyState(kind, _("There are none beyond."), _("The newest"), page.newest_url)
+        return EmptyState(kind, _("No more runs."), _("Newest"), page.newest_url)
     if run_filter.parameters:
-        return EmptyState(kind, _("No run matches."), _("Show all runs"), ALL_RUNS_URL)
+        return EmptyState(kind, _("No matching runs."), _("Show all runs"), ALL_RUNS_URL)
     if data_age.synced_at is None:
         return EmptyState("cannot_see", _("The runs of this stage have not been read yet."))
     return EmptyState("nothing_exists", _("This stage has no runs yet."))
@@ -141,26 +137,26 @@ def aborts(*, is_filtered: bool, is_past_end: bool, sees_all: bool) -> EmptyStat
     """Return the empty state of the abort log."""
     all_url = reverse("aborts")
     if is_filtered:
-        return EmptyState("nothing_matches", _("No abort matches."), _("Show all aborts"), all_url)
+        return EmptyState(
+            "nothing_matches", _("No matching aborts."), _("Show all aborts"), all_url
+        )
     if is_past_end:
-        return EmptyState("nothing_matches", _("There are none before."), _("The newest"), all_url)
+        return EmptyState("nothing_matches", _("No older aborts."), _("Newest"), all_url)
     if not sees_all:
-        text = _("No run that you may see has been aborted from here yet.")
+        text = _("No runs that you can see have been aborted from this dashboard yet.")
         return EmptyState("nothing_exists", text)
-    return EmptyState("nothing_exists", _("No run has been aborted from here yet."))
+    return EmptyState("nothing_exists", _("No runs have been aborted from this dashboard yet."))
 
 
 def bulk_aborts(*, is_past_end: bool, sees_all: bool) -> EmptyState:
     """Return the empty state of the list of bulk aborts."""
     if is_past_end:
         newest_url = reverse("bulk_aborts")
-        return EmptyState(
-            "nothing_matches", _("There are none before."), _("The newest"), newest_url
-        )
+        return EmptyState("nothing_matches", _("No older bulk aborts."), _("Newest"), newest_url)
     if not sees_all:
-        text = _("No runs that you may see have been aborted together from here yet.")
+        text = _("No bulk aborts of runs that you can see yet.")
         return EmptyState("nothing_exists", text)
-    return EmptyState("nothing_exists", _("No runs have been aborted together from here yet."))
+    return EmptyState("nothing_exists", _("No bulk aborts yet."))
 
 
 def pipelines(
@@ -173,15 +169,15 @@ def pipelines(
     """Return the empty state of the board."""
     if is_filtered:
         all_url = reverse("board")
-        text = _("No pipeline matches so far.") if is_incomplete else _("No pipeline matches.")
+        text = _("No matching pipelines so far.") if is_incomplete else _("No matching pipelines.")
         return EmptyState("nothing_matches", text, _("Show all pipelines"), all_url)
     if not is_catalog_loaded:
-        return EmptyState("cannot_see", _("No project has been read from Northflank yet."))
+        return EmptyState("cannot_see", _("No projects have been read from Northflank yet."))
     if not permissions.can_view_all:
-        return EmptyState("nothing_exists", _("There is no pipeline that you may see."))
+        return EmptyState("nothing_exists", _("No pipelines that you can see."))
     if is_incomplete:
-        return EmptyState("cannot_see", _("No pipeline has been read from Northflank yet."))
-    return EmptyState("nothing_exists", _("This token sees no pipeline."))
+        return EmptyState("cannot_see", _("No pipelines have been read from Northflank yet."))
+    return EmptyState("nothing_exists", _("The API token has access to no pipelines."))
 
 
 def no_release_flow() -> EmptyState:

@@ -229,14 +229,14 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     available_statuses = (IN_FLIGHT, *statuses.RUN_STATUSES, *_unknown_statuses(stage))
     requested_statuses = [status.replace("\0", "") for status in parameters.getlist("status")]
     warnings += [
-        _("There is no status “%(status)s”: it is left out of account.") % {"status": status[:80]}
+        _("Unknown status “%(status)s” ignored.") % {"status": status[:80]}
         for status in dict.fromkeys(requested_statuses)
         if status and status not in available_statuses
     ]
     q = parameters.get("q", "").replace("\0", "").strip()
     if len(q) > MAX_QUERY_LENGTH:
         warnings.append(
-            _("Only the first %(count)d characters of “%(text)s…” are looked for.")
+            _("Only the first %(count)d characters of “%(text)s…” are searched.")
             % {"count": MAX_QUERY_LENGTH, "text": q[:40]}
         )
     date_inputs, moments = {}, {}
@@ -247,7 +247,7 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
         moment = _parse_datetime(value, is_end=name == "to")
         if moment is None:
             warnings.append(
-                _("“%(day)s” is no day: write it as 2026-03-31 or 2026-03-31T14:30.")
+                _("Invalid date “%(day)s” ignored; use 2026-03-31 or 2026-03-31T14:30.")
                 % {"day": value[:80]}
             )
         else:
@@ -255,17 +255,17 @@ def parse(parameters: QueryDict, stage: Stage, user: User | None) -> RunFilter:
     for name in ("overdue", "by_me"):
         if parameters.get(name, "") not in {"", "1"}:
             warnings.append(
-                _("“%(name)s” takes no value but 1: it is left out of account.") % {"name": name}
+                _("Invalid value of “%(name)s” ignored; only 1 is allowed.") % {"name": name}
             )
     if parameters.get("page", "1") != "1":
-        warnings.append(_("Pages have no numbers any more: these are the newest runs."))
+        warnings.append(_("Page numbers are not supported; showing newest runs."))
     cursor, is_ascending = None, False
     for name in ("before", "after"):
         if encoded_cursor := parameters.get(name, ""):
             cursor, is_ascending = Cursor.decode(encoded_cursor), name == "after"
             if cursor is None:
                 warnings.append(
-                    _("“%(place)s” is no place in the list: these are the newest runs.")
+                    _("Invalid position “%(place)s”; showing newest runs.")
                     % {"place": encoded_cursor[:80]}
                 )
             break

@@ -38,7 +38,7 @@ class Page:
         """The number of runs on the page, and of how many."""
         run_count = len(self.keys)
         if self.scanned:
-            text = _("%(shown)d found among the %(looked_at)s runs looked at here")
+            text = _("%(shown)d found in %(looked_at)s runs searched")
             return text % {"shown": run_count, "looked_at": f"{self.scanned:,}"}
         if self.total is None:
             return ngettext("%(shown)d run", "%(shown)d runs", run_count) % {"shown": run_count}

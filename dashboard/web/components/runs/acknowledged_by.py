@@ -113,7 +113,7 @@ def actions(
     ]
     return AcknowledgementActions(
         is_acknowledged=len(others) < len(unreleased),
-        acknowledge_label=_("I’m looking too") if others else _("I’m looking"),
+        acknowledge_label=_("Acknowledge too") if others else _("Acknowledge"),
         reassign_from_keys=[one.pk for one in others],
         reassign_from=active_others.names if (active_others := active(others)) else "",
     )

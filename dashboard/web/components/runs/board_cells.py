@@ -109,11 +109,11 @@ def parse(parameters: QueryDict) -> BoardFilter:
     board_filter = BoardFilter(q[:MAX_QUERY_LENGTH], show if show in STAGE_FILTERS else "")
     if len(q) > MAX_QUERY_LENGTH:
         board_filter.warnings.append(
-            _("Only the first %(n)d characters are looked for.") % {"n": MAX_QUERY_LENGTH}
+            _("Only the first %(n)d characters are searched.") % {"n": MAX_QUERY_LENGTH}
         )
     if show not in STAGE_FILTERS:
         board_filter.warnings.append(
-            _("There is no choice “%(show)s”: all pipelines are shown.") % {"show": show[:80]}
+            _("Unknown filter “%(show)s” ignored; showing all pipelines.") % {"show": show[:80]}
         )
     return board_filter
 

@@ -33,7 +33,7 @@ _COUNT_LABELS: dict[str, tuple[Promise, Promise]] = {
     "failure": (gettext_lazy("%(n)d failed"), gettext_lazy("Last run: failed")),
     "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Last run: aborted")),
     "skipped": (gettext_lazy("%(n)d skipped"), gettext_lazy("Last run: skipped")),
-    OTHER: (gettext_lazy("%(n)d ended otherwise"), gettext_lazy("Last run: ended otherwise")),
+    OTHER: (gettext_lazy("%(n)d other"), gettext_lazy("Last run: other outcome")),
 }
 
 
@@ -118,8 +118,8 @@ def _median_text(duration: timedelta, successes: int) -> str:
     # Not the typical duration (models/typical_duration.py), which excludes waits for approval: a
     # bar covers the whole run.
     template = ngettext(
-        "the success took %(took)s, waits for people included",
-        "median of %(successes)d successes: %(took)s, waits for people included",
+        "the success took %(took)s, incl. approvals",
+        "median of %(successes)d successes: %(took)s, incl. approvals",
         successes,
     )
     return template % {"took": durations.format_duration(duration), "successes": successes}

@@ -58,7 +58,7 @@ def build(
 def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iterator[str]:
     stage = run.stage
     yield _("Run: %(run)s") % {"run": _run_name(run)}
-    yield _("Where: %(project)s / %(pipeline)s / %(stage)s") % {
+    yield _("Location: %(project)s / %(pipeline)s / %(stage)s") % {
         "project": ExternalText(str(stage.pipeline.project)),
         "pipeline": ExternalText(str(stage.pipeline)),
         "stage": stage.name,
@@ -73,7 +73,7 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
         "time": format_full(run.synced_at),
     }
     for template, time in (
-        (_("Gone from Northflank: %(time)s"), run.removed_at),
+        (_("Removed from Northflank: %(time)s"), run.removed_at),
         (_("Created: %(time)s"), run.created_at),
         (_("Started: %(time)s"), run.started_at),
         (_("Concluded: %(time)s"), run.concluded_at),
@@ -83,9 +83,9 @@ def _fact_lines(run: Run, root: Node | None, timing: StageTiming | None) -> Iter
     if timing and (typical := timing.typical_run):
         typical_text = durations.format_range(typical.median, typical.p95)
         template = (
-            _("A run here usually takes %(time)s of work")
+            _("Typical duration: %(time)s excl. approvals")
             if timing.approval_keys
-            else _("A run here usually takes %(time)s")
+            else _("Typical duration: %(time)s")
         )
         yield template % {"time": typical_text}
     step = _relevant_step(run, root)
@@ -110,23 +110,23 @@ def _step_line(node: Node) -> str:
 def _acknowledgement_lines(acknowledgements: Iterable[Acknowledgement]) -> Iterator[str]:
     acknowledgements = list(acknowledgements)
     if len(acknowledgements) > MAX_LISTED:
-        yield _("Looked at by %(n)d; the latest:") % {"n": len(acknowledgements)}
+        yield _("%(n)d acknowledgements; the latest:") % {"n": len(acknowledgements)}
     for acknowledgement in acknowledgements[-MAX_LISTED:]:
         params = {
             "who": ExternalText(acknowledgement.username),
             "since": format_full(acknowledgement.acknowledged_at),
         }
         if acknowledgement.ended_at is None:
-            yield _("%(who)s is looking, since %(since)s") % params
+            yield _("Acknowledged by %(who)s since %(since)s") % params
             continue
         params |= {
             "until": format_full(acknowledgement.ended_at),
             "by": ExternalText(acknowledgement.reassigned_to),
         }
         template = (
-            _("%(who)s looked from %(since)s to %(until)s; %(by)s took over")
+            _("Acknowledged by %(who)s from %(since)s to %(until)s; reassigned to %(by)s")
             if acknowledgement.reassigned_to
-            else _("%(who)s looked from %(since)s to %(until)s")
+            else _("Acknowledged by %(who)s from %(since)s to %(until)s")
         )
         yield template % params
 
@@ -146,8 +146,8 @@ def _relevant_step(run: Run, root: Node | None) -> Node | None:
 
 def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
     for label, runs in (
-        (_("Before it"), related.queued_ahead),
-        (_("Waiting behind it"), related.queued_behind),
+        (_("Queued ahead"), related.queued_ahead),
+        (_("Queued behind"), related.queued_behind),
         (related.skipped_text.rstrip("."), related.skipped_meanwhile),
     ):
         if runs:
@@ -162,9 +162,9 @@ def _related_run_lines(related: RelatedRuns, run: Run) -> Iterator[str]:
             "time": format_full(last_success.concluded_at) if last_success.concluded_at else "",
         }
         template = (
-            _("Last good in this stage: %(run)s, concluded %(time)s")
+            _("Latest success in this stage: %(run)s, concluded %(time)s")
             if last_success.concluded_at
-            else _("Last good in this stage: %(run)s")
+            else _("Latest success in this stage: %(run)s")
         )
         yield template % params
 
@@ -188,9 +188,9 @@ def _abort_lines(run: Run, aborts: Iterable[Abort]) -> Iterator[str]:
         message = ExternalText(abort_messages.describe(abort, run).dated_text, MAX_REASON_LENGTH)
         yield _("Abort: %(story)s") % {"story": message}
         template = (
-            _("Asked by %(who)s, %(time)s: “%(reason)s”")
+            _("Requested by %(who)s, %(time)s: “%(reason)s”")
             if abort.reason
-            else _("Asked by %(who)s, %(time)s, without a reason")
+            else _("Requested by %(who)s, %(time)s, no reason given")
         )
         params = {"who": ExternalText(abort.username), "time": format_full(abort.requested_at)}
         yield "  " + template % {**params, "reason": ExternalText(abort.reason, MAX_REASON_LENGTH)}

@@ -76,9 +76,12 @@ def _typical_text(run: Run, clock: Timer, typical: TypicalDuration) -> str:
     if clock.reason is OverdueReason.QUEUE:
         templates = _("usually waits %(time)s"), _("usually waits about %(time)s")
     elif clock.reason is OverdueReason.APPROVAL:
-        templates = _("people usually take %(time)s"), _("people usually take about %(time)s")
+        templates = _("usually approved in %(time)s"), _("usually approved in about %(time)s")
     elif run.started_at is not None and clock.started_at > run.started_at:  # had approval waits
-        templates = _("usually %(time)s of work"), _("usually about %(time)s of work")
+        templates = (
+            _("usually %(time)s excl. approvals"),
+            _("usually about %(time)s excl. approvals"),
+        )
     else:
         return durations.format_typical(typical)
     return durations.format_typical_with(typical, *templates)

@@ -33,4 +33,4 @@ def for_run(run: Run) -> RemovedNotice | None:
     pipeline_notice = for_pipeline(run.stage.pipeline)
     if pipeline_notice is not None or run.removed_at is None:
         return pipeline_notice
-    return RemovedNotice(_("Northflank no longer knows this run."), run.removed_at)
+    return RemovedNotice(_("Northflank no longer lists this run."), run.removed_at)

@@ -90,21 +90,21 @@ def not_found(
     request: HttpRequest, permissions: Permissions, run_id: str, candidates: Candidates
 ) -> PageNotFound:
     """Return the 404 for a finished search: the stages searched, and links to continue."""
-    message = _("No run “%(run)s” is known here.") % {"run": run_id}
+    message = _("Run “%(run)s” not found.") % {"run": run_id}
     n = len(candidates.stage_keys)
     if candidates.is_narrowed:
         message += " " + ngettext(
-            "Northflank does not know it either in the one stage that fits the address.",
-            "Northflank does not know it either in any of the %(n)s stages that fit the address.",
+            "Northflank does not have it in the one stage that matches the address.",
+            "Northflank does not have it in any of the %(n)s stages that match the address.",
             n,
         ) % {"n": n}
     elif n:
         message += " " + ngettext(
-            "Northflank does not know it either in the one stage that you see.",
-            "Northflank does not know it either in any of the %(n)s stages that you see.",
+            "Northflank does not have it in the one stage that you can see.",
+            "Northflank does not have it in any of the %(n)s stages that you can see.",
             n,
         ) % {"n": n}
-    message += " " + _("It may have been deleted there, or the link was cut short.")
+    message += " " + _("It may have been deleted, or the link is incomplete.")
     place_hints = hints(request)
     links = [_search_all_link(run_id, candidates.total)] if candidates.is_narrowed else []
     try:
@@ -114,7 +114,7 @@ def not_found(
     except PageNotFound:
         pass
     else:
-        label = _("The stages of %(pipeline)s") % {"pipeline": pipeline}
+        label = _("Stages of %(pipeline)s") % {"pipeline": pipeline}
         links.append((label, reverse("pipeline", args=[pipeline.project.slug, pipeline.slug])))
     query_string = request.META.get("QUERY_STRING", "")
     return PageNotFound(
@@ -188,7 +188,7 @@ def _folded_names(slug: str, name: str) -> set[str]:
 
 
 def _search_all_link(run_id: str, stage_count: int) -> tuple[str, str]:
-    label = ngettext("Look in the one stage", "Look in all %(n)s stages", stage_count) % {
+    label = ngettext("Search the one stage", "Search all %(n)s stages", stage_count) % {
         "n": stage_count
     }
     return label, reverse("run_lookup", args=[run_id])

@@ -37,19 +37,19 @@ _KIND_LABELS: dict[str, Promise] = {
 }
 # What a step in progress waits on, by its kind or, for a Condition or Action, its target's kind.
 _WAIT_LABELS: dict[str, Promise] = {
-    steps.EXTERNAL: gettext_lazy("waits on an external answer"),
-    "Build": gettext_lazy("waits on a build"),
-    "JobRun": gettext_lazy("waits on a job"),
-    "Job": gettext_lazy("waits on a job"),
-    "Release": gettext_lazy("waits on a deployment"),
-    "AddonBackup": gettext_lazy("waits on a backup"),
-    "AddonImport": gettext_lazy("waits on an import"),
-    "RunTemplate": gettext_lazy("waits on another run"),
-    "Approval": gettext_lazy("waits on people"),
-    "Service": gettext_lazy("waits on a service"),
-    "Addon": gettext_lazy("waits on an addon"),
-    "BYOCCluster": gettext_lazy("waits on a cluster"),
-    "VCS": gettext_lazy("waits on a repository"),
+    steps.EXTERNAL: gettext_lazy("waiting for an external response"),
+    "Build": gettext_lazy("waiting for a build"),
+    "JobRun": gettext_lazy("waiting for a job"),
+    "Job": gettext_lazy("waiting for a job"),
+    "Release": gettext_lazy("waiting for a deployment"),
+    "AddonBackup": gettext_lazy("waiting for a backup"),
+    "AddonImport": gettext_lazy("waiting for an import"),
+    "RunTemplate": gettext_lazy("waiting for another run"),
+    "Approval": gettext_lazy("waiting for approval"),
+    "Service": gettext_lazy("waiting for a service"),
+    "Addon": gettext_lazy("waiting for an addon"),
+    "BYOCCluster": gettext_lazy("waiting for a cluster"),
+    "VCS": gettext_lazy("waiting for a repository"),
 }
 # What a condition refers to, by kind, as the subject of a sentence: "a build" succeeds.
 _SUBJECTS: dict[str, Promise] = {
@@ -179,10 +179,10 @@ def missing_text(run: Run, root: Node | None) -> str:
     if root is not None:
         return _("Northflank lists no steps for this run.")
     if run.removed_at is not None:
-        return _("Its steps were never read, and Northflank no longer knows it.")
+        return _("The steps were never read, and Northflank no longer lists the run.")
     if run.detail_synced_at is not None:
-        return _("Northflank did not say which steps this run has.")
-    return _("Its steps are being read from Northflank.")
+        return _("Northflank did not report this run’s steps.")
+    return _("The steps are being read from Northflank.")
 
 
 def _axis(
@@ -331,13 +331,13 @@ def _description(node: Node) -> str:
         and node.required_approvals is not None
         and node.required_approvals > 1
     ):
-        parts.append(_("by %(n)d people") % {"n": node.required_approvals})
+        parts.append(_("%(n)d approvals required") % {"n": node.required_approvals})
     if node.condition is not None:
         parts.append(_condition_text(node, node.condition))
     elif node.kind in _WAITABLE_KINDS:
-        parts.append(_("does not wait for its end"))
+        parts.append(_("does not wait for completion"))
     if node.skip:
-        parts.append(_("told not to run"))
+        parts.append(_("set to skip"))
     return ", ".join(parts)
 
 
@@ -352,7 +352,7 @@ def _wait_text(node: Node) -> str:
     wait_text = str(_WAIT_LABELS.get(steps.awaited_kind(node), ""))
     if node.timeout_seconds is None or node.timeout_seconds <= 0:
         return wait_text
-    timeout_text = _("gives up after %(time)s")
+    timeout_text = _("times out after %(time)s")
     timeout_text %= {"time": durations.format_rounded(timedelta(seconds=node.timeout_seconds))}
     return f"{wait_text}, {timeout_text}" if wait_text else timeout_text
 
