@@ -10,7 +10,7 @@ type _Amounts = tuple[tuple[int, str], ...]  # (number, unit), the larger unit f
 
 
 def unit_formats() -> dict[str, str]:
-    """Return the text template of each unit; app.js uses the same ones."""
+    """Return the text template of each unit; times.js uses the same ones."""
     return {"d": _("%(n)s d"), "h": _("%(n)s h"), "min": _("%(n)s min"), "s": _("%(n)s s")}
 
 

@@ -136,7 +136,7 @@ def test_dashboard_behind_proxy_with_path_prefix_works(
     paths = {urlsplit(answer.url).path for answer in answers}
     assert all(answer.url.startswith(f"{home}/") for answer in answers)
     assert all(answer.url.startswith(origin(home)) for answer in answers)
-    assert {"/releases/live/", "/releases/static/app.js"} <= paths
+    assert {"/releases/live/", "/releases/static/live.js"} <= paths
 
 
 def _abort_one(page: Page) -> None:

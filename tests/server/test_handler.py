@@ -163,14 +163,14 @@ def test_static_file_is_complete_and_cacheable(anonymous_browser: httpx.Client) 
 
 
 def test_static_file_not_modified_returns_304(anonymous_browser: httpx.Client) -> None:
-    first = anonymous_browser.get("/static/app.js")
+    first = anonymous_browser.get("/static/live.js")
     again = anonymous_browser.get(
-        "/static/app.js", headers={"If-Modified-Since": first.headers["last-modified"]}
+        "/static/live.js", headers={"If-Modified-Since": first.headers["last-modified"]}
     )
     assert (again.status_code, again.content) == (304, b"")
 
 
-@pytest.mark.parametrize("address", ["/static/app.js", "/accounts/login/", "/healthz"])
+@pytest.mark.parametrize("address", ["/static/live.js", "/accounts/login/", "/healthz"])
 def test_head_request_returns_get_headers_without_body(
     anonymous_browser: httpx.Client, address: str
 ) -> None:

@@ -115,7 +115,7 @@ def test_links_behind_proxy_have_path_prefix_and_open(person: httpx.Client) -> N
                 if reading and kind not in seen and len(seen) < 60:
                     seen.add(kind)
                     to_do.append(address.removeprefix(SITE))
-    assert {"/releases/board/", "/releases/status/", "/releases/static/app.js"} <= seen
+    assert {"/releases/board/", "/releases/status/", "/releases/static/live.js"} <= seen
 
 
 def test_address_without_slash_redirects_with_path_prefix(person: httpx.Client) -> None:

@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL = 5.0
 # Seconds a stream may be idle: proxies cut it at 60.
 HEARTBEAT_INTERVAL = 15.0
-# Makes a page that missed too much reload its live region; handled by app.js.
+# Makes a page that missed too much reload its live region; handled by live.js.
 STALE_EVENT = "stale"
 HEARTBEAT_EVENT = "alive"
-# Database outage: the page shows a notice and keeps its content; handled by app.js.
+# Database outage: the page shows a notice and keeps its content; handled by live.js.
 OUTAGE_EVENT = "away"
 
 

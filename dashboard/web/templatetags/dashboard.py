@@ -1,7 +1,7 @@
 """Template tags of the dashboard.
 
 Every time on a page is a <time> element: its text and title are in the deployment's time zone, from
-which app.js rewrites them in the zone that the user chose.
+which times.js rewrites them in the zone that the user chose.
 """
 
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ def clock(timestamp: datetime) -> SafeString:
 
 @register.simple_tag
 def dated_clock(timestamp: datetime) -> SafeString:
-    """Render a point in time where the text is kept: with its day, which app.js drops today."""
+    """Render a point in time where the text is kept: with its day, which times.js drops today."""
     return _time_element(timestamp, "clock", format_with_day(timezone.localtime(timestamp)))
 
 
@@ -52,19 +52,19 @@ def full_time(timestamp: datetime) -> SafeString:
 
 @register.simple_tag
 def time_ago(timestamp: datetime) -> SafeString:
-    """Render a point in time, complete without JavaScript; app.js adds how long ago it was."""
+    """Render a point in time, complete without JavaScript; times.js adds how long ago it was."""
     return _time_element(timestamp, "ago", format_with_day(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def since(timestamp: datetime) -> SafeString:
-    """Render how long something has gone on: app.js counts; without it, since when."""
+    """Render how long something has gone on: times.js counts; without it, since when."""
     return _time_element(timestamp, "since", _since_text(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def until(timestamp: datetime) -> SafeString:
-    """Render when something is due: app.js counts down; without it, at what time."""
+    """Render when something is due: times.js counts down; without it, at what time."""
     return _time_element(timestamp, "until", _until_text(timezone.localtime(timestamp)))
 
 
@@ -76,7 +76,7 @@ def deployment_zone() -> str:
 
 @register.simple_tag
 def time_texts() -> SafeString:
-    """Render, as data, the words with which app.js writes times that go on."""
+    """Render, as data, the words with which times.js writes times that go on."""
     texts = durations.unit_formats() | {
         "for": _("for %(time)s"),
         "in": _("in %(time)s"),
@@ -94,7 +94,7 @@ def icon_url(state: str) -> str:
 
 @register.simple_tag
 def rich_text(parts: RichText | MessageText, now: datetime | None = None) -> SafeString:
-    """Render a text whose times app.js lets go on; without it they read as they do `at` a time.
+    """Render a text whose times times.js lets go on; without it they read as they do `at` a time.
 
     Where that is None they are on the clock, and stay true as long as the text is kept.
     """

@@ -26,7 +26,7 @@ def test_process_without_tables_is_healthy_but_not_ready(client: Client, db: Non
     assert client.get("/readyz").status_code == 503
 
 
-@pytest.mark.parametrize("name", ["app.js", "dashboard.css", "icons/ok.svg"])
+@pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
 def test_static_file_is_versioned_and_cached_for_one_day(name: str, client: Client) -> None:
     address = static(name)
     answer = client.get(address)

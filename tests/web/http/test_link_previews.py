@@ -69,7 +69,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         plain = re.sub(r"\(\?P<(\w+)>[^)]*\)", r"<\1>", route)
         filled = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: names[part[1]], plain)
         found.append("/" + re.sub(r"[\^$]|\\Z", "", filled))
-    return [*found, "/healthz", "/readyz", "/static/app.js", "/no/such/page/"]
+    return [*found, "/healthz", "/readyz", "/static/live.js", "/no/such/page/"]
 
 
 def all_rows() -> dict[str, list[dict[str, Any]]]:

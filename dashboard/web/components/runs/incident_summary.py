@@ -25,7 +25,7 @@ MAX_REASON_LENGTH = 300  # characters of a reason, an abort message or a timelin
 
 
 class Link(str):
-    """A URL; app.js makes it absolute by the page's own address."""
+    """A URL; dialog.js makes it absolute by the page's own address."""
 
     __slots__ = ()
 

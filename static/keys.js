@@ -1,0 +1,100 @@
+// Keyboard shortcuts, menus and other clicks, the theme, scrolling in the list of steps.
+"use strict";
+
+// --- Keyboard shortcuts: navigation only, none changes a run --------------------------------------
+
+const shortcutsDialog = $("#shortcuts");
+const shortcutsToggle = $("[data-shortcuts-toggle]");
+const ROW_SELECTOR = "[data-last-success], [data-superseded-by], [data-run], [data-abort-row], [data-bulk-abort-row], [data-stage], li";
+
+const rowLinks = () =>
+  [...document.querySelectorAll("#live a.title, #live [data-stage] > a")].filter((link) => link.checkVisibility());
+const hasFocus = (link) => link.closest(ROW_SELECTOR)?.contains(document.activeElement);
+
+function moveFocus(delta) {
+  const links = rowLinks();
+  links[links.findIndex(hasFocus) + delta]?.focus();
+}
+
+function focusNextFailed() {
+  const links = rowLinks();
+  const at = links.findIndex(hasFocus);
+  const onwards = [...links.slice(at + 1), ...links.slice(0, at + 1)];
+  onwards.find((link) => link.closest(ROW_SELECTOR)?.dataset.status === "failure")?.focus();
+}
+
+function focusSearch() {
+  const field = $("input[name=q], input[data-search]");
+  field?.focus();
+  field?.select();
+}
+
+const SHORTCUTS = {
+  j: () => moveFocus(1),
+  k: () => moveFocus(-1),
+  f: focusNextFailed,
+  "/": focusSearch,
+  "?": () => shortcutsDialog.showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  const action = SHORTCUTS[event.key];
+  if (!action || !shortcutsToggle.checked || event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
+  // Checkboxes take no text.
+  if (event.target.isContentEditable || event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
+  if ($("dialog[open]")) return;
+  event.preventDefault();
+  action();
+});
+
+shortcutsToggle.checked = readPreference("keys") !== "off";
+shortcutsToggle.addEventListener("change", () => storePreference("keys", shortcutsToggle.checked ? "on" : "off"));
+
+// --- Clicks -------------------------------------------------------------------------------------
+
+// Menus close on a click elsewhere and on Escape.
+function closeMenus(except = null) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(except)) menu.open = false;
+}
+
+document.addEventListener("keydown", ({ key, target }) => {
+  if (key !== "Escape") return;
+  const menu = target.closest("details.menu[open]");
+  closeMenus();
+  if (menu) $("summary", menu).focus();
+});
+
+document.addEventListener("click", ({ target }) => {
+  closeMenus(target);
+  if (target === dialog || target.closest("[data-close]")) dialog.close();
+  if (target === shortcutsDialog) shortcutsDialog.close();
+  if (target.closest("[data-shortcuts-help]")) shortcutsDialog.showModal();
+  if (target.closest("[data-dismiss]")) {
+    target.closest(".notice").remove();
+    $("#main").focus({ preventScroll: true });
+  }
+  if (target.closest("[data-zone-choice]")) chooseZone(target.closest("[data-zone-choice]").dataset.zoneChoice);
+  if (target.closest("[data-copy]")) copy(target.closest("[data-copy]"));
+  if (target.closest("[data-theme-toggle]")) {
+    const next = { light: "dark", dark: "system" }[root.dataset.theme] ?? "light";
+    if (next === "system") delete root.dataset.theme;
+    else root.dataset.theme = next;
+    // A cookie, so that the server renders the theme and nothing flashes.
+    document.cookie = `theme=${next}; path=${$(".brand").pathname}; max-age=31536000; samesite=lax`;
+  }
+});
+
+// A long list of steps is scrolled to the current step until the user scrolls it; the page itself does
+// not scroll. The steps of a run that was not read before arrive after the page.
+let stepsScrollTop = 0; // last position set here
+
+function scrollToCurrentStep() {
+  const step = $("[data-steps] [data-current]");
+  const panel = step?.closest(".timeline");
+  if (!panel || panel.scrollTop !== stepsScrollTop) return;
+  const [{ top, bottom, height }, box] = [step.getBoundingClientRect(), panel.getBoundingClientRect()];
+  // Only the upper part of a panel that extends below the window is visible.
+  const end = box.top + height < innerHeight ? Math.min(box.bottom, innerHeight) : box.bottom;
+  if (top < box.top || bottom > end) panel.scrollTop += top - box.top - Math.max(0, (end - box.top - height) / 2);
+  stepsScrollTop = panel.scrollTop;
+}

@@ -1,0 +1,284 @@
+// What keeps a page current: the event stream and, without it, refreshes; announcements of changes.
+"use strict";
+
+// --- The event stream: pushes changes while the tab is visible -----------------------------------
+
+const stream = $("#stream");
+let isHtmxStarted = false;
+let connection = null; // htmx's, which reconnects by itself
+let isConnected = false;
+let lastMessageAt = Date.now(); // time of the stream's last message
+let messageDueAt = Infinity; // without a message until then, the stream is dead
+let reconnectAt = 0; // earliest time
+
+const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat every 15 s
+const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page polls
+
+function ensureStream() {
+  if (!stream || isSignedOut || !isHtmxStarted) return;
+  if (Date.now() > messageDueAt) closeStream();
+  if (!connection && Date.now() > reconnectAt) {
+    reconnectAt = Date.now() + 30_000;
+    htmx.trigger(stream, "connect");
+  }
+}
+
+function closeStream() {
+  connection?.reader?.cancel();
+}
+
+// Polling starts RECONNECT_GRACE after this, however old the last message is.
+function markDisconnected() {
+  if (isConnected) lastMessageAt = Date.now();
+  isConnected = false;
+}
+
+stream?.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
+  ctx.fetch = async (...args) => {
+    const response = await fetch(...args);
+    syncClock(response.headers);
+    return response;
+  };
+});
+
+stream?.addEventListener("htmx:sse:before:connection", (event) => {
+  markDisconnected();
+  if (isSignedOut) event.preventDefault(); // the user has to sign in first
+});
+
+stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
+  connection = detail.connection;
+  messageDueAt = Date.now() + STREAM_TIMEOUT;
+});
+
+stream?.addEventListener("htmx:sse:error", ({ detail }) => {
+  markDisconnected();
+  if (detail.status === 401) showSignedOut();
+});
+
+stream?.addEventListener("htmx:sse:close", () => {
+  connection = null;
+  markDisconnected();
+});
+
+// --- Changes: swapped where the page has the element; new runs are counted on a button ------------
+
+const newRunsButton = $("#new-runs");
+const newRunIds = new Set(); // runs that the page does not show
+const heights = new Map(); // of the elements that a message replaces, in pixels
+let isOutdated = false; // the page needs a refresh, e.g. a run moved to another section
+let lastActivityAt = Date.now(); // time of the last user input; opening the page counts
+let refreshNotBefore = 0; // earliest time; spread, so that many pages do not refresh at once after one change
+
+function updateNewRunsButton() {
+  if (!newRunsButton) return;
+  const { textOne: one, textMany: many, textChanged: changed } = newRunsButton.dataset;
+  const text = newRunIds.size > 1 ? many.replace("{n}", newRunIds.size) : newRunIds.size ? one : changed;
+  if (text !== newRunsButton.textContent) {
+    // Set by the first of several changes, so that a steady flow of changes does not postpone the refresh.
+    if (newRunsButton.hidden) refreshNotBefore = Math.max(refreshNotBefore, Date.now() + 3_000 * Math.random());
+    newRunsButton.textContent = text; // setting the same text would be announced again
+  }
+  newRunsButton.hidden = !newRunIds.size && !isOutdated;
+}
+
+stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) => {
+  lastMessageAt = Date.now();
+  messageDueAt = lastMessageAt + STREAM_TIMEOUT;
+  isConnected = true; // not before the first message
+  showUnreachable(message.event === "away", message.data);
+  if (message.event) return;
+  const parts = document.createElement("template");
+  parts.innerHTML = message.data;
+  // Another structure: swapping single elements is not enough.
+  const shape = $("#data-age", parts.content)?.dataset.structure;
+  if (shape !== undefined && shape !== $("#data-age").dataset.structure) isOutdated = true;
+  for (const part of parts.content.querySelectorAll("hx-partial")) {
+    const id = part.getAttribute("hx-target").slice(1);
+    const at = document.getElementById(id);
+    if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
+    if (at || !part.dataset.new) continue;
+    if (part.dataset.new === "stage") isOutdated = true; // only the server knows its place among the others
+    else newRunIds.add(id);
+  }
+  previousStatuses = collectStatuses();
+});
+
+stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
+  if (message.event === "stale") isOutdated = true;
+  if (message.event) return updateNewRunsButton();
+  // A replaced element keeps its height, so that the content below it does not move.
+  for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
+  heights.clear();
+  afterSwap();
+  updateNewRunsButton();
+});
+
+// No refresh during user input: it could move what the user is about to click.
+const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
+const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
+
+function refreshWhenIdle() {
+  if ((newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh()) refresh();
+}
+
+for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
+  document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
+}
+
+newRunsButton?.addEventListener("click", () => {
+  $("#main").focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+  refresh();
+});
+
+// --- The refresh: polling without a stream; one at a time, with backoff after failures ------------
+
+let isSignedOut = false;
+let failures = 0;
+let refreshAt = null; // when to refresh next; null: one period after the page was loaded
+
+function scheduleRefresh() {
+  const seconds = Number($("#live")?.dataset.refresh);
+  refreshAt = seconds ? Date.now() + 1000 * Math.max(seconds, Math.min(60, seconds * 2 ** failures)) : Infinity;
+}
+
+function refreshIfDue() {
+  if (refreshAt === null) scheduleRefresh();
+  if (isConnected || Date.now() - lastMessageAt < RECONNECT_GRACE) return refreshWhenIdle();
+  if (Date.now() >= refreshAt - 500) refresh();
+}
+
+function refresh() {
+  // A pending stream request does not block the refresh.
+  if (!isSignedOut && !document.hidden && !$(".htmx-request:not(#stream)")) htmx.trigger("#live", "refresh");
+}
+
+document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) => {
+  if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; a refresh only reads the dashboard's database
+});
+
+function finishRefresh(isSuccess, text) {
+  failures = isSuccess ? 0 : failures + 1;
+  refreshNotBefore = Date.now() + Math.min(60_000, 5_000 * 2 ** failures);
+  showUnreachable(!isSuccess, text);
+  if (isSuccess) {
+    newRunIds.clear();
+    isOutdated = false;
+    updateNewRunsButton();
+  }
+  scheduleRefresh();
+}
+
+// No text: there was no response.
+function showUnreachable(isVisible, text) {
+  const line = $("[data-unreachable]");
+  if (!line) return;
+  line.hidden = !isVisible;
+  line.dataset.plain ??= line.textContent;
+  line.textContent = text || line.dataset.plain;
+}
+
+function showSignedOut(text) {
+  isSignedOut = true;
+  closeStream();
+  dialog.close(); // its form cannot be submitted, and it covers the sign-in link
+  showNotice("signed-out", text);
+}
+
+// Signed in again, in another tab.
+function clearSignedOut() {
+  isSignedOut = false;
+  $("[data-sign-in]", notices)?.closest(".notice").remove();
+}
+
+document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) => {
+  syncClock(ctx.response.headers);
+  if (ctx.response.status >= 400) return;
+  if (isSignedOut) clearSignedOut();
+  if (target.id === "live") finishRefresh(true);
+});
+
+// --- Announcements -------------------------------------------------------------------------------
+
+// Each status change is announced once, whether it came by stream or refresh.
+let previousStatuses = new Map();
+let upstreamError = readUpstreamError();
+
+function readUpstreamError() {
+  return $("[data-upstream-error] .upstream-text")?.textContent ?? "";
+}
+
+const collectStatuses = () =>
+  new Map([...document.querySelectorAll("[data-status]")].map(({ id, dataset }) => [id, { ...dataset }]));
+
+// Appended, since earlier lines may not have been read out yet.
+function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  $("#announcements")?.append(line);
+  setTimeout(() => line.remove(), 5_000);
+}
+
+function afterSwap() {
+  const changes = [];
+  for (const run of document.querySelectorAll("[data-status]")) {
+    const previous = previousStatuses.get(run.id);
+    const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
+    if (previous && previous.overdue !== run.dataset.overdue) {
+      const badge = $(".overdue", run);
+      if (badge) changes.push(`${name}: ${badge.textContent}`);
+      if ($("#live").dataset.page === "now") isOutdated = true; // sorted by severity there
+    }
+    if (previous && run.dataset.acknowledged && previous.acknowledged !== run.dataset.acknowledged) changes.push($(".acknowledged-by", run).innerText);
+    if (!previous || previous.status === run.dataset.status) continue;
+    changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
+    if (previous.concluded === run.dataset.concluded) continue;
+    $(`[data-run-dom-id="${run.id}"]`, notices)?.classList.add("concluded");
+    if ($("#live").dataset.page === "now") isOutdated = true;
+  }
+  if (changes.length) announce(changes.join(". "));
+  const currentError = readUpstreamError();
+  if (currentError !== upstreamError) announce(currentError || $("#announcements")?.dataset.restoredText);
+  upstreamError = currentError;
+  previousStatuses = collectStatuses();
+  const tab = $("[data-title]");
+  document.title = tab?.dataset.title ?? document.title;
+  const icon = $("link[rel=icon]");
+  // Setting the same address would load it again.
+  if (tab && icon.getAttribute("href") !== tab.dataset.icon) icon.href = tab.dataset.icon;
+  expandLinks();
+  restoreSelection();
+  scrollToCurrentStep();
+  if (!dialog.open) restoreFocus();
+}
+
+// --- Start ---------------------------------------------------------------------------------------
+
+function tick() {
+  if (document.hidden) return;
+  updateTimes();
+  ensureStream();
+  refreshIfDue();
+  removeConcludedNotices();
+}
+
+document.addEventListener("visibilitychange", tick);
+$("[data-theme-toggle]").hidden = false;
+$("[data-shortcuts-help]").hidden = false;
+applyZoneChoice();
+scrollToCurrentStep();
+expandLinks();
+restoreSelection();
+setInterval(tick, 1000);
+tick();
+// After htmx’s own start, and not in the same task, at whose end the page is laid out.
+document.addEventListener("DOMContentLoaded", () =>
+  setTimeout(() => {
+    isHtmxStarted = true;
+    ensureStream();
+    refreshIfDue();
+    detectBrowserZone();
+    applyZoneChoice();
+  }),
+);
