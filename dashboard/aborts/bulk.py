@@ -87,7 +87,7 @@ def request_bulk_abort(
     reason = clean_reason(abort_request.reason)
     stages_requiring_reason = {run.stage.name for run in runs if reason_required(run.stage)}
     if stages_requiring_reason and not reason:
-        template = _("Aborting runs in %(stages)s takes a reason.")
+        template = _("A reason is required to abort runs in %(stages)s.")
         raise ReasonMissing(
             template % {"stages": reduce(_join_names, sorted(stages_requiring_reason))}
         )
@@ -177,7 +177,7 @@ def _check_request(runs: list[Run], user_permissions: permissions.Permissions) -
     if not runs:
         raise NotInFlight
     if len(runs) > MAX_RUNS:
-        template = _("At most %(most)d runs can be aborted at once; these are %(count)d.")
+        template = _("At most %(most)d runs can be aborted at once; %(count)d are selected.")
         raise TooManyRuns(template % {"most": MAX_RUNS, "count": len(runs)})
     run_permissions = [user_permissions.abort_permission(run.stage) for run in runs]
     if not any(permission.allowed for permission in run_permissions):
@@ -240,10 +240,10 @@ def _stop_reason(bulk_abort: BulkAbort, now: datetime, *, is_delayed: bool) -> _
     """Return why the remaining runs must not be sent, or None if they may be, now or later."""
     deadline = bulk_abort.requested_at + SEND_DEADLINE
     if is_delayed and now > deadline:
-        return _StopReason(_("It could not be sent in time."))
+        return _StopReason(_("Sending timed out."))
     resumes_at = paused_until(bulk_abort, now)
     if resumes_at is not None and resumes_at > deadline:
-        return _StopReason(_("Northflank’s request allowance is spent."), resumes_at)
+        return _StopReason(_("Rate limit reached."), resumes_at)
     return None
 
 
@@ -253,11 +253,13 @@ def _create_abort(
     """Record the item's abort or other result; return the abort's key if it has to be sent."""
     run = Run.objects.with_stage().without_detail().get(pk=item.run_id)
     if bulk_abort.user is None:
-        note = _("The account that asked for it exists no more.")
+        note = _("The requesting account was deleted.")
         _record_result(item, BulkAbortItemResult.NOT_ALLOWED, note=note)
         return None
     if run.in_flight and run.status == "aborting" and not run.aborts.open().exists():
-        _record_result(item, BulkAbortItemResult.JOINED, note=_("It was being aborted already."))
+        _record_result(
+            item, BulkAbortItemResult.JOINED, note=_("The run was already being aborted.")
+        )
         return None
     abort_request = AbortRequest(
         bulk_abort.user,

@@ -19,16 +19,19 @@ from dashboard.models.bulk_aborts import BulkAbortItemResult
 OUTCOME_LABELS: dict[str, tuple[Promise, Promise]] = {
     "aborted": (gettext_lazy("%(n)d aborted"), gettext_lazy("Aborted")),
     "status_changed": (
-        gettext_lazy("%(n)d turned out otherwise"),
-        gettext_lazy("Turned out otherwise"),
+        gettext_lazy("%(n)d with a changed status"),
+        gettext_lazy("Status changed"),
     ),
     "aborting": (gettext_lazy("%(n)d aborting"), gettext_lazy("Aborting")),
-    "sending": (gettext_lazy("%(n)d being sent"), gettext_lazy("Being sent")),
-    "already_ended": (gettext_lazy("%(n)d had ended"), gettext_lazy("Had ended")),
+    "sending": (gettext_lazy("%(n)d sending"), gettext_lazy("Sending")),
+    "already_ended": (gettext_lazy("%(n)d already ended"), gettext_lazy("Already ended")),
     "not_stopped": (gettext_lazy("%(n)d not stopped"), gettext_lazy("Not stopped")),
-    "unconfirmed": (gettext_lazy("%(n)d not clear yet"), gettext_lazy("Not clear yet")),
-    "removed": (gettext_lazy("%(n)d gone from Northflank"), gettext_lazy("Gone from Northflank")),
-    "not_received": (gettext_lazy("%(n)d seem lost"), gettext_lazy("Seems lost")),
+    "unconfirmed": (gettext_lazy("%(n)d unconfirmed"), gettext_lazy("Unconfirmed")),
+    "removed": (
+        gettext_lazy("%(n)d removed from Northflank"),
+        gettext_lazy("Removed from Northflank"),
+    ),
+    "not_received": (gettext_lazy("%(n)d probably lost"), gettext_lazy("Probably lost")),
     "refused": (gettext_lazy("%(n)d refused"), gettext_lazy("Refused")),
     "not_sent": (gettext_lazy("%(n)d not sent"), gettext_lazy("Not sent")),
     "not_allowed": (gettext_lazy("%(n)d not allowed"), gettext_lazy("Not allowed")),
@@ -62,10 +65,10 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
     """
     match result:
         case BulkAbortItemResult.WAITING:
-            return _simple_outcome("waiting", _("Waits for its turn."))
+            return _simple_outcome("waiting", _("Waiting to be sent."))
         case BulkAbortItemResult.ENDED:
             return _simple_outcome(
-                "already_ended", _("It had ended when its turn came; nothing was sent.")
+                "already_ended", _("The run had already ended; nothing was sent.")
             )
         case BulkAbortItemResult.NOT_ALLOWED:
             return _simple_outcome("not_allowed", note)
@@ -81,20 +84,20 @@ def describe(result: BulkAbortItemResult, run: Run, abort: Abort | None, note: s
 
 
 def summarize(outcomes: Iterable[ItemOutcome], *, is_partial: bool = False) -> str:
-    """Return the summary: “12 asked for: 7 aborted, 3 aborting, 1 had ended, 1 waiting.”
+    """Return the summary: “12 requested: 7 aborted, 3 aborting, 1 already ended, 1 waiting.”
 
     `is_partial`: the bulk abort has more runs than the user may view.
     """
-    counts = Counter(count_template.kind for count_template in outcomes)
+    counts = Counter(outcome.kind for outcome in outcomes)
     parts = [
-        str(each) % {"n": counts[kind]}
-        for kind, (each, _badge) in OUTCOME_LABELS.items()
+        str(count_template) % {"n": counts[kind]}
+        for kind, (count_template, _label) in OUTCOME_LABELS.items()
         if counts[kind]
     ]
     template = (
-        _("%(n)d asked for, as far as you may see: %(parts)s.")
+        _("%(n)d requested (only runs you may view): %(parts)s.")
         if is_partial
-        else _("%(n)d asked for: %(parts)s.")
+        else _("%(n)d requested: %(parts)s.")
     )
     return template % {"n": counts.total(), "parts": ", ".join(parts)}
 

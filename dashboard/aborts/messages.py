@@ -84,7 +84,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
         case AbortState.NOT_SENT:
             if abort.retry_at is not None:
                 # Worded to be correct before and after that time.
-                template = _("Not sent: Northflank asked for a pause until %(time)s.")
+                template = _("Not sent: rate limited by Northflank until %(time)s.")
                 return AbortMessage(
                     format_parts(template, time=ClockTime(abort.retry_at, abort.requested_at)),
                     "bad",
@@ -104,7 +104,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
         case AbortState.TRIED_AGAIN:
-            text = _("Nothing came of it for %(time)s; it was tried again.")
+            text = _("No effect after %(time)s; the abort was resent.")
             return AbortMessage(
                 text % {"time": durations.format_duration(_duration(abort))}, "neutral"
             )
@@ -124,9 +124,9 @@ def is_external(abort: Abort | None, run: Run) -> bool:
 def describe_external(run: Run) -> AbortMessage:
     """Return the message for a run that is being aborted without an abort made here."""
     start = abort_clock.northflank_start(run)
-    template = _("Aborting since %(time)s, not asked for here.")
+    template = _("Aborting since %(time)s; requested outside this dashboard.")
     if start.is_approximate:
-        template = _("Aborting since at least %(time)s, not asked for here.")
+        template = _("Aborting since %(time)s or earlier; requested outside this dashboard.")
     text: MessageText = format_parts(template, time=ClockTime(start.at, run.created_at))
     return AbortMessage(join_sentences(text, _overdue_text(run)), _tone(run))
 
@@ -138,13 +138,13 @@ def _requested_text(abort: Abort) -> MessageText:
     sent_at = ClockTime(abort.sent_at, abort.requested_at)
     if abort.sendings > 1:
         template = _(
-            "Abort sent again at %(time)s (%(n)s of at most %(most)s times); waiting for "
-            "Northflank’s answer."
+            "Abort resent at %(time)s (attempt %(n)s of %(most)s); waiting for Northflank’s "
+            "response."
         )
         return format_parts(
             template, time=sent_at, n=str(abort.sendings), most=str(resend_policy.MAX_SENDS)
         )
-    template = _("Abort sent at %(time)s; waiting for Northflank’s answer.")
+    template = _("Abort sent at %(time)s; waiting for Northflank’s response.")
     return format_parts(template, time=sent_at)
 
 
@@ -158,18 +158,18 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
         )
         template = _("Abort accepted; aborting since %(time)s.")
         if started_earlier and start.is_approximate:
-            template = _("Abort accepted; aborting since at least %(time)s.")
+            template = _("Abort accepted; aborting since %(time)s or earlier.")
         if abort.answer_status not in {200, None}:
-            template = _("The run was being aborted already, since %(time)s or before.")
+            template = _("The run was already aborting, since %(time)s or earlier.")
         text = format_parts(template, time=start_time)
     elif abort.answered_at is not None:
         text = format_parts(
-            _("Abort accepted at %(time)s; Northflank still says %(status)s."),
+            _("Abort accepted at %(time)s; run status is still %(status)s."),
             time=ClockTime(abort.answered_at, abort.requested_at),
             status=status_label(run.status),
         )
     else:
-        text = _("Abort accepted; Northflank still says %(status)s.") % {
+        text = _("Abort accepted; run status is still %(status)s.") % {
             "status": status_label(run.status)
         }
     return AbortMessage(join_sentences(text, _overdue_text(run)), _tone(run))
@@ -178,17 +178,17 @@ def _accepted_message(abort: Abort, run: Run) -> AbortMessage:
 def _too_late_message(abort: Abort, run: Run) -> AbortMessage:
     if not abort.outcome:
         template = (
-            _("Northflank knew the run no more when the abort arrived.")
+            _("The run no longer existed when the abort arrived.")
             if abort.sent_at
-            else _("Northflank knew the run no more when the abort could be sent.")
+            else _("The run no longer existed; the abort was not sent.")
         )
         return AbortMessage(template, "info")
     if status_changed_after_end(abort, run):
         return _changed_message(abort, run)
     template = (
-        _("Finished before the abort arrived: the run had ended as %(status)s.")
+        _("Too late: the run had finished (%(status)s) before the abort arrived.")
         if abort.sent_at
-        else _("Finished before the abort could be sent: the run had ended as %(status)s.")
+        else _("Too late: the run had finished (%(status)s) before the abort was sent.")
     )
     return AbortMessage(template % {"status": status_label(abort.outcome)}, "info")
 
@@ -200,28 +200,25 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         }
         # A retry is critical from its start: that does not mean its own sends are exhausted.
         if run.abort_severity >= Severity.CRITICAL and abort.already_aborting_since is None:
-            next_step = _("It is not sent again by itself. You can try again.")
+            next_step = _("It is not resent automatically. You can resend it.")
         elif abort.sendings < resend_policy.MAX_SENDS:
             next_step = _(
-                "It is sent again if the run goes on: sent %(n)d of at most %(most)d times."
+                "It is resent if the run continues (sent %(n)d of at most %(most)d times)."
             )
         else:
-            next_step = _("Sent %(n)d times: checking what became of the run.")
+            next_step = _("Sent %(n)d times; checking the run’s status.")
         counts = {"n": abort.sendings, "most": resend_policy.MAX_SENDS}
         return AbortMessage(join_sentences(doubt, next_step % counts), _tone(run))
     if run.status in {"aborting", "aborted"}:
         template = _(
-            "It was not known whether the abort had arrived. It was taken for lost, and now "
-            "Northflank says %(status)s."
+            "The abort was unconfirmed and considered lost, but the run is now %(status)s."
         )
         return AbortMessage(template % {"status": status_label(run.status)}, _tone(run))
     if abort.sendings > 1:
-        template = _(
-            "The abort was sent %(n)d times, and the run went on: it seems not to have arrived."
-        )
+        template = _("Abort probably lost: it was sent %(n)d times, but the run continued.")
     else:
-        template = _("The abort was sent, and the run went on: it seems not to have arrived.")
-    retry_hint = _("You can try again.") if run.in_flight else ""
+        template = _("Abort probably lost: it was sent, but the run continued.")
+    retry_hint = _("You can resend it.") if run.in_flight else ""
     return AbortMessage(join_sentences(template % {"n": abort.sendings}, retry_hint), "bad")
 
 
@@ -231,16 +228,11 @@ def _concluded_message(abort: Abort, run: Run) -> AbortMessage:
         return _changed_message(abort, run)
     if abort.outcome == "aborted":
         return AbortMessage(_("Aborted after %(time)s.") % {"time": duration}, "neutral")
-    no_answer = "" if abort.answered_at else _("No answer to the abort had come back.")
+    no_answer = "" if abort.answered_at else _("Northflank never responded to the abort.")
     if not abort.outcome:
-        template = _(
-            "Northflank knows the run no more, %(time)s after the abort was asked for; how it "
-            "ended is unknown."
-        )
+        template = _("Outcome unknown: Northflank removed the run %(time)s after the request.")
         return AbortMessage(join_sentences(template % {"time": duration}, no_answer), "warning")
-    template = _(
-        "Not stopped: the run ended as %(status)s, %(time)s after the abort was asked for."
-    )
+    template = _("Abort failed: the run finished (%(status)s) %(time)s after the request.")
     template %= {"status": status_label(abort.outcome), "time": duration}
     return AbortMessage(join_sentences(template, no_answer), "bad", is_unexpected=True)
 
@@ -257,9 +249,9 @@ def status_changed_after_end(abort: Abort, run: Run) -> bool:
 def _changed_message(abort: Abort, run: Run) -> AbortMessage:
     """Return the message for a run with a new status after it had ended or been removed."""
     template = (
-        _("Northflank had said %(before)s, and now says %(now)s: look at the run itself.")
+        _("Status changed from %(before)s to %(now)s after the abort. Check the run.")
         if abort.outcome
-        else _("Northflank did not know the run, and now says %(now)s: look at the run itself.")
+        else _("Northflank had removed the run, but now reports %(now)s. Check the run.")
     )
     text = template % {"before": status_label(abort.outcome), "now": status_label(run.status)}
     return AbortMessage(text, "bad", is_unexpected=True)
@@ -269,8 +261,8 @@ def _overdue_text(run: Run) -> str:
     abort_severity = Severity(run.abort_severity)
     template = {
         Severity.OK: "",
-        Severity.WARNING: _("That takes longer than %(time)s."),
-        Severity.CRITICAL: _("It has not ended within %(time)s."),
+        Severity.WARNING: _("Taking longer than %(time)s."),
+        Severity.CRITICAL: _("Not ended after %(time)s."),
     }[abort_severity]
     return template and template % {
         "time": durations.format_compact(severity.threshold(abort_severity))

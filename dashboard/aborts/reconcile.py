@@ -116,7 +116,7 @@ async def _adopt(upstream: Connection, abort: Abort) -> None:
     if abort.sent_at is not None:
         # Before the read, which may fail: no process waits for the answer any more.
         await run_in_db_thread(abort.add_event, EventType.ADOPTED, db_threads.now())
-        reason = _("The process that sent it ended before the answer.")
+        reason = _("The sending process stopped before Northflank responded.")
         await run_in_db_thread(mark_unknown, abort, reason)
     elif await run_in_db_thread(cancel_if_unwanted, abort):
         return

@@ -129,7 +129,7 @@ def request_abort(
         raise NotInFlight
     reason = clean_reason(abort_request.reason)
     if not reason and reason_required(run.stage):
-        template = _("Aborting a run in %(stage)s takes a reason.")
+        template = _("A reason is required to abort runs in %(stage)s.")
         raise ReasonMissing(template % {"stage": run.stage.name})
     try:
         return _create_abort(run, abort_request, reason, retry_of_pk, bulk_abort)

@@ -199,25 +199,25 @@ def _claim_for_sending(abort: Abort) -> bool:
 def _cancel_reason(abort: Abort) -> str:
     """Return why an unsent abort should not be sent now; empty if it should."""
     if db_threads.now() - abort.requested_at > SEND_DEADLINE:
-        return _("It could not be sent in time.")
+        return _("Sending timed out.")
     return _denied_reason(abort)
 
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:
     """Return why an abort that may not have arrived is not resent; empty if it is."""
     if abort.sendings >= resend_policy.MAX_SENDS:
-        return _("It was sent %(n)d times.") % {"n": abort.sendings}
+        return _("Already sent %(n)d times.") % {"n": abort.sendings}
     if resend_policy.is_exhausted(abort.sendings, abort.first_sent_at, now):
-        return _("Too much time has passed.")
+        return _("The time limit for resending has passed.")
     return _denied_reason(abort)
 
 
 def _denied_reason(abort: Abort) -> str:
     user = User.objects.filter(aborts=abort).first()  # read again, as the account may have changed
     if user is None:
-        return _("The account that asked for it exists no more.")
+        return _("The requesting account was deleted.")
     if not user.is_active:
-        return _("The account that asked for it is not active any more.")
+        return _("The requesting account is inactive.")
     return permissions.abort_permission(user, abort.run.stage).denied_reason
 
 

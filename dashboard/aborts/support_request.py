@@ -16,9 +16,9 @@ def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
     """
     stage = run.stage
     lines = [
-        "A release flow run does not end after an abort.",
+        "A release flow run has not ended after an abort.",
         "",
-        f"Team: {team or '(not known)'}",
+        f"Team: {team or '(unknown)'}",
         f"Project: {stage.pipeline.project.slug}",
         f"Pipeline: {stage.pipeline.slug}",
         f"Stage: {stage.name}",
@@ -29,19 +29,19 @@ def build(run: Run, abort: Abort | None, *, team: str, now: datetime) -> str:
         lines += [
             f"Abort requested: {_format_utc(abort.requested_at)}",
             f"Abort sent: {_format_utc(abort.sent_at)}",
-            f"Answer: {_answer_text(abort)}",
+            f"Response: {_answer_text(abort)}",
         ]
         if abort.error_id:
-            lines.append(f"Error id: {abort.error_id}")
+            lines.append(f"Error ID: {abort.error_id}")
     else:
         start = abort_clock.northflank_start(run)
-        label = "Aborting since, as first seen" if start.is_approximate else "Aborting since"
+        label = "First seen aborting" if start.is_approximate else "Aborting since"
         lines.append(f"{label}: {_format_utc(start.at)}")
     concluded = "concluded" if run.concluded else "not concluded"
     lines.append(f"Status: {run.status}, {concluded}, as of {_format_utc(run.synced_at)}")
     if run.step:
         lines.append(f"Step: {run.step}")
-    lines.append(f"Written: {_format_utc(now)}")
+    lines.append(f"Report created: {_format_utc(now)}")
     return "\n".join(lines)
 
 

@@ -24,32 +24,30 @@ class TimelineEntry:
 
 
 _PLAIN_TEXTS: dict[EventType, Promise] = {  # if no detail is recorded or shown
-    EventType.ADOPTED: gettext_lazy("Another process went on with it: the one that had it ended."),
+    EventType.ADOPTED: gettext_lazy("Taken over by another worker after its process stopped."),
     EventType.SENT: gettext_lazy("Sent to Northflank."),
-    EventType.ACCEPTED: gettext_lazy("Northflank accepted it."),
-    EventType.ABORTING: gettext_lazy("Northflank says that the run is aborting."),
-    EventType.NOT_ARRIVED: gettext_lazy("The run went on: it seems not to have arrived."),
-    EventType.TOO_LATE: gettext_lazy("Northflank knew the run no more."),
-    EventType.CONCLUDED: gettext_lazy("Northflank knows the run no more."),
-    EventType.ANSWERED_LATE: gettext_lazy("Northflank’s answer came only now."),
+    EventType.ACCEPTED: gettext_lazy("Accepted by Northflank."),
+    EventType.ABORTING: gettext_lazy("The run is aborting."),
+    EventType.NOT_ARRIVED: gettext_lazy("Probably lost: the run continued."),
+    EventType.TOO_LATE: gettext_lazy("The run no longer existed."),
+    EventType.CONCLUDED: gettext_lazy("Northflank removed the run."),
+    EventType.ANSWERED_LATE: gettext_lazy("Late response from Northflank."),
 }
 _STATUS_TEXTS: dict[EventType, Promise] = {  # the detail is a run status
-    EventType.ACCEPTED: gettext_lazy("Northflank accepted it, and says %(status)s."),
-    EventType.TOO_LATE: gettext_lazy("Too late: the run had ended as %(status)s."),
-    EventType.CONCLUDED: gettext_lazy("The run concluded as %(status)s."),
-    EventType.STATUS_CHANGED_AFTER_END: gettext_lazy("Northflank now says %(status)s."),
+    EventType.ACCEPTED: gettext_lazy("Accepted by Northflank; run status: %(status)s."),
+    EventType.TOO_LATE: gettext_lazy("Too late: the run had finished (%(status)s)."),
+    EventType.CONCLUDED: gettext_lazy("The run ended as %(status)s."),
+    EventType.STATUS_CHANGED_AFTER_END: gettext_lazy("Status changed to %(status)s."),
 }
 _DETAIL_TEXTS: dict[EventType, Promise] = {
-    EventType.JOINED: gettext_lazy("Pressed meanwhile by %(text)s"),
+    EventType.JOINED: gettext_lazy("Also requested by %(text)s"),
     EventType.REFUSED: gettext_lazy("Northflank refused: %(text)s"),
     EventType.NOT_SENT: gettext_lazy("Not sent: %(text)s"),
-    EventType.SENT: gettext_lazy("Sent to Northflank again: sending %(text)s"),
-    EventType.UNKNOWN: gettext_lazy("It may not have arrived: %(text)s"),
-    EventType.NOT_ARRIVED: gettext_lazy(
-        "The run went on: it seems not to have arrived. Not sent again: %(text)s"
-    ),
-    EventType.ANSWERED_LATE: gettext_lazy("Northflank’s answer came only now: %(text)s"),
-    EventType.TRIED_AGAIN: gettext_lazy("Tried again by %(text)s"),
+    EventType.SENT: gettext_lazy("Resent to Northflank: attempt %(text)s"),
+    EventType.UNKNOWN: gettext_lazy("May not have arrived: %(text)s"),
+    EventType.NOT_ARRIVED: gettext_lazy("Probably lost: the run continued. Not resent: %(text)s"),
+    EventType.ANSWERED_LATE: gettext_lazy("Late response from Northflank: %(text)s"),
+    EventType.TRIED_AGAIN: gettext_lazy("Resent by %(text)s"),
 }
 
 
@@ -68,7 +66,7 @@ def _event_text(abort: Abort, event_type: EventType, detail: str) -> str:
         return _requested_text(abort, detail)
     if event_type is EventType.ADOPTED and abort.via == Via.COMMAND:
         # No process need have ended: the command may leave the abort to the sync worker.
-        return _("Another process went on with it.")
+        return _("Taken over by another worker.")
     if detail and event_type in _STATUS_TEXTS:
         return str(_STATUS_TEXTS[event_type]) % {"status": status_label(detail)}
     if detail and event_type in _DETAIL_TEXTS:

@@ -99,7 +99,7 @@ class Permissions:
         return (
             Permission(True)
             if self.can_view(stage)
-            else Permission(False, _("You may not see this run."))
+            else Permission(False, _("You do not have permission to view this run."))
         )
 
     def abort_denied_reasons(self, stages: Iterable[Stage]) -> str:
@@ -112,7 +112,7 @@ class Permissions:
         reasons = sorted(verdict.denied_reason for verdict in permissions if not verdict.allowed)
         text = " ".join(reasons)
         if reasons and len(permissions) > 1:
-            return _("Where Abort is disabled: %(reasons)s") % {"reasons": text}
+            return _("Abort is disabled for some runs: %(reasons)s") % {"reasons": text}
         return text
 
     @property
@@ -163,7 +163,7 @@ class Permissions:
     def without_abort(self) -> "Permissions":
         """Return the same permissions without aborting, as for a read-only API token."""
         return replace(
-            self, disabled_reason=self.disabled_reason or _("This token is for reading only.")
+            self, disabled_reason=self.disabled_reason or _("This API token is read-only.")
         )
 
 
@@ -206,14 +206,14 @@ def _build_permissions(user: User, groups: Iterable[str], rules: frozenset[Rule]
 
 
 def _read_only() -> str:
-    return _("This dashboard is switched to read-only.")
+    return _("This dashboard is read-only.")
 
 
 def _disabled_reason() -> str:
     if settings.READ_ONLY:
         return _read_only()
     if not settings.ABORTS_ENABLED:
-        return _("Aborting is switched off on this dashboard.")
+        return _("Aborts are disabled on this dashboard.")
     return ""
 
 
@@ -232,13 +232,13 @@ MAX_NAMED_GROUPS = 3  # more cannot be read at a glance
 def _denied_reason(rules: Iterable[Rule]) -> str:
     groups = sorted({rule.group for rule in rules})
     if not groups:
-        return _("Nobody but an administrator of this dashboard may abort runs here.")
+        return _("Only administrators can abort runs here.")
     named = [_("“%(group)s”") % {"group": name[:60]} for name in groups[:MAX_NAMED_GROUPS]]
     if len(groups) > MAX_NAMED_GROUPS:
-        named.append(_("others"))
+        named.append(_("other groups"))
     if len(named) == 1:
-        return _("Only members of the group %(group)s may abort runs here.") % {"group": named[0]}
-    text = _("Only members of %(groups)s or %(last)s may abort runs here.")
+        return _("Only members of the group %(group)s can abort runs here.") % {"group": named[0]}
+    text = _("Only members of %(groups)s or %(last)s can abort runs here.")
     return text % {"groups": ", ".join(named[:-1]), "last": named[-1]}
 
 

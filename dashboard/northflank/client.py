@@ -94,14 +94,14 @@ class NorthflankClient:
         """
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise ValueError(
-                "The API token is empty or holds a space, a line break or another character "
-                "that a token cannot have."
+                "The API token is empty or contains a space, a line break or another invalid "
+                "character."
             )
         url = _parse_base_url(base_url)
         # Organisation tokens must name the team, as a part of each project's route.
         self._team_path = ("teams", team_id) if team_id else ()
         if team_id and as_id(team_id) is None:
-            raise ValueError(f"The team id {team_id[:50]!r} is not a valid id.")
+            raise ValueError(f"The team id {team_id[:50]!r} is not a valid ID.")
         self._base_url = str(url).rstrip("/")
         self._token = token
         self._on_call = on_call
@@ -238,7 +238,7 @@ class NorthflankClient:
             "POST", "abort", path, _run_parser(run_id), deadline=deadline
         )
         if detail.run.id != run_id:
-            raise responses.unexpected("it is about another run", 200)
+            raise responses.unexpected("it describes another run", 200)
         return detail
 
     def _flow_path(self, project_id: str, pipeline_id: str, stage: str) -> tuple[str, ...]:
@@ -256,9 +256,9 @@ class NorthflankClient:
         responses.unwrap(body, status)
         page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
         if page is None:
-            raise responses.unexpected("no list in it", status)
+            raise responses.unexpected("no list found", status)
         if page.unreadable_count and not page.items:
-            raise responses.unexpected("no entry of the list is readable", status)
+            raise responses.unexpected("no readable entry in the list", status)
         if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
             number = int(query.get("page", "1")) + 1
@@ -315,7 +315,9 @@ class NorthflankClient:
         # The process may have been suspended since the caller decided to send this.
         if _is_expired(deadline):
             raise Unreachable(
-                "The deadline for sending it has passed.", may_have_arrived=False, cause="timeout"
+                "The deadline for sending the request has passed.",
+                may_have_arrived=False,
+                cause="timeout",
             )
         started, is_sent = monotonic(), True
         status: int | None = None
@@ -343,9 +345,9 @@ class NorthflankClient:
         if isinstance(error, httpx.TimeoutException):
             return _timeout_error(self._timeout_seconds, may_have_arrived=may_have_arrived)
         if may_have_arrived:
-            text = "The connection to Northflank was lost before it answered."
+            text = "The connection to Northflank was lost before it responded."
         else:
-            text = "Northflank cannot be reached."
+            text = "Northflank is unreachable."
         return Unreachable(text, may_have_arrived=may_have_arrived)
 
     async def _read_body(self, response: httpx.Response) -> bytes:
@@ -363,7 +365,7 @@ class NorthflankClient:
         # httpx would unpack each chunk whole, and a chunk can unpack to a thousand times its size.
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in {"", "identity", "gzip"}:
-            raise responses.unexpected("compressed in a way that was not requested", status)
+            raise responses.unexpected("compression that was not requested", status)
         decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         body = bytearray()
         async for chunk in cast("httpx.AsyncByteStream", response.stream):
@@ -374,7 +376,7 @@ class NorthflankClient:
                     else chunk
                 )
             except zlib.error as error:
-                raise responses.unexpected("damaged gzip data", status) from error
+                raise responses.unexpected("corrupt gzip data", status) from error
             if len(body) > max_bytes:
                 raise responses.unexpected(f"larger than {max_bytes:,} bytes", status)
         return bytes(body)
@@ -382,7 +384,7 @@ class NorthflankClient:
     def _url(self, path: tuple[str, ...]) -> str:
         # Ids come from people's URLs. An empty one would address the list, a dot the parent.
         if not all(as_id(part) for part in path):
-            raise NotFound("This is not a valid Northflank id.")
+            raise NotFound("Not a valid Northflank ID.")
         return "/".join([self._base_url, "v1", *(quote(part, safe="") for part in path)])
 
     def _report_call(self, call: Call) -> None:
@@ -465,7 +467,7 @@ def _is_expired(deadline: float | None) -> bool:
 
 def _timeout_error(seconds: float, *, may_have_arrived: bool) -> Unreachable:
     return Unreachable(
-        f"Northflank did not answer within {round(seconds, 1):g} seconds.",
+        f"Northflank did not respond within {round(seconds, 1):g} seconds.",
         may_have_arrived=may_have_arrived,
         cause="timeout",
     )

@@ -291,7 +291,7 @@ def _parse_node(fields: dict[str, object]) -> Node:
 
 def _step_label(kind: str, spec: dict[str, object]) -> str:
     if kind == OMITTED:
-        return "Further steps, not shown"
+        return "More steps, not shown"
     # A Condition or Action has the kind of its subject in `kind`, and its id further in.
     target_kind = as_text(spec.get("kind"))
     subject = as_object(as_object(spec.get("spec")).get("data"))

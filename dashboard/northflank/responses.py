@@ -34,10 +34,10 @@ type _ErrorKind = tuple[type[NorthflankError], str | None, str]
 _ERRORS: dict[str, _ErrorKind] = {
     "feature": (AccessDenied, "feature_off", "This feature is not enabled for the account"),
     "401": (AccessDenied, "unauthorised", "Northflank rejected the API token"),
-    "403": (AccessDenied, None, "The API token lacks the permission"),
+    "403": (AccessDenied, None, "The API token lacks permission"),
     "404": (NotFound, None, "Not found on Northflank"),
     "proxy": (UnexpectedResponse, None, "Unexpected response, probably from a proxy"),
-    "429": (RateLimited, None, "Northflank's rate limit is reached"),
+    "429": (RateLimited, None, "Northflank rate limit reached"),
     "4xx": (RequestRejected, None, "Northflank refused"),
     "5xx": (ServerError, None, "Northflank server error"),
     "other": (UnexpectedResponse, None, "Unexpected response from Northflank"),
@@ -74,7 +74,7 @@ def unwrap(payload: object, status: int) -> object:
     """Return the `data` of a response; raises UnexpectedResponse where there is none."""
     if isinstance(payload, dict) and isinstance(data := payload.get("data"), dict | list):
         return data
-    raise unexpected("no data in it", status)
+    raise unexpected("no data", status)
 
 
 def unexpected(problem: str, status: int) -> UnexpectedResponse:

@@ -10,32 +10,32 @@ from dashboard.models import Stage
 # The API has "latest" and "replace" but documents neither: their texts are a guess from the names
 # and from how workflows behave, and are worded as such.
 _STAGE_TEXTS: dict[str, Promise] = {
-    "allow": gettext_lazy("Runs of this stage may go on side by side."),
-    "queue": gettext_lazy(
-        "Runs of this stage wait for each other: one that is stuck holds up the rest."
-    ),
-    "forbid": gettext_lazy("While a run is under way, requests for another are ignored."),
+    "allow": gettext_lazy("Runs of this stage may run at the same time."),
+    "queue": gettext_lazy("Runs of this stage run one after another: a stuck run blocks the rest."),
+    "forbid": gettext_lazy("While a run is in flight, requests for another are ignored."),
     "latest": gettext_lazy(
-        "Concurrency policy: latest. As far as known: one run goes on at a time, and of those that "
-        "wait only the newest gets its turn; Northflank does not document it."
+        "Concurrency policy: latest. Presumably one run at a time, and only the newest waiting run "
+        "starts next; Northflank does not document it."
     ),
     "replace": gettext_lazy(
-        "Concurrency policy: replace. As far as known: a new run takes the place of the one under "
-        "way, which is aborted; Northflank does not document it."
+        "Concurrency policy: replace. Presumably a new run aborts and replaces the one in flight; "
+        "Northflank does not document it."
     ),
 }
 
 _RUN_TEXTS: dict[str, Promise] = {
-    "allow": gettext_lazy("Nothing has to wait for it: runs of this stage may go on side by side."),
-    "queue": gettext_lazy("Runs of this stage wait for each other."),
-    "forbid": gettext_lazy("Requests for another run are ignored while this one is under way."),
+    "allow": gettext_lazy(
+        "No run waits for this one: runs of this stage may run at the same time."
+    ),
+    "queue": gettext_lazy("Runs of this stage run one after another."),
+    "forbid": gettext_lazy("Requests for another run are ignored while this one is in flight."),
     "latest": gettext_lazy(
-        "Concurrency policy: latest. As far as known: a run that waits is dropped when a newer one "
-        "comes; Northflank does not document it."
+        "Concurrency policy: latest. Presumably a waiting run is dropped when a newer one is "
+        "created; Northflank does not document it."
     ),
     "replace": gettext_lazy(
-        "Concurrency policy: replace. As far as known: a newer run takes the place of this one, "
-        "which is then aborted; Northflank does not document it."
+        "Concurrency policy: replace. Presumably a newer run aborts and replaces this one; "
+        "Northflank does not document it."
     ),
 }
 
@@ -60,14 +60,14 @@ def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) ->
         template = _superseded_count_text(count, in_flight=in_flight)
     elif in_flight:
         template = ngettext(
-            "%(n)s run has been skipped since it was created.",
-            "%(n)s runs have been skipped since it was created.",
+            "%(n)s run skipped since this run was created.",
+            "%(n)s runs skipped since this run was created.",
             count,
         )
     else:
         template = ngettext(
-            "%(n)s run was skipped while it was in flight.",
-            "%(n)s runs were skipped while it was in flight.",
+            "%(n)s run skipped while this run was in flight.",
+            "%(n)s runs skipped while this run was in flight.",
             count,
         )
     # Translators: replaces the number in “3 runs were skipped while it was in flight.”
@@ -77,13 +77,13 @@ def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) ->
 def _superseded_count_text(count: int, *, in_flight: bool) -> str:
     if in_flight:
         return ngettext(
-            "%(n)s run seems to have been dropped for a newer one since it was created.",
-            "%(n)s runs seem to have been dropped for a newer one since it was created.",
+            "%(n)s run probably superseded by a newer one since this run was created.",
+            "%(n)s runs probably superseded by a newer one since this run was created.",
             count,
         )
     return ngettext(
-        "%(n)s run seems to have been dropped for a newer one while it was in flight.",
-        "%(n)s runs seem to have been dropped for a newer one while it was in flight.",
+        "%(n)s run probably superseded by a newer one while this run was in flight.",
+        "%(n)s runs probably superseded by a newer one while this run was in flight.",
         count,
     )
 
@@ -91,8 +91,8 @@ def _superseded_count_text(count: int, *, in_flight: bool) -> str:
 def superseded_text(policy: str) -> str:
     """Return why a run was dropped."""
     if policy in SUPERSEDING:
-        return _("It seems to have been dropped for a newer one.")
-    return _("Another was in flight when it came.")
+        return _("Probably superseded by a newer run.")
+    return _("Another run was in flight when it was created.")
 
 
 def stage_facts(stage: Stage) -> list[str]:
@@ -100,13 +100,11 @@ def stage_facts(stage: Stage) -> list[str]:
     policy = stage.concurrency_policy
     sentences = []
     if stage.pipeline.removed_at or stage.pipeline.project.removed_at:
-        sentences.append(
-            _("Northflank no longer lists this pipeline. This is what it said before.")
-        )
+        sentences.append(_("Northflank no longer lists this pipeline. Showing last known data."))
     if policy:
         sentences.append(_policy_text(_STAGE_TEXTS, policy))
     if stage.paused:
-        sentences.append(_("Its triggers are paused: only people and the API start runs."))
+        sentences.append(_("Triggers are paused: runs start only manually or by API."))
     return sentences
 
 

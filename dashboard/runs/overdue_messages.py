@@ -32,31 +32,31 @@ _DISPLAYS = {
 # If the typical duration is known: the texts for WARNING and CRITICAL.
 _ABOVE_TYPICAL: dict[OverdueReason, tuple[Promise, Promise]] = {
     OverdueReason.QUEUE: (
-        gettext_lazy("It waits for its turn longer than usual"),
-        gettext_lazy("It waits for its turn far longer than usual"),
+        gettext_lazy("Queued longer than usual"),
+        gettext_lazy("Queued far longer than usual"),
     ),
     OverdueReason.APPROVAL: (
-        gettext_lazy("It waits for people longer than usual"),
-        gettext_lazy("It waits for people far longer than usual"),
+        gettext_lazy("Waiting for approval longer than usual"),
+        gettext_lazy("Waiting for approval far longer than usual"),
     ),
     OverdueReason.STEP: (
-        gettext_lazy("The step it is at takes longer than usual"),
-        gettext_lazy("The step it is at takes far longer than usual"),
+        gettext_lazy("The current step takes longer than usual"),
+        gettext_lazy("The current step takes far longer than usual"),
     ),
     OverdueReason.NO_PROGRESS: (
-        gettext_lazy("No step has changed for longer than all of it takes"),
-        gettext_lazy("No step has changed for far longer than all of it takes"),
+        gettext_lazy("No step progress for longer than a whole run usually takes"),
+        gettext_lazy("No step progress for far longer than a whole run usually takes"),
     ),
     OverdueReason.RUN: (
-        gettext_lazy("It takes longer than usual"),
-        gettext_lazy("It takes far longer than usual"),
+        gettext_lazy("The run takes longer than usual"),
+        gettext_lazy("The run takes far longer than usual"),
     ),
 }
 # If only a limit of the settings applies.
 _ABOVE_LIMIT: dict[OverdueReason, Promise] = {
-    OverdueReason.QUEUE: gettext_lazy("It has waited for its turn for more than %(limit)s"),
-    OverdueReason.APPROVAL: gettext_lazy("It has waited for people for more than %(limit)s"),
-    OverdueReason.RUN: gettext_lazy("It has gone on for more than %(limit)s"),
+    OverdueReason.QUEUE: gettext_lazy("Queued for more than %(limit)s"),
+    OverdueReason.APPROVAL: gettext_lazy("Waiting for approval for more than %(limit)s"),
+    OverdueReason.RUN: gettext_lazy("Running for more than %(limit)s"),
 }
 
 
@@ -80,11 +80,11 @@ def describe(
     timer = next((clock for clock in timers if clock.reason == reason), None)
     statement = _statement(reason, timer, is_critical)
     typical = timer.typical if timer else None
-    short_text = text = _("%(said)s.") % {"said": statement}
+    short_text = text = _("%(statement)s.") % {"statement": statement}
     if typical:
-        text = _("%(said)s (%(usual)s).") % {
-            "said": statement,
-            "usual": durations.format_typical(typical),
+        text = _("%(statement)s (%(typical)s).") % {
+            "statement": statement,
+            "typical": durations.format_typical(typical),
         }
     return OverdueMessage(int(severity), str(label), text, short_text, tone, glyph)
 
@@ -94,19 +94,15 @@ def worst(run_severity: int, abort_severity: int) -> OverdueMessage | None:
     if not abort_severity or abort_severity < run_severity:
         return describe(run_severity)
     _label, tone, glyph = _DISPLAYS[Severity(abort_severity)]
-    text = _("An abort takes longer than it should.")
+    text = _("An abort is overdue.")
     return OverdueMessage(abort_severity, _("Abort overdue"), text, text, tone, glyph)
 
 
 def _statement(reason: str, timer: Timer | None, is_critical: bool) -> str:
     if reason == OverdueReason.LAST_ATTEMPT:
-        return _("The step it is at is on its last attempt")
+        return _("The current step is on its last attempt")
     if timer is None:
-        return (
-            _("It takes far longer than it should")
-            if is_critical
-            else _("It takes longer than it should")
-        )
+        return _("The run is far overdue") if is_critical else _("The run is overdue")
     if timer.typical is None:
         limit_at = timer.critical_at if is_critical else timer.warning_at
         return str(_ABOVE_LIMIT[timer.reason]) % {

@@ -52,23 +52,24 @@ def save(
     _check_writable()
     name = " ".join(name.replace("\0", "").split())
     if not name:
-        raise SavedViewError(_("Give the view a name."))
+        raise SavedViewError(_("Enter a name for the view."))
     if len(name) > SavedView.NAME_LENGTH:
-        template = _("A name has at most %(n)d characters.")
+        template = _("View names can have at most %(n)d characters.")
         raise SavedViewError(template % {"n": SavedView.NAME_LENGTH})
     if not query:
-        raise SavedViewError(_("This page is not filtered: there is nothing to save."))
+        raise SavedViewError(_("No filter is set: there is nothing to save."))
     if len(query) > SavedView.QUERY_LENGTH:
-        raise SavedViewError(_("This filter is too long to be saved."))
+        raise SavedViewError(_("This filter is too long to save."))
     if shared and not may_share(user, user_permissions):
-        raise NotAllowed(_("Only people who may abort runs somewhere can share a view."))
+        raise NotAllowed(_("Only staff and users who can abort runs can share views."))
     with transaction.atomic():
         # Locks the user: two concurrent requests must not exceed the limit.
         User.objects.select_for_update().get(pk=user.pk)
         own_views = SavedView.objects.filter(owner=user)
         if not own_views.filter(name=name).exists() and own_views.count() >= MAX_VIEWS_PER_USER:
             raise SavedViewError(
-                _("You have %(n)d views: delete one first.") % {"n": MAX_VIEWS_PER_USER}
+                _("You have %(n)d views, the maximum. Delete one first.")
+                % {"n": MAX_VIEWS_PER_USER}
             )
         view, _created = SavedView.objects.update_or_create(
             owner=user, name=name, defaults={"query": query, "shared": shared}
@@ -81,7 +82,7 @@ def delete(user: User, view_pk: int) -> str:
     _check_writable()
     view = _get_visible(user, view_pk)
     if not may_delete(user, view):
-        template = _("“%(view)s” is not yours: only %(owner)s can delete it.")
+        template = _("Only its owner, %(owner)s, can delete “%(view)s”.")
         raise NotAllowed(template % {"view": view.name, "owner": view.owner})
     view.delete()
     return view.name
@@ -94,7 +95,7 @@ def set_default(user: User, view_pk: int) -> SavedView:
     try:
         DefaultView.objects.update_or_create(user=user, defaults={"view": view})
     except IntegrityError:
-        raise SavedViewError(_("There is no such view any more.")) from None
+        raise SavedViewError(_("This view no longer exists.")) from None
     return view
 
 
@@ -107,10 +108,10 @@ def clear_default(user: User) -> None:
 def _get_visible(user: User, view_pk: int) -> SavedView:
     view = SavedView.objects.visible_to(user.pk).filter(pk=view_pk).first()
     if view is None:
-        raise SavedViewError(_("There is no such view any more."))
+        raise SavedViewError(_("This view no longer exists."))
     return view
 
 
 def _check_writable() -> None:
     if settings.READ_ONLY:
-        raise NotAllowed(_("This dashboard is switched to read-only: nothing can be changed here."))
+        raise NotAllowed(_("This dashboard is read-only."))

@@ -37,46 +37,46 @@ class StatusDisplay:
 RUN_STATUSES: dict[str, StatusDisplay] = {
     "pending": StatusDisplay(
         gettext_lazy("Pending"),
-        gettext_lazy("It is scheduled and has not started."),
+        gettext_lazy("Scheduled, not started yet."),
         "waiting",
         "clock",
     ),
     "queued": StatusDisplay(
         gettext_lazy("Queued"),
-        gettext_lazy("It waits for an earlier run of this stage to end."),
+        gettext_lazy("Waiting for an earlier run of this stage to end."),
         "waiting",
         "queue",
     ),
     "running": StatusDisplay(
-        gettext_lazy("Running"), gettext_lazy("Its steps are being carried out."), "running", "play"
+        gettext_lazy("Running"), gettext_lazy("Its steps are running."), "running", "play"
     ),
     "waiting": StatusDisplay(
         gettext_lazy("Waiting"),
-        gettext_lazy("A step waits for its work to finish."),
+        gettext_lazy("A step is waiting for its work to finish."),
         "running",
         "hourglass",
     ),
     "retrying": StatusDisplay(
         gettext_lazy("Retrying"),
-        gettext_lazy("A step failed and is being tried again."),
+        gettext_lazy("A step failed and is being retried."),
         "warning",
         "retry",
     ),
     "async_wait": StatusDisplay(
-        gettext_lazy("Waiting outside"),
-        gettext_lazy("A step waits for an answer from outside Northflank."),
+        gettext_lazy("External wait"),
+        gettext_lazy("A step is waiting for a response from outside Northflank."),
         "waiting",
         "link",
     ),
     "approval_wait": StatusDisplay(
         gettext_lazy("Needs approval"),
-        gettext_lazy("A step waits for people to approve it."),
+        gettext_lazy("A step is waiting for approval."),
         "people",
         "person",
     ),
     "aborting": StatusDisplay(
         gettext_lazy("Aborting"),
-        gettext_lazy("Northflank accepted the abort and has not finished it."),
+        gettext_lazy("Northflank accepted the abort; the run has not ended yet."),
         "warning",
         "stop",
     ),
@@ -84,17 +84,17 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
         gettext_lazy("Aborted"), gettext_lazy("It was aborted."), "neutral", "stop"
     ),
     "success": StatusDisplay(
-        gettext_lazy("Success"), gettext_lazy("All its steps succeeded."), "good", "check"
+        gettext_lazy("Success"), gettext_lazy("All steps succeeded."), "good", "check"
     ),
     "failure": StatusDisplay(
         gettext_lazy("Failed"), gettext_lazy("A step failed."), "bad", "cross"
     ),
     "skipped": StatusDisplay(
-        gettext_lazy("Skipped"), gettext_lazy("Northflank did not carry it out."), "neutral", "skip"
+        gettext_lazy("Skipped"), gettext_lazy("Northflank did not run it."), "neutral", "skip"
     ),
     "unknown": StatusDisplay(
         gettext_lazy("Unknown"),
-        gettext_lazy("Northflank gives its status as unknown."),
+        gettext_lazy("Northflank reports the status as unknown."),
         "neutral",
         "question",
     ),
@@ -104,32 +104,32 @@ RUN_STATUSES: dict[str, StatusDisplay] = {
 # A step has no status before it starts, and none for "running": see `for_step`.
 STEP_STATUSES: dict[str, StatusDisplay] = {
     "pending": StatusDisplay(
-        gettext_lazy("Not started"), gettext_lazy("Earlier steps come first."), "neutral", "clock"
+        gettext_lazy("Not started"), gettext_lazy("Earlier steps run first."), "neutral", "clock"
     ),
     "running": StatusDisplay(
-        gettext_lazy("Running"), gettext_lazy("It has started and not ended."), "running", "play"
+        gettext_lazy("Running"), gettext_lazy("Started, not ended yet."), "running", "play"
     ),
     "waiting": StatusDisplay(
         gettext_lazy("Waiting"),
-        gettext_lazy("It waits for its work to finish."),
+        gettext_lazy("Waiting for its work to finish."),
         "running",
         "hourglass",
     ),
     "retrying": StatusDisplay(
         gettext_lazy("Retrying"),
-        gettext_lazy("It failed and is being tried again."),
+        gettext_lazy("Failed and is being retried."),
         "warning",
         "retry",
     ),
     "async_wait": StatusDisplay(
-        gettext_lazy("Waiting outside"),
-        gettext_lazy("It waits for an answer from outside Northflank."),
+        gettext_lazy("External wait"),
+        gettext_lazy("Waiting for a response from outside Northflank."),
         "waiting",
         "link",
     ),
     "approval_wait": StatusDisplay(
         gettext_lazy("Needs approval"),
-        gettext_lazy("It waits for people to approve it."),
+        gettext_lazy("Waiting for approval."),
         "people",
         "person",
     ),
@@ -145,16 +145,16 @@ STEP_STATUSES: dict[str, StatusDisplay] = {
     "failure": StatusDisplay(gettext_lazy("Failed"), gettext_lazy("It failed."), "bad", "cross"),
     "invalid": StatusDisplay(
         gettext_lazy("Invalid"),
-        gettext_lazy("Northflank could not carry it out as written."),
+        gettext_lazy("Northflank could not run it as defined."),
         "bad",
         "cross",
     ),
     "skipped": StatusDisplay(
-        gettext_lazy("Skipped"), gettext_lazy("It was left out."), "neutral", "skip"
+        gettext_lazy("Skipped"), gettext_lazy("It was skipped."), "neutral", "skip"
     ),
     "unknown": StatusDisplay(
         gettext_lazy("Unknown"),
-        gettext_lazy("Northflank gives its status as unknown."),
+        gettext_lazy("Northflank reports the status as unknown."),
         "neutral",
         "question",
     ),
@@ -167,7 +167,7 @@ _INLINE_LABELS = {
     "running": pgettext_lazy("status within a sentence", "running"),
     "waiting": pgettext_lazy("status within a sentence", "waiting"),
     "retrying": pgettext_lazy("status within a sentence", "retrying"),
-    "async_wait": pgettext_lazy("status within a sentence", "waiting outside"),
+    "async_wait": pgettext_lazy("status within a sentence", "external wait"),
     "approval_wait": pgettext_lazy("status within a sentence", "needs approval"),
     "aborting": pgettext_lazy("status within a sentence", "aborting"),
     "aborted": pgettext_lazy("status within a sentence", "aborted"),
@@ -179,8 +179,8 @@ _INLINE_LABELS = {
 
 
 REMOVED = StatusDisplay(
-    gettext_lazy("Gone"),
-    gettext_lazy("Northflank no longer knows it; how it ended is unknown."),
+    gettext_lazy("Removed"),
+    gettext_lazy("Northflank no longer lists the run; its outcome is unknown."),
     "warning",
     "question",
 )
@@ -214,10 +214,10 @@ def for_step(
         return STEP_STATUSES["running"]
     if started or ended:
         return replace(
-            STEP_STATUSES["unknown"], lazy_description=_("Northflank does not say how it ended.")
+            STEP_STATUSES["unknown"], lazy_description=_("Northflank reports no outcome.")
         )
     if not run_in_flight:
-        return StatusDisplay(_("Not carried out"), _("The run ended before it."), "neutral", "skip")
+        return StatusDisplay(_("Not run"), _("The run ended before this step."), "neutral", "skip")
     return STEP_STATUSES["pending"]
 
 
@@ -232,5 +232,5 @@ _URGENT_TONES = ("bad", "warning", "people")  # the most urgent first
 
 def _unrecognized(status: str) -> StatusDisplay:
     return StatusDisplay(
-        status, _("This dashboard does not know that status."), "neutral", "question"
+        status, _("This dashboard does not recognize this status."), "neutral", "question"
     )

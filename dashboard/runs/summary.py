@@ -58,9 +58,9 @@ _OVERDUE_TEMPLATES = {
 # For these statuses of a run in flight the current step describes it better.
 ACTIVE_STATUSES = {"running", "waiting", "retrying", "async_wait", "approval_wait"}
 _STATUS_TEXTS: dict[str, Promise] = {
-    "retrying": gettext_lazy("a step failed and is being tried again"),
-    "async_wait": gettext_lazy("a step waits for an answer from outside Northflank"),
-    "approval_wait": gettext_lazy("waits for people to approve a step"),
+    "retrying": gettext_lazy("a step failed and is being retried"),
+    "async_wait": gettext_lazy("a step is waiting for a response from outside Northflank"),
+    "approval_wait": gettext_lazy("needs approval"),
 }
 
 
@@ -89,14 +89,14 @@ def build(
     queue_text = ""
     if queued_behind and run.in_flight:
         queue_text = ngettext(
-            "%(n)d run waits behind it.", "%(n)d runs wait behind it.", queued_behind
+            "%(n)d run is queued behind it.", "%(n)d runs are queued behind it.", queued_behind
         )
         queue_text %= {"n": queued_behind}
     return format_parts(
-        _("%(pipeline)s / %(stage)s: %(said)s"),
+        _("%(pipeline)s / %(stage)s: %(state)s"),
         pipeline=ExternalText(str(run.stage.pipeline)),
         stage=run.stage.name,
-        said=join_sentences(state, queue_text, skip_summary),
+        state=join_sentences(state, queue_text, skip_summary),
     )
 
 
@@ -111,9 +111,13 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     step = ExternalText(run.step)
     if run.step_started_at is None or run.status == "aborting":
         return (step,)
-    text: RichText = format_parts(
-        _("%(step)s, %(since)s"), step=step, since=Elapsed(run.step_started_at)
+    is_approval = run.status == "approval_wait"
+    template = (
+        _("Waiting for approval: “%(step)s”, %(since)s")
+        if is_approval
+        else _("%(step)s, %(since)s")
     )
+    text: RichText = format_parts(template, step=step, since=Elapsed(run.step_started_at))
     typical_by_reason = {timer.reason: timer.typical for timer in timers}
     # The row's progress bar shows the typical duration of the run: not repeated here if equal.
     typical_step, typical_run = (
@@ -159,7 +163,7 @@ def _in_flight_state(
         state = _with_elapsed(_waiting_text(run), run.created_at)
         count = queued_ahead
         count_template = ngettext(
-            "%(state)s: %(n)d run before it", "%(state)s: %(n)d runs before it", count
+            "%(state)s, %(n)d run ahead", "%(state)s, %(n)d runs ahead", count
         )
     elif step is not None and (steps.is_approval(step) or run.status != "approval_wait"):
         reason = OverdueReason.APPROVAL if steps.is_approval(step) else OverdueReason.STEP
@@ -167,8 +171,8 @@ def _in_flight_state(
         state = _with_status(run, _current_step_text(step))
         count = _count_parallel_steps(root, step)
         count_template = ngettext(
-            "%(state)s, and %(n)d more at the same time",
-            "%(state)s, and %(n)d more at the same time",
+            "%(state)s, and %(n)d more in parallel",
+            "%(state)s, and %(n)d more in parallel",
             count,
         )
     elif run.status in _STATUS_TEXTS:
@@ -177,7 +181,7 @@ def _in_flight_state(
         state = _with_elapsed(str(_STATUS_TEXTS[run.status]), _status_started_at(run))
     elif run.status in ACTIVE_STATUSES:
         reason, typical = OverdueReason.RUN, timing.typical_run if timing else None
-        state = _with_elapsed(_("under way"), run.started_at)
+        state = _with_elapsed(_("running"), run.started_at)
     else:
         reason = None
         # A final status (“success”) of a run in flight gets no elapsed time: it is no activity.
@@ -211,7 +215,7 @@ def _as_sentence(state: RichText) -> RichText:
 
 
 def _waiting_text(run: Run) -> str:
-    return _("waits for its turn") if run.status == "queued" else _("waits to start")
+    return _("queued") if run.status == "queued" else _("waiting to start")
 
 
 def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichText:
@@ -225,9 +229,9 @@ def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichTex
 def _current_step_text(step: Node) -> RichText:
     """Return the step that a run is at, and for how long."""
     if steps.is_approval(step):
-        template = _("waits for people to approve “%(step)s”")
+        template = _("needs approval at step “%(step)s”")
     elif step.status == "async_wait":
-        template = _("step “%(step)s” waits for an answer from outside Northflank")
+        template = _("step “%(step)s” is waiting for a response from outside Northflank")
     else:
         template = _("step “%(step)s”") if step.started_at else _("at step “%(step)s”")
     return _with_elapsed(format_parts(template, step=_step_name(step)), step.started_at)
@@ -252,7 +256,7 @@ def _attempt_text(step: Node) -> RichText:
     attempt %= {"n": count, "most": max_count}
     text: RichText
     if count >= max_count > 1:
-        text = format_parts(_("%(attempt)s, the last."), attempt=attempt)
+        text = format_parts(_("%(attempt)s (last)."), attempt=attempt)
     elif retrying and step.next_attempt_at is not None:
         # Translators: “in 40 s” or “due now” follows “next”.
         template = _("%(attempt)s, next %(until)s.")
@@ -261,7 +265,7 @@ def _attempt_text(step: Node) -> RichText:
         text = format_parts(_("%(attempt)s."), attempt=attempt)
     error = _error_text(step)
     return join_sentences(
-        text, format_parts(_("The last error: %(error)s."), error=error) if error else ""
+        text, format_parts(_("Last error: %(error)s."), error=error) if error else ""
     )
 
 
@@ -270,7 +274,7 @@ def _with_typical(state: RichText, typical: TypicalDuration | None) -> RichText:
     if not typical:
         return state
     return format_parts(
-        _("%(state)s (%(usual)s)"), state=state, usual=durations.format_typical(typical)
+        _("%(state)s (%(typical)s)"), state=state, typical=durations.format_typical(typical)
     )
 
 
@@ -278,23 +282,23 @@ def _with_status(run: Run, state: RichText) -> RichText:
     """Prepend Northflank's status of a run in flight, unless the state makes it redundant."""
     if run.status in ACTIVE_STATUSES:
         return state
-    return format_parts(_("%(sent)s; %(state)s"), sent=_status_text(run), state=state)
+    return format_parts(_("%(status)s; %(state)s"), status=_status_text(run), state=state)
 
 
 def _status_text(run: Run) -> RichText:
     if run.status == "unknown":
-        return (_("Northflank gives its status as unknown"),)
+        return (_("Northflank status: unknown"),)
     if run.status in statuses.RUN_STATUSES:
-        template = _("Northflank says “%(status)s”, but not that it has concluded")
+        template = _("Northflank status: “%(status)s”, but not concluded")
         return (template % {"status": statuses.inline_label(run.status)},)
     return _raw_status_text(run)
 
 
 def _raw_status_text(run: Run) -> RichText:
     if not run.status.strip():
-        return (_("Northflank gives no status"),)
+        return (_("Northflank reports no status"),)
     return format_parts(
-        _("Northflank says “%(status)s”"), status=ExternalText(statuses.inline_label(run.status))
+        _("Northflank status: “%(status)s”"), status=ExternalText(statuses.inline_label(run.status))
     )
 
 
@@ -317,14 +321,14 @@ def _aborting_state(run: Run, root: Node | None) -> RichText:
 
 def _removed_state(run: Run, root: Node | None) -> RichText:
     if not run.status.strip():
-        return (_("Northflank no longer knows this run."),)
-    template = _("Northflank no longer knows this run; it last said “%(status)s”")
+        return (_("Northflank no longer lists this run."),)
+    template = _("Northflank no longer lists this run; last status “%(status)s”")
     state: RichText = format_parts(template, status=ExternalText(statuses.inline_label(run.status)))
     return _as_sentence(_with_step(state, steps.current(root) if root is not None else None))
 
 
 def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) -> RichText:
-    removed_text = _("Northflank no longer knows it.") if run.removed_at is not None else ""
+    removed_text = _("Northflank no longer lists it.") if run.removed_at is not None else ""
     duration = _duration(run)
     time_params = {"time": durations.format_duration(duration)} if duration is not None else {}
     state: RichText
@@ -337,20 +341,20 @@ def _concluded_state(run: Run, root: Node | None, timing: StageTiming | None) ->
             )
         case "aborted":
             aborted_text = (
-                _("was aborted after %(time)s") % time_params if time_params else _("was aborted")
+                _("aborted after %(time)s") % time_params if time_params else _("aborted")
             )
             state = _with_step((aborted_text,), aborted_step(root))
         case "skipped":
-            state = (_("was skipped: Northflank did not carry it out"),)
+            state = (_("skipped: Northflank did not run it"),)
         case "unknown" if time_params:
-            template = _("ended after %(time)s, and Northflank gives its outcome as unknown")
+            template = _("ended after %(time)s; Northflank reports the outcome as unknown")
             state = (template % time_params,)
         case "unknown":
-            state = (_("ended, and Northflank gives its outcome as unknown"),)
+            state = (_("ended; Northflank reports the outcome as unknown"),)
         case _:
             ended_text = _("ended after %(time)s") % time_params if time_params else _("ended")
             state = format_parts(
-                _("%(state)s; %(sent)s"), state=ended_text, sent=_raw_status_text(run)
+                _("%(state)s; %(status)s"), state=ended_text, status=_raw_status_text(run)
             )
     return join_sentences(_as_sentence(state), removed_text)
 
@@ -369,7 +373,7 @@ def _success_state(
     state = _with_typical((text,), timing.typical_run if timing else None)
     if not approval_time:
         return state
-    template = _("%(state)s, not counting %(time)s of waiting for people")
+    template = _("%(state)s, plus %(time)s waiting for approval")
     return format_parts(template, state=state, time=durations.format_rounded(approval_time))
 
 

@@ -59,35 +59,35 @@ class Coverage:
         if self.is_complete:
             return ""
         if not self.has_project_list:
-            return _("Incomplete: Northflank’s projects have not been listed yet.")
+            return _("Incomplete: projects not loaded yet.")
         parts = [self._unread_text()] if self.unread else []
         if self.unlisted:
             template = ngettext(
-                "the pipelines of %(n)d project not listed yet",
-                "the pipelines of %(n)d projects not listed yet",
+                "pipelines of %(n)d project not loaded yet",
+                "pipelines of %(n)d projects not loaded yet",
                 self.unlisted,
             )
             parts.append(template % {"n": self.unlisted})
         if self.failing:
             failing_template = ngettext(
-                "%(n)d of them can’t be read", "%(n)d of them can’t be read", self.failing
+                "%(n)d of them cannot be read", "%(n)d of them cannot be read", self.failing
             )
             parts.append(failing_template % {"n": self.failing})
         if self.complete_stages:
             names = _(" and ").join(self.complete_stages)
-            parts.append(_("all of %(stages)s read") % {"stages": names})
+            parts.append(_("%(stages)s complete") % {"stages": names})
         if self.seconds_left is not None and self.seconds_left < 60:
             parts.append(_("less than a minute left"))
         elif self.seconds_left is not None:
             time_left = durations.format_rounded(timedelta(seconds=self.seconds_left))
             parts.append(_("about %(time)s left") % {"time": time_left})
-        return _("Incomplete: %(said)s.") % {"said": ", ".join(parts)}
+        return _("Incomplete: %(details)s.") % {"details": ", ".join(parts)}
 
     def _unread_text(self) -> str:
         if self.outdated == self.unread:
             template = ngettext(
-                "%(unread)s of %(total)s stage not read again yet",
-                "%(unread)s of %(total)s stages not read again yet",
+                "%(unread)s of %(total)s stage not re-read yet",
+                "%(unread)s of %(total)s stages not re-read yet",
                 self.total,
             )
         else:

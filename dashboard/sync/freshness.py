@@ -65,10 +65,10 @@ def assess(state: SyncState) -> SyncHealth:
     """Return the worst problem, or that all stages are up to date."""
     if not state.workers:
         if state.last_heartbeat_at is None:
-            return SyncHealth("bad", _("Nobody reads Northflank: no worker is at work."))
+            return SyncHealth("bad", _("Sync is not running; data is not being updated."))
         return SyncHealth(
             "bad",
-            _("Nobody reads Northflank: no worker was heard of"),
+            _("Sync stopped: no worker heartbeat"),
             since=state.last_heartbeat_at,
         )
     if state.backoff_until is not None:
@@ -79,22 +79,22 @@ def assess(state: SyncState) -> SyncHealth:
             until=state.backoff_until,
         )
     if state.is_probing:
-        text = _("Northflank asked for a pause, which is over: one request tries, then all go on")
+        text = _("Rate limit pause is over: updates resume once a test request succeeds.")
         return SyncHealth("warning", text)
     if state.upstream_error:
-        text = _("Northflank can’t be read")
+        text = _("No updates from Northflank")
         return SyncHealth("warning", text, since=state.upstream_error_since, has_banner=True)
     if not state.stages and state.is_restricted:
         return SyncHealth("info", no_access_message())
     if state.incomplete:
         return SyncHealth("warning", f"{state.incomplete} {problems_message(state)}".strip())
     if not state.stages:
-        return SyncHealth("info", _("This token sees no pipeline."))
+        return SyncHealth("info", _("The API token has access to no pipelines."))
     if state.stale or state.failing or state.failing_lists or state.partial_lists:
         return SyncHealth("warning", problems_message(state))
     template = ngettext(
-        "The one stage is as fresh as promised.",
-        "All %(n)d stages are as fresh as promised.",
+        "%(n)d stage is up to date.",
+        "All %(n)d stages are up to date.",
         state.stages,
     )
     return SyncHealth("good", template % {"n": state.stages})
@@ -102,14 +102,16 @@ def assess(state: SyncState) -> SyncHealth:
 
 def _paused_message(state: SyncState) -> str:
     if not state.remaining:
-        return _("Northflank refuses requests, since this hour’s are spent,")
-    template = _("Northflank asks for a pause (429), with %(left)s of %(limit)s requests left,")
+        return _("Rate limit reached: updates paused")
+    template = _(
+        "Rate limited by Northflank (429) with %(left)s of %(limit)s requests left: updates paused"
+    )
     return template % {"left": f"{state.remaining:,}", "limit": f"{state.limit:,}"}
 
 
 def no_access_message() -> str:
     """Return the message for a user who may see none of the stages."""
-    return _("There is nothing here that you may see.")
+    return _("No pipelines that you can see.")
 
 
 def problems_message(state: SyncState) -> str:
@@ -117,27 +119,27 @@ def problems_message(state: SyncState) -> str:
     sentences = []
     if state.stale:
         template = ngettext(
-            "%(n)d of %(stages)s is older than promised.",
-            "%(n)d of %(stages)s are older than promised.",
+            "%(n)d of %(stages)s is out of date.",
+            "%(n)d of %(stages)s are out of date.",
             state.stale,
         )
         sentences.append(_format_share(template, state.stale, state.stages))
     if state.failing:
         failing = ngettext(
-            "%(n)d stage can’t be read.", "%(n)d stages can’t be read.", state.failing
+            "%(n)d stage cannot be read.", "%(n)d stages cannot be read.", state.failing
         )
         sentences.append(failing % {"n": state.failing})
     if state.failing_lists:
         failing_lists = ngettext(
-            "%(n)d list of the catalog can’t be read.",
-            "%(n)d lists of the catalog can’t be read.",
+            "%(n)d list of projects or pipelines could not be loaded.",
+            "%(n)d lists of projects or pipelines could not be loaded.",
             state.failing_lists,
         )
         sentences.append(failing_lists % {"n": state.failing_lists})
     if state.partial_lists:
         partial_lists = ngettext(
-            "%(n)d list could be taken only in part.",
-            "%(n)d lists could be taken only in part.",
+            "%(n)d list was only partly loaded.",
+            "%(n)d lists were only partly loaded.",
             state.partial_lists,
         )
         sentences.append(partial_lists % {"n": state.partial_lists})
@@ -152,15 +154,15 @@ def partial_list_message(unreadable_count: int, surplus_count: int) -> str:
     sentences = []
     if unreadable_count:
         unreadable = ngettext(
-            "%(n)d entry of Northflank’s list can’t be read, and is not shown.",
-            "%(n)d entries of Northflank’s list can’t be read, and are not shown.",
+            "%(n)d entry of Northflank’s list is unreadable and not shown.",
+            "%(n)d entries of Northflank’s list are unreadable and not shown.",
             unreadable_count,
         )
         sentences.append(unreadable % {"n": unreadable_count})
     if surplus_count:
         surplus_entries = ngettext(
-            "Northflank’s list was longer than asked for: %(n)d entry was not taken.",
-            "Northflank’s list was longer than asked for: %(n)d entries were not taken.",
+            "Northflank’s list was longer than requested: %(n)d entry was ignored.",
+            "Northflank’s list was longer than requested: %(n)d entries were ignored.",
             surplus_count,
         )
         sentences.append(surplus_entries % {"n": surplus_count})

@@ -130,7 +130,7 @@ async def find_in_stage(
         if result is not None:
             return result
         if loop.time() >= deadline:
-            return _("It is being asked for just now: load this page again.")
+            return _("This run is being looked up. Reload the page.")
         await asyncio.sleep(POLL_INTERVAL)
 
 
@@ -149,7 +149,7 @@ async def search(
     while True:
         if not connection.may_call():
             progress = await run_in_db_thread(_load_progress, stages, run_id)
-            return replace(progress, blocked_reason=_("Northflank does not answer."))
+            return replace(progress, blocked_reason=_("Northflank is unreachable."))
         tasks = {key: task for key, task in _tasks.items() if key[0] == id(connection)}
         free_slots = MAX_CONCURRENT_QUERIES - len(tasks) if loop.time() < deadline else 0
         queries, progress = await run_in_db_thread(
@@ -237,7 +237,7 @@ async def _query_stage(connection: Connection, query: _StageQuery, run_id: str) 
         # An account-wide error stops every search; an error of one stage stops none.
         stage_error = "" if connection.is_account_wide(error) else str(error)
         await run_in_db_thread(_record_failure, query, run_id, stage_error)
-        return _("Northflank could not be asked for it: %(error)s") % {"error": error}
+        return _("Lookup on Northflank failed: %(error)s") % {"error": error}
     is_found = run_detail is not None and run_detail.run.id == run_id
     if run_detail is not None and not is_found:
         log.warning("run_lookup.wrong_run", requested=run_id, received=run_detail.run.id)
@@ -261,15 +261,15 @@ async def _fetch_run(
 
 
 def _not_found_message() -> str:
-    return _("Northflank does not know it either.")
+    return _("Not found on Northflank either.")
 
 
 def _paused_message() -> str:
-    return _("Northflank can't be asked for it now: it asks for a pause between requests.")
+    return _("Lookup paused: rate limited by Northflank.")
 
 
 def _exhausted_message() -> str:
-    return _("Northflank can't be asked for it now: this hour's requests are spent.")
+    return _("Lookup paused: this hour’s requests are used up.")
 
 
 def _is_valid_id(run_id: str) -> bool:
@@ -306,7 +306,8 @@ def _answer_locally(stage: Stage, run_id: str, user_pk: int | None) -> str | Non
         recent = RunLookup.objects.filter(user=user_pk, requested_at__gt=now - HOUR)
         if (recent.aggregate(n=Sum("request_count"))["n"] or 0) >= MAX_REQUESTS_PER_USER:
             message = _(
-                "Your links to runs never read here have used their %(n)s requests this hour."
+                "You have used your %(n)s lookup requests of this hour, by links to runs not read "
+                "yet."
             )
             return message % {"n": MAX_REQUESTS_PER_USER}
     return None
@@ -348,7 +349,7 @@ def _claim_next_stages(
         excess = set(repeated[capacity.repeat_requests :])
         chosen = [pk for pk in pending if pk not in excess]
         if not chosen:
-            message = _("Looking again has used its part of what searches may use.")
+            message = _("Repeated lookups have used their share of the search budget.")
             return [], replace(progress, blocked_reason=message, resumes_at=capacity.resumes_at)
         chosen = chosen[: min(limit, capacity.requests)]
         stages_by_key = Stage.objects.select_related("pipeline__project").in_bulk(chosen)
@@ -393,8 +394,8 @@ def _with_failure_reason(
     if not failed or any(_is_leased(row, now) for row in rows):
         return progress
     message = ngettext(
-        "One stage could not be asked: %(error)s",
-        "%(n)s stages could not be asked, the last one for this: %(error)s",
+        "One stage could not be searched: %(error)s",
+        "%(n)s stages could not be searched; last error: %(error)s",
         len(failed),
     ) % {"n": len(failed), "error": max(failed, key=lambda row: row.requested_at).error}
     retry_at = min(row.requested_at for row in failed) + FAILURE_BACKOFF
@@ -435,13 +436,13 @@ def _measure_capacity(now: datetime, run_id: str) -> _SearchCapacity:
     run_usage = run_lookups.aggregate(n=Sum("request_count"), first=Min("requested_at"))
     run_remaining = round(PER_RUN_SHARE * usage.share) - (run_usage["n"] or 0)
     if run_remaining <= 0:
-        message = _("The search for this run has used its part of what searches may use.")
+        message = _("The search for this run has used its share of the search budget.")
         return _SearchCapacity(blocked_reason=message, resumes_at=run_usage["first"] + HOUR)
     # Leave other clients their expected requests, and reading at least half of the rest.
     own_requests = max(available - read_budget.other_requests, MIN_OWN_SHARE * available)
     limit = min(usage.remaining, run_remaining, int(own_requests - usage.used) // 2)
     if limit <= 0:
-        message = _("What is left of this hour's requests is kept for what is in flight.")
+        message = _("The remaining requests of this hour are reserved for runs in flight.")
         return _SearchCapacity(blocked_reason=message, resumes_at=window_ends_at)
     recent_repeats = RunLookup.objects.filter(
         from_search=True, is_repeat=True, requested_at__gt=now - HOUR

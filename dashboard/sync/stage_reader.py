@@ -142,7 +142,7 @@ class StageReader:
             and stage.has_flow
             and not await run_in_db_thread(catalog.mark_flow_missing, stage.pk, moment)
         ):
-            raise NotFound("Northflank knows no release flow here. It is asked again in minutes.")
+            raise NotFound("No release flow found on Northflank. Retrying in a few minutes.")
         await run_in_db_thread(catalog.mirror_release_flow, stage.pk, flow_and_segment, now=moment)
         stage.has_flow, stage.flow_synced_at = flow_and_segment is not None, moment
         stage.confirmed_path_segment = (
@@ -267,7 +267,7 @@ async def read_run(connection: Connection, run: Run) -> Run | None:
         return None
     if run_detail.run.id != run.run_id:
         wrong_run = UnexpectedResponse(
-            "Unexpected response from Northflank: it is about another run.", http_status=200
+            "Unexpected response from Northflank: it describes another run.", http_status=200
         )
         await run_in_db_thread(mirror.back_off, run.pk, wrong_run, now())
         raise wrong_run
@@ -296,7 +296,7 @@ async def _fetch_detail(connection: Connection, run: Run, request_seq: int) -> R
     )
     if any(api_run.id == run.run_id for api_run in page.items):
         raise UnexpectedResponse(
-            "Northflank lists this run, and answers that there is no such run.", http_status=404
+            "Northflank lists this run but returns 404 for it.", http_status=404
         )
     return None
 

@@ -48,14 +48,14 @@ class WebhookStatus:
     def message(self) -> str:
         """One sentence on the state, without times: pages format those themselves."""
         if not self.is_configured:
-            return _("Northflank's webhook is not set up: runs are found by reading alone.")
+            return _("Webhook not configured; runs are found by polling.")
         if self.last_release_event_at is None and self.last_event_at is not None:
-            return _("Northflank's webhook sends events, but none about release flows so far.")
+            return _("Webhook delivers events, but none about release flows yet.")
         if self.last_release_event_at is None:
-            return _("Northflank's webhook is set up here, but nothing has come from it yet.")
+            return _("Webhook configured, but no event has arrived yet.")
         if self.missed_event_at is not None:
-            return _("Northflank's webhook is silent: a run has changed and no event has come.")
-        return _("Northflank's webhook announces changes.")
+            return _("Webhook may be broken: a run changed but no event arrived.")
+        return _("Webhook is working.")
 
 
 def load(now: datetime) -> WebhookStatus:

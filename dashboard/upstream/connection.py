@@ -244,5 +244,5 @@ def get_connection() -> Connection:
     if _connections:
         return _connections[0]
     if settings.SANDBOX:
-        raise RuntimeError("No upstream: set NORTHFLANK_API_TOKEN, or run `manage.py serve`.")
+        raise RuntimeError("No upstream: set NORTHFLANK_API_TOKEN or run `manage.py serve`.")
     return open_connection(settings.NORTHFLANK_API_BASE_URL, settings.NORTHFLANK_API_TOKEN)

@@ -210,7 +210,7 @@ def after_response(
     burst = compute(window, reserve, now).burst + 1
     if rate_limit is None:
         if window is None:
-            raise ValueError("Nothing is known of the rate.")
+            raise ValueError("The rate limit is unknown.")
         if window.resets_at <= now:
             return replace(window, burst=burst, synced_at=now)
         seconds_left = (window.resets_at - now).total_seconds()

@@ -48,7 +48,7 @@ def test_external_abort_starts_at_northflank_update_time(stage: int) -> None:
     assert abort_clock.start(run, None) == AbortStart(BEFORE)
     told = abort_messages.describe_external(run).plain_text
     assert told.startswith("Aborting since ")
-    assert "at least" not in told
+    assert "or earlier" not in told
 
 
 IMPLAUSIBLE_UPDATE_TIMES: dict[str, datetime | None] = {
@@ -65,7 +65,7 @@ def test_implausible_update_time_is_ignored_as_abort_start(
 ) -> None:
     run = mirror_run(stage, "aborting", T0, updated)
     assert abort_clock.start(run, None) == AbortStart(T0, is_approximate=True)
-    assert "Aborting since at least " in abort_messages.describe_external(run).plain_text
+    assert " or earlier; " in abort_messages.describe_external(run).plain_text
 
 
 def test_update_time_before_last_running_read_is_ignored(stage: int) -> None:
@@ -148,14 +148,12 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
     assert row.abort is not None
     assert (row.abort.under_way_since, row.abort.is_minimum) == (T0, True)
     assert "at least" in run_row.render_row(run, Permission(True), None)
-    assert "Aborting since, as first seen: 2026-03-02" in support_request.build(
-        run, None, team="", now=T0
-    )
+    assert "First seen aborting: 2026-03-02" in support_request.build(run, None, team="", now=T0)
     with time_machine.travel(at(10), tick=False):
         abort = aborts.request_abort(run, AbortRequest(manager)).abort
     abort.state = "accepted"
     told = abort_messages.describe(abort, run)
-    assert told.plain_text.startswith("Abort accepted; aborting since at least ")
+    assert told.plain_text.endswith(" or earlier.")
     line = run_row.build_row(run, Permission(True), abort).abort
     assert line is not None
     assert (line.under_way_since, line.is_minimum) == (T0, True)

@@ -154,7 +154,7 @@ def test_bulk_abort_without_permission_is_rejected_naming_allowed_groups(
 def test_bulk_abort_above_maximum_is_rejected(manager: User) -> None:
     production = factories.stage()
     runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
-    with pytest.raises(aborts.TooManyRuns, match="these are 201"):
+    with pytest.raises(aborts.TooManyRuns, match="201 are selected"):
         request_bulk(runs, manager)
     assert not BulkAbort.objects.exists()
 
@@ -359,7 +359,7 @@ def test_bulk_abort_without_budget_shows_retry_time(low_budget: Live, manager: U
     for abort in Abort.objects.all():
         assert abort.retry_at is not None
         assert abort.retry_at - abort.requested_at > timedelta(minutes=50)
-        assert "asked for a pause until" in story(abort)
+        assert "rate limited by Northflank until" in story(abort)
         assert abort.settled_at is not None
     assert sent_run_ids(low_budget) == []
 
@@ -483,9 +483,7 @@ def test_bulk_abort_adopted_past_deadline_is_not_sent(
     look_after(live)
     wait_until(lambda: is_settled(batch))
     assert results(batch) == ["abort"] * 5
-    assert {story(abort) for abort in Abort.objects.all()} == {
-        "Not sent: It could not be sent in time."
-    }
+    assert {story(abort) for abort in Abort.objects.all()} == {"Not sent: Sending timed out."}
     assert sent_run_ids(live) == []
     assert all(abort.events.filter(event_type="not_sent").exists() for abort in Abort.objects.all())
 
@@ -589,7 +587,9 @@ def test_missing_reason_error_names_all_stages_requiring_one(
     settings.ABORT_REASON_REQUIRED = strict
     stages = ("Production", "Staging", "Development")
     runs = [factories.run(factories.stage(name)) for name in stages]
-    with pytest.raises(aborts.ReasonMissing, match=rf"^Aborting runs in {named} takes a reason\.$"):
+    with pytest.raises(
+        aborts.ReasonMissing, match=rf"^A reason is required to abort runs in {named}\.$"
+    ):
         request_bulk(runs, manager, reason="")
 
 
@@ -604,7 +604,7 @@ def test_bulk_abort_of_maximum_size_is_stored(manager: User) -> None:
     production = factories.stage()
     runs = [factories.run(production) for _ in range(aborts.MAX_RUNS + 1)]
     assert request_bulk(runs[:-1], manager).items.count() == aborts.MAX_RUNS
-    message = r"^At most 200 runs can be aborted at once; these are 201\.$"
+    message = "^At most 200 runs can be aborted at once; 201 are selected\\.$"
     with pytest.raises(aborts.TooManyRuns, match=message):
         request_bulk(runs, manager)
 
@@ -676,7 +676,7 @@ def test_turn_without_pause_or_before_deadline_is_sent(
 def test_turn_resumed_past_deadline_is_not_sent(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     assert take_turn_at(batch, after=301, late=True) == bulk_abort.TurnResult()
-    expected = ("not_sent", "It could not be sent in time.", None, at(301))
+    expected = ("not_sent", "Sending timed out.", None, at(301))
     assert not_sent(301) == expected
     batch.refresh_from_db()
     assert items(batch)[0] == ("r1", "abort", Abort.objects.get().pk, "")
@@ -699,7 +699,7 @@ def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
 ) -> None:
     budget_store.record_rate_limited(300, at(1))
     assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult()
-    message = "Northflank’s request allowance is spent."
+    message = "Rate limit reached."
     assert not_sent(1) == ("not_sent", message, at(301), at(1))
 
 
@@ -721,7 +721,7 @@ def test_turn_for_externally_aborting_run_is_joined_with_note(
     Run.objects.filter(run_id="r1").update(status="aborting")
     batch = create_bulk_abort(two_runs, manager)
     assert take_turn_at(batch) == bulk_abort.TurnResult()
-    assert items(batch)[0] == ("r1", "joined", None, "It was being aborted already.")
+    assert items(batch)[0] == ("r1", "joined", None, "The run was already being aborted.")
     assert not Abort.objects.exists()
 
 
@@ -746,7 +746,7 @@ def test_turn_after_permission_is_revoked_records_reason(
     batch = create_bulk_abort(two_runs, manager)
     manager.groups.clear()
     assert take_turn_at(batch) == bulk_abort.TurnResult()
-    why = "Only members of the group “Release managers” may abort runs here."
+    why = "Only members of the group “Release managers” can abort runs here."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 
 
@@ -754,7 +754,7 @@ def test_turn_after_account_is_deleted_records_reason(two_runs: list[Run], manag
     batch = create_bulk_abort(two_runs, manager)
     manager.delete()
     assert take_turn_at(batch) == bulk_abort.TurnResult()
-    why = "The account that asked for it exists no more."
+    why = "The requesting account was deleted."
     assert items(batch)[0] == ("r1", "not_allowed", None, why)
 
 
@@ -789,7 +789,7 @@ def test_bulk_abort_without_permission_shows_reason_of_first_run(
     Grant.objects.filter(action=Action.ABORT).delete()
     factories.grant("abort", "Leads", stage="Staging")
     there = factories.run(factories.stage("Staging"))
-    of_production = "^Nobody but an administrator of this dashboard may abort runs here.$"
+    of_production = "^Only administrators can abort runs here.$"
     for runs in ([two_runs[0]], [two_runs[0], there]):
         with pytest.raises(aborts.NotAllowed, match=of_production):
             create_bulk_abort(runs, viewer)

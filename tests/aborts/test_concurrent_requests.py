@@ -63,7 +63,7 @@ def test_joined_abort_request_is_in_timeline_with_user_address_and_reason(
     run = in_flight(live)
     press(live.person("manager"), run)
     press(live.person("colleague"), run, reason="It blocks us")
-    message = "Pressed meanwhile by colleague (127.0.0.1): “It blocks us”."
+    message = "Also requested by colleague (127.0.0.1): “It blocks us”."
     assert message in timeline_texts(Abort.objects.get())
 
 
@@ -194,7 +194,7 @@ def test_abort_request_by_viewer_is_forbidden(live: Live, viewer: User, htmx: bo
 
 @pytest.mark.parametrize(
     ("switch", "value", "why"),
-    [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborting is switched off")],
+    [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborts are disabled")],
 )
 def test_abort_request_is_forbidden_when_aborting_is_disabled(
     live: Live, manager: User, settings: Any, switch: str, value: bool, why: str

@@ -50,17 +50,17 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message == (
-        "The abort may not have arrived. Northflank did not answer within 0.4 seconds. "
-        "It is sent again if the run goes on: sent 1 of at most 5 times."
+        "The abort may not have arrived. Northflank did not respond within 0.4 seconds. "
+        "It is resent if the run continues (sent 1 of at most 5 times)."
     )
-    assert "is sent again" in notice(press(person, run))
+    assert "is resent if" in notice(press(person, run))
     Abort.objects.update(sendings=5)
     long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
     read(live, run)
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("unknown", "")
     assert abort.settled_at is not None
-    assert "seems not to have arrived" in story()
+    assert "probably lost" in story()
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     live.sandbox.faults = []
     assert "accepted" in notice(press(person, run))
@@ -91,7 +91,7 @@ def test_unanswered_abort_of_concluded_run_shows_run_outcome(live: Live, manager
     assert row.concluded
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", row.status)
-    assert "No answer to the abort had come back." in story() or row.status == "aborted"
+    assert "Northflank never responded to the abort." in story() or row.status == "aborted"
 
 
 @pytest.mark.parametrize("fault", ["reset-after*1@/abort", "truncated*1@/abort"])
@@ -133,5 +133,5 @@ def test_refused_connection_marks_abort_not_sent(live: Live, manager: User) -> N
     abort = Abort.objects.get()
     assert (abort.state, abort.retry_at) == ("not_sent", None)
     assert abort.settled_at is not None
-    assert message == "Not sent: Northflank cannot be reached."
+    assert message == "Not sent: Northflank is unreachable."
     assert live.sandbox.abort_request_counts[run.run_id] == 0

@@ -14,12 +14,8 @@ from dashboard.runs import statuses
 
 AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 TONES = {"info", "warning", "bad", "neutral"}
-REMOVED_TEXT = (
-    "Northflank knows the run no more, 1 min 12 s after the abort was asked for; "
-    "how it ended is unknown."
-)
+REMOVED_TEXT = "Outcome unknown: Northflank removed the run 1 min 12 s after the request."
 DOUBT = "The abort may not have arrived. Northflank has failed (500)."
-LOST = "and the run went on: it seems not to have arrived."
 OUTCOMES = ["", "hibernating", *statuses.RUN_STATUSES]
 
 
@@ -81,23 +77,23 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("requested"),
             run(),
-            "Abort sent at 03:00:00; waiting for Northflank’s answer.",
+            "Abort sent at 03:00:00; waiting for Northflank’s response.",
         ),
         (
             abort("accepted", settled_at=None),
             run(),
-            "Abort accepted at 03:00:01; Northflank still says running.",
+            "Abort accepted at 03:00:01; run status is still running.",
         ),
         (abort("accepted"), run("aborting"), "Abort accepted; aborting since 03:00:02."),
         (
             abort("accepted"),
             run("aborting", level=1),
-            "Abort accepted; aborting since 03:00:02. That takes longer than 3 min.",
+            "Abort accepted; aborting since 03:00:02. Taking longer than 3 min.",
         ),
         (
             abort("accepted"),
             run("aborting", level=2),
-            "Abort accepted; aborting since 03:00:02. It has not ended within 10 min.",
+            "Abort accepted; aborting since 03:00:02. Not ended after 10 min.",
         ),
         (
             abort("concluded", "aborted"),
@@ -107,12 +103,12 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("concluded", "success"),
             run("success", concluded=True),
-            "Not stopped: the run ended as success, 1 min 12 s after the abort was asked for.",
+            "Abort failed: the run finished (success) 1 min 12 s after the request.",
         ),
         (
             abort("concluded", "aborted"),
             run("success", concluded=True),
-            "Northflank had said aborted, and now says success: look at the run itself.",
+            "Status changed from aborted to success after the abort. Check the run.",
         ),
         (
             abort("concluded"),
@@ -122,29 +118,29 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("too_late", "failure"),
             run("failure", concluded=True),
-            "Finished before the abort arrived: the run had ended as failed.",
+            "Too late: the run had finished (failed) before the abort arrived.",
         ),
         (
             abort("too_late", "success", sent_at=None),
             run("success", concluded=True),
-            "Finished before the abort could be sent: the run had ended as success.",
+            "Too late: the run had finished (success) before the abort was sent.",
         ),
         (
             abort("too_late"),
             run(),
-            "Northflank knew the run no more when the abort arrived.",
+            "The run no longer existed when the abort arrived.",
         ),
         (abort("refused"), run(), "Northflank refused: Northflank has failed (500)."),
         (abort("not_sent", answer="No way"), run(), "Not sent: No way."),
         (
             abort("not_sent", retry_at=AT + timedelta(minutes=40)),
             run(),
-            "Not sent: Northflank asked for a pause until 03:40:00.",
+            "Not sent: rate limited by Northflank until 03:40:00.",
         ),
         (
             abort("not_sent", retry_at=AT + timedelta(days=1)),
             run(),
-            "Not sent: Northflank asked for a pause until 2 Jan 03:00:00.",
+            "Not sent: rate limited by Northflank until 2 Jan 03:00:00.",
         ),
         (
             abort("accepted", requested_at=AT - timedelta(days=2), settled_at=None),
@@ -154,42 +150,42 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         (
             abort("unknown", settled_at=None, sendings=2),
             run(),
-            f"{DOUBT} It is sent again if the run goes on: sent 2 of at most 5 times.",
+            f"{DOUBT} It is resent if the run continues (sent 2 of at most 5 times).",
         ),
         (
             abort("unknown", settled_at=None, sendings=5),
             run(),
-            f"{DOUBT} Sent 5 times: checking what became of the run.",
+            f"{DOUBT} Sent 5 times; checking the run’s status.",
         ),
         (
             abort("unknown", settled_at=None, sendings=3),
             run(level=2),
-            f"{DOUBT} It is not sent again by itself. You can try again.",
+            f"{DOUBT} It is not resent automatically. You can resend it.",
         ),
         (
             abort("unknown", sendings=5),
             run(),
-            f"The abort was sent 5 times, {LOST} You can try again.",
+            "Abort probably lost: it was sent 5 times, but the run continued. You can resend it.",
         ),
         (
             abort("unknown", sendings=1),
             run("success", concluded=True),
-            f"The abort was sent, {LOST}",
+            "Abort probably lost: it was sent, but the run continued.",
         ),
         (
             abort("requested", settled_at=None, sent_at=AT, sendings=2),
             run(),
-            "Abort sent again at 03:00:00 (2 of at most 5 times); waiting for Northflank’s answer.",
+            "Abort resent at 03:00:00 (attempt 2 of 5); waiting for Northflank’s response.",
         ),
         (
             abort("accepted", settled_at=None, answer_status=409),
             run("aborting"),
-            "The run was being aborted already, since 03:00:02 or before.",
+            "The run was already aborting, since 03:00:02 or earlier.",
         ),
         (
             abort("tried_again"),
             run(),
-            "Nothing came of it for 1 min 12 s; it was tried again.",
+            "No effect after 1 min 12 s; the abort was resent.",
         ),
     ],
 )
@@ -221,7 +217,7 @@ def test_abort_message_tone_follows_severity(level: int, tone: str) -> None:
 def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
     act = abort("concluded", "success", answered_at=None)
     message = abort_messages.describe(act, run("success", concluded=True))
-    assert message.plain_text.endswith("No answer to the abort had come back.")
+    assert message.plain_text.endswith("Northflank never responded to the abort.")
 
 
 def line(what: str, detail: str = "") -> str:
@@ -241,12 +237,12 @@ def test_timeline_event_text_is_a_complete_sentence(what: EventType, detail: str
     ("what", "detail", "text"),
     [
         ("requested", "", "Requested by ana: “Stuck”."),
-        ("accepted", "running", "Northflank accepted it, and says running."),
-        ("concluded", "failure", "The run concluded as failed."),
-        ("concluded", "", "Northflank knows the run no more."),
-        ("tried_again", "ben", "Tried again by ben."),
-        ("answered_late", "aborting", "Northflank’s answer came only now: aborting."),
-        ("not_sent", "It could not be sent in time.", "Not sent: It could not be sent in time."),
+        ("accepted", "running", "Accepted by Northflank; run status: running."),
+        ("concluded", "failure", "The run ended as failed."),
+        ("concluded", "", "Northflank removed the run."),
+        ("tried_again", "ben", "Resent by ben."),
+        ("answered_late", "aborting", "Late response from Northflank: aborting."),
+        ("not_sent", "Sending timed out.", "Not sent: Sending timed out."),
     ],
 )
 def test_timeline_event_has_its_text(what: str, detail: str, text: str) -> None:

@@ -78,7 +78,7 @@ def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -
     look_after(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
-    assert "ended before the answer" in story()
+    assert "stopped before Northflank responded" in story()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
     long_ago(abort, claimed_at=1)
     live.sandbox.requests.clear()
@@ -119,7 +119,7 @@ def test_unsent_abort_of_concluded_run_is_too_late(live: Live) -> None:
     abort = Abort.objects.get()
     assert abort.state == "too_late"
     assert abort.outcome == Run.objects.get().status
-    assert story().startswith("Finished before the abort could be sent: ")
+    assert story().startswith("Too late: the run had finished (")
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
@@ -129,7 +129,7 @@ def test_unsent_abort_of_removed_run_is_too_late(live: Live) -> None:
     vanish(live, run.run_id)
     look_after(live)
     assert Abort.objects.get().state == "too_late"
-    assert story() == "Northflank knew the run no more when the abort could be sent."
+    assert story() == "The run no longer existed; the abort was not sent."
 
 
 def test_sent_abort_is_marked_unknown_during_outage(live: Live) -> None:
@@ -138,7 +138,7 @@ def test_sent_abort_is_marked_unknown_during_outage(live: Live) -> None:
     live.sandbox.faults = [parse_fault("503")]
     look_after(live)
     assert Abort.objects.get().state == "unknown"
-    assert story().startswith("The abort may not have arrived. The process that sent it ended ")
+    assert story().startswith("The abort may not have arrived. The sending process stopped ")
 
 
 def test_unsent_abort_past_deadline_is_not_sent_during_outage(live: Live) -> None:
@@ -147,7 +147,7 @@ def test_unsent_abort_past_deadline_is_not_sent_during_outage(live: Live) -> Non
     live.sandbox.faults = [parse_fault("503")]
     look_after(live)
     assert Abort.objects.get().state == "not_sent"
-    assert "could not be sent in time" in story()
+    assert "Sending timed out" in story()
 
 
 def test_adoption_is_postponed_during_outage(live: Live) -> None:
@@ -194,7 +194,7 @@ def test_run_removed_before_answer_leaves_abort_outcome_unknown(live: Live) -> N
     vanish(live, run.run_id)
     look_after(live)
     assert Abort.objects.get().outcome == ""
-    assert "how it ended is unknown" in story()
+    assert "Outcome unknown" in story()
 
 
 def answer_with_run(live: Live, other: str) -> None:
@@ -247,5 +247,5 @@ def test_unsent_abort_past_deadline_is_not_sent(live: Live) -> None:
     run = in_flight(live)
     abort_with_expired_lease(run, seconds=3600)
     look_after(live)
-    assert "could not be sent in time" in story()
+    assert "Sending timed out" in story()
     assert live.sandbox.abort_request_counts[run.run_id] == 0

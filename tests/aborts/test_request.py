@@ -105,7 +105,7 @@ def test_abort_request_is_logged(run: Run, manager: User) -> None:
 
 
 def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, manager: User) -> None:
-    why = "^Only members of the group “Release managers” may abort runs here.$"
+    why = "^Only members of the group “Release managers” can abort runs here.$"
     with capture_logs() as logs, pytest.raises(aborts.NotAllowed, match=why):
         aborts.request_abort(run, by(viewer))
     assert logs == [
@@ -119,7 +119,7 @@ def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, mana
 
 def test_abort_request_with_read_only_token_is_denied(run: Run, manager: User) -> None:
     rights = permissions.for_user(manager).without_abort()
-    with pytest.raises(aborts.NotAllowed, match=r"^This token is for reading only\.$"):
+    with pytest.raises(aborts.NotAllowed, match=r"^This API token is read-only\.$"):
         aborts.request_abort(run, by(manager, permissions=rights))
 
 
@@ -128,7 +128,7 @@ def test_abort_request_without_required_reason_is_rejected(
     run: Run, manager: User, reason: str
 ) -> None:
     with pytest.raises(
-        aborts.ReasonMissing, match=r"^Aborting a run in Production takes a reason\.$"
+        aborts.ReasonMissing, match=r"^A reason is required to abort runs in Production\.$"
     ):
         aborts.request_abort(run, by(manager, reason=reason))
     assert not Abort.objects.exists()

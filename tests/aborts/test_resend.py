@@ -136,10 +136,9 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     row = read(live, run)
     abort.refresh_from_db()
     assert abort.settled_at is not None
-    assert event_details(EventType.NOT_ARRIVED) == ["It was sent 5 times."]
+    assert event_details(EventType.NOT_ARRIVED) == ["Already sent 5 times."]
     assert story() == (
-        "The abort was sent 5 times, and the run went on: it seems not to have arrived. "
-        "You can try again."
+        "Abort probably lost: it was sent 5 times, but the run continued. You can resend it."
     )
     assert row.abort_severity == 2
     look_after(live)
@@ -188,7 +187,7 @@ def test_unknown_abort_is_resent_only_within_two_minutes(
     read(live, run)
     assert live.sandbox.abort_request_counts[run.run_id] == (2 if again else 1)
     if not again:
-        assert event_details(EventType.NOT_ARRIVED) == ["Too much time has passed."]
+        assert event_details(EventType.NOT_ARRIVED) == ["The time limit for resending has passed."]
 
 
 def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
@@ -202,7 +201,7 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert Run.objects.get().abort_severity == 2
-    assert story().endswith("It is not sent again by itself. You can try again.")
+    assert story().endswith("It is not resent automatically. You can resend it.")
     assert aborts.can_retry(abort, now())
     live.sandbox.faults = []
     again = aborts.request_abort(
@@ -237,9 +236,7 @@ def test_resend_is_skipped_when_account_is_inactive(live: Live, manager: User) -
     run = run_with_unknown_abort(live, manager)
     User.objects.update(is_active=False)
     assert_not_resent(live, run)
-    assert event_details(EventType.NOT_ARRIVED) == [
-        "The account that asked for it is not active any more."
-    ]
+    assert event_details(EventType.NOT_ARRIVED) == ["The requesting account is inactive."]
 
 
 def assert_not_resent(live: Live, run: Run) -> None:
@@ -360,7 +357,7 @@ def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: Us
     abort_externally(live, "", concluded=False)()
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
     message = notice(press(live.person("manager"), run))
-    assert message.startswith("The run was being aborted already, since ")
+    assert message.startswith("The run was already aborting, since ")
     assert Abort.objects.get().state == "accepted"
 
 
@@ -369,7 +366,7 @@ def test_unknown_retry_message_shows_resend(live: Live, manager: User) -> None:
     Run.objects.update(abort_severity=2)
     abort = Abort.objects.get()
     abort.already_aborting_since = now() - timedelta(minutes=20)
-    assert story(abort).endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
+    assert story(abort).endswith("It is resent if the run continues (sent 1 of at most 5 times).")
 
 
 # --- Whoever presses, and whichever process sends -----------------------------------------------
@@ -382,7 +379,7 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
     row = Run.objects.with_stage().get()
     assert run_row.build_row(row, run_row.Permission(True), Abort.objects.get()).is_abortable
     message = notice(press(live.person("manager"), run))
-    assert message.endswith("It is sent again if the run goes on: sent 1 of at most 5 times.")
+    assert message.endswith("It is resent if the run continues (sent 1 of at most 5 times).")
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     look_after(live)  # without a rest
     assert live.sandbox.abort_request_counts[run.run_id] == 2

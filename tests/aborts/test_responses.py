@@ -94,8 +94,8 @@ def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
     assert read(live, run).status == outcome
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", outcome)
-    assert story().startswith("Not stopped: the run ended as ")
-    assert "No answer" not in story()
+    assert story().startswith("Abort failed: the run finished (")
+    assert "never responded" not in story()
 
 
 def test_slow_abort_stays_open(live: Live, manager: User) -> None:
@@ -123,14 +123,14 @@ def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered:
     assert row.concluded
     assert (abort.state, abort.outcome) == ("too_late", row.status)
     assert abort.answer_status == int(answered)
-    assert message.startswith("Finished before the abort arrived: the run had ended as ")
+    assert message.startswith("Too late: the run had finished (")
     assert abort.settled_at is not None
 
 
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
-        ("forbidden:payments@/abort", 403, "lacks the permission"),
+        ("forbidden:payments@/abort", 403, "lacks permission"),
         ("bad-token@/abort", 401, "rejected the API token"),
         ("feature-401@/abort", 401, "not enabled for the account"),
         ("error-without-wrapper:400@/abort", 400, "It broke"),
@@ -166,25 +166,20 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_gone(live: Live, manager:
     vanish(live, run.run_id)
     notice(press(live.person("manager"), run))
     assert Abort.objects.get().state == "too_late"
-    assert story() == "Northflank knew the run no more when the abort arrived."
+    assert story() == "The run no longer existed when the abort arrived."
     row = Run.objects.with_stage().get()
     assert row.removed_at is not None
     assert row.in_flight  # until somebody dismisses it
     # The same in all places: no word of a run that goes on, or of one that had ended.
     removed_abort = Abort.objects.get()
-    assert run_row.build_row(row, Permission(True), removed_abort).label == "Gone"
-    assert (
-        abort_log.CATEGORIES[abort_log.category_key(removed_abort)].label
-        == "Removed from Northflank"
-    )
-    assert (
-        bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "").label
-        == "Gone from Northflank"
-    )
+    assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
+    assert abort_log.category_key(removed_abort) == "gone"
+    item_outcome = bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "")
+    assert item_outcome.kind == "removed"
     timeline_texts = [
         line.text for line in abort_timeline.entries(removed_abort, removed_abort.events.all())
     ]
-    assert timeline_texts[-1] == "Northflank knew the run no more."
+    assert timeline_texts[-1] == "The run no longer existed."
 
 
 def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> None:
@@ -203,7 +198,7 @@ def test_rate_limited_abort_is_not_sent_and_shows_retry_time(live: Live, manager
     abort = Abort.objects.get()
     assert abort.state == "not_sent"
     assert abort.retry_at is not None
-    assert message.startswith("Not sent: Northflank asked for a pause until ")
+    assert message.startswith("Not sent: rate limited by Northflank until ")
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
@@ -254,7 +249,7 @@ def test_accepted_abort_of_removed_run_is_concluded_without_outcome(
     read(live, run)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "")
-    assert "knows the run no more" in story()
+    assert "Northflank removed the run" in story()
     assert "borted" not in story()
 
 

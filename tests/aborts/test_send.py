@@ -166,7 +166,7 @@ def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
         ((200, {"data": {}}), "Unexpected response from Northflank: required fields are missing."),
         (
             run_response("aborted", "r2", over=True),
-            "Unexpected response from Northflank: it is about another run.",
+            "Unexpected response from Northflank: it describes another run.",
         ),
     ],
 )
@@ -277,7 +277,7 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
     headers = {
         "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
     }  # fmt: skip
-    said = "Northflank's rate limit is reached (429): It broke"
+    said = "Northflank rate limit reached (429): It broke"
     northflank = FakeNorthflank(abort=error_response(429), headers=headers)
     northflank.send(abort)
     expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}
@@ -366,7 +366,7 @@ def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
     make_unknown(abort, seen=seen, sent=sent)
     with capture_logs() as logs:
         abort_send.settle_resolved_aborts(db_threads.now())
-    assert timeline(abort) == ([("not_arrived", "It was sent 5 times.")] if lost else [])
+    assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if lost else [])
     assert logs == ([log_line("not_arrived", "warning", by="manager")] if lost else [])
     assert ("settled_at" in stored_fields(abort)) is lost
     assert stored_fields(abort)["state"] == "unknown"
@@ -429,7 +429,7 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
     manager.groups.clear()
     northflank = FakeNorthflank()
     logs = northflank.send(abort)
-    why = "Only members of the group “Release managers” may abort runs here."
+    why = "Only members of the group “Release managers” can abort runs here."
     assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": why}
     assert timeline(abort) == [("not_sent", why)]
     assert logs == [log_line("cancelled", "warning", by="manager", why=why)]
@@ -439,7 +439,7 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
 def test_abort_after_account_is_deleted_is_not_sent(abort: Abort, manager: User) -> None:
     manager.delete()
     FakeNorthflank().send(abort)
-    assert stored_fields(abort)["answer"] == "The account that asked for it exists no more."
+    assert stored_fields(abort)["answer"] == "The requesting account was deleted."
 
 
 @pytest.mark.parametrize(("late", "state"), [(0, "accepted"), (1, "not_sent")])
@@ -450,7 +450,7 @@ def test_abort_past_send_deadline_is_not_sent(
         abort = aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
     with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=late), tick=False):
         assert abort_send.cancel_if_unwanted(abort) is (state == "not_sent")
-    told = "It could not be sent in time." if late else ""
+    told = "Sending timed out." if late else ""
     assert Abort.objects.get().answer == told
 
 
@@ -563,7 +563,7 @@ def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
     Abort.objects.update(sent_at=abort_with_expired_lease.requested_at)
     northflank = FakeNorthflank()
     northflank.reconcile()
-    why = "The process that sent it ended before the answer."
+    why = "The sending process stopped before Northflank responded."
     assert northflank.methods == ["GET"]
     assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", why)]
     told = Abort.objects.get()

@@ -90,7 +90,7 @@ def test_critical_abort_message_shows_threshold(live: Live, manager: User) -> No
     run, abort = aborting_run(live, manager)
     backdate(abort, RED + 1)
     reconcile_run(live, run)
-    assert story().endswith("It has not ended within 10 min.")
+    assert story().endswith("Not ended after 10 min.")
 
 
 def test_overdue_external_abort_updates_run_once_per_severity(live: Live) -> None:

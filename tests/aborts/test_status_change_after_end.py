@@ -55,13 +55,11 @@ def test_restored_run_after_removal_shows_new_status(live: Live, manager: User) 
     run, abort = aborted(live, manager)
     vanish(live, run.run_id)
     read(live, run)
-    assert "knows the run no more" in story()
+    assert "Northflank removed the run" in story()
     live.sandbox.faults = []
     read(live, run)
     assert status_changes_after_end(abort) == ["aborting"]
-    assert story() == (
-        "Northflank did not know the run, and now says aborting: look at the run itself."
-    )
+    assert story() == ("Northflank had removed the run, but now reports aborting. Check the run.")
 
 
 def test_run_in_flight_again_after_abort_can_be_aborted_again(live: Live, manager: User) -> None:
@@ -89,7 +87,7 @@ def test_too_late_abort_of_run_in_flight_again_shows_new_status(live: Live, mana
     assert (abort.state, status_changes_after_end(abort)) == ("too_late", [])
     mirror_status(live, run, "running", concluded=False)
     assert status_changes_after_end(abort) == ["running"]
-    assert "now says running" in story()
+    assert "to running after the abort" in story()
 
 
 def test_not_arrived_abort_of_run_aborting_later_shows_new_status(
@@ -101,7 +99,7 @@ def test_not_arrived_abort_of_run_aborting_later_shows_new_status(
     Abort.objects.update(sendings=5)
     long_ago(abort, sent_at=70)
     read(live, run)
-    assert "not to have arrived" in story()
+    assert "probably lost" in story()
     mirror_status(live, run, "aborting", concluded=False)
     assert status_changes_after_end(abort) == ["aborting"]
-    assert story().endswith("It was taken for lost, and now Northflank says aborting.")
+    assert story().endswith("considered lost, but the run is now aborting.")

@@ -319,12 +319,15 @@ def test_visible_rows_query_matches_permissions(
 @pytest.mark.parametrize(
     ("groups", "sentence"),
     [
-        ([], "Nobody but an administrator of this dashboard may abort runs here."),
-        (["B"], "Only members of the group “B” may abort runs here."),
-        (["B", "A"], "Only members of “A” or “B” may abort runs here."),
-        (["C", "B", "A"], "Only members of “A”, “B” or “C” may abort runs here."),
-        (["D", "C", "B", "A"], "Only members of “A”, “B”, “C” or others may abort runs here."),
-        (["x" * 150], f"Only members of the group “{'x' * 60}” may abort runs here."),
+        ([], "Only administrators can abort runs here."),
+        (["B"], "Only members of the group “B” can abort runs here."),
+        (["B", "A"], "Only members of “A” or “B” can abort runs here."),
+        (["C", "B", "A"], "Only members of “A”, “B” or “C” can abort runs here."),
+        (
+            ["D", "C", "B", "A"],
+            "Only members of “A”, “B”, “C” or other groups can abort runs here.",
+        ),
+        (["x" * 150], f"Only members of the group “{'x' * 60}” can abort runs here."),
     ],
 )
 def test_denied_abort_reason_names_allowed_groups(
@@ -350,11 +353,11 @@ def test_denied_abort_reason_names_only_groups_allowed_there(
         for stage in stages
     }
     assert told == {
-        "shop Staging": "Only members of “Everywhere”, “Shop” or “Staging people” may abort runs "
+        "shop Staging": "Only members of “Everywhere”, “Shop” or “Staging people” can abort runs "
         "here.",
-        "shop Production": "Only members of “Everywhere” or “Shop” may abort runs here.",
-        "payments Staging": "Only members of “Everywhere” or “Staging people” may abort runs here.",
-        "payments Production": "Only members of the group “Everywhere” may abort runs here.",
+        "shop Production": "Only members of “Everywhere” or “Shop” can abort runs here.",
+        "payments Staging": "Only members of “Everywhere” or “Staging people” can abort runs here.",
+        "payments Production": "Only members of the group “Everywhere” can abort runs here.",
     }
 
 
@@ -362,14 +365,14 @@ def test_denied_abort_reason_leaves_out_own_group(places: dict[str, list[Stage]]
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "leads")
     why = person("member").abort_permission(places["shop"][1]).denied_reason
-    assert why == "Only members of the group “leads” may abort runs here."
+    assert why == "Only members of the group “leads” can abort runs here."
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "sentence"),
     [
-        ("READ_ONLY", True, "This dashboard is switched to read-only."),
-        ("ABORTS_ENABLED", False, "Aborting is switched off on this dashboard."),
+        ("READ_ONLY", True, "This dashboard is read-only."),
+        ("ABORTS_ENABLED", False, "Aborts are disabled on this dashboard."),
     ],
 )
 @pytest.mark.parametrize("who", ["superuser", "member", "somebody", "stranger", "reading token"])
@@ -385,7 +388,7 @@ def test_denied_abort_reason_is_disabled_aborting_for_everybody(
 def test_denied_abort_reason_names_read_only_token(places: dict[str, list[Stage]]) -> None:
     factories.grant("abort", "on-call")
     verdict = person("reading token").abort_permission(places["shop"][0])
-    assert verdict == Permission(False, "This token is for reading only.")
+    assert verdict == Permission(False, "This API token is read-only.")
 
 
 def test_denied_abort_reason_for_several_stages_is_given_once(
@@ -395,15 +398,14 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
     factories.grant("abort", "leads", project=Project.objects.get(slug="shop"))
     why = person("member").abort_denied_reasons
     staging, production = places["shop"]
-    leads = "Only members of the group “leads” may abort runs here."
+    leads = "Only members of the group “leads” can abort runs here."
     assert why([staging]) == ""
-    assert why([staging, production]) == f"Where Abort is disabled: {leads}"
+    assert why([staging, production]) == f"Abort is disabled for some runs: {leads}"
     assert why([production, production]) == leads
     assert why([]) == ""
     elsewhere = places["payments"][1]
     assert why([production, elsewhere]) == (
-        "Where Abort is disabled: Nobody but an administrator of this dashboard may abort runs "
-        f"here. {leads}"
+        f"Abort is disabled for some runs: Only administrators can abort runs here. {leads}"
     )
 
 
@@ -418,7 +420,7 @@ def test_acknowledge_permission_for_visible_run_is_allowed(places: dict[str, lis
 def test_acknowledge_permission_for_hidden_run_is_denied(places: dict[str, list[Stage]]) -> None:
     factories.grant("view", "on-call", stage="Staging")
     verdict = person("member").acknowledge_permission(places["shop"][1])
-    assert verdict == Permission(False, "You may not see this run.")
+    assert verdict == Permission(False, "You do not have permission to view this run.")
 
 
 def test_acknowledge_permission_in_read_only_mode_is_denied(
@@ -426,7 +428,7 @@ def test_acknowledge_permission_in_read_only_mode_is_denied(
 ) -> None:
     settings.READ_ONLY = True
     verdict = person("superuser").acknowledge_permission(places["shop"][0])
-    assert verdict == Permission(False, "This dashboard is switched to read-only.")
+    assert verdict == Permission(False, "This dashboard is read-only.")
 
 
 # --- The group that may abort from the start ----------------------------------------------------

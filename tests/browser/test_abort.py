@@ -123,7 +123,7 @@ def test_abort_button_for_viewer_is_disabled_with_visible_reason(
 ) -> None:
     page = sign_in("viewer", address_of(place, stuck_run))
     expect(page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]')).to_be_disabled()
-    reason = page.get_by_text("Only members of the group “Release managers” may abort runs here.")
+    reason = page.get_by_text("Only members of the group “Release managers” can abort runs here.")
     expect(reason.first).to_be_visible()
 
 

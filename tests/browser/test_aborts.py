@@ -54,7 +54,7 @@ def test_abort_row_is_found_expanded_and_updated_live(
     expect(row.locator(".abort-line")).to_contain_text("Aborted after")
     # What was unfolded stays so, and has what came to it.
     expect(row.locator(".abort-timeline li").last).to_be_visible()
-    expect(row.locator(".abort-timeline li").last).to_contain_text("The run concluded as aborted.")
+    expect(row.locator(".abort-timeline li").last).to_contain_text("The run ended as aborted.")
     assert is_marked(page)
 
 

@@ -54,7 +54,7 @@ def test_bulk_abort_of_three_selected_runs_shows_each_aborted(
     mark(page)
     for run in runs_in_flight:
         expect(result_of(page, run)).to_have_text("Aborted")
-    expect(page.locator(".summary .summary-text")).to_have_text("3 asked for: 3 aborted.")
+    expect(page.locator(".summary .summary-text")).to_have_text("3 requested: 3 aborted.")
     expect(page).to_have_title(re.compile(r"^3 of 3"))
     assert is_marked(page)
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}

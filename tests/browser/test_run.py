@@ -143,7 +143,7 @@ def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in:
         started_at=None,
         created_at=timezone.now(),
     )
-    said = "1 run has been skipped since it was created."
+    said = "1 run skipped since this run was created."
     expect(page.locator("[data-verdict]")).to_contain_text(said)
     expect(swallowed).to_contain_text(said)
     expect(swallowed.get_by_role("link", name="Hotfix")).to_be_visible()

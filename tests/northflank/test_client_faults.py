@@ -387,7 +387,7 @@ async def test_abort_without_response_times_out_at_deadline(
     failure = await failure_of(client.abort_run(*ids, deadline=monotonic() + 0.2))
     assert isinstance(failure, Unreachable)
     assert (failure.may_have_arrived, failure.cause) == (True, "timeout")
-    assert str(failure).startswith("Northflank did not answer within 0.")
+    assert str(failure).startswith("Northflank did not respond within 0.")
 
 
 @pytest.mark.parametrize("play", UNREADABLE)
@@ -420,7 +420,7 @@ async def test_response_with_other_encoding_is_rejected(
     client: NorthflankClient, server: ScriptedServer, packed: str
 ) -> None:
     server.enqueue(answers(payloads.data(payloads.detail()), headers={"Content-Encoding": packed}))
-    assert "compressed" in str(await failure_of(read(client)))
+    assert "compression" in str(await failure_of(read(client)))
 
 
 def unpacked(size: int) -> bytes:

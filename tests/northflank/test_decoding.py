@@ -368,7 +368,7 @@ def test_steps_nested_too_deeply_end_in_a_marker(levels: int) -> None:
     while node and node.steps:
         node, depth = node.steps[0], depth + 1
     assert node is not None
-    assert (node.kind, node.label, depth) == (OMITTED, "Further steps, not shown", MAX_DEPTH + 1)
+    assert (node.kind, node.label, depth) == (OMITTED, "More steps, not shown", MAX_DEPTH + 1)
 
 
 def test_steps_above_maximum_end_in_a_marker() -> None:

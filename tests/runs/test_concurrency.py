@@ -108,21 +108,21 @@ def test_concluded_run_has_no_runs_queued_behind() -> None:
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("allow", "Nothing has to wait for it: runs of this stage may go on side by side."),
-        ("queue", "Runs of this stage wait for each other."),
-        ("forbid", "Requests for another run are ignored while this one is under way."),
+        ("allow", "No run waits for this one: runs of this stage may run at the same time."),
+        ("queue", "Runs of this stage run one after another."),
+        ("forbid", "Requests for another run are ignored while this one is in flight."),
         (
             "latest",
             (
-                "Concurrency policy: latest. As far as known: a run that waits is dropped when a "
-                "newer one comes; Northflank does not document it."
+                "Concurrency policy: latest. Presumably a waiting run is dropped when a newer "
+                "one is created; Northflank does not document it."
             ),
         ),
         (
             "replace",
             (
-                "Concurrency policy: replace. As far as known: a newer run takes the place of this "
-                "one, which is then aborted; Northflank does not document it."
+                "Concurrency policy: replace. Presumably a newer run aborts and replaces this "
+                "one; Northflank does not document it."
             ),
         ),
         ("something-new", "Concurrency policy: something-new."),
@@ -197,7 +197,7 @@ def test_forbid_policy_lists_runs_skipped_meanwhile_latest_first() -> None:
     before, first, second = (ended(here, "skipped", ago, ago) for ago in (40, 20, 10))
     found = concurrency.related_runs(subject, [subject], None, finished_runs(before, first, second))
     assert found.skipped_meanwhile == (second, first)
-    assert found.skipped_text == "2 runs have been skipped since it was created."
+    assert found.skipped_text == "2 runs skipped since this run was created."
     assert found.queued_behind == ()
 
 
@@ -207,7 +207,7 @@ def test_forbid_policy_lists_runs_skipped_during_concluded_run() -> None:
     before, during, after = (ended(here, "skipped", ago, ago) for ago in (40, 20, 10))
     found = concurrency.related_runs(subject, [], None, finished_runs(before, during, after))
     assert found.skipped_meanwhile == (during,)
-    assert found.skipped_text == "1 run was skipped while it was in flight."
+    assert found.skipped_text == "1 run skipped while this run was in flight."
 
 
 def test_removed_run_lists_runs_skipped_until_last_read() -> None:
@@ -269,7 +269,7 @@ def test_skipped_run_is_superseded_by_run_in_flight_then() -> None:
     also, subject = ended(here, "skipped", 20, 20), ended(here, "skipped", 10, 10)
     found = concurrency.related_runs(subject, [there], None, finished_runs(earlier, also))
     assert found.superseded_by == there
-    assert found.superseded_text == "Another was in flight when it came."
+    assert found.superseded_text == "Another run was in flight when it was created."
     assert found.skipped_meanwhile == ()
 
 
@@ -310,14 +310,14 @@ def test_latest_policy_supersedes_waiting_runs_by_newer_ones() -> None:
     found = concurrency.related_runs(front, in_flight_runs, None, finished_runs(first, second))
     assert (found.queued_behind, found.skipped_meanwhile) == ((newest,), (second, first))
     assert found.skipped_text == (
-        "2 runs seem to have been dropped for a newer one since it was created."
+        "2 runs probably superseded by a newer one since this run was created."
     )
     assert concurrency.related_runs(
         newest, in_flight_runs, None, finished_runs(first, second)
     ).skipped_meanwhile == (second,)
     found = concurrency.related_runs(first, in_flight_runs, None, finished_runs(second))
     assert (found.superseded_by, found.skipped_meanwhile) == (second, ())
-    assert found.superseded_text == "It seems to have been dropped for a newer one."
+    assert found.superseded_text == "Probably superseded by a newer run."
     found = concurrency.related_runs(second, in_flight_runs, None, finished_runs(first))
     assert (found.superseded_by, found.skipped_meanwhile) == (newest, ())
 
@@ -386,7 +386,7 @@ def test_skipped_count_of_incomplete_history_is_at_least() -> None:
     found = concurrency.related_runs(
         subject, [subject], None, FinishedRuns((other,), is_complete=False)
     )
-    assert found.skipped_text == "At least 1 run has been skipped since it was created."
+    assert found.skipped_text == "At least 1 run skipped since this run was created."
 
 
 def test_superseded_text_comes_before_skipped_text() -> None:
@@ -395,8 +395,8 @@ def test_superseded_text_comes_before_skipped_text() -> None:
         ended(here, "aborted", 30, 20), ended(here, "aborted", 20, 10), run(here, "running", 10)
     )  # fmt: skip
     assert concurrency.related_runs(subject, [last], None, finished_runs(first)).skip_summary == (
-        "It seems to have been dropped for a newer one. "
-        "1 run seems to have been dropped for a newer one while it was in flight."
+        "Probably superseded by a newer run. 1 run probably superseded by a newer one "
+        "while this run was in flight."
     )
 
 

@@ -82,7 +82,7 @@ def test_undocumented_concurrency_policy_is_explained_with_reservation(policy: s
         *concurrency_policy.stage_facts(stage(policy)),
         concurrency_policy.effect_on_others(policy),
     ):
-        assert text.startswith(f"Concurrency policy: {policy}. As far as known: ")
+        assert text.startswith(f"Concurrency policy: {policy}. Presumably ")
         assert text.endswith("; Northflank does not document it.")
 
 
@@ -96,17 +96,17 @@ def test_unknown_concurrency_policy_is_only_named() -> None:
     ("policy", "count", "in_flight", "words"),
     [
         ("forbid", 0, True, ""),
-        ("forbid", 1, True, "1 run has been skipped since it was created."),
-        ("forbid", 2, True, "2 runs have been skipped since it was created."),
-        ("forbid", 1, False, "1 run was skipped while it was in flight."),
-        ("forbid", 2, False, "2 runs were skipped while it was in flight."),
+        ("forbid", 1, True, "1 run skipped since this run was created."),
+        ("forbid", 2, True, "2 runs skipped since this run was created."),
+        ("forbid", 1, False, "1 run skipped while this run was in flight."),
+        ("forbid", 2, False, "2 runs skipped while this run was in flight."),
         (
             "latest", 1, True,
-            "1 run seems to have been dropped for a newer one since it was created.",
+            "1 run probably superseded by a newer one since this run was created.",
         ),
         (
             "replace", 2, False,
-            "2 runs seem to have been dropped for a newer one while it was in flight.",
+            "2 runs probably superseded by a newer one while this run was in flight.",
         ),
     ],
 )  # fmt: skip

@@ -26,51 +26,51 @@ CASES = [
         OverdueReason.RUN,
         Severity.WARNING,
         USUAL,
-        "It takes longer than usual (usually 6 to 9 min).",
+        "The run takes longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.RUN,
         Severity.CRITICAL,
         USUAL,
-        "It takes far longer than usual (usually 6 to 9 min).",
+        "The run takes far longer than usual (usually 6 to 9 min).",
     ),
-    (OverdueReason.RUN, Severity.WARNING, None, "It has gone on for more than 15 min."),
-    (OverdueReason.RUN, Severity.CRITICAL, None, "It has gone on for more than 45 min."),
+    (OverdueReason.RUN, Severity.WARNING, None, "Running for more than 15 min."),
+    (OverdueReason.RUN, Severity.CRITICAL, None, "Running for more than 45 min."),
     (
         OverdueReason.QUEUE,
         Severity.WARNING,
         USUAL,
-        "It waits for its turn longer than usual (usually 6 to 9 min).",
+        "Queued longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.QUEUE,
         Severity.WARNING,
         None,
-        "It has waited for its turn for more than 15 min.",
+        "Queued for more than 15 min.",
     ),
     (
         OverdueReason.STEP,
         Severity.WARNING,
         USUAL,
-        "The step it is at takes longer than usual (usually 6 to 9 min).",
+        "The current step takes longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.APPROVAL,
         Severity.CRITICAL,
         USUAL,
-        "It waits for people far longer than usual (usually 6 to 9 min).",
+        "Waiting for approval far longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.APPROVAL,
         Severity.WARNING,
         None,
-        "It has waited for people for more than 15 min.",
+        "Waiting for approval for more than 15 min.",
     ),
     (
         OverdueReason.NO_PROGRESS,
         Severity.WARNING,
         USUAL,
-        "No step has changed for longer than all of it takes (usually 6 to 9 min).",
+        "No step progress for longer than a whole run usually takes (usually 6 to 9 min).",
     ),
 ]
 
@@ -89,7 +89,7 @@ def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
         Severity.WARNING, OverdueReason.LAST_ATTEMPT, [clock(OverdueReason.RUN)]
     )
     assert story is not None
-    assert story.text == "The step it is at is on its last attempt."
+    assert story.text == "The current step is on its last attempt."
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
 def test_overdue_message_without_clock_is_generic(why: str) -> None:
     story = overdue_messages.describe(Severity.WARNING, why)
     assert story is not None
-    assert story.text == "It takes longer than it should."
+    assert story.text == "The run is overdue."
 
 
 def test_overdue_message_short_form_leaves_out_typical_duration() -> None:
@@ -106,7 +106,7 @@ def test_overdue_message_short_form_leaves_out_typical_duration() -> None:
         Severity.WARNING, OverdueReason.RUN, [clock(OverdueReason.RUN)]
     )
     assert story is not None
-    assert story.short_text == "It takes longer than usual."
+    assert story.short_text == "The run takes longer than usual."
 
 
 def test_overdue_severities_differ_in_word_tone_and_glyph() -> None:

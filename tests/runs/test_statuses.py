@@ -44,7 +44,7 @@ def test_status_within_sentence_is_lower_case(status: str, word: str) -> None:
 
 
 def test_unknown_status_explanation_says_so() -> None:
-    assert "does not know" in statuses.for_run("hibernating").description
+    assert "does not recognize" in statuses.for_run("hibernating").description
 
 
 @pytest.mark.parametrize("status", ["hibernating", "unknown"])
@@ -55,7 +55,7 @@ def test_unknown_status_is_neutral_with_question_glyph(status: str) -> None:
 
 def test_unknown_status_explanation_is_one_sentence() -> None:
     sentence = statuses.for_run("hibernating").description
-    assert sentence == "This dashboard does not know that status."
+    assert sentence == "This dashboard does not recognize this status."
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_started_step_without_status_is_running() -> None:
 
 
 def test_step_without_status_of_concluded_run_is_not_carried_out() -> None:
-    assert step(None, over=True).label == "Not carried out"
+    assert step(None, over=True).label == "Not run"
 
 
 def test_step_not_carried_out_explains_why_in_neutral_tone() -> None:
     look = step(None, over=True)
-    assert look.description == "The run ended before it."
+    assert look.description == "The run ended before this step."
     assert (look.tone, look.glyph) == ("neutral", "skip")
 
 
 def test_started_step_without_status_of_concluded_run_is_unknown() -> None:
     look = step(None, started=True, over=True)
     assert look.label == "Unknown"
-    assert look.description == "Northflank does not say how it ended."
+    assert look.description == "Northflank reports no outcome."
 
 
 @pytest.mark.parametrize("over", [True, False])

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         run(),
         tree(step(3), step(3, label="b"), step(3, label="c")),
         TIMING,
-        "step “migrate” for 3 min (usually 2 to 4 min), and 2 more at the same time.",
+        "step “migrate” for 3 min (usually 2 to 4 min), and 2 more in parallel.",
     ),
     "a step within a group": (
         run(),
@@ -123,8 +123,8 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         tree(retried(2, error_message="exit code 1")),
         TIMING,
         (
-            "step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3, next in 40 s."
-            " The last error: “exit code 1”."
+            "step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3, next in 40 s. "
+            "Last error: “exit code 1”."
         ),
     ),
     "a step that was tried once": (
@@ -149,13 +149,13 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         run("retrying"),
         tree(retried(3, in_seconds=None, error_code=137)),
         None,
-        "step “migrate” for 18 min. Attempt 3 of 3, the last. The last error: code 137.",
+        "step “migrate” for 18 min. Attempt 3 of 3 (last). Last error: code 137.",
     ),
     "attempts that make no sense": (
         run("retrying"),
         tree(retried(4, in_seconds=None)),
         None,
-        "step “migrate” for 18 min. Attempt 4, the last.",
+        "step “migrate” for 18 min. Attempt 4 (last).",
     ),
     "attempts without an end": (
         run(),
@@ -168,70 +168,70 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         run("queued", started=None),
         None,
         TIMING,
-        "waits for its turn for 21 min (usually about 1 min).",
+        "queued for 21 min (usually about 1 min).",
     ),
-    "not begun": (run("pending", started=None), None, None, "waits to start for 21 min."),
+    "not begun": (run("pending", started=None), None, None, "waiting to start for 21 min."),
     "people": (
         run("approval_wait"),
         tree(approval()),
         TIMING,
-        "waits for people to approve “sign-off” for 6 h (usually 10 to 90 min).",
+        "needs approval at step “sign-off” for 6 h (usually 10 to 90 min).",
     ),
     "people, of a run that is said to be running": (
         run(),
         tree(approval()),
         None,
-        "waits for people to approve “sign-off” for 6 h.",
+        "needs approval at step “sign-off” for 6 h.",
     ),
     "people, for a step that was not read yet": (
         run("approval_wait"),
         tree(step()),
         TIMING,
-        "waits for people to approve a step for 5 min.",
+        "needs approval for 5 min.",
     ),
     "people, steps unknown": (
         run("approval_wait"),
         None,
         TIMING,
-        "waits for people to approve a step for 5 min.",
+        "needs approval for 5 min.",
     ),
     "people, nobody knows since when": (
         run("approval_wait", status_since=ago(20)),
         None,
         None,
-        "waits for people to approve a step.",
+        "needs approval.",
     ),
     "an answer from outside": (
         run("async_wait"),
         tree(step(status="async_wait")),
         TIMING,
         (
-            "step “migrate” waits for an answer from outside Northflank for 18 min"
-            " (usually 2 to 4 min)."
+            "step “migrate” is waiting for a response from outside Northflank for 18 min "
+            "(usually 2 to 4 min)."
         ),
     ),
     "an answer from outside, steps unknown": (
         run("async_wait"),
         None,
         TIMING,
-        "a step waits for an answer from outside Northflank for 5 min.",
+        "a step is waiting for a response from outside Northflank for 5 min.",
     ),
     # Steps unknown
-    "running": (run(), None, TIMING, "under way for 20 min (usually 8 to 10 min)."),
-    "running, nothing is usual": (run(), None, None, "under way for 20 min."),
-    "running, no start is known": (run(started=None), None, None, "under way."),
-    "waiting": (run("waiting"), None, None, "under way for 20 min."),
+    "running": (run(), None, TIMING, "running for 20 min (usually 8 to 10 min)."),
+    "running, nothing is usual": (run(), None, None, "running for 20 min."),
+    "running, no start is known": (run(started=None), None, None, "running."),
+    "waiting": (run("waiting"), None, None, "running for 20 min."),
     "between two steps": (
         run(),
         tree(step(status="success"), step(None, status=None)),
         TIMING,
-        "under way for 20 min (usually 8 to 10 min).",
+        "running for 20 min (usually 8 to 10 min).",
     ),
     "retrying": (
         run("retrying"),
         None,
         TIMING,
-        "a step failed and is being tried again for 5 min.",
+        "a step failed and is being retried for 5 min.",
     ),
     # Overdue
     "a step past its usual": (
@@ -251,51 +251,48 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         tree(step(3)),
         TIMING,
         (
-            "step “migrate” for 3 min (usually 2 to 4 min)."
-            " It takes far longer than usual (usually 8 to 10 min)."
+            "step “migrate” for 3 min (usually 2 to 4 min). The run takes far longer than "
+            "usual (usually 8 to 10 min)."
         ),
     ),
     "a run past its usual": (
         run(**overdue_fields(OverdueReason.RUN)),
         None,
         TIMING,
-        "under way for 20 min (usually 8 to 10 min), longer than usual.",
+        "running for 20 min (usually 8 to 10 min), longer than usual.",
     ),
     "a run past a plain limit": (
         run(**overdue_fields(OverdueReason.RUN)),
         None,
         None,
-        "under way for 20 min. It has gone on for more than 1 h.",
+        "running for 20 min. Running for more than 1 h.",
     ),
     "a turn that does not come": (
         run("queued", started=None, **overdue_fields(OverdueReason.QUEUE)),
         None,
         TIMING,
-        "waits for its turn for 21 min (usually about 1 min), longer than usual.",
+        "queued for 21 min (usually about 1 min), longer than usual.",
     ),
     "people who take their time": (
         run("approval_wait", **overdue_fields(OverdueReason.APPROVAL)),
         tree(approval()),
         None,
-        (
-            "waits for people to approve “sign-off” for 6 h."
-            " It has waited for people for more than 4 h."
-        ),
+        ("needs approval at step “sign-off” for 6 h. Waiting for approval for more than 4 h."),
     ),
     "nothing has changed for long": (
         run(**overdue_fields(OverdueReason.NO_PROGRESS)),
         tree(step(18, label="new", ref="new")),
         TIMING,
         (
-            "step “new” for 18 min."
-            " No step has changed for longer than all of it takes (usually 8 to 10 min)."
+            "step “new” for 18 min. No step progress for longer than a whole run usually "
+            "takes (usually 8 to 10 min)."
         ),
     ),
     "the last attempt is said once": (
         run("retrying", **overdue_fields(OverdueReason.LAST_ATTEMPT)),
         tree(retried(3)),
         None,
-        "step “migrate” for 18 min. Attempt 3 of 3, the last.",
+        "step “migrate” for 18 min. Attempt 3 of 3 (last).",
     ),
     # Aborting
     "aborting": (
@@ -317,31 +314,31 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         "aborting at least for 20 min.",
     ),
     # Strange
-    "unknown": (run("unknown"), None, None, "Northflank gives its status as unknown for 5 min."),
+    "unknown": (run("unknown"), None, None, "Northflank status: unknown for 5 min."),
     "unknown, at a step": (
         run("unknown"),
         tree(step()),
         None,
-        "Northflank gives its status as unknown; step “migrate” for 18 min.",
+        "Northflank status: unknown; step “migrate” for 18 min.",
     ),
     "a status nobody knows": (
         run("hibernating", status_since=ago(20)),
         None,
         TIMING,
-        "Northflank says “hibernating”.",
+        "Northflank status: “hibernating”.",
     ),
     "a status nobody knows, at a step": (
         run("hibernating"),
         tree(step()),
         None,
-        "Northflank says “hibernating”; step “migrate” for 18 min.",
+        "Northflank status: “hibernating”; step “migrate” for 18 min.",
     ),
-    "no status": (run(""), None, None, "Northflank gives no status for 5 min."),
+    "no status": (run(""), None, None, "Northflank reports no status for 5 min."),
     "a success that has not concluded": (
         run("success"),
         None,
         None,
-        "Northflank says “success”, but not that it has concluded.",
+        "Northflank status: “success”, but not concluded.",
     ),
     # Ended
     "success": (
@@ -366,7 +363,7 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         concluded_run("success"),
         tree(approval(19, status="success", ended_at=ago(8))),
         TIMING,
-        "succeeded in 9 min 0 s (usually 8 to 10 min), not counting 11 min of waiting for people.",
+        "succeeded in 9 min 0 s (usually 8 to 10 min), plus 11 min waiting for approval.",
     ),
     "success that took less than nothing": (
         concluded_run("success", after=-5),
@@ -409,51 +406,56 @@ CASES: dict[str, tuple[Run, Node | None, StageTiming | None, str]] = {
         concluded_run("aborted"),
         tree(step(status="aborted")),
         TIMING,
-        "was aborted after 20 min 0 s, at step “migrate”.",
+        "aborted after 20 min 0 s, at step “migrate”.",
     ),
     "aborted, steps unknown": (
         concluded_run("aborted"),
         None,
         None,
-        "was aborted after 20 min 0 s.",
+        "aborted after 20 min 0 s.",
     ),
     "skipped": (
         concluded_run("skipped", after=None),
         None,
         None,
-        "was skipped: Northflank did not carry it out.",
+        "skipped: Northflank did not run it.",
     ),
     "ended as unknown": (
         concluded_run("unknown"),
         None,
         None,
-        "ended after 20 min 0 s, and Northflank gives its outcome as unknown.",
+        "ended after 20 min 0 s; Northflank reports the outcome as unknown.",
     ),
     "ended as nobody knows": (
         concluded_run("hibernating"),
         None,
         None,
-        "ended after 20 min 0 s; Northflank says “hibernating”.",
+        "ended after 20 min 0 s; Northflank status: “hibernating”.",
     ),
     "ended, and said to be running": (
         concluded_run("running"),
         None,
         None,
-        "ended after 20 min 0 s; Northflank says “running”.",
+        "ended after 20 min 0 s; Northflank status: “running”.",
     ),
     # Gone
     "gone": (
         removed_run("running"),
         tree(step()),
         TIMING,
-        "Northflank no longer knows this run; it last said “running”, at step “migrate”.",
+        "Northflank no longer lists this run; last status “running”, at step “migrate”.",
     ),
-    "gone, without a word": (removed_run(""), None, None, "Northflank no longer knows this run."),
+    "gone, without a word": (
+        removed_run(""),
+        None,
+        None,
+        "Northflank no longer lists this run.",
+    ),
     "gone after its end": (
         concluded_run("success", removed_at=NOW),
         None,
         None,
-        "succeeded in 20 min 0 s. Northflank no longer knows it.",
+        "succeeded in 20 min 0 s. Northflank no longer lists it.",
     ),
 }
 
@@ -483,13 +485,13 @@ def test_run_summary_per_case_has_its_text(
 def test_run_summary_ends_with_runs_queued_behind() -> None:
     words = summary_text(run("retrying"), tree(retried(2)), TIMING, behind=2)
     assert words == (
-        "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min)."
-        " Attempt 2 of 3, next in 40 s. 2 runs wait behind it."
+        "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
+        "Attempt 2 of 3, next in 40 s. 2 runs are queued behind it."
     )
 
 
 def test_run_summary_with_one_run_queued_behind_is_singular() -> None:
-    assert summary_text(run(), None, None, behind=1).endswith(" 1 run waits behind it.")
+    assert summary_text(run(), None, None, behind=1).endswith(" 1 run is queued behind it.")
 
 
 def test_run_summary_of_concluded_run_has_no_runs_queued_behind() -> None:
@@ -497,23 +499,23 @@ def test_run_summary_of_concluded_run_has_no_runs_queued_behind() -> None:
 
 
 def test_run_summary_has_skipped_runs_after_queued_ones() -> None:
-    dropped = "2 runs have been skipped since it was created."
+    dropped = "2 runs skipped since this run was created."
     assert summary_text(run(), None, None, behind=1, dropped=dropped).endswith(
-        f" 1 run waits behind it. {dropped}"
+        f" 1 run is queued behind it. {dropped}"
     )
 
 
 def test_run_summary_of_concluded_run_has_skipped_runs() -> None:
-    dropped = "2 runs were skipped while it was in flight."
+    dropped = "2 runs skipped while this run was in flight."
     assert summary_text(concluded_run("success"), None, None, dropped=dropped).endswith(
         f". {dropped}"
     )
 
 
-@pytest.mark.parametrize(("before", "words"), [(1, "1 run before it"), (2, "2 runs before it")])
+@pytest.mark.parametrize(("before", "words"), [(1, "1 run ahead"), (2, "2 runs ahead")])
 def test_run_summary_of_queued_run_counts_runs_ahead(before: int, words: str) -> None:
     assert summary_text(run("queued", started=None), None, TIMING, before=before) == (
-        f"checkout / Production: waits for its turn for 21 min (usually about 1 min): {words}."
+        f"checkout / Production: queued for 21 min (usually about 1 min), {words}."
     )
 
 
@@ -577,7 +579,7 @@ ROWS = {
         run("approval_wait", step="sign-off", step_started_at=ago(360)),
         tree(approval()),
         TIMING,
-        "sign-off, for 6 h",  # how long people usually take stands under its bar
+        "Waiting for approval: “sign-off”, for 6 h",  # its typical duration is under its bar
     ),
     "a step that usually takes as long as all of it": (
         run(**STEP_FIELDS),
@@ -620,7 +622,7 @@ timings = st.none() | st.builds(
 )
 
 
-DROPPED = st.sampled_from(["", "2 runs have been skipped since it was created."])
+DROPPED = st.sampled_from(["", "2 runs skipped since this run was created."])
 
 
 @given(

@@ -40,24 +40,24 @@ def load_coverage() -> Coverage:
         (
             Coverage(3000, 1900, complete_stages=("Production",), seconds_left=7300.0),
             (
-                "Incomplete: 1,900 of 3,000 stages not read yet, all of Production read, "
-                "about 2 h 2 min left."
+                "Incomplete: 1,900 of 3,000 stages not read yet, Production complete, about 2 "
+                "h 2 min left."
             ),
         ),
-        (replace(PARTIAL, outdated=208), "Incomplete: 208 of 255 stages not read again yet."),
+        (replace(PARTIAL, outdated=208), "Incomplete: 208 of 255 stages not re-read yet."),
         (replace(PARTIAL, outdated=207), "Incomplete: 208 of 255 stages not read yet."),
         (Coverage(1, 1), "Incomplete: 1 of 1 stage not read yet."),
         (
             Coverage(9, 2, failing=2),
-            "Incomplete: 2 of 9 stages not read yet, 2 of them can’t be read.",
+            "Incomplete: 2 of 9 stages not read yet, 2 of them cannot be read.",
         ),
         (
             Coverage(9, 2, unlisted=3),
-            ("Incomplete: 2 of 9 stages not read yet, the pipelines of 3 projects not listed yet."),
+            ("Incomplete: 2 of 9 stages not read yet, pipelines of 3 projects not loaded yet."),
         ),
         (
             Coverage(0, has_project_list=False, unlisted=1),
-            "Incomplete: Northflank’s projects have not been listed yet.",
+            "Incomplete: projects not loaded yet.",
         ),
     ],
 )

@@ -33,36 +33,36 @@ def test_worker_with_clock_ahead_is_alive() -> None:
 @pytest.mark.parametrize(
     ("facts", "tone", "text"),
     [
-        (HEALTHY, "good", "All 30 stages are as fresh as promised."),
-        (replace(HEALTHY, stages=1), "good", "The one stage is as fresh as promised."),
-        (replace(HEALTHY, stages=0), "info", "This token sees no pipeline."),
+        (HEALTHY, "good", "All 30 stages are up to date."),
+        (replace(HEALTHY, stages=1), "good", "1 stage is up to date."),
+        (replace(HEALTHY, stages=0), "info", "The API token has access to no pipelines."),
         (replace(HEALTHY, incomplete="Incomplete: so."), "warning", "Incomplete: so."),
         (
             replace(HEALTHY, incomplete="Incomplete: so.", failing=2),
             "warning",
-            "Incomplete: so. 2 stages can’t be read.",
+            "Incomplete: so. 2 stages cannot be read.",
         ),
-        (replace(HEALTHY, stale=1), "warning", "1 of 30 stages is older than promised."),
-        (replace(HEALTHY, stale=3), "warning", "3 of 30 stages are older than promised."),
-        (replace(HEALTHY, failing=2), "warning", "2 stages can’t be read."),
+        (replace(HEALTHY, stale=1), "warning", "1 of 30 stages is out of date."),
+        (replace(HEALTHY, stale=3), "warning", "3 of 30 stages are out of date."),
+        (replace(HEALTHY, failing=2), "warning", "2 stages cannot be read."),
         (
             replace(HEALTHY, stale=2, failing=1, failing_lists=1),
             "warning",
             (
-                "2 of 30 stages are older than promised. 1 stage can’t be read. "
-                "1 list of the catalog can’t be read."
+                "2 of 30 stages are out of date. 1 stage cannot be read. 1 list of projects or "
+                "pipelines could not be loaded."
             ),
         ),
         (
             replace(HEALTHY, upstream_error="It fell over.", stale=3),
             "warning",
-            "Northflank can’t be read",
+            "No updates from Northflank",
         ),
-        (replace(HEALTHY, workers=0), "bad", "Nobody reads Northflank: no worker is at work."),
+        (replace(HEALTHY, workers=0), "bad", "Sync is not running; data is not being updated."),
         (
             replace(HEALTHY, workers=0, last_heartbeat_at=NOW, upstream_error="It fell over."),
             "bad",
-            "Nobody reads Northflank: no worker was heard of",
+            "Sync stopped: no worker heartbeat",
         ),
     ],
 )
@@ -78,20 +78,23 @@ def test_sync_health_when_rate_limited_has_end_time() -> None:
     )
     status = freshness.assess(facts)
     assert (status.tone, status.since, status.until) == ("warning", NOW, until)
-    assert "refuses requests" in status.text
+    assert "Rate limit reached" in status.text
 
 
 def test_sync_health_distinguishes_pause_from_spent_rate_limit() -> None:
     until = NOW + timedelta(seconds=5)
     status = freshness.assess(replace(HEALTHY, backoff_until=until, remaining=985, limit=1000))
-    assert status.text == "Northflank asks for a pause (429), with 985 of 1,000 requests left,"
+    assert (
+        status.text == "Rate limited by Northflank (429) with 985 of 1,000 requests left: updates "
+        "paused"
+    )
     exhausted = freshness.assess(replace(HEALTHY, backoff_until=until, remaining=0, limit=1000))
-    assert exhausted.text == "Northflank refuses requests, since this hour’s are spent,"
+    assert exhausted.text == "Rate limit reached: updates paused"
 
 
 def test_sync_health_after_pause_mentions_probe() -> None:
     status = freshness.assess(replace(HEALTHY, upstream_error="Too many.", is_probing=True))
-    assert (status.tone, "one request tries" in status.text) == ("warning", True)
+    assert (status.tone, "test request" in status.text) == ("warning", True)
 
 
 def test_sync_health_when_healthy_has_no_partial_text() -> None:

@@ -106,8 +106,8 @@ def test_partial_catalog_list_is_marked_and_logged(
 
 # --- said on pages -------------------------------------------------------------------------------
 
-LONGER = "Northflank’s list was longer than asked for: 700 entries were not taken."
-UNREAD = "1 entry of Northflank’s list can’t be read, and is not shown."
+LONGER = "Northflank’s list was longer than requested: 700 entries were ignored."
+UNREAD = "1 entry of Northflank’s list is unreadable and not shown."
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_stage_page_shows_partial_list(viewer_client: Client, partial_stage: Sta
 def test_status_page_shows_partial_run_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get("/status/"))
     assert words(one(page, "[data-incomplete-list]")) == f"{UNREAD} {LONGER}"
-    assert words(one(page, "[data-state]")) == "1 list could be taken only in part."
+    assert words(one(page, "[data-state]")) == "1 list was only partly loaded."
 
 
 def test_status_page_shows_partial_catalog_list(
@@ -140,7 +140,7 @@ def test_status_page_shows_partial_catalog_list(
     CatalogSync.objects.create(next_sync_at=now, synced_at=now, surplus_count=700)
     page = parse_html(viewer_client.get("/status/"))
     assert words(one(page, "[data-catalog-error] dd")) == LONGER
-    assert words(one(page, "[data-state]")) == "2 lists could be taken only in part."
+    assert words(one(page, "[data-state]")) == "2 lists were only partly loaded."
 
 
 def test_stage_page_with_error_leaves_out_partial_list(
@@ -153,7 +153,7 @@ def test_stage_page_with_error_leaves_out_partial_list(
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
     as_of = region.page_data_age(permissions.for_user(viewer), [partial_stage])
-    assert as_of.status_hint == "1 list could be taken only in part."
+    assert as_of.status_hint == "1 list was only partly loaded."
 
 
 def test_status_page_lists_partial_stage_first(viewer: User, partial_stage: Stage) -> None:

@@ -113,7 +113,7 @@ def test_mirrored_run_lookup_sends_no_request(world: World) -> None:
 
 
 def test_unknown_run_lookup_returns_not_found_message(world: World) -> None:
-    assert find(world, ledger_stage(world), UNKNOWN) == ["Northflank does not know it either."]
+    assert find(world, ledger_stage(world), UNKNOWN) == ["Not found on Northflank either."]
 
 
 def test_not_found_answer_is_stored(world: World) -> None:
@@ -144,7 +144,7 @@ def test_failed_run_lookup_is_not_stored_as_not_found(world: World) -> None:
 def test_failed_run_lookup_returns_error_message(world: World) -> None:
     stage = ledger_stage(world)
     world.sandbox.faults = [parse_fault("500")]
-    assert find(world, stage, UNKNOWN)[0].startswith("Northflank could not be asked for it")
+    assert find(world, stage, UNKNOWN)[0].startswith("Lookup on Northflank failed")
 
 
 def test_run_lookup_ignores_requests_of_searches(world: World) -> None:
@@ -156,9 +156,9 @@ def test_run_lookup_ignores_requests_of_searches(world: World) -> None:
 def test_run_lookup_does_not_use_reserve(world: World) -> None:
     stage = ledger_stage(world)
     set_remaining_budget(world, 100)  # all of it is reserved
-    assert find(world, stage, UNKNOWN)[0].endswith("this hour's requests are spent.")
+    assert find(world, stage, UNKNOWN)[0].endswith("this hour’s requests are used up.")
     set_remaining_budget(world, 101)
-    assert find(world, stage, UNKNOWN) == ["Northflank does not know it either."]
+    assert find(world, stage, UNKNOWN) == ["Not found on Northflank either."]
     assert len(world.asked(UNKNOWN)) == 1
 
 
@@ -172,10 +172,10 @@ def test_run_lookup_limit_of_one_user_does_not_affect_others(
         for n in range(run_lookup.MAX_REQUESTS_PER_USER)
     )
     assert find(world, stage, UNKNOWN, person=viewer.pk)[0].endswith(
-        "used their 120 requests this hour."
+        "used your 120 lookup requests of this hour, by links to runs not read yet."
     )
     assert not world.asked(UNKNOWN)
-    assert find(world, stage, UNKNOWN, person=manager.pk) == ["Northflank does not know it either."]
+    assert find(world, stage, UNKNOWN, person=manager.pk) == ["Not found on Northflank either."]
 
 
 def test_failing_run_lookup_counts_each_request(world: World, viewer: User) -> None:
@@ -205,14 +205,14 @@ def test_run_search_that_is_denied_has_a_reason(world: World) -> None:
         return found.blocked_reason
 
     set_remaining_budget(world, 100)  # all of it is reserved
-    assert denied_reason().endswith("this hour's requests are spent.")
+    assert denied_reason().endswith("this hour’s requests are used up.")
     set_remaining_budget(world, 900)
 
     async def refuse() -> None:
         await run_in_db_thread(budget_store.record_rate_limited, 60, timezone.now())
 
     world.live.run(refuse)
-    assert denied_reason().endswith("asks for a pause between requests.")
+    assert denied_reason().endswith("rate limited by Northflank.")
     assert not world.asked(UNKNOWN)
 
 
@@ -232,9 +232,7 @@ def test_not_found_answer_applies_to_all_processes(
 ) -> None:
     stage = ledger_stage(world)
     find(world, stage, UNKNOWN)
-    assert find(world, stage, UNKNOWN, to=other_connection) == [
-        "Northflank does not know it either."
-    ]
+    assert find(world, stage, UNKNOWN, to=other_connection) == ["Not found on Northflank either."]
     assert len(world.asked(UNKNOWN)) == 1
 
 
@@ -316,7 +314,7 @@ def test_run_lookup_after_429_sends_no_request(world: World, seconds_ago: int) -
         )
 
     world.live.run(refuse)
-    assert find(world, stage, UNKNOWN)[0].endswith("asks for a pause between requests.")
+    assert find(world, stage, UNKNOWN)[0].endswith("rate limited by Northflank.")
     assert not world.sandbox.requests
 
 

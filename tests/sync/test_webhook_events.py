@@ -521,7 +521,7 @@ def set_up(settings: Settings) -> None:
 def test_webhook_status_without_secret_is_not_set_up(settings: Settings, db: None) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
     state = webhook_status.load(T0)
-    assert (state.is_configured, state.is_alive, "not set up" in state.message) == (
+    assert (state.is_configured, state.is_alive, "not configured" in state.message) == (
         False,
         False,
         True,
@@ -530,7 +530,7 @@ def test_webhook_status_without_secret_is_not_set_up(settings: Settings, db: Non
 
 def test_webhook_status_before_first_event_is_not_alive(set_up: None, db: None) -> None:
     state = webhook_status.load(T0)
-    assert (state.last_event_at, state.is_alive, "nothing has come" in state.message) == (
+    assert (state.last_event_at, state.is_alive, "no event has arrived" in state.message) == (
         None, False, True,
     )  # fmt: skip
 
@@ -556,7 +556,7 @@ def test_webhook_status_after_start_without_event_is_silent(set_up: None, stage:
     runs(stage, created_at=at(200))
     state = webhook_status.load(at(300))
     assert (state.is_alive, state.missed_event_at) == (False, at(200))
-    assert "silent" in state.message
+    assert "may be broken" in state.message
 
 
 @pytest.mark.parametrize(("status", "silent"), [("failure", True), ("skipped", False)])

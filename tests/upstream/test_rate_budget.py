@@ -128,7 +128,7 @@ def test_response_without_headers_after_window_end_opens_no_window() -> None:
 
 
 def test_response_without_headers_and_no_window_raises_value_error() -> None:
-    with pytest.raises(ValueError, match=r"^Nothing is known of the rate\.$"):
+    with pytest.raises(ValueError, match=r"^The rate limit is unknown\.$"):
         rules.after_response(None, None, 100, T0)
 
 

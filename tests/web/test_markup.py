@@ -78,7 +78,7 @@ def test_removed_run_has_no_abort_button(get_page: GetPage, stage: Stage) -> Non
     run = factories.run(stage, in_flight=False, removed_at=timezone.now())
     html = get_page(factories.address(run))
     assert html.css("[data-abort]") == []
-    assert "no longer knows" in words(one(html, "[data-verdict]"))
+    assert "no longer lists" in words(one(html, "[data-verdict]"))
 
 
 @pytest.mark.parametrize("place", ["now", "stage", "run"])
@@ -90,7 +90,7 @@ def test_viewer_sees_disabled_abort_button_with_reason(
     button = one(html, "[data-abort]")
     reason = one(html, f"#{button.attributes['aria-describedby']}")
     assert "disabled" in button.attributes
-    assert words(reason) == "Only members of the group “Release managers” may abort runs here."
+    assert words(reason) == "Only members of the group “Release managers” can abort runs here."
 
 
 @pytest.mark.parametrize("place", ["now", "stage"])
@@ -135,7 +135,7 @@ def test_aborts_disabled_disables_abort_button_and_shows_banner(
     settings.ABORTS_ENABLED = False
     html = get_page("/")
     assert "disabled" in one(html, "[data-abort]").attributes
-    assert "switched off" in words(one(html, ".denied-reason"))
+    assert "disabled" in words(one(html, ".denied-reason"))
     assert any("disabled" in words(banner) for banner in html.css(".banner"))
 
 

@@ -487,8 +487,8 @@ def test_run_summary_in_other_language_reorders_names_and_times(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     german = {
-        "%(pipeline)s / %(stage)s: %(said)s": "%(said)s (%(stage)s von %(pipeline)s)",
-        "waits to start": "wartet",
+        "%(pipeline)s / %(stage)s: %(state)s": "%(state)s (%(stage)s von %(pipeline)s)",
+        "waiting to start": "wartet",
         "%(state)s %(since)s": "%(since)s %(state)s",
         "for %(time)s": "seit %(time)s",
         "%(n)s min": "%(n)s Min.",

@@ -100,7 +100,7 @@ def test_abort_with_read_token_returns_scope_message(
     answer = abort(
         api_client(User.objects.get(username="boss"), scope=Scope.READ), run_by_place["ledger"]
     )
-    assert answer.json()["error"]["message"] == "This token is for reading only."
+    assert answer.json()["error"]["message"] == "This API token is read-only."
 
 
 def test_revoked_permission_applies_to_next_request(
@@ -113,7 +113,7 @@ def test_revoked_permission_applies_to_next_request(
 
 @pytest.mark.parametrize(
     ("switch", "value", "why"),
-    [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborting is switched off")],
+    [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborts are disabled")],
 )
 def test_read_only_or_aborts_disabled_denies_superuser_token(
     run_by_place: dict[str, Run],

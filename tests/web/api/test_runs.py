@@ -42,7 +42,7 @@ def test_runs_with_unread_stage_reports_incomplete_coverage(
     factories.stage("Development", synced_at=None, fresh_until=None)
     answer = read_only_api_client.get("/api/runs/").json()
     assert answer["complete"] is False
-    sentence = "Incomplete: 1 of 2 stages not read yet, all of Staging read."
+    sentence = "Incomplete: 1 of 2 stages not read yet, Staging complete."
     assert answer["coverage"] == {
         "stages": 2,
         "unread": 1,

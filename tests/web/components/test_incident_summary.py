@@ -75,7 +75,7 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
     around = RelatedRuns("", queued_behind=(waiting,), last_success=good)
     assert text(run("retrying"), factories.node("Workflow", steps=(step,)), timing, around) == (
         "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3. "
-        "The last error: “exit code 1 of psql”. 1 run waits behind it.\n"
+        "Last error: “exit code 1 of psql”. 1 run is queued behind it.\n"
         "\n"
         "Run: Nightly (r-1)\n"
         "Location: payments / checkout / Production\n"
@@ -159,14 +159,14 @@ def test_incident_summary_names_first_five_queued_runs() -> None:
 
 def test_incident_summary_names_skipped_runs() -> None:
     dropped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
-    words = "7 runs have been skipped since it was created."
+    words = "7 runs skipped since this run was created."
     incident_text = text(
         run(), around=RelatedRuns("", skipped_meanwhile=dropped, skipped_text=words)
     ).splitlines()
     assert incident_text[0].endswith(words)
     assert (
-        "7 runs have been skipped since it was created: "
-        "R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 2 more"
+        "7 runs skipped since this run was created: R0 (0), R1 (1), R2 (2), R3 (3), R4 "
+        "(4) and 2 more"
     ) in incident_text
 
 
@@ -175,12 +175,12 @@ def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
     around = RelatedRuns(
         "",
         superseded_by=there,
-        superseded_text="Another was in flight when it came.",
+        superseded_text="Another run was in flight when it was created.",
     )
     of = run("skipped", concluded=True, in_flight=False)
     incident_text = text(of, around=around).splitlines()
-    assert incident_text[0].endswith(" Another was in flight when it came.")
-    assert "Another was in flight when it came: Hotfix (r-2)" in incident_text
+    assert incident_text[0].endswith(" Another run was in flight when it was created.")
+    assert "Another run was in flight when it was created: Hotfix (r-2)" in incident_text
 
 
 def test_incident_summary_of_last_success_leaves_out_last_success() -> None:
@@ -196,12 +196,15 @@ def test_incident_summary_link_is_a_separate_part() -> None:
 
 def test_incident_summary_shows_external_abort() -> None:
     incident_text = text(run("aborting", aborting_since=NOW))
-    assert "Abort: Aborting since 2026-01-01 03:00:00 CET, not asked for here." in incident_text
+    assert (
+        "Abort: Aborting since 2026-01-01 03:00:00 CET; requested outside this "
+        "dashboard." in incident_text
+    )
 
 
 def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
     aborting = run("aborting", status_since=NOW, first_synced_at=NOW)
-    said = "Aborting since at least 2026-01-01 03:00:00 CET, not asked for here."
+    said = "Aborting since 2026-01-01 03:00:00 CET or earlier; requested outside this dashboard."
     assert said in text(aborting)
 
 

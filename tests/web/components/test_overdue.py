@@ -116,7 +116,7 @@ def test_approval_wait_row_shows_typical_approval_time_once(
     run = run_awaiting_approval(stage)
     factories.change(run, step="sign-off", step_started_at=timezone.now() - 3 * MINUTE)
     row = row_of(get_page, run)
-    assert words(one(row, "p.step")).startswith("sign-off, ")
+    assert words(one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
     assert words(row).count("5 to 20 min") == 1
 
 
@@ -252,7 +252,7 @@ def test_overdue_run_row_shows_short_reason(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     row = row_of(get_page, overdue_run(typical_duration.stage, Severity.CRITICAL))
-    assert words(one(row, ".overdue-reason")) == "It takes far longer than usual."
+    assert words(one(row, ".overdue-reason")) == "The run takes far longer than usual."
 
 
 def test_overdue_run_row_without_baseline_shows_fixed_limit(
@@ -261,7 +261,7 @@ def test_overdue_run_row_without_baseline_shows_fixed_limit(
     row = row_of(
         get_page, overdue_run(stage, why=OverdueReason.QUEUE, started_at=None, status="queued")
     )
-    assert words(one(row, ".overdue-reason")) == "It has waited for its turn for more than 15 min."
+    assert words(one(row, ".overdue-reason")) == "Queued for more than 15 min."
 
 
 @pytest.mark.parametrize("page", ["run", "pipeline", "board"])

@@ -132,7 +132,7 @@ WORDS_AND_TONES = [
     (node(status="retrying"), "Retrying", "warning"),
     (node(status="skipped"), "Skipped", "neutral"),
     (node("Approval", status="approval_wait"), "Needs approval", "people"),
-    (node(status="async_wait"), "Waiting outside", "waiting"),
+    (node(status="async_wait"), "External wait", "waiting"),
     (node(started_at=T0), "Running", "running"),
     (node(), "Not started", "neutral"),
     (node(status="dreaming"), "dreaming", "neutral"),

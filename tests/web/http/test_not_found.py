@@ -131,9 +131,7 @@ def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
     for _ in range(3):
         answer = person.get(factories.address(run))
         assert answer.status_code == 404
-        assert "Northflank does not know it either." in words(
-            one(parse_html(answer), "[data-reason]")
-        )
+        assert "Not found on Northflank either." in words(one(parse_html(answer), "[data-reason]"))
     assert len([path for _, path in live.sandbox.requests if "made-up" in path]) == 1
 
 
@@ -147,4 +145,4 @@ def test_run_lookup_during_outage_returns_404_with_reason(live: Live, viewer: Us
     live.sandbox.faults = [parse_fault("500")]
     answer = live.person("viewer").get(factories.address(run))
     assert answer.status_code == 404
-    assert "Northflank could not be asked for it" in words(one(parse_html(answer), "[data-reason]"))
+    assert "Lookup on Northflank failed" in words(one(parse_html(answer), "[data-reason]"))

@@ -194,7 +194,7 @@ def test_change_of_related_run_is_streamed_without_run_card(
     assert "run-r-1" not in brought
     assert "Hotfix" in brought["related-runs"].text()
     assert "Hotfix" in brought["next-steps"].text()
-    assert "1 run waits behind it" in brought["run-summary"].text()
+    assert "1 run is queued behind it" in brought["run-summary"].text()
     assert "Queued behind: Hotfix (r-2)" in brought["incident-summary"].text()
 
 
@@ -236,7 +236,7 @@ def test_stage_error_is_streamed_to_stage_page_and_board(
     ):
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
         about(page, "stage-error", "Permission was taken away.")
-        about(board, "data-age", "1 stage can’t be read.")
+        about(board, "data-age", "1 stage cannot be read.")
 
 
 def structure_hash(person: httpx.Client, page: str, key: int = 0) -> str:
@@ -309,7 +309,7 @@ def test_stream_removes_incomplete_notice_when_all_stages_are_read(
     unread = factories.stage("Development", synced_at=None, fresh_until=None)
     with open_stream(viewer_http_client, page) as stream:
         Stage.objects.filter(pk=unread.pk).update(error="x", error_message="No.")
-        line = about(stream, "data-age", "can’t be read")
+        line = about(stream, "data-age", "cannot be read")
         assert line.css_first("[data-incomplete]") is not None
         now = timezone.now()
         Stage.objects.filter(pk=unread.pk).update(synced_at=now, error="", error_message="")

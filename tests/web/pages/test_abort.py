@@ -145,7 +145,7 @@ def test_abort_without_required_reason_returns_422_to_dialog(
 ) -> None:
     answer = operator_client.post(factories.address(run, "abort"), headers=HTMX)
     assert answer.status_code == 422
-    assert answer.content.decode() == "Aborting a run in Production takes a reason."
+    assert answer.content.decode() == "A reason is required to abort runs in Production."
     assert not run.aborts.exists()
 
 
@@ -163,7 +163,7 @@ def test_abort_page_without_required_reason_shows_field_error(
     answer = operator_client.post(factories.address(run, "abort"), {"reason": " "})
     html = parse_html(answer)
     assert answer.status_code == 422
-    assert "takes a reason" in words(one(html, "[data-error]"))
+    assert "A reason is required" in words(one(html, "[data-error]"))
     assert one(html, "#reason").attributes["aria-invalid"] == "true"
 
 
@@ -231,7 +231,7 @@ def test_support_request_excludes_user_and_reason(
 ) -> None:
     overdue_abort(run, manager, 2, reason="secret plan", error_id="err-42", answer="aborting")
     text = one(get_page(factories.address(run)), "#support-text").text()
-    assert "Error id: err-42" in text
+    assert "Error ID: err-42" in text
     assert "UTC" in text
     assert "secret plan" not in text
     assert "manager" not in text
@@ -260,7 +260,7 @@ def test_foreign_abort_at_critical_severity_offers_resend(get_page: GetPage, run
     then = timezone.now() - timedelta(minutes=15)
     factories.change(run, status="aborting", abort_severity=2, status_since=then)
     html = get_page(factories.address(run))
-    assert "not asked for here" in words(one(html, ".abort-line"))
+    assert "requested outside this dashboard" in words(one(html, ".abort-line"))
     assert words(one(html, "[data-abort]")) == "Resend"
 
 
@@ -282,7 +282,7 @@ def test_run_that_succeeded_after_abort_shows_loud_message(
     factories.abort(run, manager, "concluded", outcome="success", settled_at=timezone.now())
     for address in (factories.address(stage), factories.address(run)):
         line = one(get_page(address), ".abort-line[data-prominent]")
-        assert "Not stopped: the run ended as success" in words(line)
+        assert "Abort failed: the run finished (success)" in words(line)
         assert line.attributes["data-tone"] == "bad"
 
 
@@ -293,8 +293,8 @@ def test_unconfirmed_abort_followed_by_aborting_is_attributed_to_us(
     factories.change(run, status="aborting", status_since=timezone.now())
     for address in (factories.address(stage), factories.address(run)):
         told = words(one(get_page(address), ".abort-line"))
-        assert "It was taken for lost, and now Northflank says aborting." in told
-        assert "not asked for here" not in told
+        assert "considered lost, but the run is now aborting." in told
+        assert "requested outside this dashboard" not in told
 
 
 def test_unsent_abort_offers_no_resend(get_page: GetPage, run: Run, manager: User) -> None:

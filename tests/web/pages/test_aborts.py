@@ -229,7 +229,7 @@ def test_abort_of_run_in_flight_after_end_shows_loud_message(
     row = only_row(get_page("/aborts/"))
     assert words(one(row, "[data-badge]")) == "Status changed"
     assert one(row, "[data-badge]").attributes["data-tone"] == "bad"
-    assert words(one(row, ".abort-line[data-prominent]")).startswith("Northflank had said aborted")
+    assert words(one(row, ".abort-line[data-prominent]")).startswith("Status changed from aborted")
 
 
 def test_unsent_abort_is_listed_as_under_way(get_page: GetPage, manager: User) -> None:
@@ -513,7 +513,7 @@ def test_refresh_after_run_status_changed_shows_new_status(
     abort = factories.act(manager, **EACH_KIND["aborted"])
     tag = page_tag(operator_client)
     factories.change(abort.run, status="success", concluded=True, in_flight=False)
-    assert "now says success" in words(
+    assert "to success after the abort" in words(
         one(only_row(parse_html(refresh(operator_client, tag))), ".abort-line")
     )
 

@@ -95,7 +95,7 @@ def test_export_contains_all_fields_of_abort(
             "at": at,
             "what": "concluded",
             "detail": "aborted",
-            "text": "The run concluded as aborted.",
+            "text": "The run ended as aborted.",
         },
     ]
     assert export_json(manager_http_client) == [{**facts, "trail": trail}]

@@ -210,7 +210,7 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     assert "4 runs excluded" in said
     assert "Already ended: success." in said
     assert "Abort accepted" in said
-    assert "Nobody but an administrator" in said
+    assert "Only administrators can abort" in said
 
 
 def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
@@ -285,10 +285,12 @@ def test_bulk_abort_without_required_reason_returns_422_and_keeps_form(
     answer = operator_client.post(BULK_PATH, form, headers=HTMX if htmx else {})
     assert answer.status_code == 422
     if htmx:
-        assert answer.content.decode() == "Aborting runs in Production takes a reason."
+        assert answer.content.decode() == "A reason is required to abort runs in Production."
     else:
         html = parse_html(answer)
-        assert words(one(html, "#reason-error")) == "Aborting runs in Production takes a reason."
+        assert (
+            words(one(html, "#reason-error")) == "A reason is required to abort runs in Production."
+        )
         assert one(html, '[name="key"]').attributes["value"] == key
         assert len(confirmed_run_keys(html)) == 3
     assert not BulkAbort.objects.exists()
@@ -345,7 +347,7 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
         )
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
     html = parse_html(person.get(f"/aborts/bulk/{batch.pk}/"))
-    assert words(one(html, ".summary .summary-text")) == "2 asked for: 2 aborting."
+    assert words(one(html, ".summary .summary-text")) == "2 requested: 2 aborting."
     assert len(html.css("tbody tr")) == 2
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
 
@@ -399,7 +401,7 @@ def test_bulk_abort_page_shows_summary_counts(
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     said = words(one(html, ".summary .summary-text"))
-    assert said == "3 asked for: 1 aborting, 1 had ended, 1 waiting."
+    assert said == "3 requested: 1 aborting, 1 already ended, 1 waiting."
     assert "aborting continues" in words(one(html, ".summary"))
     assert one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
@@ -422,7 +424,7 @@ def test_bulk_abort_rows_show_result_and_link_to_run(
         (words(one(row, ".result")), words(one(row, ".subject a.title")))
         for row in html.css("tbody tr")
     ]
-    assert found == [("Aborting", "Dev"), ("Had ended", "Stg"), ("Waiting", "Prod")]
+    assert found == [("Aborting", "Dev"), ("Already ended", "Stg"), ("Waiting", "Prod")]
     assert one(html, "tbody tr:first-child .subject a.title").attributes[
         "href"
     ] == factories.address(run_in_each_stage[0])
@@ -437,7 +439,7 @@ def test_bulk_abort_page_lists_only_visible_runs(
     html = parse_html(client.get(f"/aborts/bulk/{batch.pk}/"))
     assert [words(one(row, ".subject a.title")) for row in html.css("tbody tr")] == ["Stg"]
     said = words(one(html, ".summary .summary-text"))
-    assert said == "1 asked for, as far as you may see: 1 waiting."
+    assert said == "1 requested (only runs you may view): 1 waiting."
     assert "3" not in words(one(html, "h1"))
     Grant.objects.filter(action=Action.VIEW).delete()
     assert client.get(f"/aborts/bulk/{batch.pk}/").status_code == 404
@@ -486,7 +488,7 @@ def test_bulk_abort_counts_run_in_flight_after_end(
     )
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     said = words(one(html, ".summary .summary-text"))
-    assert said == "3 asked for: 1 turned out otherwise, 2 had ended."
+    assert said == "3 requested: 1 with a changed status, 2 already ended."
 
 
 @pytest.mark.parametrize("key", ["9999999999999999999", "9" * 40, "0"])
@@ -532,7 +534,7 @@ def test_bulk_aborts_page_shows_summary_user_and_reason(
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "not_allowed")
     row = one(get_page("/aborts/bulk/"), "[data-bulk-abort-row]")
-    assert words(one(row, "a.title")) == "3 asked for: 1 aborting, 1 had ended, 1 not allowed."
+    assert words(one(row, "a.title")) == "3 requested: 1 aborting, 1 already ended, 1 not allowed."
     assert one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
     assert words(one(row, ".requester")) == "manager via dashboard"
     assert words(one(row, ".reason")) == "Why"
@@ -575,7 +577,7 @@ def test_bulk_aborts_page_counts_only_visible_runs(
     bulk_abort_of(run_in_each_stage[:1], manager)
     Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
     html = parse_html(viewer_client.get("/aborts/bulk/"))
-    assert bulk_abort_titles(html) == ["1 asked for, as far as you may see: 1 waiting."]
+    assert bulk_abort_titles(html) == ["1 requested (only runs you may view): 1 waiting."]
     Grant.objects.filter(action=Action.VIEW).delete()
     html = parse_html(viewer_client.get("/aborts/bulk/"))
     assert words(one(html, '[data-empty="nothing_exists"]')).startswith(
@@ -592,7 +594,7 @@ def test_bulk_aborts_page_refreshes_after_progress(
     assert operator_client.get("/aborts/bulk/", headers=headers).status_code == 304
     batch.items.update(result=BulkAbortItemResult.ENDED)
     assert bulk_abort_titles(parse_html(operator_client.get("/aborts/bulk/", headers=headers))) == [
-        "3 asked for: 3 had ended."
+        "3 requested: 3 already ended."
     ]
 
 
@@ -617,8 +619,8 @@ def test_bulk_abort_stream_updates_item_and_summary(
         brought = {}
         while "summary" not in brought or f"item-{item.pk}" not in brought:
             brought |= {id: part.text() for id, part in next(stream).parts.items()}
-    assert "Had ended" in brought[f"item-{item.pk}"]
-    assert "2 asked for: 1 had ended, 1 waiting." in brought["summary"]
+    assert "Already ended" in brought[f"item-{item.pk}"]
+    assert "2 requested: 1 already ended, 1 waiting." in brought["summary"]
 
 
 def test_bulk_abort_stream_excludes_hidden_items(

@@ -231,7 +231,7 @@ def test_page_with_unread_stage_warns_with_counts(
 ) -> None:
     factories.stage("Staging", synced_at=None)
     line = one(get_page(address), "#data-age [data-incomplete]")
-    assert words(line) == "Incomplete: 1 of 2 stages not read yet, all of Production read."
+    assert words(line) == "Incomplete: 1 of 2 stages not read yet, Production complete."
     assert line.attributes["data-tone"] == "warning"
     Stage.objects.update(synced_at=timezone.now())
     assert get_page(address).css("[data-incomplete]") == []
@@ -254,7 +254,7 @@ def test_now_page_with_unlisted_project_reports_incomplete(get_page: GetPage, ru
     CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
     html = get_page("/")
     said = words(one(html, "[data-incomplete]"))
-    assert said == "Incomplete: the pipelines of 1 project not listed yet."
+    assert said == "Incomplete: pipelines of 1 project not loaded yet."
     assert empty_states(html)["empty-attention"] == "cannot_see"
 
 

@@ -70,7 +70,7 @@ def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
     queued_run(retrying_run.stage, "Hotfix")
     assert words(one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (
         "Checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
-        "Attempt 2 of 3, next in 5 min. 1 run waits behind it."
+        "Attempt 2 of 3, next in 5 min. 1 run is queued behind it."
     )
 
 
@@ -154,15 +154,14 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ("queue", "Runs of this stage wait for each other. No runs queued behind it."),
-        ("allow", "Nothing has to wait for it: runs of this stage may go on side by side."),
-        ("forbid", "Requests for another run are ignored while this one is under way."),
+        ("queue", "Runs of this stage run one after another. No runs queued behind it."),
+        ("allow", "No run waits for this one: runs of this stage may run at the same time."),
+        ("forbid", "Requests for another run are ignored while this one is in flight."),
         (
             "replace",
             (
-                "Concurrency policy: replace. As far as known: a newer run takes the place of this "
-                "one, which is then aborted; Northflank does not document it. "
-                "No runs queued behind it."
+                "Concurrency policy: replace. Presumably a newer run aborts and replaces this "
+                "one; Northflank does not document it. No runs queued behind it."
             ),
         ),
         ("something-new", "Concurrency policy: something-new. No runs queued behind it."),
@@ -284,7 +283,7 @@ def test_skipped_run_count_is_equal_in_all_texts(
 ) -> None:
     for number in range(7):
         skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    said = "7 runs have been skipped since it was created."
+    said = "7 runs skipped since this run was created."
     page = get_page(factories.address(run_with_forbid_policy))
     panel = one(page, "[data-related-runs] [data-skipped]")
     assert words(one(panel, "p:first-child")) == said
@@ -326,9 +325,11 @@ def test_ended_run_page_lists_runs_skipped_while_in_flight(get_page: GetPage, st
     skipped_run(stage, "Later", created_at=done + timedelta(minutes=5))
     page = get_page(factories.address(run))
     panel = one(page, "[data-related-runs] [data-skipped]")
-    assert words(one(panel, "p:first-child")) == "1 run was skipped while it was in flight."
+    assert words(one(panel, "p:first-child")) == "1 run skipped while this run was in flight."
     assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(during)]
-    assert words(one(page, "[data-verdict]")).endswith("1 run was skipped while it was in flight.")
+    assert words(one(page, "[data-verdict]")).endswith(
+        "1 run skipped while this run was in flight."
+    )
 
 
 def test_skipped_run_page_links_to_blocking_run(
@@ -336,11 +337,11 @@ def test_skipped_run_page_links_to_blocking_run(
 ) -> None:
     page = get_page(factories.address(skipped_run(run_with_forbid_policy.stage, "Hotfix")))
     line = one(page, "[data-related-runs] [data-superseded-by]")
-    assert words(line) == "Another was in flight when it came: Nightly"
+    assert words(line) == "Another run was in flight when it was created: Nightly"
     assert one(line, "a").attributes["href"] == factories.address(run_with_forbid_policy)
     assert page.css("[data-skipped]") == []
     assert words(one(page, "[data-verdict]")).endswith(
-        "was skipped: Northflank did not carry it out. Another was in flight when it came."
+        "skipped: Northflank did not run it. Another run was in flight when it was created."
     )
 
 
@@ -357,7 +358,7 @@ def test_run_aborted_from_dashboard_is_not_superseded_by_newer_run(
     assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(replaced)]
     assert get_page(factories.address(aborted)).css("[data-superseded-by]") == []
     line = one(get_page(factories.address(replaced)), "[data-superseded-by]")
-    assert words(line) == "It seems to have been dropped for a newer one: Nightly"
+    assert words(line) == "Probably superseded by a newer run: Nightly"
 
 
 def test_skipped_run_count_over_limit_reports_at_least(
@@ -368,7 +369,7 @@ def test_skipped_run_count_over_limit_reports_at_least(
     panel = one(
         get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
     )
-    said = f"At least {concurrency.MAX_FINISHED_RUNS} runs have been skipped since it was created."
+    said = f"At least {concurrency.MAX_FINISHED_RUNS} runs skipped since this run was created."
     assert words(one(panel, "p:first-child")) == said
     assert words(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
     assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in words(panel)
@@ -387,7 +388,7 @@ def test_skipped_run_count_below_limit_is_exact(
     panel = one(
         get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
     )
-    said = f"{concurrency.MAX_FINISHED_RUNS - 1} runs have been skipped since it was created."
+    said = f"{concurrency.MAX_FINISHED_RUNS - 1} runs skipped since this run was created."
     assert words(one(panel, "p:first-child")) == said
 
 

@@ -248,7 +248,7 @@ def test_unknown_run_at_full_address_can_be_looked_up_again(
 ) -> None:
     live_runs.stage(LEDGER)
     html = parse_html(person.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
-    assert "Northflank does not know it either." in words(one(html, "[data-reason]"))
+    assert "Not found on Northflank either." in words(one(html, "[data-reason]"))
     again = one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
     RunLookup.objects.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
     answer = press_look_again(person, again)
@@ -263,7 +263,7 @@ def test_repeated_run_lookups_leave_half_of_budget_to_new_lookups(
     factories.search_lookup(100, of=stages[0], is_repeat=True)
     for stage in stages:
         factories.search_lookup(1, of=stage, run_id=UNKNOWN_RUN_ID, answered_at=None)
-    assert "Looking again has used its part" in search_status(
+    assert "Repeated lookups have used their share" in search_status(
         person.get(f"/runs/{UNKNOWN_RUN_ID}/")
     )
     assert requests_for(live, UNKNOWN_RUN_ID) == []
@@ -325,7 +325,7 @@ def test_run_lookup_of_one_id_leaves_budget_to_other_ids(
     limit(live, 50)  # searches may use 10 of them, and there are 12 stages
     for _ in range(3):
         answer = person.get(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert "The search for this run has used its part" in search_status(answer)
+    assert "The search for this run has used its share" in search_status(answer)
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 9
     person.get("/runs/another/")
     assert len(requests_for(live, "another")) == 1
@@ -363,7 +363,7 @@ def test_run_lookup_with_one_forbidden_stage_requests_all_others(
     live.sandbox.faults = [parse_fault("forbidden:payments")]
     told = search_status(reload_until_search_waits(person, f"/runs/{UNKNOWN_RUN_ID}/"))
     assert told.startswith(
-        "12 of 13 stages searched, not found yet. One stage could not be asked: "
+        "12 of 13 stages searched, not found yet. One stage could not be searched: "
     )
     assert "Resumes at " in told
     person.get(f"/runs/{UNKNOWN_RUN_ID}/")
@@ -468,7 +468,7 @@ def test_run_lookup_during_outage_resumes_after_recovery(live: Live, person: htt
     so_far = len(requests_for(live, run_id))
     wait_until(lambda: live.connection.outage)
     live.connection.retry_at = monotonic() + 3600  # while all is in trouble no page asks again
-    assert search_status(person.get(f"/runs/{run_id}/")).endswith("Northflank does not answer.")
+    assert search_status(person.get(f"/runs/{run_id}/")).endswith("Northflank is unreachable.")
     assert len(requests_for(live, run_id)) == so_far > 0
     live.sandbox.faults = []
     live.connection.retry_at = 0

@@ -99,9 +99,9 @@ def test_saved_view_with_same_name_is_replaced(save: Post) -> None:
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"name": ""}, "Give the view a name."),
-        ({"name": " \0 "}, "Give the view a name."),
-        ({"name": "x" * 61}, "A name has at most 60 characters."),
+        ({"name": ""}, "Enter a name for the view."),
+        ({"name": " \0 "}, "Enter a name for the view."),
+        ({"name": "x" * 61}, "View names can have at most 60 characters."),
         ({"query": ""}, "there is nothing to save"),
         ({"query": "foo=bar&status=nope"}, "there is nothing to save"),
         ({"query": "before=0.1.1"}, "there is nothing to save"),
@@ -181,7 +181,7 @@ def test_private_view_of_other_user_cannot_be_changed(
 ) -> None:
     answer = viewer_client.post(change_address(stage, view), {"action": action})
     notices = one(parse_html(viewer_client.get(answer["Location"])), "#notices")
-    assert words(notices) == "There is no such view any more."
+    assert words(notices) == "This view no longer exists."
     assert SavedView.objects.exists()
     assert not DefaultView.objects.exists()
 

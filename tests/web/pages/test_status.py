@@ -57,12 +57,10 @@ def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None
 def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
     get_page: GetPage, db: None
 ) -> None:
-    assert "Nobody reads Northflank" in sync_health_text(get_page)
+    assert "Sync is not running" in sync_health_text(get_page)
     assert one(get_page("/status/"), "title").text().startswith("Not updating · Status")
     factories.worker()
-    assert (
-        sync_health_text(get_page) == "Incomplete: Northflank’s projects have not been listed yet."
-    )
+    assert sync_health_text(get_page) == "Incomplete: projects not loaded yet."
     assert get_page("/status/").css("table") == []
 
 
@@ -70,7 +68,7 @@ def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stag
     factories.worker()
     factories.stage("Staging", synced_at=None, fresh_until=None)
     factories.stage("Development")
-    expected = "Incomplete: 1 of 3 stages not read yet, all of Production and Development read"
+    expected = "Incomplete: 1 of 3 stages not read yet, Production and Development complete"
     assert sync_health_text(get_page).startswith(expected)
     html = get_page("/status/")
     assert one(html, "[data-state]").attributes["data-tone"] == "warning"
@@ -84,8 +82,8 @@ def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, st
         synced_at=timezone.now() - timedelta(hours=2),
         fresh_until=timezone.now() - timedelta(minutes=115),
     )
-    assert sync_health_text(get_page).startswith("Incomplete: 1 of 1 stage not read again yet")
-    assert "older than promised" not in sync_health_text(get_page)
+    assert sync_health_text(get_page).startswith("Incomplete: 1 of 1 stage not re-read yet")
+    assert "out of date" not in sync_health_text(get_page)
 
 
 def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage) -> None:
@@ -101,12 +99,12 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
         refusals=2,
     )
     assert sync_health_text(get_page).startswith(
-        "Northflank asks for a pause (429), with 985 of 1,000 requests left, until "
+        "Rate limited by Northflank (429) with 985 of 1,000 requests left: updates paused until "
     )
     paused = words(one(get_section(get_page, "requests"), "[data-rate-limited]"))
     assert paused.endswith("then one test request; refused 2 times in a row")
     RateBudget.objects.update(backoff_until=now)
-    assert "one request tries" in sync_health_text(get_page)
+    assert "test request" in sync_health_text(get_page)
 
 
 def test_status_page_with_fresh_stages_reports_all_up_to_date(
@@ -114,7 +112,7 @@ def test_status_page_with_fresh_stages_reports_all_up_to_date(
 ) -> None:
     factories.worker()
     factories.stage("Staging")
-    assert sync_health_text(get_page) == "All 2 stages are as fresh as promised."
+    assert sync_health_text(get_page) == "All 2 stages are up to date."
 
 
 def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) -> None:
@@ -279,8 +277,8 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
     told = one(get_page(address), "a[data-details-link]")
     assert told.attributes["href"] == "/status/"
     assert words(told) == (
-        "1 of 3 stages is older than promised. 1 stage can’t be read. "
-        "1 list of the catalog can’t be read."
+        "1 of 3 stages is out of date. 1 stage cannot be read. 1 list of projects or "
+        "pipelines could not be loaded."
     )
 
 
@@ -295,21 +293,21 @@ def test_status_page_after_real_sync_reports_all_up_to_date(live: Live, viewer: 
     live.sync()
     factories.worker()
     html = parse_html(live.person("viewer").get("/status/"))
-    assert "as fresh as promised" in words(one(html, "[data-state]"))
+    assert "up to date" in words(one(html, "[data-state]"))
     assert html.css('tr[data-stale="true"]') == []
     assert len(html.css("tr[data-stage]")) == 27
 
 
 def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
-    assert "not set up" in words(get_section(get_page, "webhook"))
+    assert "not configured" in words(get_section(get_page, "webhook"))
     settings.NORTHFLANK_WEBHOOK_SECRET = ["s" * 32]
-    assert "nothing has come" in words(get_section(get_page, "webhook"))
+    assert "no event has arrived" in words(get_section(get_page, "webhook"))
     WebhookStats.objects.create(
         pk=1, event_count=3, duplicate_count=1, last_event_at=SINCE, last_release_event_at=SINCE
     )
     said = get_section(get_page, "webhook")
-    assert "announces changes" in words(said)
+    assert "Webhook is working" in words(said)
     assert "3 (1 duplicates, 0 unrelated)" in words(said)
     assert said.attributes["data-webhook"] == "alive"
 
