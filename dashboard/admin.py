@@ -73,8 +73,8 @@ class GrantAdmin(ModelAdmin):
             {
                 "fields": ("group", "project", "stage", "action"),
                 "description": gettext_lazy(
-                    "A person may do what any one of these rights allows. An "
-                    "administrator (superuser) sees everything and aborts everywhere without one."
+                    "Grants add up: a user may do whatever any of their grants allows. Superusers "
+                    "may view and abort everything without a grant."
                 ),
             },
         )
@@ -82,7 +82,7 @@ class GrantAdmin(ModelAdmin):
 
     @admin.display(ordering="group__name")
     def group_name(self, grant: Grant) -> str:
-        return grant.group.name if grant.group else _("everybody who is signed in")
+        return grant.group.name if grant.group else _("all signed-in users")
 
     @admin.display(
         description=gettext_lazy("project"),
@@ -113,7 +113,7 @@ class GrantAdmin(ModelAdmin):
 class AbortEventInline(ReadOnlyMixin, TabularInline):
     model = AbortEvent
     fields = ("occurred_at", "event_type", "detail")
-    verbose_name_plural = gettext_lazy("Its trail")
+    verbose_name_plural = gettext_lazy("Timeline")
 
 
 @admin.register(Abort)
@@ -129,7 +129,7 @@ class AbortAdmin(ReadOnlyMixin, ModelAdmin):
 class BulkAbortItemInline(ReadOnlyMixin, TabularInline):
     model = BulkAbortItem
     fields = ("position", "run", "result", "note", "abort")
-    verbose_name_plural = gettext_lazy("Its list")
+    verbose_name_plural = gettext_lazy("Runs")
 
 
 @admin.register(BulkAbort)
@@ -178,7 +178,7 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
         for token in valid:
             self.log_change(request, token, _("Revoked."))
         tokens.filter(revoked_at=None).update(revoked_at=db_threads.now())
-        revoked = ngettext("%(n)d token was revoked.", "%(n)d tokens were revoked.", len(valid))
+        revoked = ngettext("%(n)d token revoked.", "%(n)d tokens revoked.", len(valid))
         self.message_user(request, revoked % {"n": len(valid)})
 
 
@@ -232,31 +232,30 @@ class StageTimingAdmin(ModelAdmin):
             {
                 "fields": ("stage",),
                 "description": gettext_lazy(
-                    "What you say here comes before what was learned: it shows at "
-                    "once, and runs in flight are judged by it within seconds."
+                    "Overrides replace the baseline. Pages show them at once, and runs in flight "
+                    "are checked against them within seconds."
                 ),
             },
         ),
         (
-            gettext_lazy("A run"),
+            gettext_lazy("Run duration"),
             {
                 "fields": ("observed_run", "override_run_median", "override_run_p95"),
                 "description": gettext_lazy(
-                    "From its start to its end, less what people took to approve. While "
-                    "you say it, its steps are not judged by themselves: what was learned of them "
-                    "is set aside, too."
+                    "From start to end, without approval time. While it is overridden, steps are "
+                    "not checked separately: their baseline is ignored too."
                 ),
             },
         ),
         (
-            gettext_lazy("The wait for its turn"),
+            gettext_lazy("Queue time"),
             {
                 "fields": ("observed_queue", "override_queue_median", "override_queue_p95"),
-                "description": gettext_lazy("From when a run was made until it starts."),
+                "description": gettext_lazy("From a run’s creation to its start."),
             },
         ),
         (
-            gettext_lazy("The wait for people"),
+            gettext_lazy("Approval time"),
             {
                 "fields": (
                     "observed_approvals",
@@ -264,13 +263,13 @@ class StageTimingAdmin(ModelAdmin):
                     "override_approval_p95",
                 ),
                 "description": gettext_lazy(
-                    "From when an approval is asked for until it is given. What you "
-                    "say holds for all approvals of the stage."
+                    "From when an approval is requested until it is given. An override applies to "
+                    "all approvals of the stage."
                 ),
             },
         ),
         (
-            gettext_lazy("Also learned"),
+            gettext_lazy("Other baselines"),
             {"fields": ("observed_steps_text", "success_count", "detail_count", "observed_at")},
         ),
     ]
@@ -305,27 +304,27 @@ class StageTimingAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    @admin.display(description=gettext_lazy("a run"))
+    @admin.display(description=gettext_lazy("run duration"))
     def typical_run(self, timing: StageTiming) -> str:
-        return _format_typical(timing.typical_run) or _("not known")
+        return _format_typical(timing.typical_run) or _("unknown")
 
-    @admin.display(description=gettext_lazy("the wait for its turn"))
+    @admin.display(description=gettext_lazy("queue time"))
     def typical_queue(self, timing: StageTiming) -> str:
-        return _format_typical(timing.typical_queue) or _("not known")
+        return _format_typical(timing.typical_queue) or _("unknown")
 
     @admin.display(boolean=True)
     def has_override(self, timing: StageTiming) -> bool:
         return timing.has_override
 
-    @admin.display(description=gettext_lazy("as learned"))
+    @admin.display(description=gettext_lazy("baseline"))
     def observed_run(self, timing: StageTiming) -> str:
         return _format_typical(timing.observed_run) or _("too few successes so far")
 
-    @admin.display(description=gettext_lazy("as learned"))
+    @admin.display(description=gettext_lazy("baseline"))
     def observed_queue(self, timing: StageTiming) -> str:
         return _format_typical(timing.observed_queue) or _("too few successes so far")
 
-    @admin.display(description=gettext_lazy("as learned"))
+    @admin.display(description=gettext_lazy("baseline"))
     def observed_approvals(self, timing: StageTiming) -> str:
         return _step_durations(timing, timing.approval_keys)
 
@@ -339,7 +338,7 @@ def _step_durations(timing: StageTiming, keys: Iterable[str]) -> str:
     lines = [
         f"{key}: {_format_typical(usual)}" for key, usual in durations_by_step.items() if usual
     ]
-    return "\n".join(lines) or _("none is known")
+    return "\n".join(lines) or _("none known")
 
 
 def _format_typical(usual: TypicalDuration | None) -> str:

@@ -41,14 +41,16 @@ class Migration(migrations.Migration):
                     "missing_since",
                     models.DateTimeField(
                         blank=True,
-                        help_text="Since when complete lists lack it; gone by a later one.",
+                        help_text="When it was first missing from a complete list; a later list confirms the removal.",
                         null=True,
                     ),
                 ),
                 (
                     "removed_at",
                     models.DateTimeField(
-                        blank=True, help_text="Since when Northflank no longer lists it.", null=True
+                        blank=True,
+                        help_text="When its removal from Northflank was confirmed.",
+                        null=True,
                     ),
                 ),
                 ("slug", models.CharField(max_length=255, unique=True)),
@@ -74,13 +76,13 @@ class Migration(migrations.Migration):
                 (
                     "own_requests",
                     models.PositiveIntegerField(
-                        default=0, help_text="Our own requests in this window."
+                        default=0, help_text="Requests of this dashboard in this window."
                     ),
                 ),
                 (
                     "others_rate_before",
                     models.FloatField(
-                        help_text="Others' requests a second before this window; empty: not known.",
+                        help_text="Requests per second of other clients before this window; empty: unknown.",
                         null=True,
                     ),
                 ),
@@ -88,24 +90,24 @@ class Migration(migrations.Migration):
                     "burst",
                     models.FloatField(
                         default=0.0,
-                        help_text="Requests by which we were ahead of the even rate when last seen.",
+                        help_text="Requests sent ahead of an even rate, as of the last response.",
                     ),
                 ),
                 (
                     "backoff_until",
-                    models.DateTimeField(help_text="After a 429: no reading before.", null=True),
+                    models.DateTimeField(help_text="End of the pause after a 429.", null=True),
                 ),
                 (
                     "refusals",
                     models.PositiveIntegerField(
                         default=0,
-                        help_text="429s in a row, each after the pause of the one before.",
+                        help_text="Consecutive 429s, each after the pause of the previous one.",
                     ),
                 ),
                 (
                     "probe_until",
                     models.DateTimeField(
-                        help_text="The lease of the one request that tries after such a pause.",
+                        help_text="Lease of the probe request after such a pause.",
                         null=True,
                     ),
                 ),
@@ -135,12 +137,12 @@ class Migration(migrations.Migration):
                 ("run_id", models.CharField(db_index=True, max_length=255)),
                 ("name", models.TextField(blank=True)),
                 ("description", models.TextField(blank=True)),
-                ("status", models.TextField(help_text="As Northflank sent it.")),
-                ("concluded", models.BooleanField(help_text="As Northflank sent it.")),
+                ("status", models.TextField(help_text="As reported by Northflank.")),
+                ("concluded", models.BooleanField(help_text="As reported by Northflank.")),
                 (
                     "created_at",
                     models.DateTimeField(
-                        help_text="First seen by us, where Northflank did not say."
+                        help_text="When first read, if Northflank reported no time."
                     ),
                 ),
                 ("started_at", models.DateTimeField(null=True)),
@@ -149,111 +151,116 @@ class Migration(migrations.Migration):
                 (
                     "in_flight",
                     models.BooleanField(
-                        help_text="Not concluded, nor dismissed since Northflank knows it no more."
+                        help_text="Not concluded, and not dismissed after its removal."
                     ),
                 ),
                 (
                     "overdue_severity",
                     models.PositiveSmallIntegerField(
                         default=0,
-                        help_text="How far it takes longer than usual: see models/typical_duration.py.",
+                        help_text="Severity of the run being overdue: see runs/overdue.py.",
                     ),
                 ),
                 (
                     "overdue_reason",
                     models.CharField(
-                        blank=True, help_text="What of it: runs/overdue.py.", max_length=10
+                        blank=True,
+                        help_text="Why it is overdue: see runs/overdue.py.",
+                        max_length=10,
                     ),
                 ),
                 (
                     "status_since",
-                    models.DateTimeField(help_text="When Northflank first told us of this status."),
+                    models.DateTimeField(help_text="When this status was first read."),
                 ),
                 (
                     "aborting_since",
                     models.DateTimeField(
-                        help_text="When its abort began, by a press here or Northflank's word; or unknown.",
+                        help_text="When the abort began, as requested here or reported by Northflank; empty: unknown.",
                         null=True,
                     ),
                 ),
                 (
                     "abort_severity",
                     models.PositiveSmallIntegerField(
-                        default=0, help_text="How far its abort is overdue: see aborts/severity.py."
+                        default=0,
+                        help_text="Severity of its abort being overdue: see aborts/severity.py.",
                     ),
                 ),
                 (
                     "removed_at",
                     models.DateTimeField(
-                        help_text="Since when Northflank knows it no more.", null=True
+                        help_text="When its removal from Northflank was noticed.", null=True
                     ),
                 ),
                 ("first_synced_at", models.DateTimeField()),
                 (
                     "synced_at",
-                    models.DateTimeField(help_text="When Northflank last told us of it."),
+                    models.DateTimeField(help_text="When it was last read."),
                 ),
                 (
                     "request_seq",
                     models.BigIntegerField(
                         default=0,
-                        help_text="Number of the question whose answer this is: RequestCounter.",
+                        help_text="Number of the request it was last read with: see RequestCounter.",
                     ),
                 ),
                 (
                     "step",
                     models.TextField(
-                        blank=True, help_text="The step it is at, when its detail was read."
+                        blank=True, help_text="Current step, as of the last read of its detail."
                     ),
                 ),
                 (
                     "step_key",
-                    models.TextField(blank=True, help_text="What that step is recognised by."),
+                    models.TextField(blank=True, help_text="Key of the current step."),
                 ),
                 (
                     "step_started_at",
-                    models.DateTimeField(help_text="When that step started.", null=True),
+                    models.DateTimeField(help_text="When the current step started.", null=True),
                 ),
                 (
                     "steps",
                     models.JSONField(
-                        help_text="The root node of its spec, as pages need it.", null=True
+                        help_text="Root node of the steps, as pages need it.", null=True
                     ),
                 ),
                 (
                     "raw",
                     models.JSONField(
-                        help_text="The detail as Northflank sent it, redacted.", null=True
+                        help_text="Detail as reported by Northflank, redacted.", null=True
                     ),
                 ),
                 ("detail_synced_at", models.DateTimeField(null=True)),
                 (
                     "detail_request_seq",
-                    models.BigIntegerField(default=0, help_text="The same, of its detail."),
+                    models.BigIntegerField(
+                        default=0, help_text="Number of the request its detail was last read with."
+                    ),
                 ),
                 (
                     "version",
                     models.BigIntegerField(
-                        db_index=True, help_text="Number of its last visible change."
+                        db_index=True, help_text="Number of its latest visible change."
                     ),
                 ),
                 (
                     "next_detail_sync_at",
                     models.DateTimeField(
                         db_index=True,
-                        help_text="When the sync reads its detail; the lease, as above.",
+                        help_text="When its detail is due to be read; also the lease of the worker reading it.",
                         null=True,
                     ),
                 ),
                 (
                     "failures",
                     models.PositiveIntegerField(
-                        default=0, help_text="Failed readings of its detail in a row."
+                        default=0, help_text="Consecutive failed reads of its detail."
                     ),
                 ),
                 (
                     "last_viewed_at",
-                    models.DateTimeField(help_text="When a person last looked at it.", null=True),
+                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
                 ),
             ],
         ),
@@ -268,7 +275,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "identity",
-                    models.TextField(help_text="Base address and team; 'sandbox' for the sandbox."),
+                    models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox."),
                 ),
                 (
                     "team",
@@ -277,7 +284,7 @@ class Migration(migrations.Migration):
                 (
                     "error",
                     models.CharField(
-                        blank=True, help_text="Cause of the trouble, if any.", max_length=40
+                        blank=True, help_text="Cause of the current outage, if any.", max_length=40
                     ),
                 ),
                 ("error_message", models.TextField(blank=True)),
@@ -286,14 +293,12 @@ class Migration(migrations.Migration):
                     "error_seq",
                     models.BigIntegerField(
                         default=0,
-                        help_text="Number of the newest question when the trouble was noticed.",
+                        help_text="Number of the latest request when the outage began.",
                     ),
                 ),
                 (
                     "last_success_at",
-                    models.DateTimeField(
-                        help_text="When it last answered as it should.", null=True
-                    ),
+                    models.DateTimeField(help_text="When a request last succeeded.", null=True),
                 ),
             ],
         ),
@@ -308,7 +313,9 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "digest",
-                    models.CharField(help_text="Of the event's id.", max_length=32, unique=True),
+                    models.CharField(
+                        help_text="Digest of the event's ID.", max_length=32, unique=True
+                    ),
                 ),
                 ("received_at", models.DateTimeField(db_index=True)),
             ],
@@ -324,36 +331,40 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "last_event_at",
-                    models.DateTimeField(help_text="When an authentic event last came.", null=True),
+                    models.DateTimeField(
+                        help_text="When the last authentic event arrived.", null=True
+                    ),
                 ),
                 (
                     "last_release_event_at",
                     models.DateTimeField(
-                        help_text="When one about a release flow last came.", null=True
+                        help_text="When the last event about a release flow arrived.", null=True
                     ),
                 ),
                 (
                     "event_count",
-                    models.PositiveBigIntegerField(
-                        default=0, help_text="Authentic ones, all told."
-                    ),
+                    models.PositiveBigIntegerField(default=0, help_text="All authentic events."),
                 ),
                 (
                     "duplicate_count",
-                    models.PositiveBigIntegerField(default=0, help_text="Known by their id."),
+                    models.PositiveBigIntegerField(default=0, help_text="Duplicates, by event ID."),
                 ),
                 (
                     "unrelated_count",
-                    models.PositiveBigIntegerField(default=0, help_text="Not about release flows."),
+                    models.PositiveBigIntegerField(
+                        default=0, help_text="Events not about release flows."
+                    ),
                 ),
                 (
                     "last_rejected_at",
-                    models.DateTimeField(help_text="When a wrong token was last noted.", null=True),
+                    models.DateTimeField(
+                        help_text="When a request with a wrong secret was last recorded.", null=True
+                    ),
                 ),
                 (
                     "reads_booked_until",
                     models.DateTimeField(
-                        help_text="Up to when readings that events asked for have used their share.",
+                        help_text="Until when the share of reads triggered by events is used up.",
                         null=True,
                     ),
                 ),
@@ -382,7 +393,7 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept when the account is deleted.")),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("reason", models.TextField(blank=True)),
                 ("client_address", models.GenericIPAddressField(null=True)),
                 (
@@ -395,13 +406,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "token_name",
-                    models.TextField(blank=True, help_text="Of the API token that was used."),
+                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
                 ),
                 ("requested_at", models.DateTimeField()),
                 (
                     "already_aborting_since",
                     models.DateTimeField(
-                        help_text="Since when it was under way, if longer than since the press.",
+                        help_text="Start of an earlier abort of the run still in progress, if any.",
                         null=True,
                     ),
                 ),
@@ -424,12 +435,12 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "claimed_at",
-                    models.DateTimeField(help_text="When a process last took it on: its lease."),
+                    models.DateTimeField(help_text="When a process last took its lease."),
                 ),
                 (
                     "sent_at",
                     models.DateTimeField(
-                        help_text="Written just before each sending: from then on it may have arrived.",
+                        help_text="Set just before each send; from then on the abort may have arrived.",
                         null=True,
                     ),
                 ),
@@ -437,27 +448,27 @@ class Migration(migrations.Migration):
                     "sendings",
                     models.PositiveSmallIntegerField(
                         default=0,
-                        help_text="How often it was sent: as many lines of its trail say so.",
+                        help_text="Number of sends, equal to its events of type sent.",
                     ),
                 ),
                 ("answered_at", models.DateTimeField(null=True)),
                 (
                     "answer",
-                    models.TextField(blank=True, help_text="Northflank's answer, in a sentence."),
+                    models.TextField(blank=True, help_text="Northflank's response, as text."),
                 ),
                 (
                     "answer_status",
-                    models.PositiveSmallIntegerField(help_text="Its HTTP status.", null=True),
+                    models.PositiveSmallIntegerField(
+                        help_text="HTTP status of the response.", null=True
+                    ),
                 ),
                 (
                     "error_id",
-                    models.TextField(blank=True, help_text="Northflank's own id of its error."),
+                    models.TextField(blank=True, help_text="Northflank's error ID."),
                 ),
                 (
                     "retry_at",
-                    models.DateTimeField(
-                        help_text="When Northflank takes requests again.", null=True
-                    ),
+                    models.DateTimeField(help_text="When Northflank's rate limit ends.", null=True),
                 ),
                 (
                     "outcome",
@@ -465,12 +476,14 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "settled_at",
-                    models.DateTimeField(help_text="When nothing more was to come.", null=True),
+                    models.DateTimeField(
+                        help_text="When the abort reached its final state.", null=True
+                    ),
                 ),
                 (
                     "retry_of",
                     models.OneToOneField(
-                        help_text="Tried again here.",
+                        help_text="The abort that this one retries.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="retried_by",
@@ -547,7 +560,8 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="What uses it: “PagerDuty runbook”.", max_length=100
+                        help_text="What the token is for, such as “PagerDuty runbook”.",
+                        max_length=100,
                     ),
                 ),
                 (
@@ -562,23 +576,25 @@ class Migration(migrations.Migration):
                 (
                     "prefix",
                     models.CharField(
-                        editable=False, help_text="How the token begins.", max_length=12
+                        editable=False, help_text="First characters of the secret.", max_length=12
                     ),
                 ),
                 ("created_at", models.DateTimeField()),
                 (
                     "expires_at",
-                    models.DateTimeField(blank=True, help_text="Empty: never.", null=True),
+                    models.DateTimeField(blank=True, help_text="Empty: never expires.", null=True),
                 ),
                 ("revoked_at", models.DateTimeField(blank=True, null=True)),
                 (
                     "last_used_at",
-                    models.DateTimeField(blank=True, help_text="When it was last used.", null=True),
+                    models.DateTimeField(
+                        blank=True, help_text="When the token was last used.", null=True
+                    ),
                 ),
                 (
                     "window_started_at",
                     models.DateTimeField(
-                        help_text="Since when its requests are counted.", null=True
+                        help_text="Start of the current rate limit window.", null=True
                     ),
                 ),
                 ("window_requests", models.PositiveIntegerField(default=0)),
@@ -604,7 +620,7 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept when the account is deleted.")),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("reason", models.TextField(blank=True)),
                 ("client_address", models.GenericIPAddressField(null=True)),
                 (
@@ -617,24 +633,20 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "token_name",
-                    models.TextField(blank=True, help_text="Of the API token that was used."),
+                    models.TextField(blank=True, help_text="Name of the API token used, if any."),
                 ),
                 ("requested_at", models.DateTimeField()),
                 (
                     "key",
-                    models.UUIDField(
-                        help_text="Of the form: sent twice, it acts once.", unique=True
-                    ),
+                    models.UUIDField(help_text="Idempotency key of the form.", unique=True),
                 ),
                 (
                     "claimed_at",
-                    models.DateTimeField(
-                        help_text="When a process last went on with it: its lease."
-                    ),
+                    models.DateTimeField(help_text="When a process last renewed its lease."),
                 ),
                 (
                     "settled_at",
-                    models.DateTimeField(help_text="When its list was worked through.", null=True),
+                    models.DateTimeField(help_text="When all its runs were processed.", null=True),
                 ),
                 (
                     "user",
@@ -674,14 +686,16 @@ class Migration(migrations.Migration):
                     "missing_since",
                     models.DateTimeField(
                         blank=True,
-                        help_text="Since when complete lists lack it; gone by a later one.",
+                        help_text="When it was first missing from a complete list; a later list confirms the removal.",
                         null=True,
                     ),
                 ),
                 (
                     "removed_at",
                     models.DateTimeField(
-                        blank=True, help_text="Since when Northflank no longer lists it.", null=True
+                        blank=True,
+                        help_text="When its removal from Northflank was confirmed.",
+                        null=True,
                     ),
                 ),
                 ("slug", models.CharField(max_length=255)),
@@ -727,7 +741,7 @@ class Migration(migrations.Migration):
                     "group",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Empty: everybody who is signed in.",
+                        help_text="Empty: all signed-in users.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="grants",
@@ -757,13 +771,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "unreadable_count",
-                    models.PositiveIntegerField(default=0, help_text="Entries that can't be read."),
+                    models.PositiveIntegerField(default=0, help_text="Unreadable entries."),
                 ),
                 (
                     "surplus_count",
                     models.PositiveIntegerField(
                         default=0,
-                        help_text="Entries beyond what was asked for, which were not taken.",
+                        help_text="Entries beyond the requested number, which were ignored.",
                     ),
                 ),
                 ("next_sync_at", models.DateTimeField(db_index=True)),
@@ -795,12 +809,14 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept when the account is deleted.")),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("dismissed_at", models.DateTimeField()),
                 ("restored_at", models.DateTimeField(null=True)),
                 (
                     "restored_by",
-                    models.TextField(blank=True, help_text="Empty: Northflank knew the run again."),
+                    models.TextField(
+                        blank=True, help_text="Empty: Northflank listed the run again."
+                    ),
                 ),
                 (
                     "user",
@@ -850,14 +866,12 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "note",
-                    models.TextField(
-                        blank=True, help_text="What there is to say beside the result."
-                    ),
+                    models.TextField(blank=True, help_text="Explanation of the result."),
                 ),
                 (
                     "abort",
                     models.ForeignKey(
-                        help_text="Its, or joined.",
+                        help_text="The run's abort: its own, or the open one it joined.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="bulk_abort_items",
@@ -894,17 +908,17 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("username", models.TextField(help_text="Kept when the account is deleted.")),
+                ("username", models.TextField(help_text="Kept after the account is deleted.")),
                 ("acknowledged_at", models.DateTimeField()),
                 (
                     "ended_at",
                     models.DateTimeField(
-                        help_text="When it was handed back, or the run ended.", null=True
+                        help_text="When it was released or reassigned, or the run ended.", null=True
                     ),
                 ),
                 (
                     "reassigned_to",
-                    models.TextField(blank=True, help_text="Who took it over, if that ended it."),
+                    models.TextField(blank=True, help_text="User it was reassigned to, if any."),
                 ),
                 (
                     "user",
@@ -950,15 +964,13 @@ class Migration(migrations.Migration):
                 (
                     "query",
                     models.CharField(
-                        help_text="As in the page's address, without a place in the list.",
+                        help_text="Query string of the stage page, without the position in the list.",
                         max_length=4000,
                     ),
                 ),
                 (
                     "shared",
-                    models.BooleanField(
-                        default=False, help_text="Everybody who is signed in sees it."
-                    ),
+                    models.BooleanField(default=False, help_text="Visible to all signed-in users."),
                 ),
                 (
                     "owner",
@@ -1004,13 +1016,13 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "unreadable_count",
-                    models.PositiveIntegerField(default=0, help_text="Entries that can't be read."),
+                    models.PositiveIntegerField(default=0, help_text="Unreadable entries."),
                 ),
                 (
                     "surplus_count",
                     models.PositiveIntegerField(
                         default=0,
-                        help_text="Entries beyond what was asked for, which were not taken.",
+                        help_text="Entries beyond the requested number, which were ignored.",
                     ),
                 ),
                 (
@@ -1028,16 +1040,16 @@ class Migration(migrations.Migration):
                     "confirmed_path_segment",
                     models.CharField(
                         blank=True,
-                        help_text="The spelling Northflank's addresses want.",
+                        help_text="Spelling of the stage in Northflank's URLs.",
                         max_length=20,
                     ),
                 ),
-                ("has_flow", models.BooleanField(help_text="Unknown until asked.", null=True)),
+                ("has_flow", models.BooleanField(help_text="Empty: not read yet.", null=True)),
                 (
                     "missing_since",
                     models.DateTimeField(
                         blank=True,
-                        help_text="Since when Northflank knows its release flow no more.",
+                        help_text="When its release flow was first missing.",
                         null=True,
                     ),
                 ),
@@ -1048,14 +1060,14 @@ class Migration(migrations.Migration):
                 (
                     "leased_until",
                     models.DateTimeField(
-                        help_text="The lease of the worker that reads it; falls due again by itself.",
+                        help_text="Lease of the worker reading the stage; due again when it expires.",
                         null=True,
                     ),
                 ),
                 (
                     "fresh_until",
                     models.DateTimeField(
-                        help_text="By when its last reading was to be followed by the next.",
+                        help_text="Until when its last read counts as fresh.",
                         null=True,
                     ),
                 ),
@@ -1067,20 +1079,22 @@ class Migration(migrations.Migration):
                     "in_flight_incomplete",
                     models.BooleanField(
                         default=False,
-                        help_text="Its newest runs were read; of older ones those in flight were not.",
+                        help_text="The newest runs were read, but not the older ones in flight.",
                     ),
                 ),
                 (
                     "last_viewed_at",
-                    models.DateTimeField(help_text="When a person last looked at it.", null=True),
+                    models.DateTimeField(help_text="When a user last viewed it.", null=True),
                 ),
                 (
                     "last_run_change_at",
-                    models.DateTimeField(help_text="When a run of it last changed.", null=True),
+                    models.DateTimeField(help_text="When one of its runs last changed.", null=True),
                 ),
                 (
                     "last_release_event_at",
-                    models.DateTimeField(help_text="When a webhook last had it read.", null=True),
+                    models.DateTimeField(
+                        help_text="When a webhook event last triggered a read.", null=True
+                    ),
                 ),
                 (
                     "error",
@@ -1092,7 +1106,7 @@ class Migration(migrations.Migration):
                 ("error_since", models.DateTimeField(null=True)),
                 (
                     "failures",
-                    models.PositiveIntegerField(default=0, help_text="Failed readings in a row."),
+                    models.PositiveIntegerField(default=0, help_text="Consecutive failed reads."),
                 ),
                 (
                     "list_order",
@@ -1111,7 +1125,7 @@ class Migration(migrations.Migration):
                     "next_history_page",
                     models.PositiveIntegerField(
                         default=2,
-                        help_text="Next page of past runs to read; empty when all are here.",
+                        help_text="Next page of past runs to read; empty: all are read.",
                         null=True,
                     ),
                 ),
@@ -1138,41 +1152,43 @@ class Migration(migrations.Migration):
                 (
                     "from_search",
                     models.BooleanField(
-                        default=False, help_text="Paid from the share of the hour for searches."
+                        default=False,
+                        help_text="Whether its requests count against the search budget.",
                     ),
                 ),
                 (
                     "request_count",
-                    models.PositiveIntegerField(
-                        help_text="Sent for it, of those of the last hour."
-                    ),
+                    models.PositiveIntegerField(help_text="Requests sent for it in the last hour."),
                 ),
                 (
                     "is_repeat",
-                    models.BooleanField(default=False, help_text="It had been asked before."),
+                    models.BooleanField(
+                        default=False,
+                        help_text="Whether the stage had been queried for this run before.",
+                    ),
                 ),
                 ("requested_at", models.DateTimeField(db_index=True)),
                 (
                     "leased_until",
                     models.DateTimeField(
-                        help_text="Until then the process that asks is waited for.", null=True
+                        help_text="Lease of the process that sends the request.", null=True
                     ),
                 ),
                 (
                     "answered_at",
                     models.DateTimeField(
-                        help_text="When Northflank answered: not known there, unless the run is here.",
+                        help_text="When Northflank responded: run not found, unless it is in the mirror.",
                         null=True,
                     ),
                 ),
                 (
                     "error",
-                    models.TextField(blank=True, help_text="Why the stage could not be asked."),
+                    models.TextField(blank=True, help_text="Error of the last request."),
                 ),
                 (
                     "user",
                     models.ForeignKey(
-                        help_text="Who opened the full address of the run.",
+                        help_text="User who opened the run's full URL.",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="run_lookups",
@@ -1209,119 +1225,119 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "observed_run_median",
-                    models.FloatField(help_text="From start to end, less approvals.", null=True),
+                    models.FloatField(help_text="From start to end, without approvals.", null=True),
                 ),
                 ("observed_run_p95", models.FloatField(null=True)),
                 (
                     "observed_queue_median",
-                    models.FloatField(help_text="From its creation to a run's start.", null=True),
+                    models.FloatField(help_text="From a run's creation to its start.", null=True),
                 ),
                 ("observed_queue_p95", models.FloatField(null=True)),
                 (
                     "observed_steps",
-                    models.JSONField(default=dict, help_text="Of each step: its median and p95."),
+                    models.JSONField(default=dict, help_text="Median and p95 of each step."),
                 ),
                 (
                     "success_count",
                     models.PositiveIntegerField(
-                        default=0, help_text="From how many it was learned."
+                        default=0, help_text="Number of successes in the baseline."
                     ),
                 ),
                 (
                     "detail_count",
                     models.PositiveIntegerField(
-                        default=0, help_text="Of how many the steps are known."
+                        default=0, help_text="Number of successes with known steps."
                     ),
                 ),
                 ("observed_at", models.DateTimeField(null=True)),
                 (
                     "approval_keys",
                     models.JSONField(
-                        default=list, help_text="Which steps are approvals, by their keys."
+                        default=list, help_text="Keys of the steps that are approvals."
                     ),
                 ),
                 (
                     "override_run_median",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds a run usually takes (600: ten minutes). Empty: as was learned.",
+                        help_text="Seconds that a run typically takes (600 for 10 min). Empty: the baseline.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="usual duration",
+                        verbose_name="typical duration",
                     ),
                 ),
                 (
                     "override_run_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds all but a few runs take at most. Empty: the usual duration.",
+                        help_text="Seconds that 95% of runs stay within. Empty: the typical duration.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest usual duration",
+                        verbose_name="longest typical duration",
                     ),
                 ),
                 (
                     "override_queue_median",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds a run usually waits to start. Empty: as was learned.",
+                        help_text="Seconds that a run typically waits to start. Empty: the baseline.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="usual wait",
+                        verbose_name="typical queue time",
                     ),
                 ),
                 (
                     "override_queue_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds all but a few runs wait at most. Empty: the usual wait.",
+                        help_text="Seconds that 95% of runs wait at most. Empty: the typical queue time.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest usual wait",
+                        verbose_name="longest typical queue time",
                     ),
                 ),
                 (
                     "override_approval_median",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds people usually take. Empty: as was learned of each approval.",
+                        help_text="Seconds that an approval typically takes. Empty: the baseline of each approval.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="usual time to approve",
+                        verbose_name="typical approval time",
                     ),
                 ),
                 (
                     "override_approval_p95",
                     models.FloatField(
                         blank=True,
-                        help_text="How many seconds people take at most, but for a few times. Empty: the usual time.",
+                        help_text="Seconds that 95% of approvals take at most. Empty: the typical approval time.",
                         null=True,
                         validators=[
                             django.core.validators.MinValueValidator(1),
                             django.core.validators.MaxValueValidator(2592000),
                         ],
-                        verbose_name="longest usual time to approve",
+                        verbose_name="longest typical approval time",
                     ),
                 ),
                 (
                     "last_success",
                     models.ForeignKey(
-                        help_text="The latest success.",
+                        help_text="Latest success in the baseline.",
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="+",

@@ -124,29 +124,37 @@ class Abort(AuditedRequest):
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="aborts"
     )
     retry_of = models.OneToOneField(
-        "self", models.PROTECT, null=True, related_name="retried_by", help_text="Tried again here."
+        "self",
+        models.PROTECT,
+        null=True,
+        related_name="retried_by",
+        help_text="The abort that this one retries.",
     )
     bulk_abort = models.ForeignKey(BulkAbort, models.PROTECT, null=True, related_name="aborts")
     already_aborting_since = models.DateTimeField(
-        null=True, help_text="Since when it was under way, if longer than since the press."
+        null=True, help_text="Start of an earlier abort of the run still in progress, if any."
     )
 
     # Its progress: changes until it has settled.
     state = models.CharField(max_length=12, choices=AbortState, default=AbortState.REQUESTED)
-    claimed_at = models.DateTimeField(help_text="When a process last took it on: its lease.")
+    claimed_at = models.DateTimeField(help_text="When a process last took its lease.")
     sent_at = models.DateTimeField(
-        null=True, help_text="Written just before each sending: from then on it may have arrived."
+        null=True, help_text="Set just before each send; from then on the abort may have arrived."
     )
     sendings = models.PositiveSmallIntegerField(
-        default=0, help_text="How often it was sent: as many lines of its trail say so."
+        default=0, help_text="Number of sends, equal to its events of type sent."
     )
     answered_at = models.DateTimeField(null=True)
-    answer = models.TextField(blank=True, help_text="Northflank's answer, in a sentence.")
-    answer_status = models.PositiveSmallIntegerField(null=True, help_text="Its HTTP status.")
-    error_id = models.TextField(blank=True, help_text="Northflank's own id of its error.")
-    retry_at = models.DateTimeField(null=True, help_text="When Northflank takes requests again.")
+    answer = models.TextField(blank=True, help_text="Northflank's response, as text.")
+    answer_status = models.PositiveSmallIntegerField(
+        null=True, help_text="HTTP status of the response."
+    )
+    error_id = models.TextField(blank=True, help_text="Northflank's error ID.")
+    retry_at = models.DateTimeField(null=True, help_text="When Northflank's rate limit ends.")
     outcome = models.TextField(blank=True, help_text="The run's status when it concluded.")
-    settled_at = models.DateTimeField(null=True, help_text="When nothing more was to come.")
+    settled_at = models.DateTimeField(
+        null=True, help_text="When the abort reached its final state."
+    )
 
     objects = AbortQuerySet.as_manager()
 

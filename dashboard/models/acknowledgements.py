@@ -29,12 +29,12 @@ class Acknowledgement(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="acknowledgements"
     )
-    username = models.TextField(help_text="Kept when the account is deleted.")
+    username = models.TextField(help_text="Kept after the account is deleted.")
     acknowledged_at = models.DateTimeField()
     ended_at = models.DateTimeField(
-        null=True, help_text="When it was handed back, or the run ended."
+        null=True, help_text="When it was released or reassigned, or the run ended."
     )
-    reassigned_to = models.TextField(blank=True, help_text="Who took it over, if that ended it.")
+    reassigned_to = models.TextField(blank=True, help_text="User it was reassigned to, if any.")
 
     objects = AcknowledgementQuerySet.as_manager()
 

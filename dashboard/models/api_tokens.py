@@ -40,23 +40,24 @@ class ApiToken(models.Model):
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="api_tokens")
     name = models.CharField(
-        max_length=100, help_text=gettext_lazy("What uses it: “PagerDuty runbook”.")
+        max_length=100,
+        help_text=gettext_lazy("What the token is for, such as “PagerDuty runbook”."),
     )
     scope = models.CharField(max_length=10, choices=Scope, default=Scope.READ)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     prefix = models.CharField(
-        max_length=12, editable=False, help_text=gettext_lazy("How the token begins.")
+        max_length=12, editable=False, help_text=gettext_lazy("First characters of the secret.")
     )
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(
-        null=True, blank=True, help_text=gettext_lazy("Empty: never.")
+        null=True, blank=True, help_text=gettext_lazy("Empty: never expires.")
     )
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(
-        null=True, blank=True, help_text=gettext_lazy("When it was last used.")
+        null=True, blank=True, help_text=gettext_lazy("When the token was last used.")
     )
     window_started_at = models.DateTimeField(
-        null=True, help_text=gettext_lazy("Since when its requests are counted.")
+        null=True, help_text=gettext_lazy("Start of the current rate limit window.")
     )
     window_requests = models.PositiveIntegerField(default=0)
 

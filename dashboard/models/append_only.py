@@ -40,65 +40,65 @@ def _update_of(*columns: str) -> str:
 
 
 _TRIGGERS = {  # name -> (table, event, condition, error message)
-    "abort_no_delete": (ABORTS, "DELETE", "", "An abort is never deleted."),
+    "abort_no_delete": (ABORTS, "DELETE", "", "Aborts cannot be deleted."),
     "abort_request_fixed": (
         ABORTS,
         _update_of(
             *_REQUEST_COLUMNS, "run_id", "retry_of_id", "bulk_abort_id", "already_aborting_since"
         ),
         "",
-        "What was asked for never changes.",
+        "An abort request cannot be changed.",
     ),
     "abort_user_fixed": (
         ABORTS,
         _update_of("user_id"),
         "NEW.user_id IS NOT NULL",
-        "An abort's author never changes.",
+        "The user of an abort cannot be changed.",
     ),
     "abort_settled_fixed": (
         ABORTS,
         _update_of(*_STATE_COLUMNS),
         "OLD.settled_at IS NOT NULL",
-        "An abort that has settled never changes.",
+        "A settled abort cannot be changed.",
     ),
-    "abort_event_no_delete": (EVENTS, "DELETE", "", "A line of an abort's trail is never deleted."),
-    "abort_event_no_update": (EVENTS, "UPDATE", "", "A line of an abort's trail never changes."),
-    "bulk_abort_no_delete": (BULK_ABORTS, "DELETE", "", "A list of aborts is never deleted."),
+    "abort_event_no_delete": (EVENTS, "DELETE", "", "Abort events cannot be deleted."),
+    "abort_event_no_update": (EVENTS, "UPDATE", "", "Abort events cannot be changed."),
+    "bulk_abort_no_delete": (BULK_ABORTS, "DELETE", "", "Bulk aborts cannot be deleted."),
     "bulk_abort_request_fixed": (
         BULK_ABORTS,
         _update_of(*_REQUEST_COLUMNS, "key"),
         "",
-        "What was asked for never changes.",
+        "An abort request cannot be changed.",
     ),
     "bulk_abort_user_fixed": (
         BULK_ABORTS,
         _update_of("user_id"),
         "NEW.user_id IS NOT NULL",
-        "A list's author never changes.",
+        "The user of a bulk abort cannot be changed.",
     ),
     "bulk_abort_settled_fixed": (
         BULK_ABORTS,
         _update_of("settled_at"),
         "OLD.settled_at IS NOT NULL",
-        "A list that was worked through is never opened again.",
+        "A settled bulk abort cannot be reopened.",
     ),
     "bulk_abort_item_no_delete": (
         BULK_ABORT_ITEMS,
         "DELETE",
         "",
-        "A run of a list is never taken off it.",
+        "Runs cannot be removed from a bulk abort.",
     ),
     "bulk_abort_item_request_fixed": (
         BULK_ABORT_ITEMS,
         _update_of("id", "bulk_abort_id", "position", "run_id"),
         "",
-        "A list of aborts never changes.",
+        "The runs of a bulk abort cannot be changed.",
     ),
     "bulk_abort_item_settled_fixed": (
         BULK_ABORT_ITEMS,
         _update_of("result", "abort_id", "note"),
         "OLD.result <> 'waiting'",
-        "What became of a run of a list never changes.",
+        "A recorded result of a bulk abort cannot be changed.",
     ),
 }
 # SQLite's INSERT OR REPLACE deletes conflicting rows without firing DELETE triggers.
@@ -116,12 +116,17 @@ _SQLITE_TRIGGERS = {
         table,
         "INSERT",
         f"EXISTS (SELECT 1 FROM {table} WHERE {in_the_way})",  # noqa: S608
-        "What is kept of aborts is never replaced.",
+        "Recorded aborts cannot be replaced.",
     )
     for table, in_the_way in _REPLACE_CONFLICTS.items()
 } | {
     # SQLite's keys have aliases (rowid, oid), and UPDATE OF id does not fire for these.
-    f"{table}_id_fixed": (table, "UPDATE", "NEW.id IS NOT OLD.id", "A key never changes.")
+    f"{table}_id_fixed": (
+        table,
+        "UPDATE",
+        "NEW.id IS NOT OLD.id",
+        "A primary key cannot be changed.",
+    )
     for table in TABLES
 }
 
@@ -163,7 +168,7 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
             for table in TABLES:
                 cursor.execute(
                     f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}"
-                    f" EXECUTE FUNCTION dashboard_refuse('Aborts are never deleted.')"
+                    f" EXECUTE FUNCTION dashboard_refuse('Aborts cannot be deleted.')"
                 )
         for name, (table, event, condition, message) in triggers(database).items():
             when_clause = f"WHEN ({condition})" if condition else ""

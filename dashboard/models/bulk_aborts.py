@@ -20,11 +20,11 @@ class Via(models.TextChoices):
 class AuditedRequest(models.Model):
     """Abstract: who requested, why, from where, how and when. Subclasses add `user`."""
 
-    username = models.TextField(help_text="Kept when the account is deleted.")
+    username = models.TextField(help_text="Kept after the account is deleted.")
     reason = models.TextField(blank=True)
     client_address = models.GenericIPAddressField(null=True)
     via = models.CharField(max_length=10, choices=Via, default=Via.PAGE)
-    token_name = models.TextField(blank=True, help_text="Of the API token that was used.")
+    token_name = models.TextField(blank=True, help_text="Name of the API token used, if any.")
     requested_at = models.DateTimeField()
 
     class Meta:
@@ -44,17 +44,17 @@ class BulkAbortQuerySet(models.QuerySet["BulkAbort"]):
 class BulkAbort(AuditedRequest):
     """One request to abort many runs: who, when and why, stored once for all."""
 
-    key = models.UUIDField(unique=True, help_text="Of the form: sent twice, it acts once.")
+    key = models.UUIDField(unique=True, help_text="Idempotency key of the form.")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="bulk_aborts"
     )
-    claimed_at = models.DateTimeField(help_text="When a process last went on with it: its lease.")
-    settled_at = models.DateTimeField(null=True, help_text="When its list was worked through.")
+    claimed_at = models.DateTimeField(help_text="When a process last renewed its lease.")
+    settled_at = models.DateTimeField(null=True, help_text="When all its runs were processed.")
 
     objects = BulkAbortQuerySet.as_manager()
 
     def __str__(self) -> str:
-        return f"{self.username}: many at {self.requested_at:%Y-%m-%d %H:%M:%S}"
+        return f"{self.username}: bulk abort at {self.requested_at:%Y-%m-%d %H:%M:%S}"
 
 
 class BulkAbortItemResult(models.TextChoices):
@@ -76,12 +76,12 @@ class BulkAbortItem(models.Model):
         models.PROTECT,
         null=True,
         related_name="bulk_abort_items",
-        help_text="Its, or joined.",
+        help_text="The run's abort: its own, or the open one it joined.",
     )
     result = models.CharField(
         max_length=12, choices=BulkAbortItemResult, default=BulkAbortItemResult.WAITING
     )
-    note = models.TextField(blank=True, help_text="What there is to say beside the result.")
+    note = models.TextField(blank=True, help_text="Explanation of the result.")
 
     class Meta:
         ordering: ClassVar = ["bulk_abort", "position"]

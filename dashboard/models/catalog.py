@@ -12,11 +12,9 @@ ID_LENGTH = 255
 class ListDefects(models.Model):
     """Abstract: defects of the lists in the latest successful read."""
 
-    unreadable_count = models.PositiveIntegerField(
-        default=0, help_text="Entries that can't be read."
-    )
+    unreadable_count = models.PositiveIntegerField(default=0, help_text="Unreadable entries.")
     surplus_count = models.PositiveIntegerField(
-        default=0, help_text="Entries beyond what was asked for, which were not taken."
+        default=0, help_text="Entries beyond the requested number, which were ignored."
     )
 
     class Meta:
@@ -33,10 +31,13 @@ class CatalogEntry(models.Model):
 
     synced_at = models.DateTimeField(help_text="When Northflank last listed it.")
     missing_since = models.DateTimeField(
-        null=True, blank=True, help_text="Since when complete lists lack it; gone by a later one."
+        null=True,
+        blank=True,
+        help_text="When it was first missing from a complete list; a later list confirms the "
+        "removal.",
     )
     removed_at = models.DateTimeField(
-        null=True, blank=True, help_text="Since when Northflank no longer lists it."
+        null=True, blank=True, help_text="When its removal from Northflank was confirmed."
     )
 
     class Meta:
@@ -102,11 +103,11 @@ class Stage(ListDefects):
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="stages")
     name = models.CharField(max_length=20, choices=StageName)
     confirmed_path_segment = models.CharField(
-        max_length=20, blank=True, help_text="The spelling Northflank's addresses want."
+        max_length=20, blank=True, help_text="Spelling of the stage in Northflank's URLs."
     )
-    has_flow = models.BooleanField(null=True, help_text="Unknown until asked.")
+    has_flow = models.BooleanField(null=True, help_text="Empty: not read yet.")
     missing_since = models.DateTimeField(
-        null=True, blank=True, help_text="Since when Northflank knows its release flow no more."
+        null=True, blank=True, help_text="When its release flow was first missing."
     )
     concurrency_policy = models.TextField(blank=True)
     paused = models.BooleanField(default=False)
@@ -114,30 +115,32 @@ class Stage(ListDefects):
 
     next_sync_at = models.DateTimeField(db_index=True)
     leased_until = models.DateTimeField(
-        null=True, help_text="The lease of the worker that reads it; falls due again by itself."
+        null=True, help_text="Lease of the worker reading the stage; due again when it expires."
     )
     fresh_until = models.DateTimeField(
-        null=True, help_text="By when its last reading was to be followed by the next."
+        null=True, help_text="Until when its last read counts as fresh."
     )
     synced_at = models.DateTimeField(null=True, help_text="When its runs were last read.")
     in_flight_incomplete = models.BooleanField(
         default=False,
-        help_text="Its newest runs were read; of older ones those in flight were not.",
+        help_text="The newest runs were read, but not the older ones in flight.",
     )
-    last_viewed_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
-    last_run_change_at = models.DateTimeField(null=True, help_text="When a run of it last changed.")
+    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
+    last_run_change_at = models.DateTimeField(
+        null=True, help_text="When one of its runs last changed."
+    )
     last_release_event_at = models.DateTimeField(
-        null=True, help_text="When a webhook last had it read."
+        null=True, help_text="When a webhook event last triggered a read."
     )
     error = models.CharField(max_length=40, blank=True, help_text="Cause of the last failure.")
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
-    failures = models.PositiveIntegerField(default=0, help_text="Failed readings in a row.")
+    failures = models.PositiveIntegerField(default=0, help_text="Consecutive failed reads.")
     list_order = models.CharField(
         max_length=12, choices=ListOrder, default=ListOrder.NEWEST, help_text="As last observed."
     )
     next_history_page = models.PositiveIntegerField(
-        null=True, default=2, help_text="Next page of past runs to read; empty when all are here."
+        null=True, default=2, help_text="Next page of past runs to read; empty: all are read."
     )
 
     objects = StageQuerySet.as_manager()

@@ -22,7 +22,7 @@ class Grant(models.Model):
         null=True,
         blank=True,
         related_name="grants",
-        help_text=gettext_lazy("Empty: everybody who is signed in."),
+        help_text=gettext_lazy("Empty: all signed-in users."),
     )
     project = models.ForeignKey(
         Project,
@@ -37,6 +37,6 @@ class Grant(models.Model):
     action = models.CharField(max_length=10, choices=Action)
 
     def __str__(self) -> str:
-        who = self.group.name if self.group else _("everybody")
+        who = self.group.name if self.group else _("all signed-in users")
         location = f"{self.project or _('all projects')} / {self.stage or _('all stages')}"
         return f"{who}: {self.action} {location}"

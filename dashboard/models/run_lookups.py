@@ -18,25 +18,27 @@ class RunLookup(models.Model):
     run_id = models.CharField(max_length=ID_LENGTH)
     stage = models.ForeignKey(Stage, models.CASCADE, related_name="run_lookups")
     from_search = models.BooleanField(
-        default=False, help_text="Paid from the share of the hour for searches."
+        default=False, help_text="Whether its requests count against the search budget."
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         models.SET_NULL,
         null=True,
         related_name="run_lookups",
-        help_text="Who opened the full address of the run.",
+        help_text="User who opened the run's full URL.",
     )
-    request_count = models.PositiveIntegerField(help_text="Sent for it, of those of the last hour.")
-    is_repeat = models.BooleanField(default=False, help_text="It had been asked before.")
+    request_count = models.PositiveIntegerField(help_text="Requests sent for it in the last hour.")
+    is_repeat = models.BooleanField(
+        default=False, help_text="Whether the stage had been queried for this run before."
+    )
     requested_at = models.DateTimeField(db_index=True)
     leased_until = models.DateTimeField(
-        null=True, help_text="Until then the process that asks is waited for."
+        null=True, help_text="Lease of the process that sends the request."
     )
     answered_at = models.DateTimeField(
-        null=True, help_text="When Northflank answered: not known there, unless the run is here."
+        null=True, help_text="When Northflank responded: run not found, unless it is in the mirror."
     )
-    error = models.TextField(blank=True, help_text="Why the stage could not be asked.")
+    error = models.TextField(blank=True, help_text="Error of the last request.")
 
     class Meta:
         constraints: ClassVar = [

@@ -27,7 +27,9 @@ class ChangeCounter(models.Model):
         transaction.
         """
         if not transaction.get_connection().in_atomic_block:
-            raise TransactionManagementError("A change is numbered where it is written: atomically")
+            raise TransactionManagementError(
+                "Reserve change numbers inside the transaction that writes the changes."
+            )
         if count:
             db_notify.send()
         if not cls.objects.filter(pk=1).update(value=F("value") + count):
@@ -103,54 +105,61 @@ class Run(models.Model):
     run_id = models.CharField(max_length=ID_LENGTH, db_index=True)
     name = models.TextField(blank=True)
     description = models.TextField(blank=True)
-    status = models.TextField(help_text="As Northflank sent it.")
-    concluded = models.BooleanField(help_text="As Northflank sent it.")
-    created_at = models.DateTimeField(help_text="First seen by us, where Northflank did not say.")
+    status = models.TextField(help_text="As reported by Northflank.")
+    concluded = models.BooleanField(help_text="As reported by Northflank.")
+    created_at = models.DateTimeField(help_text="When first read, if Northflank reported no time.")
     started_at = models.DateTimeField(null=True)
     concluded_at = models.DateTimeField(null=True)
     updated_at = models.DateTimeField(null=True)
 
-    in_flight = models.BooleanField(
-        help_text="Not concluded, nor dismissed since Northflank knows it no more."
-    )
+    in_flight = models.BooleanField(help_text="Not concluded, and not dismissed after its removal.")
     overdue_severity = models.PositiveSmallIntegerField(
-        default=0, help_text="How far it takes longer than usual: see models/typical_duration.py."
+        default=0, help_text="Severity of the run being overdue: see runs/overdue.py."
     )
     overdue_reason = models.CharField(
-        max_length=10, blank=True, help_text="What of it: runs/overdue.py."
+        max_length=10, blank=True, help_text="Why it is overdue: see runs/overdue.py."
     )
-    status_since = models.DateTimeField(help_text="When Northflank first told us of this status.")
+    status_since = models.DateTimeField(help_text="When this status was first read.")
     aborting_since = models.DateTimeField(
         null=True,
-        help_text="When its abort began, by a press here or Northflank's word; or unknown.",
+        help_text="When the abort began, as requested here or reported by Northflank; empty: "
+        "unknown.",
     )
     abort_severity = models.PositiveSmallIntegerField(
-        default=0, help_text="How far its abort is overdue: see aborts/severity.py."
+        default=0, help_text="Severity of its abort being overdue: see aborts/severity.py."
     )
     removed_at = models.DateTimeField(
-        null=True, help_text="Since when Northflank knows it no more."
+        null=True, help_text="When its removal from Northflank was noticed."
     )
     first_synced_at = models.DateTimeField()
-    synced_at = models.DateTimeField(help_text="When Northflank last told us of it.")
+    synced_at = models.DateTimeField(help_text="When it was last read.")
     request_seq = models.BigIntegerField(
-        default=0, help_text="Number of the question whose answer this is: RequestCounter."
+        default=0, help_text="Number of the request it was last read with: see RequestCounter."
     )
-    step = models.TextField(blank=True, help_text="The step it is at, when its detail was read.")
-    step_key = models.TextField(blank=True, help_text="What that step is recognised by.")
-    step_started_at = models.DateTimeField(null=True, help_text="When that step started.")
-    steps = models.JSONField(null=True, help_text="The root node of its spec, as pages need it.")
-    raw = models.JSONField(null=True, help_text="The detail as Northflank sent it, redacted.")
+    step = models.TextField(
+        blank=True, help_text="Current step, as of the last read of its detail."
+    )
+    step_key = models.TextField(blank=True, help_text="Key of the current step.")
+    step_started_at = models.DateTimeField(null=True, help_text="When the current step started.")
+    steps = models.JSONField(null=True, help_text="Root node of the steps, as pages need it.")
+    raw = models.JSONField(null=True, help_text="Detail as reported by Northflank, redacted.")
     detail_synced_at = models.DateTimeField(null=True)
-    detail_request_seq = models.BigIntegerField(default=0, help_text="The same, of its detail.")
-    version = models.BigIntegerField(db_index=True, help_text="Number of its last visible change.")
+    detail_request_seq = models.BigIntegerField(
+        default=0, help_text="Number of the request its detail was last read with."
+    )
+    version = models.BigIntegerField(
+        db_index=True, help_text="Number of its latest visible change."
+    )
 
     next_detail_sync_at = models.DateTimeField(
-        null=True, db_index=True, help_text="When the sync reads its detail; the lease, as above."
+        null=True,
+        db_index=True,
+        help_text="When its detail is due to be read; also the lease of the worker reading it.",
     )
     failures = models.PositiveIntegerField(
-        default=0, help_text="Failed readings of its detail in a row."
+        default=0, help_text="Consecutive failed reads of its detail."
     )
-    last_viewed_at = models.DateTimeField(null=True, help_text="When a person last looked at it.")
+    last_viewed_at = models.DateTimeField(null=True, help_text="When a user last viewed it.")
 
     objects = RunQuerySet.as_manager()
 

@@ -25,10 +25,10 @@ class SavedView(models.Model):
     name = models.CharField(max_length=NAME_LENGTH)
     query = models.CharField(
         max_length=QUERY_LENGTH,
-        help_text=gettext_lazy("As in the page's address, without a place in the list."),
+        help_text=gettext_lazy("Query string of the stage page, without the position in the list."),
     )
     shared = models.BooleanField(
-        default=False, help_text=gettext_lazy("Everybody who is signed in sees it.")
+        default=False, help_text=gettext_lazy("Visible to all signed-in users.")
     )
 
     objects = SavedViewQuerySet.as_manager()

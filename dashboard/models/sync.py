@@ -37,17 +37,17 @@ class RequestCounter(models.Model):
 class Upstream(models.Model):
     """One row: which Northflank this database mirrors, and its current error, if any."""
 
-    identity = models.TextField(help_text="Base address and team; 'sandbox' for the sandbox.")
+    identity = models.TextField(help_text="Base URL and team; 'sandbox' for the sandbox.")
     team = models.TextField(blank=True, help_text="Team slug, for links to Northflank.")
-    error = models.CharField(max_length=40, blank=True, help_text="Cause of the trouble, if any.")
+    error = models.CharField(
+        max_length=40, blank=True, help_text="Cause of the current outage, if any."
+    )
     error_message = models.TextField(blank=True)
     error_since = models.DateTimeField(null=True)
     error_seq = models.BigIntegerField(
-        default=0, help_text="Number of the newest question when the trouble was noticed."
+        default=0, help_text="Number of the latest request when the outage began."
     )
-    last_success_at = models.DateTimeField(
-        null=True, help_text="When it last answered as it should."
-    )
+    last_success_at = models.DateTimeField(null=True, help_text="When a request last succeeded.")
 
 
 class RateBudget(models.Model):
@@ -58,20 +58,21 @@ class RateBudget(models.Model):
     resets_at = models.DateTimeField()
     synced_at = models.DateTimeField()
     own_requests = models.PositiveIntegerField(
-        default=0, help_text="Our own requests in this window."
+        default=0, help_text="Requests of this dashboard in this window."
     )
     others_rate_before = models.FloatField(
-        null=True, help_text="Others' requests a second before this window; empty: not known."
+        null=True,
+        help_text="Requests per second of other clients before this window; empty: unknown.",
     )
     burst = models.FloatField(
-        default=0.0, help_text="Requests by which we were ahead of the even rate when last seen."
+        default=0.0, help_text="Requests sent ahead of an even rate, as of the last response."
     )
-    backoff_until = models.DateTimeField(null=True, help_text="After a 429: no reading before.")
+    backoff_until = models.DateTimeField(null=True, help_text="End of the pause after a 429.")
     refusals = models.PositiveIntegerField(
-        default=0, help_text="429s in a row, each after the pause of the one before."
+        default=0, help_text="Consecutive 429s, each after the pause of the previous one."
     )
     probe_until = models.DateTimeField(
-        null=True, help_text="The lease of the one request that tries after such a pause."
+        null=True, help_text="Lease of the probe request after such a pause."
     )
 
 

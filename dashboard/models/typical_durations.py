@@ -40,58 +40,58 @@ class StageTiming(models.Model):
 
     stage = models.OneToOneField(Stage, models.CASCADE, related_name="timing")
     observed_run_median = models.FloatField(
-        null=True, help_text="From start to end, less approvals."
+        null=True, help_text="From start to end, without approvals."
     )
     observed_run_p95 = models.FloatField(null=True)
     observed_queue_median = models.FloatField(
-        null=True, help_text="From its creation to a run's start."
+        null=True, help_text="From a run's creation to its start."
     )
     observed_queue_p95 = models.FloatField(null=True)
-    observed_steps = models.JSONField(default=dict, help_text="Of each step: its median and p95.")
+    observed_steps = models.JSONField(default=dict, help_text="Median and p95 of each step.")
     success_count = models.PositiveIntegerField(
-        default=0, help_text="From how many it was learned."
+        default=0, help_text="Number of successes in the baseline."
     )
     detail_count = models.PositiveIntegerField(
-        default=0, help_text="Of how many the steps are known."
+        default=0, help_text="Number of successes with known steps."
     )
     last_success = models.ForeignKey(
-        Run, models.SET_NULL, null=True, related_name="+", help_text="The latest success."
+        Run,
+        models.SET_NULL,
+        null=True,
+        related_name="+",
+        help_text="Latest success in the baseline.",
     )
     observed_at = models.DateTimeField(null=True)
     approval_keys = models.JSONField(
-        default=list, help_text="Which steps are approvals, by their keys."
+        default=list, help_text="Keys of the steps that are approvals."
     )
 
     override_run_median = _override_field(
-        gettext_lazy("usual duration"),
-        gettext_lazy(
-            "How many seconds a run usually takes (600: ten minutes). Empty: as was learned."
-        ),
+        gettext_lazy("typical duration"),
+        gettext_lazy("Seconds that a run typically takes (600 for 10 min). Empty: the baseline."),
     )
     override_run_p95 = _override_field(
-        gettext_lazy("longest usual duration"),
-        gettext_lazy(
-            "How many seconds all but a few runs take at most. Empty: the usual duration."
-        ),
+        gettext_lazy("longest typical duration"),
+        gettext_lazy("Seconds that 95% of runs stay within. Empty: the typical duration."),
     )
     override_queue_median = _override_field(
-        gettext_lazy("usual wait"),
-        gettext_lazy("How many seconds a run usually waits to start. Empty: as was learned."),
+        gettext_lazy("typical queue time"),
+        gettext_lazy("Seconds that a run typically waits to start. Empty: the baseline."),
     )
     override_queue_p95 = _override_field(
-        gettext_lazy("longest usual wait"),
-        gettext_lazy("How many seconds all but a few runs wait at most. Empty: the usual wait."),
+        gettext_lazy("longest typical queue time"),
+        gettext_lazy("Seconds that 95% of runs wait at most. Empty: the typical queue time."),
     )
     override_approval_median = _override_field(
-        gettext_lazy("usual time to approve"),
+        gettext_lazy("typical approval time"),
         gettext_lazy(
-            "How many seconds people usually take. Empty: as was learned of each approval."
+            "Seconds that an approval typically takes. Empty: the baseline of each approval."
         ),
     )
     override_approval_p95 = _override_field(
-        gettext_lazy("longest usual time to approve"),
+        gettext_lazy("longest typical approval time"),
         gettext_lazy(
-            "How many seconds people take at most, but for a few times. Empty: the usual time."
+            "Seconds that 95% of approvals take at most. Empty: the typical approval time."
         ),
     )
 
@@ -122,7 +122,7 @@ class StageTiming(models.Model):
         ]
 
     def __str__(self) -> str:
-        return _("What is usual in %(stage)s") % {"stage": self.stage}
+        return _("Typical durations of %(stage)s") % {"stage": self.stage}
 
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Reject a longest duration without its median, or below it, with an error at the field."""
@@ -134,9 +134,9 @@ class StageTiming(models.Model):
             if longest_value is None or median in (exclude or ()):
                 continue
             if typical is None:
-                errors[longest] = _("Say the usual one first: this goes with it.")
+                errors[longest] = _("Enter the typical duration first.")
             elif longest_value < typical:
-                errors[longest] = _("This can't be shorter than the usual one.")
+                errors[longest] = _("This cannot be shorter than the typical duration.")
         if errors:
             raise ValidationError(errors)
 

@@ -102,7 +102,7 @@ def assert_refused(statement: str, *values: Any) -> None:
     """The database refuses a statement, and nothing has changed."""
     before = [rows(table) for table in append_only.TABLES]
     with (
-        pytest.raises(DatabaseError, match="never"),
+        pytest.raises(DatabaseError, match="cannot be"),
         transaction.atomic(),
         connection.cursor() as cursor,
     ):
@@ -130,13 +130,13 @@ def test_abort_request_column_update_to_same_value_is_refused(column: str, abort
 
 @pytest.mark.parametrize("column", [column for column in IMMUTABLE_VALUES if column != "id"])
 def test_abort_request_column_update_by_orm_is_refused(column: str, abort: Abort) -> None:
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         Abort.objects.filter(pk=abort.pk).update(**{column: IMMUTABLE_VALUES[column]})
 
 
 def test_abort_save_is_refused(abort: Abort) -> None:
     abort.reason = "A better one"
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         abort.save()
 
 
@@ -147,7 +147,7 @@ def test_settled_abort_update_by_sql_is_refused(column: str, settled_abort: Abor
 
 @pytest.mark.parametrize("column", STATE_VALUES)
 def test_settled_abort_update_by_orm_is_refused(column: str, settled_abort: Abort) -> None:
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         Abort.objects.filter(pk=settled_abort.pk).update(**{column: STATE_VALUES[column]})
 
 
@@ -171,7 +171,7 @@ def test_abort_without_events_delete_by_sql_is_refused(manager: User) -> None:
 def test_abort_delete_by_orm_is_refused(abort: Abort) -> None:
     with pytest.raises(ProtectedError):
         abort.delete()
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         Abort.objects.all()._raw_delete(connection.alias)
     assert Abort.objects.count() == 1
 
@@ -181,7 +181,7 @@ def test_abort_event_delete_by_sql_is_refused(abort: Abort) -> None:
 
 
 def test_abort_event_delete_by_orm_is_refused(abort: Abort) -> None:
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         abort.events.all().delete()
     assert abort.events.count() == 1
 
@@ -203,9 +203,9 @@ def test_abort_event_update_by_sql_is_refused(column: str, value: Any, abort: Ab
 def test_abort_event_update_by_orm_is_refused(abort: Abort) -> None:
     line = abort.events.get()
     line.detail = "x"
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         line.save()
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         abort.events.update(detail="x")
 
 
@@ -238,7 +238,7 @@ def test_bulk_abort_delete_is_refused(manager: User) -> None:
 
 def test_bulk_abort_item_delete_is_refused(batch: BulkAbort) -> None:
     assert_refused("DELETE FROM dashboard_bulkabortitem")
-    with pytest.raises(DatabaseError, match="never"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="cannot be"), transaction.atomic():
         batch.items.all().delete()
     assert batch.items.count() == 2
 

@@ -72,7 +72,7 @@ def test_grant_list_shows_group_project_stage_and_permission(admin_client: Clien
     rows = get_admin_page(admin_client, "/admin/dashboard/grant/").css("#result_list tbody tr")
     told = {" / ".join(words(cell) for cell in row.css("th, td")[1:]) for row in rows}
     assert told == {
-        "everybody who is signed in / all projects / all stages / view runs",
+        "all signed-in users / all projects / all stages / view runs",
         "on-call / Shop / Staging / view and abort runs",
     }
 
@@ -157,7 +157,7 @@ def test_token_revoked_twice_keeps_first_revocation_time(
 ) -> None:
     form = {"action": "revoke", "_selected_action": token.pk}
     answer = admin_client.post("/admin/dashboard/apitoken/", form, follow=True)
-    assert "1 token was revoked." in words(parse_html(answer))
+    assert "1 token revoked." in words(parse_html(answer))
     revoked_at = ApiToken.objects.get().revoked_at
     assert revoked_at is not None
     admin_client.post("/admin/dashboard/apitoken/", form)
@@ -257,10 +257,10 @@ def test_timing_form_shows_observed_durations_beside_overrides(
 ) -> None:
     html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
     learned = {
-        "A run": "usually 6 to 9 min",
-        "The wait for its turn": "usually 40 to 90 s",
-        "The wait for people": "sign-off: usually 5 to 20 min",
-        "Also learned": "migrate: usually 2 to 4 min",
+        "Run duration": "usually 6 to 9 min",
+        "Queue time": "usually 40 to 90 s",
+        "Approval time": "sign-off: usually 5 to 20 min",
+        "Other baselines": "migrate: usually 2 to 4 min",
     }
     parts = {
         words(one(part, "h2")): words(part)
@@ -269,7 +269,7 @@ def test_timing_form_shows_observed_durations_beside_overrides(
     }
     assert list(parts) == list(learned)
     assert [part for part, usual in learned.items() if usual not in parts[part]] == []
-    assert "sign-off" not in parts["Also learned"]
+    assert "sign-off" not in parts["Other baselines"]
 
 
 def test_timing_form_has_only_override_fields(admin_client: Client, timing: StageTiming) -> None:
@@ -291,7 +291,7 @@ def test_timing_form_without_baseline_reports_too_few_successes(
         )
     )
     assert told.count("too few successes so far") == 2
-    assert told.count("none is known") == 2
+    assert told.count("none known") == 2
 
 
 def test_timing_list_shows_typical_durations_and_override_flag(
@@ -373,11 +373,11 @@ def test_empty_override_restores_observed_duration(
 
 
 INVALID_OVERRIDES = [
-    ("600", "300", "This can't be shorter than the usual one."),
+    ("600", "300", "This cannot be shorter than the typical duration."),
     ("0", "", "Ensure this value is greater than or equal to 1."),
     ("-5", "", "Ensure this value is greater than or equal to 1."),
     ("60", "-5", "Ensure this value is greater than or equal to 1."),
-    ("", "900", "Say the usual one first: this goes with it."),
+    ("", "900", "Enter the typical duration first."),
     ("soon", "", "Enter a number."),
     ("soon", "900", "Enter a number."),
     ("1e300", "", "Ensure this value is less than or equal to 2592000."),
