@@ -56,7 +56,7 @@ class PooledASGIHandler(ASGIHandler):
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise ValueError(f"This application speaks HTTP, not {scope['type']}.")
+            raise ValueError(f"Only HTTP is supported, not {scope['type']}.")
         try:
             body = await self.read_body(receive)
         except RequestAborted:
@@ -64,7 +64,8 @@ class PooledASGIHandler(ASGIHandler):
         except RequestDataTooBig:
             # Before any middleware, or anyone could fill the disk. The server drops the rest.
             await self.send_response(
-                HttpResponse("Too large\n", status=413, content_type="text/plain"), send
+                HttpResponse("Request body too large\n", status=413, content_type="text/plain"),
+                send,
             )
             return
         scope = _with_full_path(scope)
@@ -76,9 +77,7 @@ class PooledASGIHandler(ASGIHandler):
             try:
                 await asyncio.wait({work})  # errors are raised by _resume
             except asyncio.CancelledError:  # the process is stopping; the database has the progress
-                message = _(
-                    "This dashboard is being stopped. Open the page again to see how it went on."
-                )
+                message = _("The server is restarting. Reload to see the result.")
                 response = HttpResponse(
                     message, status=503, content_type="text/plain; charset=utf-8"
                 )

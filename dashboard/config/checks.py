@@ -29,26 +29,26 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 _HINTS = {
     "DATABASE_URL": "Set postgres://user:password@host/name, or leave it empty for SQLite.",
-    "LANGUAGE_CODE": "Set a language by its code, such as en or pt-br.",
+    "LANGUAGE_CODE": "Set a language code such as en or pt-br.",
     "TIME_ZONE": "Set a name such as UTC or Europe/Berlin.",
     "LOG_FORMAT": "Set LOG_FORMAT=text or LOG_FORMAT=json.",
     "LOG_LEVEL": "Set LOG_LEVEL to DEBUG, INFO, WARNING or ERROR.",
     "ABORT_WARN_AFTER": "Set a number of seconds, such as 180.",
     "ABORT_CRITICAL_AFTER": "Set a number of seconds, such as 600.",
-    "OVERDUE_FACTOR": "Set how many times its usual a run may take, such as 1.5.",
-    "OVERDUE_CRITICAL_FACTOR": "Set how many times its usual a run may take, such as 3.",
+    "OVERDUE_FACTOR": "Set a multiple of the typical duration, such as 1.5.",
+    "OVERDUE_CRITICAL_FACTOR": "Set a multiple of the typical duration, such as 3.",
     "OVERDUE_MIN_SECONDS": "Set a number of seconds, such as 60.",
     "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
     "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
-    "API_REQUESTS_PER_MINUTE": "Set how many requests a minute each token may send, such as 60.",
+    "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
 }
 
 
 def _invalid_settings() -> Iterator[CheckMessage]:
     for name, text in settings.INVALID_SETTINGS.items():
         yield Error(
-            f"{name} is {text!r}, which means nothing here.",
+            f"{name} has an invalid value: {text!r}.",
             hint=_HINTS.get(name, f"Set {name}=true or {name}=false."),
             id="dashboard.E001",
         )
@@ -58,7 +58,7 @@ def _northflank() -> Iterator[CheckMessage]:
     token = settings.NORTHFLANK_API_TOKEN
     if not token.isascii() or any(c.isspace() or not c.isprintable() for c in token):
         yield Error(
-            "NORTHFLANK_API_TOKEN contains characters that no token has.",
+            "NORTHFLANK_API_TOKEN contains invalid characters.",
             hint="Copy the token again, without quotes, spaces or line breaks.",
             id="dashboard.E002",
         )
@@ -66,27 +66,27 @@ def _northflank() -> Iterator[CheckMessage]:
         r"[?#]|/v1$", settings.NORTHFLANK_API_BASE_URL
     ):
         yield Error(
-            f"NORTHFLANK_API_BASE_URL is {settings.NORTHFLANK_API_BASE_URL!r}, not a web address.",
-            hint="Leave it empty for Northflank's own, or set https://host without /v1.",
+            f"NORTHFLANK_API_BASE_URL is not a valid URL: {settings.NORTHFLANK_API_BASE_URL!r}.",
+            hint="Leave it empty for Northflank's own API, or set https://host without /v1.",
             id="dashboard.E003",
         )
     if settings.NORTHFLANK_TEAM_ID and not _SLUG.fullmatch(settings.NORTHFLANK_TEAM_ID):
         yield Error(
-            f"NORTHFLANK_TEAM_ID is {settings.NORTHFLANK_TEAM_ID!r}, not a team's id.",
-            hint="It is the part after /t/ in the address of your team's page on Northflank.",
+            f"NORTHFLANK_TEAM_ID is not a valid team ID: {settings.NORTHFLANK_TEAM_ID!r}.",
+            hint="Set the part after /t/ in the URL of your team's page on Northflank.",
             id="dashboard.E004",
         )
     for project in settings.NORTHFLANK_PROJECTS:
         if not project.strip() or "/" in project:
             yield Error(
-                f"NORTHFLANK_PROJECTS names {project!r}, not a project's id.",
-                hint="Give project ids separated by commas: shop,billing",
+                f"NORTHFLANK_PROJECTS contains an invalid project ID: {project!r}.",
+                hint="Set project IDs separated by commas, such as shop,billing.",
                 id="dashboard.E005",
             )
     reserve = settings.NORTHFLANK_REQUEST_RESERVE
     if not (reserve.isdecimal() or (_PERCENTAGE.fullmatch(reserve) and float(reserve[:-1]) <= 90)):
         yield Error(
-            f"NORTHFLANK_REQUEST_RESERVE is {reserve!r}.",
+            f"NORTHFLANK_REQUEST_RESERVE has an invalid value: {reserve!r}.",
             hint="Set a number of requests, such as 100, or a share up to 90%, such as 10%.",
             id="dashboard.E006",
         )
@@ -102,15 +102,17 @@ def _northflank() -> Iterator[CheckMessage]:
             is_valid = False
         if not is_valid:
             yield Error(
-                f"NORTHFLANK_RUN_URL_TEMPLATE is {template!r}, which makes no web address.",
-                hint="It may use {team}, {project}, {pipeline}, {stage} and {run}, nothing else.",
+                f"NORTHFLANK_RUN_URL_TEMPLATE does not give a valid URL: {template!r}.",
+                hint="Use only the placeholders {team}, {project}, {pipeline}, {stage} and {run}.",
                 id="dashboard.E007",
             )
     for secret in settings.NORTHFLANK_WEBHOOK_SECRET:
         if not re.fullmatch(r"[!-~]{16,}", secret):
             yield Error(
-                "NORTHFLANK_WEBHOOK_SECRET is too short, or no header can carry it.",
-                hint="Give each 16 characters or more, without spaces: openssl rand -hex 32",
+                "NORTHFLANK_WEBHOOK_SECRET is too short or contains characters not allowed in HTTP "
+                "headers.",
+                hint="Set at least 16 characters without spaces for each secret: openssl rand -hex "
+                "32",
                 id="dashboard.E011",
             )
 
@@ -119,14 +121,14 @@ def _aborts() -> Iterator[CheckMessage]:
     for stage in settings.ABORT_REASON_REQUIRED:
         if stage not in StageName.values:
             yield Error(
-                f"ABORT_REASON_REQUIRED names {stage!r}, which is no stage.",
-                hint=f"Set names among {', '.join(StageName.values)}, with commas; or none.",
+                f"ABORT_REASON_REQUIRED contains an unknown stage: {stage!r}.",
+                hint=f"Set any of {', '.join(StageName.values)}, separated by commas, or none.",
                 id="dashboard.E012",
             )
     if settings.ABORT_CRITICAL_AFTER < settings.ABORT_WARN_AFTER:
         yield Error(
-            "ABORT_CRITICAL_AFTER comes before ABORT_WARN_AFTER.",
-            hint="Both are seconds since the abort was asked for; red comes second.",
+            "ABORT_CRITICAL_AFTER is less than ABORT_WARN_AFTER.",
+            hint="Both are seconds since the abort was requested: first a warning, then critical.",
             id="dashboard.E013",
         )
 
@@ -135,7 +137,8 @@ def _overdue() -> Iterator[CheckMessage]:
     if settings.OVERDUE_CRITICAL_FACTOR < settings.OVERDUE_FACTOR:
         yield Error(
             "OVERDUE_CRITICAL_FACTOR is less than OVERDUE_FACTOR.",
-            hint="Both are times the usual duration; a run is overdue first, and then far overdue.",
+            hint="Both are multiples of the typical duration: a run is first overdue, then far "
+            "overdue.",
             id="dashboard.E015",
         )
 
@@ -144,23 +147,23 @@ def _web() -> Iterator[CheckMessage]:
     base_url = settings.BASE_URL
     if base_url and not (_is_web_address(base_url) and _BASE_URL.fullmatch(base_url)):
         yield Error(
-            f"BASE_URL is {base_url!r}, not an address of a site.",
-            hint="Set the address people open, such as https://releases.example.com or "
+            f"BASE_URL is not a valid site URL: {base_url!r}.",
+            hint="Set the URL that users open, such as https://releases.example.com or "
             "https://example.com/releases",
             id="dashboard.E008",
         )
     for host in settings.ALLOWED_HOSTS:
         if "/" in host:
             yield Error(
-                f"ALLOWED_HOSTS names {host!r}, which is no host name.",
-                hint="Give host names without scheme or path: releases.example.com",
+                f"ALLOWED_HOSTS contains an invalid host name: {host!r}.",
+                hint="Set host names without scheme or path, such as releases.example.com.",
                 id="dashboard.E010",
             )
     is_shared_database = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
     if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
         yield checks.Warning(
-            "SECRET_KEY is not set, so every machine makes one of its own.",
-            hint="Set one SECRET_KEY for all processes that share the database.",
+            "SECRET_KEY is not set: each machine generates its own.",
+            hint="Set the same SECRET_KEY for all processes that share the database.",
             id="dashboard.W001",
         )
 

@@ -26,8 +26,8 @@ def load_or_create(path: Path) -> str:
         key = path.read_text().strip()
     except OSError as error:
         raise ImproperlyConfigured(
-            f"SECRET_KEY is not set and no key can be kept in {path}: {error.strerror}"
+            f"SECRET_KEY is not set and no key can be saved in {path}: {error.strerror}"
         ) from error
     if not key:
-        raise ImproperlyConfigured(f"SECRET_KEY is not set and {path} is empty: delete that file.")
+        raise ImproperlyConfigured(f"SECRET_KEY is not set and {path} is empty. Delete that file.")
     return key

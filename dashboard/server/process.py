@@ -154,8 +154,8 @@ def check_upstream() -> None:
     row, _ = Upstream.objects.get_or_create(pk=1, defaults={"identity": identity})
     if row.identity != identity:
         raise UpstreamMismatch(
-            f"This database mirrors {row.identity}; the settings say {identity}. "
-            "Use another database (DATABASE_URL) for another Northflank."
+            f"This database mirrors {row.identity}, but the settings are for {identity}. "
+            "Set DATABASE_URL to another database."
         )
     if row.error:
         log.warning("northflank.unavailable", cause=row.error, message=row.error_message)

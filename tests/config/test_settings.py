@@ -220,7 +220,9 @@ def test_check_command_with_invalid_setting_fails(tmp_path: Path, id: str) -> No
 
 def test_check_command_names_each_unparsable_setting(tmp_path: Path) -> None:
     completed = manage(tmp_path, "check", **REFUSED_AT_START["E001"])
-    assert [name for name in REFUSED_AT_START["E001"] if f"{name} is" not in completed.stderr] == []
+    assert [
+        name for name in REFUSED_AT_START["E001"] if f"{name} has" not in completed.stderr
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_concurrent_abort_commands_send_one_request(
     ("fault", "why"),
     [
         ("forbidden:payments@/abort", "Northflank refused"),
-        ("500@/abort", "It is sent again if the run goes on"),
+        ("500@/abort", "It is resent if the run continues"),
     ],
 )
 def test_failed_abort_command_exits_with_1(
@@ -251,7 +251,7 @@ def test_abort_command_with_embedded_sandbox_is_sent_by_worker(tmp_path: Path) -
         told = [line.partition("  ")[2].partition("  ")[2] for line in ended.stdout.splitlines()]
         assert told[1:4] == [
             f"Requested by manager ({shell}): “Runbook 7”.",
-            "Another process went on with it.",
+            "Taken over by another worker.",
             "Sent to Northflank.",
         ]
     assert abort_rows(database, "via, state, outcome", run) == [("command", "concluded", "aborted")]

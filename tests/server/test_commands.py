@@ -70,15 +70,15 @@ def test_token_make_with_expires_sets_expiry(viewer: User, given: str, span: tim
 @pytest.mark.parametrize("given", ["", "90", "0d", "-5d", "90 d", "1y", "99999w", "٣d"])
 def test_token_make_with_invalid_expires_is_rejected(viewer: User, given: str) -> None:
     arguments = ["--user", "viewer", "--name", "x", f"--expires={given}"]
-    assert "give a number and h, d or w" in error_of("token", "make", *arguments)
+    assert "use a number with h, d or w" in error_of("token", "make", *arguments)
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--user", "nobody", "--name", "x"], "There is no account “nobody”."),
-        (["--user", "viewer", "--name", " "], "Give --name some text"),
-        (["--user", "viewer", "--name", "x" * 101], "100 characters at most"),
+        (["--user", "nobody", "--name", "x"], "The account “nobody” does not exist."),
+        (["--user", "viewer", "--name", " "], "--name must have 1 to 100 characters."),
+        (["--user", "viewer", "--name", "x" * 101], "--name must have 1 to 100 characters."),
         (["--user", "viewer"], "--name"),
         (["--name", "x"], "--user"),
         (["--user", "viewer", "--name", "x", "--scope", "all"], "invalid choice: 'all'"),
@@ -92,14 +92,14 @@ def test_token_make_with_invalid_arguments_is_rejected(
 
 def test_token_make_for_inactive_account_is_rejected(viewer: User) -> None:
     User.objects.update(is_active=False)
-    assert "switched off" in error_of("token", "make", "--user", "viewer", "--name", "x")
+    assert "is inactive" in error_of("token", "make", "--user", "viewer", "--name", "x")
 
 
 def test_token_command_in_read_only_mode_can_only_revoke(viewer: User, settings: Settings) -> None:
     secret = create_token(viewer)
     settings.READ_ONLY = True
     assert "read-only" in error_of("token", "make", "--user", "viewer", "--name", "x")
-    assert "is revoked since" in output_of("token", "revoke", secret)
+    assert "), revoked at" in output_of("token", "revoke", secret)
 
 
 def test_token_list_shows_fields_without_secret(viewer: User) -> None:
@@ -114,7 +114,7 @@ def test_token_list_shows_fields_without_secret(viewer: User) -> None:
 
 
 def test_token_list_without_tokens_shows_message(db: None) -> None:
-    assert output_of("token", "list") == "There is no token.\n"
+    assert output_of("token", "list") == "No tokens.\n"
 
 
 @pytest.mark.parametrize("by", ["id", "prefix", "prefix as shown", "secret"])
@@ -126,7 +126,7 @@ def test_token_revoke_accepts_id_hint_or_secret(viewer: User, by: str) -> None:
         "secret": secret,
     }  # fmt: skip
     answer = output_of("token", "revoke", names[by])
-    assert "is revoked since" in answer
+    assert "), revoked at" in answer
     assert secret not in answer
     assert ApiToken.objects.get().revoked_at is not None
 
@@ -135,7 +135,7 @@ def test_token_revoke_of_revoked_token_keeps_time(viewer: User) -> None:
     create_token(viewer)
     ApiToken.objects.update(revoked_at=timezone.now() - timedelta(days=1))
     before = ApiToken.objects.get().revoked_at
-    assert "was revoked already" in output_of("token", "revoke", str(ApiToken.objects.get().pk))
+    assert "already revoked at" in output_of("token", "revoke", str(ApiToken.objects.get().pk))
     assert ApiToken.objects.get().revoked_at == before
 
 
@@ -151,7 +151,7 @@ def test_token_revoke_with_ambiguous_hint_is_rejected(viewer: User) -> None:
 @pytest.mark.parametrize("given", ["999", "9" * 30, "rfd_none", "rfd_" + "s3cr3t" * 7, ""])
 def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, given: str) -> None:
     why = error_of("token", "revoke", given)
-    assert "No token has that id" in why
+    assert "No token with that ID" in why
     assert "s3cr3t" not in why
 
 
@@ -160,7 +160,7 @@ def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, given:
 
 def test_runs_command_without_runs_shows_message(stage: Stage) -> None:
     factories.run(stage, status="success")
-    assert output_of("runs") == "Nothing is in flight.\n"
+    assert output_of("runs") == "No runs in flight.\n"
 
 
 def test_runs_command_prints_table(stage: Stage) -> None:
@@ -178,7 +178,7 @@ def test_runs_command_with_unread_stage_reports_incomplete(stage: Stage) -> None
     factories.stage("Development", synced_at=None, fresh_until=None)
     out, aside = io.StringIO(), io.StringIO()
     call_command("runs", stdout=out, stderr=aside)
-    assert out.getvalue() == "Nothing in flight was found so far.\n"
+    assert out.getvalue() == "No runs in flight found so far.\n"
     assert aside.getvalue().startswith("Incomplete: 1 of 2 stages not read yet, ")
     assert json.loads(output_of("runs", "--json"))["complete"] is False
     assert json.loads(output_of("runs", "--json", "--stage", "staging"))["complete"] is True
@@ -189,7 +189,7 @@ def test_runs_command_filters_by_stage_and_project(stage: Stage) -> None:
     factories.run(factories.stage("Production"), "r-2")
     assert "r-1" not in output_of("runs", "--stage", "production")
     assert "r-2" in output_of("runs", "--stage", "production", "--project", "shop")
-    assert output_of("runs", "--project", "unknown") == "Nothing is in flight.\n"
+    assert output_of("runs", "--project", "unknown") == "No runs in flight.\n"
 
 
 @pytest.mark.parametrize("command", [["runs"], ["run", "r-1"]])
@@ -228,7 +228,7 @@ def test_commands_without_worker_warn_on_stderr(stage: Stage, command: list[str]
     factories.run(stage, "r-1")
     aside = io.StringIO()
     call_command(*command, stdout=io.StringIO(), stderr=aside)
-    assert "No worker was heard of yet" in aside.getvalue()
+    assert "No sync worker is running. " in aside.getvalue()
     factories.worker()
     aside = io.StringIO()
     call_command(*command, stdout=io.StringIO(), stderr=aside)
@@ -251,17 +251,20 @@ def test_abort_command_requires_account(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["r-1", "--as", "nobody"], "There is no account “nobody”."),
+        (["r-1", "--as", "nobody"], "The account “nobody” does not exist."),
         (["r-1", "--as", "viewer"], "Only members of the group “Release managers”"),
         (["r-9", "--as", "manager"], "Run “r-9” not found."),
         (["r-1", "--as", "manager", "--stage", "production"], "Run “r-1” not found."),
         (["r-1", "--as", "manager", "--stage", "moon"], "invalid choice"),
-        (["r-1", "--as", "manager", "--wait", "-1"], "'-1' is no number of seconds."),
-        (["r-1", "--as", "manager", "--wait", "nan"], "'nan' is no number of seconds."),
-        (["r-1", "--as", "manager", "--wait", "inf"], "'inf' is no number of seconds."),
+        (["r-1", "--as", "manager", "--wait", "-1"], "'-1' is not a positive number of seconds."),
+        (["r-1", "--as", "manager", "--wait", "nan"], "'nan' is not a positive number of seconds."),
+        (["r-1", "--as", "manager", "--wait", "inf"], "'inf' is not a positive number of seconds."),
         (["r-\udcff", "--as", "manager"], "Run “r-?” not found."),
-        (["r-2", "--as", "manager"], "takes a reason. Give --reason."),
-        (["r-3", "--as", "manager"], "Nothing was sent, for the run is over."),
+        (
+            ["r-2", "--as", "manager"],
+            "A reason is required to abort runs in Production. Give --reason.",
+        ),
+        (["r-3", "--as", "manager"], "Nothing was sent: the run has already ended."),
     ],
 )
 def test_abort_command_with_invalid_arguments_is_rejected(
@@ -281,15 +284,18 @@ def test_abort_command_of_hidden_run_reports_unknown_run(run: Run, manager: User
 
 def test_abort_command_for_inactive_account_is_rejected(run: Run, manager: User) -> None:
     User.objects.update(is_active=False)
-    assert error_of("abort", "r-1", "--as", "manager") == "The account “manager” is switched off."
+    assert error_of("abort", "r-1", "--as", "manager") == "The account “manager” is inactive."
 
 
-@pytest.mark.parametrize(("switch", "value"), [("READ_ONLY", True), ("ABORTS_ENABLED", False)])
+@pytest.mark.parametrize(
+    ("switch", "value", "why"),
+    [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "disabled")],
+)
 def test_abort_command_in_read_only_or_aborts_disabled_mode_is_rejected(
-    run: Run, manager: User, settings: Any, switch: str, value: bool
+    run: Run, manager: User, settings: Any, switch: str, value: bool, why: str
 ) -> None:
     setattr(settings, switch, value)
-    assert "switched" in error_of("abort", "r-1", "--as", "manager")
+    assert why in error_of("abort", "r-1", "--as", "manager")
 
 
 def test_abort_command_with_ambiguous_run_id_lists_stages(run: Run, manager: User) -> None:
@@ -304,10 +310,10 @@ def test_abort_command_with_sandbox_requires_worker(run: Run, manager: User) -> 
 
     Worker.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=31))
     why = error_of("abort", "r-1", "--as", "manager")
-    assert "No worker was heard of since" in why
+    assert "No sync worker is running (last heartbeat " in why
 
 
 def test_abort_command_of_aborted_run_succeeds(run: Run, manager: User) -> None:
     factories.run(run.stage, "r-4", status="aborted")
-    assert "aborted already" in output_of("abort", "r-4", "--as", "manager")
+    assert "already aborted" in output_of("abort", "r-4", "--as", "manager")
     assert json.loads(output_of("abort", "r-4", "--as", "manager", "--json"))["abort"] is None

@@ -212,7 +212,7 @@ def _read_startup_lines(out: IO[str]) -> list[str]:
     said = []
     while line := out.readline():
         said.append(line.strip())
-        if re.search("Reading Northflank|Release flows on|running on", line):
+        if re.search("Sync worker started|Release flows on|running on", line):
             break
     return said
 

@@ -18,8 +18,8 @@ def clean_text(value: str) -> str:
 
 def add_place_options(parser: ArgumentParser) -> None:
     """Add the options --project, --pipeline and --stage."""
-    parser.add_argument("--project", type=clean_text, help="Only in this project, by its id.")
-    parser.add_argument("--pipeline", type=clean_text, help="Only in this pipeline, by its id.")
+    parser.add_argument("--project", type=clean_text, help="Only in this project (ID).")
+    parser.add_argument("--pipeline", type=clean_text, help="Only in this pipeline (ID).")
     parser.add_argument(
         "--stage", type=str.capitalize, choices=StageName.values, help="Only in this stage."
     )
@@ -27,7 +27,7 @@ def add_place_options(parser: ArgumentParser) -> None:
 
 def add_run_argument(parser: ArgumentParser) -> None:
     """Add the argument RUN and the options of `add_place_options`."""
-    parser.add_argument("run", type=clean_text, metavar="RUN", help="The run's id.")
+    parser.add_argument("run", type=clean_text, metavar="RUN", help="Run ID.")
     add_place_options(parser)
 
 

@@ -17,13 +17,13 @@ class RunbookCommand(BaseCommand):
             executor = MigrationExecutor(connection)
             if executor.migration_plan(executor.loader.graph.leaf_nodes()):
                 raise CommandError(
-                    "The database is not migrated: run `manage.py migrate` first, with the same "
-                    "settings as the dashboard’s."
+                    "The database is not migrated: run `manage.py migrate` first, with the "
+                    "dashboard’s settings."
                 )
             db_threads.set_clock_offset()
             self.run_command(**options)
         except (DatabaseError, InterfaceError) as error:
-            raise CommandError(f"The database has failed: {error}") from error
+            raise CommandError(f"Database error: {error}") from error
 
     def run_command(self, **options: Any) -> None:
         raise NotImplementedError

@@ -48,9 +48,7 @@ def run_text(run: Run) -> str:
     """Return the state of a run as text."""
     status = statuses.for_run(run.status, removed=run.is_removed)
     removed_note = (
-        f" Northflank knows it no more since {format_time(run.removed_at)}."
-        if run.removed_at
-        else ""
+        f" Removed from Northflank by {format_time(run.removed_at)}." if run.removed_at else ""
     )
     lines = [
         f"{printable(run.name, 200)} ({run.run_id})" if run.name else run.run_id,
@@ -85,5 +83,5 @@ def sync_problem(now: datetime) -> str:
     last_heartbeat = Worker.objects.aggregate(last=Max("heartbeat_at"))["last"]
     if last_heartbeat is not None and freshness.is_alive(last_heartbeat, now):
         return ""
-    since = f"since {format_time(last_heartbeat)}" if last_heartbeat else "yet"
-    return f"No worker was heard of {since}: does `serve` or `sync` run, with this database?"
+    heartbeat = f" (last heartbeat {format_time(last_heartbeat)})" if last_heartbeat else ""
+    return f"No sync worker is running{heartbeat}. Start `serve` or `sync` with this database."

@@ -36,8 +36,8 @@ SYNC_INTERVAL = 5.0  # seconds between reads of the run if no sync worker is ali
 
 class Command(RunbookCommand):
     help = (
-        "Abort a run, as an account that may. Ends with 0 once Northflank has accepted the abort, "
-        "with --wait once the run has ended as aborted, and otherwise with 1."
+        "Abort a run on behalf of an account. Exits with 0 once Northflank has accepted the abort "
+        "(with --wait: once the run has ended as aborted), otherwise with 1."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,18 +47,23 @@ class Command(RunbookCommand):
             required=True,
             type=arguments.clean_text,
             metavar="USERNAME",
-            help="Whose abort it is.",
+            help="Account that requests the abort.",
         )
         parser.add_argument(
-            "--reason", default="", type=arguments.clean_text, help="Kept in the audit."
+            "--reason", default="", type=arguments.clean_text, help="Reason, recorded in the audit."
         )
         parser.add_argument(
-            "--again", action="store_true", help="Try an abort again that is long overdue."
+            "--again", action="store_true", help="Resend an open abort that is far overdue."
         )
         parser.add_argument(
-            "--wait", type=_seconds, metavar="SECONDS", help="Follow the run for so long."
+            "--wait",
+            type=_seconds,
+            metavar="SECONDS",
+            help="Wait up to SECONDS for the run to end.",
         )
-        parser.add_argument("--json", action="store_true", help="As POST /api/runs/RUN/abort/.")
+        parser.add_argument(
+            "--json", action="store_true", help="Print JSON like POST /api/runs/RUN/abort/."
+        )
 
     def run_command(self, **options: Any) -> None:
         user = _get_user(options["as"])
@@ -82,7 +87,7 @@ class Command(RunbookCommand):
             asyncio.run(_send_and_wait(result, options["wait"]))
         except KeyboardInterrupt:
             raise CommandError(
-                "Interrupted. The abort is written down, and the dashboard sees to it: see "
+                "Interrupted. The abort is recorded and the dashboard continues it: see "
                 f"`manage.py run {run.run_id}`."
             ) from None
         self._report(run, result, options["wait"], as_json=options["json"])
@@ -92,9 +97,11 @@ class Command(RunbookCommand):
             run_json = serializers.run(run, None)
             self.stdout.write(output.to_json({"joined": False, "abort": None, "run": run_json}))
         if run.status != "aborted":
-            raise CommandError(f"Nothing was sent, for the run is over.\n{output.run_text(run)}")
+            raise CommandError(
+                f"Nothing was sent: the run has already ended.\n{output.run_text(run)}"
+            )
         if not as_json:
-            self.stdout.write("The run had been aborted already; nothing was sent.")
+            self.stdout.write("The run was already aborted; nothing was sent.")
 
     def _report(
         self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
@@ -112,7 +119,7 @@ class Command(RunbookCommand):
             self.stdout.write(output.to_json(response))
         else:
             if not result.is_new:
-                self.stdout.write("It joined an abort that was under way.")
+                self.stdout.write("Joined an abort already in progress.")
             self.stdout.write(output.abort_text(abort, run))
         if abort.outcome == "aborted" or (wait is None and abort.state == AbortState.ACCEPTED):
             return
@@ -130,16 +137,16 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds.")
+        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds.")
     return seconds
 
 
 def _get_user(name: str) -> User:
     user = User.objects.filter(username=name).first()
     if user is None:
-        raise CommandError(f"There is no account “{name}”.")
+        raise CommandError(f"The account “{name}” does not exist.")
     if not user.is_active:
-        raise CommandError(f"The account “{name}” is switched off.")
+        raise CommandError(f"The account “{name}” is inactive.")
     return user
 
 
@@ -147,7 +154,7 @@ def _check_can_send() -> None:
     """Raise CommandError if no process could send an abort, before anything is written."""
     if settings.SANDBOX and (problem := output.sync_problem(now())):
         # The sandbox runs inside `serve`, and only that process can send to it.
-        raise CommandError(f"Without NORTHFLANK_API_TOKEN a worker has to send it. {problem}")
+        raise CommandError(f"In sandbox mode only `serve` can send aborts. {problem}")
     try:
         check_upstream()
     except UpstreamMismatch as error:

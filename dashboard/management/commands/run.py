@@ -11,11 +11,13 @@ from dashboard.web.components.runs import run_row
 
 
 class Command(RunbookCommand):
-    help = "Tell how a run stands and what was done about it, as the dashboard's database has it."
+    help = "Show a run and its aborts, as last read from Northflank."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         arguments.add_run_argument(parser)
-        parser.add_argument("--json", action="store_true", help="As GET /api/runs/RUN/ would.")
+        parser.add_argument(
+            "--json", action="store_true", help="Print JSON like GET /api/runs/RUN/."
+        )
 
     def run_command(self, **options: Any) -> None:
         run = arguments.find_run(options)

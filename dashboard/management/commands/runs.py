@@ -15,15 +15,15 @@ from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
 
-HEADINGS = ("RUN", "STATUS", "STEP", "WHERE", "FOR", "AS OF", "ABORT")
+HEADINGS = ("RUN", "STATUS", "STEP", "LOCATION", "DURATION", "AS OF", "ABORT")
 
 
 class Command(RunbookCommand):
-    help = "List the runs in flight, newest first, as the dashboard's database has them."
+    help = "List the runs in flight, newest first, as last read from Northflank."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         arguments.add_place_options(parser)
-        parser.add_argument("--json", action="store_true", help="As GET /api/runs/ would.")
+        parser.add_argument("--json", action="store_true", help="Print JSON like GET /api/runs/.")
 
     def run_command(self, **options: Any) -> None:
         query = Run.objects.in_flight().filter(queries.run_condition(arguments.place_of(options)))
@@ -41,9 +41,9 @@ class Command(RunbookCommand):
             items = [serializers.run(run, latest.get(run.pk)) for run in runs]
             self.stdout.write(output.to_json({"runs": items} | serializers.coverage(coverage_now)))
         elif not runs and coverage_now.is_complete:
-            self.stdout.write("Nothing is in flight.")
+            self.stdout.write("No runs in flight.")
         elif not runs:
-            self.stdout.write("Nothing in flight was found so far.")
+            self.stdout.write("No runs in flight found so far.")
         else:
             self.stdout.write(
                 output.format_table(HEADINGS, [_row(run, latest.get(run.pk)) for run in runs])

@@ -13,7 +13,7 @@ from dashboard.management.commands.serve import sandbox_options
 
 
 class Command(BaseCommand):
-    help = "Serve a Northflank that lives in memory, for trying this and other clients."
+    help = "Serve an in-memory Northflank API, for trying this dashboard and other clients."
     requires_system_checks = ()  # it uses no settings of the dashboard
 
     def add_arguments(self, parser: ArgumentParser) -> None:

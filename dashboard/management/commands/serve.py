@@ -19,21 +19,26 @@ from dashboard.server.process import Process, UpstreamMismatch, check_upstream
 
 
 class Command(BaseCommand):
-    help = "Serve the dashboard, with its sync and, where no token is set, a sandbox upstream."
+    help = (
+        "Serve the dashboard and run a sync worker; without an API token, against the embedded "
+        "sandbox."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
-        parser.add_argument("--port", type=int, default=8000, help="Port to listen on; 0: any.")
         parser.add_argument(
-            "--no-sync", action="store_true", help="Only serve pages; `sync` runs elsewhere."
+            "--port", type=int, default=8000, help="Port to listen on; 0 for any free port."
+        )
+        parser.add_argument(
+            "--no-sync", action="store_true", help="Serve pages only; run `sync` separately."
         )
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["no_sync"] and settings.SANDBOX:
             raise CommandError(
-                "--no-sync needs an upstream that other processes can reach too: "
-                "set NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for a `manage.py sandbox`)."
+                "--no-sync needs an upstream that other processes can reach: set "
+                "NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for `manage.py sandbox`)."
             )
         options_for_sandbox = sandbox_options(options)
         sock = _listen(options["host"], options["port"])
@@ -43,8 +48,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write(
-                "Upstream: the sandbox (no NORTHFLANK_API_TOKEN is set). "
-                "Sign in as manager/manager or viewer/viewer."
+                "Upstream: sandbox (NORTHFLANK_API_TOKEN is not set). Sign in as manager/manager "
+                "or viewer/viewer."
             )
         self.stdout.flush()
         process = Process(
@@ -78,8 +83,8 @@ def prepare() -> None:
     if not append_only.are_triggers_installed(connection):
         if connection.vendor != "sqlite":
             raise CommandError(
-                "The database does not keep the audit of aborts: run `manage.py migrate`, "
-                "which sets its triggers."
+                "The database triggers that protect the audit of aborts are missing: run "
+                "`manage.py migrate`."
             )
         append_only.install_triggers(connection)
     try:
@@ -106,4 +111,4 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise CommandError(f"Can't listen on {host}:{port}: {error}") from error
+        raise CommandError(f"Cannot listen on {host}:{port}: {error}") from error

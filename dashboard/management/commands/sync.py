@@ -11,16 +11,16 @@ from dashboard.server.process import Process
 
 
 class Command(BaseCommand):
-    help = "Read Northflank into the database; the pages are served by `serve --no-sync`."
+    help = "Run a sync worker only; `serve --no-sync` serves the pages."
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.SANDBOX:
             raise CommandError(
-                "Without NORTHFLANK_API_TOKEN there is nothing to read: see `serve`."
+                "NORTHFLANK_API_TOKEN is not set: the sandbox can only be synced by `serve`."
             )
         if connection.vendor == "sqlite":
-            raise CommandError("Separate processes need PostgreSQL: set DATABASE_URL.")
+            raise CommandError("Separate processes require PostgreSQL: set DATABASE_URL.")
         prepare()
-        self.stdout.write("Reading Northflank. Ctrl-C ends it.")
+        self.stdout.write("Sync worker started. Press Ctrl-C to stop.")
         self.stdout.flush()
         run(Process(web_socket=None, runs_sync=True))

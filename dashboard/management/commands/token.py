@@ -16,31 +16,33 @@ from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import ApiToken
 from dashboard.models.api_tokens import Scope
 
-HEADINGS = ("ID", "BEGINS", "NAME", "ACCOUNT", "SCOPE", "STANDING", "MADE", "EXPIRES", "LAST USED")
+HEADINGS = ("ID", "PREFIX", "NAME", "ACCOUNT", "SCOPE", "STATUS", "CREATED", "EXPIRES", "LAST USED")
 _DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class Command(RunbookCommand):
-    help = "Make, list and revoke tokens of the JSON API."
+    help = "Create, list and revoke API tokens."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         subcommands = parser.add_subparsers(
             dest="subcommand", required=True, metavar="make|list|revoke"
         )
-        make = subcommands.add_parser("make", help="Make a token, and print its secret once.")
+        make = subcommands.add_parser("make", help="Create a token and print its secret once.")
         make.add_argument(
-            "--user", required=True, type=arguments.clean_text, help="Whom it acts for."
+            "--user", required=True, type=arguments.clean_text, help="Account the token acts for."
         )
-        make.add_argument("--name", required=True, type=arguments.clean_text, help="What uses it.")
+        make.add_argument(
+            "--name", required=True, type=arguments.clean_text, help="What the token is for."
+        )
         make.add_argument("--scope", choices=Scope.values, default=Scope.READ.value)
-        make.add_argument("--expires", metavar="90d", help="After so long: 12h, 90d, 52w.")
-        subcommands.add_parser("list", help="List all tokens; their secrets are not kept.")
-        revoke = subcommands.add_parser("revoke", help="Have a token open nothing any more.")
+        make.add_argument("--expires", metavar="90d", help="Lifetime, such as 12h, 90d or 52w.")
+        subcommands.add_parser("list", help="List all tokens, without their secrets.")
+        revoke = subcommands.add_parser("revoke", help="Revoke a token.")
         revoke.add_argument(
             "token",
             type=arguments.clean_text,
             metavar="TOKEN",
-            help="Its id, how it begins, or all of it.",
+            help="ID, prefix or secret of the token.",
         )
 
     def run_command(self, **options: Any) -> None:
@@ -54,22 +56,22 @@ class Command(RunbookCommand):
 
     def _create(self, username: str, name: str, scope: str, expires: str | None) -> None:
         if settings.READ_ONLY:
-            raise CommandError("This dashboard is switched to read-only: no token is made.")
+            raise CommandError("This dashboard is read-only: tokens cannot be created.")
         created_at = now()
         user = User.objects.filter(username=username).first()
         if user is None:
-            raise CommandError(f"There is no account “{username}”.")
+            raise CommandError(f"The account “{username}” does not exist.")
         if not user.is_active:
-            raise CommandError(f"The account “{username}” is switched off.")
+            raise CommandError(f"The account “{username}” is inactive.")
         name = " ".join(name.replace("\0", " ").split())
         max_length = ApiToken._meta.get_field("name").max_length or 0
         if not 0 < len(name) <= max_length:
-            raise CommandError(f"Give --name some text, {max_length} characters at most.")
+            raise CommandError(f"--name must have 1 to {max_length} characters.")
         expires_at = created_at + _parse_duration(expires) if expires is not None else None
         token, secret = ApiToken.create_token(user, name, Scope(scope), created_at, expires_at)
         self.stderr.write(
             f"Token {token.pk} of {username}, scope {token.scope}, expires: "
-            f"{_format_expiry(token.expires_at)}. This is its secret; it can’t be told again:",
+            f"{_format_expiry(token.expires_at)}. The secret below is not shown again:",
             self.style.NOTICE,
         )
         self.stdout.write(secret)
@@ -91,20 +93,22 @@ class Command(RunbookCommand):
             )
             for token in tokens
         ]
-        self.stdout.write(output.format_table(HEADINGS, rows) if rows else "There is no token.")
+        self.stdout.write(output.format_table(HEADINGS, rows) if rows else "No tokens.")
 
     def _revoke(self, identifier: str) -> None:
         matches = list(_matching_tokens(identifier.strip().rstrip("…"))[:10])
         if not matches:  # the argument may be a secret: do not print it
-            raise CommandError("No token has that id, or begins so: see `manage.py token list`.")
+            raise CommandError(
+                "No token with that ID, prefix or secret: see `manage.py token list`."
+            )
         if len(matches) > 1:
             several = ", ".join(str(token.pk) for token in matches)
-            raise CommandError(f"Several tokens begin so; give the id of one: {several}.")
+            raise CommandError(f"Several tokens have this prefix. Use an ID instead: {several}.")
         [token] = matches
         active = ApiToken.objects.filter(pk=token.pk, revoked_at=None)
         was_revoked = not active.update(revoked_at=now())
         token.refresh_from_db()
-        state_text = "was revoked already, at" if was_revoked else "is revoked since"
+        state_text = "already revoked at" if was_revoked else "revoked at"
         self.stdout.write(
             f"Token {token.pk}, {output.printable(token.name)} ({token.prefix}…), {state_text} "
             f"{output.format_time(token.revoked_at)}."
@@ -114,7 +118,9 @@ class Command(RunbookCommand):
 def _parse_duration(text: str) -> timedelta:
     match = re.fullmatch(r"([1-9]\d{0,3})([hdw])", text)
     if match is None:
-        raise CommandError(f"--expires {text!r} is no time: give a number and h, d or w, as 90d.")
+        raise CommandError(
+            f"--expires {text!r} is invalid: use a number with h, d or w, such as 90d."
+        )
     return int(match[1]) * _DURATION_UNITS[match[2]]
 
 
