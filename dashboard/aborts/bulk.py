@@ -87,9 +87,9 @@ def request_bulk_abort(
     reason = clean_reason(abort_request.reason)
     stages_requiring_reason = {run.stage.name for run in runs if reason_required(run.stage)}
     if stages_requiring_reason and not reason:
-        template = _("A reason is required to abort runs in %(stages)s.")
+        template = _("A reason is required to abort runs in %(stage)s.")
         raise ReasonMissing(
-            template % {"stages": reduce(_join_names, sorted(stages_requiring_reason))}
+            template % {"stage": reduce(_join_names, sorted(stages_requiring_reason))}
         )
     now = db_threads.now()
     try:

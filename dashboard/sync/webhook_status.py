@@ -29,7 +29,7 @@ class WebhookStatus:
     last_release_event_at: datetime | None = None
     """When one about a release flow last came."""
     missed_event_at: datetime | None = None
-    """When a run changed that no event has announced; None while push is not silent."""
+    """When a run changed without an event; None while the webhook works."""
     event_count: int = 0
     duplicate_count: int = 0
     unrelated_count: int = 0
