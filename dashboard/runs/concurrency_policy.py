@@ -70,7 +70,7 @@ def skipped_text(policy: str, count: int, *, at_least: bool, in_flight: bool) ->
             "%(n)s runs skipped while this run was in flight.",
             count,
         )
-    # Translators: replaces the number in “3 runs were skipped while it was in flight.”
+    # Translators: replaces the number in “3 runs skipped while this run was in flight.”
     return template % {"n": _("At least %(n)d") % {"n": count} if at_least else count}
 
 

@@ -222,7 +222,7 @@ def _with_elapsed(state: str | RichText, started_at: datetime | None) -> RichTex
     """Append for how long the state has lasted, if known."""
     if started_at is None:
         return (state,) if isinstance(state, str) else state
-    # Translators: “waits for its turn” and “for 18 min”.
+    # Translators: “queued” and “for 18 min”.
     return format_parts(_("%(state)s %(since)s"), state=state, since=Elapsed(started_at))
 
 

@@ -127,7 +127,7 @@ def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: 
         started_at=None,
         created_at=timezone.now(),
     )
-    expect(page.locator("[data-verdict]")).to_contain_text("1 run waits behind it.")
+    expect(page.locator("[data-verdict]")).to_contain_text("1 run is queued behind it.")
     expect(page.locator("[data-related-runs] [data-queued-behind]")).to_contain_text("Hotfix")
 
 
