@@ -239,7 +239,7 @@ def test_abort_dialog_requires_reason_and_accepts_quick_pick(
     open_abort_dialog(page, stuck_run)
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Abort run").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("takes a reason")
+    expect(dialog.get_by_role("alert")).to_contain_text("A reason is required")
     expect(dialog.get_by_role("radio").first).to_be_focused()
     assert not stuck_run.aborts.exists()
     dialog.get_by_text("Blocks another release").click()
@@ -269,7 +269,7 @@ def test_overdue_abort_can_be_resent(
     dialog.get_by_text("Stuck", exact=True).click()
     dialog.get_by_role("button", name="Abort run").click()
     expect(dialog).to_be_hidden()
-    message = page.locator(".abort-line .message", has_text="Nothing came of it for 15 min")
+    message = page.locator(".abort-line .message", has_text="No effect after 15 min")
     expect(message).to_be_visible()
     # Its clock does not begin anew: it is as late as it was.
     expect(page.get_by_role("heading", name="Next steps")).to_be_visible()

@@ -165,7 +165,7 @@ def test_bulk_abort_dialog_requires_reason(
     abort_selected_button(page).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Abort 1 run").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("takes a reason")
+    expect(dialog.get_by_role("alert")).to_contain_text("A reason is required")
     expect(dialog.get_by_role("radio").first).to_be_focused()
     dialog.get_by_text("Wrong version").click()
     dialog.get_by_role("button", name="Abort 1 run").click()
