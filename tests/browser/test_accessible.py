@@ -11,7 +11,7 @@ from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, reso
 from playwright.sync_api import Page, Response, expect
 
 from dashboard.models import Run
-from dashboard.web.live import region as live_pages
+from dashboard.web.live import page as live_page
 from tests.support import factories
 from tests.support.browser import OpenPage, check, wait_for_viewers
 from tests.support.live import Live
@@ -97,7 +97,7 @@ def given(state: State) -> Iterator[None]:
 
     with override_settings(**state.given), pytest.MonkeyPatch.context() as patch:
         if state.status == 500:
-            patch.setattr(live_pages, "build_region", breaks)
+            patch.setattr(live_page, "_live_region", breaks)
         yield
 
 

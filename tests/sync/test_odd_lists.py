@@ -12,7 +12,7 @@ from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.sandbox import parse_fault
 from dashboard.web.components import sync_report
-from dashboard.web.live import region
+from dashboard.web.components.data_age import page_data_age
 from tests.support import factories
 from tests.support.html import one, parse_html, words
 from tests.support.world import LONG_AGO, World
@@ -152,7 +152,7 @@ def test_stage_page_with_error_leaves_out_partial_list(
 
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
-    as_of = region.page_data_age(permissions.for_user(viewer), [partial_stage])
+    as_of = page_data_age(permissions.for_user(viewer), [partial_stage])
     assert as_of.status_hint == "1 list was only partly loaded."
 
 
