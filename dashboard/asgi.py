@@ -21,9 +21,10 @@ from django.core.exceptions import RequestAborted, RequestDataTooBig
 from django.core.handlers import base
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import response_for_exception
-from django.db import connection
+from django.db import close_old_connections, connection
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import set_script_prefix
+from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
@@ -141,13 +142,16 @@ class PooledASGIHandler(ASGIHandler):
         response are copied to the final one.
         """
         request: Any = deferred.request
+        close_old_connections()  # this thread's may have been closed during the wait
         set_script_prefix(get_script_prefix(request.scope))  # may be another thread
         try:
-            response = deferred.then(work.result())
+            response = deferred.finish(work)
         except Exception as error:  # reported and logged by Django, as an exception of the view
             response = response_for_exception(request, error)
         for name, value in deferred.items():
-            if name not in _BODY_HEADERS:
+            if name == "Vary":
+                patch_vary_headers(response, value.split(", "))
+            elif name not in _BODY_HEADERS:
                 response.headers.setdefault(name, value)
         for name, cookie in deferred.cookies.items():
             response.cookies.setdefault(name, cookie)

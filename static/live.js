@@ -4,7 +4,6 @@
 // --- The event stream: pushes changes while the tab is visible -----------------------------------
 
 const stream = $("#stream");
-let isHtmxStarted = false;
 let connection = null; // htmx's, which reconnects by itself
 let isConnected = false;
 let lastMessageAt = Date.now(); // time of the stream's last message
@@ -86,13 +85,14 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
   lastMessageAt = Date.now();
   messageDueAt = lastMessageAt + STREAM_TIMEOUT;
   isConnected = true; // not before the first message
-  showUnreachable(message.event === "away", message.data);
+  showUnreachable(message.event === "outage", message.data);
   if (message.event) return;
+  hasChangedSinceRequest = true;
   const parts = document.createElement("template");
   parts.innerHTML = message.data;
   // Another structure: swapping single elements is not enough.
-  const shape = $("#data-age", parts.content)?.dataset.structure;
-  if (shape !== undefined && shape !== $("#data-age").dataset.structure) isOutdated = true;
+  const structure = $("#data-age", parts.content)?.dataset.structure;
+  if (structure !== undefined && structure !== $("#data-age").dataset.structure) isOutdated = true;
   for (const part of parts.content.querySelectorAll("hx-partial")) {
     const id = part.getAttribute("hx-target").slice(1);
     const at = document.getElementById(id);
@@ -136,6 +136,7 @@ newRunsButton?.addEventListener("click", () => {
 
 let isSignedOut = false;
 let failures = 0;
+let hasChangedSinceRequest = false; // a stream message came while a refresh was under way
 let refreshAt = null; // when to refresh next; null: one period after the page was loaded
 
 function scheduleRefresh() {
@@ -151,7 +152,9 @@ function refreshIfDue() {
 
 function refresh() {
   // A pending stream request does not block the refresh.
-  if (!isSignedOut && !document.hidden && !$(".htmx-request:not(#stream)")) htmx.trigger("#live", "refresh");
+  if (isSignedOut || document.hidden || $(".htmx-request:not(#stream)")) return;
+  hasChangedSinceRequest = false;
+  htmx.trigger("#live", "refresh");
 }
 
 document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) => {
@@ -164,7 +167,7 @@ function finishRefresh(isSuccess, text) {
   showUnreachable(!isSuccess, text);
   if (isSuccess) {
     newRunIds.clear();
-    isOutdated = false;
+    isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
     updateNewRunsButton();
   }
   scheduleRefresh();
@@ -267,6 +270,7 @@ document.addEventListener("visibilitychange", tick);
 $("[data-theme-toggle]").hidden = false;
 $("[data-shortcuts-help]").hidden = false;
 applyZoneChoice();
+observeSwaps();
 scrollToCurrentStep();
 expandLinks();
 restoreSelection();

@@ -28,6 +28,7 @@ const deploymentZone = root.dataset.zone;
 let zoneChoice = readPreference("zone"); // "utc" or "browser"; anything else: the deployment's zone
 let browserZone = readPreference("browser-zone"); // as detected on an earlier page
 let zone = deploymentZone;
+let isHtmxStarted = false;
 
 function detectBrowserZone() {
   browserZone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -229,4 +230,4 @@ function updateTimes() {
 
 // What streams and swaps bring is rewritten before it is painted.
 const swapObserver = new MutationObserver(updateTimes);
-swapObserver.observe(document.body, { childList: true, characterData: true, subtree: true });
+const observeSwaps = () => swapObserver.observe(document.body, { childList: true, characterData: true, subtree: true });

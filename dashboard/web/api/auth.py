@@ -63,8 +63,10 @@ def api_view[**P](
 
             response = _with_json_errors(request, answer)
             if isinstance(response, Deferred):
-                then = response.then
-                response.then = lambda result: _with_json_errors(request, lambda: then(result))
+                finish = response.finish
+                response.finish = lambda work: _with_json_errors(  # type: ignore[method-assign]
+                    request, lambda: finish(work)
+                )
             return response
 
         return wrapper

@@ -1,11 +1,13 @@
 """A response that waits for Northflank without holding a web thread.
 
 A view returns `Deferred(work, then)`: the handler (asgi.py) awaits `work()` on the event loop, and
-calls `then` with its result in a web thread for the final response. The middleware runs once: the
+calls `then` with its result in a web thread for the final response. The request's body is closed by
+then. The middleware runs once: the
 final response gets the headers and cookies that it set on the deferred one, and may have any
 status.
 """
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable
 
 from django.http import HttpRequest, HttpResponse
@@ -25,3 +27,7 @@ class Deferred[T](HttpResponse):
         self.work = work
         self.then = then
         self.request: HttpRequest | None = None  # set by the handler
+
+    def finish(self, work: Future[T]) -> HttpResponse:
+        """Return the final response; raise what `work` or `then` raises."""
+        return self.then(work.result())

@@ -31,7 +31,7 @@ class PageNotFound(Http404):
 
 
 def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:
-    """Return a pipeline; raises NothingHere."""
+    """Return a pipeline; raise PageNotFound."""
     visible = Pipeline.objects.filter(permissions.project_filter("project"))
     try:
         return visible.select_related("project").get(project__slug=project_slug, slug=slug)
@@ -46,7 +46,7 @@ def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) 
 def get_stage_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, name: str
 ) -> Stage:
-    """Return a stage, in whatever case its name is written; raises NothingHere."""
+    """Return a stage, in whatever case its name is written; raise PageNotFound."""
     stage = (
         Stage.objects.select_related("pipeline__project")
         .filter(
@@ -73,7 +73,7 @@ def get_stage_or_404(
 def run_not_found(
     stage: Stage, run_id: str, reason: str = "", *links: tuple[str, str], **template_context: Any
 ) -> PageNotFound:
-    """Return what to raise where a run of a stage was never seen; the rest as for NothingHere."""
+    """Return what to raise where a run of a stage was never seen; the rest as for PageNotFound."""
     message = _("Run “%(run)s” not found in %(stage)s.") % {"run": run_id, "stage": stage}
     runs_link = (
         _("Runs of %(stage)s") % {"stage": stage},

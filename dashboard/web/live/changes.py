@@ -7,13 +7,12 @@ from datetime import datetime
 from functools import cached_property
 
 from django.db.models import Exists, F, OuterRef, Q
-from django.utils.html import escape
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, ChangeCounter, Run, Stage
 from dashboard.web.http.site_context import SiteContext
-from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart, Page
+from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart
 from dashboard.web.live.snapshot import Snapshot
 
 MAX_RUNS = 60  # changed runs in one message; after more, pages reload their live region
@@ -48,28 +47,25 @@ class ChangeSet:
     def changed_parts(self, channel: Channel) -> list[LivePart]:
         """Return the parts of a channel's page that changed with a run."""
         runs = [run for run in self.runs if channel.permissions.can_view(run.stage)]
-        return self._page(channel).changed_parts(runs) if runs else []
-
-    def live_parts(self, channel: Channel) -> list[LivePart]:
-        """Return the parts of a channel's page that may change without a run's change."""
-        page = self._page(channel)
-        return page.snapshot.memoized((channel.page, channel.key), page.live_parts)
-
-    def _page(self, channel: Channel) -> Page:
-        page = PAGES[channel.page]
+        if not runs:
+            return []
+        snapshot, page = self.snapshot(channel.permissions), PAGES[channel.page]
         return page(
-            self.snapshot(channel.permissions),
-            channel.permissions,
-            key=channel.key,
-            query=channel.query,
-        )
+            snapshot, channel.permissions, key=channel.key, query=channel.query
+        ).changed_parts(runs)
+
+    def status_parts(self, channel: Channel) -> list[LivePart]:
+        """Return the parts of a channel's page that may change without a run's change."""
+        snapshot = self.snapshot(channel.permissions)
+        page = PAGES[channel.page](snapshot, key=channel.key)  # the same for all of the audience
+        return snapshot.memoized((channel.page, channel.key), page.status_parts)
 
     def snapshot(self, permissions: Permissions) -> Snapshot:
-        """Return what pages of users with these permissions read, shared by all of them."""
+        """Return what pages read for all users who may view the same stages; it grants no abort."""
         audience = permissions.visible_scopes
         if audience not in self._snapshots:
             self._snapshots[audience] = Snapshot(
-                permissions, self.version, self.now, self.site, lambda: self.stages
+                permissions.without_abort(), self.version, self.now, self.site, lambda: self.stages
             )
         return self._snapshots[audience]
 
@@ -96,7 +92,7 @@ def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph"'
-        f"{f' data-new="{escape(part.new_kind)}"' if part.new_kind else ''}>"
+        f"{f' data-new="{part.new_kind}"' if part.new_kind else ''}>"
         f"{part.html}</hx-partial>"
         for part in parts
     )

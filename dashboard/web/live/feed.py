@@ -30,9 +30,9 @@ POLL_INTERVAL = 5.0
 HEARTBEAT_INTERVAL = 15.0
 # Makes a page that missed too much reload its live region; handled by live.js.
 STALE_EVENT = "stale"
-HEARTBEAT_EVENT = "alive"
+HEARTBEAT_EVENT = "heartbeat"
 # Database outage: the page shows a notice and keeps its content; handled by live.js.
-OUTAGE_EVENT = "away"
+OUTAGE_EVENT = "outage"
 
 
 class Broadcaster:
@@ -147,6 +147,8 @@ class Broadcaster:
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
         last_markup = {channel: self._last_markup.get(channel, {}) for channel in channels}
+        # Without its last viewer's: a viewer who comes back meanwhile must read these changes, too.
+        self._last_markup = last_markup
         messages, markup = await run_in_db_thread(_build_messages, change_set, last_markup)
         self._version, self._last_markup = change_set.version, markup
         loop_time = asyncio.get_running_loop().time()
@@ -170,7 +172,7 @@ def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
     change_set = changes.load_changes(since_version)
     parts = [
         *change_set.changed_parts(channel),
-        *change_set.live_parts(channel),
+        *change_set.status_parts(channel),
     ]
     message = changes.encode_parts(parts, change_set.version)
     if since_version is None or change_set.is_truncated:
@@ -207,7 +209,7 @@ def _build_messages(
 def _build_message(
     channel: Channel, change_set: ChangeSet, last_markup: _Markup
 ) -> tuple[bytes, _Markup]:
-    status_parts = change_set.live_parts(channel)
+    status_parts = change_set.status_parts(channel)
     changed_status_parts = [part for part in status_parts if last_markup.get(part.id) != part.html]
     message = b""
     if parts := [*change_set.changed_parts(channel), *changed_status_parts]:

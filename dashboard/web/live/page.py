@@ -26,7 +26,7 @@ from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live.snapshot import Snapshot
 
-# A concluded run that is older than this does not count as a new run.
+# An ended run counts as new on an open page for this long.
 ENDED_RUN_MAX_AGE = timedelta(hours=1)
 
 
@@ -124,16 +124,19 @@ class Page(ABC):
         """Further values that change its tag."""
         return ()
 
-    def status_parts(self) -> list[LivePart]:
-        """Return the parts that may change without a change of a run; the same for all users."""
+    def own_status_parts(self) -> list[LivePart]:
+        """Return the status parts that only this page has."""
         return []
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         """Return the parts that may change with a change of these runs, all of them visible."""
         return []
 
-    def live_parts(self) -> list[LivePart]:
-        """Return the parts of every page, and its status parts."""
+    def status_parts(self) -> list[LivePart]:
+        """Return the parts that may change without a change of a run.
+
+        They are the same for all users who may view the same stages.
+        """
         site = self.snapshot.site
         upstream_error = render_part(
             "upstream-error", "components/live_region.html#upstream-error", site=site
@@ -142,7 +145,7 @@ class Page(ABC):
             title = render_part(
                 "tab-title", "components/live_region.html#tab-title", tab_title=self.tab_title
             )
-            return [upstream_error, _data_age_part(self.data_age), title, *self.status_parts()]
+            return [upstream_error, _data_age_part(self.data_age), title, *self.own_status_parts()]
         except PageRemoved:
             return [upstream_error, _data_age_part(EMPTY)]
 
@@ -158,7 +161,8 @@ class Page(ABC):
 
     def is_recent(self, run: Run) -> bool:
         """Return whether a run counts as new on an open page that does not show it yet."""
-        return run.in_flight or self.snapshot.now - run.created_at < ENDED_RUN_MAX_AGE
+        ended_at = run.concluded_at or run.updated_at or run.created_at
+        return run.in_flight or self.snapshot.now - ended_at < ENDED_RUN_MAX_AGE
 
     @cached_property
     def upstream_down(self) -> bool:

@@ -24,10 +24,9 @@ def _load_stages() -> Iterable[Stage]:
 
 @dataclass
 class Snapshot:
-    """The data of all pages of one audience, loaded when it is first needed.
+    """The data of pages for one audience: all users who may view the same stages.
 
-    `version` is the latest change, read before anything else. An audience are the users who may
-    view the same stages; whether they may abort runs is a matter of each page.
+    It is loaded when it is first needed. `version` is the latest change, read before any of it.
     """
 
     permissions: Permissions

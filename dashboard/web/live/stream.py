@@ -9,7 +9,7 @@ from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
 from dashboard.web.live.page import PAGES
 
-MAX_QUERY_LENGTH = 2_000  # characters; longer than any filter
+MAX_QUERY_LENGTH = 8_000  # characters; longer than any filter
 
 
 @require_GET
@@ -34,6 +34,9 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
 def _channel(request: HttpRequest) -> Channel:
     user_permissions = permissions.for_user(request.user)
     page, pk = request.GET.get("page", ""), keys.parse_pk(request.GET.get("key", "0"))
-    if page not in PAGES or pk is None or not PAGES[page].is_visible(user_permissions, pk):
+    query = request.GET.get("query", "")
+    if page not in PAGES or pk is None or len(query) > MAX_QUERY_LENGTH:
         raise Http404
-    return Channel(page, pk, user_permissions, request.GET.get("query", "")[:MAX_QUERY_LENGTH])
+    if not PAGES[page].is_visible(user_permissions, pk):
+        raise Http404
+    return Channel(page, pk, user_permissions, query)

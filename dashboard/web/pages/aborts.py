@@ -31,7 +31,7 @@ def aborts(request: HttpRequest) -> HttpResponse:
 
 
 class AbortsPage(Page):
-    """One page of the log; open aborts and data age are of its newest page without a filter."""
+    """One page of the log; tab title and data age are those of the newest page without a filter."""
 
     name = nav = "aborts"
     follows_all_changes = False

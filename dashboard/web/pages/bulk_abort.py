@@ -57,10 +57,6 @@ class BulkAbortPage(Page):
         return bulk_abort_result.summary(self.bulk_abort, self.rows, self.snapshot.now)
 
     @property
-    def has_runs_in_flight(self) -> bool:
-        return not self.summary.is_finished
-
-    @property
     def is_aborting(self) -> bool:
         return not self.summary.is_finished
 
@@ -79,7 +75,7 @@ class BulkAbortPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {"bulk_abort": self.bulk_abort, "items": self.rows, "summary": self.summary}
 
-    def status_parts(self) -> list[LivePart]:
+    def own_status_parts(self) -> list[LivePart]:
         template = "pages/bulk_abort.html#bulk-abort-summary"
         return [render_part("summary", template, summary=self.summary)]
 
@@ -87,6 +83,7 @@ class BulkAbortPage(Page):
         changed_runs = {run.pk for run in runs}
         return [
             render_part(row.dom_id, "pages/bulk_abort.html#bulk-abort-item", item=row)
-            for row in self.rows
-            if row.run.key in changed_runs
+            for row in bulk_abort_result.item_rows(
+                [item for item in self.items if item.run_id in changed_runs]
+            )
         ]

@@ -25,7 +25,7 @@ def bulk_aborts(request: HttpRequest) -> HttpResponse:
 
 
 class BulkAbortsPage(Page):
-    """One page of the list; open bulk aborts and data age are of its newest page."""
+    """One page of the list; tab title and data age are those of the newest page."""
 
     name = "bulk_aborts"
     nav = "aborts"

@@ -96,7 +96,7 @@ class NowPage(Page):
             "failed_empty": self._failed_empty,
         }
 
-    def status_parts(self) -> list[LivePart]:
+    def own_status_parts(self) -> list[LivePart]:
         return [
             *(
                 render_part(

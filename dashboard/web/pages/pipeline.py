@@ -91,7 +91,7 @@ class PipelinePage(Page):
             ),
         }
 
-    def status_parts(self) -> list[LivePart]:
+    def own_status_parts(self) -> list[LivePart]:
         return [
             render_part(f"stage-{cell.key}", "pages/pipeline.html#stage-header", stage=cell)
             for cell in stage_cell.load_cells(self.stages)

@@ -70,10 +70,12 @@ def _look_up_run(
     user_pk = request.user.pk
 
     def render_found(reason: str | None) -> HttpResponse:
-        run = lookup.find_run(stage, run_id)
+        snapshot = Snapshot.for_request(request)
+        current_stage = Stage.objects.select_related("pipeline__project").get(pk=stage.pk)
+        run = lookup.find_run(current_stage, run_id)
         if run is None:
             raise run_search.not_found_in_stage(stage, user_permissions, run_id, reason or "")
-        return _run_response(request, Snapshot.for_request(request), run)
+        return _run_response(request, snapshot, run)
 
     return Deferred(
         lambda: run_lookup.find_in_stage(get_connection(), stage, run_id, user_pk=user_pk),
@@ -90,7 +92,7 @@ class RunPage(Page):
 
     @cached_property
     def run(self) -> Run:
-        run = Run.objects.with_stage().filter(pk=self.key).first()
+        run = Run.objects.with_stage().without_detail().filter(pk=self.key).first()
         if run is None:
             raise PageRemoved
         return run
@@ -129,28 +131,31 @@ class RunPage(Page):
         }
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        chart = self.snapshot.memoized(("chart", self.key), lambda: self._chart_parts(runs))
         stage = Stage.objects.filter(runs=self.key).only("pipeline").first()
         if stage is None or stage.pipeline_id not in {run.stage.pipeline_id for run in runs}:
-            return chart
+            return []
         # The typical durations at each step change as runs of the stage end.
-        may_change_steps = self.key in {run.pk for run in runs} or stage in ended_stages(runs)
-        build = self._card_parts if may_change_steps else self._section_parts
-        card = self.snapshot.memoized((build.__name__, self.key, self.permissions), build)
+        has_ended_run = stage in ended_stages(runs)
+        memoized = self.snapshot.memoized
+        if has_ended_run or self.key in {run.pk for run in runs}:
+            card = memoized(("card", self.key, self.permissions), self._card_parts)
+        else:
+            card = memoized(("sections", self.key, self.permissions), self._section_parts)
+        if not has_ended_run:
+            return card
+        chart = memoized(("chart", self.key), lambda: chart_parts([stage], marked_run=self.key))
         return [*card, *chart]
 
-    def _chart_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        """Return the chart of the run's stage if one of its runs has ended."""
-        ended = {stage.pk for stage in ended_stages(runs)}
-        stages = list(Stage.objects.filter(pk__in=ended, runs=self.key)) if ended else []
-        return chart_parts(stages, marked_run=self.key)
+    def _load_card_context(self) -> dict[str, Any]:
+        run = Run.objects.with_stage().get(pk=self.key)  # with the detail that `self.run` lacks
+        return run_card_context(run, self.permissions, abort_history.load_aborts(run))
 
     def _card_parts(self) -> list[LivePart]:
-        context = run_card_context(self.run, self.permissions, self.aborts)
+        context = self._load_card_context()
         return [render_part(run_row.dom_id(self.run.run_id), "pages/run.html#card", **context)]
 
     def _section_parts(self) -> list[LivePart]:
-        context = run_card_context(self.run, self.permissions, self.aborts)
+        context = self._load_card_context()
         return [
             render_part(section, f"pages/run.html#{section}", **context)
             for section in _SECTIONS

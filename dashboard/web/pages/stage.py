@@ -132,7 +132,7 @@ class StagePage(Page):
             "page": page,
         }
 
-    def status_parts(self) -> list[LivePart]:
+    def own_status_parts(self) -> list[LivePart]:
         error = _stage_error(self.stage)
         return [render_part("stage-error", "pages/stage.html#stage-error", stage_error=error)]
 
@@ -152,7 +152,8 @@ class StagePage(Page):
         ]
 
     def _new_runs(self, runs: Collection[Run]) -> set[int]:
-        if self.query == filters.NO_NEW_RUNS:
+        # With warnings, a part of the query was ignored: the page may list fewer runs.
+        if self.query == filters.NO_NEW_RUNS or self.filter.warnings:
             return set()
         return self.filter.matching([run for run in runs if self.is_recent(run)])
 

@@ -42,5 +42,5 @@ class StatusPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {"status": self.status}
 
-    def status_parts(self) -> list[LivePart]:
+    def own_status_parts(self) -> list[LivePart]:
         return [render_part("status", "pages/status.html#status", status=self.status)]

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 
+from dashboard import aborts
 from dashboard.models import Abort, ApiToken, Run
 from dashboard.sandbox import parse_fault
 from tests.support.api import CreateApiClient, abort, create_token_secret, failed
@@ -60,6 +61,17 @@ def test_abort_records_api_as_origin_with_token_and_address(
     assert (act.via, act.token_name, act.username) == ("api", "PagerDuty", "manager")
     assert act.client_address == "127.0.0.1"
     assert [event.event_type for event in act.events.all()][:2] == ["requested", "sent"]
+
+
+def test_defect_while_waiting_for_northflank_is_answered_as_json(
+    manager_api_client: httpx.Client, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_result: aborts.AbortResult) -> int:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(aborts, "wait_for_answer", fail)
+    answer = abort(manager_api_client, run)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "defect")
 
 
 def test_abort_responds_only_after_northflank_responded(

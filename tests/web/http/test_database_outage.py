@@ -25,6 +25,7 @@ from dashboard.db import health as db_health
 from dashboard.models import Abort, Project, Run
 from dashboard.web.http import database_outage, sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
+from dashboard.web.live.feed import OUTAGE_EVENT
 from tests.support import factories
 from tests.support.databases import moved
 from tests.support.html import one, parse_html, words
@@ -137,7 +138,7 @@ def test_database_outage_is_streamed_and_stream_continues(
 ) -> None:
     with open_stream(live.person("manager")) as stream:
         with moved():
-            away = next(message for message in stream if message.event == "away")
+            away = next(message for message in stream if message.event == OUTAGE_EVENT)
             assert "The database has not responded since" in away.data[0]
         wait_until_ready(live, live.person("manager"))
         factories.change(run, status="retrying")

@@ -1,9 +1,11 @@
 """What an open page hears: through the real server, with what the browser would be sent."""
 
+import asyncio
 import contextlib
 import time
 from datetime import timedelta
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import httpx
@@ -14,9 +16,12 @@ from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
+from dashboard.accounts import permissions
+from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.web.live import changes, feed
+from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage
 from tests.support import factories
 from tests.support.databases import without
@@ -345,6 +350,61 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
         about(now, "run-r-2", "Retrying")
 
 
+def test_viewer_returning_while_messages_are_built_gets_their_changes(
+    run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = Channel("now", 0, permissions.ALL)
+    build_messages, opening = feed._build_messages, []
+
+    async def broadcast() -> None:
+        broadcaster = feed.Broadcaster()
+        with broadcaster.hub.subscribe(channel):
+            await broadcaster._broadcast()
+        await run_in_db_thread(partial(factories.change, run, status="retrying"))
+        loop = asyncio.get_running_loop()
+
+        def build_and_reconnect(*arguments: Any) -> Any:
+            first = broadcaster._first_message(channel, broadcaster._version)
+            opening.append(asyncio.run_coroutine_threadsafe(first, loop))
+            return build_messages(*arguments)
+
+        monkeypatch.setattr(feed, "_build_messages", build_and_reconnect)
+        await broadcaster._broadcast()
+
+    live.run(broadcast)
+    assert b"run-r-1" in opening[0].result(PATIENCE)
+
+
+def test_old_run_that_ends_now_counts_as_new_where_failures_are_listed(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    Run.objects.update(created_at=timezone.now() - timedelta(hours=3))
+    address = f"/live/?page=stage&key={run.stage_id}&since={run.version}&query=status%3Dfailure"
+    with viewer_http_client.stream("GET", address) as answer:
+        stream = messages(answer)
+        next(stream)
+        factories.change(
+            run, status="failure", concluded=True, in_flight=False, concluded_at=timezone.now()
+        )
+        assert about(stream, "run-r-1", "Failed").attributes["data-new"] == "run"
+
+
+def test_stream_of_unknown_status_counts_no_new_run(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    address = f"/live/?page=stage&key={run.stage_id}&since={run.version}&query=status%3Dfrozen"
+    with viewer_http_client.stream("GET", address) as answer:
+        stream = messages(answer)
+        next(stream)
+        factories.run(run.stage, "r-2")
+        assert "data-new" not in about(stream, "run-r-2").attributes
+
+
+def test_stream_of_overlong_query_is_not_found(run: Run, viewer_http_client: httpx.Client) -> None:
+    parameters = {"page": "stage", "key": run.stage_id, "query": "q=" + "x" * 9_000}
+    assert viewer_http_client.get("/live/", params=parameters).status_code == 404
+
+
 @fast_polling
 def test_removed_stage_is_streamed_as_stale(run: Run, viewer_http_client: httpx.Client) -> None:
     for page, key in (("stage", run.stage_id), ("pipeline", run.stage.pipeline_id)):
@@ -364,7 +424,7 @@ def test_rendering_error_reloads_that_page_and_updates_others(
         raise ZeroDivisionError
 
     with open_stream(viewer_http_client, "board") as board, open_stream(viewer_http_client) as now:
-        monkeypatch.setattr(BoardPage, "live_parts", fail)
+        monkeypatch.setattr(BoardPage, "status_parts", fail)
         factories.change(run, status="retrying")
         about(now, "run-r-1", "Retrying")
         assert feed.STALE_EVENT in (message.event for message in board)
