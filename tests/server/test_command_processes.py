@@ -153,11 +153,11 @@ def test_abort_command_beside_dashboard_aborts_run_once(
     environment_with_dashboard.sandbox.choices["abort-seconds"] = "0.2"
     ended = environment_with_dashboard.abort(run, "--reason=Runbook 7", "--wait=20")
     assert (ended.returncode, ended.stdout[:13]) == (0, "Aborted after"), ended
-    assert "Another process" not in ended.stdout
+    assert "Taken over" not in ended.stdout
     told = environment_with_dashboard.abort_rows(run, "username, reason, via, state, outcome")
     assert told == [("boss", "Runbook 7", "command", "concluded", "aborted")]
     again = environment_with_dashboard.abort(run)
-    assert (again.returncode, again.stdout[:28]) == (0, "The run had been aborted alr")
+    assert (again.returncode, again.stdout[:28]) == (0, "The run was already aborted;")
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
 
 
@@ -213,7 +213,7 @@ def test_interrupted_abort_command_leaves_abort_to_dashboard(
     command.send_signal(signal.SIGINT)
     _, aside = command.communicate(timeout=30)
     assert command.returncode == 1
-    assert "Interrupted. The abort is written down" in aside
+    assert "Interrupted. The abort is recorded" in aside
     assert "Traceback" not in aside
     assert environment_with_dashboard.abort_rows(run, "via, answered_at") == [("command", None)]
     assert environment_with_dashboard.sandbox.abort_request_counts[run] == 1
@@ -266,7 +266,7 @@ def test_command_with_unmigrated_database_exits_with_message(tmp_path: Path) -> 
 def test_command_with_unreachable_database_exits_with_message() -> None:
     ended = manage("runs", DATABASE_URL="postgres://nobody@127.0.0.1:9/none")
     assert ended.returncode == 1
-    assert "The database has failed" in ended.stderr
+    assert "Database error: " in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -141,11 +141,11 @@ INVALID_STARTS = {
         {},
         "--no-sync needs an upstream",
     ),
-    "a sync with nothing to read": (["sync"], {}, "Without NORTHFLANK_API_TOKEN"),
+    "a sync with nothing to read": (["sync"], {}, "NORTHFLANK_API_TOKEN is not set"),
     "a sync of its own on SQLite": (
         ["sync"],
         {"NORTHFLANK_API_TOKEN": "sandbox"},
-        "Separate processes need PostgreSQL",
+        "Separate processes require PostgreSQL",
     ),
     "a switch that is neither on nor off": (
         ["serve", "--port", "0"],
@@ -202,7 +202,7 @@ def test_serve_with_port_in_use_exits_with_message(database: str) -> None:
         port = str(taken.getsockname()[1])
         ended = manage("serve", "--port", port, DATABASE_URL=database)
     assert ended.returncode == 1
-    assert f"Can't listen on 127.0.0.1:{port}" in ended.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -214,7 +214,7 @@ def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> N
     )
     ended = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
     assert ended.returncode == 1
-    assert "This database mirrors sandbox; the settings say https://api.northflank.com" in (
+    assert "This database mirrors sandbox, but the settings are for https://api.northflank.com" in (
         ended.stderr
     )
     assert "Traceback" not in ended.stderr
