@@ -78,9 +78,10 @@ def load_changes(since_version: int | None) -> ChangeSet:
         changed_runs = Run.objects.filter(version__gt=since_version).order_by("version")
         # Runs that ended long before their first sync are on no open page.
         is_acknowledged = Exists(Acknowledgement.objects.filter(run=OuterRef("pk")))
-        is_old = Q(in_flight=False, created_at__lt=db_threads.now() - ENDED_RUN_MAX_AGE)
+        oldest = db_threads.now() - ENDED_RUN_MAX_AGE
+        is_old = Q(concluded_at__lt=oldest) | Q(concluded_at=None, created_at__lt=oldest)
         changed_runs = changed_runs.exclude(
-            is_old, ~is_acknowledged, first_synced_at=F("synced_at")
+            is_old, ~is_acknowledged, in_flight=False, first_synced_at=F("synced_at")
         )
         runs = list(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
     # A version from the future is another database's.

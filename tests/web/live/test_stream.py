@@ -112,7 +112,9 @@ def test_stream_excludes_newly_synced_old_runs(run: Run, viewer_http_client: htt
     seen = ChangeCounter.latest()
     old = timezone.now() - timedelta(days=3)
     for number in range(changes.MAX_RUNS + 1):
-        factories.run(run.stage, f"old-{number}", status="success", created_at=old)
+        factories.run(
+            run.stage, f"old-{number}", status="success", created_at=old, concluded_at=old
+        )
     factories.change(run, status="retrying")
     with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
         opening = next(messages(answer))
@@ -550,6 +552,7 @@ def test_stream_continues_after_broken_listen_connection(
         about(stream, "run-r-1", "Retrying")
 
 
+@pytest.mark.parametrize("beat", [1000.0], ids=["no polling"])  # a round of its own would fail
 def test_second_up_to_date_viewer_needs_no_page_rendering(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
