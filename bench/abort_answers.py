@@ -164,7 +164,7 @@ class Tried:
     place: tuple[str, str, str]
     run_id: str
     pressed: float = 0.0
-    sendings: int = 0
+    send_count: int = 0
     knew: float = 0.0
     told: str = ""
     aborted: float | None = None
@@ -208,15 +208,15 @@ class Proxy:
             writer.write(await self._pass(request))
             await writer.drain()
             return
-        tried.sendings += 1
+        tried.send_count += 1
         kind = tried.kind
-        played = kind.reply if tried.sendings <= kind.times else None
+        played = kind.reply if tried.send_count <= kind.times else None
         said = b""
         if played is None or kind.arrives:
             said = await self._pass(request)
             if tried.aborted is None:
                 tried.aborted = time.monotonic() - tried.pressed
-        await asyncio.sleep(kind.delay if tried.sendings <= kind.times else 0)
+        await asyncio.sleep(kind.delay if tried.send_count <= kind.times else 0)
         await _play(said if played is None else played, writer)
 
     async def _pass(self, request: bytes) -> bytes:
@@ -315,7 +315,7 @@ def _judge(tried: Tried) -> None:
     ended = {"unknown": "lost"}.get(tried.state, tried.state)
     if ended != kind.ends:
         tried.wrong.append(f"came to {ended}, not {kind.ends}")
-    if tried.sendings > 5:
+    if tried.send_count > 5:
         tried.wrong.append("sent too often")
 
 
@@ -364,7 +364,7 @@ def main() -> None:
     for tried in done:
         wrong = f" **{'; '.join(tried.wrong)}**" if tried.wrong else ""
         ended = tried.state + (f" after {seconds(tried.lost)}" if tried.aborted is None else "")
-        cells = (tried.kind.name, str(tried.sendings), seconds(tried.knew),
+        cells = (tried.kind.name, str(tried.send_count), seconds(tried.knew),
                  seconds(tried.aborted), ended + wrong, tried.told)  # fmt: skip
         print(f"| {' | '.join(cells)} |")
     wrong_ones = sum(bool(tried.wrong) for tried in done)

@@ -103,7 +103,7 @@ def describe(abort: Abort, run: Run) -> AbortMessage:
             return _too_late_message(abort, run)
         case AbortState.UNKNOWN:
             return _unknown_message(abort, run)
-        case AbortState.TRIED_AGAIN:
+        case AbortState.RETRIED:
             text = _("No effect after %(time)s; the abort was resent.")
             return AbortMessage(
                 text % {"time": durations.format_duration(_duration(abort))}, "neutral"
@@ -136,13 +136,13 @@ def _requested_text(abort: Abort) -> MessageText:
         template = _("Abort requested at %(time)s; not sent yet.")
         return format_parts(template, time=ClockTime(abort.requested_at, abort.requested_at))
     sent_at = ClockTime(abort.sent_at, abort.requested_at)
-    if abort.sendings > 1:
+    if abort.send_count > 1:
         template = _(
             "Abort resent at %(time)s (attempt %(n)s of %(most)s); waiting for Northflank’s "
             "response."
         )
         return format_parts(
-            template, time=sent_at, n=str(abort.sendings), most=str(resend_policy.MAX_SENDS)
+            template, time=sent_at, n=str(abort.send_count), most=str(resend_policy.MAX_SENDS)
         )
     template = _("Abort sent at %(time)s; waiting for Northflank’s response.")
     return format_parts(template, time=sent_at)
@@ -201,25 +201,25 @@ def _unknown_message(abort: Abort, run: Run) -> AbortMessage:
         # A retry is critical from its start: that does not mean its own sends are exhausted.
         if run.abort_severity >= Severity.CRITICAL and abort.already_aborting_since is None:
             next_step = _("It is not resent automatically. You can resend it.")
-        elif abort.sendings < resend_policy.MAX_SENDS:
+        elif abort.send_count < resend_policy.MAX_SENDS:
             next_step = _(
                 "It is resent if the run continues (sent %(n)d of at most %(most)d times)."
             )
         else:
             next_step = _("Sent %(n)d times; checking the run’s status.")
-        counts = {"n": abort.sendings, "most": resend_policy.MAX_SENDS}
+        counts = {"n": abort.send_count, "most": resend_policy.MAX_SENDS}
         return AbortMessage(join_sentences(doubt, next_step % counts), _tone(run))
     if run.status in {"aborting", "aborted"}:
         template = _(
             "The abort was unconfirmed and considered lost, but the run is now %(status)s."
         )
         return AbortMessage(template % {"status": status_label(run.status)}, _tone(run))
-    if abort.sendings > 1:
+    if abort.send_count > 1:
         template = _("Abort probably lost: it was sent %(n)d times, but the run continued.")
     else:
         template = _("Abort probably lost: it was sent, but the run continued.")
     retry_hint = _("You can resend it.") if run.in_flight else ""
-    return AbortMessage(join_sentences(template % {"n": abort.sendings}, retry_hint), "bad")
+    return AbortMessage(join_sentences(template % {"n": abort.send_count}, retry_hint), "bad")
 
 
 def _concluded_message(abort: Abort, run: Run) -> AbortMessage:

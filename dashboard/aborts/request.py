@@ -220,6 +220,6 @@ def _settle_retried(
         return None
     username = abort_request.user.get_username()
     is_settled = previous.transition(
-        AbortState.TRIED_AGAIN, EventType.TRIED_AGAIN, now, detail=username, settled_at=now
+        AbortState.RETRIED, EventType.RETRIED, now, detail=username, settled_at=now
     )
     return previous if is_settled else None

@@ -47,7 +47,7 @@ def claim_due_resends(now: datetime) -> list[Abort]:
     return [
         abort
         for abort in candidates
-        if abs(now - abort.claimed_at) >= resend_policy.delay(abort.sendings)
+        if abs(now - abort.claimed_at) >= resend_policy.delay(abort.send_count)
         and (abort.bulk_abort_id is None or request_budget.may_bulk_abort)
         and not no_resend_reason(abort, now)
         and _claim(abort, now)

@@ -174,7 +174,7 @@ def _claim_for_sending(abort: Abort) -> bool:
         mark_changed([abort.run_id])  # locks the counter first: see Abort.transition
         # Conditional: only one process with this abort succeeds, and none with an expired lease.
         claimable = Abort.objects.open().filter(
-            pk=abort.pk, sendings=abort.sendings, claimed_at=abort.claimed_at
+            pk=abort.pk, send_count=abort.send_count, claimed_at=abort.claimed_at
         )
         if is_first:
             claimable = claimable.filter(
@@ -185,13 +185,13 @@ def _claim_for_sending(abort: Abort) -> bool:
             claimable = claimable.filter(
                 state=AbortState.UNKNOWN, claimed_at__gt=now, run__in=running
             )
-        send_count = abort.sendings + 1
+        send_count = abort.send_count + 1
         if not claimable.update(
-            state=AbortState.REQUESTED, sent_at=now, claimed_at=now, sendings=send_count
+            state=AbortState.REQUESTED, sent_at=now, claimed_at=now, send_count=send_count
         ):
             return False
         abort.add_event(EventType.SENT, now, detail="" if is_first else str(send_count))
-    abort.state, abort.sendings = AbortState.REQUESTED, send_count
+    abort.state, abort.send_count = AbortState.REQUESTED, send_count
     abort.sent_at = abort.claimed_at = now
     return True
 
@@ -205,9 +205,9 @@ def _cancel_reason(abort: Abort) -> str:
 
 def no_resend_reason(abort: Abort, now: datetime) -> str:
     """Return why an abort that may not have arrived is not resent; empty if it is."""
-    if abort.sendings >= resend_policy.MAX_SENDS:
-        return _("Already sent %(n)d times.") % {"n": abort.sendings}
-    if resend_policy.is_exhausted(abort.sendings, abort.first_sent_at, now):
+    if abort.send_count >= resend_policy.MAX_SENDS:
+        return _("Already sent %(n)d times.") % {"n": abort.send_count}
+    if resend_policy.is_exhausted(abort.send_count, abort.first_sent_at, now):
         return _("The time limit for resending has passed.")
     return _denied_reason(abort)
 
@@ -227,7 +227,7 @@ async def _handle_error(
     never_arrived = isinstance(error, RateLimited) or (
         isinstance(error, Unreachable) and not error.may_have_arrived and is_in_time
     )
-    if never_arrived and abort.sendings == 1:
+    if never_arrived and abort.send_count == 1:
         await retry_during_outage(_record_not_sent, abort, error)
         return
     is_refused = isinstance(error, (AccessDenied, NotFound, RequestRejected))
@@ -252,7 +252,7 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> None:
     with transaction.atomic():
         # Read the run now: the next regular read may be seconds away.
         mark_changed([abort.run_id], next_detail_sync_at=now)
-        if detail.run.concluded and status != "aborted" and abort.sendings == 1:
+        if detail.run.concluded and status != "aborted" and abort.send_count == 1:
             # Too late in spite of the 200: an abort just started ends no run like this.
             is_recorded = abort.transition(
                 AbortState.TOO_LATE,
@@ -310,7 +310,7 @@ def _record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> No
     """
     now = db_threads.now()
     is_over = run is None or run.concluded
-    if is_over and abort.sendings == 1:
+    if is_over and abort.send_count == 1:
         settle_too_late(abort, run, error)
     elif is_over:  # an earlier send may have aborted it
         _settle_concluded(abort, run, error, now)
@@ -319,7 +319,7 @@ def _record_refused(abort: Abort, run: Run | None, error: NorthflankError) -> No
             AbortState.ACCEPTED,
             EventType.ABORTING,
             now,
-            send_number=abort.sendings,
+            send_number=abort.send_count,
             answered_at=now,
             answer=str(error),
             answer_status=error.http_status,
@@ -372,7 +372,7 @@ def _settle(
         event_type,
         now,
         detail=answer if detail is None else detail,
-        send_number=abort.sendings,
+        send_number=abort.send_count,
         answered_at=now if error is not None and error.http_status else None,
         answer=answer,
         answer_status=error.http_status if error is not None else None,
@@ -400,7 +400,7 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
             EventType.UNKNOWN,
             now,
             detail=reason,
-            send_number=abort.sendings,
+            send_number=abort.send_count,
             answer=reason,
             error_id=error_id,
             claimed_at=now,
@@ -437,7 +437,7 @@ def _give_up(abort: Abort, reason: str, now: datetime) -> None:
             EventType.NOT_ARRIVED,
             now,
             detail=reason,
-            send_number=abort.sendings,
+            send_number=abort.send_count,
             settled_at=now,
         )
         if is_settled:

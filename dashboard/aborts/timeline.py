@@ -47,7 +47,7 @@ _DETAIL_TEXTS: dict[EventType, Promise] = {
     EventType.UNKNOWN: gettext_lazy("May not have arrived: %(text)s"),
     EventType.NOT_ARRIVED: gettext_lazy("Probably lost: the run continued. Not resent: %(text)s"),
     EventType.ANSWERED_LATE: gettext_lazy("Late response from Northflank: %(text)s"),
-    EventType.TRIED_AGAIN: gettext_lazy("Resent by %(text)s"),
+    EventType.RETRIED: gettext_lazy("Resent by %(text)s"),
 }
 
 

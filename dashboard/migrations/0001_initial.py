@@ -427,7 +427,7 @@ class Migration(migrations.Migration):
                             ("refused", "Refused"),
                             ("unknown", "Unknown"),
                             ("too_late", "Too Late"),
-                            ("tried_again", "Tried Again"),
+                            ("retried", "Retried"),
                         ],
                         default="requested",
                         max_length=12,
@@ -445,7 +445,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "sendings",
+                    "send_count",
                     models.PositiveSmallIntegerField(
                         default=0,
                         help_text="Number of sends, equal to its events of type sent.",
@@ -526,7 +526,7 @@ class Migration(migrations.Migration):
                             ("not_arrived", "Not Arrived"),
                             ("too_late", "Too Late"),
                             ("concluded", "Concluded"),
-                            ("tried_again", "Tried Again"),
+                            ("retried", "Retried"),
                             ("answered_late", "Answered Late"),
                             ("status_changed", "Status Changed After End"),
                         ],

@@ -26,7 +26,7 @@ class AbortState(models.TextChoices):
     # May not have arrived: it is resent or, once settled, treated as not arrived.
     UNKNOWN = "unknown"
     TOO_LATE = "too_late"  # the run had concluded before the abort arrived
-    TRIED_AGAIN = "tried_again"  # had no effect, and a user requested it again
+    RETRIED = "retried"  # had no effect, and a user requested it again
 
 
 _S = AbortState
@@ -34,7 +34,7 @@ TRANSITIONS: dict[AbortState, frozenset[AbortState]] = {
     _S.REQUESTED: frozenset(
         {_S.ACCEPTED, _S.CONCLUDED, _S.NOT_SENT, _S.REFUSED, _S.TOO_LATE, _S.UNKNOWN}
     ),
-    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.TRIED_AGAIN}),
+    _S.ACCEPTED: frozenset({_S.CONCLUDED, _S.RETRIED}),
     # It may not have arrived: resending it starts again at REQUESTED.
     _S.UNKNOWN: frozenset(_S),
 }
@@ -46,7 +46,7 @@ class EventType(models.TextChoices):
     REQUESTED = "requested"  # detail: more about its origin
     JOINED = "joined"  # another user requested it too; detail: who, from where, why
     ADOPTED = "adopted"  # taken over after its process had died
-    SENT = "sent"  # about to be sent; detail: the number of this sending, from the second on
+    SENT = "sent"  # about to be sent; detail: the number of this send, from the second on
     ACCEPTED = "accepted"  # detail: the run's status in the answer
     ABORTING = "aborting"  # Northflank reports the run as aborting
     REFUSED = "refused"
@@ -55,7 +55,7 @@ class EventType(models.TextChoices):
     NOT_ARRIVED = "not_arrived"  # the run continued; detail: why it is not resent
     TOO_LATE = "too_late"  # detail: the run's status
     CONCLUDED = "concluded"  # detail: the run's status
-    TRIED_AGAIN = "tried_again"  # detail: by whom
+    RETRIED = "retried"  # detail: by whom
     ANSWERED_LATE = "answered_late"  # an answer after the abort had settled; changes nothing
     # The run's status changed after the abort had settled; detail: the run's status.
     STATUS_CHANGED_AFTER_END = "status_changed"
@@ -82,7 +82,7 @@ class AbortQuerySet(models.QuerySet["Abort"]):
             abort=OuterRef("pk"), event_type=EventType.ABORTING
         )
         was_accepted = Q(answer_status=200) | Q(outcome="aborted") | Exists(aborting_events)
-        states = [_S.ACCEPTED, _S.CONCLUDED, _S.TRIED_AGAIN]
+        states = [_S.ACCEPTED, _S.CONCLUDED, _S.RETRIED]
         return self.filter(was_accepted, state__in=states)
 
     def apply_run_status(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
@@ -141,7 +141,7 @@ class Abort(AuditedRequest):
     sent_at = models.DateTimeField(
         null=True, help_text="Set just before each send; from then on the abort may have arrived."
     )
-    sendings = models.PositiveSmallIntegerField(
+    send_count = models.PositiveSmallIntegerField(
         default=0, help_text="Number of sends, equal to its events of type sent."
     )
     answered_at = models.DateTimeField(null=True)
@@ -224,7 +224,7 @@ class Abort(AuditedRequest):
 
         The first writer wins: an abort that has settled, or from whose state TRANSITIONS does not
         lead to `to_state`, stays unchanged. With `send_number`, it also stays unchanged if it was
-        resent since that sending.
+        resent since that send.
         """
         from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
         with transaction.atomic():
@@ -232,7 +232,7 @@ class Abort(AuditedRequest):
             mark_changed([self.run_id])
             matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
             if send_number is not None:
-                matching = matching.filter(sendings=send_number)
+                matching = matching.filter(send_count=send_number)
             if not matching.update(state=to_state, **fields):
                 return False
             self.add_event(event_type, at, detail=detail)

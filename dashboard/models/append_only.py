@@ -24,7 +24,7 @@ _STATE_COLUMNS = (
     "state",
     "claimed_at",
     "sent_at",
-    "sendings",
+    "send_count",
     "answered_at",
     "answer",
     "answer_status",

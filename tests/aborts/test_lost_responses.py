@@ -54,7 +54,7 @@ def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
         "It is resent if the run continues (sent 1 of at most 5 times)."
     )
     assert "is resent if" in notice(press(person, run))
-    Abort.objects.update(sendings=5)
+    Abort.objects.update(send_count=5)
     long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
     read(live, run)
     abort.refresh_from_db()

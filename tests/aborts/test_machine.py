@@ -97,7 +97,7 @@ class CreateApiClient(RuleBasedStateMachine):
         super().__init__()
         self.runs: list[Run] = []
         self.settled_rows: dict[int, dict[str, Any]] = {}
-        self.lost_sends = Counter[str]()  # sendings whose process died before, by the run's id
+        self.lost_sends = Counter[str]()  # sends whose process died before, by the run's id
         self.people = list(User.objects.order_by("pk"))
 
     @initialize(begin=strategies.integers(0, 999))
@@ -224,7 +224,7 @@ class CreateApiClient(RuleBasedStateMachine):
         now = db_threads.now()
         with transaction.atomic():
             mark_changed([act.run_id])
-            Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now, sendings=1)
+            Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now, send_count=1)
             act.add_event(EventType.SENT, now)
         if came == "sent":
             self.lost_sends[act.run.run_id] += 1
@@ -325,7 +325,7 @@ class CreateApiClient(RuleBasedStateMachine):
         sent = Counter[str]()
         for act in Abort.objects.select_related("run").prefetch_related("events"):
             lines = sum(event.event_type == EventType.SENT for event in act.events.all())
-            assert act.sendings == lines <= resend_policy.MAX_SENDS
+            assert act.send_count == lines <= resend_policy.MAX_SENDS
             sent[act.run.run_id] += lines
         for run in self.runs:
             arrived = self.live.sandbox.abort_request_counts[run.run_id]

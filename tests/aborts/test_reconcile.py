@@ -39,7 +39,7 @@ def abort_with_expired_lease(run: Run, *, seconds: float = 50, sent: bool = Fals
     user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return Abort.objects.create(
         run=run, user=user, username="manager", requested_at=then, claimed_at=then,
-        sent_at=then if sent else None, sendings=1 if sent else 0,
+        sent_at=then if sent else None, send_count=1 if sent else 0,
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -
     methods = [method for method, path in live.sandbox.requests if run.run_id in path]
     assert methods == ["GET", "POST"]
     abort.refresh_from_db()
-    assert (abort.state, abort.sendings) == ("accepted", 2)
+    assert (abort.state, abort.send_count) == ("accepted", 2)
 
 
 def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> None:

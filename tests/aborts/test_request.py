@@ -269,8 +269,8 @@ def test_retry_settles_first_abort_and_links_to_it(
     first = overdue_abort(run, manager)
     second = aborts.request_abort(run, by(colleague), retry_of_pk=first.pk).abort
     first.refresh_from_db()
-    assert (first.state, first.settled_at) == ("tried_again", T0)
-    assert timeline(first) == [("tried_again", T0, "colleague")]
+    assert (first.state, first.settled_at) == ("retried", T0)
+    assert timeline(first) == [("retried", T0, "colleague")]
     assert second.retry_of == first
 
 

@@ -57,7 +57,7 @@ def backdate_leases(seconds: float = 20) -> None:
         long_ago(abort, claimed_at=seconds)
 
 
-def sendings() -> list[str]:
+def send_numbers() -> list[str]:
     return [str(number or 1) for number in event_details(EventType.SENT)]
 
 
@@ -75,8 +75,8 @@ def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: s
     backdate_leases()
     look_after(live)
     abort = Abort.objects.get()
-    assert (abort.state, abort.sendings) == ("accepted", 2)
-    assert sendings() == ["1", "2"]
+    assert (abort.state, abort.send_count) == ("accepted", 2)
+    assert send_numbers() == ["1", "2"]
     assert live.sandbox.abort_request_counts[run.run_id] == 2
     assert Run.objects.get().status == "aborting"
 
@@ -110,7 +110,7 @@ def test_unknown_abort_with_failed_run_read_is_not_resent(live: Live, manager: U
     backdate_leases()
     look_after(live)
     abort = Abort.objects.get()
-    assert (abort.state, abort.sendings) == ("unknown", 1)
+    assert (abort.state, abort.send_count) == ("unknown", 1)
     assert now() - abort.claimed_at < timedelta(seconds=10)  # it rests again
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
@@ -129,8 +129,8 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     run = run_with_unknown_abort(live, manager)
     fail_resends(live, run, 7)
     abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 5)
-    assert sendings() == ["1", "2", "3", "4", "5"]
+    assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 5)
+    assert send_numbers() == ["1", "2", "3", "4", "5"]
     assert live.sandbox.abort_request_counts[run.run_id] == 5
     long_ago(abort, sent_at=25)
     row = read(live, run)
@@ -147,7 +147,7 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
 
 def test_new_abort_request_after_failed_resends_clears_severity(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
-    Abort.objects.update(sendings=5)
+    Abort.objects.update(send_count=5)
     long_ago(Abort.objects.get(), sent_at=25)
     read(live, run)
     assert Run.objects.get().abort_severity == 2
@@ -160,7 +160,7 @@ def test_new_abort_request_after_failed_resends_clears_severity(live: Live, mana
 
 def test_run_aborting_after_failed_resends_has_no_severity(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
-    Abort.objects.update(sendings=5)
+    Abort.objects.update(send_count=5)
     long_ago(Abort.objects.get(), sent_at=25)
     assert read(live, run).abort_severity == 2
     Run.objects.update(status="aborting", status_since=now())
@@ -246,7 +246,7 @@ def assert_not_resent(live: Live, run: Run) -> None:
     long_ago(Abort.objects.get(), sent_at=25)
     read(live, run)
     abort = Abort.objects.get()
-    assert (abort.state, abort.sendings) == ("unknown", 1)
+    assert (abort.state, abort.send_count) == ("unknown", 1)
     assert abort.settled_at is not None
     assert len(event_details(EventType.NOT_ARRIVED)) == 1
 
@@ -309,7 +309,7 @@ def test_maybe_sent_abort_stays_unknown_after_failed_resend(
     backdate_leases()
     look_after(live)
     abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 2)
+    assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 2)
 
 
 def test_resend_with_refused_connection_leaves_abort_unknown(live: Live, manager: User) -> None:
@@ -319,7 +319,7 @@ def test_resend_with_refused_connection_leaves_abort_unknown(live: Live, manager
     replace_client(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
     live.run(lambda: abort_send.attempt_send(live.connection, claimed))
     abort = Abort.objects.get()
-    assert (abort.state, abort.settled_at, abort.sendings) == ("unknown", None, 2)
+    assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 2)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
@@ -414,7 +414,7 @@ def test_concurrent_workers_resend_once(live: Live, manager: User) -> None:
 
     live.run(reconcile_concurrently)
     assert live.sandbox.abort_request_counts[run.run_id] == 2
-    assert sendings() == ["1", "2"]
+    assert send_numbers() == ["1", "2"]
 
 
 def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: User) -> None:
@@ -426,7 +426,7 @@ def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: U
     for claimed in (second, first):
         live.run(lambda claimed=claimed: abort_resend.resend_abort(live.connection, claimed))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
-    assert sendings() == ["1", "2"]
+    assert send_numbers() == ["1", "2"]
 
 
 def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
@@ -471,21 +471,21 @@ def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None
         lambda: abort_send.attempt_send(live.connection, unsent_abort, time_limit=no_time_left)
     )
     abort = Abort.objects.get()
-    assert (abort.state, abort.sendings) == ("unknown", 1)  # and it is sent again
+    assert (abort.state, abort.send_count) == ("unknown", 1)  # and it is sent again
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_result_of_earlier_send_does_not_change_later_one(live: Live, manager: User) -> None:
     run_with_unknown_abort(live, manager)
     earlier = Abort.objects.get()
-    Abort.objects.update(state="requested", sendings=2)
+    Abort.objects.update(state="requested", send_count=2)
     abort_send.mark_unknown(earlier, "Too late.")
     assert Abort.objects.get().state == "requested"
 
 
 def test_abort_leased_by_another_worker_is_not_resent(db: None, manager: User) -> None:
     abort = factories.abort(factories.run(factories.stage("Staging")), manager, "unknown")
-    Abort.objects.update(sendings=1)
+    Abort.objects.update(send_count=1)
     at = now() + timedelta(seconds=60)
 
     def claim_first(run: Callable[..., Any], sql: str, *rest: Any) -> Any:

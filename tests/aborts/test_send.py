@@ -353,7 +353,7 @@ def make_unknown(abort: Abort, *, seen: float, sent: float | None = 0) -> None:
     then = abort.requested_at
     Run.objects.update(synced_at=then + timedelta(seconds=seen))
     sent_at = None if sent is None else then + timedelta(seconds=sent)
-    Abort.objects.update(state="unknown", sent_at=sent_at, sendings=5)
+    Abort.objects.update(state="unknown", sent_at=sent_at, send_count=5)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_only_critical_abort_may_be_retried(live: Live, manager: User, state: st
     assert aborts.can_retry(abort, at + timedelta(seconds=RED))
 
 
-@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "tried_again"])
+@pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "retried"])
 def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
     settled_at = None if state == "requested" else now()
     abort = Abort(state=state, requested_at=now() - timedelta(hours=1), settled_at=settled_at)
@@ -182,8 +182,8 @@ def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) 
     reconcile_run(live, run)
     second = again(live, run, manager, first)
     first.refresh_from_db()
-    assert (first.state, second.state, second.retry_of) == ("tried_again", "accepted", first)
-    line = first.events.get(event_type=EventType.TRIED_AGAIN)
+    assert (first.state, second.state, second.retry_of) == ("retried", "accepted", first)
+    line = first.events.get(event_type=EventType.RETRIED)
     assert line.detail == "manager"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 

@@ -96,7 +96,7 @@ def test_not_arrived_abort_of_run_aborting_later_shows_new_status(
     impatient(live)
     live.sandbox.faults = [parse_fault("abort-lost:5")]
     run, abort = aborted(live, manager)
-    Abort.objects.update(sendings=5)
+    Abort.objects.update(send_count=5)
     long_ago(abort, sent_at=70)
     read(live, run)
     assert "probably lost" in story()

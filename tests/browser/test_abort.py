@@ -274,7 +274,7 @@ def test_overdue_abort_can_be_resent(
     # Its clock does not begin anew: it is as late as it was.
     expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
     first.refresh_from_db()
-    assert first.state == "tried_again"
+    assert first.state == "retried"
     assert stuck_run.aborts.get(settled_at=None).retry_of == first
     assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
     methods = [method for method, path in world.sandbox.requests if stuck_run.run_id in path]

@@ -40,7 +40,7 @@ STATE_VALUES: dict[str, Any] = {
     "state": "refused",
     "claimed_at": timezone.now(),
     "sent_at": timezone.now(),
-    "sendings": 7,
+    "send_count": 7,
     "answered_at": timezone.now(),
     "answer": "Something else.",
     "answer_status": 418,

@@ -160,8 +160,8 @@ class KillScenario:
             assert methods[0] == "GET"  # whatever was left, the run is read before anything is sent
         trail = list(AbortEvent.objects.using(PROCESS_DATABASE).filter(abort=act))
         # Each sending was written down first; only the dead one's may not have left.
-        assert act.sendings - 1 <= self.sandbox.abort_request_counts[run.id] <= act.sendings
-        assert act.sendings == sum(line.event_type == EventType.SENT for line in trail)
+        assert act.send_count - 1 <= self.sandbox.abort_request_counts[run.id] <= act.send_count
+        assert act.send_count == sum(line.event_type == EventType.SENT for line in trail)
         truth.assert_abort_is_consistent(
             act,
             trail,
@@ -288,7 +288,7 @@ def test_abort_without_response_with_process_killed_is_completed(killings: KillS
 @both
 def test_resent_abort_with_process_killed_is_completed(killings: KillScenario) -> None:
     ended, deaths = kill_in_state("unknown", killings, "503*1@/abort")
-    assert (ended.outcome, ended.sendings) == ("aborted", 2)
+    assert (ended.outcome, ended.send_count) == ("aborted", 2)
     assert deaths >= 8
 
 
@@ -303,16 +303,16 @@ def test_retried_abort_with_process_killed_is_completed(killings: KillScenario) 
     ended, _ = kill_at_each("commit", killings, again=True)
     assert ended.outcome == "aborted"
     first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=ended.pk)
-    assert (first.state, first.settled_at) == ("tried_again", ended.requested_at)
+    assert (first.state, first.settled_at) == ("retried", ended.requested_at)
 
 
 @both
 @pytest.mark.parametrize(
-    ("fault", "arrives", "sendings"),
+    ("fault", "arrives", "send_count"),
     [("abort-lost:30", False, 2), ("abort-timeout:30", True, 1)],
 )
 def test_abort_with_process_killed_during_request_is_reconciled(
-    killings: KillScenario, fault: str, arrives: bool, sendings: int
+    killings: KillScenario, fault: str, arrives: bool, send_count: int
 ) -> None:
     killings.left.clear()
     run = killings.run()
@@ -329,5 +329,5 @@ def test_abort_with_process_killed_during_request_is_reconciled(
         killings.wait_until_settled(run)
     ended = killings.act(run)
     assert ended is not None
-    assert (ended.outcome, ended.sendings) == ("aborted", sendings)
-    assert killings.sandbox.abort_request_counts[run.id] == sendings
+    assert (ended.outcome, ended.send_count) == ("aborted", send_count)
+    assert killings.sandbox.abort_request_counts[run.id] == send_count

@@ -24,5 +24,5 @@ EACH_KIND: dict[str, dict[str, Any]] = {
     "refused": settled(AbortState.REFUSED, answer="No.", answer_status=409),
     "not_sent": settled(AbortState.NOT_SENT, answer="No way."),
     "no_answer": settled(AbortState.UNKNOWN, answer="Timed out."),
-    "tried_again": settled(AbortState.TRIED_AGAIN),
+    "retried": settled(AbortState.RETRIED),
 }

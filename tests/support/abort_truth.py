@@ -21,7 +21,7 @@ STATE_AFTER = {
     EventType.NOT_ARRIVED: AbortState.UNKNOWN,
     EventType.TOO_LATE: AbortState.TOO_LATE,
     EventType.CONCLUDED: AbortState.CONCLUDED,
-    EventType.TRIED_AGAIN: AbortState.TRIED_AGAIN,
+    EventType.RETRIED: AbortState.RETRIED,
 }
 OPEN = {AbortState.REQUESTED, AbortState.ACCEPTED}
 SETTLED = set(AbortState) - OPEN - {AbortState.UNKNOWN}

@@ -194,7 +194,7 @@ EVENTS_WITH_DETAIL = {
     EventType.REFUSED,
     EventType.NOT_SENT,
     EventType.UNKNOWN,
-    EventType.TRIED_AGAIN,
+    EventType.RETRIED,
     EventType.STATUS_CHANGED_AFTER_END,
 }
 

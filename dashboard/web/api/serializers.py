@@ -56,7 +56,7 @@ def abort(abort: Abort, run: Run) -> dict[str, Any]:
         "reason": abort.reason,
         "requested_at": _utc(abort.requested_at),
         "sent_at": _utc(abort.sent_at),
-        "sendings": abort.sendings,
+        "send_count": abort.send_count,
         "answered_at": _utc(abort.answered_at),
         "answer": abort.answer,
         "answer_status": abort.answer_status,

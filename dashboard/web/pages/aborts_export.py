@@ -59,7 +59,7 @@ class Record:
     run_url: str
     state: str
     sent_at: str | None
-    sendings: int
+    send_count: int
     answered_at: str | None
     answer_status: int | None
     answer: str
@@ -158,7 +158,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         run_url=base_url + links.run_url(abort.run),
         state=abort_log.category_key(abort),
         sent_at=_utc(abort.sent_at),
-        sendings=abort.sendings,
+        send_count=abort.send_count,
         answered_at=_utc(abort.answered_at),
         answer_status=abort.answer_status,
         answer=abort.answer,

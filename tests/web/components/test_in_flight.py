@@ -26,7 +26,7 @@ def failed_run(stage: Stage) -> Run:
 
 
 def aborted(run: Run, by: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
-    taken_on = state in {"concluded", "accepted", "tried_again"} and "answered_at" not in fields
+    taken_on = state in {"concluded", "accepted", "retried"} and "answered_at" not in fields
     usual = {"requested_at": at, "settled_at": ENDED, "answer_status": 200 if taken_on else None}
     factories.abort(run, by, state, **usual | fields)
 
@@ -46,7 +46,7 @@ def news(by: User) -> set[str]:
     [
         ("concluded", {"outcome": "failure"}),
         ("accepted", {"settled_at": None}),
-        ("tried_again", {}),
+        ("retried", {}),
     ],
 )
 def test_failed_run_aborted_from_dashboard_counts_as_aborted(

@@ -76,7 +76,7 @@ def test_export_contains_all_fields_of_abort(
         "run_url": f"{str(manager_http_client.base_url).rstrip('/')}{factories.address(run)}",
         "state": "aborted",
         "sent_at": "2026-03-31T12:00:00.000+00:00",
-        "sendings": 0,
+        "send_count": 0,
         "answered_at": "2026-03-31T12:00:00.000+00:00",
         "answer_status": 200,
         "answer": "",

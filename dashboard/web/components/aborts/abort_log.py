@@ -83,9 +83,7 @@ CATEGORIES = {
         "question",
         Q(state=AbortState.UNKNOWN, settled_at__isnull=False),
     ),
-    "tried_again": Category(
-        gettext_lazy("Resent"), "neutral", "retry", Q(state=AbortState.TRIED_AGAIN)
-    ),
+    "retried": Category(gettext_lazy("Resent"), "neutral", "retry", Q(state=AbortState.RETRIED)),
 }
 
 

@@ -74,7 +74,7 @@ def load_outcomes(items: Collection[BulkAbortItem]) -> list[ItemOutcome]:
     """Return the outcome of each item, in order. Items must be loaded with run and abort."""
     # A retried abort is represented by the run's latest abort.
     resent_runs = [
-        item.run for item in items if item.abort and item.abort.state == AbortState.TRIED_AGAIN
+        item.run for item in items if item.abort and item.abort.state == AbortState.RETRIED
     ]
     latest = run_row.latest_aborts(resent_runs) if resent_runs else {}
     return [
