@@ -204,9 +204,9 @@ def test_commands_json_equals_api_json(stage: Stage, manager: User) -> None:
     factories.abort(run, manager).add_event("requested", timezone.now())
     [listed] = json.loads(output_of("runs", "--json"))["runs"]
     alone = json.loads(output_of("run", "r-1", "--json"))
-    story = {"aborts", "looking"}
+    story = {"aborts", "acknowledgements"}
     assert listed == {name: value for name, value in alone.items() if name not in story}
-    assert alone["aborts"][0]["trail"][0]["text"] == "Requested by manager."
+    assert alone["aborts"][0]["timeline"][0]["text"] == "Requested by manager."
 
 
 def test_run_command_shows_run_and_aborts(stage: Stage, manager: User) -> None:

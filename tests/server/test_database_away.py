@@ -152,7 +152,7 @@ def test_page_during_database_outage_returns_503_and_retries(site: Site) -> None
     assert refresh_target(answer) == f"{address}?x=1"
     assert int(answer.headers["Retry-After"]) == int(machine.headers["Retry-After"]) > 0
     assert machine.status_code == 503
-    assert machine.json()["error"]["code"] == "database_away"
+    assert machine.json()["error"]["code"] == "database_outage"
     assert ready.status_code == 503
     assert site.person.get(refresh_target(answer)).status_code == 200
 

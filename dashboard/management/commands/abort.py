@@ -53,7 +53,7 @@ class Command(RunbookCommand):
             "--reason", default="", type=arguments.clean_text, help="Reason, recorded in the audit."
         )
         parser.add_argument(
-            "--again", action="store_true", help="Resend an open abort that is far overdue."
+            "--retry", action="store_true", help="Retry an open abort that had no effect."
         )
         parser.add_argument(
             "--wait",
@@ -69,7 +69,7 @@ class Command(RunbookCommand):
         user = _get_user(options["as"])
         run = arguments.find_run(options, permissions.for_user(user).stage_filter("stage"))
         _check_can_send()
-        open_abort = run.aborts.open().first() if options["again"] else None
+        open_abort = run.aborts.open().first() if options["retry"] else None
         shell = f"{getpass.getuser()}@{socket.gethostname()}"
         abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:
@@ -107,7 +107,7 @@ class Command(RunbookCommand):
         self, requested_run: Run, result: AbortResult, wait: float | None, *, as_json: bool
     ) -> None:
         run = Run.objects.with_stage().without_detail().get(pk=requested_run.pk)
-        # With --wait, report the latest abort: another user may have tried again meanwhile.
+        # With --wait, report the latest abort: another user may have retried it meanwhile.
         abort = Abort.objects.get(pk=result.abort.pk) if wait is None else _latest_abort(run.pk)
         if as_json:
             abort_json = serializers.abort(abort, run)

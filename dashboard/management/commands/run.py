@@ -27,7 +27,7 @@ class Command(RunbookCommand):
             run_json = serializers.run(run, run_row.latest_aborts([run]).get(run.pk))
             history_json = {
                 "aborts": serializers.aborts(run),
-                "looking": serializers.acknowledgement_entries(run),
+                "acknowledgements": serializers.acknowledgement_entries(run),
             }
             self.stdout.write(output.to_json(run_json | history_json))
             return

@@ -34,8 +34,8 @@ def run(
         "created_at": _utc(run.created_at),
         "started_at": _utc(run.started_at),
         "concluded_at": _utc(run.concluded_at),
-        "seen_at": _utc(run.synced_at),
-        "gone_at": _utc(run.removed_at),
+        "synced_at": _utc(run.synced_at),
+        "removed_at": _utc(run.removed_at),
         "url": links.absolute_url(links.run_url(run)),
         "abort": abort(latest_abort, run) if latest_abort is not None else None,
     }
@@ -49,8 +49,8 @@ def abort(abort: Abort, run: Run) -> dict[str, Any]:
     return {
         "id": abort.pk,
         "state": abort.state,
-        "sentence": abort_messages.describe(abort, run).plain_text,
-        "by": abort.username,
+        "message": abort_messages.describe(abort, run).plain_text,
+        "username": abort.username,
         "via": abort.via,
         "token": abort.token_name,
         "reason": abort.reason,
@@ -73,7 +73,7 @@ def aborts(run: Run) -> list[dict[str, Any]]:
     return [
         abort(abort_row, run)
         | {
-            "trail": [
+            "timeline": [
                 {"at": _utc(timeline_line.at), "text": timeline_line.text}
                 for timeline_line in abort_timeline.entries(abort_row, abort_row.events.all())
             ]
@@ -86,10 +86,10 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     """Return the acknowledgements of a run, oldest first."""
     return [
         {
-            "by": one.username,
-            "since": _utc(one.acknowledged_at),
-            "until": _utc(one.ended_at),
-            "taken_over_by": one.reassigned_to,
+            "username": one.username,
+            "acknowledged_at": _utc(one.acknowledged_at),
+            "ended_at": _utc(one.ended_at),
+            "reassigned_to": one.reassigned_to,
         }
         for one in acknowledgements.history(run, db_threads.now())
     ]
@@ -107,7 +107,7 @@ def coverage(stage_coverage: Coverage) -> dict[str, Any]:
             "seconds_left": None
             if stage_coverage.seconds_left is None
             else round(stage_coverage.seconds_left),
-            "sentence": stage_coverage.text,
+            "message": stage_coverage.text,
         },
     }
 
@@ -116,10 +116,10 @@ def dismissals(run: Run) -> list[dict[str, Any]]:
     """Return the dismissals of a removed run, oldest first."""
     return [
         {
-            "by": dismissal.username,
-            "at": _utc(dismissal.dismissed_at),
-            "undone_at": _utc(dismissal.restored_at),
-            "undone_by": dismissal.restored_by,
+            "username": dismissal.username,
+            "dismissed_at": _utc(dismissal.dismissed_at),
+            "restored_at": _utc(dismissal.restored_at),
+            "restored_by": dismissal.restored_by,
         }
         for dismissal in run.dismissals.all()
     ]

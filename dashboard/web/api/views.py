@@ -75,7 +75,7 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     watchers.watch_run(run_object, db_threads.now())
     extra = {
         "aborts": serializers.aborts(run_object),
-        "looking": serializers.acknowledgement_entries(run_object),
+        "acknowledgements": serializers.acknowledgement_entries(run_object),
         "dismissals": serializers.dismissals(run_object),
     }
     return json_response(_run_with_abort(run_object, client) | extra)
@@ -94,7 +94,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         token_name=client.token_name,
         permissions=client.permissions,
     )
-    under_way = run_object.aborts.open().first() if body.again else None
+    under_way = run_object.aborts.open().first() if body.retry else None
     try:
         abort_result = aborts.request_abort(
             run_object, abort_request, retry_of_pk=under_way.pk if under_way else None
@@ -128,7 +128,7 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
     except dismissals.NothingToDismiss as conflict:
         raise ApiError(
             409,
-            "not_gone",
+            "not_removed",
             "Nothing to dismiss: Northflank lists this run, or it has ended.",
             extra={"run": _run_with_abort(run_object, client)},
         ) from conflict
@@ -193,7 +193,7 @@ def _abort_response(result: AbortResult, client: ApiClient) -> HttpResponse:
     headers = (
         {"Retry-After": _retry_after(abort_row)} if abort_row.state == AbortState.NOT_SENT else None
     )
-    raise ApiError(*error_status_and_code, abort_fields["sentence"], headers=headers, extra=body)
+    raise ApiError(*error_status_and_code, abort_fields["message"], headers=headers, extra=body)
 
 
 def _retry_after(abort_row: Abort) -> str:

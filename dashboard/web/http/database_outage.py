@@ -132,8 +132,8 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
     is_unsafe = request.method not in _SAFE_METHODS
     if request.path_info.startswith("/api/"):
         message = " ".join(filter(None, [outage_message(), write_message]))
-        extra = {"written": write_outcome(request).value} if is_unsafe else {}
-        response = error_response(ApiError(503, "database_away", message, extra=extra))
+        extra = {"recorded": write_outcome(request).value} if is_unsafe else {}
+        response = error_response(ApiError(503, "database_outage", message, extra=extra))
     elif request.headers.get("HX-Request") == "true" or not request.accepts("text/html"):
         retry_message = "" if is_unsafe else _("Showing last known data. Retrying.")
         message = " ".join(filter(None, [outage_message(), write_message, retry_message]))

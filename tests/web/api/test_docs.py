@@ -84,8 +84,8 @@ def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -
         advance_time(live, 10)
         told = one.get(f"/api/runs/{run.run_id}/").json()
     act = JSON_EXAMPLES[2]["abort"]
-    assert set(told["aborts"][0]) == {*act, "trail"}
-    assert set(told["aborts"][0]["trail"][0]) == {"at", "text"}
+    assert set(told["aborts"][0]) == {*act, "timeline"}
+    assert set(told["aborts"][0]["timeline"][0]) == {"at", "text"}
     assert set(told["abort"]) == set(act)
 
 

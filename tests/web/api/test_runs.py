@@ -49,7 +49,7 @@ def test_runs_with_unread_stage_reports_incomplete_coverage(
         "failing": 0,
         "unlisted": 0,
         "seconds_left": None,  # no worker reads
-        "sentence": sentence,
+        "message": sentence,
     }
 
 
@@ -91,8 +91,8 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "created_at": format_utc(run.created_at),
         "started_at": format_utc(run.started_at),
         "concluded_at": None,
-        "seen_at": format_utc(run.synced_at),
-        "gone_at": None,
+        "synced_at": format_utc(run.synced_at),
+        "removed_at": None,
         "url": factories.address(run),
         "abort": None,
         "may_abort": False,
@@ -108,7 +108,7 @@ def test_times_are_utc_in_any_dashboard_timezone(
 ) -> None:
     settings.TIME_ZONE = "Asia/Tokyo"
     run = factories.run(stage)
-    assert read_only_api_client.get("/api/runs/").json()["runs"][0]["seen_at"] == format_utc(
+    assert read_only_api_client.get("/api/runs/").json()["runs"][0]["synced_at"] == format_utc(
         run.synced_at
     )
 
@@ -225,10 +225,10 @@ def test_runs_returns_latest_abort_of_run(
     factories.abort(run, manager, reason="Stuck", via="api", token_name="PagerDuty")
     [told] = read_only_api_client.get("/api/runs/").json()["runs"]
     act = told["abort"]
-    assert (act["state"], act["by"], act["reason"]) == ("accepted", "manager", "Stuck")
+    assert (act["state"], act["username"], act["reason"]) == ("accepted", "manager", "Stuck")
     assert (act["via"], act["token"]) == ("api", "PagerDuty")
     assert (act["outcome"], act["settled_at"]) == ("", None)
-    assert act["sentence"] == abort_messages.describe(run.aborts.latest("pk"), run).plain_text
+    assert act["message"] == abort_messages.describe(run.aborts.latest("pk"), run).plain_text
 
 
 def test_runs_with_100_runs_needs_as_many_queries_as_one(
@@ -279,7 +279,7 @@ def test_run_returns_all_aborts_with_timelines(
     told = read_only_api_client.get("/api/runs/r-1/").json()
     assert [act["id"] for act in told["aborts"]] == [second.pk, first.pk]
     assert told["abort"]["id"] == second.pk
-    assert [line["text"] for line in told["aborts"][1]["trail"]] == [
+    assert [line["text"] for line in told["aborts"][1]["timeline"]] == [
         "Requested by manager.",
         "Not sent: No connection.",
     ]
@@ -356,11 +356,16 @@ def test_run_returns_acknowledgements(
     read_only_api_client: httpx.Client, stage: Stage, viewer: User
 ) -> None:
     run = factories.run(stage, "r-1", overdue_severity=1)
-    assert read_only_api_client.get("/api/runs/r-1/").json()["looking"] == []
+    assert read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"] == []
     acknowledgements.acknowledge(run, viewer)
-    [told] = read_only_api_client.get("/api/runs/r-1/").json()["looking"]
+    [told] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
     since = format_utc(run.acknowledgements.get().acknowledged_at)
-    assert told == {"by": "viewer", "since": since, "until": None, "taken_over_by": ""}
+    assert told == {
+        "username": "viewer",
+        "acknowledged_at": since,
+        "ended_at": None,
+        "reassigned_to": "",
+    }
     acknowledgements.release(run, viewer)
-    [told] = read_only_api_client.get("/api/runs/r-1/").json()["looking"]
-    assert told["until"] == format_utc(run.acknowledgements.get().ended_at)
+    [told] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
+    assert told["ended_at"] == format_utc(run.acknowledgements.get().ended_at)

@@ -261,7 +261,7 @@ def test_api_503_response_reports_what_was_written(
     answer = database_outage.unavailable_response(request)
     assert answer.status_code == 503
     body = json.loads(answer.content)
-    assert body["written"] is kept.value
+    assert body["recorded"] is kept.value
     assert told in answer.content.decode()
 
 

@@ -167,8 +167,8 @@ def call_api(method: str, user: User, scope: Scope, path: str = "dismissal/") ->
 def test_api_dismisses_and_restores_run(run: Run, manager: User) -> None:
     assert call_api("POST", manager, Scope.ABORT).json()["in_flight"] is False
     told = call_api("GET", manager, Scope.ABORT, "").json()
-    assert [one["by"] for one in told["dismissals"]] == ["manager"]
-    assert told["gone_at"] is not None
+    assert [one["username"] for one in told["dismissals"]] == ["manager"]
+    assert told["removed_at"] is not None
     assert call_api("DELETE", manager, Scope.ABORT).json()["in_flight"] is True
 
 
@@ -180,4 +180,4 @@ def test_api_dismiss_with_read_token_returns_403(run: Run, manager: User) -> Non
 def test_api_dismiss_of_run_not_removed_returns_409(run: Run, manager: User) -> None:
     Run.objects.update(removed_at=None)
     answer = call_api("POST", manager, Scope.ABORT)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_gone")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_removed")
