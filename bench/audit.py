@@ -73,7 +73,7 @@ def pages(table: Table, person: Browser, times: int, deepest: int) -> None:
     assert {answer.status for answer in same} == {304}
     table.add("its refresh, unchanged (304)", spread([answer.ms for answer in same]))
     for what, query in (
-        ("a name that nobody has", "who=nobody"),
+        ("a name that nobody has", "username=nobody"),
         ("a run or reason that is nowhere", "text=nowhere"),
     ):
         few = max(times // 10, 3)

@@ -127,7 +127,7 @@ async def adopt_bulk_aborts(upstream: Connection) -> None:
     """Continue the bulk aborts of processes that died."""
     for bulk_abort_pk in await run_in_db_thread(_claim_expired, db_threads.now()):
         if bulk_abort_pk not in _tasks:
-            log.warning("abort.bulk_adopted", batch=bulk_abort_pk)
+            log.warning("abort.bulk_adopted", bulk_abort=bulk_abort_pk)
             _start_task(upstream, bulk_abort_pk, is_delayed=True)
 
 
@@ -198,7 +198,7 @@ def _on_task_done(bulk_abort_pk: int, task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None and not db_health.is_outage(error):
         # A worker continues it once its lease has expired.
-        log.error("abort.bulk_failed", batch=bulk_abort_pk, exc_info=error)
+        log.error("abort.bulk_failed", bulk_abort=bulk_abort_pk, exc_info=error)
 
 
 def _claim_expired(now: datetime) -> list[int]:

@@ -161,7 +161,7 @@ def test_refused_abort_is_shown_when_run_read_is_refused_too(live: Live, manager
     assert Run.objects.get().in_flight
 
 
-def test_abort_of_removed_run_is_too_late_and_shown_as_gone(live: Live, manager: User) -> None:
+def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manager: User) -> None:
     run = in_flight(live)
     vanish(live, run.run_id)
     notice(press(live.person("manager"), run))
@@ -173,7 +173,7 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_gone(live: Live, manager:
     # The same in all places: no word of a run that goes on, or of one that had ended.
     removed_abort = Abort.objects.get()
     assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
-    assert abort_log.category_key(removed_abort) == "gone"
+    assert abort_log.category_key(removed_abort) == "removed"
     item_outcome = bulk_abort_messages.describe(BulkAbortItemResult.ABORT, row, removed_abort, "")
     assert item_outcome.kind == "removed"
     timeline_texts = [

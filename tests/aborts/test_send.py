@@ -778,7 +778,11 @@ def test_bulk_abort_with_expired_lease_is_resumed(batch: BulkAbort) -> None:
     northflank = FakeNorthflank()
     logs = northflank.run_with_connection(reconcile_until_done)
     assert northflank.methods == ["POST"]
-    assert logs[0] == {"event": "abort.bulk_adopted", "log_level": "warning", "batch": batch.pk}
+    assert logs[0] == {
+        "event": "abort.bulk_adopted",
+        "log_level": "warning",
+        "bulk_abort": batch.pk,
+    }
     assert BulkAbort.objects.get().settled_at is not None
     assert bulk_abort._tasks == {}
 
@@ -789,7 +793,7 @@ def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
 
     logs = FakeNorthflank(meanwhile=fail).run_with_connection(reconcile_until_done)
     failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
-    assert [(line["log_level"], line["batch"]) for line in failed] == [("error", batch.pk)]
+    assert [(line["log_level"], line["bulk_abort"]) for line in failed] == [("error", batch.pk)]
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
     assert bulk_abort._tasks == {}
     assert BulkAbort.objects.get().settled_at is None

@@ -17,10 +17,10 @@ def settled(state: AbortState, **fields: Any) -> dict[str, Any]:
 EACH_KIND: dict[str, dict[str, Any]] = {
     "under_way": {"state": AbortState.ACCEPTED},
     "aborted": settled(AbortState.CONCLUDED, outcome="aborted"),
-    "turned": settled(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
-    "ended_otherwise": settled(AbortState.CONCLUDED, outcome="success"),
+    "status_changed": settled(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
+    "not_stopped": settled(AbortState.CONCLUDED, outcome="success"),
     "too_late": settled(AbortState.TOO_LATE, outcome="success"),
-    "gone": settled(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
+    "removed": settled(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
     "refused": settled(AbortState.REFUSED, answer="No.", answer_status=409),
     "not_sent": settled(AbortState.NOT_SENT, answer="No way."),
     "no_answer": settled(AbortState.UNKNOWN, answer="Timed out."),

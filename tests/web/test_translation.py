@@ -343,7 +343,7 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
 def addresses() -> Iterator[str]:
     """Every page that there is of the world, with filters that find and some that do not."""
     yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/bulk/")
-    yield from ("/aborts/?who=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
+    yield from ("/aborts/?username=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
     yield "/projects/1/pipelines/1/release-flows/zz/"
     yield "/aborts/bulk/new/?page=now"

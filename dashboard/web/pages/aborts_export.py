@@ -32,10 +32,10 @@ type Encoder = Callable[[list[Abort], bool], bytes]  # arguments: aborts, is the
 
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
-    """One event of an abort's timeline; `what` is machine-readable, `text` is for people."""
+    """One event of an abort's timeline; `event_type` is machine-readable, `text` is for people."""
 
     at: str
-    what: str
+    event_type: str
     detail: str
     text: str
 
@@ -46,7 +46,7 @@ class Record:
 
     id: int
     requested_at: str | None
-    who: str
+    username: str
     via: str
     token: str
     address: str
@@ -66,14 +66,14 @@ class Record:
     error_id: str
     outcome: str
     settled_at: str | None
-    seconds: float | None  # from the request until the abort settled; None: still open
-    story: str
+    duration_seconds: float | None  # from the request until the abort settled; None: still open
+    message: str
     retry_of: int | None
-    batch: int | None
-    trail: list[TimelineEvent]  # JSON only
+    bulk_abort: int | None
+    timeline: list[TimelineEvent]  # JSON only
 
 
-COLUMNS = [field.name for field in fields(Record) if field.name != "trail"]
+COLUMNS = [field.name for field in fields(Record) if field.name != "timeline"]
 
 
 def as_csv(
@@ -145,7 +145,7 @@ def _record(abort: Abort, base_url: str) -> Record:
     return Record(
         id=abort.pk,
         requested_at=_utc(abort.requested_at),
-        who=abort.username,
+        username=abort.username,
         via=abort.via,
         token=abort.token_name,
         address=abort.client_address or "",
@@ -165,11 +165,13 @@ def _record(abort: Abort, base_url: str) -> Record:
         error_id=abort.error_id,
         outcome=abort.outcome,
         settled_at=_utc(abort.settled_at),
-        seconds=None if abort.duration_seconds is None else round(abort.duration_seconds, 3),
-        story=abort_messages.describe(abort, run).plain_text,
+        duration_seconds=None
+        if abort.duration_seconds is None
+        else round(abort.duration_seconds, 3),
+        message=abort_messages.describe(abort, run).plain_text,
         retry_of=abort.retry_of_id,
-        batch=abort.bulk_abort_id,
-        trail=[
+        bulk_abort=abort.bulk_abort_id,
+        timeline=[
             TimelineEvent(_utc(line.at) or "", event.event_type, event.detail, line.text)
             for event, line in zip(events, lines, strict=True)
         ],

@@ -225,7 +225,7 @@ def test_each_settled_abort_matches_exactly_one_outcome_filter(
 def test_abort_of_run_in_flight_after_end_shows_loud_message(
     get_page: GetPage, manager: User
 ) -> None:
-    factories.act(manager, **EACH_KIND["turned"])
+    factories.act(manager, **EACH_KIND["status_changed"])
     row = only_row(get_page("/aborts/"))
     assert words(one(row, "[data-badge]")) == "Status changed"
     assert one(row, "[data-badge]").attributes["data-tone"] == "bad"
@@ -241,7 +241,7 @@ def test_abort_of_removed_run_without_outcome_is_listed_as_gone(
     get_page: GetPage, manager: User
 ) -> None:
     abort = factories.act(manager, **settled(AbortState.CONCLUDED, outcome=""), run_removed_at=NOON)
-    assert found(get_page, "state=gone") == [abort.pk]
+    assert found(get_page, "state=removed") == [abort.pk]
 
 
 @pytest.mark.parametrize("who", ["manager", "MANA", "nage"])
@@ -250,7 +250,7 @@ def test_user_filter_matches_part_of_username(
 ) -> None:
     abort = factories.act(manager)
     factories.act(viewer)
-    assert found(get_page, f"who={who}") == [abort.pk]
+    assert found(get_page, f"username={who}") == [abort.pk]
 
 
 @pytest.mark.parametrize("text", ["nightly", "Run-77", "stuck"])
@@ -325,13 +325,19 @@ def test_combined_filters_narrow_aborts_and_fill_form(
     wanted = factories.act(manager, **EACH_KIND["refused"], reason="Stuck")
     factories.act(manager, **EACH_KIND["aborted"], reason="Stuck")
     factories.act(viewer, **EACH_KIND["refused"], reason="Stuck")
-    query = "who=man&text=stuck&state=refused&project=shop&stage=Production"
+    query = "username=man&text=stuck&state=refused&project=shop&stage=Production"
     html = get_page(f"/aborts/?{query}&from=2026-03-31&to=2026-03-31&by_me=1")
     assert abort_keys(html) == [wanted.pk]
     assert {
         each.attributes["name"]: each.attributes["value"]
         for each in html.css(".filters input:not([type=checkbox]), .filters input[checked]")
-    } == {"who": "man", "text": "stuck", "from": "2026-03-31", "to": "2026-03-31", "by_me": "1"}
+    } == {
+        "username": "man",
+        "text": "stuck",
+        "from": "2026-03-31",
+        "to": "2026-03-31",
+        "by_me": "1",
+    }
     assert [each.attributes["value"] for each in html.css(".filters option[selected]")] == [
         "refused", "shop", "Production",
     ]  # fmt: skip
@@ -356,7 +362,7 @@ def test_combined_filters_narrow_aborts_and_fill_form(
         ("before=" + "9" * 40, "Invalid position “" + "9" * 40 + "”"),
         ("stat=refused", "Unknown filter “stat”"),
         ("%3Cb%3E=1", "Unknown filter “<b>”"),
-        ("who=" + "x" * 5000, "Only the first 200 characters of “"),
+        ("username=" + "x" * 5000, "Only the first 200 characters of “"),
     ],
 )
 def test_invalid_filter_value_is_ignored_and_reported(
@@ -370,7 +376,9 @@ def test_invalid_filter_value_is_ignored_and_reported(
     assert [notice.startswith(said) for notice in notices(html)] == [True]
 
 
-@pytest.mark.parametrize("query", ["who=%00man%00", "text=%20%20", "who=&state=&from=&before="])
+@pytest.mark.parametrize(
+    "query", ["username=%00man%00", "text=%20%20", "username=&state=&from=&before="]
+)
 def test_blank_filter_value_is_ignored_silently(
     query: str, get_page: GetPage, manager: User
 ) -> None:
@@ -433,13 +441,16 @@ def test_pagination_walks_all_aborts_in_pages_of_100(
 def test_pagination_keeps_filter_and_links_to_newest(
     get_page: GetPage, abort_keys_newest_first: list[int]
 ) -> None:
-    first = get_page("/aborts/?state=refused&who=man")
+    first = get_page("/aborts/?state=refused&username=man")
     assert first.css('.pager [rel="first"]') == []
     following = one(first, '.pager [rel="next"]').attributes["href"] or ""
     second = get_page(f"/aborts/{following}")
     assert len(abort_keys(second)) == 25
     back = urlsplit(one(second, '.pager [rel="first"]').attributes["href"] or "")
-    assert (back.path, parse_qs(back.query)) == ("/aborts/", {"state": ["refused"], "who": ["man"]})
+    assert (back.path, parse_qs(back.query)) == (
+        "/aborts/",
+        {"state": ["refused"], "username": ["man"]},
+    )
 
 
 def test_pagination_with_new_abort_does_not_shift_next_page(
@@ -551,7 +562,7 @@ def test_aborts_page_lists_only_aborts_of_visible_stages(
 
 
 @pytest.mark.parametrize(
-    "query", ["project=payments", "text=payments", "who=manager", "stage=Production"]
+    "query", ["project=payments", "text=payments", "username=manager", "stage=Production"]
 )
 def test_filters_never_list_aborts_of_hidden_stages(
     query: str, viewer_client: Client, aborts_in_two_projects: dict[str, Abort]

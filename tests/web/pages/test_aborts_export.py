@@ -63,7 +63,7 @@ def test_export_contains_all_fields_of_abort(
     facts = {
         "id": abort.pk,
         "requested_at": "2026-03-31T12:00:00.000+00:00",
-        "who": "manager",
+        "username": "manager",
         "via": "api",
         "token": "PagerDuty",
         "address": "192.0.2.7",
@@ -83,22 +83,27 @@ def test_export_contains_all_fields_of_abort(
         "error_id": "",
         "outcome": "aborted",
         "settled_at": "2026-03-31T12:00:41.000+00:00",
-        "seconds": 41.0,
-        "story": "Aborted after 41 s.",
+        "duration_seconds": 41.0,
+        "message": "Aborted after 41 s.",
         "retry_of": None,
-        "batch": None,
+        "bulk_abort": None,
     }
     at = "2026-03-31T12:00:00.000+00:00"
-    trail = [
-        {"at": at, "what": "requested", "detail": "", "text": "Requested by manager: “Stuck”."},
+    timeline = [
         {
             "at": at,
-            "what": "concluded",
+            "event_type": "requested",
+            "detail": "",
+            "text": "Requested by manager: “Stuck”.",
+        },
+        {
+            "at": at,
+            "event_type": "concluded",
             "detail": "aborted",
             "text": "The run ended as aborted.",
         },
     ]
-    assert export_json(manager_http_client) == [{**facts, "trail": trail}]
+    assert export_json(manager_http_client) == [{**facts, "timeline": timeline}]
     assert export_csv(manager_http_client) == [
         {name: "" if value is None else str(value) for name, value in facts.items()}
     ]
@@ -140,11 +145,13 @@ def test_export_links_keep_page_filters(get_page: GetPage, manager: User) -> Non
     factories.act(manager)
     links = [
         urlsplit(link.attributes["href"] or "")
-        for link in get_page("/aborts/?who=man&state=under_way&before=7&text=").css(".exports a")
+        for link in get_page("/aborts/?username=man&state=under_way&before=7&text=").css(
+            ".exports a"
+        )
     ]
     assert [link.path for link in links] == ["/aborts/export.csv", "/aborts/export.json"]
     assert [parse_qs(link.query) for link in links] == [
-        {"who": ["man"], "state": ["under_way"]}
+        {"username": ["man"], "state": ["under_way"]}
     ] * 2
 
 

@@ -27,7 +27,7 @@ from dashboard.web.components.aborts import abort_details
 from dashboard.web.http import keys, links
 
 PER_PAGE = 100
-PARAMETERS = ("who", "text", "state", "project", "stage", "from", "to", "by_me", "before")
+PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "before")
 MAX_TEXT_LENGTH = 200  # characters of a search text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
 
@@ -56,8 +56,10 @@ CATEGORIES = {
         "stop",
         Q(state=AbortState.CONCLUDED, outcome="aborted") & ~_CHANGED_AFTER_END,
     ),
-    "turned": Category(gettext_lazy("Status changed"), "bad", "warning", _CHANGED_AFTER_END),
-    "ended_otherwise": Category(
+    "status_changed": Category(
+        gettext_lazy("Status changed"), "bad", "warning", _CHANGED_AFTER_END
+    ),
+    "not_stopped": Category(
         gettext_lazy("Not stopped"),
         "bad",
         "cross",
@@ -69,7 +71,7 @@ CATEGORIES = {
         "clock",
         Q(state=AbortState.TOO_LATE) & ~Q(outcome="") & ~_CHANGED_AFTER_END,
     ),
-    "gone": Category(
+    "removed": Category(
         gettext_lazy("Removed from Northflank"),
         "warning",
         "question",
@@ -92,11 +94,11 @@ def category_key(abort: Abort) -> str:
     if abort.settled_at is None:
         return "under_way"
     if abort_messages.status_changed_after_end(abort, abort.run):
-        return "turned"
+        return "status_changed"
     if abort.state in {AbortState.CONCLUDED, AbortState.TOO_LATE} and not abort.outcome:
-        return "gone"
+        return "removed"
     if abort.state == AbortState.CONCLUDED:
-        return "aborted" if abort.outcome == "aborted" else "ended_otherwise"
+        return "aborted" if abort.outcome == "aborted" else "not_stopped"
     return "no_answer" if abort.state == AbortState.UNKNOWN else str(abort.state)
 
 
@@ -146,8 +148,8 @@ def parse(request: HttpRequest, permissions: Permissions) -> AbortFilter:
         for name in request.GET
         if name not in PARAMETERS
     ]
-    if username := _text_value(abort_filter, values, "who"):
-        abort_filter.narrow("who", username, Q(username__icontains=username))
+    if username := _text_value(abort_filter, values, "username"):
+        abort_filter.narrow("username", username, Q(username__icontains=username))
     if text := _text_value(abort_filter, values, "text"):
         run_matches = Q(run__name__icontains=text) | Q(run__run_id__icontains=text)
         abort_filter.narrow("text", text, run_matches | Q(reason__icontains=text))
