@@ -58,6 +58,11 @@ class AbortMessage:
     is_unexpected: bool = False  # not the outcome that the requester expects
 
     @property
+    def glyph(self) -> str:
+        """The name of the message's icon."""
+        return "warning" if self.is_unexpected else "stop"
+
+    @property
     def plain_text(self) -> str:
         """The message as plain text."""
         return self._to_text(str)

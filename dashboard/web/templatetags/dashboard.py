@@ -87,6 +87,12 @@ def time_texts() -> SafeString:
 
 
 @register.simple_tag
+def icon(name: str) -> SafeString:
+    """Render a glyph of components/icons.html beside the text that it illustrates."""
+    return format_html('<svg class="glyph" aria-hidden="true"><use href="#g-{}"></use></svg>', name)
+
+
+@register.simple_tag
 def icon_url(state: str) -> str:
     """Return the address of a tab's icon; that of a calm tab where a page has no state."""
     return static(f"icons/{state or Icon.OK}.svg")
