@@ -60,6 +60,15 @@ class SyncHealth:
         """Whether any worker is running."""
         return self.tone != "bad"
 
+    @property
+    def template(self) -> str:
+        """The sentence, with a place for each of its times."""
+        if self.since and self.until:
+            return _("%(text)s since %(since)s until %(until)s")
+        if self.since:
+            return _("%(text)s since %(since)s")
+        return _("%(text)s until %(until)s") if self.until else "%(text)s"
+
 
 def assess(state: SyncState) -> SyncHealth:
     """Return the worst problem, or that all stages are up to date."""

@@ -29,6 +29,13 @@ class DataAge:
     # page that is sent another value than its own reloads its live region.
     structure_hash: str = ""
 
+    @property
+    def stale_text(self) -> str:
+        """The note that the data is out of date; empty if it is not, or another text covers it."""
+        if not self.is_stale or self.synced_at is None or self.status_hint:
+            return ""
+        return _("This data is out of date.")
+
 
 EMPTY = DataAge(
     None,

@@ -27,7 +27,7 @@ class SiteContext:
         self.theme = theme if theme in {"light", "dark"} else ""  # else the system's
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
-        self.aborts_enabled = settings.ABORTS_ENABLED
+        self.aborts_disabled = not settings.ABORTS_ENABLED
 
     @cached_property
     def upstream_error(self) -> UpstreamError | None:

@@ -101,11 +101,12 @@ def _render_confirmation(
     page_context = {
         "row": row,
         "blocked_reason": blocked_reason,
-        "open_abort": open_abort,
+        "shown_abort": row.abort if open_abort and not blocked_reason else None,
+        "resend_pk": open_abort.pk if open_abort and row.can_resend else None,
         "queued_behind_count": len(related_runs.queued_behind),
         "skipped_meanwhile": related_runs.skipped_text,
         "view": request.GET.get("view", ""),
-        "is_production": run.stage.name == StageName.PRODUCTION,
+        "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
         "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
     is_htmx = request.headers.get("HX-Request") == "true"

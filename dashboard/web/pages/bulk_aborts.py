@@ -62,6 +62,7 @@ class BulkAbortsPage(Page):
         return {
             "bulk_aborts": self.list_page.rows,
             "older_url": self.list_page.older_url,
+            "has_pager": bool(self.list_page.older_url or self.before_pk),
             "before": self.before_pk,
             "empty": empty_states.bulk_aborts(
                 is_past_end=self.before_pk is not None, sees_all=self.permissions.can_view_all

@@ -80,6 +80,7 @@ class NowPage(Page):
             )
         )
         return {
+            "has_attention_list": bool(overdue or recent_failures or overdue_queued or on_time),
             "attention_rows": [*overdue, *recent_failures, *overdue_queued],
             "in_flight_rows": on_time,
             "aborted_rows": aborted,

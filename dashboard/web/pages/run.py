@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
-from dashboard.runs import acknowledgements, concurrency, dismissals, overdue
+from dashboard.runs import acknowledgements, concurrency, overdue
 from dashboard.runs import summary as run_summary
 from dashboard.sync import run_lookup, watchers
 from dashboard.upstream.connection import get_connection
@@ -20,6 +20,7 @@ from dashboard.web.components.aborts import abort_history
 from dashboard.web.components.data_age import DataAge, run_data_age
 from dashboard.web.components.runs import (
     acknowledged_by,
+    dismissal_panel,
     history_charts,
     incident_summary,
     related_runs,
@@ -193,7 +194,6 @@ def run_card_context(
         queued_behind=len(related.queued_behind),
         skip_summary=related.skip_summary,
     )
-    run_dismissals = list(run.dismissals.all()) if run.removed_at else []
     url = links.absolute_url(row.url)
     return {
         "now": None,  # None: the card may be cached, so its texts contain no elapsed times
@@ -204,9 +204,7 @@ def run_card_context(
             run, root, timing, headline, related, run_aborts, run_acknowledgements, url=url
         ),
         "removal": removed_notice.for_run(run),
-        "is_dismissible": dismissals.is_dismissible(run),
-        "is_dismissed": any(one.restored_at is None for one in run_dismissals),
-        "dismissals": run_dismissals,
+        "dismissal": dismissal_panel.panel(run, permission),
         "acknowledgements": acknowledged_by.panel(
             run, row.acknowledge_url, run_acknowledgements, now
         ),

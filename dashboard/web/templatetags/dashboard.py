@@ -17,7 +17,9 @@ from django.utils.translation import gettext as _
 from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
 from dashboard.runs import durations, local_time
 from dashboard.runs import summary as run_summary
+from dashboard.runs.rich_text import format_parts
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
+from dashboard.sync.freshness import SyncHealth
 from dashboard.web.components.runs.incident_summary import Link
 from dashboard.web.components.tab_title import Icon
 
@@ -107,6 +109,14 @@ def rich_text(parts: RichText | MessageText, now: datetime | None = None) -> Saf
     if isinstance(parts, str):
         parts = (parts,)
     return format_html_join("", "{}", ((_render_part(part, now),) for part in parts))
+
+
+@register.simple_tag
+def health_text(health: SyncHealth) -> SafeString:
+    """Render the health of the sync as a sentence with its times."""
+    since = time_ago(health.since) if health.since else ""
+    until = clock(health.until) if health.until else ""
+    return rich_text(format_parts(health.template, text=health.text, since=since, until=until))
 
 
 def _render_part(part: str | Elapsed | Countdown | ClockTime, now: datetime | None) -> str:

@@ -22,6 +22,9 @@ from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
 from dashboard.web.http.lookup import PageNotFound
 
+# Up to this number, the list of excluded runs is shown unfolded.
+_MAX_UNFOLDED = 5
+
 # Known statuses in which a run can be aborted.
 _ABORTABLE_STATUSES = [
     each
@@ -42,6 +45,11 @@ class AbortAllOffer:
     count: int
     has_aborting: bool = False  # other matching runs are being aborted already
     has_denied: bool = False  # the user may not abort some other matching runs
+
+    @property
+    def has_several(self) -> bool:
+        """Whether it aborts more than one run; a single run has its own button."""
+        return self.count > 1
 
     @property
     def label(self) -> str:
@@ -89,6 +97,16 @@ class BulkAbortConfirmation:
     def production_count(self) -> int:
         """The number of runs to abort in Production."""
         return sum(len(group.rows) for group in self.groups if group.is_production)
+
+    @property
+    def is_all_production(self) -> bool:
+        """Whether all runs to abort are in Production."""
+        return self.production_count == self.count
+
+    @property
+    def is_excluded_unfolded(self) -> bool:
+        """Whether the list of excluded runs is shown unfolded."""
+        return len(self.excluded) <= _MAX_UNFOLDED
 
     @property
     def back_url(self) -> str:

@@ -60,6 +60,11 @@ class Summary:
     held_until: datetime | None  # paused by the rate limit until then, while runs are waiting
     is_partial: bool  # it contains runs that the user may not see
 
+    @property
+    def tone(self) -> str:
+        """The tone of the text."""
+        return "neutral" if self.is_finished else "running"
+
 
 def visible_items(bulk_abort_pk: int, permissions: Permissions) -> list[BulkAbortItem]:
     """Return the items of a bulk abort in stages that the user may see, in their order."""

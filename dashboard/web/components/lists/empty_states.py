@@ -35,6 +35,11 @@ class StageCoverage:
     total_stages: int
     oldest_sync_at: datetime
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether some stages were never synced."""
+        return self.synced_stages < self.total_stages
+
 
 def stage_coverage(stages: Collection[Stage]) -> StageCoverage | None:
     """Return the coverage of the stages that may have runs, or None if none was ever synced."""

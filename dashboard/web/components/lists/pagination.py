@@ -34,6 +34,11 @@ class Page:
     scanned: int = 0  # runs scanned for a text, if the scan limit ended the page; else 0
 
     @property
+    def has_pager(self) -> bool:
+        """Whether a line below the list shows how much was found."""
+        return bool(self.keys or self.scanned)
+
+    @property
     def text(self) -> str:
         """The number of runs on the page, and of how many."""
         run_count = len(self.keys)

@@ -44,6 +44,16 @@ class SavedViewMenu:
         """Whether the menu contains a view or a view can be saved."""
         return bool(self.items) or self.may_save
 
+    @property
+    def can_manage(self) -> bool:
+        """Whether there are views that the user may change."""
+        return self.may_change and bool(self.items)
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether the user may save a view or change one."""
+        return self.may_save or self.can_manage
+
 
 def build_menu(
     person: User, permissions: Permissions, run_filter: RunFilter, default: SavedView | None

@@ -93,6 +93,26 @@ class RunRow:
         """The run's overdue severity; 0 if it is not overdue."""
         return self.overdue_message.severity if self.overdue_message else 0
 
+    @property
+    def summary_tone(self) -> str:
+        """The tone of the run's summary: how overdue it is comes before its status."""
+        return self.overdue_message.tone if self.overdue_message else self.tone
+
+    @property
+    def elapsed_since(self) -> datetime | None:
+        """When the run started, or was created if it has not started; None: it has concluded."""
+        return None if self.concluded else self.started_at or self.created_at
+
+    @property
+    def external_abort(self) -> AbortLine | None:
+        """The latest abort if it was requested outside this dashboard."""
+        return self.abort if self.abort and not self.abort.requested_by else None
+
+    @property
+    def may_select(self) -> bool:
+        """Whether the user may select the run for a bulk abort."""
+        return self.is_selectable and self.may_abort
+
 
 def dom_id(run_id: str) -> str:
     """Return `run-<id>`; a run id that is unsafe in an id attribute or a selector is hashed."""

@@ -113,6 +113,26 @@ class StepRow:
     is_relevant: bool  # it is current or has failed, or contains such a step
     steps: tuple["StepRow", ...]
 
+    @property
+    def has_duration(self) -> bool:
+        """Whether it is known how long the step took or has taken."""
+        return bool(self.duration or self.running_since)
+
+    @property
+    def may_be_overdue(self) -> bool:
+        """Whether the step took longer than usual, or may while it is in progress."""
+        return bool(self.overdue_severity or (self.bar and self.bar.overdue_at))
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the step took longer than usual, but not far longer."""
+        return self.overdue_severity == Severity.WARNING
+
+    @property
+    def is_critical(self) -> bool:
+        """Whether the step took far longer than usual."""
+        return self.overdue_severity == Severity.CRITICAL
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -133,7 +153,12 @@ class Timeline:
 
     steps: tuple[StepRow, ...] = ()
     axis: Axis | None = None
-    is_running: bool = False  # the axis grows
+    is_running: bool = False
+
+    @property
+    def has_growing_axis(self) -> bool:
+        """Whether times.js extends the axis."""
+        return self.axis is not None and self.is_running
 
 
 def load_tree(run: Run) -> Node | None:
