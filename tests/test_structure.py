@@ -1,4 +1,4 @@
-"""The suite's own structure: helpers live under tests/support, and no test imports a test."""
+"""The structure of the suite and of the templates: what no linter checks."""
 
 import ast
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ FORBIDDEN = tuple(f"{part}." for part in DATABASE_PARTS)
 ALLOWED = tuple(f"{part}." for part in TEXT_PARTS)
 TESTS = Path(__file__).parent
 SUPPORT = TESTS / "support"
+TEMPLATES = TESTS.parent / "templates"
+MAX_TEMPLATE_LINE = 160
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -49,3 +51,13 @@ def test_what_runs_on_one_database_touches_nothing_that_differs(module: str) -> 
 
 def test_support_holds_no_tests() -> None:
     assert [path.name for path in SUPPORT.rglob("*.py") if path.name.startswith("test_")] == []
+
+
+def test_templates_have_no_line_that_is_too_long_to_review() -> None:
+    wrong = [
+        f"{path.relative_to(TEMPLATES)}:{number} has {len(line)} characters"
+        for path in TEMPLATES.rglob("*.html")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > MAX_TEMPLATE_LINE
+    ]
+    assert wrong == []
