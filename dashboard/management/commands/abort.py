@@ -53,7 +53,7 @@ class Command(RunbookCommand):
             "--reason", default="", type=arguments.clean_text, help="Reason, recorded in the audit."
         )
         parser.add_argument(
-            "--retry", action="store_true", help="Retry an open abort that had no effect."
+            "--again", action="store_true", help="Retry an open abort that had no effect."
         )
         parser.add_argument(
             "--wait",
@@ -69,7 +69,7 @@ class Command(RunbookCommand):
         user = _get_user(options["as"])
         run = arguments.find_run(options, permissions.for_user(user).stage_filter("stage"))
         _check_can_send()
-        open_abort = run.aborts.open().first() if options["retry"] else None
+        open_abort = run.aborts.open().first() if options["again"] else None
         shell = f"{getpass.getuser()}@{socket.gethostname()}"
         abort_request = AbortRequest(user, options["reason"], via=Via.COMMAND, origin=shell)
         try:

@@ -19,7 +19,7 @@ class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request to abort a run."""
 
     reason: str = ""
-    retry: bool = False
+    again: bool = False
 
 
 def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:

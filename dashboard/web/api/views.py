@@ -94,7 +94,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         token_name=client.token_name,
         permissions=client.permissions,
     )
-    under_way = run_object.aborts.open().first() if body.retry else None
+    under_way = run_object.aborts.open().first() if body.again else None
     try:
         abort_result = aborts.request_abort(
             run_object, abort_request, retry_of_pk=under_way.pk if under_way else None

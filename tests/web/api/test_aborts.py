@@ -259,7 +259,7 @@ def test_overdue_abort_with_again_is_resent(
     live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
 ) -> None:
     first = Abort.objects.get()
-    said = success_json(abort(manager_api_client, run_with_overdue_abort, retry=True))
+    said = success_json(abort(manager_api_client, run_with_overdue_abort, again=True))
     assert said["joined"] is False
     assert Abort.objects.get(pk=said["abort"]["id"]).retry_of == first
     assert live.sandbox.abort_request_counts == {run_with_overdue_abort.run_id: 2}
@@ -276,7 +276,7 @@ def test_recent_abort_with_again_is_joined(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     success_json(abort(manager_api_client, run))
-    assert success_json(abort(manager_api_client, run, retry=True))["joined"] is True
+    assert success_json(abort(manager_api_client, run, again=True))["joined"] is True
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
@@ -299,12 +299,12 @@ def post(by: httpx.Client, run: Run, body: bytes, kind: str = "application/json"
         (b'{"reason": "\\ud800 and more"}', 400, "bad_json"),
         (b'{"reason": "x"} {}', 400, "bad_json"),
         (b"[" * 16_000, 422, "bad_field"),
-        (b'{"retry": ' + b"[" * 16_000, 422, "bad_field"),
+        (b'{"again": ' + b"[" * 16_000, 422, "bad_field"),
         (b"[]", 422, "bad_field"),
         (b"null", 422, "bad_field"),
         (b'{"reason": null}', 422, "bad_field"),
         (b'{"reason": 1}', 422, "bad_field"),
-        (b'{"retry": "yes"}', 422, "bad_field"),
+        (b'{"again": "yes"}', 422, "bad_field"),
         (b'{"resaon": "x"}', 422, "bad_field"),
         (b'{"reason": "' + b"x" * 17_000 + b'"}', 413, "too_large"),
     ],
