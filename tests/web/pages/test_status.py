@@ -174,8 +174,8 @@ def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> 
     factories.failed_catalog_sweep(stage.pipeline.project)
     factories.failed_catalog_sweep(None, "Nobody may.")
     said = words(get_section(get_page, "lists"))
-    assert "Pipelines of ShopNo access." in said
-    assert "ProjectsNobody may." in said
+    assert "Pipelines of Shop No access." in said
+    assert "Projects Nobody may." in said
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
     )
     said = get_section(get_page, "requests")
     assert "612 of 1000 requests per hour" in words(said)
-    assert "Used300 by this dashboard, 88 by others" in words(said)
+    assert "Used 300 by this dashboard, 88 by others" in words(said)
     assert "Reserved for aborts100" in words(said)
     assert resets_at.isoformat() in [time.attributes["datetime"] for time in said.css("time")]
 
