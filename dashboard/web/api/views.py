@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from dashboard import aborts
-from dashboard.aborts import AbortRequest, AbortResult
+from dashboard.aborts import AbortRequest
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
@@ -112,7 +112,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
     return Deferred(
         lambda: aborts.wait_for_answer(abort_result),
-        lambda _pk: _abort_response(abort_result, client),
+        lambda pk: _abort_response(pk, client, joined=not abort_result.is_new),
     )
 
 
@@ -178,12 +178,12 @@ ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
 }
 
 
-def _abort_response(result: AbortResult, client: ApiClient) -> HttpResponse:
-    abort_row = Abort.objects.get(pk=result.abort.pk)
+def _abort_response(abort_pk: int, client: ApiClient, *, joined: bool) -> HttpResponse:
+    abort_row = Abort.objects.get(pk=abort_pk)
     run_object = Run.objects.with_stage().without_detail().get(pk=abort_row.run_id)
     abort_fields = serializers.abort(abort_row, run_object)
     body = {
-        "joined": not result.is_new,
+        "joined": joined,
         "abort": abort_fields,
         "run": _run_with_abort(run_object, client),
     }

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from dashboard.db import health as db_health
 from dashboard.runs import local_time
 from dashboard.web.http import sign_in, site_context
+from dashboard.web.http.htmx import is_htmx
 from dashboard.web.http.json_responses import ApiError, error_response
 
 RETRY_SECONDS = 5  # seconds until a page asks again
@@ -134,7 +135,7 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         message = " ".join(filter(None, [outage_message(), write_message]))
         extra = {"recorded": write_outcome(request).value} if is_unsafe else {}
         response = error_response(ApiError(503, "database_outage", message, extra=extra))
-    elif request.headers.get("HX-Request") == "true" or not request.accepts("text/html"):
+    elif is_htmx(request) or not request.accepts("text/html"):
         retry_message = "" if is_unsafe else _("Showing last known data. Retrying.")
         message = " ".join(filter(None, [outage_message(), write_message, retry_message]))
         response = HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")

@@ -10,6 +10,7 @@ from django.views import defaults
 
 from dashboard.db import health as db_health
 from dashboard.web.http import database_outage
+from dashboard.web.http.htmx import is_htmx, text_response
 from dashboard.web.http.lookup import PageNotFound
 
 
@@ -29,8 +30,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def forbidden(request: HttpRequest, reason: str) -> HttpResponse:
     """403, with the reason and who has the permission."""
-    if request.headers.get("HX-Request") == "true":
-        return HttpResponse(reason, status=403, content_type="text/plain; charset=utf-8")
+    if is_htmx(request):
+        return text_response(reason, 403)
     return render(request, "errors/403.html", {"reason": reason}, status=403)
 
 

@@ -82,9 +82,20 @@ def run_not_found(
     return PageNotFound(f"{message} {reason}".strip(), runs_link, *links, **template_context)
 
 
+def get_run_or_404(
+    permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
+) -> Run:
+    """Return a mirrored run with its stage; raise PageNotFound."""
+    stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
+    run = find_run(stage, run_id)
+    if run is None:
+        raise run_not_found(stage, run_id)
+    return run
+
+
 def find_run(stage: Stage, run_id: str) -> Run | None:
-    """Return a mirrored run of a stage, or None where it was never seen."""
-    return stage.runs.filter(run_id=run_id).first()  # its stage is `of` itself
+    """Return a mirrored run of a stage, or None; `run.stage` is `stage`, without a query."""
+    return stage.runs.filter(run_id=run_id).first()
 
 
 HINT_FIELDS = {

@@ -8,12 +8,14 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
+
+from dashboard.web.http.htmx import is_htmx, text_response
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -32,8 +34,8 @@ class SignInMiddleware(LoginRequiredMiddleware):
         message = (
             _("You are signed out. Nothing was changed.") if is_unsafe else _("You are signed out.")
         )
-        if request.headers.get("HX-Request") == "true":
-            return HttpResponse(message, status=401, content_type="text/plain; charset=utf-8")
+        if is_htmx(request):
+            return text_response(message, 401)
         if not is_unsafe:
             return super().handle_no_permission(request, view_func)
         messages.warning(request, message)

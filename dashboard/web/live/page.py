@@ -14,16 +14,15 @@ from hashlib import blake2b
 from typing import Any, ClassVar
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
-from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.http.htmx import is_htmx, render_page
 from dashboard.web.live.snapshot import Snapshot
 
 # An ended run counts as new on an open page for this long.
@@ -185,8 +184,6 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
         unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
         unchanged["HX-PTag"] = live.tag
         return unchanged
-    is_refresh = request.headers.get("HX-Request") == "true"
-    template = f"pages/{page.name}.html"
     context = {
         "live": live,
         "nav": page.nav,
@@ -194,11 +191,9 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
         "data_age": page.data_age,
         **page.context(request),
     }
-    response = render(request, f"{template}#live" if is_refresh else template, context)
-    if is_refresh:
+    response = render_page(request, f"pages/{page.name}.html", "live", context)
+    if is_htmx(request):
         response["HX-PTag"] = live.tag
-    patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
     return response
 
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
-from django.utils.cache import patch_vary_headers
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
@@ -24,6 +23,7 @@ from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.htmx import is_htmx, render_page, text_response
 from dashboard.web.pages.run import run_card_context
 from dashboard.web.templatetags.dashboard import rich_text
 
@@ -37,13 +37,10 @@ def abort(
     A POST responds after Northflank has answered or the wait for its answer has timed out.
     """
     user_permissions = permissions.for_user(request.user)
-    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
-    run = lookup.find_run(stage, run_id)
-    if run is None:
-        raise lookup.run_not_found(stage, run_id)
+    run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     if request.method != "POST":
         return _render_confirmation(request, run, user_permissions)
-    required = aborts.reason_required(stage)
+    required = aborts.reason_required(run.stage)
     reason = reason_form.parse(request, required=required)
     try:
         abort_request = reason_form.abort_request(request, reason)
@@ -74,8 +71,8 @@ def _render_missing_reason(
     request: HttpRequest, run: Run, user_permissions: Permissions, reason: ReasonField
 ) -> HttpResponse:
     # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
-    if request.headers.get("HX-Request") == "true":
-        return HttpResponse(reason.error, status=422, content_type="text/plain; charset=utf-8")
+    if is_htmx(request):
+        return text_response(reason.error, 422)
     return _render_confirmation(request, run, user_permissions, reason, status=422)
 
 
@@ -109,12 +106,7 @@ def _render_confirmation(
         "warns_of_production": run.stage.name == StageName.PRODUCTION and not blocked_reason,
         "reason": reason or ReasonField(aborts.reason_required(run.stage)),
     }
-    is_htmx = request.headers.get("HX-Request") == "true"
-    template = "pages/abort.html#confirm" if is_htmx else "pages/abort.html"
-    response = render(request, template, page_context, status=status)
-    patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
-    return response
+    return render_page(request, "pages/abort.html", "confirm", page_context, status=status)
 
 
 def _render_answer(
@@ -141,7 +133,7 @@ def _render_result(
     request: HttpRequest, run: Run, user_permissions: Permissions, notice: tuple[str, str]
 ) -> HttpResponse:
     tone, text = notice
-    if request.headers.get("HX-Request") != "true":
+    if not is_htmx(request):
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(links.run_url(run))
     run_html = _render_run(request, run, user_permissions)

@@ -38,11 +38,11 @@ class AbortsPage(Page):
     filter: AbortFilter
 
     @cached_property
-    def newest(self) -> abort_log.Page:
+    def newest(self) -> abort_log.PageOfAborts:
         return abort_log.newest_page(self.permissions)
 
     @cached_property
-    def log_page(self) -> abort_log.Page:
+    def log_page(self) -> abort_log.PageOfAborts:
         return abort_log.load_page(self.filter)
 
     @property
@@ -80,7 +80,7 @@ class AbortsPage(Page):
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         # New aborts change the page's structure.
-        aborts = Abort.objects.filter(self.permissions.stage_filter("run__stage"), run__in=runs)
+        aborts = Abort.objects.filter(run__in=runs)
         return [
             render_part(
                 f"abort-{abort.pk}", "pages/aborts.html#abort-row", abort=abort_log.build_row(abort)

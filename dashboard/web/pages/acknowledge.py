@@ -1,7 +1,6 @@
 """Acknowledge a run, release the acknowledgement, or reassign it to oneself."""
 
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -11,7 +10,8 @@ from dashboard.accounts import permissions
 from dashboard.models import Run
 from dashboard.runs import acknowledgements
 from dashboard.web.components.aborts import abort_history
-from dashboard.web.http import errors, keys, links, lookup
+from dashboard.web.http import errors, keys, links, lookup, sign_in
+from dashboard.web.http.htmx import is_htmx, text_response
 from dashboard.web.pages.run import run_card_context
 
 
@@ -21,13 +21,10 @@ def acknowledge(
 ) -> HttpResponse:
     """Render the user's acknowledgement form (GET), or acknowledge, reassign or release (POST)."""
     user_permissions = permissions.for_user(request.user)
-    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
-    run = lookup.find_run(stage, run_id)
-    if run is None:
-        raise lookup.run_not_found(stage, run_id)
+    run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
     if request.method != "POST":
         return _render_run(request, run, user_permissions, "pages/run.html#acknowledgement-form")
-    user: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
+    user = sign_in.signed_in_user(request)
     try:
         match request.POST.get("action"):
             case "release":
@@ -48,7 +45,7 @@ def acknowledge(
 def _render_run(
     request: HttpRequest, run: Run, user_permissions: permissions.Permissions, template: str
 ) -> HttpResponse:
-    if request.headers.get("HX-Request") != "true":
+    if not is_htmx(request):
         return redirect(links.run_url(run))
     card_context = run_card_context(
         run, user_permissions, abort_history.load_aborts(run), request.user.pk
@@ -60,7 +57,7 @@ def _render_run(
 
 def _render_conflict(request: HttpRequest, run: Run) -> HttpResponse:
     text = _("This run no longer needs attention.")
-    if request.headers.get("HX-Request") == "true":
-        return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
+    if is_htmx(request):
+        return text_response(text, 409)
     messages.info(request, text, extra_tags="info")
     return redirect(links.run_url(run))

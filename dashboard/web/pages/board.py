@@ -23,8 +23,10 @@ from dashboard.web.live.snapshot import Snapshot
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
     """Show the pipelines by project, each with its three stages."""
-    query = board_cells.parse(request.GET).query
-    return page_response(request, BoardPage(Snapshot.for_request(request), query=query))
+    board_filter = board_cells.parse(request.GET)
+    page = BoardPage(Snapshot.for_request(request), query=board_filter.query)
+    page.filter = board_filter  # with warnings about ignored parameters
+    return page_response(request, page)
 
 
 class BoardPage(Page):
@@ -67,7 +69,7 @@ class BoardPage(Page):
         charts = history_charts.render_charts(stages, compact=True)
         cells = stage_cell.cells_by_pipeline(stages, history_charts=charts)
         return {
-            "filter": board_cells.parse(request.GET),  # with warnings about ignored parameters
+            "filter": self.filter,
             "projects": board_cells.projects(self.permissions, self.filter, cells),
             "empty": empty_states.pipelines(
                 self.permissions,

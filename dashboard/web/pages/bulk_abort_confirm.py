@@ -4,11 +4,11 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
+from django_htmx.http import HttpResponseClientRedirect
 
 from dashboard import aborts
 from dashboard.accounts import permissions
@@ -17,6 +17,7 @@ from dashboard.web.components.aborts.abort_all import BulkAbortConfirmation
 from dashboard.web.components.aborts.reason_form import ReasonField
 from dashboard.web.http import errors, keys
 from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.htmx import is_htmx, render_page, text_response
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -76,14 +77,8 @@ def _render_confirmation(
         "key": key or uuid4(),
         "reason": reason or ReasonField(selection.is_reason_required),
     }
-    is_htmx = request.headers.get("HX-Request") == "true"
-    template = (
-        "pages/bulk_abort_confirm.html#confirm" if is_htmx else "pages/bulk_abort_confirm.html"
-    )
-    response = render(request, template, page_context, status=status)
-    patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
-    return response
+    template = "pages/bulk_abort_confirm.html"
+    return render_page(request, template, "confirm", page_context, status=status)
 
 
 def _render_form_error(
@@ -94,15 +89,15 @@ def _render_form_error(
     key: UUID | None = None,
 ) -> HttpResponse:
     # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
-    if request.headers.get("HX-Request") == "true":
-        return HttpResponse(message, status=422, content_type="text/plain; charset=utf-8")
+    if is_htmx(request):
+        return text_response(message, 422)
     return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
 
 
 def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:
     address = reverse("bulk_abort", args=[bulk_abort_pk])
-    if request.headers.get("HX-Request") == "true":
-        return HttpResponse(headers={"HX-Redirect": address})
+    if is_htmx(request):
+        return HttpResponseClientRedirect(address)
     response = redirect(address)
     response.status_code = 303
     return response

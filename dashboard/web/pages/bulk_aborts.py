@@ -33,11 +33,11 @@ class BulkAbortsPage(Page):
     before_pk: int | None = None
 
     @cached_property
-    def newest(self) -> bulk_abort_list.Page:
+    def newest(self) -> bulk_abort_list.PageOfBulkAborts:
         return bulk_abort_list.load_page(self.permissions, None)
 
     @cached_property
-    def list_page(self) -> bulk_abort_list.Page:
+    def list_page(self) -> bulk_abort_list.PageOfBulkAborts:
         if self.before_pk is None:
             return self.newest
         return bulk_abort_list.load_page(self.permissions, self.before_pk)

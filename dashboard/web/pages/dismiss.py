@@ -1,7 +1,6 @@
 """Dismiss a removed run: GET shows the confirmation, POST dismisses or restores it."""
 
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -10,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 from dashboard.accounts import permissions
 from dashboard.runs import dismissals
 from dashboard.web.components.runs import removed_notice, run_row
-from dashboard.web.http import errors, lookup
+from dashboard.web.http import errors, lookup, sign_in
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -19,11 +18,8 @@ def dismiss(
 ) -> HttpResponse:
     """Show the confirmation (GET, never changes anything), or dismiss or restore a run (POST)."""
     user_permissions = permissions.for_user(request.user)
-    stage = lookup.get_stage_or_404(user_permissions, project_id, pipeline_id, stage_id)
-    run = lookup.find_run(stage, run_id)
-    if run is None:
-        raise lookup.run_not_found(stage, run_id)
-    permission = user_permissions.abort_permission(stage)
+    run = lookup.get_run_or_404(user_permissions, project_id, pipeline_id, stage_id, run_id)
+    permission = user_permissions.abort_permission(run.stage)
     row = run_row.build_row(run, permission, None)
     if request.method != "POST":
         open_dismissal = run.dismissals.open().first()
@@ -37,7 +33,7 @@ def dismiss(
             "blocked_reason": blocked_reason,
         }
         return render(request, "pages/dismissal.html", page_context)
-    user: User = request.user  # type: ignore[assignment]  # signed in: see sign_in.py
+    user = sign_in.signed_in_user(request)
     try:
         if request.POST.get("undo"):
             dismissals.restore(run, user)

@@ -23,6 +23,7 @@ from dashboard.web.components.lists.filters import RunFilter
 from dashboard.web.components.runs import history_charts, removed_notice, run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup, sign_in
+from dashboard.web.http.htmx import is_htmx
 from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
@@ -38,8 +39,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     snapshot = Snapshot.for_request(request)
     stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
     # A refresh of an open page does not apply the default view.
-    is_refresh = request.headers.get("HX-Request") == "true"
-    default_view = None if is_refresh else saved_views.default_for(user)
+    default_view = None if is_htmx(request) else saved_views.default_for(user)
     if default_view and not request.GET:
         return redirect(f"{request.path}?{default_view.query}")
     watchers.watch_stage(stage, snapshot.now)

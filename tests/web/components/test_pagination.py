@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings, strategies
 from dashboard.models import Run, Stage
 from dashboard.web.components.lists import filters, pagination
 from dashboard.web.components.lists.cursor import Cursor
-from dashboard.web.components.lists.pagination import Page
+from dashboard.web.components.lists.pagination import PageOfRuns
 from tests.support import factories
 from tests.support.html import GetPage, one, words
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["running", "queued", "success", "failure", "aborted"]
 
-type GetRunPage = Callable[..., Page]
+type GetRunPage = Callable[..., PageOfRuns]
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_text_search_scans_limited_runs_per_page_and_links_onward(
     flying = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
     found = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
 
-    def look(url: str) -> Page:
+    def look(url: str) -> PageOfRuns:
         return get_run_page(urlsplit(url).query, max_scanned=10)
 
     first = look("?q=needle")

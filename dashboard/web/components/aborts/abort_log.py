@@ -198,7 +198,7 @@ def with_details(aborts: AbortQuerySet) -> AbortQuerySet:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageOfAborts:
     """The aborts on one page of the log, and the data that decides how they are shown."""
 
     versions: list[tuple[int, int]]  # (abort key, run version); an abort changes with its run
@@ -207,14 +207,14 @@ class Page:
     abort_severity: int  # of the most overdue abort under way: a models.severity.Severity
 
 
-def load_page(abort_filter: AbortFilter) -> Page:
+def load_page(abort_filter: AbortFilter) -> PageOfAborts:
     """Return one page of the log, without loading its aborts."""
     columns = matching_aborts(abort_filter, abort_filter.before_pk).values_list(
         "pk", "run__version", "settled_at", "run__abort_severity"
     )
     values = list(columns[: PER_PAGE + 1])
     page_values = values[:PER_PAGE]
-    return Page(
+    return PageOfAborts(
         versions=[(pk, version) for pk, version, *_state in page_values],
         older_url=abort_filter.older_url(page_values[-1][0]) if len(values) > PER_PAGE else "",
         under_way_count=sum(settled_at is None for *_keys, settled_at, _severity in page_values),
@@ -224,7 +224,7 @@ def load_page(abort_filter: AbortFilter) -> Page:
     )
 
 
-def newest_page(permissions: Permissions) -> Page:
+def newest_page(permissions: Permissions) -> PageOfAborts:
     """Return the newest page of all aborts in stages that the user may see."""
     return load_page(AbortFilter(condition=permissions.stage_filter("run__stage")))
 
@@ -264,7 +264,7 @@ class AbortRow:
         return self.message.dated_text
 
 
-def load_rows(abort_page: Page) -> list[AbortRow]:
+def load_rows(abort_page: PageOfAborts) -> list[AbortRow]:
     """Return the rows of a page, newest first."""
     pks = [pk for pk, _version in abort_page.versions]
     return [

@@ -34,7 +34,7 @@ class BulkAbortRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageOfBulkAborts:
     """One page of bulk aborts, newest first."""
 
     rows: list[BulkAbortRow]
@@ -46,7 +46,7 @@ class Page:
         return sum(not row.is_finished for row in self.rows)
 
 
-def load_page(permissions: Permissions, before_pk: int | None) -> Page:
+def load_page(permissions: Permissions, before_pk: int | None) -> PageOfBulkAborts:
     """Return a page of bulk aborts with at least one visible run.
 
     With `before_pk`, only bulk aborts with lower keys.
@@ -74,7 +74,7 @@ def load_page(permissions: Permissions, before_pk: int | None) -> Page:
         visible_items, bulk_abort_result.load_outcomes(visible_items), strict=True
     ):
         outcomes[item.bulk_abort_id].append(outcome)
-    return Page(
+    return PageOfBulkAborts(
         rows=[
             _row(bulk_abort, outcomes[bulk_abort.pk], item_counts[bulk_abort.pk])
             for bulk_abort in page_bulk_aborts

@@ -11,7 +11,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.models import Stage
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
-from dashboard.web.components.lists.pagination import Page
+from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.http import lookup
 
 
@@ -120,7 +120,7 @@ def failures(permissions: Permissions, data_age: DataAge, above_count: int = 0) 
     return EmptyState(kind, text, id="empty-failed")
 
 
-def runs(data_age: DataAge, run_filter: RunFilter, page: Page) -> EmptyState:
+def runs(data_age: DataAge, run_filter: RunFilter, page: PageOfRuns) -> EmptyState:
     """Return the empty state of a page of a stage's runs."""
     kind = "nothing_matches"
     if page.scanned:

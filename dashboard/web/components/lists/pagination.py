@@ -23,7 +23,7 @@ MAX_SCANNED = 10_000  # ended runs that a text search scans per page
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageOfRuns:
     """One page of runs, with links to the pages around it."""
 
     keys: list[int]  # in the order of the list
@@ -60,7 +60,7 @@ def page(
     *,
     per_page: int = PER_PAGE,
     max_scanned: int = MAX_SCANNED,
-) -> Page:
+) -> PageOfRuns:
     """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
     cursors, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
     has_more = len(cursors) > per_page
@@ -80,7 +80,7 @@ def page(
             if not run_filter.cursor and not has_more
             else _count(runs, run_filter)
         )
-    return Page(
+    return PageOfRuns(
         keys=[
             cursor.pk
             for cursor in (reversed(page_cursors) if run_filter.is_ascending else page_cursors)

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -18,6 +16,7 @@ from dashboard.models.catalog import StageName
 from dashboard.sync import run_lookup
 from dashboard.sync.run_lookup import SearchProgress
 from dashboard.web.http import lookup
+from dashboard.web.http.htmx import is_htmx, render_page
 from dashboard.web.http.lookup import Candidates, PageNotFound
 
 # Seconds between refreshes of the progress page; each refresh continues the search. A paused
@@ -59,7 +58,6 @@ def render_progress(
     request: HttpRequest, permissions: Permissions, run_id: str, search: SearchProgress
 ) -> HttpResponse:
     """Render the progress of a search; the page refreshes itself."""
-    htmx = request.headers.get("HX-Request") == "true"
     is_paused = bool(search.blocked_reason)
     template_context = {
         "run_id": run_id,
@@ -68,14 +66,9 @@ def render_progress(
         "page_url": request.get_full_path(),
         "seconds": PAUSED_REFRESH_SECONDS if is_paused else REFRESH_SECONDS,
         "reload_seconds": PAUSED_RELOAD_SECONDS if is_paused else RELOAD_SECONDS,
-        "location_form": None if htmx else location_form(request, permissions, run_id),
+        "location_form": None if is_htmx(request) else location_form(request, permissions, run_id),
     }
-    response = render(
-        request, "pages/run_lookup.html#live" if htmx else "pages/run_lookup.html", template_context
-    )
-    patch_vary_headers(response, ["HX-Request"])
-    response["Cache-Control"] = "no-store"
-    return response
+    return render_page(request, "pages/run_lookup.html", "live", template_context)
 
 
 def reload_response(request: HttpRequest) -> HttpResponse | None:
@@ -83,7 +76,7 @@ def reload_response(request: HttpRequest) -> HttpResponse | None:
 
     The reload redirects to the run or shows why it was not found.
     """
-    return HttpResponseClientRefresh() if request.headers.get("HX-Request") == "true" else None
+    return HttpResponseClientRefresh() if is_htmx(request) else None
 
 
 def not_found(
