@@ -1,6 +1,7 @@
-"""Ids in addresses: any text that Northflank may use as an id, and only one segment of a path.
+"""Path converters for Northflank ids and primary keys.
 
-Keys are our own: numbers that every database takes.
+A Northflank id may be any text and takes up one path segment. Primary keys are the dashboard's own
+and fit the integer columns of every supported database.
 """
 
 from urllib.parse import quote, unquote
@@ -11,10 +12,10 @@ from dashboard.web.http import keys
 
 
 class IdConverter:
-    """An id as one path segment.
+    """A Northflank id as one path segment.
 
     Django decodes the path before it matches, so a slash within an id would split it, and browsers
-    fold "." and "..": what is special is encoded twice. Ordinary ids look like themselves.
+    resolve "." and "..". Such characters are encoded twice; ordinary ids stay unchanged.
     """
 
     regex = "[^/]+"
@@ -32,7 +33,7 @@ class IdConverter:
 
 
 class KeyConverter:
-    """The key of a row; a number that no database holds is no address."""
+    """A primary key; a number that is too large for the database does not match."""
 
     regex = rf"[0-9]{{1,{keys.MAX_DIGITS}}}"
 
@@ -44,6 +45,6 @@ class KeyConverter:
 
 
 def register() -> None:
-    """Make `<id:...>` and `<key:...>` known to URL patterns."""
+    """Register `<id:...>` and `<key:...>` for URL patterns."""
     register_converter(IdConverter, "id")
     register_converter(KeyConverter, "key")

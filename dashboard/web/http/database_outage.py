@@ -1,7 +1,7 @@
-"""Responses during a database outage: 503, and what happened to a form.
+"""Responses during a database outage: 503, and whether a submitted form was saved.
 
-No page is blanked: an open one keeps what it shows and says so; one that was asked for comes by
-itself. Nothing that was sent is sent again, so whoever sent something is told whether it was kept.
+Open pages keep their content and show a notice; requested pages load once the database is back. A
+form or API request is never resent, so the response says whether it was saved.
 """
 
 import re
@@ -20,13 +20,13 @@ from dashboard.web.http import sign_in, site_context
 from dashboard.web.http.htmx import is_htmx
 from dashboard.web.http.json_responses import ApiError, error_response
 
-RETRY_SECONDS = 5  # seconds until a page asks again
+RETRY_SECONDS = 5  # seconds until a page reloads
 RETRY_SECONDS_AFTER_WRITE = (
-    15  # seconds: whoever sent something reads what became of it before the page goes on
+    15  # seconds; longer, so that the user can read the result of the submitted form
 )
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
-# A request's own bookkeeping, of which nobody wants to know whether it was kept.
+# Session and token bookkeeping of the request: not part of the reported outcome.
 _IGNORED_TABLES = "django_session|dashboard_apitoken"
 _WRITE_STATEMENT = re.compile(
     rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
@@ -34,15 +34,15 @@ _WRITE_STATEMENT = re.compile(
 
 
 class WriteOutcome(Enum):
-    """What a request has left in the database by the time that it failed."""
+    """What a request has saved in the database up to its failure."""
 
     NOTHING = False
     ALL = True
-    UNKNOWN = None  # it went away between a commit and its answer
+    UNKNOWN = None  # the connection was lost between a commit and its response
 
 
 class WriteTracker:
-    """What a request writes: called for each of its statements (`connection.execute_wrapper`)."""
+    """Tracks a request's writes; called for each SQL statement (`connection.execute_wrapper`)."""
 
     def __init__(self) -> None:
         self.outcome = WriteOutcome.NOTHING
@@ -56,7 +56,7 @@ class WriteTracker:
         try:
             result = execute(sql, params, many, context)
         except Exception as error:
-            # A transaction that breaks off before its commit leaves nothing.
+            # A transaction that fails before its commit saves nothing.
             if is_atomic and self.outcome is WriteOutcome.UNKNOWN and db_health.is_outage(error):
                 self.outcome = WriteOutcome.NOTHING
             raise
@@ -72,14 +72,14 @@ class WriteTracker:
 
 
 class OutageMiddleware:
-    """Answers 503 at once while the database is away, and knows what each form has left in it."""
+    """Answer 503 immediately during a database outage, and track the writes of unsafe requests."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        # Who waits for a server that is silent waits for seconds, on one of a few threads. A file
-        # that can't be written is read as ever, and its lock not waited for.
+        # A server that does not respond would block one of few threads for seconds. SQLite can
+        # still be read while its file is not writable, but without waiting for the lock.
         if not db_health.is_available():
             if connection.vendor != "sqlite":
                 return unavailable_response(request)
@@ -90,7 +90,7 @@ class OutageMiddleware:
     def _get_response(self, request: HttpRequest) -> HttpResponseBase:
         if request.method in _SAFE_METHODS:
             return self.get_response(request)
-        # Opened first: a connection has wrappers of its own from its beginning, if any.
+        # Connect first: a new connection may add execute wrappers of its own.
         connection.ensure_connection()
         request._write_tracker = tracker = WriteTracker()  # type: ignore[attr-defined]
         with connection.execute_wrapper(tracker):
@@ -98,22 +98,22 @@ class OutageMiddleware:
 
 
 def write_outcome(request: HttpRequest) -> WriteOutcome:
-    """Return what a request has left in the database."""
+    """Return what the request has saved in the database so far."""
     tracker: WriteTracker | None = getattr(request, "_write_tracker", None)
     return tracker.outcome if tracker is not None else WriteOutcome.NOTHING
 
 
 def outage_message() -> str:
-    """Say since when the database is away."""
+    """Return a sentence with the start time of the outage."""
     down_since = db_health.down_since()
-    if down_since is None:  # it is back by now
+    if down_since is None:  # the outage is over
         return _("The database did not respond.")
     time = local_time.format_clock(down_since)
     return _("The database has not responded since %(time)s.") % {"time": time}
 
 
 def write_outcome_message(request: HttpRequest) -> str:
-    """Say what became of a form or an API's POST; nothing of a request that only reads."""
+    """Return whether a form or an API's POST was saved, as a sentence; empty for a safe request."""
     if request.method in _SAFE_METHODS:
         return ""
     match write_outcome(request):
@@ -128,7 +128,7 @@ def write_outcome_message(request: HttpRequest) -> str:
 
 
 def unavailable_response(request: HttpRequest) -> HttpResponse:
-    """503: say since when, what became of a form, and that the page goes on by itself."""
+    """Return a 503: start of the outage, whether a form was saved, and an automatic reload."""
     write_message = write_outcome_message(request)
     is_unsafe = request.method not in _SAFE_METHODS
     if request.path_info.startswith("/api/"):
@@ -152,5 +152,5 @@ def unavailable_response(request: HttpRequest) -> HttpResponse:
         response = HttpResponse(render_to_string("errors/503.html", template_context), status=503)
     response["Retry-After"] = str(RETRY_SECONDS)
     response["Cache-Control"] = "no-store"
-    response._has_been_logged = True  # type: ignore[attr-defined]  # once: by database_health
+    response._has_been_logged = True  # type: ignore[attr-defined]  # by db/health.py
     return response

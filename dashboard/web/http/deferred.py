@@ -14,13 +14,13 @@ from django.http import HttpRequest, HttpResponse
 
 
 class Deferred[T](HttpResponse):
-    """A placeholder until `work` is done; only another ASGI handler would ever send it.
+    """A placeholder until `work` is done; an ASGI handler other than ours would send it as it is.
 
-    What `work` or `then` raises is handled like an exception of the view.
+    An exception from `work` or `then` is handled like an exception from the view.
     """
 
     status_code = 503
-    _has_been_logged = True  # Django logs other responses of 500 and more as errors
+    _has_been_logged = True  # Django logs other responses with a status of 500 or more as errors
 
     def __init__(self, work: Callable[[], Awaitable[T]], then: Callable[[T], HttpResponse]) -> None:
         super().__init__("Run this application by its own handler: dashboard.asgi.application.")
@@ -29,5 +29,5 @@ class Deferred[T](HttpResponse):
         self.request: HttpRequest | None = None  # set by the handler
 
     def finish(self, work: Future[T]) -> HttpResponse:
-        """Return the final response; raise what `work` or `then` raises."""
+        """Return the final response; raise the exceptions of `work` and `then`."""
         return self.then(work.result())

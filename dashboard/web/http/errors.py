@@ -15,12 +15,12 @@ from dashboard.web.http.lookup import PageNotFound
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """400: an invalid request."""
+    """Return a 400 for an invalid request."""
     return defaults.bad_request(request, exception, template_name="errors/400.html")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """404, with what was requested and links onward."""
+    """Return a 404 with the requested object and links to continue."""
     template_context: dict[str, Any] = {}
     if isinstance(exception, PageNotFound):
         template_context = {"message": exception.message, "links": exception.links}
@@ -36,12 +36,12 @@ def forbidden(request: HttpRequest, reason: str) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """403, raised by Django itself."""
+    """Return a 403 for a PermissionDenied raised by Django."""
     return forbidden(request, str(exception))
 
 
 def internal_error(request: HttpRequest) -> HttpResponse:
-    """503 during a database outage, else 500."""
+    """Return a 503 during a database outage, else a 500."""
     error = sys.exc_info()[1]
     if error is not None and db_health.record_failure(error):
         return database_outage.unavailable_response(request)

@@ -12,7 +12,7 @@ from dashboard.db import health as db_health
 def answer_probes(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Middleware: answer `/healthz` and `/readyz` whatever host name they are asked by."""
+    """Middleware: answer `/healthz` and `/readyz` for every Host header."""
     probes = {"/healthz": healthz, "/readyz": readyz}
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
@@ -20,7 +20,7 @@ def answer_probes(
         if probe is None:
             return get_response(request)
         response = probe(request)
-        response["Content-Length"] = str(len(response.content))  # its own middleware is skipped
+        response["Content-Length"] = str(len(response.content))  # CommonMiddleware is skipped
         return response
 
     return middleware
@@ -28,13 +28,13 @@ def answer_probes(
 
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 while the process answers at all."""
+    """Answer 200: the process handles requests."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 once the database answers, else 503. Northflank's health does not matter here."""
+    """Answer 200 if the database responds, else 503. An outage of Northflank has no effect."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM dashboard_upstream")

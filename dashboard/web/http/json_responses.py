@@ -1,4 +1,4 @@
-"""JSON responses that no cache stores, and errors with stable codes."""
+"""Uncached JSON responses, and errors with stable codes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ class ApiError(Exception):
         self.code = code
         self.message = message
         self.headers = headers
-        self.extra = extra or {}  # what the answer holds beside the error
+        self.extra = extra or {}  # further fields of the body
 
 
 def json_response(
@@ -42,12 +42,12 @@ def json_response(
 
 
 def error_response(api_error: ApiError) -> HttpResponse:
-    """Return the response to a failed request."""
+    """Return the JSON response for an error."""
     error_body = {"code": api_error.code, "message": api_error.message}
     response = json_response(
         {"error": error_body, **api_error.extra}, status=api_error.status, headers=api_error.headers
     )
-    # The caller is told. Django would log each one, and anybody can send thousands; an abort that
-    # was not allowed is logged where it is refused.
+    # The client gets the error. Django would log each one, and any client can send thousands; a
+    # denied abort is logged by the use case.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

@@ -1,12 +1,12 @@
-"""Parse primary keys from addresses and forms; invalid or too large ones are left out."""
+"""Parse primary keys from URLs and forms; invalid or too large ones are ignored."""
 
 from collections.abc import Iterable
 
-MAX_DIGITS = 18  # whatever has more may not fit a database's 64 bits
+MAX_DIGITS = 18  # more may exceed a 64-bit integer column
 
 
 def parse_pk(text: str) -> int | None:
-    """Return the primary key in `text`, or None if it is no valid one."""
+    """Return the primary key in `text`, or None if it is not valid."""
     is_key = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
     return int(text) if is_key else None
 

@@ -1,4 +1,4 @@
-"""Addresses: the arguments of a stage's pages, absolute URLs, and pages on Northflank."""
+"""URLs: the arguments of stage pages, absolute URLs, and links to Northflank."""
 
 from urllib.parse import quote
 
@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from dashboard.models import Run, Stage, Upstream
 
-# The project's page is the deepest address known to exist; a run's own is not documented.
+# The project's page is the deepest URL known to exist; the URL of a run is not documented.
 DEFAULT_RUN_URL_TEMPLATE = "https://app.northflank.com/t/{team}/project/{project}"
 
 
@@ -22,24 +22,24 @@ def stage_url(stage: Stage) -> str:
 
 
 def run_url(run: Run) -> str:
-    """Return the path of a run's page; `run` is loaded with its stage."""
+    """Return the path of a run's page; `run` must be loaded with its stage."""
     return reverse("run", args=[*stage_url_args(run.stage), run.run_id])
 
 
 def absolute_url(path: str) -> str:
-    """Return the whole address of a page's path, where the dashboard's own is known (BASE_URL)."""
+    """Return the absolute URL of a path if BASE_URL is set, else the path."""
     origin: str = settings.BASE_URL.removesuffix(settings.FORCE_SCRIPT_NAME or "")
     return origin + path
 
 
 def team_slug() -> str:
-    """Return the slug of the team whose runs these are; empty where it is not known."""
+    """Return the slug of the team that owns the runs; empty if unknown."""
     upstream = Upstream.objects.first()
     return settings.NORTHFLANK_TEAM_ID or (upstream.team if upstream else "")
 
 
 def northflank_url(run: Run) -> str:
-    """Return the address of a run on Northflank; empty for the sandbox and without a team."""
+    """Return the URL of a run on Northflank; empty for the sandbox and without a team."""
     if settings.SANDBOX and not settings.NORTHFLANK_RUN_URL_TEMPLATE:
         return ""
     template = settings.NORTHFLANK_RUN_URL_TEMPLATE or DEFAULT_RUN_URL_TEMPLATE

@@ -1,6 +1,6 @@
-"""Projects, pipelines, stages and runs by address, or a 404 that says what was looked for.
+"""Find projects, pipelines, stages and runs by URL, or raise a 404 that names the missing object.
 
-What a person may not see is looked for in vain, with the very answer of what does not exist.
+The response is the same for objects that do not exist and those that the user may not view.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from dashboard.web.http.links import stage_url
 
 
 class PageNotFound(Http404):
-    """404: there is nothing at this address; with links onward."""
+    """A 404 for a URL without an object, with links to continue."""
 
     def __init__(self, message: str, *links: tuple[str, str], **template_context: Any) -> None:
-        """`template_context` is added to that of the 404 page."""
+        """Add `template_context` to the context of the 404 page."""
         super().__init__(message)
         self.message = message
         self.links = links
@@ -31,7 +31,7 @@ class PageNotFound(Http404):
 
 
 def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) -> Pipeline:
-    """Return a pipeline; raise PageNotFound."""
+    """Return a pipeline; raise PageNotFound if there is none or the user may not view it."""
     visible = Pipeline.objects.filter(permissions.project_filter("project"))
     try:
         return visible.select_related("project").get(project__slug=project_slug, slug=slug)
@@ -46,7 +46,7 @@ def get_pipeline_or_404(permissions: Permissions, project_slug: str, slug: str) 
 def get_stage_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, name: str
 ) -> Stage:
-    """Return a stage, in whatever case its name is written; raise PageNotFound."""
+    """Return a stage, whatever the case of its name; raise PageNotFound if there is none."""
     stage = (
         Stage.objects.select_related("pipeline__project")
         .filter(
@@ -73,7 +73,7 @@ def get_stage_or_404(
 def run_not_found(
     stage: Stage, run_id: str, reason: str = "", *links: tuple[str, str], **template_context: Any
 ) -> PageNotFound:
-    """Return what to raise where a run of a stage was never seen; the rest as for PageNotFound."""
+    """Return the exception for a run that is not in the mirror; arguments as for PageNotFound."""
     message = _("Run “%(run)s” not found in %(stage)s.") % {"run": run_id, "stage": stage}
     runs_link = (
         _("Runs of %(stage)s") % {"stage": stage},
@@ -107,10 +107,10 @@ HINT_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Where a run of unknown place may be: stages by their keys, the likeliest first."""
+    """The stages that may contain a run of unknown location, as keys, the most likely first."""
 
     stage_keys: list[int]
-    total: int  # how many there are without any hint
+    total: int  # number of stages without any hint
 
     @property
     def is_narrowed(self) -> bool:
@@ -118,11 +118,11 @@ class Candidates:
 
 
 def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Candidates:
-    """Return the stages that a run of unknown place may be in.
+    """Return the stages that may contain a run of unknown location.
 
-    `hints` are what an address says of its `project`, `pipeline` and `stage`, by id or by name, in
-    any case. Where they agree with some stages it is those. Where no stage agrees with all of them
-    one must be wrong: it is those that agree with most; all, where none agrees with any.
+    `hints` are the query parameters `project`, `pipeline` and `stage`: an id or a name, in any
+    case. The result is the stages that match the most hints, since some hints may be wrong; all
+    stages if none matches any.
     """
     matched_hints: Combinable = Value(0)
     conditions = _hint_conditions(hints)
@@ -150,7 +150,7 @@ def candidate_stages(permissions: Permissions, hints: Mapping[str, str]) -> Cand
 
 
 def hinted_stage(permissions: Permissions, hints: Mapping[str, str]) -> Stage | None:
-    """Return the one stage that complete hints name; None: they are not, or name none or more."""
+    """Return the one stage that all three hints match; None if a hint is missing or not unique."""
     conditions = _hint_conditions(hints)
     if len(conditions) < len(HINT_FIELDS):
         return None
@@ -169,7 +169,7 @@ def _hint_conditions(hints: Mapping[str, str]) -> list[Q]:
 
 
 def is_catalog_loading(permissions: Permissions) -> bool:
-    """Say whether there may be stages that were never listed, and soon will be."""
+    """Return whether some catalog lists have not been read yet, and reading them has not failed."""
     unswept = CatalogSync.objects.filter(synced_at=None, error="")
     return unswept.filter(
         Q(project=None) | Q(project__removed_at=None) & permissions.project_filter("project")
@@ -177,24 +177,24 @@ def is_catalog_loading(permissions: Permissions) -> bool:
 
 
 def is_catalog_loaded() -> bool:
-    """Say whether the list of the projects was ever read."""
+    """Return whether the list of projects has ever been read."""
     return CatalogSync.objects.filter(project=None, synced_at__isnull=False).exists()
 
 
 def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
-    """Return the lists of the catalog that can't be read; that of the projects is everybody's."""
+    """Return the visible catalog lists that can't be read; every user sees the list of projects."""
     return visible_sweeps(permissions).exclude(error="")
 
 
 def partial_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
-    """Return the lists of the catalog that can be read, and of which a part was not taken."""
+    """Return the visible catalog lists that were read only in part."""
     return visible_sweeps(permissions).filter(
         Q(unreadable_count__gt=0) | Q(surplus_count__gt=0), error=""
     )
 
 
 def visible_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
-    """Return the lists of the catalog; that of the projects is everybody's."""
+    """Return the catalog lists that the user may see; every user sees the list of projects."""
     sweeps = CatalogSync.objects.filter(Q(project=None) | Q(project__removed_at=None))
     if permissions.can_view_all:
         return sweeps

@@ -1,4 +1,4 @@
-"""Where READ_ONLY is set, nothing is changed in the admin either: the banner promises that."""
+"""Read-only mode of the admin: READ_ONLY rejects its changes, as the banner promises."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from django.utils.translation import gettext as _
 from dashboard.web.http import errors
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_SESSION_VIEWS = {"login", "logout"}  # names in the admin that change nothing but the session
+_SESSION_VIEWS = {"login", "logout"}  # admin views that change only the session
 
 
 class ReadOnlyMiddleware:
-    """Answers 403 to whatever would change something in the admin; the site's other ways ask."""
+    """Reject unsafe admin requests in read-only mode; other views check READ_ONLY themselves."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response

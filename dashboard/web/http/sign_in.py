@@ -1,4 +1,4 @@
-"""Everything needs a session; who has none comes back to the very page after signing in."""
+"""Sign-in: every page requires a session; after signing in the user returns to the same page."""
 
 import contextlib
 from typing import Any
@@ -21,10 +21,10 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class SignInMiddleware(LoginRequiredMiddleware):
-    """Django's, but a fragment's request is answered 401: a login page must not be swapped in.
+    """Django's, but htmx requests get a 401: a login page must not be swapped into a page.
 
-    Whoever sent a form is told that nothing was done, and led to a page that asks again: signing in
-    never repeats what was sent.
+    A form that was posted without a session gets a response that it had no effect, with a link to a
+    page that asks for confirmation again: signing in never resubmits it.
     """
 
     def handle_no_permission(  # type: ignore[override]  # the stubs allow redirects only
@@ -43,9 +43,9 @@ class SignInMiddleware(LoginRequiredMiddleware):
 
 
 def return_url(request: HttpRequest) -> str:
-    """Return the page that a form was about: that of a run, or the first for all others."""
+    """Return the URL of the page a form belongs to: the run's page, or the first page."""
     match = request.resolver_match
-    if match is None:  # answered before its view was looked for
+    if match is None:  # the request was answered before its URL was resolved
         with contextlib.suppress(Resolver404):
             match = resolve(request.path_info)
     if match is not None and match.url_name in {"abort", "dismiss"}:
@@ -64,7 +64,7 @@ class SignInForm(AuthenticationForm):
 
 
 class SignInView(LoginView):
-    """Django's sign-in page; who is signed in already is led on."""
+    """Django's sign-in page; redirects users who are signed in."""
 
     authentication_form = SignInForm
     template_name = "pages/sign_in.html"
@@ -72,19 +72,20 @@ class SignInView(LoginView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         template_context = super().get_context_data(**kwargs)
-        del template_context["site"]  # Django's, which would hide ours
+        del template_context["site"]  # Django's `site`, which would hide ours
         return template_context
 
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)
-        return "" if url == self.request.path else url  # round and round
+        return "" if url == self.request.path else url  # else a redirect loop
 
 
 def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:
-    """Answer a form without its proof that it came from here; the sign-in form is asked anew.
+    """Return a 403 for a failed CSRF check; the sign-in form is shown again instead.
 
-    Who opened several links while signed out has several sign-in pages, and signing in on one of
-    them makes the others' forms worthless: there it leads on, wherever that page would have led.
+    A user who opened several links while signed out has several sign-in pages, and signing in on
+    one invalidates the CSRF tokens of the others. The sign-in page is therefore reloaded, which
+    redirects to its `next` page.
     """
     if request.path == reverse("login"):
         return redirect(request.get_full_path())
@@ -92,6 +93,6 @@ def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseB
 
 
 def signed_in_user(request: HttpRequest) -> User:
-    """Return who asks; only for what needs a session."""
-    assert isinstance(request.user, User)  # noqa: S101 - the middleware has seen to it
+    """Return the signed-in user; for views that require a session only."""
+    assert isinstance(request.user, User)  # noqa: S101 - ensured by SignInMiddleware
     return request.user

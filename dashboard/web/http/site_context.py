@@ -1,4 +1,4 @@
-"""What every page shows: which upstream this is, what is switched off, and what is wrong."""
+"""Data for every page: the upstream, disabled features, and the upstream error."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,24 +14,24 @@ from dashboard.models import Upstream
 
 @dataclass(frozen=True, slots=True)
 class UpstreamError:
-    """Northflank does not answer as it should: why, and since when."""
+    """The upstream error: why Northflank can't be read, and since when."""
 
     text: str
     started_at: datetime
 
 
 class SiteContext:
-    """Read by templates; asks the database only where it is asked."""
+    """Template context `site`; the database is queried only when a template uses it."""
 
     def __init__(self, theme: str = "") -> None:
-        self.theme = theme if theme in {"light", "dark"} else ""  # else the system's
+        self.theme = theme if theme in {"light", "dark"} else ""  # empty: the system's theme
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
 
     @cached_property
     def upstream_error(self) -> UpstreamError | None:
-        """What keeps us from reading Northflank, if anything does."""
+        """The upstream error, or None if Northflank can be read."""
         upstream = Upstream.objects.exclude(error="").first()
         if upstream is None or upstream.error_since is None:
             return None
@@ -41,7 +41,7 @@ class SiteContext:
 
     @property
     def upstream_down(self) -> bool:
-        """Whether what is shown may be old because Northflank can't be read."""
+        """Whether Northflank can't be read, so that the data shown may be outdated."""
         return self.upstream_error is not None
 
 
@@ -51,7 +51,7 @@ def site_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def for_request(request: HttpRequest) -> SiteContext:
-    """Return what every page shows, the same for all parts of one request."""
+    """Return the site context, one object per request."""
     site: SiteContext | None = getattr(request, "_site_context", None)
     if site is None:
         site = request._site_context = SiteContext(request.COOKIES.get("theme", ""))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Static files under addresses that carry their content's hash, without a collecting step."""
+"""Static files with a content hash in their URL, without a collectstatic step."""
 
 from functools import lru_cache
 from hashlib import blake2b
@@ -9,7 +9,7 @@ from django.contrib.staticfiles.storage import StaticFilesStorage
 
 
 class VersionedStaticFilesStorage(StaticFilesStorage):
-    """`static/x.css?v=<hash>`: browsers keep a file for good and fetch it anew when it changes."""
+    """`static/x.css?v=<hash>`: browsers cache a file, and load it again when its hash changes."""
 
     def url(self, name: str | None) -> str:
         file_url = super().url(name)

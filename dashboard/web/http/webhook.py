@@ -17,21 +17,21 @@ from dashboard.sync.webhook_events import Event
 log = structlog.get_logger(__name__)
 
 HEADER_PREFIX = "X-Northflank-Notification-Integration-"
-MAX_BODY_BYTES = 64 * 1024  # bytes of a body; the documented one has a few hundred
+MAX_BODY_BYTES = 64 * 1024  # of a request body; the documented one has a few hundred
 
 
 @csrf_exempt
 @login_not_required
 @require_POST
 def northflank_webhook(request: HttpRequest) -> HttpResponse:
-    """Take an event: 200 once it is kept, 401 without the token, 413 or 400 for what is none."""
+    """Store a webhook event: 200 once stored, 401 without the token, 413 or 400 if invalid."""
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         raise Http404
     if not _has_valid_token(request):
         if webhook_events.record_rejection(now()):
             log.warning("webhook.refused", why="wrong or missing token")
         response = _text_response(401, "Unauthorized")
-        # Django would log each one, and anybody can send thousands.
+        # Django would log each one, and any client can send thousands.
         response._has_been_logged = True  # type: ignore[attr-defined]
         return response
     if len(request.body) > MAX_BODY_BYTES:
@@ -44,8 +44,8 @@ def northflank_webhook(request: HttpRequest) -> HttpResponse:
 
 
 def _has_valid_token(request: HttpRequest) -> bool:
-    # As bytes: text with other letters than ASCII is refused by compare_digest. Each secret is
-    # compared, so that the time tells nothing of which one was nearly right.
+    # As bytes: compare_digest rejects non-ASCII text. Every secret is compared, so that the
+    # response time does not show which one was nearly right.
     token = request.headers.get(f"{HEADER_PREFIX}Token", "").encode()
     matches = [hmac.compare_digest(token, s.encode()) for s in settings.NORTHFLANK_WEBHOOK_SECRET]
     return any(matches)
