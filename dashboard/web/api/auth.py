@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """An authenticated caller: the token's account, and what the token allows it."""
+    """An authenticated client: the token's account, and its rights within the token's scope."""
 
     user: User
     permissions: Permissions
@@ -44,7 +44,7 @@ type ApiView[**P] = Callable[Concatenate[HttpRequest, ApiClient, P], HttpRespons
 def api_view[**P](
     *methods: str,
 ) -> Callable[[ApiView[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
-    """Wrap a view: allow only `methods` (none: any), authenticate, and answer errors as JSON."""
+    """Wrap a view: allow only `methods` (none: any), authenticate, and return errors as JSON."""
 
     def decorate(view: ApiView[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
         @csrf_exempt

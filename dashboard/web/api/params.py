@@ -12,7 +12,7 @@ from dashboard.models.catalog import StageName
 from dashboard.web.http.json_responses import ApiError
 
 PLACE_PARAMETERS = ("project", "pipeline", "stage")
-MAX_BODY_BYTES = 16 * 1024  # bytes of a body; a reason has 500 characters at most
+MAX_BODY_BYTES = 16 * 1024  # of a request body; a reason has 500 characters at most
 
 
 class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -23,7 +23,7 @@ class AbortBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str, str]:
-    """Return the parameters of the address; raises ApiError for one not in `allowed`."""
+    """Return the query parameters; raise ApiError for a name not in `allowed`."""
     parameters = {}
     for name, values in request.GET.lists():
         if name not in allowed:
@@ -45,14 +45,14 @@ def parse_parameters(request: HttpRequest, allowed: Collection[str]) -> dict[str
 
 
 def parse_number(text: str, name: str, *, maximum: int) -> int:
-    """Return a number from 1 to `maximum`; raises ApiError."""
+    """Return a number from 1 to `maximum`; raise ApiError if it is not one."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19 and 1 <= int(text) <= maximum):
         raise ApiError(400, "bad_parameter", f"“{name}” must be a number from 1 to {maximum}.")
     return int(text)
 
 
 def parse_abort_body(request: HttpRequest) -> AbortBody:
-    """Return the parsed body of an abort request; raises ApiError."""
+    """Return the parsed body of an abort request; raise ApiError if it is invalid."""
     if request.content_type != "application/json":
         raise ApiError(415, "not_json", "Send “Content-Type: application/json”.")
     if len(request.body) > MAX_BODY_BYTES:

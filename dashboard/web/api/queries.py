@@ -27,11 +27,11 @@ class Place:
 
 
 class RunNotFound(Exception):
-    """No run of this id is known, or it is hidden; the message says the same of both."""
+    """The run is unknown or not visible to the user; the message is the same in both cases."""
 
 
 class AmbiguousRun(Exception):
-    """Runs of this id are known in several places."""
+    """Several runs in different places have this id."""
 
     def __init__(self, run_id: str, places: list[Place]) -> None:
         super().__init__(
@@ -41,7 +41,7 @@ class AmbiguousRun(Exception):
 
 
 def run_condition(place: Mapping[str, str]) -> Q:
-    """Return the condition for runs of a project, a pipeline or a stage; each may be left out."""
+    """Return the condition for runs of a project, a pipeline or a stage; each is optional."""
     return Q(**{_PATHS[part]: value for part, value in place.items() if part in _PATHS})
 
 
@@ -52,18 +52,18 @@ def stage_condition(place: Mapping[str, str]) -> Q:
 
 
 def sweep_condition(place: Mapping[str, str]) -> Q:
-    """Return the same condition for the lists of the catalog."""
+    """Return the same condition for the catalog lists."""
     return Q(project=None) | Q(project__slug=place["project"]) if "project" in place else Q()
 
 
 def run_place(run: Run) -> Place:
-    """Return where a run is."""
+    """Return the place of a run."""
     pipeline = run.stage.pipeline
     return Place(pipeline.project.slug, pipeline.slug, run.stage.name)
 
 
 def find_run(run_id: str, place: Mapping[str, str], visible: Q) -> Run:
-    """Return a run of `visible` with its place; raises RunNotFound and AmbiguousRun."""
+    """Return a run of `visible` with its place; raise RunNotFound or AmbiguousRun."""
     runs = list(
         Run.objects.with_stage()
         .without_detail()

@@ -19,7 +19,7 @@ from dashboard.web.http import links
 def run(
     run: Run, latest_abort: Abort | None, permissions: Permissions | None = None
 ) -> dict[str, Any]:
-    """Return a run, with what the caller may do where permissions are given."""
+    """Return a run; with `permissions`, also what the caller may do."""
     pipeline = run.stage.pipeline
     fields = {
         "run_id": run.run_id,
@@ -96,7 +96,7 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
 
 
 def coverage(stage_coverage: Coverage) -> dict[str, Any]:
-    """Return whether the listed stages have all been read, and which have not."""
+    """Return whether the listed stages have all been read, and the stages that have not."""
     return {
         "complete": stage_coverage.is_complete,
         "coverage": {

@@ -25,10 +25,10 @@ from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.http.json_responses import ApiError, json_response
 
-PER_PAGE, MAX_PER_PAGE = 100, 500  # runs of one answer
-_MAX_KEY = 2**63 - 1  # a database's key
+PER_PAGE, MAX_PER_PAGE = 100, 500  # runs per response
+_MAX_KEY = 2**63 - 1  # the largest primary key
 DEFAULT_RETRY_SECONDS = (
-    10  # seconds, where an abort was not sent and nobody knows when the next could be
+    10  # seconds; for an abort that was not sent, if the end of the pause is unknown
 )
 
 
@@ -83,7 +83,7 @@ def run(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
 
 @api_view("POST")
 def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
-    """Abort a run and return the result; a repeat joins the abort under way."""
+    """Abort a run and return the result; a repeated request joins the open abort."""
     body = params.parse_abort_body(request)
     run_object = _get_run(run_id, params.parse_parameters(request, params.PLACE_PARAMETERS), client)
     abort_request = AbortRequest(
@@ -137,12 +137,12 @@ def dismissal(request: HttpRequest, client: ApiClient, run_id: str) -> HttpRespo
 
 @api_view()
 def not_found(request: HttpRequest, client: ApiClient) -> HttpResponse:
-    """Answer 404 for any other address."""
+    """Return a 404 for any other path."""
     raise ApiError(404, "no_address", "No such address; all addresses end with a slash.")
 
 
 def _after_run(last_key: str, visible: Any) -> Q:
-    """Return the condition for what comes after a run, by its key, in the list."""
+    """Return the condition for the runs that follow the run with this key in the list."""
     pk = params.parse_number(last_key, "after", maximum=_MAX_KEY)
     created_at = visible.filter(pk=pk).values_list("created_at", flat=True).first()
     if created_at is None:
@@ -168,13 +168,13 @@ def _run_with_abort(run: Run, client: ApiClient) -> dict[str, Any]:
     return serializers.run(run, latest_abort, client.permissions)
 
 
-# An answer of 2xx means that the abort took effect or that there was no need of it, nothing less: a
-# script may go by the status alone.
+# A 2xx means that the abort took effect or was not needed, nothing less: a script may rely on the
+# status alone.
 ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
     AbortState.REFUSED: (502, "refused"),
     AbortState.NOT_SENT: (503, "not_sent"),
     AbortState.UNKNOWN: (504, "no_answer"),
-    AbortState.REQUESTED: (504, "no_answer"),  # whoever sends it is not done with it
+    AbortState.REQUESTED: (504, "no_answer"),  # it is still being sent
 }
 
 

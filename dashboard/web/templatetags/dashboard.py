@@ -28,7 +28,7 @@ register = template.Library()
 
 @register.simple_tag
 def clock(timestamp: datetime) -> SafeString:
-    """Render a point in time as it is on the clock, with its day where that is not today."""
+    """Render a clock time; with its day unless that is today."""
     local = timezone.localtime(timestamp)
     is_today = local.date() == timezone.localdate()
     return _time_element(
@@ -38,13 +38,13 @@ def clock(timestamp: datetime) -> SafeString:
 
 @register.simple_tag
 def dated_clock(timestamp: datetime) -> SafeString:
-    """Render a point in time where the text is kept: with its day, which times.js drops today."""
+    """Render a clock time for stored text, with its day, which times.js removes if it is today."""
     return _time_element(timestamp, "clock", format_with_day(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def full_time(timestamp: datetime) -> SafeString:
-    """Render a point in time with date and zone, for SVG titles: a title has no tooltip itself."""
+    """Render a date, time and zone for SVG titles, since a title can't have a tooltip."""
     return format_html(
         '<time datetime="{}" data-full>{}</time>',
         _iso_utc(timestamp),
@@ -54,31 +54,31 @@ def full_time(timestamp: datetime) -> SafeString:
 
 @register.simple_tag
 def time_ago(timestamp: datetime) -> SafeString:
-    """Render a point in time, complete without JavaScript; times.js adds how long ago it was."""
+    """Render a date and time, complete without JavaScript; times.js adds how long ago it was."""
     return _time_element(timestamp, "ago", format_with_day(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def since(timestamp: datetime) -> SafeString:
-    """Render how long something has gone on: times.js counts; without it, since when."""
+    """Render an elapsed time, counted by times.js; without JavaScript, the start time."""
     return _time_element(timestamp, "since", _since_text(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def until(timestamp: datetime) -> SafeString:
-    """Render when something is due: times.js counts down; without it, at what time."""
+    """Render a countdown, counted by times.js; without JavaScript, the due time."""
     return _time_element(timestamp, "until", _until_text(timezone.localtime(timestamp)))
 
 
 @register.simple_tag
 def deployment_zone() -> str:
     """Return the name of the deployment's time zone."""
-    return settings.TIME_ZONE  # the name of the current one may be an offset such as "-03"
+    return settings.TIME_ZONE  # the current zone's name may be an offset such as "-03"
 
 
 @register.simple_tag
 def time_texts() -> SafeString:
-    """Render, as data, the words with which times.js writes times that go on."""
+    """Render, as JSON, the texts with which times.js formats elapsed times and countdowns."""
     texts = durations.unit_formats() | {
         "for": _("for %(time)s"),
         "in": _("in %(time)s"),
@@ -90,21 +90,22 @@ def time_texts() -> SafeString:
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
-    """Render a glyph of components/icons.html beside the text that it illustrates."""
+    """Render a glyph of components/icons.html, placed beside the text it illustrates."""
     return format_html('<svg class="glyph" aria-hidden="true"><use href="#g-{}"></use></svg>', name)
 
 
 @register.simple_tag
 def icon_url(state: str) -> str:
-    """Return the address of a tab's icon; that of a calm tab where a page has no state."""
+    """Return the URL of a tab's icon; the OK icon if the page has no state."""
     return static(f"icons/{state or Icon.OK}.svg")
 
 
 @register.simple_tag
 def rich_text(parts: RichText | MessageText, now: datetime | None = None) -> SafeString:
-    """Render a text whose times times.js lets go on; without it they read as they do `at` a time.
+    """Render rich text; times.js keeps its times current.
 
-    Where that is None they are on the clock, and stay true as long as the text is kept.
+    Without JavaScript its times are as of `now`. If that is None they are clock times, which stay
+    correct in stored text.
     """
     if isinstance(parts, str):
         parts = (parts,)
