@@ -45,7 +45,7 @@ class EventType(models.TextChoices):
 
     REQUESTED = "requested"  # detail: more about its origin
     JOINED = "joined"  # another user requested it too; detail: who, from where, why
-    ADOPTED = "adopted"  # taken over after its process had died
+    ADOPTED = "adopted"  # taken over after its process had ended
     SENT = "sent"  # about to be sent; detail: the number of this send, from the second on
     ACCEPTED = "accepted"  # detail: the run's status in the answer
     ABORTING = "aborting"  # Northflank reports the run as aborting
@@ -222,9 +222,9 @@ class Abort(AuditedRequest):
     ) -> bool:
         """Move the abort to `to_state` and add an event; return False if that is not allowed.
 
-        The first writer wins: an abort that has settled, or from whose state TRANSITIONS does not
-        lead to `to_state`, stays unchanged. With `send_number`, it also stays unchanged if it was
-        resent since that send.
+        The first writer wins: an abort stays unchanged if it has settled, or if TRANSITIONS has no
+        transition from its state to `to_state`. With `send_number`, it also stays unchanged if it
+        was resent since that send.
         """
         from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
         with transaction.atomic():

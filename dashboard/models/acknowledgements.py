@@ -1,4 +1,4 @@
-"""Acknowledgements: which users are looking at a run that needs attention."""
+"""Acknowledgements: which users have taken on a run that needs attention."""
 
 from collections.abc import Collection
 from datetime import datetime

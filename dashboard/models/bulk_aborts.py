@@ -59,9 +59,9 @@ class BulkAbort(AuditedRequest):
 
 class BulkAbortItemResult(models.TextChoices):
     WAITING = "waiting"  # not processed yet
-    ABORT = "abort"  # it became an abort of its own, which holds the details
-    JOINED = "joined"  # somebody was aborting it already
-    ENDED = "ended"  # it had concluded when its turn came
+    ABORT = "abort"  # became an abort of its own, which has the details
+    JOINED = "joined"  # the run had an open abort already
+    ENDED = "ended"  # the run had concluded before it was processed
     NOT_ALLOWED = "not_allowed"  # the user lacks or has lost the permission
 
 

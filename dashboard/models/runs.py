@@ -71,7 +71,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def with_in_flight(self, in_flight: bool) -> "RunQuerySet":
         """Runs in flight or, if False, all others; every database can use an index for it."""
-        # SQLite uses no index for `NOT in_flight`, which Django writes for an equality.
+        # SQLite uses no index for `NOT in_flight`, which is what Django writes for an equality.
         return self.filter(in_flight__in=[in_flight])
 
     def with_status(self, status: str) -> "RunQuerySet":

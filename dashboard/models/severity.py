@@ -1,4 +1,4 @@
-"""How bad it is that something takes longer than it should."""
+"""Severity of a duration that is longer than typical."""
 
 from enum import IntEnum
 
@@ -8,4 +8,4 @@ class Severity(IntEnum):
 
     OK = 0
     WARNING = 1  # longer than typical
-    CRITICAL = 2  # so long that somebody has to act
+    CRITICAL = 2  # so long that a person must act

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrPromise  # part of the stubs, absent at runtime
 
 MIN_OVERRIDE_SECONDS, MAX_OVERRIDE_SECONDS = 1, 30 * 24 * 3600  # limits of an override, in seconds
-# Pairs of override fields: the median, and the longest duration that is still usual.
+# Pairs of override fields: the median, and the longest typical duration.
 OVERRIDES = (
     ("override_run_median", "override_run_p95"),
     ("override_queue_median", "override_queue_p95"),
@@ -147,39 +147,39 @@ class StageTiming(models.Model):
 
     @property
     def typical_run(self) -> TypicalDuration | None:
-        """How long a run usually works, without approvals: the override, else the baseline."""
+        """Typical working time of a run, without approvals: the override, else the baseline."""
         return _override(self.override_run_median, self.override_run_p95) or self.observed_run
 
     @property
     def observed_run(self) -> TypicalDuration | None:
-        """How long a run usually works, by the baseline."""
+        """Typical working time of a run, by the baseline."""
         return _typical_duration(self.observed_run_median, self.observed_run_p95)
 
     @property
     def typical_queue(self) -> TypicalDuration | None:
-        """How long a run usually waits until it starts: the override, else the baseline."""
+        """Typical time from creation to start of a run: the override, else the baseline."""
         return _override(self.override_queue_median, self.override_queue_p95) or self.observed_queue
 
     @property
     def observed_queue(self) -> TypicalDuration | None:
-        """How long a run usually waits until it starts, by the baseline."""
+        """Typical time from creation to start of a run, by the baseline."""
         return _typical_duration(self.observed_queue_median, self.observed_queue_p95)
 
     def typical_approval(self, key: str = "") -> TypicalDuration | None:
-        """Return how long an approval usually takes: the override, else the step's baseline."""
+        """Return the typical duration of an approval: the override, else the step's baseline."""
         override = _override(self.override_approval_median, self.override_approval_p95)
         return override or self.observed_step(key)
 
     def typical_step(self, key: str) -> TypicalDuration | None:
-        """Return how long a step usually works, by its key (steps.key).
+        """Return the typical duration of a step, by its key (steps.key).
 
-        None while the duration of a run is overridden: an override means that the baseline does not
-        hold, so steps are then judged with the whole run, not by their own baseline.
+        None while the duration of a run is overridden: the override means that the baseline does
+        not hold, so only the whole run is judged, not its steps.
         """
         return None if self.override_run_median is not None else self.observed_step(key)
 
     def observed_step(self, key: str) -> TypicalDuration | None:
-        """Return how long a step usually takes, by its key (steps.key) and the baseline."""
+        """Return the typical duration of a step, by its key (steps.key) and the baseline."""
         median, p95 = self.observed_steps.get(key, (None, None))
         return _typical_duration(median, p95)
 
