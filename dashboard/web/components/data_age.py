@@ -1,4 +1,4 @@
-"""How old the data of a page is, whether some is missing, and what decides the page's structure."""
+"""How old the data of a page is, whether any is missing, and a hash of the page's structure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ class DataAge:
     synced_at: datetime | None
     is_stale: bool
     text: str | Promise = ""
-    status_hint: str = ""  # what the page can't show: the status page tells more
-    incomplete_text: str = ""  # what was not looked at yet; empty: all was
-    # Of what decides the page besides its runs: the stages, and which of them were read. An open
-    # page that is sent another value than its own reloads its live region.
+    status_hint: str = ""  # about data missing from the page; details are on the status page
+    incomplete_text: str = ""  # what has not been read yet; empty: coverage is complete
+    # Hash of the values that determine the page's structure besides its runs: the stages, and which
+    # of them have been read. An open page that receives another hash reloads its live region.
     structure_hash: str = ""
 
     @property
     def stale_text(self) -> str:
-        """The note that the data is out of date; empty if it is not, or another text covers it."""
+        """The note that the data is out of date; empty if it is fresh, or another text says so."""
         if not self.is_stale or self.synced_at is None or self.status_hint:
             return ""
         return _("This data is out of date.")
@@ -59,7 +59,7 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
 
 
 def place_data_age(stages: Sequence[Stage]) -> DataAge:
-    """Return the data age of a pipeline's stages or of one, with those not read yet."""
+    """Return the data age of the stages of a pipeline, or of one stage, including unread stages."""
     listed = [
         stage
         for stage in stages

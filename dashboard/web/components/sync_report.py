@@ -32,7 +32,7 @@ class RateLimitUsage:
     resets_at: datetime | None  # None: the window has ended, the next request starts a full one
     backoff_until: datetime | None
     refusals: int  # consecutive 429s, each after the pause of the previous one
-    is_probing: bool  # the pause is over, and no request was answered since
+    is_probing: bool  # the pause is over, but no request has been answered since
     synced_at: datetime
 
 
@@ -46,7 +46,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class CatalogErrorRow:
-    """A list of projects or pipelines that can't be read, or only in part."""
+    """A catalog list that can't be read, or only in part."""
 
     name: str
     text: str

@@ -1,1 +1,1 @@
-"""Runs and stages on pages: rows, cells, cards, charts, and what stands beside them."""
+"""Runs and stages on pages: rows, cells, cards, charts and panels."""

@@ -1,4 +1,4 @@
-"""The progress bar of a run: elapsed time against the typical duration. times.js lets it grow."""
+"""The progress bar of a run: elapsed time against the typical duration. times.js extends it."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass

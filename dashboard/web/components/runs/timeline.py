@@ -115,12 +115,12 @@ class StepRow:
 
     @property
     def has_duration(self) -> bool:
-        """Whether it is known how long the step took or has taken."""
+        """Whether the step's duration, or its elapsed time, is known."""
         return bool(self.duration or self.running_since)
 
     @property
     def may_be_overdue(self) -> bool:
-        """Whether the step took longer than usual, or may while it is in progress."""
+        """Whether the step took longer than usual or, while it is in progress, may do so."""
         return bool(self.overdue_severity or (self.bar and self.bar.overdue_at))
 
     @property
