@@ -1,6 +1,6 @@
 """The API's routes: each function answers one of them, or raises an ApiError.
 
-Where Northflank's documentation leaves something open, `sandbox.choices` decides.
+Where Northflank's documentation leaves a behaviour open, `sandbox.choices` decides.
 """
 
 import json
@@ -67,7 +67,7 @@ def get_auth(_: Sandbox, __: ApiRequest) -> Json:
 
 
 def login(_: Sandbox, __: ApiRequest) -> Json:
-    """Answer the command line client, which only uses the status."""
+    """Answer the login of the command line client, which only checks the status."""
     return {"data": {"entityId": TEAM_ID, "entityType": "team"}}
 
 
@@ -191,7 +191,7 @@ class ReleaseFlowNotFound(ApiError):
 
 
 def _check_team(request: ApiRequest) -> None:
-    """Raise NoAccess for any team but the one there is."""
+    """Raise NoAccess for any team other than the sandbox's."""
     if request.params.get("team", TEAM_ID) != TEAM_ID:
         raise NoAccess("no access to this team", hidden="Team")
 
@@ -265,7 +265,7 @@ def _run_filter(sandbox: Sandbox, request: ApiRequest) -> Callable[[Run], bool]:
 
 
 def _parse_start_body(body: bytes) -> Json:
-    """Return the checked body of a start; an empty one stands for no arguments."""
+    """Return the checked body of a start request; an empty body means no arguments."""
     try:
         fields: Any = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):
@@ -304,7 +304,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
         abort_run,
     ),
 )
-"""Routes that exist plain and in team form."""
+"""Routes available with and without a team in the path."""
 
 ACCOUNT_ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/auth", get_auth),

@@ -54,7 +54,7 @@ def create_app(
 
 
 class _RawPath:
-    """Routes by the raw path: an encoded slash is part of a value, not a separator."""
+    """Route by the raw path: an encoded slash is part of a value, not a separator."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,16 +62,16 @@ class _RawPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope.get("raw_path"):
             path = scope["raw_path"].decode("latin-1").partition("?")[0]
-            # ASGI has no way to break a connection, which some faults must do. uvicorn's
-            # `receive` belongs to an object that has the connection.
+            # ASGI cannot break a connection, which some faults require. uvicorn's `receive` is a
+            # method of the object that has the connection.
             transport = getattr(getattr(receive, "__self__", None), "transport", None)
-            # A copy: the server uses the original for its log.
+            # A copy, since the server logs the original.
             scope = {**scope, "path": path, TRANSPORT_KEY: transport}
         await self.app(scope, receive, send)
 
 
 class _Dispatcher:
-    """Passes requests to `api`, with token, rate limit and faults around it."""
+    """Pass requests to `api`, with token, rate limit and faults around it."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -98,11 +98,11 @@ class _Dispatcher:
             raise ApiError(status, message)
 
         response = await self._handle(request, raise_error)
-        response.headers.update(error.headers or {})  # `Allow`, with 405
+        response.headers.update(error.headers or {})  # `Allow` of a 405
         return response
 
     async def handle_crash(self, _: Request, __: Exception) -> Response:
-        """Answer after a bug in the sandbox; the server logs the exception."""
+        """Respond to an exception caused by a bug in the sandbox; the server logs it."""
         return self._encode_response(self._error_response(ApiError(500, "Internal server error")))
 
     async def _read_request(self, request: Request) -> ApiRequest:
@@ -118,7 +118,7 @@ class _Dispatcher:
         faults = sandbox.trigger_faults(api_request)
         if delays := [fault.number for fault in faults if fault.name == "latency"]:
             await asyncio.sleep(sum(delays))
-            api_request = await self._read_request(request)  # it takes effect after the delay
+            api_request = await self._read_request(request)  # takes effect after the delay
         is_allowed = sandbox.rate_limit_window.count_request(api_request.now)
         if any(fault.name == "rate-limited" for fault in faults):
             sandbox.rate_limit_window.exhaust()
@@ -190,7 +190,7 @@ class _Dispatcher:
     def _encode_response(self, api_response: ApiResponse) -> Response:
         body = json.dumps(api_response.body, ensure_ascii=False, separators=(",", ":"))
         headers = self._rate_limit_headers()
-        # A run's arguments can hold half of a surrogate pair, which UTF-8 has no bytes for.
+        # A run's arguments may contain half of a surrogate pair, which UTF-8 cannot encode.
         encoded_body = body.encode(errors="replace")
         return Response(encoded_body, api_response.status, headers, "application/json")
 

@@ -1,6 +1,6 @@
-"""What exists in the sandbox: projects, pipelines, the release flow of each stage, and its steps.
+"""The sandbox's catalog: projects, pipelines, each stage's release flow, and its steps.
 
-Dataclasses, and the functions with which `scenarios.py` makes them. Runs are derived from them in
+Dataclasses, and the functions that `scenarios.py` builds them with. Runs are derived from them in
 `simulation.py` and `history.py`.
 """
 
@@ -16,11 +16,11 @@ TEAM_ID = "acme"
 TEAM_NAME = "Acme"
 
 SECRET_PREFIX = "s3cr3t-"
-"""Prefix of every fake secret in the sandbox, so that a leak can be searched for."""
+"""Prefix of every fake secret in the sandbox, so that tests can search for leaks."""
 
 
 MULTI_REGION_PIPELINES = frozenset({"edge-proxy", "storefront"})
-"""Pipelines that go to one region after another in production."""
+"""Pipelines that release to one region after another in production."""
 REGIONS = ["europe-west", "us-east", "asia-south"]
 
 
@@ -41,29 +41,32 @@ class Step:
 
 @dataclass(frozen=True)
 class PresetStep:
-    """The course of one step of a preset run."""
+    """The simulated course of one step of a preset run."""
 
     ref: str
     duration_seconds: float = math.inf
-    """Of the step, or its last attempt; infinite: until somebody aborts the run."""
+    """Of the step, or of its last attempt; infinite: until the run is aborted."""
     attempts: int = 1
-    """All but the last fail. If the step is infinite and has several, the last fails too and the
-    next is postponed minute by minute."""
+    """All but the last fail.
+
+    If the duration is infinite and there are several, the last one fails too, and the next is
+    postponed minute by minute.
+    """
 
 
 @dataclass(frozen=True)
 class PresetRun:
-    """A run that a scenario places; all others are scheduled, or started by hand.
+    """A run that a scenario defines; all others are scheduled, or started by hand.
 
-    Nothing happens to it but what is written here.
+    Nothing happens to it beyond these fields.
     """
 
     name: str
     elapsed_seconds: float
-    """When the scenario opens: since the start of its first step in `steps`, or its creation."""
+    """Seconds from the start of its first step in `steps`, or its creation, to the opening."""
     steps: tuple[PresetStep, ...] = ()
     abort_elapsed_seconds: float | None = None
-    """When the scenario opens: since the abort by a colleague, which never takes effect."""
+    """Seconds from a colleague's abort, which never takes effect, to the opening."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +116,7 @@ class Pipeline:
     description: str
     service: str
     flows: Mapping[str, ReleaseFlow]
-    """By name of the stage; one without a release flow is absent."""
+    """By stage name; a stage without a release flow is absent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,19 +254,19 @@ def multi_region_steps(service: str) -> tuple[Step, ...]:
 
 
 class StagePlan(NamedTuple):
-    """The policy of a stage, seconds between two runs, and its behaviours, separated by spaces."""
+    """A stage's policy, seconds between two runs, and behaviours (separated by spaces)."""
 
     stage: str
     concurrency_policy: str
     interval_seconds: float
     behaviours: str = ""
     steps: tuple[Step, ...] | None = None
-    """None: the usual ones of the stage."""
+    """None: the stage's default steps."""
     preset_runs: tuple[PresetRun, ...] = ()
 
 
 type PipelineBuilder = Callable[[str], Pipeline]
-"""Makes a pipeline for the id of its project."""
+"""Builds a pipeline from its project's id."""
 
 
 def pipeline(slug: str, name: str, description: str, *plans: StagePlan) -> PipelineBuilder:
@@ -299,7 +302,7 @@ def _default_steps(stage: str, slug: str) -> tuple[Step, ...]:
 
 
 def release_train_steps() -> tuple[Step, ...]:
-    """Return a flow with every kind of step, nested, about sixty of them."""
+    """Return a flow of about sixty nested steps, of every kind."""
     return (
         sequence(
             "prepare",

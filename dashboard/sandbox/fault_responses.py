@@ -1,6 +1,6 @@
-"""What faults do: responses in place of the API's, edits of its JSON, broken connections.
+"""Effects of faults: responses in place of the API's, edits of its JSON, broken connections.
 
-Functions take the VALUE of their fault first.
+Functions take the VALUE of their fault as first argument.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from starlette.types import Receive, Scope, Send
 from .http import MAX_PER_PAGE, ApiError, ApiResponse, NoAccess
 
 TRANSPORT_KEY = "sandbox.transport"
-"""Key of the connection in the scope, if the server provides it."""
+"""Key of the connection in the ASGI scope, if the server provides it."""
 
 CHUNK_BYTES = 64 * 1024
 
 
 class DroppedConnection(Response):
-    """Closes the connection after an optional wait, with no response or half of one."""
+    """Close the connection after an optional wait, with no response or half of one."""
 
     def __init__(self, delay_seconds: float = 0, partial_response: Response | None = None) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class DroppedConnection(Response):
             body_message = {"type": "http.response.body", "body": body[: len(body) // 2]}
             await send(body_message | {"more_body": True})
             if transport is not None:
-                transport.close()  # unlike abort(), sends what has been written
+                transport.close()  # unlike abort(), sends pending data
         elif transport is not None:
             transport.abort()
-        # Returning while the connection is open would be an error to the server.
+        # The server logs an error if this returns while the connection is open.
         await _wait_for_disconnect(5, receive)
 
 
 async def _wait_for_disconnect(seconds: float, receive: Receive) -> None:
-    """Wait, but not longer than the client does."""
+    """Wait for `seconds`, or until the client disconnects."""
 
     async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -77,7 +77,7 @@ def error(status: int, message: str) -> Replace:
 
 
 def html_page(status: int, reason: str) -> Replace:
-    """Return what makes the error page of a proxy."""
+    """Return a function that responds with a proxy's error page."""
     page = f"<!doctype html><title>{status}</title><h1>{reason}</h1><hr>proxy"
     return lambda _: HTMLResponse(page, status_code=status)
 
@@ -107,7 +107,7 @@ def set_data(value: str, body: Any) -> Any:
 
 
 def edit_list(edit_entries: Callable[[str, list[Any]], list[Any]]) -> Edit:
-    """Return what edits the list in a response that has one."""
+    """Return a function that edits the list in a response, if there is one."""
 
     def edit(value: str, body: Any) -> Any:
         data = body.get("data")
@@ -176,12 +176,12 @@ def drop_after(value: str, _: Response) -> Response:
 
 
 async def _stream_padding(size: int) -> AsyncIterator[bytes]:
-    """Stream a JSON response of that size without holding it in memory."""
+    """Stream a JSON response of the given size without holding it in memory."""
     head, tail = b'{"data":{"runs":[],"padding":"', b'"},"pagination":{"hasNextPage":false}}'
     yield head
     remaining = size - len(head) - len(tail)
     while remaining > 0:
         yield b"x" * min(CHUNK_BYTES, remaining)
         remaining -= CHUNK_BYTES
-        await asyncio.sleep(0)  # lets other requests be answered meanwhile
+        await asyncio.sleep(0)  # lets other requests run
     yield tail

@@ -1,10 +1,10 @@
-"""Faults: ways in which the sandbox can misbehave, and the syntax to request them.
+"""Faults: scripted errors of the sandbox, and the syntax to request them.
 
     NAME[:VALUE][+SECONDS][%PROBABILITY][*COUNT][@TARGET]
 
 `500`, `latency:0.3`, `503+60`, `500%0.2@/runs`, `reset*3`, `latency:5@POST`, `forbidden:payments`.
-SECONDS are since the start of the sandbox. TARGET is part of "METHOD /path", so it can select a
-method, a resource or a single run; with `$` at its end, what the path ends in.
+SECONDS count from the start of the sandbox. TARGET is a part of "METHOD /path", so it can select a
+method, a resource or a single run; with a final `$` it is the end of the path.
 """
 
 import json
@@ -18,24 +18,24 @@ from .fault_responses import Edit, Replace, Spoil
 
 @dataclass(frozen=True)
 class FaultKind:
-    """A fault that can be requested. Without a function it is `app.py` that carries it out."""
+    """A kind of fault that can be requested; without a function it is implemented in `app.py`."""
 
     description: str
     default_value: str | None = None
-    """None where the fault takes no value, or requires one."""
+    """None if the fault takes no value, or requires one."""
     value_format: Literal["text", "number", "status", "json"] = "text"
     is_value_required: bool = False
     is_abort_only: bool = False
     replace: Replace | None = None
-    """Makes a response in place of the API: the request has no effect."""
+    """Returns a response in place of the API's: the request has no effect."""
     edit: Edit | None = None
-    """Changes the JSON of the response."""
+    """Edits the JSON of the response."""
     spoil: Spoil | None = None
-    """Changes the response as a whole."""
+    """Edits the response as a whole."""
 
 
 OPTIONAL_FIELDS = "description,startedAt,concludedAt,refs,response,settings,steps"
-"""Optional fields of runs and nodes, which a client must do without."""
+"""Optional fields of runs and nodes: clients must work without them."""
 
 FAULT_KINDS: dict[str, FaultKind] = {
     "latency": FaultKind("Answers after VALUE seconds", "1", "number"),
@@ -132,11 +132,11 @@ class Fault:
     value: str = ""
     probability: float = 1.0
     count: int | None = None
-    """How often it applies; None: always."""
+    """How often the fault applies; None: always."""
     target: str = ""
-    """What "METHOD /path" must contain."""
+    """A part of "METHOD /path" that requests must contain."""
     after_seconds: float = 0.0
-    """Applies only this long after the start of the sandbox."""
+    """Seconds from the start of the sandbox until the fault applies."""
     hit_count: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
@@ -174,9 +174,9 @@ class Fault:
         return float(self.value)
 
     def try_trigger(self, method: str, path: str, random_value: float, uptime: float) -> bool:
-        """Return whether it applies to a request, and count it if so.
+        """Return whether the fault applies to a request, and count it if so.
 
-        `random_value` is between 0 and 1, `uptime` in seconds since the start of the sandbox.
+        `random_value` is between 0 and 1; `uptime` is in seconds since the start of the sandbox.
         """
         if self.after_seconds and uptime < self.after_seconds:
             return False
@@ -201,7 +201,7 @@ _GRAMMAR = re.compile(
 
 
 def parse_fault(text: str) -> Fault:
-    """Parse a fault as written on the command line; raises ValueError with a message for users."""
+    """Parse a fault as written on the command line; raise ValueError with a message for users."""
     match = _GRAMMAR.fullmatch(text)
     if not match:
         raise ValueError(

@@ -1,14 +1,14 @@
 """The runs of one release flow over time: which exist, which queue, which are aborted.
 
 Time is divided into epochs of three hours. The runs scheduled in an epoch are a function of seed,
-flow and epoch, and where the concurrency policy would make the next epoch depend on one, none of
-them reaches into it. So any period can be computed alone, on first use, and a restart has the same
-runs. Epochs are counted from an origin: with another origin the same happens at the same distance
-from it. Aborts and runs started by hand are applied on top, and change only what comes after them.
+flow and epoch; where the concurrency policy would make the next epoch depend on them, they all end
+before it. So any period can be computed alone, on first use, and a restart produces the same runs.
+Epochs count from an origin; with another origin the same runs occur at the same distance from it.
+Aborts and runs started by hand are applied afterwards, and change only later runs.
 
-So are the runs that a scenario presets, around the time at which it opened. Where one run goes at a
-time, nothing is scheduled from the first of them on. A flow with a daily jam has the first when the
-scenario opens.
+The preset runs of a scenario are also applied afterwards, around the time when it opened. If a flow
+allows one run at a time, no run is scheduled after its first preset run. A flow with a daily jam
+has the first jam when the scenario opens.
 """
 
 import math
@@ -22,26 +22,26 @@ from .catalog import ReleaseFlow
 from .simulation import EPOCH_SECONDS, HOUR, RunKey, RunScript, simulate
 
 HISTORY_SECONDS = 72 * HOUR
-"""How far back the list of runs reaches by default."""
+"""Seconds that the list of runs reaches back by default."""
 SHORT_HISTORY_SECONDS = 12 * HOUR
 IDLE_SECONDS = 2 * HOUR
-"""How long before the scenario opened the last run of an idle flow ended."""
+"""Seconds from the end of an idle flow's last run to the opening of the scenario."""
 
 NEGATIVE_INFINITY = -math.inf
 
 STUCK_SECONDS = EPOCH_SECONDS + HOUR / 2
-"""Longer than an epoch: the next stuck run exists half an hour before this one ends."""
+"""Longer than an epoch: the next stuck run is created half an hour before this one ends."""
 JAM_SECONDS = EPOCH_SECONDS - HOUR / 3
-"""Shorter than an epoch: the queue behind the jam is gone before the next one."""
+"""Shorter than an epoch: the queue behind the jam clears before the next epoch."""
 JAM_INTERVAL_EPOCHS = 8
-"""Epochs from one jam to the next: a day, of which all but three hours are as usual."""
+"""Epochs from one jam to the next: a day, with normal traffic except for three hours."""
 SKIP_DELAY_SECONDS = 0.4
 """Seconds from creation to the end of a skipped run."""
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A run with its times; those in the future hold unless somebody interferes."""
+    """A run with its times; those in the future may change by aborts and started runs."""
 
     flow: ReleaseFlow
     key: RunKey
@@ -54,7 +54,7 @@ class Run:
     aborted_at: float | None = None
     """When the abort was requested."""
     start_body: dict[str, Any] | None = None
-    """The body of the start of a run that is not scheduled."""
+    """The request body that started the run; None: scheduled."""
 
     def status(self, now: float, script: RunScript) -> str:
         """Return the status of a run in flight."""
@@ -114,7 +114,8 @@ class History:
         )
         self._schedule_end = opened_at - IDLE_SECONDS if "idle" in flow.behaviours else math.inf
         self._slots_per_epoch = max(1, int(EPOCH_SECONDS / flow.interval_seconds))
-        # The epochs of each flow have another offset, or all would be stuck at the same time.
+        # Each flow's epochs have their own offset, so that not all flows are stuck at the same
+        # time.
         digest = blake2b(f"{seed}/{flow.key}".encode(), digest_size=4).digest()
         self._epoch_offset = origin + EPOCH_SECONDS * int.from_bytes(digest) / 2**32
         self._opening_epoch = self._epoch(opened_at)
@@ -122,7 +123,7 @@ class History:
             self._add_preset_run(RunKey(f"staged {opened_at:.0f} {n}", preset=preset), opened_at)
 
     def newest_first(self, now: float) -> Iterator[Run]:
-        """Yield the runs that exist now; an epoch is computed when its first run is needed."""
+        """Yield the existing runs; an epoch is computed when its first run is needed."""
         newest = self._epoch(now)
         oldest = self._epoch(now - self._history_seconds)
         self._prune(oldest)
@@ -140,7 +141,7 @@ class History:
 
     def abort_run(self, run: Run, abort: Abort) -> None:
         self.aborts[run.id] = abort
-        # A preset run may be kept in an epoch before its own.
+        # A preset run may be stored in an epoch before its own.
         self._invalidate_from(
             self._first_changed_epoch if run.key.preset else self._epoch(run.created_at)
         )
@@ -149,7 +150,7 @@ class History:
         """Start a run by hand and return its id."""
         epoch = self._epoch(now)
         drafts = self._extra_drafts.setdefault(epoch, [])
-        # With the time in it, a restarted sandbox does not give out the same id again.
+        # With the time in the key, a restarted sandbox does not reuse the id.
         drafts.append(self._make_draft(RunKey(f"started {now:.6f} {len(drafts)}"), now, body))
         self._invalidate_from(epoch)
         return drafts[-1].id
@@ -168,7 +169,8 @@ class History:
         draft = self._make_draft(key, created_at, {"name": preset.name})
         epoch = self._epoch(created_at)
         if self.flow.concurrency_policy != "allow":
-            # All in one epoch: a changed one does not depend on what the next one adds.
+            # All in one epoch: an epoch with changes does not depend on the runs added to the next
+            # one.
             epoch = min(self._extra_drafts, default=epoch)
             self._schedule_end = min(self._schedule_end, created_at)
         self._extra_drafts.setdefault(epoch, []).append(draft)
@@ -189,12 +191,12 @@ class History:
         return str(uuid5(NAMESPACE_URL, f"sandbox:{self.seed}/{self.flow.key}/{key.text}"))
 
     def _hang_seconds(self, key: RunKey) -> float:
-        """Return how long the run must hang: the first of an epoch, in some flows; else 0."""
+        """Return how long a run must hang, in seconds; the first of an epoch does in some flows."""
         if key.slot is None or key.slot % self._slots_per_epoch:
             return 0
         if "stuck" in self.flow.behaviours:
             return STUCK_SECONDS
-        # Were the flow jammed always, a wait of hours would be typical.
+        # In a flow that is always jammed, a wait of hours would be typical.
         epochs_since_opening = key.slot // self._slots_per_epoch - self._opening_epoch
         is_jammed = epochs_since_opening % JAM_INTERVAL_EPOCHS == 0
         return JAM_SECONDS if "daily-jam" in self.flow.behaviours and is_jammed else 0
@@ -208,13 +210,13 @@ class History:
         return _Draft(key, self._run_id(key), created_at, self._simulate(key), start_body)
 
     def _scheduled_drafts(self, epoch: int) -> list[_Draft]:
-        """Draft the scheduled runs of an epoch, oldest first."""
+        """Return drafts of the scheduled runs of an epoch, oldest first."""
         drafts = []
         width = EPOCH_SECONDS / self._slots_per_epoch
         for n in range(self._slots_per_epoch):
             slot = epoch * self._slots_per_epoch + n
             key = RunKey(str(slot), slot)
-            # Somewhere in its slot, but a run that hangs exists from the beginning.
+            # Random within its slot; a run that hangs is created at the slot's start.
             jitter = 0.8 * int(self._run_id(key)[:4], 16) / 0x10000
             offset = n if self._hang_seconds(key) else n + jitter
             drafts.append(self._make_draft(key, self._epoch_start(epoch) + offset * width))
@@ -227,8 +229,8 @@ class History:
         if epoch in self._resolved_epochs:
             return self._resolved_epochs[epoch]
         drafts = self._scheduled_drafts(epoch)
-        # The schedule does not depend on aborts and starts: these shift runs that exist already,
-        # but no run that was listed before appears or vanishes.
+        # The schedule does not depend on aborts and started runs: these shift existing runs, but no
+        # listed run appears or vanishes.
         latest_end = (
             math.inf if self.flow.concurrency_policy == "allow" else self._epoch_start(epoch + 1)
         )
@@ -250,7 +252,7 @@ class History:
         return resolved
 
     def _is_changed(self, epoch: int) -> bool:
-        """Whether an abort or a start has changed this epoch or one before it."""
+        """Return whether an abort or a started run has changed this epoch or an earlier one."""
         return epoch >= self._first_changed_epoch
 
     def _invalidate_from(self, epoch: float) -> None:
@@ -260,7 +262,7 @@ class History:
         }
 
     def _prune(self, oldest: int) -> None:
-        """Drop what is older than the list, so that memory does not grow."""
+        """Remove data that is older than the list of runs, to limit memory use."""
         if oldest <= self._oldest_kept_epoch:
             return
         self._oldest_kept_epoch = oldest
@@ -285,11 +287,11 @@ def apply_concurrency_policy(
     initial_busy_until: float = NEGATIVE_INFINITY,
     latest_end: float = math.inf,
 ) -> tuple[list[Run], float]:
-    """Return the runs that the policy and the aborts leave, and until when the flow is busy.
+    """Return the runs after applying policy and aborts, and the time until which the flow is busy.
 
-    A draft that would end after `latest_end` is left out. The meaning of `latest` is a guess: a run
-    that still waits is superseded by a newer one. So is what `forbid` does to a run that comes too
-    early: a scheduled one does not exist, any other is skipped.
+    Drafts that would end after `latest_end` are left out. Two behaviours are guesses. `latest`: a
+    waiting run is superseded by a newer one. `forbid`: a run that comes too early does not exist if
+    it is scheduled, and is skipped otherwise.
     """
     queue = _RunQueue(flow, aborts, initial_busy_until, latest_end)
     for draft in drafts:
@@ -307,7 +309,7 @@ class _RunQueue:
         self.latest_end = latest_end
         self.runs: list[Run] = []
         self.busy_until = busy_until
-        self._busy_before = busy_until  # without the run that waits
+        self._busy_before = busy_until  # without the waiting run
         self._waiting_run: Run | None = None
 
     def add(self, draft: _Draft) -> None:

@@ -1,4 +1,4 @@
-"""One call of the API: request, response, error, the pages of a list, and the rate limit."""
+"""HTTP of the API: requests, responses, errors, pagination, and the rate limit."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ class ApiRequest:
     path: str
     """As received, still percent-encoded."""
     params: Mapping[str, str]
-    """The values in the path, decoded."""
+    """The path's parameters, decoded."""
     query: Mapping[str, str]
     body: bytes
     now: float
@@ -31,7 +31,7 @@ class ApiResponse:
 
 
 class ApiError(Exception):
-    """Answered with a status and the API's error body."""
+    """An error response with a status and the API's error body."""
 
     def __init__(self, status: int, message: str, details: object = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 
 class NoAccess(ApiError):
-    """A missing permission: a 403, or the 404 of the hidden object if the choice says so."""
+    """A missing permission: a 403, or the 404 of the hidden object, depending on a choice."""
 
     def __init__(self, message: str, hidden: str) -> None:
         super().__init__(403, f"Missing permission: {message}")
@@ -58,11 +58,11 @@ def paginate[T](
     serialize: Callable[[T], Json],
     matches: Callable[[T], bool] = lambda _: True,
 ) -> Json:
-    """Return the requested page of a list; `last_cursor` is the choice of that name.
+    """Return the requested page of a list; `last_cursor` is the value of the choice of that name.
 
-    The cursor names the last item of a page rather than a position, so that runs created in
-    between move nothing. It is looked up before filtering: the item may have changed meanwhile
-    and no longer match.
+    The cursor refers to the last item of a page, not to a position, so that runs created in between
+    shift nothing. It is looked up before filtering, since the item may have changed and no longer
+    match.
     """
     per_page = min(_parse_positive(request, "per_page", DEFAULT_PER_PAGE), MAX_PER_PAGE)
     page_number = _parse_positive(request, "page", 1)
@@ -88,7 +88,8 @@ def _parse_positive(request: ApiRequest, name: str, default: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
-    # At most nine digits: more is nonsense, and Python refuses to read thousands of them.
+    # At most nine digits: larger numbers are invalid, and Python refuses to parse thousands of
+    # digits.
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise ApiError(400, "Invalid query", {name: ["must be a positive whole number"]})
     return int(text)
@@ -114,7 +115,7 @@ class RateLimitWindow:
         self.request_count = max(self.request_count, self.limit)
 
     def seconds_until_reset(self, now: float) -> int:
-        """Return the whole seconds until the window ends."""
+        """Return the seconds until the window ends, rounded up."""
         if self.opened_at is None:
             return math.ceil(self.seconds)
         return max(0, math.ceil(self.opened_at + self.seconds - now))

@@ -1,4 +1,4 @@
-"""The options of a sandbox, and their command line; each is declared once."""
+"""The options of a sandbox and their command-line arguments; each is declared once."""
 
 import argparse
 import math
@@ -14,7 +14,7 @@ from .scenarios import SCENARIOS
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that the API's documentation leaves open."""
+    """A behaviour that the API's documentation leaves open."""
 
     description: str
     values: tuple[str, ...]
@@ -49,7 +49,7 @@ CHOICES: dict[str, Choice] = {
 
 @dataclass
 class Choices:
-    """Values by name, such as `choices["run-order"]`: an override or the default."""
+    """Values by name, such as `choices["run-order"]`: an override, else the default."""
 
     overrides: dict[str, str] = field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Choices:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
-        """Parse texts of the form NAME=VALUE; raises ValueError with a message for users."""
+        """Parse texts of the form NAME=VALUE; raise ValueError with a message for users."""
         overrides: dict[str, str] = {}
         for text in texts:
             name, equals, value = text.partition("=")
@@ -94,16 +94,16 @@ class Choices:
 
 
 def _argument(flag: str, help: str, **more: Any) -> dict[str, Any]:
-    """Describe the command-line argument of a field.
+    """Return field metadata for a command-line argument.
 
-    One with `parse` may be repeated; `parse` makes the value from all its texts.
+    An argument with `parse` may be repeated; `parse` converts all its texts into the value.
     """
     return {"flag": flag, "help": help, **more}
 
 
 @dataclass
 class Options:
-    """Raises ValueError, with a message for users, for values that cannot work."""
+    """Options of a sandbox; raise ValueError, with a message for users, if a value is invalid."""
 
     token: str = field(
         default="sandbox", metadata=_argument("--token", "the token clients must send")
@@ -149,7 +149,7 @@ class Options:
         ),
     )
     rate_limit: int = field(
-        default=1000,  # Northflank's
+        default=1000,  # Northflank's limit
         metadata=_argument("--rate-limit", "requests an hour", type=int),
     )
     rate_window_seconds: float = 3600.0
@@ -204,12 +204,12 @@ def _is_web_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of a port out of range, too
+    except ValueError:  # also raised for a port out of range
         return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sandbox's options to a command's parser; `build_options` reads them back."""
+    """Add the sandbox's options to a command's parser; see `build_options`."""
     group = parser.add_argument_group("sandbox")
     for option in fields(Options):
         if option.metadata:
@@ -223,7 +223,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_options(namespace: argparse.Namespace) -> Options:
-    """Build the options from parsed arguments; raises ValueError with a message for users."""
+    """Return the options from parsed arguments; raise ValueError with a message for users."""
     values: dict[str, Any] = {}
     for option in fields(Options):
         if option.metadata:

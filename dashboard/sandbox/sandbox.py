@@ -1,4 +1,4 @@
-"""The state of a running sandbox; tests reach it as `app.state.sandbox`."""
+"""The state of a running sandbox, available to tests as `app.state.sandbox`."""
 
 import time
 from collections import Counter, deque
@@ -15,7 +15,7 @@ from .webhooks import Webhooks
 from .world import World
 
 OPENING_INTERVAL = 300
-"""A scenario opens at a multiple of these seconds: a restart soon after has the same runs."""
+"""Seconds; scenarios open at a multiple of it, so that a restart soon after has the same runs."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Sandbox:
     faults: list[Fault] = field(init=False)
     """May be replaced or changed at any time."""
     abort_request_counts: Counter[str] = field(default_factory=Counter)
-    """Abort requests received, by run id; refused and lost ones included."""
+    """Abort requests received, by run id, including refused and lost ones."""
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=1000))
     """The latest requests as (method, path)."""
 
@@ -47,14 +47,14 @@ class Sandbox:
         self.rate_limit_window = RateLimitWindow(
             self.options.rate_limit, self.options.rate_window_seconds
         )
-        # Not the world itself, which tests replace.
+        # A function instead of the world itself, which tests replace.
         self.webhooks = Webhooks(lambda: self.world, self.clock, self.choices)
         for url in self.options.webhook_urls:
             self.webhooks.subscribe(url, self.options.webhook_secret)
         self._rng = Random(self.options.seed)
 
     def record_request(self, request: ApiRequest) -> None:
-        """Note a request as received."""
+        """Count a received request."""
         self.requests.append((request.method, request.path))
         if request.method == "POST" and request.path.endswith("/abort") and "run" in request.params:
             self.abort_request_counts[request.params["run"]] += 1

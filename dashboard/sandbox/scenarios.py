@@ -1,7 +1,7 @@
-"""The scenarios: what exists in the sandbox, and in which state.
+"""The scenarios: the sandbox's catalog and runs at the start.
 
-Each is described in `docs/sandbox.md`. Most runs are scheduled at random; those that a scenario
-needs are preset, relative to the time at which it opened.
+Each is described in `docs/sandbox.md`. Most runs are scheduled at random; the runs that a scenario
+requires are preset, relative to the time when it opened.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,13 +53,13 @@ class Scenario:
     description: str
     projects: Callable[[], tuple[Project, ...]]
     choices: Mapping[str, str] = field(default_factory=dict)
-    """Its defaults, where they differ."""
+    """Overrides of the defaults."""
     faults: tuple[str, ...] = ()
-    """In addition to those of the options."""
+    """In addition to the faults of the options."""
 
 
 def everyday() -> tuple[Project, ...]:
-    """A busy team, with the odd run that is stuck."""
+    """A busy team, with an occasional stuck run."""
     return (
         shop(
             checkout(
@@ -112,7 +112,7 @@ def everyday() -> tuple[Project, ...]:
 
 
 def quiet_night() -> tuple[Project, ...]:
-    """Every run succeeded, and none is in flight."""
+    """All runs succeeded, and none is in flight."""
     quiet = "always-succeeds idle"
     return (
         shop(
@@ -132,7 +132,7 @@ def quiet_night() -> tuple[Project, ...]:
 
 
 def stuck_production() -> tuple[Project, ...]:
-    """A release to production is stuck on its migration, and two more wait behind it."""
+    """A release to production is stuck at its migration, and two more are queued behind it."""
     six_to_nine_minutes = (
         backup("checkout-db", 60, 75),
         job("migrate", 120, 240),
@@ -176,7 +176,7 @@ def stuck_production() -> tuple[Project, ...]:
 
 
 def queue_pileup() -> tuple[Project, ...]:
-    """Two stages with nine runs queued, and two that drop new ones."""
+    """Two stages with nine queued runs, and two that drop new runs."""
     return (
         shop(
             checkout(
@@ -202,7 +202,7 @@ def queue_pileup() -> tuple[Project, ...]:
 
 
 def _queued_behind(step: str, minutes: float) -> tuple[PresetRun, ...]:
-    """Preset a run that has been at this step for so long, and nine created since."""
+    """Preset a run that has been at `step` for `minutes`, and nine runs created since."""
     return (
         _preset("Front of the queue", minutes, PresetStep(step)),
         *(_preset(f"Waiting number {n}", minutes * (10 - n) / 10) for n in range(1, 10)),
@@ -210,7 +210,7 @@ def _queued_behind(step: str, minutes: float) -> tuple[PresetRun, ...]:
 
 
 def approval_wait() -> tuple[Project, ...]:
-    """Runs that wait for approval, as usual and forgotten, and one that waits for an answer."""
+    """Runs that wait for approval, briefly and far too long, and one that waits for a response."""
     voucher_codes = _preset("Voucher codes 4720", 14, PresetStep("smoke-tests"))
     basket_totals = _preset("Basket totals 4719", 5, PresetStep("sign-off", 14 * MINUTE))
     synonyms = _preset("Synonyms 212", 6 * 60, PresetStep("sign-off"))
@@ -235,7 +235,7 @@ def approval_wait() -> tuple[Project, ...]:
 
 
 def _approval_steps(service: str) -> tuple[Step, ...]:
-    """Return a flow in which approval takes two to twelve minutes."""
+    """Return a flow whose approval takes two to twelve minutes."""
     return (
         build(service),
         approval(2, 2 * MINUTE, 12 * MINUTE),
@@ -247,7 +247,7 @@ def _approval_steps(service: str) -> tuple[Step, ...]:
 
 
 def abort_hangs() -> tuple[Project, ...]:
-    """Aborts are accepted and have no effect."""
+    """Aborts are accepted but have no effect."""
     return (
         shop(
             checkout(
@@ -330,7 +330,7 @@ def _numbered_pipeline(slug: str, number: int) -> PipelineBuilder:
 
 
 def _other_teams() -> tuple[Project, ...]:
-    """Other teams, whose runs are all as usual."""
+    """Return other teams' projects, without unusual runs."""
     return (
         payments(
             billing_api(

@@ -46,7 +46,7 @@ def _format_utc(timestamp: float, pattern: str) -> str:
 
 
 def _milliseconds(timestamp: float) -> int:
-    # Cut, not rounded: 999.7 ms must not become 1000.
+    # Truncated, not rounded: 999.7 ms must not become 1000.
     return int(timestamp * 1000) % 1000
 
 
@@ -85,7 +85,7 @@ def serialize_pipeline(pipeline: Pipeline, format_time: TimeFormatter) -> Json:
 
 
 def serialize_pipeline_detail(pipeline: Pipeline) -> Json:
-    """Serialize a pipeline as `get pipeline` does: without its id and its times."""
+    """Serialize a pipeline as `get pipeline` does: without id and times."""
     objects = [{"id": pipeline.service, "type": "service", "stage": stage} for stage in STAGES]
     data: Json = {"name": pipeline.name, "nfObjects": objects}
     if pipeline.description:
@@ -95,7 +95,7 @@ def serialize_pipeline_detail(pipeline: Pipeline) -> Json:
 
 def serialize_release_flow(flow: ReleaseFlow, status: str, format_time: TimeFormatter) -> Json:
     definition_fields = serialize_extras(flow)
-    definition_fields.pop("refs", None)  # belongs to runs
+    definition_fields.pop("refs", None)  # only in runs
     is_paused = "paused" in flow.behaviours
     return definition_fields | {
         "apiVersion": API_VERSION,
@@ -168,7 +168,7 @@ HOSTILE_DESCRIPTION = 'Réf. <a href="javascript:alert(1)">ticket</a> — ' + "t
 
 
 def generate_name(run: Run) -> str | None:
-    """Return the name of a run; about one in eight has none."""
+    """Return the name of a run; about one run in eight has none."""
     if run.start_body is not None:
         name = run.start_body.get("name")
         return str(name) if name is not None else None
@@ -199,12 +199,12 @@ def generate_description(run: Run) -> str | None:
 
 
 def serialize_definition(flow: ReleaseFlow) -> Json:
-    """Return the definition of the flow: the tree without any response."""
+    """Return the flow's definition: the tree without responses."""
     return _root_node([_definition_node(step) for step in flow.steps])
 
 
 def serialize_extras(flow: ReleaseFlow) -> Json:
-    """Return the fields beside the tree in a definition and in a run; the secrets are here."""
+    """Return the fields beside the tree in a definition and in a run, including the secrets."""
     fields: Json = {"options": {"concurrencyPolicy": flow.concurrency_policy}}
     if "holds-secrets" in flow.behaviours:
         fields["arguments"] = {
@@ -246,7 +246,7 @@ def _root_node(steps: list[Json]) -> Json:
 
 
 def _definition_node(step: Step) -> Json:
-    """Return a node without a response, with the nodes inside it."""
+    """Return a node without a response, and its child nodes."""
     node: Json = {"kind": step.kind, "spec": dict(step.spec)}
     if step.ref:
         node["ref"] = step.ref
@@ -262,7 +262,7 @@ def _definition_node(step: Step) -> Json:
 
 
 class _StepSerializer:
-    """Serializes nodes as of one moment. Its times are seconds since the start of the run."""
+    """Serializes nodes as of one moment. Times are in seconds since the start of the run."""
 
     def __init__(self, run: Run, script: RunScript, started: float, now: float) -> None:
         self.run = run
@@ -271,7 +271,7 @@ class _StepSerializer:
         self.elapsed = now - started
         self.is_concluded = now >= run.concluded_at
         is_aborted = run.aborted_at is not None and now >= run.aborted_at
-        # After the abort no step starts, and those in progress are aborting.
+        # After an abort no step starts, and steps in progress are aborting.
         self.abort_elapsed = (
             run.aborted_at - started if is_aborted and run.aborted_at is not None else None
         )
@@ -331,7 +331,7 @@ class _StepSerializer:
         if event.node_status == "retrying":
             code, message = script.error or (500, "Attempt failed, will be tried again")
             response["error"] = {"code": code, "message": message}
-            # Rounded up: it is in the future.
+            # Rounded up, since it is in the future.
             retries["nextAttempt"] = (
                 self._timestamp(next_attempt_time(script, self.visible_until)) + 1
             )

@@ -1,7 +1,7 @@
-"""One run as a script: which steps it takes, how long each takes, and how it ends.
+"""The script of one run: its steps, the duration of each, and the outcome.
 
-A script is a function of seed, flow and run key. Its times are seconds after the start of the run;
-queueing and aborts are applied in `history.py`.
+A script is a function of seed, flow and run key. Its times are in seconds after the start of the
+run; queueing and aborts are applied in `history.py`.
 """
 
 import math
@@ -19,9 +19,9 @@ EPOCH_SECONDS = 3 * HOUR
 RESPONSE_DELAY = 1.5
 """Seconds until a running node has a `response`."""
 BACKOFF_SECONDS = 60.0
-"""Seconds by which an attempt is postponed, again and again."""
+"""Seconds by which an attempt is postponed each time."""
 
-# Statuses of a node at work, and of its run. The API has no "running" for nodes, and does not
+# Statuses of a node in progress, and of its run. The API has no "running" for nodes, and does not
 # document when a run is `waiting` or in `async_wait`: a guess.
 ACTIVE_NODE_STATUS = {
     "Approval": "approval_wait",
@@ -69,16 +69,16 @@ _FAILURE_MODES = (
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """Identifies a run within its flow; its id and all that is random about it follow from it."""
+    """Identifies a run within its flow; determines its id and its random values."""
 
     text: str
     slot: int | None = None
-    """Its place in the schedule, counted from the origin; None: started by hand, or preset."""
+    """Its slot in the schedule, counted from the origin; None: started by hand, or preset."""
     preset: PresetRun | None = None
 
 
 class ScriptEvent(NamedTuple):
-    """From `start` on, the node and its run have these statuses."""
+    """The statuses of a node and of its run from `start` on."""
 
     start: float
     run_status: str
@@ -102,12 +102,12 @@ class StepScript:
 @dataclass(frozen=True, slots=True)
 class RunScript:
     pending_seconds: float
-    """Seconds between creation and start if it need not queue."""
+    """Seconds between creation and start without a queue."""
     duration_seconds: float
-    """From start to end, unless aborted through the API."""
+    """Seconds from start to end, unless aborted through the API."""
     outcome: str
     abort_after_seconds: float | None
-    """When a colleague aborts it; None: nobody does."""
+    """Seconds from the start until a colleague aborts the run; None: no such abort."""
     steps: tuple[StepScript, ...]
 
     def status_at(self, elapsed: float) -> str:
@@ -120,7 +120,7 @@ class RunScript:
         return max(statuses, key=lambda status: _STATUS_PRIORITY[status], default="running")
 
     def changed_at(self, elapsed: float) -> float:
-        """Return the time of the last change up to the given time."""
+        """Return the time of the last change up to `elapsed`."""
         last = 0.0
         for leaf in _leaf_scripts(self.steps):
             times = [event.start for event in leaf.events] + [leaf.end]
@@ -128,7 +128,7 @@ class RunScript:
         return last
 
     def step_start(self, ref: str) -> float:
-        """Return when a step starts; raises StopIteration if the run never reaches it."""
+        """Return when a step starts; raise StopIteration if the run never reaches it."""
         return next(leaf.start for leaf in _leaf_scripts(self.steps) if leaf.step.ref == ref)
 
     def _open_leaves(self, elapsed: float) -> Iterator[StepScript]:
@@ -141,7 +141,7 @@ def current_event(leaf: StepScript, elapsed: float) -> ScriptEvent | None:
 
 
 def next_attempt_time(leaf: StepScript, elapsed: float) -> float:
-    """Return when a leaf that is `retrying` is due for its next attempt, as of now."""
+    """Return the time of the next attempt of a leaf that is `retrying`, as of now."""
     if upcoming := [event.start for event in leaf.events if event.start > elapsed]:
         return upcoming[0]
     failed_at = leaf.events[-1].start
@@ -149,12 +149,12 @@ def next_attempt_time(leaf: StepScript, elapsed: float) -> float:
 
 
 def simulate(seed: int, flow: ReleaseFlow, key: RunKey, *, hang_seconds: float = 0) -> RunScript:
-    """Return the script of a run; with `hang_seconds` it hangs for that long in any case."""
-    # Only random() is used: it alone gives the same numbers in every version of Python.
+    """Return the script of a run; with `hang_seconds` it always hangs for that long."""
+    # Only random() is used, since its numbers are the same in all versions of Python.
     rng = Random(f"{seed}/{flow.key}/{key.text}").random
     failure_mode = "hang" if hang_seconds else _draw_failure_mode(flow, rng())
     if key.preset or (key.slot is None and failure_mode in {"skip", "abort"}):
-        failure_mode = "success"  # a run started by hand is to run
+        failure_mode = "success"  # a run started by hand is neither skipped nor aborted
     pending_seconds = 1.5 + 4 * rng()
     if failure_mode == "skip":
         return RunScript(pending_seconds, 0, "skipped", None, ())
@@ -250,7 +250,7 @@ class _Simulator:
         if failure_mode == "hang":
             final_status = "failure" if self.rng() < 0.7 else "success"
             error = TIMEOUT_ERROR if final_status == "failure" else None
-            # Less the time before, so that the run and not the step lasts that long.
+            # Minus the time before, so that the run, not the step, lasts that long.
             return self._simulate_attempts(
                 step, start, max(self.hang_seconds - start, 60), final_status, error, 1
             )
@@ -281,7 +281,7 @@ class _Simulator:
         error: tuple[int, str] | None,
         attempts: int,
     ) -> StepScript:
-        """Simulate a leaf with this number of attempts, of which all but the last fail."""
+        """Simulate a leaf with this number of attempts; all but the last fail."""
         if final_status != "success":
             self.outcome = "unknown" if final_status == "unknown" else "failure"
         run_status = ACTIVE_RUN_STATUS.get(step.kind, "running")

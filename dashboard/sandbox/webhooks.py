@@ -1,7 +1,7 @@
 """Notification webhooks: events about runs, posted to receivers over real HTTP.
 
-The world is a function of time and has no events of its own. So it is polled, and each change of a
-run's status is an event.
+The world is a function of time and has no events. It is therefore polled, and each change of a
+run's status becomes an event.
 """
 
 import asyncio
@@ -23,30 +23,30 @@ from .world import World
 POLL_INTERVAL = 0.25
 """Seconds between two polls of the world."""
 TIMEOUT = 10.0
-"""Seconds a receiver has to answer."""
+"""Seconds until a request to a receiver times out."""
 RETRY_DELAYS = (1.0, 5.0, 25.0)
-"""Seconds before an event that was not answered 2xx is sent again; then it is given up."""
+"""Seconds until an event without a 2xx response is sent again; after the last it is dropped."""
 MAX_FAILURES = 20
-"""Failed requests in a row after which a receiver is disabled; like the above, a guess."""
+"""Consecutive failed requests after which a receiver is disabled; like RETRY_DELAYS, a guess."""
 
 EVENT_PREFIX = "release-flow-template-run"
 FINAL_STATUSES = {"success", "failure", "aborted"}
-"""Ends that have an event of their own; another end is an update."""
+"""Final statuses with an event of their own; other final statuses are an update event."""
 HEADER_PREFIX = "X-Northflank-Notification-Integration-"
 
 
 @dataclass(eq=False)
 class WebhookReceiver:
-    """An address that gets all events about release flows."""
+    """A URL that receives all events about release flows."""
 
     id: str
     url: str
     secret: str = ""
-    """Sent as the token; empty: none."""
+    """The token to send; empty: none."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent as well: what a proxy in front of the receiver would add."""
+    """Further headers to send, such as those of a proxy in front of the receiver."""
     failure_count: int = 0
-    """Failed requests in a row."""
+    """Consecutive failed requests."""
 
     @property
     def is_disabled(self) -> bool:
@@ -61,7 +61,7 @@ class WebhookEvent:
 
 
 class Webhooks:
-    """The receivers of a sandbox; `run` sends them its events."""
+    """The receivers of a sandbox; `run` sends their events."""
 
     def __init__(
         self, get_world: Callable[[], World], clock: Callable[[], float], choices: Choices
@@ -78,7 +78,7 @@ class Webhooks:
     def subscribe(
         self, url: str, secret: str = "", *, headers: dict[str, str] | None = None
     ) -> WebhookReceiver:
-        """Send the receiver at `url` every event about release flows from now on."""
+        """Send every event about release flows to `url` from now on."""
         receiver_id = f"webhook-{len(self.receivers) + 1}"
         self.receivers.append(WebhookReceiver(receiver_id, url, secret, headers or {}))
         return self.receivers[-1]
@@ -91,7 +91,7 @@ class Webhooks:
                     for event in self.detect_events():
                         self.dispatch(event)
                 else:
-                    self.last_statuses = None  # events without a receiver are not sent later
+                    self.last_statuses = None  # events are not stored for later receivers
                 await asyncio.sleep(POLL_INTERVAL)
         finally:
             deliveries = list(self._deliveries)
@@ -100,11 +100,11 @@ class Webhooks:
             await asyncio.gather(*deliveries, return_exceptions=True)
 
     async def wait_until_delivered(self) -> None:
-        """Return once all events have been delivered or given up."""
+        """Return once all events have been delivered or dropped."""
         await asyncio.gather(*self._deliveries)
 
     def detect_events(self) -> list[WebhookEvent]:
-        """Return the events since the last poll; the first one returns none."""
+        """Return the events since the last poll; empty for the first poll."""
         now = self._clock()
         previous, self.last_statuses = self.last_statuses, {}
         events = []
@@ -119,7 +119,7 @@ class Webhooks:
         return events
 
     def _in_flight(self, now: float, previous: dict[str, str]) -> Iterator[tuple[Run, str]]:
-        """Yield the runs in flight, and those that were so at the last poll."""
+        """Yield the runs in flight, and those in flight at the last poll."""
         world = self._get_world()
         for flow in world.list_flows():
             for run in world.list_runs(flow, now):
@@ -127,7 +127,7 @@ class Webhooks:
                     yield run, world.run_status(run, now)
 
     def dispatch(self, event: WebhookEvent) -> None:
-        """Start to deliver an event to all receivers."""
+        """Start delivering an event to all receivers."""
         for receiver in self.receivers:
             task = asyncio.ensure_future(self._deliver(receiver, event))
             self._deliveries.add(task)
@@ -175,21 +175,21 @@ class Webhooks:
 
 
 async def post(url: str, headers: dict[str, str], body: bytes) -> int:
-    """Post a body and return the status of the response; 0 where none comes in time."""
+    """Post a body and return the response's status; 0 without a response in time."""
     try:
         async with (
             asyncio.timeout(TIMEOUT),
-            # Without a proxy: receivers are on this machine, or next to it.
+            # No proxy: receivers are on this machine or in its network.
             httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, verify=_tls_context()) as client,
         ):
             return (await client.post(url, headers=headers, content=body)).status_code
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):  # a timeout is an OSError
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):  # OSError includes a timeout
         return 0
 
 
 @cache
 def _tls_context() -> ssl.SSLContext:
-    return ssl.create_default_context()  # takes longer than a request
+    return ssl.create_default_context()  # slower than a request
 
 
 def _event_name(run: Run, status: str, previous_status: str | None, now: float) -> str:

@@ -1,8 +1,8 @@
-"""The sandbox's world: what exists, and what happens in it, as a function of seed and time.
+"""The sandbox's world: its catalog and runs as a function of seed and time.
 
-Pure: no input or output, and no clock; callers pass the time. The same seed gives the same runs
-with the same ids at the same times, also after a restart; only aborts and runs started by hand are
-lost then. Preset runs and daily jams also depend on when the scenario opened.
+Pure: no I/O and no clock; callers pass the time. The same seed produces the same runs with the same
+ids at the same times, also after a restart, which loses only aborts and runs started by hand.
+Preset runs and daily jams also depend on the time when the scenario opened.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ class World:
         return next((p for p in pipelines if p.id == pipeline_id), None)
 
     def find_flow(self, project_id: str, pipeline_id: str, stage: str) -> ReleaseFlow | None:
-        """Find the flow of a stage, in any spelling."""
+        """Return the flow of a stage, in any spelling of its name."""
         pipeline = self.find_pipeline(project_id, pipeline_id)
         return pipeline.flows.get(stage.capitalize()) if pipeline else None
 
@@ -71,11 +71,11 @@ class World:
         return self._histories[run.flow].get_script(run)
 
     def run_status(self, run: Run, now: float) -> str:
-        # A concluded run needs no script, which is the expensive part.
+        # A concluded run needs no script, which is expensive to compute.
         return run.outcome if now >= run.concluded_at else run.status(now, self.get_script(run))
 
     def start_run(self, flow: ReleaseFlow, now: float, body: dict[str, Any]) -> Run:
-        """Start a run by hand; raises StartForbidden where the concurrency policy forbids it."""
+        """Start a run by hand; raise StartForbidden if the concurrency policy forbids it."""
         history = self._histories[flow]
         if flow.concurrency_policy == "forbid" and history.in_flight(now):
             raise StartForbidden
@@ -86,7 +86,7 @@ class World:
     def abort_run(
         self, flow: ReleaseFlow, run_id: str, now: float, *, at_once: bool = False
     ) -> Run | None:
-        """Abort a run that is in flight; one that is aborting or concluded stays as it is."""
+        """Abort a run in flight; no effect on a run that is aborting or has concluded."""
         history = self._histories[flow]
         run = history.find_run(run_id, now)
         if (
@@ -106,7 +106,7 @@ class World:
         if "ignores-aborts" in run.flow.behaviours and is_started:
             return Abort(now, now + 20 + 20 * fraction, "success")
         if "slow-aborts" in run.flow.behaviours and is_started:
-            # Documented is neither that an abort succeeds nor how long it takes.
+            # Undocumented: whether an abort succeeds, and how long it takes.
             if fraction < 1 / 3:
                 return Abort(now, now + 240 + 240 * fraction, "aborted")
             return Abort(now, now + seconds + 8, "success" if fraction < 2 / 3 else "failure")
