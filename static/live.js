@@ -1,4 +1,4 @@
-// What keeps a page current: the event stream and, without it, refreshes; announcements of changes.
+// Keep a page current: by the event stream or, without it, by refreshes; announce changes.
 "use strict";
 
 // --- The event stream: pushes changes while the tab is visible -----------------------------------
@@ -98,7 +98,7 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
     const at = document.getElementById(id);
     if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
     if (at || !part.dataset.new) continue;
-    if (part.dataset.new === "stage") isOutdated = true; // only the server knows its place among the others
+    if (part.dataset.new === "stage") isOutdated = true; // the server determines its position
     else newRunIds.add(id);
   }
   previousStatuses = collectStatuses();

@@ -38,7 +38,7 @@ function detectBrowserZone() {
 const zoneOf = (choice) => ({ utc: "UTC", browser: browserZone })[choice] ?? deploymentZone;
 
 function applyZoneChoice() {
-  if (zoneChoice === "browser") detectBrowserZone(); // people travel
+  if (zoneChoice === "browser") detectBrowserZone(); // the user may have travelled
   zone = zoneOf(zoneChoice);
   root.toggleAttribute("data-other-zone", zone !== deploymentZone);
   $("[data-zone-name]").textContent = zone;
@@ -96,7 +96,7 @@ function syncClock(headers) {
 const timeTexts = JSON.parse($("#time-texts").textContent); // translated: templates/base.html
 const timeText = (key, part) => timeTexts[key].replace(/%\(\w+\)s/, () => part);
 
-// In two units at most; `brief` leaves out a second one of which there is nothing.
+// In at most two units; `brief` omits a second unit that is zero.
 function formatDuration(seconds, brief = false) {
   const pad = (n) => String(n).padStart(2, "0");
   const [d, h, m, s] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60, seconds % 60].map(Math.floor);
@@ -105,23 +105,23 @@ function formatDuration(seconds, brief = false) {
   return units.map(([unit, n]) => timeText(unit, n)).join(" ");
 }
 
-// Within a sentence seconds say nothing once there are minutes.
+// In a sentence, seconds are omitted once there are minutes.
 const formatElapsed = (seconds) => timeText("for", formatDuration(seconds < 60 ? seconds : seconds - (seconds % 60), true));
 
-// In one unit: what is over is not counted by the second.
+// In one unit: a past time needs no more precision.
 function formatAgo(seconds) {
   const [unit, size] = seconds < 60 ? ["s", 1] : seconds < 3600 ? ["min", 60] : ["h", 3600];
   return timeText("ago", timeText(unit, Math.floor(seconds / size)));
 }
 
-// What has not come when it should is due, not past.
+// After the due time the text is “due now”, not a time in the past.
 function formatCountdown(at) {
   const seconds = Math.ceil((at - serverNow()) / 1000);
   return seconds > 0 ? timeText("in", formatDuration(seconds)) : timeTexts.due;
 }
 
-// Formatting takes 20 µs, and a page has hundreds of times: each is formatted once in a quarter of an
-// hour. Within one no day begins, in any zone.
+// Formatting takes 20 µs, and a page has hundreds of times: each is formatted once per quarter of an
+// hour, since no day begins within one, in any zone.
 const formattedTimes = new Map();
 let formattedIn = ""; // zone and quarter
 
@@ -138,7 +138,7 @@ function formatDateAndClock(at) {
   return `${(formatYear(at) === formatYear(serverNow()) ? formatDay : formatDate)(at)} ${formatClock(at)}`;
 }
 
-// What is longer ago than a day is told by the clock.
+// Times more than a day ago are shown as date and clock time.
 const isRelative = (time, seconds) => seconds < 86400 && !time.closest("[data-times=both]");
 
 function formatTimeAgo(time, at, seconds) {
@@ -147,10 +147,10 @@ function formatTimeAgo(time, at, seconds) {
   return rewrittenTimes.has(time) || zone !== deploymentZone ? formatTime(at) : time.textContent;
 }
 
-// Whether a clock says no day, as on a page that the server has just written.
+// Whether the text has no date, as in the server's text of a time today.
 const hasNoDate = (time) => time.textContent.length === "00:00:00".length;
 
-const rewrittenTimes = new WeakSet(); // times that are not as the server wrote them
+const rewrittenTimes = new WeakSet(); // times whose text is no longer the server's
 
 function writeTime(time, text) {
   if (!time.firstChild) time.append("");
@@ -159,7 +159,7 @@ function writeTime(time, text) {
   rewrittenTimes.add(time);
 }
 
-// A screen reader reads no tooltip: beside a time that is only relative it gets the full one as text.
+// Screen readers skip tooltips: a relative time is followed by the full time as hidden text.
 function toggleSpokenTime(time, isVisible) {
   const spokenTime = $(".visually-hidden", time);
   const text = `, ${time.title}`;
@@ -172,7 +172,7 @@ function toggleSpokenTime(time, isVisible) {
   time.append(full);
 }
 
-// The full time, as title or, in an SVG title, as text. A swap brings the server's, without the mark.
+// The full time, as title or, in an SVG title, as text. Swaps restore the server's, without data-zone.
 function writeFullTime(time, at) {
   const isFullText = "full" in time.dataset;
   if ((time.dataset.zone ?? deploymentZone) === zone && (isFullText || time.title)) return;
@@ -181,7 +181,7 @@ function writeFullTime(time, at) {
   else time.title = formatFull(at);
 }
 
-// A bar ends where its run is far overdue; until it has grown once there is nothing to see of it.
+// The end of a bar is where its run becomes critical. The bar is empty until this first runs.
 function growProgress(bar) {
   const { since, overdueAfter, criticalAfter } = bar.dataset;
   const seconds = Math.max(0, (serverNow() - Date.parse(since)) / 1000);
@@ -189,7 +189,7 @@ function growProgress(bar) {
   bar.dataset.severity = seconds > criticalAfter ? 2 : seconds > overdueAfter ? 1 : 0;
 }
 
-// Bars of steps are in seconds of their run's axis, which grows with them once they reach its end.
+// Bars of steps are in seconds on the run's axis, which is extended once they reach its end.
 function growSteps(list) {
   const seconds = (serverNow() - Date.parse(list.dataset.axisStart)) / 1000;
   for (const step of list.querySelectorAll("[data-running]")) {
@@ -201,7 +201,7 @@ function growSteps(list) {
     for (const note of step.querySelectorAll("[data-overdue-note]")) note.hidden = note.dataset.overdueNote !== step.dataset.severity;
   }
   const bars = list.querySelectorAll(".bar");
-  // So little more could not be seen, and there may be hundreds.
+  // Smaller changes would be invisible, and there may be hundreds of bars.
   if (!bars.length || seconds < bars[0].viewBox.baseVal.width * 1.005) return;
   for (const bar of bars) bar.setAttribute("viewBox", `0 0 ${Math.ceil(seconds)} 4`);
   const end = $(".axis time:last-of-type", list.parentElement);
@@ -225,9 +225,9 @@ function updateTimes() {
       toggleSpokenTime(time, isRelative(time, seconds));
     }
   }
-  swapObserver.takeRecords(); // of its own writing
+  swapObserver.takeRecords(); // the changes made above
 }
 
-// What streams and swaps bring is rewritten before it is painted.
+// Times in swapped content are rewritten before it is painted.
 const swapObserver = new MutationObserver(updateTimes);
 const observeSwaps = () => swapObserver.observe(document.body, { childList: true, characterData: true, subtree: true });
