@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and an honest end: what this machine could not run is said."""
+"""Fixtures for all tests, and a report of the tests that this machine could not run."""
 
 import gc
 import os
@@ -23,18 +23,18 @@ from tests.support.live import Live
 from tests.support.services import CHROMIUM, IN_CI, POSTGRES
 from tests.support.strict_templates import strict_templates  # noqa: F401 - a fixture
 
-# Machines differ, and time is for bench/: no example fails for taking long.
+# Machines differ in speed, which bench/ measures: no example fails for being slow.
 hypothesis.settings.register_profile(
     "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("tests")
 
-# How the reason of each test begins that was skipped because something is absent here.
+# Prefix of the skip reason of tests that need something that is missing here.
 SKIP_PREFIX = "not on this machine: "
 
 
 def _is_whole(config: pytest.Config) -> bool:
-    """Say whether the whole suite was asked for, and not some files of it."""
+    """Return whether the whole suite was requested, not some files of it."""
     by_controller = getattr(config, "workerinput", {}).get("whole")
     return bool(by_controller or config.args_source is config.ArgsSource.TESTPATHS)
 
@@ -45,7 +45,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers a core for the whole suite, half of which waits; none for a few named files."""
+    """Two workers per core for the whole suite, half of which waits; none for a few named files."""
     if not _is_whole(config):
         return 0
     return 2 * len(os.sched_getaffinity(0))
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         once = [item for item in items if not depends_on_the_database(item)]
         config.hook.pytest_deselected(items=once)
         items[:] = [item for item in items if depends_on_the_database(item)]
-    # Playwright leaves an event loop running in the main thread: whatever needs one comes first.
+    # Playwright leaves an event loop running in the main thread, so tests that need one come first.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     absent = {}
     if not CHROMIUM:
@@ -83,13 +83,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    # Thousands of tests stay until the end: no collection has to look at them again and again.
+    # Thousands of tests stay in memory until the end: exclude them from garbage collection.
     gc.collect()
     gc.freeze()
 
 
 def _missing_services(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
-    """What is not on this machine, with the number of tests that need it."""
+    """Return the services missing on this machine, with the number of tests that need each."""
     skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
     reasons = (why[2] for why in skipped if isinstance(why, tuple))
     return Counter(why.partition(SKIP_PREFIX)[2] for why in reasons if SKIP_PREFIX in why)
@@ -117,7 +117,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
-    # In the phase that failed, before the fixtures' ends take away what there is to see.
+    # In the phase that failed, before the teardown of fixtures removes the evidence.
     report = yield
     if report.failed:
         evidence.collect(item.nodeid, report.longreprtext)
@@ -136,19 +136,19 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _one_clock() -> None:
-    # That of this process: what an earlier test has measured against PostgreSQL's is forgotten.
+    # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
     db_threads.set_clock_offset(timedelta())
 
 
 @pytest.fixture(autouse=True)
 def _empty_cache() -> None:
-    # Rows are cached under the database's keys, which start anew with each test.
+    # Rows are cached under primary keys, which restart with each test.
     cache.clear()
 
 
 @pytest.fixture
 def manager(db: None) -> User:
-    """A person who may abort."""
+    """A user who may abort."""
     from dashboard.accounts import permissions
 
     permissions.ensure_default_group()
@@ -159,19 +159,19 @@ def manager(db: None) -> User:
 
 @pytest.fixture
 def viewer(db: None) -> User:
-    """A person who may only look."""
+    """A user who may only view."""
     return User.objects.create_user("viewer", password="viewer")
 
 
 @pytest.fixture
 def beat() -> float:
-    """Seconds between two looks of the live dashboard's feed."""
+    """Seconds between two polls of the live dashboard's broadcaster."""
     return feed.POLL_INTERVAL
 
 
 @pytest.fixture
 def silence() -> float:
-    """Seconds of silence after which the live dashboard's streams are told that they are alive."""
+    """Seconds without a message after which the live dashboard's streams send a heartbeat."""
     return feed.HEARTBEAT_INTERVAL
 
 

@@ -1,4 +1,4 @@
-"""A real Chromium before the real server; what its console complains of fails the test."""
+"""A real Chromium against the real server; an error in its console fails the test."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.support.browser import OpenPage, save_page, session_cookie
 from tests.support.live import PATIENCE, Live
 from tests.support.services import CHROMIUM
 
-# No test fails for a machine that is busy: what it waits for comes, or does not.
+# A busy machine must not fail a test: an expected change happens at some time, or never.
 expect.set_options(timeout=1000 * PATIENCE)
 
 LEDGER_PRODUCTION = ("payments", "ledger", "Production")
@@ -27,7 +27,7 @@ LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
 @pytest.fixture(scope="session", autouse=True)
 def _database_beside_playwright() -> None:
-    # Playwright keeps an event loop in this thread; the tests read rows here all the same.
+    # Playwright keeps an event loop in this thread, in which the tests also read rows.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 
 
@@ -50,19 +50,19 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 @pytest.fixture
 def world(live: Live) -> Live:
-    """The sandbox, whose aborts take a second; nothing is read but the stages that a test names."""
+    """Return the dashboard with aborts of one second; only stages that a test names are read."""
     live.sandbox.choices["abort-seconds"] = "1"
     now = timezone.now()
-    # What has failed rests, whatever the plan: the catalog is not read again.
+    # A failed list is not read before its time, whatever the schedule.
     CatalogSync.objects.create(synced_at=now, next_sync_at=now + timedelta(days=1000), failures=1)
     return live
 
 
 @pytest.fixture
 def stuck_run(world: Live) -> Run:
-    """A run that hangs for hours unless it is aborted."""
+    """Return a run that hangs for hours unless it is aborted."""
     flow = live_runs.flow(world, LEDGER_PRODUCTION)
-    # Of two that hang the older one may be about to end.
+    # Of two hanging runs, the older one may be about to end.
     last = max(
         world.sandbox.world.list_runs(flow, world.sandbox.clock()), key=lambda run: run.concluded_at
     )
@@ -71,7 +71,7 @@ def stuck_run(world: Live) -> Run:
 
 @pytest.fixture
 def runs_in_flight(world: Live) -> list[Run]:
-    """Three runs that go on for longer than any test, beside those that were there already."""
+    """Return three new runs that last longer than any test."""
     now, flow = world.sandbox.clock(), live_runs.flow(world, LEDGER_PRODUCTION)
     begun = (world.sandbox.world.start_run(flow, now, {}) for _ in range(100))
     long = islice((run.id for run in begun if run.concluded_at > now + 120), 3)
@@ -80,7 +80,7 @@ def runs_in_flight(world: Live) -> list[Run]:
 
 @pytest.fixture
 def sync_worker(world: Live) -> Iterator[None]:
-    """A worker that reads whatever is due, all the time."""
+    """Run a worker that continuously reads whatever is due."""
     stop = threading.Event()
 
     def work() -> None:
@@ -96,7 +96,7 @@ def sync_worker(world: Live) -> Iterator[None]:
 
 @pytest.fixture
 def ignored_console_errors() -> list[str]:
-    """Complaints that are no fault of a page: Chromium reports each answer from 400 up."""
+    """Console errors that are not a page's fault: Chromium reports each response from 400 up."""
     return [r"Failed to load resource: the server responded with a status of 4\d\d"]
 
 
@@ -104,7 +104,7 @@ def ignored_console_errors() -> list[str]:
 def open_browser(
     new_context: Callable[..., BrowserContext], live: Live, ignored_console_errors: list[str]
 ) -> Iterator[Callable[..., Page]]:
-    """Open a browser of its own; nothing that it runs may raise or break the security policy."""
+    """Open a separate browser; scripts must not raise or violate the content security policy."""
     complaints: list[str] = []
 
     def open_(**options: Any) -> Page:
@@ -128,7 +128,7 @@ def open_browser(
 
 @pytest.fixture
 def sign_in(open_browser: Callable[..., Page], live: Live) -> OpenPage:
-    """Open an address as somebody who has signed in; test_journeys goes through that page."""
+    """Open a URL as a signed-in user; test_journeys covers the sign-in page."""
 
     def sign_in_(name: str, address: str = "/", **options: Any) -> Page:
         page = open_browser(**options)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of Northflank's client."""
+"""Fixtures for the tests of the Northflank client."""
 
 from collections.abc import AsyncIterator
 
@@ -29,6 +29,6 @@ async def client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
 
 @pytest.fixture
 async def short_timeout_client(server: ScriptedServer) -> AsyncIterator[NorthflankClient]:
-    """One that gives up soon, for answers that never come; a busy machine is slower than it."""
+    """A client with a short timeout, for missing responses; a busy machine may exceed it."""
     async with NorthflankClient("TKN", base_url=server.url, timeout_seconds=0.4) as created_client:
         yield created_client

@@ -1,4 +1,4 @@
-"""The sandbox on a real server, with a clock that the tests set."""
+"""The sandbox on a real server, with a clock that tests set."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ def front_and_url() -> Iterator[tuple[AppSwitch, str]]:
 
 @pytest.fixture(scope="session")
 def shared_client(front_and_url: tuple[AppSwitch, str]) -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=5) as client:  # making one takes longer than a request
+    with httpx.Client(timeout=5) as client:  # creating a client takes longer than a request
         yield client
 
 

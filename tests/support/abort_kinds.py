@@ -1,4 +1,4 @@
-"""One abort of each kind that there is."""
+"""The fields of one abort of each kind."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
 
 
 def settled(state: AbortState, **fields: Any) -> dict[str, Any]:
-    """What an act of this state looks like, 41 seconds after it was asked for at noon."""
+    """Return the fields of an abort in this state, settled 41 seconds after its request at noon."""
     at = {"requested_at": NOON, "settled_at": NOON + timedelta(seconds=41)}
     return {"state": state, **at, **fields}
 

@@ -1,4 +1,4 @@
-"""What has to hold of every abort, whatever became of it: the judge of the tests of durability."""
+"""Invariants of every abort, whatever its outcome, for the durability tests."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from dashboard.models import Abort, AbortEvent
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.web.components.runs import run_row
 
-# The state that a line of the trail leaves the act in; lines that are not here leave it as it was.
+# The abort's state after each type of event; other types leave it unchanged.
 STATE_AFTER = {
     EventType.REQUESTED: AbortState.REQUESTED,
     EventType.SENT: AbortState.REQUESTED,
@@ -30,10 +30,10 @@ SETTLED = set(AbortState) - OPEN - {AbortState.UNKNOWN}
 def assert_abort_is_consistent(
     act: Abort, events: Sequence[AbortEvent], *, status: str, posts: int, gone: bool = False
 ) -> None:
-    """Fail unless what is said of an act is true.
+    """Fail unless an abort's row, events and messages are consistent with each other.
 
-    `status` is what Northflank says of its run now (or said last, where it is gone), and `posts`
-    how many requests to abort that run have reached it.
+    `status` is the run's status on Northflank now, or its last one if `gone`; `posts` is the number
+    of abort requests for the run that Northflank received.
     """
     told = abort_messages.describe(act, act.run)
     assert told.tone
@@ -54,7 +54,7 @@ def assert_abort_is_consistent(
     if row.abort.requested_by:
         assert (
             row.abort.message.plain_text == told.plain_text
-        )  # the row says what the run's page says
+        )  # the row shows the same text as the run's page
     else:
         assert act.settled_at is not None, "an act under way is ours"
         assert "run status is still aborting" not in told.plain_text

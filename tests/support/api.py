@@ -1,4 +1,4 @@
-"""Machines that call the API."""
+"""Clients of the JSON API."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ from tests.support.live import Live
 
 type CreateApiClient = Callable[
     ..., httpx.Client
-]  # whose account, then scope= and more of the token
+]  # the token's account, then `scope=` and other fields of the token
 
 
 def client(live: Live, secret: str) -> httpx.Client:
@@ -34,7 +34,7 @@ def abort(by: httpx.Client, run: Run | str, reason: str = "Stuck", **more: Any) 
 
 
 def failed(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the code of an error, which is JSON, has a message and is not kept."""
+    """Return status and code of an error; it must be uncached JSON with a message."""
     assert answer.headers["content-type"] == "application/json", answer.text
     assert answer.headers["cache-control"] == "no-store"
     error = answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Arbitrary runs and step trees, for properties."""
+"""Hypothesis strategies for arbitrary runs and step trees."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What tests do to a page in a real browser."""
+"""Actions on pages in a real browser."""
 
 import time
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from tests.support.sessions import session_key
 type OpenPage = Callable[..., Page]
 
 
-MARKER = "/healthz"  # an address for which no page asks by itself
+MARKER = "/healthz"  # a URL that no page requests by itself
 CHECKS = (Path(__file__).parent / "checks.js").read_text()
 
 
 def save_page(page: Page, folder: Path, name: str) -> None:
-    """Save what a page looks like and says."""
+    """Save the page's screenshot and text."""
     page.screenshot(path=folder / f"{name}.png", timeout=5_000)
     text = page.locator("body").inner_text(timeout=5_000)
     (folder / f"{name}.txt").write_text(f"{page.url}\n\n{text}\n")
 
 
 def session_cookie(name: str, base_url: str) -> dict[str, str]:
-    """The cookie of a session that this account has just begun."""
+    """Return the cookie of a new session of this account."""
     value = session_key(name)
     return {"name": settings.SESSION_COOKIE_NAME, "value": value, "url": base_url}
 
 
 def submit_sign_in(page: Page, name: str) -> Response | None:
-    """Fill in the sign-in form and send it."""
+    """Fill in the sign-in form and submit it."""
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(name)
     with page.expect_navigation() as done:
@@ -41,7 +41,7 @@ def submit_sign_in(page: Page, name: str) -> Response | None:
 
 
 def break_streams(live: Live) -> None:
-    """End all streams, as they end by themselves after a while."""
+    """Close all streams once, as the server does after a while."""
 
     async def end_all() -> None:
         live.feed.hub.close_streams(lambda _channel, _who: True)
@@ -50,7 +50,10 @@ def break_streams(live: Live) -> None:
 
 
 def record_requests(page: Page) -> list[str]:
-    """Note what a page asks for from now on, beside its icon: that is fetched at any time."""
+    """Return a list that collects the URLs a page requests from now on.
+
+    Static files are excluded, since the icon is requested at any time.
+    """
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -64,34 +67,34 @@ def record_requests(page: Page) -> list[str]:
 
 
 def wait_for_requests(page: Page) -> None:
-    """Wait until all is told that a page has asked for: one more question marks where that ends."""
+    """Wait until the page's earlier requests have been reported; one more marks their end."""
     with page.expect_request(f"**{MARKER}"):
         page.evaluate("address => { fetch(address) }", MARKER)
 
 
 def advance_time(page: Page, seconds: float) -> None:
-    """Let so much time pass at once on the clock that was taken from a page."""
+    """Advance the page's installed clock by `seconds`."""
     page.clock.run_for(int(1000 * seconds))
     wait_for_requests(page)
 
 
 def wait_until_painted(page: Page) -> None:
-    """Wait until a page shows what it is about to show; whoever looks for changes is told then."""
+    """Wait until the page has painted, by when mutation observers have also run."""
     frame = "new Promise((then) => requestAnimationFrame(() => setTimeout(then)))"
     page.evaluate(f"async () => {{ await {frame}; await {frame} }}")
 
 
 def install_clock(page: Page, until: str = "isConnected") -> None:
-    """Let a test move the time of a page, which is loaded anew and listens."""
+    """Reload the page with a clock that the test controls, and wait until `until` is true."""
     page.clock.install()
-    # In a page that is open already it is 1970 for some milliseconds, and what its stream says just
-    # then is dated so.
+    # Installed in an open page, the clock starts in 1970 for some milliseconds, and stream messages
+    # of that time would be dated so.
     page.reload()
     page.wait_for_function(f"() => {until}")
 
 
 def mark(page: Page) -> None:
-    """Leave a mark that only a reload would wipe away."""
+    """Set a mark that only a reload removes."""
     page.evaluate("() => { window.unreloaded = true }")
 
 
@@ -100,7 +103,7 @@ def is_marked(page: Page) -> bool:
 
 
 def check(page: Page, what: str) -> Any:
-    """What one of checks.js has against a page as it is now."""
+    """Return the result of one of the checks in checks.js for the page's current state."""
     return page.evaluate(f"{CHECKS.strip()}.{what}()")
 
 

@@ -1,9 +1,10 @@
-"""`manage.py`, in a process that kills itself at a given step of the first abort that it makes.
+"""`manage.py` in a process that kills itself at a given step of its first abort.
 
-A step is just before each write to what an abort changes (the act, its trail, the run), and just
-after each commit of such writes, counted from the act's first line on. They are found by looking
-at what is sent to the database, so a step that is added to the product is died at too. What dies
-before a commit leaves the same as what dies after the one before: often commits are enough.
+A step is just before each write to an abort's tables (the abort, its events, the run), and just
+after each commit of such writes, counted from the abort's first write on. Steps are detected in the
+SQL statements, so new steps in the product are included automatically. A process killed before a
+commit leaves the same rows as one killed after the previous commit, so testing the commits is often
+enough.
 """
 
 import os
@@ -18,14 +19,14 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-KILL_AT = "DIES_AT"  # in the environment: "step 3", "commit 2"; 1 is the first, empty: never
+KILL_AT = "DIES_AT"  # environment variable: "step 3", "commit 2"; 1 is the first; empty: never
 
 _WRITE = re.compile(r'(INSERT INTO|UPDATE) "dashboard_(abort|abortevent|run)"')
 _FIRST = re.compile(r'INSERT INTO "dashboard_abort"')
 
 
 class KillSwitch:
-    """Counts steps, on whatever thread they are taken, and kills the process at one of them."""
+    """Counts steps in all threads, and kills the process at the given one."""
 
     def __init__(self, at: int, *, commits_only: bool) -> None:
         self.left = at
@@ -44,7 +45,7 @@ class KillSwitch:
         result = execute(sql, params, many, context)
         using: BaseDatabaseWrapper = context["connection"]
         if all(after != self.step for _, after, _ in using.run_on_commit):
-            transaction.on_commit(self.step)  # once a transaction
+            transaction.on_commit(self.step)  # once per transaction
         return result
 
     def step(self) -> None:

@@ -1,8 +1,8 @@
-"""Which tests a database can change: these run on SQLite and on PostgreSQL, all others once.
+"""Which tests depend on the database: these run on SQLite and on PostgreSQL, all others once.
 
-A test that asks for no database can't see which one there is. Of those that ask, the kinds and
-modules below run on SQLite alone, each for its reason. tests/test_structure.py holds that none of
-the modules touches what differs between the two.
+A test that uses no database does not depend on it. Of those that use one, the kinds and modules
+below run on SQLite only, each with the reason. tests/test_structure.py checks that none of these
+modules uses features that differ between the two databases.
 """
 
 import pytest
@@ -13,8 +13,8 @@ KINDS_ONCE = {
     "process": "Their processes have databases of their own, of both kinds in the one run.",
 }
 
-# Words and markup that are made from rows in memory; the queries for these rows are asked on both
-# by the tests of paging, filters, overviews, rights and the audit.
+# Texts and markup from rows in memory; the queries for these rows are covered on both databases by
+# the tests of pagination, filters, overviews, permissions and the abort log.
 MODULES_ONCE = {
     "tests/web/test_addresses.py": "the form of addresses",
     "tests/web/test_hostile.py": "texts in a page",
@@ -26,7 +26,7 @@ MODULES_ONCE = {
     "tests/web/test_times.py": "how times are written",
 }
 
-# Texts only, in a room that otherwise writes.
+# Modules that only produce texts, in a package that otherwise writes.
 TEXT_PARTS = (
     "dashboard.aborts.bulk_messages",
     "dashboard.aborts.messages",
@@ -34,7 +34,7 @@ TEXT_PARTS = (
     "dashboard.aborts.timeline",
 )
 
-# What a test of databases uses: nothing in MODULES_ONCE imports it.
+# Modules used by tests of database behaviour: none of MODULES_ONCE imports them.
 DATABASE_PARTS = (
     "dashboard.aborts",
     "dashboard.db.notify",
@@ -49,7 +49,7 @@ DATABASE_PARTS = (
 
 
 def depends_on_the_database(item: pytest.Item) -> bool:
-    """Say whether a test could end otherwise on another database."""
+    """Return whether a test's result could differ on another database."""
     if any(item.get_closest_marker(kind) for kind in KINDS_ONCE):
         return False
     if item.nodeid.partition("::")[0] in MODULES_ONCE:

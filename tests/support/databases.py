@@ -1,4 +1,4 @@
-"""Databases of other processes, and this one's view of them."""
+"""Databases of other processes, and connections to them from this one."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from tests.support.live import close_connections
 from tests.support.services import POSTGRES
 
-PROCESS_DATABASE = "afar"  # the alias of our connection to such a database
+PROCESS_DATABASE = "afar"  # the alias of this process's connection to such a database
 LEDGER = ("payments", "ledger", "Staging")
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL database that is dropped when the block ends."""
+    """Yield the URL of a PostgreSQL database that is dropped when the block ends."""
     name = f"dashboard_server_{os.getpid()}"
     with psycopg.connect(POSTGRES, autocommit=True) as server:
         server.execute(f"DROP DATABASE IF EXISTS {name}")
@@ -37,7 +37,7 @@ def postgres() -> Iterator[str]:
 
 @contextlib.contextmanager
 def connected_to_database(database: str) -> Iterator[None]:
-    """Give this process its own view of the database, under the alias AFAR."""
+    """Connect this process to the database, under the alias PROCESS_DATABASE."""
     own = environ.Env.db_url_config(database)
     connections.settings[PROCESS_DATABASE] = {
         **connections.settings["default"],
@@ -54,7 +54,7 @@ def connected_to_database(database: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without(table: str) -> Iterator[None]:
-    """Take a table away until the block ends: whatever needs it fails."""
+    """Rename a table until the block ends, so that every query of it fails."""
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
     try:
@@ -66,12 +66,12 @@ def without(table: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def moved() -> Iterator[None]:
-    """Have the folder of SQLite's file elsewhere until the block ends."""
+    """Rename the folder of SQLite's file until the block ends."""
     folder = Path(connection.settings_dict["NAME"]).parent
     elsewhere = folder.with_name(f"{folder.name}-elsewhere")
     folder.rename(elsewhere)
     try:
-        # What is open stays so; whoever connects anew finds nothing.
+        # Open connections keep working, so close them; new ones fail.
         for pool in (application.executor, db_threads.executor):
             close_connections(pool)
         connection.close()
@@ -81,10 +81,10 @@ def moved() -> Iterator[None]:
 
 
 def create_idle_stage() -> None:
-    """Leave the sync nothing to read but the runs that are aborted."""
+    """Create a stage and catalog that are not due, so that the sync reads only aborted runs."""
     now = timezone.now()
     never = now + timedelta(days=1000)
-    quiet = {"failures": 1}  # what fails keeps its rest, whatever the plan
+    quiet = {"failures": 1}  # after a failure the next read keeps its time
     CatalogSync.objects.using(PROCESS_DATABASE).create(project=None, next_sync_at=never, **quiet)
     project = Project.objects.using(PROCESS_DATABASE).create(slug=LEDGER[0], synced_at=now)
     pipeline = Pipeline.objects.using(PROCESS_DATABASE).create(
@@ -97,7 +97,7 @@ def create_idle_stage() -> None:
 
 
 def mirrored(run_id: str) -> Run:
-    """A run of the one stage that Northflank has told of just now."""
+    """Create a run of that stage, as if it had just been read from Northflank."""
     now = timezone.now()
     return Run.objects.using(PROCESS_DATABASE).create(
         stage=Stage.objects.using(PROCESS_DATABASE).get(), run_id=run_id, status="pending",
@@ -107,7 +107,7 @@ def mirrored(run_id: str) -> Run:
 
 
 def address(run_id: str) -> str:
-    """The address at which the run of the one stage is aborted."""
+    """Return the path of the abort page of a run of that stage."""
     project, pipeline, stage = (part.lower() for part in LEDGER)
     flow = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
     return f"{flow}/runs/{run_id}/abort/"

@@ -1,4 +1,4 @@
-"""What a failed test leaves behind: pictures and texts of its pages, logs of its processes."""
+"""Evidence of failed tests: screenshots and texts of pages, logs of processes."""
 
 import re
 import shutil
@@ -9,34 +9,34 @@ from django.conf import settings
 
 FOLDER: Path = settings.BASE_DIR / "var" / "failed-tests"
 
-type Save = Callable[[Path, str], object]  # into a folder, under a name without its suffix
+type Save = Callable[[Path, str], object]  # saves into a folder, under a name without suffix
 
 _sources: list[tuple[str, Save]] = []
 
 
 def add(name: str, save: Save) -> None:
-    """Have `save` called if the test that is running fails."""
+    """Call `save` if the current test fails."""
     _sources.append((name, save))
 
 
 def clear_sources() -> None:
-    """Forget the sources of the test before."""
+    """Remove the sources of the previous test."""
     _sources.clear()
 
 
 def clear() -> None:
-    """Remove what an earlier run of the suite has left."""
+    """Remove the evidence of an earlier run of the suite."""
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 def collect(test: str, report: str) -> Path:
-    """Write down how a test failed, with all that its sources can tell; return the folder."""
+    """Write a failure's report and the evidence of all sources; return the folder."""
     folder = FOLDER / re.sub(r"[^\w.-]+", "-", test)[-150:].strip("-")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.txt").write_text(report)
     for number, (name, save) in enumerate(_sources, start=1):
         try:
             save(folder, f"{number}-{name}")
-        except Exception as error:  # whatever it is, the test's own failure is what matters
+        except Exception as error:  # must not hide the test's own failure
             (folder / f"{number}-{name}.missing.txt").write_text(f"{type(error).__name__}: {error}")
     return folder

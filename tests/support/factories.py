@@ -1,4 +1,4 @@
-"""Mirrored rows as the sync would have written them, with what a test does not care about."""
+"""Mirrored rows as the sync writes them, with defaults for the fields a test does not set."""
 
 from datetime import datetime, timedelta
 from itertools import count
@@ -26,7 +26,7 @@ from dashboard.models.runs import ChangeCounter, mark_changed
 from dashboard.northflank import Node
 from dashboard.web.http import links
 
-# Markup, a script, quotes, right-to-left marks, emoji, and more text than fits anywhere.
+# Markup, a script, quotes, right-to-left marks, emoji, and text too long for any place.
 HOSTILE = (
     '<b id="hostile">bold</b><script>alert(1)</script>"\'&amp; \u202egnp.exe 👩‍🚀' + "x" * 10_000
 )
@@ -49,7 +49,7 @@ def pipeline(slug: str = "checkout", of: Project | None = None, **fields: Any) -
 
 
 def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -> Stage:
-    """A stage that was read just now."""
+    """Return a stage that has just been read."""
     now = timezone.now()
     usual = {
         "confirmed_path_segment": name.lower(),
@@ -65,7 +65,7 @@ def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -
 
 
 def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) -> Run:
-    """A run that began a minute ago; in flight if its status says so."""
+    """Create a run that started a minute ago; in flight if `status` is not final."""
     now = timezone.now()
     number = next(_numbers)
     run_id = run_id or f"run-{number}"
@@ -87,7 +87,7 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
 
 
 def create_copies(of: Run, count: int) -> None:
-    """So many more runs that are like one, with ids of their own."""
+    """Create `count` copies of a run, each with its own id."""
     fields = {field.attname: getattr(of, field.attname) for field in of._meta.concrete_fields}
     Run.objects.bulk_create(
         Run(**fields | {"id": None, "run_id": f"copy-{number}"}) for number in range(count)
@@ -95,7 +95,7 @@ def create_copies(of: Run, count: int) -> None:
 
 
 def timing(of: Stage, **fields: Any) -> StageTiming:
-    """What is usual in a stage: six to nine minutes, and a minute or so until it starts."""
+    """Create a baseline for a stage: runs of six to nine minutes, queued for about a minute."""
     usual = {
         "observed_run_median": 360,
         "observed_run_p95": 540,
@@ -106,7 +106,7 @@ def timing(of: Stage, **fields: Any) -> StageTiming:
 
 
 def change(of: Run, **fields: Any) -> None:
-    """Let the mirror hear something new of a run."""
+    """Change fields of a run, with a new version, as the mirror does."""
     with transaction.atomic():
         mark_changed([of.pk], **fields)
 
@@ -119,7 +119,7 @@ def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:
 
 
 def act(by: User, of: Stage | None = None, state: str = "accepted", **fields: Any) -> Abort:
-    """An act on a run of its own, which is as the act left it."""
+    """Create an abort of a new run; `run_*` fields and the outcome set the run's fields."""
     own = [name for name in fields if name.startswith("run_")]
     left = {"status": fields.get("outcome") or "running"}
     left |= {name.removeprefix("run_"): fields.pop(name) for name in own}
@@ -129,7 +129,7 @@ def act(by: User, of: Stage | None = None, state: str = "accepted", **fields: An
 def grant(
     right: str, group: str = "", *to: User, project: Project | None = None, stage: str = ""
 ) -> Grant:
-    """A right of a group, which `to` join; whatever is left out means all of its kind."""
+    """Create a grant of a group that the users `to` join; an omitted group or place means all."""
     of = Group.objects.get_or_create(name=group)[0] if group else None
     if of:
         of.user_set.add(*to)
@@ -148,38 +148,38 @@ def node(kind: str = "Build", **fields: Any) -> Node:
 
 
 def trouble(message: str, since: datetime | None = None) -> Upstream:
-    """Northflank does not answer: said in the one row that there is."""
+    """Record that Northflank does not respond, in the upstream's only row."""
     said = {"error": "x", "error_message": message, "error_since": since or timezone.now()}
     return Upstream.objects.update_or_create(pk=1, defaults=said)[0]
 
 
 def catalog_sweep() -> None:
-    """The list of projects has been read."""
+    """Record that the list of projects has been read."""
     CatalogSync.objects.create(next_sync_at=timezone.now(), synced_at=timezone.now())
 
 
 def search_lookup(requests: int, *, of: Stage | None = None, **fields: Any) -> RunLookup:
-    """Searches have spent so many requests just now, all on one stage for one run."""
+    """Record a run lookup of a search that has just used this many requests, in one stage."""
     now = timezone.now()
     usual = {"run_id": "searched", "requested_at": now, "answered_at": now, "from_search": True}
     return RunLookup.objects.create(stage=of or stage(), request_count=requests, **usual | fields)
 
 
 def worker(name: str = "worker-1", **fields: Any) -> Worker:
-    """A worker that was heard of just now."""
+    """Create a worker with a heartbeat just now."""
     now = timezone.now()
     return Worker.objects.create(name=name, **{"started_at": now, "heartbeat_at": now} | fields)
 
 
 def failed_catalog_sweep(of: Project | None, message: str = "No access.") -> CatalogSync:
-    """A project whose pipelines can't be listed; None: the list of projects can't be read."""
+    """Record that a project's pipelines can't be listed or, for None, the projects."""
     now = timezone.now()
     said = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}
     return CatalogSync.objects.create(project=of, next_sync_at=now, **said)
 
 
 def address(of: Run | Stage | Pipeline, page: str = "") -> str:
-    """The address of a run's, a stage's or a pipeline's page."""
+    """Return the path of the page of a run, stage or pipeline."""
     if isinstance(of, Pipeline):
         return reverse("pipeline", args=[of.project.slug, of.slug])
     if isinstance(of, Stage):

@@ -1,4 +1,4 @@
-"""What a forked process does first; it imports nothing that asks for settings, which come later."""
+"""Entry point of forked processes; imports nothing that reads settings, which are set later."""
 
 import os
 import runpy
@@ -10,7 +10,7 @@ from pathlib import Path
 def run(
     module: str, arguments: list[str], variables: dict[str, str], out: Connection, log: Path
 ) -> None:
-    """Run a module as a command, in another environment and with streams of its own."""
+    """Run a module as a command, with its own environment and standard streams."""
     os.environ.clear()
     os.environ.update(variables)
     sys.argv = [module, *arguments]

@@ -1,4 +1,4 @@
-"""Views that wait, stream, fail and tell, beside the dashboard's own; for tests of the handler."""
+"""Views that wait, stream, fail or report, beside the dashboard's own; for tests of the handler."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from dashboard.urls import *  # noqa: F403
 from dashboard.urls import urlpatterns as dashboards
 from dashboard.web.http.deferred import Deferred
 
-form_reads: list[str] = []  # what each pass of a waiting view has read
+form_reads: list[str] = []  # the form data read by each call of a waiting view
 streams_open: set[object] = set()
 
 
@@ -23,7 +23,7 @@ def thread(request: HttpRequest) -> HttpResponse:
 
 
 def wait(request: HttpRequest, end: str) -> HttpResponse:
-    """Wait, and then answer as `end` says."""
+    """Wait, then respond as `end` specifies."""
     form_reads.append(request.POST.get("word", ""))
     return Deferred(lambda: _work(end), lambda result: _answer(request, end, result))
 

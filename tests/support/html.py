@@ -1,27 +1,27 @@
-"""Pages taken apart by selectors."""
+"""Select elements of pages."""
 
 from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-type GetPage = Callable[..., LexborHTMLParser]  # address, then headers by name
+type GetPage = Callable[..., LexborHTMLParser]  # URL, then headers by name
 
 
 HTMX = {"HX-Request": "true"}
 
 
 def parse_html(answer: object) -> LexborHTMLParser:
-    """An answer of Django's client or of httpx, taken apart."""
+    """Parse a response of Django's client or of httpx."""
     return LexborHTMLParser(answer.content.decode())  # type: ignore[attr-defined]
 
 
 def one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode:
-    """The one element that a selector finds."""
+    """Return the only element that matches a selector."""
     found = html.css(selector)
     assert len(found) == 1, f"{selector}: {len(found)} found"
     return found[0]
 
 
 def words(node: LexborNode | LexborHTMLParser) -> str:
-    """The text of an element, its white space folded."""
+    """Return the text of an element, with white space collapsed."""
     return " ".join(node.text().split())

@@ -1,4 +1,4 @@
-"""The product as it runs: our handler and a sandbox on real ports, in a thread of the test."""
+"""The product as deployed: our handler and a sandbox on real ports, in a thread of the test."""
 
 import asyncio
 import contextlib
@@ -30,13 +30,13 @@ from dashboard.web.live.feed import (
 )
 from tests.support.sessions import CSRF_TOKEN, session_key
 
-PATIENCE = 120  # seconds until a test that waits has failed
-HISTORY_HOURS = 6  # short lists are read soon, and reach further back than any run in flight
+PATIENCE = 120  # seconds until a waiting test fails
+HISTORY_HOURS = 6  # a short list is read quickly, and still contains all runs in flight
 
 
 @dataclass
 class Live:
-    """One running dashboard with its upstream; `sync` reads until nothing is due."""
+    """A running dashboard with its upstream."""
 
     base_url: str
     upstream_url: str
@@ -59,7 +59,7 @@ class Live:
         return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(PATIENCE)
 
     def sync(self, rounds: int = 6) -> None:
-        """Let a worker read whatever is due, and what that makes due."""
+        """Let a worker read until nothing is due, `rounds` times, since reads make others due."""
 
         async def read() -> None:
             from django.utils import timezone
@@ -68,7 +68,7 @@ class Live:
 
             await db_threads.run_in_db_thread(catalog.start, timezone.now())
             for _ in range(rounds):
-                for _ in range(100):  # far more than any test has to read
+                for _ in range(100):  # far more reads than any test requires
                     before = self.worker.reads_started
                     await self.worker.tick()
                     await self.worker.wait_idle()
@@ -78,7 +78,7 @@ class Live:
         self.run(read)
 
     def end_streams(self) -> None:
-        """End all streams for good: there are none from now on, and pages ask by themselves."""
+        """Close all streams and accept no new ones, so that pages poll."""
 
         async def end() -> None:
             close_broadcaster()
@@ -91,9 +91,9 @@ class Live:
         for cookie, value in (
             (settings.SESSION_COOKIE_NAME, session_key(name)),
             (settings.CSRF_COOKIE_NAME, CSRF_TOKEN),
-        ):  # as the server sets them, so that what it sets anew takes their place
+        ):  # with the server's attributes, so that cookies set later replace these
             cookies.set(cookie, value, domain="127.0.0.1")
-        # Plain HTTP: without certificates a client is made in no time.
+        # Plain HTTP: a client without certificates is created much faster.
         person = httpx.Client(
             base_url=self.base_url, cookies=cookies, timeout=PATIENCE, verify=False
         )
@@ -102,15 +102,15 @@ class Live:
 
 
 def token(person: httpx.Client) -> str:
-    """The token that a form of this session has to carry."""
+    """Return the session's CSRF token for forms."""
     return person.cookies["csrftoken"]
 
 
 def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Options:
-    """A sandbox in which the same goes on at any time of day.
+    """Return options of a sandbox with the same runs at any time of day.
 
-    Ten minutes after its origin most stages have a run in flight, and for the next ten nobody
-    aborts any but the tests.
+    Ten minutes after its origin most stages have a run in flight, and for the next ten minutes only
+    tests abort runs.
     """
     now = int(time.time())
     return sandbox.Options(
@@ -131,7 +131,7 @@ def running(
 ) -> Iterator[Live]:
     """Serve the dashboard and a sandbox until the block ends. The worker runs on request only.
 
-    `beat` and `silence` are the feed's, in seconds.
+    `beat` and `silence` are the broadcaster's poll interval and heartbeat interval, in seconds.
     """
     app = sandbox.create_app(upstream_options or options())
     ready, state = threading.Event(), {}
@@ -190,7 +190,7 @@ def running(
 
 
 def close_connections(pool: ThreadPoolExecutor) -> None:
-    """Close the database connections of all threads of a pool, so that a test leaves none."""
+    """Close the database connections of all threads of a pool, so that a test leaves none open."""
     together = threading.Barrier(pool._max_workers)
 
     def close(_: Any) -> None:
@@ -201,7 +201,7 @@ def close_connections(pool: ThreadPoolExecutor) -> None:
 
 
 def web_server(app: Any) -> uvicorn.Server:
-    """Return a server of an ASGI application, for somebody to run on a socket."""
+    """Return a server of an ASGI application, for the caller to run on a socket."""
     return uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1

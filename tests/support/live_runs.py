@@ -1,4 +1,4 @@
-"""Runs in flight, mirrored without a whole sync, and people who press Abort."""
+"""Runs in flight, mirrored without a full sync, and users who request aborts."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ from dashboard.web.http import links
 from tests.support.live import Live, token
 
 LEDGER = ("payments", "ledger", "Staging")
-SEARCH = ("shop", "search", "Production")  # aborts there are slow, or in vain
+SEARCH = ("shop", "search", "Production")  # aborts there are slow or have no effect
 
 
 def in_flight(
@@ -32,7 +32,7 @@ def in_flight(
     *,
     wanted: Callable[[float], bool] | None = None,
 ) -> Run:
-    """Start a run in the sandbox and mirror it; `wanted` chooses by the run's own dice."""
+    """Start a run in the sandbox and mirror it; `wanted` selects by a random number from its id."""
     run_id = started(live, place, wanted)
     return mirrored(live, place, run_id)
 
@@ -56,7 +56,7 @@ def flow(live: Live, place: tuple[str, str, str]) -> ReleaseFlow:
 
 
 def mirrored(live: Live, place: tuple[str, str, str], run_id: str) -> Run:
-    """Mirror one run as the sandbox tells it now."""
+    """Mirror one run in its current state in the sandbox."""
     said = live.run(lambda: live.connection.client.get_run(*place, run_id))
     row = mirror.apply_detail(stage(place).pk, said, requested_at=timezone.now())
     return Run.objects.with_stage().get(pk=row.pk)
@@ -81,7 +81,7 @@ def stage(place: tuple[str, str, str]) -> Stage:
 
 
 def vanish(live: Live, run_id: str) -> None:
-    """Have the sandbox know nothing of a run any more."""
+    """Remove a run from the sandbox's responses."""
     live.sandbox.faults = [parse_fault(f"404@/runs/{run_id}"), parse_fault(f"hidden:{run_id}")]
 
 
@@ -92,7 +92,7 @@ def path(run: Run) -> str:
 def press(
     person: httpx.Client, run: Run, *, htmx: bool = True, reason: str = "Stuck"
 ) -> httpx.Response:
-    """Press Abort, as the page does or as a browser without scripts does."""
+    """Submit the abort form, by htmx or as a browser without JavaScript."""
     headers = {"HX-Request": "true"} if htmx else {}
     return person.post(
         path(run),
@@ -103,7 +103,7 @@ def press(
 
 
 def notice(answer: httpx.Response) -> str:
-    """What the page-wide notice of an answer says."""
+    """Return the text of the page-wide notice in a response."""
     assert answer.status_code == 200, answer.text
     shown = LexborHTMLParser(answer.text).css_first(".notice p")
     assert shown is not None, answer.text
@@ -116,13 +116,13 @@ def story(abort: Abort | None = None) -> str:
 
 
 def advance_time(live: Live, seconds: float) -> None:
-    """Have the sandbox's world be `seconds` further on; our own clock stays."""
+    """Advance the sandbox's clock by `seconds`; the dashboard's clock does not change."""
     ahead = live.sandbox.clock
     live.sandbox.clock = lambda: ahead() + seconds
 
 
 def read(live: Live, run: Run) -> Run:
-    """Let the sync read this run, then look after the aborts, as a worker's tick does."""
+    """Read this run and reconcile open aborts, as a worker does."""
     row = Run.objects.with_stage().get(pk=run.pk)
     live.run(lambda: read_run(live.connection, row))
     look_after(live)
@@ -134,9 +134,9 @@ def look_after(live: Live) -> None:
 
 
 def restart_resend_delay(abort: Abort) -> None:
-    """Have the second before an abort in doubt is sent again begin 0.9 seconds from now.
+    """Restart the one-second delay before an uncertain abort is resent, 0.9 seconds from now.
 
-    A slow machine takes longer than that second from the answer to the next look after it.
+    On a slow machine the delay may otherwise pass between the response and the next reconcile.
     """
     with append_only_disabled():
         start = timezone.now() + timedelta(seconds=0.9)
@@ -144,7 +144,7 @@ def restart_resend_delay(abort: Abort) -> None:
 
 
 def long_ago(abort: Abort, **fields: float) -> None:
-    """Move times of an abort into the past by so many seconds."""
+    """Move times of an abort into the past by the given seconds."""
     moved = {name: getattr(abort, name) - timedelta(seconds=by) for name, by in fields.items()}
     with append_only_disabled():
         Abort.objects.filter(pk=abort.pk).update(**moved)
@@ -152,7 +152,7 @@ def long_ago(abort: Abort, **fields: float) -> None:
 
 @contextlib.contextmanager
 def append_only_disabled() -> Iterator[None]:
-    """Let a test write what the database refuses: an act of long ago, say."""
+    """Allow writes that the database refuses otherwise, such as an abort of long ago."""
     append_only.drop_triggers(connection)
     try:
         yield
@@ -161,7 +161,7 @@ def append_only_disabled() -> Iterator[None]:
 
 
 def impatient(live: Live, seconds: float = 0.4) -> None:
-    """Have the dashboard wait for Northflank no longer than `seconds`."""
+    """Set the dashboard's timeout for requests to Northflank to `seconds`."""
     replace_client(
         live,
         NorthflankClient(
@@ -174,13 +174,13 @@ def impatient(live: Live, seconds: float = 0.4) -> None:
 
 
 def replace_client(live: Live, client: NorthflankClient) -> None:
-    """Have the dashboard ask through another client."""
+    """Replace the dashboard's Northflank client."""
     live.run(live.connection.client.aclose)
     live.connection.client = client
 
 
 def wait_until[T](look: Callable[[], T], seconds: float = 10) -> T:
-    """Return what `look` returns as soon as it is true."""
+    """Return the result of `look` as soon as it is true; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < until, "it did not come about"

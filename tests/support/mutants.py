@@ -1,7 +1,7 @@
-"""What `make mutants` adds to pytest: a database that is migrated once, and quick tests first.
+"""pytest plugin of `make mutants`: a database that is migrated once, and quick tests first.
 
 Loaded by [tool.mutmut] in pyproject.toml. mutmut forks a process for each mutant, in its own copy
-of this repository, from one that has imported the tests; first it runs them all without any.
+of this repository, from one that has imported the tests; first it runs all tests without a mutant.
 """
 
 import gc
@@ -21,11 +21,11 @@ from pytest_django import DjangoDbBlocker
 
 REPOSITORY_COPY = Path(__file__).resolve().parents[2]
 MIGRATED = REPOSITORY_COPY / "migrated.sqlite3"
-# Seconds of a mutant's quickest tests after which it lives. What only slow tests notice takes
-# somebody who changes a rule too long to be told.
+# Seconds of a mutant's quickest tests after which it counts as survived. A mutant that only slow
+# tests detect is reported too late to somebody who is changing a rule.
 PATIENCE = 15
 
-# Any counterexample will do, and every mutant meets the same examples.
+# Any counterexample will do, and each mutant gets the same examples.
 hypothesis.settings.register_profile(
     "mutants",
     deadline=None,
@@ -37,7 +37,7 @@ hypothesis.settings.register_profile(
 
 
 def _mutant() -> str:
-    """The mutant that this process is for; empty: the tests run without any."""
+    """Return the name of this process's mutant; empty: the tests run without one."""
     name = os.environ["MUTANT_UNDER_TEST"]
     return name if "__mutmut_" in name else ""
 
@@ -46,10 +46,10 @@ def _mutant() -> str:
 def pytest_configure(config: pytest.Config) -> None:
     from tests.support import live  # once Django is set up
 
-    gc.freeze()  # pytest looks for garbage at its end: not among all that was imported before
-    config.pluginmanager.register(_Database())  # last, so that its fixture wins
+    gc.freeze()  # pytest collects garbage at its end: exclude what is imported by now
+    config.pluginmanager.register(_Database())  # last, so that its fixture overrides others
     if _mutant():
-        live.PATIENCE = 10  # seconds: what hangs because of a mutant hangs for good
+        live.PATIENCE = 10  # seconds; a test that hangs because of a mutant hangs until then
 
 
 @pytest.hookimpl(trylast=True)
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
     took = state().duration_by_test
-    # Tests that empty the database come last: what migrations put there is only told anew.
+    # Tests that empty the database come last, since they delete rows created by migrations.
     items.sort(key=lambda it: ("transactional_db" in it.fixturenames, took.get(it.nodeid, 0)))
     if _mutant():
         so_far = list(accumulate(took.get(item.nodeid, 0) for item in items))
@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _slow(item: pytest.Item, mutant: str) -> bool:
-    """Say whether a test takes long, and shows no more of a rule than the rule's own tests do."""
-    if item.nodeid.startswith("tests/aborts/"):  # requests under way: mostly on a live server
+    """Return whether a test is slow and no stricter about a rule than the rule's own tests."""
+    if item.nodeid.startswith("tests/aborts/"):  # open requests: mostly on a live server
         return bool(mutant) and not mutant.startswith("dashboard.aborts.")
     return "live" in item.fixturenames
 
@@ -86,7 +86,7 @@ class _Database:
                 shutil.copy(MIGRATED, own)
             else:
                 call_command("migrate", verbosity=0)
-                connection.close()  # so that all of it is in the one file
+                connection.close()  # so that the file contains all data
                 shutil.copy(own, MIGRATED)
         yield
         with django_db_blocker.unblock():

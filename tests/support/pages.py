@@ -1,4 +1,4 @@
-"""The pages that tests about all of them go through."""
+"""The pages for tests that cover all of them."""
 
 from dashboard.models import Run
 from tests.support import factories
@@ -6,7 +6,7 @@ from tests.support import factories
 PAGES = ["now", "board", "pipeline", "stage", "run"]
 
 
-LIVE_PAGES = [*PAGES, "status"]  # the last shows no runs
+LIVE_PAGES = [*PAGES, "status"]  # the status page shows no runs
 
 
 ALL_PAGES = [*LIVE_PAGES, "abort", "missing"]

@@ -1,4 +1,4 @@
-"""Builds bodies as Northflank's API sends them.
+"""Response bodies as Northflank's API sends them.
 
 Shapes: https://northflank.com/docs/v1/api/project/pipelines/get-release-flow-run
 """
@@ -11,7 +11,7 @@ RUN_ID = "5b0c7c1e-0d55-4f0e-9a55-6f5b3f1f2a01"
 
 
 def run(run_id: str = RUN_ID, **fields: Any) -> Json:
-    """Return a run in its list form; a field given as `...` is left out."""
+    """Return a run as in lists; a field given as `...` is omitted."""
     body = {
         "id": run_id,
         "name": "Nightly 42",
@@ -25,18 +25,18 @@ def run(run_id: str = RUN_ID, **fields: Any) -> Json:
 
 
 def detail(run_id: str = RUN_ID, *, steps: list[Any] | None = None, **fields: Any) -> Json:
-    """Return a run in its detail form."""
+    """Return a run as in its detail response."""
     spec = workflow(*(steps if steps is not None else [job_run()]))
     return run(run_id, **({"apiVersion": "v1.2", "spec": spec} | fields))
 
 
 def workflow(*steps: Any, **spec: Any) -> Json:
-    """Return a Workflow node around the steps."""
+    """Return a Workflow node that contains the steps."""
     return {"kind": "Workflow", "spec": {"type": "sequential", "steps": list(steps)} | spec}
 
 
 def job_run(job_id: str = "migrate", **fields: Any) -> Json:
-    """Return a JobRun node under way."""
+    """Return a JobRun node in progress."""
     return {
         "kind": "JobRun",
         "condition": "success",
@@ -50,12 +50,12 @@ def job_run(job_id: str = "migrate", **fields: Any) -> Json:
 
 
 def data(value: Any) -> Json:
-    """Wrap what one thing's answer says."""
+    """Wrap the data of a single object."""
     return {"data": value}
 
 
 def page(key: str, *items: Any, cursor: str | None = None, has_next: bool | None = None) -> Json:
-    """Wrap a page of a list; it has a next one if it has a cursor."""
+    """Wrap a page of a list; with a cursor it has a next page."""
     pagination: Json = {"hasNextPage": cursor is not None if has_next is None else has_next}
     if cursor is not None:
         pagination["cursor"] = cursor
@@ -63,5 +63,5 @@ def page(key: str, *items: Any, cursor: str | None = None, has_next: bool | None
 
 
 def error(message: str, **fields: Any) -> Json:
-    """Wrap an error."""
+    """Return an error body."""
     return {"error": {"message": message} | fields}

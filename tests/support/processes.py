@@ -1,4 +1,4 @@
-"""Real processes of `manage.py`, and a sandbox in this one that they can all reach."""
+"""Real processes of `manage.py`, and a sandbox in this process that they can all reach."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ PATIENCE = 30  # seconds for a process to start on a busy machine
 
 
 _context = multiprocessing.get_context("forkserver")
-# All that the product imports and that asks for no settings.
+# All imports of the product that need no settings.
 _context.set_forkserver_preload(
     [
         "django.contrib.admin", "django.contrib.sessions.backends.db", "django.core.management",
@@ -42,8 +42,8 @@ _context.set_forkserver_preload(
 
 
 def environment(**given: str) -> dict[str, str]:
-    """The environment of a process: deaf to this one's settings and to any `.env`."""
-    # Byte code is kept, whatever this process does: a start takes half as long with it.
+    """Return a process's environment, without the settings of this process or of a `.env` file."""
+    # Byte code is cached, whatever this process does: it halves the start time.
     dropped = {*NAMES, "PYTHONDONTWRITEBYTECODE"}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {
@@ -57,7 +57,7 @@ def environment(**given: str) -> dict[str, str]:
 
 
 def manage(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a command until it exits."""
     with tempfile.NamedTemporaryFile("r") as log:
         process, stdout = _fork("manage", arguments, given, Path(log.name))
         with stdout:
@@ -70,7 +70,7 @@ def manage(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
 def _fork(
     module: str, arguments: Iterable[str], given: Mapping[str, str], log: Path
 ) -> tuple["Forked", IO[str]]:
-    """Start a module as a command; return its process and what it writes."""
+    """Start a module as a command; return its process and its standard output."""
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(
         target=forked.run, args=(module, list(arguments), environment(**given), writer, log)
@@ -82,7 +82,7 @@ def _fork(
 
 
 class Process(Protocol):
-    """What the tests use of a process."""
+    """The interface of a process that the tests use."""
 
     @property
     def returncode(self) -> int | None: ...
@@ -95,7 +95,7 @@ class Process(Protocol):
 
 
 class Forked:
-    """One of them, with what is used of `subprocess.Popen`."""
+    """A forked process with the interface of `subprocess.Popen`."""
 
     def __init__(self, process: BaseProcess) -> None:
         self.process = process
@@ -120,7 +120,7 @@ class Forked:
 
 @dataclass
 class Running:
-    """A process that has said where it listens, or that it is at work."""
+    """A process that has printed its startup lines."""
 
     process: Process
     said: list[str]
@@ -129,7 +129,7 @@ class Running:
     people: list[httpx.Client] = field(default_factory=list)
 
     def end(self, number: int) -> float:
-        """Send a signal, wait for the end, and return the seconds it took."""
+        """Send a signal, wait until the process exits, and return the seconds it took."""
         begun = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(PATIENCE)
@@ -140,7 +140,7 @@ class Running:
         return self.people[-1]
 
     def person(self, name: str) -> httpx.Client:
-        """Return a browser in which `name` has tried to sign in."""
+        """Return a client that has submitted the sign-in form as `name`."""
         person = self.browser()
         person.get("/accounts/login/")
         data = {"username": name, "password": name, "csrfmiddlewaretoken": live.token(person)}
@@ -152,7 +152,7 @@ class Running:
 def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
     """Run `manage.py` with these arguments until the block ends.
 
-    In a sandbox of its own the same goes on at any time of day.
+    Its own sandbox has the same runs at any time of day.
     """
     if arguments[0] == "serve" and not given.get("NORTHFLANK_API_TOKEN"):
         arguments = (*arguments, "--origin", str(live.options().schedule_origin))
@@ -162,9 +162,9 @@ def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def fork(module: str, *arguments: str, folder: Path, **given: str) -> Iterator[Running]:
-    """Run a module as a command until the block ends, in a process that has the libraries already.
+    """Run a module as a command until the block ends, forked with the libraries imported.
 
-    It is forked from one that has imported them: a start costs half of a fresh one.
+    A fork starts in half the time of a fresh process.
     """
     log = folder / f"{time.monotonic_ns()}.log"
     process, stdout = _fork(module, arguments, given, log)
@@ -192,7 +192,7 @@ def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def running_until_exit(process: Process, stdout: IO[str], log: Path) -> Iterator[Running]:
-    """Wait until a process listens, and kill it when the block ends."""
+    """Wait for a process's startup lines, and kill it when the block ends."""
     evidence.add("process", lambda folder, name: shutil.copy(log, folder / f"{name}.log"))
     people: list[httpx.Client] = []
     try:
@@ -219,7 +219,7 @@ def _read_startup_lines(out: IO[str]) -> list[str]:
 
 @contextlib.contextmanager
 def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
-    """A sandbox in this process, on a port that others reach; its state can be read here."""
+    """Run a sandbox in this process, on a port for other processes; yield its URL and its state."""
     app = sandbox.create_app(live.options())
     place = socket.create_server(("127.0.0.1", 0))
     server = live.web_server(app)

@@ -1,4 +1,4 @@
-"""A reverse proxy before a dashboard: what it passes on, and what it says of the person's side."""
+"""A reverse proxy in front of a dashboard: forwarded requests, and headers about the client."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,9 @@ _HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding"}
 
 
 class ProxyTransport(httpx.HTTPTransport):
-    """A person's way to `server` by a proxy that speaks HTTPS with them, and plain HTTP with it.
+    """A client's connection to `server` by a proxy: HTTPS to the client, plain HTTP to the server.
 
-    The proxy passes the host's name on; one that `cuts` removes that much of the path's beginning.
+    The proxy forwards the Host header, and removes the prefix `cuts` from the path.
     """
 
     def __init__(self, server: str, cuts: str = "") -> None:
@@ -33,7 +33,7 @@ class ProxyTransport(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert request.url.scheme == "https", request.url
         path = request.url.raw_path
-        assert path.startswith(self.cuts), request.url  # else it would be another site's
+        assert path.startswith(self.cuts), request.url  # other paths belong to another site
         inner = self.server.copy_with(raw_path=path.removeprefix(self.cuts))
         headers = [*request.headers.raw, (b"X-Forwarded-Proto", b"https")]
         answer = super().handle_request(
@@ -51,9 +51,9 @@ class ProxyTransport(httpx.HTTPTransport):
 
 @contextlib.contextmanager
 def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
-    """Pass on what comes under `prefix`; all else is another site's, and answered 404.
+    """Proxy requests under `prefix`; others get a 404, as from another site.
 
-    Yields the address that people open, and a list whose one element is to be the dashboard's.
+    Yields the proxy's URL with the prefix, and a list to which the caller adds the dashboard's URL.
     """
     behind: list[str] = []
     client = httpx.AsyncClient(timeout=None)
@@ -90,7 +90,7 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
     server = live.web_server(Starlette(routes=[route]))
 
     async def serve() -> None:
-        async with client:  # streams that people have left open end with it
+        async with client:  # open streams end with the client
             await server._serve(sockets=[place])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
@@ -108,6 +108,6 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def origin(address: str) -> str:
-    """An address without its path."""
+    """Return the origin of a URL."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc}"

@@ -1,4 +1,4 @@
-"""A run of some sixty steps, under way."""
+"""A run of about sixty steps, in progress."""
 
 from datetime import timedelta
 from itertools import count
@@ -21,7 +21,7 @@ def minutes(number: float) -> timedelta:
 
 
 def release(*, at_migrate: timedelta) -> Run:
-    """A run of some sixty steps: five regions are out, and it has been at a job for so long."""
+    """A run of about sixty steps: five regions are done, a job has taken `at_migrate` so far."""
     now = timezone.now()
     began = now - at_migrate - minutes(20)
     clock = count()

@@ -1,4 +1,4 @@
-"""The sandbox behind a real server, with a clock that tests set."""
+"""The sandbox on a real server, with a clock that tests set."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class Clock:
 
 
 class AppSwitch:
-    """Passes requests on to the application of the test at hand: one server for all tests."""
+    """Passes requests to the current test's application: one server for all tests."""
 
     app: ASGIApp
 
@@ -31,7 +31,7 @@ class AppSwitch:
 
 
 class SandboxServer:
-    """A sandbox that answers at `url`."""
+    """A sandbox at `url`."""
 
     def __init__(self, front: AppSwitch, url: str, client: httpx.Client) -> None:
         self.front = front
@@ -41,7 +41,7 @@ class SandboxServer:
         self.configure(Options())
 
     def configure(self, options: Options) -> Sandbox:
-        """Start over with other options."""
+        """Restart with other options."""
         app = create_app(options, clock=self.clock)
         self.front.app = app
         sandbox: Sandbox = app.state.sandbox

@@ -1,4 +1,4 @@
-"""Paths that the tests ask for, below /v1."""
+"""Paths that tests request, relative to /v1."""
 
 
 def flow(project: str, pipeline: str, stage: str) -> str:
@@ -8,7 +8,7 @@ def flow(project: str, pipeline: str, stage: str) -> str:
 LEDGER = flow("payments", "ledger", "production")
 """Always has a stuck run."""
 BILLING = flow("payments", "billing-api", "development")
-"""Policy allow, with secrets."""
+"""Concurrency policy allow, with secrets."""
 FORBID_STAGE = flow("payments", "billing-api", "staging")
 STUBBORN = flow("shop", "search", "production")
 NO_FLOW = flow("shop", "search", "staging")

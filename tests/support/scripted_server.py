@@ -1,6 +1,6 @@
-"""A scripted HTTP server on loopback: real sockets, so that real faults can be played.
+"""A scripted HTTP server on loopback: real sockets, to simulate real faults.
 
-Each request takes the next entry of the script; without one it is answered with an empty page.
+Each request gets the script's next entry; after the last one it gets an empty page.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-PATIENCE = 10  # seconds until a test that waits has failed
+PATIENCE = 10  # seconds until a waiting test fails
 Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it arrived, with the path still quoted."""
+    """One received request, with its path still percent-encoded."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
 
 
 class ScriptedServer:
-    """Plays a script, and keeps the requests it received."""
+    """Plays a script, and records the requests it received."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -54,13 +54,13 @@ class ScriptedServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def received(self, number: int) -> None:
-        """Wait until so many requests have arrived."""
+        """Wait until `number` requests have arrived."""
         async with asyncio.timeout(PATIENCE):
             while len(self.requests) < number:
                 await asyncio.sleep(0.005)
 
     async def closed(self) -> None:
-        """Wait until no connection is open."""
+        """Wait until all connections are closed."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*self._tasks)
 
@@ -69,7 +69,7 @@ class ScriptedServer:
 
     @property
     def request(self) -> Request:
-        """The only request that arrived."""
+        """Return the only request that arrived."""
         assert len(self.requests) == 1
         return self.requests[0]
 
@@ -105,7 +105,7 @@ async def _receive(reader: asyncio.StreamReader) -> Request:
 
 
 def answers(body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None) -> Play:
-    """Answer with JSON, or with bytes as they are; None is an empty body."""
+    """Respond with JSON, or with bytes as they are; None is an empty body."""
     content = (
         b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     )
@@ -129,19 +129,19 @@ def send_bytes(raw: bytes, *, then_closes: bool = False) -> Play:
 
 
 async def reset_connection(writer: asyncio.StreamWriter) -> None:
-    """Break the connection without an answer."""
+    """Reset the connection without a response."""
     raw = writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 async def never_respond(writer: asyncio.StreamWriter) -> None:
-    """Keep the connection open, and keep silent."""
+    """Keep the connection open without a response."""
     await asyncio.Event().wait()
 
 
 async def drip_bytes(writer: asyncio.StreamWriter) -> None:
-    """Send the answer byte by byte, each in time for a timeout between bytes."""
+    """Send the response byte by byte, each within a client's timeout between bytes."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     while True:
         writer.write(b" ")

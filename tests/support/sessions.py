@@ -1,4 +1,4 @@
-"""People who have signed in already; tests of signing in go through the page."""
+"""Sessions of signed-in users; tests of sign-in use the page instead."""
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -8,7 +8,7 @@ CSRF_TOKEN = "0123456789abcdefghijABCDEFGHIJkl"
 
 
 def session_key(name: str) -> str:
-    """The key of a session that this account has just begun."""
+    """Return the key of a new session of this account."""
     client = Client()
     client.force_login(User.objects.get(username=name))
     return client.cookies[settings.SESSION_COOKIE_NAME].value

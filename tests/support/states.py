@@ -1,7 +1,7 @@
-"""Every page in each of its states: the one table that all tests of accessibility go by.
+"""Every page in each of its states: the table for all accessibility tests.
 
-An address that renders HTML and is not here fails a test, and so does a page that answers otherwise
-than it should.
+A test fails if a URL that renders HTML is missing here, or if a page responds with another status
+than listed.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,20 +30,20 @@ from tests.support.release import OPEN_ALL_DETAILS, minutes, release
 
 @dataclass(frozen=True)
 class State:
-    """A page as a person may find it; `{name}` in its address is filled in by its world."""
+    """A page in one state; `{name}` in its address is filled in by its world."""
 
     name: str
     address: str
     act: Callable[[Page], object] | None = None
-    who: str = "manager"  # "": nobody is signed in
-    status: int = 200  # of the last answer
-    given: Mapping[str, Any] = field(default_factory=dict)  # settings
+    who: str = "manager"  # "": signed out
+    status: int = 200  # of the last response
+    given: Mapping[str, Any] = field(default_factory=dict)  # overridden settings
 
     def __str__(self) -> str:
         return f"{self.name} ({self.who or 'nobody'})"
 
 
-# --- What is done on a page ----------------------------------------------------------------------
+# --- Actions on a page ---------------------------------------------------------------------------
 
 
 def expect_dialog(page: Page) -> None:
@@ -75,7 +75,7 @@ def select_runs(page: Page) -> None:
     for box in page.locator("td.select input").all()[:3]:
         box.check()
     expect(page.locator("[data-abort-selected]")).to_be_enabled()
-    # The bar covers what one scrolls below it: a target of which half is seen is none.
+    # Scrolled to the end, since the sticky bar covers rows: a target that is half covered fails.
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
 
 
@@ -131,7 +131,7 @@ PIPELINE = "/projects/shop/pipelines/checkout/"
 STAGE = f"{PIPELINE}release-flows/production/"
 FILTER = "?status=failure&q=e&to=2099-01-01"
 WORDY = "The release that everybody has waited for, and then some. " * 5
-TOO_MANY_PARAMETERS = 1001  # parameters are too many for Django: 400
+TOO_MANY_PARAMETERS = 1001  # more than Django's limit: 400
 
 
 def run_address(run_id: str) -> str:
@@ -259,26 +259,26 @@ PAGED = [
     State("lists, older", "/aborts/bulk/", go_to_older_page),
 ]
 
-# Addresses that answer with no page of ours.
+# URLs that do not respond with a page.
 NON_PAGE_URLS = {
     "aborts_csv",
-    "aborts_json",  # files
+    "aborts_json",  # downloads
     "live",
     "api_runs",
     "api_run",
     "api_abort",
     "api_dismissal",
-    "northflank_webhook",  # for machines
+    "northflank_webhook",  # for other programs
     "saved_view_create",
     "saved_view_update",
     "acknowledge",
     "run_lookup_retry",
     "zone",
-    "logout",  # forms are posted there
+    "logout",  # POST only
 }
 
 
-# --- Their worlds --------------------------------------------------------------------------------
+# --- Worlds --------------------------------------------------------------------------------------
 
 
 def empty() -> dict[str, object]:
@@ -286,7 +286,7 @@ def empty() -> dict[str, object]:
 
 
 def paged() -> dict[str, object]:
-    """One more of each than a page holds."""
+    """Create one entry more of each list than fits on a page."""
     manager = User.objects.get(username="manager")
     stage = factories.stage()
     for _ in range(pagination.PER_PAGE + 1):
@@ -302,7 +302,7 @@ def paged() -> dict[str, object]:
 
 
 def full() -> dict[str, object]:
-    """Something of everything that pages can show."""
+    """Create some of everything that pages can show."""
     manager, viewer = (User.objects.get(username=name) for name in ("manager", "viewer"))
     stage = factories.stage()
     factories.stage("Staging", has_flow=False)
@@ -350,7 +350,7 @@ def full() -> dict[str, object]:
     steps = release(at_migrate=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
-    for one in Stage.objects.all():  # one run was nowhere, and the search for others has to wait
+    for one in Stage.objects.all():  # one run was not found, and the search for others has to wait
         factories.search_lookup(10_000, of=one)
     factories.trouble("It fell over.")
     factories.worker()
@@ -364,7 +364,7 @@ def full() -> dict[str, object]:
 
 
 def long_texts(text: str) -> dict[str, object]:
-    """All names and texts of other people are this one."""
+    """Create objects whose external names and texts are all `text`."""
     manager = User.objects.get(username="manager")
     stage = factories.stage(of=factories.pipeline(name=text, of=factories.project(name=text)))
     tree = factories.node(
@@ -409,7 +409,7 @@ def acknowledge_by(run: Run, user: User, *names: str) -> None:
 
 
 def bulk_abort_with_every_result(stage: Stage, by: User, reason: str) -> int:
-    """A list of aborts of which each run has come to another end, or waits."""
+    """Create a bulk abort with every result, including waiting runs."""
     runs = stage.runs.filter(aborts=None).order_by("pk")[:12]
     press = aborts.AbortRequest(by, "Stuck")
     batch = aborts.request_bulk_abort(runs.values_list("pk", flat=True), press, uuid4())

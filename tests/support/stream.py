@@ -1,4 +1,4 @@
-"""Event streams, read as a browser would."""
+"""Event streams, read as a browser does."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.models import ChangeCounter
 from tests.support.live import PATIENCE
 
-# For tests of what rings no bell: a feed that looks all the time.
+# For tests of changes that send no notification: a broadcaster with a short poll interval.
 fast_polling = pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
 
 
@@ -24,15 +24,15 @@ class Message:
 
     @property
     def parts(self) -> dict[str, LexborNode]:
-        """The elements it brings, by their ids."""
+        """The elements in the message, by id."""
         markup = "\n".join(self.data)
-        # Rows and cells are no rows outside a table to a parser; here only their text matters.
+        # The parser drops rows and cells outside a table; here only their text matters.
         html = LexborHTMLParser(markup.replace("<tr", "<div").replace("<td", "<div"))
         return {(part.attributes["hx-target"] or "")[1:]: part for part in html.css("hx-partial")}
 
 
 def messages(answer: httpx.Response) -> Iterator[Message]:
-    """Read an event stream."""
+    """Yield the messages of an event stream."""
     message = Message()
     for line in answer.iter_lines():
         name, _, value = line.partition(": ")
@@ -49,7 +49,7 @@ def messages(answer: httpx.Response) -> Iterator[Message]:
 def open_stream(
     person: httpx.Client, page: str = "now", key: int = 0, since: int | None = None, **headers: str
 ) -> Iterator[Iterator[Message]]:
-    """Listen as `person` to a page; the opening message has been read."""
+    """Open a page's stream as `person`, after its first message."""
     version = ChangeCounter.latest() if since is None else since
     address = f"/live/?page={page}&key={key}&since={version}"
     with person.stream("GET", address, headers=headers, timeout=PATIENCE) as answer:
@@ -61,7 +61,7 @@ def open_stream(
 
 
 def about(stream: Iterator[Message], id: str, words: str = "") -> LexborNode:
-    """Read on until an element with this id is brought, saying so."""
+    """Return the next element with this id whose text contains `words`."""
     until = time.monotonic() + PATIENCE
     for message in stream:
         assert time.monotonic() < until, f"nothing was heard of {id}"
@@ -72,7 +72,7 @@ def about(stream: Iterator[Message], id: str, words: str = "") -> LexborNode:
 
 
 def beside(stream: Iterator[Message], id: str) -> dict[str, LexborNode]:
-    """Read on until an element is brought, and return all that came in the same message."""
+    """Return all elements of the next message that contains an element with this id."""
     until = time.monotonic() + PATIENCE
     for message in stream:
         assert time.monotonic() < until, f"nothing was heard of {id}"

@@ -1,6 +1,6 @@
-"""Templates read only what is there: a missing attribute of one of our objects fails the test.
+"""Strict templates: reading a missing attribute of one of our objects fails the test.
 
-Django renders a misspelt attribute as nothing, and takes it for false in a condition.
+Django renders a misspelt attribute as an empty text, and treats it as false in a condition.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _resolve_strictly(variable: Variable, context: object) -> object:
 
 @pytest.fixture(autouse=True)
 def strict_templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail a test in which a template asked one of our objects for what it does not have."""
+    """Fail a test in which a template read a missing attribute of one of our objects."""
     monkeypatch.setattr(Variable, "_resolve_lookup", _resolve_strictly)
     missing.clear()
     yield

@@ -1,4 +1,4 @@
-"""Runs that have succeeded, and what is learned from them."""
+"""Successful runs, and the baselines learned from them."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ NOW = timezone.now()
 
 
 def success(stage: Stage, minutes: float, *, root: Node | None = None, **fields: Any) -> Run:
-    """A run that took so many minutes, after one of waiting."""
+    """Create a run that took this many minutes, after one minute in the queue."""
     began = NOW - timedelta(hours=2)
     usual = {
         "created_at": began - timedelta(minutes=1),
@@ -45,7 +45,7 @@ def migrated(minutes: float, approval: float = 0) -> Node:
 
 
 def succeeded(stage: Stage, *, read: int = 0, times: int = 6) -> None:
-    """So many successes, of which so many were read; what is usual is known from those."""
+    """Create `times` successes, `read` of them with details, and record the resulting baseline."""
     for n in range(times):
         fields = {"root": migrated(3), "detail_synced_at": NOW} if n < read else {}
         success(stage, 10, **fields)

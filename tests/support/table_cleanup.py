@@ -1,7 +1,7 @@
-"""Empty the database after a test that committed: what migrations wrote stays, or is made anew.
+"""Empty the database after a test that commits, keeping or restoring the rows of migrations.
 
-Django's own way is `flush`, which makes content types and permissions anew after each test and has
-the triggers of append-only tables made anew too. That took four times as long as most tests.
+Django's `flush` recreates content types, permissions and the triggers of append-only tables after
+each test, which took four times as long as most tests.
 """
 
 import sqlite3
@@ -13,12 +13,12 @@ from django.test import TransactionTestCase
 from dashboard.accounts import permissions
 from dashboard.models import append_only
 
-# Written by migrations and `post_migrate`, and changed by no test.
+# Written by migrations and `post_migrate`; no test changes them.
 KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
 
 
 def replace_flush() -> None:
-    """Have Django's test cases that commit empty their databases in this way."""
+    """Make Django's test cases that commit empty their databases this way."""
 
     def empty_all(case: TransactionTestCase) -> None:
         for alias in case._databases_names(include_mirrors=False):
@@ -28,7 +28,7 @@ def replace_flush() -> None:
 
 
 def empty(connection: BaseDatabaseWrapper) -> None:
-    """Delete all rows but those of KEPT, and make what the product takes for granted."""
+    """Delete all rows except those of KEPT_TABLES; create the rows that the product requires."""
     tables = sorted(set(connection.introspection.table_names()) - KEPT_TABLES)
     if connection.vendor == "sqlite":
         _empty_sqlite(connection, tables)
@@ -44,7 +44,7 @@ def _empty_sqlite(connection: BaseDatabaseWrapper, tables: list[str]) -> None:
     connection.ensure_connection()
     raw: sqlite3.Connection = connection.connection
     trigger = sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER
-    raw.setconfig(trigger, False)  # aborts are never deleted, but between two tests
+    raw.setconfig(trigger, False)  # aborts can't be deleted, except between two tests
     try:
         with connection.constraint_checks_disabled(), connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")

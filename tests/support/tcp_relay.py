@@ -1,4 +1,4 @@
-"""The line to a database, which a test cuts and mends: a plain TCP proxy."""
+"""A TCP proxy in front of a database, which a test can cut and restore."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ PATIENCE = 10  # seconds
 
 
 class DatabaseProxy:
-    """Passes on what comes to `port`; cut, it breaks what is open and refuses what is new."""
+    """Forwards connections to `port`; when cut, it resets open connections and refuses new ones."""
 
     def __init__(self, host: str, port: int) -> None:
         self.to = host, port
@@ -28,11 +28,11 @@ class DatabaseProxy:
         self._run_on_loop(self._cut)
 
     def mend(self) -> None:
-        """Pass on again, at the same port."""
+        """Accept connections again, on the same port."""
         self._run_on_loop(self._listen)
 
     def end(self) -> None:
-        """Cut, and leave nothing open."""
+        """Cut the connections and close all sockets."""
         self._run_on_loop(self._end)
 
     def _run_on_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -76,7 +76,7 @@ class DatabaseProxy:
 
 @contextlib.contextmanager
 def database_proxy(database: str) -> Iterator[tuple[str, DatabaseProxy]]:
-    """Yield the URL by which a PostgreSQL database is reached over a line, and the line."""
+    """Yield the URL of a PostgreSQL database behind a proxy, and the proxy."""
     parts = urlsplit(database)
     line = DatabaseProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
     thread = threading.Thread(target=line.loop.run_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""The sandbox with a clock that stands still, and API answers without HTTP, for the sync."""
+"""The sandbox with a stopped clock, and API responses without HTTP, for the sync."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from dashboard.sandbox.world import World as SandboxWorld
 from tests.support.factories import node
 from tests.support.live import HISTORY_HOURS, Live
 
-NOW = 1_800_000_000.0  # what the sandbox's clock says
+NOW = 1_800_000_000.0  # the sandbox's time, in seconds since 1970
 
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -21,17 +21,17 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def at(seconds: float) -> datetime:
-    """The moment so many seconds after T0."""
+    """Return the time `seconds` after T0."""
     return T0 + timedelta(seconds=seconds)
 
 
 def put(seconds: float) -> dict[str, Any]:
-    """Of a question that was put so many seconds after T0: when, and its number."""
+    """Return time and number of a request that was sent `seconds` after T0."""
     return {"requested_at": at(seconds), "request_seq": 1_000_000 + round(1000 * seconds)}
 
 
 class World:
-    """A live dashboard whose sandbox shows the project `payments` and stands still in time."""
+    """A live dashboard whose sandbox has a stopped clock; tests use its project `payments`."""
 
     def __init__(self, live: Live) -> None:
         self.live = live
@@ -41,18 +41,18 @@ class World:
         self.restart()
 
     def restart(self, history_hours: float = HISTORY_HOURS) -> None:
-        """Let upstream begin anew: what was scheduled is there again, as far back as asked."""
+        """Reset the upstream to its scheduled runs, as far back as `history_hours`."""
         self.sandbox.world = SandboxWorld(opened_at=NOW, history_seconds=history_hours * 3600)
 
     def sync(self, rounds: int = 1) -> None:
-        """Read all that is due, so many times with everything due anew."""
+        """Read all that is due, `rounds` times, making everything due again in between."""
         for round_ in range(rounds):
             if round_:
                 self.make_due()
             self.live.sync(1)
 
     def make_due(self) -> None:
-        """Let the time until each stage's next reading pass."""
+        """Make every stage due now, and end a pause of the connection."""
         Stage.objects.update(next_sync_at=LONG_AGO)
         Stage.objects.exclude(synced_at=None).update(synced_at=LONG_AGO)
         self.live.connection.retry_at = 0
@@ -64,7 +64,7 @@ class World:
         return self.sandbox.world.start_run(found, self.now, request).id
 
     def ids(self, *, in_flight: bool = False, project: str = "payments") -> set[str]:
-        """The runs that exist upstream."""
+        """Return the ids of the runs upstream."""
         world = self.sandbox.world
         return {
             run.id
@@ -75,11 +75,11 @@ class World:
         }
 
     def asked(self, part: str) -> list[str]:
-        """The requests whose path holds `part`."""
+        """Return the received requests whose path contains `part`."""
         return [f"{method} {path}" for method, path in self.sandbox.requests if part in path]
 
     def hide(self, *slugs: str) -> Callable[[], None]:
-        """Delete projects upstream; return what brings them back."""
+        """Delete projects upstream; return a function that restores them."""
         before = self.sandbox.world.projects
         self.sandbox.world.projects = tuple(p for p in before if p.id not in slugs)
 
@@ -90,7 +90,7 @@ class World:
 
 
 def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
-    """A run as a list says it; in flight unless told otherwise."""
+    """Return a run as in lists; in flight by default."""
     said: dict[str, Any] = {
         "id": run_id,
         "name": "Nightly",
@@ -106,7 +106,7 @@ def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
 
 
 def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunDetail:
-    """A run as its own page says it."""
+    """Return a run with its detail."""
     return RunDetail(api_run(run_id, **fields), steps or node(status="waiting"), {"id": run_id})
 
 

@@ -1,4 +1,4 @@
-"""A small part of the sandbox's world with a clock that stands still, and rows without any HTTP."""
+"""A small part of the sandbox's world with a stopped clock, and rows without any HTTP."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,19 +22,19 @@ def world(live: Live, settings: Settings) -> World:
 
 @pytest.fixture
 def full_world(live: Live) -> World:
-    """The whole sandbox."""
+    """All projects of the sandbox."""
     return World(live)
 
 
 @pytest.fixture
 def place(db: None) -> Stage:
-    """A stage that was read just now."""
+    """A stage that has just been read."""
     return factories.stage()
 
 
 @pytest.fixture
 def stage(db: None) -> Stage:
-    """A stage with a release flow, whose runs nobody has read yet."""
+    """A stage with a release flow whose runs have not been read yet."""
     project = Project.objects.create(slug="shop", name="Shop", synced_at=T0)
     pipeline = Pipeline.objects.create(
         project=project, slug="checkout", name="Checkout", synced_at=T0
@@ -51,7 +51,7 @@ def stage(db: None) -> Stage:
 
 @pytest.fixture
 def logged_events(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[dict[str, Any]]]:
-    """The log's lines of one event."""
+    """Return a function that lists the log lines of one event."""
     caplog.set_level("INFO")
     structlog.get_logger("dashboard")
 

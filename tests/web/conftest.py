@@ -1,4 +1,4 @@
-"""People's browsers, and pages taken apart by selectors."""
+"""Browsers of signed-in users, and pages parsed for selectors."""
 
 import pytest
 from django.contrib.auth.models import Group, User
@@ -13,21 +13,21 @@ from tests.support.html import GetPage, parse_html
 
 @pytest.fixture
 def operator_client(client: Client, manager: User) -> Client:
-    """The browser of a person who may abort."""
+    """The browser of a user who may abort."""
     client.force_login(manager)
     return client
 
 
 @pytest.fixture
 def viewer_client(client: Client, viewer: User) -> Client:
-    """The browser of a person who may only look."""
+    """The browser of a user who may only view."""
     client.force_login(viewer)
     return client
 
 
 @pytest.fixture
 def get_page(operator_client: Client) -> GetPage:
-    """Open an address as a manager and return the page."""
+    """Return a function that opens a URL as a manager and parses the page."""
 
     def open_page(address: str, **headers: str) -> LexborHTMLParser:
         answer = operator_client.get(address, headers=headers)
@@ -55,7 +55,7 @@ def run(stage: Stage) -> Run:
 
 @pytest.fixture
 def aborts_in_two_projects(manager: User, viewer: User) -> dict[str, Abort]:
-    """An act in each of two projects, and a viewer who may see the stagings of one of them."""
+    """An abort in each of two projects, and a viewer with a grant for staging in one of them."""
     Grant.objects.filter(group=None).delete()
     group = Group.objects.create(name="Shop people")
     viewer.groups.add(group)

@@ -1,4 +1,4 @@
-"""Machines that call the API over real HTTP, each with a token of its own."""
+"""Clients that call the API over real HTTP, each with its own token."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.live import Live
 
 @pytest.fixture
 def api_client(live: Live) -> Iterator[CreateApiClient]:
-    """Make a machine with a token of this account."""
+    """Return a function that creates a client with a token of an account."""
     made: list[httpx.Client] = []
 
     def make(of: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty") -> httpx.Client:
@@ -27,6 +27,6 @@ def api_client(live: Live) -> Iterator[CreateApiClient]:
 
 @pytest.fixture
 def anonymous_client(live: Live) -> Iterator[httpx.Client]:
-    """A machine without a token."""
+    """A client without a token."""
     with httpx.Client(base_url=live.base_url, timeout=20) as one:
         yield one
