@@ -1,4 +1,4 @@
-"""Links between the documentation's files, to their headings and images, resolve."""
+"""Links between the documentation's files, headings and images resolve."""
 
 import re
 from pathlib import Path

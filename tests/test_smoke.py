@@ -1,4 +1,4 @@
-"""One walk through everything, over real HTTP."""
+"""One walk through all features, over real HTTP."""
 
 from selectolax.lexbor import LexborHTMLParser
 

@@ -1,4 +1,4 @@
-"""The structure of the suite and of the templates: what no linter checks."""
+"""Structure of the test suite and the templates: rules that no linter checks."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Since when an abort goes on: it counts from the earliest that is known, and never anew."""
+"""The start of an abort: the earliest known time, never reset."""
 
 from datetime import datetime, timedelta
 from typing import Any

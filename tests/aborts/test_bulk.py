@@ -1,4 +1,4 @@
-"""A list of runs aborted by one press: one after another, in time, and never twice."""
+"""Bulk aborts: runs are aborted one after another, in time, and never twice."""
 
 import asyncio
 from collections.abc import Callable, Iterator

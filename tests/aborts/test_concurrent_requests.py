@@ -1,4 +1,4 @@
-"""Who presses, how often, and who may: at most one request goes out, and all are told the truth."""
+"""Concurrent and denied abort requests: at most one is sent, and all users get its true state."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor

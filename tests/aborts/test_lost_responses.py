@@ -1,4 +1,4 @@
-"""Aborts whose answer never came: the truth at once, and in the end."""
+"""Aborts without a response: the message is correct at once and after the outcome is determined."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Any run, any abort, any fault, in any order: no state is without a true sentence."""
+"""State machine test: any runs, aborts and faults in any order; every state has a true message."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Every state an abort can be in has its sentence, and none says more than is known."""
+"""Abort messages: every state has one, and none claims more than is known."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product

@@ -1,4 +1,4 @@
-"""Aborts whose process died: sent if they never were, and again only once the run was read."""
+"""Aborts of ended processes: sent if never sent, resent only after the run was read."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""What a press writes down before anything is sent: all of it, and once."""
+"""Abort requests: recorded completely, and once, before anything is sent."""
 
 from collections.abc import Callable
 from datetime import timedelta

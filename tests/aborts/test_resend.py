@@ -1,4 +1,4 @@
-"""Aborts that may not have arrived: sent again by themselves, within limits, and told."""
+"""Aborts that may not have arrived: resent automatically, within limits, with a message."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What Northflank answers to an abort, and what people are told of it."""
+"""Northflank's responses to an abort, and the messages for users."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""All that is kept of an abort, whatever Northflank answers: the act, its trail, and the log."""
+"""Records of an abort for every response: the abort, its timeline, and the log."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping

@@ -1,4 +1,4 @@
-"""Aborts that take too long: told in time and once, and tried again without harm."""
+"""Overdue aborts: reported in time and once; resending has no side effects."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

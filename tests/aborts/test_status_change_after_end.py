@@ -1,4 +1,4 @@
-"""What Northflank says of a run after its abort has settled: it comes before what we had said."""
+"""A run's status that changes after its abort settled replaces the earlier message."""
 
 from dataclasses import replace
 

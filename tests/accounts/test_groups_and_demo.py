@@ -1,4 +1,4 @@
-"""The group that may abort from the start, and the demo accounts that come with the sandbox."""
+"""The default group that may abort, and the sandbox's demo accounts."""
 
 import pytest
 from django.contrib.auth.models import Group, User

@@ -1,4 +1,4 @@
-"""Who may see and who may abort: a table of grants x people x places, and who is told to ask."""
+"""View and abort permissions: a table of grants, users and places, and whom to ask for access."""
 
 from typing import NamedTuple
 

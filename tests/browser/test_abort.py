@@ -1,4 +1,4 @@
-"""The main job in a real browser: abort a run and watch it end, however one's browser is set."""
+"""Abort in a real browser: abort a run and follow it to its end, with any browser settings."""
 
 import contextlib
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The audit in a real browser: found, unfolded, and true while it is open."""
+"""The abort log in a real browser: filters, details, and updates while it is open."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""WCAG 2.2 AA as far as a machine can tell, for every page in every state: see states.py."""
+"""Automated WCAG 2.2 AA checks of every page in every state: see states.py."""
 
 import contextlib
 from collections.abc import Callable, Iterator

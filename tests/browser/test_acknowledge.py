@@ -1,4 +1,4 @@
-"""Two people woken by one alert, each in a browser of their own."""
+"""Acknowledgements in real browsers: two users respond to one alert."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect

@@ -1,4 +1,4 @@
-"""Many runs aborted by one press, in a real browser: selected, asked about, and followed."""
+"""Bulk aborts in a real browser: select runs, confirm, and follow the results."""
 
 import re
 

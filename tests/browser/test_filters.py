@@ -1,4 +1,4 @@
-"""Finding a run on a stage's page in a real browser: with a script, without, and on a phone."""
+"""Filters of a stage's page in a real browser: with JavaScript, without it, and on a phone."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What a person comes for, from first to last: by keyboard alone, without scripts, by ear."""
+"""Complete tasks of a user: by keyboard alone, without JavaScript, by screen reader."""
 
 import re
 from datetime import timedelta

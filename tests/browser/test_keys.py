@@ -1,4 +1,4 @@
-"""Single keys in a real browser: they move about, act on nothing, and can be switched off."""
+"""Keyboard shortcuts in a real browser: they navigate, change nothing, and can be disabled."""
 
 import re
 

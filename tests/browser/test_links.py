@@ -1,4 +1,4 @@
-"""Links from elsewhere, in a real browser: through sign-in, a search, and a proxy under a path."""
+"""External links in a real browser: through sign-in, a run lookup, and a proxy with a prefix."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is overdue in a real browser: bars that grow by themselves, marks by the stream."""
+"""Overdue runs in a real browser: bars grow without requests, badges come by the stream."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Pages in a real browser: signing in, refreshing under one's hands, small screens, themes."""
+"""Pages in a real browser: sign-in, refresh during user input, small screens, themes."""
 
 import re
 from datetime import timedelta

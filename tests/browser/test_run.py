@@ -1,4 +1,4 @@
-"""How a run stands, in a real browser: its times go on, and its story can be copied."""
+"""A run's page in a real browser: its times are counted, and its incident summary can be copied."""
 
 import re
 from datetime import timedelta

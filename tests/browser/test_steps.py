@@ -1,4 +1,4 @@
-"""The steps of a run under way: bars that go on, groups that stay as they were left."""
+"""Steps of a run in flight: bars grow, and groups stay open or closed as the user left them."""
 
 import re
 

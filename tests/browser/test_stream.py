@@ -1,4 +1,4 @@
-"""Live pages in a real browser: painted at once, and nothing taken from under one's hands."""
+"""Live pages in a real browser: changes appear at once, and do not disturb user input."""
 
 import re
 from datetime import timedelta

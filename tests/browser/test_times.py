@@ -1,4 +1,4 @@
-"""Times in a real browser: rewritten in the zone that its user chose, before they are painted."""
+"""Times in a real browser: rewritten in the user's time zone before the page is painted."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Settings: nonsense is refused with an id and a hint, and `.env.example` names them all."""
+"""Settings: invalid values are rejected with an id and a hint; `.env.example` lists all of them."""
 
 import os
 import re

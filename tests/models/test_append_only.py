@@ -1,4 +1,4 @@
-"""The audit is append-only: the database refuses what our code has no way to do either."""
+"""Append-only audit of aborts: the database rejects changes that our code never makes either."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the rows promise: versions in the order of commits, one open abort a run, kept history."""
+"""Guarantees of the models: versions in commit order, one open abort per run, kept history."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What is usual, and from when on something is overdue."""
+"""Typical durations, and the times after which something is overdue."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What the client sends: verbs, paths, queries, headers."""
+"""Requests of the client: methods, paths, queries, headers."""
 
 import tomllib
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""From JSON to models: every field, and that no odd value is fatal."""
+"""From JSON to models: every field; no unexpected value raises an error."""
 
 import json
 import math

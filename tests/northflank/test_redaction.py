@@ -1,4 +1,4 @@
-"""What of a run may be stored: no secret survives, wherever it stands."""
+"""Redaction of runs before they are stored: no secret remains, wherever it is."""
 
 import json
 from typing import Any

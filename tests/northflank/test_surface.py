@@ -1,4 +1,4 @@
-"""The package's public surface, and what it may import."""
+"""The package's public names and allowed imports."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which runs need somebody to look at them."""
+"""Runs that need attention."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

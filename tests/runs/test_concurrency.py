@@ -1,4 +1,4 @@
-"""What a run holds up, and what else goes on around it."""
+"""Related runs: those that a run holds up, and others in flight."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count

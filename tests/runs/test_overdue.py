@@ -1,4 +1,4 @@
-"""What of a run is overdue: its work, its step, its wait for a turn or for people."""
+"""Overdue parts of a run: its work, a step, the queue, an approval."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is said of a run that is overdue, and of a stage's usual."""
+"""Messages about overdue runs, and about a stage's typical durations."""
 
 from datetime import UTC, datetime, timedelta
 

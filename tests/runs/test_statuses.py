@@ -1,4 +1,4 @@
-"""What a status is called and looks like; one that nobody knows is shown as itself."""
+"""Labels and icons of statuses; an unknown status is shown as it is."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which step a run is at, and what is said of it; for any tree at all."""
+"""A run's current step and its description, for arbitrary trees."""
 
 from datetime import UTC, datetime
 from typing import Any

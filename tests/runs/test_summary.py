@@ -1,4 +1,4 @@
-"""How a run stands, in a sentence or two: in every status, and for any steps and clocks at all."""
+"""The run summary: in every status, for arbitrary steps and clocks."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What goes over the wire, without a client in between."""
+"""The sandbox's HTTP requests and responses, without a client library."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Faults: each of them over HTTP, and the syntax to request them."""
+"""Faults: each over HTTP, and the syntax to request them."""
 
 import time
 from typing import Any

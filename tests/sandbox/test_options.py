@@ -1,4 +1,4 @@
-"""The command line, and that the documentation is complete."""
+"""The command line, and the completeness of its documentation."""
 
 import argparse
 from pathlib import Path

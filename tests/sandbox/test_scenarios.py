@@ -1,4 +1,4 @@
-"""Each scenario over real HTTP: when it opens and later, with several seeds."""
+"""Each scenario over real HTTP: at its opening and later, with several seeds."""
 
 from collections.abc import Iterator
 from datetime import datetime

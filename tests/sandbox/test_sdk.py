@@ -1,4 +1,4 @@
-"""The official Python client against the sandbox: what it needs, it gets."""
+"""The official Python client against the sandbox: its requests get valid responses."""
 
 import asyncio
 from typing import Any

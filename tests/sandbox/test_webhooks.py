@@ -1,4 +1,4 @@
-"""Webhooks: which events are sent to whom, over real HTTP."""
+"""Webhooks: the events that each receiver gets, over real HTTP."""
 
 import asyncio
 import json

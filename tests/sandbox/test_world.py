@@ -1,4 +1,4 @@
-"""The world by itself: what happens in it, and that it happens again after a restart."""
+"""The world by itself: its runs, and the same runs after a restart."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, beside a dashboard that runs and without one."""
+"""Commands in their own processes, with and without a running dashboard."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""The commands of runbooks: errors in a sentence, and aborts beside a dashboard that runs."""
+"""Runbook commands: errors in one sentence, and aborts beside a running dashboard."""
 
 import io
 import json

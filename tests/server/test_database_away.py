@@ -1,4 +1,4 @@
-"""The database goes away for some seconds under a process at work, and comes back."""
+"""A database outage of some seconds in a running process, and its end."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""The handler that asgi.py builds on Django's internals, over real HTTP."""
+"""The ASGI handler that asgi.py builds on Django's internals, over real HTTP."""
 
 import contextlib
 import socket

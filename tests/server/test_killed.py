@@ -1,7 +1,7 @@
-"""Processes killed at every step of an abort: none is lost, all end in truth.
+"""Processes killed at every step of an abort: no abort is lost, all get their true outcome.
 
-Each process is killed at the next step of an abort of its own (dying.py). The next one finds what
-is left of it, and has to bring it to its end before it is asked for another.
+Each process is killed at the next step of its own abort (crashes.py). The next process finds the
+remaining rows, and must complete that abort before it gets another request.
 """
 
 import contextlib

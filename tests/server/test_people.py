@@ -1,4 +1,4 @@
-"""Fifty people at two processes who press Abort for one run at once."""
+"""Fifty users of two processes request an abort of one run at the same time."""
 
 import contextlib
 from collections.abc import Iterator

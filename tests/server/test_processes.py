@@ -1,4 +1,4 @@
-"""The commands as people run them: real processes, real signals, real databases."""
+"""The commands in real processes, with real signals and real databases."""
 
 import contextlib
 import re

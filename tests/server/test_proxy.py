@@ -1,4 +1,4 @@
-"""The dashboard under a path, behind a proxy that speaks HTTPS."""
+"""The dashboard under a path prefix, behind a proxy with HTTPS."""
 
 import re
 from collections.abc import Iterator

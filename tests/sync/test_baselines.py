@@ -1,4 +1,4 @@
-"""What is usual is learned from successes as they conclude."""
+"""Baselines: learned from successes when they conclude."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,6 @@
-"""No broken answer takes anything away: the trouble is said, and ends with the first good answer.
+"""Broken responses remove nothing: the error is shown until the first valid response.
 
-What is gone is known by Northflank's own word, and by a second look at something else.
+An object counts as removed only if Northflank says so, and a read of something else confirms it.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Projects, pipelines and stages: found, followed, and gone without their history."""
+"""Projects, pipelines and stages: discovered, updated, and removed without losing their history."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A clock that is set forward or back: nothing untrue is shown, and reading goes on."""
+"""A clock set forward or back: no wrong times are shown, and the sync continues."""
 
 from collections.abc import Callable
 from datetime import timedelta

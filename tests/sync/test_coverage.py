@@ -1,4 +1,4 @@
-"""How much is known, in one sentence: what was not read yet, and for about how long."""
+"""Coverage in one sentence: what has not been read yet, and about how long that takes."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What nobody knows of comes first: a new database, and the end of a long outage."""
+"""Unread stages come first: with a new database, and after a long outage."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What was promised, whether it was kept, and the one sentence on top of the status page."""
+"""Freshness: the planned interval, whether it was met, and the status page's headline."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Who reads what: one at a time, and a dead worker's claim falls due again."""
+"""Leases: one worker per stage; the lease of an ended worker expires."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Whatever the order and form of Northflank's lists, all runs end up in the mirror."""
+"""Run lists of any order and form: all runs get into the mirror."""
 
 from datetime import UTC, datetime
 

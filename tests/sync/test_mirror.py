@@ -1,4 +1,4 @@
-"""What Northflank says becomes rows: only changes are written, and nothing is undone."""
+"""From Northflank's responses to rows: only changes are written; older responses undo nothing."""
 
 import json
 from collections.abc import Callable

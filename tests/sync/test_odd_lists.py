@@ -1,4 +1,4 @@
-"""Lists that are longer than was asked for, or of which a part can't be read."""
+"""Lists that are longer than requested, or only partly readable."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Upstream trouble: what was mirrored stays, the cause is kept, and each change is logged once."""
+"""Outages: mirrored data stays, the cause is stored, and each change is logged once."""
 
 import asyncio
 import contextlib

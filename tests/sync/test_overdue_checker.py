@@ -1,4 +1,4 @@
-"""What takes longer than is usual is marked, and what it takes to judge it is asked for."""
+"""The overdue checker: marks overdue runs, and requests the data needed to judge them."""
 
 from datetime import datetime, timedelta
 from typing import Any

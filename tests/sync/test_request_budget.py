@@ -1,4 +1,4 @@
-"""The hour's requests: what headers say, what is reserved, and a worker that keeps to it."""
+"""The rate budget: rate limit headers, the reserve, and a worker that stays within it."""
 
 import threading
 from collections.abc import Callable

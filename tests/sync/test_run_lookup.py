@@ -1,4 +1,4 @@
-"""A run nobody has seen: asked for once, whoever asks."""
+"""Run lookups of an unknown run: one request, however many users look for it."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How often a stage is read: by what is known of it, within the allowance."""
+"""The polling interval of a stage: by what is known of it, within the rate budget."""
 
 from dataclasses import replace
 from datetime import timedelta

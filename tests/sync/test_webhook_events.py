@@ -1,4 +1,4 @@
-"""What an event makes due, what a storm of them can spend, and when push is silent."""
+"""Webhook events: the reads they make due, the cost of a storm, and a webhook without events."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is left of the hour, who spends it, and how fast reading may go. Pure."""
+"""The rate budget: requests left in the hour, their use, and the rate of reads. Pure."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Ids are any text: in an address they stay one segment, and come back as they were."""
+"""Ids in URLs: any text stays one path segment, and is decoded to the same text."""
 
 from urllib.parse import urlsplit
 

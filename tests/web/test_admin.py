@@ -1,4 +1,4 @@
-"""The admin: rights are granted there, what was done is only read, and READ_ONLY holds there."""
+"""The admin: grants are edited there, audit records are read-only, and READ_ONLY applies."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""docs/alerts.md is true: each address in it opens what it says, its placeholders filled in."""
+"""docs/alerts.md is correct: each URL, with its placeholders filled in, opens the page it names."""
 
 import json
 import re

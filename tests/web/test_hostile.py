@@ -1,4 +1,4 @@
-"""Names are other people's text: they change nothing but text."""
+"""Hostile names: external text has no effect except as text."""
 
 import msgspec
 import pytest

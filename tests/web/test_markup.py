@@ -1,4 +1,4 @@
-"""The markup that others rely on: docs/contracts.md."""
+"""The markup that external tools rely on: docs/contracts.md."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What all pages have in common: page and fragment, their tag, their cost, their headers."""
+"""Common features of all pages: full page and fragment, ETag, query count, headers."""
 
 import re
 from datetime import timedelta

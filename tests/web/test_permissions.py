@@ -1,7 +1,7 @@
-"""What is hidden is hidden on every page and stream; each row's abort control is its own stage's.
+"""Hidden data is hidden on every page and stream; abort buttons depend on the row's own stage.
 
-The person of these tests may abort in shop's Staging, look at its Production, and see nothing else.
-Whatever they may not see is called “secret”.
+The user of these tests may abort in shop's Staging, view its Production, and see nothing else.
+Everything they may not see is called “secret”.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Times as the server writes them: UTC for machines, the deployment's zone for people."""
+"""Times as the server writes them: UTC for programs, the deployment's time zone for people."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

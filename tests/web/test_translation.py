@@ -1,7 +1,7 @@
-"""Every text for people is keyed: in a language of marks, no word of a page is outside of them.
+"""Every text for people is translatable: in a marked language, no word of a page is unmarked.
 
-The language answers each text in marks, its places intact. All data of these pages is in Greek
-letters, so what is in Latin ones and in no marks is a text that no language could translate.
+The language wraps each text in marks and keeps its placeholders. All data of these pages is in
+Greek letters, so Latin letters outside of marks are a text that can't be translated.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Machines that abort: the same use case as on pages, answered once Northflank has answered."""
+"""Aborts by the API: the same use case as on pages; the response waits for Northflank's."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor

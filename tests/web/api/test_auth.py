@@ -1,4 +1,4 @@
-"""Who is let in: the holder of a good token, and nobody else."""
+"""Authentication of the API: only valid tokens are accepted."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""docs/api.md is true: its examples work, its answers look so, its codes are those there are."""
+"""docs/api.md is correct: its examples work; its responses and error codes are the actual ones."""
 
 import inspect
 import json

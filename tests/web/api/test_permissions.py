@@ -1,4 +1,4 @@
-"""People x places x rights: a token opens what its account may, and no more."""
+"""Users, places and grants: a token allows what its account may do, and nothing more."""
 
 from typing import Any
 

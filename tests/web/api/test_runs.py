@@ -1,4 +1,4 @@
-"""What is in flight, and how one run stands, as machines read it."""
+"""Runs in flight and single runs in the API."""
 
 from datetime import timedelta
 from typing import Any

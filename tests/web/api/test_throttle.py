@@ -1,4 +1,4 @@
-"""A token's requests are counted by the database, whoever asks at the same time."""
+"""The rate limit of a token is counted in the database, also for concurrent requests."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor

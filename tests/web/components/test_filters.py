@@ -1,4 +1,4 @@
-"""Which runs of a stage an address asks for: filters together, and deaf to nonsense."""
+"""The filter of a stage's runs: combined parameters, and invalid ones ignored."""
 
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit

@@ -1,4 +1,4 @@
-"""A stage's latest runs as bars: drawn by rules of their own, made anew when another has ended."""
+"""The history chart of a stage: its bars, and a new chart once another run has ended."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What counts as a failure on Now: not what we had aborted ourselves."""
+"""Failures on the Now page: runs aborted here are excluded."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""The text for those who take over a run."""
+"""The incident summary: text for the next on call."""
 
 import re
 from datetime import UTC, datetime, timedelta

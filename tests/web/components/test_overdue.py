@@ -1,4 +1,4 @@
-"""What is overdue shows on every page, and a run's time stands against its usual."""
+"""Overdue runs on every page, and a run's elapsed time beside its typical duration."""
 
 from datetime import datetime, timedelta
 from typing import Any

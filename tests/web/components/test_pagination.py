@@ -1,4 +1,4 @@
-"""Page by page through a stage's runs: each run once, in order, whatever happens meanwhile."""
+"""Pagination of a stage's runs: each run once, in order, despite changes in between."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""A tab's name and icon: the worst of what its page shows."""
+"""Tab title and icon: the worst state on the page."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""A run's steps as its page shows them: in words, on one axis of time, folded where they may be."""
+"""Steps on a run's page: as text, on one time axis, with groups folded where allowed."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

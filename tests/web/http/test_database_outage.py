@@ -1,4 +1,4 @@
-"""While the database is away nothing is blanked or sent twice, and all goes on by itself."""
+"""Database outages: pages keep their content, no form is sent twice, and everything resumes."""
 
 import contextlib
 import json

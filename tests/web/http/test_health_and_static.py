@@ -1,4 +1,4 @@
-"""What machines, the admin and mishaps get."""
+"""Probes, static files, the admin and error pages."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""What strangers' machines see of a link, and that opening an address never does anything."""
+"""Link previews show no data to strangers, and opening a URL changes nothing."""
 
 import re
 from collections.abc import Iterable, Iterator

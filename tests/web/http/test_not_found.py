@@ -1,4 +1,4 @@
-"""What is not there: a page that says what was looked for and leads on."""
+"""404 pages: they name the missing object and link onward."""
 
 from datetime import UTC, datetime
 

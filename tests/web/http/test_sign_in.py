@@ -1,4 +1,4 @@
-"""Every page needs a session; who has none comes back to the very page after signing in."""
+"""Every page requires a session; after signing in the user returns to the same page."""
 
 from urllib.parse import quote
 

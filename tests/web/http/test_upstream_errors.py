@@ -1,4 +1,4 @@
-"""When Northflank cannot be seen, old rows stay, and the page says since when and why."""
+"""Outages of Northflank: old rows stay, and the page shows since when and why."""
 
 from datetime import timedelta
 

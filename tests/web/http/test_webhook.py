@@ -1,4 +1,4 @@
-"""Northflank's webhook: every way in which it is answered."""
+"""Northflank's webhook: every response."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The hub: bounded, shared, and gone when it is closed."""
+"""The hub: limited in size, shared, and removed when closed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What an open page hears: through the real server, with what the browser would be sent."""
+"""Stream messages of an open page: through the real server, as the browser receives them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Aborting as pages tell it: GET asks and never acts, POST acts and says what Northflank said."""
+"""Abort pages: GET only asks for confirmation, POST aborts and shows Northflank's response."""
 
 from datetime import timedelta
 from typing import Any

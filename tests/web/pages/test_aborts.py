@@ -1,4 +1,4 @@
-"""The audit: every act with its facts, found by filters, in pages."""
+"""The abort log: every abort with its details, filters and pages."""
 
 from datetime import datetime
 from typing import Any

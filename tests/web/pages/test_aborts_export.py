@@ -1,4 +1,4 @@
-"""The audit for download: every act with all its facts, as the page is filtered."""
+"""Exports of the abort log: every abort with all its details, filtered like the page."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Saying that one looks at a run: who may, what everybody sees, and when it ends."""
+"""Acknowledging a run: permissions, what everybody sees, and when it ends."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The board's filter: which pipelines an address asks for, and what is said of nonsense."""
+"""The board's filter: the selected pipelines, and warnings about invalid parameters."""
 
 import string
 

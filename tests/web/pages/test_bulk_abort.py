@@ -1,4 +1,4 @@
-"""Aborting many runs as pages tell it: a frozen list is asked about, and each run is told of."""
+"""Bulk abort pages: a fixed list of runs is confirmed, and each run has its result."""
 
 from datetime import timedelta
 from typing import Any

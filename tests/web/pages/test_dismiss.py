@@ -1,4 +1,4 @@
-"""A run that Northflank knows no more stays in sight, and can be aborted, until it is dismissed."""
+"""Removed runs stay visible, and can be aborted, until they are dismissed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Now: what needs somebody stands first, each run once, and what is well is said."""
+"""The Now page: runs that need attention first, each run once, and a text if all is well."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run's page and its row say of how it stands, what is around it, and what to hand over."""
+"""A run's page and row: run summary, related runs, and incident summary."""
 
 from datetime import timedelta
 from typing import Any

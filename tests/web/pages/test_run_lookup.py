@@ -1,4 +1,4 @@
-"""A run known by its id alone: looked for stage by stage, from a share of the hour for all."""
+"""Run lookup by id: stage by stage, within a share of the rate budget for all users."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

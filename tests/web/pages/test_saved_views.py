@@ -1,4 +1,4 @@
-"""Saved views: one's own, those that are shared, and the one that pages open with."""
+"""Saved views: the user's own, shared ones, and the default."""
 
 from collections.abc import Callable
 from typing import Any

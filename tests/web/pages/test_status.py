@@ -1,4 +1,4 @@
-"""The status page: what is wrong, since when, who reads, with how many requests."""
+"""The status page: what is wrong and since when, the sync workers, and their requests."""
 
 from datetime import timedelta
 
