@@ -77,6 +77,7 @@ class SyncWorker:
         self._plan: Plan | None = None
         self._planned_at = 0.0
         self._heartbeat_at = 0.0
+        self._heartbeat: asyncio.Future[None] | None = None  # the last one
         self.active_reads: set[asyncio.Task[None]] = set()  # including first reads
         self._first_reads: set[asyncio.Task[None]] = set()
         self._first_read_limit = INITIAL_FIRST_READS
@@ -99,6 +100,8 @@ class SyncWorker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._heartbeat is not None:  # it would write the row again after its deletion
+                await asyncio.gather(self._heartbeat, return_exceptions=True)
             # If this fails, the worker counts as killed.
             with contextlib.suppress(DatabaseError, InterfaceError):
                 await run_in_db_thread(Worker.objects.filter(name=self.name).delete)
@@ -138,7 +141,10 @@ class SyncWorker:
             self._heartbeat_at = loop_time
             await run_in_db_thread(self.sync_clock)
             await run_in_db_thread(clock_correction.correct_timestamps, now())
-            await run_in_db_thread(_record_heartbeat, self.name, set(self._leased_stages), now())
+            self._heartbeat = asyncio.ensure_future(
+                run_in_db_thread(_record_heartbeat, self.name, set(self._leased_stages), now())
+            )
+            await asyncio.shield(self._heartbeat)
         if not self._is_failing:
             self._start_chores()
         moment = now()

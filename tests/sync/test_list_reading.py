@@ -1,6 +1,7 @@
 """Run lists of any order and form: all runs get into the mirror."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -175,6 +176,39 @@ def test_stopped_worker_deletes_its_row(world: World) -> None:
         await task
 
     world.live.run(run_briefly)
+    assert not Worker.objects.exists()
+
+
+def test_worker_stopped_during_a_heartbeat_deletes_its_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+    import threading
+    import time
+
+    from dashboard.models import Worker
+    from dashboard.sync import worker as sync_worker
+
+    record_heartbeat, has_begun = sync_worker._record_heartbeat, threading.Event()
+
+    def record_slowly(*arguments: Any) -> None:
+        has_begun.set()
+        time.sleep(0.3)
+        record_heartbeat(*arguments)
+
+    monkeypatch.setattr(sync_worker, "_record_heartbeat", record_slowly)
+    worker = SyncWorker(world.live.connection)
+
+    async def stop_during_heartbeat() -> None:
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.run(stop))
+        while not has_begun.is_set():
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task
+        await asyncio.sleep(0.5)
+
+    world.live.run(stop_during_heartbeat)
     assert not Worker.objects.exists()
 
 
