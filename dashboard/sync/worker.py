@@ -77,7 +77,7 @@ class SyncWorker:
         self._plan: Plan | None = None
         self._planned_at = 0.0
         self._heartbeat_at = 0.0
-        self._heartbeat: asyncio.Future[None] | None = None  # the last one
+        self._heartbeat: asyncio.Future[None] | None = None  # the latest
         self.active_reads: set[asyncio.Task[None]] = set()  # including first reads
         self._first_reads: set[asyncio.Task[None]] = set()
         self._first_read_limit = INITIAL_FIRST_READS
@@ -172,7 +172,7 @@ class SyncWorker:
         ):
             self.start_read(self._read_run(run))
         if self._plan is None or loop_time - self._planned_at >= PLAN_INTERVAL:
-            # Set first: what is read while the plan is made calls for another.
+            # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
             self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
         has_first_reads = (
@@ -318,8 +318,8 @@ class SyncWorker:
 
     def _start_stage_read(self, stage: Stage, plan: Plan) -> None:
         self._leased_stages.add(stage.pk)
-        # Newer than the plan, which knows no gap of it: its runs come first all the same. After a
-        # failure its flow does, since it may have none.
+        # A stage newer than the plan is read like a gap: its runs before its flow. After a failure
+        # its flow is read first, since it may have none.
         is_gap = not stage.failures and schedule.find_gap(stage, now()) is not None
         self.start_read(
             self._read_new_stage(stage, plan) if is_gap else self.read_stage(stage, plan)

@@ -109,7 +109,7 @@ def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: Use
 # --- waiting -----------------------------------------------------------------------------------
 
 
-def test_waiting_view_reads_form_in_both_passes(anonymous_browser: httpx.Client) -> None:
+def test_form_is_readable_before_and_after_the_wait(anonymous_browser: httpx.Client) -> None:
     assert anonymous_browser.post("/wait/well/", data={"word": "käse"}).text == "done käse"
     assert views.form_reads == ["käse", "käse"]
 

@@ -8,6 +8,7 @@ import pytest
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.sync.worker import SyncWorker
+from tests.support.live import PATIENCE
 from tests.support.world import LONG_AGO, World, get_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
@@ -189,12 +190,14 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(
     from dashboard.models import Worker
     from dashboard.sync import worker as sync_worker
 
-    record_heartbeat, has_begun = sync_worker._record_heartbeat, threading.Event()
+    record_heartbeat = sync_worker._record_heartbeat
+    has_begun, has_ended = threading.Event(), threading.Event()
 
     def record_slowly(*arguments: Any) -> None:
         has_begun.set()
         time.sleep(0.3)
         record_heartbeat(*arguments)
+        has_ended.set()
 
     monkeypatch.setattr(sync_worker, "_record_heartbeat", record_slowly)
     worker = SyncWorker(world.live.connection)
@@ -206,9 +209,9 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(
             await asyncio.sleep(0.01)
         stop.set()
         await task
-        await asyncio.sleep(0.5)
 
     world.live.run(stop_during_heartbeat)
+    assert has_ended.wait(PATIENCE)
     assert not Worker.objects.exists()
 
 

@@ -68,7 +68,7 @@ ATTRIBUTES = (
     "data-title",
 )
 # What no language changes: keys, commands and ids, other addresses; the text for Northflank's
-# support, which is read there; and data for app.js, which is looked at by itself.
+# support, which is read there; and data for the scripts, which is checked separately.
 NOT_TEXT = {"kbd", "code", "script", "style", "template", "noscript", "-comment", "!doctype"}
 INLINE = {"a", "b", "bdi", "em", "q", "small", "span", "strong", "time", "path", "svg", "use"}
 

@@ -147,7 +147,8 @@ class Broadcaster:
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
         last_markup = {channel: self._last_markup.get(channel, {}) for channel in channels}
-        # Without its last viewer's: a viewer who comes back meanwhile must read these changes, too.
+        # Drops channels without viewers: a viewer who reconnects while the messages are built reads
+        # these changes from the database.
         self._last_markup = last_markup
         messages, markup = await run_in_db_thread(_build_messages, change_set, last_markup)
         self._version, self._last_markup = change_set.version, markup
