@@ -124,6 +124,8 @@ OVERDUE_MIN_SECONDS = _positive_int("OVERDUE_MIN_SECONDS", default=60)
 OVERDUE_RUN_AFTER = _positive_int("OVERDUE_RUN_AFTER", default=3600)
 OVERDUE_QUEUED_AFTER = _positive_int("OVERDUE_QUEUED_AFTER", default=900)
 OVERDUE_APPROVAL_AFTER = _positive_int("OVERDUE_APPROVAL_AFTER", default=4 * 3600)
+# Seconds after which a run that waits for an approval needs attention, overdue or not.
+ATTENTION_APPROVAL_AFTER = _positive_int("ATTENTION_APPROVAL_AFTER", default=1800)
 
 # --- The web ------------------------------------------------------------------------------------
 

@@ -105,6 +105,7 @@ document.addEventListener("htmx:before:request", ({ target }) => {
 document.addEventListener("htmx:before:swap", () => {
   rememberFocus(document.activeElement);
   previousStatuses = collectStatuses();
+  holdPlace();
 });
 
 document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
@@ -116,6 +117,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     dialog.close();
     refreshAt = Date.now() + 1000; // show the result soon
   }
+  restorePlace();
   afterSwap();
 });
 

@@ -60,7 +60,7 @@ stream?.addEventListener("htmx:sse:close", () => {
   markDisconnected();
 });
 
-// --- Changes: swapped where the page has the element; new runs are counted on a button ------------
+// --- Changes: swapped where the page has the element; new runs of a list are counted on a button ---
 
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
@@ -97,9 +97,7 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
     const id = part.getAttribute("hx-target").slice(1);
     const at = document.getElementById(id);
     if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
-    if (at || !part.dataset.new) continue;
-    if (part.dataset.new === "stage") isOutdated = true; // the server determines its position
-    else newRunIds.add(id);
+    if (!at && "new" in part.dataset) newRunIds.add(id);
   }
   previousStatuses = collectStatuses();
 });
@@ -110,9 +108,119 @@ stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => 
   // A replaced element keeps its height, so that the content below it does not move.
   for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
   heights.clear();
+  restorePlace();
   afterSwap();
   updateNewRunsButton();
+  // The page lacks a row that the server takes it to have.
+  for (const row of document.querySelectorAll("[data-unchanged]")) {
+    row.remove();
+    isOutdated = true;
+    refresh();
+  }
 });
+
+// A row of a section that the page has already comes as a placeholder.
+htmx.registerExtension("placeholders", {
+  htmx_before_morph_node: (_row, { newNode }) => !newNode.hasAttribute?.("data-unchanged"),
+});
+
+// --- Rows that leave a section stay for a moment, with their last state and without controls -------
+
+const LEFT_ROW_SECONDS = 6;
+let leftCount = 0;
+
+document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
+  if (target !== stream) return;
+  const incoming = new Map(tasks.map(({ fragment: { firstElementChild: element } }) => [element?.id, element]));
+  for (const row of document.querySelectorAll("[data-left]")) {
+    const changed = incoming.get(row.dataset.leftRun);
+    if (changed) row.replaceWith(leftRow(row, changed));
+  }
+  for (const { target: section, fragment } of tasks) {
+    if (!section?.matches("[data-section]")) continue;
+    const next = fragment.firstElementChild;
+    let previous = null; // the incoming row behind which a row that leaves belongs
+    for (const row of section.querySelectorAll("tbody > tr[data-run], tbody > tr[data-left]")) {
+      let kept = next.querySelector(`#${CSS.escape(row.id)}`);
+      if (!kept) {
+        kept = leftRow(row, incoming.get(row.id));
+        if (previous) (previous.nextElementSibling?.matches(".waiting") ? previous.nextElementSibling : previous).after(kept);
+        else leftRows(section, next).prepend(kept);
+      }
+      previous = kept;
+    }
+  }
+});
+
+// The body of the incoming section's table; without one, that of an emptied copy of the present table.
+function leftRows(section, next) {
+  const body = $("tbody", next);
+  if (body) return body;
+  const table = $(".runs", section).cloneNode(true);
+  $("tbody", table).replaceChildren();
+  $("h2", next).after(table);
+  return $("tbody", table);
+}
+
+function leftRow(row, changed) {
+  const left = (changed ?? row).cloneNode(true);
+  if ("left" in left.dataset) return left;
+  for (const name of left.getAttributeNames()) left.removeAttribute(name);
+  for (const element of left.querySelectorAll("[id]")) element.removeAttribute("id");
+  for (const cell of left.querySelectorAll(".select, .abort-control")) cell.replaceChildren();
+  left.id = `left-${++leftCount}`; // a run may leave one section soon after another
+  left.dataset.leftRun = (changed ?? row).id;
+  left.dataset.left = Date.now();
+  left.inert = true;
+  return left;
+}
+
+function removeLeftRows() {
+  const rows = [...document.querySelectorAll("[data-left]")];
+  const age = Date.now() - Math.min(...rows.map(({ dataset }) => Number(dataset.left)));
+  if (!rows.length || age < 1000 * LEFT_ROW_SECONDS || !(isIdle() || age > 5_000 * LEFT_ROW_SECONDS)) return;
+  holdPlace();
+  for (const row of rows) {
+    const body = row.parentElement;
+    row.remove();
+    if (!body.children.length) body.closest(".runs").remove();
+  }
+  restorePlace();
+}
+
+// --- What is under the hand stays in its place while rows come and go above it ----------------------
+
+let pointer = null; // last position of the mouse in the window
+let heldPlace = null; // { id, top }: the element to keep and its distance from the window's top
+
+document.addEventListener("pointermove", ({ pointerType, clientX: x, clientY: y }) => { pointer = pointerType === "mouse" ? { x, y } : null; });
+root.addEventListener("pointerleave", () => { pointer = null; });
+
+function holdPlace() {
+  const parts = "tr[id], li[id], td[id], h2[id]";
+  const isVisible = (element) => {
+    const { top, bottom } = element.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
+  };
+  const pointed = pointer && document.elementFromPoint(pointer.x, pointer.y);
+  const candidates = [pointed, document.activeElement].map((element) => element?.closest("#live")?.contains(element) && element.closest(parts));
+  // Without a hand on it, the page stays where it was scrolled to; at its top, new rows are to be seen.
+  if (scrollY > 0 || !isIdle()) candidates.push(...$("#live").querySelectorAll(parts));
+  const element = candidates.find((candidate) => candidate && isVisible(candidate));
+  heldPlace = element ? { id: element.id, top: element.getBoundingClientRect().top } : null;
+  if (heldPlace) $("#live").style.overflowAnchor = "none"; // the browser would scroll as well
+}
+
+function restorePlace() {
+  const left = heldPlace && [...document.querySelectorAll(`[data-left-run="${heldPlace.id}"]`)].at(-1);
+  const element = left ?? (heldPlace && document.getElementById(heldPlace.id));
+  if (!element) return;
+  const delta = element.getBoundingClientRect().top - heldPlace.top;
+  const missing = delta - (root.scrollHeight - innerHeight - scrollY);
+  if (missing > 0) $("#main").style.paddingBlockEnd = `${missing}px`; // room to scroll by `delta`
+  if (delta) scrollBy({ top: delta, behavior: "instant" });
+  requestAnimationFrame(() => $("#live").style.removeProperty("overflow-anchor"));
+}
 
 // No refresh during user input: it could move what the user is about to click.
 const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
@@ -204,7 +312,8 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
 
 // --- Announcements -------------------------------------------------------------------------------
 
-// Each status change is announced once, whether it came by stream or refresh.
+// Each status change is announced once, whether it came by stream or refresh, and so is a run that
+// joins a section that is marked as announced.
 let previousStatuses = new Map();
 let upstreamError = readUpstreamError();
 
@@ -212,8 +321,10 @@ function readUpstreamError() {
   return $("[data-upstream-error] .upstream-text")?.textContent ?? "";
 }
 
+const announcedSection = (run) => run.closest("[data-announced]")?.dataset.announced;
+
 const collectStatuses = () =>
-  new Map([...document.querySelectorAll("[data-status]")].map(({ id, dataset }) => [id, { ...dataset }]));
+  new Map([...document.querySelectorAll("[data-status]")].map((run) => [run.id, { ...run.dataset, section: announcedSection(run) }]));
 
 // Appended, since earlier lines may not have been read out yet.
 function announce(text) {
@@ -228,17 +339,18 @@ function afterSwap() {
   for (const run of document.querySelectorAll("[data-status]")) {
     const previous = previousStatuses.get(run.id);
     const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
-    if (previous && previous.overdue !== run.dataset.overdue) {
-      const badge = $(".overdue", run);
-      if (badge) changes.push(`${name}: ${badge.textContent}`);
-      if ($("#live").dataset.page === "now") isOutdated = true; // sorted by severity there
+    const badge = $(".overdue", run);
+    const section = announcedSection(run);
+    if (section && previous?.section !== section && previousStatuses.size) {
+      changes.push(`${section}: ${name}: ${(badge ?? $("[data-badge]", run)).textContent}`);
+      continue;
     }
+    if (previous && previous.overdue !== run.dataset.overdue && badge) changes.push(`${name}: ${badge.textContent}`);
     if (previous && run.dataset.acknowledged && previous.acknowledged !== run.dataset.acknowledged) changes.push($(".acknowledged-by", run).innerText);
     if (!previous || previous.status === run.dataset.status) continue;
     changes.push(`${name}: ${$("[data-badge]", run)?.textContent}`);
     if (previous.concluded === run.dataset.concluded) continue;
     $(`[data-run-dom-id="${run.id}"]`, notices)?.classList.add("concluded");
-    if ($("#live").dataset.page === "now") isOutdated = true;
   }
   if (changes.length) announce(changes.join(". "));
   const currentError = readUpstreamError();
@@ -264,6 +376,7 @@ function tick() {
   ensureStream();
   refreshIfDue();
   removeConcludedNotices();
+  removeLeftRows();
 }
 
 document.addEventListener("visibilitychange", tick);

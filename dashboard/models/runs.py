@@ -120,6 +120,9 @@ class Run(models.Model):
         max_length=10, blank=True, help_text="Why it is overdue: see runs/overdue.py."
     )
     status_since = models.DateTimeField(help_text="When this status was first read.")
+    approval_since = models.DateTimeField(
+        null=True, help_text="Since when it waits for an approval: see runs/overdue.py."
+    )
     aborting_since = models.DateTimeField(
         null=True,
         help_text="When the abort began, as requested here or reported by Northflank; empty: "

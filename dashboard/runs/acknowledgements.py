@@ -41,7 +41,7 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
         ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
         current = Run.objects.without_detail().get(pk=run.pk)
         active = active_by_run([current], now).get(current.pk, [])
-        if not active and not alerts.needs_attention(current, now):
+        if not active and not alerts.can_be_acknowledged(current, now):
             raise NothingToAcknowledge
         reassigned = [
             acknowledgement

@@ -1,19 +1,17 @@
-"""Which runs need attention. Pure."""
+"""How long a run is open: to be acknowledged, or under an acknowledgement. Pure."""
 
 from datetime import datetime, timedelta
 
 from dashboard.models import Run
 
-# How long a failed run is listed with the runs that need attention.
-NEW_FAILURE_AGE = timedelta(minutes=15)
 # How long a failed run may be acknowledged at all.
 MAX_FAILURE_AGE = timedelta(days=1)
 
 
-def needs_attention(run: Run, now: datetime) -> bool:
-    """Return whether a run or its abort is overdue, or the run failed within MAX_FAILURE_AGE."""
+def can_be_acknowledged(run: Run, now: datetime) -> bool:
+    """Return whether a run is overdue or waits for approval, or failed within MAX_FAILURE_AGE."""
     if run.in_flight:
-        return bool(run.overdue_severity or run.abort_severity)
+        return bool(run.overdue_severity or run.abort_severity or run.approval_since)
     return _failed_recently(run, now)
 
 

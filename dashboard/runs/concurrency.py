@@ -61,7 +61,7 @@ def related_runs(
     """Return the runs of the pipeline, sorted by their relation to `run`."""
     queued_ahead, queued_behind, also_in_flight = list[Run](), list[Run](), list[Run]()
     policy = run.stage.concurrency_policy
-    is_parallel = policy == "allow"  # no run waits for another
+    is_parallel = policy == concurrency_policy.PARALLEL
     others = sorted((each for each in in_flight if each.pk != run.pk), key=_creation_order)
     for other in others:
         is_older = _creation_order(other) < _creation_order(run)

@@ -39,6 +39,7 @@ _RUN_TEXTS: dict[str, Promise] = {
     ),
 }
 
+PARALLEL = "allow"  # no run waits for another
 SUPERSEDING = {"latest", "replace"}  # a newer run replaces an older one, as far as known
 SKIPPING = {"forbid"} | SUPERSEDING  # runs that cannot start are dropped
 NEVER_QUEUING = {"forbid", "replace"}  # a run that has not started waits for no other

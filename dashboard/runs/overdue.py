@@ -4,6 +4,7 @@ A run that is overdue is only marked, never aborted. Approvals are compared with
 times, and work with typical work times; where none is known, the limits of the settings apply.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -119,12 +120,12 @@ def typical_step_duration(step: Node, timing: StageTiming | None) -> TypicalDura
 
 
 def worst_finding(
-    run: Run, root: Node | None, timing: StageTiming | None, now: datetime
+    run: Run, root: Node | None, run_timers: Iterable[Timer], now: datetime
 ) -> Finding | None:
-    """Return the most severe finding of a run, or None if nothing is overdue."""
+    """Return the most severe finding of a run with these timers, or None if nothing is overdue."""
     findings = [
         Finding(severity, timer.reason)
-        for timer in timers(run, root, timing)
+        for timer in run_timers
         if (severity := timer.severity_at(now))
     ]
     is_active = run.in_flight and run.status != "aborting"

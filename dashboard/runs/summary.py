@@ -106,14 +106,16 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     The row shows separately how long the run has taken or been queued. `timers` are the run's
     timers, which supply the typical durations.
     """
-    if not run.in_flight or not run.step:
+    if not run.in_flight:
         return ()
+    is_approval = run.status == "approval_wait"
+    if not run.step:
+        return (_("Approve it on Northflank."),) if is_approval else ()
     step = ExternalText(run.step)
     if run.step_started_at is None or run.status == "aborting":
         return (step,)
-    is_approval = run.status == "approval_wait"
     template = (
-        _("Waiting for approval: “%(step)s”, %(since)s")
+        _("Waiting for approval: “%(step)s”, %(since)s. Approve it on Northflank.")
         if is_approval
         else _("%(step)s, %(since)s")
     )

@@ -47,6 +47,7 @@ _UPSERT_FIELDS = [
     "version",
     "next_detail_sync_at",
     "status_since",
+    "approval_since",
     "aborting_since",
     "abort_severity",
     "overdue_severity",
@@ -280,6 +281,7 @@ def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: da
         synced_at=requested_at,
         next_detail_sync_at=old.next_detail_sync_at if old else None,
         status_since=old.status_since if old and old.status == api_run.status else requested_at,
+        approval_since=old.approval_since if old and old.status == api_run.status else None,
         aborting_since=_aborting_since(api_run, old, requested_at),
         abort_severity=old.abort_severity if old and not api_run.concluded else 0,
         overdue_severity=old.overdue_severity if old else 0,
@@ -336,7 +338,8 @@ def _assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int,
     if not run.overdue_severity:
         return 0, ""
     timing = StageTiming.objects.filter(stage=run.stage_id).first()
-    finding = overdue.worst_finding(run, root, timing, moment)
+    timers = overdue.timers(run, root, timing)
+    finding = overdue.worst_finding(run, root, timers, moment)
     return (finding.severity, str(finding.reason)) if finding else (0, "")
 
 

@@ -3,6 +3,7 @@
 A run becomes overdue by time alone, without any read, so only this check updates open pages.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from time import monotonic
 
@@ -18,6 +19,7 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import MIN_SAMPLES
 from dashboard.northflank import Node
 from dashboard.runs import overdue
+from dashboard.runs.overdue import OverdueReason, Timer
 from dashboard.sync import baselines, schedule
 from dashboard.upstream.connection import Connection
 
@@ -67,6 +69,14 @@ def check_runs(now: datetime) -> None:
             log.exception("overdue_check.crashed", run=run.run_id)
 
 
+def _store_approval_start(run: Run, timers: Iterable[Timer]) -> None:
+    approvals = (timer.started_at for timer in timers if timer.reason is OverdueReason.APPROVAL)
+    approval_since = next(approvals, None)
+    if approval_since != run.approval_since:
+        # Without a new version: no row shows it, and lists compare it with the time at each read.
+        Run.objects.filter(pk=run.pk).update(approval_since=approval_since)
+
+
 def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if (
         _is_watched(run, now)
@@ -78,7 +88,9 @@ def _check_run(run: Run, timing: StageTiming | None, now: datetime) -> None:
     if _needs_approval_detail(run):
         Run.objects.filter(pk=run.pk, next_detail_sync_at=None).update(next_detail_sync_at=now)
     root = msgspec.convert(run.steps, Node) if run.steps is not None else None
-    finding = overdue.worst_finding(run, root, timing, now)
+    timers = overdue.timers(run, root, timing)
+    _store_approval_start(run, timers)
+    finding = overdue.worst_finding(run, root, timers, now)
     severity, reason = (finding.severity, str(finding.reason)) if finding else (Severity.OK, "")
     if (severity, reason) == (run.overdue_severity, run.overdue_reason):
         return

@@ -142,12 +142,13 @@ def test_stream_update_keeps_focus_selection_scroll_and_dialog(
     page.keyboard.press("Escape")
     page.get_by_role("link", name="Old 40").focus()
     page.evaluate("() => getSelection().selectAllChildren(document.activeElement)")
-    where = page.evaluate("() => scrollY")
+    place = page.get_by_role("link", name="Old 40").bounding_box()
     factories.change(run, status="approval_wait")
     expect_streamed_text(page.locator(badge(page)), "Needs approval")
     expect(page.get_by_role("link", name="Old 40")).to_be_focused()
     assert page.evaluate("() => String(getSelection()).trim()") == "Old 40"
-    assert page.evaluate("() => scrollY") == where > 0
+    assert page.get_by_role("link", name="Old 40").bounding_box() == place
+    assert page.evaluate("() => scrollY") > 0
 
 
 @pytest.mark.usefixtures("viewer")
@@ -233,7 +234,7 @@ def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: Ope
 
 @pytest.mark.usefixtures("viewer")
 def test_new_runs_notice_shows_runs_on_click(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer")
+    page = open_live_page("viewer", factories.address(run.stage))
     page.get_by_role("link", name="Nightly").hover()  # a hand over the table: nothing may move
     factories.run(run.stage, "r-2", name="Second")
     news = page.get_by_role("button", name="1 new run", exact=True)
@@ -242,7 +243,6 @@ def test_new_runs_notice_shows_runs_on_click(run: Run, open_live_page: OpenPage)
     news = page.get_by_role("button", name="2 new runs", exact=True)
     expect(news).to_be_visible()
     expect(page.locator("[data-run]")).to_have_count(1)
-    expect_streamed_text(page.locator("#in-flight .count"), "3")
     news.click()
     expect(page.locator("[data-run]")).to_have_count(3)
     expect(page.locator("#new-runs")).to_be_hidden()
@@ -251,7 +251,7 @@ def test_new_runs_notice_shows_runs_on_click(run: Run, open_live_page: OpenPage)
 
 @pytest.mark.usefixtures("viewer")
 def test_idle_page_shows_new_runs_automatically(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer")
+    page = open_live_page("viewer", factories.address(run.stage))
     install_clock(page)
     mark(page)
     page.mouse.move(1, 1)
@@ -265,7 +265,7 @@ def test_idle_page_shows_new_runs_automatically(run: Run, open_live_page: OpenPa
 
 @pytest.mark.usefixtures("viewer")
 def test_further_new_runs_do_not_delay_first_one(run: Run, open_live_page: OpenPage) -> None:
-    page = open_live_page("viewer")
+    page = open_live_page("viewer", factories.address(run.stage))
     page.get_by_role("link", name="Nightly").hover()  # nothing is shown meanwhile
     page.evaluate("() => { Math.random = () => 1 }")
     factories.run(run.stage, "r-2", name="Second")

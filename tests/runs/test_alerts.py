@@ -1,4 +1,4 @@
-"""Runs that need attention."""
+"""How long a run can be acknowledged, and under an acknowledgement."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +28,7 @@ def run(status: str = "running", **more: Any) -> Run:
         (run(), False, True, False),
         (run(overdue_severity=1), True, True, False),
         (run(overdue_severity=2), True, True, False),
+        (run("approval_wait", approval_since=NOW), True, True, False),
         (run("aborting"), False, True, False),
         (run("aborting", abort_severity=1), True, True, False),
         (run("failure"), True, True, False),
@@ -41,9 +42,9 @@ def run(status: str = "running", **more: Any) -> Run:
         (run(in_flight=False, overdue_severity=2), False, False, True),  # gone from Northflank
     ],
 )
-def test_needs_attention_follows_status_and_overdue_severity(
+def test_run_can_be_acknowledged_by_status_and_overdue_severity(
     shown: Run, wanted: bool, goes_on: bool, over: bool
 ) -> None:
-    assert alerts.needs_attention(shown, NOW) is wanted
+    assert alerts.can_be_acknowledged(shown, NOW) is wanted
     assert alerts.is_open(shown, NOW) is goes_on
     assert alerts.is_resolved(shown) is over

@@ -241,13 +241,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_overdue_finding_of_each_case_matches(name: str) -> None:
     of, root, known, found = CASES[name]
-    assert overdue.worst_finding(of, root, known, NOW) == found
+    assert overdue.worst_finding(of, root, overdue.timers(of, root, known), NOW) == found
 
 
 def test_concluded_run_is_not_overdue() -> None:
     of = run(started=500)
     of.in_flight = False
-    assert overdue.worst_finding(of, None, TIMING, NOW) is None
+    assert overdue.worst_finding(of, None, overdue.timers(of, None, TIMING), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ OVERRIDE_CASES = {
 @pytest.mark.parametrize("name", OVERRIDE_CASES)
 def test_override_duration_takes_precedence_over_observed(name: str) -> None:
     of, root, known, found = OVERRIDE_CASES[name]
-    assert overdue.worst_finding(of, root, known, NOW) == found
+    assert overdue.worst_finding(of, root, overdue.timers(of, root, known), NOW) == found
 
 
 # --- by the settings, where nothing is known ----------------------------------------------------
@@ -397,7 +397,8 @@ def test_run_without_typical_duration_is_overdue_by_setting_and_factor(
 ) -> None:
     settings.OVERDUE_CRITICAL_FACTOR = 2
     setattr(settings, name, minutes * 60)
-    found = overdue.worst_finding(LIMITS[name], None, None, NOW)
+    of = LIMITS[name]
+    found = overdue.worst_finding(of, None, overdue.timers(of, None, None), NOW)
     assert (found.severity if found else Severity.OK) is level
 
 
@@ -438,7 +439,8 @@ def test_overdue_finding_of_any_step_tree_is_valid(
 ) -> None:
     timing = TIMING if known else None
     of = run(status, started=started)
-    for clock in overdue.timers(of, root, timing):
+    timers = overdue.timers(of, root, timing)
+    for clock in timers:
         assert clock.started_at <= clock.warning_at <= clock.critical_at
-    found = overdue.worst_finding(of, root, timing, NOW)
+    found = overdue.worst_finding(of, root, timers, NOW)
     assert found is None or found.severity in {Severity.WARNING, Severity.CRITICAL}

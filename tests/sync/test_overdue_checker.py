@@ -205,6 +205,31 @@ def test_approval_wait_with_known_start_is_not_read(
     assert run.next_detail_sync_at is None
 
 
+def approval_since(run: Run) -> datetime | None:
+    run.refresh_from_db()
+    return run.approval_since
+
+
+def test_check_stores_start_of_approval_until_run_goes_on(place: Stage) -> None:
+    run = run_waiting_for_approval(place)
+    overdue_checker.check_runs(after(1))
+    assert approval_since(run) == NOW
+    version = run.version
+    factories.change(run, status="running")
+    overdue_checker.check_runs(after(2))
+    assert approval_since(run) is None
+    assert run.version == version + 1  # of the change of status alone
+
+
+def test_start_of_approval_ends_with_status_in_list(stage: Stage) -> None:
+    mirror.apply_runs(stage.pk, [api_run("r1", status="approval_wait")], requested_at=at(0))
+    Run.objects.update(approval_since=at(0))
+    mirror.apply_runs(stage.pk, [api_run("r1", status="approval_wait")], requested_at=at(5))
+    assert Run.objects.get().approval_since == at(0)
+    mirror.apply_runs(stage.pk, [api_run("r1", status="running")], requested_at=at(10))
+    assert Run.objects.get().approval_since is None
+
+
 def test_overdue_check_of_many_runs_takes_as_many_queries_as_of_few(place: Stage) -> None:
     set_baseline(place)
     flying(place, 1)

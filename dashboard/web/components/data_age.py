@@ -124,10 +124,15 @@ def run_data_age(run: Run) -> DataAge:
     return DataAge(synced_at, is_stale=is_stale)
 
 
-def board_data_age(permissions: Permissions, stages: Sequence[Stage]) -> DataAge:
-    """Return the data age of the board, whose cells also show the errors of stages."""
+def board_data_age(
+    permissions: Permissions, stages: Sequence[Stage], matching_pipelines: Sequence[int]
+) -> DataAge:
+    """Return the data age of the board, whose cells also show the errors of stages.
+
+    `matching_pipelines` are the keys of those that a filter lists because of their runs.
+    """
     errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
-    return page_data_age(permissions, stages, errors)
+    return page_data_age(permissions, stages, errors, matching_pipelines)
 
 
 def list_data_age(first_page: object) -> DataAge:

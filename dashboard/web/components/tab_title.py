@@ -155,4 +155,6 @@ def _worst_state(totals: InFlightTotals) -> tuple[str, Icon]:
     worst = statuses.most_urgent(totals.statuses)
     if worst and worst.tone == "bad":
         return worst.label, Icon.BAD
+    if worst and totals.attention_count:
+        return worst.label, Icon.OVERDUE
     return worst.label if worst else "", Icon.IN_FLIGHT if totals.statuses else Icon.OK

@@ -34,6 +34,7 @@ class ChangeSet:
     """What changed since a version; each thing is read once for all channels."""
 
     version: int
+    since_version: int | None  # None: unknown
     runs: list[Run]  # changed, in the order of their changes
     is_truncated: bool = False
     now: datetime = field(default_factory=db_threads.now)
@@ -57,8 +58,9 @@ class ChangeSet:
     def status_parts(self, channel: Channel) -> list[LivePart]:
         """Return the parts of a channel's page that may change without a run's change."""
         snapshot = self.snapshot(channel.permissions)
-        page = PAGES[channel.page](snapshot, key=channel.key)  # the same for all of the audience
-        return snapshot.memoized((channel.page, channel.key), page.status_parts)
+        # The same for all of the audience.
+        page = PAGES[channel.page](snapshot, key=channel.key, query=channel.query)
+        return snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
 
     def snapshot(self, permissions: Permissions) -> Snapshot:
         """Return what pages read for all users who may view the same stages; it grants no abort."""
@@ -86,14 +88,14 @@ def load_changes(since_version: int | None) -> ChangeSet:
         runs = list(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
     # A version from the future is another database's.
     is_truncated = len(runs) > MAX_RUNS or (since_version or 0) > version
-    return ChangeSet(version, runs[:MAX_RUNS], is_truncated)
+    return ChangeSet(version, since_version, runs[:MAX_RUNS], is_truncated)
 
 
 def encode_parts(parts: Iterable[LivePart], version: int) -> bytes:
     """Write parts as one message of an event stream."""
     markup = "".join(
         f'<hx-partial hx-target="#{part.id}" hx-swap="outerMorph"'
-        f"{f' data-new="{part.new_kind}"' if part.new_kind else ''}>"
+        f"{' data-new' if part.is_new else ''}>"
         f"{part.html}</hx-partial>"
         for part in parts
     )

@@ -52,7 +52,7 @@ class Broadcaster:
         self.poll_interval, self.heartbeat_interval = poll_interval, heartbeat_interval
         self._notified = asyncio.Event()
         self._version: int | None = None
-        self._last_markup: dict[Channel, _Markup] = {}
+        self._last_parts: dict[Channel, _Parts] = {}
         self._last_sent_at: dict[Channel, float] = {}
         self._next_permission_check = 0.0  # loop time, in seconds
         self._is_failing = False
@@ -103,12 +103,11 @@ class Broadcaster:
                 yield message
 
     async def _first_message(self, channel: Channel, since_version: int | None) -> bytes:
-        markup, version = self._last_markup.get(channel), self._version
-        if markup and version is not None and since_version == version:
+        parts, version = self._last_parts.get(channel), self._version
+        if parts and version is not None and since_version == version:
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
             # cost no database reads.
-            parts = [LivePart(part_id, html) for part_id, html in markup.items()]
-            return changes.encode_parts(parts, version)
+            return changes.encode_parts(parts.values(), version)
         try:
             return await run_in_db_thread(_load_first_message, channel, since_version)
         except Exception as error:
@@ -146,12 +145,12 @@ class Broadcaster:
         change_set = await run_in_db_thread(changes.load_changes, self._version)
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
-        last_markup = {channel: self._last_markup.get(channel, {}) for channel in channels}
+        last_parts = {channel: self._last_parts.get(channel, {}) for channel in channels}
         # Drops channels without viewers: a viewer who reconnects while the messages are built reads
         # these changes from the database.
-        self._last_markup = last_markup
-        messages, markup = await run_in_db_thread(_build_messages, change_set, last_markup)
-        self._version, self._last_markup = change_set.version, markup
+        self._last_parts = last_parts
+        messages, parts = await run_in_db_thread(_build_messages, change_set, last_parts)
+        self._version, self._last_parts = change_set.version, parts
         loop_time = asyncio.get_running_loop().time()
         last_sent_at = {channel: self._last_sent_at.get(channel, loop_time) for channel in channels}
         for channel in channels:
@@ -173,7 +172,10 @@ def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
     change_set = changes.load_changes(since_version)
     parts = [
         *change_set.changed_parts(channel),
-        *change_set.status_parts(channel),
+        *(
+            _with_new_rows(part, None, channel, change_set)
+            for part in change_set.status_parts(channel)
+        ),
     ]
     message = changes.encode_parts(parts, change_set.version)
     if since_version is None or change_set.is_truncated:
@@ -181,43 +183,59 @@ def _load_first_message(channel: Channel, since_version: int | None) -> bytes:
     return message
 
 
-type _Markup = dict[str, str]  # the last sent markup of each part, by id
+type _Parts = dict[str, LivePart]  # the last sent status parts, by id
 
 
 def _build_messages(
-    change_set: ChangeSet, last_markup: dict[Channel, _Markup]
-) -> tuple[dict[Channel, bytes], dict[Channel, _Markup]]:
-    """Return each channel's message (empty if nothing changed) and its status parts' markup."""
+    change_set: ChangeSet, last_parts: dict[Channel, _Parts]
+) -> tuple[dict[Channel, bytes], dict[Channel, _Parts]]:
+    """Return each channel's message (empty if nothing changed) and its status parts."""
     # Pages with a stream make no further requests, which would record them as watched.
     watchers.keep_alive(
-        [channel.key for channel in last_markup if channel.page == "stage"],
-        [channel.key for channel in last_markup if channel.page == "run"],
+        [channel.key for channel in last_parts if channel.page == "stage"],
+        [channel.key for channel in last_parts if channel.page == "run"],
         now(),
     )
-    messages, markup = {}, {}
-    for channel, channel_markup in last_markup.items():
+    messages, parts = {}, {}
+    for channel, channel_parts in last_parts.items():
         try:
-            messages[channel], markup[channel] = _build_message(channel, change_set, channel_markup)
+            messages[channel], parts[channel] = _build_message(channel, change_set, channel_parts)
         except Exception as error:
             if db_health.is_outage(error):
                 raise
             # One failing channel must not block the others; its pages reload instead.
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             messages[channel] = changes.encode_event(STALE_EVENT, "", change_set.version)
-    return messages, markup
+    return messages, parts
 
 
 def _build_message(
-    channel: Channel, change_set: ChangeSet, last_markup: _Markup
-) -> tuple[bytes, _Markup]:
+    channel: Channel, change_set: ChangeSet, last_parts: _Parts
+) -> tuple[bytes, _Parts]:
     status_parts = change_set.status_parts(channel)
-    changed_status_parts = [part for part in status_parts if last_markup.get(part.id) != part.html]
+    changed_status_parts = [
+        _with_new_rows(part, last, channel, change_set)
+        for part in status_parts
+        if (last := last_parts.get(part.id)) is None or last.html != part.html
+    ]
     message = b""
     if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
         message = changes.encode_parts(parts, change_set.version)
     if change_set.is_truncated:
         message += changes.encode_event(STALE_EVENT, "", change_set.version)
-    return message, {part.id: part.html for part in status_parts}
+    return message, {part.id: part for part in status_parts}
+
+
+def _with_new_rows(
+    part: LivePart, last: LivePart | None, channel: Channel, change_set: ChangeSet
+) -> LivePart:
+    """Return the part with the rows that the channel's pages may not have yet."""
+    if last is not None:
+        known = {key.pk for key in last.rows}
+    else:  # the page itself listed the rows that have not changed since its version
+        since_version = change_set.since_version or 0
+        known = {key.pk for key in part.rows if key.version <= since_version}
+    return part.with_rows(channel.permissions, known)
 
 
 _current: list[Broadcaster] = []  # at most one

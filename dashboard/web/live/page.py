@@ -6,8 +6,8 @@ refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from hashlib import blake2b
@@ -20,7 +20,8 @@ from django.urls import reverse
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.web.components.data_age import EMPTY, DataAge
-from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs import run_row, run_section
+from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.htmx import is_htmx, render_page
 from dashboard.web.live.snapshot import Snapshot
@@ -33,13 +34,22 @@ ENDED_RUN_MAX_AGE = timedelta(hours=1)
 class LivePart:
     """One out-of-band swap of the element `id`.
 
-    `new_kind` is set if the page lists the element even though it may not have it yet: "run", which
-    it counts as a new run, or "stage", for which it reloads its live region.
+    `is_new`: a row that the page lists even though it may not have it yet; it counts it as a new
+    run. `rows` are the rows of which `html` has placeholders (components/runs/run_section.py).
     """
 
     id: str
     html: str
-    new_kind: str = ""
+    is_new: bool = False
+    rows: tuple[RowKey, ...] = ()
+
+    def with_rows(self, permissions: Permissions, known: Container[int]) -> "LivePart":
+        """Return the part with the rows of runs whose keys are not in `known`."""
+        missing = [key for key in self.rows if key.pk not in known]
+        if not missing:
+            return self
+        html_by_pk = run_row.render_rows(missing, permissions)
+        return replace(self, html=run_section.fill(self.html, missing, html_by_pk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +162,7 @@ class Page(ABC):
         """Return the table rows of runs; `is_listed`: the page lists the run."""
         html_by_pk = run_row.render_loaded(runs, self.permissions)
         return [
-            LivePart(
-                run_row.dom_id(run.run_id), html_by_pk[run.pk], "run" if is_listed(run) else ""
-            )
-            for run in runs
+            LivePart(run_row.dom_id(run.run_id), html_by_pk[run.pk], is_listed(run)) for run in runs
         ]
 
     def is_recent(self, run: Run) -> bool:
@@ -168,9 +175,9 @@ class Page(ABC):
         return self.snapshot.site.upstream_down
 
 
-def render_part(element_id: str, template: str, new_kind: str = "", **context: Any) -> LivePart:
+def render_part(element_id: str, template: str, **context: Any) -> LivePart:
     """Render a partial of a template as the live part of an element."""
-    return LivePart(element_id, render_to_string(template, context).strip(), new_kind)
+    return LivePart(element_id, render_to_string(template, context).strip())
 
 
 def _data_age_part(data_age: DataAge) -> LivePart:

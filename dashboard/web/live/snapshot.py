@@ -1,6 +1,6 @@
 """What pages read from the database at one time, each thing once."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from dashboard.accounts import permissions as account_permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Stage
+from dashboard.runs.attention import AttentionRun
 from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.http import site_context
@@ -53,18 +54,32 @@ class Snapshot:
     @cached_property
     def in_flight_by_stage(self) -> dict[int, InFlightTotals]:
         """The totals of the visible runs in flight, by stage key."""
-        return in_flight.in_flight_by_stage(self.permissions)
+        return in_flight.in_flight_by_stage(self.permissions, self.now)
 
     @cached_property
+    def attention(self) -> list[AttentionRun]:
+        """The visible runs that need attention, in the order of runs/attention.py."""
+        return in_flight.load_attention(self.permissions, self.now)
+
+    @property
     def title_totals(self) -> InFlightTotals:
         """The totals for the tab titles of pages about all runs."""
-        return in_flight.load_title_totals(self.permissions, self.now, self.in_flight_by_stage)
+        return self._totals(self.in_flight_by_stage.values(), self.attention)
 
-    def totals_of(self, stages: Iterable[Stage]) -> InFlightTotals:
-        """Return the totals of the runs in flight of some stages."""
-        return in_flight.combine(
-            self.in_flight_by_stage.get(stage.pk, InFlightTotals()) for stage in stages
+    def totals_of(self, stages: Collection[Stage]) -> InFlightTotals:
+        """Return the totals for the tab title of a page about some stages."""
+        keys = {stage.pk for stage in stages}
+        return self._totals(
+            [totals for key, totals in self.in_flight_by_stage.items() if key in keys],
+            [run for run in self.attention if run.stage in keys],
         )
+
+    def _totals(
+        self, in_flight_totals: Iterable[InFlightTotals], attention: Collection[AttentionRun]
+    ) -> InFlightTotals:
+        has_failure = any(not run.is_in_flight for run in attention)
+        failure = [InFlightTotals(frozenset({"failure"}))] if has_failure else []
+        return in_flight.combine([*failure, *in_flight_totals])
 
     def memoized[T](self, key: Hashable, build: Callable[[], T]) -> T:
         """Return what `build` returns, built once for all pages of the snapshot."""

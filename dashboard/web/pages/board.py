@@ -1,6 +1,7 @@
-"""The board: all pipelines with the latest run of each stage."""
+"""The board: all pipelines, with one run of each stage: the worst or the newest."""
 
 from collections.abc import Collection
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -8,12 +9,12 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Run
+from dashboard.runs import attention
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge, board_data_age
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.runs import board_cells, history_charts, stage_cell
 from dashboard.web.components.runs.board_cells import BoardFilter
-from dashboard.web.components.runs.stage_cell import StageCell
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
@@ -36,9 +37,9 @@ class BoardPage(Page):
     def filter(self) -> BoardFilter:
         return board_cells.parse(QueryDict(self.query))
 
-    @cached_property
+    @property
     def has_runs_in_flight(self) -> bool:
-        return in_flight.in_flight(self.permissions).exists()
+        return bool(self.snapshot.in_flight_by_stage)
 
     @cached_property
     def is_aborting(self) -> bool:
@@ -54,7 +55,17 @@ class BoardPage(Page):
 
     @cached_property
     def data_age(self) -> DataAge:
-        return board_data_age(self.permissions, self.snapshot.stages)
+        return board_data_age(self.permissions, self.snapshot.stages, self._matching_pipelines)
+
+    @property
+    def _matching_pipelines(self) -> list[int]:
+        """The keys of the pipelines that the filter lists because of their runs, in order."""
+        stage_keys = {
+            "flight": set(self.snapshot.in_flight_by_stage),
+            "attention": {run.stage for run in self.snapshot.attention},
+        }.get(self.filter.show, set())
+        pipelines = [stage.pipeline for stage in self.snapshot.stages if stage.pk in stage_keys]
+        return sorted({each.pk for each in pipelines if self.filter.matches_name(each)})
 
     @property
     def tab_title(self) -> TabTitle:
@@ -67,7 +78,12 @@ class BoardPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stages = self.snapshot.stages
         charts = history_charts.render_charts(stages, compact=True)
-        cells = stage_cell.cells_by_pipeline(stages, history_charts=charts)
+        cells = stage_cell.cells_by_pipeline(
+            stages,
+            self.snapshot.in_flight_by_stage,
+            self.snapshot.attention,
+            history_charts=charts,
+        )
         return {
             "filter": self.filter,
             "projects": board_cells.projects(self.permissions, self.filter, cells),
@@ -79,22 +95,29 @@ class BoardPage(Page):
             ),
         }
 
-    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        pipelines = {stage.pk: stage.pipeline for stage in self.snapshot.stages}
-        changed_stages = {run.stage_id for run in runs}
-        return [
-            render_part(
-                f"stage-{cell.key}",
-                "pages/board.html#stage-cell",
-                "stage" if self.filter and self.filter.matches(pipelines[cell.key], cell) else "",
-                cell=cell,
-            )
-            for cell in self.snapshot.memoized(
-                "board-cells", lambda: self._load_cells(changed_stages)
-            )
-        ]
+    def own_status_parts(self) -> list[LivePart]:
+        # With time alone a failure no longer needs attention, and an approval begins to.
+        recent = self.snapshot.now - attention.FAILURE_WINDOW - timedelta(minutes=1)
+        failures = attention.failed(in_flight.visible_runs(self.permissions), recent)
+        failed_stages = failures.order_by().values_list("stage", flat=True)
+        stage_keys = {*failed_stages, *(run.stage for run in self.snapshot.attention)}
+        return self._cell_parts("board-status", stage_keys)
 
-    def _load_cells(self, stage_keys: Collection[int]) -> list[StageCell]:
-        stages = [stage for stage in self.snapshot.stages if stage.pk in stage_keys]
-        charts = history_charts.render_charts(stages, compact=True)
-        return stage_cell.load_cells(stages, history_charts=charts)
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        return self._cell_parts("board-changes", {run.stage_id for run in runs})
+
+    def _cell_parts(self, name: str, stage_keys: Collection[int]) -> list[LivePart]:
+        def render() -> list[LivePart]:
+            stages = [stage for stage in self.snapshot.stages if stage.pk in stage_keys]
+            cells = stage_cell.load_cells(
+                stages,
+                self.snapshot.in_flight_by_stage,
+                self.snapshot.attention,
+                history_charts=history_charts.render_charts(stages, compact=True),
+            )
+            return [
+                render_part(f"stage-{cell.key}", "pages/board.html#stage-cell", cell=cell)
+                for cell in cells
+            ]
+
+        return self.snapshot.memoized(name, render)  # the same for all filters

@@ -1,6 +1,5 @@
 """A pipeline's page: its stages side by side."""
 
-from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -8,13 +7,13 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models import Abort, Pipeline, Stage
 from dashboard.web.components import tab_title
 from dashboard.web.components.data_age import DataAge, place_data_age
-from dashboard.web.components.runs import history_charts, removed_notice, run_row, stage_cell
+from dashboard.web.components.runs import history_charts, removed_notice, stage_cell
+from dashboard.web.components.runs.stage_cell import StageCell
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
-from dashboard.web.live.charts import chart_parts, ended_stages
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -81,31 +80,26 @@ class PipelinePage(Page):
             incomplete=bool(self.data_age.incomplete_text),
         )
 
+    @cached_property
+    def cells(self) -> list[StageCell]:
+        """The stages, each with its latest runs."""
+        return stage_cell.load_cells(
+            self.stages,
+            self.snapshot.in_flight_by_stage,
+            self.snapshot.attention,
+            runs_per_stage=RUNS_PER_STAGE,
+            history_charts=history_charts.render_charts(self.stages),
+        )
+
     def context(self, request: HttpRequest) -> dict[str, Any]:
-        charts = history_charts.render_charts(self.stages)
         return {
             "place": {"project": self.pipeline.project.name, "pipeline": self.pipeline.name},
             "removal": self.removal,
-            "stages": stage_cell.load_cells(
-                self.stages, runs_per_stage=RUNS_PER_STAGE, history_charts=charts
-            ),
+            "stages": self.cells,
         }
 
     def own_status_parts(self) -> list[LivePart]:
         return [
-            render_part(f"stage-{cell.key}", "pages/pipeline.html#stage-header", stage=cell)
-            for cell in stage_cell.load_cells(self.stages)
+            render_part(f"stage-{cell.key}", "pages/pipeline.html#stage", stage=cell)
+            for cell in self.cells
         ]
-
-    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        runs = [run for run in runs if run.stage.pipeline_id == self.key]
-        run_items = [
-            render_part(
-                run_row.dom_id(run.run_id),
-                "pages/pipeline.html#run-item",
-                "run" if self.is_recent(run) else "",
-                row=run_row.build_row(run, stage_cell.DENIED, None),
-            )
-            for run in runs
-        ]
-        return [*run_items, *chart_parts(ended_stages(runs))]

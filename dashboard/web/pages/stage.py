@@ -125,7 +125,7 @@ class StagePage(Page):
             "denied_reason": self.permissions.abort_denied_reasons(
                 [stage] if self.has_runs_in_flight else []
             ),
-            "rows": run_row.render_table(runs, self.permissions).values(),
+            "rows": run_row.render_rows(run_row.row_keys(runs), self.permissions).values(),
             "empty": empty_states.no_release_flow()
             if stage.has_flow is False
             else empty_states.runs(self.data_age, self.filter, page),

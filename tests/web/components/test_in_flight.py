@@ -10,7 +10,9 @@ from django.utils import timezone
 from dashboard.accounts import permissions
 from dashboard.models import Run, Stage
 from dashboard.models.aborts import EventType
-from dashboard.web.components import in_flight
+from dashboard.web.http.site_context import SiteContext
+from dashboard.web.live.snapshot import Snapshot
+from dashboard.web.pages.now import NowPage
 from tests.support import factories
 from tests.support.html import GetPage, one
 
@@ -31,14 +33,18 @@ def aborted(run: Run, by: User, state: str, *, at: Any = BEFORE, **fields: Any) 
     factories.abort(run, by, state, **usual | fields)
 
 
-def failed_and_aborted_counts(by: User) -> tuple[int, int]:
+def snapshot(user: User) -> Snapshot:
+    return Snapshot(permissions.for_user(user), 0, timezone.now(), SiteContext())
+
+
+def failed_and_aborted_counts(user: User) -> tuple[int, int]:
     """How many runs count as failed, and as aborted here."""
-    counts = in_flight.load_counts(permissions.for_user(by), timezone.now(), {})
-    return counts.failed, counts.aborted
+    counts = {section.name: section.count for section in NowPage(snapshot(user)).sections}
+    return counts["failed"], counts["aborted"]
 
 
-def news(by: User) -> set[str]:
-    return set(in_flight.load_title_totals(permissions.for_user(by), timezone.now(), {}).statuses)
+def title_statuses(user: User) -> set[str]:
+    return set(snapshot(user).title_totals.statuses)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,7 @@ def test_failed_run_aborted_from_dashboard_counts_as_aborted(
 ) -> None:
     aborted(failed_run, manager, state, **fields)
     assert failed_and_aborted_counts(manager) == (0, 1)
-    assert news(manager) == set()
+    assert title_statuses(manager) == set()
 
 
 @pytest.mark.parametrize("state", ["refused", "not_sent", "too_late", "unknown"])
@@ -63,7 +69,7 @@ def test_failed_run_with_unaccepted_abort_counts_as_failed(
 ) -> None:
     aborted(failed_run, manager, state)
     assert failed_and_aborted_counts(manager) == (1, 0)
-    assert news(manager) == {"failure"}
+    assert title_statuses(manager) == {"failure"}
 
 
 def test_failed_run_with_unanswered_abort_counts_as_failed(failed_run: Run, manager: User) -> None:

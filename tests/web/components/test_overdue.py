@@ -397,7 +397,7 @@ def test_run_rows_load_typical_durations_in_one_query(
         factories.timing(other)
         run_in_flight(other)
     with CaptureQueriesContext(connection) as seen:
-        run_row.render_table(Run.objects.all(), permissions.for_user(manager))
+        run_row.render_rows(run_row.row_keys(Run.objects.all()), permissions.for_user(manager))
     asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
     assert len(asked) == 1
 
@@ -417,9 +417,9 @@ def test_cached_run_rows_load_no_typical_durations(
 ) -> None:
     run_in_flight(typical_duration.stage)
     rights = permissions.for_user(manager)
-    run_row.render_table(Run.objects.all(), rights)
+    run_row.render_rows(run_row.row_keys(Run.objects.all()), rights)
     with CaptureQueriesContext(connection) as seen:
-        run_row.render_table(Run.objects.all(), rights)
+        run_row.render_rows(run_row.row_keys(Run.objects.all()), rights)
     assert len(seen) == 1
 
 

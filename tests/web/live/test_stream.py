@@ -25,6 +25,7 @@ from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage
 from tests.support import factories
 from tests.support.databases import without
+from tests.support.html import words
 from tests.support.live import PATIENCE, Live
 from tests.support.live_runs import wait_until
 from tests.support.stream import about, beside, fast_polling, messages, open_stream
@@ -56,7 +57,7 @@ def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.
         factories.change(run, status="approval_wait")
         part = about(stream, "run-r-1", "Needs approval")
     assert part.attributes["hx-swap"] == "outerMorph"
-    assert part.attributes["data-new"] == "run"
+    assert "data-new" not in part.attributes  # its section lists it
 
 
 def test_stream_headers_disable_buffering_and_compression(
@@ -129,13 +130,11 @@ def test_stream_contains_only_changes_of_its_page(
     elsewhere = factories.run(factories.stage(of=factories.pipeline("ledger")), "r-3")
     for page, key in (
         ("stage", run.stage_id),
-        ("pipeline", run.stage.pipeline_id),
         ("run", run.pk),
     ):
         with open_stream(viewer_http_client, page, key) as stream:
             factories.change(elsewhere, status="retrying")
-            if page != "pipeline":
-                factories.change(other, status="retrying")
+            factories.change(other, status="retrying")
             factories.change(run, status="retrying")
             heard: set[str] = set()
             for message in stream:
@@ -282,20 +281,27 @@ def test_change_that_needs_page_reload_changes_structure_hash(
     if page == "board":
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
         seen.append(structure_hash(viewer_http_client, page, key))
-    if page == "now":  # a failure that grew old leaves the page by itself
-        factories.run(run.stage, status="failure", created_at=timezone.now() - timedelta(days=3))
-        seen.append(structure_hash(viewer_http_client, page, key))
     assert len(set(seen)) == len(seen)
 
 
-def test_now_stream_marks_only_listed_statuses_as_new(
+def test_now_stream_adds_new_run_to_its_section_with_heading(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
     with open_stream(viewer_http_client) as stream:
-        factories.run(run.stage, "r-2", status="success")
-        assert "data-new" not in about(stream, "run-r-2").attributes
-        factories.run(run.stage, "r-3", status="failure")
-        assert about(stream, "run-r-3").attributes["data-new"] == "run"
+        factories.run(run.stage, "r-2", name="Hotfix", status="failure")
+        section = about(stream, "section-attention", "Hotfix")
+        assert words(section.css_first("h2")) == "Needs attention 1"
+        assert section.css_first("#run-r-2").attributes["data-status"] == "failure"
+
+
+def test_now_stream_sends_placeholders_for_rows_of_page(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as stream:
+        factories.run(run.stage, "r-2", name="Hotfix")
+        section = about(stream, "section-in-flight", "Hotfix")
+        assert "data-unchanged" in section.css_first("#run-r-1").attributes
+        assert "data-unchanged" not in section.css_first("#run-r-2").attributes
 
 
 @fast_polling
@@ -305,7 +311,7 @@ def test_stream_updates_empty_state_when_data_is_stale(
     Run.objects.update(in_flight=False, concluded=True, status="success")
     with open_stream(viewer_http_client) as stream:
         Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-        about(stream, "empty-in-flight", "at the last update")
+        about(stream, "section-in-flight", "at the last update")
 
 
 @pytest.mark.parametrize("page", ["now", "board"])
@@ -388,7 +394,7 @@ def test_old_run_that_ends_now_counts_as_new_where_failures_are_listed(
         factories.change(
             run, status="failure", concluded=True, in_flight=False, concluded_at=timezone.now()
         )
-        assert about(stream, "run-r-1", "Failed").attributes["data-new"] == "run"
+        assert "data-new" in about(stream, "run-r-1", "Failed").attributes
 
 
 def test_stream_of_unknown_status_counts_no_new_run(

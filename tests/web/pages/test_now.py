@@ -12,14 +12,13 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Grant, Run, Stage
 from dashboard.models.severity import Severity
-from dashboard.runs import alerts
+from dashboard.runs import attention
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.components.runs import run_row
 from dashboard.web.pages.now import MAX_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import GetPage, one, parse_html, words
 from tests.support.live import Live
-from tests.support.stream import about, open_stream
+from tests.support.stream import beside, open_stream
 
 MINUTE = timedelta(minutes=1)
 
@@ -34,14 +33,15 @@ def run_ids_by_section(html: LexborHTMLParser) -> dict[str, list[str | None]]:
         section.attributes["aria-labelledby"] or "": [
             row.attributes["data-run"] for row in section.css("tr[data-run]")
         ]
-        for section in html.css("#live section")
+        for section in html.css("#live section:not([hidden])")
     }
     return {name: runs for name, runs in found.items() if runs}
 
 
 def heading_texts(html: LexborHTMLParser) -> dict[str, str]:
     """What each heading says."""
-    return {title.attributes["id"] or "": words(title) for title in html.css("#live h2[id]")}
+    titles = html.css("#live section:not([hidden]) h2[id]")
+    return {title.attributes["id"] or "": words(title) for title in titles}
 
 
 def create_runs_of_every_kind(stage: Stage, by: User) -> None:
@@ -100,9 +100,9 @@ def test_now_page_orders_runs_by_severity_and_lists_each_once(
     html = get_page("/")
     assert run_ids_by_section(html) == {
         "attention": [
-            "stuck-abort", "far", "late", "slow-abort", "failed-last", "failed-first", "waits-late",
+            "far", "stuck-abort", "failed-first", "failed-last", "slow-abort", "late",
         ],
-        "in-flight": ["approval", "young", "calm-abort", "old"],
+        "in-flight": ["approval", "young", "calm-abort", "old", "waits-late"],
         "aborted": ["stopped"],
         "failed": ["failed-before"],
     }  # fmt: skip
@@ -114,8 +114,8 @@ def test_now_page_headings_and_tab_title_show_same_counts(
     create_runs_of_every_kind(stage, manager)
     html = get_page("/")
     assert heading_texts(html) == {
-        "attention": "Needs attention 7",
-        "in-flight": "In flight 9 in 1 stage (5 listed above)",
+        "attention": "Needs attention 6",
+        "in-flight": "In flight 9 in 1 stage (4 listed above)",
         "aborted": "Aborted here in the last hour 1",
         "failed": "Failed in the last day 3 (2 listed above)",
     }
@@ -149,7 +149,7 @@ def test_tab_title_starts_with_worst_state(
 def test_failed_run_leaves_attention_section_after_a_while(get_page: GetPage, stage: Stage) -> None:
     run = factories.run(stage, "r-1", status="failure", concluded_at=minutes_ago(1))
     assert run_ids_by_section(get_page("/")) == {"attention": ["r-1"]}
-    factories.change(run, concluded_at=timezone.now() - alerts.NEW_FAILURE_AGE)
+    factories.change(run, concluded_at=timezone.now() - attention.FAILURE_WINDOW)
     assert run_ids_by_section(get_page("/")) == {"failed": ["r-1"]}
 
 
@@ -169,7 +169,7 @@ def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
     html = get_page("/")
     assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
     assert [words(cut) for cut in html.css("[data-truncated]")] == [
-        f"Showing the {MAX_IN_FLIGHT} most overdue and most recent of {MAX_IN_FLIGHT + 1}.",
+        f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}, Production and the most severe first.",
         f"Showing the {MAX_IN_FLIGHT} most recent of {MAX_IN_FLIGHT + 1}.",
     ]
 
@@ -180,7 +180,7 @@ def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
 def empty_states(html: LexborHTMLParser) -> dict[str, str]:
     return {
         nothing.attributes["id"] or "": nothing.attributes["data-empty"] or ""
-        for nothing in html.css("[data-empty]")
+        for nothing in html.css("section:not([hidden]) [data-empty]")
     }
 
 
@@ -308,13 +308,6 @@ def test_run_row_shows_step_below_title(get_page: GetPage, stage: Stage) -> None
     assert words(one(one(get_page("/"), "tr[data-run] td.subject"), ".step")) == "migrate"
 
 
-def test_run_matching_two_sections_is_listed_once(stage: Stage, manager: User) -> None:
-    run = factories.run(stage)
-    tables = [Run.objects.filter(pk=run.pk), Run.objects.all()]
-    first, second = run_row.render_tables(tables, permissions.for_user(manager))
-    assert (list(first), list(second)) == ([run.pk], [])
-
-
 # --- Live ---------------------------------------------------------------------------------------
 
 
@@ -323,29 +316,14 @@ def test_run_matching_two_sections_is_listed_once(stage: Stage, manager: User) -
     "becomes",
     [{"overdue_severity": 1}, {"overdue_severity": 2}, {"status": "aborting", "abort_severity": 2}],
 )
-def test_run_that_changes_section_changes_structure_hash(
+def test_run_that_needs_attention_changes_both_sections_in_one_message(
     becomes: dict[str, Any], live: Live, viewer: User
 ) -> None:
     run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.OK)
     with open_stream(live.person("viewer")) as stream:
-        page = live.person("viewer").get("/")
-        shape = one(LexborHTMLParser(page.text), "#data-age").attributes["data-structure"]
         factories.change(run, **becomes)
-        heading = about(stream, "attention", "1")
-        assert words(heading) == "Needs attention 1"
-        page = live.person("viewer").get("/")
-        assert one(LexborHTMLParser(page.text), "#data-age").attributes["data-structure"] != shape
-
-
-@pytest.mark.django_db(transaction=True)
-def test_worse_severity_changes_structure_hash(live: Live, viewer: User) -> None:
-    run = factories.run(factories.stage(), "r-1", status="aborting", abort_severity=1)
-    person = live.person("viewer")
-
-    def shape() -> str | None:
-        page = LexborHTMLParser(person.get("/").text)
-        return one(page, "#data-age").attributes["data-structure"]
-
-    before = shape()
-    factories.change(run, abort_severity=2)
-    assert shape() != before
+        parts = beside(stream, "section-attention")
+        assert words(parts["section-attention"].css_first("h2")) == "Needs attention 1"
+        assert parts["section-attention"].css_first("#run-r-1") is not None
+        assert parts["section-in-flight"].css_first("#run-r-1") is None
+        assert "All runs in flight are listed above." in words(parts["section-in-flight"])

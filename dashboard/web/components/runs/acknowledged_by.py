@@ -85,7 +85,7 @@ def panel(
         for acknowledgement in reversed(acknowledgements)
         if acknowledgement.ended_at is not None
     ]
-    has_actions = bool(unreleased) or alerts.needs_attention(run, now)
+    has_actions = bool(unreleased) or alerts.can_be_acknowledged(run, now)
     if not has_actions and not previous:
         return None
     # A new id when the available actions change: the stream sends the element without a form,

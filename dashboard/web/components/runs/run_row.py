@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from typing import NamedTuple
 
 from django.core.cache import cache
 from django.template.loader import get_template
@@ -114,6 +115,20 @@ class RunRow:
         return self.is_selectable and self.may_abort
 
 
+class RowKey(NamedTuple):
+    """What decides which row of a run is rendered for whom."""
+
+    pk: int
+    version: int
+    run_id: str
+    project: int  # key
+    stage: str  # name
+
+    @property
+    def dom_id(self) -> str:
+        return dom_id(self.run_id)
+
+
 def dom_id(run_id: str) -> str:
     """Return `run-<id>`; a run id that is unsafe in an id attribute or a selector is hashed."""
     if _PLAIN_ID.fullmatch(run_id):
@@ -216,42 +231,29 @@ def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     return {abort.run_id: abort for abort in aborts}
 
 
-def render_table(runs: RunQuerySet, permissions: Permissions) -> dict[int, SafeString]:
-    """Return the rendered rows of `runs`, by run key and in their order.
+def row_keys(runs: RunQuerySet) -> list[RowKey]:
+    """Return the keys of the rows of `runs`, in their order."""
+    fields = "pk", "version", "run_id", "stage__pipeline__project", "stage__name"
+    return [RowKey(*values) for values in runs.values_list(*fields)]
+
+
+def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, SafeString]:
+    """Return the rendered rows, by run key and in the order of `keys`.
 
     Only rows that are not cached are loaded and rendered.
     """
-    return render_tables([runs], permissions)[0]
-
-
-def render_tables(
-    tables: Iterable[RunQuerySet], permissions: Permissions
-) -> list[dict[int, SafeString]]:
-    """Return the rendered rows of several tables, like `render_table`, loading all rows at once.
-
-    A run appears only in the first table that contains it: it may have moved from one table to
-    another between their queries.
-    """
-    place_fields = "stage__pipeline__project", "stage__name"
-    keys: dict[int, str] = {}
-    table_pks: list[list[int]] = []
-    for table in tables:
-        versions: Sequence[tuple[int, int, int, str]] = list(
-            table.values_list("pk", "version", *place_fields)
+    cache_keys = {
+        key.pk: _cache_key(
+            key.pk, key.version, permissions.abort_permission_at(key.project, key.stage)
         )
-        new_keys = {
-            pk: _cache_key(pk, version, permissions.abort_permission_at(project, stage))
-            for pk, version, project, stage in versions
-            if pk not in keys
-        }
-        keys |= new_keys
-        table_pks.append(list(new_keys))
-    cached = cache.get_many(keys.values())
-    missing = [pk for pk, key in keys.items() if key not in cached]
+        for key in keys
+    }
+    cached = cache.get_many(cache_keys.values())
+    missing = [pk for pk, key in cache_keys.items() if key not in cached]
     loaded = Run.objects.filter(pk__in=missing).with_stage().without_detail() if missing else ()
     rendered = _render_and_cache(loaded, permissions)
-    html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in keys.items()}
-    return [{pk: mark_safe(row) for pk in table if (row := html_by_pk[pk])} for table in table_pks]
+    html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in cache_keys.items()}
+    return {pk: mark_safe(html) for pk, html in html_by_pk.items() if html}
 
 
 def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:

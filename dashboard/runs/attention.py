@@ -1,0 +1,153 @@
+"""Which runs need attention, in what order: one definition for pages, titles, API and commands.
+
+A run needs attention if it or its abort is overdue, if it has waited long for an approval, or if it
+failed a short time ago. A run that is only overdue in the queue behind another that needs attention
+is not counted itself: it waits.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import Case, Exists, IntegerField, OuterRef, Q, Value, When
+from django.db.models.functions import Coalesce, Greatest
+
+from dashboard.models import Abort, Run
+from dashboard.models.catalog import StageName
+from dashboard.models.runs import RunQuerySet
+from dashboard.models.severity import Severity
+from dashboard.runs import concurrency_policy
+from dashboard.runs.overdue import OverdueReason
+
+# How long a failed run needs attention.
+FAILURE_WINDOW = timedelta(minutes=15)
+
+_STAGE_RANKS = {name: rank for rank, name in enumerate(reversed(StageName.values))}
+_IS_OVERDUE = Q(overdue_severity__gt=0) | Q(abort_severity__gt=0)
+_IS_OVERDUE_IN_QUEUE = Q(overdue_severity__gt=0, overdue_reason=OverdueReason.QUEUE) & Q(
+    abort_severity=0
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttentionRun:
+    """A run that needs attention. Sorts by stage (Production first), severity, and age."""
+
+    stage_rank: int
+    inverse_severity: int
+    since: datetime  # its creation or, if it failed, its end
+    pk: int
+    stage: int = field(compare=False)  # key
+    is_in_flight: bool = field(compare=False)
+
+    @property
+    def severity(self) -> Severity:
+        return Severity(-self.inverse_severity)
+
+
+def load(runs: RunQuerySet, now: datetime) -> list[AttentionRun]:
+    """Return those of `runs` that need attention: Production first, then severity, then age.
+
+    A failure is critical.
+    """
+    in_flight = runs.in_flight().annotate(attention=severity(now)).filter(attention__gt=0)
+    failures = failed(runs, now - FAILURE_WINDOW).order_by()
+    fields = "pk", "stage", "stage__name"
+    return sorted(
+        [
+            *(
+                AttentionRun(_stage_rank(name), -severity, created_at, pk, stage, is_in_flight=True)
+                for pk, stage, name, severity, created_at in in_flight.values_list(
+                    *fields, "attention", "created_at"
+                )
+            ),
+            *(
+                AttentionRun(
+                    _stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False
+                )
+                for pk, stage, name, ended_at in failures.values_list(*fields, _ended_at())
+            ),
+        ]
+    )
+
+
+def failed(runs: RunQuerySet, since: datetime, until: datetime | None = None) -> RunQuerySet:
+    """Return those of `runs` that failed after `since`, latest first, except runs aborted here.
+
+    With `until`, those that failed later are left out, too.
+    """
+    failures = runs.filter(status="failure", concluded=True).annotate(ended=_ended_at())
+    found = failures.filter(ended__gt=since).exclude(_aborted_here())
+    if until is not None:
+        found = found.filter(ended__lte=until)
+    return found.order_by("-ended", "-pk")
+
+
+def waiting(runs: RunQuerySet, now: datetime) -> RunQuerySet:
+    """Return those of `runs` that are overdue in the queue behind one that needs attention."""
+    return runs.in_flight().filter(_is_waiting_behind(now)).order_by("created_at", "pk")
+
+
+def severity(now: datetime) -> Case:
+    """Return an expression on runs in flight: the severity at which they need attention.
+
+    OK: the run needs no attention, or only waits behind one that does.
+    """
+    return Case(
+        When(_is_waiting_behind(now), then=Value(int(Severity.OK))),
+        When(_IS_OVERDUE, then=Greatest("overdue_severity", "abort_severity")),
+        When(_is_approval_due(now), then=Value(int(Severity.WARNING))),
+        default=Value(int(Severity.OK)),
+        output_field=IntegerField(),
+    )
+
+
+def severities(runs: Iterable[Run], now: datetime) -> dict[int, Severity]:
+    """Return the severity of each of these runs that needs attention, by the run's key."""
+    by_state: dict[bool, list[int]] = {True: [], False: []}
+    for run in runs:
+        by_state[run.in_flight].append(run.pk)
+    active, ended = by_state[True], by_state[False]
+    found: dict[int, Severity] = {}
+    if active:
+        chosen = Run.objects.in_flight().filter(pk__in=active).annotate(attention=severity(now))
+        for pk, attention in chosen.filter(attention__gt=0).values_list("pk", "attention"):
+            found[pk] = Severity(attention)
+    if ended:
+        recent = failed(Run.objects.filter(pk__in=ended), now - FAILURE_WINDOW)
+        found |= dict.fromkeys(recent.values_list("pk", flat=True), Severity.CRITICAL)
+    return found
+
+
+def _stage_rank(name: str) -> int:
+    return _STAGE_RANKS.get(name, len(_STAGE_RANKS))
+
+
+def _ended_at() -> Coalesce:
+    return Coalesce("concluded_at", "updated_at", "created_at")  # the API may omit concludedAt
+
+
+def _is_approval_due(now: datetime) -> Q:
+    limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
+    return Q(removed_at=None, approval_since__lte=now - limit)
+
+
+def _is_waiting_behind(now: datetime) -> Q:
+    """Return a condition: overdue in the queue only, behind a run that needs attention itself."""
+    stuck = (_IS_OVERDUE & ~_IS_OVERDUE_IN_QUEUE) | _is_approval_due(now)
+    ahead = Run.objects.tracked().filter(
+        stuck, stage=OuterRef("stage"), created_at__lte=OuterRef("created_at")
+    )
+    # A run that Northflank never queues waits for no other: see concurrency_policy.py.
+    never_queued = Q(stage__concurrency_policy=concurrency_policy.PARALLEL) | (
+        Q(stage__concurrency_policy__in=concurrency_policy.NEVER_QUEUING) & ~Q(status="queued")
+    )
+    return Q(_IS_OVERDUE_IN_QUEUE, ~never_queued, Exists(ahead))
+
+
+def _aborted_here() -> Exists:
+    """Return a condition: an abort requested here before the run ended was accepted."""
+    accepted = Abort.objects.accepted().filter(run=OuterRef("pk"))
+    ended_at = Coalesce(OuterRef("concluded_at"), OuterRef("status_since"))
+    return Exists(accepted.filter(requested_at__lt=ended_at))

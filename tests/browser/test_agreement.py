@@ -1,0 +1,251 @@
+"""An open page agrees with itself after each message, and then with a fresh load of it."""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from dashboard.models import Run, Stage
+from dashboard.runs.overdue import OverdueReason
+from tests.support import factories
+from tests.support.browser import OpenPage, is_marked, mark, wait_for_viewers
+from tests.support.live import Live
+from tests.support.stream import fast_polling
+
+pytestmark = pytest.mark.browser
+
+# What a document shows of its runs; rows that have left their section are marked as such.
+SCRIPT = """
+() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const text = (element) => element?.textContent.replace(/\\s+/g, " ").trim() ?? null;
+  window.shownState = (root) => ({
+    title: root.querySelector("[data-title]").dataset.title,
+    headings: all("#live section:not([hidden]) > h2", root).map(text),
+    rows: all("#live [data-status]", root).map((row) => [
+      row.id, row.dataset.status, row.dataset.overdue, row.closest("section, td")?.id ?? "",
+      text(row.querySelector(".in-flight")),
+    ]),
+    waiting: all("#live .waiting", root).map((row) => [row.id, text(row)]),
+    empty: all("#live section:not([hidden]) [data-empty]", root).map(({ id }) => id),
+  });
+  window.contradictions = [];
+  window.messageCount = 0;
+  const check = () => {
+    messageCount += 1;
+    for (const section of all("[data-section]:not([hidden])")) {
+      const heading = text(section.querySelector("h2"));
+      const [, count, , above] = heading.match(/^\\D+(\\d+)(.*\\((\\d+) listed above\\))?/);
+      const rows = all("tr[data-run]", section).length;
+      const isEmpty = Boolean(section.querySelector("[data-empty]"));
+      if (rows + Number(above ?? 0) !== Number(count) || isEmpty !== (rows === 0)) {
+        contradictions.push(`${heading}: ${rows} rows, empty: ${isEmpty}`);
+      }
+    }
+    const ids = all("#live [id]").map(({ id }) => id);
+    if (new Set(ids).size !== ids.length) contradictions.push("an id is there twice");
+  };
+  document.querySelector("#stream").addEventListener("htmx:sse:after:message", check);
+}
+"""
+# Whether the page shows what a fresh load shows, or offers to show changes.
+AGREES = """
+async () => {
+  if (!document.querySelector("#new-runs").hidden) return true;
+  const html = await (await fetch(location.href)).text();
+  window.shown = JSON.stringify(shownState(document));
+  window.fresh = JSON.stringify(shownState(new DOMParser().parseFromString(html, "text/html")));
+  return window.shown === window.fresh;
+}
+"""
+
+
+def expect_agreement(page: Page) -> None:
+    for _ in range(200):
+        if page.evaluate(AGREES):
+            break
+        page.wait_for_timeout(50)
+    else:
+        pytest.fail(f"shown: {page.evaluate('shown')}\nfresh: {page.evaluate('fresh')}")
+    assert page.evaluate("contradictions") == []
+
+
+# --- Random lives of runs -----------------------------------------------------------------------
+
+
+def create(stages: list[Stage], choose: random.Random) -> None:
+    now = timezone.now()
+    factories.run(
+        choose.choice(stages),
+        status=choose.choice(["queued", "running", "waiting", "approval_wait"]),
+        created_at=now - timedelta(minutes=choose.randrange(60)),
+    )
+
+
+def change_run(fields: Callable[[random.Random], dict[str, Any]]) -> Callable[..., None]:
+    def change(stages: list[Stage], choose: random.Random) -> None:
+        runs = list(Run.objects.filter(in_flight=True).order_by("pk"))
+        if runs:
+            factories.change(choose.choice(runs), **fields(choose))
+
+    return change
+
+
+def end(choose: random.Random) -> dict[str, Any]:
+    return {
+        "status": choose.choice(["success", "failure", "aborted"]),
+        "concluded": True,
+        "in_flight": False,
+        "concluded_at": timezone.now(),
+        "overdue_severity": 0,
+        "abort_severity": 0,
+    }
+
+
+def become_overdue(choose: random.Random) -> dict[str, Any]:
+    reason = choose.choice([OverdueReason.QUEUE, OverdueReason.RUN])
+    return {"overdue_severity": choose.randrange(3), "overdue_reason": reason}
+
+
+def wait_for_approval(_choose: random.Random) -> dict[str, Any]:
+    since = timezone.now() - timedelta(hours=1)
+    return {"status": "approval_wait", "approval_since": since}
+
+
+def age_failures(_stages: list[Stage], _choose: random.Random) -> None:
+    """A quarter of an hour passes for all failures: no run changes, they only get older."""
+    long_ago = timezone.now() - timedelta(minutes=16)
+    Run.objects.filter(status="failure").update(concluded_at=long_ago)
+
+
+ACTIONS: list[Callable[[list[Stage], random.Random], None]] = [
+    create,
+    create,
+    change_run(end),
+    change_run(become_overdue),
+    change_run(become_overdue),
+    change_run(wait_for_approval),
+    change_run(lambda choose: {"status": "aborting", "abort_severity": choose.randrange(3)}),
+    change_run(lambda _choose: {"status": "running", "approval_since": None}),
+    age_failures,
+]
+
+
+@fast_polling
+@pytest.mark.usefixtures("manager")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("address", ["/", "/board/", "/board/?show=attention", "pipeline"])
+def test_open_page_agrees_with_fresh_load_through_random_lives(
+    address: str, seed: int, live: Live, sign_in: OpenPage
+) -> None:
+    choose = random.Random(seed)
+    stages = [factories.stage(), factories.stage("Staging")]
+    stages.append(factories.stage(of=factories.pipeline("ledger")))
+    page = sign_in(
+        "manager", factories.address(stages[0].pipeline) if address == "pipeline" else address
+    )
+    wait_for_viewers(live)
+    page.evaluate(SCRIPT)
+    mark(page)
+    for _ in range(25):
+        for _ in range(choose.choice([1, 1, 3])):
+            choose.choice(ACTIONS)(stages, choose)
+        expect_agreement(page)
+    assert page.evaluate("messageCount") > 5
+    assert is_marked(page)
+
+
+# --- What a person notices ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def now_page(live: Live, sign_in: OpenPage, manager: Any) -> Page:
+    """The Now page with ten runs in flight, open."""
+    stage = factories.stage()
+    for number in range(10):
+        factories.run(stage, f"r-{number}", name=f"Run {number}")
+    page = sign_in("manager")
+    wait_for_viewers(live)
+    page.evaluate(SCRIPT)
+    mark(page)
+    return page
+
+
+def succeed(run: Run) -> None:
+    fields = {"concluded": True, "in_flight": False, "concluded_at": timezone.now()}
+    factories.change(run, status="success", **fields)
+
+
+def top(page: Page, selector: str) -> float:
+    box = page.locator(selector).bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Page) -> None:
+    factories.change(Run.objects.get(run_id="r-3"), overdue_severity=2, overdue_reason="run")
+    expect(now_page.locator("#section-attention tr[data-run]")).to_have_count(1)
+    expect(now_page.locator("#attention")).to_have_text("Needs attention 1")
+    expect(now_page.locator("#announcements")).to_have_text("Needs attention: Run 3: Far overdue")
+    expect(now_page.locator("#new-runs")).to_be_hidden()
+    assert is_marked(now_page)
+
+
+def test_run_that_ends_stays_for_a_moment_with_its_last_state(now_page: Page) -> None:
+    succeed(Run.objects.get(run_id="r-3"))
+    left = now_page.locator("[data-left-run=run-r-3]")
+    expect(left).to_contain_text("Success")
+    expect(left.locator("button, input")).to_have_count(0)
+    assert left.evaluate("(row) => row.inert")
+    # In its place, between the same two runs.
+    assert left.evaluate("(row) => row.previousElementSibling.id") == "run-r-4"
+    now_page.mouse.move(1, 1)
+    expect(left).to_have_count(0)
+    assert now_page.evaluate("contradictions") == []
+
+
+def test_row_under_mouse_stays_when_run_appears_above_and_when_it_leaves(now_page: Page) -> None:
+    now_page.locator("#run-r-5").hover()
+    before = top(now_page, "#run-r-5")
+    factories.run(Stage.objects.get(), "late", overdue_severity=2, overdue_reason="run")
+    expect(now_page.locator("#run-late")).to_have_count(1)
+    assert top(now_page, "#run-r-5") == pytest.approx(before, abs=1)
+    factories.change(
+        Run.objects.get(run_id="late"), **end(random.Random(0)) | {"status": "success"}
+    )
+    expect(now_page.locator("[data-left-run=run-late]")).to_contain_text("Success")
+    assert top(now_page, "#run-r-5") == pytest.approx(before, abs=1)
+
+
+def test_focused_row_stays_when_run_appears_above(now_page: Page) -> None:
+    now_page.mouse.move(1, 1)
+    now_page.get_by_role("link", name="Run 2").focus()
+    before = top(now_page, "#run-r-2")
+    factories.run(Stage.objects.get(), "late", overdue_severity=2, overdue_reason="run")
+    expect(now_page.locator("#run-late")).to_have_count(1)
+    assert top(now_page, "#run-r-2") == pytest.approx(before, abs=1)
+    expect(now_page.get_by_role("link", name="Run 2")).to_be_focused()
+
+
+def test_last_run_of_section_is_seen_to_leave_above_empty_state(
+    live: Live, sign_in: OpenPage, manager: Any
+) -> None:
+    run = factories.run(factories.stage(), "r-1", name="Nightly")
+    page = sign_in("manager")
+    wait_for_viewers(live)
+    succeed(run)
+    expect(page.locator("#section-in-flight [data-left-run=run-r-1]")).to_contain_text("Success")
+    expect(page.locator("#empty-in-flight")).to_be_visible()
+    page.mouse.move(1, 1)
+    expect(page.locator("#section-in-flight table")).to_have_count(0)
+
+
+def test_row_that_page_lacks_is_loaded(now_page: Page) -> None:
+    now_page.evaluate("() => document.querySelector('#run-r-4').remove()")
+    factories.run(Stage.objects.get(), "r-10")
+    expect(now_page.locator("#run-r-4 a.title")).to_have_text("Run 4")
+    expect(now_page.locator("[data-unchanged]")).to_have_count(0)
