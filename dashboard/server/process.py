@@ -22,6 +22,7 @@ from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.worker import SyncWorker
+from dashboard.upstream import access_hint
 from dashboard.upstream import connection as upstream_connection
 from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadcaster
 
@@ -91,6 +92,8 @@ class Process:
                 background_tasks.append(group.create_task(fetch_team(northflank)))
             else:
                 background_tasks.append(group.create_task(keep_clock_synced()))
+                # The only request at the start: a refused token is logged then, not hours later.
+                background_tasks.append(group.create_task(fetch_team(northflank, None)))
             await stop.wait()
             for task in background_tasks:
                 task.cancel()  # a slow Northflank must not delay Ctrl-C
@@ -157,8 +160,9 @@ def check_upstream() -> None:
             f"This database mirrors {row.identity}, but the settings are for {identity}. "
             "Set DATABASE_URL to another database."
         )
-    if row.error:
-        log.warning("northflank.unavailable", cause=row.error, message=row.error_message)
+    # A refused token is logged by the first request of this process, whose token may be another.
+    if row.error not in {"", "unauthorised"}:
+        upstream_connection.log_unavailable(row.error, row.error_message)
 
 
 async def keep_clock_synced(interval: float = CLOCK_SYNC_INTERVAL) -> None:
@@ -173,11 +177,12 @@ async def keep_clock_synced(interval: float = CLOCK_SYNC_INTERVAL) -> None:
 
 
 async def fetch_team(
-    northflank: upstream_connection.Connection, retry_interval: float = TEAM_RETRY_INTERVAL
+    northflank: upstream_connection.Connection, retry_interval: float | None = TEAM_RETRY_INTERVAL
 ) -> None:
     """Store the team of the API token, for links to Northflank.
 
-    Retry every `retry_interval` seconds until Northflank answers.
+    During an outage or while the token is refused, which the connection logs, retry every
+    `retry_interval` seconds; None: send one request only.
     """
     while True:
         try:
@@ -188,9 +193,17 @@ async def fetch_team(
                         Upstream.objects.filter(pk=1).update, team=auth.entity_id
                     )
                 return
-        except NorthflankError:
-            pass  # logged where it occurred
+        except NorthflankError as error:
+            if error.cause not in upstream_connection.ACCOUNT_WIDE_CAUSES:
+                # Another request would get the same answer. Older APIs have no `/v1/auth`.
+                fields = access_hint.log_fields(error.cause)
+                log.warning(
+                    "northflank.team_unknown", cause=error.cause, message=str(error), **fields
+                )
+                return
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error):
                 raise
+        if retry_interval is None:
+            return
         await asyncio.sleep(retry_interval)

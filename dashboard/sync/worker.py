@@ -33,7 +33,7 @@ from dashboard.sync.stage_reader import (
     StageReader,
     read_run,
 )
-from dashboard.upstream import budget_store
+from dashboard.upstream import access_hint, budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.upstream.rate_budget import ReadBudget
 
@@ -536,11 +536,14 @@ def _record_catalog_failure(
     catalog_sync: CatalogSync, error: NorthflankError, moment: datetime
 ) -> None:
     if not catalog_sync.error:
+        # Without the list of projects nothing can be read: say what to check.
+        hint = {} if catalog_sync.project else access_hint.log_fields(error.cause)
         log.warning(
             "catalog.read_failed",
             list=_catalog_list_name(catalog_sync),
             cause=error.cause,
             message=str(error),
+            **hint,
         )
     CatalogSync.objects.filter(pk=catalog_sync.pk).update(
         error=error.cause,

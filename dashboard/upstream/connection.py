@@ -3,7 +3,8 @@
 Every response's rate limit is recorded in the budget that all processes share. When a request
 fails, a probe request distinguishes an error of one project or stage from one of the whole account.
 An account-wide error is stored in one row for all processes and logged when it begins and when it
-ends. While it lasts, this process sends requests only at intervals (`may_call`).
+ends; a refused token by each process, since each has its own. While an error lasts, this process
+sends requests only at intervals (`may_call`).
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Upstream
 from dashboard.northflank import Call, NorthflankClient, NorthflankError
-from dashboard.upstream import budget_store
+from dashboard.upstream import access_hint, budget_store
 
 log = structlog.get_logger(__name__)
 
@@ -200,21 +201,31 @@ def _record_outage(calls: list[Call], error: NorthflankError, *, is_new: bool) -
     _record_rate_limits(calls)
     if error.cause == "rate_limited":
         budget_store.record_rate_limited(error.retry_after_seconds, now())
+    is_token_refused = is_new and error.cause == "unauthorised"
+    if _store_outage(error, is_new=is_new) or is_token_refused:
+        log_unavailable(error.cause, str(error))
+
+
+def _store_outage(error: NorthflankError, *, is_new: bool) -> bool:
+    """Store the outage; return whether that is news for the log."""
     state = Upstream.objects.first()
     # If another process has cleared the row, the outage is this process's only: recorded once.
     if state is None or state.error == error.cause or not (is_new or state.error):
-        return
+        return False
     unchanged = Upstream.objects.filter(pk=state.pk, error=state.error)
-    if (
-        unchanged.update(
-            error=error.cause,
-            error_message=str(error),
-            error_since=state.error_since or now(),
-            error_seq=state.error_seq if state.error else RequestCounter.latest(),
-        )
-        and not {state.error, error.cause} <= OUTAGE_CAUSES
-    ):
-        log.warning("northflank.unavailable", cause=error.cause, message=str(error))
+    is_updated = unchanged.update(
+        error=error.cause,
+        error_message=str(error),
+        error_since=state.error_since or now(),
+        error_seq=state.error_seq if state.error else RequestCounter.latest(),
+    )
+    return bool(is_updated) and not {state.error, error.cause} <= OUTAGE_CAUSES
+
+
+def log_unavailable(cause: str, message: str) -> None:
+    """Log that Northflank cannot be read; if it refuses the token, with what to check."""
+    fields = access_hint.log_fields(cause)
+    log.warning("northflank.unavailable", cause=cause, message=message, **fields)
 
 
 def _record_rate_limits(calls: list[Call]) -> None:

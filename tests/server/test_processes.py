@@ -130,6 +130,31 @@ def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
         assert dashboard.process.returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [["serve"], ["serve", "--no-sync"]])
+def test_serve_with_refused_token_logs_setting_once_and_goes_on(
+    database: str, tmp_path: Path, arguments: list[str]
+) -> None:
+    with upstream() as (url, _):
+        given = {
+            "DATABASE_URL": database,
+            "NORTHFLANK_API_TOKEN": "mistyped",
+            "NORTHFLANK_API_BASE_URL": url,
+        }
+        with running(tmp_path, *arguments, "--port", "0", **given) as dashboard:
+
+            def lines() -> list[str]:
+                text = dashboard.log.read_text()
+                return [line for line in text.splitlines() if "NORTHFLANK_API_TOKEN" in line]
+
+            [line] = wait_until(lines, processes.PATIENCE)
+            assert "northflank.unavailable" in line
+            assert "the token may be incomplete, expired or revoked" in line
+            assert "mistyped" not in dashboard.log.read_text()
+            assert dashboard.browser().get("/healthz").status_code == 200
+            assert dashboard.end(signal.SIGTERM) < SHUTDOWN_SECONDS
+            assert lines() == [line]
+
+
 INVALID_STARTS = {
     "a fault that does not exist": (
         ["serve", "--port", "0", "--fault", "earthquake"],

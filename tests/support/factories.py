@@ -147,9 +147,9 @@ def node(kind: str = "Build", **fields: Any) -> Node:
     return Node(**said | fields)
 
 
-def trouble(message: str, since: datetime | None = None) -> Upstream:
+def trouble(message: str, since: datetime | None = None, cause: str = "x") -> Upstream:
     """Record that Northflank does not respond, in the upstream's only row."""
-    said = {"error": "x", "error_message": message, "error_since": since or timezone.now()}
+    said = {"error": cause, "error_message": message, "error_since": since or timezone.now()}
     return Upstream.objects.update_or_create(pk=1, defaults=said)[0]
 
 

@@ -97,11 +97,50 @@ def test_upstream_error_keeps_its_start(world: World) -> None:
 
 
 def test_upstream_error_is_logged_at_process_start(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token")
+    trouble(world, "500")
     process.check_upstream()
+    assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
+        "server_error"
+    ] * 2
+
+
+def test_refused_token_is_logged_with_setting_to_check(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token")
+    [line] = logged_events("northflank.unavailable")
+    assert line["hint"].startswith("Check NORTHFLANK_API_TOKEN: ")
+
+
+def test_other_upstream_error_is_logged_without_hint(world: World, logged_events: Lines) -> None:
+    trouble(world, "500")
+    [line] = logged_events("northflank.unavailable")
+    assert "hint" not in line
+
+
+def test_refused_token_is_logged_once_by_each_process(world: World, logged_events: Lines) -> None:
+    trouble(world, "bad-token", rounds=3)
+    process.check_upstream()
+
+    async def start_another_process() -> None:
+        connection = Connection(world.live.connection.token, world.live.upstream_url)
+        try:
+            await process.fetch_team(connection, None)
+        finally:
+            await connection.close()
+
+    world.live.run(start_another_process)
     assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
         "unauthorised"
     ] * 2
+
+
+def test_refused_list_of_projects_is_logged_with_setting_to_check(
+    world: World, logged_events: Lines
+) -> None:
+    world.sandbox.faults = [parse_fault("error-without-wrapper:403@/v1/projects")]
+    world.sync()
+    [line] = logged_events("catalog.read_failed")
+    assert (line["list"], line["cause"]) == ("all projects", "forbidden")
+    assert line["hint"].startswith("Check the role of NORTHFLANK_API_TOKEN: ")
 
 
 def test_upstream_error_with_new_cause_keeps_its_start(world: World) -> None:
@@ -329,6 +368,16 @@ def test_team_of_token_is_requested_until_answered(world: World) -> None:
 
     world.live.run(learn)
     assert Upstream.objects.get().team == "acme"
+
+
+@pytest.mark.parametrize("fault", ["404@/auth", "error-without-wrapper:403@/auth"])
+def test_refused_request_for_team_is_not_repeated(
+    world: World, fault: str, logged_events: Lines
+) -> None:
+    world.sandbox.faults = [parse_fault(fault)]
+    world.live.run(lambda: process.fetch_team(world.live.connection))
+    assert world.asked("/auth") == ["GET /v1/auth"]
+    assert len(logged_events("northflank.team_unknown")) == 1
 
 
 def test_team_of_token_is_stored_after_database_outage(world: World) -> None:

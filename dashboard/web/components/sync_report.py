@@ -14,7 +14,7 @@ from dashboard.sync import coverage, freshness, leases, run_lookup, webhook_stat
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhook_status import WebhookStatus
-from dashboard.upstream import budget_store
+from dashboard.upstream import access_hint, budget_store
 from dashboard.web.http import links, lookup
 
 MAX_STAGES = 100  # rows of the stage table; the other stages are only counted
@@ -96,6 +96,7 @@ class SyncStatus:
     webhook: WebhookStatus
     workers: list[WorkerRow]
     catalog_errors: list[CatalogErrorRow]
+    access_hint: str  # what to check if Northflank refuses a list or a stage; empty: none refused
     stages: list[StageRow]
     polling_reasons: list[PollingReasonRow]
     hidden_stage_count: int
@@ -127,6 +128,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     )
     sweeps = list(lookup.failing_sweeps(permissions).select_related("project"))
     partial = list(lookup.partial_sweeps(permissions).select_related("project"))
+    causes = {sweep.error for sweep in sweeps} | {error for _pk, error, *_rest in stage_values}
     workers = _worker_rows(now)
     rate_limit = _rate_limit_usage(now)
     upstream_error = Upstream.objects.exclude(error="").first()
@@ -157,6 +159,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         webhook=webhook_status.load(now),
         workers=workers,
         catalog_errors=[_catalog_error_row(sweep) for sweep in (*sweeps, *partial)],
+        access_hint=access_hint.describe("forbidden") if "forbidden" in causes else "",
         stages=_stage_rows(listed_keys, stage_classes, stale, now),
         polling_reasons=_polling_reason_rows(
             stage_classes, stale, gaps, {pk: synced for pk, _e, _p, synced, *_rest in stage_values}

@@ -9,7 +9,8 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.models import Upstream
+from dashboard.models import CatalogSync, Upstream
+from dashboard.upstream import access_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class UpstreamError:
 
     text: str
     started_at: datetime
+    hint: str = ""  # what to check if Northflank refuses the token or its role
+    is_outage: bool = True  # False: only the list of projects is refused, known stages are read
 
 
 class SiteContext:
@@ -33,16 +36,28 @@ class SiteContext:
     def upstream_error(self) -> UpstreamError | None:
         """The upstream error, or None if Northflank can be read."""
         upstream = Upstream.objects.exclude(error="").first()
-        if upstream is None or upstream.error_since is None:
-            return None
-        return UpstreamError(
-            abort_messages.end_with_period(upstream.error_message), upstream.error_since
-        )
+        if upstream is not None and upstream.error_since is not None:
+            return _build_error(upstream, upstream.error_since)
+        projects = CatalogSync.objects.filter(project=None, error__in=access_hint.CAUSES).first()
+        if projects is not None and projects.error_since is not None:
+            return _build_error(projects, projects.error_since, is_outage=False)
+        return None
 
     @property
     def upstream_down(self) -> bool:
         """Whether Northflank can't be read, so that the data shown may be outdated."""
-        return self.upstream_error is not None
+        return self.upstream_error is not None and self.upstream_error.is_outage
+
+
+def _build_error(
+    row: Upstream | CatalogSync, started_at: datetime, *, is_outage: bool = True
+) -> UpstreamError:
+    return UpstreamError(
+        abort_messages.end_with_period(row.error_message),
+        started_at,
+        access_hint.describe(row.error),
+        is_outage,
+    )
 
 
 def site_context(request: HttpRequest) -> dict[str, Any]:

@@ -40,6 +40,40 @@ def test_outage_notice_ends_northflank_message_with_period(db: None, get_page: G
     )
 
 
+def test_outage_notice_for_refused_token_names_settings_to_check(
+    db: None, get_page: GetPage
+) -> None:
+    factories.trouble("Northflank rejected the API token (401).", SINCE, "unauthorised")
+    notice = words(one(get_page("/"), "[data-upstream-error]"))
+    assert "Check NORTHFLANK_API_TOKEN: the token may be incomplete, expired or revoked." in notice
+    assert "check NORTHFLANK_TEAM_ID too" in notice
+
+
+def test_outage_notice_for_other_error_has_no_hint(trouble: Upstream, get_page: GetPage) -> None:
+    assert get_page("/").css("[data-access-hint]") == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_with_refused_list_of_projects_names_role_to_check(
+    name: str, run: Run, operator_client: Client
+) -> None:
+    factories.failed_catalog_sweep(None, "The API token lacks permission (403).")
+    html = parse_html(operator_client.get(address_of(name, run)))
+    notice = words(one(html, "[data-upstream-error]"))
+    assert notice.startswith("Projects cannot be listed since")
+    assert "Check the role of NORTHFLANK_API_TOKEN: it needs Project > Projects" in notice
+    assert "Showing last known data" not in notice  # known stages are read
+
+
+def test_tab_title_with_refused_list_of_projects_is_not_that_of_an_outage(
+    run: Run, get_page: GetPage
+) -> None:
+    factories.failed_catalog_sweep(None)
+    assert "Not updating" not in one(get_page("/"), "title").text()
+    factories.trouble("It fell over.", SINCE)
+    assert "Not updating" in one(get_page("/"), "title").text()
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_end_of_outage_changes_page_tag(
     name: str, trouble: Upstream, run: Run, operator_client: Client

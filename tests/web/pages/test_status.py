@@ -178,6 +178,26 @@ def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> 
     assert "Projects Nobody may." in said
 
 
+@pytest.mark.parametrize("refused", ["a list", "a stage"])
+def test_status_page_with_refused_request_names_role_to_check(
+    get_page: GetPage, stage: Stage, refused: str
+) -> None:
+    assert get_page("/status/").css("[data-access-hint]") == []
+    if refused == "a list":
+        factories.failed_catalog_sweep(stage.pipeline.project)
+    else:
+        Stage.objects.update(error="forbidden", error_message="No access.", error_since=SINCE)
+    hint = words(one(get_page("/status/"), "[data-access-hint]"))
+    assert "Check the role of NORTHFLANK_API_TOKEN" in hint
+
+
+def test_status_page_with_unreadable_stage_has_no_access_hint(
+    get_page: GetPage, stage: Stage
+) -> None:
+    Stage.objects.update(error="server_error", error_message="It broke.", error_since=SINCE)
+    assert get_page("/status/").css("[data-access-hint]") == []
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
