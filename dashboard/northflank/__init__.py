@@ -5,11 +5,13 @@ Reference: https://northflank.com/docs/v1/api
 
 from dashboard.northflank.client import (
     BASE_URL,
+    Answer,
     Call,
     NorthflankClient,
     fetch_all_pages,
     find_release_flow,
 )
+from dashboard.northflank.documented import Difference, find_differences
 from dashboard.northflank.errors import (
     AccessDenied,
     NorthflankError,
@@ -38,8 +40,10 @@ __all__ = [
     "BASE_URL",
     "OMITTED",
     "AccessDenied",
+    "Answer",
     "Auth",
     "Call",
+    "Difference",
     "Node",
     "NorthflankClient",
     "NorthflankError",
@@ -57,6 +61,7 @@ __all__ = [
     "UnexpectedResponse",
     "Unreachable",
     "fetch_all_pages",
+    "find_differences",
     "find_release_flow",
     "redact",
 ]

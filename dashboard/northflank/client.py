@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
@@ -68,6 +68,19 @@ class Call:
     rate_limit: RateLimit | None
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response as received, for comparison with the documentation.
+
+    It contains ids and secrets: neither store nor print it.
+    """
+
+    route: str  # "GET run"
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes  # decompressed; empty for an error whose body cannot be read
+
+
 class NorthflankClient:
     """A client of Northflank's API. One per process: its connections are reused.
 
@@ -82,13 +95,15 @@ class NorthflankClient:
         base_url: str = BASE_URL,
         team_id: str | None = None,
         on_call: Callable[[Call], None] | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         timeout_seconds: float = 15,
         max_response_bytes: int = _MAX_RESPONSE_BYTES,
     ) -> None:
         """Raise ValueError for a token, base URL or team id that can never work.
 
-        `on_call` is called after every request that was sent, failed ones included.
+        `on_call` is called after every request that was sent, failed ones included; `on_answer`
+        with every response that was received whole, before it is decoded.
         `timeout_seconds` bounds a whole call with its retry, `max_response_bytes` each response,
         decompressed. `transport` replaces the network in tests.
         """
@@ -105,6 +120,7 @@ class NorthflankClient:
         self._base_url = str(url).rstrip("/")
         self._token = token
         self._on_call = on_call
+        self._on_answer = on_answer
         self._timeout_seconds = timeout_seconds
         self._max_response_bytes = max_response_bytes
         self._http = httpx.AsyncClient(
@@ -338,6 +354,8 @@ class NorthflankClient:
             if is_sent:
                 elapsed = monotonic() - started
                 self._report_call(Call(request.method, route, status, elapsed, rate_limit))
+        if self._on_answer is not None:
+            self._on_answer(Answer(route, status, dict(response.headers), body))
         return status, responses.decode(status, response.headers, body, token=self._token)
 
     def _unreachable(self, error: httpx.HTTPError) -> Unreachable:

@@ -157,10 +157,29 @@ def _find_items(data: object, key: str) -> list[object] | None:
 
 
 def parse_auth(data: object) -> Auth:
-    """Decode the owner of the token from the answer of /v1/auth."""
+    """Decode the owner and the role of the token from the answer of /v1/auth."""
     fields = as_object(data)
+    restrictions = as_object(fields.get("projectRestrictions"))
+    is_restricted = as_bool(restrictions.get("enabled")) is True
+    scopes = as_object(fields.get("permissions")).values()
     return Auth(
-        entity_id=as_text(fields.get("entityId")), entity_type=as_text(fields.get("entityType"))
+        entity_id=as_text(fields.get("entityId")),
+        entity_type=as_text(fields.get("entityType")),
+        token_kind=as_text(fields.get("tokenKind")),
+        role=as_text(as_object(fields.get("role")).get("name")),
+        permissions=tuple(
+            permission
+            for scope in scopes
+            for value in as_array(scope)
+            if (permission := as_text(value)) is not None
+        ),
+        restriction_mode=as_text(restrictions.get("restrictionMode")) if is_restricted else None,
+        restricted_projects=tuple(
+            project_id
+            for value in as_array(restrictions.get("projects"))
+            if is_restricted and (project_id := as_id(value)) is not None
+        ),
+        expires_at=as_datetime(fields.get("expiresAt")),
     )
 
 

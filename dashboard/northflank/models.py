@@ -11,10 +11,16 @@ OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """The team or organisation that the token belongs to."""
+    """The team or organisation that the token belongs to, and what its role may do."""
 
     entity_id: str | None  # its slug
     entity_type: str | None  # team, org
+    token_kind: str | None = None  # api, session, workload
+    role: str | None = None  # its name
+    permissions: tuple[str, ...] = ()  # of all scopes, as sent: their words are not documented
+    restriction_mode: str | None = None  # in, notIn; None: the role is not limited to projects
+    restricted_projects: tuple[str, ...] = ()
+    expires_at: datetime | None = None  # None: never, or not sent
 
 
 @dataclass(frozen=True, slots=True)

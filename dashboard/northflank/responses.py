@@ -63,11 +63,18 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, *, token: str =
     if not body.strip():
         raise unexpected("empty body", status)
     try:
-        return _load_json(body)
+        return load_json(body)
     except ValueError:
         raise unexpected("not JSON, perhaps from a proxy", status) from None
     except RecursionError:
         raise unexpected("nested too deeply", status) from None
+
+
+def load_json(body: bytes) -> object:
+    """Return decoded JSON; raises ValueError, or RecursionError for one nested too deeply."""
+    # The standard parser, because it lets lone surrogates pass: one hostile name must not cost us
+    # the page. They are replaced when texts are decoded.
+    return json.loads(body.decode("utf-8-sig", errors="replace"))
 
 
 def unwrap(payload: object, status: int) -> object:
@@ -107,12 +114,6 @@ def _parse_number(value: str | None) -> float | None:
     return float(value) if _NUMBER.fullmatch(value) else None
 
 
-def _load_json(body: bytes) -> object:
-    # The standard parser, because it lets lone surrogates pass: one hostile name must not cost us
-    # the page. They are replaced when texts are decoded.
-    return json.loads(body.decode("utf-8-sig", errors="replace"))
-
-
 def _error_from_response(
     status: int, headers: Mapping[str, str], body: bytes, token: str
 ) -> NorthflankError:
@@ -137,7 +138,7 @@ def _error_from_response(
 def _parse_error_body(body: bytes, token: str) -> tuple[str, str | None, bool]:
     """Return the message for a user, the error id, and whether the form is Northflank's own."""
     try:
-        payload = _load_json(body)
+        payload = load_json(body)
     except (ValueError, RecursionError):
         return "", None, False  # HTML or plain text of a proxy: nothing for a person to read
     fields = as_object(payload)

@@ -1,15 +1,22 @@
 """Requests of the client: methods, paths, queries, headers."""
 
+import json
 import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from dashboard.northflank import NorthflankClient, NotFound
+from dashboard.northflank import (
+    Answer,
+    NorthflankClient,
+    NotFound,
+    UnexpectedResponse,
+    Unreachable,
+)
 from dashboard.northflank.client import USER_AGENT
 from tests.support import payloads
-from tests.support.scripted_server import ScriptedServer, answers
+from tests.support.scripted_server import ScriptedServer, answers, send_bytes
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +57,32 @@ async def test_client_request_has_team_except_for_auth(
         await ask(client)
     in_team = path if path == "/v1/auth" else path.replace("/v1/", "/v1/teams/my%20team/")
     assert server.request.path == in_team
+
+
+async def test_client_reports_whole_answers_of_success_and_error(server: ScriptedServer) -> None:
+    seen: list[Answer] = []
+    server.enqueue(
+        answers(ANSWER, headers={"X-RateLimit-Limit": "7"}), answers(b"<h1>", status=404)
+    )
+    async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
+        await client.get_auth()
+        with pytest.raises(UnexpectedResponse):
+            await client.list_projects()
+    assert [(one.route, one.status, one.body) for one in seen] == [
+        ("GET auth", 200, json.dumps(ANSWER).encode()),
+        ("GET projects", 404, b"<h1>"),
+    ]
+    assert seen[0].headers["x-ratelimit-limit"] == "7"
+
+
+async def test_client_reports_no_answer_that_breaks_off(server: ScriptedServer) -> None:
+    seen: list[Answer] = []
+    half = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", then_closes=True)
+    server.enqueue(half, half)  # a read is repeated
+    async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
+        with pytest.raises(Unreachable):
+            await client.get_auth()
+    assert seen == []
 
 
 async def test_client_request_quotes_ids_in_path(

@@ -417,8 +417,37 @@ def test_flow_without_any_field_is_none(sent: Any) -> None:
 
 
 def test_auth_is_decoded_as_documented() -> None:
-    sent = {"tokenKind": "api", "entityId": "acme", "entityType": "team"}
-    assert decoding.parse_auth(sent) == Auth(entity_id="acme", entity_type="team")
+    sent = {
+        "tokenKind": "api",
+        "entityId": "acme",
+        "entityType": "team",
+        "role": {"name": "Release manager", "roleId": "r1"},
+        "permissions": {"teamScope": ["a"], "projectScope": ["b", "c"]},
+        "projectRestrictions": {"enabled": True, "projects": ["shop"], "restrictionMode": "notIn"},
+        "expiresAt": "2026-03-02T08:15:03.120Z",
+    }
+    assert decoding.parse_auth(sent) == Auth(
+        entity_id="acme",
+        entity_type="team",
+        token_kind="api",
+        role="Release manager",
+        permissions=("a", "b", "c"),
+        restriction_mode="notIn",
+        restricted_projects=("shop",),
+        expires_at=datetime(2026, 3, 2, 8, 15, 3, 120_000, tzinfo=UTC),
+    )
+
+
+def test_disabled_restriction_of_token_is_none() -> None:
+    sent = {"enabled": False, "projects": ["shop"], "restrictionMode": "in"}
+    auth = decoding.parse_auth({"projectRestrictions": sent})
+    assert (auth.restriction_mode, auth.restricted_projects) == (None, ())
+
+
+@pytest.mark.parametrize("odd", [None, 7, "x", [None, 7], {"a": None, "b": 7, "c": [7, None, ""]}])
+def test_auth_with_odd_permissions_has_none(odd: Any) -> None:
+    sent = {"permissions": odd, "projectRestrictions": odd, "role": odd, "expiresAt": odd}
+    assert decoding.parse_auth(sent) == Auth(None, None)
 
 
 def test_auth_without_data_has_empty_fields() -> None:
