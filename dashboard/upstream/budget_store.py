@@ -3,20 +3,22 @@
 The rules are in `rate_budget`; this module loads, locks and saves their state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
+from dashboard.db.threads import now
 from dashboard.models import RateBudget
-from dashboard.northflank import RateLimit
+from dashboard.northflank import Call, RateLimit
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT, RateLimitWindow, ReadBudget
 
+TOO_MANY_REQUESTS = 429
 _WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
 
 
@@ -28,6 +30,17 @@ def abort_reserve(limit: int) -> int:
     text: str = settings.NORTHFLANK_REQUEST_RESERVE
     share = float(text[:-1]) / 100 * limit if text.endswith("%") else float(text)
     return min(round(share), limit * 9 // 10)  # leaves at least 10% for reading
+
+
+def record_calls(calls: Iterable[Call]) -> None:
+    """Record the rate limit headers of requests that were just answered."""
+    # A 429 may come from a burst limiter with other counts: its headers are ignored.
+    for call in calls:
+        if call.status not in {None, TOO_MANY_REQUESTS}:
+            moment = now()
+            record_response(
+                call.rate_limit, moment, requested_at=moment - timedelta(seconds=call.seconds)
+            )
 
 
 def record_response(

@@ -10,7 +10,6 @@ sends requests only at intervals (`may_call`).
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from time import monotonic
 
@@ -33,7 +32,6 @@ ACCOUNT_WIDE_CAUSES = OUTAGE_CAUSES | {"unauthorised", "rate_limited"}
 
 # Seconds between requests during an outage: doubled each time, up to the maximum.
 INITIAL_PAUSE, MAX_PAUSE = 5.0, 30.0
-TOO_MANY_REQUESTS = 429
 UNAUTHORISED_PAUSE = 60.0  # seconds; someone has to replace the token
 
 
@@ -184,7 +182,7 @@ async def _ignore_database_outage(recording: Callable[[], Awaitable[None]]) -> N
 
 
 def _record_answer(calls: list[Call], request_seq: int, *, is_success: bool) -> None:
-    _record_rate_limits(calls)
+    budget_store.record_calls(calls)
     state = Upstream.objects.first()
     if state is None:
         return
@@ -198,7 +196,7 @@ def _record_answer(calls: list[Call], request_seq: int, *, is_success: bool) -> 
 
 
 def _record_outage(calls: list[Call], error: NorthflankError, *, is_new: bool) -> None:
-    _record_rate_limits(calls)
+    budget_store.record_calls(calls)
     if error.cause == "rate_limited":
         budget_store.record_rate_limited(error.retry_after_seconds, now())
     is_token_refused = is_new and error.cause == "unauthorised"
@@ -226,16 +224,6 @@ def log_unavailable(cause: str, message: str) -> None:
     """Log that Northflank cannot be read; if it refuses the token, with what to check."""
     fields = access_hint.log_fields(cause)
     log.warning("northflank.unavailable", cause=cause, message=message, **fields)
-
-
-def _record_rate_limits(calls: list[Call]) -> None:
-    # A 429 may come from a burst limiter with other counts: its headers are ignored.
-    for call in calls:
-        if call.status not in {None, TOO_MANY_REQUESTS}:
-            moment = now()
-            budget_store.record_response(
-                call.rate_limit, moment, requested_at=moment - timedelta(seconds=call.seconds)
-            )
 
 
 _connections: list[Connection] = []  # at most one

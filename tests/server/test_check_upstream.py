@@ -1,0 +1,106 @@
+"""`manage.py check_upstream` as a process: its text, its JSON and its exit status."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dashboard.northflank.open_questions import QUESTIONS
+from dashboard.sandbox import Sandbox, parse_fault
+from tests.support import processes
+from tests.support.processes import manage
+
+pytestmark = pytest.mark.process
+
+TOKEN = "sandbox"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[tuple[str, Sandbox]]:
+    with processes.upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def given(upstream: tuple[str, Sandbox], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings of a process with a token and a new database."""
+    url, sandbox = upstream
+    yield {
+        "NORTHFLANK_API_TOKEN": TOKEN,
+        "NORTHFLANK_API_BASE_URL": url,
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'new.sqlite3'}",
+    }
+    sandbox.faults = []
+
+
+def test_check_command_before_first_start_prints_report(given: dict[str, str]) -> None:
+    ended = manage("check_upstream", **given)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == [f"Northflank: {given['NORTHFLANK_API_BASE_URL']}", "All as documented."]
+    assert "not counted in the rate budget. The database is not migrated: run" in ended.stdout
+    assert re.search(r"Production: \d+\+? runs, \d+ in flight", ended.stdout)
+    assert re.search(r"run-order +newest-first", ended.stdout)
+    assert "Differences" not in ended.stdout
+
+
+def test_check_command_with_migrated_database_counts_its_requests(given: dict[str, str]) -> None:
+    assert manage("migrate", "-v0", **given).returncode == 0
+    ended = manage("check_upstream", "--json", **given)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    report = json.loads(ended.stdout)
+    assert (report["exit_status"], report["database_note"]) == (0, "")
+    assert report["token"]["owner"] == "team acme"
+    assert report["observations"].keys() <= QUESTIONS.keys()
+    assert report["differences"] == []
+
+
+def test_check_command_with_unreachable_database_goes_on(given: dict[str, str]) -> None:
+    database = {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/none", "SECRET_KEY": "x" * 50}
+    ended = manage("check_upstream", **given | database)
+    assert ended.returncode == 0
+    assert "not counted in the rate budget. Database error: " in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_check_command_with_difference_exits_with_1_and_shows_it(
+    given: dict[str, str], upstream: tuple[str, Sandbox]
+) -> None:
+    upstream[1].faults = [parse_fault("unknown-status:on-hold")]
+    ended = manage("check_upstream", **given)
+    assert ended.returncode == 1
+    assert "\nNot all is as documented.\n" in ended.stdout
+    row = r"GET runs +data\.runs\[\]\.status +value “on-hold” is not documented +\d+"
+    assert re.search(row, ended.stdout)
+
+
+def test_check_command_with_refused_token_exits_with_2_without_token(
+    given: dict[str, str],
+) -> None:
+    token = "mistyped-token-of-this-test"
+    for more in ([], ["--json"]):
+        ended = manage("check_upstream", *more, **given | {"NORTHFLANK_API_TOKEN": token})
+        assert ended.returncode == 2
+        assert "Northflank rejected the API token (401)" in ended.stdout
+        assert "Check NORTHFLANK_API_TOKEN: " in ended.stdout
+        assert token not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"NORTHFLANK_API_TOKEN": ""}, "NORTHFLANK_API_TOKEN is not set."),
+        ({"NORTHFLANK_API_TOKEN": "two words"}, "(dashboard.E002)"),
+        ({"NORTHFLANK_API_BASE_URL": "http://127.0.0.1/v1"}, "(dashboard.E003)"),
+    ],
+)
+def test_check_command_with_invalid_setting_exits_with_2(
+    given: dict[str, str], settings: dict[str, str], message: str
+) -> None:
+    ended = manage("check_upstream", **given | settings)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "two words" not in ended.stderr
+    assert "Traceback" not in ended.stderr
