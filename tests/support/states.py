@@ -352,7 +352,7 @@ def full() -> dict[str, object]:
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
     for one in Stage.objects.all():  # one run was not found, and the search for others has to wait
         factories.search_lookup(10_000, of=one)
-    factories.trouble("It fell over.")
+    factories.trouble("It fell over.", cause="unauthorised")
     factories.worker()
     factories.worker("worker-2", heartbeat_at=then)
     factories.failed_catalog_sweep(stage.pipeline.project)
