@@ -85,6 +85,7 @@ def list_teams(sandbox: Sandbox, request: ApiRequest) -> Json:
 
 
 def list_projects(sandbox: Sandbox, request: ApiRequest) -> Json:
+    _check_team(request)
     return paginate(
         sandbox.world.projects,
         request,

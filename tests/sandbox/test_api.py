@@ -64,6 +64,7 @@ def test_request_without_valid_token_is_401(sandbox_server: SandboxServer, heade
         ("POST", f"{LEDGER}/runs/nope/abort", 404),
         ("POST", f"{NO_FLOW}/runs", 404),
         ("GET", NO_FLOW, 404),
+        ("GET", "/teams/foreign/projects", 403),
         ("GET", "/teams/foreign/projects/payments", 403),
     ],
 )
