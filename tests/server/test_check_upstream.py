@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from dashboard.northflank.open_questions import QUESTIONS
 from dashboard.sandbox import Sandbox, parse_fault
@@ -55,6 +56,9 @@ def test_check_command_with_migrated_database_counts_its_requests(given: dict[st
     assert report["token"]["owner"] == "team acme"
     assert report["observations"].keys() <= QUESTIONS.keys()
     assert report["differences"] == []
+    described = (settings.BASE_DIR / "docs" / "check.md").read_text()
+    [fields] = re.findall(r"^`--json` prints (.*?)\n\n", described, re.DOTALL | re.MULTILINE)
+    assert re.findall(r"`(\w+)`", fields) == list(report)
 
 
 def test_check_command_with_unreachable_database_goes_on(given: dict[str, str]) -> None:
@@ -89,7 +93,7 @@ def test_check_command_with_refused_token_exits_with_2_without_token(
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("invalid", "message"),
     [
         ({"NORTHFLANK_API_TOKEN": ""}, "NORTHFLANK_API_TOKEN is not set."),
         ({"NORTHFLANK_API_TOKEN": "two words"}, "(dashboard.E002)"),
@@ -97,9 +101,9 @@ def test_check_command_with_refused_token_exits_with_2_without_token(
     ],
 )
 def test_check_command_with_invalid_setting_exits_with_2(
-    given: dict[str, str], settings: dict[str, str], message: str
+    given: dict[str, str], invalid: dict[str, str], message: str
 ) -> None:
-    ended = manage("check_upstream", **given | settings)
+    ended = manage("check_upstream", **given | invalid)
     assert ended.returncode == 2
     assert message in ended.stderr
     assert "two words" not in ended.stderr

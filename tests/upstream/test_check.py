@@ -264,6 +264,20 @@ def test_check_with_missing_permission_names_role(
     assert report.observations["no-access"] == ["403"]
 
 
+@pytest.mark.parametrize(
+    ("no_access", "hint"),
+    [("403", "Check the role of NORTHFLANK_API_TOKEN: "), ("404", "Check NORTHFLANK_TEAM_ID ")],
+)
+def test_check_of_foreign_team_names_setting(
+    sandbox: Sandbox, url: str, no_access: str, hint: str
+) -> None:
+    sandbox.choices["no-access"] = no_access
+    report = asyncio.run(checks.check("sandbox", url, "another-team", ()))
+    assert (report.exit_status, report.projects) == (2, None)
+    assert report.hint.startswith(hint)
+    assert "NORTHFLANK_TEAM_ID" in report.hint
+
+
 def test_check_of_api_without_auth_endpoint_finds_no_difference(sandbox: Sandbox, url: str) -> None:
     sandbox.faults = [parse_fault("404@/v1/auth")]
     report = check(url)

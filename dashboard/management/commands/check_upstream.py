@@ -58,7 +58,9 @@ class Command(BaseCommand):
 def _lines(report: Report) -> Iterator[str]:
     yield f"Northflank: {report.base_url}" + (f", team {report.team_id}" if report.team_id else "")
     yield from filter(None, (_verdict(report), report.hint))
-    yield from (f"  {output.printable(error, 400)}" for error in report.errors)
+    for error in report.errors:
+        if error != report.stopped:
+            yield f"  {output.printable(error, 400)}"
     yield from _rate_limit_lines(report)
     if report.token is not None:
         yield from _token_lines(report.token)
