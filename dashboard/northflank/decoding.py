@@ -6,6 +6,7 @@ The fields are documented at https://northflank.com/docs/v1/api/project/pipeline
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -20,11 +21,15 @@ from dashboard.northflank.models import (
     Run,
     RunDetail,
 )
-from dashboard.northflank.redaction import as_object, clean, redact
+from dashboard.northflank.redaction import MAX_TEXT_LENGTH, as_object, clean, redact
 
 _INVALID_ID_CHARS = re.compile("[\x00-\x1f\ud800-\udfff]")  # no other costs a run
 _INTEGER = re.compile(r"-?[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+# Characters that nobody can see: controls, formats, surrogates, spaces, marks without a letter, and
+# the letters and the Braille pattern that are blank by definition.
+_INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"}
+_INVISIBLE_CHARS = set("\u115f\u1160\u2800\u3164\uffa0")
 _MAX_ID_LENGTH = 255
 _MAX_INTEGER = 2**31 - 1
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # also rejects zero values and durations
@@ -47,8 +52,14 @@ _TARGET_FIELDS = (
 
 
 def as_text(value: object, *, multiline: bool = False) -> str | None:
-    """Return the text, cleaned; None for an empty one or another type."""
-    return clean(value, multiline=multiline) or None if isinstance(value, str) else None
+    """Return the text, cleaned; None for one without a visible character or another type."""
+    if not isinstance(value, str) or not any(map(_is_visible, value[:MAX_TEXT_LENGTH])):
+        return None
+    return clean(value, multiline=multiline)
+
+
+def _is_visible(char: str) -> bool:
+    return unicodedata.category(char) not in _INVISIBLE_CATEGORIES and char not in _INVISIBLE_CHARS
 
 
 def as_id(value: object) -> str | None:

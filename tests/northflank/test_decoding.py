@@ -124,6 +124,33 @@ def test_multiline_text_keeps_lines_and_tabs() -> None:
     assert decoding.as_text("a\r\nb\tc\x00", multiline=True) == "a\nb\tc\ufffd"
 
 
+BLANK_TEXTS = [
+    "", " ", " \t\n", "\xa0\u2003\u3000", "\u200b\u200d\u2060\ufeff", "\u202e\u2066", "\x00\x1b",
+    "\ud800", "\ufe0f\u034f", "\u3164\uffa0\u115f\u1160\u2800", "\u2028\u2029", " " * 20_001 + "x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sent", BLANK_TEXTS, ids=ascii)
+def test_text_without_visible_character_is_none(sent: str) -> None:
+    assert decoding.as_text(sent) is None
+    assert decoding.as_text(sent, multiline=True) is None
+
+
+@pytest.mark.parametrize("sent", [".", "\u200bx", "  é", "👩‍🚀", "ๆ", "\ue000"])
+def test_text_with_visible_character_is_kept_as_sent(sent: str) -> None:
+    assert decoding.as_text(sent) == sent
+
+
+@pytest.mark.parametrize("blank", ["  ", "\u200b"])
+def test_blank_name_is_none_of_run_and_id_of_project_and_pipeline(blank: str) -> None:
+    sent = {"id": "a", "name": blank, "status": "running"}
+    run = decoding.parse_run(sent)
+    assert run is not None
+    assert run.name is None
+    assert decoding.parse_project(sent) == Project("a", "a")
+    assert decoding.parse_pipeline(sent) == Pipeline("a", "a", None)
+
+
 def test_long_text_is_truncated_at_20000_characters() -> None:
     assert decoding.as_text("x" * 10_240) == "x" * 10_240
     assert decoding.as_text("x" * 99_999) == "x" * 20_000

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from dashboard.models import Pipeline, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.runs import overdue_messages, statuses
+from dashboard.web.components import headings
 from dashboard.web.components.in_flight import InFlightTotals
 
 
@@ -60,7 +61,8 @@ def pipeline(
     pipeline: Pipeline, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
     """Return the tab title of a pipeline; `totals` are of its runs in flight."""
-    return _build(str(pipeline), totals, upstream_down=upstream_down, incomplete=incomplete)
+    name = headings.cut(str(pipeline))
+    return _build(name, totals, upstream_down=upstream_down, incomplete=incomplete)
 
 
 def stage(
@@ -68,7 +70,7 @@ def stage(
 ) -> TabTitle:
     """Return the tab title of a stage; `totals` are of its runs in flight."""
     return _build(
-        f"{stage.pipeline} / {stage.name}",
+        f"{headings.cut(str(stage.pipeline))} / {stage.name}",
         totals,
         upstream_down=upstream_down,
         incomplete=incomplete,
@@ -78,7 +80,7 @@ def stage(
 def run(run: Run, *, upstream_down: bool) -> TabTitle:
     """Return the tab title of a run; an outage does not change that of a run that has ended."""
     display = statuses.for_run(run.status, removed=run.is_removed)
-    name = f"{display.label}: {run.title}"
+    name = f"{headings.cut(display.label)}: {headings.cut(run.title)}"
     if not run.in_flight:
         return TabTitle(name, Icon.BAD if display.tone == "bad" else Icon.OK)
     totals = InFlightTotals(

@@ -20,10 +20,17 @@ from dashboard.runs import summary as run_summary
 from dashboard.runs.rich_text import format_parts
 from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
 from dashboard.sync.freshness import SyncHealth
+from dashboard.web.components import headings
 from dashboard.web.components.runs.incident_summary import Link
 from dashboard.web.components.tab_title import Icon
 
 register = template.Library()
+
+
+@register.filter
+def heading(name: str) -> str:
+    """Return a name cut for a heading or a tab title."""
+    return headings.cut(name)
 
 
 @register.simple_tag

@@ -114,3 +114,12 @@ def test_tab_of_aborts_page_shows_overdue_abort(
 def test_tab_of_stateless_page_has_neutral_icon(address: str, client: object, db: None) -> None:
     answer = client.get(address, follow=True)  # type: ignore[attr-defined]
     assert 'href="/static/icons/ok.svg?' in answer.content.decode()
+
+
+def test_long_names_are_cut_in_tab_titles(get_page: GetPage) -> None:
+    pipeline = factories.pipeline(name="P" * 5000)
+    run = factories.run(factories.stage(of=pipeline), name="T" * 5000, status="S" * 5000)
+    cut = {letter: letter * 119 + "…" for letter in "PST"}
+    assert title_and_icon(get_page, factories.address(run))[0] == f"{cut['S']}: {cut['T']}"
+    stage_address = factories.address(run.stage)
+    assert title_and_icon(get_page, stage_address)[0].endswith(f"{cut['P']} / Production")

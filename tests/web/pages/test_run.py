@@ -433,3 +433,35 @@ def test_incident_summary_names_abort_author_and_reason(
     text = one(get_page(factories.address(run)), "#incident-summary-text").text()
     assert "Requested by manager" in text
     assert "“Stuck”" in text
+
+
+# --- long names ----------------------------------------------------------------------------------
+
+
+def test_run_page_cuts_long_title_and_has_it_whole_in_details(
+    get_page: GetPage, stage: Stage
+) -> None:
+    page = get_page(factories.address(factories.run(stage, name="T" * 5000)))
+    assert one(page, "h1").text() == "T" * 119 + "…"
+    assert one(page, ".facts .whole-name").text() == "T" * 5000
+
+
+def test_run_page_with_title_of_heading_length_has_it_once(get_page: GetPage, stage: Stage) -> None:
+    page = get_page(factories.address(factories.run(stage, name="T" * 120)))
+    assert one(page, "h1").text() == "T" * 120
+    assert page.css(".whole-name") == []
+
+
+def test_abort_page_cuts_long_title(operator_client: Client, stage: Stage) -> None:
+    run = factories.run(stage, name="T" * 5000)
+    page = parse_html(operator_client.get(factories.address(run, "abort")))
+    assert "T" * 119 + "…" in one(page, "h1").text()
+    assert "T" * 120 not in page.html
+
+
+def test_pipeline_page_cuts_long_name_and_has_it_whole(get_page: GetPage) -> None:
+    stage = factories.stage(of=factories.pipeline(name="P" * 5000))
+    page = get_page(factories.address(stage.pipeline))
+    assert one(page, "h1").text() == "P" * 119 + "…"
+    assert one(page, ".whole-name").text() == "P" * 5000
+    assert one(get_page(factories.address(stage)), "h1").text() == "P" * 119 + "… / Production"
