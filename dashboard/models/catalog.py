@@ -1,5 +1,6 @@
 """The catalog: projects, their pipelines, and the three stages of each, as in Northflank."""
 
+from collections import Counter
 from datetime import datetime
 from typing import ClassVar
 
@@ -10,20 +11,30 @@ ID_LENGTH = 255
 
 
 class ListDefects(models.Model):
-    """Abstract: defects of the lists in the latest successful read."""
+    """Abstract: the entries of a Northflank list that could not be mirrored."""
 
-    unreadable_count = models.PositiveIntegerField(default=0, help_text="Unreadable entries.")
-    surplus_count = models.PositiveIntegerField(
-        default=0, help_text="Entries beyond the requested number, which were ignored."
+    omitted_by_page = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Number of omitted entries by page and reason, each page as of its last read: "
+        '{"1": {"no_id": 2}}.',
     )
 
     class Meta:
         abstract = True
 
     @property
+    def omitted(self) -> Counter[str]:
+        """Number of omitted entries by reason: see northflank/models.py, `Omission`."""
+        counts: Counter[str] = Counter()
+        for page_counts in self.omitted_by_page.values():
+            counts.update(page_counts)
+        return counts
+
+    @property
     def is_partial(self) -> bool:
-        """Whether any listed entry was left out."""
-        return bool(self.unreadable_count or self.surplus_count)
+        """Whether any listed entry was omitted."""
+        return bool(self.omitted_by_page)
 
 
 class CatalogEntry(models.Model):

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Self, cast
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +25,8 @@ from dashboard.northflank.decoding import as_id
 from dashboard.northflank.errors import NotFound, ServerError, UnexpectedResponse, Unreachable
 from dashboard.northflank.models import (
     Auth,
+    HasId,
+    Omission,
     Page,
     Pipeline,
     Project,
@@ -261,7 +264,7 @@ class NorthflankClient:
         pipeline_path = (*self._team_path, "projects", project_id, "pipelines", pipeline_id)
         return (*pipeline_path, "release-flows", stage)
 
-    async def _request_page[T](
+    async def _request_page[T: HasId](
         self,
         key: str,
         path: tuple[str, ...],
@@ -273,7 +276,7 @@ class NorthflankClient:
         page = decoding.parse_page(body, key, parse_item, limit=int(query["per_page"]))
         if page is None:
             raise responses.unexpected("no list found", status)
-        if page.unreadable_count and not page.items:
+        if page.omitted and not page.items:
             raise responses.unexpected("no readable entry in the list", status)
         if page.has_next and page.cursor is None and page.items:
             # Another page, and no cursor to it: the official client then counts on, and so do we.
@@ -415,13 +418,6 @@ class NorthflankClient:
             log.exception("on_call raised an exception.")
 
 
-class HasId(Protocol):
-    """An entry of a list."""
-
-    @property
-    def id(self) -> str: ...
-
-
 async def fetch_all_pages[T: HasId](
     fetch_page: Callable[[str | None], Awaitable[Page[T]]], *, max_pages: int = 50
 ) -> Page[T]:
@@ -433,13 +429,12 @@ async def fetch_all_pages[T: HasId](
     items: dict[str, T] = {}
     previous_cursors: set[str] = set()
     cursor: str | None = None
-    unreadable_count = surplus_count = 0
+    omitted: Counter[Omission] = Counter()
     has_next = False
     for _ in range(max_pages):
         page = await fetch_page(cursor)
         count_before = len(items)
-        unreadable_count += page.unreadable_count
-        surplus_count += page.surplus_count
+        omitted.update(page.omitted)
         has_next = page.has_next
         for item in page.items:
             items.setdefault(item.id, item)
@@ -448,7 +443,7 @@ async def fetch_all_pages[T: HasId](
         if not page.has_next or cursor is None or cursor in previous_cursors or is_repeated:
             break
         previous_cursors.add(cursor)
-    return Page(tuple(items.values()), has_next, None, unreadable_count, surplus_count)
+    return Page(tuple(items.values()), has_next, None, omitted)
 
 
 async def find_release_flow(

@@ -7,13 +7,16 @@ The fields are documented at https://northflank.com/docs/v1/api/project/pipeline
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dashboard.northflank.models import (
     OMITTED,
     Auth,
+    HasId,
     Node,
+    Omission,
     Page,
     Pipeline,
     Project,
@@ -24,12 +27,12 @@ from dashboard.northflank.models import (
 from dashboard.northflank.redaction import MAX_TEXT_LENGTH, as_object, clean, redact
 
 _INVALID_ID_CHARS = re.compile("[\x00-\x1f\ud800-\udfff]")  # no other costs a run
-_INTEGER = re.compile(r"-?[0-9]{1,15}")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 # Characters that nobody can see: controls, formats, surrogates, spaces, marks without a letter, and
 # the letters and the Braille pattern that are blank by definition.
 _INVISIBLE_CATEGORIES = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp", "Mn", "Me"}
 _INVISIBLE_CHARS = set("\u115f\u1160\u2800\u3164\uffa0")
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 _MAX_ID_LENGTH = 255
 _MAX_INTEGER = 2**31 - 1
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # also rejects zero values and durations
@@ -127,29 +130,48 @@ def _plausible(time: datetime) -> datetime | None:
 # --- lists and objects ---------------------------------------------------------------------------
 
 
-def parse_page[T](
+def parse_page[T: HasId](
     body: object, key: str, parse_item: Callable[[object], T | None], *, limit: int
 ) -> Page[T] | None:
     """Decode one page of a list from the whole body: its first `limit` entries, no more.
 
-    `parse_item` returns None for an unreadable entry. None: the answer contains no list.
+    `parse_item` returns None for an entry to omit; of entries with one id the first is kept. None:
+    the answer contains no list.
     """
     body = as_object(body)
     entries = _find_items(body.get("data"), key)
     if entries is None:
         return None
-    first_entries = entries[:limit]
-    items = tuple(
-        item_value for entry in first_entries if (item_value := parse_item(entry)) is not None
-    )
+    items: dict[str, T] = {}
+    omitted: Counter[Omission] = Counter()
+    for entry in entries[:limit]:
+        item = parse_item(entry)
+        if item is None:
+            omitted[_omission(entry)] += 1
+        elif item.id in items:
+            omitted[Omission.DUPLICATE_ID] += 1
+        else:
+            items[item.id] = item
+    if len(entries) > limit:
+        omitted[Omission.SURPLUS] = len(entries) - limit
     pagination = as_object(body.get("pagination"))
     return Page(
-        items=items,
+        items=tuple(items.values()),
         has_next=pagination.get("hasNextPage") is True,
         cursor=as_text(pagination.get("cursor")),
-        unreadable_count=len(first_entries) - len(items),
-        surplus_count=len(entries) - len(first_entries),
+        omitted=omitted,
     )
+
+
+def _omission(entry: object) -> Omission:
+    """Return why an entry cannot be decoded."""
+    if not isinstance(entry, dict):
+        return Omission.UNREADABLE
+    entry_id = entry.get("id")
+    if as_id(entry_id) is not None:
+        return Omission.UNREADABLE
+    is_long = isinstance(entry_id, str) and len(entry_id) > _MAX_ID_LENGTH
+    return Omission.LONG_ID if is_long else Omission.NO_ID
 
 
 def _find_items(data: object, key: str) -> list[object] | None:

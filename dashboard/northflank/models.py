@@ -3,8 +3,11 @@
 All times are aware and in UTC. Statuses, kinds and policies are kept as sent, even unknown ones.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
 
 OMITTED = "Omitted"  # kind of the node in place of steps that were not kept
 
@@ -100,6 +103,23 @@ class RunDetail:
     raw: dict[str, object]  # as received, redacted: see `redaction.py`
 
 
+class HasId(Protocol):
+    """An entry of a list."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Omission(StrEnum):
+    """Why an entry of a list is omitted: it cannot be told apart, or not be read."""
+
+    NO_ID = "no_id"  # or one that cannot be stored or put into a path
+    LONG_ID = "long_id"
+    DUPLICATE_ID = "duplicate_id"  # an earlier entry of the same answer has it
+    UNREADABLE = "unreadable"  # no object, or a run without a status
+    SURPLUS = "surplus"  # beyond the requested number
+
+
 @dataclass(frozen=True, slots=True)
 class Page[T]:
     """One page of a list."""
@@ -107,10 +127,9 @@ class Page[T]:
     items: tuple[T, ...]
     has_next: bool
     cursor: str | None  # for requesting the next page; opaque
-    unreadable_count: int = 0  # items that could not be read
-    surplus_count: int = 0  # items beyond the requested number, not taken
+    omitted: Mapping[Omission, int] = field(default_factory=dict)  # entries left out, by reason
 
     @property
     def is_complete(self) -> bool:
-        """Whether this is the end of the list and no item was left out."""
-        return not (self.has_next or self.unreadable_count or self.surplus_count)
+        """Whether this is the end of the list and no entry was omitted."""
+        return not (self.has_next or self.omitted)

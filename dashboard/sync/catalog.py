@@ -133,7 +133,7 @@ def mirror_release_flow(
     """Mirror a stage's release flow and path segment; None means that it has no flow."""
     if flow_and_segment is None:
         Stage.objects.filter(pk=stage_pk).update(
-            has_flow=False, flow_synced_at=now, in_flight_incomplete=False
+            has_flow=False, flow_synced_at=now, in_flight_incomplete=False, omitted_by_page={}
         )
         mirror.schedule_reread(Stage.objects.filter(pk=stage_pk), now)
         return

@@ -155,29 +155,6 @@ def problems_message(state: SyncState) -> str:
     return " ".join(sentences)
 
 
-def partial_list_message(unreadable_count: int, surplus_count: int) -> str:
-    """Return the message for a list that was read only in part; empty if it was complete.
-
-    Surplus entries are those beyond the requested page size.
-    """
-    sentences = []
-    if unreadable_count:
-        unreadable = ngettext(
-            "%(n)d entry of Northflank’s list is unreadable and not shown.",
-            "%(n)d entries of Northflank’s list are unreadable and not shown.",
-            unreadable_count,
-        )
-        sentences.append(unreadable % {"n": unreadable_count})
-    if surplus_count:
-        surplus_entries = ngettext(
-            "Northflank’s list was longer than requested: %(n)d entry was ignored.",
-            "Northflank’s list was longer than requested: %(n)d entries were ignored.",
-            surplus_count,
-        )
-        sentences.append(surplus_entries % {"n": surplus_count})
-    return " ".join(sentences)
-
-
 def _format_share(template: str, count: int, total: int) -> str:
     stages = ngettext("%(n)d stage", "%(n)d stages", total) % {"n": total}
     return template % {"n": count, "stages": stages}

@@ -7,13 +7,13 @@ a list; the first page shows it.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import TypedDict
 
 import structlog
 
 from dashboard.db.threads import now, run_in_db_thread
 from dashboard.models import RequestCounter, Run, Stage
-from dashboard.models.catalog import ListDefects, ListOrder
+from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankClient,
     NorthflankError,
@@ -25,7 +25,7 @@ from dashboard.northflank import (
     find_release_flow,
 )
 from dashboard.northflank import Run as ApiRun
-from dashboard.sync import catalog, mirror, path_spelling
+from dashboard.sync import catalog, mirror, omitted_entries, path_spelling
 from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 
@@ -38,36 +38,6 @@ WALK_PAGES = 2  # pages per read of a list that is not ordered newest first
 MAX_REQUESTS_PER_READ = 6
 # Most requests of a first read: the newest runs by two spellings, the runs in flight.
 MAX_REQUESTS_PER_FIRST_READ = 3
-
-
-@dataclass(slots=True)
-class SkippedEntries:
-    """Counts of list entries that one read could not mirror."""
-
-    unreadable_count: int = 0
-    surplus_count: int = 0
-
-    @classmethod
-    def from_page(cls, page: Page[Any]) -> Self:
-        return cls(page.unreadable_count, page.surplus_count)
-
-    def add_page(self, page: Page[Any]) -> None:
-        self.unreadable_count += page.unreadable_count
-        self.surplus_count += page.surplus_count
-
-    def log_change(self, previous: ListDefects, *, name: str) -> None:
-        """Log when a list becomes incomplete and when it is complete again."""
-        if previous.is_partial == bool(self.unreadable_count or self.surplus_count):
-            return
-        if previous.is_partial:
-            log.info("list.complete", list=name)
-        else:
-            log.warning(
-                "list.incomplete",
-                left_out=self.unreadable_count,
-                surplus=self.surplus_count,
-                list=name,
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +63,16 @@ class StageReader:
             if self.is_first_read:
                 await run_in_db_thread(budget_store.exclude_from_burst, 1)
 
-    async def read_newest_runs(self, stage: Stage, skipped: SkippedEntries) -> dict[str, object]:
+    async def read_newest_runs(self, stage: Stage) -> dict[str, object]:
         """Read a stage's newest runs; return the stage fields to update."""
-        page = await self._read_first_page(stage, skipped)
+        page = await self._read_first_page(stage)
         if page is None:
-            return {"has_flow": False, "flow_synced_at": now(), "in_flight_incomplete": False}
+            return {
+                "has_flow": False,
+                "flow_synced_at": now(),
+                "in_flight_incomplete": False,
+                "omitted_by_page": {},
+            }
         updates: dict[str, object] = {"confirmed_path_segment": stage.confirmed_path_segment}
         if page.items:  # a stage without a release flow may have an empty list
             updates["has_flow"] = True
@@ -105,7 +80,7 @@ class StageReader:
             return updates | {"in_flight_incomplete": False, "next_history_page": None}
         order = _detect_order(page.items)
         if order != ListOrder.NEWEST:
-            await self.read_page(stage, skipped, None, concluded=False)
+            await self.read_page(stage, None, concluded=False)
             if stage.list_order != order:
                 updates |= {"list_order": order, "next_history_page": 1}
             return updates | {"in_flight_incomplete": False}
@@ -115,16 +90,16 @@ class StageReader:
         )
         return updates | {"in_flight_incomplete": not reaches_back}
 
-    async def _read_first_page(self, stage: Stage, skipped: SkippedEntries) -> Page[ApiRun] | None:
+    async def _read_first_page(self, stage: Stage) -> Page[ApiRun] | None:
         """Return the first page of a stage's runs, or None if the stage has no release flow."""
         if stage.confirmed_path_segment:
-            return await self.read_page(stage, skipped, 1)
+            return await self.read_page(stage, 1)
         confirmed_segment = await run_in_db_thread(path_spelling.find_confirmed)
         segments = path_spelling.candidate_segments(stage.name, confirmed_segment)
         for path in segments if confirmed_segment is None else segments[:1]:
             stage.confirmed_path_segment = path
             try:
-                return await self.read_page(stage, skipped, 1)
+                return await self.read_page(stage, 1)
             except NotFound:
                 continue
         stage.confirmed_path_segment = ""
@@ -174,55 +149,68 @@ class StageReader:
             await self.call(lambda nf: nf.check_pipeline(project, pipeline))
         return flow_and_segment
 
-    async def read_runs(self, stage: Stage, skipped: SkippedEntries, *, with_history: bool) -> None:
-        """Read a stage's newest runs and those in flight; `with_history`: a page or two more.
-
-        Entries that can't be mirrored are counted in `skipped`.
-        """
+    async def read_runs(self, stage: Stage, *, with_history: bool) -> None:
+        """Read a stage's newest runs and those in flight; `with_history`: a page or two more."""
         if stage.list_order == ListOrder.NEWEST:
-            first = await self.read_page(stage, skipped, 1)
+            first = await self.read_page(stage, 1)
             order = _detect_order(first.items) if first.has_next else ListOrder.NEWEST
             if order == ListOrder.NEWEST:
                 if first.has_next and (stage.synced_at is None or stage.in_flight_incomplete):
                     # A stuck run may be far behind the newest hundred.
-                    await self.read_page(stage, skipped, None, concluded=False)
+                    await self.read_page(stage, None, concluded=False)
                 if first.has_next and with_history:
-                    await self._read_history(stage, skipped)
+                    await self._read_history(stage, first)
                 return
             stage.list_order = order
             await run_in_db_thread(_save_order, stage.pk, order)
         # The newest runs may be on any page: read those in flight by a filtered list, and walk the
         # pages from where the last read stopped.
-        await self.read_page(stage, skipped, None, concluded=False)
+        await self.read_page(stage, None, concluded=False)
         if with_history or stage.synced_at is None:
-            await self.read_next_pages(stage, skipped)
+            await self.read_next_pages(stage)
 
-    async def _read_history(self, stage: Stage, skipped: SkippedEntries) -> None:
+    async def _read_history(self, stage: Stage, first: Page[ApiRun]) -> None:
         """Read one more page of older runs, up to MAX_HISTORY_PAGES."""
         if stage.next_history_page is None:
             return
-        page = await self.read_page(stage, skipped, stage.next_history_page)
+        page = await self._read_other_page(stage, stage.next_history_page, first)
         has_more = page.has_next and stage.next_history_page < MAX_HISTORY_PAGES
         await run_in_db_thread(
             _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
         )
 
-    async def read_next_pages(self, stage: Stage, skipped: SkippedEntries) -> None:
+    async def read_next_pages(self, stage: Stage) -> None:
         """Read the next pages of a list that is not ordered newest first."""
         page_number = stage.next_history_page or 1
-        for _ in range(WALK_PAGES):
-            page = await self.read_page(stage, skipped, page_number)
+        page = await self.read_page(stage, page_number)
+        for _ in range(WALK_PAGES - 1):
             if not page.has_next:
                 break
+            page = await self._read_other_page(stage, page_number + 1, page)
+            page_number += 1 if page.items else 0
+        if page.has_next:
             page_number += 1
         if stage.list_order == ListOrder.NONE and not page.has_next:
             page_number = 1  # start over
         await run_in_db_thread(_save_history_page, stage.pk, page_number)
 
+    async def _read_other_page(
+        self, stage: Stage, page_number: int, earlier: Page[ApiRun]
+    ) -> Page[ApiRun]:
+        """Read a page after `earlier`; if it repeats it, the server ignores numbers: an empty end.
+
+        Then each further page would repeat it too, and its omitted entries would count again.
+        """
+        page = await self.read_page(stage, page_number)
+        if {run.id for run in page.items} != {run.id for run in earlier.items}:
+            return page
+        end: Page[ApiRun] = Page((), has_next=False, cursor=None)
+        await run_in_db_thread(omitted_entries.record_stage_page, stage, page_number, end)
+        return end
+
     async def read_page(
         self,
         stage: Stage,
-        skipped: SkippedEntries,
         page_number: int | None,
         *,
         concluded: bool | None = None,
@@ -241,10 +229,7 @@ class StageReader:
             ),
             request_seq=stamp["request_seq"],
         )
-        skipped.add_page(page)
-        await run_in_db_thread(mirror.apply_runs, stage.pk, page.items, **stamp)
-        if page_number in {None, 1}:
-            await run_in_db_thread(mirror.schedule_unlisted, stage.pk, page.items, **stamp)
+        await run_in_db_thread(_mirror_page, stage, page_number, page, stamp)
         return page
 
 
@@ -310,6 +295,16 @@ class _RequestStamp(TypedDict):
 
 def _stamp_request() -> _RequestStamp:
     return {"requested_at": now(), "request_seq": RequestCounter.take_next()}
+
+
+def _mirror_page(
+    stage: Stage, page_number: int | None, page: Page[ApiRun], stamp: _RequestStamp
+) -> None:
+    mirror.apply_runs(stage.pk, page.items, **stamp)
+    if page_number in {None, 1}:
+        mirror.schedule_unlisted(stage.pk, page.items, **stamp)
+    if page_number is not None:
+        omitted_entries.record_stage_page(stage, page_number, page)
 
 
 def _detect_order(runs: Sequence[ApiRun]) -> ListOrder:

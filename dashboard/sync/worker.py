@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError
@@ -22,14 +23,22 @@ from dashboard.models import CatalogSync, RequestCounter, Run, Stage, Worker
 from dashboard.models.catalog import ListOrder
 from dashboard.northflank import (
     NorthflankError,
+    Page,
     fetch_all_pages,
 )
-from dashboard.sync import baselines, catalog, clock_correction, leases, schedule, webhook_status
+from dashboard.sync import (
+    baselines,
+    catalog,
+    clock_correction,
+    leases,
+    omitted_entries,
+    schedule,
+    webhook_status,
+)
 from dashboard.sync.schedule import Gap, Plan
 from dashboard.sync.stage_reader import (
     MAX_REQUESTS_PER_FIRST_READ,
     MAX_REQUESTS_PER_READ,
-    SkippedEntries,
     StageReader,
     read_run,
 )
@@ -338,7 +347,7 @@ class SyncWorker:
                 is_unconfirmed = await run_in_db_thread(
                     catalog.mirror_projects, projects, now=moment, request_seq=seq
                 )
-                skipped = SkippedEntries.from_page(projects)
+                whole_list: Page[Any] = projects
             else:
                 slug = project.slug
                 pipelines = await self._reader.call(
@@ -350,7 +359,7 @@ class SyncWorker:
                 is_unconfirmed = await run_in_db_thread(
                     catalog.mirror_pipelines, project, pipelines, now=moment, request_seq=seq
                 )
-                skipped = SkippedEntries.from_page(pipelines)
+                whole_list = pipelines
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(_retry_catalog_read, catalog_sync, moment)
@@ -362,20 +371,19 @@ class SyncWorker:
                 if is_unconfirmed
                 else plan.catalog_interval
             )
-            await run_in_db_thread(_record_catalog_read, catalog_sync, skipped, moment, interval)
+            await run_in_db_thread(_record_catalog_read, catalog_sync, whole_list, moment, interval)
             if catalog_sync.synced_at is None:
                 self.plan_again()  # there may be unread stages
 
     async def _read_new_stage(self, stage: Stage, plan: Plan) -> None:
         """Fill a stage's gap: read its newest runs, or the older runs in flight."""
         moment, started_at = now(), asyncio.get_running_loop().time()
-        skipped = SkippedEntries()
         try:
             if schedule.find_gap(stage, moment) is Gap.OLDER_IN_FLIGHT:
-                await self._reader.read_page(stage, skipped, None, concluded=False)
+                await self._reader.read_page(stage, None, concluded=False)
                 updates: dict[str, object] = {"in_flight_incomplete": False}
             else:
-                updates = await self._reader.read_newest_runs(stage, skipped)
+                updates = await self._reader.read_newest_runs(stage)
         except NorthflankError as error:
             self._first_read_limit = max(self._first_read_limit // 2, 1)
             if self.connection.is_account_wide(error):
@@ -385,7 +393,7 @@ class SyncWorker:
         else:
             if asyncio.get_running_loop().time() - started_at < QUICK_ANSWER:
                 self._first_read_limit = min(self._first_read_limit + 1, MAX_FIRST_READS)
-            await run_in_db_thread(_record_stage_read, stage, skipped, moment, **updates)
+            await run_in_db_thread(_record_stage_read, stage, moment, **updates)
         finally:
             self._leased_stages.discard(stage.pk)
         await run_in_db_thread(leases.release_stage, stage, now(), plan)
@@ -393,7 +401,6 @@ class SyncWorker:
     async def read_stage(self, stage: Stage, plan: Plan) -> None:
         """Read a leased stage as planned, record the result, and release it."""
         moment = now()
-        skipped = SkippedEntries()
         fresh_until = stage.fresh_until if not stage.failures else None
         if stage.flow_synced_at is None and fresh_until is not None and fresh_until > moment:
             await self._read_flow(stage, plan)
@@ -404,16 +411,14 @@ class SyncWorker:
                 await self._reader.read_flow(stage, moment)
             if stage.has_flow:
                 with_history = plan.is_history_due(stage.synced_at, moment)
-                await self._reader.read_runs(stage, skipped, with_history=with_history)
+                await self._reader.read_runs(stage, with_history=with_history)
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
                 return
             await run_in_db_thread(_record_stage_failure, stage, error, moment)
         else:
-            await run_in_db_thread(
-                _record_stage_read, stage, skipped, moment, in_flight_incomplete=False
-            )
+            await run_in_db_thread(_record_stage_read, stage, moment, in_flight_incomplete=False)
         finally:
             self._leased_stages.discard(stage.pk)
         await run_in_db_thread(leases.release_stage, stage, now(), plan)
@@ -424,8 +429,7 @@ class SyncWorker:
         try:
             await self._reader.read_flow(stage, moment)
             if stage.has_flow and stage.list_order != ListOrder.NEWEST:
-                # The next regular read counts skipped entries.
-                await self._reader.read_next_pages(stage, SkippedEntries())
+                await self._reader.read_next_pages(stage)
         except NorthflankError as error:
             if self.connection.is_account_wide(error):
                 await run_in_db_thread(leases.requeue, stage.pk, now())
@@ -477,12 +481,9 @@ def _record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> N
     leases.renew(leased_stages, moment)
 
 
-def _record_stage_read(
-    stage: Stage, skipped: SkippedEntries, moment: datetime, **updates: object
-) -> None:
+def _record_stage_read(stage: Stage, moment: datetime, **updates: object) -> None:
     if stage.error:
         log.info("stage.recovered", stage=str(stage), after=stage.error)
-    skipped.log_change(stage, name=str(stage))
     Stage.objects.filter(pk=stage.pk).update(
         **{
             "synced_at": moment,
@@ -490,8 +491,6 @@ def _record_stage_read(
             "error_message": "",
             "error_since": None,
             "failures": 0,
-            "unreadable_count": skipped.unreadable_count,
-            "surplus_count": skipped.surplus_count,
         }
         | updates
     )
@@ -511,7 +510,7 @@ def _record_stage_failure(stage: Stage, error: NorthflankError, moment: datetime
 
 
 def _record_catalog_read(
-    catalog_sync: CatalogSync, skipped: SkippedEntries, moment: datetime, interval: timedelta
+    catalog_sync: CatalogSync, whole_list: Page[Any], moment: datetime, interval: timedelta
 ) -> None:
     if catalog_sync.error:
         log.info(
@@ -519,7 +518,9 @@ def _record_catalog_read(
             list=_catalog_list_name(catalog_sync),
             after=catalog_sync.error,
         )
-    skipped.log_change(catalog_sync, name=_catalog_list_name(catalog_sync))
+    omitted_entries.record_catalog_list(
+        catalog_sync, whole_list, name=_catalog_list_name(catalog_sync)
+    )
     CatalogSync.objects.filter(pk=catalog_sync.pk).update(
         synced_at=moment,
         next_sync_at=moment + interval,
@@ -527,8 +528,6 @@ def _record_catalog_read(
         error_message="",
         error_since=None,
         failures=0,
-        unreadable_count=skipped.unreadable_count,
-        surplus_count=skipped.surplus_count,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from dashboard.northflank import (
     NorthflankClient,
+    Omission,
     Page,
     Project,
     UnexpectedResponse,
@@ -132,7 +133,34 @@ async def test_list_leaves_out_and_counts_items_without_valid_id(
     server.enqueue(answers(payloads.page("projects", *odd, {"id": "fine"})))
     page = await client.list_projects()
     assert page.items == (Project("fine", "fine"),)
-    assert page.unreadable_count == len(odd)
+    assert page.omitted == {Omission.NO_ID: 5, Omission.LONG_ID: 1, Omission.UNREADABLE: 2}
+
+
+async def test_list_keeps_first_of_entries_with_one_id_and_counts_others(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    twins = [{"id": "a", "name": "first"}, {"id": "b"}, {"id": "a", "name": "second"}]
+    server.enqueue(answers(payloads.page("projects", *twins)))
+    page = await client.list_projects()
+    assert page.items == (Project("a", "first"), Project("b", "b"))
+    assert page.omitted == {Omission.DUPLICATE_ID: 1}
+
+
+async def test_entry_repeated_on_next_page_is_not_omitted(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(projects("a", "b", cursor="c2"), projects("b", "c"))
+    page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor))
+    assert [each.id for each in page.items] == ["a", "b", "c"]
+    assert page.omitted == {}
+
+
+async def test_omitted_entries_of_all_pages_are_added(
+    client: NorthflankClient, server: ScriptedServer
+) -> None:
+    server.enqueue(projects("a", "", cursor="c2"), projects("b", "", "x" * 256))
+    page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor))
+    assert page.omitted == {Omission.NO_ID: 2, Omission.LONG_ID: 1}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +184,7 @@ async def test_list_longer_than_requested_is_cut_and_counted(
     server.enqueue(projects("a", "b", "c", "d"))
     page = await client.list_projects(per_page=3)
     assert [each.id for each in page.items] == ["a", "b", "c"]
-    assert (page.surplus_count, page.is_complete) == (1, False)
+    assert (page.omitted, page.is_complete) == ({Omission.SURPLUS: 1}, False)
 
 
 @pytest.mark.parametrize(

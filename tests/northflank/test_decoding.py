@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dashboard.northflank import OMITTED, Node, NorthflankError, Project, Run, decoding, responses
-from dashboard.northflank.models import Auth, Page, Pipeline, ReleaseFlow
+from dashboard.northflank.models import Auth, Omission, Page, Pipeline, ReleaseFlow
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
@@ -524,14 +524,14 @@ def test_page_is_decoded_as_documented() -> None:
         limit=3,
     )
     found = (Project("a", "a"), Project("b", "b"))
-    assert page == Page(items=found, has_next=True, cursor="next", unreadable_count=1)
+    assert page == Page(items=found, has_next=True, cursor="next", omitted={Omission.NO_ID: 1})
 
 
 @pytest.mark.parametrize("more", [False, None, "true", 1])
 def test_page_has_next_only_when_true(more: Any) -> None:
     body = {"data": [], "pagination": {"hasNextPage": more}}
     assert decoding.parse_page(body, "projects", decoding.parse_project, limit=9) == Page(
-        (), False, None, 0
+        (), False, None
     )
 
 
@@ -589,8 +589,8 @@ def test_listed_run_with_status_or_concluded_is_decoded(said: Any) -> None:
     [
         (Page((), False, None), True),
         (Page((), True, None), False),
-        (Page((), False, None, unreadable_count=1), False),
-        (Page((), False, None, surplus_count=1), False),
+        (Page((), False, None, {Omission.UNREADABLE: 1}), False),
+        (Page((), False, None, {Omission.SURPLUS: 1}), False),
     ],
 )
 def test_page_is_complete_only_at_end_without_gaps(page: Page[Any], complete: bool) -> None:
@@ -660,9 +660,9 @@ def test_any_json_without_id_is_decoded_to_storable_value(sent: Any) -> None:
 def test_page_of_any_json_counts_what_it_leaves_out(sent: list[Any]) -> None:
     page = decoding.parse_page({"data": {"runs": sent}}, "runs", decoding.parse_run, limit=4)
     assert page is not None
-    assert [run.id for run in page.items] == [id for each in sent[:4] if (id := id_of(each))]
-    assert page.unreadable_count == len(sent[:4]) - len(page.items)
-    assert page.surplus_count == len(sent[4:])
+    assert [run.id for run in page.items] == list(dict.fromkeys(filter(None, map(id_of, sent[:4]))))
+    assert sum(page.omitted.values()) == len(sent) - len(page.items)
+    assert page.omitted.get(Omission.SURPLUS, 0) == len(sent[4:])
 
 
 @settings(max_examples=50)

@@ -315,8 +315,8 @@ def test_uvicorn_without_serve_opens_its_own_connection(tmp_path: Path, database
 STAGE = """
 INSERT INTO dashboard_stage (id, pipeline_id, name, confirmed_path_segment, has_flow,
   concurrency_policy, paused, next_sync_at, error, error_message, failures, list_order,
-   in_flight_incomplete, unreadable_count, surplus_count)
-VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first', 0, 0, 0)
+   in_flight_incomplete, omitted_by_page)
+VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest first', 0, '{}')
 """
 
 

@@ -308,6 +308,7 @@ def full() -> dict[str, object]:
     factories.stage("Staging", has_flow=False)
     then = timezone.now() - minutes(15)
     refused = {"error": "x", "error_message": "No access.", "error_since": then, "failures": 3}
+    refused |= {"omitted_by_page": {"1": {"no_id": 2, "duplicate_id": 1}}}
     factories.stage("Development", **refused)
     for status in [*statuses.RUN_STATUSES, "hibernating"]:
         factories.run(stage, status, status=status)

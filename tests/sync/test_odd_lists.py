@@ -1,5 +1,6 @@
 """Lists that are longer than requested, or only partly readable."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,10 @@ from django.utils import timezone
 
 from dashboard.accounts import permissions
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
+from dashboard.northflank import Omission, Page
+from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox import parse_fault
+from dashboard.sync import catalog, omitted_entries
 from dashboard.web.components import sync_report
 from dashboard.web.components.data_age import page_data_age
 from tests.support import factories
@@ -47,7 +51,7 @@ def runs(count: int) -> str:
 def test_surplus_runs_are_counted(world: World) -> None:
     world.sync()
     read_again(world, f"surplus:700{PRODUCTION}")
-    assert production().surplus_count == 700
+    assert production().omitted["surplus"] == 700
 
 
 def test_unreadable_run_is_counted_and_others_are_mirrored(world: World) -> None:
@@ -55,7 +59,7 @@ def test_unreadable_run_is_counted_and_others_are_mirrored(world: World) -> None
     new = world.start()
     newer = world.start()
     read_again(world, f"unreadable{PRODUCTION}")
-    assert production().unreadable_count == 1
+    assert production().omitted == {"unreadable": 1}
     assert Run.objects.filter(run_id__in=[new, newer]).count() == 1
 
 
@@ -65,21 +69,108 @@ def test_partial_list_is_no_stage_error(world: World) -> None:
     assert (production().error, production().failures) == ("", 0)
 
 
-@pytest.mark.parametrize(
-    ("fault", "counted"), [("surplus:700", (0, 700)), ("unreadable:3", (3, 0))]
+def test_runs_without_own_id_are_counted_by_reason_and_others_are_mirrored(world: World) -> None:
+    world.sync()
+    read_again(world, f"data:{ODD_RUNS}{PRODUCTION}")
+    assert production().omitted == {"no_id": 2, "long_id": 1, "duplicate_id": 1, "unreadable": 1}
+    assert Run.objects.get(run_id="twin").name == "first"
+    assert Run.objects.get(run_id="fine").name == ""
+
+
+ODD_RUNS = json.dumps(
+    {
+        "runs": [
+            {"id": "fine", "name": " \u200b", "status": "running", "concluded": False},
+            {"id": "twin", "name": "first", "status": "running", "concluded": False},
+            {"id": "twin", "name": "second", "status": "failure", "concluded": True},
+            {"name": "no id", "status": "running", "concluded": False},
+            {"id": 7, "name": "a number", "status": "running", "concluded": False},
+            {"id": "x" * 256, "name": "long id", "status": "running", "concluded": False},
+            {"id": "stateless"},
+        ]
+    }
 )
+
+
+def test_omitted_runs_are_forgotten_once_list_is_readable(world: World) -> None:
+    world.sync()
+    read_again(world, f"data:{ODD_RUNS}{PRODUCTION}")
+    read_again(world)
+    assert production().omitted_by_page == {}
+
+
+@pytest.mark.parametrize("order", ["newest first", "oldest first"])
+def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
+    world: World, order: str
+) -> None:
+    world.restart(history_hours=72)  # a list of several pages, all of which are replaced
+    runs = json.loads(ODD_RUNS)["runs"]
+    for number, run in enumerate(runs):
+        run["createdAt"] = f"2026-01-0{number + 1 if order == 'oldest first' else 9 - number}"
+    data = json.dumps({"runs": runs})
+    world.sandbox.faults = [parse_fault(f"data:{data}{PRODUCTION}")]
+    world.sync(4)
+    assert production().list_order == order
+    assert len(world.asked("ledger/release-flows/production/runs")) > 4
+    assert production().omitted["no_id"] == 2
+
+
+def page(*, has_next: bool, **omitted: int) -> Page[ApiRun]:
+    return Page((), has_next, None, {Omission(reason): n for reason, n in omitted.items()})
+
+
+def record(stage: Stage, number: int, read_page: Page[ApiRun]) -> dict[str, Any]:
+    omitted_entries.record_stage_page(Stage.objects.get(pk=stage.pk), number, read_page)
+    return dict(Stage.objects.get(pk=stage.pk).omitted_by_page)
+
+
+@pytest.fixture
+def stage_with_two_partial_pages(db: None) -> Stage:
+    return factories.stage(omitted_by_page={"1": {"no_id": 1}, "2": {"long_id": 2}})
+
+
+def test_read_of_newest_page_keeps_omitted_runs_of_older_page(
+    stage_with_two_partial_pages: Stage,
+) -> None:
+    newest = page(has_next=True)
+    assert record(stage_with_two_partial_pages, 1, newest) == {"2": {"long_id": 2}}
+
+
+def test_page_read_again_replaces_its_omitted_runs(stage_with_two_partial_pages: Stage) -> None:
+    older = page(has_next=True, no_id=3)
+    counts = record(stage_with_two_partial_pages, 2, older)
+    assert counts == {"1": {"no_id": 1}, "2": {"no_id": 3}}
+
+
+def test_last_page_ends_omitted_runs_of_pages_behind_it(
+    stage_with_two_partial_pages: Stage,
+) -> None:
+    only = page(has_next=False, surplus=4)
+    assert record(stage_with_two_partial_pages, 1, only) == {"1": {"surplus": 4}}
+
+
+def test_omitted_runs_are_forgotten_with_release_flow(world: World) -> None:
+    world.sync()
+    read_again(world, f"data:{ODD_RUNS}{PRODUCTION}")
+    catalog.mirror_release_flow(production().pk, None, now=timezone.now())
+    assert production().omitted_by_page == {}
+
+
+@pytest.mark.parametrize("fault", ["surplus:700", "unreadable:3"])
 def test_partial_list_is_logged_once_at_start_and_end(
-    world: World, logged_events: Lines, fault: str, counted: tuple[int, int]
+    world: World, logged_events: Lines, fault: str
 ) -> None:
     world.sync()
     for _ in range(3):
         read_again(world, f"{fault}{PRODUCTION}")
     for _ in range(3):
         read_again(world)
-    assert [
-        (line["list"], line["left_out"], line["surplus"])
-        for line in logged_events("list.incomplete")
-    ] == [("Ledger / Production", *counted)]
+    [line] = logged_events("list.incomplete")
+    assert line["list"] == "Ledger / Production"
+    # The fault fills the page with copies of the last run.
+    copies = 100 - production().runs.count()
+    counted = {"surplus:700": (copies, 700), "unreadable:3": (3, 0)}[fault]
+    assert (line["left_out"], line["surplus"]) == counted
     assert [line["list"] for line in logged_events("list.complete")] == ["Ledger / Production"]
 
 
@@ -106,8 +197,11 @@ def test_partial_catalog_list_is_marked_and_logged(
 
 # --- said on pages -------------------------------------------------------------------------------
 
-LONGER = "Northflank’s list was longer than requested: 700 entries were ignored."
-UNREAD = "1 entry of Northflank’s list is unreadable and not shown."
+OMITTED = {"1": {"surplus": 1700, "no_id": 1}, "2": {"long_id": 2, "no_id": 1}}
+MESSAGE = (
+    "1,704 entries of Northflank’s list cannot be shown: no valid ID (2), ID longer than 255 "
+    "characters (2), more than requested (1,700)."
+)
 
 
 @pytest.fixture
@@ -119,17 +213,17 @@ def viewer_client(client: Client, viewer: User) -> Client:
 @pytest.fixture
 def partial_stage(db: None) -> Stage:
     factories.worker()
-    return factories.stage(unreadable_count=1, surplus_count=700)
+    return factories.stage(omitted_by_page=OMITTED)
 
 
 def test_stage_page_shows_partial_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get(factories.address(partial_stage)))
-    assert words(one(page, "#stage-error")) == f"{UNREAD} {LONGER}"
+    assert words(one(page, "#stage-error")) == MESSAGE
 
 
 def test_status_page_shows_partial_run_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get("/status/"))
-    assert words(one(page, "[data-incomplete-list]")) == f"{UNREAD} {LONGER}"
+    assert words(one(page, "[data-incomplete-list]")) == MESSAGE
     assert words(one(page, "[data-state]")) == "1 list was only partly loaded."
 
 
@@ -137,18 +231,30 @@ def test_status_page_shows_partial_catalog_list(
     viewer_client: Client, partial_stage: Stage
 ) -> None:
     now = timezone.now()
-    CatalogSync.objects.create(next_sync_at=now, synced_at=now, surplus_count=700)
+    one_twin = {"1": {"duplicate_id": 1}}
+    CatalogSync.objects.create(next_sync_at=now, synced_at=now, omitted_by_page=one_twin)
     page = parse_html(viewer_client.get("/status/"))
-    assert words(one(page, "[data-catalog-error] dd")) == LONGER
+    message = "1 entry of Northflank’s list cannot be shown: ID of another entry."
+    assert words(one(page, "[data-catalog-error] dd")) == message
     assert words(one(page, "[data-state]")) == "2 lists were only partly loaded."
 
 
-def test_stage_page_with_error_leaves_out_partial_list(
+def test_failing_stage_shows_error_and_partial_list(
     viewer_client: Client, partial_stage: Stage
 ) -> None:
     Stage.objects.update(error="x", error_message="It broke.")
     page = parse_html(viewer_client.get(factories.address(partial_stage)))
-    assert words(one(page, "#stage-error")) == "It broke."
+    assert words(one(page, "#stage-error")) == f"It broke. {MESSAGE}"
+    row = parse_html(viewer_client.get("/status/"))
+    assert MESSAGE in words(one(row, "[data-stage] th"))
+
+
+@pytest.mark.parametrize("query", ["?q=nothing-like-it", "?status=failure"])
+def test_stage_page_with_filter_shows_partial_list(
+    viewer_client: Client, partial_stage: Stage, query: str
+) -> None:
+    page = parse_html(viewer_client.get(factories.address(partial_stage) + query))
+    assert words(one(page, "#stage-error")) == MESSAGE
 
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:

@@ -10,7 +10,7 @@ from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import durations, statuses
-from dashboard.sync import coverage
+from dashboard.sync import coverage, omitted_entries
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
@@ -37,9 +37,14 @@ class Command(RunbookCommand):
         coverage_now = coverage.load(stages, syncs, now())
         if not coverage_now.is_complete:
             self.stderr.write(coverage_now.text)
+        omitted = omitted_entries.load(stages)
+        if omitted:
+            self.stderr.write(omitted_entries.message(omitted))
         if options["json"]:
             items = [serializers.run(run, latest.get(run.pk)) for run in runs]
-            self.stdout.write(output.to_json({"runs": items} | serializers.coverage(coverage_now)))
+            self.stdout.write(
+                output.to_json({"runs": items} | serializers.coverage(coverage_now, omitted))
+            )
         elif not runs and coverage_now.is_complete:
             self.stdout.write("No runs in flight.")
         elif not runs:

@@ -3,6 +3,7 @@
 A contract: fields are added, never renamed or removed. Times are UTC.
 """
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,8 +96,8 @@ def acknowledgement_entries(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def coverage(stage_coverage: Coverage) -> dict[str, Any]:
-    """Return whether the listed stages have all been read, and the stages that have not."""
+def coverage(stage_coverage: Coverage, omitted: Counter[str]) -> dict[str, Any]:
+    """Return whether the listed stages have all been read, which have not, and omitted runs."""
     return {
         "complete": stage_coverage.is_complete,
         "coverage": {
@@ -108,6 +109,8 @@ def coverage(stage_coverage: Coverage) -> dict[str, Any]:
             if stage_coverage.seconds_left is None
             else round(stage_coverage.seconds_left),
             "message": stage_coverage.text,
+            "omitted": omitted.total(),
+            "omitted_reasons": omitted,
         },
     }
 

@@ -16,7 +16,7 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals
-from dashboard.sync import coverage, watchers
+from dashboard.sync import coverage, omitted_entries, watchers
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.components.runs import run_row
@@ -64,7 +64,8 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
     lists = lookup.visible_sweeps(client.permissions).filter(queries.sweep_condition(parameters))
     stage_coverage = coverage.load(stages, lists, db_threads.now())
     return json_response(
-        {"runs": serialized, "next": next_url or None} | serializers.coverage(stage_coverage)
+        {"runs": serialized, "next": next_url or None}
+        | serializers.coverage(stage_coverage, omitted_entries.load(stages))
     )
 
 

@@ -10,7 +10,15 @@ from django.utils.translation import gettext as _
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import CatalogSync, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
-from dashboard.sync import coverage, freshness, leases, run_lookup, webhook_status
+from dashboard.sync import (
+    coverage,
+    freshness,
+    leases,
+    omitted_entries,
+    run_lookup,
+    webhook_status,
+)
+from dashboard.sync.omitted_entries import CountsByPage
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhook_status import WebhookStatus
@@ -67,7 +75,7 @@ class StageRow:
     is_stale: bool
     refresh_interval: str  # from `synced_at` to the stage's `fresh_until`, as text
     next_sync_at: datetime | None  # None: now
-    partial_text: str  # the part of its run list that was left out; empty: none
+    omitted_text: str  # entries of its run list that could not be mirrored; empty: none
     error: str
     error_since: datetime | None
     failures: int
@@ -106,15 +114,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     """Return the status of the sync, and of the stages that the user may see."""
     # There may be thousands of stages: load few columns of all, and full rows of listed ones only.
     visible = Stage.objects.listed().filter(permissions.stage_filter())
-    columns = (
-        "pk",
-        "error",
-        "fresh_until",
-        "synced_at",
-        "has_flow",
-        "unreadable_count",
-        "surplus_count",
-    )
+    columns = ("pk", "error", "fresh_until", "synced_at", "has_flow", "omitted_by_page")
     stage_values = list(visible.values_list(*columns))
     stage_classes = leases.classify_stages(visible, now)
     gaps = leases.keys_with_gaps(visible, now)
@@ -138,8 +138,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
         incomplete=coverage.load(visible, lookup.visible_sweeps(permissions), now).text,
         failing=sum(bool(error) for _pk, error, *_rest in stage_values),
         failing_lists=len(sweeps),
-        partial_lists=len(partial)
-        + sum(bool(left_out or surplus) for *_rest, left_out, surplus in stage_values),
+        partial_lists=len(partial) + sum(bool(omitted) for *_rest, omitted in stage_values),
         workers=sum(worker.is_alive for worker in workers),
         last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
         upstream_error=upstream_error.error_message if upstream_error else "",
@@ -174,18 +173,16 @@ def _sort_key(
     fresh_until: datetime | None,
     synced_at: datetime | None,
     has_flow: bool | None,
-    left_out: int,
-    surplus: int,
+    omitted_by_page: CountsByPage,
     *,
     is_stale: bool,
     now: datetime,
 ) -> tuple[bool, bool, bool, bool, bool, datetime]:
     """Sort failing stages first, then stale, partial and unread ones; without release flow last."""
-    is_complete = not (left_out or surplus)
     return (
         not error,
         not is_stale,
-        is_complete,
+        not omitted_by_page,
         has_flow is False,
         synced_at is not None,
         fresh_until or now,
@@ -233,9 +230,7 @@ def _worker_rows(now: datetime) -> list[WorkerRow]:
 def _catalog_error_row(sweep: CatalogSync) -> CatalogErrorRow:
     project_text = _("Pipelines of %(project)s") % {"project": sweep.project}
     name = project_text if sweep.project else _("Projects")
-    text = sweep.error_message or freshness.partial_list_message(
-        sweep.unreadable_count, sweep.surplus_count
-    )
+    text = sweep.error_message or omitted_entries.message(sweep.omitted)
     return CatalogErrorRow(name, text, sweep.error_since, sweep.next_sync_at)
 
 
@@ -256,9 +251,7 @@ def _stage_rows(
             if stage.fresh_until and stage.synced_at
             else "",
             next_sync_at=stage.next_sync_at if stage.next_sync_at > now else None,
-            partial_text=freshness.partial_list_message(
-                stage.unreadable_count, stage.surplus_count
-            ),
+            omitted_text=omitted_entries.message(stage.omitted),
             error=stage.error_message,
             error_since=stage.error_since,
             failures=stage.failures,

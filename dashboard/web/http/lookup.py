@@ -188,9 +188,7 @@ def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
 
 def partial_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the visible catalog lists that were read only in part."""
-    return visible_sweeps(permissions).filter(
-        Q(unreadable_count__gt=0) | Q(surplus_count__gt=0), error=""
-    )
+    return visible_sweeps(permissions).filter(error="").exclude(omitted_by_page={})
 
 
 def visible_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run, SavedView, Stage
 from dashboard.runs import concurrency_policy, saved_views
-from dashboard.sync import freshness, watchers
+from dashboard.sync import omitted_entries, watchers
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
@@ -115,7 +115,7 @@ class StagePage(Page):
             "chart": history_charts.render_charts([stage])[stage.pk],
             "filter": self.filter,
             "all_url": filters.ALL_RUNS_URL,
-            "stage_error": _stage_error(stage),
+            **_list_problems(stage),
             # Lazy: outside the live region, so a refresh does not need them.
             "saved_views": SimpleLazyObject(lambda: self._saved_views(request)),
             "may_abort": self.permissions.abort_permission(stage).allowed,
@@ -133,8 +133,8 @@ class StagePage(Page):
         }
 
     def own_status_parts(self) -> list[LivePart]:
-        error = _stage_error(self.stage)
-        return [render_part("stage-error", "pages/stage.html#stage-error", stage_error=error)]
+        problems = _list_problems(self.stage)
+        return [render_part("stage-error", "pages/stage.html#stage-error", **problems)]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         runs = [run for run in runs if run.stage_id == self.key]
@@ -176,9 +176,10 @@ def _place(stage: Stage) -> dict[str, str]:
     }
 
 
-def _stage_error(stage: Stage) -> dict[str, Any] | None:
-    """Return the error of a stage or of a part of it, and since when, or None."""
-    if stage.error:
-        return {"text": stage.error_message, "since": stage.error_since}
-    text = freshness.partial_list_message(stage.unreadable_count, stage.surplus_count)
-    return {"text": text, "since": None} if text else None
+def _list_problems(stage: Stage) -> dict[str, Any]:
+    """Return why the stage can't be read, since when, and which of its runs can't be shown."""
+    error = {"text": stage.error_message, "since": stage.error_since} if stage.error else None
+    return {
+        "stage_error": error,
+        "omitted_text": omitted_entries.message(stage.omitted),
+    }
