@@ -190,6 +190,11 @@ LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
 SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds; nobody on call should have to sign in at night
+# Demo accounts, and their sessions, are valid for the sandbox only (accounts/demo.py).
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX else []),
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

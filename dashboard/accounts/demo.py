@@ -1,7 +1,17 @@
-"""Demo accounts, active only while the upstream is the sandbox."""
+"""Demo accounts: they exist and sign in only while the upstream is the sandbox.
 
-from django.contrib.auth.hashers import PBKDF2PasswordHasher, get_hasher, make_password
+Their passwords equal their names and are stored nowhere. Only `DemoBackend` accepts them, and the
+settings contain it only for the sandbox. Without it Django rejects their sessions as well, and the
+API their tokens, so none of them gets in where a database later mirrors a real Northflank.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from dashboard.accounts import permissions
 
@@ -10,7 +20,38 @@ GROUP = "Demo accounts"
 GROUPS_BY_ACCOUNT = {
     "manager": [permissions.RELEASE_MANAGERS],
     "viewer": [],
-}  # the password equals the name
+    "admin": [],
+}
+ADMINISTRATOR = "admin"
+
+
+class DemoBackend(BaseBackend):
+    """Sign in demo accounts, whose password equals their name."""
+
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **credentials: Any,
+    ) -> User | None:
+        """Return the active demo account of this name, or None."""
+        if username is None or username != password:
+            return None
+        return _active_accounts().filter(username=username).first()
+
+    def get_user(self, user_id: int) -> User | None:
+        """Return the active demo account of a session, or None."""
+        return _active_accounts().filter(pk=user_id).first()
+
+
+def _active_accounts() -> QuerySet[User]:
+    return User.objects.filter(groups__name=GROUP, is_active=True)
+
+
+def is_disallowed(user: User) -> bool:
+    """Return whether this is a demo account although the upstream is not the sandbox."""
+    return not settings.SANDBOX and user.groups.filter(name=GROUP).exists()
 
 
 def enable() -> None:
@@ -20,24 +61,17 @@ def enable() -> None:
         user, created = User.objects.get_or_create(username=name)
         if not created and not user.groups.filter(pk=demo_group.pk).exists():
             continue  # a real user's account with the same name
-        if created or not user.is_active or not user.has_usable_password():
-            user.password = _hash_password(name)
-            user.is_active = True
-            user.save()
+        if created or user.has_usable_password():
+            user.set_unusable_password()
+        user.is_active = True
+        user.is_staff = user.is_superuser = name == ADMINISTRATOR
+        user.save()
         user.groups.set([demo_group, *Group.objects.filter(name__in=groups)])
-
-
-def _hash_password(password: str) -> str:
-    # These passwords are public: a costly hash would only delay the first start.
-    hasher = get_hasher()
-    if isinstance(hasher, PBKDF2PasswordHasher):
-        return hasher.encode(password, hasher.salt(), iterations=1)
-    return make_password(password)
 
 
 def disable() -> None:
     """Deactivate demo accounts left over from sandbox use; this also ends their sessions."""
-    for user in User.objects.filter(groups__name=GROUP, is_active=True):
+    for user in User.objects.filter(groups__name=GROUP):
         user.set_unusable_password()
-        user.is_active = False
+        user.is_active = user.is_staff = user.is_superuser = False
         user.save()

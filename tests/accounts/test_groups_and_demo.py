@@ -2,7 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.test import Client
+from django.test import Client, override_settings
 
 from dashboard.accounts import demo, permissions
 from dashboard.models import Grant, Stage
@@ -53,7 +53,7 @@ def test_demo_viewer_may_see_but_not_abort(stage: Stage) -> None:
     assert not viewer.abort_permission(stage).allowed
 
 
-@pytest.mark.parametrize("name", ["manager", "viewer"])
+@pytest.mark.parametrize("name", ["manager", "viewer", "admin"])
 def test_demo_account_signs_in_with_its_name_as_password(
     db: None, client: Client, name: str
 ) -> None:
@@ -61,10 +61,67 @@ def test_demo_account_signs_in_with_its_name_as_password(
     assert client.login(username=name, password=name)
 
 
-def test_demo_accounts_are_neither_staff_nor_superusers(db: None) -> None:
+def test_demo_administrator_alone_may_use_admin(client: Client, stage: Stage) -> None:
     demo.enable()
+    admin = User.objects.get(username="admin")
+    assert list(User.objects.filter(is_staff=True)) == [admin]
+    assert list(User.objects.filter(is_superuser=True)) == [admin]
+    assert permissions.abort_permission(admin, stage).allowed
+    client.login(username="admin", password="admin")
+    assert client.get("/admin/auth/user/").status_code == 200
+
+
+def test_demo_account_with_other_password_cannot_sign_in(db: None, client: Client) -> None:
+    demo.enable()
+    for password in ("", "viewer", "Admin"):
+        assert not client.login(username="admin", password=password)
+
+
+def test_demo_account_loses_stored_password(db: None) -> None:
+    demo.enable()
+    manager = User.objects.get(username="manager")
+    manager.set_password("manager")
+    manager.save()
+    demo.enable()
+    assert not any(user.has_usable_password() for user in User.objects.all())
+
+
+# The settings as they are with an API token: see tests/config/test_settings.py.
+WITHOUT_SANDBOX = {"AUTHENTICATION_BACKENDS": ["django.contrib.auth.backends.ModelBackend"]}
+
+
+@pytest.mark.parametrize("name", ["manager", "viewer", "admin"])
+def test_active_demo_account_cannot_sign_in_without_sandbox(
+    db: None, client: Client, name: str
+) -> None:
+    demo.enable()
+    with override_settings(**WITHOUT_SANDBOX):
+        assert not client.login(username=name, password=name)
+
+
+def test_session_of_active_demo_account_ends_without_sandbox(db: None, client: Client) -> None:
+    demo.enable()
+    client.login(username="admin", password="admin")
+    assert client.get("/admin/").status_code == 200
+    with override_settings(**WITHOUT_SANDBOX):
+        assert client.get("/admin/").status_code == 302
+        assert client.get("/").status_code == 302
+
+
+def test_disabled_demo_administrator_is_no_administrator_when_reactivated(db: None) -> None:
+    demo.enable()
+    demo.disable()
     assert not User.objects.filter(is_staff=True).exists()
     assert not User.objects.filter(is_superuser=True).exists()
+
+
+def test_real_administrator_with_demo_name_is_kept(db: None, client: Client) -> None:
+    User.objects.create_superuser("admin", password="my own, long and secret")
+    demo.enable()
+    demo.disable()
+    assert User.objects.get(username="admin").is_superuser
+    assert not client.login(username="admin", password="admin")
+    assert client.login(username="admin", password="my own, long and secret")
 
 
 def test_demo_accounts_enabled_twice_keep_password(db: None) -> None:
@@ -74,7 +131,7 @@ def test_demo_accounts_enabled_twice_keep_password(db: None) -> None:
     assert User.objects.get(username="manager").password == before
 
 
-@pytest.mark.parametrize("name", ["manager", "viewer"])
+@pytest.mark.parametrize("name", ["manager", "viewer", "admin"])
 def test_disabled_demo_account_cannot_sign_in(db: None, client: Client, name: str) -> None:
     demo.enable()
     demo.disable()

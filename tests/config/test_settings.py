@@ -243,6 +243,16 @@ def test_abort_reason_required_setting_is_case_insensitive(
     assert completed.stdout.strip() == str(stages), completed.stderr
 
 
+@pytest.mark.parametrize(("token", "accepted"), [("", True), ("real", False)])
+def test_demo_accounts_are_accepted_only_without_api_token(
+    token: str, accepted: bool, tmp_path: Path
+) -> None:
+    script = "from django.conf import settings; print(*settings.AUTHENTICATION_BACKENDS)"
+    completed = manage(tmp_path, "shell", "--no-imports", "-c", script, NORTHFLANK_API_TOKEN=token)
+    assert completed.returncode == 0, completed.stderr
+    assert ("dashboard.accounts.demo.DemoBackend" in completed.stdout) is accepted
+
+
 def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path) -> None:
     completed = manage(tmp_path, "check", DATABASE_URL="nonsense")
     assert completed.returncode != 0

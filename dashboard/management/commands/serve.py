@@ -48,8 +48,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
         if settings.SANDBOX:
             self.stdout.write(
-                "Upstream: sandbox (NORTHFLANK_API_TOKEN is not set). Sign in as manager/manager "
-                "or viewer/viewer."
+                "Upstream: sandbox (NORTHFLANK_API_TOKEN is not set). Sign in as manager/manager, "
+                f"viewer/viewer, or admin/admin, who may also use {reverse('admin:index')}."
             )
         self.stdout.flush()
         process = Process(

@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dashboard.accounts import permissions
+from dashboard.accounts import demo, permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import health as db_health
 from dashboard.db.threads import now
@@ -97,6 +97,8 @@ def _authenticate(request: HttpRequest) -> ApiClient:
         raise _unauthorised("token_unknown", "Unknown token.")
     current_time = now()
     status = token.status(current_time)
+    if status is TokenStatus.VALID and demo.is_disallowed(token.user):
+        status = TokenStatus.INACTIVE
     if status is not TokenStatus.VALID:
         raise _unauthorised(f"token_{status}", _TOKEN_DENIED_MESSAGES[status])
     retry_after = token.throttle(current_time)

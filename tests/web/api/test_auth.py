@@ -8,7 +8,9 @@ import httpx
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
+from pytest_django import Settings
 
+from dashboard.accounts import demo
 from dashboard.models import ApiToken
 from dashboard.models.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret, failed
@@ -101,6 +103,16 @@ def test_revoked_token_returns_401(api_client: CreateApiClient, viewer: User) ->
 def test_token_of_inactive_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
     one = api_client(viewer)
     User.objects.update(is_active=False)
+    assert failed(one.get("/api/runs/")) == (401, "token_inactive")
+
+
+def test_token_of_demo_account_is_valid_with_sandbox_only(
+    api_client: CreateApiClient, settings: Settings, transactional_db: None
+) -> None:
+    demo.enable()
+    one = api_client(User.objects.get(username="admin"))
+    assert one.get("/api/runs/").status_code == 200
+    settings.SANDBOX = False
     assert failed(one.get("/api/runs/")) == (401, "token_inactive")
 
 
