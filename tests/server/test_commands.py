@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.models import Abort, ApiToken, Run, Stage
+from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 
 
@@ -167,10 +169,32 @@ def test_runs_command_prints_table(stage: Stage) -> None:
     factories.run(stage, "a-long-id-of-a-run", status="approval_wait", step="ask")
     factories.run(stage, "r-1")
     head, *lines = output_of("runs").splitlines()
-    assert head.split()[:2] == ["RUN", "STATUS"]
+    assert head.split()[:3] == ["RUN", "TITLE", "STATUS"]
     assert [row[head.index("STATUS") :].split("  ")[0] for row in lines] == [
         "Running", "Needs approval",
     ]  # fmt: skip
+
+
+def test_runs_command_shows_title_location_and_what_is_overdue(stage: Stage) -> None:
+    late = {"overdue_severity": 2, "overdue_reason": OverdueReason.NO_PROGRESS}
+    factories.run(stage, "r-1", name="Nightly", **late)
+    factories.run(stage, "r-2", name="W" * 5000)
+    lines = output_of("runs").splitlines()
+    cells = {line.partition(" ")[0]: re.split("  +", line) for line in lines}
+    assert cells["r-1"][1:5] == [
+        "Nightly", "Running", "Far overdue: no progress", "shop / checkout / Staging",
+    ]  # fmt: skip
+    assert cells["r-2"][1:4] == ["W" * 59 + "…", "Running", "shop / checkout / Staging"]
+    assert "Far overdue: no progress." in output_of("run", "r-1")
+    assert "overdue" not in output_of("run", "r-2")
+
+
+def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
+    factories.worker()
+    Stage.objects.update(omitted_by_page={"1": {"no_id": 2}})
+    aside = io.StringIO()
+    call_command("runs", stdout=io.StringIO(), stderr=aside)
+    assert aside.getvalue() == "2 entries of Northflank’s list cannot be shown: no valid ID.\n"
 
 
 def test_runs_command_with_unread_stage_reports_incomplete(stage: Stage) -> None:

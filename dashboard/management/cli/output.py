@@ -10,9 +10,9 @@ from django.db.models import Max
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
 from dashboard.models import Abort, Run, Worker
-from dashboard.runs import local_time, statuses
+from dashboard.runs import local_time, overdue_messages, statuses
 from dashboard.sync import freshness
-from dashboard.web.api import queries
+from dashboard.web.api import queries, serializers
 from dashboard.web.http import links
 
 MAX_SENTENCE_LENGTH = 2000  # characters; the text may quote Northflank or a user
@@ -44,6 +44,15 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def overdue_text(run: Run) -> str:
+    """Return how overdue a run is, and which part of it; empty if it is not overdue."""
+    overdue = serializers.overdue(run)
+    if overdue is None:
+        return ""
+    label = overdue_messages.severity_label(run.overdue_severity)
+    return f"{label}: {overdue['reason'].replace('_', ' ')}"
+
+
 def run_text(run: Run) -> str:
     """Return the state of a run as text."""
     status = statuses.for_run(run.status, removed=run.is_removed)
@@ -57,6 +66,8 @@ def run_text(run: Run) -> str:
         f"Created {format_time(run.created_at)}; started {format_time(run.started_at)}.",
         links.absolute_url(links.run_url(run)),
     ]
+    if overdue := overdue_text(run):
+        lines.insert(3, f"{overdue}.")
     if run.in_flight and run.step:
         lines.insert(3, f"Step: {printable(run.step, 200)}")
     if run.concluded_at:

@@ -15,7 +15,9 @@ from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
 
-HEADINGS = ("RUN", "STATUS", "STEP", "LOCATION", "DURATION", "AS OF", "ABORT")
+HEADINGS = (
+    "RUN", "TITLE", "STATUS", "OVERDUE", "STEP", "LOCATION", "DURATION", "AS OF", "ABORT",
+)  # fmt: skip
 
 
 class Command(RunbookCommand):
@@ -58,7 +60,9 @@ class Command(RunbookCommand):
 def _row(run: Run, abort: Any) -> tuple[str, ...]:
     return (
         run.run_id,
+        run.name,
         statuses.for_run(run.status).label,
+        output.overdue_text(run),
         run.step,
         str(queries.run_place(run)),
         durations.format_duration(now() - (run.started_at or run.created_at)),

@@ -12,7 +12,9 @@ from dashboard.aborts import timeline as abort_timeline
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
+from dashboard.models.severity import Severity
 from dashboard.runs import acknowledgements
+from dashboard.runs.overdue import OverdueReason
 from dashboard.sync.coverage import Coverage
 from dashboard.web.http import links
 
@@ -32,6 +34,7 @@ def run(
         "concluded": run.concluded,
         "in_flight": run.in_flight,
         "step": run.step if run.in_flight else "",
+        "overdue": overdue(run),
         "created_at": _utc(run.created_at),
         "started_at": _utc(run.started_at),
         "concluded_at": _utc(run.concluded_at),
@@ -43,6 +46,17 @@ def run(
     if permissions is not None:
         fields["may_abort"] = run.in_flight and permissions.abort_permission(run.stage).allowed
     return fields
+
+
+def overdue(run: Run) -> dict[str, str] | None:
+    """Return how overdue a run is, and which part of it; None if it is not overdue."""
+    if not run.overdue_severity:
+        return None
+    reason = OverdueReason(run.overdue_reason or OverdueReason.RUN)
+    return {
+        "severity": Severity(run.overdue_severity).name.lower(),
+        "reason": reason.name.lower(),
+    }
 
 
 def abort(abort: Abort, run: Run) -> dict[str, Any]:

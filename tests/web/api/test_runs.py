@@ -12,6 +12,7 @@ from dashboard.aborts import messages as abort_messages
 from dashboard.models import CatalogSync, Stage
 from dashboard.models.api_tokens import Scope
 from dashboard.runs import acknowledgements
+from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 from tests.support.api import CreateApiClient, failed
 
@@ -100,6 +101,7 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "concluded": False,
         "in_flight": True,
         "step": "migrate",
+        "overdue": None,
         "created_at": format_utc(run.created_at),
         "started_at": format_utc(run.started_at),
         "concluded_at": None,
@@ -109,6 +111,27 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "abort": None,
         "may_abort": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("severity", "reason", "overdue"),
+    [
+        (1, OverdueReason.QUEUE, {"severity": "warning", "reason": "queue"}),
+        (2, OverdueReason.NO_PROGRESS, {"severity": "critical", "reason": "no_progress"}),
+        (2, OverdueReason.LAST_ATTEMPT, {"severity": "critical", "reason": "last_attempt"}),
+    ],
+)
+def test_overdue_run_has_severity_and_reason(
+    read_only_api_client: httpx.Client,
+    stage: Stage,
+    severity: int,
+    reason: str,
+    overdue: dict[str, str],
+) -> None:
+    factories.run(stage, "r-1", overdue_severity=severity, overdue_reason=reason)
+    [listed] = read_only_api_client.get("/api/runs/").json()["runs"]
+    assert listed["overdue"] == overdue
+    assert read_only_api_client.get("/api/runs/r-1/").json()["overdue"] == overdue
 
 
 def format_utc(when: Any) -> str:
