@@ -242,8 +242,9 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 
 # --- The database -------------------------------------------------------------------------------
 
-# Sandbox and Northflank data never share a default file.
-_sqlite_file = VAR_DIR / ("sandbox.sqlite3" if SANDBOX else "dashboard.sqlite3")
+DATABASE_IS_DEFAULT = not env.str("DATABASE_URL", default="")
+# Sandbox and Northflank data never share a default file: see server/sandbox_database.py.
+_sqlite_file = VAR_DIR / ("sandbox-everyday.sqlite3" if SANDBOX else "dashboard.sqlite3")
 _database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
 if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
     INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[

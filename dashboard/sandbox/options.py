@@ -4,12 +4,15 @@ import argparse
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .faults import Fault, parse_fault
 from .scenarios import SCENARIOS
+
+OPENING_INTERVAL = 300
+"""Seconds; scenarios open at a multiple of it, so that a restart soon after has the same runs."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,21 @@ class Options:
         for url in self.webhook_urls:
             if not _is_web_address(url):
                 raise ValueError(f"the webhook {url!r} is not a web address")
+
+    def with_opening(self, now: float) -> "Options":
+        """Return the options with `opened_at`: if not given, the last full five minutes."""
+        if self.opened_at is not None:
+            return self
+        return replace(self, opened_at=int(now // OPENING_INTERVAL * OPENING_INTERVAL))
+
+    def describe_world(self) -> str:
+        """Return the arguments on which the runs depend: the same ones, the same world."""
+        arguments = [f"--scenario {self.scenario}", f"--seed {self.seed}"]
+        if self.schedule_origin:
+            arguments.append(f"--origin {self.schedule_origin}")
+        if SCENARIOS[self.scenario].depends_on_opening and self.opened_at is not None:
+            arguments.append(f"--opened {self.opened_at}")
+        return " ".join(arguments)
 
 
 def _is_web_address(url: str) -> bool:

@@ -14,9 +14,6 @@ from .simulation import HOUR
 from .webhooks import Webhooks
 from .world import World
 
-OPENING_INTERVAL = 300
-"""Seconds; scenarios open at a multiple of it, so that a restart soon after has the same runs."""
-
 
 @dataclass
 class Sandbox:
@@ -34,9 +31,8 @@ class Sandbox:
         self.choices = Choices({**scenario.choices, **self.options.choices.overrides})
         self.faults = [*map(parse_fault, scenario.faults), *self.options.faults]
         self.started_at = self.clock()
-        opened_at = self.options.opened_at
-        if opened_at is None:
-            opened_at = int(self.started_at // OPENING_INTERVAL * OPENING_INTERVAL)
+        opened_at = self.options.with_opening(self.started_at).opened_at
+        assert opened_at is not None
         self.world = World(
             self.options.seed,
             self.options.scenario,

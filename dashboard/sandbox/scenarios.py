@@ -57,6 +57,14 @@ class Scenario:
     faults: tuple[str, ...] = ()
     """In addition to the faults of the options."""
 
+    @property
+    def depends_on_opening(self) -> bool:
+        """Whether it has preset runs, or flows that stop before it opens."""
+        flows = (
+            flow for p in self.projects() for one in p.pipelines for flow in one.flows.values()
+        )
+        return any(flow.preset_runs or "idle" in flow.behaviours for flow in flows)
+
 
 def everyday() -> tuple[Project, ...]:
     """A busy team, with an occasional stuck run."""

@@ -38,6 +38,10 @@ class UpstreamMismatch(Exception):
     """The database mirrors a Northflank other than the configured one."""
 
 
+class WorldMismatch(Exception):
+    """The database mirrors another world of the sandbox."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: one Ctrl-C stops all parts of the process."""
 
@@ -143,9 +147,10 @@ def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket)
     )
 
 
-def check_upstream() -> None:
+def check_upstream(sandbox_world: str = "") -> None:
     """Raise UpstreamMismatch if the database mirrors a Northflank other than the configured one.
 
+    Raise WorldMismatch if it mirrors another world of the sandbox than `sandbox_world`, if given.
     An error that is still recorded from an earlier process is logged again, since only that process
     logged its start.
     """
@@ -154,11 +159,19 @@ def check_upstream() -> None:
         if settings.SANDBOX
         else f"{settings.NORTHFLANK_API_BASE_URL} {settings.NORTHFLANK_TEAM_ID}".strip()
     )
-    row, _ = Upstream.objects.get_or_create(pk=1, defaults={"identity": identity})
+    row, _ = Upstream.objects.get_or_create(
+        pk=1, defaults={"identity": identity, "sandbox_world": sandbox_world}
+    )
     if row.identity != identity:
         raise UpstreamMismatch(
             f"This database mirrors {row.identity}, but the settings are for {identity}. "
             "Set DATABASE_URL to another database."
+        )
+    if sandbox_world and row.sandbox_world != sandbox_world:
+        raise WorldMismatch(
+            f"This database has runs of `serve {row.sandbox_world or '…'}`, but these options are "
+            f"for `serve {sandbox_world}`. Use those options, or set DATABASE_URL to another "
+            "database."
         )
     # A refused token is logged by the first request of this process, whose token may be another.
     if row.error not in {"", "unauthorised"}:

@@ -234,8 +234,8 @@ def test_serve_with_port_in_use_exits_with_message(database: str) -> None:
 def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> None:
     query(
         database,
-        "INSERT INTO dashboard_upstream (id, identity, team, error, error_message,"
-        " error_seq) VALUES (1, 'sandbox', '', '', '', 0)",
+        "INSERT INTO dashboard_upstream (id, identity, sandbox_world, team, error,"
+        " error_message, error_seq) VALUES (1, 'sandbox', '', '', '', '', 0)",
     )
     ended = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
     assert ended.returncode == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -15,7 +16,8 @@ from django.urls import reverse
 from dashboard import sandbox
 from dashboard.accounts import demo
 from dashboard.models import append_only
-from dashboard.server.process import Process, UpstreamMismatch, check_upstream
+from dashboard.server import sandbox_database
+from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, check_upstream
 
 
 class Command(BaseCommand):
@@ -40,9 +42,12 @@ class Command(BaseCommand):
                 "--no-sync needs an upstream that other processes can reach: set "
                 "NORTHFLANK_API_TOKEN (and NORTHFLANK_API_BASE_URL for `manage.py sandbox`)."
             )
-        options_for_sandbox = sandbox_options(options)
+        options_for_sandbox = sandbox_options(options).with_opening(time.time())
         sock = _listen(options["host"], options["port"])
-        prepare()
+        file = None
+        if settings.SANDBOX and settings.DATABASE_IS_DEFAULT:
+            file = sandbox_database.select(options_for_sandbox.scenario)
+        prepare(options_for_sandbox.describe_world() if settings.SANDBOX else "")
         host, port = sock.getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
@@ -51,6 +56,8 @@ class Command(BaseCommand):
                 "Upstream: sandbox (NORTHFLANK_API_TOKEN is not set). Sign in as manager/manager, "
                 f"viewer/viewer, or admin/admin, who may also use {reverse('admin:index')}."
             )
+        if file is not None:
+            self.stdout.write(f"For other commands set DATABASE_URL=sqlite:///{file}")
         self.stdout.flush()
         process = Process(
             web_socket=sock,
@@ -68,12 +75,39 @@ def sandbox_options(options: dict[str, Any]) -> sandbox.Options:
         raise CommandError(str(error)) from error
 
 
-def prepare() -> None:
+def prepare(sandbox_world: str = "") -> None:
     """Prepare the database and the demo accounts for the settings; SQLite is migrated.
 
-    Raise CommandError if another database is not migrated or lacks the audit's triggers, or if the
-    database mirrors another Northflank.
+    A default database with another world of the sandbox is replaced. Raise CommandError if another
+    database is not migrated or lacks the audit's triggers, or if the database mirrors another
+    Northflank or world.
     """
+    _migrate()
+    try:
+        check_upstream(sandbox_world)
+    except WorldMismatch as error:
+        if not settings.DATABASE_IS_DEFAULT:
+            raise CommandError(str(error)) from error
+        _replace_sandbox_database(sandbox_world)
+    except UpstreamMismatch as error:
+        raise CommandError(str(error)) from error
+    if settings.SANDBOX:
+        demo.enable()
+    else:
+        demo.disable()
+    connection.close()
+
+
+def _replace_sandbox_database(sandbox_world: str) -> None:
+    try:
+        sandbox_database.remove_file()
+    except sandbox_database.InUse as error:
+        raise CommandError(str(error)) from error
+    _migrate()
+    check_upstream(sandbox_world)
+
+
+def _migrate() -> None:
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         if connection.vendor != "sqlite":
@@ -87,15 +121,6 @@ def prepare() -> None:
                 "`manage.py migrate`."
             )
         append_only.install_triggers(connection)
-    try:
-        check_upstream()
-    except UpstreamMismatch as error:
-        raise CommandError(str(error)) from error
-    if settings.SANDBOX:
-        demo.enable()
-    else:
-        demo.disable()
-    connection.close()
 
 
 def run(process: Process) -> None:
