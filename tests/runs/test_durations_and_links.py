@@ -137,50 +137,56 @@ def run(**ids: Any) -> Run:
     return Run(stage=of, run_id=ids.get("run", "r1"))
 
 
-def test_northflank_link_in_sandbox_is_empty(db: None, settings: Settings) -> None:
+def northflank_url(of: Run) -> str:
+    link = links.northflank_link(of)
+    assert link is not None
+    return link.url
+
+
+def test_northflank_link_in_sandbox_is_none(db: None, settings: Settings) -> None:
     settings.SANDBOX = True
-    assert links.northflank_url(run()) == ""
+    assert links.northflank_link(run()) is None
 
 
 def test_northflank_link_in_sandbox_follows_url_template(db: None, settings: Settings) -> None:
     settings.SANDBOX = True
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
-    assert links.northflank_url(run()) == "http://x/r1"
+    assert northflank_url(run()) == "http://x/r1"
 
 
-def test_northflank_link_without_team_is_empty(db: None, settings: Settings) -> None:
+def test_northflank_link_without_team_is_none(db: None, settings: Settings) -> None:
     settings.SANDBOX = False
-    assert links.northflank_url(run()) == ""
+    assert links.northflank_link(run()) is None
 
 
 def test_northflank_link_has_team_of_setting(db: None, settings: Settings) -> None:
     settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
-    assert links.northflank_url(run()) == "https://app.northflank.com/t/acme/project/shop"
+    assert northflank_url(run()) == "https://app.northflank.com/t/acme/project/shop"
 
 
 def test_northflank_link_has_team_of_api_token(db: None, settings: Settings) -> None:
     settings.SANDBOX = False
     Upstream.objects.create(identity="x", team="learned")
-    assert "/t/learned/" in links.northflank_url(run())
+    assert "/t/learned/" in northflank_url(run())
 
 
 def test_northflank_link_prefers_team_of_setting(db: None, settings: Settings) -> None:
     settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
     Upstream.objects.create(identity="x", team="learned")
-    assert "/t/acme/" in links.northflank_url(run())
+    assert "/t/acme/" in northflank_url(run())
 
 
 def test_northflank_link_template_supports_all_fields(db: None, settings: Settings) -> None:
     settings.NORTHFLANK_TEAM_ID = "acme"
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{team}/{project}/{pipeline}/{stage}/{run}"
-    assert links.northflank_url(run()) == "http://x/acme/shop/checkout/production/r1"
+    assert northflank_url(run()) == "http://x/acme/shop/checkout/production/r1"
 
 
 def test_northflank_link_of_stage_with_unknown_path_is_lower_case(
     db: None, settings: Settings
 ) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{stage}"
-    assert links.northflank_url(run(confirmed_path_segment="")) == "http://x/production"
+    assert northflank_url(run(confirmed_path_segment="")) == "http://x/production"
 
 
 HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'
@@ -188,10 +194,31 @@ HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'
 
 def test_northflank_link_escapes_hostile_ids(db: None, settings: Settings) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{project}/{run}"
-    found = urlsplit(links.northflank_url(run(project=HOSTILE, run=HOSTILE)))
+    found = urlsplit(northflank_url(run(project=HOSTILE, run=HOSTILE)))
     assert (found.path.count("/"), found.query, found.fragment) == (2, "", "")
 
 
 def test_northflank_link_with_hostile_ids_is_html_safe(db: None, settings: Settings) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{run}"
-    assert not set("\"'<> {}") & set(links.northflank_url(run(run=HOSTILE)))
+    assert not set("\"'<> {}") & set(northflank_url(run(run=HOSTILE)))
+
+
+@pytest.mark.parametrize(
+    ("template", "label", "opens_run"),
+    [
+        ("", "Open the project on Northflank", False),
+        ("http://x/{project}", "Open the project on Northflank", False),
+        ("http://x/{project}/{pipeline}", "Open the pipeline on Northflank", False),
+        ("http://x/{pipeline}/{stage}", "Open the stage on Northflank", False),
+        ("http://x/{project}/{stage}?r={run}", "Open this run on Northflank", True),
+        ("http://x/{team}", "Open Northflank", False),
+    ],
+)
+def test_northflank_link_says_what_it_opens(
+    db: None, settings: Settings, template: str, label: str, opens_run: bool
+) -> None:
+    settings.SANDBOX, settings.NORTHFLANK_TEAM_ID = False, "acme"
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = template
+    link = links.northflank_link(run())
+    assert link is not None
+    assert (link.label, link.opens_run) == (label, opens_run)

@@ -1,9 +1,11 @@
 """URLs: the arguments of stage pages, absolute URLs, and links to Northflank."""
 
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from django.conf import settings
 from django.urls import reverse
+from django.utils.translation import gettext as _
 
 from dashboard.models import Run, Stage, Upstream
 
@@ -38,14 +40,23 @@ def team_slug() -> str:
     return settings.NORTHFLANK_TEAM_ID or (upstream.team if upstream else "")
 
 
-def northflank_url(run: Run) -> str:
-    """Return the URL of a run on Northflank; empty for the sandbox and without a team."""
+@dataclass(frozen=True, slots=True)
+class NorthflankLink:
+    """A link from a run to Northflank's web application."""
+
+    url: str
+    label: str  # what it opens
+    opens_run: bool  # else the user has to find the run there
+
+
+def northflank_link(run: Run) -> NorthflankLink | None:
+    """Return the link to Northflank; None for the sandbox and without a team."""
     if settings.SANDBOX and not settings.NORTHFLANK_RUN_URL_TEMPLATE:
-        return ""
+        return None
     template = settings.NORTHFLANK_RUN_URL_TEMPLATE or DEFAULT_RUN_URL_TEMPLATE
     slug = team_slug()
     if "{team}" in template and not slug:
-        return ""
+        return None
     pipeline = run.stage.pipeline
     parts = {
         "team": slug,
@@ -54,4 +65,17 @@ def northflank_url(run: Run) -> str:
         "stage": run.stage.path_segment,
         "run": run.run_id,
     }
-    return str(template.format(**{name: quote(part, safe="") for name, part in parts.items()}))
+    url = template.format(**{name: quote(part, safe="") for name, part in parts.items()})
+    return NorthflankLink(url, _northflank_label(template), "{run}" in template)
+
+
+def _northflank_label(template: str) -> str:
+    """Return what a URL opens, by the narrowest of its placeholders."""
+    labels = {
+        "{run}": _("Open this run on Northflank"),
+        "{stage}": _("Open the stage on Northflank"),
+        "{pipeline}": _("Open the pipeline on Northflank"),
+        "{project}": _("Open the project on Northflank"),
+    }
+    found = (label for placeholder, label in labels.items() if placeholder in template)
+    return next(found, _("Open Northflank"))

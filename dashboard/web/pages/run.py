@@ -220,5 +220,5 @@ def run_card_context(
         "related_runs": related_runs.panel(run, related),
         "timeline": timeline.build_timeline(run, root, timing, now),
         "steps_missing": timeline.missing_text(run, root),
-        "northflank_url": links.northflank_url(run),
+        "northflank_link": links.northflank_link(run),
     }

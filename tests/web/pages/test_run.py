@@ -465,3 +465,28 @@ def test_pipeline_page_cuts_long_name_and_has_it_whole(get_page: GetPage) -> Non
     assert one(page, "h1").text() == "P" * 119 + "…"
     assert one(page, ".whole-name").text() == "P" * 5000
     assert one(get_page(factories.address(stage)), "h1").text() == "P" * 119 + "… / Production"
+
+
+# --- the link to Northflank ----------------------------------------------------------------------
+
+NO_RUN_LINK = "Northflank documents no link to a run."
+
+
+@pytest.mark.parametrize("place", ["#next-steps", "[aria-labelledby=details-title]"])
+def test_link_to_northflank_says_that_it_opens_project(
+    get_page: GetPage, stage: Stage, settings: Settings, place: str
+) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "https://northflank.example/{project}"
+    run = factories.run(stage, status="aborting", abort_severity=2)
+    text = words(one(get_page(factories.address(run)), place))
+    assert f"Open the project on Northflank {NO_RUN_LINK}" in text
+
+
+def test_link_to_northflank_with_address_of_run_says_that_it_opens_run(
+    get_page: GetPage, stage: Stage, settings: Settings
+) -> None:
+    settings.NORTHFLANK_RUN_URL_TEMPLATE = "https://northflank.example/{run}"
+    run = factories.run(stage, status="aborting", abort_severity=2)
+    page = get_page(factories.address(run))
+    assert words(page).count("Open this run on Northflank") == 2
+    assert NO_RUN_LINK not in words(page)

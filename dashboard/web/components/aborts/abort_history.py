@@ -36,7 +36,6 @@ class AbortEntry:
 class NextSteps:
     """What users can do about an abort that does not complete."""
 
-    northflank_url: str
     support_request: str
 
 
@@ -59,7 +58,7 @@ def next_steps(run: Run, row: RunRow, aborts: list[Abort]) -> NextSteps | None:
         return None
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
     text = support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())
-    return NextSteps(links.northflank_url(run), text)
+    return NextSteps(text)
 
 
 def _entry(abort: Abort, run: Run) -> AbortEntry:
