@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("dashboard", "0001_initial"),
+        ("dashboard", "0003_sandbox_world"),
     ]
 
     operations = [
