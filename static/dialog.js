@@ -59,13 +59,14 @@ function handleFailure({ target, detail: { ctx } }) {
     showUnreachable(false);
     if (failures > 1) return; // shown already
   }
-  const line = dialog.open && $("[data-error]", dialog);
+  const field = ctx.response?.raw.headers.get("x-field");
+  const line = dialog.open && $(field ? `[data-error="${field}"]` : "[data-error]", dialog);
   const text = responseMessage(ctx) ?? (status < 500 && `${status} ${ctx.response.raw.statusText}`.trim());
   if (line && dialog.contains(target)) {
     fillMessage(line, text);
     line.hidden = false;
-    // The focused button was disabled during the request; the error is about these fields.
-    $("input", line.closest("fieldset")).focus();
+    // The focused button was disabled during the request; the error is about the fields beside it.
+    $("input", line.parentElement).focus();
   } else {
     showNotice("failed", text);
   }
@@ -99,7 +100,7 @@ document.addEventListener("htmx:before:request", ({ target }) => {
   // A refresh that was requested before the abort must not overwrite its result.
   if (!dialog.contains(target)) return;
   htmx.trigger("#live", "htmx:abort");
-  $("[data-error]", dialog).hidden = true;
+  for (const line of dialog.querySelectorAll("[data-error]")) line.hidden = true;
 });
 
 document.addEventListener("htmx:before:swap", () => {

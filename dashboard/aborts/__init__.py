@@ -11,7 +11,10 @@ after a refusal or an unclear answer the run is read again before the abort is s
 
 from dashboard.aborts.bulk import (
     MAX_RUNS,
+    MAX_RUNS_WITHOUT_COUNT,
     TooManyRuns,
+    WrongCount,
+    count_required,
     paused_until,
     request_bulk_abort,
     start_bulk_abort,
@@ -40,14 +43,17 @@ from dashboard.aborts.send import send_abort, wait_for_answer
 __all__ = [
     "MAX_REASON_LENGTH",
     "MAX_RUNS",
+    "MAX_RUNS_WITHOUT_COUNT",
     "AbortRequest",
     "AbortResult",
     "NotAllowed",
     "NotInFlight",
     "ReasonMissing",
     "TooManyRuns",
+    "WrongCount",
     "can_retry",
     "cancel_tasks",
+    "count_required",
     "paused_until",
     "reason_required",
     "reconcile_in_background",

@@ -7,7 +7,7 @@ abort is unanswered, so several processes may work on the same bulk abort.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -42,6 +42,7 @@ from dashboard.upstream.rate_budget import PROBE_LEASE
 log = structlog.get_logger(__name__)
 
 MAX_RUNS = 200  # runs of a bulk abort; a longer list would be confirmed without being read
+MAX_RUNS_WITHOUT_COUNT = 5  # above it, and across projects, the number of runs has to be typed
 # Renewed for each item. Longer than one abort takes: Northflank's answer and reads of the run.
 BULK_LEASE = timedelta(seconds=45)
 POLL_INTERVAL = 0.5  # seconds between checks while a bulk abort has to wait
@@ -51,6 +52,10 @@ _tasks: dict[int, asyncio.Task[None]] = {}
 
 class TooManyRuns(Exception):
     """More than MAX_RUNS runs were requested; the message states how many."""
+
+
+class WrongCount(Exception):
+    """The typed number of runs is missing or is not that of the request; nothing is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +76,24 @@ class _StopReason:
 
 
 def request_bulk_abort(
-    run_keys: Iterable[int], abort_request: AbortRequest, idempotency_key: UUID
+    run_keys: Iterable[int],
+    abort_request: AbortRequest,
+    idempotency_key: UUID,
+    *,
+    typed_count: str = "",
 ) -> BulkAbort:
     """Record a bulk abort of runs, in the given order, and return it.
 
     Idempotent: the same `idempotency_key` returns the first bulk abort. Runs the user may not view
-    are left out. Raise TooManyRuns, NotInFlight (no run is left), NotAllowed (the user may abort
-    none of them) or ReasonMissing.
+    are left out. `typed_count` is the number of `run_keys` as the user typed it, see
+    `count_required`. Raise TooManyRuns, NotInFlight (no run is left), NotAllowed (the user may
+    abort none of them), ReasonMissing or WrongCount.
     """
     if existing := BulkAbort.objects.filter(key=idempotency_key).first():
         return existing
     user_permissions = permissions.for_user(abort_request.user)
-    runs = visible_runs(run_keys, user_permissions)
+    unique_keys = list(dict.fromkeys(run_keys))
+    runs = visible_runs(unique_keys, user_permissions)
     _check_request(runs, user_permissions)
     reason = clean_reason(abort_request.reason)
     stages_requiring_reason = {run.stage.name for run in runs if reason_required(run.stage)}
@@ -91,6 +102,9 @@ def request_bulk_abort(
         raise ReasonMissing(
             template % {"stage": reduce(_join_names, sorted(stages_requiring_reason))}
         )
+    # The number is that of the confirmed list, also if some of its runs have ended since.
+    if (typed_count or count_required(runs)) and typed_count != str(len(unique_keys)):
+        raise WrongCount(_("The number of runs is missing or wrong; nothing was aborted."))
     now = db_threads.now()
     try:
         with transaction.atomic():
@@ -107,6 +121,15 @@ def request_bulk_abort(
         return BulkAbort.objects.get(key=idempotency_key)
     log.info("abort.bulk_requested", runs=len(runs), by=bulk_abort.username, reason=reason)
     return bulk_abort
+
+
+def count_required(runs: Collection[Run]) -> bool:
+    """Return whether aborting `runs`, loaded with their stage, requires their number to be typed.
+
+    It does for more than MAX_RUNS_WITHOUT_COUNT runs, and for runs of more than one project.
+    """
+    projects = {run.stage.pipeline.project_id for run in runs}
+    return len(runs) > MAX_RUNS_WITHOUT_COUNT or len(projects) > 1
 
 
 def visible_runs(run_keys: Iterable[int], user_permissions: permissions.Permissions) -> list[Run]:

@@ -48,10 +48,20 @@ from tests.support.world import T0, at
 
 
 def request_bulk(
-    runs: list[Run], by: User, *, reason: str = "Stuck", key: UUID | None = None
+    runs: list[Run],
+    by: User,
+    *,
+    reason: str = "Stuck",
+    key: UUID | None = None,
+    typed_count: str | None = None,
 ) -> Any:
+    """Request a bulk abort; the number of runs is typed correctly unless `typed_count` is given."""
+    run_keys = [run.pk for run in runs]
     return aborts.request_bulk_abort(
-        [run.pk for run in runs], aborts.AbortRequest(by, reason), key or uuid4()
+        run_keys,
+        aborts.AbortRequest(by, reason),
+        key or uuid4(),
+        typed_count=str(len(set(run_keys))) if typed_count is None else typed_count,
     )
 
 
@@ -157,6 +167,65 @@ def test_bulk_abort_above_maximum_is_rejected(manager: User) -> None:
     with pytest.raises(aborts.TooManyRuns, match="201 are selected"):
         request_bulk(runs, manager)
     assert not BulkAbort.objects.exists()
+
+
+def runs_of(*projects: int) -> list[Run]:
+    """Runs in flight: so many in each of several projects."""
+    made = []
+    for number, count in enumerate(projects):
+        pipeline = factories.pipeline(of=factories.project(f"project-{number}"))
+        stages = [factories.stage(name, of=pipeline) for name in ("Staging", "Production")]
+        made += [factories.run(stages[index % 2]) for index in range(count)]
+    return made
+
+
+@pytest.mark.parametrize("projects", [(1,), (aborts.MAX_RUNS_WITHOUT_COUNT,)])
+def test_bulk_abort_of_few_runs_of_one_project_needs_no_count(
+    projects: tuple[int, ...], manager: User
+) -> None:
+    assert request_bulk(runs_of(*projects), manager, typed_count="").items.count() == sum(projects)
+
+
+@pytest.mark.parametrize("projects", [(aborts.MAX_RUNS_WITHOUT_COUNT + 1,), (1, 1)])
+@pytest.mark.parametrize("typed", ["", "0", "-1", "5", "06", "six", "²"])
+def test_bulk_abort_of_many_runs_or_projects_without_their_count_is_rejected(
+    typed: str, projects: tuple[int, ...], manager: User
+) -> None:
+    runs = runs_of(*projects)
+    message = r"^The number of runs is missing or wrong; nothing was aborted\.$"
+    with pytest.raises(aborts.WrongCount, match=message):
+        request_bulk(runs, manager, typed_count=typed)
+    assert not BulkAbort.objects.exists()
+    assert request_bulk(runs, manager, typed_count=str(len(runs))).items.count() == len(runs)
+
+
+def test_bulk_abort_with_wrong_count_is_rejected_even_if_none_is_required(manager: User) -> None:
+    with pytest.raises(aborts.WrongCount):
+        request_bulk(runs_of(2), manager, typed_count="3")
+
+
+def test_bulk_abort_counts_runs_that_ended_after_confirmation(manager: User) -> None:
+    runs = runs_of(7)
+    Run.objects.filter(pk=runs[0].pk).update(in_flight=False, concluded=True)
+    with pytest.raises(aborts.WrongCount):
+        request_bulk(runs, manager, typed_count="6")
+    assert request_bulk(runs, manager, typed_count="7").items.count() == 7
+
+
+def test_bulk_abort_counts_hidden_runs_and_no_duplicates(manager: User) -> None:
+    runs = runs_of(6, 1)
+    Grant.objects.all().delete()
+    project = runs[0].stage.pipeline.project
+    Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=project)
+    with pytest.raises(aborts.WrongCount):
+        request_bulk([*runs, *runs], manager, typed_count="6")
+    assert request_bulk([*runs, *runs], manager, typed_count="7").items.count() == 6
+
+
+def test_bulk_abort_request_repeated_with_same_key_needs_no_count(manager: User) -> None:
+    runs, key = runs_of(6), uuid4()
+    first = request_bulk(runs, manager, key=key)
+    assert request_bulk(runs, manager, key=key, typed_count="") == first
 
 
 def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: User) -> None:

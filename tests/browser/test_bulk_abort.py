@@ -173,6 +173,42 @@ def test_bulk_abort_dialog_requires_reason(
     assert BulkAbort.objects.get().reason == "Wrong version"
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.usefixtures("manager")
+def test_bulk_abort_of_six_runs_requires_their_number_and_keeps_reason(
+    scripts: bool, live: Live, sign_in: OpenPage
+) -> None:
+    stage = factories.stage()
+    runs = [factories.run(stage) for _ in range(6)]
+    query = "&".join(f"run={run.pk}" for run in runs)
+    address = factories.address(stage) if scripts else f"/aborts/bulk/new/?{query}"
+    page = sign_in("manager", address, java_script_enabled=scripts)
+    if scripts:
+        for run in runs:
+            checkbox_of(page, run).check()
+        abort_selected_button(page).click()
+    form = page.locator(".bulk-abort-confirm")
+    abort = form.get_by_role("button", name="Abort 6 runs")
+    count = form.get_by_label("Type 6 to confirm")
+    form.get_by_text("Wrong version").click()
+    for wrong in ("", "60"):
+        count.fill(wrong)
+        abort.click()
+        expect(form.get_by_role("alert")).to_have_text(
+            "The number of runs is missing or wrong; nothing was aborted."
+        )
+        expect(count).to_have_value(wrong)
+        expect(form.get_by_role("radio", name="Wrong version")).to_be_checked()
+    if scripts:
+        expect(count).to_be_focused()
+    assert not BulkAbort.objects.exists()
+    count.fill("6")
+    count.press("Enter")
+    page.wait_for_url("**/aborts/bulk/*/")
+    assert BulkAbort.objects.get().reason == "Wrong version"
+    assert BulkAbort.objects.get().items.count() == 6
+
+
 @pytest.mark.usefixtures("manager")
 def test_bulk_abort_by_keyboard_alone_works(
     runs_in_flight: list[Run], sign_in: OpenPage, settings: Settings

@@ -295,9 +295,8 @@ def paged() -> dict[str, object]:
     press = aborts.AbortRequest(manager, "Stuck")
     for _ in range(bulk_abort_list.PER_PAGE + 1):
         factories.run(stage)
-        aborts.request_bulk_abort(
-            stage.runs.in_flight().values_list("pk", flat=True), press, uuid4()
-        )
+        run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
+        aborts.request_bulk_abort(run_keys, press, uuid4(), typed_count=str(len(run_keys)))
     return {}
 
 
@@ -413,7 +412,8 @@ def bulk_abort_with_every_result(stage: Stage, by: User, reason: str) -> int:
     """Create a bulk abort with every result, including waiting runs."""
     runs = stage.runs.filter(aborts=None).order_by("pk")[:12]
     press = aborts.AbortRequest(by, "Stuck")
-    batch = aborts.request_bulk_abort(runs.values_list("pk", flat=True), press, uuid4())
+    run_keys = list(runs.values_list("pk", flat=True))
+    batch = aborts.request_bulk_abort(run_keys, press, uuid4(), typed_count=str(len(run_keys)))
     for item, result in zip(batch.items.all(), BulkAbortItemResult.values, strict=False):
         BulkAbortItem.objects.filter(pk=item.pk).update(
             result=result, abort=item.run.aborts.first(), note="You may not."

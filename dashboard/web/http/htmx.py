@@ -23,6 +23,12 @@ def render_page(
     return response
 
 
-def text_response(text: str, status: int) -> HttpResponse:
-    """Return plain text, which static/dialog.js shows as a notice or in the open dialog."""
-    return HttpResponse(text, status=status, content_type="text/plain; charset=utf-8")
+def text_response(text: str, status: int, *, field: str = "") -> HttpResponse:
+    """Return plain text, which static/dialog.js shows as a notice or in the open dialog.
+
+    `field` names the field of the dialog's form that the text is about; empty: its first.
+    """
+    headers = {"X-Field": field} if field else {}
+    return HttpResponse(
+        text, status=status, content_type="text/plain; charset=utf-8", headers=headers
+    )

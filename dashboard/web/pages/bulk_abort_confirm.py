@@ -34,9 +34,8 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
                 abort_all.selected_run_keys(request, user_permissions), user_permissions
             ),
         )
-    selection = abort_all.prepare_confirmation(
-        keys.parse_pks(request.POST.getlist("run")), user_permissions
-    )
+    run_keys = keys.parse_pks(request.POST.getlist("run"))
+    selection = abort_all.prepare_confirmation(run_keys, user_permissions)
     reason = reason_form.parse(request, required=selection.is_reason_required)
     try:
         key = UUID(request.POST.get("key", ""))
@@ -46,9 +45,10 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
         )
     try:
         bulk_abort = aborts.request_bulk_abort(
-            keys.parse_pks(request.POST.getlist("run")),
+            run_keys,
             reason_form.abort_request(request, reason),
             key,
+            typed_count=request.POST.get("count", "").strip(),
         )
     except aborts.NotAllowed as error:
         return errors.forbidden(request, str(error))
@@ -56,6 +56,9 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
         return _render_form_error(request, selection, reason, _("No runs selected."), key)
     except (aborts.ReasonMissing, aborts.TooManyRuns) as error:
         return _render_form_error(request, selection, reason, str(error), key)
+    except aborts.WrongCount as error:
+        message = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
+        return _render_wrong_count(request, selection, reason, message, key)
     return Deferred(
         lambda: aborts.start_bulk_abort(bulk_abort.pk),
         lambda pk: _redirect_to_bulk_abort(request, pk),
@@ -67,6 +70,8 @@ def _render_confirmation(
     selection: BulkAbortConfirmation,
     reason: ReasonField | None = None,
     key: UUID | None = None,
+    *,
+    count_error: str = "",
     status: int = 200,
 ) -> HttpResponse:
     page_context = {
@@ -76,6 +81,9 @@ def _render_confirmation(
         "is_whole_filter": request.method != "POST" and "run" not in request.GET,
         "key": key or uuid4(),
         "reason": reason or ReasonField(selection.is_reason_required),
+        "max_runs_without_count": aborts.MAX_RUNS_WITHOUT_COUNT,
+        "typed_count": request.POST.get("count", ""),
+        "count_error": count_error,
     }
     template = "pages/bulk_abort_confirm.html"
     return render_page(request, template, "confirm", page_context, status=status)
@@ -92,6 +100,18 @@ def _render_form_error(
     if is_htmx(request):
         return text_response(message, 422)
     return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
+
+
+def _render_wrong_count(
+    request: HttpRequest,
+    selection: BulkAbortConfirmation,
+    reason: ReasonField,
+    message: str,
+    key: UUID,
+) -> HttpResponse:
+    if is_htmx(request):
+        return text_response(message, 422, field="count")
+    return _render_confirmation(request, selection, reason, key, count_error=message, status=422)
 
 
 def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:

@@ -272,7 +272,104 @@ def test_bulk_abort_with_invalid_run_keys_selects_nothing(query: str, get_page: 
     assert words(one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]")) == "No runs selected."
 
 
+def test_bulk_abort_confirmation_of_many_runs_asks_for_their_number(
+    get_page: GetPage, stage: Stage
+) -> None:
+    runs = [factories.run(stage) for _ in range(aborts.MAX_RUNS_WITHOUT_COUNT + 1)]
+    assert get_page(confirmation_address(*runs[1:])).css('[name="count"]') == []
+    html = get_page(confirmation_address(*runs))
+    assert words(one(html, 'label[for="count"]')) == "Type 6 to confirm"
+    assert "more than 5 runs or several projects" in words(one(html, ".typed-count"))
+    assert one(html, "#count").attributes["value"] == ""
+    assert "hidden" in one(html, "#count-error").attributes
+
+
+def test_bulk_abort_confirmation_of_two_projects_asks_for_number_of_runs(
+    get_page: GetPage, stage: Stage
+) -> None:
+    other = factories.stage(of=factories.pipeline(of=factories.project("payments")))
+    html = get_page(confirmation_address(factories.run(stage), factories.run(other)))
+    assert words(one(html, 'label[for="count"]')) == "Type 2 to confirm"
+
+
+def test_bulk_abort_confirmation_counts_only_runs_to_abort(get_page: GetPage, stage: Stage) -> None:
+    runs = [factories.run(stage) for _ in range(aborts.MAX_RUNS_WITHOUT_COUNT)]
+    html = get_page(confirmation_address(*runs, factories.run(stage, status="success")))
+    assert html.css('[name="count"]') == []
+
+
 # --- The press ----------------------------------------------------------------------------------
+
+
+def bulk_abort_form(runs: list[Run], **fields: str) -> dict[str, Any]:
+    return {"run": [run.pk for run in runs], "key": str(uuid4()), **fields}
+
+
+@pytest.mark.parametrize("typed", ["", "5"])
+def test_bulk_abort_with_wrong_count_returns_422_about_that_field(
+    typed: str, operator_client: Client, stage: Stage
+) -> None:
+    form = bulk_abort_form([factories.run(stage) for _ in range(6)], reason="Stuck", count=typed)
+    answer = operator_client.post(BULK_PATH, form, headers=HTMX)
+    assert (answer.status_code, answer.headers["X-Field"]) == (422, "count")
+    assert answer.content.decode() == (
+        "The number of runs is missing or wrong; nothing was aborted."
+    )
+    assert not BulkAbort.objects.exists()
+
+
+def test_bulk_abort_with_wrong_count_without_javascript_keeps_form(
+    operator_client: Client, stage: Stage
+) -> None:
+    runs = [factories.run(stage) for _ in range(6)]
+    form = bulk_abort_form(runs, pick="Stuck", reason="Since three", count="60")
+    answer = operator_client.post(BULK_PATH, form)
+    assert answer.status_code == 422
+    html = parse_html(answer)
+    assert words(one(html, "#count-error")) == (
+        "The number of runs is missing or wrong; nothing was aborted."
+    )
+    assert one(html, "#count").attributes["aria-invalid"] == "true"
+    assert one(html, "#count").attributes["value"] == "60"
+    assert one(html, "#reason").attributes["value"] == "Since three"
+    assert one(html, '[name="pick"][checked]').attributes["value"] == "Stuck"
+    assert one(html, '[name="key"]').attributes["value"] == form["key"]
+    assert len(confirmed_run_keys(html)) == 6
+    assert "hidden" in one(html, "#reason-error").attributes
+
+
+@pytest.mark.parametrize("htmx", [True, False])
+def test_bulk_abort_with_wrong_count_says_that_runs_have_ended_meanwhile(
+    htmx: bool, operator_client: Client, stage: Stage
+) -> None:
+    runs = [factories.run(stage) for _ in range(8)]
+    form = bulk_abort_form(runs, reason="Stuck", count="6")
+    factories.change(runs[0], status="success", concluded=True, in_flight=False)
+    factories.change(runs[1], status="aborting")
+    answer = operator_client.post(BULK_PATH, form, headers=HTMX if htmx else {})
+    message = (
+        "The number of runs is missing or wrong; nothing was aborted. "
+        "2 of the 8 runs can no longer be aborted."
+    )
+    if htmx:
+        assert answer.content.decode() == message
+        return
+    html = parse_html(answer)
+    assert words(one(html, "#count-error")) == message
+    assert words(one(html, "h1")) == "Abort 6 runs?"
+    assert words(one(html, 'label[for="count"]')) == "Type 6 to confirm"
+    assert "2 runs excluded" in excluded_text(html)
+
+
+def test_bulk_abort_form_keeps_wrong_count_where_fewer_runs_need_none(
+    operator_client: Client, stage: Stage
+) -> None:
+    runs = [factories.run(stage) for _ in range(6)]
+    form = bulk_abort_form(runs, reason="Stuck", count="60")
+    factories.change(runs[0], status="success", concluded=True, in_flight=False)
+    html = parse_html(operator_client.post(BULK_PATH, form))
+    assert words(one(html, 'label[for="count"]')) == "Type 5 to confirm"
+    assert "1 of the 6 runs can no longer be aborted." in words(one(html, "#count-error"))
 
 
 @pytest.mark.parametrize("htmx", [True, False])
@@ -324,6 +421,7 @@ def submit_bulk_abort(
         "run": confirmed_run_keys(html),
         "key": one(html, '[name="key"]').attributes["value"],
         "reason": "Bad release",
+        "count": f" {len(runs)} ",
     }
     return person, person.post(BULK_PATH, data=form, headers=HTMX if htmx else {})
 
@@ -350,6 +448,29 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
     assert words(one(html, ".summary .summary-text")) == "2 requested: 2 aborting."
     assert len(html.css("tbody tr")) == 2
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
+
+
+def test_bulk_abort_over_http_of_runs_that_ended_meanwhile_aborts_the_others(
+    live: Live, manager: User
+) -> None:
+    runs = [in_flight(live) for _ in range(6)]
+    person = live.person("manager")
+    html = parse_html(person.get(confirmation_address(*runs)))
+    factories.change(runs[0], status="success", concluded=True, in_flight=False)
+    form: dict[str, Any] = {
+        "csrfmiddlewaretoken": token(person),
+        "run": confirmed_run_keys(html),
+        "key": one(html, '[name="key"]').attributes["value"],
+        "reason": "Bad release",
+        "count": "6",
+    }
+    answer = person.post(BULK_PATH, data=form)
+    wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
+    html = parse_html(person.get(answer.headers["location"]))
+    assert words(one(html, ".summary .summary-text")) == (
+        "6 requested: 5 aborting, 1 already ended."
+    )
+    assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs[1:]}
 
 
 def test_bulk_abort_over_http_excludes_run_started_after_confirmation(

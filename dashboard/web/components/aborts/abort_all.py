@@ -81,6 +81,7 @@ class BulkAbortConfirmation:
     groups: list[StageGroup] = field(default_factory=list)
     excluded: list[tuple[RunRow, MessageText]] = field(default_factory=list)  # (run, why)
     is_reason_required: bool = False
+    is_count_required: bool = False
     blocking_reason: str = ""  # why no abort can be requested; empty: one can
 
     @property
@@ -107,6 +108,12 @@ class BulkAbortConfirmation:
     def is_excluded_unfolded(self) -> bool:
         """Whether the list of excluded runs is shown unfolded."""
         return len(self.excluded) <= _MAX_UNFOLDED
+
+    def missing_text(self, requested_count: int) -> str:
+        """Return how many of the requested runs can't be aborted; empty if all can."""
+        missing = requested_count - self.count
+        template = _("%(missing)d of the %(count)d runs can no longer be aborted.")
+        return template % {"missing": missing, "count": requested_count} if missing else ""
 
     @property
     def back_url(self) -> str:
@@ -179,19 +186,22 @@ def prepare_confirmation(
     runs = aborts.visible_runs(run_keys, permissions)
     latest = run_row.latest_aborts(runs)
     confirmation = BulkAbortConfirmation()
+    included: list[Run] = []
     by_stage: dict[str, list[RunRow]] = {name: [] for name in reversed(StageName.values)}
     for run in runs:
         row = run_row.build_row(run, permissions.abort_permission(run.stage), latest.get(run.pk))
         if exclusion_reason := _exclusion_reason(run, row):
             confirmation.excluded.append((row, exclusion_reason))
             continue
+        included.append(run)
         by_stage.setdefault(run.stage.name, []).append(row)
-        confirmation.is_reason_required |= aborts.reason_required(run.stage)
     confirmation.groups = [
         StageGroup(name, name == StageName.PRODUCTION, stage_rows)
         for name, stage_rows in by_stage.items()
         if stage_rows
     ]
+    confirmation.is_reason_required = any(aborts.reason_required(run.stage) for run in included)
+    confirmation.is_count_required = aborts.count_required(included)
     confirmation.blocking_reason = _blocking_reason(confirmation, runs)
     return confirmation
 
