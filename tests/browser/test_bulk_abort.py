@@ -99,15 +99,20 @@ def test_run_aborted_by_other_user_leaves_selection(
     expect(abort_selected_button(page)).to_have_text(re.compile(r"\(1\)"))
 
 
+@pytest.mark.parametrize("place", ["Production", "this pipeline"])
 @pytest.mark.usefixtures("manager")
-def test_abort_all_count_is_updated_live(runs_in_flight: list[Run], sign_in: OpenPage) -> None:
-    page = sign_in("manager")
+def test_abort_all_count_is_updated_live(
+    place: str, runs_in_flight: list[Run], sign_in: OpenPage
+) -> None:
+    stage = runs_in_flight[0].stage
+    address = factories.address(stage if place == "Production" else stage.pipeline)
+    page = sign_in("manager", address)
     all_of_them = page.locator("[data-abort-all]")
-    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} in flight here…")
+    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} in flight in {place}…")
     before = count_abortable()
     factories.change(runs_in_flight[0], status="aborting")
     assert count_abortable() == before - 1
-    expect(all_of_them).to_have_text(f"Abort the other {count_abortable()} in flight here…")
+    expect(all_of_them).to_have_text(f"Abort the other {count_abortable()} in flight in {place}…")
     all_of_them.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
     expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")

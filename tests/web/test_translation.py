@@ -346,9 +346,9 @@ def addresses() -> Iterator[str]:
     yield from ("/aborts/?username=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
     yield "/projects/1/pipelines/1/release-flows/zz/"
-    yield "/aborts/bulk/new/?page=now"
     for pipeline in Pipeline.objects.all():
         yield factories.address(pipeline)
+        yield f"/aborts/bulk/new/?pipeline={pipeline.pk}"
     for stage in Stage.objects.select_related("pipeline__project"):
         yield factories.address(stage)
     stage = Stage.objects.get(pipeline__slug="1", name="Production")

@@ -12,7 +12,6 @@ from django.views.decorators.http import require_safe
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.web.components import in_flight, tab_title
-from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.runs import run_row
@@ -70,7 +69,7 @@ class NowPage(Page):
         html_by_pk = run_row.render_rows(keys, self.permissions)
         return {
             "sections": [section.render(html_by_pk) for section in self.sections],
-            "abort_all": abort_all.offer_for_now(self.permissions),
+            "may_abort": self.permissions.can_abort_anywhere,
             "denied_reason": self._denied_reason,
         }
 
@@ -89,10 +88,6 @@ class NowPage(Page):
                 denied_reason=self._denied_reason,
             )
         )
-        offer = abort_all.offer_for_now(self.permissions)
-        if offer:
-            template = "pages/bulk_abort_confirm.html#abort-all"
-            parts.append(render_part(offer.id, template, abort_all=offer))
         return parts
 
     @cached_property

@@ -1,5 +1,6 @@
 """A pipeline's page: its stages side by side."""
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -7,8 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Pipeline, Stage
+from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.web.components import tab_title
+from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.runs import history_charts, removed_notice, stage_cell
 from dashboard.web.components.runs.stage_cell import StageCell
@@ -95,6 +97,7 @@ class PipelinePage(Page):
         return {
             "place": {"project": self.pipeline.project.name, "pipeline": self.pipeline.name},
             "removal": self.removal,
+            "abort_all": self._abort_all,
             "stages": self.cells,
         }
 
@@ -103,3 +106,13 @@ class PipelinePage(Page):
             render_part(f"stage-{cell.key}", "pages/pipeline.html#stage", stage=cell)
             for cell in self.cells
         ]
+
+    def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
+        offer = self._abort_all
+        if offer is None or all(run.stage.pipeline_id != self.key for run in runs):
+            return []
+        return [render_part(offer.id, "pages/bulk_abort_confirm.html#abort-all", abort_all=offer)]
+
+    @property
+    def _abort_all(self) -> abort_all.AbortAllOffer | None:
+        return abort_all.offer_for_pipeline(self.permissions, self.key, self.stages)

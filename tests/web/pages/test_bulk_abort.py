@@ -28,10 +28,18 @@ from tests.support.live_runs import LEDGER, SEARCH, in_flight, wait_until
 from tests.support.stream import open_stream
 
 BULK_PATH = "/aborts/bulk/new/"
+PIPELINE = "/projects/shop/pipelines/checkout/"
 
 
 def confirmation_address(*runs: Run) -> str:
     return f"{BULK_PATH}?{'&'.join(f'run={run.pk}' for run in runs)}"
+
+
+def abort_all_address(html: LexborHTMLParser) -> str:
+    """The address that the "abort all" button of a page opens."""
+    fields = one(html, ".abort-all form").css("input")
+    query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
+    return f"{BULK_PATH}?{query}"
 
 
 def confirmed_run_keys(html: LexborHTMLParser) -> list[str | None]:
@@ -87,12 +95,43 @@ def test_viewer_sees_no_selection_checkboxes_and_no_bulk_bar(
     assert html.css(".select input, .bulk-abort-bar") == []
 
 
+def abort_all_label(html: LexborHTMLParser) -> str:
+    return words(one(html, "[data-abort-all]"))
+
+
+def test_now_page_offers_no_abort_of_all_runs(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    assert get_page("/").css(".abort-all") == []
+    html = get_page(f"{BULK_PATH}?page=now")
+    assert words(one(html, "[data-reason]")) == "No runs selected."
+
+
 def test_abort_all_is_offered_only_for_more_than_one_run(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
-    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 3 in flight here…"
+    label = "Abort all 3 in flight in this pipeline…"
+    assert abort_all_label(get_page(PIPELINE)) == label
+    assert get_page(factories.address(run_in_each_stage[0].stage)).css("[data-abort-all]") == []
     Run.objects.exclude(pk=run_in_each_stage[0].pk).update(in_flight=False)
-    assert get_page("/").css("[data-abort-all]") == []
+    assert get_page(PIPELINE).css("[data-abort-all]") == []
+
+
+def test_abort_all_of_pipeline_excludes_other_pipelines(
+    get_page: GetPage, run_in_each_stage: list[Run]
+) -> None:
+    factories.run(factories.stage(of=factories.pipeline("search")))
+    html = get_page(PIPELINE)
+    assert abort_all_label(html) == "Abort all 3 in flight in this pipeline…"
+    confirmation = get_page(abort_all_address(html))
+    assert confirmed_run_keys(confirmation) == [str(run.pk) for run in reversed(run_in_each_stage)]
+    assert one(confirmation, "main [autofocus]").attributes["href"] == PIPELINE
+
+
+def test_viewer_sees_no_offer_to_abort_all_of_pipeline(
+    viewer_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    assert parse_html(viewer_client.get(PIPELINE)).css(".abort-all") == []
 
 
 def test_abort_all_counts_only_permitted_runs(
@@ -100,19 +139,19 @@ def test_abort_all_counts_only_permitted_runs(
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
     factories.run(stage)
-    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 that you can abort…"
+    assert abort_all_label(get_page(PIPELINE)) == "Abort all 2 in this pipeline that you can abort…"
 
 
-@pytest.mark.parametrize("page", ["now", "stage"])
+@pytest.mark.parametrize("place", ["this pipeline", "Production"])
 def test_abort_all_names_excluded_runs_already_aborting(
-    page: str, get_page: GetPage, stage: Stage, manager: User
+    place: str, get_page: GetPage, stage: Stage, manager: User
 ) -> None:
     for _ in range(2):
         factories.run(stage)
     factories.run(stage, status="aborting")
     factories.abort(factories.run(stage), manager)
-    html = get_page("/" if page == "now" else factories.address(stage))
-    assert words(one(html, "[data-abort-all]")) == "Abort the other 2 in flight here…"
+    html = get_page(factories.address(stage) if place == "Production" else PIPELINE)
+    assert abort_all_label(html) == f"Abort the other 2 in flight in {place}…"
 
 
 def test_abort_all_names_both_reasons_for_excluded_runs(
@@ -121,8 +160,8 @@ def test_abort_all_names_both_reasons_for_excluded_runs(
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
     factories.run(stage)
     factories.run(stage, status="aborting")
-    assert words(one(get_page("/"), "[data-abort-all]")) == (
-        "Abort the other 2 that you can abort…"
+    assert abort_all_label(get_page(PIPELINE)) == (
+        "Abort the other 2 in this pipeline that you can abort…"
     )
 
 
@@ -132,19 +171,31 @@ def test_abort_all_text_reveals_no_hidden_runs(
     Grant.objects.all().delete()
     Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, stage="Staging")
     factories.run(run_in_each_stage[1].stage)
-    assert words(one(get_page("/"), "[data-abort-all]")) == "Abort all 2 in flight here…"
+    html = get_page(PIPELINE)
+    assert abort_all_label(html) == "Abort all 2 in flight in this pipeline…"
+    assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 2
+
+
+def test_abort_all_of_status_with_aborting_runs_names_filter(
+    get_page: GetPage, stage: Stage, manager: User
+) -> None:
+    for _ in range(3):
+        factories.run(stage, status="pending")
+    factories.abort(factories.run(stage, status="pending"), manager)
+    html = get_page(f"{factories.address(stage)}?status=pending")
+    assert abort_all_label(html) == (
+        "Abort the other 3 in flight in Production that match the filter…"
+    )
 
 
 def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, stage: Stage) -> None:
     for number in range(105):
         factories.run(stage, status="pending" if number % 21 == 0 else "running")
     here = factories.address(stage)
-    assert words(one(get_page(here), "[data-abort-all]")) == "Abort all 105 in flight here…"
+    assert abort_all_label(get_page(here)) == "Abort all 105 in flight in Production…"
     html = get_page(f"{here}?status=pending")
-    assert words(one(html, "[data-abort-all]")) == "Abort all 5 in flight here…"
-    fields = one(html, ".abort-all form").css("input")
-    query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
-    assert len(confirmed_run_keys(get_page(f"{BULK_PATH}?{query}"))) == 5
+    assert abort_all_label(html) == "Abort all 5 in flight in Production that match the filter…"
+    assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 5
 
 
 # --- The question -------------------------------------------------------------------------------
@@ -189,8 +240,11 @@ def test_bulk_abort_confirmation_without_javascript_links_back(
         one(get_page(confirmation_address(*run_in_each_stage)), "main [autofocus]").attributes[
             "href"
         ]
-        == "/"
+        == PIPELINE
     )
+    other = factories.run(factories.stage(of=factories.pipeline("search")))
+    html = get_page(confirmation_address(other, *run_in_each_stage))
+    assert one(html, "main [autofocus]").attributes["href"] == "/"
     html = get_page(confirmation_address(run_in_each_stage[0]))
     assert one(html, "main [autofocus]").attributes["href"] == factories.address(
         run_in_each_stage[0].stage
@@ -224,15 +278,15 @@ def test_bulk_abort_over_limit_is_rejected_before_confirmation(
 ) -> None:
     for _ in range(aborts.MAX_RUNS + 1):
         factories.run(stage)
-    html = get_page(f"{BULK_PATH}?page=now")
+    html = get_page(f"{BULK_PATH}?stage={stage.pk}")
     assert words(one(html, "[data-reason]")).startswith("At most 200 runs can be aborted at once")
     assert html.css('main form[method="post"]') == []
 
 
-def test_bulk_abort_confirmation_of_now_page_fixes_list_of_runs(
+def test_bulk_abort_confirmation_of_pipeline_fixes_list_of_runs(
     get_page: GetPage, run_in_each_stage: list[Run], stage: Stage
 ) -> None:
-    html = get_page(f"{BULK_PATH}?page=now")
+    html = get_page(f"{BULK_PATH}?pipeline={stage.pipeline_id}")
     factories.run(stage)
     assert len(confirmed_run_keys(html)) == 3
     assert "Runs that start from now on are not aborted." in words(one(html, ".confirm"))
@@ -246,7 +300,10 @@ def test_bulk_abort_confirmation_excludes_hidden_runs(
     assert confirmed_run_keys(get_page(confirmation_address(*run_in_each_stage))) == [
         str(run_in_each_stage[1].pk)
     ]
-    assert confirmed_run_keys(get_page(f"{BULK_PATH}?page=now")) == [str(run_in_each_stage[1].pk)]
+    pipeline = run_in_each_stage[1].stage.pipeline_id
+    assert confirmed_run_keys(get_page(f"{BULK_PATH}?pipeline={pipeline}")) == [
+        str(run_in_each_stage[1].pk)
+    ]
     assert "Prod" not in get_page(confirmation_address(*run_in_each_stage)).html  # type: ignore[operator]
 
 
@@ -258,6 +315,17 @@ def test_bulk_abort_of_hidden_stage_returns_404(
         operator_client.get(f"{BULK_PATH}?stage={run_in_each_stage[0].stage_id}").status_code == 404
     )
     assert operator_client.get(f"{BULK_PATH}?stage=x").status_code == 404
+
+
+def test_bulk_abort_of_hidden_pipeline_returns_404(
+    operator_client: Client, run_in_each_stage: list[Run]
+) -> None:
+    Grant.objects.all().delete()
+    other = factories.project("other")
+    Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=other)
+    pipeline = run_in_each_stage[0].stage.pipeline_id
+    assert operator_client.get(f"{BULK_PATH}?pipeline={pipeline}").status_code == 404
+    assert operator_client.get(f"{BULK_PATH}?pipeline=x").status_code == 404
 
 
 def test_bulk_abort_confirmation_escapes_hostile_names(get_page: GetPage, stage: Stage) -> None:
@@ -478,7 +546,7 @@ def test_bulk_abort_over_http_excludes_run_started_after_confirmation(
 ) -> None:
     asked = in_flight(live, LEDGER)
     person = live.person("manager")
-    html = parse_html(person.get(f"{BULK_PATH}?page=now"))
+    html = parse_html(person.get(f"{BULK_PATH}?pipeline={asked.stage.pipeline_id}"))
     later = in_flight(live, LEDGER)
     form: dict[str, Any] = {
         "csrfmiddlewaretoken": token(person),
@@ -618,6 +686,7 @@ def test_unknown_or_invalid_key_in_bulk_abort_addresses_is_handled(
 ) -> None:
     assert operator_client.get(f"/aborts/bulk/{key}/").status_code == 404
     assert operator_client.get(f"{BULK_PATH}?stage={key}").status_code == 404
+    assert operator_client.get(f"{BULK_PATH}?pipeline={key}").status_code == 404
     assert operator_client.get(f"{BULK_PATH}?run={key}").status_code == 200
     assert operator_client.get(f"/live/?page=bulk_abort&key={key}").status_code == 404
     assert operator_client.get(f"/aborts/bulk/?before={key}").status_code == 200

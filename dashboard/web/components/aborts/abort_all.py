@@ -1,10 +1,10 @@
 """Prepare bulk aborts: the "abort all" offers of pages, and the confirmation's lists of runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -12,11 +12,10 @@ from django.utils.translation import gettext as _
 from dashboard import aborts
 from dashboard.aborts.messages import MessageText
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Run, Stage
+from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import statuses
-from dashboard.web.components import in_flight
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.runs.run_row import RunRow
 from dashboard.web.http import keys
@@ -35,16 +34,18 @@ _ABORTABLE_STATUSES = [
 
 @dataclass(frozen=True, slots=True)
 class AbortAllOffer:
-    """The "abort all" button of a page: all matching runs that the user may abort now.
+    """The "abort all" button of a page: all its runs that the user may abort now.
 
     Includes matching runs that are not on the current page of the list.
     """
 
     id: str  # of the button's element
+    place: str  # as in "in Production"
     fields: list[tuple[str, str]]  # hidden form fields (name, value): which runs to select
     count: int
     has_aborting: bool = False  # other matching runs are being aborted already
     has_denied: bool = False  # the user may not abort some other matching runs
+    is_filtered: bool = False  # only runs of one status
 
     @property
     def has_several(self) -> bool:
@@ -53,16 +54,20 @@ class AbortAllOffer:
 
     @property
     def label(self) -> str:
-        """The button's label: the number of runs and, if runs in flight are left out, why."""
-        if self.has_aborting and self.has_denied:
-            text = _("Abort the other %(count)d that you can abort…")
+        """The button's label: how many runs, where and, if runs in flight are left out, why."""
+        if self.is_filtered and self.has_aborting:
+            text = _("Abort the other %(count)d in flight in %(place)s that match the filter…")
+        elif self.is_filtered:
+            text = _("Abort all %(count)d in flight in %(place)s that match the filter…")
+        elif self.has_aborting and self.has_denied:
+            text = _("Abort the other %(count)d in %(place)s that you can abort…")
         elif self.has_aborting:
-            text = _("Abort the other %(count)d in flight here…")
+            text = _("Abort the other %(count)d in flight in %(place)s…")
         elif self.has_denied:
-            text = _("Abort all %(count)d that you can abort…")
+            text = _("Abort all %(count)d in %(place)s that you can abort…")
         else:
-            text = _("Abort all %(count)d in flight here…")
-        return text % {"count": self.count}
+            text = _("Abort all %(count)d in flight in %(place)s…")
+        return text % {"count": self.count, "place": self.place}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +122,32 @@ class BulkAbortConfirmation:
 
     @property
     def back_url(self) -> str:
-        """The address of the cancel link: the runs' stage if they share one, else the Now page."""
-        stages = {row.stage_url for row in [*self.rows, *(row for row, _ in self.excluded)]}
-        return stages.pop() if len(stages) == 1 else reverse("now")
+        """The address of the cancel link: the runs' stage or pipeline if they share one, or Now."""
+        rows = [*self.rows, *(row for row, _ in self.excluded)]
+        for urls in ({row.stage_url for row in rows}, {row.pipeline_url for row in rows}):
+            if len(urls) == 1:
+                return urls.pop()
+        return reverse("now")
 
 
-def offer_for_now(permissions: Permissions) -> AbortAllOffer | None:
-    """Return the offer of the Now page, or None if the user may not abort anywhere."""
-    if not permissions.can_abort_anywhere:
+def offer_for_pipeline(
+    permissions: Permissions, pipeline_pk: int, stages: Collection[Stage]
+) -> AbortAllOffer | None:
+    """Return the offer of a pipeline's page, given the stages that the user may view.
+
+    None if the user may abort in none of them. Stages must be loaded with their project.
+    """
+    allowed_pks = {stage.pk for stage in stages if permissions.abort_permission(stage).allowed}
+    if not allowed_pks:
         return None
-    visible = Run.objects.in_flight().filter(permissions.stage_filter("stage"))
-    counts = [
-        (permissions.abort_permission_at(project, name).allowed, total, not_aborting)
-        for project, name, total, not_aborting in _count_by(
-            visible, "stage__pipeline__project", "stage__name"
-        )
-    ]
+    counts = list(_count_by(Run.objects.in_flight().filter(stage__in=stages), "stage"))
     return AbortAllOffer(
-        "abort-all-now",
-        [("page", "now")],
-        count=sum(idle for allowed, _total, idle in counts if allowed),
-        has_aborting=any(total > idle for allowed, total, idle in counts if allowed),
-        has_denied=not all(allowed for allowed, _total, _not_aborting in counts),
+        "abort-all-pipeline",
+        _("this pipeline"),
+        [("pipeline", str(pipeline_pk))],
+        count=sum(idle for stage, _total, idle in counts if stage in allowed_pks),
+        has_aborting=any(total > idle for stage, total, idle in counts if stage in allowed_pks),
+        has_denied=not all(stage in allowed_pks for stage, _total, _idle in counts),
     )
 
 
@@ -162,21 +171,25 @@ def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortA
 def selected_run_keys(request: HttpRequest, permissions: Permissions) -> list[int]:
     """Return the keys of the runs that the query string selects.
 
-    Raise PageNotFound if it names a stage that does not exist or is not visible to the user.
+    Raise PageNotFound if it names a pipeline or stage that does not exist or is not visible to the
+    user.
     """
-    if request.GET.get("page") == "now":
-        return list(in_flight.in_flight(permissions).values_list("pk", flat=True))
-    if "stage" in request.GET:
-        stages = Stage.objects.filter(
-            permissions.stage_filter(), pk__in=keys.parse_pks([request.GET["stage"]])
-        )
-        stage = stages.first()
+    if "pipeline" in request.GET:
+        pipelines = Pipeline.objects.filter(permissions.project_filter("project"))
+        pipeline = _by_key(pipelines, request.GET["pipeline"])
+        if pipeline is None:
+            raise PageNotFound(_("Pipeline not found."))
+        stages = Stage.objects.filter(permissions.stage_filter(), pipeline=pipeline)
+        runs = Run.objects.filter(stage__in=stages)
+    elif "stage" in request.GET:
+        stage = _by_key(Stage.objects.filter(permissions.stage_filter()), request.GET["stage"])
         if stage is None:
             raise PageNotFound(_("Stage not found."))
-        runs = stage.runs.in_flight().newest_first()
         status = request.GET.get("status", "")
-        return list((runs.filter(status=status) if status else runs).values_list("pk", flat=True))
-    return keys.parse_pks(request.GET.getlist("run"))
+        runs = stage.runs.filter(status=status) if status else stage.runs.all()
+    else:
+        return keys.parse_pks(request.GET.getlist("run"))
+    return list(runs.in_flight().newest_first().values_list("pk", flat=True))
 
 
 def prepare_confirmation(
@@ -242,4 +255,15 @@ def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllO
     fields = [("stage", str(stage.pk)), *([("status", status)] if status else [])]
     # A status may contain characters that are not allowed in an id.
     element_id = f"abort-all-{run_row.dom_id(status or 'any').removeprefix('run-')}"
-    return AbortAllOffer(element_id, fields, count, has_aborting=total > count)
+    return AbortAllOffer(
+        element_id,
+        stage.name,
+        fields,
+        count,
+        has_aborting=total > count,
+        is_filtered=bool(status),
+    )
+
+
+def _by_key[M: Model](rows: QuerySet[M], text: str) -> M | None:
+    return rows.filter(pk__in=keys.parse_pks([text])).first()
