@@ -131,23 +131,41 @@ dialog.addEventListener("close", () => {
 
 const selected = new Set(); // values of their checkboxes
 const RUN_CHECKBOX = "input[type=checkbox][name=run]";
+const runCheckboxes = (root = document) => [...root.querySelectorAll(RUN_CHECKBOX)];
 
 // Runs without a checkbox (no longer abortable, or on another page) are deselected.
 function restoreSelection() {
-  const boxes = [...document.querySelectorAll(RUN_CHECKBOX)];
+  const boxes = runCheckboxes();
   const available = new Set(boxes.map((box) => box.value));
   for (const key of selected) if (!available.has(key)) selected.delete(key);
   for (const box of boxes) box.checked = selected.has(box.value);
-  const button = $("[data-abort-selected]");
-  if (!button) return;
-  $("[data-selected]", button).textContent = selected.size ? ` (${selected.size})` : "";
-  button.disabled = !selected.size;
+  for (const all of document.querySelectorAll("[data-select-all]")) {
+    const inTable = runCheckboxes(all.closest("table"));
+    all.checked = inTable.every((box) => box.checked);
+    all.indeterminate = !all.checked && inTable.some((box) => box.checked);
+  }
+  const bar = $(".bulk-abort-bar");
+  if (!bar) return;
+  $("[data-selected-count]", bar).textContent = selected.size;
+  // Without a selection the bar disappears, with its focused button.
+  if (!selected.size && bar.contains(document.activeElement)) $("#main").focus({ preventScroll: true });
 }
 
 document.addEventListener("change", ({ target }) => {
-  if (!target.matches(RUN_CHECKBOX)) return;
-  if (target.checked) selected.add(target.value);
-  else selected.delete(target.value);
+  const isAll = target.matches("[data-select-all]");
+  if (!isAll && !target.matches(RUN_CHECKBOX)) return;
+  for (const { value } of isAll ? runCheckboxes(target.closest("table")) : [target]) {
+    if (target.checked) selected.add(value);
+    else selected.delete(value);
+  }
+  restoreSelection();
+});
+
+document.addEventListener("reset", ({ target }) => {
+  if (target.id !== "bulk-abort-form") return;
+  const last = [...selected].at(-1);
+  runCheckboxes().find(({ value }) => value === last)?.focus({ preventScroll: true });
+  selected.clear();
   restoreSelection();
 });
 

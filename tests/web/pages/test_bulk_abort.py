@@ -72,7 +72,7 @@ def test_run_in_flight_has_selection_checkbox(page: str, get_page: GetPage, stag
     factories.run(stage, status="aborting")
     factories.run(stage, status="success")
     html = get_page("/" if page == "now" else factories.address(stage))
-    box = one(html, '.select input[type="checkbox"]')
+    box = one(html, 'td.select input[type="checkbox"]')
     assert (box.attributes["name"], box.attributes["value"]) == ("run", str(idle.pk))
     assert box.attributes["form"] == one(html, "form#bulk-abort-form").attributes["id"]
     assert box.attributes["aria-label"] == f"Select {idle.name}"
@@ -82,7 +82,7 @@ def test_run_with_abort_under_way_has_no_selection_checkbox(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     factories.abort(run, manager)
-    assert get_page("/").css(".select input") == []
+    assert get_page("/").css("td.select input") == []
 
 
 @pytest.mark.parametrize("page", ["now", "stage"])
@@ -93,6 +93,22 @@ def test_viewer_sees_no_selection_checkboxes_and_no_bulk_bar(
     factories.run(stage)
     html = parse_html(viewer_client.get("/" if page == "now" else factories.address(stage)))
     assert html.css(".select input, .bulk-abort-bar") == []
+
+
+@pytest.mark.parametrize("page", ["now", "stage"])
+def test_each_table_has_checkbox_that_selects_all_and_is_not_submitted(
+    page: str, get_page: GetPage, stage: Stage
+) -> None:
+    factories.run(stage, overdue_severity=1)
+    factories.run(stage)
+    html = get_page("/" if page == "now" else factories.address(stage))
+    found = [box.attributes for box in html.css("thead [data-select-all]")]
+    assert [box["aria-label"] for box in found] == (
+        ["Select all: Runs that need attention, worst first", "Select all: Other runs in flight"]
+        if page == "now"
+        else ["Select all: Runs of this stage, newest first"]
+    )
+    assert all({"name", "form", "checked"}.isdisjoint(box) for box in found)
 
 
 def abort_all_label(html: LexborHTMLParser) -> str:
