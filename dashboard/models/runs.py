@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models, transaction
-from django.db.models import F
+from django.db.models import Case, F, When
+from django.db.models.functions import Coalesce
 from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
@@ -113,6 +114,19 @@ class Run(models.Model):
     updated_at = models.DateTimeField(null=True)
 
     in_flight = models.BooleanField(help_text="Not concluded, and not dismissed after its removal.")
+    # Computed by the database, so that no writer can forget it.
+    ended_at = models.GeneratedField(
+        expression=Case(
+            # Northflank may omit concludedAt.
+            When(concluded=True, then=Coalesce("concluded_at", "updated_at", "created_at")),
+            When(in_flight=False, then=Coalesce("removed_at", "created_at")),
+        ),
+        output_field=models.DateTimeField(),
+        db_persist=True,
+        null=True,  # so that `exclude` keeps rows without it
+        help_text="When it concluded or, if that is not known, was last updated or created; when "
+        "the removal of a dismissed run was noticed. Empty: in flight.",
+    )
     overdue_severity = models.PositiveSmallIntegerField(
         default=0, help_text="Severity of the run being overdue: see runs/overdue.py."
     )
@@ -187,7 +201,12 @@ class Run(models.Model):
                 name="run_in_flight_idx",
                 condition=models.Q(in_flight=True),
             ),
-            models.Index(fields=["-concluded_at"], name="run_concluded_at_idx"),
+            models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
+            models.Index(
+                fields=["-ended_at", "-id"],
+                name="run_failures_idx",
+                condition=models.Q(status="failure", concluded=True),
+            ),
             models.Index(
                 fields=["stage", "-concluded_at", "-id"],
                 name="run_stage_successes_idx",

@@ -109,7 +109,7 @@ def history(run: Run, now: datetime) -> list[Acknowledgement]:
     """
     acknowledgements = list(run.acknowledgements.all())
     if not alerts.is_open(run, now):
-        expired_at = min(alerts.ended_at(run) + alerts.MAX_FAILURE_AGE, now)
+        expired_at = min(run.ended_at + alerts.MAX_FAILURE_AGE, now)
         for acknowledgement in acknowledgements:
             acknowledgement.ended_at = acknowledgement.ended_at or max(
                 acknowledgement.acknowledged_at, expired_at

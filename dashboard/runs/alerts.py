@@ -25,11 +25,6 @@ def is_resolved(run: Run) -> bool:
     return not run.in_flight and run.status != "failure"
 
 
-def ended_at(run: Run) -> datetime:
-    """Return when a run ended; if Northflank omits it, its last update or its creation."""
-    return run.concluded_at or run.updated_at or run.created_at
-
-
 def _failed_recently(run: Run, now: datetime) -> bool:
     has_failed = run.concluded and run.status == "failure"
-    return has_failed and now - ended_at(run) < MAX_FAILURE_AGE
+    return has_failed and now - run.ended_at < MAX_FAILURE_AGE

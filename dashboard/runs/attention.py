@@ -66,7 +66,7 @@ def load(runs: RunQuerySet, now: datetime) -> list[AttentionRun]:
                 AttentionRun(
                     _stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False
                 )
-                for pk, stage, name, ended_at in failures.values_list(*fields, _ended_at())
+                for pk, stage, name, ended_at in failures.values_list(*fields, "ended_at")
             ),
         ]
     )
@@ -77,11 +77,10 @@ def failed(runs: RunQuerySet, since: datetime, until: datetime | None = None) ->
 
     With `until`, those that failed later are left out, too.
     """
-    failures = runs.filter(status="failure", concluded=True).annotate(ended=_ended_at())
-    found = failures.filter(ended__gt=since).exclude(_aborted_here())
+    failures = runs.filter(status="failure", concluded=True, ended_at__gt=since)
     if until is not None:
-        found = found.filter(ended__lte=until)
-    return found.order_by("-ended", "-pk")
+        failures = failures.filter(ended_at__lte=until)
+    return failures.exclude(_aborted_here()).order_by("-ended_at", "-pk")
 
 
 def waiting(runs: RunQuerySet, now: datetime) -> RunQuerySet:
@@ -122,10 +121,6 @@ def severities(runs: Iterable[Run], now: datetime) -> dict[int, Severity]:
 
 def _stage_rank(name: str) -> int:
     return _STAGE_RANKS.get(name, len(_STAGE_RANKS))
-
-
-def _ended_at() -> Coalesce:
-    return Coalesce("concluded_at", "updated_at", "created_at")  # the API may omit concludedAt
 
 
 def _is_approval_due(now: datetime) -> Q:

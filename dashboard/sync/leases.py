@@ -278,7 +278,7 @@ def _measure_demand(
     ).count()
     flows = stages.filter(has_flow=True).count()
     hour = timedelta(hours=1)
-    concluded_runs = Run.objects.filter(concluded_at__gt=now - hour).count() if webhook_alive else 0
+    ended_runs = Run.objects.filter(ended_at__gt=now - hour).count() if webhook_alive else 0
     incomplete_histories = (
         stages.filter(has_flow=True)
         .exclude(list_order=ListOrder.NEWEST, next_history_page=None)
@@ -290,7 +290,7 @@ def _measure_demand(
         + catalog_lists / schedule.CATALOG_INTERVAL.total_seconds()
         + flows / schedule.FLOW_INTERVAL.total_seconds()
         + incomplete_histories / schedule.HISTORY_INTERVAL.total_seconds(),
-        webhook_reads=schedule.WEBHOOK_READS_PER_RUN * concluded_runs / hour.total_seconds(),
+        webhook_reads=schedule.WEBHOOK_READS_PER_RUN * ended_runs / hour.total_seconds(),
         has_gaps=CatalogSync.objects.never_synced().filter(failures=0).exists()
         or bool(keys_with_gaps(stages.filter(failures=0), now)),
         has_baseline_reads=has_baseline_reads,

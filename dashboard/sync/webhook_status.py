@@ -89,9 +89,9 @@ def _last_run_change(now: datetime) -> datetime | None:
     """Return when a run last started or concluded, by Northflank's clock, before the grace time."""
     cutoff = now - DELIVERY_GRACE
     started_runs = Run.objects.tracked().filter(created_at__lte=cutoff)
-    ended_runs = Run.objects.filter(concluded_at__lte=cutoff, status__in=EVENT_STATUSES)
+    ended_runs = Run.objects.filter(ended_at__lte=cutoff, status__in=EVENT_STATUSES)
     times = [
         started_runs.aggregate(at=Max("created_at"))["at"],
-        ended_runs.aggregate(at=Max("concluded_at"))["at"],
+        ended_runs.aggregate(at=Max("ended_at"))["at"],
     ]
     return max((timestamp for timestamp in times if timestamp is not None), default=None)

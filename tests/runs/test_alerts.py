@@ -16,8 +16,7 @@ def run(status: str = "running", **more: Any) -> Run:
     defaults = {
         "concluded": concluded,
         "in_flight": not concluded,
-        "created_at": NOW - timedelta(days=3),
-        "concluded_at": NOW - timedelta(hours=1) if concluded else None,
+        "ended_at": NOW - timedelta(hours=1) if concluded else None,
     }
     return Run(status=status, **defaults | more)
 
@@ -32,10 +31,7 @@ def run(status: str = "running", **more: Any) -> Run:
         (run("aborting"), False, True, False),
         (run("aborting", abort_severity=1), True, True, False),
         (run("failure"), True, True, False),
-        (run("failure", concluded_at=NOW - alerts.MAX_FAILURE_AGE), False, False, False),
-        # Northflank may leave out when it concluded.
-        (run("failure", concluded_at=None, updated_at=NOW), True, True, False),
-        (run("failure", concluded_at=None), False, False, False),
+        (run("failure", ended_at=NOW - alerts.MAX_FAILURE_AGE), False, False, False),
         (run("success"), False, False, True),
         (run("success", overdue_severity=2), False, False, True),
         (run("aborted"), False, False, True),

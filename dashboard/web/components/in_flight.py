@@ -76,7 +76,7 @@ def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:
     recently_requested = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).values("run")
     not_in_flight = visible_runs(permissions).filter(pk__in=recently_requested, in_flight=False)
     not_failed = not_in_flight.exclude(pk__in=failed(permissions, now).order_by().values("pk"))
-    return not_failed.order_by("-concluded_at", "-pk")
+    return not_failed.order_by("-ended_at", "-pk")
 
 
 def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InFlightTotals]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
@@ -81,9 +81,8 @@ def load_changes(since_version: int | None) -> ChangeSet:
         # Runs that ended long before their first sync are on no open page.
         is_acknowledged = Exists(Acknowledgement.objects.filter(run=OuterRef("pk")))
         oldest = db_threads.now() - ENDED_RUN_MAX_AGE
-        is_old = Q(concluded_at__lt=oldest) | Q(concluded_at=None, created_at__lt=oldest)
         changed_runs = changed_runs.exclude(
-            is_old, ~is_acknowledged, in_flight=False, first_synced_at=F("synced_at")
+            ~is_acknowledged, ended_at__lt=oldest, first_synced_at=F("synced_at")
         )
         runs = list(changed_runs.with_stage().without_detail()[: MAX_RUNS + 1])
     # A version from the future is another database's.

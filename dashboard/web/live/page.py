@@ -167,8 +167,7 @@ class Page(ABC):
 
     def is_recent(self, run: Run) -> bool:
         """Return whether a run counts as new on an open page that does not show it yet."""
-        ended_at = run.concluded_at or run.updated_at or run.created_at
-        return run.in_flight or self.snapshot.now - ended_at < ENDED_RUN_MAX_AGE
+        return run.in_flight or self.snapshot.now - run.ended_at < ENDED_RUN_MAX_AGE
 
     @cached_property
     def upstream_down(self) -> bool:
