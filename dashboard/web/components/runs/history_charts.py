@@ -44,8 +44,11 @@ def render_charts(
 
 def _latest_versions(stages: list[int]) -> dict[int, int | None]:
     """Return the highest version of each stage's ended runs, by stage key; None: no ended run."""
-    ended_runs = Run.objects.filter(stage=OuterRef("pk"), in_flight=False).order_by("-version")
-    latest_version = Subquery(ended_runs.values("version")[:1])
+    # As a range, not as an equality, so that only the index by stage and version has this order.
+    # PostgreSQL would read all versions in search of a stage without runs.
+    of_stage = Run.objects.filter(stage__gte=OuterRef("pk"), stage__lte=OuterRef("pk"))
+    latest = of_stage.filter(in_flight=False).order_by("stage_id", "-version")
+    latest_version = Subquery(latest.values("version")[:1])
     return dict(Stage.objects.filter(pk__in=stages).order_by().values_list("pk", latest_version))
 
 
