@@ -262,3 +262,11 @@ class AbortEvent(models.Model):
 def open_aborts_by_run(runs: Iterable[int]) -> dict[int, Abort]:
     """Return the open aborts of these runs, by the run's primary key."""
     return {abort.run_id: abort for abort in Abort.objects.open().filter(run__in=list(runs))}
+
+
+def stages_with_open_aborts() -> set[int]:
+    """Return the keys of the stages with an open abort, which are few.
+
+    Filtered by stage, SQLite would read all runs of these stages instead.
+    """
+    return set(Abort.objects.open().values_list("run__stage", flat=True))

@@ -201,6 +201,12 @@ class Run(models.Model):
                 name="run_in_flight_idx",
                 condition=models.Q(in_flight=True),
             ),
+            # For counts by stage: SQLite, which has no statistics, would read all of their runs.
+            models.Index(
+                fields=["stage", "status", "overdue_severity", "abort_severity"],
+                name="run_in_flight_stage_idx",
+                condition=models.Q(in_flight=True),
+            ),
             models.Index(fields=["-ended_at"], name="run_ended_at_idx"),
             models.Index(
                 fields=["-ended_at", "-id"],

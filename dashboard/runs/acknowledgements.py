@@ -90,12 +90,11 @@ def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknow
 
 def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return the active acknowledgements by stage key, one for each user and stage."""
-    acknowledgements = (
-        Acknowledgement.objects.open().filter(run__stage__in=stages).select_related("run")
-    )
+    # All that are open: filtered by stage, SQLite would read all runs of these stages.
+    acknowledgements = Acknowledgement.objects.open().select_related("run")
     by_stage: dict[int, dict[str, Acknowledgement]] = {}
     for acknowledgement in acknowledgements.defer("run__steps", "run__raw", "run__description"):
-        if alerts.is_open(acknowledgement.run, now):
+        if acknowledgement.run.stage_id in stages and alerts.is_open(acknowledgement.run, now):
             by_stage.setdefault(acknowledgement.run.stage_id, {}).setdefault(
                 acknowledgement.username, acknowledgement
             )

@@ -105,10 +105,13 @@ def load_related_runs(run: Run, visible: Q, timing: StageTiming | None) -> Relat
 def load_in_flight(run: Run, visible: Q) -> list[Run]:
     """Return the runs in flight in the run's pipeline, in the stages that match `visible`."""
     pipeline = run.stage.pipeline
+    runs = Run.objects.in_flight().filter(visible, stage__pipeline=pipeline).without_detail()
     # A removed run holds up no other; it is included only if it is `run` itself.
-    candidates = Run.objects.tracked() | Run.objects.in_flight().filter(pk=run.pk)
-    runs = candidates.filter(visible, stage__pipeline=pipeline).without_detail()
-    loaded = list(runs.select_related("stage"))
+    loaded = [
+        other
+        for other in runs.select_related("stage")
+        if other.removed_at is None or other.pk == run.pk
+    ]
     for other in loaded:
         other.stage.pipeline = pipeline
     return loaded

@@ -8,7 +8,8 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Pipeline, Run, Stage
+from dashboard.models import Pipeline, Run, Stage
+from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_all
 from dashboard.web.components.data_age import DataAge, place_data_age
@@ -59,7 +60,7 @@ class PipelinePage(Page):
 
     @cached_property
     def is_aborting(self) -> bool:
-        return Abort.objects.open().filter(run__stage__in=self.stages).exists()
+        return not stages_with_open_aborts().isdisjoint(stage.pk for stage in self.stages)
 
     @property
     def tag_values(self) -> tuple[object, ...]:

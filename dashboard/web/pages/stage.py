@@ -11,7 +11,8 @@ from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_safe
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Run, SavedView, Stage
+from dashboard.models import Run, SavedView, Stage
+from dashboard.models.aborts import stages_with_open_aborts
 from dashboard.runs import concurrency_policy, saved_views
 from dashboard.sync import omitted_entries, watchers
 from dashboard.web.components import tab_title
@@ -79,7 +80,7 @@ class StagePage(Page):
 
     @cached_property
     def is_aborting(self) -> bool:
-        return self.has_runs_in_flight and Abort.objects.open().filter(run__stage=self.key).exists()
+        return self.has_runs_in_flight and self.key in stages_with_open_aborts()
 
     @cached_property
     def removal(self) -> removed_notice.RemovedNotice | None:
@@ -104,8 +105,10 @@ class StagePage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.stage
-        page = pagination.page(stage.runs.all(), self.filter)
-        runs = stage.runs.filter(pk__in=page.keys).newest_first()
+        # Runs that the user aborted are found by key: of a stage, SQLite would read them all.
+        candidates = Run.objects.all() if self.filter.aborted_by_me else stage.runs.all()
+        page = pagination.page(candidates, self.filter)
+        runs = Run.objects.filter(pk__in=page.keys).newest_first()
         status = self.filter.single_status
         return {
             "place": _place(stage),

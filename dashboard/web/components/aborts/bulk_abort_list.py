@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import Exists, OuterRef
 from django.urls import reverse
 
 from dashboard.aborts import bulk_messages as bulk_abort_messages
@@ -52,7 +53,8 @@ def load_page(permissions: Permissions, before_pk: int | None) -> PageOfBulkAbor
     With `before_pk`, only bulk aborts with lower keys.
     """
     items = BulkAbortItem.objects.filter(permissions.stage_filter("run__stage"))
-    visible = BulkAbort.objects.filter(pk__in=items.order_by().values("bulk_abort")).order_by("-pk")
+    has_visible_run = Exists(items.filter(bulk_abort=OuterRef("pk")))
+    visible = BulkAbort.objects.filter(has_visible_run).order_by("-pk")
     bulk_aborts = list(
         (visible if before_pk is None else visible.filter(pk__lt=before_pk))[: PER_PAGE + 1]
     )
