@@ -1,0 +1,179 @@
+"""How many rows each query visits, and a database to grow between two measurements."""
+
+import contextlib
+import json
+import re
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models.catalog import StageName
+from tests.support import factories
+
+PRODUCT = Path(__file__).resolve().parents[2] / "dashboard"
+PIPELINES_PER_PROJECT = 10
+STAGES_WITH_RUNS = 10
+IN_FLIGHT = 12
+_ABORTED_EVERY, _FAILED_EVERY = 40, 20  # among the runs that have ended, the newest first
+_AGE = timedelta(minutes=20)  # between two runs: 72 end in a day, whatever the history
+
+_LATEST_VERSION = 1_000_000
+
+type Visits = Counter[tuple[str, str]]  # by the function of the product and the statement
+
+
+@contextlib.contextmanager
+def counting_visits() -> Iterator[Visits]:
+    """Count what each statement visits: rows on PostgreSQL, steps of the virtual machine on SQLite.
+
+    Both are exact and repeatable; a row takes about ten steps.
+    """
+    visits: Visits = Counter()
+    count = _count_rows if connection.vendor == "postgresql" else _count_steps
+    with contextlib.ExitStack() as stack:
+        wrapper = stack.enter_context(count(visits))
+        stack.enter_context(connection.execute_wrapper(wrapper))
+        yield visits
+
+
+@contextlib.contextmanager
+def _count_steps(visits: Visits) -> Iterator[Callable[..., Any]]:
+    connection.ensure_connection()
+    raw: sqlite3.Connection = connection.connection
+    latest = [("", "")]  # rows are fetched after the statement has begun
+
+    def step() -> int:
+        visits[latest[0]] += 1
+        return 0
+
+    def execute(run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        latest[0] = _key(sql)
+        return run(sql, params, many, context)
+
+    raw.set_progress_handler(step, 1)
+    try:
+        yield execute
+    finally:
+        raw.set_progress_handler(None, 1)
+
+
+@contextlib.contextmanager
+def _count_rows(visits: Visits) -> Iterator[Callable[..., Any]]:
+    def execute(run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith(("SELECT", "UPDATE", "DELETE", "WITH", "(")):
+            visits[_key(sql)] += _visited_rows(sql, params)
+        return run(sql, params, many, context)
+
+    yield execute
+
+
+def _visited_rows(sql: str, params: Any) -> int:
+    connection.ensure_connection()
+    # The statement is run twice, so the first run must leave nothing behind.
+    with transaction.atomic(), connection.connection.cursor() as cursor:
+        # What an index can find: a table of 600 rows may be read whole, which proves nothing.
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params)
+        (plan,) = cursor.fetchone()
+        transaction.set_rollback(True)
+    plan = plan if isinstance(plan, list) else json.loads(plan)
+    return round(_scanned_rows(plan[0]["Plan"]))
+
+
+def _scanned_rows(node: dict[str, Any]) -> float:
+    """Return the rows that the scans of a plan have read, those that they left out included.
+
+    A bitmap of an index is counted with the rows that are then read from the table.
+    """
+    own = 0.0
+    if "Scan" in node["Node Type"] and node["Node Type"] != "Bitmap Index Scan":
+        removed = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
+        rows = node["Actual Rows"] + sum(node.get(name, 0) for name in removed)
+        own = rows * node["Actual Loops"]
+    return own + sum(_scanned_rows(child) for child in node.get("Plans", ()))
+
+
+def _key(sql: str) -> tuple[str, str]:
+    """Return the function of the product that runs a statement, and the statement without lists."""
+    place, frame = "", sys._getframe()
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(PRODUCT):
+            place = f"{file.relative_to(PRODUCT).with_suffix('')}:{frame.f_code.co_name}"
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    return place, re.sub(r"\((%s(, )?)+\)", "(…)", sql)
+
+
+def create_stages(count: int) -> None:
+    """Create stages until there are this many: three a pipeline, thirty a project."""
+    now = timezone.now()
+    first = Stage.objects.count()
+    for number in range(first // 3, count // 3):
+        project = Project.objects.get_or_create(
+            slug=f"project-{number // PIPELINES_PER_PROJECT}", defaults={"synced_at": now}
+        )[0]
+        pipeline = Pipeline.objects.create(
+            project=project, slug=f"pipeline-{number}", name=f"Pipeline {number}", synced_at=now
+        )
+        for name in StageName.values:
+            factories.stage(name, pipeline, flow_synced_at=now)
+    _analyze()
+
+
+def create_runs(count: int, by: User) -> None:
+    """Create runs until there are this many, older than those there are; most are in one stage.
+
+    The first runs are in flight; of the newest, some were aborted by `by`.
+    """
+    now = timezone.now()
+    first = Run.objects.count()
+    busy, *others = Stage.objects.order_by("pk")[:STAGES_WITH_RUNS]
+    if not first:
+        with transaction.atomic():
+            ChangeCounter.reserve(_LATEST_VERSION)
+    runs = [
+        _run(number, busy if number % 4 else others[number % len(others)], now)
+        for number in range(first, count)
+    ]
+    Run.objects.bulk_create(runs, batch_size=500)
+    for run in Run.objects.filter(status="aborted").order_by("pk")[: 0 if first else 30]:
+        ended = {"requested_at": run.created_at, "settled_at": run.ended_at, "outcome": "aborted"}
+        factories.abort(run, by, "concluded", **ended)
+    _analyze()
+
+
+def _run(number: int, stage: Stage, now: Any) -> Run:
+    created_at = now - number * _AGE
+    is_in_flight = number < IN_FLIGHT
+    status = (
+        "running" if is_in_flight
+        else "aborted" if number % _ABORTED_EVERY == 1
+        else "failure" if number % _FAILED_EVERY == 3
+        else "success"
+    )  # fmt: skip
+    return Run(
+        stage=stage, run_id=f"run-{number}", name=f"Release {number}", status=status,
+        concluded=not is_in_flight, in_flight=is_in_flight, created_at=created_at,
+        started_at=created_at, concluded_at=None if is_in_flight else created_at + _AGE / 2,
+        first_synced_at=created_at, synced_at=now, status_since=created_at,
+        detail_synced_at=created_at, version=_LATEST_VERSION - number,
+    )  # fmt: skip
+
+
+def _analyze() -> None:
+    """Have PostgreSQL update its statistics, as it does by itself; SQLite has none."""
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")

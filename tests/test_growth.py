@@ -1,0 +1,224 @@
+"""No query visits more rows with a longer history or, except those listed here, with more stages.
+
+Rows are counted, not timed: see tests/support/growth.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.aborts import bulk, reconcile, resend, send
+from dashboard.accounts import permissions
+from dashboard.models import Grant, Run, Stage
+from dashboard.models.api_tokens import Scope
+from dashboard.models.runs import ChangeCounter
+from dashboard.sync import (
+    catalog,
+    clock_correction,
+    leases,
+    mirror,
+    overdue_checker,
+    watchers,
+    webhook_status,
+    worker,
+)
+from dashboard.upstream import budget_store
+from dashboard.web.live import changes
+from dashboard.web.live.changes import Channel
+from dashboard.web.live.page import PAGES
+from tests.support import api, factories, growth
+from tests.support.world import api_run
+
+FEW_RUNS, SOME_RUNS, MANY_RUNS = 2_000, 5_000, 20_000
+FEW_STAGES, MANY_STAGES = 60, 600
+MAX_RATIO = 1.2
+MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a page of a list
+
+# Functions that may visit all stages, with the reason.
+LINEAR_IN_STAGES = {
+    "sync/leases:make_plan": "the sync's plan",
+    "sync/leases:claim_stages": "the sync's plan: which stages are due",
+    "sync/leases:_measure_demand": "the sync's plan",
+    "sync/leases:_load_facts": "the sync's plan, which Status shows",
+    "sync/leases:keys_with_gaps": "the sync's plan, which Status shows",
+    "sync/baselines:schedule_next_detail": "the sync's plan",
+    "sync/coverage:measure": "the count of what is covered",
+    "sync/coverage:measure_stages": "the count of what is covered",
+    "web/live/snapshot:stages": "the count of what is covered, on Now and Board",
+    "web/live/changes:stages": "the same in their streams",
+    "web/components/data_age:page_data_age": "the catalog's lists: one a project",
+    "web/components/sync_report:load_status": "Status sorts all stages",
+    "web/components/sync_report:_stage_rows": "Status lists up to 100 stages",
+    "web/components/aborts/abort_log:parse": "the filter offers all projects",
+}
+# Work that may, until it has pages.
+LINEAR_WORK = {"manager: GET /board/", "viewer: GET /board/"}
+
+type Work = Callable[[], object]
+
+
+def pages(who: User) -> dict[str, Work]:
+    """Return the views of all pages, by address, for a user."""
+    client = Client()
+    client.force_login(who)
+    stage = Stage.objects.order_by("pk")[0]
+    in_flight, ended = (
+        Run.objects.filter(stage=stage, in_flight=flag).order_by("pk")[0] for flag in (True, False)
+    )
+    flow = factories.address(stage)
+    addresses = [
+        "/", "/board/", "/status/", "/aborts/", "/aborts/?state=aborted&username=man",
+        "/aborts/bulk/", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
+        factories.address(stage.pipeline), flow, f"{flow}?all=1", f"{flow}?by_me=1",
+        f"{flow}?overdue=1", factories.address(in_flight), factories.address(ended),
+        factories.address(in_flight, "abort"), f"/runs/{ended.run_id}/",
+    ]  # fmt: skip
+
+    def view(address: str) -> None:
+        cache.clear()
+        response = client.get(address)
+        assert response.status_code in {200, 302}, (address, response.status_code)
+
+    return {f"GET {address}": lambda address=address: view(address) for address in addresses}
+
+
+def api_requests(who: User) -> dict[str, Work]:
+    client = Client(headers={"Authorization": f"Bearer {api.create_token_secret(who, Scope.READ)}"})
+    addresses = ["/api/runs/", "/api/runs/run-20/"]
+
+    def get(address: str) -> None:
+        response = client.get(address)
+        assert response.status_code == 200, (address, response.content)
+
+    return {f"GET {address}": lambda address=address: get(address) for address in addresses}
+
+
+def feed_rounds(who: User) -> dict[str, Work]:
+    """Return what the feed does after a change and between changes, for a viewer of each page."""
+    stage = Stage.objects.order_by("pk")[0]
+    run = stage.runs.order_by("pk")[0]
+    keys = {"stage": stage.pk, "pipeline": stage.pipeline_id, "run": run.pk}
+    user_permissions = permissions.for_user(who)
+
+    def beat(page: str) -> None:
+        cache.clear()
+        channel = Channel(page, keys.get(page, 0), user_permissions)
+        factories.change(run, status_since=timezone.now())
+        change_set = changes.load_changes(ChangeCounter.latest() - 1)
+        assert [one.pk for one in change_set.runs] == [run.pk]
+        watchers.keep_alive([stage.pk], [run.pk], timezone.now())
+        change_set.changed_parts(channel)
+        change_set.status_parts(channel)
+
+    return {f"feed {page}": lambda page=page: beat(page) for page in PAGES if page != "bulk_abort"}
+
+
+def chores() -> dict[str, Work]:
+    """Return what the sync and its chores do again and again, and the mirroring of a list."""
+    now = timezone.now()
+    busy = Stage.objects.order_by("pk")[0]
+    listed = [
+        api_run(run.run_id, status=run.status, concluded=run.concluded, concluded_at=run.ended_at)
+        for run in busy.runs.newest_first()[:50]
+    ]
+
+    def plan() -> Any:
+        return worker._make_plan(budget_store.load(now), now)
+
+    return {
+        "plan": plan,
+        "mirror a list": lambda: mirror.apply_runs(busy.pk, listed, requested_at=now),
+        "lease runs": lambda: leases.claim_runs(now, 8),
+        "lease stages": lambda: leases.claim_stages(now, plan(), 8),
+        "lease lists": lambda: catalog.claim_due(now),
+        "overdue": lambda: overdue_checker.check_runs(now),
+        "clock": lambda: clock_correction.correct_timestamps(now),
+        "webhook": lambda: webhook_status.load(now),
+        "adopt aborts": lambda: reconcile._claim_unsent_expired(now),
+        "settle aborts": lambda: send.settle_resolved_aborts(now),
+        "resend aborts": lambda: resend.claim_due_resends(now),
+        "escalate aborts": lambda: reconcile._update_severities(now),
+        "adopt bulk aborts": lambda: bulk._claim_expired(now),
+    }
+
+
+type Measured = dict[tuple[str, str, str], int]  # by work, function and statement
+
+
+def measure(work: dict[str, Work]) -> Measured:
+    """Return what each statement visits; what the work writes is rolled back."""
+    measured: Measured = {}
+    for name, do in work.items():
+        with transaction.atomic(), growth.counting_visits() as visits:
+            do()
+            transaction.set_rollback(True)
+        measured |= {(name, *key): count for key, count in visits.items()}
+    return measured
+
+
+@pytest.fixture
+def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
+    """Return all work of the product: of a user who may do everything, and of one who sees a part.
+
+    There are FEW_RUNS in FEW_STAGES.
+    """
+    settings.NORTHFLANK_WEBHOOK_SECRET = "secret"
+    growth.create_stages(FEW_STAGES)
+    Grant.objects.all().delete()
+    for right in ("view", "abort"):
+        factories.grant(right, "everything", manager)
+    factories.grant("view", "parts", viewer, project=Stage.objects.all()[0].pipeline.project)
+    factories.grant("view", "parts", viewer, stage="Production")
+    factories.worker()
+    factories.catalog_sweep()
+    growth.create_runs(FEW_RUNS, manager)
+    of_users = {
+        f"{user.username}: {name}": do
+        for user in (manager, viewer)
+        for name, do in (pages(user) | api_requests(user) | feed_rounds(user)).items()
+    }
+    return of_users | chores()
+
+
+def growing(before: Measured, after: Measured) -> list[str]:
+    """Return the statements that visit more than before, with both numbers."""
+    return [
+        f"{work}: {before.get((work, place, sql), 0)} -> {count} in {place}: {sql}"
+        for (work, place, sql), count in after.items()
+        if count > before.get((work, place, sql), 0) * MAX_RATIO + MAX_SURPLUS
+    ]
+
+
+def test_queries_with_longer_history_visit_no_more_rows(
+    work: dict[str, Work], manager: User
+) -> None:
+    before = measure(work)
+    growth.create_runs(MANY_RUNS, manager)
+    surplus = growing(before, measure(work))
+    assert not surplus, "\n".join(surplus)
+
+
+def test_queries_with_more_stages_visit_no_more_rows(work: dict[str, Work], manager: User) -> None:
+    growth.create_runs(SOME_RUNS, manager)  # with fewer, PostgreSQL may well read a whole stage
+    before = measure(work)
+    growth.create_stages(MANY_STAGES)
+    after = {
+        (work, place, sql): count
+        for (work, place, sql), count in measure(work).items()
+        if work not in LINEAR_WORK and place not in LINEAR_IN_STAGES
+    }
+    surplus = growing(before, after)
+    assert not surplus, "\n".join(surplus)
+
+
+@pytest.mark.parametrize("place", LINEAR_IN_STAGES)
+def test_function_that_may_visit_all_stages_exists(place: str) -> None:
+    module, function = place.split(":")
+    source = (growth.PRODUCT / f"{module}.py").read_text()
+    assert f"def {function}(" in source
