@@ -381,7 +381,9 @@ def _settle(
         **fields,
     )
     if not is_settled:
-        abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
+        with transaction.atomic():
+            mark_changed([abort.run_id])
+            abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)
     log.warning(
         "abort.settled", state=str(state), run=abort.run.run_id, by=abort.username, answer=answer
     )

@@ -17,7 +17,7 @@ from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
-from dashboard.web.live.page import LivePart, Page, page_response, render_part
+from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages import aborts_export
 
@@ -43,7 +43,7 @@ class AbortsPage(Page):
 
     @cached_property
     def log_page(self) -> abort_log.PageOfAborts:
-        return abort_log.load_page(self.filter)
+        return self.newest if self.filter.is_newest_page else abort_log.load_page(self.filter)
 
     @property
     def is_aborting(self) -> bool:
@@ -68,7 +68,7 @@ class AbortsPage(Page):
     def context(self, request: HttpRequest) -> dict[str, Any]:
         return {
             "filter": self.filter,
-            "abort_rows": abort_log.load_rows(self.log_page),
+            "abort_rows": list(abort_log.render_rows(self.log_page.versions).values()),
             "older_url": self.log_page.older_url,
             "has_pager": bool(self.log_page.older_url or self.filter.before_pk),
             "empty": empty_states.aborts(
@@ -80,13 +80,9 @@ class AbortsPage(Page):
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
         # New aborts change the page's structure.
-        aborts = Abort.objects.filter(run__in=runs)
-        return [
-            render_part(
-                f"abort-{abort.pk}", "pages/aborts.html#abort-row", abort=abort_log.build_row(abort)
-            )
-            for abort in abort_log.with_details(aborts)
-        ]
+        aborts = Abort.objects.filter(run__in=runs).order_by("pk")
+        rows = abort_log.render_rows(aborts.values_list("pk", "run__version"))
+        return [LivePart(f"abort-{pk}", row) for pk, row in rows.items()]
 
 
 @require_GET

@@ -1,17 +1,21 @@
-"""The abort log: parse its filter from the query string, load pages of aborts, and build rows.
+"""The abort log: parse its filter from the query string, load pages of aborts, and render rows.
 
 Invalid parameters are ignored with a warning. Only aborts in stages that the user may see match.
+Rendered rows are cached under the version of their run, and the same for all users.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from urllib.parse import urlencode
 
+from django.core.cache import cache
 from django.db.models import F, Q
 from django.http import HttpRequest
+from django.template.loader import get_template
 from django.utils import timezone
 from django.utils.functional import Promise
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -113,6 +117,11 @@ class AbortFilter:
     categories: list[tuple[str, str | Promise]] = field(default_factory=list)
     projects: list[tuple[str, str]] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
+
+    @property
+    def is_newest_page(self) -> bool:
+        """Whether it selects the newest page of all aborts."""
+        return not self.parameters and self.before_pk is None
 
     @property
     def query_string(self) -> str:
@@ -264,12 +273,32 @@ class AbortRow:
         return self.message.dated_text
 
 
-def load_rows(abort_page: PageOfAborts) -> list[AbortRow]:
-    """Return the rows of a page, newest first."""
-    pks = [pk for pk, _version in abort_page.versions]
-    return [
-        build_row(abort) for abort in with_details(Abort.objects.filter(pk__in=pks).order_by("-pk"))
-    ]
+def render_rows(versions: Iterable[tuple[int, int]]) -> dict[int, SafeString]:
+    """Return the rendered rows of aborts by key, in the order of `versions`.
+
+    `versions` are pairs of an abort's key and its run's version, like those of `PageOfAborts`. Only
+    rows that are not cached are loaded and rendered.
+    """
+    keys = {pk: _cache_key(pk, version) for pk, version in versions}
+    cached: dict[str, SafeString] = cache.get_many(keys.values())
+    missing = [pk for pk, key in keys.items() if key not in cached]
+    rendered = _render_and_cache(Abort.objects.filter(pk__in=missing)) if missing else {}
+    return {pk: rendered[pk] if pk in rendered else cached[key] for pk, key in keys.items()}
+
+
+def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
+    template = get_template("pages/aborts.html#abort-row")
+    rendered, to_cache = {}, {}
+    for abort in with_details(aborts):
+        rendered[abort.pk] = SafeString(template.render({"abort": build_row(abort)}).strip())
+        # The version that was read with the abort, which may be newer than the page's.
+        to_cache[_cache_key(abort.pk, abort.run.version)] = rendered[abort.pk]
+    cache.set_many(to_cache)
+    return rendered
+
+
+def _cache_key(pk: int, version: int) -> str:
+    return f"abort:{pk}:{version}"
 
 
 def build_row(abort: Abort) -> AbortRow:
