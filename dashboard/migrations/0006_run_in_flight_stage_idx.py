@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("dashboard", "0002_run_ended_at"),
+        ("dashboard", "0005_run_ended_at"),
     ]
 
     operations = [
