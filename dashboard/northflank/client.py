@@ -132,6 +132,7 @@ class NorthflankClient:
             # reads no netrc by itself). The sandbox on loopback is never behind a proxy.
             # No transport with retries: giving httpx one switches the proxies off.
             trust_env=not _is_loopback(url.host),
+            verify=url.scheme == "https",  # reading the CAs takes longer than many requests
             timeout=httpx.Timeout(
                 connect=timeout_seconds / 3,
                 read=timeout_seconds,

@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,7 +27,7 @@ from dashboard.northflank import (
     UnexpectedResponse,
     Unreachable,
 )
-from tests.support import payloads
+from tests.support import payloads, scripted_server
 from tests.support.scripted_server import (
     Play,
     ScriptedServer,
@@ -37,6 +39,8 @@ from tests.support.scripted_server import (
 )
 
 pytestmark = pytest.mark.anyio
+
+SELF_SIGNED = Path(scripted_server.__file__).with_name("self_signed.pem")
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 LIMITS = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "7", "x-ratelimit-reset": "61"}
@@ -209,6 +213,18 @@ async def test_abort_with_truncated_response_raises_unreachable_sent(
     failure = await failure_of(abort(client))
     assert isinstance(failure, Unreachable)
     assert failure.may_have_arrived
+
+
+async def test_server_with_self_signed_certificate_receives_no_request() -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(SELF_SIGNED)
+    async with ScriptedServer(tls) as server:
+        async with NorthflankClient("TKN", base_url=server.url) as client:
+            failure = await failure_of(abort(client))
+        assert isinstance(failure, Unreachable)
+        assert not failure.may_have_arrived
+        assert "CERTIFICATE_VERIFY_FAILED" in str(failure.__cause__)
+        assert server.requests == []
 
 
 async def test_response_that_is_not_http_raises_unreachable(
