@@ -23,12 +23,25 @@ RULES = {
     "rules": {"target-size": {"enabled": True}},
     "resultTypes": ["violations"],
 }
+# A page has few colours and thousands of texts, for each of which axe parses the same ones anew.
+PARSE_COLOURS_ONCE = """
+  const { prototype } = axe.commons.color.Color;
+  const { parseString } = prototype;
+  const parsed = new Map();
+  prototype.parseString = function (text) {
+    if (parsed.has(text)) return Object.assign(this, parsed.get(text));
+    const { r, g, b, alpha } = parseString.call(this, text);
+    parsed.set(text, { r, g, b, alpha });
+    return this;
+  };
+"""
+AXE = f"() => {{ {Axe().axe_script}; {PARSE_COLOURS_ONCE} }}"
 
 
 def violations(page: Page) -> list[str]:
     """What axe has against a page as it is now."""
     if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(Axe().axe_script)
+        page.evaluate(AXE)
     found = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", RULES)
     return [
         f"{each['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
