@@ -13,7 +13,7 @@ from playwright.sync_api import Page, Response, expect
 from dashboard.models import Run
 from dashboard.web.live import page as live_page
 from tests.support import factories
-from tests.support.browser import OpenPage, check, wait_for_viewers
+from tests.support.browser import OpenPage, check, session_cookie, wait_for_viewers
 from tests.support.live import Live
 from tests.support.states import NON_PAGE_URLS, STAGE, WORLDS, State, full
 
@@ -116,29 +116,23 @@ def given(state: State) -> Iterator[None]:
 
 @pytest.fixture
 def open_state(
-    sign_in: OpenPage, open_browser: OpenPage, ignored_console_errors: list[str]
+    open_browser: OpenPage, live: Live, ignored_console_errors: list[str]
 ) -> Callable[..., Page]:
-    """Open a state as whom it is for; one browser serves all states of a person."""
-    browsers: dict[str, Page] = {}
+    """Open a state as whom it is for, all in one page: each new one would start a process."""
+    page = open_browser(reduced_motion="reduce", device_scale_factor=2, color_scheme="light")
     answers: list[int] = []
 
     def note(response: Response) -> None:
         if response.request.is_navigation_request() and response.status != 302:
             answers.append(response.status)
 
+    page.on("response", note)
     ignored_console_errors.append("the server responded with a status of 500")
 
     def visit_(state: State, places: dict[str, object]) -> Page:
-        page = browsers.get(state.who)
-        if page is None:
-            options = {
-                "reduced_motion": "reduce",
-                "device_scale_factor": 2,
-                "color_scheme": "light",
-            }
-            page = sign_in(state.who, **options) if state.who else open_browser(**options)
-            browsers[state.who] = page
-            page.on("response", note)
+        page.context.clear_cookies()
+        if state.who:
+            page.context.add_cookies([session_cookie(state.who, live.base_url)])
         page.goto(state.address.format(**places))
         if state.act:
             state.act(page)
@@ -148,7 +142,7 @@ def open_state(
     return visit_
 
 
-STATES_PER_TEST = 4  # states that one test goes through
+STATES_PER_TEST = 8  # states that one test goes through
 
 
 def state_groups() -> Iterator[Any]:
