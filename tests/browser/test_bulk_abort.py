@@ -287,7 +287,7 @@ def test_select_all_selects_runs_of_its_table_only(sign_in: OpenPage) -> None:
     select_all(page).check()
     expect(selected_count(page)).to_have_text("3")
     expect(checkbox_of(page, late[0])).not_to_be_checked()
-    select_all(page, "Runs that need attention, worst first").check()
+    select_all(page, "Runs that need attention, Production first").check()
     expect(selected_count(page)).to_have_text("5")
     select_all(page).uncheck()
     expect(selected_count(page)).to_have_text("2")

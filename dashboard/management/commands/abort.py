@@ -94,7 +94,7 @@ class Command(RunbookCommand):
 
     def _report_already_ended(self, run: Run, *, as_json: bool) -> None:
         if as_json:
-            run_json = serializers.run(run, None)
+            run_json = serializers.run(run)
             self.stdout.write(output.to_json({"joined": False, "abort": None, "run": run_json}))
         if run.status != "aborted":
             raise CommandError(
@@ -114,7 +114,7 @@ class Command(RunbookCommand):
             response = {
                 "joined": not result.is_new,
                 "abort": abort_json,
-                "run": serializers.run(run, abort),
+                "run": serializers.run(run),
             }
             self.stdout.write(output.to_json(response))
         else:

@@ -7,7 +7,6 @@ from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.web.api import serializers
-from dashboard.web.components.runs import run_row
 
 
 class Command(RunbookCommand):
@@ -24,10 +23,11 @@ class Command(RunbookCommand):
         if problem := output.sync_problem(now()):
             self.stderr.write(problem)
         if options["json"]:
-            run_json = serializers.run(run, run_row.latest_aborts([run]).get(run.pk))
+            run_json = serializers.run(run)
             history_json = {
                 "aborts": serializers.aborts(run),
                 "acknowledgements": serializers.acknowledgement_entries(run),
+                "dismissals": serializers.dismissals(run),
             }
             self.stdout.write(output.to_json(run_json | history_json))
             return

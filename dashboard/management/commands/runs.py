@@ -43,7 +43,7 @@ class Command(RunbookCommand):
         if omitted:
             self.stderr.write(omitted_entries.message(omitted))
         if options["json"]:
-            items = [serializers.run(run, latest.get(run.pk)) for run in runs]
+            items = serializers.runs(runs)
             self.stdout.write(
                 output.to_json({"runs": items} | serializers.coverage(coverage_now, omitted))
             )

@@ -4,6 +4,7 @@ A contract: fields are added, never renamed or removed. Times are UTC.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,16 +14,40 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Run
 from dashboard.models.severity import Severity
-from dashboard.runs import acknowledgements
+from dashboard.runs import acknowledgements, attention
 from dashboard.runs.overdue import OverdueReason
 from dashboard.sync.coverage import Coverage
+from dashboard.web.components.runs import run_row
 from dashboard.web.http import links
 
 
-def run(
-    run: Run, latest_abort: Abort | None, permissions: Permissions | None = None
+def runs(runs: Collection[Run], permissions: Permissions | None = None) -> list[dict[str, Any]]:
+    """Return runs with their latest aborts; with `permissions`, also what the caller may do."""
+    latest_aborts = run_row.latest_aborts(runs)
+    attention_severities = attention.severities(runs, db_threads.now())
+    return [
+        _run(
+            run,
+            latest_aborts.get(run.pk),
+            permissions,
+            needs_attention=run.pk in attention_severities,
+        )
+        for run in runs
+    ]
+
+
+def run(run: Run, permissions: Permissions | None = None) -> dict[str, Any]:
+    """Return a run, like `runs`."""
+    return runs([run], permissions)[0]
+
+
+def _run(
+    run: Run,
+    latest_abort: Abort | None,
+    permissions: Permissions | None,
+    *,
+    needs_attention: bool,
 ) -> dict[str, Any]:
-    """Return a run; with `permissions`, also what the caller may do."""
     pipeline = run.stage.pipeline
     fields = {
         "run_id": run.run_id,
@@ -35,6 +60,7 @@ def run(
         "in_flight": run.in_flight,
         "step": run.step if run.in_flight else "",
         "overdue": overdue(run),
+        "needs_attention": needs_attention,
         "created_at": _utc(run.created_at),
         "started_at": _utc(run.started_at),
         "concluded_at": _utc(run.concluded_at),

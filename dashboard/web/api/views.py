@@ -54,10 +54,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         page.pop()
         next_query = urlencode(parameters | {"after": str(page[-1].pk)})
         next_url = links.absolute_url(f"{reverse('api_runs')}?{next_query}")
-    latest_aborts = run_row.latest_aborts(page)
-    serialized = [
-        serializers.run(run, latest_aborts.get(run.pk), client.permissions) for run in page
-    ]
+    serialized = serializers.runs(page, client.permissions)
     stages = Stage.objects.listed().filter(
         client.permissions.stage_filter(), queries.stage_condition(parameters)
     )
@@ -165,8 +162,7 @@ def _get_run(run_id: str, place: Mapping[str, str], client: ApiClient) -> Run:
 
 
 def _run_with_abort(run: Run, client: ApiClient) -> dict[str, Any]:
-    latest_abort = run_row.latest_aborts([run]).get(run.pk)
-    return serializers.run(run, latest_abort, client.permissions)
+    return serializers.run(run, client.permissions)
 
 
 # A 2xx means that the abort took effect or was not needed, nothing less: a script may rely on the

@@ -113,7 +113,7 @@ class NowPage(Page):
             RunSection(
                 "attention",
                 _("Needs attention"),
-                _("Runs that need attention, Production and the most severe first"),
+                _("Runs that need attention, Production first"),
                 attention_count,
                 attention,
                 is_incomplete=is_incomplete,

@@ -102,6 +102,7 @@ def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: 
         "in_flight": True,
         "step": "migrate",
         "overdue": None,
+        "needs_attention": False,
         "created_at": format_utc(run.created_at),
         "started_at": format_utc(run.started_at),
         "concluded_at": None,
@@ -131,6 +132,7 @@ def test_overdue_run_has_severity_and_reason(
     factories.run(stage, "r-1", overdue_severity=severity, overdue_reason=reason)
     [listed] = read_only_api_client.get("/api/runs/").json()["runs"]
     assert listed["overdue"] == overdue
+    assert listed["needs_attention"] is bool(overdue)
     assert read_only_api_client.get("/api/runs/r-1/").json()["overdue"] == overdue
 
 
