@@ -50,6 +50,7 @@ LINEAR_IN_STAGES = {
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/coverage:measure": "the count of what is covered",
     "sync/coverage:measure_stages": "the count of what is covered",
+    "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
     "web/live/snapshot:stages": "the count of what is covered, on Now and Board",
     "web/live/changes:stages": "the same in their streams",
     "web/components/data_age:page_data_age": "the catalog's lists: one a project",
