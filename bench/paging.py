@@ -165,7 +165,7 @@ def texts(table: Table, person: Person, name: str, times: int, runs: int) -> Non
         table.add(
             f"{name}: a text {what}", spread([person.found(query) for _ in range(few)]),
         )  # fmt: skip
-    whole = [person.found("q=nowhere", looked_at=runs) for _ in range(3)]
+    whole = [person.found("q=nowhere", max_scanned=runs) for _ in range(3)]
     table.add(f"… if all {runs:,} were searched", spread(whole))
 
 
