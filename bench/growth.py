@@ -1,0 +1,236 @@
+"""Pages and rounds of the stream with 1,000, 100,000 and 1,000,000 runs.
+
+    uv run bench/growth.py [--quick] [--postgres postgres://user@host:port/database]
+
+Fills a scratch SQLite database, or a new one on a PostgreSQL server, in steps: 8 pipelines, 50 runs
+in flight, 288 more a day, 100 aborts. After each step it opens pages from one process as a release
+manager, with rendered rows cached, and does what the stream does for a viewer after a change.
+Prints one table, and exits with 1 if a target is missed. On SQLite it measures this process's CPU
+time, which includes the database and which other load hardly changes; on PostgreSQL the duration.
+"""
+
+import argparse
+import os
+import platform
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from running import ROOT, scratch
+from tables import Table, p
+from viewers import database
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from dashboard.models import Stage
+
+PIPELINES, IN_FLIGHT, ABORTS = 8, 50, 100
+MAX_RATIO = 1.2
+STATUS = "CASE WHEN n %% 20 = 3 THEN 'failure' WHEN n %% 50 = 1 THEN 'aborted' ELSE 'success' END"
+
+
+def create_stages() -> list["Stage"]:
+    """Create three stages a pipeline, just read."""
+    from django.utils import timezone
+
+    from dashboard.models import Pipeline, Project, Stage
+    from dashboard.models.catalog import StageName
+
+    now = timezone.now()
+    project = Project.objects.create(slug="bench", name="Bench", synced_at=now)
+    pipelines = [
+        Pipeline.objects.create(project=project, slug=f"p{n}", name=f"P {n}", synced_at=now)
+        for n in range(PIPELINES)
+    ]
+    return [
+        Stage.objects.create(
+            pipeline=pipeline, name=name, confirmed_path_segment=name.lower(), has_flow=True,
+            synced_at=now, next_sync_at=now, fresh_until=now + timezone.timedelta(days=1),
+        )
+        for pipeline in pipelines
+        for name in StageName.values
+    ]  # fmt: skip
+
+
+def create_first_runs(stages: list["Stage"], by: "User") -> None:
+    """Create the runs in flight, those that were aborted, and the model of all others."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from dashboard.models import Abort, Run
+
+    now = timezone.now()
+    times = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
+             "started_at": now, "version": 1}  # fmt: skip
+    for number in range(IN_FLIGHT):
+        Run.objects.create(
+            **times, stage=stages[number % len(stages)], run_id=f"flying-{number}",
+            name=f"Release {number}", status="running", concluded=False, in_flight=True,
+        )  # fmt: skip
+    ended = {"concluded": True, "in_flight": False, "concluded_at": now}
+    for number in range(ABORTS):
+        ago = now - timedelta(days=2, minutes=number)
+        run = Run.objects.create(
+            **times | ended | {"created_at": ago, "concluded_at": ago}, stage=stages[0],
+            run_id=f"aborted-{number}", name=f"Aborted {number}", status="aborted",
+        )  # fmt: skip
+        Abort.objects.create(
+            run=run, user=by, username=by.username, state="concluded", outcome="aborted",
+            requested_at=ago, claimed_at=ago, sent_at=ago, answered_at=ago, settled_at=ago,
+        )  # fmt: skip
+    Run.objects.create(
+        **times | ended, stage=stages[0], run_id="model", name="Model", status="success"
+    )
+
+
+def create_runs(first: int, last: int, stages: list["Stage"]) -> None:
+    """Create ended runs by SQL, one every five minutes into the past, in all stages in turn."""
+    from django.db import connection
+
+    from dashboard.models import Run
+
+    columns = [
+        field.column
+        for field in Run._meta.concrete_fields
+        if not field.primary_key and not field.generated
+    ]
+    if connection.vendor == "sqlite":
+        created_at = (
+            "strftime('%%Y-%%m-%%d %%H:%%M:%%f000', created_at, '-' || (n * 5) || ' minutes')"
+        )
+        series = (
+            "WITH RECURSIVE each(n) AS (SELECT %s UNION ALL SELECT n + 1 FROM each WHERE n < %s)"
+        )
+    else:
+        created_at = "created_at - n * interval '5 minutes'"
+        series = "WITH each AS (SELECT generate_series(%s, %s) AS n)"
+    own = {
+        "run_id": "'run-' || n", "name": "'Release ' || n", "status": STATUS,
+        "stage_id": f"{stages[0].pk} + n %% {len(stages)}",
+        "created_at": created_at, "started_at": created_at, "concluded_at": created_at,
+    }  # fmt: skip
+    values = ", ".join(own.get(column, column) for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"{series} INSERT INTO dashboard_run ({', '.join(columns)})"
+            f" SELECT {values} FROM each, dashboard_run WHERE run_id = 'model'",
+            [first, last],
+        )
+        if connection.vendor == "postgresql":  # as it does by itself
+            cursor.execute("VACUUM ANALYZE")
+
+
+def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
+    """Return what is measured."""
+    from django.db import transaction
+    from django.test import Client
+
+    from dashboard.accounts import permissions
+    from dashboard.models import ChangeCounter, Run
+    from dashboard.models.runs import mark_changed
+    from dashboard.web.live import changes
+
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(by)
+    run = Run.objects.get(run_id="flying-0")
+    flow = "/projects/bench/pipelines/p0/release-flows/development/"
+
+    def view(address: str) -> None:
+        assert client.get(address).status_code == 200, address
+
+    def round_of(page: str, key: int) -> None:
+        channel = changes.Channel(page, key, permissions.for_user(by))
+        with transaction.atomic():
+            mark_changed([run.pk])
+        change_set = changes.load_changes(ChangeCounter.latest() - 1)
+        change_set.changed_parts(channel)
+        change_set.status_parts(channel)
+
+    addresses = {
+        "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/flying-0/",
+        "Aborts": "/aborts/", "Status": "/status/",
+    }  # fmt: skip
+    return {
+        name: lambda address=address: view(address) for name, address in addresses.items()
+    } | {
+        f"Stream of {page}, one round": lambda page=page, key=key: round_of(page, key)
+        for page, key in (("now", 0), ("board", 0), ("stage", stages[0].pk))
+    }  # fmt: skip
+
+
+def milliseconds(do: Callable[[], object], times: int, clock: Callable[[], float]) -> float:
+    """Return the median time after one repetition that fills the cache."""
+    do()
+    took = []
+    for _ in range(times):
+        began = clock()
+        do()
+        took.append((clock() - began) * 1000)
+    return p(0.5, took)
+
+
+def measure(sizes: list[int], times: int) -> int:
+    """Measure on the database of this process's settings."""
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+
+    django.setup()
+    from django.contrib.auth.models import User
+
+    call_command("migrate", verbosity=0)
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
+    clock = time.process_time if name == "SQLite" else time.perf_counter
+    by = User.objects.create_superuser("bench")
+    stages = create_stages()
+    create_first_runs(stages, by)
+    took: dict[str, list[float]] = {}
+    first = 1
+    for size in sizes:
+        began = time.monotonic()
+        create_runs(first, size, stages)
+        first = size + 1
+        print(f"  {name}: {size:,} runs after {time.monotonic() - began:.0f} s", file=sys.stderr)
+        for what, do in work(stages, by).items():
+            took.setdefault(what, []).append(milliseconds(do, times, clock))
+    table = Table()
+    for what, figures in took.items():
+        ratio = figures[-1] / figures[0]
+        table.add(
+            f"{name}: {what}",
+            f"{', '.join(f'{figure:.1f}' for figure in figures)} ms, x {ratio:.2f}",
+            target=f"x <= {MAX_RATIO}", met=ratio <= MAX_RATIO,
+        )  # fmt: skip
+    print(
+        f"\nRuns: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}, last to first\n"
+    )
+    table.show()
+    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
+    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    connection.close()
+    return 1 if table.missed else 0
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--quick", action="store_true", help="up to 100,000 runs, less often")
+    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
+    chosen = arguments.parse_args()
+    sys.path.insert(0, str(ROOT))
+    with scratch() as bench, database(chosen.postgres) as url:
+        quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
+        if url:
+            quiet["DATABASE_URL"] = url
+        os.environ.update(bench.environment(quiet))
+        os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+        return measure(
+            *(([1_000, 100_000], 20) if chosen.quick else ([1_000, 100_000, 1_000_000], 50))
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
