@@ -23,6 +23,7 @@ from dashboard.models.severity import Severity
 from dashboard.web.live import changes, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage
+from dashboard.web.pages.now import NowPage
 from tests.support import factories
 from tests.support.databases import without
 from tests.support.html import words
@@ -361,7 +362,7 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
 def test_viewer_returning_while_messages_are_built_gets_their_changes(
     run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channel = Channel("now", 0, permissions.ALL)
+    channel = Channel(NowPage.name, 0, permissions.ALL)
     build_messages, opening = feed._build_messages, []
 
     async def broadcast() -> None:
