@@ -79,7 +79,9 @@ def data(value: Any) -> bytes:
 def kinds() -> list[Kind]:
     """Return all kinds of answers."""
     another = {"id": "another", "status": "aborting", "concluded": False}
-    good = gzip.compress(json.dumps({"data": {"status": "aborting", "concluded": False}}).encode())
+    success = gzip.compress(
+        json.dumps({"data": {"status": "aborting", "concluded": False}}).encode()
+    )
     unreadable: dict[str, Reply] = {
         "200 with a page (captive portal)": reply(200, HTML),
         "200 and nothing": reply(200),
@@ -128,7 +130,7 @@ def kinds() -> list[Kind]:
     found += [
         Kind("accepted", None),
         Kind("accepted after 5 s", None, arrives=True, delay=5, waits=5),
-        Kind("accepted, packed", reply(200, good, Content_Encoding="gzip"), arrives=True),
+        Kind("accepted, packed", reply(200, success, Content_Encoding="gzip"), arrives=True),
         Kind("201 accepted", reply(201, json_={"data": {"status": "aborting"}}), arrives=True),
         Kind("silence, once", "silence", waits=12),
         Kind("byte by byte, once", "drip", waits=12),
@@ -277,14 +279,14 @@ JOIN dashboard_run r ON r.id = a.run_id WHERE r.run_id = ? ORDER BY a.id DESC LI
 """
 
 
-def press(bench: Bench, person: Browser, tried: Tried) -> None:
+def press(bench: Bench, client: Browser, tried: Tried) -> None:
     """Abort a run, and wait for the outcome."""
     project, pipeline, stage = tried.place
     path = (
         f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}/runs/{tried.run_id}/abort/"
     )
     tried.pressed = time.monotonic()
-    answer = person.ask(path, {"reason": "Bench"}, {"HX-Request": "true"})
+    answer = client.ask(path, {"reason": "Bench"}, {"HX-Request": "true"})
     tried.knew = time.monotonic() - tried.pressed
     said = re.search(r'class="notice".*?<p>(.*?)</p>', answer.text, re.DOTALL)
     told = re.sub(r"<[^>]*>", "", said[1]) if said else f"{answer.status}"
@@ -332,7 +334,7 @@ def run(quick: bool, words: list[str]) -> list[Tried]:
         through = Upstream(
             upstream.server, proxy.port, http.client.HTTPConnection("127.0.0.1", proxy.port)
         )
-        _, person = start_dashboard(bench, through)
+        _, client = start_dashboard(bench, through)
         for first in range(0, len(wanted), AT_ONCE):
             group = [
                 Tried(kind, (place := PLACES[number % len(PLACES)]), start(upstream, place))
@@ -340,8 +342,8 @@ def run(quick: bool, words: list[str]) -> list[Tried]:
             ]
             proxy.tried |= {tried.run_id: tried for tried in group}
             wait_for(lambda group=group: _mirrored(bench, group), "the runs are mirrored", 0.2)
-            with ThreadPoolExecutor(AT_ONCE) as hands:
-                list(hands.map(lambda tried: press(bench, person.twin(), tried), group))
+            with ThreadPoolExecutor(AT_ONCE) as executor:
+                list(executor.map(lambda tried: press(bench, client.twin(), tried), group))
             done += group
             print(f"{len(done)} of {len(wanted)}", file=sys.stderr, flush=True)
     return done

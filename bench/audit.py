@@ -56,20 +56,20 @@ with transaction.atomic():
 """
 
 
-def pages(table: Table, person: Browser, times: int, deepest: int) -> None:
+def pages(table: Table, client: Browser, times: int, deepest: int) -> None:
     """Measure the first and the last page, one request after another."""
-    near = _timed(person, "/aborts/", times)
-    deep = _timed(person, f"/aborts/?before={deepest}", times)
+    near = _timed(client, "/aborts/", times)
+    deep = _timed(client, f"/aborts/?before={deepest}", times)
     table.add(f"page, newest 100 aborts ({times} requests)", spread(near))
     ratio = p(0.5, deep) / p(0.5, near)
     table.add(
         "page, oldest 100 aborts", f"{spread(deep)}, p50 x {ratio:.2f}", target="p50 < x 1.5",
         met=ratio < 1.5,
     )  # fmt: skip
-    found = re.search(r'hx-ptag="([^"]+)"', person.ask("/aborts/").text)
+    found = re.search(r'hx-ptag="([^"]+)"', client.ask("/aborts/").text)
     assert found is not None
     headers = {"HX-Request": "true", "HX-PTag": found[1]}
-    same = [person.ask("/aborts/", headers=headers) for _ in range(times)]
+    same = [client.ask("/aborts/", headers=headers) for _ in range(times)]
     assert {answer.status for answer in same} == {304}
     table.add("its refresh, unchanged (304)", spread([answer.ms for answer in same]))
     for what, query in (
@@ -78,16 +78,16 @@ def pages(table: Table, person: Browser, times: int, deepest: int) -> None:
     ):
         few = max(times // 10, 3)
         table.add(
-            f"page, {what} (reads every abort)", spread(_timed(person, f"/aborts/?{query}", few))
+            f"page, {what} (reads every abort)", spread(_timed(client, f"/aborts/?{query}", few))
         )
 
 
-def _timed(person: Browser, path: str, times: int) -> list[float]:
-    person.ask(path)
-    return [person.ask(path).ms for _ in range(times)]
+def _timed(client: Browser, path: str, times: int) -> list[float]:
+    client.ask(path)
+    return [client.ask(path).ms for _ in range(times)]
 
 
-def export(table: Table, server: Server, person: Browser, ending: str, acts: int) -> None:
+def export(table: Table, server: Server, client: Browser, ending: str, acts: int) -> None:
     """Measure a whole export, the server's memory and other pages meanwhile."""
     before, _ = server.memory_mb()
     most, size, rows = before, 0, 0
@@ -95,21 +95,21 @@ def export(table: Table, server: Server, person: Browser, ending: str, acts: int
     done = threading.Event()
 
     def look_around() -> None:
-        other = person.twin()
+        other = client.twin()
         while not done.is_set():
             beside.append(other.ask("/status/").ms)
             done.wait(0.1)
 
     looking = threading.Thread(target=look_around)
     looking.start()
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     last = b""
-    for part in _downloaded(person, f"/aborts/export.{ending}"):
+    for part in _downloaded(client, f"/aborts/export.{ending}"):
         most = max(most, server.memory_mb()[0])
         size += len(part)
         rows += part.count(b'"seconds":' if ending == "json" else b"\r\n")
         last = part or last
-    took = time.perf_counter() - began
+    took = time.perf_counter() - started_at
     done.set()
     looking.join()
     assert rows == acts + (ending == "csv"), f"{rows} rows of {acts}"
@@ -125,9 +125,9 @@ def export(table: Table, server: Server, person: Browser, ending: str, acts: int
     table.add(f"another page meanwhile ({len(beside)} requests)", spread(beside))
 
 
-def _downloaded(person: Browser, path: str) -> Iterator[bytes]:
-    connection = http.client.HTTPConnection(person.place, timeout=600)
-    cookies = "; ".join(f"{name}={value}" for name, value in person.cookies.items())
+def _downloaded(client: Browser, path: str) -> Iterator[bytes]:
+    connection = http.client.HTTPConnection(client.place, timeout=600)
+    cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     connection.request("GET", path, headers={"Cookie": cookies, "Accept-Encoding": "gzip"})
     response = connection.getresponse()
     assert response.status == 200, response.status
@@ -139,12 +139,12 @@ def _downloaded(person: Browser, path: str) -> Iterator[bytes]:
 
 
 def _filled(bench: Bench, acts: int) -> tuple[Server, Browser]:
-    server, person = start_dashboard(bench, start_upstream(bench), NORTHFLANK_PROJECTS="nothing")
+    server, client = start_dashboard(bench, start_upstream(bench), NORTHFLANK_PROJECTS="nothing")
     fill = FILL.format(acts=acts)
-    began = time.monotonic()
+    started_at = time.monotonic()
     bench.manage("shell", "--no-imports", "--command", fill, NORTHFLANK_API_TOKEN="sandbox")
-    print(f"  {acts:,} aborts created in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return server, person.twin()  # the server closes idle connections
+    print(f"  {acts:,} aborts created in {time.monotonic() - started_at:.0f} s", file=sys.stderr)
+    return server, client.twin()  # the server closes idle connections
 
 
 def main() -> int:
@@ -154,13 +154,13 @@ def main() -> int:
     acts, times = (10_000, 20) if chosen.quick else (100_000, 60)
     table = Table()
     with scratch() as bench:
-        server, person = _filled(bench, acts)
+        server, client = _filled(bench, acts)
         with sqlite3.connect(bench.database, timeout=5) as database:
             (first,) = database.execute("SELECT min(id) FROM dashboard_abort").fetchone()
         database.close()
-        pages(table, person, times, first + 100)
+        pages(table, client, times, first + 100)
         for ending in ("csv", "json"):
-            export(table, server, person, ending, acts)
+            export(table, server, client, ending, acts)
     print()
     table.show()
     print(f"\nPython {platform.python_version()}, SQLite {sqlite3.sqlite_version}")

@@ -94,12 +94,12 @@ def measure(bench: Bench, stages: int) -> Figures:
         bench.manage("migrate", **settings)
         asked_for = in_flight(of)
         found = Figures(stages, len(asked_for))
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         server = bench.start("serve", "--port", "0", **settings)
         mirror = sqlite3.connect(f"file:{bench.database}?mode=ro", uri=True)
         try:
             while found.known is None or found.read is None:
-                after = time.perf_counter() - began
+                after = time.perf_counter() - started_at
                 if after > GIVE_UP:
                     break
                 look(mirror, asked_for, found, after)

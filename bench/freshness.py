@@ -222,7 +222,7 @@ def main() -> int:
     asked = parser.parse_args()
     days = 2.0 if asked.quick else asked.days
     jobs = [(d, m, days, asked.seed) for d, m in mixes() if asked.only in f"{d} | {m}"]
-    began, missed, last = time.perf_counter(), 0, ""
+    started_at, missed, last = time.perf_counter(), 0, ""
     figures: dict[tuple[str, Mix], Figures] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for design, mix, found in pool.map(simulate, jobs):
@@ -242,7 +242,7 @@ def main() -> int:
     for line in learning(figures, days):
         print(line)
     print(f"\n{days:g} days, seed {asked.seed}; {missed} targets missed.")
-    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(f"{time.perf_counter() - started_at:.0f} s", file=sys.stderr)
     return int(missed > 0)
 
 

@@ -59,9 +59,9 @@ def changes(page: Page, upstream: Upstream, times: int) -> list[float]:
         time.sleep(1)
         upstream.connect()
         upstream.post(f"/v1{FLOW}runs/{run['id']}/abort")
-        begun = time.perf_counter() + TAKES
+        start_time = time.perf_counter() + TAKES
         page.locator(f'[data-run="{run["id"]}"][data-status="aborted"]').wait_for(timeout=120_000)
-        ages.append((time.perf_counter() - begun) * 1000)
+        ages.append((time.perf_counter() - start_time) * 1000)
     return ages
 
 

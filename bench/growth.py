@@ -167,9 +167,9 @@ def milliseconds(do: Callable[[], object], times: int, clock: Callable[[], float
     do()
     took = []
     for _ in range(times):
-        began = clock()
+        started_at = clock()
         do()
-        took.append((clock() - began) * 1000)
+        took.append((clock() - started_at) * 1000)
     return p(0.5, took)
 
 
@@ -191,10 +191,12 @@ def measure(sizes: list[int], times: int) -> int:
     took: dict[str, list[float]] = {}
     first = 1
     for size in sizes:
-        began = time.monotonic()
+        started_at = time.monotonic()
         create_runs(first, size, stages)
         first = size + 1
-        print(f"  {name}: {size:,} runs after {time.monotonic() - began:.0f} s", file=sys.stderr)
+        print(
+            f"  {name}: {size:,} runs after {time.monotonic() - started_at:.0f} s", file=sys.stderr
+        )
         for what, do in work(stages, by).items():
             took.setdefault(what, []).append(milliseconds(do, times, clock))
     table = Table()

@@ -149,17 +149,17 @@ def opened(browser: Browser, address: str) -> Answer:
 
 def follow(browser: Browser, address: str, patience: float = 60) -> tuple[float, int]:
     """Open an address and follow its page's refreshes; return seconds and final status."""
-    began = time.monotonic()
+    started_at = time.monotonic()
     while True:
         answer = opened(browser, address)
         if answer.status == 302:
             address = answer.headers["Location"]
         elif (refresh := REFRESH.search(answer.text)) and 'data-page="run_lookup"' in answer.text:
-            if time.monotonic() - began > patience:
-                return time.monotonic() - began, 0
+            if time.monotonic() - started_at > patience:
+                return time.monotonic() - started_at, 0
             time.sleep(int(refresh[1]))
         else:
-            return time.monotonic() - began, answer.status
+            return time.monotonic() - started_at, answer.status
 
 
 def hint(flow: ReleaseFlow, run: str) -> str:
@@ -200,8 +200,8 @@ def flood(table: Table) -> None:
                     for browser in (*people[number], people[number][0]):
                         opened(browser, f"/runs/made-up-{index}/")
 
-            with ThreadPoolExecutor(PEOPLE) as hands:
-                flooding = hands.map(open_all, range(PEOPLE))
+            with ThreadPoolExecutor(PEOPLE) as executor:
+                flooding = executor.map(open_all, range(PEOPLE))
                 with psycopg.connect(settings["DATABASE_URL"], autocommit=True) as connection:
                     until = time.monotonic() + LATER
                     while time.monotonic() < until:

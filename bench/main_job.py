@@ -55,11 +55,11 @@ def start(table: Table, quick: bool) -> None:
         with scratch() as bench:
             for figures in found.values():
                 server = bench.start("serve", "--port", "0")
-                person = Browser(server.url)
-                wait_for(lambda who=person: who.ask("/accounts/login/").status == 200, "a page")
+                client = Browser(server.url)
+                wait_for(lambda who=client: who.ask("/accounts/login/").status == 200, "a page")
                 page = time.perf_counter() - server.started
-                person.sign_in("viewer")
-                wait_for(lambda who=person: "data-run=" in who.ask("/").text, "runs on Now")
+                client.sign_in("viewer")
+                wait_for(lambda who=client: "data-run=" in who.ask("/").text, "runs on Now")
                 figures.append((page, time.perf_counter() - server.started))
                 bench.stop(server)
     for database, figures in found.items():
@@ -79,11 +79,11 @@ def memory(table: Table, quick: bool) -> None:
     views = 100 if quick else 200
     with scratch() as bench:
         server = bench.start("serve", "--port", "0", "--rate-limit", "1000000")
-        person = Browser(server.url)
-        person.sign_in("viewer")
-        _filled(bench, person)
+        client = Browser(server.url)
+        client.sign_in("viewer")
+        _filled(bench, client)
         for number in range(views):
-            assert person.ask(PAGES[number % len(PAGES)]).status == 200
+            assert client.ask(PAGES[number % len(PAGES)]).status == 200
         rss, pss = server.memory_mb()
         table.add(
             f"resident memory, sandbox included, mirror of {_runs(bench):,} runs, {views} views",
@@ -93,13 +93,13 @@ def memory(table: Table, quick: bool) -> None:
         )
 
 
-def _filled(bench: Bench, person: Browser) -> None:
+def _filled(bench: Bench, client: Browser) -> None:
     """Wait until every stage was read once."""
     unread = (
         "SELECT count(*) FROM dashboard_stage WHERE has_flow IS NOT FALSE AND synced_at IS NULL"
     )
     unswept = "SELECT count(*) FROM dashboard_catalogsync WHERE synced_at IS NULL"
-    wait_for(lambda: "data-run=" in person.ask("/").text, "runs on Now", 0.1)
+    wait_for(lambda: "data-run=" in client.ask("/").text, "runs on Now", 0.1)
     wait_for(lambda: _ask(bench, unswept) == _ask(bench, unread) == 0, "a full mirror", 0.2)
 
 
@@ -121,29 +121,29 @@ def page(table: Table, quick: bool) -> None:
     """Measure a stage's page with a hundred rows, one request after another."""
     times = 60 if quick else 300
     with scratch() as bench:
-        server, person = start_dashboard(bench, start_upstream(bench))
-        _filled(bench, person)
-        wait_for(lambda: person.ask(BUSY).text.count("data-run=") == 100, "100 rows", 0.1)
+        server, client = start_dashboard(bench, start_upstream(bench))
+        _filled(bench, client)
+        wait_for(lambda: client.ask(BUSY).text.count("data-run=") == 100, "100 rows", 0.1)
 
-        floor, cpu = _requests(server, times, lambda: person.ask("/healthz"), {200})
+        floor, cpu = _requests(server, times, lambda: client.ask("/healthz"), {200})
         table.add("for comparison: /healthz", _with_cpu(floor, cpu))
-        figures, cpu = _requests(server, times // 10, lambda: person.ask(BUSY), {200}, _age(bench))
+        figures, cpu = _requests(server, times // 10, lambda: client.ask(BUSY), {200}, _age(bench))
         table.add("stage page, 100 rows, no row cached", _with_cpu(figures, cpu))
-        person.ask(BUSY)
-        figures, cpu = _requests(server, times, lambda: person.ask(BUSY), {200})
+        client.ask(BUSY)
+        figures, cpu = _requests(server, times, lambda: client.ask(BUSY), {200})
         table.add(
             f"stage page, 100 rows, cached ({times} requests)",
             _with_cpu(figures, cpu),
             target="p50 < 5 ms",
             met=p(0.5, figures) < 5,
         )
-        figures, cpu = _requests(server, times, lambda: person.ask(BUSY, headers=HTMX), {200})
+        figures, cpu = _requests(server, times, lambda: client.ask(BUSY, headers=HTMX), {200})
         table.add("its refresh, changed (200)", _with_cpu(figures, cpu))
         tag = ""
 
         def refresh() -> tuple[int, float]:
             nonlocal tag
-            answer = person.ask(BUSY, headers={**HTMX, "HX-PTag": tag})
+            answer = client.ask(BUSY, headers={**HTMX, "HX-PTag": tag})
             tag = answer.headers["HX-PTag"]
             return answer.status, answer.ms
 
@@ -174,10 +174,10 @@ def _requests(
     cpu = asked = 0.0
     while len(figures) < times:
         before()
-        began = server.cpu_ms()
+        started_at = server.cpu_ms()
         answer = ask()
         status, ms = answer if isinstance(answer, tuple) else (answer.status, answer.ms)
-        cpu += server.cpu_ms() - began
+        cpu += server.cpu_ms() - started_at
         asked += 1
         if status in counted:
             figures.append(ms)
@@ -219,17 +219,17 @@ def _start_runs(upstream: Upstream, count: int) -> list[Target]:
     return targets
 
 
-def _mirrored(person: Browser, targets: list[Target]) -> None:
+def _mirrored(client: Browser, targets: list[Target]) -> None:
     ids = {target.run_id for target in targets}
 
     def seen() -> bool:
-        return ids <= set(re.findall(r'data-run="([^"]+)"', person.ask("/").text))
+        return ids <= set(re.findall(r'data-run="([^"]+)"', client.ask("/").text))
 
     wait_for(seen, "the new runs on Now", 0.1)
 
 
-def _abort(person: Browser, target: Target) -> float:
-    answer = person.ask(target.here, {"reason": "bench"}, HTMX)
+def _abort(client: Browser, target: Target) -> float:
+    answer = client.ask(target.here, {"reason": "bench"}, HTMX)
     assert answer.status == 200, f"{target.here}: {answer.status}"
     return answer.ms
 
@@ -242,13 +242,13 @@ def abort(table: Table, quick: bool) -> None:
             bench, "--fault", f"latency:{latency}@/abort", "--choice", "abort-seconds=0.5"
         )
         targets = _start_runs(upstream, 2 * times)
-        _, person = start_dashboard(bench, upstream)
-        _filled(bench, person)
-        _mirrored(person, targets)
+        _, client = start_dashboard(bench, upstream)
+        _filled(bench, client)
+        _mirrored(client, targets)
         upstream.connect()
         straight, through = [], []
         for here, there in zip(targets[::2], targets[1::2], strict=True):
-            through.append(_abort(person, here))
+            through.append(_abort(client, here))
             straight.append(upstream.post(there.there)[1])
         assert _ask(bench, TAKEN) == times, "Northflank did not accept each abort"
     added = statistics.median(through) - statistics.median(straight)
@@ -268,17 +268,17 @@ def slow(table: Table, quick: bool) -> None:
     with scratch() as bench:
         upstream = start_upstream(bench, "--fault", f"latency:{latency}@/abort")
         targets = _start_runs(upstream, 21)
-        _, person = start_dashboard(bench, upstream)
-        _filled(bench, person)
-        _mirrored(person, targets)
+        _, client = start_dashboard(bench, upstream)
+        _filled(bench, client)
+        _mirrored(client, targets)
         window = latency - 1.0
         for chosen in (targets[:1], targets[1:]):
-            before = _look_around(person, window)
+            before = _look_around(client, window)
             taken = _ask(bench, TAKEN)
-            pressed = [_Pressed(person.twin(), target) for target in chosen]
+            pressed = [_Pressed(client.twin(), target) for target in chosen]
             for press in pressed:
                 press.start()
-            during = _look_around(person, window)
+            during = _look_around(client, window)
             waiting = sum(press.is_alive() for press in pressed)
             for press in pressed:
                 press.join()
@@ -303,19 +303,19 @@ def slow(table: Table, quick: bool) -> None:
 class _Pressed(threading.Thread):
     """A user who has requested an abort and waits for the answer."""
 
-    def __init__(self, person: Browser, target: Target) -> None:
+    def __init__(self, client: Browser, target: Target) -> None:
         super().__init__()
-        self.person, self.target = person, target
+        self.person, self.target = client, target
 
     def run(self) -> None:
         _abort(self.person, self.target)
 
 
-def _look_around(person: Browser, seconds: float) -> list[float]:
+def _look_around(client: Browser, seconds: float) -> list[float]:
     figures: list[float] = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        answer = person.ask(PAGES[len(figures) % len(PAGES)])
+        answer = client.ask(PAGES[len(figures) % len(PAGES)])
         assert answer.status == 200
         figures.append(answer.ms)
         time.sleep(0.01)  # a user is not a load test
@@ -334,13 +334,13 @@ def main() -> int:
     chosen = arguments.parse_args()
     if unknown := set(chosen.parts) - set(PARTS):
         arguments.error(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    table, began = Table(), time.monotonic()
+    table, started_at = Table(), time.monotonic()
     load = os.getloadavg()[0]
     for name in chosen.parts or PARTS:
         PARTS[name](table, chosen.quick)
     print()
     table.show()
-    took = timedelta(seconds=round(time.monotonic() - began))
+    took = timedelta(seconds=round(time.monotonic() - started_at))
     print(
         f"\n{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}; "

@@ -95,9 +95,9 @@ class Person:
     def ask(self, query: str) -> tuple[float, str]:
         """Request a page; return its milliseconds and the page."""
         address = "/projects/bench/pipelines/bench/release-flows/production/"
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         answer = self.client.get(f"{address}?{query}")
-        took = (time.perf_counter() - began) * 1000
+        took = (time.perf_counter() - started_at) * 1000
         assert answer.status_code == 200, answer.status_code
         return took, answer.content.decode()
 
@@ -110,10 +110,10 @@ class Person:
 
         from dashboard.web.components.lists import filters, pagination
 
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         asked = filters.parse(QueryDict(query), self.stage, self.user)
         pagination.page(self.stage.runs.all(), asked, **size)
-        return (time.perf_counter() - began) * 1000
+        return (time.perf_counter() - started_at) * 1000
 
     def last(self, query: str) -> str:
         """Return the query of the last page of a hundred runs, or of as many as there are."""
@@ -127,7 +127,7 @@ class Person:
         return f"{query}&before={Cursor(*found[-1]).encoded_text}"
 
 
-def pages(table: Table, person: Person, name: str, times: int) -> None:
+def pages(table: Table, client: Person, name: str, times: int) -> None:
     """Measure the first page and the last in turn: the cost of the position in the list."""
     for what, query in (
         ("all runs", "all=1"),
@@ -135,15 +135,15 @@ def pages(table: Table, person: Person, name: str, times: int) -> None:
         ("one status, 0.1 % of all", "status=skipped"),
         ("two statuses", "status=failure&status=aborted"),
     ):
-        last = person.last(query)
+        last = client.last(query)
         took: dict[str, list[float]] = {query: [], last: []}
         whole: dict[str, list[float]] = {query: [], last: []}
         for each in took:
-            person.ask(each)
+            client.ask(each)
         for _ in range(times):
             for each in (query, last):
-                took[each].append(person.found(each))
-                whole[each].append(person.ask(each)[0])
+                took[each].append(client.found(each))
+                whole[each].append(client.ask(each)[0])
         (near, deep), (near_whole, deep_whole) = (
             (p(0.5, kind[query]), p(0.5, kind[last])) for kind in (took, whole)
         )
@@ -158,14 +158,14 @@ def pages(table: Table, person: Person, name: str, times: int) -> None:
         )
 
 
-def texts(table: Table, person: Person, name: str, times: int, runs: int) -> None:
+def texts(table: Table, client: Person, name: str, times: int, runs: int) -> None:
     """Measure a text with many matches, and one without."""
     few = max(times // 5, 3)
     for what, query in (("that many have", "q=release"), ("that none has", "q=nowhere")):
         table.add(
-            f"{name}: a text {what}", spread([person.found(query) for _ in range(few)]),
+            f"{name}: a text {what}", spread([client.found(query) for _ in range(few)]),
         )  # fmt: skip
-    whole = [person.found("q=nowhere", max_scanned=runs) for _ in range(3)]
+    whole = [client.found("q=nowhere", max_scanned=runs) for _ in range(3)]
     table.add(f"… if all {runs:,} were searched", spread(whole))
 
 
@@ -178,12 +178,14 @@ def measure(runs: int, times: int) -> int:
     django.setup()
     call_command("migrate", verbosity=0)
     name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
-    began = time.monotonic()
-    person = Person(fill(runs))
-    print(f"  {name}: {runs:,} runs created in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    started_at = time.monotonic()
+    client = Person(fill(runs))
+    print(
+        f"  {name}: {runs:,} runs created in {time.monotonic() - started_at:.0f} s", file=sys.stderr
+    )
     table = Table()
-    pages(table, person, name, times)
-    texts(table, person, name, times, runs)
+    pages(table, client, name, times)
+    texts(table, client, name, times, runs)
     print()
     table.show()
     version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]

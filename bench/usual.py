@@ -47,10 +47,10 @@ class World:
             project = Project.objects.create(slug=name, name=name, synced_at=_now())
             group = Group.objects.create(name=name)
             Grant.objects.create(group=group, project=project, action="abort")
-            person = User.objects.create_user(name)
-            person.groups.add(group)
+            client = User.objects.create_user(name)
+            client.groups.add(group)
             self.desks[name] = Client(SERVER_NAME="localhost")
-            self.desks[name].force_login(person)
+            self.desks[name].force_login(client)
             self.stages[name] = _stage(project, "checkout")
             _runs(self.stages[name], ROWS, in_flight=True, overdue=name == "known")
         _runs(self.stages["known"], HISTORY, in_flight=False)
@@ -62,9 +62,9 @@ class World:
             "now": "/",
             "stage": f"/projects/{name}/pipelines/checkout/release-flows/production/",
         }[page]
-        began = time.process_time()
+        started_at = time.process_time()
         answer = self.desks[name].get(address)
-        took = (time.process_time() - began) * 1000
+        took = (time.process_time() - started_at) * 1000
         assert answer.status_code == 200, answer.status_code
         assert answer.content.count(b"data-run=") >= 50
         return took
@@ -85,12 +85,12 @@ def pages(table: Table, world: World, times: int) -> None:
                         cache.clear()
                     figures.append(world.ask(name, page))
             known, unknown = (p(0.5, figures) for figures in took.values())
-            more = known - unknown
+            fields = known - unknown
             table.add(
                 f"{page}, {ROWS} rows, {'cached' if cached else 'no row cached'}, CPU",
-                f"{unknown:.1f} -> {known:.1f} ms, {more:+.2f} ms, x {known / unknown:.2f}",
+                f"{unknown:.1f} -> {known:.1f} ms, {fields:+.2f} ms, x {known / unknown:.2f}",
                 target="< 1 ms more" if cached else "",
-                met=more < 1 if cached else None,
+                met=fields < 1 if cached else None,
             )
 
 
@@ -162,9 +162,9 @@ def marking(table: Table, times: int) -> None:
     chore.check_runs(now)  # the first check stores the severities
     cpu = []
     for _ in range(times // 10):
-        began = time.process_time()
+        started_at = time.process_time()
         chore.check_runs(now)
-        cpu.append((time.process_time() - began) * 1000)
+        cpu.append((time.process_time() - started_at) * 1000)
     share = p(0.5, cpu) / 1000 / chore.CHECK_INTERVAL
     table.add(f"checking {FLYING} runs of 20 steps, CPU", f"{spread(cpu)}, {share:.2%} of a core")
     tracemalloc.start()
@@ -176,9 +176,9 @@ def marking(table: Table, times: int) -> None:
 
 def _timed(work: Callable[[], object]) -> float:
     """Return the milliseconds of CPU time of a call."""
-    began = time.process_time()
+    started_at = time.process_time()
     work()
-    return (time.process_time() - began) * 1000
+    return (time.process_time() - started_at) * 1000
 
 
 def _now() -> Any:

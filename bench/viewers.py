@@ -138,13 +138,13 @@ class Crowd:
         request = self.request.format(since).encode()
         loop = asyncio.get_running_loop()
         while len(self.open) < size:
-            more = min(25, size - len(self.open))
+            fields = min(25, size - len(self.open))
             await asyncio.gather(
                 *(
                     loop.create_connection(
                         lambda: Viewer(request, self.open, self.ages), *self.place
                     )
-                    for _ in range(more)
+                    for _ in range(fields)
                 )
             )
             await asyncio.sleep(0.02)
@@ -186,9 +186,9 @@ async def watch(
     before = server.memory_mb()[0]
     cpu = server.cpu_ms()
     await crowd.grow(viewers, since)
-    more = max(viewers - already, 1)
-    opening = (server.cpu_ms() - cpu) / more
-    each = (server.memory_mb()[0] - before) * 1024 / more
+    fields = max(viewers - already, 1)
+    opening = (server.cpu_ms() - cpu) / fields
+    each = (server.memory_mb()[0] - before) * 1024 / fields
     table.add("memory for each viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
     table.add("CPU to open a stream", f"{opening:.1f} ms")
     await asyncio.sleep(6)
@@ -225,10 +225,10 @@ async def change(table: Table, server: Server, crowd: Crowd, viewers: int, quick
 
 async def end(table: Table, bench: Bench, server: Server, crowd: Crowd) -> None:
     """Stop the server with all streams open."""
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     server.process.send_signal(signal.SIGINT)
     await asyncio.to_thread(server.process.wait, 30)
-    took = time.perf_counter() - begun
+    took = time.perf_counter() - start_time
     await asyncio.sleep(0.2)
     code, left = server.process.returncode, len(crowd.open)
     table.add(
@@ -248,8 +248,8 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
     crowd, since = Crowd(browser, key), int(found[1])
     await crowd.grow(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
-        more = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
-        await asyncio.gather(*more)
+        fields = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
+        await asyncio.gather(*fields)
     await crowd.grow(min(100, viewers), since)
     connections = {len(crowd.open): _connections(postgres)}
     await watch(table, server, crowd, viewers, since, quick)

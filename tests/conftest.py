@@ -33,7 +33,7 @@ hypothesis.settings.load_profile("tests")
 SKIP_PREFIX = "not on this machine: "
 
 
-def _is_whole(config: pytest.Config) -> bool:
+def _is_full_suite(config: pytest.Config) -> bool:
     """Return whether the whole suite was requested, not some files of it."""
     by_controller = getattr(config, "workerinput", {}).get("whole")
     return bool(by_controller or config.args_source is config.ArgsSource.TESTPATHS)
@@ -41,12 +41,12 @@ def _is_whole(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    node.workerinput["whole"] = _is_whole(node.config)
+    node.workerinput["whole"] = _is_full_suite(node.config)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers per core for the whole suite, half of which waits; none for a few named files."""
-    if not _is_whole(config):
+    if not _is_full_suite(config):
         return 0
     return 2 * len(os.sched_getaffinity(0))
 
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         evidence.clear()
 
 
-def _postgres_answers() -> bool:
+def _postgres_responds() -> bool:
     try:
         psycopg.connect(POSTGRES, connect_timeout=2).close()
     except psycopg.OperationalError:
@@ -65,21 +65,21 @@ def _postgres_answers() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if connection.vendor == "postgresql" and _is_whole(config):
-        once = [item for item in items if not depends_on_the_database(item)]
-        config.hook.pytest_deselected(items=once)
+    if connection.vendor == "postgresql" and _is_full_suite(config):
+        deselected = [item for item in items if not depends_on_the_database(item)]
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if depends_on_the_database(item)]
     # Playwright leaves an event loop running in the main thread, so tests that need one come first.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
-    absent = {}
+    missing = {}
     if not CHROMIUM:
-        absent["browser"] = "Chromium (set CHROMIUM to its path)"
-    if not _postgres_answers():
-        absent["postgres"] = "a PostgreSQL that answers (set TEST_POSTGRES_URL)"
+        missing["browser"] = "Chromium (set CHROMIUM to its path)"
+    if not _postgres_responds():
+        missing["postgres"] = "a PostgreSQL that answers (set TEST_POSTGRES_URL)"
     for item in items:
-        for marker, what in absent.items():
+        for marker, service in missing.items():
             if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=SKIP_PREFIX + what))
+                item.add_marker(pytest.mark.skip(reason=SKIP_PREFIX + service))
 
 
 def pytest_collection_finish() -> None:
@@ -91,8 +91,8 @@ def pytest_collection_finish() -> None:
 def _missing_services(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
     """Return the services missing on this machine, with the number of tests that need each."""
     skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", ()))
-    reasons = (why[2] for why in skipped if isinstance(why, tuple))
-    return Counter(why.partition(SKIP_PREFIX)[2] for why in reasons if SKIP_PREFIX in why)
+    reasons = (reason[2] for reason in skipped if isinstance(reason, tuple))
+    return Counter(reason.partition(SKIP_PREFIX)[2] for reason in reasons if SKIP_PREFIX in reason)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -102,10 +102,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what, tests in _missing_services(terminalreporter).items():
+    for service, tests in _missing_services(terminalreporter).items():
         terminalreporter.section("NOT RUN", red=IN_CI, yellow=not IN_CI)
-        verdict = " In CI that is a failure." if IN_CI else ""
-        terminalreporter.line(f"{tests} tests did not run, for want of {what}.{verdict}")
+        consequence = " In CI that is a failure." if IN_CI else ""
+        terminalreporter.line(f"{tests} tests did not run, for want of {service}.{consequence}")
     if terminalreporter.stats.get("failed") and evidence.FOLDER.exists():
         terminalreporter.line(f"Pages and logs of failed tests: {evidence.FOLDER}")
 
@@ -125,7 +125,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _emptying() -> None:
+def _table_cleanup() -> None:
     table_cleanup.replace_flush()
 
 
@@ -135,7 +135,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _one_clock() -> None:
+def _clock_offset() -> None:
     # The process's own clock: reset the offset to PostgreSQL's that an earlier test measured.
     db_threads.set_clock_offset(timedelta())
 
@@ -164,19 +164,21 @@ def viewer(db: None) -> User:
 
 
 @pytest.fixture
-def beat() -> float:
+def poll_interval() -> float:
     """Seconds between two polls of the live dashboard's broadcaster."""
     return feed.POLL_INTERVAL
 
 
 @pytest.fixture
-def silence() -> float:
+def heartbeat_interval() -> float:
     """Seconds without a message after which the live dashboard's streams send a heartbeat."""
     return feed.HEARTBEAT_INTERVAL
 
 
 @pytest.fixture
-def live(transactional_db: None, beat: float, silence: float) -> Iterator[Live]:
+def live(transactional_db: None, poll_interval: float, heartbeat_interval: float) -> Iterator[Live]:
     """The dashboard and a sandbox on real ports; see tests/support/live.py."""
-    with live_module.running(beat=beat, silence=silence) as running:
-        yield running
+    with live_module.run_live(
+        poll_interval=poll_interval, heartbeat_interval=heartbeat_interval
+    ) as dashboard:
+        yield dashboard

@@ -1,4 +1,4 @@
-"""The dashboard's settings, deaf to a developer's own `.env`; only DATABASE_URL passes."""
+"""The dashboard's settings, without a developer's own `.env`, except DATABASE_URL."""
 
 import os
 import tempfile
@@ -26,6 +26,6 @@ if _database["ENGINE"].endswith("sqlite3"):
     _database["OPTIONS"]["init_command"] += "PRAGMA synchronous=OFF;"
 else:
     _database["OPTIONS"].setdefault("options", "-c synchronous_commit=off")
-# Looks for files when they are asked for, not at the start of each of thousands of clients.
+# Finds files on request, not at the start of each of thousands of clients.
 WHITENOISE_AUTOREFRESH = True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast; nothing is secret

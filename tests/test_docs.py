@@ -24,8 +24,8 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links_of_document_resolve(document: Path) -> None:
     broken = []
-    for found in LINK.finditer(read_text(document)):
-        path, _, anchor = (link := found[1] or found[2]).partition("#")
+    for match in LINK.finditer(read_text(document)):
+        path, _, anchor = (link := match[1] or match[2]).partition("#")
         if "://" in link:
             continue
         target = document.parent / path if path else document

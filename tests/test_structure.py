@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.database_scope import DATABASE_PARTS, MODULES_ONCE, TEXT_PARTS
+from tests.support.database_scope import DATABASE_MODULES, SINGLE_DATABASE_MODULES, TEXT_MODULES
 
-FORBIDDEN = tuple(f"{part}." for part in DATABASE_PARTS)
-ALLOWED = tuple(f"{part}." for part in TEXT_PARTS)
+FORBIDDEN_PREFIXES = tuple(f"{part}." for part in DATABASE_MODULES)
+ALLOWED_PREFIXES = tuple(f"{part}." for part in TEXT_MODULES)
 TESTS = Path(__file__).parent
 SUPPORT = TESTS / "support"
 TEMPLATES = TESTS.parent / "templates"
@@ -37,13 +37,13 @@ def test_tests_import_only_the_product_and_tests_support() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", MODULES_ONCE)
-def test_what_runs_on_one_database_touches_nothing_that_differs(module: str) -> None:
+@pytest.mark.parametrize("module", SINGLE_DATABASE_MODULES)
+def test_modules_that_run_once_use_nothing_that_differs_between_databases(module: str) -> None:
     path = TESTS.parent / module
     wrong = [
         name
         for name in imports(path)
-        if f"{name}.".startswith(FORBIDDEN) and not f"{name}.".startswith(ALLOWED)
+        if f"{name}.".startswith(FORBIDDEN_PREFIXES) and not f"{name}.".startswith(ALLOWED_PREFIXES)
     ]
     assert wrong == []
     assert "postgres" not in path.read_text()

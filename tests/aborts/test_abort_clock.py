@@ -31,25 +31,29 @@ def stage(db: None) -> int:
 
 
 def mirror_run(
-    stage: int, status: str, requested_at: datetime, updated: datetime | None = None, **fields: Any
+    stage: int,
+    status: str,
+    requested_at: datetime,
+    updated_at: datetime | None = None,
+    **fields: Any,
 ) -> Run:
-    """Mirror what a list says of a run that was made an hour before T0."""
-    sent = payloads.run(
+    """Mirror a run of a list that was created an hour before T0."""
+    payload = payloads.run(
         "r1", status=status, createdAt=(T0 - timedelta(hours=1)).isoformat(),
-        updatedAt=updated.isoformat() if updated else ..., **fields,
+        updatedAt=updated_at.isoformat() if updated_at else ..., **fields,
     )  # fmt: skip
-    told = decoding.parse_run(sent)
-    assert told is not None
-    mirror.apply_runs(stage, [told], requested_at=requested_at)
+    run = decoding.parse_run(payload)
+    assert run is not None
+    mirror.apply_runs(stage, [run], requested_at=requested_at)
     return Run.objects.with_stage().get(run_id="r1")
 
 
 def test_external_abort_starts_at_northflank_update_time(stage: int) -> None:
     run = mirror_run(stage, "aborting", T0, BEFORE)
     assert abort_clock.start(run, None) == AbortStart(BEFORE)
-    told = abort_messages.describe_external(run).plain_text
-    assert told.startswith("Aborting since ")
-    assert "or earlier" not in told
+    text = abort_messages.describe_external(run).plain_text
+    assert text.startswith("Aborting since ")
+    assert "or earlier" not in text
 
 
 IMPLAUSIBLE_UPDATE_TIMES: dict[str, datetime | None] = {
@@ -120,7 +124,7 @@ def test_own_abort_starts_at_request_time(stage: int, manager: User) -> None:
     assert abort_clock.start(run, abort) == AbortStart(at(10))
     run = mirror_run(stage, "aborting", at(30), at(20))
     assert abort_clock.start(run, abort) == AbortStart(at(10))
-    assert abort_clock.start(run, None) == AbortStart(at(10))  # and so say texts that know no act
+    assert abort_clock.start(run, None) == AbortStart(at(10))  # also for texts without the abort
 
 
 def test_abort_request_for_externally_aborting_run_keeps_abort_start(
@@ -131,13 +135,13 @@ def test_abort_request_for_externally_aborting_run_keeps_abort_start(
         abort = aborts.request_abort(run, AbortRequest(manager)).abort
     assert (abort.already_aborting_since, abort.requested_at) == (BEFORE, at(10))
     run = Run.objects.with_stage().get()
-    assert run.abort_severity == 2  # as late as it is
+    assert run.abort_severity == 2  # since its start
     assert abort_clock.start(run, abort) == AbortStart(BEFORE)
     row = run_row.build_row(run, Permission(True), abort)
     assert row.abort is not None
     assert row.abort.under_way_since == BEFORE
     assert abort_history.entries(run, [abort])[0].under_way_since == BEFORE
-    run = mirror_run(stage, "running", at(20))  # it was no abort after all
+    run = mirror_run(stage, "running", at(20))  # it was not aborted
     assert abort_clock.start(run, abort) == AbortStart(BEFORE)
 
 
@@ -153,8 +157,8 @@ def test_abort_first_read_while_aborting_shows_same_start_everywhere(
     with time_machine.travel(at(10), tick=False):
         abort = aborts.request_abort(run, AbortRequest(manager)).abort
     abort.state = "accepted"
-    told = abort_messages.describe(abort, run)
-    assert told.plain_text.endswith(" or earlier.")
+    message = abort_messages.describe(abort, run)
+    assert message.plain_text.endswith(" or earlier.")
     line = run_row.build_row(run, Permission(True), abort).abort
     assert line is not None
     assert (line.under_way_since, line.is_minimum) == (T0, True)

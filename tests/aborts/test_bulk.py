@@ -30,18 +30,18 @@ from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
     SEARCH,
+    abort_message,
     advance_time,
     ago,
     append_only_disabled,
+    create_run_in_flight,
     flow,
-    in_flight,
-    look_after,
-    mirrored,
-    press,
+    mirror_run,
     read,
+    reconcile,
     replace_client,
     stage,
-    story,
+    submit_abort,
     wait_until,
 )
 from tests.support.world import T0, at
@@ -49,7 +49,7 @@ from tests.support.world import T0, at
 
 def request_bulk(
     runs: list[Run],
-    by: User,
+    user: User,
     *,
     reason: str = "Stuck",
     key: UUID | None = None,
@@ -59,15 +59,17 @@ def request_bulk(
     run_keys = [run.pk for run in runs]
     return aborts.request_bulk_abort(
         run_keys,
-        aborts.AbortRequest(by, reason),
+        aborts.AbortRequest(user, reason),
         key or uuid4(),
         typed_count=str(len(set(run_keys))) if typed_count is None else typed_count,
     )
 
 
-def process(live: Live, batch: BulkAbort, *, late: bool = False) -> list[str]:
-    """Work through a list and return its results."""
-    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk, is_delayed=late))
+def process(live: Live, batch: BulkAbort, *, is_delayed: bool = False) -> list[str]:
+    """Process a bulk abort and return its results."""
+    live.run(
+        lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk, is_delayed=is_delayed)
+    )
     return results(batch)
 
 
@@ -88,28 +90,28 @@ def is_settled(batch: BulkAbort) -> bool:
 @pytest.fixture
 def runs(live: Live) -> list[Run]:
     """Five runs in flight."""
-    return [in_flight(live) for _ in range(5)]
+    return [create_run_in_flight(live) for _ in range(5)]
 
 
 class _CountingTransport(httpx.AsyncBaseTransport):
-    """Passes everything on, and counts how many aborts are under way at once."""
+    """Forwards requests, and counts how many aborts are under way at once."""
 
     def __init__(self) -> None:
-        self.inner = httpx.AsyncHTTPTransport()
-        self.now = self.most = 0
+        self.transport = httpx.AsyncHTTPTransport()
+        self.active = self.max_active = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method != "POST":
-            return await self.inner.handle_async_request(request)
-        self.now += 1
-        self.most = max(self.most, self.now)
+            return await self.transport.handle_async_request(request)
+        self.active += 1
+        self.max_active = max(self.max_active, self.active)
         try:
-            return await self.inner.handle_async_request(request)
+            return await self.transport.handle_async_request(request)
         finally:
-            self.now -= 1
+            self.active -= 1
 
     async def aclose(self) -> None:
-        await self.inner.aclose()
+        await self.transport.aclose()
 
 
 @pytest.fixture
@@ -120,11 +122,11 @@ def counting_transport(live: Live) -> _CountingTransport:
     return transport
 
 
-# --- The press ----------------------------------------------------------------------------------
+# --- The request --------------------------------------------------------------------------------
 
 
 def test_bulk_abort_keeps_given_order_without_duplicates(live: Live, manager: User) -> None:
-    runs = [in_flight(live) for _ in range(3)]
+    runs = [create_run_in_flight(live) for _ in range(3)]
     batch = request_bulk([runs[2], runs[0], runs[1], runs[2]], manager)
     assert list(batch.items.values_list("run", flat=True)) == [runs[2].pk, runs[0].pk, runs[1].pk]
 
@@ -147,7 +149,7 @@ def test_bulk_abort_without_reason_is_rejected_when_a_stage_requires_one(
     live: Live, manager: User, settings: Settings
 ) -> None:
     settings.ABORT_REASON_REQUIRED = ["Production"]
-    runs = [in_flight(live), in_flight(live, SEARCH)]
+    runs = [create_run_in_flight(live), create_run_in_flight(live, SEARCH)]
     with pytest.raises(aborts.ReasonMissing, match="Production"):
         request_bulk(runs, manager, reason=" ")
     assert not BulkAbort.objects.exists()
@@ -173,8 +175,8 @@ def runs_of(*projects: int) -> list[Run]:
     """Runs in flight: so many in each of several projects."""
     made = []
     for number, count in enumerate(projects):
-        pipeline = factories.pipeline(of=factories.project(f"project-{number}"))
-        stages = [factories.stage(name, of=pipeline) for name in ("Staging", "Production")]
+        pipeline = factories.pipeline(parent=factories.project(f"project-{number}"))
+        stages = [factories.stage(name, parent=pipeline) for name in ("Staging", "Production")]
         made += [factories.run(stages[index % 2]) for index in range(count)]
     return made
 
@@ -229,7 +231,7 @@ def test_bulk_abort_request_repeated_with_same_key_needs_no_count(manager: User)
 
 
 def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: User) -> None:
-    visible, hidden = in_flight(live), in_flight(live, SEARCH)
+    visible, hidden = create_run_in_flight(live), create_run_in_flight(live, SEARCH)
     project = stage(LEDGER).pipeline.project
     Grant.objects.all().delete()
     Grant.objects.create(group=Group.objects.get(), action=Action.ABORT, project=project)
@@ -239,7 +241,7 @@ def test_bulk_abort_leaves_out_runs_the_user_may_not_see(live: Live, manager: Us
         request_bulk([hidden], manager)
 
 
-# --- Working through ----------------------------------------------------------------------------
+# --- Processing ---------------------------------------------------------------------------------
 
 
 def test_bulk_abort_sends_aborts_in_order(live: Live, runs: list[Run], manager: User) -> None:
@@ -265,7 +267,7 @@ def test_bulk_abort_sends_one_abort_at_a_time(
     live.sandbox.faults = [parse_fault("latency:0.1@/abort")]
     process(live, request_bulk(runs, manager))
     assert len(sent_run_ids(live)) == 5
-    assert counting_transport.most == 1
+    assert counting_transport.max_active == 1
 
 
 def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
@@ -274,14 +276,14 @@ def test_bulk_abort_in_two_processes_sends_each_abort_once_one_at_a_time(
     live.sandbox.faults = [parse_fault("latency:0.1@/abort")]
     batch = request_bulk(runs, manager)
 
-    async def both() -> None:
+    async def process_twice() -> None:
         await asyncio.gather(
             *(bulk_abort.process_bulk_abort(live.connection, batch.pk) for _ in range(2))
         )
 
-    live.run(both)
+    live.run(process_twice)
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
-    assert counting_transport.most == 1
+    assert counting_transport.max_active == 1
     assert Abort.objects.count() == 5
 
 
@@ -291,7 +293,7 @@ def test_bulk_abort_of_concluded_run_records_ended(
     batch = request_bulk(runs[:2], manager)
     advance_time(live, 3600)
     read(live, runs[0])
-    later = in_flight(live)
+    later = create_run_in_flight(live)
     with append_only_disabled():
         batch.items.filter(position=2).update(run=later)
     assert process(live, batch) == ["ended", "abort"]
@@ -302,11 +304,11 @@ def test_bulk_abort_of_run_with_open_abort_joins_it(
     live: Live, runs: list[Run], manager: User, viewer: User
 ) -> None:
     viewer.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
-    pressed = aborts.request_abort(runs[0], aborts.AbortRequest(viewer, "Mine"))
-    live.run(lambda: aborts.send_abort(live.connection, pressed.abort.pk))
+    result = aborts.request_abort(runs[0], aborts.AbortRequest(viewer, "Mine"))
+    live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
     batch = request_bulk(runs[:2], manager)
     assert process(live, batch) == ["joined", "abort"]
-    assert batch.items.get(position=1).abort == pressed.abort
+    assert batch.items.get(position=1).abort == result.abort
     assert live.sandbox.abort_request_counts[runs[0].run_id] == 1
 
 
@@ -314,7 +316,7 @@ def test_bulk_abort_of_externally_aborting_run_sends_nothing(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     live.sandbox.world.abort_run(flow(live, LEDGER), runs[0].run_id, live.sandbox.clock())
-    mirrored(live, LEDGER, runs[0].run_id)
+    mirror_run(live, LEDGER, runs[0].run_id)
     batch = request_bulk(runs[:1], manager)
     assert process(live, batch) == ["joined"]
     assert batch.items.get().abort is None
@@ -338,7 +340,7 @@ def test_bulk_abort_stops_when_permission_is_revoked(
 def test_bulk_abort_skips_runs_without_permission_and_aborts_others(
     live: Live, manager: User
 ) -> None:
-    mine, other = in_flight(live), in_flight(live, SEARCH)
+    mine, other = create_run_in_flight(live), create_run_in_flight(live, SEARCH)
     project = stage(LEDGER).pipeline.project
     Grant.objects.filter(action=Action.ABORT).update(project=project)
     assert process(live, request_bulk([other, mine], manager)) == ["not_allowed", "abort"]
@@ -387,24 +389,24 @@ def test_bulk_abort_result_gives_run_a_new_version(
 def low_budget(transactional_db: None, settings: Settings) -> Iterator[Live]:
     """Forty requests in an hour, twenty of them the reserve: lists stop at the last five."""
     settings.NORTHFLANK_REQUEST_RESERVE = "20"
-    with live_module.running(live_module.options(rate_limit=40)) as running:
+    with live_module.run_live(live_module.options(rate_limit=40)) as running:
         yield running
 
 
-def spend(live: Live, left: int) -> None:
-    """Ask until only so many requests are left."""
+def spend(live: Live, remaining: int) -> None:
+    """Send requests until `remaining` are left."""
 
-    async def ask() -> None:
-        for _ in range(40 - left - len(live.sandbox.requests)):
+    async def call() -> None:
+        for _ in range(40 - remaining - len(live.sandbox.requests)):
             await live.connection.call(lambda nf: nf.get_auth())
 
-    live.run(ask)
+    live.run(call)
 
 
 def test_bulk_abort_leaves_last_quarter_of_reserve_for_single_aborts(
     low_budget: Live, manager: User
 ) -> None:
-    runs = [in_flight(low_budget) for _ in range(6)]
+    runs = [create_run_in_flight(low_budget) for _ in range(6)]
     spend(low_budget, 8)
     batch = request_bulk(runs, manager)
     assert process(low_budget, batch) == ["abort"] * 6
@@ -412,7 +414,7 @@ def test_bulk_abort_leaves_last_quarter_of_reserve_for_single_aborts(
     states = list(Abort.objects.order_by("pk").values_list("state", flat=True))
     assert states == ["accepted"] * 3 + ["not_sent"] * 3
     last = reload_in_flight(low_budget, runs[-1])
-    assert press(low_budget.person("manager"), last).status_code == 200
+    assert submit_abort(low_budget.sign_in("manager"), last).status_code == 200
     assert low_budget.sandbox.abort_request_counts[last.run_id] == 1
 
 
@@ -422,13 +424,13 @@ def reload_in_flight(live: Live, run: Run) -> Run:
 
 
 def test_bulk_abort_without_budget_shows_retry_time(low_budget: Live, manager: User) -> None:
-    runs = [in_flight(low_budget) for _ in range(2)]
+    runs = [create_run_in_flight(low_budget) for _ in range(2)]
     spend(low_budget, 5)
     process(low_budget, request_bulk(runs, manager))
     for abort in Abort.objects.all():
         assert abort.retry_at is not None
         assert abort.retry_at - abort.requested_at > timedelta(minutes=50)
-        assert "rate limited by Northflank until" in story(abort)
+        assert "rate limited by Northflank until" in abort_message(abort)
         assert abort.settled_at is not None
     assert sent_run_ids(low_budget) == []
 
@@ -449,8 +451,8 @@ def test_bulk_abort_waits_for_rate_limit_that_resets_soon(
     transactional_db: None, manager: User, settings: Settings
 ) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = "4"
-    with live_module.running(live_module.options(rate_limit=8, rate_window=4)) as live:
-        runs = [in_flight(live) for _ in range(3)]
+    with live_module.run_live(live_module.options(rate_limit=8, rate_window=4)) as live:
+        runs = [create_run_in_flight(live) for _ in range(3)]
         batch = request_bulk(runs, manager)
 
         async def spend_all() -> None:
@@ -500,10 +502,10 @@ def test_bulk_abort_interrupted_while_sending_is_resumed_after_lease_expires(
     wait_until(lambda: live.sandbox.abort_request_counts[runs[1].run_id])
     live.run(aborts.cancel_tasks)
     assert results(batch) == ["abort", "abort", "waiting", "waiting", "waiting"]
-    look_after(live)
-    assert sent_run_ids(live) == [run.run_id for run in runs[:2]]  # its lease holds yet
+    reconcile(live)
+    assert sent_run_ids(live) == [run.run_id for run in runs[:2]]  # its lease is still valid
     aborts.release_all_leases()
-    look_after(live)
+    reconcile(live)
     wait_until(lambda: is_settled(batch))
     assert results(batch) == ["abort"] * 5
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
@@ -516,7 +518,7 @@ def test_bulk_abort_sends_unsent_abort_before_next_run(
     assert bulk_abort.process_next(batch.pk).abort_pk is not None
     assert bulk_abort.process_next(batch.pk).is_waiting
     aborts.release_all_leases()
-    look_after(live)
+    reconcile(live)
     wait_until(lambda: is_settled(batch))
     assert sent_run_ids(live) == [run.run_id for run in runs]
 
@@ -539,7 +541,7 @@ def test_bulk_abort_with_valid_lease_is_not_adopted(
     live: Live, runs: list[Run], manager: User
 ) -> None:
     batch = request_bulk(runs, manager)
-    look_after(live)
+    reconcile(live)
     assert results(batch) == ["waiting"] * 5
 
 
@@ -549,10 +551,12 @@ def test_bulk_abort_adopted_past_deadline_is_not_sent(
     batch = request_bulk(runs, manager)
     with append_only_disabled():
         BulkAbort.objects.update(requested_at=ago(400), claimed_at=ago(350))
-    look_after(live)
+    reconcile(live)
     wait_until(lambda: is_settled(batch))
     assert results(batch) == ["abort"] * 5
-    assert {story(abort) for abort in Abort.objects.all()} == {"Not sent: Sending timed out."}
+    assert {abort_message(abort) for abort in Abort.objects.all()} == {
+        "Not sent: Sending timed out."
+    }
     assert sent_run_ids(live) == []
     assert all(abort.events.filter(event_type="not_sent").exists() for abort in Abort.objects.all())
 
@@ -567,7 +571,7 @@ def test_bulk_abort_processed_without_pause_is_sent_past_deadline(
     assert set(Abort.objects.values_list("state", flat=True)) == {"accepted"}
 
 
-# --- All that is kept, turn by turn, without anything sent --------------------------------------
+# --- What is stored, turn by turn, without requests ---------------------------------------------
 
 
 @pytest.fixture
@@ -579,19 +583,19 @@ def two_runs(manager: User) -> list[Run]:
 REQUEST_FIELDS = {"reason": " Bad\n release ", "client_address": "192.0.2.7", "token_name": "ci"}
 
 
-def create_bulk_abort(runs: list[Run], by: User, key: UUID | None = None) -> BulkAbort:
-    """Freeze a list at T0, by an API token."""
-    press = aborts.AbortRequest(by, via=Via.API, **REQUEST_FIELDS)
+def create_bulk_abort(runs: list[Run], user: User, key: UUID | None = None) -> BulkAbort:
+    """Request a bulk abort at T0, by an API token."""
+    request = aborts.AbortRequest(user, via=Via.API, **REQUEST_FIELDS)
     with time_machine.travel(T0, tick=False):
-        return aborts.request_bulk_abort([run.pk for run in runs], press, key or uuid4())
+        return aborts.request_bulk_abort([run.pk for run in runs], request, key or uuid4())
 
 
 def take_turn_at(
-    batch: BulkAbort, *, after: float = 1, late: bool = False
+    batch: BulkAbort, *, after: float = 1, is_delayed: bool = False
 ) -> bulk_abort.TurnResult:
-    """Look at a list so many seconds after T0."""
+    """Process one turn `after` seconds after T0."""
     with time_machine.travel(at(after), tick=False):
-        return bulk_abort.process_next(batch.pk, is_delayed=late)
+        return bulk_abort.process_next(batch.pk, is_delayed=is_delayed)
 
 
 def items(batch: BulkAbort) -> list[tuple[Any, ...]]:
@@ -602,11 +606,11 @@ def test_bulk_abort_request_stores_all_fields(two_runs: list[Run], manager: User
     key = uuid4()
     with capture_logs() as logs:
         batch = create_bulk_abort(two_runs, manager, key)
-    kept = BulkAbort.objects.values(
+    stored = BulkAbort.objects.values(
         "key", "user", "username", "reason", "client_address", "via", "token_name",
         "requested_at", "claimed_at", "settled_at",
     ).get()  # fmt: skip
-    assert kept == {
+    assert stored == {
         "key": key, "user": manager.pk, "username": "manager", "reason": "Bad release",
         "client_address": "192.0.2.7", "via": "api", "token_name": "ci",
         "requested_at": T0, "claimed_at": T0, "settled_at": None,
@@ -624,16 +628,16 @@ def test_bulk_abort_request_stores_all_fields(two_runs: list[Run], manager: User
 def test_concurrent_bulk_abort_requests_with_same_key_store_one(
     two_runs: list[Run], manager: User
 ) -> None:
-    key, first = uuid4(), False
+    key, has_written = uuid4(), False
 
     def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        nonlocal first
+        nonlocal has_written
         result = run(sql, *rest)
-        if sql.startswith("SELECT") and not first:
-            first = True
+        if sql.startswith("SELECT") and not has_written:
+            has_written = True
             create_bulk_abort(
                 two_runs[:1], manager, key
-            )  # once the other has seen that there is none
+            )  # after the other's check that none exists
         return result
 
     with connection.execute_wrapper(execute):
@@ -643,7 +647,7 @@ def test_concurrent_bulk_abort_requests_with_same_key_store_one(
 
 
 @pytest.mark.parametrize(
-    ("strict", "named"),
+    ("required", "named_stages"),
     [
         (["Staging"], "Staging"),
         (["Production", "Staging"], "Production and Staging"),
@@ -651,13 +655,13 @@ def test_concurrent_bulk_abort_requests_with_same_key_store_one(
     ],
 )
 def test_missing_reason_error_names_all_stages_requiring_one(
-    manager: User, settings: Settings, strict: list[str], named: str
+    manager: User, settings: Settings, required: list[str], named_stages: str
 ) -> None:
-    settings.ABORT_REASON_REQUIRED = strict
+    settings.ABORT_REASON_REQUIRED = required
     stages = ("Production", "Staging", "Development")
     runs = [factories.run(factories.stage(name)) for name in stages]
     with pytest.raises(
-        aborts.ReasonMissing, match=rf"^A reason is required to abort runs in {named}\.$"
+        aborts.ReasonMissing, match=rf"^A reason is required to abort runs in {named_stages}\.$"
     ):
         request_bulk(runs, manager, reason="")
 
@@ -682,11 +686,15 @@ def test_turn_creates_abort_and_renews_lease(two_runs: list[Run], manager: User)
     batch = create_bulk_abort(two_runs, manager)
     assert take_turn_at(batch) == bulk_abort.TurnResult(abort_pk=Abort.objects.get().pk)
     batch.refresh_from_db()
-    act = Abort.objects.get()
-    assert items(batch) == [("r1", "abort", act.pk, ""), ("r2", "waiting", None, "")]
-    assert (batch.claimed_at, act.requested_at, act.bulk_abort) == (at(1), at(1), batch)
-    assert (act.username, act.reason, act.client_address) == ("manager", "Bad release", "192.0.2.7")
-    assert (act.via, act.token_name, act.state) == ("api", "ci", "requested")
+    abort = Abort.objects.get()
+    assert items(batch) == [("r1", "abort", abort.pk, ""), ("r2", "waiting", None, "")]
+    assert (batch.claimed_at, abort.requested_at, abort.bulk_abort) == (at(1), at(1), batch)
+    assert (abort.username, abort.reason, abort.client_address) == (
+        "manager",
+        "Bad release",
+        "192.0.2.7",
+    )
+    assert (abort.via, abort.token_name, abort.state) == ("api", "ci", "requested")
 
 
 def test_turn_waits_while_previous_abort_is_unanswered(two_runs: list[Run], manager: User) -> None:
@@ -723,40 +731,42 @@ def test_turn_of_unknown_bulk_abort_is_over(db: None) -> None:
     )
 
 
-def not_sent(after: float) -> tuple[Any, ...]:
-    """What is kept of the latest act, its times in seconds after T0."""
-    act = Abort.objects.latest("pk")
-    kept = act.state, act.answer, act.retry_at, act.settled_at
-    told = list(act.events.values_list("event_type", "detail", "occurred_at"))[1:]
-    assert told == [("not_sent", act.answer, at(after))]
-    return kept
+def not_sent_fields(after: float) -> tuple[Any, ...]:
+    """Return what is stored of the latest abort; `after`: when it was not sent, from T0."""
+    abort = Abort.objects.latest("pk")
+    stored = abort.state, abort.answer, abort.retry_at, abort.settled_at
+    events = list(abort.events.values_list("event_type", "detail", "occurred_at"))[1:]
+    assert events == [("not_sent", abort.answer, at(after))]
+    return stored
 
 
-@pytest.mark.parametrize(("after", "late"), [(301, False), (300, True)])
+@pytest.mark.parametrize(("after", "is_delayed"), [(301, False), (300, True)])
 def test_turn_without_pause_or_before_deadline_is_sent(
-    two_runs: list[Run], manager: User, after: float, late: bool
+    two_runs: list[Run], manager: User, after: float, is_delayed: bool
 ) -> None:
     assert (
-        take_turn_at(create_bulk_abort(two_runs, manager), after=after, late=late).abort_pk
+        take_turn_at(
+            create_bulk_abort(two_runs, manager), after=after, is_delayed=is_delayed
+        ).abort_pk
         is not None
     )
 
 
 def test_turn_resumed_past_deadline_is_not_sent(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
-    assert take_turn_at(batch, after=301, late=True) == bulk_abort.TurnResult()
+    assert take_turn_at(batch, after=301, is_delayed=True) == bulk_abort.TurnResult()
     expected = ("not_sent", "Sending timed out.", None, at(301))
-    assert not_sent(301) == expected
+    assert not_sent_fields(301) == expected
     batch.refresh_from_db()
     assert items(batch)[0] == ("r1", "abort", Abort.objects.get().pk, "")
-    assert batch.claimed_at == T0  # nobody has to be kept away from the rest
+    assert batch.claimed_at == T0  # the lease was not renewed
 
 
-@pytest.mark.parametrize("left", [1, 299])
+@pytest.mark.parametrize("reset_seconds", [1, 299])
 def test_turn_waits_for_rate_limit_that_resets_before_deadline(
-    two_runs: list[Run], manager: User, left: float
+    two_runs: list[Run], manager: User, reset_seconds: float
 ) -> None:
-    budget_store.record_rate_limited(left, at(1))
+    budget_store.record_rate_limited(reset_seconds, at(1))
     assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult(
         is_waiting=True
     )
@@ -769,7 +779,7 @@ def test_turn_is_not_sent_when_rate_limit_resets_past_deadline(
     budget_store.record_rate_limited(300, at(1))
     assert take_turn_at(create_bulk_abort(two_runs, manager)) == bulk_abort.TurnResult()
     message = "Rate limit reached."
-    assert not_sent(1) == ("not_sent", message, at(301), at(1))
+    assert not_sent_fields(1) == ("not_sent", message, at(301), at(1))
 
 
 def test_bulk_abort_is_held_until_rate_limit_resets(two_runs: list[Run], manager: User) -> None:
@@ -815,16 +825,16 @@ def test_turn_after_permission_is_revoked_records_reason(
     batch = create_bulk_abort(two_runs, manager)
     manager.groups.clear()
     assert take_turn_at(batch) == bulk_abort.TurnResult()
-    why = "Only members of the group “Release managers” can abort runs here."
-    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+    reason = "Only members of the group “Release managers” can abort runs here."
+    assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 
 
 def test_turn_after_account_is_deleted_records_reason(two_runs: list[Run], manager: User) -> None:
     batch = create_bulk_abort(two_runs, manager)
     manager.delete()
     assert take_turn_at(batch) == bulk_abort.TurnResult()
-    why = "The requesting account was deleted."
-    assert items(batch)[0] == ("r1", "not_allowed", None, why)
+    reason = "The requesting account was deleted."
+    assert items(batch)[0] == ("r1", "not_allowed", None, reason)
 
 
 def test_visible_runs_are_permitted_ones_once_in_given_order(
@@ -834,13 +844,13 @@ def test_visible_runs_are_permitted_ones_once_in_given_order(
     Grant.objects.all().delete()
     factories.grant("view", stage="Production")
     keys = [two_runs[1].pk, hidden.pk, 4711, two_runs[0].pk, two_runs[1].pk]
-    rights = permissions.for_user(manager)
-    with CaptureQueriesContext(connection) as asked_for:
-        visible = aborts.visible_runs(keys, rights)
+    user_permissions = permissions.for_user(manager)
+    with CaptureQueriesContext(connection) as queries:
+        visible = aborts.visible_runs(keys, user_permissions)
         assert [run.stage.pipeline.project.slug for run in visible] == ["shop", "shop"]
     assert visible == [two_runs[1], two_runs[0]]
-    [query] = asked_for
-    assert '"dashboard_run"."id" IN' in query["sql"]  # whatever else there is stays unread
+    [query] = queries
+    assert '"dashboard_run"."id" IN' in query["sql"]  # no other runs are read
 
 
 def test_bulk_abort_repeated_with_same_key_skips_permission_check(
@@ -857,8 +867,8 @@ def test_bulk_abort_without_permission_shows_reason_of_first_run(
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).delete()
     factories.grant("abort", "Leads", stage="Staging")
-    there = factories.run(factories.stage("Staging"))
-    of_production = "^Only administrators can abort runs here.$"
-    for runs in ([two_runs[0]], [two_runs[0], there]):
-        with pytest.raises(aborts.NotAllowed, match=of_production):
+    other_run = factories.run(factories.stage("Staging"))
+    reason = "^Only administrators can abort runs here.$"
+    for runs in ([two_runs[0]], [two_runs[0], other_run]):
+        with pytest.raises(aborts.NotAllowed, match=reason):
             create_bulk_abort(runs, viewer)

@@ -18,13 +18,13 @@ from dashboard.models import Abort, Run
 from dashboard.sandbox import parse_fault
 from tests.support.live import Live, token
 from tests.support.live_runs import (
+    abort_message,
+    abort_path,
     advance_time,
-    in_flight,
-    notice,
-    path,
-    press,
+    create_run_in_flight,
+    notice_text,
     read,
-    story,
+    submit_abort,
     wait_until,
 )
 
@@ -37,32 +37,32 @@ def colleague(manager: User) -> User:
 
 
 def test_second_abort_request_joins_first(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    first, second = notice(press(person, run)), notice(press(person, run))
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    first, second = notice_text(submit_abort(client, run)), notice_text(submit_abort(client, run))
     assert first == second
     assert Abort.objects.count() == 1
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_joined_abort_request_names_first_requester(live: Live, colleague: User) -> None:
-    run = in_flight(live)
-    press(live.person("manager"), run)
-    message = notice(press(live.person("colleague"), run))
-    assert message == f"{story()} Abort requested by manager."
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run)
+    message = notice_text(submit_abort(live.sign_in("colleague"), run))
+    assert message == f"{abort_message()} Abort requested by manager."
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-def timeline_texts(of: Abort) -> list[str]:
-    return [line.text for line in abort_timeline.entries(of, of.events.all())]
+def timeline_texts(abort: Abort) -> list[str]:
+    return [line.text for line in abort_timeline.entries(abort, abort.events.all())]
 
 
 def test_joined_abort_request_is_in_timeline_with_user_address_and_reason(
     live: Live, colleague: User
 ) -> None:
-    run = in_flight(live)
-    press(live.person("manager"), run)
-    press(live.person("colleague"), run, reason="It blocks us")
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run)
+    submit_abort(live.sign_in("colleague"), run, reason="It blocks us")
     message = "Also requested by colleague (127.0.0.1): “It blocks us”."
     assert message in timeline_texts(Abort.objects.get())
 
@@ -70,33 +70,33 @@ def test_joined_abort_request_is_in_timeline_with_user_address_and_reason(
 def test_repeated_abort_request_with_same_reason_is_in_timeline_once(
     live: Live, colleague: User
 ) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
     for _ in range(3):
-        press(person, run)
+        submit_abort(client, run)
     assert Abort.objects.get().events.filter(event_type="joined").count() == 1
 
 
 def test_abort_request_by_deleted_account_raises_integrity_error(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    gone = User.objects.create_superuser("gone")
-    pressed = aborts.AbortRequest(gone, "Stuck")
-    User.objects.filter(pk=gone.pk).delete()
+    run = create_run_in_flight(live)
+    deleted_user = User.objects.create_superuser("gone")
+    request = aborts.AbortRequest(deleted_user, "Stuck")
+    User.objects.filter(pk=deleted_user.pk).delete()
     with pytest.raises(IntegrityError):
-        aborts.request_abort(run, pressed)
+        aborts.request_abort(run, request)
     assert not Abort.objects.exists()
 
 
 def test_denied_abort_request_is_logged(live: Live, viewer: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     with capture_logs() as logs:
-        assert press(live.person("viewer"), run).status_code == 403
+        assert submit_abort(live.sign_in("viewer"), run).status_code == 403
     [message] = [line for line in logs if line["event"] == "abort.denied"]
     assert (message["by"], message["run"], message["via"]) == ("viewer", run.run_id, "page")
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("typed", "stored"),
     [
         ("zero \u202eltr\u202c end", "zero ltr end"),
         ("red \x1b[31m", "red [31m"),
@@ -105,51 +105,55 @@ def test_denied_abort_request_is_logged(live: Live, viewer: User) -> None:
     ],
 )
 def test_reason_is_stored_without_control_characters(
-    live: Live, manager: User, typed: str, kept: str
+    live: Live, manager: User, typed: str, stored: str
 ) -> None:
-    run = in_flight(live)
-    press(live.person("manager"), run, reason=typed)
-    assert Abort.objects.get().reason == kept
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run, reason=typed)
+    assert Abort.objects.get().reason == stored
 
 
 def test_concurrent_abort_request_waits_for_same_answer(live: Live, colleague: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("latency:0.6@/abort")]
-    one, other = live.person("manager"), live.person("colleague")
+    client, other_client = live.sign_in("manager"), live.sign_in("colleague")
     with ThreadPoolExecutor(2) as executor:
-        first = executor.submit(press, one, run)
+        first = executor.submit(submit_abort, client, run)
         wait_until(Abort.objects.exists)
-        second = executor.submit(press, other, run)
-        assert "accepted" in notice(first.result())
-        assert "Abort requested by manager." in notice(second.result())
+        second = executor.submit(submit_abort, other_client, run)
+        assert "accepted" in notice_text(first.result())
+        assert "Abort requested by manager." in notice_text(second.result())
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_fifty_concurrent_abort_requests_send_one_abort_and_show_its_state(
     live: Live, manager: User
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("latency:1@/abort")]
     names = [f"person-{number}" for number in range(50)]
     for name in names:
         User.objects.create_user(name, password=name).groups.set(manager.groups.all())
-    people = [live.person(name) for name in names]
+    clients = [live.sign_in(name) for name in names]
     with ThreadPoolExecutor(50) as executor:
         messages = dict(
-            zip(names, executor.map(lambda one: notice(press(one, run)), people), strict=True)
+            zip(
+                names,
+                executor.map(lambda client: notice_text(submit_abort(client, run)), clients),
+                strict=True,
+            )
         )
     author = Abort.objects.get().username
-    assert messages.pop(author) == story()
-    assert set(messages.values()) == {f"{story()} Abort requested by {author}."}
+    assert messages.pop(author) == abort_message()
+    assert set(messages.values()) == {f"{abort_message()} Abort requested by {author}."}
     assert len(messages) == 49
-    assert "accepted" in story()
+    assert "accepted" in abort_message()
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
 def test_abort_request_waits_for_answer_to_another_process(
     live: Live, colleague: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     calls: list[Any] = []
 
     async def record_call(*args: Any) -> Any:
@@ -157,26 +161,26 @@ def test_abort_request_waits_for_answer_to_another_process(
         return await db_threads.run_in_db_thread(*args)
 
     monkeypatch.setattr(abort_send, "run_in_db_thread", record_call)
-    # As another process leaves it while it sends.
+    # The state while another process sends it.
     abort = Abort.objects.create(
         run=run, user=colleague, username="colleague",
         requested_at=run.synced_at, claimed_at=run.synced_at, sent_at=run.synced_at,
     )  # fmt: skip
     with ThreadPoolExecutor(1) as executor:
-        pressed = executor.submit(press, live.person("manager"), run)
+        response = executor.submit(submit_abort, live.sign_in("manager"), run)
         wait_until(lambda: len(calls) >= 3)
-        assert not pressed.done()
+        assert not response.done()
         Abort.objects.filter(pk=abort.pk).update(state="accepted", answered_at=run.synced_at)
-        assert notice(pressed.result()) == f"{story()} Abort requested by colleague."
-    assert "accepted" in story()
+        assert notice_text(response.result()) == f"{abort_message()} Abort requested by colleague."
+    assert "accepted" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_abort_request_for_concluded_run_sends_nothing(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     advance_time(live, 3600)
     read(live, run)
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert message == "The run had already ended; nothing was sent."
     assert not Abort.objects.exists()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
@@ -184,8 +188,8 @@ def test_abort_request_for_concluded_run_sends_nothing(live: Live, manager: User
 
 @pytest.mark.parametrize("htmx", [True, False])
 def test_abort_request_by_viewer_is_forbidden(live: Live, viewer: User, htmx: bool) -> None:
-    run = in_flight(live)
-    answer = press(live.person("viewer"), run, htmx=htmx)
+    run = create_run_in_flight(live)
+    answer = submit_abort(live.sign_in("viewer"), run, htmx=htmx)
     assert answer.status_code == 403
     assert permissions.RELEASE_MANAGERS in answer.text
     assert not Abort.objects.exists()
@@ -193,82 +197,86 @@ def test_abort_request_by_viewer_is_forbidden(live: Live, viewer: User, htmx: bo
 
 
 @pytest.mark.parametrize(
-    ("switch", "value", "why"),
+    ("switch", "value", "reason"),
     [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "Aborts are disabled")],
 )
 def test_abort_request_is_forbidden_when_aborting_is_disabled(
-    live: Live, manager: User, settings: Any, switch: str, value: bool, why: str
+    live: Live, manager: User, settings: Any, switch: str, value: bool, reason: str
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     setattr(settings, switch, value)
-    answer = press(live.person("manager"), run)
+    answer = submit_abort(live.sign_in("manager"), run)
     assert answer.status_code == 403
-    assert why in answer.text
+    assert reason in answer.text
     assert not Abort.objects.exists()
 
 
 def test_abort_request_when_signed_out_leads_to_sign_in(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    person.cookies.delete("sessionid")
-    assert press(person, run, htmx=True).status_code == 401
-    assert press(person, run, htmx=False).headers["location"].startswith("/accounts/login/?next=")
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    client.cookies.delete("sessionid")
+    assert submit_abort(client, run, htmx=True).status_code == 401
+    assert (
+        submit_abort(client, run, htmx=False)
+        .headers["location"]
+        .startswith("/accounts/login/?next=")
+    )
     assert not Abort.objects.exists()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_abort_page_get_or_head_sends_nothing(live: Live, manager: User, method: str) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    person.request(method, path(run))
-    person.request(method, path(run), headers={"HX-Request": "true"})
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    client.request(method, abort_path(run))
+    client.request(method, abort_path(run), headers={"HX-Request": "true"})
     assert not Abort.objects.exists()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_abort_page_get_shows_confirmation_form(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    answer = live.person("manager").get(path(run))
+    run = create_run_in_flight(live)
+    answer = live.sign_in("manager").get(abort_path(run))
     assert answer.status_code == 200
     assert 'method="post"' in answer.text
 
 
-@pytest.mark.parametrize("sent", ["", "x" * 64])
+@pytest.mark.parametrize("token", ["", "x" * 64])
 def test_abort_request_without_csrf_token_is_forbidden(
-    live: Live, manager: User, sent: str
+    live: Live, manager: User, token: str
 ) -> None:
-    run = in_flight(live)
-    answer = live.person("manager").post(path(run), data={"csrfmiddlewaretoken": sent})
+    run = create_run_in_flight(live)
+    answer = live.sign_in("manager").post(abort_path(run), data={"csrfmiddlewaretoken": token})
     assert answer.status_code == 403
     assert not Abort.objects.exists()
 
 
 def test_abort_request_for_unknown_run_is_not_found(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     Run.objects.update(run_id="other")
-    assert press(live.person("manager"), run).status_code == 404
+    assert submit_abort(live.sign_in("manager"), run).status_code == 404
 
 
 def test_abort_request_without_htmx_redirects_to_run(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    answer = press(person, run, htmx=False)
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    answer = submit_abort(client, run, htmx=False)
     assert answer.status_code == 302
-    assert answer.headers["location"] == path(run).removesuffix("abort/")
-    page = person.get(answer.headers["location"]).text
+    assert answer.headers["location"] == abort_path(run).removesuffix("abort/")
+    page = client.get(answer.headers["location"]).text
     assert "Northflank accepted the abort" in page
 
 
 def test_abort_request_whose_client_disconnects_is_still_sent(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
-    person = live.person("manager")
-    body = f"csrfmiddlewaretoken={token(person)}"
-    cookies = "; ".join(f"{name}={value}" for name, value in person.cookies.items())
+    client = live.sign_in("manager")
+    body = f"csrfmiddlewaretoken={token(client)}"
+    cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     host, port = live.base_url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as browser:
         browser.sendall(
-            f"POST {path(run)} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\n"
+            f"POST {abort_path(run)} HTTP/1.1\r\nHost: {host}:{port}\r\nCookie: {cookies}\r\n"
             "Content-Type: application/x-www-form-urlencoded\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )

@@ -10,25 +10,25 @@ from dashboard.northflank import NorthflankClient
 from dashboard.sandbox import parse_fault
 from tests.support.live import Live
 from tests.support.live_runs import (
+    abort_message,
     advance_time,
-    impatient,
-    in_flight,
-    long_ago,
-    look_after,
-    notice,
-    press,
+    backdate_abort,
+    create_run_in_flight,
+    notice_text,
     read,
+    reconcile,
     replace_client,
     restart_resend_delay,
-    story,
+    shorten_upstream_timeout,
+    submit_abort,
 )
 
 
 def test_timed_out_abort_that_arrived_is_accepted(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    impatient(live)
+    run = create_run_in_flight(live)
+    shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-timeout:5")]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert abort.state == "accepted"
     assert abort.answered_at is None
@@ -42,65 +42,65 @@ def test_timed_out_abort_that_arrived_is_accepted(live: Live, manager: User) -> 
 def test_timed_out_abort_that_was_lost_is_checked_then_reported_as_not_arrived(
     live: Live, manager: User
 ) -> None:
-    run = in_flight(live)
-    impatient(live)
+    run = create_run_in_flight(live)
+    shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-lost:5")]
-    person = live.person("manager")
-    message = notice(press(person, run))
+    client = live.sign_in("manager")
+    message = notice_text(submit_abort(client, run))
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message == (
         "The abort may not have arrived. Northflank did not respond within 0.4 seconds. "
         "It is resent if the run continues (sent 1 of at most 5 times)."
     )
-    assert "is resent if" in notice(press(person, run))
+    assert "is resent if" in notice_text(submit_abort(client, run))
     Abort.objects.update(send_count=5)
-    long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
+    backdate_abort(abort, requested_at=70, claimed_at=70, sent_at=70)
     read(live, run)
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("unknown", "")
     assert abort.settled_at is not None
-    assert "probably lost" in story()
+    assert "probably lost" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     live.sandbox.faults = []
-    assert "accepted" in notice(press(person, run))
+    assert "accepted" in notice_text(submit_abort(client, run))
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
 def test_unknown_abort_stays_open_while_run_is_not_read(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    impatient(live)
+    run = create_run_in_flight(live)
+    shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-lost:5"), parse_fault("503@GET")]
-    press(live.person("manager"), run)
+    submit_abort(live.sign_in("manager"), run)
     abort = Abort.objects.get()
-    # A minute has passed, and all that was heard of the run is from just after the abort.
-    long_ago(abort, requested_at=70, claimed_at=70, sent_at=70)
+    # A minute has passed, and the last read of the run was just after the abort.
+    backdate_abort(abort, requested_at=70, claimed_at=70, sent_at=70)
     Run.objects.update(synced_at=Abort.objects.get().sent_at)
-    look_after(live)
+    reconcile(live)
     abort.refresh_from_db()
     assert (abort.state, abort.settled_at) == ("unknown", None)
 
 
 def test_unanswered_abort_of_concluded_run_shows_run_outcome(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    impatient(live)
+    run = create_run_in_flight(live)
+    shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-lost:5")]
-    press(live.person("manager"), run)
+    submit_abort(live.sign_in("manager"), run)
     advance_time(live, 3600)
     row = read(live, run)
     assert row.concluded
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", row.status)
-    assert "Northflank never responded to the abort." in story() or row.status == "aborted"
+    assert "Northflank never responded to the abort." in abort_message() or row.status == "aborted"
 
 
 @pytest.mark.parametrize("fault", ["reset-after*1@/abort", "truncated*1@/abort"])
 def test_broken_connection_after_abort_arrived_is_accepted(
     live: Live, manager: User, fault: str
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(fault)]
-    assert "accepted" in notice(press(live.person("manager"), run))
+    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     assert Run.objects.get().status == "aborting"
 
@@ -111,25 +111,25 @@ def test_broken_connection_after_abort_arrived_is_accepted(
 def test_ambiguous_failure_leaves_abort_unknown_and_open(
     live: Live, manager: User, fault: str
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(fault)]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert message.startswith("The abort may not have arrived. ")
     assert "<" not in message
     restart_resend_delay(abort)
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().settled_at is None
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_refused_connection_marks_abort_not_sent(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     with socket.create_server(("127.0.0.1", 0)) as server_socket:
         closed_port_url = f"http://127.0.0.1:{server_socket.getsockname()[1]}"
     replace_client(live, NorthflankClient("sandbox", base_url=closed_port_url))
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert (abort.state, abort.retry_at) == ("not_sent", None)
     assert abort.settled_at is not None

@@ -35,14 +35,14 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.world import World
 from dashboard.sync import mirror
 from dashboard.sync.stage_reader import read_run
-from tests.support import abort_truth as truth
+from tests.support import abort_invariants
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
     SEARCH,
     append_only_disabled,
-    in_flight,
-    look_after,
+    create_run_in_flight,
+    reconcile,
     replace_client,
 )
 
@@ -59,35 +59,35 @@ abort_faults = strategies.sampled_from(["", "", "", *FAULTS])
 read_faults = strategies.sampled_from(["", "", "", "503", "reset", "error-string:404"])
 answers = strategies.sampled_from(["aborting", "unchanged", "aborted"])
 concluded_answers = strategies.sampled_from(["200", "400", "404", "409"])
-# What Northflank says of a run, whatever it has said before.
+# Statuses that Northflank reports, whatever it reported before.
 reported_statuses = strategies.sampled_from([
     ("running", False), ("aborting", False), ("hibernating", False), ("queued", False),
     ("aborted", True), ("success", True), ("failure", True), ("unknown", True),
 ])  # fmt: skip
-index_of_two = strategies.integers(0, 1)  # of two runs, of two people
+index_of_two = strategies.integers(0, 1)  # of two runs, of two users
 
 
 class CountingClient(NorthflankClient):
     """Counts the aborts that are under way at the same time, by run."""
 
-    under_way: Counter[str]
-    at_once: Counter[str]  # the most there were
+    active: Counter[str]
+    max_active: Counter[str]  # the most there were
 
     async def abort_run(
-        self, project_id: str, pipeline_id: str, stage: str, run_id: str, **more: Any
+        self, project_id: str, pipeline_id: str, stage: str, run_id: str, **options: Any
     ) -> RunDetail:
-        self.under_way[run_id] += 1
-        self.at_once[run_id] = max(self.at_once[run_id], self.under_way[run_id])
+        self.active[run_id] += 1
+        self.max_active[run_id] = max(self.max_active[run_id], self.active[run_id])
         try:
-            return await super().abort_run(project_id, pipeline_id, stage, run_id, **more)
+            return await super().abort_run(project_id, pipeline_id, stage, run_id, **options)
         finally:
-            self.under_way[run_id] -= 1
+            self.active[run_id] -= 1
 
 
-class CreateApiClient(RuleBasedStateMachine):
-    """Two runs, two people who may abort them, and an upstream of which anything can be expected.
+class AbortMachine(RuleBasedStateMachine):
+    """Two runs, two users who may abort them, and an upstream that can answer anything.
 
-    What is said of an act is judged by what Northflank has told us last.
+    An abort's message is compared with Northflank's last answer.
     """
 
     live: Live
@@ -98,12 +98,12 @@ class CreateApiClient(RuleBasedStateMachine):
         self.runs: list[Run] = []
         self.settled_rows: dict[int, dict[str, Any]] = {}
         self.lost_sends = Counter[str]()  # sends whose process died before, by the run's id
-        self.people = list(User.objects.order_by("pk"))
+        self.users = list(User.objects.order_by("pk"))
 
-    @initialize(begin=strategies.integers(0, 999))
-    def a_run(self, begin: int) -> None:
-        # The same runs with the same lives in an example that is played again.
-        now = START_TIME + begin
+    @initialize(offset=strategies.integers(0, 999))
+    def start_first_run(self, offset: int) -> None:
+        # The same runs with the same course in an example that is repeated.
+        now = START_TIME + offset
         self.live.sandbox.world = World()
         self.live.sandbox.clock = lambda: now
         self.live.sandbox.abort_request_counts.clear()
@@ -114,7 +114,7 @@ class CreateApiClient(RuleBasedStateMachine):
         self.live.sandbox.choices.overrides.clear()
         self.live.connection.outage = ""
         self.settings.READ_ONLY = False
-        self.people[1].groups.set(self.people[0].groups.all())
+        self.users[1].groups.set(self.users[0].groups.all())
         with append_only_disabled():
             AbortEvent.objects.all().delete()
             Abort.objects.update(retry_of=None)
@@ -126,36 +126,38 @@ class CreateApiClient(RuleBasedStateMachine):
     @precondition(lambda self: len(self.runs) == 1)
     @rule()
     def start(self) -> None:
-        place = (LEDGER, SEARCH)[len(self.runs)]  # there an abort takes a reason, and may fail
-        self.runs.append(in_flight(self.live, place))
+        place = (LEDGER, SEARCH)[
+            len(self.runs)
+        ]  # in SEARCH an abort requires a reason, and may fail
+        self.runs.append(create_run_in_flight(self.live, place))
 
     @rule(number=index_of_two, seconds=strategies.sampled_from([2, 10, 70, 400, 3600]))
-    def time_passes(self, number: int, seconds: int) -> None:
-        ahead = self.live.sandbox.clock
-        self.live.sandbox.clock = lambda: ahead() + seconds
-        self.our_clock_advances(number, seconds)
+    def advance_both_clocks(self, number: int, seconds: int) -> None:
+        previous_clock = self.live.sandbox.clock
+        self.live.sandbox.clock = lambda: previous_clock() + seconds
+        self.advance_our_clock(number, seconds)
 
     @rule(number=index_of_two, seconds=strategies.sampled_from([5, 10, 70, 200, CRITICAL_SECONDS]))
-    def our_clock_advances(self, number: int, seconds: int) -> None:
-        """Have our time pass, and Northflank's stand still."""
-        by = timedelta(seconds=seconds)
+    def advance_our_clock(self, number: int, seconds: int) -> None:
+        """Advance our clock, not Northflank's."""
+        interval = timedelta(seconds=seconds)
         with append_only_disabled():
             for name in ("requested_at", "claimed_at", "sent_at", "answered_at"):
-                Abort.objects.open().update(**{name: F(name) - by})
+                Abort.objects.open().update(**{name: F(name) - interval})
             AbortEvent.objects.filter(abort__settled_at=None).update(
-                occurred_at=F("occurred_at") - by
+                occurred_at=F("occurred_at") - interval
             )
         for name in ("synced_at", "status_since", "detail_synced_at", "removed_at"):
-            Run.objects.update(**{name: F(name) - by})
+            Run.objects.update(**{name: F(name) - interval})
 
     @rule(number=index_of_two, fault=read_faults)
-    def the_run_is_read(self, number: int, fault: str) -> None:
+    def read_one_run(self, number: int, fault: str) -> None:
         run = self.run(number)
         with self.faults(f"{fault}@GET" if fault else ""), contextlib.suppress(NorthflankError):
             self.live.run(lambda: read_run(self.live.connection, run))
 
     @rule(number=index_of_two)
-    def the_list_is_read(self, number: int) -> None:
+    def read_list(self, number: int) -> None:
         stage = self.run(number).stage
         at = (stage.pipeline.project.slug, stage.pipeline.slug, stage.confirmed_path_segment)
         requested_at, request_seq = db_threads.now(), RequestCounter.take_next()
@@ -165,8 +167,8 @@ class CreateApiClient(RuleBasedStateMachine):
             stage.pk, page.items, requested_at=requested_at, request_seq=request_seq
         )
 
-    @rule(number=index_of_two, said=reported_statuses)
-    def northflank_says(self, number: int, said: tuple[str, bool]) -> None:
+    @rule(number=index_of_two, reported=reported_statuses)
+    def change_status(self, number: int, reported: tuple[str, bool]) -> None:
         run = self.run(number)
         at = (
             run.stage.pipeline.project.slug,
@@ -175,59 +177,63 @@ class CreateApiClient(RuleBasedStateMachine):
         )
         requested_at, request_seq = db_threads.now(), RequestCounter.take_next()
         detail = self.live.run(lambda: self.live.connection.client.get_run(*at, run.run_id))
-        status, concluded = said
-        told = replace(detail.run, status=status, concluded=concluded)
+        status, concluded = reported
+        api_run = replace(detail.run, status=status, concluded=concluded)
         mirror.apply_detail(
             run.stage_id,
-            replace(detail, run=told),
+            replace(detail, run=api_run),
             requested_at=requested_at,
             request_seq=request_seq,
         )
 
-    # --- presses ---------------------------------------------------------------------------------
+    # --- requests --------------------------------------------------------------------------------
 
     @rule(
-        number=index_of_two, person=index_of_two, reason=strategies.sampled_from(["", "Stuck"]),
-        fault=abort_faults, answer=answers, concluded=concluded_answers,
-    )  # fmt: skip
-    def press(
-        self, number: int, person: int, reason: str, fault: str, answer: str, concluded: str
+        number=index_of_two,
+        user_number=index_of_two,
+        reason=strategies.sampled_from(["", "Stuck"]),
+        fault=abort_faults,
+        answer=answers,
+        concluded=concluded_answers,
+    )
+    def request_abort(
+        self, number: int, user_number: int, reason: str, fault: str, answer: str, concluded: str
     ) -> None:
         with self.faults(f"{fault}*1@/abort" if fault else ""):
             self.live.sandbox.choices["abort-answer"] = answer
             self.live.sandbox.choices["abort-concluded"] = concluded
-            self.pressed(number, person, reason, send=True)
+            self.create_abort(number, user_number, reason, send=True)
 
-    @rule(number=index_of_two, person=index_of_two, fault=abort_faults, reading=read_faults)
-    def try_again(self, number: int, person: int, fault: str, reading: str) -> None:
+    @rule(number=index_of_two, user_number=index_of_two, fault=abort_faults, reading=read_faults)
+    def retry_abort(self, number: int, user_number: int, fault: str, reading: str) -> None:
         run = self.run(number)
-        tried = Abort.objects.open().filter(run=run).first()
-        if tried is None:
+        open_abort = Abort.objects.open().filter(run=run).first()
+        if open_abort is None:
             return
-        self.our_clock_advances(number, CRITICAL_SECONDS)
-        tried.refresh_from_db()
-        look_after(self.live)
+        self.advance_our_clock(number, CRITICAL_SECONDS)
+        open_abort.refresh_from_db()
+        reconcile(self.live)
         faults = [f"{fault}*1@/abort" if fault else "", f"{reading}*1@GET" if reading else ""]
         with self.faults(*faults):
-            self.pressed(number, person, "Stuck", send=True, again=tried.pk)
+            self.create_abort(number, user_number, "Stuck", send=True, retry_of_pk=open_abort.pk)
 
     @rule(
         number=index_of_two,
-        person=index_of_two,
-        came=strategies.sampled_from(["", "sent", "arrived"]),
+        user_number=index_of_two,
+        sent=strategies.sampled_from(["", "sent", "arrived"]),
     )
-    def a_process_dies(self, number: int, person: int, came: str) -> None:
-        """Leave an act as a process does that dies before, or while, it sends."""
-        act = self.pressed(number, person, "Stuck", send=False)
-        if act is None or not came:
+    def kill_process(self, number: int, user_number: int, sent: str) -> None:
+        """Create an abort as left by a process that died before, or while, sending it."""
+        abort = self.create_abort(number, user_number, "Stuck", send=False)
+        if abort is None or not sent:
             return
         now = db_threads.now()
         with transaction.atomic():
-            mark_changed([act.run_id])
-            Abort.objects.filter(pk=act.pk).update(sent_at=now, claimed_at=now, send_count=1)
-            act.add_event(EventType.SENT, now)
-        if came == "sent":
-            self.lost_sends[act.run.run_id] += 1
+            mark_changed([abort.run_id])
+            Abort.objects.filter(pk=abort.pk).update(sent_at=now, claimed_at=now, send_count=1)
+            abort.add_event(EventType.SENT, now)
+        if sent == "sent":
+            self.lost_sends[abort.run.run_id] += 1
         else:
             run = self.run(number)
             at = (
@@ -238,76 +244,84 @@ class CreateApiClient(RuleBasedStateMachine):
             with contextlib.suppress(NorthflankError):
                 self.live.run(lambda: self.live.connection.client.abort_run(*at, run.run_id))
 
-    def pressed(
-        self, number: int, person: int, reason: str, *, send: bool, again: int | None = None
+    def create_abort(
+        self,
+        number: int,
+        user_number: int,
+        reason: str,
+        *,
+        send: bool,
+        retry_of_pk: int | None = None,
     ) -> Abort | None:
-        """Press, and return the act where this made one; it is made whenever it may be."""
-        run, user = self.run(number), self.people[person]
-        may = permissions.abort_permission(user, run.stage).allowed
-        given = bool(reason) or not aborts.reason_required(run.stage)
-        under_way = Abort.objects.open().filter(run=run).first()
+        """Request an abort, and return it if it is new; it must be new whenever that is allowed."""
+        run, user = self.run(number), self.users[user_number]
+        is_allowed = permissions.abort_permission(user, run.stage).allowed
+        has_reason = bool(reason) or not aborts.reason_required(run.stage)
+        open_abort = Abort.objects.open().filter(run=run).first()
         try:
-            pressed = aborts.request_abort(run, AbortRequest(user, reason), retry_of_pk=again)
+            result = aborts.request_abort(run, AbortRequest(user, reason), retry_of_pk=retry_of_pk)
         except aborts.NotAllowed:
-            assert not may
+            assert not is_allowed
             return None
         except aborts.NotInFlight:
             assert not run.in_flight
             return None
         except aborts.ReasonMissing:
-            assert not given
+            assert not has_reason
             return None
-        if under_way is None:
-            assert pressed.is_new
-        if send and pressed.is_new:  # who joins waits for whoever made it, and that one may be dead
-            self.live.run(lambda: aborts.wait_for_answer(pressed))
-        return pressed.abort if pressed.is_new else None
+        if open_abort is None:
+            assert result.is_new
+        if (
+            send and result.is_new
+        ):  # a joined request waits for the first process, which may be dead
+            self.live.run(lambda: aborts.wait_for_answer(result))
+        return result.abort if result.is_new else None
 
     # --- the rest --------------------------------------------------------------------------------
 
     @rule(fault=read_faults)
-    def the_worker_looks_after_aborts(self, fault: str) -> None:
+    def reconcile_aborts(self, fault: str) -> None:
         with self.faults(f"{fault}@GET" if fault else ""):
-            look_after(self.live)
+            reconcile(self.live)
 
-    @rule(number=index_of_two, person=index_of_two, fault=abort_faults)
-    def several_workers_look_after_aborts_while_somebody_presses(
-        self, number: int, person: int, fault: str
+    @rule(number=index_of_two, user_number=index_of_two, fault=abort_faults)
+    def reconcile_concurrently_with_request(
+        self, number: int, user_number: int, fault: str
     ) -> None:
-        run, user = self.run(number), self.people[person]
+        run, user = self.run(number), self.users[user_number]
 
-        def press() -> int | None:
+        def request() -> int | None:
             with contextlib.suppress(aborts.NotAllowed, aborts.NotInFlight, aborts.ReasonMissing):
-                pressed = aborts.request_abort(run, AbortRequest(user, "Stuck"))
-                return pressed.abort.pk if pressed.is_new else None
+                result = aborts.request_abort(run, AbortRequest(user, "Stuck"))
+                return result.abort.pk if result.is_new else None
             return None
 
-        async def at_once() -> None:
-            async def press_and_send() -> None:
-                if (act := await run_in_db_thread(press)) is not None:
-                    await aborts.send_abort(self.live.connection, act)
+        async def run_all() -> None:
+            async def request_and_send() -> None:
+                if (abort := await run_in_db_thread(request)) is not None:
+                    await aborts.send_abort(self.live.connection, abort)
 
-            looks = [aborts.reconcile_open_aborts(self.live.connection) for _ in range(3)]
-            await asyncio.gather(press_and_send(), *looks)
+            rounds = [aborts.reconcile_open_aborts(self.live.connection) for _ in range(3)]
+            await asyncio.gather(request_and_send(), *rounds)
 
         with self.faults(f"{fault}@/abort" if fault else "", "latency:0.02@/abort"):
-            self.live.run(at_once)
+            self.live.run(run_all)
 
     @rule()
-    def the_only_process_starts_anew(self) -> None:
+    def restart_process(self) -> None:
         aborts.release_all_leases()
-        look_after(self.live)
+        reconcile(self.live)
 
-    @rule(on=strategies.booleans())
-    def aborting_is_switched(self, on: bool) -> None:
-        self.settings.READ_ONLY = not on
+    @rule(enabled=strategies.booleans())
+    def switch_read_only(self, enabled: bool) -> None:
+        self.settings.READ_ONLY = not enabled
 
-    @rule(given=strategies.booleans())
-    def a_right_is_withdrawn_or_given(self, given: bool) -> None:
-        groups = Group.objects.filter(name=permissions.RELEASE_MANAGERS) if given else []
-        self.people[1].groups.set(groups)
+    @rule(granted=strategies.booleans())
+    def change_permission(self, granted: bool) -> None:
+        groups = Group.objects.filter(name=permissions.RELEASE_MANAGERS) if granted else []
+        self.users[1].groups.set(groups)
 
-    # --- what holds ------------------------------------------------------------------------------
+    # --- invariants ------------------------------------------------------------------------------
 
     @invariant()
     def all_invariants_hold(self) -> None:
@@ -318,44 +332,44 @@ class CreateApiClient(RuleBasedStateMachine):
         self.every_abort_message_is_true()
 
     def at_most_one_open_abort_per_run(self) -> None:
-        open_acts = list(Abort.objects.open().values_list("run", flat=True))
-        assert len(open_acts) == len(set(open_acts))
+        open_aborts = list(Abort.objects.open().values_list("run", flat=True))
+        assert len(open_aborts) == len(set(open_aborts))
 
     def each_send_is_an_event_within_the_limit(self) -> None:
         sent = Counter[str]()
-        for act in Abort.objects.select_related("run").prefetch_related("events"):
-            lines = sum(event.event_type == EventType.SENT for event in act.events.all())
-            assert act.send_count == lines <= resend_policy.MAX_SENDS
-            sent[act.run.run_id] += lines
+        for abort in Abort.objects.select_related("run").prefetch_related("events"):
+            send_events = sum(event.event_type == EventType.SENT for event in abort.events.all())
+            assert abort.send_count == send_events <= resend_policy.MAX_SENDS
+            sent[abort.run.run_id] += send_events
         for run in self.runs:
-            arrived = self.live.sandbox.abort_request_counts[run.run_id]
-            assert arrived + self.lost_sends[run.run_id] == sent[run.run_id]
+            received = self.live.sandbox.abort_request_counts[run.run_id]
+            assert received + self.lost_sends[run.run_id] == sent[run.run_id]
 
     def aborts_of_one_run_never_overlap(self) -> None:
         client = self.live.connection.client
         assert isinstance(client, CountingClient)
-        assert max(client.at_once.values(), default=0) <= 1
+        assert max(client.max_active.values(), default=0) <= 1
 
     def settled_aborts_never_change(self) -> None:
         for row in Abort.objects.exclude(settled_at=None).values():
             assert self.settled_rows.setdefault(row["id"], row) == row
 
     def every_abort_message_is_true(self) -> None:
-        for act in Abort.objects.select_related("run").prefetch_related("events"):
-            truth.assert_abort_is_consistent(
-                act,
-                list(act.events.all()),
-                status=act.run.status,
-                posts=self.live.sandbox.abort_request_counts[act.run.run_id],
-                gone=act.run.removed_at is not None,
+        for abort in Abort.objects.select_related("run").prefetch_related("events"):
+            abort_invariants.assert_abort_is_consistent(
+                abort,
+                list(abort.events.all()),
+                status=abort.run.status,
+                request_count=self.live.sandbox.abort_request_counts[abort.run.run_id],
+                is_removed=abort.run.removed_at is not None,
             )
 
     def run(self, number: int) -> Run:
         return Run.objects.with_stage().get(pk=self.runs[number % len(self.runs)].pk)
 
     @contextlib.contextmanager
-    def faults(self, *wanted: str) -> Any:
-        self.live.sandbox.faults = [parse_fault(fault) for fault in wanted if fault]
+    def faults(self, *texts: str) -> Any:
+        self.live.sandbox.faults = [parse_fault(fault) for fault in texts if fault]
         try:
             yield
         finally:
@@ -372,10 +386,10 @@ def test_every_reachable_abort_state_has_a_true_message(
         live.sandbox.options.token, base_url=live.upstream_url, timeout_seconds=TIMEOUT_SECONDS,
         on_call=live.connection.unrecorded_calls.append,
     )  # fmt: skip
-    counting_client.under_way, counting_client.at_once = Counter(), Counter()
+    counting_client.active, counting_client.max_active = Counter(), Counter()
     replace_client(live, counting_client)
     run_state_machine_as_test(
-        type("Living", (CreateApiClient,), {"live": live, "settings": settings}),
+        type("Living", (AbortMachine,), {"live": live, "settings": settings}),
         settings=hypothesis.settings(
             max_examples=40,
             stateful_step_count=20,

@@ -40,7 +40,7 @@ def run(status: str = "running", *, concluded: bool = False, level: int = 0) -> 
     )  # fmt: skip
 
 
-def gone() -> Run:
+def removed_run() -> Run:
     return Run(status="aborting", concluded=False, status_since=AT, removed_at=AT)
 
 
@@ -49,7 +49,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
     state: AbortState, outcome: str
 ) -> None:
     for settled, answered, sent in product([True, False], repeat=3):
-        act = abort(
+        row = abort(
             state,
             outcome,
             settled_at=AT if settled else None,
@@ -57,7 +57,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
             sent_at=AT if sent else None,
         )
         for status, concluded, level in product(OUTCOMES[1:], [True, False], range(3)):
-            message = abort_messages.describe(act, run(status, concluded=concluded, level=level))
+            message = abort_messages.describe(row, run(status, concluded=concluded, level=level))
             assert message.tone in TONES
             assert message.plain_text.endswith(".")
             assert "None" not in message.plain_text
@@ -67,7 +67,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
 
 
 @pytest.mark.parametrize(
-    ("act", "of", "sentence"),
+    ("abort", "run", "sentence"),
     [
         (
             abort("requested", sent_at=None),
@@ -112,7 +112,7 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         ),
         (
             abort("concluded"),
-            gone(),
+            removed_run(),
             REMOVED_TEXT,
         ),
         (
@@ -189,8 +189,8 @@ def test_abort_message_in_every_state_is_a_complete_true_sentence(
         ),
     ],
 )
-def test_abort_message_per_state_has_its_text(act: Abort, of: Run, sentence: str) -> None:
-    assert abort_messages.describe(act, of).plain_text == sentence
+def test_abort_message_per_state_has_its_text(abort: Abort, run: Run, sentence: str) -> None:
+    assert abort_messages.describe(abort, run).plain_text == sentence
 
 
 @pytest.mark.parametrize("outcome", ["success", "failure", "skipped"])
@@ -215,26 +215,28 @@ def test_abort_message_tone_follows_severity(level: int, tone: str) -> None:
 
 
 def test_abort_message_for_concluded_run_without_answer_says_so() -> None:
-    act = abort("concluded", "success", answered_at=None)
-    message = abort_messages.describe(act, run("success", concluded=True))
+    row = abort("concluded", "success", answered_at=None)
+    message = abort_messages.describe(row, run("success", concluded=True))
     assert message.plain_text.endswith("Northflank never responded to the abort.")
 
 
-def line(what: str, detail: str = "") -> str:
+def event_text(event_type: str, detail: str = "") -> str:
     [message] = abort_timeline.entries(
-        abort("requested"), [AbortEvent(event_type=what, occurred_at=AT, detail=detail)]
+        abort("requested"), [AbortEvent(event_type=event_type, occurred_at=AT, detail=detail)]
     )
     return message.text
 
 
-@pytest.mark.parametrize(("what", "detail"), list(product(EventType, [*OUTCOMES, "Something"])))
-def test_timeline_event_text_is_a_complete_sentence(what: EventType, detail: str) -> None:
-    assert line(what, detail).endswith(".")
-    assert "{}" not in line(what, detail)
+@pytest.mark.parametrize(
+    ("event_type", "detail"), list(product(EventType, [*OUTCOMES, "Something"]))
+)
+def test_timeline_event_text_is_a_complete_sentence(event_type: EventType, detail: str) -> None:
+    assert event_text(event_type, detail).endswith(".")
+    assert "{}" not in event_text(event_type, detail)
 
 
 @pytest.mark.parametrize(
-    ("what", "detail", "text"),
+    ("event_type", "detail", "text"),
     [
         ("requested", "", "Requested by ana: “Stuck”."),
         ("accepted", "running", "Accepted by Northflank; run status: running."),
@@ -245,5 +247,5 @@ def test_timeline_event_text_is_a_complete_sentence(what: EventType, detail: str
         ("not_sent", "Sending timed out.", "Not sent: Sending timed out."),
     ],
 )
-def test_timeline_event_has_its_text(what: str, detail: str, text: str) -> None:
-    assert line(what, detail) == text
+def test_timeline_event_has_its_text(event_type: str, detail: str, text: str) -> None:
+    assert event_text(event_type, detail) == text

@@ -16,48 +16,48 @@ from dashboard.sync.stage_reader import read_run
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
+    abort_message,
     advance_time,
     ago,
+    backdate_abort,
+    create_run_in_flight,
     flow,
-    in_flight,
-    long_ago,
-    look_after,
-    mirrored,
+    mirror_run,
     read,
+    reconcile,
+    remove_run,
     replace_client,
-    started,
-    story,
-    vanish,
+    start_run,
 )
 
 
 def abort_with_expired_lease(run: Run, *, seconds: float = 50, sent: bool = False) -> Abort:
-    """Write an abort as a process leaves it that dies before, or while, it sends."""
-    then: datetime = ago(seconds)
+    """Create an abort as left by a process that died before, or while, sending it."""
+    past: datetime = ago(seconds)
     permissions.ensure_default_group()
     user, _ = User.objects.get_or_create(username="manager")
     user.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
     return Abort.objects.create(
-        run=run, user=user, username="manager", requested_at=then, claimed_at=then,
-        sent_at=then if sent else None, send_count=1 if sent else 0,
+        run=run, user=user, username="manager", requested_at=past, claimed_at=past,
+        sent_at=past if sent else None, send_count=1 if sent else 0,
     )  # fmt: skip
 
 
 def test_unsent_abort_with_expired_lease_is_sent_by_worker(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert abort.state == "accepted"
     assert abort.sent_at is not None
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
     methods = [method for method, path in live.sandbox.requests if run.run_id in path]
     assert methods == ["GET", "GET", "POST"]  # mirrored, read again, and only then sent
 
 
 def test_worker_tick_adopts_abort_with_expired_lease(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
     live.run(live.worker.tick)
     live.run(live.worker.wait_idle)
@@ -65,24 +65,24 @@ def test_worker_tick_adopts_abort_with_expired_lease(live: Live) -> None:
 
 
 def test_abort_with_valid_lease_is_not_adopted(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, seconds=10)
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "requested"
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, sent=True)
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
-    assert "stopped before Northflank responded" in story()
+    assert "stopped before Northflank responded" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
-    long_ago(abort, claimed_at=1)
+    backdate_abort(abort, claimed_at=1)
     live.sandbox.requests.clear()
-    look_after(live)
+    reconcile(live)
     methods = [method for method, path in live.sandbox.requests if run.run_id in path]
     assert methods == ["GET", "POST"]
     abort.refresh_from_db()
@@ -90,10 +90,10 @@ def test_maybe_sent_abort_with_expired_lease_is_resent_after_delay(live: Live) -
 
 
 def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, sent=True)
     live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock())
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "accepted"
     advance_time(live, 10)
     read(live, run)
@@ -102,103 +102,105 @@ def test_sent_abort_that_took_effect_is_accepted_and_concludes(live: Live) -> No
 
 
 def test_sent_abort_of_aborted_run_is_concluded_not_too_late(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, sent=True)
     live.sandbox.world.abort_run(flow(live, LEDGER), run.run_id, live.sandbox.clock(), at_once=True)
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert story().startswith("Aborted after ")
+    assert abort_message().startswith("Aborted after ")
 
 
 def test_unsent_abort_of_concluded_run_is_too_late(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
     advance_time(live, 3600)
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert abort.state == "too_late"
     assert abort.outcome == Run.objects.get().status
-    assert story().startswith("Too late: the run had finished (")
+    assert abort_message().startswith("Too late: the run had finished (")
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_unsent_abort_of_removed_run_is_too_late(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
-    vanish(live, run.run_id)
-    look_after(live)
+    remove_run(live, run.run_id)
+    reconcile(live)
     assert Abort.objects.get().state == "too_late"
-    assert story() == "The run no longer existed; the abort was not sent."
+    assert abort_message() == "The run no longer existed; the abort was not sent."
 
 
 def test_sent_abort_is_marked_unknown_during_outage(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, sent=True)
     live.sandbox.faults = [parse_fault("503")]
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "unknown"
-    assert story().startswith("The abort may not have arrived. The sending process stopped ")
+    assert abort_message().startswith(
+        "The abort may not have arrived. The sending process stopped "
+    )
 
 
 def test_unsent_abort_past_deadline_is_not_sent_during_outage(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, seconds=301)
     live.sandbox.faults = [parse_fault("503")]
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "not_sent"
-    assert "Sending timed out" in story()
+    assert "Sending timed out" in abort_message()
 
 
 def test_adoption_is_postponed_during_outage(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
     live.sandbox.faults = [parse_fault("503*2")]
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.sent_at) == ("requested", None)
     Abort.objects.update(claimed_at=ago(50))
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_slow_adoption_does_not_delay_others(live: Live) -> None:
-    slow, quick = in_flight(live), in_flight(live)
-    for run in (slow, quick):  # the older one waits
+    slow, fast = create_run_in_flight(live), create_run_in_flight(live)
+    for run in (slow, fast):  # the older one waits
         abort_with_expired_lease(run)
     live.sandbox.faults = [parse_fault(f"latency:1@{slow.run_id}")]
 
-    look_after(live)
+    reconcile(live)
     sent = dict(Abort.objects.values_list("run__run_id", "sent_at"))
-    assert sent[quick.run_id] < sent[slow.run_id]
-    assert live.sandbox.abort_request_counts == {slow.run_id: 1, quick.run_id: 1}
+    assert sent[fast.run_id] < sent[slow.run_id]
+    assert live.sandbox.abort_request_counts == {slow.run_id: 1, fast.run_id: 1}
 
 
 def test_concurrent_workers_adopt_abort_once(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
 
-    async def both() -> None:
+    async def reconcile_concurrently() -> None:
         import asyncio
 
         await asyncio.gather(*(aborts.reconcile_open_aborts(live.connection) for _ in range(3)))
 
-    live.run(both)
+    live.run(reconcile_concurrently)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_run_removed_before_answer_leaves_abort_outcome_unknown(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, sent=True)
-    vanish(live, run.run_id)
-    look_after(live)
+    remove_run(live, run.run_id)
+    reconcile(live)
     assert Abort.objects.get().outcome == ""
-    assert "Outcome unknown" in story()
+    assert "Outcome unknown" in abort_message()
 
 
 def answer_with_run(live: Live, other: str) -> None:
-    """Have the upstream tell of the run `other`, whichever was asked for."""
+    """Answer each request with the run `other`, whichever was requested."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         body = {"id": other, "status": "success", "concluded": True}
@@ -208,8 +210,8 @@ def answer_with_run(live: Live, other: str) -> None:
 
 
 def test_abort_answer_with_another_run_changes_neither_run(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    other = mirrored(live, LEDGER, started(live, LEDGER))
+    run = create_run_in_flight(live)
+    other = mirror_run(live, LEDGER, start_run(live, LEDGER))
     answer_with_run(live, other.run_id)
     result = aborts.request_abort(run, aborts.AbortRequest(manager))
     live.run(lambda: aborts.send_abort(live.connection, result.abort.pk))
@@ -219,14 +221,14 @@ def test_abort_answer_with_another_run_changes_neither_run(live: Live, manager: 
 
 
 def test_run_read_with_another_run_changes_neither_run(live: Live) -> None:
-    run = in_flight(live)
-    other = mirrored(live, LEDGER, started(live, LEDGER))
+    run = create_run_in_flight(live)
+    other = mirror_run(live, LEDGER, start_run(live, LEDGER))
     answer_with_run(live, other.run_id)
     with pytest.raises(NorthflankError, match="another run"):
         live.run(lambda: read_run(live.connection, run))
     row = Run.objects.get(pk=run.pk)
     assert row.in_flight
-    assert row.next_detail_sync_at is not None  # tried again after a rest
+    assert row.next_detail_sync_at is not None  # repeated later
     assert Run.objects.get(pk=other.pk).in_flight
 
 
@@ -234,18 +236,18 @@ def test_run_read_with_another_run_changes_neither_run(live: Live) -> None:
 def test_unsent_abort_is_not_sent_when_aborting_is_disabled(
     live: Live, settings: Settings, switch: dict[str, bool]
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run)
     for name, value in switch.items():
         setattr(settings, name, value)
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "not_sent"
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
 def test_unsent_abort_past_deadline_is_not_sent(live: Live) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_with_expired_lease(run, seconds=3600)
-    look_after(live)
-    assert "Sending timed out" in story()
+    reconcile(live)
+    assert "Sending timed out" in abort_message()
     assert live.sandbox.abort_request_counts[run.run_id] == 0

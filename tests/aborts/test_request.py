@@ -26,7 +26,7 @@ CRITICAL_AFTER = timedelta(seconds=600)
 
 @pytest.fixture
 def run(db: None) -> Run:
-    """A run in flight, in a stage where an abort takes a reason."""
+    """A run in flight, in a stage where an abort requires a reason."""
     return factories.run(factories.stage(), "r1", abort_severity=2)
 
 
@@ -37,7 +37,7 @@ def colleague(manager: User) -> User:
     return user
 
 
-def by(user: User, **more: Any) -> AbortRequest:
+def abort_request(user: User, **fields: Any) -> AbortRequest:
     defaults: dict[str, Any] = {
         "reason": " Stuck\n again ",
         "client_address": "192.0.2.7",
@@ -45,11 +45,11 @@ def by(user: User, **more: Any) -> AbortRequest:
         "token_name": "ci",
         "origin": "a shell on build-1",
     }
-    return AbortRequest(user, **defaults | more)
+    return AbortRequest(user, **defaults | fields)
 
 
-def timeline(of: Abort) -> list[tuple[Any, ...]]:
-    return list(of.events.values_list("event_type", "occurred_at", "detail"))
+def timeline(abort: Abort) -> list[tuple[Any, ...]]:
+    return list(abort.events.values_list("event_type", "occurred_at", "detail"))
 
 
 @time_machine.travel(T0, tick=False)
@@ -57,7 +57,7 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
     batch = BulkAbort.objects.create(
         key=uuid4(), user=manager, username="manager", requested_at=T0, claimed_at=T0
     )
-    result = aborts.request_abort(run, by(manager), bulk_abort=batch)
+    result = aborts.request_abort(run, abort_request(manager), bulk_abort=batch)
     assert result == aborts.AbortResult(Abort.objects.get(), is_new=True)
     stored = Abort.objects.values(
         "run", "user", "username", "reason", "client_address", "via", "token_name", "bulk_abort",
@@ -87,7 +87,7 @@ def test_abort_request_clears_severity_and_schedules_read_at_lease_end(
     run: Run, manager: User
 ) -> None:
     before = run.version
-    aborts.request_abort(run, by(manager))
+    aborts.request_abort(run, abort_request(manager))
     run.refresh_from_db()
     assert (run.abort_severity, run.next_detail_sync_at) == (0, T0 + LEASE)
     assert run.version > before
@@ -95,7 +95,7 @@ def test_abort_request_clears_severity_and_schedules_read_at_lease_end(
 
 def test_abort_request_is_logged(run: Run, manager: User) -> None:
     with capture_logs() as logs:
-        aborts.request_abort(run, by(manager))
+        aborts.request_abort(run, abort_request(manager))
     assert logs == [
         {
             "event": "abort.requested", "log_level": "info",
@@ -105,9 +105,9 @@ def test_abort_request_is_logged(run: Run, manager: User) -> None:
 
 
 def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, manager: User) -> None:
-    why = "^Only members of the group “Release managers” can abort runs here.$"
-    with capture_logs() as logs, pytest.raises(aborts.NotAllowed, match=why):
-        aborts.request_abort(run, by(viewer))
+    reason = "^Only members of the group “Release managers” can abort runs here.$"
+    with capture_logs() as logs, pytest.raises(aborts.NotAllowed, match=reason):
+        aborts.request_abort(run, abort_request(viewer))
     assert logs == [
         {
             "event": "abort.denied", "log_level": "warning", "run": "r1", "by": "viewer",
@@ -118,9 +118,9 @@ def test_denied_abort_request_is_logged_with_origin(run: Run, viewer: User, mana
 
 
 def test_abort_request_with_read_only_token_is_denied(run: Run, manager: User) -> None:
-    rights = permissions.for_user(manager).without_abort()
+    token_permissions = permissions.for_user(manager).without_abort()
     with pytest.raises(aborts.NotAllowed, match=r"^This API token is read-only\.$"):
-        aborts.request_abort(run, by(manager, permissions=rights))
+        aborts.request_abort(run, abort_request(manager, permissions=token_permissions))
 
 
 @pytest.mark.parametrize("reason", ["", " \n", "\u202e"])
@@ -130,20 +130,20 @@ def test_abort_request_without_required_reason_is_rejected(
     with pytest.raises(
         aborts.ReasonMissing, match=r"^A reason is required to abort runs in Production\.$"
     ):
-        aborts.request_abort(run, by(manager, reason=reason))
+        aborts.request_abort(run, abort_request(manager, reason=reason))
     assert not Abort.objects.exists()
 
 
 def test_long_reason_is_truncated(run: Run, manager: User) -> None:
-    result = aborts.request_abort(run, by(manager, reason="x" * 501))
+    result = aborts.request_abort(run, abort_request(manager, reason="x" * 501))
     assert result.abort.reason == "x" * 500
 
 
-# --- Somebody was faster ------------------------------------------------------------------------
+# --- Another request was first ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("press", "told"),
+    ("fields", "detail"),
     [
         (
             {"via": Via.PAGE, "client_address": None, "origin": ""},
@@ -164,14 +164,14 @@ def test_long_reason_is_truncated(run: Run, manager: User) -> None:
     ],
 )
 def test_joined_abort_request_is_in_timeline_with_all_details(
-    run: Run, manager: User, colleague: User, press: dict[str, Any], told: str
+    run: Run, manager: User, colleague: User, fields: dict[str, Any], detail: str
 ) -> None:
-    first = aborts.request_abort(run, by(manager)).abort
+    first = aborts.request_abort(run, abort_request(manager)).abort
     before = Run.objects.get().version
     with time_machine.travel(at(9), tick=False), capture_logs() as logs:
-        result = aborts.request_abort(run, by(colleague, **press))
+        result = aborts.request_abort(run, abort_request(colleague, **fields))
     assert result == aborts.AbortResult(first, is_new=False)
-    assert timeline(first)[1:] == [("joined", at(9), told)]
+    assert timeline(first)[1:] == [("joined", at(9), detail)]
     assert Run.objects.get().version > before
     assert logs == [
         {
@@ -183,9 +183,9 @@ def test_joined_abort_request_is_in_timeline_with_all_details(
 
 def test_joined_abort_request_without_reason_is_in_timeline_without_one(manager: User) -> None:
     run = factories.run(factories.stage("Staging"))
-    first = aborts.request_abort(run, by(manager)).abort
+    first = aborts.request_abort(run, abort_request(manager)).abort
     aborts.request_abort(
-        run, by(manager, reason="", via=Via.COMMAND, client_address=None, origin="")
+        run, abort_request(manager, reason="", via=Via.COMMAND, client_address=None, origin="")
     )
     assert timeline(first)[1][2] == "manager (command line)"
 
@@ -194,34 +194,34 @@ def test_joined_abort_request_is_in_timeline_when_first_origin_has_same_text(
     manager: User, colleague: User
 ) -> None:
     run = factories.run(factories.stage("Staging"))
-    first = aborts.request_abort(run, by(manager, origin="colleague")).abort
+    first = aborts.request_abort(run, abort_request(manager, origin="colleague")).abort
     aborts.request_abort(run, AbortRequest(colleague))
-    assert [(what, detail) for what, _, detail in timeline(first)] == [
+    assert [(event_type, detail) for event_type, _, detail in timeline(first)] == [
         ("requested", "colleague"),
         ("joined", "colleague"),
     ]
 
 
 def test_identical_joined_abort_requests_are_in_timeline_once(run: Run, manager: User) -> None:
-    first = aborts.request_abort(run, by(manager)).abort
+    first = aborts.request_abort(run, abort_request(manager)).abort
     for reason in ("Why", "Why", "Because"):
-        aborts.request_abort(run, by(manager, reason=reason))
+        aborts.request_abort(run, abort_request(manager, reason=reason))
     assert first.events.filter(event_type=EventType.JOINED).count() == 2
 
 
 def settle_after_conflict(abort: Abort) -> Callable[..., Any]:
-    """Settle an abort after a press has met it, and before the press has looked at it."""
-    met = False
+    """Settle an abort after a request conflicted with it, and before the request reads it."""
+    has_conflict = False
 
     def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        nonlocal met
-        if met and sql.startswith("SELECT"):
-            met = False
+        nonlocal has_conflict
+        if has_conflict and sql.startswith("SELECT"):
+            has_conflict = False
             abort.transition(AbortState.NOT_SENT, EventType.NOT_SENT, T0, settled_at=T0)
         try:
             return run(sql, *rest)
         except IntegrityError:
-            met = True
+            has_conflict = True
             raise
 
     return execute
@@ -230,12 +230,12 @@ def settle_after_conflict(abort: Abort) -> Callable[..., Any]:
 def test_abort_request_racing_with_settled_abort_creates_its_own(
     run: Run, manager: User, colleague: User
 ) -> None:
-    first = aborts.request_abort(run, by(manager)).abort
+    first = aborts.request_abort(run, abort_request(manager)).abort
     batch = BulkAbort.objects.create(
         key=uuid4(), user=colleague, username="colleague", requested_at=T0, claimed_at=T0
     )
     with connection.execute_wrapper(settle_after_conflict(first)):
-        result = aborts.request_abort(run, by(colleague), bulk_abort=batch)
+        result = aborts.request_abort(run, abort_request(colleague), bulk_abort=batch)
     assert result.is_new
     second = result.abort
     assert second != first
@@ -244,19 +244,19 @@ def test_abort_request_racing_with_settled_abort_creates_its_own(
 
 
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
-    first = aborts.request_abort(run, by(manager)).abort
+    first = aborts.request_abort(run, abort_request(manager)).abort
     Run.objects.update(in_flight=False)
-    assert run.in_flight  # as it was read
+    assert run.in_flight  # as read before
     wrapper = connection.execute_wrapper(settle_after_conflict(first))
     with wrapper, pytest.raises(aborts.NotInFlight):
-        aborts.request_abort(run, by(manager))
+        aborts.request_abort(run, abort_request(manager))
 
 
-# --- Trying again -------------------------------------------------------------------------------
+# --- Retries ------------------------------------------------------------------------------------
 
 
 def overdue_abort(run: Run, user: User) -> Abort:
-    """An abort that was accepted ten minutes before T0, and has come to nothing."""
+    """An abort that was accepted ten minutes before T0, and had no effect."""
     return factories.abort(
         run, user, requested_at=T0 - CRITICAL_AFTER, claimed_at=T0 - CRITICAL_AFTER
     )
@@ -267,7 +267,7 @@ def test_retry_settles_first_abort_and_links_to_it(
     run: Run, manager: User, colleague: User
 ) -> None:
     first = overdue_abort(run, manager)
-    second = aborts.request_abort(run, by(colleague), retry_of_pk=first.pk).abort
+    second = aborts.request_abort(run, abort_request(colleague), retry_of_pk=first.pk).abort
     first.refresh_from_db()
     assert (first.state, first.settled_at) == ("retried", T0)
     assert timeline(first) == [("retried", T0, "colleague")]
@@ -278,7 +278,7 @@ def test_retry_settles_first_abort_and_links_to_it(
 def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Run.objects.update(abort_severity=1)
-    result = aborts.request_abort(run, by(manager), retry_of_pk=first.pk)
+    result = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk)
     assert result == aborts.AbortResult(first, is_new=False)
 
 
@@ -286,7 +286,7 @@ def test_early_retry_joins_open_abort(run: Run, manager: User) -> None:
 def test_retry_of_another_runs_abort_joins_open_abort(run: Run, manager: User) -> None:
     other = overdue_abort(factories.run(run.stage), manager)
     first = overdue_abort(run, manager)
-    result = aborts.request_abort(run, by(manager), retry_of_pk=other.pk)
+    result = aborts.request_abort(run, abort_request(manager), retry_of_pk=other.pk)
     assert result == aborts.AbortResult(first, is_new=False)
 
 
@@ -294,5 +294,5 @@ def test_retry_of_another_runs_abort_joins_open_abort(run: Run, manager: User) -
 def test_retry_of_settled_abort_is_a_new_abort(run: Run, manager: User) -> None:
     first = overdue_abort(run, manager)
     Abort.objects.update(state="refused", settled_at=T0)
-    second = aborts.request_abort(run, by(manager), retry_of_pk=first.pk).abort
+    second = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk).abort
     assert second.retry_of is None

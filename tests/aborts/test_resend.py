@@ -27,53 +27,53 @@ from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (
+    abort_message,
+    abort_path,
     append_only_disabled,
-    impatient,
-    in_flight,
-    long_ago,
-    look_after,
-    notice,
-    path,
-    press,
+    backdate_abort,
+    create_run_in_flight,
+    notice_text,
     read,
+    reconcile,
     replace_client,
     restart_resend_delay,
-    story,
+    shorten_upstream_timeout,
+    submit_abort,
 )
 
 
 def run_with_unknown_abort(live: Live, manager: User, fault: str = "503*1@/abort") -> Run:
-    """A run whose abort was sent once, and of which nobody knows whether it arrived."""
-    run = in_flight(live)
+    """A run whose abort was sent once, and may not have arrived."""
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(fault)]
-    press(live.person("manager"), run)
+    submit_abort(live.sign_in("manager"), run)
     assert Abort.objects.get().state == "unknown"
     return run
 
 
 def backdate_leases(seconds: float = 20) -> None:
-    """Have so much time pass for the acts in doubt, by which none of them has been settled."""
+    """Backdate the leases of unknown aborts by `seconds`; none of them is settled by that."""
     for abort in Abort.objects.open().filter(state="unknown"):
-        long_ago(abort, claimed_at=seconds)
+        backdate_abort(abort, claimed_at=seconds)
 
 
 def send_numbers() -> list[str]:
     return [str(number or 1) for number in event_details(EventType.SENT)]
 
 
-def event_details(what: EventType) -> list[str]:
-    found = Abort.objects.latest("pk").events.filter(event_type=what)
-    return list(found.values_list("detail", flat=True))
+def event_details(event_type: EventType) -> list[str]:
+    events = Abort.objects.latest("pk").events.filter(event_type=event_type)
+    return list(events.values_list("detail", flat=True))
 
 
 @pytest.mark.parametrize("fault", ["503*1@/abort", "reset*1@/abort", "502-html*1@/abort"])
 def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: str) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(fault), parse_fault("503@GET")]
-    press(live.person("manager"), run)
+    submit_abort(live.sign_in("manager"), run)
     live.sandbox.faults = []
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.send_count) == ("accepted", 2)
     assert send_numbers() == ["1", "2"]
@@ -84,7 +84,7 @@ def test_abort_that_did_not_arrive_is_resent(live: Live, manager: User, fault: s
 def test_unknown_abort_is_not_resent_immediately(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     restart_resend_delay(Abort.objects.get())
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
@@ -94,12 +94,12 @@ def test_resend_delay_doubles_up_to_maximum(number: int, seconds: int) -> None:
 
 
 def test_unknown_abort_of_aborting_run_is_not_resent(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("reset-after*1@/abort"), parse_fault("503*3@GET")]
-    press(live.person("manager"), run)
+    submit_abort(live.sign_in("manager"), run)
     live.sandbox.faults = []
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     assert Abort.objects.get().state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
@@ -108,19 +108,19 @@ def test_unknown_abort_with_failed_run_read_is_not_resent(live: Live, manager: U
     run = run_with_unknown_abort(live, manager)
     live.sandbox.faults = [parse_fault("503@GET")]
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.send_count) == ("unknown", 1)
-    assert now() - abort.claimed_at < timedelta(seconds=10)  # it rests again
+    assert now() - abort.claimed_at < timedelta(seconds=10)  # its delay starts again
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def fail_resends(live: Live, run: Run, times: int) -> None:
-    """Look after an abort that never arrives, so many times."""
+    """Reconcile an abort that never arrives, `times` times."""
     live.sandbox.faults = [parse_fault("503@/abort")]
     for _ in range(times):
         backdate_leases()
-        look_after(live)
+        reconcile(live)
 
 
 def test_abort_that_never_arrives_is_sent_five_times_then_critical(
@@ -132,28 +132,28 @@ def test_abort_that_never_arrives_is_sent_five_times_then_critical(
     assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 5)
     assert send_numbers() == ["1", "2", "3", "4", "5"]
     assert live.sandbox.abort_request_counts[run.run_id] == 5
-    long_ago(abort, sent_at=25)
+    backdate_abort(abort, sent_at=25)
     row = read(live, run)
     abort.refresh_from_db()
     assert abort.settled_at is not None
     assert event_details(EventType.NOT_ARRIVED) == ["Already sent 5 times."]
-    assert story() == (
+    assert abort_message() == (
         "Abort probably lost: it was sent 5 times, but the run continued. You can resend it."
     )
     assert row.abort_severity == 2
-    look_after(live)
-    assert Run.objects.get().abort_severity == 2  # until somebody sees to it
+    reconcile(live)
+    assert Run.objects.get().abort_severity == 2  # until somebody handles it
 
 
 def test_new_abort_request_after_failed_resends_clears_severity(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     Abort.objects.update(send_count=5)
-    long_ago(Abort.objects.get(), sent_at=25)
+    backdate_abort(Abort.objects.get(), sent_at=25)
     read(live, run)
     assert Run.objects.get().abort_severity == 2
     live.sandbox.faults = []
-    assert "accepted" in notice(press(live.person("manager"), run))
-    look_after(live)
+    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
+    reconcile(live)
     assert Run.objects.get().abort_severity == 0
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
@@ -161,32 +161,32 @@ def test_new_abort_request_after_failed_resends_clears_severity(live: Live, mana
 def test_run_aborting_after_failed_resends_has_no_severity(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     Abort.objects.update(send_count=5)
-    long_ago(Abort.objects.get(), sent_at=25)
+    backdate_abort(Abort.objects.get(), sent_at=25)
     assert read(live, run).abort_severity == 2
     Run.objects.update(status="aborting", status_since=now())
-    look_after(live)
+    reconcile(live)
     assert Run.objects.get().abort_severity == 0
 
 
 def backdate_first_send(seconds: float) -> None:
-    """Have the open act have been sent for the first time so long ago."""
+    """Backdate the first send of the open abort by `seconds`."""
     abort = Abort.objects.get()
-    by = timedelta(seconds=seconds)
+    interval = timedelta(seconds=seconds)
     with append_only_disabled():
         for event in abort.events.all():
-            type(event).objects.filter(pk=event.pk).update(occurred_at=event.occurred_at - by)
-    long_ago(abort, requested_at=seconds, sent_at=seconds, claimed_at=seconds)
+            type(event).objects.filter(pk=event.pk).update(occurred_at=event.occurred_at - interval)
+    backdate_abort(abort, requested_at=seconds, sent_at=seconds, claimed_at=seconds)
 
 
-@pytest.mark.parametrize(("seconds", "again"), [(100, True), (121, False)])
+@pytest.mark.parametrize(("seconds", "is_resent"), [(100, True), (121, False)])
 def test_unknown_abort_is_resent_only_within_two_minutes(
-    live: Live, manager: User, seconds: float, again: bool
+    live: Live, manager: User, seconds: float, is_resent: bool
 ) -> None:
     run = run_with_unknown_abort(live, manager)
     backdate_first_send(seconds)
     read(live, run)
-    assert live.sandbox.abort_request_counts[run.run_id] == (2 if again else 1)
-    if not again:
+    assert live.sandbox.abort_request_counts[run.run_id] == (2 if is_resent else 1)
+    if not is_resent:
         assert event_details(EventType.NOT_ARRIVED) == ["The time limit for resending has passed."]
 
 
@@ -197,23 +197,23 @@ def test_unknown_abort_of_unread_run_is_critical_after_two_minutes(
     live.sandbox.faults = [parse_fault("503")]
     Run.objects.update(synced_at=now() - timedelta(seconds=200))
     backdate_first_send(125)
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at) == ("unknown", None)
     assert Run.objects.get().abort_severity == 2
-    assert story().endswith("It is not resent automatically. You can resend it.")
+    assert abort_message().endswith("It is not resent automatically. You can resend it.")
     assert aborts.can_retry(abort, now())
     live.sandbox.faults = []
-    again = aborts.request_abort(
+    result = aborts.request_abort(
         Run.objects.with_stage().get(), AbortRequest(manager), retry_of_pk=abort.pk
     )
-    assert again.is_new
-    live.run(lambda: aborts.wait_for_answer(again))
-    assert Abort.objects.get(pk=again.abort.pk).state == "accepted"
+    assert result.is_new
+    live.run(lambda: aborts.wait_for_answer(result))
+    assert Abort.objects.get(pk=result.abort.pk).state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
-# --- Whoever may no more ------------------------------------------------------------------------
+# --- Permissions --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("switch", [{"READ_ONLY": True}, {"ABORTS_ENABLED": False}])
@@ -241,9 +241,9 @@ def test_resend_is_skipped_when_account_is_inactive(live: Live, manager: User) -
 
 def assert_not_resent(live: Live, run: Run) -> None:
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
-    long_ago(Abort.objects.get(), sent_at=25)
+    backdate_abort(Abort.objects.get(), sent_at=25)
     read(live, run)
     abort = Abort.objects.get()
     assert (abort.state, abort.send_count) == ("unknown", 1)
@@ -252,7 +252,7 @@ def assert_not_resent(live: Live, run: Run) -> None:
 
 
 def test_first_send_is_skipped_when_account_is_inactive(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     result = aborts.request_abort(run, AbortRequest(manager))
     User.objects.update(is_active=False)
     live.run(lambda: aborts.wait_for_answer(result))
@@ -260,32 +260,32 @@ def test_first_send_is_skipped_when_account_is_inactive(live: Live, manager: Use
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
-# --- What the hour has left ---------------------------------------------------------------------
+# --- Rate budget --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("remaining", "sent"),
+    ("remaining", "send_count"),
     [(26, 2), (25, 1)],  # of a reserve of 100 the last quarter is for single aborts
 )
 def test_bulk_abort_is_resent_only_above_its_share_of_reserve(
-    live: Live, manager: User, remaining: int, sent: int
+    live: Live, manager: User, remaining: int, send_count: int
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("503*1@/abort")]
-    requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
-    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, requested.pk))
+    batch = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
+    live.run(lambda: bulk_abort.process_bulk_abort(live.connection, batch.pk))
     assert Abort.objects.get().state == "unknown"
     RateBudget.objects.update(remaining=remaining, limit=1000)
     backdate_leases()
-    look_after(live)
-    assert live.sandbox.abort_request_counts[run.run_id] == sent
+    reconcile(live)
+    assert live.sandbox.abort_request_counts[run.run_id] == send_count
 
 
 def test_single_abort_is_resent_at_any_remaining_budget(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
     RateBudget.objects.update(remaining=2, limit=1000)
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
@@ -293,11 +293,11 @@ def test_abort_is_not_resent_while_rate_limited(live: Live, manager: User) -> No
     run = run_with_unknown_abort(live, manager)
     RateBudget.objects.update(backoff_until=now() + timedelta(seconds=30))
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
-# --- What is answered to a later sending --------------------------------------------------------
+# --- Answers to a resend ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["rate-limited@/abort", "503@/abort"])
@@ -307,7 +307,7 @@ def test_maybe_sent_abort_stays_unknown_after_failed_resend(
     run_with_unknown_abort(live, manager)
     live.sandbox.faults = [parse_fault(fault)]
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     abort = Abort.objects.get()
     assert (abort.state, abort.settled_at, abort.send_count) == ("unknown", None, 2)
 
@@ -324,7 +324,7 @@ def test_resend_with_refused_connection_leaves_abort_unknown(live: Live, manager
 
 
 def abort_externally(live: Live, status: str, *, concluded: bool) -> Callable[[], None]:
-    """Have the run be aborting, or over, between its reading and the next sending."""
+    """Return a function that aborts the run upstream, between its read and the next send."""
 
     def change() -> None:
         run = Run.objects.get()
@@ -353,10 +353,10 @@ def test_refused_resend_for_aborting_or_aborted_run_counts_as_success(
 
 
 def test_refused_first_send_for_aborting_run_is_accepted(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     abort_externally(live, "", concluded=False)()
     live.sandbox.faults = [parse_fault("error-string:409@/abort")]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert message.startswith("The run was already aborting, since ")
     assert Abort.objects.get().state == "accepted"
 
@@ -366,10 +366,12 @@ def test_unknown_retry_message_shows_resend(live: Live, manager: User) -> None:
     Run.objects.update(abort_severity=2)
     abort = Abort.objects.get()
     abort.already_aborting_since = now() - timedelta(minutes=20)
-    assert story(abort).endswith("It is resent if the run continues (sent 1 of at most 5 times).")
+    assert abort_message(abort).endswith(
+        "It is resent if the run continues (sent 1 of at most 5 times)."
+    )
 
 
-# --- Whoever presses, and whichever process sends -----------------------------------------------
+# --- Concurrent requests and processes ----------------------------------------------------------
 
 
 def test_abort_request_during_resends_shows_state_and_resends_at_once(
@@ -378,17 +380,17 @@ def test_abort_request_during_resends_shows_state_and_resends_at_once(
     run = run_with_unknown_abort(live, manager)
     row = Run.objects.with_stage().get()
     assert run_row.build_row(row, run_row.Permission(True), Abort.objects.get()).is_abortable
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert message.endswith("It is resent if the run continues (sent 1 of at most 5 times).")
     assert live.sandbox.abort_request_counts[run.run_id] == 1
-    look_after(live)  # without a rest
+    reconcile(live)  # without a delay
     assert live.sandbox.abort_request_counts[run.run_id] == 2
     assert Abort.objects.count() == 1
 
 
 def test_abort_page_during_resends_shows_state_and_form(live: Live, manager: User) -> None:
     run = run_with_unknown_abort(live, manager)
-    page = live.person("manager").get(path(run)).text
+    page = live.sign_in("manager").get(abort_path(run)).text
     assert "The abort may not have arrived." in page
     assert 'method="post"' in page
     assert 'name="resend"' not in page
@@ -421,7 +423,7 @@ def test_resend_after_expired_lease_is_sent_by_one_worker(live: Live, manager: U
     run = run_with_unknown_abort(live, manager)
     backdate_leases()
     first = abort_resend.claim_due_resends(now())[0]
-    backdate_leases(60)  # it has stood still for longer than it may
+    backdate_leases(60)  # longer than a lease
     second = abort_resend.claim_due_resends(now())[0]
     for claimed in (second, first):
         live.run(lambda claimed=claimed: abort_resend.resend_abort(live.connection, claimed))
@@ -445,14 +447,14 @@ def test_resend_with_expired_lease_sends_nothing(live: Live, manager: User) -> N
 def test_lease_in_the_future_does_not_delay_resend(live: Live, manager: User, state: str) -> None:
     run = run_with_unknown_abort(live, manager)
     Abort.objects.update(state=state, claimed_at=now() + timedelta(hours=1))
-    look_after(live)
+    reconcile(live)
     backdate_leases()
-    look_after(live)
+    reconcile(live)
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
 def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     result = aborts.request_abort(run, AbortRequest(manager))
     db_threads.set_clock_offset(SEND_LEASE)
     try:
@@ -464,14 +466,14 @@ def test_first_send_with_expired_lease_sends_nothing(live: Live, manager: User) 
 
 
 def test_send_with_no_time_left_sends_nothing(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     unsent_abort = aborts.request_abort(run, AbortRequest(manager)).abort
     no_time_left = -1.0
     live.run(
         lambda: abort_send.attempt_send(live.connection, unsent_abort, time_limit=no_time_left)
     )
     abort = Abort.objects.get()
-    assert (abort.state, abort.send_count) == ("unknown", 1)  # and it is sent again
+    assert (abort.state, abort.send_count) == ("unknown", 1)  # and it is resent
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
 
@@ -507,30 +509,32 @@ def sql_timestamp(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S.%f}"
 
 
-# --- The person is told soon --------------------------------------------------------------------
+# --- Prompt responses ---------------------------------------------------------------------------
 
 
 def test_failed_abort_is_reported_soon_when_run_read_is_slow(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    impatient(live, 30)
+    run = create_run_in_flight(live)
+    shorten_upstream_timeout(live, 30)
     live.sandbox.faults = [parse_fault("503@/abort"), parse_fault("latency:20@GET")]
-    message = notice(press(live.person("manager"), run))  # which waits for less than that
+    message = notice_text(
+        submit_abort(live.sign_in("manager"), run)
+    )  # which does not wait that long
     assert message.startswith("The abort may not have arrived. ")
 
 
 def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -> None:
-    slow, quick = in_flight(live), in_flight(live)
+    slow, fast = create_run_in_flight(live), create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("503*2@/abort")]
-    for run in (slow, quick):
-        press(live.person("manager"), run)
+    for run in (slow, fast):
+        submit_abort(live.sign_in("manager"), run)
     live.sandbox.faults = [parse_fault(f"latency:8@{slow.run_id}")]
     backdate_leases()
 
     async def reconcile_twice() -> None:
-        unknown_aborts = Abort.objects.open().filter(state="unknown", run=quick)
+        unknown_aborts = Abort.objects.open().filter(state="unknown", run=fast)
         await db_threads.run_in_db_thread(
             unknown_aborts.update, claimed_at=now()
-        )  # its rest is not over
+        )  # its delay is not over
         await aborts.reconcile_in_background(live.connection, 0.2)
         long_before = now() - timedelta(seconds=20)
         await db_threads.run_in_db_thread(unknown_aborts.update, claimed_at=long_before)
@@ -538,5 +542,5 @@ def test_slow_run_read_does_not_delay_other_resends(live: Live, manager: User) -
         await aborts.cancel_tasks()
 
     live.run(reconcile_twice)
-    assert live.sandbox.abort_request_counts == {slow.run_id: 1, quick.run_id: 2}
+    assert live.sandbox.abort_request_counts == {slow.run_id: 1, fast.run_id: 2}
     assert abort_reconcile._tasks == set()

@@ -14,22 +14,22 @@ from dashboard.web.components.runs import run_row
 from tests.support.live import Live
 from tests.support.live_runs import (
     SEARCH,
+    abort_message,
     advance_time,
-    in_flight,
-    look_after,
-    notice,
-    press,
+    create_run_in_flight,
+    notice_text,
     read,
-    story,
-    vanish,
+    reconcile,
+    remove_run,
+    submit_abort,
 )
 
 
 def test_abort_accepted_then_run_aborted_is_concluded(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    message = notice(press(live.person("manager"), run, reason="  wrong\n build "))
+    run = create_run_in_flight(live)
+    message = notice_text(submit_abort(live.sign_in("manager"), run, reason="  wrong\n build "))
     abort = Abort.objects.get()
-    assert message == story()
+    assert message == abort_message()
     assert message.startswith("Abort accepted; aborting since ")
     assert (abort.state, abort.username, abort.reason) == ("accepted", "manager", "wrong build")
     assert abort.client_address == "127.0.0.1"
@@ -40,20 +40,20 @@ def test_abort_accepted_then_run_aborted_is_concluded(live: Live, manager: User)
     assert read(live, run).status == "aborted"
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
-    assert story().startswith("Aborted after ")
+    assert abort_message().startswith("Aborted after ")
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
 def test_run_of_unread_stage_can_be_aborted(live: Live, manager: User) -> None:
-    run = in_flight(live)  # found by its address, say
+    run = create_run_in_flight(live)  # as after a run lookup
     Stage.objects.update(confirmed_path_segment="", has_flow=None)
-    assert "accepted" in notice(press(live.person("manager"), run))
+    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
     assert read(live, run).status == "aborting"
 
 
 def test_run_is_due_for_read_right_after_abort(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    press(live.person("manager"), run)
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run)
     abort, row = Abort.objects.get(), Run.objects.get()
     assert row.next_detail_sync_at is not None
     assert (row.next_detail_sync_at - abort.answered_at).total_seconds() < 3
@@ -61,8 +61,8 @@ def test_run_is_due_for_read_right_after_abort(live: Live, manager: User) -> Non
 
 def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -> None:
     live.sandbox.choices["abort-answer"] = "unchanged"
-    run = in_flight(live)
-    message = notice(press(live.person("manager"), run))
+    run = create_run_in_flight(live)
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert "accepted" in message
     assert Abort.objects.get().state == "accepted"
     assert Run.objects.get().status not in {"aborting", "aborted"}
@@ -74,8 +74,8 @@ def test_abort_answer_with_unchanged_run_stays_open(live: Live, manager: User) -
 
 def test_abort_answer_with_aborted_run_settles_abort(live: Live, manager: User) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
-    run = in_flight(live)
-    assert notice(press(live.person("manager"), run)).startswith("Aborted after ")
+    run = create_run_in_flight(live)
+    assert notice_text(submit_abort(live.sign_in("manager"), run)).startswith("Aborted after ")
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
     assert Run.objects.get().in_flight is False
@@ -87,48 +87,50 @@ def test_abort_answer_with_aborted_run_settles_abort(live: Live, manager: User) 
 def test_run_that_ends_otherwise_after_abort_keeps_its_outcome(
     live: Live, manager: User, chances: tuple[float, float], outcome: str
 ) -> None:
-    run = in_flight(live, SEARCH, wanted=lambda chance: chances[0] < chance < chances[1])
-    advance_time(live, 60)  # by now it has started, so that it can go on
-    notice(press(live.person("manager"), run))
+    run = create_run_in_flight(
+        live, SEARCH, condition=lambda chance: chances[0] < chance < chances[1]
+    )
+    advance_time(live, 60)  # it has started, so it can continue
+    notice_text(submit_abort(live.sign_in("manager"), run))
     advance_time(live, 30)
     assert read(live, run).status == outcome
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", outcome)
-    assert story().startswith("Abort failed: the run finished (")
-    assert "never responded" not in story()
+    assert abort_message().startswith("Abort failed: the run finished (")
+    assert "never responded" not in abort_message()
 
 
 def test_slow_abort_stays_open(live: Live, manager: User) -> None:
-    run = in_flight(live, SEARCH, wanted=lambda chance: chance < 1 / 3)
+    run = create_run_in_flight(live, SEARCH, condition=lambda chance: chance < 1 / 3)
     advance_time(live, 60)
-    notice(press(live.person("manager"), run))
+    notice_text(submit_abort(live.sign_in("manager"), run))
     advance_time(live, 200)
     assert read(live, run).status == "aborting"
     assert Abort.objects.get().settled_at is None
-    assert story().startswith("Abort accepted; ")
+    assert abort_message().startswith("Abort accepted; ")
 
 
-@pytest.mark.parametrize("answered", ["200", "400", "404", "409"])
-def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered: str) -> None:
-    live.sandbox.choices["abort-concluded"] = answered
-    run = in_flight(live, wanted=None)
+@pytest.mark.parametrize("status_code", ["200", "400", "404", "409"])
+def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, status_code: str) -> None:
+    live.sandbox.choices["abort-concluded"] = status_code
+    run = create_run_in_flight(live, condition=None)
     script = live.sandbox.world.find_run(
         live.sandbox.world.find_flow("payments", "ledger", "Staging"),
         run.run_id,
         live.sandbox.clock(),
     )
     advance_time(live, script.concluded_at - live.sandbox.clock() + 1)
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     row, abort = Run.objects.get(), Abort.objects.get()
     assert row.concluded
     assert (abort.state, abort.outcome) == ("too_late", row.status)
-    assert abort.answer_status == int(answered)
+    assert abort.answer_status == int(status_code)
     assert message.startswith("Too late: the run had finished (")
     assert abort.settled_at is not None
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "words"),
+    ("fault", "status", "text"),
     [
         ("forbidden:payments@/abort", 403, "lacks permission"),
         ("bad-token@/abort", 401, "rejected the API token"),
@@ -140,37 +142,37 @@ def test_abort_of_concluded_run_is_too_late(live: Live, manager: User, answered:
     ],
 )
 def test_refused_abort_shows_northflank_error_text(
-    live: Live, manager: User, fault: str, status: int, words: str
+    live: Live, manager: User, fault: str, status: int, text: str
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(fault)]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert (abort.state, abort.answer_status) == ("refused", status)
     assert message.startswith("Northflank refused")
-    assert words in message
+    assert text in message
     assert abort.settled_at is not None
-    assert ("GET", api_path(run)) in live.sandbox.requests  # read again before anything is said
+    assert ("GET", api_path(run)) in live.sandbox.requests  # read before the response is shown
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_refused_abort_is_shown_when_run_read_is_refused_too(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("bad-token")]
-    assert "refused" in notice(press(live.person("manager"), run))
+    assert "refused" in notice_text(submit_abort(live.sign_in("manager"), run))
     assert Run.objects.get().in_flight
 
 
 def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    vanish(live, run.run_id)
-    notice(press(live.person("manager"), run))
+    run = create_run_in_flight(live)
+    remove_run(live, run.run_id)
+    notice_text(submit_abort(live.sign_in("manager"), run))
     assert Abort.objects.get().state == "too_late"
-    assert story() == "The run no longer existed when the abort arrived."
+    assert abort_message() == "The run no longer existed when the abort arrived."
     row = Run.objects.with_stage().get()
     assert row.removed_at is not None
     assert row.in_flight  # until somebody dismisses it
-    # The same in all places: no word of a run that goes on, or of one that had ended.
+    # The same everywhere: no text says that the run continues, or had ended.
     removed_abort = Abort.objects.get()
     assert run_row.build_row(row, Permission(True), removed_abort).label == "Removed"
     assert abort_log.category_key(removed_abort) == "removed"
@@ -183,18 +185,18 @@ def test_abort_of_removed_run_is_too_late_and_shown_as_removed(live: Live, manag
 
 
 def test_new_abort_request_after_refusal_is_sent(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
     live.sandbox.faults = [parse_fault("error-string:409*1@/abort")]
-    press(person, run)
-    assert "accepted" in notice(press(person, run))
+    submit_abort(client, run)
+    assert "accepted" in notice_text(submit_abort(client, run))
     assert sorted(Abort.objects.values_list("state", flat=True)) == ["accepted", "refused"]
 
 
 def test_rate_limited_abort_is_not_sent_and_shows_retry_time(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("rate-limited@/abort")]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     abort = Abort.objects.get()
     assert abort.state == "not_sent"
     assert abort.retry_at is not None
@@ -206,16 +208,16 @@ def test_rate_limited_abort_without_reset_header_shows_no_retry_time(
     live: Live, manager: User
 ) -> None:
     live.sandbox.choices["rate-limit-headers"] = "absent"
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault("rate-limited@/abort")]
-    assert "until" not in notice(press(live.person("manager"), run))
+    assert "until" not in notice_text(submit_abort(live.sign_in("manager"), run))
     assert Abort.objects.get().retry_at is None
 
 
 def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     RateBudget.objects.update(remaining=1, limit=1000)
-    assert "accepted" in notice(press(live.person("manager"), run))
+    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run))
     advance_time(live, 10)
     Run.objects.update(next_detail_sync_at=Abort.objects.get().answered_at)
     RateBudget.objects.update(remaining=60, limit=1000)  # below the reserve of 100
@@ -228,9 +230,9 @@ def test_abort_is_sent_when_rate_budget_is_at_reserve(live: Live, manager: User)
 def test_unreadable_2xx_answer_is_accepted_once_run_is_aborting(
     live: Live, manager: User, fault: str
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     live.sandbox.faults = [parse_fault(f"{fault}@/abort"), parse_fault("503@GET")]
-    message = notice(press(live.person("manager"), run))
+    message = notice_text(submit_abort(live.sign_in("manager"), run))
     assert message.startswith("The abort may not have arrived. Unexpected response ")
     abort = Abort.objects.get()
     assert (abort.state, abort.answer_status) == ("unknown", None)
@@ -243,22 +245,22 @@ def test_unreadable_2xx_answer_is_accepted_once_run_is_aborting(
 def test_accepted_abort_of_removed_run_is_concluded_without_outcome(
     live: Live, manager: User
 ) -> None:
-    run = in_flight(live)
-    press(live.person("manager"), run)
-    vanish(live, run.run_id)
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run)
+    remove_run(live, run.run_id)
     read(live, run)
     abort = Abort.objects.get()
     assert (abort.state, abort.outcome) == ("concluded", "")
-    assert "Northflank removed the run" in story()
-    assert "borted" not in story()
+    assert "Northflank removed the run" in abort_message()
+    assert "borted" not in abort_message()
 
 
 def test_reconcile_with_only_settled_aborts_sends_no_requests(live: Live, manager: User) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
-    run = in_flight(live)
-    press(live.person("manager"), run)
+    run = create_run_in_flight(live)
+    submit_abort(live.sign_in("manager"), run)
     request_count = len(live.sandbox.requests)
-    look_after(live)
+    reconcile(live)
     assert len(live.sandbox.requests) == request_count
 
 

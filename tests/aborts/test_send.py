@@ -29,66 +29,66 @@ from tests.support import factories, payloads
 from tests.support.live import close_connections
 from tests.support.world import T0
 
-SEND_DEADLINE = timedelta(minutes=5)  # an abort that was not sent by then is not sent any more
+SEND_DEADLINE = timedelta(minutes=5)  # an abort that was not sent by then is never sent
 Logs = list[MutableMapping[str, Any]]
 
 
 def run_response(
-    status: str = "aborting", run_id: str = "r1", *, over: bool = False
+    status: str = "aborting", run_id: str = "r1", *, concluded: bool = False
 ) -> tuple[Any, ...]:
-    """Northflank's answer that tells of a run."""
-    return 200, payloads.data(payloads.run(run_id, status=status, concluded=over))
+    """Northflank's answer with a run."""
+    return 200, payloads.data(payloads.run(run_id, status=status, concluded=concluded))
 
 
-def error_response(status: int, **more: Any) -> tuple[Any, ...]:
-    """Northflank's answer that it has failed, or will not."""
-    return status, payloads.error("It broke", **more)
+def error_response(status: int, **fields: Any) -> tuple[Any, ...]:
+    """Northflank's answer with an error."""
+    return status, payloads.error("It broke", **fields)
 
 
 @dataclass
 class FakeNorthflank:
-    """Answers every abort, and every reading, with the same."""
+    """Gives the same answer to every abort, and to every read."""
 
     abort: tuple[Any, ...] = run_response()
     reading: tuple[Any, ...] = run_response("running")
     headers: dict[str, str] = field(default_factory=dict)
-    meanwhile: Callable[[], None] = lambda: None  # while an abort is under way
+    during_abort: Callable[[], None] = lambda: None  # while an abort is under way
     methods: list[str] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/runs"):  # asked where a run is not known
+        if request.url.path.endswith("/runs"):  # the list, for an unknown run
             return httpx.Response(200, json={"data": {"runs": []}})
         self.methods.append(request.method)
         status, body = self.abort if request.method == "POST" else self.reading
         if request.method == "POST":
-            in_a_thread(self.meanwhile)
+            run_in_thread(self.during_abort)
         return httpx.Response(status, json=body, headers=self.headers)
 
     def run_with_connection(self, work: Callable[[Connection], Awaitable[None]]) -> Logs:
-        """Have `work` ask here, and return what it logs."""
+        """Run `work` with a connection to this fake, and return what it logs."""
 
-        async def run() -> None:
-            to = Connection("token", "http://northflank.invalid")
+        async def work_and_close() -> None:
+            connection = Connection("token", "http://northflank.invalid")
             transport = httpx.MockTransport(self.answer)
-            to.client = NorthflankClient(
-                "token", transport=transport, on_call=to.unrecorded_calls.append
+            connection.client = NorthflankClient(
+                "token", transport=transport, on_call=connection.unrecorded_calls.append
             )
-            await work(to)
-            await to.close()
+            await work(connection)
+            await connection.close()
 
         with capture_logs() as logs:
-            asyncio.run(run())
+            asyncio.run(work_and_close())
         return [line for line in logs if line["event"].startswith("abort.")]
 
     def send(self, abort: Abort) -> Logs:
-        return self.run_with_connection(lambda to: aborts.send_abort(to, abort.pk))
+        return self.run_with_connection(lambda connection: aborts.send_abort(connection, abort.pk))
 
     def reconcile(self) -> Logs:
         return self.run_with_connection(aborts.reconcile_open_aborts)
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
-    """Do what the event loop's own thread must not: use the database."""
+def run_in_thread(work: Callable[[], None]) -> None:
+    """Run `work`, which uses the database, outside of the event loop's thread."""
 
     def work_and_close() -> None:
         try:
@@ -103,19 +103,19 @@ def in_a_thread(work: Callable[[], None]) -> None:
 @pytest.fixture
 def run(transactional_db: None) -> Iterator[Run]:
     """A run in flight."""
-    made = factories.run(factories.stage("Staging"), "r1")
-    yield Run.objects.with_stage().get(pk=made.pk)
+    created = factories.run(factories.stage("Staging"), "r1")
+    yield Run.objects.with_stage().get(pk=created.pk)
     close_connections(db_threads.executor)
 
 
 @pytest.fixture
 def abort(run: Run, manager: User) -> Abort:
-    """An abort that was just written down."""
+    """An abort that was just recorded."""
     return aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
 
 
 def stored_fields(abort: Abort) -> dict[str, Any]:
-    """All that is kept of an act but what was asked for; any time after the press is “then”."""
+    """The abort's stored state, without its request; a time after the request is “then”."""
     names = (
         "state", "sent_at", "answered_at", "answer", "answer_status", "error_id", "retry_at",
         "outcome", "settled_at",
@@ -129,14 +129,14 @@ def stored_fields(abort: Abort) -> dict[str, Any]:
 
 
 def timeline(abort: Abort) -> list[tuple[str, str]]:
-    """The act's trail after the press."""
+    """The abort's timeline after the request."""
     lines = list(abort.events.values_list("event_type", "detail", "occurred_at"))
     assert all(at >= abort.requested_at for _, _, at in lines)
-    return [(what, detail) for what, detail, _ in lines if what != "requested"]
+    return [(event_type, detail) for event_type, detail, _ in lines if event_type != "requested"]
 
 
-def log_line(event: str, level: str, **more: Any) -> dict[str, Any]:
-    return {"event": f"abort.{event}", "log_level": level, "run": "r1", **more}
+def log_line(event: str, level: str, **fields: Any) -> dict[str, Any]:
+    return {"event": f"abort.{event}", "log_level": level, "run": "r1", **fields}
 
 
 SENT = {"sent_at": "then"}
@@ -146,7 +146,7 @@ SERVER_ERROR_TEXT = "Northflank server error (500): It broke"
 REFUSED_TEXT = "Northflank refused (409): It broke"
 
 
-# --- It was accepted ----------------------------------------------------------------------------
+# --- Accepted -----------------------------------------------------------------------------------
 
 
 def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
@@ -155,40 +155,40 @@ def test_accepted_abort_stores_answer_and_timeline(abort: Abort) -> None:
     assert stored_fields(abort) == ANSWERED | expected
     assert timeline(abort) == [("sent", ""), ("accepted", "aborting")]
     assert logs == [log_line("accepted", "info", by="manager", status="aborting")]
-    run, told = Run.objects.get(), Abort.objects.get()
-    assert (run.status, run.next_detail_sync_at) == ("aborting", told.answered_at)
-    assert told.claimed_at == told.sent_at
+    run, stored = Run.objects.get(), Abort.objects.get()
+    assert (run.status, run.next_detail_sync_at) == ("aborting", stored.answered_at)
+    assert stored.claimed_at == stored.sent_at
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("answer", "reason"),
     [
         ((200, {"data": {}}), "Unexpected response from Northflank: required fields are missing."),
         (
-            run_response("aborted", "r2", over=True),
+            run_response("aborted", "r2", concluded=True),
             "Unexpected response from Northflank: it describes another run.",
         ),
     ],
 )
 def test_abort_answer_without_its_run_leaves_abort_unknown(
-    abort: Abort, answer: tuple[Any, ...], why: str
+    abort: Abort, answer: tuple[Any, ...], reason: str
 ) -> None:
     logs = FakeNorthflank(abort=answer).send(abort)
-    assert stored_fields(abort) == SENT | {"state": "unknown", "answer": why}
-    assert timeline(abort) == [("sent", ""), ("unknown", why)]
-    assert logs == [log_line("unknown", "warning", by="manager", why=why)]
+    assert stored_fields(abort) == SENT | {"state": "unknown", "answer": reason}
+    assert timeline(abort) == [("sent", ""), ("unknown", reason)]
+    assert logs == [log_line("unknown", "warning", by="manager", why=reason)]
     assert Run.objects.get().status == "running"
 
 
 def test_accepted_abort_of_aborted_run_is_concluded(abort: Abort) -> None:
-    FakeNorthflank(abort=run_response("aborted", over=True)).send(abort)
+    FakeNorthflank(abort=run_response("aborted", concluded=True)).send(abort)
     expected = {"state": "concluded", "answer": "aborted", "answer_status": 200}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "aborted"}
     assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
 
 
 def test_accepted_abort_of_successful_run_is_too_late(abort: Abort) -> None:
-    FakeNorthflank(abort=run_response("success", over=True)).send(abort)
+    FakeNorthflank(abort=run_response("success", concluded=True)).send(abort)
     expected = {"state": "too_late", "answer": "success", "answer_status": 200}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
     assert timeline(abort) == [("sent", ""), ("too_late", "success")]
@@ -198,7 +198,7 @@ def test_accepted_abort_of_run_that_list_read_concluded_is_concluded(abort: Abor
     def end() -> None:
         Run.objects.update(status="aborted", concluded=True, in_flight=False)
 
-    FakeNorthflank(abort=run_response("aborted", over=True), meanwhile=end).send(abort)
+    FakeNorthflank(abort=run_response("aborted", concluded=True), during_abort=end).send(abort)
     expected = {"state": "concluded", "answer_status": 200, "outcome": "aborted"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"answer": "aborted"}
     assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
@@ -211,18 +211,18 @@ def settle(abort: Abort) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "detail"),
     [(run_response("running"), "running"), (error_response(409), REFUSED_TEXT)],
 )
 def test_answer_after_abort_is_settled_is_added_to_timeline_only(
-    abort: Abort, answer: tuple[Any, ...], told: str
+    abort: Abort, answer: tuple[Any, ...], detail: str
 ) -> None:
-    FakeNorthflank(abort=answer, meanwhile=lambda: settle(abort)).send(abort)
+    FakeNorthflank(abort=answer, during_abort=lambda: settle(abort)).send(abort)
     assert stored_fields(abort) == SENT | SETTLED | {"state": "unknown"}
-    assert timeline(abort) == [("sent", ""), ("not_arrived", ""), ("answered_late", told)]
+    assert timeline(abort) == [("sent", ""), ("not_arrived", ""), ("answered_late", detail)]
 
 
-# --- It was not ---------------------------------------------------------------------------------
+# --- Not accepted -------------------------------------------------------------------------------
 
 
 def test_refused_abort_stores_answer_and_error_id(abort: Abort) -> None:
@@ -255,7 +255,7 @@ def test_refused_abort_with_failed_run_read_stays_refused(abort: Abort) -> None:
 
 def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
     logs = FakeNorthflank(
-        abort=error_response(409, id=7), reading=run_response("success", over=True)
+        abort=error_response(409, id=7), reading=run_response("success", concluded=True)
     ).send(abort)
     expected = {"state": "too_late", "answer": REFUSED_TEXT, "answer_status": 409, "error_id": "7"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"outcome": "success"}
@@ -266,9 +266,9 @@ def test_refused_abort_of_concluded_run_is_too_late(abort: Abort) -> None:
 
 
 def test_abort_of_removed_run_is_too_late(abort: Abort) -> None:
-    said = "Not found on Northflank (404): It broke"
+    text = "Not found on Northflank (404): It broke"
     FakeNorthflank(abort=error_response(404), reading=error_response(404)).send(abort)
-    expected = {"state": "too_late", "answer": said, "answer_status": 404}
+    expected = {"state": "too_late", "answer": text, "answer_status": 404}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
     assert timeline(abort) == [("sent", ""), ("too_late", "")]
 
@@ -277,14 +277,14 @@ def test_rate_limited_abort_is_not_sent_with_retry_time(abort: Abort) -> None:
     headers = {
         "x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "90",
     }  # fmt: skip
-    said = "Northflank rate limit reached (429): It broke"
+    text = "Northflank rate limit reached (429): It broke"
     northflank = FakeNorthflank(abort=error_response(429), headers=headers)
     northflank.send(abort)
-    expected = {"state": "not_sent", "answer": said, "answer_status": 429, "retry_at": "then"}
+    expected = {"state": "not_sent", "answer": text, "answer_status": 429, "retry_at": "then"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected
-    assert timeline(abort) == [("sent", ""), ("not_sent", said)]
-    told = Abort.objects.get()
-    assert told.retry_at - told.settled_at == timedelta(seconds=90)
+    assert timeline(abort) == [("sent", ""), ("not_sent", text)]
+    stored = Abort.objects.get()
+    assert stored.retry_at - stored.settled_at == timedelta(seconds=90)
     assert northflank.methods == ["POST"]
 
 
@@ -293,7 +293,7 @@ def test_rate_limited_abort_without_headers_has_no_retry_time(abort: Abort) -> N
     assert Abort.objects.get().retry_at is None
 
 
-# --- Nobody knows -------------------------------------------------------------------------------
+# --- Unknown ------------------------------------------------------------------------------------
 
 
 def test_failed_abort_is_unknown_and_run_is_read(abort: Abort) -> None:
@@ -308,7 +308,7 @@ def test_failed_abort_is_unknown_and_run_is_read(abort: Abort) -> None:
 
 def test_unknown_abort_with_failed_run_read_logs_both(abort: Abort) -> None:
     logs = FakeNorthflank(abort=error_response(500), reading=error_response(403)).send(abort)
-    assert Run.objects.get().failures == 1  # the reading was tried
+    assert Run.objects.get().failures == 1  # the read was tried
     assert [line["event"] for line in logs] == ["abort.unknown", "abort.run_read_failed"]
     assert logs[1] == log_line("run_read_failed", "info", cause="forbidden")
 
@@ -329,7 +329,7 @@ def test_unknown_abort_is_accepted_once_run_is_aborting(abort: Abort) -> None:
 
 
 def test_unknown_abort_is_concluded_once_run_is_read_aborted(abort: Abort) -> None:
-    FakeNorthflank(abort=error_response(500), reading=run_response("aborted", over=True)).send(
+    FakeNorthflank(abort=error_response(500), reading=run_response("aborted", concluded=True)).send(
         abort
     )
     expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
@@ -341,55 +341,59 @@ def test_unknown_abort_of_run_that_list_read_concluded_is_concluded(abort: Abort
     def end() -> None:
         Run.objects.update(status="aborted", concluded=True, in_flight=False)
 
-    over = run_response("aborted", over=True)
-    FakeNorthflank(abort=error_response(500), reading=over, meanwhile=end).send(abort)
+    concluded = run_response("aborted", concluded=True)
+    FakeNorthflank(abort=error_response(500), reading=concluded, during_abort=end).send(abort)
     expected = {"state": "concluded", "answer": SERVER_ERROR_TEXT, "outcome": "aborted"}
     assert stored_fields(abort) == SENT | SETTLED | expected
     assert timeline(abort)[1:] == [("unknown", SERVER_ERROR_TEXT), ("concluded", "aborted")]
 
 
-def make_unknown(abort: Abort, *, seen: float, sent: float | None = 0) -> None:
-    """Have an abort be in doubt, and its run be seen so many seconds after the press."""
-    then = abort.requested_at
-    Run.objects.update(synced_at=then + timedelta(seconds=seen))
-    sent_at = None if sent is None else then + timedelta(seconds=sent)
+def make_unknown(abort: Abort, *, read_after: float, sent_after: float | None = 0) -> None:
+    """Make an abort unknown, and its run read `read_after` seconds after the request."""
+    requested_at = abort.requested_at
+    Run.objects.update(synced_at=requested_at + timedelta(seconds=read_after))
+    sent_at = None if sent_after is None else requested_at + timedelta(seconds=sent_after)
     Abort.objects.update(state="unknown", sent_at=sent_at, send_count=5)
 
 
 @pytest.mark.parametrize(
-    ("seen", "sent", "lost"),
+    ("read_after", "sent_after", "is_lost"),
     [(20, 0, False), (20.1, 0, True), (29, 10, False), (31, 10, True), (21, None, True)],
 )
 def test_unknown_abort_is_not_arrived_only_after_read_past_last_send(
-    abort: Abort, seen: float, sent: float | None, lost: bool
+    abort: Abort, read_after: float, sent_after: float | None, is_lost: bool
 ) -> None:
-    make_unknown(abort, seen=seen, sent=sent)
+    make_unknown(abort, read_after=read_after, sent_after=sent_after)
     with capture_logs() as logs:
         abort_send.settle_resolved_aborts(db_threads.now())
-    assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if lost else [])
-    assert logs == ([log_line("not_arrived", "warning", by="manager")] if lost else [])
-    assert ("settled_at" in stored_fields(abort)) is lost
+    assert timeline(abort) == ([("not_arrived", "Already sent 5 times.")] if is_lost else [])
+    assert logs == ([log_line("not_arrived", "warning", by="manager")] if is_lost else [])
+    assert ("settled_at" in stored_fields(abort)) is is_lost
     assert stored_fields(abort)["state"] == "unknown"
 
 
 def test_review_settles_unknown_aborts_and_leaves_open_ones(
     run: Run, abort: Abort, manager: User
 ) -> None:
-    make_unknown(abort, seen=61)
+    make_unknown(abort, read_after=61)
     others = [
         factories.abort(factories.run(run.stage, status=status), manager, state)
         for status, state in [("running", "accepted"), ("running", "requested")]
     ]
-    ended = factories.abort(factories.run(run.stage, status="success"), manager)
-    gone = factories.abort(factories.run(run.stage, in_flight=False), manager)
-    arrived = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
+    ended_run_abort = factories.abort(factories.run(run.stage, status="success"), manager)
+    removed_run_abort = factories.abort(factories.run(run.stage, in_flight=False), manager)
+    arrived_abort = factories.abort(factories.run(run.stage, status="aborting"), manager, "unknown")
     abort_send.settle_resolved_aborts(db_threads.now())
-    assert [Abort.objects.get(pk=one.pk).state for one in others] == ["accepted", "requested"]
-    outcomes = [Abort.objects.get(pk=one.pk).outcome for one in (ended, gone)]
+    assert [Abort.objects.get(pk=abort.pk).state for abort in others] == ["accepted", "requested"]
+    outcomes = [
+        Abort.objects.get(pk=abort.pk).outcome for abort in (ended_run_abort, removed_run_abort)
+    ]
     assert outcomes == ["success", ""]
-    assert list(ended.events.values_list("event_type", "detail")) == [("concluded", "success")]
-    assert Abort.objects.get(pk=arrived.pk).state == "accepted"
-    assert list(arrived.events.values_list("event_type", "detail")) == [("aborting", "")]
+    assert list(ended_run_abort.events.values_list("event_type", "detail")) == [
+        ("concluded", "success")
+    ]
+    assert Abort.objects.get(pk=arrived_abort.pk).state == "accepted"
+    assert list(arrived_abort.events.values_list("event_type", "detail")) == [("aborting", "")]
     assert Abort.objects.get(pk=abort.pk).settled_at is not None
 
 
@@ -407,7 +411,7 @@ def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: Us
     assert northflank.methods == []
 
 
-# --- It is not sent -----------------------------------------------------------------------------
+# --- Not sent -----------------------------------------------------------------------------------
 
 
 def test_settled_abort_is_not_sent(abort: Abort) -> None:
@@ -417,9 +421,9 @@ def test_settled_abort_is_not_sent(abort: Abort) -> None:
     assert northflank.methods == []
 
 
-@pytest.mark.parametrize("more", [{"sent_at": T0}, {"state": "accepted"}])
-def test_sent_abort_is_not_sent_twice(abort: Abort, more: dict[str, Any]) -> None:
-    Abort.objects.update(**more)
+@pytest.mark.parametrize("fields", [{"sent_at": T0}, {"state": "accepted"}])
+def test_sent_abort_is_not_sent_twice(abort: Abort, fields: dict[str, Any]) -> None:
+    Abort.objects.update(**fields)
     northflank = FakeNorthflank()
     northflank.send(abort)
     assert northflank.methods == []
@@ -429,10 +433,10 @@ def test_abort_after_permission_is_revoked_is_not_sent(abort: Abort, manager: Us
     manager.groups.clear()
     northflank = FakeNorthflank()
     logs = northflank.send(abort)
-    why = "Only members of the group “Release managers” can abort runs here."
-    assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": why}
-    assert timeline(abort) == [("not_sent", why)]
-    assert logs == [log_line("cancelled", "warning", by="manager", why=why)]
+    reason = "Only members of the group “Release managers” can abort runs here."
+    assert stored_fields(abort) == SETTLED | {"state": "not_sent", "answer": reason}
+    assert timeline(abort) == [("not_sent", reason)]
+    assert logs == [log_line("cancelled", "warning", by="manager", why=reason)]
     assert northflank.methods == []
 
 
@@ -442,23 +446,23 @@ def test_abort_after_account_is_deleted_is_not_sent(abort: Abort, manager: User)
     assert stored_fields(abort)["answer"] == "The requesting account was deleted."
 
 
-@pytest.mark.parametrize(("late", "state"), [(0, "accepted"), (1, "not_sent")])
+@pytest.mark.parametrize(("seconds_late", "state"), [(0, "accepted"), (1, "not_sent")])
 def test_abort_past_send_deadline_is_not_sent(
-    run: Run, manager: User, late: int, state: str
+    run: Run, manager: User, seconds_late: int, state: str
 ) -> None:
     with time_machine.travel(T0, tick=False):
         abort = aborts.request_abort(run, AbortRequest(manager, "Stuck")).abort
-    with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=late), tick=False):
+    with time_machine.travel(T0 + SEND_DEADLINE + timedelta(seconds=seconds_late), tick=False):
         assert abort_send.cancel_if_unwanted(abort) is (state == "not_sent")
-    told = "Sending timed out." if late else ""
-    assert Abort.objects.get().answer == told
+    answer = "Sending timed out." if seconds_late else ""
+    assert Abort.objects.get().answer == answer
 
 
-# --- It is tried again, or aborted elsewhere ----------------------------------------------------
+# --- Retried, or aborted elsewhere --------------------------------------------------------------
 
 
 def create_retry(abort: Abort, manager: User) -> Abort:
-    """An abort that tries another again."""
+    """An abort that retries another."""
     settle(abort)
     unsent = {"sent_at": None, "answered_at": None}
     return factories.abort(abort.run, manager, "requested", retry_of=abort, **unsent)
@@ -487,7 +491,7 @@ def test_retry_with_failed_run_read_is_sent(abort: Abort, manager: User) -> None
 
 @pytest.mark.parametrize(
     ("reading", "outcome"),
-    [(run_response("aborted", over=True), {"outcome": "aborted"}), (error_response(404), {})],
+    [(run_response("aborted", concluded=True), {"outcome": "aborted"}), (error_response(404), {})],
 )
 def test_retry_for_concluded_run_is_too_late(
     abort: Abort, manager: User, reading: tuple[Any, ...], outcome: dict[str, str]
@@ -500,12 +504,12 @@ def test_retry_for_concluded_run_is_too_late(
     assert logs == [log_line("settled", "warning", state="too_late", by="manager", answer="")]
 
 
-# --- Its process has died -----------------------------------------------------------------------
+# --- Adopted from an ended process --------------------------------------------------------------
 
 
 @pytest.fixture
 def abort_with_expired_lease(abort: Abort) -> Abort:
-    """An abort that nobody has been at for as long as a lease lasts."""
+    """An abort whose lease has expired."""
     Abort.objects.update(claimed_at=abort.claimed_at - timedelta(seconds=16))
     return Abort.objects.get()
 
@@ -531,12 +535,12 @@ def test_unsent_abort_with_failed_run_read_is_not_adopted(abort_with_expired_lea
     assert northflank.methods == ["GET"]
     assert timeline(abort_with_expired_lease) == []
     assert logs[1:] == [log_line("adoption_postponed", "info", cause="forbidden")]
-    assert Abort.objects.get().claimed_at >= before  # nobody else is at it meanwhile
+    assert Abort.objects.get().claimed_at >= before  # no other worker adopts it meanwhile
 
 
 @pytest.mark.parametrize(
     ("reading", "outcome"),
-    [(run_response("success", over=True), "success"), (error_response(404), "")],
+    [(run_response("success", concluded=True), "success"), (error_response(404), "")],
 )
 def test_unsent_abort_of_concluded_run_is_adopted_as_too_late(
     abort_with_expired_lease: Abort, reading: tuple[Any, ...], outcome: str
@@ -554,7 +558,7 @@ def test_unsent_abort_after_permission_is_revoked_is_not_adopted(
     northflank = FakeNorthflank()
     northflank.reconcile()
     assert northflank.methods == []
-    assert [what for what, _ in timeline(abort_with_expired_lease)] == ["not_sent"]
+    assert [event_type for event_type, _ in timeline(abort_with_expired_lease)] == ["not_sent"]
 
 
 def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
@@ -563,11 +567,11 @@ def test_sent_abort_with_expired_lease_is_adopted_as_unknown(
     Abort.objects.update(sent_at=abort_with_expired_lease.requested_at)
     northflank = FakeNorthflank()
     northflank.reconcile()
-    why = "The sending process stopped before Northflank responded."
+    reason = "The sending process stopped before Northflank responded."
     assert northflank.methods == ["GET"]
-    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", why)]
-    told = Abort.objects.get()
-    assert (told.state, told.answer, told.error_id) == ("unknown", why, "")
+    assert timeline(abort_with_expired_lease) == [("adopted", ""), ("unknown", reason)]
+    stored = Abort.objects.get()
+    assert (stored.state, stored.answer, stored.error_id) == ("unknown", reason, "")
 
 
 def test_aborts_with_same_lease_time_are_adopted_separately(
@@ -601,10 +605,10 @@ def test_handed_over_abort_is_adopted_immediately(abort: Abort) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"sent_at": T0}, {"state": "accepted"}, {"state": "refused", "settled_at": T0}]
+    "fields", [{"sent_at": T0}, {"state": "accepted"}, {"state": "refused", "settled_at": T0}]
 )
-def test_sent_or_settled_abort_is_not_handed_over(abort: Abort, more: dict[str, Any]) -> None:
-    Abort.objects.update(**more)
+def test_sent_or_settled_abort_is_not_handed_over(abort: Abort, fields: dict[str, Any]) -> None:
+    Abort.objects.update(**fields)
     aborts.release_lease(abort)
     assert Abort.objects.get().claimed_at == abort.claimed_at
 
@@ -629,13 +633,13 @@ def test_release_all_leases_expires_only_requested_aborts(abort: Abort, manager:
     }
 
 
-# --- It takes too long --------------------------------------------------------------------------
+# --- Overdue ------------------------------------------------------------------------------------
 
 WARN_AFTER, CRITICAL_AFTER = timedelta(seconds=180), timedelta(seconds=600)
 
 
 def reconcile_at(at: datetime) -> Logs:
-    """Look after open aborts at a moment at which all else stands still."""
+    """Reconcile open aborts at a given time."""
     with time_machine.travel(at, tick=False):
         return FakeNorthflank().reconcile()
 
@@ -646,8 +650,8 @@ def severities() -> dict[str, int]:
 
 def test_overdue_abort_is_reported_once_per_severity(run: Run, manager: User) -> None:
     since = factories.abort(run, manager).requested_at
-    told = []
-    for passed in (
+    reports = []
+    for elapsed in (
         WARN_AFTER - timedelta(seconds=1),
         WARN_AFTER,
         WARN_AFTER,
@@ -655,10 +659,10 @@ def test_overdue_abort_is_reported_once_per_severity(run: Run, manager: User) ->
         CRITICAL_AFTER,
     ):
         before = Run.objects.get().version
-        logs = reconcile_at(since + passed)
+        logs = reconcile_at(since + elapsed)
         changed = Run.objects.get().version != before
-        told.append((severities()["r1"], changed, [line["severity"] for line in logs]))
-    assert told == [
+        reports.append((severities()["r1"], changed, [line["severity"] for line in logs]))
+    assert reports == [
         (0, False, []),
         (1, True, ["warning"]),
         (1, False, []),
@@ -691,7 +695,7 @@ def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User
         "over, and open": {"status": "success"},
         "aborting after a refusal": {"status": "aborting", "status_since": since - CRITICAL_AFTER},
     }
-    runs = {name: factories.run(run.stage, name, **more) for name, more in others.items()}
+    runs = {name: factories.run(run.stage, name, **fields) for name, fields in others.items()}
     factories.abort(run, manager, requested_at=since - CRITICAL_AFTER)
     for name in ("ours, and aborting", "ours, and told before"):
         factories.abort(runs[name], manager, requested_at=since)
@@ -717,8 +721,10 @@ def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User
         "over, and open": 0,
         "aborting after a refusal": 2,
     }
-    told = {run.run_id for run in Run.objects.all() if run.version != versions[run.run_id]}
-    assert told == {
+    changed_run_ids = {
+        run.run_id for run in Run.objects.all() if run.version != versions[run.run_id]
+    }
+    assert changed_run_ids == {
         "r1",
         "ours, and aborting",
         "anothers",
@@ -730,17 +736,17 @@ def test_abort_severity_depends_on_each_runs_abort_start(run: Run, manager: User
     }
 
 
-# --- Another worker is faster -------------------------------------------------------------------
+# --- Concurrent workers -------------------------------------------------------------------------
 
 
 def claim_first(claim: Callable[[], object]) -> Callable[..., Any]:
-    """Have another worker claim what this one is about to claim."""
-    claimed = False
+    """Let another worker claim first what this one is about to claim."""
+    has_claimed = False
 
     def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        nonlocal claimed
-        if sql.startswith("UPDATE") and not claimed:
-            claimed = True
+        nonlocal has_claimed
+        if sql.startswith("UPDATE") and not has_claimed:
+            has_claimed = True
             claim()
         return run(sql, *rest)
 
@@ -754,20 +760,20 @@ def test_abort_leased_by_another_worker_is_not_adopted(abort_with_expired_lease:
     assert Abort.objects.get().claimed_at == at
 
 
-# --- Lists whose process has died ---------------------------------------------------------------
+# --- Bulk aborts of ended processes -------------------------------------------------------------
 
 
 @pytest.fixture
 def batch(run: Run, manager: User) -> BulkAbort:
-    """A list that nobody has been at for as long as a lease lasts."""
+    """A bulk abort whose lease has expired."""
     requested = aborts.request_bulk_abort([run.pk], AbortRequest(manager, "Stuck"), uuid4())
     aborts.release_all_leases()
     return requested
 
 
-async def reconcile_until_done(to: Connection) -> None:
-    """Look after open aborts and lists, until all that are gone on with are over."""
-    await aborts.reconcile_open_aborts(to)
+async def reconcile_until_done(connection: Connection) -> None:
+    """Reconcile open aborts and bulk aborts, until all that were resumed have ended."""
+    await aborts.reconcile_open_aborts(connection)
     await asyncio.gather(*bulk_abort._tasks.values(), return_exceptions=True)
     await asyncio.sleep(0)
 
@@ -791,7 +797,7 @@ def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    logs = FakeNorthflank(meanwhile=fail).run_with_connection(reconcile_until_done)
+    logs = FakeNorthflank(during_abort=fail).run_with_connection(reconcile_until_done)
     failed = [line for line in logs if line["event"] == "abort.bulk_failed"]
     assert [(line["log_level"], line["bulk_abort"]) for line in failed] == [("error", batch.pk)]
     assert isinstance(failed[0]["exc_info"], ZeroDivisionError)
@@ -802,21 +808,23 @@ def test_failing_bulk_abort_is_logged_and_stays_open(batch: BulkAbort) -> None:
 def test_bulk_abort_skips_concluded_run_and_sends_rest_past_deadline(
     run: Run, manager: User
 ) -> None:
-    ended = factories.run(run.stage)
-    with time_machine.travel(T0, tick=False):  # long ago
-        requested = aborts.request_bulk_abort(
-            [ended.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4()
+    ended_run = factories.run(run.stage)
+    with time_machine.travel(T0, tick=False):  # far in the past
+        batch = aborts.request_bulk_abort(
+            [ended_run.pk, run.pk], AbortRequest(manager, "Stuck"), uuid4()
         )
-    Run.objects.filter(pk=ended.pk).update(in_flight=False)
+    Run.objects.filter(pk=ended_run.pk).update(in_flight=False)
     northflank = FakeNorthflank()
-    northflank.run_with_connection(lambda to: bulk_abort.process_bulk_abort(to, requested.pk))
+    northflank.run_with_connection(
+        lambda connection: bulk_abort.process_bulk_abort(connection, batch.pk)
+    )
     assert northflank.methods == ["POST"]
-    assert list(requested.items.values_list("result", flat=True)) == ["ended", "abort"]
+    assert list(batch.items.values_list("result", flat=True)) == ["ended", "abort"]
 
 
 def test_released_bulk_abort_stops_immediately(batch: BulkAbort) -> None:
-    async def start_and_release(to: Connection) -> None:
-        await bulk_abort.adopt_bulk_aborts(to)
+    async def start_and_release(connection: Connection) -> None:
+        await bulk_abort.adopt_bulk_aborts(connection)
         assert list(bulk_abort._tasks) == [batch.pk]
         await aborts.cancel_tasks()
         assert bulk_abort._tasks == {}

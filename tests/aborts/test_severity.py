@@ -20,27 +20,32 @@ from dashboard.sandbox import parse_fault
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
+    abort_message,
     advance_time,
+    backdate_abort,
+    create_run_in_flight,
     flow,
-    in_flight,
-    long_ago,
-    look_after,
-    mirrored,
+    mirror_run,
     read,
-    started,
-    story,
+    reconcile,
+    start_run,
 )
 
-AMBER, RED = 3 * 60, 10 * 60  # seconds, as the settings come
+WARNING_SECONDS, CRITICAL_SECONDS = 3 * 60, 10 * 60  # seconds, as in the settings
 
 
 @pytest.mark.parametrize(
     ("seconds", "level"),
     [
-        (-5, Severity.OK), (0, Severity.OK), (AMBER - 1, Severity.OK), (AMBER, Severity.WARNING),
-        (RED - 1, Severity.WARNING), (RED, Severity.CRITICAL), (30 * 24 * 3600, Severity.CRITICAL),
+        (-5, Severity.OK),
+        (0, Severity.OK),
+        (WARNING_SECONDS - 1, Severity.OK),
+        (WARNING_SECONDS, Severity.WARNING),
+        (CRITICAL_SECONDS - 1, Severity.WARNING),
+        (CRITICAL_SECONDS, Severity.CRITICAL),
+        (30 * 24 * 3600, Severity.CRITICAL),
     ],
-)  # fmt: skip
+)
 def test_abort_severity_is_warning_after_3_min_and_critical_after_10(
     seconds: int, level: Severity
 ) -> None:
@@ -49,30 +54,34 @@ def test_abort_severity_is_warning_after_3_min_and_critical_after_10(
 
 def test_abort_severity_thresholds_come_from_settings(settings: Any) -> None:
     settings.ABORT_WARN_AFTER, settings.ABORT_CRITICAL_AFTER = 5, 20
-    levels = [abort_severity.classify(now() - timedelta(seconds=by), now()) for by in (4, 6, 21)]
+    levels = [
+        abort_severity.classify(now() - timedelta(seconds=seconds), now()) for seconds in (4, 6, 21)
+    ]
     assert levels == [Severity.OK, Severity.WARNING, Severity.CRITICAL]
 
 
 def aborting_run(live: Live, manager: User) -> tuple[Run, Abort]:
-    """A run whose abort was accepted, and goes on and on."""
+    """A run whose abort was accepted, and does not end."""
     live.sandbox.choices["abort-seconds"] = "10000"
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     result = aborts.request_abort(run, AbortRequest(manager))
     live.run(lambda: aborts.wait_for_answer(result))
     return run, Abort.objects.get()
 
 
 def backdate(abort: Abort, seconds: float) -> None:
-    """Have an act been asked for, sent and answered so many seconds ago."""
+    """Set an abort's request, send and answer to `seconds` ago."""
     abort.refresh_from_db()
-    by = seconds - (now() - abort.requested_at).total_seconds()
-    long_ago(abort, requested_at=by, claimed_at=by, sent_at=by, answered_at=by)
+    interval = seconds - (now() - abort.requested_at).total_seconds()
+    backdate_abort(
+        abort, requested_at=interval, claimed_at=interval, sent_at=interval, answered_at=interval
+    )
 
 
 def reconcile_run(live: Live, run: Run) -> tuple[int, bool]:
-    """Look after aborts; return the run's level, and whether it got a new version."""
+    """Reconcile aborts; return the run's severity, and whether it got a new version."""
     before = Run.objects.get(pk=run.pk).version
-    look_after(live)
+    reconcile(live)
     after = Run.objects.get(pk=run.pk)
     return after.abort_severity, after.version != before
 
@@ -80,7 +89,14 @@ def reconcile_run(live: Live, run: Run) -> tuple[int, bool]:
 def test_overdue_abort_updates_run_once_per_severity(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
     results = []
-    for seconds in (AMBER - 5, AMBER + 1, AMBER + 2, RED - 5, RED + 1, RED + 2):
+    for seconds in (
+        WARNING_SECONDS - 5,
+        WARNING_SECONDS + 1,
+        WARNING_SECONDS + 2,
+        CRITICAL_SECONDS - 5,
+        CRITICAL_SECONDS + 1,
+        CRITICAL_SECONDS + 2,
+    ):
         backdate(abort, seconds)
         results.append(reconcile_run(live, run))
     assert results == [(0, False), (1, True), (1, False), (1, False), (2, True), (2, False)]
@@ -88,20 +104,26 @@ def test_overdue_abort_updates_run_once_per_severity(live: Live, manager: User) 
 
 def test_critical_abort_message_shows_threshold(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
-    backdate(abort, RED + 1)
+    backdate(abort, CRITICAL_SECONDS + 1)
     reconcile_run(live, run)
-    assert story().endswith("Not ended after 10 min.")
+    assert abort_message().endswith("Not ended after 10 min.")
 
 
 def test_overdue_external_abort_updates_run_once_per_severity(live: Live) -> None:
     live.sandbox.choices["abort-seconds"] = "10000"
     live.sandbox.world.abort_seconds = (10_000, 10_000)
-    run_id = started(live, LEDGER)
+    run_id = start_run(live, LEDGER)
     live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
-    run = mirrored(live, LEDGER, run_id)
+    run = mirror_run(live, LEDGER, run_id)
     assert run.status == "aborting"
     results = []
-    for seconds in (AMBER - 5, AMBER + 1, AMBER + 2, RED + 1, RED + 2):
+    for seconds in (
+        WARNING_SECONDS - 5,
+        WARNING_SECONDS + 1,
+        WARNING_SECONDS + 2,
+        CRITICAL_SECONDS + 1,
+        CRITICAL_SECONDS + 2,
+    ):
         Run.objects.update(status_since=now() - timedelta(seconds=seconds))
         results.append(reconcile_run(live, run))
     assert results == [(0, False), (1, True), (1, False), (2, True), (2, False)]
@@ -109,15 +131,15 @@ def test_overdue_external_abort_updates_run_once_per_severity(live: Live) -> Non
 
 def test_read_of_aborting_run_keeps_status_since(live: Live) -> None:
     live.sandbox.world.abort_seconds = (10_000, 10_000)
-    run_id = started(live, LEDGER)
+    run_id = start_run(live, LEDGER)
     live.sandbox.world.abort_run(flow(live, LEDGER), run_id, live.sandbox.clock())
-    since = mirrored(live, LEDGER, run_id).status_since
-    assert mirrored(live, LEDGER, run_id).status_since == since
+    since = mirror_run(live, LEDGER, run_id).status_since
+    assert mirror_run(live, LEDGER, run_id).status_since == since
 
 
 def test_concurrent_workers_update_overdue_run_once(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
-    backdate(abort, AMBER + 1)
+    backdate(abort, WARNING_SECONDS + 1)
     before = Run.objects.get(pk=run.pk).version
 
     async def reconcile_concurrently() -> None:
@@ -130,15 +152,17 @@ def test_concurrent_workers_update_overdue_run_once(live: Live, manager: User) -
 
 def test_concluded_run_has_no_abort_severity(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
-    backdate(abort, RED + 1)
+    backdate(abort, CRITICAL_SECONDS + 1)
     reconcile_run(live, run)
     advance_time(live, 20_000)
     assert read(live, run).abort_severity == Severity.OK
 
 
 def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> None:
-    run = in_flight(live)
-    Run.objects.update(status="aborting", status_since=now() - timedelta(seconds=RED + 1))
+    run = create_run_in_flight(live)
+    Run.objects.update(
+        status="aborting", status_since=now() - timedelta(seconds=CRITICAL_SECONDS + 1)
+    )
     assert reconcile_run(live, run) == (2, True)
     assert read(live, run).status != "aborting"
     assert (Run.objects.get().abort_severity, reconcile_run(live, run)) == (0, (0, False))
@@ -150,8 +174,8 @@ def test_only_critical_abort_may_be_retried(live: Live, manager: User, state: st
     Abort.objects.update(state=state)
     abort = Abort.objects.get()
     at = abort.requested_at
-    assert not aborts.can_retry(abort, at + timedelta(seconds=RED - 1))
-    assert aborts.can_retry(abort, at + timedelta(seconds=RED))
+    assert not aborts.can_retry(abort, at + timedelta(seconds=CRITICAL_SECONDS - 1))
+    assert aborts.can_retry(abort, at + timedelta(seconds=CRITICAL_SECONDS))
 
 
 @pytest.mark.parametrize("state", ["requested", "concluded", "refused", "not_sent", "retried"])
@@ -161,26 +185,26 @@ def test_unsent_or_settled_abort_may_not_be_retried(state: str) -> None:
     assert not aborts.can_retry(abort, now())
 
 
-def again(live: Live, run: Run, user: User, tried: Abort) -> Abort:
-    """Press “Try again”, and return the act that came of it."""
+def retry(live: Live, run: Run, user: User, abort: Abort) -> Abort:
+    """Request a retry, and return the resulting abort."""
     run = Run.objects.with_stage().get(pk=run.pk)
-    result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=tried.pk)
+    result = aborts.request_abort(run, AbortRequest(user), retry_of_pk=abort.pk)
     live.run(lambda: aborts.wait_for_answer(result))
     return Abort.objects.get(pk=result.abort.pk)
 
 
 def test_early_retry_joins_open_abort(live: Live, manager: User) -> None:
     run, abort = aborting_run(live, manager)
-    backdate(abort, RED - 5)
-    assert again(live, run, manager, abort) == abort
+    backdate(abort, CRITICAL_SECONDS - 5)
+    assert retry(live, run, manager, abort) == abort
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     reconcile_run(live, run)
-    second = again(live, run, manager, first)
+    second = retry(live, run, manager, first)
     first.refresh_from_db()
     assert (first.state, second.state, second.retry_of) == ("retried", "accepted", first)
     line = first.events.get(event_type=EventType.RETRIED)
@@ -190,21 +214,21 @@ def test_retry_settles_first_abort_and_sends_another(live: Live, manager: User) 
 
 def test_retry_keeps_abort_start(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     assert reconcile_run(live, run)[0] == Severity.CRITICAL
-    second = again(live, run, manager, first)
+    second = retry(live, run, manager, first)
     first.refresh_from_db()
     assert second.already_aborting_since == first.requested_at
     assert reconcile_run(live, run) == (Severity.CRITICAL, False)
-    third = again(live, run, manager, second)
+    third = retry(live, run, manager, second)
     assert third.already_aborting_since == first.requested_at
 
 
 def test_retry_reads_run_before_sending(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     live.sandbox.requests.clear()
-    again(live, run, manager, first)
+    retry(live, run, manager, first)
     assert [method for method, path in live.sandbox.requests if run.run_id in path] == [
         "GET", "POST",
     ]  # fmt: skip
@@ -212,36 +236,36 @@ def test_retry_reads_run_before_sending(live: Live, manager: User) -> None:
 
 def test_retry_for_concluded_run_is_too_late(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     advance_time(live, 20_000)
-    second = again(live, run, manager, first)
+    second = retry(live, run, manager, first)
     assert (second.state, second.outcome, second.sent_at) == ("too_late", "aborted", None)
     assert live.sandbox.abort_request_counts[run.run_id] == 1
 
 
 def test_retry_with_failed_run_read_is_sent(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     live.sandbox.faults = [parse_fault("503@GET")]
-    assert again(live, run, manager, first).state == "accepted"
+    assert retry(live, run, manager, first).state == "accepted"
     assert live.sandbox.abort_request_counts[run.run_id] == 2
 
 
 def test_concurrent_retries_send_one_abort(live: Live, manager: User) -> None:
     run, first = aborting_run(live, manager)
-    backdate(first, RED + 1)
+    backdate(first, CRITICAL_SECONDS + 1)
     colleague = User.objects.create_user("colleague")
     colleague.groups.set(manager.groups.all())
     live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
     with ThreadPoolExecutor(2) as executor:
 
-        def press(user: User) -> Abort:
+        def retry_and_close(user: User) -> Abort:
             try:
-                return again(live, run, user, first)
+                return retry(live, run, user, first)
             finally:
                 connection.close()
 
-        aborts = list(executor.map(press, (manager, colleague)))
+        aborts = list(executor.map(retry_and_close, (manager, colleague)))
     assert aborts[0] == aborts[1]
     assert Abort.objects.filter(run=run).count() == 2
     assert live.sandbox.abort_request_counts[run.run_id] == 2

@@ -14,17 +14,17 @@ def stage(db: None) -> Stage:
     return factories.stage()
 
 
-def rights() -> set[tuple[str | None, str]]:
-    """Who was granted what, everywhere."""
-    everywhere = Grant.objects.filter(project=None, stage="")
-    return set(everywhere.values_list("group__name", "action"))
+def grants_everywhere() -> set[tuple[str | None, str]]:
+    """The groups and actions of all grants without a project or stage."""
+    grants = Grant.objects.filter(project=None, stage="")
+    return set(grants.values_list("group__name", "action"))
 
 
 def test_default_grants_let_everybody_see_and_release_managers_abort(db: None) -> None:
     Group.objects.all().delete()
     Grant.objects.all().delete()
     permissions.ensure_default_group()
-    assert rights() == {(None, "view"), (permissions.RELEASE_MANAGERS, "abort")}
+    assert grants_everywhere() == {(None, "view"), (permissions.RELEASE_MANAGERS, "abort")}
 
 
 def test_removed_grants_are_not_recreated(db: None) -> None:
@@ -38,7 +38,7 @@ def test_recreated_group_grants_abort_only(db: None) -> None:
     Grant.objects.all().delete()
     factories.grant("view", "Team A")
     permissions.ensure_default_group()
-    assert rights() == {("Team A", "view"), (permissions.RELEASE_MANAGERS, "abort")}
+    assert grants_everywhere() == {("Team A", "view"), (permissions.RELEASE_MANAGERS, "abort")}
 
 
 def test_demo_manager_may_abort(stage: Stage) -> None:

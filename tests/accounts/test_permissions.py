@@ -22,7 +22,7 @@ STAGES = ("Staging", "Production")
 
 
 class Row(NamedTuple):
-    """A grant, a person, and what the person may then do in shop and in payments.
+    """A grant, an account, and what the account may then do in shop and in payments.
 
     Each pair is Staging and Production: `-` nothing, `s` see, `A` see and abort.
     """
@@ -30,8 +30,8 @@ class Row(NamedTuple):
     group: str  # "": everybody who is signed in
     project: str  # "": all
     stage: str  # "": all
-    right: str
-    person: str
+    action: str
+    account: str
     shop: str
     payments: str
 
@@ -71,8 +71,8 @@ TABLE = [
 ]
 
 
-def person(name: str) -> Permissions:
-    """What one of the table's people may do."""
+def permissions_of(name: str) -> Permissions:
+    """The permissions of one of the table's accounts."""
     if name == "stranger":
         return permissions.for_user(AnonymousUser())
     user = User.objects.create_user(
@@ -83,17 +83,17 @@ def person(name: str) -> Permissions:
     )
     if "member" in name or "token" in name:
         user.groups.add(Group.objects.get_or_create(name="on-call")[0])
-    may = permissions.for_user(User.objects.get(pk=user.pk))
-    return may.without_abort() if "token" in name else may
+    result = permissions.for_user(User.objects.get(pk=user.pk))
+    return result.without_abort() if "token" in name else result
 
 
 @pytest.fixture
 def places(db: None) -> dict[str, list[Stage]]:
-    """Two projects with two stages each, where nobody was granted anything."""
+    """Two projects with two stages each, without grants."""
     Grant.objects.all().delete()
     return {
         slug: [
-            factories.stage(name, of=factories.pipeline(of=factories.project(slug)))
+            factories.stage(name, parent=factories.pipeline(parent=factories.project(slug)))
             for name in STAGES
         ]
         for slug in ("shop", "payments")
@@ -102,12 +102,16 @@ def places(db: None) -> dict[str, list[Stage]]:
 
 def create_grant(row: Row) -> None:
     project = Project.objects.get(slug=row.project) if row.project else None
-    factories.grant(row.right, row.group, project=project, stage=row.stage)
+    factories.grant(row.action, row.group, project=project, stage=row.stage)
 
 
-def permission_letters(may: Permissions, stages: list[Stage]) -> str:
+def permission_letters(user_permissions: Permissions, stages: list[Stage]) -> str:
     return "".join(
-        "A" if may.abort_permission(stage).allowed else "s" if may.can_view(stage) else "-"
+        "A"
+        if user_permissions.abort_permission(stage).allowed
+        else "s"
+        if user_permissions.can_view(stage)
+        else "-"
         for stage in stages
     )
 
@@ -115,18 +119,20 @@ def permission_letters(may: Permissions, stages: list[Stage]) -> str:
 @pytest.mark.parametrize("row", TABLE, ids=" ".join)
 def test_permissions_match_table(row: Row, places: dict[str, list[Stage]]) -> None:
     create_grant(row)
-    may = person(row.person)
-    assert permission_letters(may, places["shop"]) == row.shop
-    assert permission_letters(may, places["payments"]) == row.payments
+    user_permissions = permissions_of(row.account)
+    assert permission_letters(user_permissions, places["shop"]) == row.shop
+    assert permission_letters(user_permissions, places["payments"]) == row.payments
 
 
 @pytest.mark.parametrize("row", TABLE, ids=" ".join)
 def test_visible_stage_query_matches_table(row: Row, places: dict[str, list[Stage]]) -> None:
     create_grant(row)
-    found = set(Stage.objects.filter(person(row.person).stage_filter()))
-    told = row.shop + row.payments
+    visible = set(Stage.objects.filter(permissions_of(row.account).stage_filter()))
+    letters = row.shop + row.payments
     stages = [*places["shop"], *places["payments"]]
-    assert found == {stage for stage, letter in zip(stages, told, strict=True) if letter != "-"}
+    assert visible == {
+        stage for stage, letter in zip(stages, letters, strict=True) if letter != "-"
+    }
 
 
 @pytest.mark.parametrize("row", TABLE, ids=" ".join)
@@ -136,26 +142,28 @@ def test_disabled_aborting_removes_only_abort_permission(
 ) -> None:
     setattr(settings, setting, value)
     create_grant(row)
-    may = person(row.person)
-    assert permission_letters(may, places["shop"]) == row.shop.replace("A", "s")
-    assert permission_letters(may, places["payments"]) == row.payments.replace("A", "s")
-    assert not may.can_abort_anywhere
+    user_permissions = permissions_of(row.account)
+    assert permission_letters(user_permissions, places["shop"]) == row.shop.replace("A", "s")
+    assert permission_letters(user_permissions, places["payments"]) == row.payments.replace(
+        "A", "s"
+    )
+    assert not user_permissions.can_abort_anywhere
 
 
 @pytest.mark.parametrize("row", TABLE, ids=" ".join)
 def test_may_abort_somewhere_matches_table(row: Row, places: dict[str, list[Stage]]) -> None:
     create_grant(row)
-    assert person(row.person).can_abort_anywhere == ("A" in row.shop + row.payments)
+    assert permissions_of(row.account).can_abort_anywhere == ("A" in row.shop + row.payments)
 
 
 def test_permissions_of_several_grants_add_up(places: dict[str, list[Stage]]) -> None:
     factories.grant("view")
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "on-call", project=Project.objects.get(slug="payments"))
-    may = person("member")
+    user_permissions = permissions_of("member")
     assert (
-        permission_letters(may, places["shop"]),
-        permission_letters(may, places["payments"]),
+        permission_letters(user_permissions, places["shop"]),
+        permission_letters(user_permissions, places["payments"]),
     ) == ("As", "AA")
 
 
@@ -163,17 +171,17 @@ def test_permissions_of_two_groups_add_up(places: dict[str, list[Stage]]) -> Non
     user = User.objects.create_user("u")
     factories.grant("view", "readers", user, project=Project.objects.get(slug="shop"))
     factories.grant("abort", "on-call", user, stage="Production")
-    may = permissions.for_user(user)
+    user_permissions = permissions.for_user(user)
     assert (
-        permission_letters(may, places["shop"]),
-        permission_letters(may, places["payments"]),
+        permission_letters(user_permissions, places["shop"]),
+        permission_letters(user_permissions, places["payments"]),
     ) == ("sA", "-A")
 
 
 def test_permissions_without_grants_show_nothing(places: dict[str, list[Stage]]) -> None:
-    may = person("member")
-    assert not Stage.objects.filter(may.stage_filter()).exists()
-    assert not Project.objects.filter(may.project_filter()).exists()
+    user_permissions = permissions_of("member")
+    assert not Stage.objects.filter(user_permissions.stage_filter()).exists()
+    assert not Project.objects.filter(user_permissions.project_filter()).exists()
 
 
 def test_permissions_list_own_and_other_groups_rules(places: dict[str, list[Stage]]) -> None:
@@ -181,16 +189,18 @@ def test_permissions_list_own_and_other_groups_rules(places: dict[str, list[Stag
     factories.grant("abort", "leads")
     factories.grant("abort", "on-call", stage="Staging")
     get_page, staging = Rule("view", 0, "", "on-call"), Rule("abort", 0, "Staging", "on-call")
-    leads, none = Rule("abort", 0, "", "leads"), frozenset[Rule]()
-    assert person("stranger") == Permissions(False, False, none, frozenset({staging, leads}))
-    assert person("superuser") == Permissions(True, True, none, none)
+    leads_rule, no_rules = Rule("abort", 0, "", "leads"), frozenset[Rule]()
+    assert permissions_of("stranger") == Permissions(
+        False, False, no_rules, frozenset({staging, leads_rule})
+    )
+    assert permissions_of("superuser") == Permissions(True, True, no_rules, no_rules)
     User.objects.all().delete()
-    assert person("member") == Permissions(
-        True, False, frozenset({get_page, staging}), frozenset({leads})
+    assert permissions_of("member") == Permissions(
+        True, False, frozenset({get_page, staging}), frozenset({leads_rule})
     )
 
 
-# --- Who may do the same ------------------------------------------------------------------------
+# --- Equal permissions --------------------------------------------------------------------------
 
 
 def test_equal_permissions_have_equal_hash_and_tag(places: dict[str, list[Stage]]) -> None:
@@ -209,18 +219,18 @@ def test_additional_grant_changes_permissions_and_tag(places: dict[str, list[Sta
     factories.grant("view", "readers", user, stage="Staging")
     after = permissions.for_user(user)
     assert (before == after, before.cache_key == after.cache_key) == (False, False)
-    assert before.visible_scopes == after.visible_scopes  # but no other place
+    assert before.visible_scopes == after.visible_scopes  # but no other stage
 
 
 def test_permissions_of_many_users_equal_those_of_each(places: dict[str, list[Stage]]) -> None:
-    people = [User.objects.create_user(name) for name in "abc"]
-    people.append(User.objects.create_superuser("root", password="x"))
-    closed = User.objects.create_user("closed", is_active=False)
+    users = [User.objects.create_user(name) for name in "abc"]
+    users.append(User.objects.create_superuser("root", password="x"))
+    inactive = User.objects.create_user("closed", is_active=False)
     factories.grant("view")
-    factories.grant("abort", "on-call", people[0], people[1], closed, stage="Staging")
+    factories.grant("abort", "on-call", users[0], users[1], inactive, stage="Staging")
     User.objects.create_user("not asked for")
-    found = permissions.for_users([*(one.pk for one in people), closed.pk, 4711])
-    assert found == {one.pk: permissions.for_user(one) for one in people}
+    permissions_by_user = permissions.for_users([*(user.pk for user in users), inactive.pk, 4711])
+    assert permissions_by_user == {user.pk: permissions.for_user(user) for user in users}
 
 
 def test_permissions_with_many_grants_take_two_queries(
@@ -230,23 +240,23 @@ def test_permissions_with_many_grants_take_two_queries(
     for number in range(30):
         factories.grant("abort", f"group {number}", user, stage=STAGES[number % 2])
     with django_assert_max_num_queries(2):
-        may = permissions.for_user(user)
-        everywhere = [*places["shop"], *places["payments"]]
+        user_permissions = permissions.for_user(user)
+        stages = [*places["shop"], *places["payments"]]
         allowed = [
             stage
-            for stage in everywhere
-            if may.can_view(stage) and may.abort_permission(stage).allowed
+            for stage in stages
+            if user_permissions.can_view(stage) and user_permissions.abort_permission(stage).allowed
         ]
-    assert allowed == everywhere != []
+    assert allowed == stages != []
 
 
 def test_permissions_of_many_users_take_three_queries(
     places: dict[str, list[Stage]], django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
-    people = [User.objects.create_user(f"u{number}") for number in range(20)]
-    factories.grant("view", "readers", *people)
+    users = [User.objects.create_user(f"u{number}") for number in range(20)]
+    factories.grant("view", "readers", *users)
     with django_assert_max_num_queries(3):
-        assert len(permissions.for_users([one.pk for one in people])) == 20
+        assert len(permissions.for_users([user.pk for user in users])) == 20
 
 
 # --- The database and the rule agree ------------------------------------------------------------
@@ -255,11 +265,13 @@ PROJECTS, NAMES = 3, StageName.values
 
 
 @pytest.fixture
-def world(places: dict[str, list[Stage]]) -> list[Stage]:
+def nine_stages(places: dict[str, list[Stage]]) -> list[Stage]:
     """Nine stages, each with a run that was aborted."""
     user = User.objects.create_user("u")
     stages = [
-        factories.stage(name, of=factories.pipeline(of=factories.project(f"project-{number}")))
+        factories.stage(
+            name, parent=factories.pipeline(parent=factories.project(f"project-{number}"))
+        )
         for number in range(PROJECTS)
         for name in NAMES
     ]
@@ -290,30 +302,39 @@ rules = st.frozensets(
 )
 @given(own_rules=rules, everything=st.booleans())
 def test_visible_rows_query_matches_permissions(
-    world: list[Stage], own_rules: frozenset[Rule], everything: bool
+    nine_stages: list[Stage], own_rules: frozenset[Rule], everything: bool
 ) -> None:
     keys = [0, *Project.objects.filter(slug__startswith="project-").values_list("pk", flat=True)]
-    own_rules = frozenset(Rule(r.action, keys[r.project_id], r.stage, r.group) for r in own_rules)
-    may = Permissions(True, everything, own_rules, frozenset())
-    seen = {stage.pk for stage in world if may.can_view(stage)}
-    projects = {stage.pipeline.project_id for stage in world if stage.pk in seen}
+    own_rules = frozenset(
+        Rule(rule.action, keys[rule.project_id], rule.stage, rule.group) for rule in own_rules
+    )
+    user_permissions = Permissions(True, everything, own_rules, frozenset())
+    visible = {stage.pk for stage in nine_stages if user_permissions.can_view(stage)}
+    projects = {stage.pipeline.project_id for stage in nine_stages if stage.pk in visible}
 
-    def found(model: type[Model], condition: object, of: str) -> set[int]:
-        return set(model._default_manager.filter(condition).values_list(of, flat=True))
+    def matching(model: type[Model], condition: object, field: str) -> set[int]:
+        return set(model._default_manager.filter(condition).values_list(field, flat=True))
 
-    ours = {stage.pk for stage in world}
-    assert found(Stage, may.stage_filter(), "pk") & ours == seen
-    assert found(Run, may.stage_filter("stage"), "stage") == seen
-    assert found(Abort, may.stage_filter("run__stage"), "run__stage") == seen
-    assert found(Project, may.project_filter(), "pk") & set(keys) == projects
-    assert found(Pipeline, may.project_filter("project"), "project") & set(keys) == projects
-    assert found(CatalogSync, may.project_filter("project"), "project") == projects
-    assert all(may.can_view(stage) for stage in world if may.abort_permission(stage).allowed)
-    if may.can_view_all:
-        assert seen == ours
+    stage_keys = {stage.pk for stage in nine_stages}
+    assert matching(Stage, user_permissions.stage_filter(), "pk") & stage_keys == visible
+    assert matching(Run, user_permissions.stage_filter("stage"), "stage") == visible
+    assert matching(Abort, user_permissions.stage_filter("run__stage"), "run__stage") == visible
+    assert matching(Project, user_permissions.project_filter(), "pk") & set(keys) == projects
+    assert (
+        matching(Pipeline, user_permissions.project_filter("project"), "project") & set(keys)
+        == projects
+    )
+    assert matching(CatalogSync, user_permissions.project_filter("project"), "project") == projects
+    assert all(
+        user_permissions.can_view(stage)
+        for stage in nine_stages
+        if user_permissions.abort_permission(stage).allowed
+    )
+    if user_permissions.can_view_all:
+        assert visible == stage_keys
 
 
-# --- Who is told to ask whom --------------------------------------------------------------------
+# --- Reasons ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -335,7 +356,9 @@ def test_denied_abort_reason_names_allowed_groups(
 ) -> None:
     for group in groups:
         factories.grant("abort", group)
-    assert person("somebody").abort_permission(places["shop"][0]) == Permission(False, sentence)
+    assert permissions_of("somebody").abort_permission(places["shop"][0]) == Permission(
+        False, sentence
+    )
 
 
 def test_denied_abort_reason_names_only_groups_allowed_there(
@@ -346,13 +369,15 @@ def test_denied_abort_reason_names_only_groups_allowed_there(
     factories.grant("abort", "Everywhere")
     factories.grant("abort", "Shop", project=Project.objects.get(slug="shop"))
     factories.grant("abort", "Staging people", stage="Staging")
-    may = person("somebody")
-    told = {
-        f"{stage.pipeline.project.slug} {stage.name}": may.abort_permission(stage).denied_reason
+    user_permissions = permissions_of("somebody")
+    reasons = {
+        f"{stage.pipeline.project.slug} {stage.name}": user_permissions.abort_permission(
+            stage
+        ).denied_reason
         for stages in places.values()
         for stage in stages
     }
-    assert told == {
+    assert reasons == {
         "shop Staging": "Only members of “Everywhere”, “Shop” or “Staging people” can abort runs "
         "here.",
         "shop Production": "Only members of “Everywhere” or “Shop” can abort runs here.",
@@ -364,8 +389,8 @@ def test_denied_abort_reason_names_only_groups_allowed_there(
 def test_denied_abort_reason_leaves_out_own_group(places: dict[str, list[Stage]]) -> None:
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "leads")
-    why = person("member").abort_permission(places["shop"][1]).denied_reason
-    assert why == "Only members of the group “leads” can abort runs here."
+    reason = permissions_of("member").abort_permission(places["shop"][1]).denied_reason
+    assert reason == "Only members of the group “leads” can abort runs here."
 
 
 @pytest.mark.parametrize(
@@ -375,20 +400,24 @@ def test_denied_abort_reason_leaves_out_own_group(places: dict[str, list[Stage]]
         ("ABORTS_ENABLED", False, "Aborts are disabled on this dashboard."),
     ],
 )
-@pytest.mark.parametrize("who", ["superuser", "member", "somebody", "stranger", "reading token"])
+@pytest.mark.parametrize(
+    "account", ["superuser", "member", "somebody", "stranger", "reading token"]
+)
 def test_denied_abort_reason_is_disabled_aborting_for_everybody(
-    who: str, setting: str, value: bool, sentence: str,
+    account: str, setting: str, value: bool, sentence: str,
     places: dict[str, list[Stage]], settings: Settings,
 ) -> None:  # fmt: skip
     setattr(settings, setting, value)
     factories.grant("abort", "on-call")
-    assert person(who).abort_permission(places["shop"][0]) == Permission(False, sentence)
+    assert permissions_of(account).abort_permission(places["shop"][0]) == Permission(
+        False, sentence
+    )
 
 
 def test_denied_abort_reason_names_read_only_token(places: dict[str, list[Stage]]) -> None:
     factories.grant("abort", "on-call")
-    verdict = person("reading token").abort_permission(places["shop"][0])
-    assert verdict == Permission(False, "This API token is read-only.")
+    permission = permissions_of("reading token").abort_permission(places["shop"][0])
+    assert permission == Permission(False, "This API token is read-only.")
 
 
 def test_denied_abort_reason_for_several_stages_is_given_once(
@@ -396,56 +425,62 @@ def test_denied_abort_reason_for_several_stages_is_given_once(
 ) -> None:
     factories.grant("abort", "on-call", stage="Staging")
     factories.grant("abort", "leads", project=Project.objects.get(slug="shop"))
-    why = person("member").abort_denied_reasons
+    reason = permissions_of("member").abort_denied_reasons
     staging, production = places["shop"]
-    leads = "Only members of the group “leads” can abort runs here."
-    assert why([staging]) == ""
-    assert why([staging, production]) == f"Abort is disabled for some runs: {leads}"
-    assert why([production, production]) == leads
-    assert why([]) == ""
-    elsewhere = places["payments"][1]
-    assert why([production, elsewhere]) == (
-        f"Abort is disabled for some runs: Only administrators can abort runs here. {leads}"
+    leads_reason = "Only members of the group “leads” can abort runs here."
+    assert reason([staging]) == ""
+    assert reason([staging, production]) == f"Abort is disabled for some runs: {leads_reason}"
+    assert reason([production, production]) == leads_reason
+    assert reason([]) == ""
+    other_stage = places["payments"][1]
+    assert reason([production, other_stage]) == (
+        f"Abort is disabled for some runs: Only administrators can abort runs here. {leads_reason}"
     )
 
 
-# --- Who may say that they look -----------------------------------------------------------------
+# --- Acknowledgements ---------------------------------------------------------------------------
 
 
 def test_acknowledge_permission_for_visible_run_is_allowed(places: dict[str, list[Stage]]) -> None:
     factories.grant("view", "on-call", stage="Staging")
-    assert person("member").acknowledge_permission(places["shop"][0]) == Permission(True)
+    assert permissions_of("member").acknowledge_permission(places["shop"][0]) == Permission(True)
 
 
 def test_acknowledge_permission_for_hidden_run_is_denied(places: dict[str, list[Stage]]) -> None:
     factories.grant("view", "on-call", stage="Staging")
-    verdict = person("member").acknowledge_permission(places["shop"][1])
-    assert verdict == Permission(False, "You do not have permission to view this run.")
+    permission = permissions_of("member").acknowledge_permission(places["shop"][1])
+    assert permission == Permission(False, "You do not have permission to view this run.")
 
 
 def test_acknowledge_permission_in_read_only_mode_is_denied(
     places: dict[str, list[Stage]], settings: Settings
 ) -> None:
     settings.READ_ONLY = True
-    verdict = person("superuser").acknowledge_permission(places["shop"][0])
-    assert verdict == Permission(False, "This dashboard is read-only.")
+    permission = permissions_of("superuser").acknowledge_permission(places["shop"][0])
+    assert permission == Permission(False, "This dashboard is read-only.")
 
 
 # --- The group that may abort from the start ----------------------------------------------------
 
 
 def test_release_managers_group_is_created_after_own_app_migrations_only(db: None) -> None:
-    def creates_group(of: AppConfig) -> bool:
-        emit = {"verbosity": 0, "interactive": False, "using": "default", "plan": [], "apps": apps}
-        post_migrate.send(sender=of, app_config=of, **emit)
+    def creates_group(app: AppConfig) -> bool:
+        options = {
+            "verbosity": 0,
+            "interactive": False,
+            "using": "default",
+            "plan": [],
+            "apps": apps,
+        }
+        post_migrate.send(sender=app, app_config=app, **options)
         return Group.objects.filter(name=permissions.RELEASE_MANAGERS).exists()
 
     Group.objects.all().delete()
-    ours, other = apps.get_app_config("messages"), apps.get_app_config("staticfiles")
-    permissions.register(ours)
+    own_app, other_app = apps.get_app_config("messages"), apps.get_app_config("staticfiles")
+    permissions.register(own_app)
     try:
-        assert (creates_group(other), creates_group(ours)) == (False, True)
+        assert (creates_group(other_app), creates_group(own_app)) == (False, True)
     finally:
         post_migrate.disconnect(
-            permissions.ensure_default_group, ours, "dashboard.accounts.permissions.keep_group"
+            permissions.ensure_default_group, own_app, "dashboard.accounts.permissions.keep_group"
         )

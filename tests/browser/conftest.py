@@ -16,11 +16,11 @@ from playwright.sync_api import BrowserContext, Page, expect
 from dashboard.models import CatalogSync, Run
 from tests.support import evidence, live_runs
 from tests.support.browser import OpenPage, save_page, session_cookie
-from tests.support.live import PATIENCE, Live
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.services import CHROMIUM
 
 # A busy machine must not fail a test: an expected change happens at some time, or never.
-expect.set_options(timeout=1000 * PATIENCE)
+expect.set_options(timeout=1000 * WAIT_TIMEOUT)
 
 LEDGER_PRODUCTION = ("payments", "ledger", "Production")
 
@@ -65,19 +65,19 @@ def stuck_run(world: Live) -> Run:
     """Return a run that hangs for hours unless it is aborted."""
     flow = live_runs.flow(world, LEDGER_PRODUCTION)
     # Of two hanging runs, the older one may be about to end.
-    last = max(
+    last_run = max(
         world.sandbox.world.list_runs(flow, world.sandbox.clock()), key=lambda run: run.concluded_at
     )
-    return live_runs.mirrored(world, LEDGER_PRODUCTION, last.id)
+    return live_runs.mirror_run(world, LEDGER_PRODUCTION, last_run.id)
 
 
 @pytest.fixture
 def runs_in_flight(world: Live) -> list[Run]:
     """Return three new runs that last longer than any test."""
     now, flow = world.sandbox.clock(), live_runs.flow(world, LEDGER_PRODUCTION)
-    begun = (world.sandbox.world.start_run(flow, now, {}) for _ in range(100))
-    long = islice((run.id for run in begun if run.concluded_at > now + 120), 3)
-    return [live_runs.mirrored(world, LEDGER_PRODUCTION, run_id) for run_id in long]
+    new_runs = (world.sandbox.world.start_run(flow, now, {}) for _ in range(100))
+    run_ids = islice((run.id for run in new_runs if run.concluded_at > now + 120), 3)
+    return [live_runs.mirror_run(world, LEDGER_PRODUCTION, run_id) for run_id in run_ids]
 
 
 @pytest.fixture
@@ -107,24 +107,24 @@ def open_browser(
     new_context: Callable[..., BrowserContext], live: Live, ignored_console_errors: list[str]
 ) -> Iterator[Callable[..., Page]]:
     """Open a separate browser; scripts must not raise or violate the content security policy."""
-    complaints: list[str] = []
+    messages: list[str] = []
 
     def open_(**options: Any) -> Page:
         page = new_context(base_url=live.base_url, **options).new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.on(
             "console",
-            lambda said: (
-                complaints.append(said.text) if said.type in {"error", "warning"} else None
+            lambda message: (
+                messages.append(message.text) if message.type in {"error", "warning"} else None
             ),
         )
-        page.set_default_timeout(1000 * PATIENCE)
+        page.set_default_timeout(1000 * WAIT_TIMEOUT)
         evidence.add("page", partial(save_page, page))
         return page
 
     yield open_
     assert [
-        said for said in complaints if not re.search("|".join(ignored_console_errors), said)
+        message for message in messages if not re.search("|".join(ignored_console_errors), message)
     ] == []
 
 
@@ -132,10 +132,10 @@ def open_browser(
 def sign_in(open_browser: Callable[..., Page], live: Live) -> OpenPage:
     """Open a URL as a signed-in user; test_journeys covers the sign-in page."""
 
-    def sign_in_(name: str, address: str = "/", **options: Any) -> Page:
+    def open_signed_in(name: str, address: str = "/", **options: Any) -> Page:
         page = open_browser(**options)
         page.context.add_cookies([session_cookie(name, live.base_url)])
         page.goto(address)
         return page
 
-    return sign_in_
+    return open_signed_in

@@ -10,7 +10,7 @@ from playwright.sync_api import Error, Locator, Page, Request, Route, expect
 
 from dashboard.models import Abort, Run
 from tests.support import factories
-from tests.support.browser import OpenPage, is_marked, mark, wait_until_painted
+from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark, wait_until_painted
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -37,7 +37,7 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     place: str, stuck_run: Run, sign_in: OpenPage, world: Live
 ) -> None:
     page = sign_in("manager", address_of(place, stuck_run))
-    mark(page)
+    set_reload_mark(page)
     open_abort_dialog(page, stuck_run)
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading")).to_contain_text(stuck_run.title)
@@ -51,7 +51,7 @@ def test_abort_in_dialog_shows_aborting_then_aborted_without_reload(
     expect(element).to_have_attribute("data-concluded", "true")
     expect(element).to_contain_text("manager")
     expect(element.locator("[data-abort]")).to_have_count(0)
-    assert is_marked(page)
+    assert has_reload_mark(page)
     assert world.sandbox.abort_request_counts[stuck_run.run_id] == 1
 
 
@@ -77,19 +77,21 @@ def test_abort_dialog_focuses_keep_running_and_closing_sends_nothing(
     stuck_run: Run, sign_in: OpenPage, world: Live
 ) -> None:
     page = sign_in("manager")
-    sent: list[Request] = []
-    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
-    for leave in ("Escape", "Enter", "click"):
+    requests: list[Request] = []
+    page.on(
+        "request", lambda request: requests.append(request) if request.method == "POST" else None
+    )
+    for action in ("Escape", "Enter", "click"):
         open_abort_dialog(page, stuck_run)
-        keep = page.get_by_role("button", name="Keep running")
-        expect(keep).to_be_focused()
-        if leave == "click":
-            keep.click()
+        keep_button = page.get_by_role("button", name="Keep running")
+        expect(keep_button).to_be_focused()
+        if action == "click":
+            keep_button.click()
         else:
-            page.keyboard.press(leave)
+            page.keyboard.press(action)
         expect(page.get_by_role("dialog")).to_be_hidden()
         expect(page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]')).to_be_focused()
-    assert sent == []
+    assert requests == []
     assert world.sandbox.abort_request_counts.total() == 0
 
 
@@ -128,21 +130,21 @@ def test_abort_button_for_viewer_is_disabled_with_visible_reason(
 
 
 def hold_requests(page: Page, method: str) -> list[Route]:
-    """Keep back what a page asks of aborts from now on."""
-    held: list[Route] = []
+    """Hold a page's later requests to abort addresses."""
+    routes: list[Route] = []
 
-    def keep(route: Route) -> None:
+    def hold(route: Route) -> None:
         if route.request.method == method:
-            held.append(route)
+            routes.append(route)
         else:
             route.continue_()
 
-    page.route("**/abort/", keep)
-    return held
+    page.route("**/abort/", hold)
+    return routes
 
 
 def continue_route(route: Route) -> None:
-    with contextlib.suppress(Error):  # nobody waits for it any more
+    with contextlib.suppress(Error):  # the page has cancelled it
         route.continue_()
 
 
@@ -151,20 +153,20 @@ def continue_route(route: Route) -> None:
 def test_late_dialog_response_does_not_replace_newer_dialog(
     first: int, runs_in_flight: list[Run], sign_in: OpenPage
 ) -> None:
-    """Neither that of another row, nor that of an earlier press of the same."""
+    """Neither that of another row, nor an earlier one of the same row."""
     page = sign_in("manager")
-    held = hold_requests(page, "GET")
+    routes = hold_requests(page, "GET")
     for run in (runs_in_flight[first], runs_in_flight[1]):
         with page.expect_request("**/abort/"):
             page.locator(f'[data-run="{run.run_id}"] [data-abort]').click()
-    latest = held[-1]
+    latest = routes[-1]
     continue_route(latest)
     dialog = page.get_by_role("dialog")
     reason = dialog.get_by_label("Reason in your own words")
     reason.fill("Half a sent")
-    assert len(held) == 2
-    continue_route(held[0])
-    answer = held[0].request.response()  # none, where the page waits for it no more
+    assert len(routes) == 2
+    continue_route(routes[0])
+    answer = routes[0].request.response()  # none, if the page has cancelled it
     if answer:
         answer.finished()
     wait_until_painted(page)
@@ -180,7 +182,7 @@ def test_abort_result_is_shown_while_other_dialog_is_open(
 ) -> None:
     ignored_console_errors.append("the server responded with a status of 500")
     page = sign_in("manager")
-    held = hold_requests(page, "POST")
+    routes = hold_requests(page, "POST")
     open_abort_dialog(page, runs_in_flight[0])
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason in your own words").fill("Stuck")
@@ -189,22 +191,22 @@ def test_abort_result_is_shown_while_other_dialog_is_open(
     expect(dialog).to_be_hidden()
     open_abort_dialog(page, runs_in_flight[1])
     dialog.get_by_label("Reason in your own words").fill("Half a sent")
-    (post,) = held
+    (route,) = routes
     if answer == "200":
-        post.continue_()
+        route.continue_()
     else:
-        post.fulfill(status=500, body="<!doctype html><p data-reason>It broke here.</p>")
-    told = "Abort accepted" if answer == "200" else "It broke here."
-    expect(page.locator("#notices")).to_contain_text(told)
+        route.fulfill(status=500, body="<!doctype html><p data-reason>It broke here.</p>")
+    text = "Abort accepted" if answer == "200" else "It broke here."
+    expect(page.locator("#notices")).to_contain_text(text)
     expect(dialog.get_by_role("heading")).to_contain_text(runs_in_flight[1].title)
     expect(dialog.get_by_label("Reason in your own words")).to_have_value("Half a sent")
     expect(dialog.get_by_role("alert")).to_be_hidden()
 
 
-@pytest.mark.parametrize("trouble", ["500", "no answer"])
+@pytest.mark.parametrize("failure", ["500", "no answer"])
 @pytest.mark.usefixtures("manager")
 def test_failed_abort_request_keeps_reason_and_can_be_sent_again(
-    trouble: str, stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
+    failure: str, stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
 ) -> None:
     ignored_console_errors += ["Failed to load resource", "htmx:error|fail: Object"]
     page = sign_in("manager")
@@ -212,7 +214,7 @@ def test_failed_abort_request_keeps_reason_and_can_be_sent_again(
     def fail(route: Route) -> None:
         if route.request.method != "POST":
             route.continue_()
-        elif trouble == "500":
+        elif failure == "500":
             route.fulfill(status=500, body="<!doctype html><p data-reason>It broke here.</p>")
         else:
             route.abort()
@@ -222,8 +224,8 @@ def test_failed_abort_request_keeps_reason_and_can_be_sent_again(
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason in your own words").fill("Wrong version")
     dialog.get_by_role("button", name="Abort run").click()
-    said = "It broke here." if trouble == "500" else "It is safe to submit again."
-    expect(dialog.get_by_role("alert")).to_contain_text(said)
+    text = "It broke here." if failure == "500" else "It is safe to submit again."
+    expect(dialog.get_by_role("alert")).to_contain_text(text)
     expect(dialog.get_by_label("Reason in your own words")).to_have_value("Wrong version")
     page.unroute("**/abort/")
     dialog.get_by_role("button", name="Abort run").click()
@@ -248,11 +250,11 @@ def test_abort_dialog_requires_reason_and_accepts_quick_pick(
     assert stuck_run.aborts.get().reason == "Blocks another release"
 
 
-def overdue_abort(run: Run, by: User) -> Abort:
+def overdue_abort(run: Run, user: User) -> Abort:
     """An abort that Northflank accepted a quarter of an hour ago, and that does not end."""
-    then = timezone.now() - timedelta(minutes=15)
-    abort = factories.abort(run, by, requested_at=then, sent_at=then, answered_at=then)
-    factories.change(run, status="aborting", abort_severity=2, status_since=then)
+    past = timezone.now() - timedelta(minutes=15)
+    abort = factories.abort(run, user, requested_at=past, sent_at=past, answered_at=past)
+    factories.change(run, status="aborting", abort_severity=2, status_since=past)
     return abort
 
 
@@ -271,7 +273,7 @@ def test_overdue_abort_can_be_resent(
     expect(dialog).to_be_hidden()
     message = page.locator(".abort-line .message", has_text="No effect after 15 min")
     expect(message).to_be_visible()
-    # Its clock does not begin anew: it is as late as it was.
+    # Its clock does not restart.
     expect(page.get_by_role("heading", name="Next steps")).to_be_visible()
     first.refresh_from_db()
     assert first.state == "retried"
@@ -289,16 +291,16 @@ def test_abort_does_not_shift_layout(stuck_run: Run, sign_in: OpenPage, world: L
         "manager", factories.address(stuck_run.stage), viewport={"width": 1280, "height": 700}
     )
     other, table = page.get_by_role("row", name="Old 29"), page.locator(".runs")
-    top = (table.bounding_box() or {})["y"]  # its rows may say more of themselves
+    table_top = (table.bounding_box() or {})["y"]  # its rows may get longer
     open_abort_dialog(page, stuck_run)
     page.get_by_label("Reason in your own words").fill("Stuck")
     page.get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     expect(page.locator("#notices .notice")).to_be_in_viewport()
-    assert (table.bounding_box() or {})["y"] == top
-    page.evaluate("() => scrollTo(0, 0)")  # back up, the hand on another row
+    assert (table.bounding_box() or {})["y"] == table_top
+    page.evaluate("() => scrollTo(0, 0)")  # back up, the pointer over another row
     other.hover()
-    top = (table.bounding_box() or {})["y"]
+    table_top = (table.bounding_box() or {})["y"]
     expect(badge(page, stuck_run)).to_have_text("Aborted")
     expect(page.locator("#notices .notice")).to_be_hidden()
-    assert (table.bounding_box() or {})["y"] == top
+    assert (table.bounding_box() or {})["y"] == table_top

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from dashboard.models import Abort
 from dashboard.models.aborts import AbortState, EventType
 from tests.support import factories
-from tests.support.browser import OpenPage, is_marked, mark
+from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def two_aborts(live: Live, manager: User) -> list[Abort]:
-    """An act under way, and one that was refused."""
+    """An abort under way, and one that was refused."""
     stage = factories.stage()
-    made = [
+    aborts = [
         factories.abort(factories.run(stage, name="Nightly"), manager, reason="Stuck"),
         factories.abort(
             factories.run(stage, name="Weekly"), manager, "refused", answer="No.",
             settled_at=timezone.now(),
         ),
     ]  # fmt: skip
-    for act in made:
-        act.add_event(EventType.REQUESTED, timezone.now())
-    return made
+    for abort in aborts:
+        abort.add_event(EventType.REQUESTED, timezone.now())
+    return aborts
 
 
 @pytest.mark.usefixtures("viewer")
@@ -44,7 +44,7 @@ def test_abort_row_is_found_expanded_and_updated_live(
     row = page.locator(f"#abort-{two_aborts[0].pk}")
     row.get_by_text("Timeline").click()
     expect(row.locator(".abort-timeline li")).to_have_count(1)
-    mark(page)
+    set_reload_mark(page)
     assert two_aborts[0].transition(
         AbortState.CONCLUDED, EventType.CONCLUDED, timezone.now(), detail="aborted",
         outcome="aborted", settled_at=timezone.now(),
@@ -52,10 +52,10 @@ def test_abort_row_is_found_expanded_and_updated_live(
     factories.change(two_aborts[0].run, status="aborted", concluded=True, in_flight=False)
     expect(row.locator("[data-badge]")).to_have_text("Aborted")
     expect(row.locator(".abort-line")).to_contain_text("Aborted after")
-    # What was unfolded stays so, and has what came to it.
+    # Open details stay open, and have the new lines.
     expect(row.locator(".abort-timeline li").last).to_be_visible()
     expect(row.locator(".abort-timeline li").last).to_contain_text("The run ended as aborted.")
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")

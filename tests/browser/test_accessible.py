@@ -15,7 +15,7 @@ from dashboard.web.live import page as live_page
 from tests.support import factories
 from tests.support.browser import OpenPage, check, session_cookie, wait_for_viewers
 from tests.support.live import Live
-from tests.support.states import NON_PAGE_URLS, STAGE, WORLDS, State, full
+from tests.support.states import NON_PAGE_URLS, STAGE, WORLDS, State, create_full
 
 pytestmark = pytest.mark.browser
 RULES = {
@@ -39,44 +39,44 @@ AXE = f"() => {{ {Axe().axe_script}; {PARSE_COLOURS_ONCE} }}"
 
 
 def violations(page: Page) -> list[str]:
-    """What axe has against a page as it is now."""
+    """The violations that axe finds in a page's current state."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(AXE)
-    found = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", RULES)
+    results = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", RULES)
     return [
-        f"{each['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
-        for each in found
-        for node in each["nodes"]
+        f"{violation['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
+        for violation in results
+        for node in violation["nodes"]
     ]
 
 
 def url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
-    for each in patterns:
-        if isinstance(each, URLPattern):
-            yield each.name
-        elif each.app_name != "admin":  # Django's own pages
-            yield from url_names(each.url_patterns)
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            yield pattern.name
+        elif pattern.app_name != "admin":  # Django's own pages
+            yield from url_names(pattern.url_patterns)
 
 
 def test_states_table_covers_every_page() -> None:
-    shown, statuses = set(), set()
+    names, statuses = set(), set()
     for _, states in WORLDS.values():
         for state in states:
             statuses.add(state.status)
             address = state.address.format(release="/", odd="/", stage_key=1, batch=1)
             with contextlib.suppress(Resolver404):
-                shown.add(resolve(address.partition("?")[0]).view_name)
+                names.add(resolve(address.partition("?")[0]).view_name)
     assert {
         name for name in url_names(get_resolver().url_patterns) if name
-    } - NON_PAGE_URLS == shown
+    } - NON_PAGE_URLS == names
     assert statuses == {200, 400, 403, 404, 500}
 
 
-# --- What is asked of each state -----------------------------------------------------------------
+# --- Checks of each state ------------------------------------------------------------------------
 
 
-def complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
-    """What there is against a page as it is now: by size, by scheme, by all that is asked.
+def find_complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield each check's name with its complaints, by size and color scheme.
 
     Each width has one of the schemes, the other one in the state of the next `number`.
     """
@@ -89,28 +89,28 @@ def complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
     page.emulate_media(forced_colors="active", color_scheme="light")
     yield "forced colours", check(page, "forced")
     page.emulate_media(forced_colors="none")
-    yield from narrow_layout_complaints(page, "sideways", "cut")
+    yield from find_narrow_layout_complaints(page, "sideways", "cut")
 
 
-def narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
-    """What there is against it on a phone, and where 1280 pixels are zoomed to 200 %."""
+def find_narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the complaints at a phone's width, and at 1280 pixels with 200 % zoom."""
     for width in (640, 320):  # the browsers here have two pixels in one of CSS
         page.set_viewport_size({"width": width, "height": 700})
-        for each in checks:
-            yield f"{each}, {width} px", check(page, each)
+        for name in checks:
+            yield f"{name}, {width} px", check(page, name)
     page.set_viewport_size({"width": 1280, "height": 800})
 
 
 @contextlib.contextmanager
-def given(state: State) -> Iterator[None]:
-    """What a state needs beside its world's rows."""
+def state_settings(state: State) -> Iterator[None]:
+    """Apply the settings that a state needs beside its world's rows."""
 
-    def breaks(*_: Any, **__: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("it broke")
 
-    with override_settings(**state.given), pytest.MonkeyPatch.context() as patch:
+    with override_settings(**state.settings), pytest.MonkeyPatch.context() as patch:
         if state.status == 500:
-            patch.setattr(live_page, "_live_region", breaks)
+            patch.setattr(live_page, "_live_region", fail)
         yield
 
 
@@ -122,35 +122,35 @@ def open_state(
     page = open_browser(reduced_motion="reduce", device_scale_factor=2, color_scheme="light")
     answers: list[int] = []
 
-    def note(response: Response) -> None:
+    def record(response: Response) -> None:
         if response.request.is_navigation_request() and response.status != 302:
             answers.append(response.status)
 
-    page.on("response", note)
+    page.on("response", record)
     ignored_console_errors.append("the server responded with a status of 500")
 
-    def visit_(state: State, places: dict[str, object]) -> Page:
+    def visit(state: State, places: dict[str, object]) -> Page:
         page.context.clear_cookies()
-        if state.who:
-            page.context.add_cookies([session_cookie(state.who, live.base_url)])
+        if state.username:
+            page.context.add_cookies([session_cookie(state.username, live.base_url)])
         page.goto(state.address.format(**places))
-        if state.act:
-            state.act(page)
+        if state.action:
+            state.action(page)
         assert answers[-1] == state.status, f"{state}: {answers[-1]}"
         return page
 
-    return visit_
+    return visit
 
 
 STATES_PER_TEST = 8  # states that one test goes through
 
 
 def state_groups() -> Iterator[Any]:
-    """All states, few at a time: each part is work for another worker, and makes its world anew."""
+    """All states in small groups: each group is for another worker, and creates its own world."""
     for world, (_, states) in WORLDS.items():
         number = -(-len(states) // STATES_PER_TEST)
-        for part in range(number):
-            yield pytest.param(world, states[part::number], id=f"{world}-{part + 1}")
+        for offset in range(number):
+            yield pytest.param(world, states[offset::number], id=f"{world}-{offset + 1}")
 
 
 @pytest.mark.parametrize(("world", "states"), state_groups())
@@ -160,18 +160,22 @@ def test_pages_in_every_state_are_accessible(
 ) -> None:
     build, _ = WORLDS[world]
     places = build()
-    wrong = []
+    problems = []
     for number, state in enumerate(states):
-        with given(state):
+        with state_settings(state):
             page = open_state(state, places)
-            # What no person would write has to fit; the rest is asked of what they might.
+            # Hostile texts must fit; the other checks use realistic texts.
             hostile = world == "hostile"
-            asked = (
-                narrow_layout_complaints(page, "sideways") if hostile else complaints(page, number)
+            checks = (
+                find_narrow_layout_complaints(page, "sideways")
+                if hostile
+                else find_complaints(page, number)
             )
-            for what, found in asked:
-                wrong += [f"{state}, {what}: {' '.join(each.split())}" for each in found]
-    assert not wrong, "\n".join(wrong)
+            for name, complaints in checks:
+                problems += [
+                    f"{state}, {name}: {' '.join(complaint.split())}" for complaint in complaints
+                ]
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -184,7 +188,7 @@ def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
     expect(page.locator("#main")).to_be_focused()
 
 
-# --- The hand that is at work ---------------------------------------------------------------------
+# --- Focus ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["/", STAGE, ""])
@@ -192,19 +196,21 @@ def test_skip_link_moves_focus_to_main(live: Live, sign_in: OpenPage) -> None:
 @pytest.mark.usefixtures("manager", "viewer")
 def test_stream_update_keeps_focus(place: str, run: str, live: Live, sign_in: OpenPage) -> None:
     """Of a run's row, or of all of its page."""
-    full()
-    of = Run.objects.with_stage().get(run_id=run)
-    page = sign_in("manager", place or factories.address(of))
+    create_full()
+    row = Run.objects.with_stage().get(run_id=run)
+    page = sign_in("manager", place or factories.address(row))
     wait_for_viewers(live)
-    shown = page.locator(f"[data-run='{run}']" if place else "#live")
-    able = shown.locator("a[href], button, summary, input, [tabindex='0']").locator("visible=true")
-    assert able.count()
-    for number in range(able.count()):
-        able.nth(number).focus()
-        at = page.evaluate_handle("() => document.activeElement")
-        factories.change(of, name=f"Nightly {number}")
-        expect(shown).to_contain_text(f"Nightly {number}")
+    region = page.locator(f"[data-run='{run}']" if place else "#live")
+    focusable = region.locator("a[href], button, summary, input, [tabindex='0']").locator(
+        "visible=true"
+    )
+    assert focusable.count()
+    for number in range(focusable.count()):
+        focusable.nth(number).focus()
+        focused = page.evaluate_handle("() => document.activeElement")
+        factories.change(row, name=f"Nightly {number}")
+        expect(region).to_contain_text(f"Nightly {number}")
         # A browser takes the focus from what has gone when it paints.
         page.evaluate("() => new Promise((then) => setTimeout(() => requestAnimationFrame(then)))")
-        lost = "at => at === document.activeElement ? '' : at.outerHTML"
-        assert page.evaluate(lost, at) == ""
+        script = "at => at === document.activeElement ? '' : at.outerHTML"
+        assert page.evaluate(script, focused) == ""

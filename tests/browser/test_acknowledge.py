@@ -6,7 +6,7 @@ from playwright.sync_api import Page, Route, expect
 from dashboard.models import Acknowledgement, Run
 from dashboard.models.severity import Severity
 from tests.support import factories
-from tests.support.browser import OpenPage, is_marked, mark
+from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
@@ -36,7 +36,7 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     ana, ben = sign_in("manager", address), sign_in("viewer", address)
     now = sign_in("viewer")
     for page in (ana, ben, now):
-        mark(page)
+        set_reload_mark(page)
     ana.get_by_role("button", name="Acknowledge").click()
     expect(ana.get_by_role("button", name="Release")).to_be_visible()
     for page in (ben, now):
@@ -46,7 +46,7 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     expect(ben.get_by_role("button", name="Release")).to_be_visible()
     expect(ana.locator(".acknowledgement")).to_contain_text("Acknowledged by viewer")
     expect(ana.locator("[data-acknowledgements] ul")).to_contain_text("reassigned to viewer")
-    # And so it can go on: what can be said follows what was said.
+    # The buttons follow the new state.
     ana.get_by_role("button", name="Acknowledge too").click()
     expect(ben.locator(".acknowledgement")).to_have_count(2)
     assert acknowledged_by(ben) == ["viewer", "manager"]
@@ -54,19 +54,19 @@ def test_acknowledgement_is_shown_live_to_others_and_can_be_reassigned(
     expect(ana.locator(".acknowledgement")).to_have_count(1)
     expect(now.locator(".acknowledgement")).to_contain_text("Acknowledged by manager")
     for page in (ana, ben, now):
-        assert is_marked(page)
+        assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("manager", "viewer")
 def test_changed_run_keeps_acknowledgement_buttons_and_focus(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run))
     page.locator("[data-acknowledgements] button").focus()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     factories.change(run, status="retrying")
     expect(page.locator("[data-badge]").first).to_have_text("Retrying")
     expect(page.locator("[data-acknowledgements] button")).to_be_focused()
-    assert [url for url in asked if "looking" in url] == []
+    assert [url for url in urls if "looking" in url] == []
 
 
 @pytest.mark.usefixtures("manager", "viewer")
@@ -77,20 +77,20 @@ def test_acknowledgement_buttons_after_failed_request_are_loaded_again(
     address = factories.address(run)
     ana, ben = sign_in("manager", address), sign_in("viewer", address)
     ben.mouse.move(0, 0)
-    failed: list[Route] = []
+    routes: list[Route] = []
 
     def fail(route: Route) -> None:
-        if failed:
+        if routes:
             route.continue_()
         else:
-            failed.append(route)
+            routes.append(route)
             route.fulfill(status=500, body="")
 
     ben.route("**/acknowledgement/", fail)
     ana.get_by_role("button", name="Acknowledge").click()
     expect(ben.get_by_role("button", name="Reassign from manager to me")).to_be_visible()
-    assert failed
-    expect(ben.locator("#notices .notice")).to_have_count(0)  # nobody has pressed anything
+    assert routes
+    expect(ben.locator("#notices .notice")).to_have_count(0)  # no button was clicked
 
 
 @pytest.mark.usefixtures("viewer")

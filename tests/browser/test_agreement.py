@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from dashboard.models import Run, Stage
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
-from tests.support.browser import OpenPage, is_marked, mark, wait_for_viewers
+from tests.support.browser import OpenPage, has_reload_mark, set_reload_mark, wait_for_viewers
 from tests.support.live import Live
 from tests.support.stream import fast_polling
 
@@ -144,19 +144,19 @@ def test_open_page_agrees_with_fresh_load_through_random_lives(
 ) -> None:
     choose = random.Random(seed)
     stages = [factories.stage(), factories.stage("Staging")]
-    stages.append(factories.stage(of=factories.pipeline("ledger")))
+    stages.append(factories.stage(parent=factories.pipeline("ledger")))
     page = sign_in(
         "manager", factories.address(stages[0].pipeline) if address == "pipeline" else address
     )
     wait_for_viewers(live)
     page.evaluate(SCRIPT)
-    mark(page)
+    set_reload_mark(page)
     for _ in range(25):
         for _ in range(choose.choice([1, 1, 3])):
             choose.choice(ACTIONS)(stages, choose)
         expect_agreement(page)
     assert page.evaluate("messageCount") > 5
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 # --- What a person notices ----------------------------------------------------------------------
@@ -171,7 +171,7 @@ def now_page(live: Live, sign_in: OpenPage, manager: Any) -> Page:
     page = sign_in("manager")
     wait_for_viewers(live)
     page.evaluate(SCRIPT)
-    mark(page)
+    set_reload_mark(page)
     return page
 
 
@@ -192,7 +192,7 @@ def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Pa
     expect(now_page.locator("#attention")).to_have_text("Needs attention 1")
     expect(now_page.locator("#announcements")).to_have_text("Needs attention: Run 3: Far overdue")
     expect(now_page.locator("#new-runs")).to_be_hidden()
-    assert is_marked(now_page)
+    assert has_reload_mark(now_page)
 
 
 def test_run_that_ends_stays_for_a_moment_with_its_last_state(now_page: Page) -> None:

@@ -10,14 +10,14 @@ from pytest_django import Settings
 from dashboard.models import BulkAbort, Run
 from dashboard.sandbox import parse_fault
 from tests.support import factories
-from tests.support.browser import OpenPage, check, is_marked, mark
+from tests.support.browser import OpenPage, check, has_reload_mark, set_reload_mark
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
 
 def count_abortable() -> int:
-    """How many runs in flight nobody is aborting."""
+    """The number of runs in flight that are not aborting."""
     return Run.objects.in_flight().exclude(status="aborting").count()
 
 
@@ -56,12 +56,12 @@ def test_bulk_abort_of_three_selected_runs_shows_each_aborted(
     dialog.get_by_placeholder("In your own words").fill("Bad release")
     dialog.get_by_role("button", name="Abort 3 runs").click()
     page.wait_for_url("**/aborts/bulk/*/")
-    mark(page)
+    set_reload_mark(page)
     for run in runs_in_flight:
         expect(result_of(page, run)).to_have_text("Aborted")
     expect(page.locator(".summary .summary-text")).to_have_text("3 requested: 3 aborted.")
     expect(page).to_have_title(re.compile(r"^3 of 3"))
-    assert is_marked(page)
+    assert has_reload_mark(page)
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
 
 
@@ -112,13 +112,13 @@ def test_abort_all_count_is_updated_live(
     stage = runs_in_flight[0].stage
     address = factories.address(stage if place == "Production" else stage.pipeline)
     page = sign_in("manager", address)
-    all_of_them = page.locator("[data-abort-all]")
-    expect(all_of_them).to_have_text(f"Abort all {count_abortable()} in flight in {place}…")
+    button = page.locator("[data-abort-all]")
+    expect(button).to_have_text(f"Abort all {count_abortable()} in flight in {place}…")
     before = count_abortable()
     factories.change(runs_in_flight[0], status="aborting")
     assert count_abortable() == before - 1
-    expect(all_of_them).to_have_text(f"Abort the other {count_abortable()} in flight in {place}…")
-    all_of_them.click()
+    expect(button).to_have_text(f"Abort the other {count_abortable()} in flight in {place}…")
+    button.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Abort {count_abortable()} runs?")
     expect(page.get_by_role("dialog")).to_contain_text("including those not on screen")
 
@@ -136,9 +136,9 @@ def test_bulk_abort_continues_after_leaving_page(
     page.get_by_role("button", name="Abort 3 runs").click()
     page.wait_for_url("**/aborts/bulk/*/")
     expect(page.locator(".summary")).to_contain_text("You can leave this page; aborting continues.")
-    here = page.url
+    url = page.url
     page.goto("/status/")
-    page.goto(here)
+    page.goto(url)
     for run in runs_in_flight:
         expect(result_of(page, run)).to_have_text("Aborted")
     assert world.sandbox.abort_request_counts == {run.run_id: 1 for run in runs_in_flight}
@@ -150,14 +150,14 @@ def test_bulk_abort_dialog_when_closed_sends_nothing_and_keeps_selection(
 ) -> None:
     page = sign_in("manager")
     checkbox_of(page, runs_in_flight[0]).check()
-    for leave in ("Escape", "Enter", "click"):
+    for action in ("Escape", "Enter", "click"):
         abort_selected_button(page).click()
-        keep = page.get_by_role("button", name="Keep running")
-        expect(keep).to_be_focused()
-        if leave == "click":
-            keep.click()
+        keep_button = page.get_by_role("button", name="Keep running")
+        expect(keep_button).to_be_focused()
+        if action == "click":
+            keep_button.click()
         else:
-            page.keyboard.press(leave)
+            page.keyboard.press(action)
         expect(page.get_by_role("dialog")).to_be_hidden()
         expect(abort_selected_button(page)).to_be_focused()
         expect(checkbox_of(page, runs_in_flight[0])).to_be_checked()

@@ -22,9 +22,9 @@ def stage(live: Live) -> Stage:
     stage = factories.stage()
     for status in ("running", "failure", "aborted", "success"):
         factories.run(stage, status, name=f"Nightly {status}", status=status)
-    old = timezone.now() - timedelta(days=2)
+    two_days_ago = timezone.now() - timedelta(days=2)
     for number in range(100):
-        factories.run(stage, f"old-{number}", name="Old", status="success", created_at=old)
+        factories.run(stage, f"old-{number}", name="Old", status="success", created_at=two_days_ago)
     return stage
 
 
@@ -33,7 +33,7 @@ def listed_run_ids(page: Page) -> list[str | None]:
 
 
 def submit_filter(page: Page, *statuses: str, text: str = "") -> None:
-    """Fill the filter in and send it."""
+    """Fill in the filter and submit it."""
     page.get_by_label("Search").fill(text)
     page.locator(".run-filter .menu summary").click()
     for status in statuses:
@@ -88,7 +88,7 @@ def test_filtered_page_announces_only_matching_runs(
     query = f"status=queued&status=failure&q=nightly&from={since}"
     page = sign_in("manager", f"{factories.address(stage)}?{query}")
     wait_for_viewers(live)
-    page.get_by_label("Search").focus()  # a hand at work: nothing comes by itself
+    page.get_by_label("Search").focus()  # while the page is in use nothing is shown automatically
     page.locator("#live").hover()
     too_old = timezone.now() - timedelta(minutes=50)
     factories.run(stage, "no-1", name="Nightly", status="running")
@@ -96,7 +96,7 @@ def test_filtered_page_announces_only_matching_runs(
     factories.run(stage, "no-3", name="Nightly", status="queued", created_at=too_old)
     factories.run(stage, "NIGHTLY-4", name="By its id", status="queued")
     factories.run(stage, "yes-5", name="The nightly", status="failure")
-    factories.change(stage.runs.get(run_id="yes-5"), step="last")  # told after all the others
+    factories.change(stage.runs.get(run_id="yes-5"), step="last")  # streamed after all the others
     expect(page.locator("#new-runs")).to_have_text("2 new runs")
     page.locator("#new-runs").click()
     expect(page.locator("tr[data-run]")).to_have_count(3)
@@ -114,8 +114,8 @@ def test_page_refresh_keeps_filter(stage: Stage, sign_in: OpenPage, live: Live) 
 
 @pytest.mark.usefixtures("manager")
 def test_filter_on_phone_is_collapsed_with_chips(stage: Stage, sign_in: OpenPage) -> None:
-    phone = {"viewport": {"width": 320, "height": 700}, "has_touch": True}
-    page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly", **phone)
+    options = {"viewport": {"width": 320, "height": 700}, "has_touch": True}
+    page = sign_in("manager", f"{factories.address(stage)}?status=failure&q=nightly", **options)
     expect(page.get_by_label("Search")).to_be_hidden()
     expect(page.locator(".collapsible > summary")).to_have_text("Filter 2")
     expect(page.get_by_role("link", name="Remove: Failed")).to_be_visible()
@@ -141,17 +141,17 @@ def test_filter_by_keyboard_alone_works(stage: Stage, sign_in: OpenPage) -> None
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
+@pytest.mark.parametrize("action", ["Escape", "elsewhere"])
 def test_status_menu_closes_on_escape_or_click_outside(
-    leave: str, sign_in: OpenPage, live: Live
+    action: str, sign_in: OpenPage, live: Live
 ) -> None:
     page = sign_in("viewer", factories.address(factories.run(factories.stage()).stage))
     summary = page.locator(".run-filter .menu summary")
     summary.click()
     box = page.locator(".run-filter .menu").get_by_label("Failed")
     box.check()
-    expect(box).to_be_visible()  # what is pressed in it leaves it open
-    if leave == "Escape":
+    expect(box).to_be_visible()  # a click inside leaves it open
+    if action == "Escape":
         page.keyboard.press("Escape")
         expect(summary).to_be_focused()
     else:

@@ -29,24 +29,26 @@ pytestmark = pytest.mark.browser
 
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
-    """Press Tab until it has the focus; wherever that is on the way is seen."""
+    """Press Tab until `target` has the focus, which must be visible at every stop."""
     # To find an element by its role takes long among many; it is looked up again if it is replaced.
-    look = f"each => [each.isConnected, each === document.activeElement, {CHECKS.strip()}.focus()]"
+    script = (
+        f"each => [each.isConnected, each === document.activeElement, {CHECKS.strip()}.focus()]"
+    )
     element = target.element_handle()
-    _, there, _ = element.evaluate(look)
+    _, is_focused, _ = element.evaluate(script)
     for _ in range(400):
-        if there:
+        if is_focused:
             return
         page.keyboard.press(key)
-        here, there, wrong = element.evaluate(look)
-        assert wrong == []
-        if not here:
+        is_connected, is_focused, problem = element.evaluate(script)
+        assert problem == []
+        if not is_connected:
             element = target.element_handle()
-            _, there, _ = element.evaluate(look)
+            _, is_focused, _ = element.evaluate(script)
     raise AssertionError(f"{target} is out of reach")
 
 
-def press(page: Page, target: Locator, key: str = "Enter") -> None:
+def press_key_on(page: Page, target: Locator, key: str = "Enter") -> None:
     tab_to(page, target)
     page.keyboard.press(key)
 
@@ -57,7 +59,7 @@ def button(page: Page, name: str) -> Locator:
 
 @pytest.fixture
 def overdue_run(stuck_run: Run, world: Live) -> Run:
-    """A run that an alert is about: it takes too long."""
+    """An overdue run, as the subject of an alert."""
     run = live_runs.read(world, stuck_run)
     overdue_checker.check_runs(db_threads.now())
     return Run.objects.with_stage().get(pk=run.pk)
@@ -76,25 +78,25 @@ def test_journey_from_alert_to_aborted_run_by_keyboard_alone(
     page.keyboard.type("manager")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(overdue_run.title)
-    press(page, button(page, "Acknowledge"))
+    press_key_on(page, button(page, "Acknowledge"))
     expect(button(page, "Release")).to_be_focused()
-    press(page, page.locator("summary", has_text="Incident summary"))
+    press_key_on(page, page.locator("summary", has_text="Incident summary"))
     expect(page.locator("#incident-summary-text")).to_be_visible()
     abort = page.locator("[data-abort]")
     tab_to(page, abort, "Shift+Tab")
     page.keyboard.press("Enter")
-    keep = button(page, "Keep running")
-    expect(keep).to_be_focused()
+    keep_button = button(page, "Keep running")
+    expect(keep_button).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(abort).to_be_focused()
     page.keyboard.press("Enter")
-    expect(keep).to_be_focused()
-    press(page, button(page, "Abort run"))  # without a reason
+    expect(keep_button).to_be_focused()
+    press_key_on(page, button(page, "Abort run"))  # without a reason
     expect(page.get_by_role("radio").first).to_be_focused()
     tab_to(page, page.get_by_label("Reason in your own words"))
     page.keyboard.type("Hangs since three")
-    press(page, button(page, "Abort run"))
+    press_key_on(page, button(page, "Abort run"))
     expect(page.get_by_role("dialog")).to_be_hidden()
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_be_focused()
@@ -131,20 +133,20 @@ def test_journey_from_alert_to_aborted_run_without_javascript(
 def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
     runs_in_flight: list[Run], sign_in: OpenPage, world: Live
 ) -> None:
-    old = timezone.now() - timedelta(days=2)
+    two_days_ago = timezone.now() - timedelta(days=2)
     for number in range(101):
         factories.run(
-            runs_in_flight[0].stage, status="success", name=f"Old {number}", created_at=old
+            runs_in_flight[0].stage, status="success", name=f"Old {number}", created_at=two_days_ago
         )
     page = sign_in("manager", factories.address(runs_in_flight[0].stage))
-    press(page, page.get_by_role("link", name="Older"))
+    press_key_on(page, page.get_by_role("link", name="Older"))
     expect(page).to_have_url(re.compile("older|before|from|at="))
-    press(page, page.get_by_role("link", name="Newest"))
-    press(page, page.locator(".run-filter .menu summary"))
-    press(page, page.get_by_role("checkbox", name="In flight", exact=True), "Space")
-    press(page, button(page, "Apply"))
+    press_key_on(page, page.get_by_role("link", name="Newest"))
+    press_key_on(page, page.locator(".run-filter .menu summary"))
+    press_key_on(page, page.get_by_role("checkbox", name="In flight", exact=True), "Space")
+    press_key_on(page, button(page, "Apply"))
     expect(page).to_have_url(re.compile("status=in_flight"))
-    press(page, page.locator(".saved-views .menu summary"))
+    press_key_on(page, page.locator(".saved-views .menu summary"))
     tab_to(page, page.get_by_label("Name"))
     page.keyboard.type("In flight")
     page.keyboard.press("Enter")
@@ -152,19 +154,19 @@ def test_journey_from_stage_page_to_bulk_abort_by_keyboard_alone(
     assert SavedView.objects.get().name == "In flight"
     for run in runs_in_flight:
         box = page.locator(f'[data-run="{run.run_id}"] .select input')
-        press(page, box, "Space")
+        press_key_on(page, box, "Space")
         expect(box).to_be_checked()
-    chosen = page.locator("[data-abort-selected]")
-    press(page, chosen)
+    abort_button = page.locator("[data-abort-selected]")
+    press_key_on(page, abort_button)
     expect(button(page, "Keep running")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(chosen).to_be_focused()
+    expect(abort_button).to_be_focused()
     page.keyboard.press("Enter")
     expect(button(page, "Keep running")).to_be_focused()
     tab_to(page, page.get_by_label("Reason in your own words"), "Shift+Tab")
     page.keyboard.type("Bad release")
-    press(page, button(page, "Abort 3 runs"))
+    press_key_on(page, button(page, "Abort 3 runs"))
     page.wait_for_url("**/aborts/bulk/*/")
     for run in runs_in_flight:
         result = page.locator(f'[data-run="{run.run_id}"] .result')
@@ -177,14 +179,14 @@ def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: Open
     factories.run(factories.stage())
     page = sign_in("viewer", timezone_id="Europe/Berlin")
     theme = page.locator("[data-theme-toggle]")
-    press(page, theme)
+    press_key_on(page, theme)
     expect(theme).to_have_accessible_name("Theme: light")
     expect(theme).to_be_focused()
     keys = button(page, "Keyboard")
-    press(page, keys)
+    press_key_on(page, keys)
     close = button(page, "Close")
     expect(close).to_be_focused()
-    for _ in range(3):  # round and round, and nowhere behind it
+    for _ in range(3):  # the focus stays inside
         page.keyboard.press("Tab")
         assert page.evaluate("() => !document.activeElement.closest('main, header, footer')")
     page.keyboard.press("Escape")
@@ -196,16 +198,16 @@ def test_journey_through_timezone_theme_and_help_by_keyboard_alone(sign_in: Open
     expect(page.locator(".footer > span")).to_have_text("Times are in Europe/Berlin.")
 
 
-# --- What is read out: each change once, and nothing else ---------------------------------------
+# --- Announcements: each change once, and nothing else ------------------------------------------
 
 
 def announcements(page: Page) -> list[str]:
     return page.evaluate("() => window.heard")
 
 
-def expect_announced_once(page: Page, live: Live, *said: str) -> None:
-    """Wait for what is said; it is not said again as time passes, nor when all is told anew."""
-    page.wait_for_function("n => window.heard.length >= n", arg=len(said))
+def expect_announced_once(page: Page, live: Live, *texts: str) -> None:
+    """Wait for announcements; none is repeated as time passes, or after a reconnect."""
+    page.wait_for_function("n => window.heard.length >= n", arg=len(texts))
     advance_time(page, 9)
     page.evaluate(
         """() => {
@@ -219,10 +221,10 @@ def expect_announced_once(page: Page, live: Live, *said: str) -> None:
     break_streams(live)
     page.wait_for_function("() => anew")
     advance_time(page, 9)
-    told = announcements(page)
-    assert len(told) == len(said), told
-    for one, expected in zip(told, said, strict=True):
-        assert re.fullmatch(expected, one), told
+    announced = announcements(page)
+    assert len(announced) == len(texts), announced
+    for text, expected in zip(announced, texts, strict=True):
+        assert re.fullmatch(expected, text), announced
 
 
 @pytest.mark.usefixtures("viewer")
@@ -235,7 +237,9 @@ def test_alert_and_acknowledgement_are_announced_once(
     wait_for_viewers(live, viewers=2)
     install_clock(page)
     check(page, "listen")
-    page.locator('[data-run="r-1"]').hover()  # a hand over the table: the page is not loaded anew
+    page.locator(
+        '[data-run="r-1"]'
+    ).hover()  # the pointer is over the table: the page does not reload
     factories.change(run, overdue_severity=Severity.WARNING, overdue_reason="run")
     expect_announced_once(page, live, "Nightly: .*[Oo]verdue.*", "Show changes")
     page.evaluate("() => { window.heard = [] }")
@@ -257,5 +261,5 @@ def test_status_page_announces_only_upstream_outage(sign_in: OpenPage, live: Liv
     stage.save()
     expect(page.locator("[data-stage] .upstream-text")).to_have_text("No access.")
     assert announcements(page) == []
-    factories.trouble("It fell over.")
+    factories.upstream_error("It fell over.")
     expect_announced_once(page, live, "It fell over.")

@@ -18,20 +18,20 @@ def runs_newest_first(live: Live) -> list[Run]:
     """Runs of a stage, as its page lists them: the newest first."""
     stage = factories.stage()
     statuses = ["running", "success", "failure", "success", "failure"]
-    made = [
+    runs = [
         factories.run(stage, f"r-{number}", status=status, name=f"Release {number}")
         for number, status in reversed(list(enumerate(statuses)))
     ]
-    for number, run in enumerate(made):
-        Run.objects.filter(pk=run.pk).update(created_at=made[0].created_at.replace(second=number))
-    return made[::-1]
+    for number, run in enumerate(runs):
+        Run.objects.filter(pk=run.pk).update(created_at=runs[0].created_at.replace(second=number))
+    return runs[::-1]
 
 
 def expect_run_focused(page: Page, number: int) -> None:
     expect(page.get_by_role("link", name=f"Release {number}", exact=True)).to_be_focused()
 
 
-def press(page: Page, *keys: str) -> None:
+def press_keys(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
 
@@ -41,19 +41,19 @@ def test_keys_j_and_k_move_between_runs_and_enter_opens_run(
     runs_newest_first: list[Run], sign_in: OpenPage, live: Live
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    press(page, "j")
+    press_keys(page, "j")
     expect_run_focused(page, 0)
-    press(page, "k")  # there is none before the first
+    press_keys(page, "k")  # no run is before the first
     expect_run_focused(page, 0)
-    press(page, "j", "j", "j")
+    press_keys(page, "j", "j", "j")
     expect_run_focused(page, 3)
-    ring = "() => getComputedStyle(document.activeElement).outlineStyle"
-    assert page.evaluate(ring) == "solid"
-    press(page, "k")
+    script = "() => getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(script) == "solid"
+    press_keys(page, "k")
     expect_run_focused(page, 2)
-    press(page, "j", "j", "j", "j")
+    press_keys(page, "j", "j", "j", "j")
     expect_run_focused(page, 4)
-    press(page, "Enter")
+    press_keys(page, "Enter")
     expect(page).to_have_url(f"{live.base_url}{factories.address(runs_newest_first[4])}")
 
 
@@ -66,7 +66,7 @@ def test_key_j_scrolls_focused_row_into_view(
         factories.address(runs_newest_first[0].stage),
         viewport={"width": 390, "height": 240},
     )
-    press(page, *"jjjjj")
+    press_keys(page, *"jjjjj")
     expect_run_focused(page, 4)
     expect(page.locator("a.title:focus")).to_be_in_viewport(ratio=1)
 
@@ -75,7 +75,7 @@ def test_key_j_scrolls_focused_row_into_view(
 def test_key_j_starts_from_row_with_focus(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
     page = sign_in("manager", factories.address(runs_newest_first[0].stage))
     page.locator("td.select input").focus()
-    press(page, "j")
+    press_keys(page, "j")
     expect_run_focused(page, 1)
 
 
@@ -85,7 +85,7 @@ def test_key_f_moves_to_next_failed_run_and_wraps_around(
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
     for number in (2, 4, 2):
-        press(page, "f")
+        press_keys(page, "f")
         expect_run_focused(page, number)
 
 
@@ -97,19 +97,19 @@ def test_key_j_works_on_other_pages(
     if address == "pipeline":
         address = factories.address(runs_newest_first[0].stage.pipeline)
     page = sign_in("viewer", address)
-    press(page, "j")
+    press_keys(page, "j")
     expect(page.locator("#live a:focus")).to_be_visible()
 
 
 @pytest.mark.usefixtures("viewer")
 def test_stream_update_keeps_key_position(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    press(page, "j")
+    press_keys(page, "j")
     factories.change(runs_newest_first[0], status="retrying")
     badge = page.locator('[data-run="r-0"] [data-badge]')
     expect(badge).to_have_text("Retrying")
     expect_run_focused(page, 0)
-    press(page, "j")
+    press_keys(page, "j")
     expect_run_focused(page, 1)
 
 
@@ -118,14 +118,14 @@ def test_key_slash_focuses_search_field_if_present(
     runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer", "/aborts/?text=old")
-    press(page, "/")
+    press_keys(page, "/")
     field = page.get_by_label("Run or reason")
     expect(field).to_be_focused()
-    press(page, *"jkf/?")  # what was there is selected, and keys are text from here on
+    press_keys(page, *"jkf/?")  # its text is selected, and keys are text from here on
     expect(field).to_have_value("jkf/?")
     expect(field).to_be_focused()
     page.goto("/")
-    press(page, "/")
+    press_keys(page, "/")
     expect(page.locator("body")).to_be_focused()
 
 
@@ -134,11 +134,11 @@ def test_key_question_mark_opens_help_and_escape_closes_it(
     runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    press(page, "j", "?")
+    press_keys(page, "j", "?")
     help = page.get_by_role("dialog", name="Keyboard")
     expect(help).to_be_visible()
-    press(page, "f")  # nothing behind it moves
-    press(page, "Escape")
+    press_keys(page, "f")  # the page behind does not move
+    press_keys(page, "Escape")
     expect(help).to_be_hidden()
     expect_run_focused(page, 0)
 
@@ -162,41 +162,41 @@ def test_keys_disabled_in_help_stay_disabled(
     page.get_by_role("button", name="Keyboard").click()
     switch = page.get_by_label("Shortcuts enabled in this browser")
     switch.uncheck()
-    press(page, "Escape")
+    press_keys(page, "Escape")
     for _ in range(2):
         expect(page.get_by_role("dialog")).to_have_count(0)
-        press(page, "j", "f", "?")
+        press_keys(page, "j", "f", "?")
         expect(page.locator("a.title:focus")).to_have_count(0)
         expect(page.get_by_role("dialog")).to_have_count(0)
         page.reload()
     page.get_by_role("button", name="Keyboard").click()
     expect(switch).not_to_be_checked()
     switch.check()
-    press(page, "Escape", "j")
+    press_keys(page, "Escape", "j")
     expect_run_focused(page, 0)
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("with_", ["Control", "Alt", "Meta"])
+@pytest.mark.parametrize("modifier", ["Control", "Alt", "Meta"])
 def test_keys_with_modifier_are_ignored(
-    with_: str, runs_newest_first: list[Run], sign_in: OpenPage
+    modifier: str, runs_newest_first: list[Run], sign_in: OpenPage
 ) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    taken = page.evaluate(
+    handled = page.evaluate(
         """name => ["j", "k", "f", "/", "?"].filter((key) => {
           const how = { key, [name]: true, bubbles: true, cancelable: true };
           return !document.body.dispatchEvent(new KeyboardEvent("keydown", how));
         })""",
-        {"Control": "ctrlKey", "Alt": "altKey", "Meta": "metaKey"}[with_],
+        {"Control": "ctrlKey", "Alt": "altKey", "Meta": "metaKey"}[modifier],
     )
-    assert taken == []
+    assert handled == []
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 @pytest.mark.usefixtures("viewer")
 def test_keys_in_text_fields_are_ignored(runs_newest_first: list[Run], sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(runs_newest_first[0].stage))
-    taken = page.evaluate(
+    handled = page.evaluate(
         """() => {
           document.body.insertAdjacentHTML("beforeend", `<input class="w">
             <textarea class="w"></textarea><select class="w"></select>
@@ -209,9 +209,9 @@ def test_keys_in_text_fields_are_ignored(runs_newest_first: list[Run], sign_in: 
           }).length;
         }"""
     )
-    assert taken == 0
+    assert handled == 0
     expect(page.get_by_role("dialog")).to_have_count(0)
-    press(page, "?")  # without any of them it is taken
+    press_keys(page, "?")  # without modifiers it is handled
     expect(page.get_by_role("dialog")).to_have_count(1)
 
 
@@ -221,7 +221,7 @@ def test_keys_never_change_a_run(
 ) -> None:
     page = sign_in("manager", factories.address(runs_newest_first[0].stage))
     for key in "abcdefghijklmnopqrstuvwxyz0123456789!/.,x":
-        press(page, key)
+        press_keys(page, key)
     expect(page.locator("#dialog")).to_be_hidden()
     expect(page).to_have_url(f"{live.base_url}{factories.address(runs_newest_first[0].stage)}")
     assert not Abort.objects.exists()
@@ -233,8 +233,8 @@ def test_keyboard_help_without_javascript_is_hidden(
 ) -> None:
     page = sign_in("viewer", java_script_enabled=False)
     expect(page.get_by_text("Keyboard")).to_have_count(2)
-    for each in page.get_by_text("Keyboard").all():
-        expect(each).to_be_hidden()
+    for element in page.get_by_text("Keyboard").all():
+        expect(element).to_be_hidden()
 
 
 @pytest.mark.usefixtures("viewer")
@@ -261,10 +261,10 @@ def test_key_f_on_run_page_skips_last_success_link(
 ) -> None:
     factories.timing(runs_newest_first[2].stage, last_success=runs_newest_first[1])
     page = sign_in("viewer", factories.address(runs_newest_first[2]))
-    good = page.locator("[data-last-success] a.title")
-    expect(good).to_be_visible()
-    press(page, "f")
-    expect(good).not_to_be_focused()
+    success = page.locator("[data-last-success] a.title")
+    expect(success).to_be_visible()
+    press_keys(page, "f")
+    expect(success).not_to_be_focused()
     page.get_by_role("button", name="Copy summary").focus()
-    press(page, "j")
+    press_keys(page, "j")
     expect(page.locator("#live a.title").first).to_be_focused()

@@ -15,9 +15,9 @@ from dashboard.sandbox import parse_fault
 from dashboard.sync import run_lookup
 from tests.support import factories, live_runs, processes
 from tests.support.browser import OpenPage, submit_sign_in
-from tests.support.live import PATIENCE, Live
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import LEDGER
-from tests.support.processes import running
+from tests.support.processes import run_manage
 from tests.support.proxy import origin, proxy
 
 pytestmark = pytest.mark.browser
@@ -46,12 +46,12 @@ def test_second_tab_after_sign_in_in_first_tab_is_signed_in(
 ) -> None:
     first = open_browser()
     second = first.context.new_page()
-    second.set_default_timeout(1000 * PATIENCE)
+    second.set_default_timeout(1000 * WAIT_TIMEOUT)
     first.goto("/board/")
     second.goto(factories.address(nightly_run))
     submit_sign_in(first, "viewer")
     expect(first).to_have_url(f"{live.base_url}/board/")
-    submit_sign_in(second, "viewer")  # its form is out of date
+    submit_sign_in(second, "viewer")  # its form is outdated
     expect(second.get_by_role("heading", level=1)).to_have_text("Nightly")
 
 
@@ -92,23 +92,23 @@ def test_abort_without_session_and_javascript_returns_after_sign_in(
 
 
 @pytest.mark.usefixtures("viewer")
-# Without scripts the page loads itself anew without its hash; with it nothing would be loaded.
-@pytest.mark.parametrize(("scripted", "kept"), [(True, "#x"), (False, "")])
+# Without scripts the page reloads without its hash; with a hash nothing would be loaded.
+@pytest.mark.parametrize(("scripted", "fragment"), [(True, "#x"), (False, "")])
 def test_run_lookup_page_redirects_when_run_is_found(
-    live: Live, sign_in: OpenPage, scripted: bool, kept: str
+    live: Live, sign_in: OpenPage, scripted: bool, fragment: str
 ) -> None:
     for number in range(8):
-        factories.stage(of=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
-    live_runs.stage(LEDGER)  # the last to be asked
-    run_id = live_runs.started(live, LEDGER)
-    slow = (
+        factories.stage(parent=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
+    live_runs.stage(LEDGER)  # the last to be requested
+    run_id = live_runs.start_run(live, LEDGER)
+    delay = (
         run_lookup.STEP_SECONDS + 0.5
-    )  # seconds: longer than a page waits before it says how far it is
-    live.sandbox.faults = [parse_fault(f"latency:{slow}@/runs/")]
+    )  # seconds: longer than a page waits before it shows its progress
+    live.sandbox.faults = [parse_fault(f"latency:{delay}@/runs/")]
     page = sign_in("viewer", f"/runs/{run_id}/?from=alert#x", java_script_enabled=scripted)
     expect(page.locator("[data-search]")).to_contain_text("of 9 stages searched, not found yet.")
-    page.keyboard.press("/")  # there is no field for it to lead to
-    address = re.compile(rf"/release-flows/.*/{run_id}/\?from=alert{kept}$")
+    page.keyboard.press("/")  # this page has no search field
+    address = re.compile(rf"/release-flows/.*/{run_id}/\?from=alert{fragment}$")
     expect(page).to_have_url(address)
     expect(page.locator(f'[data-run="{run_id}"]')).to_be_visible()
 
@@ -116,23 +116,25 @@ def test_run_lookup_page_redirects_when_run_is_found(
 def test_dashboard_behind_proxy_with_path_prefix_works(
     tmp_path: Path, new_context: Callable[..., BrowserContext]
 ) -> None:
-    """A dashboard of its own process: signing in, the stream, and an abort that it tells of."""
+    """A dashboard in its own process: sign-in, the stream, and an abort that it streams."""
     answers: list[Response] = []
     scenario = ("--scenario", "stuck-production", "--choice", "abort-seconds=2")
-    with proxy("/releases") as (home, behind):
-        given = {"BASE_URL": home, "DATABASE_URL": f"sqlite:///{tmp_path / 'd.sqlite3'}"}
-        with running(tmp_path, "serve", "--port", "0", *scenario, **given) as dashboard:
-            behind.append(dashboard.base_url)
+    with proxy("/releases") as (home, target_urls):
+        variables = {"BASE_URL": home, "DATABASE_URL": f"sqlite:///{tmp_path / 'd.sqlite3'}"}
+        with run_manage(tmp_path, "serve", "--port", "0", *scenario, **variables) as dashboard:
+            target_urls.append(dashboard.base_url)
             page = new_context().new_page()
-            page.set_default_timeout(1000 * processes.PATIENCE)
+            page.set_default_timeout(1000 * processes.WAIT_TIMEOUT)
             page.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108
             page.goto(f"{home}/?from=alert#x")
             submit_sign_in(page, "manager")
             expect(page).to_have_url(f"{home}/?from=alert#x")
             _abort_one(page)
             page.context.close()
-    wrong = [f"{a.status} {a.url}" for a in answers if a.status >= 400]
-    assert wrong == []
+    failed_requests = [
+        f"{answer.status} {answer.url}" for answer in answers if answer.status >= 400
+    ]
+    assert failed_requests == []
     paths = {urlsplit(answer.url).path for answer in answers}
     assert all(answer.url.startswith(f"{home}/") for answer in answers)
     assert all(answer.url.startswith(origin(home)) for answer in answers)
@@ -140,17 +142,17 @@ def test_dashboard_behind_proxy_with_path_prefix_works(
 
 
 def _abort_one(page: Page) -> None:
-    # The first of the page may end by itself, or be of a stage where aborts take minutes.
+    # The first run of the page may end by itself, or be in a stage where aborts take minutes.
     page.locator("tr[data-run] a.title", has_text="Basket totals 4719").click()
     run = page.locator("section.run")
     expect(run).to_be_visible()
     page.evaluate("() => { window.unreloaded = true }")
-    with page.expect_response(lambda answer: answer.request.method == "POST") as sent:
+    with page.expect_response(lambda answer: answer.request.method == "POST") as response:
         run.locator("[data-abort]").first.click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_text("Stuck").click()
         dialog.get_by_role("button", name="Abort run").click()
-    assert sent.value.ok
-    expect(run).to_have_attribute("data-status", "aborted")  # told by the stream
+    assert response.value.ok
+    expect(run).to_have_attribute("data-status", "aborted")  # from the stream
     assert page.evaluate("() => window.unreloaded") is True
     assert page.evaluate("() => isConnected") is True

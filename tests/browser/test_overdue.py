@@ -12,10 +12,10 @@ from tests.support import factories
 from tests.support.browser import (
     OpenPage,
     advance_time,
+    has_reload_mark,
     install_clock,
-    is_marked,
-    mark,
     record_requests,
+    set_reload_mark,
     wait_for_viewers,
 )
 from tests.support.live import Live
@@ -26,18 +26,21 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def stage(live: Live) -> Stage:
     """A stage whose runs take a minute: overdue after two, far overdue after three."""
-    of = factories.stage()
+    row = factories.stage()
     factories.timing(
-        of, observed_run_median=60, observed_run_p95=70, observed_steps={"migrate": [20, 40]}
+        row, observed_run_median=60, observed_run_p95=70, observed_steps={"migrate": [20, 40]}
     )
-    return of
+    return row
 
 
 def run_in_flight(stage: Stage, seconds: float, **fields: object) -> Run:
     """A run that started so many seconds ago."""
-    began = timezone.now() - timedelta(seconds=seconds)
+    started_at = timezone.now() - timedelta(seconds=seconds)
     return factories.run(
-        stage, "r-1", name="Nightly", **{"created_at": began, "started_at": began} | fields
+        stage,
+        "r-1",
+        name="Nightly",
+        **{"created_at": started_at, "started_at": started_at} | fields,
     )
 
 
@@ -46,7 +49,7 @@ def progress_bar(page: Page) -> Locator:
 
 
 def progress_percent(page: Page) -> float:
-    """How much of its bar a run has used, in hundredths."""
+    """The elapsed part of a run's bar, in percent."""
     return float(progress_bar(page).locator(".elapsed").get_attribute("width") or 0)
 
 
@@ -56,14 +59,14 @@ def test_progress_bar_grows_without_requests(stage: Stage, sign_in: OpenPage, li
     page = sign_in("viewer")
     wait_for_viewers(live)
     install_clock(page)
-    asked = record_requests(page)
+    urls = record_requests(page)
     tick = 33
     expect(progress_bar(page)).to_have_attribute("data-severity", "0")
     assert progress_percent(page) < tick
     advance_time(page, 20)
     assert progress_percent(page) > tick
     expect(progress_bar(page)).to_have_attribute("data-severity", "0")
-    assert asked == []
+    assert urls == []
 
 
 @pytest.mark.usefixtures("viewer")
@@ -81,13 +84,13 @@ def test_progress_bar_changes_color_without_requests(
     wait_for_viewers(live)
     install_clock(page)
     expect(progress_bar(page)).to_have_attribute("data-severity", before)
-    asked = record_requests(page)
-    spent_at_first = progress_bar(page).locator(".elapsed")
-    tone = spent_at_first.evaluate("bar => getComputedStyle(bar).fill")
+    urls = record_requests(page)
+    elapsed_bar = progress_bar(page).locator(".elapsed")
+    tone = elapsed_bar.evaluate("bar => getComputedStyle(bar).fill")
     advance_time(page, 25)
     expect(progress_bar(page)).to_have_attribute("data-severity", after)
-    assert spent_at_first.evaluate("bar => getComputedStyle(bar).fill") != tone
-    assert asked == []
+    assert elapsed_bar.evaluate("bar => getComputedStyle(bar).fill") != tone
+    assert urls == []
 
 
 @pytest.mark.usefixtures("viewer")
@@ -102,14 +105,14 @@ def test_progress_bar_stops_at_100_percent(stage: Stage, sign_in: OpenPage) -> N
 def test_overdue_mark_is_streamed_and_announced(stage: Stage, sign_in: OpenPage) -> None:
     run_in_flight(stage, 130)
     page = sign_in("viewer", "/board/")
-    mark(page)
+    set_reload_mark(page)
     cell = page.locator(f"#stage-{stage.pk}")
     expect(cell.locator(".overdue")).to_have_count(0)
     overdue_checker.check_runs(timezone.now())
     expect(cell.locator(".overdue")).to_have_text("Overdue")
     expect(page.locator("#announcements")).to_have_text("Checkout / Production: Overdue")
     expect(page).to_have_title("Overdue · Board · Release flows")
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -157,11 +160,14 @@ def test_overdue_mark_overlaps_nothing_at_any_width(
     run_in_flight(stage, 600, status="approval_wait", overdue_severity=2, overdue_reason="run")
     page = sign_in("manager", viewport={"width": width, "height": 700})
     row = page.locator('tr[data-run="r-1"]')
-    late, took = row.locator(".overdue").bounding_box(), row.locator("td.duration").bounding_box()
-    assert late is not None
-    assert took is not None
-    beside = late["x"] + late["width"] <= took["x"]
-    assert beside or late["y"] + late["height"] <= took["y"]
+    mark_box, duration_box = (
+        row.locator(".overdue").bounding_box(),
+        row.locator("td.duration").bounding_box(),
+    )
+    assert mark_box is not None
+    assert duration_box is not None
+    is_beside = mark_box["x"] + mark_box["width"] <= duration_box["x"]
+    assert is_beside or mark_box["y"] + mark_box["height"] <= duration_box["y"]
     assert (row.locator("a.title").bounding_box() or {"width": 0})["width"] >= 50
     assert (row.locator("td.status").bounding_box() or {"width": 0})["width"] >= 130
 
@@ -183,14 +189,19 @@ def test_long_status_keeps_abort_button_inside_row(
 @pytest.mark.usefixtures("viewer")
 def test_old_date_does_not_overlap_duration(stage: Stage, sign_in: OpenPage) -> None:
     now = timezone.now()
-    began = now.replace(year=now.year - 1, month=9, day=30)
-    ended = began + timedelta(minutes=7)
+    started_at = now.replace(year=now.year - 1, month=9, day=30)
+    ended_at = started_at + timedelta(minutes=7)
     factories.run(
-        stage, "old", status="success", created_at=began, started_at=began, concluded_at=ended
+        stage,
+        "old",
+        status="success",
+        created_at=started_at,
+        started_at=started_at,
+        concluded_at=ended_at,
     )
     page = sign_in("viewer", factories.address(stage))
     text = page.locator('tr[data-run="old"] .started time').bounding_box()
-    took = page.locator('tr[data-run="old"] .duration').bounding_box()
+    duration_box = page.locator('tr[data-run="old"] .duration').bounding_box()
     assert text is not None
-    assert took is not None
-    assert text["x"] + text["width"] <= took["x"]
+    assert duration_box is not None
+    assert text["x"] + text["width"] <= duration_box["x"]

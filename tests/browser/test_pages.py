@@ -9,17 +9,23 @@ from playwright.sync_api import Request, expect
 
 from dashboard.models import Run, Upstream
 from tests.support import factories
-from tests.support.browser import OpenPage, install_clock, is_marked, mark, submit_sign_in
+from tests.support.browser import (
+    OpenPage,
+    has_reload_mark,
+    install_clock,
+    set_reload_mark,
+    submit_sign_in,
+)
 from tests.support.live import Live
 
 pytestmark = pytest.mark.browser
 
-REFRESH_MS = 5_000  # milliseconds in which a page with a run in flight asks again
+REFRESH_MS = 5_000  # milliseconds after which a page with a run in flight refreshes
 
 
 @pytest.fixture
 def nightly_run(live: Live) -> Run:
-    """A run in flight, without anybody who would read more."""
+    """A run in flight, without a worker."""
     return factories.run(factories.stage(), "r-1", name="Nightly")
 
 
@@ -63,14 +69,14 @@ def test_changed_run_is_shown_without_reload_and_keeps_focus(
 ) -> None:
     page = sign_in("viewer")
     install_clock(page)
-    mark(page)
+    set_reload_mark(page)
     link = page.get_by_role("link", name="Nightly")
     link.focus()
     factories.change(nightly_run, status="approval_wait")
     page.clock.run_for(REFRESH_MS)
     expect(page.locator('[data-run="r-1"] [data-badge]')).to_have_text("Needs approval")
     expect(link).to_be_focused()
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("manager")
@@ -93,23 +99,23 @@ def test_expired_session_shows_sign_in_link_and_stops_requests(
     nightly_run: Run, live: Live, sign_in: OpenPage, ignored_console_errors: list[str]
 ) -> None:
     ignored_console_errors.append("the server responded with a status of 503")
-    live.end_streams()  # the page asks by itself
+    live.end_streams()  # the page polls
     page = sign_in("viewer", "/board/?x=1")
     page.clock.install()
-    asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - no built-in is taken
+    requests: list[Request] = []
+    page.on("request", lambda request: requests.append(request))  # noqa: PLW0108 - no built-in is taken
     Session.objects.all().delete()
     page.clock.run_for(20_000)
     notice = page.locator("#notices")
     expect(notice).to_contain_text("You are signed out")
-    back = notice.get_by_role("link", name="Sign in and return to this page")
-    expect(back).to_have_attribute(
+    sign_in_link = notice.get_by_role("link", name="Sign in and return to this page")
+    expect(sign_in_link).to_have_attribute(
         "href", re.compile(r"/accounts/login/\?next=%2Fboard%2F%3Fx%3D1$")
     )
-    so_far = len(asked)  # none, where the stream was told first
+    request_count = len(requests)  # none, if the stream ended first
     page.clock.run_for(300_000)
-    assert len(asked) == so_far
-    back.click()
+    assert len(requests) == request_count
+    sign_in_link.click()
     submit_sign_in(page, "viewer")
     expect(page.locator("#live")).to_have_attribute("data-page", "board")
 
@@ -118,7 +124,7 @@ def test_expired_session_shows_sign_in_link_and_stops_requests(
 def test_upstream_outage_notice_appears_and_disappears(nightly_run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
     install_clock(page)
-    factories.trouble("It fell over.", nightly_run.synced_at - timedelta(minutes=3))
+    factories.upstream_error("It fell over.", nightly_run.synced_at - timedelta(minutes=3))
     page.clock.run_for(REFRESH_MS)
     expect(page.locator("[data-upstream-error]")).to_contain_text("It fell over.")
     expect(page.locator("[data-upstream-error] time")).to_contain_text("min")

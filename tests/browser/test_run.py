@@ -24,24 +24,24 @@ pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("viewer")]
 
 @pytest.fixture
 def retrying_run(live: Live) -> Run:
-    """A run whose step was begun almost 19 minutes ago and is tried again in five and a half."""
+    """A run whose step started almost 19 minutes ago, with the next attempt in five and a half."""
     stage = factories.stage()
     StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
     now = timezone.now()
-    began = now - timedelta(minutes=18, seconds=45)
+    started_at = now - timedelta(minutes=18, seconds=45)
     step = factories.node(
-        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=began,
+        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=started_at,
         attempts=2, max_attempts=3, next_attempt_at=now + timedelta(minutes=5, seconds=30),
     )  # fmt: skip
     return factories.run(
         stage,
         "r-1",
         status="retrying",
-        started_at=began,
-        created_at=began,
+        started_at=started_at,
+        created_at=started_at,
         step="migrate, attempt 2 of 3",
         step_key="migrate",
-        step_started_at=began,
+        step_started_at=started_at,
         steps=msgspec.to_builtins(factories.node("Workflow", steps=(step,))),
         detail_synced_at=now,
     )
@@ -52,16 +52,16 @@ def test_run_summary_times_advance_without_requests(
 ) -> None:
     page = sign_in("viewer", factories.address(retrying_run))
     wait_for_viewers(live)
-    verdict = page.locator("[data-verdict]")
-    expect(verdict).to_contain_text("step “migrate” for 18 min (usually 2 to 4 min).")
-    expect(verdict).to_contain_text(re.compile(r"Attempt 2 of 3, next in 5 min [23]\d s\."))
+    run_summary = page.locator("[data-verdict]")
+    expect(run_summary).to_contain_text("step “migrate” for 18 min (usually 2 to 4 min).")
+    expect(run_summary).to_contain_text(re.compile(r"Attempt 2 of 3, next in 5 min [23]\d s\."))
     expect(page.locator("[data-unreachable]")).to_be_hidden()
     install_clock(page)
-    asked = record_requests(page)
+    urls = record_requests(page)
     advance_time(page, 20)
-    expect(verdict).to_contain_text("step “migrate” for 19 min (usually 2 to 4 min).")
-    expect(verdict).to_contain_text(re.compile(r"next in 5 min [01]\d s\."))
-    assert asked == []
+    expect(run_summary).to_contain_text("step “migrate” for 19 min (usually 2 to 4 min).")
+    expect(run_summary).to_contain_text(re.compile(r"next in 5 min [01]\d s\."))
+    assert urls == []
 
 
 def test_run_summary_with_overdue_attempt_shows_due_now(
@@ -85,8 +85,8 @@ def test_run_row_step_time_advances(retrying_run: Run, sign_in: OpenPage) -> Non
 def test_incident_summary_button_copies_text(
     retrying_run: Run, sign_in: OpenPage, live: Live
 ) -> None:
-    may = ["clipboard-read", "clipboard-write"]
-    page = sign_in("viewer", factories.address(retrying_run), permissions=may)
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = sign_in("viewer", factories.address(retrying_run), permissions=permissions)
     page.get_by_role("button", name="Copy summary").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("() => navigator.clipboard.readText()")
@@ -95,8 +95,8 @@ def test_incident_summary_button_copies_text(
 
 
 def test_changed_run_keeps_label_of_copy_button(retrying_run: Run, sign_in: OpenPage) -> None:
-    may = ["clipboard-read", "clipboard-write"]
-    page = sign_in("viewer", factories.address(retrying_run), permissions=may)
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = sign_in("viewer", factories.address(retrying_run), permissions=permissions)
     install_clock(page)
     page.get_by_role("button", name="Copy summary").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
@@ -134,8 +134,8 @@ def test_newly_queued_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: 
 def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in: OpenPage) -> None:
     Stage.objects.update(concurrency_policy="forbid")
     page = sign_in("viewer", factories.address(retrying_run))
-    swallowed = page.locator("[data-related-runs] [data-skipped]")
-    expect(swallowed).to_contain_text("No skipped runs reported")
+    skipped = page.locator("[data-related-runs] [data-skipped]")
+    expect(skipped).to_contain_text("No skipped runs reported")
     factories.run(
         retrying_run.stage,
         name="Hotfix",
@@ -143,10 +143,10 @@ def test_newly_skipped_run_is_shown_on_open_run_page(retrying_run: Run, sign_in:
         started_at=None,
         created_at=timezone.now(),
     )
-    said = "1 run skipped since this run was created."
-    expect(page.locator("[data-verdict]")).to_contain_text(said)
-    expect(swallowed).to_contain_text(said)
-    expect(swallowed.get_by_role("link", name="Hotfix")).to_be_visible()
+    text = "1 run skipped since this run was created."
+    expect(page.locator("[data-verdict]")).to_contain_text(text)
+    expect(skipped).to_contain_text(text)
+    expect(skipped.get_by_role("link", name="Hotfix")).to_be_visible()
 
 
 def test_incident_summary_without_javascript_has_no_copy_button(

@@ -11,26 +11,26 @@ from tests.support import factories
 from tests.support.browser import (
     OpenPage,
     advance_time,
+    has_reload_mark,
     install_clock,
-    is_marked,
-    mark,
     record_requests,
+    set_reload_mark,
     wait_for_viewers,
 )
 from tests.support.live import Live
-from tests.support.release import minutes, release
+from tests.support.long_run import create_long_run, minutes
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def run(live: Live) -> Run:
-    return release(at_migrate=minutes(18))
+    return create_long_run(migrate_duration=minutes(18))
 
 
 def step(page: Page, name: str) -> Locator:
-    name_of_it = page.locator("bdi", has_text=re.compile(f"^{name}$"))
-    return page.locator("[data-steps] .step", has=name_of_it)
+    label = page.locator("bdi", has_text=re.compile(f"^{name}$"))
+    return page.locator("[data-steps] .step", has=label)
 
 
 def group_of(page: Page, name: str) -> Locator:
@@ -50,17 +50,17 @@ def test_current_step_bar_grows_without_requests(run: Run, sign_in: OpenPage, li
     page = sign_in("viewer", factories.address(run))
     wait_for_viewers(live)
     install_clock(page)
-    asked = record_requests(page)
+    urls = record_requests(page)
     before = spent_width(page)
     advance_time(page, 20)
     assert spent_width(page) >= before + 19
-    assert asked == []
+    assert urls == []
 
 
 @pytest.mark.usefixtures("viewer")
 def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run))
-    # The run began 38 minutes ago; as if the page had been made in its first.
+    # The run started 38 minutes ago; as if the page had been rendered in its first minute.
     page.locator("[data-steps] .bar").evaluate_all(
         "bars => bars.forEach(bar => bar.setAttribute('viewBox', '0 0 60 4'))"
     )
@@ -74,16 +74,16 @@ def test_timeline_axis_extends_with_time(run: Run, sign_in: OpenPage) -> None:
 def test_step_that_becomes_overdue_shows_text_and_changes_color(
     sign_in: OpenPage, live: Live
 ) -> None:
-    page = sign_in("viewer", factories.address(release(at_migrate=minutes(1))))
+    page = sign_in("viewer", factories.address(create_long_run(migrate_duration=minutes(1))))
     migrate = step(page, "migrate")
     expect(migrate).to_have_attribute("data-severity", "0")
     assert migrate.get_by_text("longer than usual").filter(visible=True).count() == 0
-    calm = migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill")
-    # Its time has come: what the server has said of when that is, is made the past.
+    fill = migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill")
+    # The limits that the server rendered are moved into the past.
     migrate.evaluate("step => { step.dataset.overdueAt = step.dataset.criticalAt = 1 }")
     expect(migrate.get_by_text("far longer than usual")).to_be_visible()
     expect(migrate).to_have_attribute("data-severity", "2")
-    assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != calm
+    assert migrate.locator(".elapsed").evaluate("bar => getComputedStyle(bar).fill") != fill
 
 
 @pytest.mark.usefixtures("viewer")
@@ -92,7 +92,7 @@ def test_step_groups_keep_open_state_focus_and_scroll_on_update(
 ) -> None:
     page = sign_in("viewer", factories.address(run))
     wait_for_viewers(live)
-    mark(page)
+    set_reload_mark(page)
     opened, closed = group_of(page, "region-us-east"), group_of(page, "Parallel steps")
     opened.locator("> summary").click()
     closed.locator("> summary").click()
@@ -106,7 +106,7 @@ def test_step_groups_keep_open_state_focus_and_scroll_on_update(
     expect(closed).not_to_have_attribute("open", re.compile(".*"))
     expect(opened.locator("> summary")).to_be_focused()
     assert scroll_top(page) == 70
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -116,10 +116,15 @@ def test_step_list_scrolls_to_current_step_on_load(
 ) -> None:
     page = sign_in("viewer", factories.address(run), viewport={"width": 1280, "height": height})
     panel = page.locator(".timeline").bounding_box()
-    here = step(page, "migrate").bounding_box()
+    step_box = step(page, "migrate").bounding_box()
     assert panel is not None
-    assert here is not None
-    assert panel["y"] <= here["y"] < here["y"] + here["height"] <= panel["y"] + panel["height"]
+    assert step_box is not None
+    assert (
+        panel["y"]
+        <= step_box["y"]
+        < step_box["y"] + step_box["height"]
+        <= panel["y"] + panel["height"]
+    )
     assert page.evaluate("scrollY") == 0
     assert page.evaluate("document.activeElement === document.body")
 
@@ -137,17 +142,17 @@ def test_step_list_keeps_scroll_position_on_update(run: Run, sign_in: OpenPage, 
 @pytest.mark.usefixtures("viewer")
 def test_step_list_of_short_run_does_not_scroll(sign_in: OpenPage, live: Live) -> None:
     tree = factories.node("Workflow", steps=(factories.node(label="build", status="waiting"),))
-    of = factories.run(factories.stage(), steps=msgspec.to_builtins(tree))
-    page = sign_in("viewer", factories.address(of))
+    run = factories.run(factories.stage(), steps=msgspec.to_builtins(tree))
+    page = sign_in("viewer", factories.address(run))
     assert page.locator(".timeline").evaluate("panel => panel.scrollHeight <= panel.clientHeight")
 
 
 @pytest.mark.usefixtures("viewer")
 def test_steps_without_javascript_show_all_texts(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run), java_script_enabled=False)
-    said = step(page, "migrate").inner_text()
-    assert "attempt 2 of 3, next at" in said
-    assert "usually 90 s to 3 min, far longer than usual" in " ".join(said.split())
+    text = step(page, "migrate").inner_text()
+    assert "attempt 2 of 3, next at" in text
+    assert "usually 90 s to 3 min, far longer than usual" in " ".join(text.split())
 
 
 @pytest.mark.usefixtures("viewer")
@@ -162,7 +167,7 @@ def test_step_list_loaded_later_scrolls_to_current_step(
     factories.change(run, steps=steps, detail_synced_at=read_at)
     expect(step(page, "migrate")).to_be_in_viewport()
     assert scroll_top(page) > 0
-    # Who has scrolled it is left alone.
+    # After the user has scrolled it stays.
     page.locator(".timeline").evaluate("panel => { panel.scrollTop = 0; }")
     factories.change(run, status="retrying", description="Something else")
     expect(page.get_by_text("Something else")).to_be_visible()

@@ -15,38 +15,38 @@ from tests.support.browser import (
     OpenPage,
     advance_time,
     break_streams,
+    has_reload_mark,
     install_clock,
-    is_marked,
-    mark,
     record_requests,
+    set_reload_mark,
     submit_sign_in,
     wait_for_viewers,
 )
-from tests.support.databases import moved
+from tests.support.databases import sqlite_folder_renamed
 from tests.support.live import Live
 from tests.support.stream import fast_polling
 
 pytestmark = pytest.mark.browser
 
-# In seconds of the page's own time, and less than it waits for an answer:
-IDLE_REFRESH_SECONDS = 9  # until it shows by itself what nobody has asked for, at the latest
-POLLING_FALLBACK_SECONDS = 6  # until it asks by itself, for want of a stream
+# In seconds of the page's clock, and less than its timeout for an answer:
+IDLE_REFRESH_SECONDS = 9  # after which an idle page shows new runs, at the latest
+POLLING_FALLBACK_SECONDS = 6  # after which a page without a stream polls
 
 
 @pytest.fixture
 def run(live: Live) -> Run:
-    """A run in flight, without anybody who would read more."""
+    """A run in flight, without a worker."""
     return factories.run(factories.stage(), "r-1", name="Nightly")
 
 
 @pytest.fixture
 def open_live_page(sign_in: OpenPage, live: Live) -> OpenPage:
-    """Open a page as somebody, and wait until it listens."""
+    """Open a page as a user, and wait until its stream is open."""
 
-    def watch_(name: str, address: str = "/", **options: object) -> Page:
+    def open_and_wait(name: str, address: str = "/", **options: object) -> Page:
         page = sign_in(name, address, **options)
         wait_for_viewers(live)
-        mark(page)
+        set_reload_mark(page)
         page.evaluate(
             """() => {
               window.refreshes = 0;
@@ -55,26 +55,28 @@ def open_live_page(sign_in: OpenPage, live: Live) -> OpenPage:
         )
         return page
 
-    return watch_
+    return open_and_wait
 
 
-def expect_streamed_text(to: Locator, text: str | list[str]) -> None:
-    """Wait until the stream has brought a text: the page has asked for nothing by itself."""
-    expect(to).to_have_text(text)
-    assert to.page.evaluate("() => refreshes") == 0
+def expect_streamed_text(locator: Locator, text: str | list[str]) -> None:
+    """Wait until the stream has changed a text: the page has not refreshed."""
+    expect(locator).to_have_text(text)
+    assert locator.page.evaluate("() => refreshes") == 0
 
 
 @pytest.mark.usefixtures("viewer")
 def test_filtered_board_announces_newly_matching_pipeline(
     run: Run, open_live_page: OpenPage
 ) -> None:
-    others = [factories.stage(of=factories.pipeline(slug)) for slug in ("ledger", "checkin")]
+    others = [factories.stage(parent=factories.pipeline(slug)) for slug in ("ledger", "checkin")]
     page = open_live_page("viewer", "/board/?q=SHOP+check&show=flight")
-    page.get_by_label("Pipeline or project").focus()  # a hand at work: nothing comes by itself
+    page.get_by_label(
+        "Pipeline or project"
+    ).focus()  # while the page is in use nothing is shown automatically
     page.locator("#live").hover()
-    factories.run(others[0], "r-2")  # in flight, by another name
+    factories.run(others[0], "r-2")  # in flight, with another name
     factories.run(others[1], "r-3", status="success")
-    factories.change(run, status="waiting")  # told after both
+    factories.change(run, status="waiting")  # streamed after both
     expect(page.locator(f"#stage-{run.stage_id} [data-badge]")).to_have_text("Waiting")
     expect(page.locator("#new-runs")).to_be_hidden()
     factories.run(others[1], "r-4")
@@ -95,22 +97,22 @@ def test_changed_run_is_shown_live_and_announced_once(run: Run, open_live_page: 
     expect(page.locator("#announcements")).to_have_text("Nightly: Needs approval")
     expect(page).to_have_title("Needs approval · Now (1) · Release flows")
     assert page.evaluate("() => history.state") is None  # going back is the browser's
-    assert is_marked(page)
+    assert has_reload_mark(page)
     page.evaluate("() => { document.querySelector('#announcements').textContent = '' }")
-    factories.change(run, step="migrate")  # no change of status: nothing to say
+    factories.change(run, step="migrate")  # no change of status: no announcement
     expect_streamed_text(page.locator('[data-run="r-1"] .step'), "migrate")
     expect(page.locator("#announcements")).to_have_text("")
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("page_of", ["stage", "pipeline", "run"])
-def test_run_pages_show_change_live(page_of: str, run: Run, open_live_page: OpenPage) -> None:
-    about = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}[page_of]
-    page = open_live_page("viewer", factories.address(about))
+@pytest.mark.parametrize("name", ["stage", "pipeline", "run"])
+def test_run_pages_show_change_live(name: str, run: Run, open_live_page: OpenPage) -> None:
+    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}[name]
+    page = open_live_page("viewer", factories.address(target))
     factories.change(run, status="retrying")
     expect_streamed_text(page.locator(badge(page)).first, "Retrying")
     expect(page.locator("#announcements")).to_have_text("Nightly: Retrying")
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -166,7 +168,7 @@ def test_announcements_in_quick_succession_are_all_kept(run: Run, open_live_page
 @pytest.mark.usefixtures("viewer")
 def test_upstream_outage_start_and_end_are_announced(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")
-    factories.trouble("It fell over.")
+    factories.upstream_error("It fell over.")
     expect(page.locator("#announcements")).to_have_text("It fell over.")
     expect(page).to_have_title("Not updating · Now (1) · Release flows")
     Upstream.objects.update(error="", error_since=None)
@@ -179,15 +181,15 @@ def test_board_after_offline_period_shows_missed_changes(
 ) -> None:
     page = open_live_page("viewer", "/board/")
     install_clock(page)
-    mark(page)
+    set_reload_mark(page)
     page.mouse.move(1, 1)
     page.context.set_offline(True)
-    factories.stage(of=factories.pipeline("brand-new"))
+    factories.stage(parent=factories.pipeline("brand-new"))
     page.context.set_offline(False)
     page.wait_for_function("() => isOutdated")
     advance_time(page, IDLE_REFRESH_SECONDS)
     expect(page.get_by_role("link", name="Brand-New")).to_be_visible()
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("manager")
@@ -226,7 +228,9 @@ def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: Ope
     page.get_by_role("dialog").get_by_role("button", name="Abort run").click()
     expect(page.locator("#notices")).to_contain_text("Abort accepted")
     expect(page.locator("[data-run]")).to_have_attribute("data-concluded", "true")
-    expect(page.locator("#notices .notice")).to_be_hidden()  # its room is left under a hand
+    expect(
+        page.locator("#notices .notice")
+    ).to_be_hidden()  # its space remains while the page is in use
     page.mouse.move(0, 0)
     advance_time(page, IDLE_REFRESH_SECONDS)
     expect(page.locator("#notices .notice")).to_have_count(0)
@@ -235,32 +239,34 @@ def test_abort_notice_disappears_when_run_concludes(stuck_run: Run, sign_in: Ope
 @pytest.mark.usefixtures("viewer")
 def test_new_runs_notice_shows_runs_on_click(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer", factories.address(run.stage))
-    page.get_by_role("link", name="Nightly").hover()  # a hand over the table: nothing may move
+    page.get_by_role(
+        "link", name="Nightly"
+    ).hover()  # the pointer is over the table: nothing may move
     factories.run(run.stage, "r-2", name="Second")
-    news = page.get_by_role("button", name="1 new run", exact=True)
-    expect(news).to_be_visible()
+    button = page.get_by_role("button", name="1 new run", exact=True)
+    expect(button).to_be_visible()
     factories.run(run.stage, "r-3", name="Third")
-    news = page.get_by_role("button", name="2 new runs", exact=True)
-    expect(news).to_be_visible()
+    button = page.get_by_role("button", name="2 new runs", exact=True)
+    expect(button).to_be_visible()
     expect(page.locator("[data-run]")).to_have_count(1)
-    news.click()
+    button.click()
     expect(page.locator("[data-run]")).to_have_count(3)
     expect(page.locator("#new-runs")).to_be_hidden()
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
 def test_idle_page_shows_new_runs_automatically(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer", factories.address(run.stage))
     install_clock(page)
-    mark(page)
+    set_reload_mark(page)
     page.mouse.move(1, 1)
     factories.run(run.stage, "r-2", name="Second")
     page.wait_for_function("() => newRunIds.size")
     advance_time(page, IDLE_REFRESH_SECONDS)
     expect(page.get_by_role("link", name="Second")).to_be_visible()
     expect(page.locator("#new-runs")).to_be_hidden()
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -270,10 +276,10 @@ def test_further_new_runs_do_not_delay_first_one(run: Run, open_live_page: OpenP
     page.evaluate("() => { Math.random = () => 1 }")
     factories.run(run.stage, "r-2", name="Second")
     page.wait_for_function("() => newRunIds.size === 1 && !newRunsButton.hidden")
-    at = page.evaluate("() => refreshNotBefore")
+    refresh_time = page.evaluate("() => refreshNotBefore")
     factories.run(run.stage, "r-3", name="Third")
     page.wait_for_function("() => newRunIds.size === 2 && newRunsButton.textContent.includes('2')")
-    assert page.evaluate("() => refreshNotBefore") == at
+    assert page.evaluate("() => refreshNotBefore") == refresh_time
 
 
 @pytest.mark.usefixtures("viewer")
@@ -284,11 +290,11 @@ def test_removed_incomplete_notice_does_not_shift_layout(
     page = open_live_page("viewer")
     page.get_by_role("link", name="Nightly").hover()
     expect(page.locator("[data-incomplete]")).to_be_visible()
-    top = (page.locator("#in-flight").bounding_box() or {})["y"]
+    section_top = (page.locator("#in-flight").bounding_box() or {})["y"]
     now = timezone.now()
     Stage.objects.filter(pk=unread.pk).update(synced_at=now, fresh_until=now + timedelta(hours=1))
     expect(page.locator("[data-incomplete]")).to_have_count(0)
-    assert (page.locator("#in-flight").bounding_box() or {})["y"] == top
+    assert (page.locator("#in-flight").bounding_box() or {})["y"] == section_top
 
 
 @pytest.mark.usefixtures("viewer")
@@ -309,9 +315,9 @@ def test_page_with_open_stream_sends_no_requests(
 ) -> None:
     page = open_live_page("viewer", address)
     install_clock(page)
-    asked = record_requests(page)
-    advance_time(page, 20)  # the server speaks sooner than a page gives up a stream
-    assert asked == []
+    urls = record_requests(page)
+    advance_time(page, 20)  # the server's heartbeat comes before the page gives up the stream
+    assert urls == []
 
 
 @pytest.mark.usefixtures("viewer")
@@ -320,8 +326,8 @@ def test_broken_stream_reconnects_and_replays_changes(
 ) -> None:
     page = open_live_page("viewer")
     install_clock(page)
-    asked = record_requests(page)
-    page.clock.pause_at(page.evaluate("() => Date.now() + 1_000"))  # before the page asks by itself
+    urls = record_requests(page)
+    page.clock.pause_at(page.evaluate("() => Date.now() + 1_000"))  # before the page polls
     break_streams(live)
     page.wait_for_function("() => !isConnected")
     factories.change(run, status="retrying")
@@ -330,7 +336,7 @@ def test_broken_stream_reconnects_and_replays_changes(
     page.clock.resume()
     expect(page.locator(badge(page))).to_have_text("Retrying")
     wait_for_viewers(live)
-    assert [url for url in asked if "/live/" not in url] == []
+    assert [url for url in urls if "/live/" not in url] == []
 
 
 @pytest.mark.usefixtures("viewer")
@@ -340,36 +346,36 @@ def test_page_without_stream_falls_back_to_polling(
     ignored_console_errors.append("the server responded with a status of 503")
     live.end_streams()
     page = sign_in("viewer")
-    install_clock(page, until="isHtmxStarted")
-    mark(page)
+    install_clock(page, condition="isHtmxStarted")
+    set_reload_mark(page)
     factories.change(run, status="retrying")
     advance_time(page, POLLING_FALLBACK_SECONDS)
     expect(page.locator(badge(page))).to_have_text("Retrying")
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 def hold_streams(page: Page) -> list[Route]:
-    """Let a page's streams have no answer from now on."""
-    held: list[Route] = []
+    """Leave a page's later streams without an answer."""
+    routes: list[Route] = []
 
     def hold(route: Route) -> None:
-        held.append(route)
+        routes.append(route)
 
     page.route("**/live/**", hold)
-    return held
+    return routes
 
 
 @pytest.mark.usefixtures("viewer")
 def test_page_with_unanswered_stream_falls_back_to_polling(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer")
-    held = hold_streams(page)
-    install_clock(page, until="isHtmxStarted")
-    mark(page)
+    routes = hold_streams(page)
+    install_clock(page, condition="isHtmxStarted")
+    set_reload_mark(page)
     factories.change(run, status="retrying")
     advance_time(page, POLLING_FALLBACK_SECONDS)
     expect(page.locator(badge(page))).to_have_text("Retrying")
-    assert held
-    assert is_marked(page)
+    assert routes
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -379,15 +385,15 @@ def test_unresponsive_dashboard_is_reported_unreachable(
     ignored_console_errors.append("htmx:error")
     page = sign_in("viewer")
     hold_streams(page)
-    install_clock(page, until="isHtmxStarted")
+    install_clock(page, condition="isHtmxStarted")
 
-    def vanish(_route: Route) -> None:
+    def never_respond(_route: Route) -> None:
         """Neither an answer nor an error."""
 
-    page.route(lambda url: "/live/" not in url and "/static/" not in url, vanish)
+    page.route(lambda url: "/live/" not in url and "/static/" not in url, never_respond)
     advance_time(page, POLLING_FALLBACK_SECONDS)
     expect(page.locator("[data-unreachable]")).to_be_hidden()
-    advance_time(page, 10)  # as long as it waits for an answer
+    advance_time(page, 10)  # its timeout for an answer
     expect(page.locator("[data-unreachable]")).to_be_visible()
 
 
@@ -397,7 +403,7 @@ def test_unresponsive_dashboard_is_reported_unreachable(
 def test_database_outage_is_reported_and_rows_stay(run: Run, open_live_page: OpenPage) -> None:
     page = open_live_page("viewer")
     line = page.locator("[data-unreachable]")
-    with moved():
+    with sqlite_folder_renamed():
         expect(line).to_contain_text("The database has not responded since")
         expect(line).to_be_visible()
         expect(page.locator("[data-run]")).to_have_count(1)
@@ -405,21 +411,21 @@ def test_database_outage_is_reported_and_rows_stay(run: Run, open_live_page: Ope
 
 
 @pytest.mark.usefixtures("viewer")
-@pytest.mark.parametrize("beat", [60.0], ids=["slow"])
+@pytest.mark.parametrize("poll_interval", [60.0], ids=["slow"])
 def test_quick_reconnect_sends_no_page_requests(
     run: Run, open_live_page: OpenPage, live: Live
 ) -> None:
     page = open_live_page("viewer")
     install_clock(page)
-    # There was nothing to say for longer than a page is without a stream.
+    # No message came for longer than a page waits without a stream.
     page.clock.pause_at(page.evaluate("() => Date.now() + 20_000"))
-    held, asked = hold_streams(page), record_requests(page)
+    routes, urls = hold_streams(page), record_requests(page)
     break_streams(live)
     page.wait_for_function("() => !isConnected")
     advance_time(page, 4)
-    assert [url for url in asked if "/live/" not in url] == []
-    assert len(held) == 1
-    for route in held:
+    assert [url for url in urls if "/live/" not in url] == []
+    assert len(routes) == 1
+    for route in routes:
         route.continue_()
 
 
@@ -439,7 +445,7 @@ def test_page_is_live_again_after_sign_in_in_other_tab(
     ignored_console_errors.append("SSE reconnect failed with status 401")
     page = open_live_page("manager")
     install_clock(page)
-    mark(page)
+    set_reload_mark(page)
     Session.objects.all().delete()
     break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
@@ -458,22 +464,22 @@ def test_page_is_live_again_after_sign_in_in_other_tab(
         expect(page.locator(".htmx-request:not(#stream)")).to_have_count(0)
     page.wait_for_function("() => isConnected")
     wait_for_viewers(live)
-    assert is_marked(page)
+    assert has_reload_mark(page)
 
 
 @pytest.mark.usefixtures("viewer")
 def test_signed_out_page_shows_notice_and_stops_requests(
     run: Run, open_live_page: OpenPage, live: Live, ignored_console_errors: list[str]
 ) -> None:
-    ignored_console_errors.append("SSE reconnect failed with status 401")  # htmx says so, once
+    ignored_console_errors.append("SSE reconnect failed with status 401")  # htmx logs this once
     page = open_live_page("viewer")
     install_clock(page)
     Session.objects.all().delete()
     break_streams(live)
     expect(page.locator("#notices")).to_contain_text("You are signed out")
-    asked = record_requests(page)
+    urls = record_requests(page)
     advance_time(page, 300)
-    assert asked == []
+    assert urls == []
 
 
 @pytest.mark.usefixtures("manager")
@@ -481,9 +487,9 @@ def test_abort_dialog_works_after_row_left_page(
     live: Live, stuck_run: Run, sign_in: OpenPage, ignored_console_errors: list[str]
 ) -> None:
     ignored_console_errors.append("the server responded with a status of 503")
-    live.end_streams()  # pages that ask by themselves move what is in them
+    live.end_streams()  # pages that poll move their rows
     page = sign_in("manager", f"{factories.address(stuck_run.stage)}?status={stuck_run.status}")
-    install_clock(page, until="isHtmxStarted")
+    install_clock(page, condition="isHtmxStarted")
     page.locator(f'[data-run="{stuck_run.run_id}"] [data-abort]').click()  # others may be in flight
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
@@ -504,25 +510,25 @@ def test_shrinking_run_row_does_not_shift_layout(
     age: int, width: int, run: Run, open_live_page: OpenPage
 ) -> None:
     now = timezone.now()
-    then = now - timedelta(minutes=age)
-    Run.objects.filter(pk=run.pk).update(created_at=then, first_synced_at=then)
+    past = now - timedelta(minutes=age)
+    Run.objects.filter(pk=run.pk).update(created_at=past, first_synced_at=past)
     factories.change(run, step="Run the migrations of the database", step_started_at=now)
     factories.run(run.stage, status="success", name="Old")
     page = open_live_page(
         "viewer", factories.address(run.stage), viewport={"width": width, "height": 700}
     )
-    page.locator("#live").hover()  # a hand at work: nothing comes by itself
+    page.locator("#live").hover()  # while the page is in use nothing is shown automatically
     below = page.get_by_role("link", name="Old")
-    where = below.bounding_box()
+    link_box = below.bounding_box()
     expect(page.locator(".runs .step")).to_have_count(1)
     factories.change(
         run, status="success", concluded=True, in_flight=False, concluded_at=now, step=""
     )
     expect_streamed_text(page.locator(badge(page)), "Success")
     expect(page.locator(".runs .step")).to_have_count(0)
-    assert below.bounding_box() == where
+    assert below.bounding_box() == link_box
     page.reload()
-    assert below.bounding_box() != where
+    assert below.bounding_box() != link_box
 
 
 @pytest.mark.usefixtures("viewer")

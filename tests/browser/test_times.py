@@ -21,7 +21,7 @@ YEAR = timezone.now().year - 1
 AT = datetime(YEAR, 1, 31, 23, 30, tzinfo=UTC)
 IN_UTC, IN_BERLIN = f"31 Jan {YEAR} 23:30:00", f"1 Feb {YEAR} 00:30:00"
 IN_NEW_YORK = f"31 Jan {YEAR} 18:30:00"
-# Notes what a page shows of some elements at each paint.
+# Records the texts of some elements at each paint.
 RECORD_PAINTS = """
   window.painted = new Set();
   const record = () => {
@@ -124,7 +124,9 @@ def test_timezone_choice_without_storage_lasts_for_page(run: Run, sign_in: OpenP
 
 @pytest.mark.usefixtures("viewer")
 def test_browser_timezone_offer_does_not_shift_layout(run: Run, sign_in: OpenPage) -> None:
-    page = sign_in("viewer", timezone_id="America/New_York")  # the first page asks the browser
+    page = sign_in(
+        "viewer", timezone_id="America/New_York"
+    )  # the first page reads the browser's zone
     expect(timezone_buttons(page)).to_have_count(2)
     page.add_init_script(
         """window.shifts = 0;
@@ -134,7 +136,7 @@ def test_browser_timezone_offer_does_not_shift_layout(run: Run, sign_in: OpenPag
     )
     page.goto("/")
     expect(page.locator("[data-zone-choice=browser]")).to_be_in_viewport()
-    page.wait_for_function("() => isConnected")  # what the stream opens with has come
+    page.wait_for_function("() => isConnected")  # the stream's first message has arrived
     wait_until_painted(page)
     page.evaluate("() => add(watching.takeRecords())")
     assert page.evaluate("shifts") == 0
@@ -177,7 +179,7 @@ def test_swapped_parts_are_painted_in_chosen_timezone_only(
     choose_timezone(page, "Show times in UTC")
     times = "[data-run=r-1] .started time, [data-upstream-error] time, #notices time"
     page.evaluate(RECORD_PAINTS % times)
-    factories.trouble("It fell over.", AT)
+    factories.upstream_error("It fell over.", AT)
     for status, label in (("retrying", "Retrying"), ("approval_wait", "Needs approval")):
         factories.change(run, status=status)
         row = page.locator('[data-run="r-1"]')
@@ -218,12 +220,12 @@ def test_history_chart_tooltip_is_in_chosen_timezone(run: Run, sign_in: OpenPage
     factories.run(run.stage, "r-2", status="success", started_at=AT, concluded_at=AT)
     page = sign_in("viewer", factories.address(run.stage))
     tooltip = page.locator("path.bar title")
-    for name, ended in (
+    for name, ended_at in (
         ("UTC", f"ended {YEAR}-01-31 23:30:00 UTC"),
         ("Europe/Berlin", f"ended {YEAR}-02-01 00:30:00 CET"),
     ):
         choose_timezone(page, f"Show times in {name}")
-        expect(tooltip).to_contain_text(ended)
+        expect(tooltip).to_contain_text(ended_at)
 
 
 @pytest.mark.usefixtures("viewer")
@@ -240,12 +242,12 @@ def test_incident_summary_stays_in_timezone_of_deployment(
 @pytest.mark.usefixtures("viewer")
 def test_filter_names_its_timezone_if_another_is_chosen(run: Run, sign_in: OpenPage) -> None:
     page = sign_in("viewer", factories.address(run.stage))
-    note = page.get_by_text("Dates in the filter are in Europe/Berlin.")
-    expect(note).to_be_hidden()
+    hint = page.get_by_text("Dates in the filter are in Europe/Berlin.")
+    expect(hint).to_be_hidden()
     choose_timezone(page, "Show times in UTC")
     for address in (factories.address(run.stage), "/aborts/"):
         page.goto(address)
-        expect(note).to_be_visible()
+        expect(hint).to_be_visible()
 
 
 def zone_at_hour(hour: int) -> str:
@@ -297,7 +299,9 @@ def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenP
     for number in range(40):
         factories.run(run.stage, status="failure", name=f"Old {number}")
     page = sign_in("viewer", viewport={"width": 390, "height": 700})
-    page.get_by_role("link", name="Nightly").focus()  # who is at work sees no page change by itself
+    page.get_by_role(
+        "link", name="Nightly"
+    ).focus()  # while the page is in use nothing is shown automatically
     factories.run(run.stage, "r-2")
     expect(page.locator("#new-runs")).to_have_text("1 new run")
     choose_timezone(page, "Show times in UTC")
@@ -306,8 +310,8 @@ def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenP
 
 @pytest.mark.usefixtures("viewer")
 def test_relative_time_also_shows_absolute_time(run: Run, sign_in: OpenPage) -> None:
-    began = timezone.now().replace(microsecond=0) - timedelta(minutes=20)
-    factories.change(run, started_at=began)
+    started_at = timezone.now().replace(microsecond=0) - timedelta(minutes=20)
+    factories.change(run, started_at=started_at)
     page = sign_in("viewer")
     time = start_time(page)
     title = time.get_attribute("title")
@@ -332,7 +336,7 @@ def test_times_of_every_page_have_timezone_in_title(run: Run, sign_in: OpenPage)
         )
         assert [title for title in titles if not re.search(r"\d CES?T$", title)] == [], address
         # Nothing that looks like a time stands outside of a <time>.
-        bare = page.evaluate(
+        unmarked_times = page.evaluate(
             """() => {
               const named = [...document.querySelectorAll("[title]:not(time), [aria-label]")];
               const found = named
@@ -348,15 +352,15 @@ def test_times_of_every_page_have_timezone_in_title(run: Run, sign_in: OpenPage)
               return found;
             }"""
         )
-        assert bare == [], address
+        assert unmarked_times == [], address
 
 
 @pytest.mark.usefixtures("viewer")
 def test_reduced_motion_disables_animations(run: Run, sign_in: OpenPage) -> None:
-    moving = "() => document.getAnimations().length"
+    script = "() => document.getAnimations().length"
     page = sign_in("viewer", reduced_motion="no-preference")
-    assert page.evaluate(moving) > 0
+    assert page.evaluate(script) > 0
     for address in ("/", "/board/", factories.address(run)):
         page.emulate_media(reduced_motion="reduce")
         page.goto(address)
-        assert page.evaluate(moving) == 0, address
+        assert page.evaluate(script) == 0, address

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from dashboard import settings as given
+from dashboard import settings as default_settings
 from dashboard.config import checks, secret_key
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ INVALID_SETTINGS = [
 
 
 def ids() -> list[str]:
-    return [str(found.id) for found in checks.check_settings()]
+    return [str(error.id) for error in checks.check_settings()]
 
 
 def test_settings_pass_checks() -> None:
@@ -123,18 +123,18 @@ def test_valid_setting_passes_checks(settings: Settings, name: str, value: objec
 
 
 @pytest.mark.parametrize(
-    ("engine", "warned"), [("postgresql", ["dashboard.W001"]), ("sqlite3", [])]
+    ("engine", "warnings"), [("postgresql", ["dashboard.W001"]), ("sqlite3", [])]
 )
 def test_local_secret_key_with_postgresql_is_a_warning(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str, warned: list[str]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str, warnings: list[str]
 ) -> None:
     settings.SECRET_KEY_IS_LOCAL = True
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", f"django.db.backends.{engine}")
-    assert ids() == warned
+    assert ids() == warnings
 
 
 @pytest.mark.parametrize(
-    ("base", "parts"),
+    ("base_url", "parts"),
     [
         ("", ([], [], "")),
         ("nonsense", ([], [], "")),
@@ -144,27 +144,27 @@ def test_local_secret_key_with_postgresql_is_a_warning(
     ],
 )
 def test_base_url_determines_origin_host_and_path(
-    base: str, parts: tuple[list[str], list[str], str]
+    base_url: str, parts: tuple[list[str], list[str], str]
 ) -> None:
-    assert given.split_base_url(base) == parts
+    assert default_settings.split_base_url(base_url) == parts
 
 
 def test_env_example_lists_every_setting() -> None:
     source = (ROOT / "dashboard" / "settings.py").read_text()
-    read = set(re.findall(r'(?:env\.\w+|_\w+)\(\s*"([A-Z_]+)"', source))
-    assert read == set(EXAMPLE)
+    names = set(re.findall(r'(?:env\.\w+|_\w+)\(\s*"([A-Z_]+)"', source))
+    assert names == set(EXAMPLE)
 
 
 def manage(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run manage.py with exactly this environment."""
-    given = dict.fromkeys(EXAMPLE, "") | {
+    variables = dict.fromkeys(EXAMPLE, "") | {
         "SECRET_KEY": "x" * 20 + "Qw3rTy" * 10,
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
     }
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | given | environment,
+        env={"PATH": os.environ["PATH"]} | variables | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -173,19 +173,21 @@ def manage(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Co
 
 
 def test_env_example_values_pass_checks(tmp_path: Path) -> None:
-    completed = manage(tmp_path, "check", **{k: v for k, v in EXAMPLE.items() if v})
-    assert completed.returncode == 0, completed.stderr
+    result = manage(tmp_path, "check", **{name: value for name, value in EXAMPLE.items() if value})
+    assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("base", ["https://releases.example.com", "https://example.com/releases"])
-def test_deploy_check_passes(tmp_path: Path, base: str) -> None:
-    completed = manage(
+@pytest.mark.parametrize(
+    "base_url", ["https://releases.example.com", "https://example.com/releases"]
+)
+def test_deploy_check_passes(tmp_path: Path, base_url: str) -> None:
+    result = manage(
         tmp_path,
         *("check", "--deploy", "--fail-level", "WARNING"),
-        BASE_URL=base,
+        BASE_URL=base_url,
         NORTHFLANK_API_TOKEN="nf-token",
     )
-    assert completed.returncode == 0, completed.stderr
+    assert result.returncode == 0, result.stderr
 
 
 REFUSED_AT_START = {
@@ -212,17 +214,15 @@ REFUSED_AT_START = {
 
 @pytest.mark.parametrize("id", REFUSED_AT_START)
 def test_check_command_with_invalid_setting_fails(tmp_path: Path, id: str) -> None:
-    completed = manage(tmp_path, "check", **REFUSED_AT_START[id])
-    assert (completed.returncode != 0, f"dashboard.{id}" in completed.stderr) == (True, True), (
-        completed.stderr
+    result = manage(tmp_path, "check", **REFUSED_AT_START[id])
+    assert (result.returncode != 0, f"dashboard.{id}" in result.stderr) == (True, True), (
+        result.stderr
     )
 
 
 def test_check_command_names_each_unparsable_setting(tmp_path: Path) -> None:
-    completed = manage(tmp_path, "check", **REFUSED_AT_START["E001"])
-    assert [
-        name for name in REFUSED_AT_START["E001"] if f"{name} has" not in completed.stderr
-    ] == []
+    result = manage(tmp_path, "check", **REFUSED_AT_START["E001"])
+    assert [name for name in REFUSED_AT_START["E001"] if f"{name} has" not in result.stderr] == []
 
 
 @pytest.mark.parametrize(
@@ -239,8 +239,8 @@ def test_abort_reason_required_setting_is_case_insensitive(
     text: str, stages: list[str], tmp_path: Path
 ) -> None:
     script = "from django.conf import settings; print(settings.ABORT_REASON_REQUIRED)"
-    completed = manage(tmp_path, "shell", "--no-imports", "-c", script, ABORT_REASON_REQUIRED=text)
-    assert completed.stdout.strip() == str(stages), completed.stderr
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, ABORT_REASON_REQUIRED=text)
+    assert result.stdout.strip() == str(stages), result.stderr
 
 
 @pytest.mark.parametrize(("token", "accepted"), [("", True), ("real", False)])
@@ -254,9 +254,9 @@ def test_demo_accounts_are_accepted_only_without_api_token(
 
 
 def test_invalid_database_url_fails_naming_the_setting(tmp_path: Path) -> None:
-    completed = manage(tmp_path, "check", DATABASE_URL="nonsense")
-    assert completed.returncode != 0
-    assert "DATABASE_URL" in completed.stderr
+    result = manage(tmp_path, "check", DATABASE_URL="nonsense")
+    assert result.returncode != 0
+    assert "DATABASE_URL" in result.stderr
 
 
 def test_secret_key_is_created_once(tmp_path: Path) -> None:

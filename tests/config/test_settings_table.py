@@ -34,17 +34,17 @@ def load_settings(**environment: str) -> dict[str, Any]:
         "print(json.dumps({k: v for k, v in vars(settings).items() if k.isupper()},"
         " default=lambda value: type(value).__name__))"
     )
-    not_set = dict.fromkeys(EXAMPLE, "")  # an empty variable hides the one in `.env`
-    completed = subprocess.run(
+    empty = dict.fromkeys(EXAMPLE, "")  # an empty variable hides the one in `.env`
+    result = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | not_set | {"SECRET_KEY": "x" * 50} | environment,
+        env={"PATH": os.environ["PATH"]} | empty | {"SECRET_KEY": "x" * 50} | environment,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    settings: dict[str, Any] = json.loads(completed.stdout)
+    settings: dict[str, Any] = json.loads(result.stdout)
     return settings
 
 

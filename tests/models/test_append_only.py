@@ -61,7 +61,7 @@ ITEM_RESULT = {"result": "ended", "abort_id": None, "note": "Something else."}
 
 @pytest.fixture
 def abort(manager: User) -> Abort:
-    """An act that is under way, with a line in its trail."""
+    """An abort that is under way, with one event."""
     abort = factories.abort(factories.run(factories.stage()), manager, reason="Stuck")
     abort.add_event(EventType.REQUESTED, timezone.now())
     return abort
@@ -78,9 +78,9 @@ def settled_abort(abort: Abort) -> Abort:
 
 @pytest.fixture
 def batch(manager: User) -> BulkAbort:
-    """A list of two runs: one had ended, the other waits for its turn."""
+    """A bulk abort of two runs: one had ended, the other waits for its turn."""
     now = timezone.now()
-    created = BulkAbort.objects.create(
+    row = BulkAbort.objects.create(
         key=uuid4(), user=manager, username="manager", reason="Stuck", requested_at=now,
         claimed_at=now,
     )  # fmt: skip
@@ -88,8 +88,8 @@ def batch(manager: User) -> BulkAbort:
         (BulkAbortItemResult.ENDED, BulkAbortItemResult.WAITING), start=1
     ):
         run = factories.run(factories.stage())
-        BulkAbortItem.objects.create(bulk_abort=created, position=position, run=run, result=result)
-    return created
+        BulkAbortItem.objects.create(bulk_abort=row, position=position, run=run, result=result)
+    return row
 
 
 def rows(table: str) -> list[tuple[Any, ...]]:
@@ -99,7 +99,7 @@ def rows(table: str) -> list[tuple[Any, ...]]:
 
 
 def assert_refused(statement: str, *values: Any) -> None:
-    """The database refuses a statement, and nothing has changed."""
+    """Fail unless the database refuses a statement and nothing has changed."""
     before = [rows(table) for table in append_only.TABLES]
     with (
         pytest.raises(DatabaseError, match="cannot be"),
@@ -110,7 +110,7 @@ def assert_refused(statement: str, *values: Any) -> None:
     assert [rows(table) for table in append_only.TABLES] == before
 
 
-# --- What is refused -----------------------------------------------------------------------------
+# --- Refused changes -----------------------------------------------------------------------------
 
 
 def test_abort_columns_are_all_guarded() -> None:
@@ -270,7 +270,7 @@ def test_primary_key_update_by_sqlite_alias_is_refused(
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="SQLite knows no TRUNCATE")
 @pytest.mark.parametrize("table", [*append_only.TABLES, "dashboard_run"])
 def test_audit_table_truncate_is_refused(table: str, abort: Abort) -> None:
-    connection.check_constraints()  # PostgreSQL's own would be in the way otherwise
+    connection.check_constraints()  # PostgreSQL's own deferred checks would fail otherwise
     assert_refused(f"TRUNCATE {table} CASCADE")
 
 
@@ -285,9 +285,9 @@ def test_insert_or_replace_by_primary_key_is_refused(
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL knows no REPLACE")
 def test_insert_or_replace_of_open_abort_of_run_is_refused(abort: Abort) -> None:
     names = [name for name in _columns() if name != "id"]
-    listed = ", ".join(names)
+    columns = ", ".join(names)
     assert_refused(
-        f"INSERT OR REPLACE INTO dashboard_abort ({listed}) SELECT {listed} FROM dashboard_abort"
+        f"INSERT OR REPLACE INTO dashboard_abort ({columns}) SELECT {columns} FROM dashboard_abort"
     )
 
 
@@ -296,8 +296,10 @@ def test_insert_or_replace_of_open_abort_of_run_is_refused(abort: Abort) -> None
 def test_insert_or_replace_by_unique_column_of_bulk_abort_is_refused(
     table: str, batch: BulkAbort
 ) -> None:
-    listed = ", ".join(name for name in _columns(table) if name != "id")
-    assert_refused(f"INSERT OR REPLACE INTO {table} ({listed}) SELECT {listed} FROM {table}")
+    column_list = ", ".join(name for name in _columns(table) if name != "id")
+    assert_refused(
+        f"INSERT OR REPLACE INTO {table} ({column_list}) SELECT {column_list} FROM {table}"
+    )
 
 
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL knows no REPLACE")
@@ -311,9 +313,9 @@ def test_insert_or_replace_of_retry_is_refused(settled_abort: Abort, manager: Us
     )
 
 
-def _columns(of: str = "dashboard_abort") -> list[str]:
+def _columns(table_name: str = "dashboard_abort") -> list[str]:
     with connection.cursor() as cursor:
-        table = connection.introspection.get_table_description(cursor, of)
+        table = connection.introspection.get_table_description(cursor, table_name)
         return [column.name for column in table]
 
 
@@ -323,7 +325,7 @@ def test_project_with_abort_delete_is_refused(abort: Abort) -> None:
     assert Abort.objects.get().run.stage.pipeline.project.slug == "shop"
 
 
-# --- What stays allowed --------------------------------------------------------------------------
+# --- Allowed changes -----------------------------------------------------------------------------
 
 
 def test_open_abort_state_change_is_allowed(abort: Abort) -> None:
@@ -365,12 +367,12 @@ def test_run_with_settled_abort_may_have_another(settled_abort: Abort, manager: 
     assert Abort.objects.count() == 2
 
 
-# --- The triggers come back ----------------------------------------------------------------------
+# --- Restored triggers ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def triggers_removed(transactional_db: None) -> Iterator[None]:
-    """The triggers are gone, as after a migration that broke off."""
+    """Remove the triggers, as after a migration that failed halfway."""
     append_only.drop_triggers(connection)
     yield
     append_only.install_triggers(connection)
@@ -430,9 +432,9 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
         prepare()
 
 
-# --- No way in our own code ----------------------------------------------------------------------
+# --- Our own code --------------------------------------------------------------------------------
 
-# What may be deleted: rows of the sync's bookkeeping.
+# Rows that may be deleted: the sync's bookkeeping.
 DELETED = {
     "runs/saved_views.py": {"view", "DefaultView"},
     "sync/webhook_events.py": {"WebhookEvent"},
@@ -443,7 +445,7 @@ DELETED = {
 
 
 def deletions() -> Iterator[tuple[str, str]]:
-    """Each call in our code that deletes rows: in which file, and on what."""
+    """Each call in our code that deletes rows: its file, and its target."""
     root = settings.BASE_DIR / "dashboard"
     for file in sorted(Path(root).rglob("*.py")):
         path = file.relative_to(root).as_posix()
@@ -457,38 +459,44 @@ def deletions() -> Iterator[tuple[str, str]]:
 
 
 def test_product_code_deletes_only_bookkeeping_rows() -> None:
-    found = [(path, of.partition(".")[0]) for path, of in deletions()]
-    assert found != []
-    assert [each for each in found if each[1] not in DELETED.get(each[0], set())] == []
+    calls = [(path, target.partition(".")[0]) for path, target in deletions()]
+    assert calls != []
+    assert [call for call in calls if call[1] not in DELETED.get(call[0], set())] == []
 
 
 @pytest.fixture
-def root(client: Client, db: None) -> Client:
-    """The browser of somebody whom the admin refuses nothing that it has."""
+def superuser_client(client: Client, db: None) -> Client:
+    """The browser of a superuser."""
     client.force_login(User.objects.create_superuser("root", password="x"))
     return client
 
 
-def test_admin_shows_abort(root: Client, abort: Abort) -> None:
-    assert root.get(f"/admin/dashboard/abort/{abort.pk}/change/").status_code == 200
+def test_admin_shows_abort(superuser_client: Client, abort: Abort) -> None:
+    assert superuser_client.get(f"/admin/dashboard/abort/{abort.pk}/change/").status_code == 200
 
 
 @pytest.mark.parametrize("page", ["add/", "{pk}/delete/"])
-def test_admin_add_and_delete_of_abort_are_forbidden(page: str, root: Client, abort: Abort) -> None:
+def test_admin_add_and_delete_of_abort_are_forbidden(
+    page: str, superuser_client: Client, abort: Abort
+) -> None:
     address = f"/admin/dashboard/abort/{page.format(pk=abort.pk)}"
-    assert root.get(address).status_code == 403
-    assert root.post(address, {"post": "yes"}).status_code == 403
+    assert superuser_client.get(address).status_code == 403
+    assert superuser_client.post(address, {"post": "yes"}).status_code == 403
     assert Abort.objects.count() == 1
 
 
-def test_admin_change_of_abort_is_forbidden(root: Client, abort: Abort) -> None:
-    answer = root.post(f"/admin/dashboard/abort/{abort.pk}/change/", {"reason": "A better one"})
+def test_admin_change_of_abort_is_forbidden(superuser_client: Client, abort: Abort) -> None:
+    answer = superuser_client.post(
+        f"/admin/dashboard/abort/{abort.pk}/change/", {"reason": "A better one"}
+    )
     assert answer.status_code == 403
     assert Abort.objects.get().reason == "Stuck"
 
 
-def test_admin_bulk_delete_of_aborts_deletes_nothing(root: Client, abort: Abort) -> None:
-    root.post(
+def test_admin_bulk_delete_of_aborts_deletes_nothing(
+    superuser_client: Client, abort: Abort
+) -> None:
+    superuser_client.post(
         "/admin/dashboard/abort/",
         {"action": "delete_selected", "_selected_action": abort.pk, "post": "yes"},
     )
@@ -496,16 +504,18 @@ def test_admin_bulk_delete_of_aborts_deletes_nothing(root: Client, abort: Abort)
 
 
 @pytest.mark.parametrize("page", ["", "add/", "{pk}/change/", "{pk}/delete/"])
-def test_admin_has_no_pages_for_abort_events(page: str, root: Client, abort: Abort) -> None:
+def test_admin_has_no_pages_for_abort_events(
+    page: str, superuser_client: Client, abort: Abort
+) -> None:
     line = abort.events.get()
-    answer = root.get(f"/admin/dashboard/abortevent/{page.format(pk=line.pk)}")
+    answer = superuser_client.get(f"/admin/dashboard/abortevent/{page.format(pk=line.pk)}")
     assert answer.status_code in {404, 302}
     assert answer.status_code == 404 or answer["Location"] == "/admin/"
 
 
 def test_admin_delete_of_account_keeps_its_aborts(
-    root: Client, abort: Abort, manager: User
+    superuser_client: Client, abort: Abort, manager: User
 ) -> None:
-    root.post(f"/admin/auth/user/{manager.pk}/delete/", {"post": "yes"})
+    superuser_client.post(f"/admin/auth/user/{manager.pk}/delete/", {"post": "yes"})
     assert not User.objects.filter(pk=manager.pk).exists()
     assert Abort.objects.get().username == "manager"

@@ -50,17 +50,17 @@ def create_abort(run: Run, **fields: Any) -> Abort:
     return Abort.objects.create(run=run, **defaults | fields)
 
 
-def take(count: int) -> int:
+def reserve_versions(count: int) -> int:
     with transaction.atomic():
         return ChangeCounter.reserve(count)
 
 
 def test_change_counter_starts_at_one(db: None) -> None:
-    assert take(1) == 1
+    assert reserve_versions(1) == 1
 
 
 def test_change_counter_reserves_distinct_ranges(db: None) -> None:
-    assert take(3) + 3 == take(1)
+    assert reserve_versions(3) + 3 == reserve_versions(1)
 
 
 def test_change_counter_latest_before_first_change_is_zero(db: None) -> None:
@@ -68,18 +68,18 @@ def test_change_counter_latest_before_first_change_is_zero(db: None) -> None:
 
 
 def test_change_counter_latest_is_last_reserved(db: None) -> None:
-    take(5)
+    reserve_versions(5)
     assert ChangeCounter.latest() == 5
 
 
 def test_change_counter_reserving_none_changes_nothing(db: None) -> None:
-    take(5)
-    take(0)
+    reserve_versions(5)
+    reserve_versions(0)
     assert ChangeCounter.latest() == 5
 
 
 def test_change_counter_reuses_number_after_rollback(transactional_db: None) -> None:
-    take(1)
+    reserve_versions(1)
 
     def fail() -> None:
         with transaction.atomic():
@@ -88,41 +88,41 @@ def test_change_counter_reuses_number_after_rollback(transactional_db: None) -> 
 
     with pytest.raises(RuntimeError):
         fail()
-    assert take(1) == 2
+    assert reserve_versions(1) == 2
 
 
 def test_change_counter_outside_transaction_raises_error(transactional_db: None) -> None:
-    # Outside a transaction the number would be there to read before the row that it is given to.
+    # Outside a transaction the number would be visible before its row.
     with pytest.raises(TransactionManagementError):
         ChangeCounter.reserve(1)
 
 
 def test_versions_become_visible_in_order_of_commits(transactional_db: None) -> None:
     # A reader that has seen a number must never find a smaller one later.
-    take(1)
+    reserve_versions(1)
     visible: list[int] = []
-    assert_abort_is_consistent, waits = threading.Event(), threading.Event()
+    has_reserved, timeout = threading.Event(), threading.Event()
 
-    def first(_: object) -> None:
+    def write_first(_: object) -> None:
         try:
             with transaction.atomic():
                 number = ChangeCounter.reserve(1)
-                assert_abort_is_consistent.set()
-                waits.wait(0.2)  # the second one is at the lock by then
+                has_reserved.set()
+                timeout.wait(0.2)  # the second one is at the lock by then
                 visible.append(number)
         finally:
             connections.close_all()
 
-    def second(_: object) -> None:
+    def write_second(_: object) -> None:
         try:
-            assert_abort_is_consistent.wait(5)
+            has_reserved.wait(5)
             with transaction.atomic():
                 visible.append(ChangeCounter.reserve(1))
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda work: work(None), [first, second]))
+        list(pool.map(lambda work: work(None), [write_first, write_second]))
     assert visible == [2, 3]
 
 
@@ -133,20 +133,20 @@ def test_change_counter_with_concurrent_writers_gives_distinct_numbers(
         with transaction.atomic():
             return ChangeCounter.reserve(1)
 
-    def take(_: int) -> list[int]:
+    def take_ten(_: int) -> list[int]:
         try:
             return [take_one() for _ in range(10)]
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
-        numbers = [number for taken in pool.map(take, range(4)) for number in taken]
+        numbers = [number for reserved in pool.map(take_ten, range(4)) for number in reserved]
     assert sorted(numbers) == list(range(1, 41))
 
 
 def test_mark_changed_gives_each_run_a_new_version(stage: Stage) -> None:
-    one, two = create_run(stage, "r1"), create_run(stage, "r2")
-    mark_changed([one.pk, two.pk])
+    first, second = create_run(stage, "r1"), create_run(stage, "r2")
+    mark_changed([first.pk, second.pk])
     assert set(Run.objects.values_list("version", flat=True)) == {3, 4}
 
 
@@ -207,7 +207,7 @@ def test_abort_keeps_username_of_deleted_user(stage: Stage) -> None:
     assert Abort.objects.get().username == "manager"
 
 
-def hear(run: Run, status: str, *, concluded: bool) -> Abort:
+def apply_status(run: Run, status: str, *, concluded: bool) -> Abort:
     Abort.objects.all().apply_run_status(run.pk, status, concluded=concluded, at=at(9))
     return Abort.objects.get()
 
@@ -219,7 +219,7 @@ def timeline(abort: Abort) -> list[tuple[str, str]]:
 def test_accepted_abort_of_concluded_run_is_concluded(stage: Stage) -> None:
     run = create_run(stage)
     create_abort(run, state="accepted")
-    abort = hear(run, "aborted", concluded=True)
+    abort = apply_status(run, "aborted", concluded=True)
     assert (abort.state, abort.outcome, abort.settled_at) == ("concluded", "aborted", at(9))
     assert timeline(abort) == [("concluded", "aborted")]
 
@@ -227,14 +227,14 @@ def test_accepted_abort_of_concluded_run_is_concluded(stage: Stage) -> None:
 def test_requested_abort_of_concluded_run_stays_open(stage: Stage) -> None:
     run = create_run(stage)
     create_abort(run)
-    abort = hear(run, "aborted", concluded=True)
+    abort = apply_status(run, "aborted", concluded=True)
     assert (abort.state, abort.settled_at) == ("requested", None)
 
 
 def test_settled_abort_of_concluded_run_is_unchanged(stage: Stage) -> None:
     run = create_run(stage)
     create_abort(run, state="refused", settled_at=at(1))
-    abort = hear(run, "aborted", concluded=True)
+    abort = apply_status(run, "aborted", concluded=True)
     assert (abort.state, abort.settled_at) == ("refused", at(1))
     assert timeline(abort) == []
 
@@ -242,7 +242,7 @@ def test_settled_abort_of_concluded_run_is_unchanged(stage: Stage) -> None:
 def test_status_changed_after_concluded_abort_is_in_timeline(stage: Stage) -> None:
     run = create_run(stage)
     create_abort(run, state="concluded", outcome="aborted", settled_at=at(1))
-    abort = hear(run, "success", concluded=True)
+    abort = apply_status(run, "success", concluded=True)
     assert (abort.state, abort.outcome) == ("concluded", "aborted")
     assert timeline(abort) == [("status_changed", "success")]
 
@@ -250,24 +250,26 @@ def test_status_changed_after_concluded_abort_is_in_timeline(stage: Stage) -> No
 def test_unknown_abort_of_aborting_run_is_accepted(stage: Stage) -> None:
     run = create_run(stage)
     create_abort(run, state="unknown")
-    abort = hear(run, "aborting", concluded=False)
+    abort = apply_status(run, "aborting", concluded=False)
     assert abort.state == "accepted"
     assert timeline(abort) == [("aborting", "")]
 
 
 def test_concurrent_state_changes_apply_only_the_first(stage: Stage) -> None:
     create_abort(create_run(stage))
-    one, other = Abort.objects.get(), Abort.objects.get()
-    assert one.transition(AbortState.REFUSED, EventType.REFUSED, at(1), settled_at=at(1))
-    assert not other.transition(AbortState.ACCEPTED, EventType.ACCEPTED, at(2))
-    assert timeline(one) == [("refused", "")]
+    first, second = Abort.objects.get(), Abort.objects.get()
+    assert first.transition(AbortState.REFUSED, EventType.REFUSED, at(1), settled_at=at(1))
+    assert not second.transition(AbortState.ACCEPTED, EventType.ACCEPTED, at(2))
+    assert timeline(first) == [("refused", "")]
 
 
 @pytest.mark.parametrize("state", AbortState)
 def test_abort_allows_only_defined_state_changes(stage: Stage, state: AbortState) -> None:
-    for number, to in enumerate(AbortState):
+    for number, new_state in enumerate(AbortState):
         abort = create_abort(create_run(stage, f"{state}-{number}"), state=state)
-        assert abort.transition(to, EventType.SENT, at(1)) == (to in TRANSITIONS.get(state, ()))
+        assert abort.transition(new_state, EventType.SENT, at(1)) == (
+            new_state in TRANSITIONS.get(state, ())
+        )
 
 
 @pytest.mark.parametrize("claimed", [-11, 11])  # set back, a clock leaves claims in the future

@@ -13,7 +13,7 @@ from dashboard.models.typical_duration import TypicalDuration
 
 
 def minutes(*values: float) -> list[timedelta]:
-    return [timedelta(minutes=each) for each in values]
+    return [timedelta(minutes=value) for value in values]
 
 
 def test_typical_duration_of_fewer_than_five_is_none() -> None:
@@ -40,19 +40,21 @@ def test_typical_duration_ignores_negative_durations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usual", "late", "again"),
+    ("median_and_p95", "overdue_minutes", "critical_minutes"),
     [
-        ((10, 12), 15, 30),  # once and a half the usual
-        ((10, 20), 20, 30),  # what 95 % take is longer
-        ((10, 40), 40, 80),  # and longer than three times the usual
-        ((0.1, 0.1), 1.1, 2.2),  # nobody is told of a minute more or less
+        ((10, 12), 15, 30),  # one and a half times the median
+        ((10, 20), 20, 30),  # the 95th percentile is longer
+        ((10, 40), 40, 80),  # and longer than three times the median
+        ((0.1, 0.1), 1.1, 2.2),  # at least a minute more
     ],
 )
 def test_overdue_limits_follow_typical_duration(
-    usual: tuple[float, float], late: float, again: float
+    median_and_p95: tuple[float, float], overdue_minutes: float, critical_minutes: float
 ) -> None:
-    typical = TypicalDuration(*minutes(*usual))
-    assert [typical.warning_after, typical.critical_after] == minutes(late, again)
+    typical = TypicalDuration(*minutes(*median_and_p95))
+    assert [typical.warning_after, typical.critical_after] == minutes(
+        overdue_minutes, critical_minutes
+    )
 
 
 def test_overdue_factors_come_from_settings(settings: Settings) -> None:
@@ -68,16 +70,16 @@ def test_overdue_minimum_comes_from_settings(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("took", "level"),
+    ("minutes_elapsed", "level"),
     [(15, Severity.OK), (15.1, Severity.WARNING), (30, Severity.WARNING), (31, Severity.CRITICAL)],
 )
-def test_overdue_severity_follows_elapsed_time(took: float, level: Severity) -> None:
-    assert TypicalDuration(*minutes(10, 12)).classify(timedelta(minutes=took)) is level
+def test_overdue_severity_follows_elapsed_time(minutes_elapsed: float, level: Severity) -> None:
+    assert TypicalDuration(*minutes(10, 12)).classify(timedelta(minutes=minutes_elapsed)) is level
 
 
 @given(st.lists(st.timedeltas(timedelta(), timedelta(days=30)), min_size=5))
-def test_typical_duration_lies_within_observed_durations(took: list[timedelta]) -> None:
-    typical = typical_duration.estimate(took)
+def test_typical_duration_lies_within_observed_durations(durations: list[timedelta]) -> None:
+    typical = typical_duration.estimate(durations)
     assert typical is not None
-    assert min(took[:20]) <= typical.median <= typical.p95 <= max(took[:20])
+    assert min(durations[:20]) <= typical.median <= typical.p95 <= max(durations[:20])
     assert typical.p95 <= typical.warning_after <= typical.critical_after

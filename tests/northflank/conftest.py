@@ -15,8 +15,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as running:
-        yield running
+    async with ScriptedServer() as scripted:
+        yield scripted
 
 
 @pytest.fixture

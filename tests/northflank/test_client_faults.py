@@ -29,12 +29,12 @@ from dashboard.northflank import (
 )
 from tests.support import payloads, scripted_server
 from tests.support.scripted_server import (
-    Play,
+    Responder,
     ScriptedServer,
-    answers,
     drip_bytes,
     never_respond,
     reset_connection,
+    respond_with,
     send_bytes,
 )
 
@@ -68,7 +68,7 @@ def calls() -> list[Call]:
 @pytest.fixture
 async def unreachable_client(calls: list[Call]) -> AsyncIterator[NorthflankClient]:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         async with NorthflankClient("TKN", base_url=url, on_call=calls.append) as client:
             yield client
@@ -95,13 +95,13 @@ async def test_abort_with_failed_connect_is_retried(
 ) -> None:
     attempts: list[httpx.Request] = []
 
-    def opens_at_the_second_try(request: httpx.Request) -> httpx.Response:
+    def fail_first_attempt(request: httpx.Request) -> httpx.Response:
         attempts.append(request)
         if len(attempts) == 1:
             raise failure("no")
         return httpx.Response(200, json=payloads.data(payloads.detail(status="aborting")))
 
-    transport = httpx.MockTransport(opens_at_the_second_try)
+    transport = httpx.MockTransport(fail_first_attempt)
     async with NorthflankClient("TKN", transport=transport) as client:
         assert (await abort(client)).run.status == "aborting"
     assert len(attempts) == 2
@@ -117,14 +117,14 @@ async def test_abort_with_broken_transfer_is_not_retried(
 ) -> None:
     attempts: list[httpx.Request] = []
 
-    def breaks(request: httpx.Request) -> httpx.Response:
+    def fail(request: httpx.Request) -> httpx.Response:
         attempts.append(request)
         raise failure("no")
 
-    async with NorthflankClient("TKN", transport=httpx.MockTransport(breaks)) as client:
-        unknown = await failure_of(abort(client))
-    assert isinstance(unknown, Unreachable)
-    assert unknown.may_have_arrived
+    async with NorthflankClient("TKN", transport=httpx.MockTransport(fail)) as client:
+        error = await failure_of(abort(client))
+    assert isinstance(error, Unreachable)
+    assert error.may_have_arrived
     assert len(attempts) == 1
 
 
@@ -142,7 +142,7 @@ async def test_abort_with_reset_connection_is_sent_once_and_unknown(
 async def test_abort_on_reused_connection_that_resets_is_sent_once(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(payloads.data(payloads.detail())), reset_connection)
+    server.enqueue(respond_with(payloads.data(payloads.detail())), reset_connection)
     await read(client)
     assert isinstance(await failure_of(abort(client)), Unreachable)
     await client.list_projects()
@@ -155,10 +155,10 @@ async def test_idle_connection_closed_by_server_is_replaced(
     body = json.dumps(payloads.data(payloads.detail())).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     server.enqueue(
-        send_bytes(head + body, then_closes=True), answers(payloads.data(payloads.detail()))
+        send_bytes(head + body, close=True), respond_with(payloads.data(payloads.detail()))
     )
     await read(client)
-    await server.closed()
+    await server.wait_until_closed()
     assert await abort(client) is not None
     assert server.connections == 2
 
@@ -167,18 +167,18 @@ async def test_idle_connection_closed_by_server_is_replaced(
 async def test_abort_with_server_error_is_not_retried(
     client: NorthflankClient, server: ScriptedServer, status: int
 ) -> None:
-    server.enqueue(answers(HTML, status=status))
+    server.enqueue(respond_with(HTML, status=status))
     failure = await failure_of(abort(client))
     assert isinstance(failure, ServerError)
     assert (failure.cause, failure.http_status) == ("server_error", status)
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", [reset_connection, answers(HTML, status=502)])
+@pytest.mark.parametrize("fault", [reset_connection, respond_with(HTML, status=502)])
 async def test_read_with_fault_is_retried_once(
-    client: NorthflankClient, server: ScriptedServer, fault: Play
+    client: NorthflankClient, server: ScriptedServer, fault: Responder
 ) -> None:
-    server.enqueue(fault, answers(payloads.data(payloads.detail())))
+    server.enqueue(fault, respond_with(payloads.data(payloads.detail())))
     assert (await read(client)).run.id == payloads.RUN_ID
     assert len(server.requests) == 2
 
@@ -190,15 +190,15 @@ async def test_read_is_not_retried_twice(client: NorthflankClient, server: Scrip
 
 
 @pytest.mark.parametrize("fault", [never_respond, drip_bytes])
-@pytest.mark.parametrize("ask", [read, abort])
+@pytest.mark.parametrize("send", [read, abort])
 async def test_silent_or_slow_response_times_out_without_retry(
-    short_timeout_client: NorthflankClient, server: ScriptedServer, fault: Play, ask: Any
+    short_timeout_client: NorthflankClient, server: ScriptedServer, fault: Responder, send: Any
 ) -> None:
     server.enqueue(fault)
-    started = monotonic()
-    async with asyncio.timeout(10):  # another client would wait for longer
-        failure = await failure_of(ask(short_timeout_client))
-    assert monotonic() - started >= 0.4
+    start_time = monotonic()
+    async with asyncio.timeout(10):  # the default client would wait longer
+        failure = await failure_of(send(short_timeout_client))
+    assert monotonic() - start_time >= 0.4
     assert isinstance(failure, Unreachable)
     assert (failure.cause, failure.may_have_arrived) == ("timeout", True)
     assert len(server.requests) == 1
@@ -207,9 +207,7 @@ async def test_silent_or_slow_response_times_out_without_retry(
 async def test_abort_with_truncated_response_raises_unreachable_sent(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(
-        send_bytes(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"data":', then_closes=True)
-    )
+    server.enqueue(send_bytes(b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"data":', close=True))
     failure = await failure_of(abort(client))
     assert isinstance(failure, Unreachable)
     assert failure.may_have_arrived
@@ -230,7 +228,7 @@ async def test_server_with_self_signed_certificate_receives_no_request() -> None
 async def test_response_that_is_not_http_raises_unreachable(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(send_bytes(b"SSH-2.0-OpenSSH_9.9\r\n", then_closes=True))
+    server.enqueue(send_bytes(b"SSH-2.0-OpenSSH_9.9\r\n", close=True))
     assert (await failure_of(abort(client))).cause == "unreachable"
 
 
@@ -257,7 +255,7 @@ async def test_error_status_raises_its_exception_with_message(
     kind: type[NorthflankError],
     cause: str,
 ) -> None:
-    server.enqueue(answers(payloads.error(message, id="nf-1"), status=status))
+    server.enqueue(respond_with(payloads.error(message, id="nf-1"), status=status))
     failure = await failure_of(abort(client))
     assert type(failure) is kind
     assert (failure.cause, failure.http_status, failure.error_id) == (cause, status, "nf-1")
@@ -275,7 +273,7 @@ async def test_error_status_raises_its_exception_with_message(
 async def test_northflanks_own_404_raises_not_found(
     client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(body, status=404))
+    server.enqueue(respond_with(body, status=404))
     assert type(await failure_of(read(client))) is NotFound
 
 
@@ -294,7 +292,7 @@ async def test_northflanks_own_404_raises_not_found(
 async def test_other_404_raises_unexpected_answer(
     client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(body, status=404))
+    server.enqueue(respond_with(body, status=404))
     failure = await failure_of(read(client))
     assert (type(failure), failure.http_status) == (UnexpectedResponse, 404)
     assert "probably from a proxy" in str(failure)
@@ -304,7 +302,7 @@ async def test_other_404_raises_unexpected_answer(
     ("headers", "seconds"),
     [
         ({}, None),
-        (LIMITS, None),  # with some left it is not the hour that is spent
+        (LIMITS, None),  # requests remain, so the hour is not spent
         (LIMITS | {"x-ratelimit-remaining": "0"}, 61),
         (LIMITS | {"Retry-After": "5"}, 5),
         ({"x-ratelimit-reset": "9"}, 9),
@@ -333,54 +331,54 @@ async def test_rate_limited_error_has_reset_seconds_of_headers(
     headers: dict[str, str],
     seconds: float | None,
 ) -> None:
-    server.enqueue(answers(b"", status=429, headers=headers))
+    server.enqueue(respond_with(b"", status=429, headers=headers))
     assert (await failure_of(read(client))).retry_after_seconds == seconds
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("ask", "expected"), [(read, UnexpectedResponse), (abort, UnexpectedResponse)]
+    ("send", "expected"), [(read, UnexpectedResponse), (abort, UnexpectedResponse)]
 )
 async def test_redirect_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, ask: Any, expected: type[NorthflankError]
+    client: NorthflankClient, server: ScriptedServer, send: Any, expected: type[NorthflankError]
 ) -> None:
-    server.enqueue(answers(b"", status=302, headers={"Location": f"{server.url}/elsewhere"}))
-    assert type(await failure_of(ask(client))) is expected
+    server.enqueue(respond_with(b"", status=302, headers={"Location": f"{server.url}/elsewhere"}))
+    assert type(await failure_of(send(client))) is expected
     assert len(server.requests) == 1
 
 
 UNREADABLE = [
-    answers(status=204),
-    answers(b""),
-    answers({}),
-    answers([]),
-    answers(payloads.data({})),
-    answers(payloads.data(None)),
-    answers(payloads.data("accepted")),
-    answers(HTML),
-    answers(b'{"data":'),
-    answers(b"[" * 90_000),
-    answers(b" " * 100_001),
-    answers(b"\x00\x01", headers={"Content-Encoding": "gzip"}),
-    answers(gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}),
-    answers(b"", status=202),
+    respond_with(status=204),
+    respond_with(b""),
+    respond_with({}),
+    respond_with([]),
+    respond_with(payloads.data({})),
+    respond_with(payloads.data(None)),
+    respond_with(payloads.data("accepted")),
+    respond_with(HTML),
+    respond_with(b'{"data":'),
+    respond_with(b"[" * 90_000),
+    respond_with(b" " * 100_001),
+    respond_with(b"\x00\x01", headers={"Content-Encoding": "gzip"}),
+    respond_with(gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"}),
+    respond_with(b"", status=202),
 ]
 
 
 @pytest.mark.parametrize(
-    "play",
+    "respond",
     [
         *UNREADABLE,
-        answers(payloads.data([])),
-        answers(payloads.data({"id": payloads.RUN_ID})),
-        answers(payloads.data(payloads.detail(id="another"))),
-        answers(payloads.error("It broke")),
+        respond_with(payloads.data([])),
+        respond_with(payloads.data({"id": payloads.RUN_ID})),
+        respond_with(payloads.data(payloads.detail(id="another"))),
+        respond_with(payloads.error("It broke")),
     ],
 )
 async def test_abort_with_2xx_without_run_state_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, play: Play
+    client: NorthflankClient, server: ScriptedServer, respond: Responder
 ) -> None:
-    server.enqueue(play)
+    server.enqueue(respond)
     assert type(await failure_of(abort(client))) is UnexpectedResponse
     assert len(server.requests) == 1
 
@@ -406,11 +404,11 @@ async def test_abort_without_response_times_out_at_deadline(
     assert str(failure).startswith("Northflank did not respond within 0.")
 
 
-@pytest.mark.parametrize("play", UNREADABLE)
+@pytest.mark.parametrize("respond", UNREADABLE)
 async def test_read_with_unreadable_2xx_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, play: Play
+    client: NorthflankClient, server: ScriptedServer, respond: Responder
 ) -> None:
-    server.enqueue(play)
+    server.enqueue(respond)
     assert type(await failure_of(read(client))) is UnexpectedResponse
 
 
@@ -418,7 +416,7 @@ async def test_read_with_unreadable_2xx_raises_unexpected_answer(
 async def test_abort_with_any_2xx_status_succeeds(
     client: NorthflankClient, server: ScriptedServer, status: int
 ) -> None:
-    server.enqueue(answers(payloads.data(payloads.detail(status="aborting")), status=status))
+    server.enqueue(respond_with(payloads.data(payloads.detail(status="aborting")), status=status))
     detail = await abort(client)
     assert (detail.run.status, detail.run.concluded) == ("aborting", False)
 
@@ -426,38 +424,40 @@ async def test_abort_with_any_2xx_status_succeeds(
 async def test_gzip_response_is_decompressed(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    packed = gzip.compress(json.dumps(payloads.data(payloads.detail())).encode())
-    server.enqueue(answers(packed, headers={"Content-Encoding": "gzip"}))
+    compressed = gzip.compress(json.dumps(payloads.data(payloads.detail())).encode())
+    server.enqueue(respond_with(compressed, headers={"Content-Encoding": "gzip"}))
     assert (await read(client)).run.id == payloads.RUN_ID
 
 
-@pytest.mark.parametrize("packed", ["br", "gzip, gzip", "x"])
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "x"])
 async def test_response_with_other_encoding_is_rejected(
-    client: NorthflankClient, server: ScriptedServer, packed: str
+    client: NorthflankClient, server: ScriptedServer, encoding: str
 ) -> None:
-    server.enqueue(answers(payloads.data(payloads.detail()), headers={"Content-Encoding": packed}))
+    server.enqueue(
+        respond_with(payloads.data(payloads.detail()), headers={"Content-Encoding": encoding})
+    )
     assert "compression" in str(await failure_of(read(client)))
 
 
-def unpacked(size: int) -> bytes:
-    """A run of so many bytes."""
+def detail_body_of_size(size: int) -> bytes:
+    """A run's detail of `size` bytes."""
     body = json.dumps(payloads.data(payloads.detail(description=""))).encode()
-    filled = body.replace(
+    body_of_size = body.replace(
         b'"description": ""', b'"description": "%s"' % (b"x" * (size - len(body)))
     )
-    assert len(filled) == size
-    return filled
+    assert len(body_of_size) == size
+    return body_of_size
 
 
-@pytest.mark.parametrize("pack", [lambda body: (body, {}), lambda body: (
+@pytest.mark.parametrize("encode", [lambda body: (body, {}), lambda body: (
     gzip.compress(body), {"Content-Encoding": "gzip"}
 )])  # fmt: skip
 async def test_response_size_limit_applies_to_decompressed_body(
-    client: NorthflankClient, server: ScriptedServer, pack: Any
+    client: NorthflankClient, server: ScriptedServer, encode: Any
 ) -> None:
     for size in (100_000, 100_001):
-        body, headers = pack(unpacked(size))
-        server.enqueue(answers(body, headers=headers))
+        body, headers = encode(detail_body_of_size(size))
+        server.enqueue(respond_with(body, headers=headers))
     assert (await read(client)).run.id == payloads.RUN_ID
     failure = await failure_of(read(client))
     assert str(failure) == ("Unexpected response from Northflank: larger than 100,000 bytes.")
@@ -466,8 +466,8 @@ async def test_response_size_limit_applies_to_decompressed_body(
 async def test_decompression_bomb_uses_bounded_memory(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    bomb = gzip.compress(b" " * 60_000_000)  # one chunk as it comes: 58 KB
-    server.enqueue(answers(bomb, headers={"Content-Encoding": "gzip"}))
+    bomb = gzip.compress(b" " * 60_000_000)  # 58 KB on the wire
+    server.enqueue(respond_with(bomb, headers={"Content-Encoding": "gzip"}))
     tracemalloc.start()
     try:
         await failure_of(read(client))
@@ -479,14 +479,16 @@ async def test_decompression_bomb_uses_bounded_memory(
 async def test_error_with_damaged_body_raises_by_status(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(b"\x00\x01", status=403, headers={"Content-Encoding": "gzip"}))
+    server.enqueue(respond_with(b"\x00\x01", status=403, headers={"Content-Encoding": "gzip"}))
     assert (await failure_of(read(client))).cause == "forbidden"
 
 
 async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) -> None:
     calls: list[Call] = []
     server.enqueue(
-        reset_connection, answers(payloads.error("no"), status=404, headers=LIMITS), never_respond
+        reset_connection,
+        respond_with(payloads.error("no"), status=404, headers=LIMITS),
+        never_respond,
     )
     async with NorthflankClient(
         "TKN", base_url=server.url, on_call=calls.append, timeout_seconds=0.5
@@ -502,11 +504,11 @@ async def test_observer_is_called_for_each_sent_request(server: ScriptedServer) 
 
 
 async def test_failing_observer_does_not_fail_abort(server: ScriptedServer) -> None:
-    def fails(call: Call) -> None:
+    def fail(call: Call) -> None:
         raise RuntimeError
 
-    server.enqueue(answers(payloads.data(payloads.detail())))
-    async with NorthflankClient("TKN", base_url=server.url, on_call=fails) as client:
+    server.enqueue(respond_with(payloads.data(payloads.detail())))
+    async with NorthflankClient("TKN", base_url=server.url, on_call=fail) as client:
         assert await abort(client) is not None
 
 
@@ -517,7 +519,7 @@ async def test_cancelled_request_is_observed_and_client_stays_usable(
     server.enqueue(never_respond)
     async with NorthflankClient("TKN", base_url=server.url, on_call=calls.append) as client:
         task = asyncio.ensure_future(abort(client))
-        await server.received(1)
+        await server.wait_for_requests(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

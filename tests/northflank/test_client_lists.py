@@ -15,21 +15,21 @@ from dashboard.northflank import (
     find_release_flow,
 )
 from tests.support import payloads
-from tests.support.scripted_server import Play, ScriptedServer, answers
+from tests.support.scripted_server import Responder, ScriptedServer, respond_with
 
 pytestmark = pytest.mark.anyio
 
 
 def projects(*ids: str, **paging: Any) -> Any:
-    return answers(
-        payloads.page("projects", *({"id": each, "name": each} for each in ids), **paging)
+    return respond_with(
+        payloads.page("projects", *({"id": id, "name": id} for id in ids), **paging)
     )
 
 
 async def drain_ids(client: NorthflankClient, **options: Any) -> list[str]:
     return [
-        each.id
-        for each in (
+        item.id
+        for item in (
             await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor), **options)
         ).items
     ]
@@ -97,7 +97,7 @@ async def test_list_with_invalid_cursor_has_no_cursor(
     client: NorthflankClient, server: ScriptedServer, cursor: str
 ) -> None:
     server.enqueue(
-        answers(
+        respond_with(
             f'{{"data":{{"projects":[]}},"pagination":{{"hasNextPage":true,"cursor":{cursor}}}}}'.encode()
         )
     )
@@ -115,22 +115,22 @@ async def test_list_with_invalid_cursor_has_no_cursor(
 async def test_list_without_items_is_an_empty_last_page(
     client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(body))
+    server.enqueue(respond_with(body))
     assert await client.list_projects() == Page((), has_next=False, cursor=None)
 
 
 async def test_list_is_the_only_array_of_any_name(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(payloads.page("workflows", {"id": "a"})))
-    assert [each.id for each in (await client.list_pipelines("shop")).items] == ["a"]
+    server.enqueue(respond_with(payloads.page("workflows", {"id": "a"})))
+    assert [item.id for item in (await client.list_pipelines("shop")).items] == ["a"]
 
 
 async def test_list_leaves_out_and_counts_items_without_valid_id(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    odd = [{}, {"id": ""}, {"id": "x" * 256}, {"id": 7}, {"id": "a\x00"}, {"id": ".."}, None, "x"]
-    server.enqueue(answers(payloads.page("projects", *odd, {"id": "fine"})))
+    items = [{}, {"id": ""}, {"id": "x" * 256}, {"id": 7}, {"id": "a\x00"}, {"id": ".."}, None, "x"]
+    server.enqueue(respond_with(payloads.page("projects", *items, {"id": "fine"})))
     page = await client.list_projects()
     assert page.items == (Project("fine", "fine"),)
     assert page.omitted == {Omission.NO_ID: 5, Omission.LONG_ID: 1, Omission.UNREADABLE: 2}
@@ -140,7 +140,7 @@ async def test_list_keeps_first_of_entries_with_one_id_and_counts_others(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     twins = [{"id": "a", "name": "first"}, {"id": "b"}, {"id": "a", "name": "second"}]
-    server.enqueue(answers(payloads.page("projects", *twins)))
+    server.enqueue(respond_with(payloads.page("projects", *twins)))
     page = await client.list_projects()
     assert page.items == (Project("a", "first"), Project("b", "b"))
     assert page.omitted == {Omission.DUPLICATE_ID: 1}
@@ -164,16 +164,16 @@ async def test_omitted_entries_of_all_pages_are_added(
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "body",
     [
         {"data": None}, {"data": "odd"}, {"data": {}}, {"data": {"projects": None}}, [], {}, None,
         {"data": {"projects": [None, 7, {}]}},
     ],
 )  # fmt: skip
 async def test_response_without_list_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, odd: Any
+    client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(json.dumps(odd).encode()))
+    server.enqueue(respond_with(json.dumps(body).encode()))
     with pytest.raises(UnexpectedResponse):
         await client.list_projects()
 
@@ -183,7 +183,7 @@ async def test_list_longer_than_requested_is_cut_and_counted(
 ) -> None:
     server.enqueue(projects("a", "b", "c", "d"))
     page = await client.list_projects(per_page=3)
-    assert [each.id for each in page.items] == ["a", "b", "c"]
+    assert [item.id for item in page.items] == ["a", "b", "c"]
     assert (page.omitted, page.is_complete) == ({Omission.SURPLUS: 1}, False)
 
 
@@ -198,7 +198,7 @@ async def test_list_longer_than_requested_is_cut_and_counted(
     ],
 )
 async def test_list_is_complete_only_when_read_to_end_without_gaps(
-    client: NorthflankClient, server: ScriptedServer, script: list[Play], complete: bool
+    client: NorthflankClient, server: ScriptedServer, script: list[Responder], complete: bool
 ) -> None:
     server.enqueue(*script)
     page = await fetch_all_pages(lambda cursor: client.list_projects(cursor=cursor), max_pages=2)
@@ -209,12 +209,12 @@ async def test_lone_surrogate_in_name_is_replaced(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     body = json.dumps(payloads.page("projects", {"id": "a", "name": "x\ud800\x00y"}))
-    server.enqueue(answers(body.encode("ascii")))
+    server.enqueue(respond_with(body.encode("ascii")))
     assert (await client.list_projects()).items[0].name == "x\ufffd\ufffdy"
 
 
 FLOW = payloads.data({"status": "success", "paused": False, "concurrencyPolicy": "latest"})
-MISSING = answers(payloads.error("not found"), status=404)
+MISSING = respond_with(payloads.error("not found"), status=404)
 
 
 async def requested_stages(server: ScriptedServer) -> list[str]:
@@ -224,17 +224,17 @@ async def requested_stages(server: ScriptedServer) -> list[str]:
 async def test_release_flow_is_requested_in_lower_case_then_capitalised(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(MISSING, answers(FLOW))
-    found = await find_release_flow(client, "p", "l", "Staging")
-    assert found is not None
-    assert (found[0].concurrency_policy, found[1]) == ("latest", "Staging")
+    server.enqueue(MISSING, respond_with(FLOW))
+    result = await find_release_flow(client, "p", "l", "Staging")
+    assert result is not None
+    assert (result[0].concurrency_policy, result[1]) == ("latest", "Staging")
     assert await requested_stages(server) == ["staging", "Staging"]
 
 
 async def test_release_flow_with_preferred_spelling_is_requested_once(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(FLOW))
+    server.enqueue(respond_with(FLOW))
     await find_release_flow(client, "p", "l", "staging", prefer_capitalised=True)
     assert await requested_stages(server) == ["Staging"]
 
@@ -246,19 +246,19 @@ async def test_release_flow_not_found_in_either_spelling_is_none(
     assert await find_release_flow(client, "p", "l", "staging") is None
 
 
-@pytest.mark.parametrize("odd", [{"data": {}}, {"data": None}, {"data": []}, {"data": {"x": 1}}])
+@pytest.mark.parametrize("body", [{"data": {}}, {"data": None}, {"data": []}, {"data": {"x": 1}}])
 async def test_release_flow_response_without_fields_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, odd: Any
+    client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(odd))
+    server.enqueue(respond_with(body))
     with pytest.raises(UnexpectedResponse):
         await find_release_flow(client, "p", "l", "staging")
 
 
-@pytest.mark.parametrize("odd", [{"data": {}}, {"data": None}, {"data": {"id": "main"}}])
+@pytest.mark.parametrize("body", [{"data": {}}, {"data": None}, {"data": {"id": "main"}}])
 async def test_pipeline_response_without_name_raises_unexpected_answer(
-    client: NorthflankClient, server: ScriptedServer, odd: Any
+    client: NorthflankClient, server: ScriptedServer, body: Any
 ) -> None:
-    server.enqueue(answers(odd))
+    server.enqueue(respond_with(body))
     with pytest.raises(UnexpectedResponse):
         await client.check_pipeline("shop", "main")

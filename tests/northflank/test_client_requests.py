@@ -16,53 +16,61 @@ from dashboard.northflank import (
 )
 from dashboard.northflank.client import USER_AGENT
 from tests.support import payloads
-from tests.support.scripted_server import ScriptedServer, answers, send_bytes
+from tests.support.scripted_server import ScriptedServer, respond_with, send_bytes
 
 pytestmark = pytest.mark.anyio
 
 FLOW = "/v1/projects/shop/pipelines/main/release-flows/staging"
-Ask = Callable[[NorthflankClient], Awaitable[object]]
+Call = Callable[[NorthflankClient], Awaitable[object]]
 
-ROUTES: list[tuple[str, str, Ask]] = [
-    ("GET", "/v1/auth", lambda nf: nf.get_auth()),
-    ("GET", "/v1/projects", lambda nf: nf.list_projects()),
-    ("GET", "/v1/projects/shop/pipelines", lambda nf: nf.list_pipelines("shop")),
-    ("GET", "/v1/projects/shop/pipelines/main", lambda nf: nf.check_pipeline("shop", "main")),
-    ("GET", FLOW, lambda nf: nf.get_release_flow("shop", "main", "staging")),
-    ("GET", f"{FLOW}/runs", lambda nf: nf.list_runs("shop", "main", "staging")),
-    ("GET", f"{FLOW}/runs/r1", lambda nf: nf.get_run("shop", "main", "staging", "r1")),
-    ("POST", f"{FLOW}/runs/r1/abort", lambda nf: nf.abort_run("shop", "main", "staging", "r1")),
+ROUTES: list[tuple[str, str, Call]] = [
+    ("GET", "/v1/auth", lambda client: client.get_auth()),
+    ("GET", "/v1/projects", lambda client: client.list_projects()),
+    ("GET", "/v1/projects/shop/pipelines", lambda client: client.list_pipelines("shop")),
+    (
+        "GET",
+        "/v1/projects/shop/pipelines/main",
+        lambda client: client.check_pipeline("shop", "main"),
+    ),
+    ("GET", FLOW, lambda client: client.get_release_flow("shop", "main", "staging")),
+    ("GET", f"{FLOW}/runs", lambda client: client.list_runs("shop", "main", "staging")),
+    ("GET", f"{FLOW}/runs/r1", lambda client: client.get_run("shop", "main", "staging", "r1")),
+    (
+        "POST",
+        f"{FLOW}/runs/r1/abort",
+        lambda client: client.abort_run("shop", "main", "staging", "r1"),
+    ),
 ]
 
 
-# All that a reader may miss of any of these: a list, a name, how something stands.
+# Has all that any of these responses requires: a list, a name, a status.
 ANSWER = payloads.data({"status": "running", "name": "Main", "items": []})
 
 
-@pytest.mark.parametrize(("method", "path", "ask"), ROUTES)
+@pytest.mark.parametrize(("method", "path", "call"), ROUTES)
 async def test_client_request_has_method_and_path_of_endpoint(
-    client: NorthflankClient, server: ScriptedServer, method: str, path: str, ask: Ask
+    client: NorthflankClient, server: ScriptedServer, method: str, path: str, call: Call
 ) -> None:
-    server.enqueue(answers(ANSWER))
-    await ask(client)
+    server.enqueue(respond_with(ANSWER))
+    await call(client)
     assert (server.request.method, server.request.path) == (method, path)
 
 
-@pytest.mark.parametrize(("method", "path", "ask"), ROUTES)
+@pytest.mark.parametrize(("method", "path", "call"), ROUTES)
 async def test_client_request_has_team_except_for_auth(
-    server: ScriptedServer, method: str, path: str, ask: Ask
+    server: ScriptedServer, method: str, path: str, call: Call
 ) -> None:
-    server.enqueue(answers(ANSWER))
+    server.enqueue(respond_with(ANSWER))
     async with NorthflankClient("TKN", base_url=server.url, team_id="my team") as client:
-        await ask(client)
-    in_team = path if path == "/v1/auth" else path.replace("/v1/", "/v1/teams/my%20team/")
-    assert server.request.path == in_team
+        await call(client)
+    team_path = path if path == "/v1/auth" else path.replace("/v1/", "/v1/teams/my%20team/")
+    assert server.request.path == team_path
 
 
 async def test_client_reports_whole_answers_of_success_and_error(server: ScriptedServer) -> None:
     seen: list[Answer] = []
     server.enqueue(
-        answers(ANSWER, headers={"X-RateLimit-Limit": "7"}), answers(b"<h1>", status=404)
+        respond_with(ANSWER, headers={"X-RateLimit-Limit": "7"}), respond_with(b"<h1>", status=404)
     )
     async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
         await client.get_auth()
@@ -77,7 +85,7 @@ async def test_client_reports_whole_answers_of_success_and_error(server: Scripte
 
 async def test_client_reports_no_answer_that_breaks_off(server: ScriptedServer) -> None:
     seen: list[Answer] = []
-    half = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", then_closes=True)
+    half = send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", close=True)
     server.enqueue(half, half)  # a read is repeated
     async with NorthflankClient("TKN", base_url=server.url, on_answer=seen.append) as client:
         with pytest.raises(Unreachable):
@@ -88,19 +96,19 @@ async def test_client_reports_no_answer_that_breaks_off(server: ScriptedServer) 
 async def test_client_request_quotes_ids_in_path(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(payloads.data(payloads.detail())))
+    server.enqueue(respond_with(payloads.data(payloads.detail())))
     await client.get_run("a/b", "c?d#e", "ü %2F", "../x")
     assert server.request.path == (
         "/v1/projects/a%2Fb/pipelines/c%3Fd%23e/release-flows/%C3%BC%20%252F/runs/..%2Fx"
     )
 
 
-@pytest.mark.parametrize("bad", ["", ".", "..", "a\x00b", "\ud800", "x" * 256])
+@pytest.mark.parametrize("id", ["", ".", "..", "a\x00b", "\ud800", "x" * 256])
 async def test_client_request_with_invalid_id_raises_not_found_unsent(
-    client: NorthflankClient, server: ScriptedServer, bad: str
+    client: NorthflankClient, server: ScriptedServer, id: str
 ) -> None:
     with pytest.raises(NotFound) as refusal:
-        await client.abort_run("shop", "main", "staging", bad)
+        await client.abort_run("shop", "main", "staging", id)
     assert refusal.value.http_status is None
     assert server.requests == []
 
@@ -123,10 +131,10 @@ async def test_client_request_has_token_and_user_agent(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
     await client.list_projects()
-    sent = server.request.headers
-    assert sent["authorization"] == "Bearer TKN"
-    assert sent["accept"] == "application/json"
-    assert sent["user-agent"] == USER_AGENT
+    headers = server.request.headers
+    assert headers["authorization"] == "Bearer TKN"
+    assert headers["accept"] == "application/json"
+    assert headers["user-agent"] == USER_AGENT
 
 
 def test_user_agent_has_version_of_pyproject() -> None:
@@ -137,7 +145,7 @@ def test_user_agent_has_version_of_pyproject() -> None:
 async def test_abort_request_has_empty_body(
     client: NorthflankClient, server: ScriptedServer
 ) -> None:
-    server.enqueue(answers(payloads.data({"status": "aborting"})))
+    server.enqueue(respond_with(payloads.data({"status": "aborting"})))
     await client.abort_run("p", "l", "s", "r1")
     assert server.request.body == b""
     assert server.request.headers["content-length"] == "0"

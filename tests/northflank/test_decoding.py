@@ -18,8 +18,19 @@ from dashboard.northflank.models import Auth, Omission, Page, Pipeline, ReleaseF
 from dashboard.northflank.redaction import MAX_DEPTH, MAX_NODES
 from tests.support import payloads
 
-# What no database, page or address can take as it is.
-ODD = ["a\0b", "a\x7fb\x80", "a\nb", "\ud800", "..", "x" * 256, "", math.nan, math.inf, 10**400]
+# Values that no database, page or address accepts unchanged.
+ODD_VALUES = [
+    "a\0b",
+    "a\x7fb\x80",
+    "a\nb",
+    "\ud800",
+    "..",
+    "x" * 256,
+    "",
+    math.nan,
+    math.inf,
+    10**400,
+]
 scalars = (
     st.none()
     | st.booleans()
@@ -27,7 +38,7 @@ scalars = (
     | st.floats()
     | st.text(st.characters(codec=None), max_size=20)
     | st.sampled_from(["2021-01-01 12:01:00.000Z", "success", "Workflow", "true"])
-    | st.sampled_from(ODD)
+    | st.sampled_from(ODD_VALUES)
 )
 KEYS = (
     "data",
@@ -57,11 +68,11 @@ KEYS = (
     "message",
     "name",
 )
-anything = st.recursive(
+any_json = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=5)
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), children, max_size=5)
     ),
     max_leaves=20,
 )
@@ -74,7 +85,7 @@ NOON = datetime(2021, 1, 1, 12, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "value",
     [
         "2021-01-01 12:01:00.000Z",
         "2021-01-01T12:01:00.000Z",
@@ -91,24 +102,24 @@ NOON = datetime(2021, 1, 1, 12, 1, tzinfo=UTC)
         "1609502460000",
     ],
 )
-def test_time_in_every_form_is_parsed_the_same(sent: Any) -> None:
-    assert decoding.as_datetime(sent) == NOON
-    assert decoding.as_datetime(sent).tzinfo is UTC  # type: ignore[union-attr]
+def test_time_in_every_form_is_parsed_the_same(value: Any) -> None:
+    assert decoding.as_datetime(value) == NOON
+    assert decoding.as_datetime(value).tzinfo is UTC  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "value",
     [
         None, True, "", "soon", {}, [], 0, -1, 300, 1e300, float("nan"), float("inf"), 10**400,
         "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "1" * 500, 1609502460000000,
     ],
 )  # fmt: skip
-def test_invalid_time_is_none(sent: Any) -> None:
-    assert decoding.as_datetime(sent) is None
+def test_invalid_time_is_none(value: Any) -> None:
+    assert decoding.as_datetime(value) is None
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("text", "cleaned"),
     [
         ("a\x00b", "a\ufffdb"),
         ("a\ud800", "a\ufffd"),
@@ -116,8 +127,8 @@ def test_invalid_time_is_none(sent: Any) -> None:
         ("a\nb", "a\ufffdb"),
     ],
 )
-def test_text_with_control_characters_has_them_replaced(sent: str, kept: str) -> None:
-    assert decoding.as_text(sent) == kept
+def test_text_with_control_characters_has_them_replaced(text: str, cleaned: str) -> None:
+    assert decoding.as_text(text) == cleaned
 
 
 def test_multiline_text_keeps_lines_and_tabs() -> None:
@@ -130,25 +141,25 @@ BLANK_TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("sent", BLANK_TEXTS, ids=ascii)
-def test_text_without_visible_character_is_none(sent: str) -> None:
-    assert decoding.as_text(sent) is None
-    assert decoding.as_text(sent, multiline=True) is None
+@pytest.mark.parametrize("payload", BLANK_TEXTS, ids=ascii)
+def test_text_without_visible_character_is_none(payload: str) -> None:
+    assert decoding.as_text(payload) is None
+    assert decoding.as_text(payload, multiline=True) is None
 
 
-@pytest.mark.parametrize("sent", [".", "\u200bx", "  é", "👩‍🚀", "ๆ", "\ue000"])
-def test_text_with_visible_character_is_kept_as_sent(sent: str) -> None:
-    assert decoding.as_text(sent) == sent
+@pytest.mark.parametrize("payload", [".", "\u200bx", "  é", "👩‍🚀", "ๆ", "\ue000"])
+def test_text_with_visible_character_is_kept_as_sent(payload: str) -> None:
+    assert decoding.as_text(payload) == payload
 
 
 @pytest.mark.parametrize("blank", ["  ", "\u200b"])
 def test_blank_name_is_none_of_run_and_id_of_project_and_pipeline(blank: str) -> None:
-    sent = {"id": "a", "name": blank, "status": "running"}
-    run = decoding.parse_run(sent)
+    payload = {"id": "a", "name": blank, "status": "running"}
+    run = decoding.parse_run(payload)
     assert run is not None
     assert run.name is None
-    assert decoding.parse_project(sent) == Project("a", "a")
-    assert decoding.parse_pipeline(sent) == Pipeline("a", "a", None)
+    assert decoding.parse_project(payload) == Project("a", "a")
+    assert decoding.parse_pipeline(payload) == Pipeline("a", "a", None)
 
 
 def test_long_text_is_truncated_at_20000_characters() -> None:
@@ -157,11 +168,11 @@ def test_long_text_is_truncated_at_20000_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "number"),
+    ("value", "number"),
     [(3, 3), (3.0, 3), ("3", 3), (True, None), (3.5, None), ("${args.x}", None), (2**40, None)],
 )
-def test_integer_is_parsed_only_from_whole_numbers(sent: Any, number: int | None) -> None:
-    assert decoding.as_int(sent) == number
+def test_integer_is_parsed_only_from_whole_numbers(value: Any, number: int | None) -> None:
+    assert decoding.as_int(value) == number
 
 
 # --- runs and steps ------------------------------------------------------------------------------
@@ -228,16 +239,16 @@ def test_run_detail_without_id_gets_requested_id() -> None:
     assert detail.run.id == "r1"
 
 
-@pytest.mark.parametrize("sent", [{"concluded": True}, {"concluded": False}, {"status": "new"}])
-def test_run_detail_with_status_or_concluded_is_decoded(sent: Any) -> None:
-    detail = decoding.parse_run_detail(sent, requested_id="r1")
+@pytest.mark.parametrize("payload", [{"concluded": True}, {"concluded": False}, {"status": "new"}])
+def test_run_detail_with_status_or_concluded_is_decoded(payload: Any) -> None:
+    detail = decoding.parse_run_detail(payload, requested_id="r1")
     assert detail is not None
     assert detail.run.id == "r1"
 
 
-@pytest.mark.parametrize("sent", [None, {}, {"id": "r1", "name": "x"}, {"concluded": "yes"}])
-def test_run_detail_without_status_or_concluded_is_none(sent: Any) -> None:
-    assert decoding.parse_run_detail(sent, requested_id="r1") is None
+@pytest.mark.parametrize("payload", [None, {}, {"id": "r1", "name": "x"}, {"concluded": "yes"}])
+def test_run_detail_without_status_or_concluded_is_none(payload: Any) -> None:
+    assert decoding.parse_run_detail(payload, requested_id="r1") is None
 
 
 def test_run_detail_raw_has_no_secrets() -> None:
@@ -310,11 +321,11 @@ def test_step_max_attempts_fall_back_to_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "skip"),
+    ("value", "skipped"),
     [(True, True), ("true", True), (False, False), ("false", False), (None, False)],
 )
-def test_step_is_skipped_only_when_true(sent: Any, skip: bool) -> None:
-    assert decode_step({"kind": "Build", "skipNodeExecution": sent}).skip is skip
+def test_step_is_skipped_only_when_true(value: Any, skipped: bool) -> None:
+    assert decode_step({"kind": "Build", "skipNodeExecution": value}).skip is skipped
 
 
 def test_condition_timeout_is_found_in_nested_spec() -> None:
@@ -342,11 +353,11 @@ def test_approval_amount_is_decoded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("iterations", "read"), [(["eu", "us"], 2), ([], 0), ("${args.regions}", None), (None, None)]
+    ("iterations", "count"), [(["eu", "us"], 2), ([], 0), ("${args.regions}", None), (None, None)]
 )
-def test_loop_iterations_are_counted(iterations: Any, read: int | None) -> None:
+def test_loop_iterations_are_counted(iterations: Any, count: int | None) -> None:
     loop = {"kind": "LoopWorkflow", "spec": {"iterations": iterations, "steps": []}}
-    assert decode_step(loop).iterations == read
+    assert decode_step(loop).iterations == count
 
 
 @pytest.mark.parametrize("kind", ["Workflow", "LoopWorkflow"])
@@ -402,7 +413,7 @@ def test_steps_above_maximum_end_in_a_marker() -> None:
     detail = decoding.parse_run_detail(payloads.detail(steps=[payloads.job_run()] * 5000))
     assert detail is not None
     assert detail.root is not None
-    assert len(detail.root.steps) == MAX_NODES  # the root counts; the marker takes its place
+    assert len(detail.root.steps) == MAX_NODES  # including the root; the marker replaces one
     assert detail.root.steps[-1].kind == OMITTED
 
 
@@ -422,12 +433,12 @@ def test_flow_policy_in_options_is_decoded() -> None:
 
 
 def test_flow_is_decoded_as_documented() -> None:
-    sent = {
+    payload = {
         "paused": False,
         "concurrencyPolicy": "queue",
-        "options": {"concurrencyPolicy": "replace", "paused": True},  # older: what is outside wins
+        "options": {"concurrencyPolicy": "replace", "paused": True},  # older: the outer fields win
     }
-    assert decoding.parse_release_flow(sent) == ReleaseFlow(
+    assert decoding.parse_release_flow(payload) == ReleaseFlow(
         paused=False, concurrency_policy="queue"
     )
 
@@ -438,13 +449,13 @@ def test_flow_without_paused_is_not_paused() -> None:
     )
 
 
-@pytest.mark.parametrize("sent", [None, {}, [], "x", {"message": "down for maintenance"}])
-def test_flow_without_any_field_is_none(sent: Any) -> None:
-    assert decoding.parse_release_flow(sent) is None
+@pytest.mark.parametrize("payload", [None, {}, [], "x", {"message": "down for maintenance"}])
+def test_flow_without_any_field_is_none(payload: Any) -> None:
+    assert decoding.parse_release_flow(payload) is None
 
 
 def test_auth_is_decoded_as_documented() -> None:
-    sent = {
+    payload = {
         "tokenKind": "api",
         "entityId": "acme",
         "entityType": "team",
@@ -453,7 +464,7 @@ def test_auth_is_decoded_as_documented() -> None:
         "projectRestrictions": {"enabled": True, "projects": ["shop"], "restrictionMode": "notIn"},
         "expiresAt": "2026-03-02T08:15:03.120Z",
     }
-    assert decoding.parse_auth(sent) == Auth(
+    assert decoding.parse_auth(payload) == Auth(
         entity_id="acme",
         entity_type="team",
         token_kind="api",
@@ -466,15 +477,15 @@ def test_auth_is_decoded_as_documented() -> None:
 
 
 def test_disabled_restriction_of_token_is_none() -> None:
-    sent = {"enabled": False, "projects": ["shop"], "restrictionMode": "in"}
-    auth = decoding.parse_auth({"projectRestrictions": sent})
+    payload = {"enabled": False, "projects": ["shop"], "restrictionMode": "in"}
+    auth = decoding.parse_auth({"projectRestrictions": payload})
     assert (auth.restriction_mode, auth.restricted_projects) == (None, ())
 
 
 @pytest.mark.parametrize("odd", [None, 7, "x", [None, 7], {"a": None, "b": 7, "c": [7, None, ""]}])
 def test_auth_with_odd_permissions_has_none(odd: Any) -> None:
-    sent = {"permissions": odd, "projectRestrictions": odd, "role": odd, "expiresAt": odd}
-    assert decoding.parse_auth(sent) == Auth(None, None)
+    payload = {"permissions": odd, "projectRestrictions": odd, "role": odd, "expiresAt": odd}
+    assert decoding.parse_auth(payload) == Auth(None, None)
 
 
 def test_auth_without_data_has_empty_fields() -> None:
@@ -486,28 +497,28 @@ def test_project_is_decoded_as_documented() -> None:
 
 
 def test_listed_pipeline_is_decoded_as_documented() -> None:
-    sent = {"id": "p", "name": "P", "description": "a\nb"}
-    assert decoding.parse_pipeline(sent) == Pipeline("p", "P", "a\nb")
+    payload = {"id": "p", "name": "P", "description": "a\nb"}
+    assert decoding.parse_pipeline(payload) == Pipeline("p", "P", "a\nb")
 
 
 @pytest.mark.parametrize(
-    ("decode", "called"),
+    ("decode", "decoded"),
     [
         (decoding.parse_project, Project("x", "x")),
         (decoding.parse_pipeline, Pipeline("x", "x", None)),
     ],
 )
-def test_object_without_name_is_named_by_id(decode: Callable[[Any], Any], called: Any) -> None:
-    assert decode({"id": "x", "name": 7}) == called
+def test_object_without_name_is_named_by_id(decode: Callable[[Any], Any], decoded: Any) -> None:
+    assert decode({"id": "x", "name": 7}) == decoded
 
 
 @pytest.mark.parametrize(
     "decode",
     [decoding.parse_project, decoding.parse_pipeline, decoding.parse_run],
 )
-@pytest.mark.parametrize("sent", [None, {}, {"id": 7}, {"id": ".."}, ["x"]])
-def test_object_without_valid_id_is_none(decode: Callable[[Any], Any], sent: Any) -> None:
-    assert decode(sent) is None
+@pytest.mark.parametrize("payload", [None, {}, {"id": 7}, {"id": ".."}, ["x"]])
+def test_object_without_valid_id_is_none(decode: Callable[[Any], Any], payload: Any) -> None:
+    assert decode(payload) is None
 
 
 # --- a page of a list ---------------------------------------------------------------------------
@@ -523,13 +534,13 @@ def test_page_is_decoded_as_documented() -> None:
         decoding.parse_project,
         limit=3,
     )
-    found = (Project("a", "a"), Project("b", "b"))
-    assert page == Page(items=found, has_next=True, cursor="next", omitted={Omission.NO_ID: 1})
+    projects = (Project("a", "a"), Project("b", "b"))
+    assert page == Page(items=projects, has_next=True, cursor="next", omitted={Omission.NO_ID: 1})
 
 
-@pytest.mark.parametrize("more", [False, None, "true", 1])
-def test_page_has_next_only_when_true(more: Any) -> None:
-    body = {"data": [], "pagination": {"hasNextPage": more}}
+@pytest.mark.parametrize("has_next", [False, None, "true", 1])
+def test_page_has_next_only_when_true(has_next: Any) -> None:
+    body = {"data": [], "pagination": {"hasNextPage": has_next}}
     assert decoding.parse_page(body, "projects", decoding.parse_project, limit=9) == Page(
         (), False, None
     )
@@ -574,14 +585,18 @@ def test_page_of_runs_without_list_is_empty() -> None:
     )
 
 
-@pytest.mark.parametrize("sent", [{"id": "a"}, {"id": "a", "status": 7}, {"status": "running"}, 7])
-def test_listed_run_without_id_or_state_is_none(sent: Any) -> None:
-    assert decoding.parse_listed_run(sent) is None
+@pytest.mark.parametrize(
+    "payload", [{"id": "a"}, {"id": "a", "status": 7}, {"status": "running"}, 7]
+)
+def test_listed_run_without_id_or_state_is_none(payload: Any) -> None:
+    assert decoding.parse_listed_run(payload) is None
 
 
-@pytest.mark.parametrize("said", [{"status": "running"}, {"concluded": True}])
-def test_listed_run_with_status_or_concluded_is_decoded(said: Any) -> None:
-    assert decoding.parse_listed_run({"id": "a"} | said) == decoding.parse_run({"id": "a"} | said)
+@pytest.mark.parametrize("fields", [{"status": "running"}, {"concluded": True}])
+def test_listed_run_with_status_or_concluded_is_decoded(fields: Any) -> None:
+    assert decoding.parse_listed_run({"id": "a"} | fields) == decoding.parse_run(
+        {"id": "a"} | fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -601,74 +616,76 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from texts(each)
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from texts(child)
 
 
 def is_storable(decoded: Any) -> bool:
-    """Whether a database can keep all that was decoded."""
-    plain = msgspec.to_builtins(decoded)
-    json.dumps(plain, allow_nan=False)  # raises
-    return not any(re.search("[\0\ud800-\udfff]", text) for text in texts(plain))
+    """Return whether a database can store the decoded value."""
+    builtins = msgspec.to_builtins(decoded)
+    json.dumps(builtins, allow_nan=False)  # raises
+    return not any(re.search("[\0\ud800-\udfff]", text) for text in texts(builtins))
 
 
-def id_of(sent: Any) -> str | None:
-    """The id of an object that has one which can be kept and put into an address."""
-    id = sent.get("id") if isinstance(sent, dict) else None
+def id_of(payload: Any) -> str | None:
+    """Return the object's id if it can be stored and be part of an address."""
+    id = payload.get("id") if isinstance(payload, dict) else None
     if not isinstance(id, str) or not 0 < len(id) <= 255 or id in {".", ".."}:
         return None
     return None if re.search("[\x00-\x1f\ud800-\udfff]", id) else id
 
 
-things = anything | st.builds(
+any_object = any_json | st.builds(
     lambda key, fields: fields | {"id": key},
-    st.sampled_from(["an-id", *ODD]) | scalars,
-    st.dictionaries(st.sampled_from(KEYS), anything, max_size=5),
+    st.sampled_from(["an-id", *ODD_VALUES]) | scalars,
+    st.dictionaries(st.sampled_from(KEYS), any_json, max_size=5),
 )
 
 
 @settings(max_examples=100)
-@given(things)
-def test_any_json_is_decoded_only_with_valid_id(sent: Any) -> None:
+@given(any_object)
+def test_any_json_is_decoded_only_with_valid_id(payload: Any) -> None:
     for decode, model in (
         (decoding.parse_project, Project),
         (decoding.parse_pipeline, Pipeline),
         (decoding.parse_run, Run),
     ):
-        decoded: Any = decode(sent)
-        assert (decoded.id if decoded else None) == id_of(sent)
+        decoded: Any = decode(payload)
+        assert (decoded.id if decoded else None) == id_of(payload)
         assert decoded is None or (type(decoded) is model and is_storable(decoded))
-    detail = decoding.parse_run_detail(sent)
-    assert (detail.run if detail else None) == decoding.parse_listed_run(sent)
+    detail = decoding.parse_run_detail(payload)
+    assert (detail.run if detail else None) == decoding.parse_listed_run(payload)
     assert detail is None or is_storable(detail)
 
 
 @settings(max_examples=100)
-@given(things)
-def test_any_json_without_id_is_decoded_to_storable_value(sent: Any) -> None:
-    auth = decoding.parse_auth(sent)
+@given(any_object)
+def test_any_json_without_id_is_decoded_to_storable_value(payload: Any) -> None:
+    auth = decoding.parse_auth(payload)
     assert isinstance(auth, Auth)
     assert is_storable(auth)
-    assert is_storable(decoding.parse_pipeline_name(sent))
-    flow = decoding.parse_release_flow(sent)
-    assert flow is None or isinstance(sent, dict)
+    assert is_storable(decoding.parse_pipeline_name(payload))
+    flow = decoding.parse_release_flow(payload)
+    assert flow is None or isinstance(payload, dict)
     assert flow is None or (isinstance(flow, ReleaseFlow) and is_storable(flow))
 
 
 @settings(max_examples=50)
-@given(st.lists(things, max_size=6))
-def test_page_of_any_json_counts_what_it_leaves_out(sent: list[Any]) -> None:
-    page = decoding.parse_page({"data": {"runs": sent}}, "runs", decoding.parse_run, limit=4)
+@given(st.lists(any_object, max_size=6))
+def test_page_of_any_json_counts_what_it_leaves_out(items: list[Any]) -> None:
+    page = decoding.parse_page({"data": {"runs": items}}, "runs", decoding.parse_run, limit=4)
     assert page is not None
-    assert [run.id for run in page.items] == list(dict.fromkeys(filter(None, map(id_of, sent[:4]))))
-    assert sum(page.omitted.values()) == len(sent) - len(page.items)
-    assert page.omitted.get(Omission.SURPLUS, 0) == len(sent[4:])
+    assert [run.id for run in page.items] == list(
+        dict.fromkeys(filter(None, map(id_of, items[:4])))
+    )
+    assert sum(page.omitted.values()) == len(items) - len(page.items)
+    assert page.omitted.get(Omission.SURPLUS, 0) == len(items[4:])
 
 
 @settings(max_examples=50)
-@given(anything)
-def test_page_of_any_json_is_storable_or_none(sent: Any) -> None:
-    page = decoding.parse_page(sent, "runs", decoding.parse_run, limit=100)
+@given(any_json)
+def test_page_of_any_json_is_storable_or_none(payload: Any) -> None:
+    page = decoding.parse_page(payload, "runs", decoding.parse_run, limit=100)
     if page is None:
         return
     assert all(type(run) is Run for run in page.items)
@@ -680,35 +697,35 @@ OPTIONAL = {"name": "name", "createdAt": "created_at", "startedAt": "started_at"
 
 
 OPTIONAL_TIMES = dict.fromkeys(
-    [*OPTIONAL, "status", "concluded", "updatedAt", "spec"], scalars | anything
+    [*OPTIONAL, "status", "concluded", "updatedAt", "spec"], scalars | any_json
 )
 
 
 @given(st.fixed_dictionaries({}, optional=OPTIONAL_TIMES))
 def test_run_detail_survives_invalid_optional_fields(fields: dict[str, Any]) -> None:
-    sent = payloads.run() | fields
-    detail = decoding.parse_run_detail(sent, requested_id=payloads.RUN_ID)
-    # One of two has to say how the run stands.
-    has_state = isinstance(sent["concluded"], bool) or (
-        isinstance(sent["status"], str) and sent["status"] != ""
+    payload = payloads.run() | fields
+    detail = decoding.parse_run_detail(payload, requested_id=payloads.RUN_ID)
+    # One of the two must contain the run's state.
+    has_state = isinstance(payload["concluded"], bool) or (
+        isinstance(payload["status"], str) and payload["status"] != ""
     )
     assert (detail is not None) == has_state
     if detail is None:
         return
     assert is_storable(detail)
     assert detail.run.id == payloads.RUN_ID
-    plain = decoding.parse_run(payloads.run())
+    run = decoding.parse_run(payloads.run())
     for field, name in OPTIONAL.items():
         if field not in fields:
-            assert getattr(detail.run, name) == getattr(plain, name) != None  # noqa: E711
+            assert getattr(detail.run, name) == getattr(run, name) != None  # noqa: E711
 
 
 nodes = st.recursive(
-    anything,
-    lambda inner: st.builds(
+    any_json,
+    lambda children: st.builds(
         lambda steps, fields: payloads.workflow(*steps) | fields,
-        st.lists(inner, max_size=5),
-        st.dictionaries(st.sampled_from(["ref", "response", "settings"]), anything, max_size=2),
+        st.lists(children, max_size=5),
+        st.dictionaries(st.sampled_from(["ref", "response", "settings"]), any_json, max_size=2),
     ),
     max_leaves=15,
 )
@@ -723,14 +740,14 @@ def test_steps_of_any_tree_are_decoded(root: Any) -> None:
 
 
 @example(500, {}, {"message": "a\x7fb\x80c"})
-@given(st.integers(100, 599), st.dictionaries(st.text(), st.text()), st.binary() | anything)
+@given(st.integers(100, 599), st.dictionaries(st.text(), st.text()), st.binary() | any_json)
 def test_any_response_is_json_or_raises_northflank_error(
     status: int, headers: dict[str, str], body: Any
 ) -> None:
-    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     text = "an answer"
     try:
-        responses.unwrap(responses.decode(status, headers, sent), status)
+        responses.unwrap(responses.decode(status, headers, payload), status)
     except NorthflankError as failure:
         text = str(failure)
     assert not {"Cc", "Cs"} & set(map(unicodedata.category, text))  # controls, half characters

@@ -202,12 +202,12 @@ def test_steps_below_maximum_depth_are_replaced_by_a_marker() -> None:
 def test_steps_above_maximum_number_are_replaced_by_a_marker() -> None:
     group = payloads.workflow(*[{"kind": "Build"}] * (MAX_NODES // 2))
     redacted: Any = redact(payloads.detail(steps=[group, group, group, group]))["spec"]
-    whole, cut, *rest = redacted["spec"]["steps"]
-    assert len(whole["spec"]["steps"]) == MAX_NODES // 2
+    full_group, cut_group, *other_groups = redacted["spec"]["steps"]
+    assert len(full_group["spec"]["steps"]) == MAX_NODES // 2
     # The root and the groups count too, and each list that is cut ends in a marker.
-    assert len(cut["spec"]["steps"]) == MAX_NODES // 2 - 3 + 1
-    assert cut["spec"]["steps"][-1] == {"kind": OMITTED}
-    assert rest == [{"kind": OMITTED}]
+    assert len(cut_group["spec"]["steps"]) == MAX_NODES // 2 - 3 + 1
+    assert cut_group["spec"]["steps"][-1] == {"kind": OMITTED}
+    assert other_groups == [{"kind": OMITTED}]
 
 
 def test_redact_does_not_change_its_input() -> None:
@@ -229,11 +229,11 @@ ALLOWED_TEXTS = {"kind", "ref", "condition", "timeoutDuration", "skipNodeExecuti
 @given(
     st.recursive(
         st.just(SECRET),
-        lambda inner: (
-            st.lists(inner, max_size=3)
+        lambda children: (
+            st.lists(children, max_size=3)
             | st.dictionaries(
                 st.sampled_from(["data", "secrets", "arguments", "value", "env", "webhookUrl"]),
-                inner,
+                children,
                 max_size=3,
             )
         ),
@@ -248,19 +248,19 @@ def test_fields_not_allowed_are_dropped(value: Any, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("text", "cleaned"),
     [
         ("pull https://user:pw@reg.io/a?sig=1 failed", "pull https://reg.io/… failed"),
         ("postgres://u:p/w@db/x", "postgres://…"),
         ("see http://h", "see http://h"),
     ],
 )
-def test_urls_in_text_lose_secrets(sent: str, kept: str) -> None:
-    assert redact_urls(sent) == kept
+def test_urls_in_text_lose_secrets(text: str, cleaned: str) -> None:
+    assert redact_urls(text) == cleaned
 
 
 @given(st.text(st.characters(codec=None)))
-def test_any_text_cleaned_is_storable(sent: str) -> None:
-    kept = clean(sent, multiline=True)
-    assert "\x00" not in kept
-    kept.encode()
+def test_any_text_cleaned_is_storable(text: str) -> None:
+    cleaned = clean(text, multiline=True)
+    assert "\x00" not in cleaned
+    cleaned.encode()

@@ -13,16 +13,16 @@ from dashboard.northflank.responses import parse_rate_limit
 from tests.support import payloads
 
 WEEK = 7 * 24 * 3600
-# What looks like a number and may be none.
+# Looks like a number, and may not be one.
 NUMBER_LIKE = st.from_regex(r"[ ]?[-+]?[0-9_]{1,13}([.,][0-9]{0,10})?(e[0-9])?[ ]?", fullmatch=True)
 FULL = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "998", "x-ratelimit-reset": "3541.5"}
 
 
 def failure(status: int, body: Any, *, token: str = "") -> NorthflankError:
-    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with pytest.raises(NorthflankError) as raised:
-        responses.decode(status, {}, sent, token=token)
-    return raised.value
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    with pytest.raises(NorthflankError) as error:
+        responses.decode(status, {}, content, token=token)
+    return error.value
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_error_message_redacts_token_and_url_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "kept"),
+    ("value", "error_id"),
     [("nf-1", "nf-1"), (12, "12"), (None, None), ({}, None), (True, None), ("x" * 999, "x" * 100)],
 )
-def test_error_id_is_kept(sent: Any, kept: str | None) -> None:
-    assert failure(500, payloads.error("no", id=sent)).error_id == kept
+def test_error_id_is_kept(value: Any, error_id: str | None) -> None:
+    assert failure(500, payloads.error("no", id=value)).error_id == error_id
 
 
 # --- the rate limit ------------------------------------------------------------------------------
@@ -84,7 +84,9 @@ def test_rate_limit_headers_are_case_insensitive() -> None:
 @pytest.mark.parametrize("name", FULL)
 @pytest.mark.parametrize("value", [None, "", "-1", "many", "nan", "inf", "1_000", "1, 2", "٣"])
 def test_missing_or_invalid_header_gives_no_rate_limit(name: str, value: str | None) -> None:
-    headers = {key: sent for key, sent in (FULL | {name: value}).items() if sent is not None}
+    headers = {
+        header: content for header, content in (FULL | {name: value}).items() if content is not None
+    }
     assert parse_rate_limit(headers) is None
 
 
@@ -99,9 +101,9 @@ def test_unix_time_as_reset_gives_no_rate_limit() -> None:
         st.decimals(0, WEEK, places=3),
     )
 )
-def test_any_plain_numbers_are_parsed(sent: tuple[int, int, Decimal]) -> None:
-    limit, remaining, reset = sent
-    headers = {name: f" {number} " for name, number in zip(FULL, sent, strict=True)}
+def test_any_plain_numbers_are_parsed(numbers: tuple[int, int, Decimal]) -> None:
+    limit, remaining, reset = numbers
+    headers = {name: f" {number} " for name, number in zip(FULL, numbers, strict=True)}
     assert parse_rate_limit(headers) == RateLimit(limit, remaining, float(reset))
 
 

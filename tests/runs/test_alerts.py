@@ -11,14 +11,14 @@ from dashboard.runs import alerts
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 
 
-def run(status: str = "running", **more: Any) -> Run:
+def run(status: str = "running", **fields: Any) -> Run:
     concluded = status in {"success", "failure", "aborted", "skipped"}
     defaults = {
         "concluded": concluded,
         "in_flight": not concluded,
         "ended_at": NOW - timedelta(hours=1) if concluded else None,
     }
-    return Run(status=status, **defaults | more)
+    return Run(status=status, **defaults | fields)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def run(status: str = "running", **more: Any) -> Run:
         (run("success"), False, False, True),
         (run("success", overdue_severity=2), False, False, True),
         (run("aborted"), False, False, True),
-        (run(in_flight=False, overdue_severity=2), False, False, True),  # gone from Northflank
+        (run(in_flight=False, overdue_severity=2), False, False, True),  # removed from Northflank
     ],
 )
 def test_run_can_be_acknowledged_by_status_and_overdue_severity(

@@ -16,32 +16,32 @@ from dashboard.web.http import links
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (0, "0 s"), (-5, "0 s"), (41, "41 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"),
         (252, "4 min 12 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min"),
         (86_400, "1 d 0 h"), (273_600, "3 d 4 h"),
     ],
 )  # fmt: skip
-def test_duration_is_formatted_in_two_units(seconds: float, words: str) -> None:
-    assert durations.format_duration(timedelta(seconds=seconds)) == words
+def test_duration_is_formatted_in_two_units(seconds: float, text: str) -> None:
+    assert durations.format_duration(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (-5, "0 s"), (0, "0 s"), (41, "41 s"), (59.9, "59 s"), (60, "1 min"), (119, "1 min"),
         (3599, "59 min"), (3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (273_600, "3 d 4 h"),
     ],
 )  # fmt: skip
 def test_elapsed_duration_above_a_minute_is_formatted_without_seconds(
-    seconds: float, words: str
+    seconds: float, text: str
 ) -> None:
-    assert durations.format_elapsed(timedelta(seconds=seconds)) == words
+    assert durations.format_elapsed(timedelta(seconds=seconds)) == text
 
 
 @pytest.mark.parametrize(
-    ("median", "p95", "words"),
+    ("median", "p95", "text"),
     [
         (120, 240, "usually 2 to 4 min"), (170, 190, "usually about 3 min"),
         (60, 60, "usually about 1 min"), (60, 70, "usually 60 to 70 s"),
@@ -53,15 +53,15 @@ def test_elapsed_duration_above_a_minute_is_formatted_without_seconds(
     ],
 )  # fmt: skip
 def test_typical_duration_is_formatted_as_rounded_range(
-    median: float, p95: float, words: str
+    median: float, p95: float, text: str
 ) -> None:
-    usual = TypicalDuration(timedelta(seconds=median), timedelta(seconds=p95))
-    assert durations.format_typical(usual) == words
+    typical = TypicalDuration(timedelta(seconds=median), timedelta(seconds=p95))
+    assert durations.format_typical(typical) == text
 
 
 @given(st.timedeltas())
-def test_any_duration_is_formatted_in_at_most_two_units(span: timedelta) -> None:
-    assert len(durations.format_duration(span).split()) in {2, 4}
+def test_any_duration_is_formatted_in_at_most_two_units(duration: timedelta) -> None:
+    assert len(durations.format_duration(duration).split()) in {2, 4}
 
 
 def stage(policy: str = "", *, paused: bool = False) -> Stage:
@@ -93,7 +93,7 @@ def test_unknown_concurrency_policy_is_only_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "count", "in_flight", "words"),
+    ("policy", "count", "in_flight", "text"),
     [
         ("forbid", 0, True, ""),
         ("forbid", 1, True, "1 run skipped since this run was created."),
@@ -111,10 +111,10 @@ def test_unknown_concurrency_policy_is_only_named() -> None:
     ],
 )  # fmt: skip
 def test_skipped_runs_are_counted_by_policy(
-    policy: str, count: int, in_flight: bool, words: str
+    policy: str, count: int, in_flight: bool, text: str
 ) -> None:
     assert (
-        concurrency_policy.skipped_text(policy, count, at_least=False, in_flight=in_flight) == words
+        concurrency_policy.skipped_text(policy, count, at_least=False, in_flight=in_flight) == text
     )
 
 
@@ -129,12 +129,12 @@ def test_flow_without_known_policy_has_no_explanation() -> None:
 def run(**ids: Any) -> Run:
     project = Project(slug=ids.get("project", "shop"))
     pipeline = Pipeline(project=project, slug=ids.get("pipeline", "checkout"))
-    of = Stage(
+    stage = Stage(
         pipeline=pipeline,
         name="Production",
         confirmed_path_segment=ids.get("confirmed_path_segment", "production"),
     )
-    return Run(stage=of, run_id=ids.get("run", "r1"))
+    return Run(stage=stage, run_id=ids.get("run", "r1"))
 
 
 def northflank_url(of: Run) -> str:
@@ -194,8 +194,8 @@ HOSTILE = 'a/../b?c=d#e f"<é{run}%2f'
 
 def test_northflank_link_escapes_hostile_ids(db: None, settings: Settings) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "http://x/{project}/{run}"
-    found = urlsplit(northflank_url(run(project=HOSTILE, run=HOSTILE)))
-    assert (found.path.count("/"), found.query, found.fragment) == (2, "", "")
+    url = urlsplit(northflank_url(run(project=HOSTILE, run=HOSTILE)))
+    assert (url.path.count("/"), url.query, url.fragment) == (2, "", "")
 
 
 def test_northflank_link_with_hostile_ids_is_html_safe(db: None, settings: Settings) -> None:

@@ -24,14 +24,14 @@ def ago(minutes: float) -> datetime:
 
 
 def run(
-    status: str = "running", *, created: float = 5, started: float | None = 4, **more: Any
+    status: str = "running", *, created: float = 5, started: float | None = 4, **fields: Any
 ) -> Run:
-    began = None if started is None else ago(started)
-    defaults = {"created_at": ago(created), "started_at": began, "status_since": ago(1)}
-    return Run(status=status, in_flight=True, concluded=False, **defaults | more)
+    started_at = None if started is None else ago(started)
+    defaults = {"created_at": ago(created), "started_at": started_at, "status_since": ago(1)}
+    return Run(status=status, in_flight=True, concluded=False, **defaults | fields)
 
 
-# A run usually takes ten minutes, waits one for its turn, and migrates for three.
+# A run usually takes ten minutes, queues for one, and migrates for three.
 TIMING = StageTiming(
     observed_run_median=600,
     observed_run_p95=720,
@@ -45,124 +45,124 @@ def tree(*steps: Node) -> Node:
     return node("Workflow", steps=steps)
 
 
-def step(minutes: float, **more: Any) -> Node:
+def step(minutes: float, **fields: Any) -> Node:
     defaults = {
         "label": "migrate",
         "ref": "migrate",
         "status": "waiting",
         "started_at": ago(minutes),
     }
-    return node("JobRun", **defaults | more)
+    return node("JobRun", **defaults | fields)
 
 
 CASES = {
-    "a run within its usual": (run(started=9), None, TIMING, None),
-    "a run past its usual": (
+    "run within its typical duration": (run(started=9), None, TIMING, None),
+    "overdue run": (
         run(started=16),
         None,
         TIMING,
         Finding(Severity.WARNING, OverdueReason.RUN),
     ),
-    "a run far past its usual": (
+    "critical run": (
         run(started=31),
         None,
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "a run of which nothing is known": (run(started=59), None, None, None),
-    "an hour, and nothing is known": (
+    "run without typical duration": (run(started=59), None, None, None),
+    "an hour without typical duration": (
         run(started=61),
         None,
         None,
         Finding(Severity.WARNING, OverdueReason.RUN),
     ),
-    "three hours, and nothing is known": (
+    "three hours without typical duration": (
         run(started=181),
         None,
         None,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "a turn that comes": (run("queued", created=1.5, started=None), None, TIMING, None),
-    "a turn that does not come": (
+    "queued in time": (run("queued", created=1.5, started=None), None, TIMING, None),
+    "overdue in the queue": (
         run("queued", created=3, started=None),
         None,
         TIMING,
         Finding(Severity.WARNING, OverdueReason.QUEUE),
     ),
-    "a turn of which nothing is known": (
+    "queued without typical duration": (
         run("pending", created=16, started=None),
         None,
         None,
         Finding(Severity.WARNING, OverdueReason.QUEUE),
     ),
-    "a step within its usual": (run(), tree(step(4)), TIMING, None),
-    "a step past its usual": (
+    "step within its typical duration": (run(), tree(step(4)), TIMING, None),
+    "overdue step": (
         run(),
         tree(step(5)),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.STEP),
     ),
-    "a step far past its usual": (
+    "critical step": (
         run(started=12),
         tree(step(10)),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.STEP),
     ),
-    "of two that are as bad, the step says more": (
+    "run and step equally overdue: the step": (
         run(started=16),
         tree(step(6)),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.STEP),
     ),
-    "the worse of two is told": (
+    "run and step: the worse": (
         run(started=31),
         tree(step(6)),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "a step nobody knows, and nothing has changed for long": (
+    "unknown step, unchanged for long": (
         run(started=17),
         tree(step(16, label="new", ref="new")),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.NO_PROGRESS),
     ),
-    "a step nobody knows, of a run that is worse": (
+    "unknown step of an overdue run": (
         run(started=31),
         tree(step(16, label="new", ref="new")),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "a step nobody knows that has begun lately, of a run that is late": (
+    "new unknown step of an overdue run": (
         run(started=17),
         tree(step(2, label="new", ref="new")),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.RUN),
     ),
-    "a step nobody knows, after others that were quick": (
+    "unknown step after fast ones": (
         run(started=14),
         tree(step(14, label="new", ref="new")),
         TIMING,
         None,
     ),
-    "an approval that people take their time for": (
+    "overdue approval": (
         run("approval_wait", started=50),
         tree(step(45, label="sign-off", ref="sign-off", status="approval_wait")),
         TIMING,
         None,
     ),
-    "an approval that was forgotten": (
+    "critical approval": (
         run("approval_wait", started=730),
         tree(step(725, label="sign-off", ref="sign-off", status="approval_wait")),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
     ),
-    "work of which nobody says when it began is no wait for a turn": (
+    "running without start time is not queued": (
         run("running", created=55, started=None),
         tree(step(5)),
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "people who approve side by side take their time once": (
+    "parallel approvals count once": (
         run(started=60),
         tree(
             node("Approval", status="success", started_at=ago(59), ended_at=ago(15)),
@@ -172,7 +172,7 @@ CASES = {
         TIMING,
         Finding(Severity.WARNING, OverdueReason.RUN),
     ),
-    "time that people took does not count as work": (
+    "approval time is not work": (
         run(started=100),
         tree(
             node("Approval", status="success", started_at=ago(99), ended_at=ago(3)),
@@ -181,55 +181,55 @@ CASES = {
         TIMING,
         None,
     ),
-    "an attempt among several": (
+    "attempt before the last": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=2, max_attempts=3)),
         TIMING,
         None,
     ),
-    "the last attempt": (
+    "last attempt": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
     ),
-    "the last attempt of two": (
+    "last attempt of two": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=2, max_attempts=2)),
         TIMING,
         Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
     ),
-    "the only attempt there is": (
+    "only attempt": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=1, max_attempts=1)),
         TIMING,
         None,
     ),
-    "a run that is being aborted is judged as a whole": (
+    "aborting run is judged as a whole": (
         run("aborting", started=500),
         None,
         TIMING,
         Finding(Severity.CRITICAL, OverdueReason.RUN),
     ),
-    "no step is waited for any more": (
+    "aborting run without its step": (
         run("aborting", started=5),
         tree(step(5, started_at=ago(400))),
         TIMING,
         None,
     ),
-    "neither are people": (
+    "aborting run without its approval": (
         run("aborting", started=500),
         tree(node("Approval", status="aborting", started_at=ago(499))),
         TIMING,
         None,
     ),
-    "nor its turn": (
+    "aborting run without its queue": (
         run("aborting", created=500, started=None),
         None,
         TIMING,
         None,
     ),
-    "even on its last attempt": (
+    "aborting run without its last attempt": (
         run("aborting"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
         TIMING,
@@ -240,14 +240,17 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_overdue_finding_of_each_case_matches(name: str) -> None:
-    of, root, known, found = CASES[name]
-    assert overdue.worst_finding(of, root, overdue.timers(of, root, known), NOW) == found
+    subject, root, baseline, expected = CASES[name]
+    assert (
+        overdue.worst_finding(subject, root, overdue.timers(subject, root, baseline), NOW)
+        == expected
+    )
 
 
 def test_concluded_run_is_not_overdue() -> None:
-    of = run(started=500)
-    of.in_flight = False
-    assert overdue.worst_finding(of, None, overdue.timers(of, None, TIMING), NOW) is None
+    subject = run(started=500)
+    subject.in_flight = False
+    assert overdue.worst_finding(subject, None, overdue.timers(subject, None, TIMING), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -269,102 +272,102 @@ def test_clock_severity_changes_only_after_its_limits(minutes: float, level: Sev
 
 
 @pytest.mark.parametrize(
-    ("of", "known"),
+    ("group", "has_duration"),
     [
         (node("Workflow", ref="checks", label="checks"), True),
         (node("Workflow", label="checks"), False),  # one key for all groups without a name
         (node("LoopWorkflow", label="checks"), False),
         (node("JobRun", label="checks"), True),
     ],
-    ids=lambda of: f"{of.kind} {of.ref}" if isinstance(of, Node) else "",
+    ids=lambda node: f"{node.kind} {node.ref}" if isinstance(node, Node) else "",
 )
-def test_unnamed_step_group_has_no_typical_duration(of: Node, known: bool) -> None:
-    timing = StageTiming(observed_steps={step_key(of): [180, 240]})
-    assert (overdue.typical_step_duration(of, timing) is not None) is known
+def test_unnamed_step_group_has_no_typical_duration(group: Node, has_duration: bool) -> None:
+    timing = StageTiming(observed_steps={step_key(group): [180, 240]})
+    assert (overdue.typical_step_duration(group, timing) is not None) is has_duration
 
 
-# --- as people say ------------------------------------------------------------------------------
+# --- overrides ----------------------------------------------------------------------------------
 
 
 def timing_with_overrides(**seconds: int) -> StageTiming:
-    """What was learned, and what people say of it."""
-    learned = {
+    """A learned baseline, with overrides."""
+    observed = {
         "observed_run_median": 600,
         "observed_run_p95": 720,
         "observed_queue_median": 60,
         "observed_queue_p95": 90,
     }
     return StageTiming(
-        **learned, observed_steps={"migrate": [180, 240], "sign-off": [300, 600]}, **seconds
+        **observed, observed_steps={"migrate": [180, 240], "sign-off": [300, 600]}, **seconds
     )
 
 
 TWO_HOURS = timing_with_overrides(override_run_median=7200)
 SIGN_OFF = {"label": "sign-off", "ref": "sign-off", "status": "approval_wait"}
 OVERRIDE_CASES = {
-    "a run": (run(started=40), None, TWO_HOURS, None),
-    "a run that takes longer than they say": (
+    "run": (run(started=40), None, TWO_HOURS, None),
+    "run over its override": (
         run(started=181),
         None,
         TWO_HOURS,
         Finding(Severity.WARNING, OverdueReason.RUN),
     ),
-    "a step of it, whatever was learned of it": (run(started=40), tree(step(35)), TWO_HOURS, None),
-    "a step of it that nobody knows": (
+    "step of a run with override": (run(started=40), tree(step(35)), TWO_HOURS, None),
+    "unknown step of a run with override": (
         run(started=40),
         tree(step(35, label="new", ref="new")),
         TWO_HOURS,
         None,
     ),
-    "a step that takes longer than all of it": (
+    "step over the run's override": (
         run(started=182),
         tree(step(181)),
         TWO_HOURS,
         Finding(Severity.WARNING, OverdueReason.NO_PROGRESS),
     ),
-    "the last attempt is the last all the same": (
+    "last attempt of a run with override": (
         run("retrying"),
         tree(step(1, status="retrying", attempts=3, max_attempts=3)),
         TWO_HOURS,
         Finding(Severity.WARNING, OverdueReason.LAST_ATTEMPT),
     ),
-    "an approval of it": (
+    "approval of a run with override": (
         run("approval_wait", started=40),
         tree(step(35, **SIGN_OFF)),
         TWO_HOURS,
         Finding(Severity.CRITICAL, OverdueReason.APPROVAL),
     ),
-    "a wait for its turn": (
+    "queue with override": (
         run("queued", created=30, started=None),
         None,
         timing_with_overrides(override_queue_median=1800),
         None,
     ),
-    "a wait for its turn that takes longer": (
+    "queue over its override": (
         run("queued", created=46, started=None),
         None,
         timing_with_overrides(override_queue_median=1800),
         Finding(Severity.WARNING, OverdueReason.QUEUE),
     ),
-    "of the wait for its turn, and a step is judged as it was learned": (
+    "queue override does not change a step": (
         run(),
         tree(step(5)),
         timing_with_overrides(override_queue_median=1800),
         Finding(Severity.WARNING, OverdueReason.STEP),
     ),
-    "an approval, whatever was learned of it": (
+    "approval with override": (
         run("approval_wait", started=40),
         tree(step(35, **SIGN_OFF)),
         timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
         None,
     ),
-    "an approval that takes longer": (
+    "approval over its override": (
         run("approval_wait", started=70),
         tree(step(61, **SIGN_OFF)),
         timing_with_overrides(override_approval_median=1800, override_approval_p95=3600),
         Finding(Severity.WARNING, OverdueReason.APPROVAL),
     ),
-    "an approval of a step that was never read": (
+    "approval of an unread step": (
         run("approval_wait", started=70, status_since=ago(61)),
         None,
         timing_with_overrides(override_approval_median=1800),
@@ -375,11 +378,14 @@ OVERRIDE_CASES = {
 
 @pytest.mark.parametrize("name", OVERRIDE_CASES)
 def test_override_duration_takes_precedence_over_observed(name: str) -> None:
-    of, root, known, found = OVERRIDE_CASES[name]
-    assert overdue.worst_finding(of, root, overdue.timers(of, root, known), NOW) == found
+    subject, root, baseline, expected = OVERRIDE_CASES[name]
+    assert (
+        overdue.worst_finding(subject, root, overdue.timers(subject, root, baseline), NOW)
+        == expected
+    )
 
 
-# --- by the settings, where nothing is known ----------------------------------------------------
+# --- by the settings, without a baseline --------------------------------------------------------
 
 LIMITS = {
     "OVERDUE_RUN_AFTER": run(started=4),
@@ -398,12 +404,14 @@ def test_run_without_typical_duration_is_overdue_by_setting_and_factor(
     settings.OVERDUE_CRITICAL_FACTOR = 2
     setattr(settings, name, minutes * 60)
     of = LIMITS[name]
-    found = overdue.worst_finding(of, None, overdue.timers(of, None, None), NOW)
-    assert (found.severity if found else Severity.OK) is level
+    finding = overdue.worst_finding(of, None, overdue.timers(of, None, None), NOW)
+    assert (finding.severity if finding else Severity.OK) is level
 
 
 def nodes() -> st.SearchStrategy[Node]:
-    times = st.none() | st.integers(-(10**5), 10**5).map(lambda s: NOW + timedelta(seconds=s))
+    times = st.none() | st.integers(-(10**5), 10**5).map(
+        lambda seconds: NOW + timedelta(seconds=seconds)
+    )
     statuses = st.sampled_from(
         [None, "waiting", "retrying", "approval_wait", "async_wait", "success", "failure", "new"]
     )
@@ -421,8 +429,8 @@ def nodes() -> st.SearchStrategy[Node]:
     )
     return st.recursive(
         leaf,
-        lambda inner: st.builds(
-            lambda steps: node("Workflow", steps=tuple(steps)), st.lists(inner, max_size=4)
+        lambda children: st.builds(
+            lambda steps: node("Workflow", steps=tuple(steps)), st.lists(children, max_size=4)
         ),
         max_leaves=20,
     )
@@ -435,12 +443,12 @@ def nodes() -> st.SearchStrategy[Node]:
     st.booleans(),
 )
 def test_overdue_finding_of_any_step_tree_is_valid(
-    root: Node, status: str, started: float | None, known: bool
+    root: Node, status: str, started: float | None, has_baseline: bool
 ) -> None:
-    timing = TIMING if known else None
-    of = run(status, started=started)
-    timers = overdue.timers(of, root, timing)
+    timing = TIMING if has_baseline else None
+    subject = run(status, started=started)
+    timers = overdue.timers(subject, root, timing)
     for clock in timers:
         assert clock.started_at <= clock.warning_at <= clock.critical_at
-    found = overdue.worst_finding(of, root, timers, NOW)
-    assert found is None or found.severity in {Severity.WARNING, Severity.CRITICAL}
+    finding = overdue.worst_finding(subject, root, timers, NOW)
+    assert finding is None or finding.severity in {Severity.WARNING, Severity.CRITICAL}

@@ -10,28 +10,30 @@ from dashboard.runs import overdue_messages
 from dashboard.runs.overdue import OverdueReason, Timer
 
 BEGAN = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
-USUAL = TypicalDuration(timedelta(minutes=6), timedelta(minutes=9))
+TYPICAL = TypicalDuration(timedelta(minutes=6), timedelta(minutes=9))
 
 
-def clock(why: OverdueReason, usual: TypicalDuration | None = USUAL, limit: int = 15) -> Timer:
-    """A clock that goes by what is usual, or by a limit of so many minutes."""
-    if usual is not None:
-        return Timer(why, BEGAN, *usual.deadlines(BEGAN), usual)
-    plain = timedelta(minutes=limit)
-    return Timer(why, BEGAN, BEGAN + plain, BEGAN + 3 * plain, None)
+def timer(
+    overdue_reason: OverdueReason, typical: TypicalDuration | None = TYPICAL, limit: int = 15
+) -> Timer:
+    """A timer with a typical duration or, without one, a limit in minutes."""
+    if typical is not None:
+        return Timer(overdue_reason, BEGAN, *typical.deadlines(BEGAN), typical)
+    interval = timedelta(minutes=limit)
+    return Timer(overdue_reason, BEGAN, BEGAN + interval, BEGAN + 3 * interval, None)
 
 
 CASES = [
     (
         OverdueReason.RUN,
         Severity.WARNING,
-        USUAL,
+        TYPICAL,
         "The run takes longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.RUN,
         Severity.CRITICAL,
-        USUAL,
+        TYPICAL,
         "The run takes far longer than usual (usually 6 to 9 min).",
     ),
     (OverdueReason.RUN, Severity.WARNING, None, "Running for more than 15 min."),
@@ -39,7 +41,7 @@ CASES = [
     (
         OverdueReason.QUEUE,
         Severity.WARNING,
-        USUAL,
+        TYPICAL,
         "Queued longer than usual (usually 6 to 9 min).",
     ),
     (
@@ -51,13 +53,13 @@ CASES = [
     (
         OverdueReason.STEP,
         Severity.WARNING,
-        USUAL,
+        TYPICAL,
         "The current step takes longer than usual (usually 6 to 9 min).",
     ),
     (
         OverdueReason.APPROVAL,
         Severity.CRITICAL,
-        USUAL,
+        TYPICAL,
         "Waiting for approval far longer than usual (usually 6 to 9 min).",
     ),
     (
@@ -69,60 +71,68 @@ CASES = [
     (
         OverdueReason.NO_PROGRESS,
         Severity.WARNING,
-        USUAL,
+        TYPICAL,
         "No step progress for longer than a whole run usually takes (usually 6 to 9 min).",
     ),
 ]
 
 
-@pytest.mark.parametrize(("why", "level", "usual", "sentence"), CASES)
+@pytest.mark.parametrize(("overdue_reason", "level", "typical", "sentence"), CASES)
 def test_overdue_message_per_reason_has_its_text(
-    why: OverdueReason, level: Severity, usual: TypicalDuration | None, sentence: str
+    overdue_reason: OverdueReason, level: Severity, typical: TypicalDuration | None, sentence: str
 ) -> None:
-    story = overdue_messages.describe(level, why, [clock(why, usual)])
-    assert story is not None
-    assert story.text == sentence
+    message = overdue_messages.describe(level, overdue_reason, [timer(overdue_reason, typical)])
+    assert message is not None
+    assert message.text == sentence
 
 
 def test_overdue_message_for_last_attempt_needs_no_clock() -> None:
-    story = overdue_messages.describe(
-        Severity.WARNING, OverdueReason.LAST_ATTEMPT, [clock(OverdueReason.RUN)]
+    message = overdue_messages.describe(
+        Severity.WARNING, OverdueReason.LAST_ATTEMPT, [timer(OverdueReason.RUN)]
     )
-    assert story is not None
-    assert story.text == "The current step is on its last attempt."
+    assert message is not None
+    assert message.text == "The current step is on its last attempt."
 
 
 @pytest.mark.parametrize(
-    "why", [*(why for why in OverdueReason if why is not OverdueReason.LAST_ATTEMPT), ""]
+    "overdue_reason",
+    [
+        *(
+            overdue_reason
+            for overdue_reason in OverdueReason
+            if overdue_reason is not OverdueReason.LAST_ATTEMPT
+        ),
+        "",
+    ],
 )
-def test_overdue_message_without_clock_is_generic(why: str) -> None:
-    story = overdue_messages.describe(Severity.WARNING, why)
-    assert story is not None
-    assert story.text == "The run is overdue."
+def test_overdue_message_without_clock_is_generic(overdue_reason: str) -> None:
+    message = overdue_messages.describe(Severity.WARNING, overdue_reason)
+    assert message is not None
+    assert message.text == "The run is overdue."
 
 
 def test_overdue_message_short_form_leaves_out_typical_duration() -> None:
-    story = overdue_messages.describe(
-        Severity.WARNING, OverdueReason.RUN, [clock(OverdueReason.RUN)]
+    message = overdue_messages.describe(
+        Severity.WARNING, OverdueReason.RUN, [timer(OverdueReason.RUN)]
     )
-    assert story is not None
-    assert story.short_text == "The run takes longer than usual."
+    assert message is not None
+    assert message.short_text == "The run takes longer than usual."
 
 
 def test_overdue_severities_differ_in_word_tone_and_glyph() -> None:
-    late, very = (
+    warning, critical = (
         overdue_messages.describe(level) for level in (Severity.WARNING, Severity.CRITICAL)
     )
-    assert late is not None
-    assert very is not None
-    assert (late.label, very.label) == ("Overdue", "Far overdue")
-    assert late.tone != very.tone
-    assert late.glyph != very.glyph
+    assert warning is not None
+    assert critical is not None
+    assert (warning.label, critical.label) == ("Overdue", "Far overdue")
+    assert warning.tone != critical.tone
+    assert warning.glyph != critical.glyph
 
 
 def test_overdue_message_of_run_on_time_is_none() -> None:
     assert (
-        overdue_messages.describe(Severity.OK, OverdueReason.RUN, [clock(OverdueReason.RUN)])
+        overdue_messages.describe(Severity.OK, OverdueReason.RUN, [timer(OverdueReason.RUN)])
         is None
     )
     assert overdue_messages.severity_label(Severity.OK) == ""

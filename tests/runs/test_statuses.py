@@ -18,16 +18,16 @@ def test_run_statuses_cover_all_documented() -> None:
 
 @pytest.mark.parametrize("status", DOCUMENTED)
 def test_known_status_has_a_unique_word(status: str) -> None:
-    words = [look.label for look in statuses.RUN_STATUSES.values()]
-    assert words.count(statuses.for_run(status).label) == 1
+    labels = [display.label for display in statuses.RUN_STATUSES.values()]
+    assert labels.count(statuses.for_run(status).label) == 1
 
 
 @pytest.mark.parametrize(
-    "look", [*statuses.RUN_STATUSES.values(), *statuses.STEP_STATUSES.values()]
+    "display", [*statuses.RUN_STATUSES.values(), *statuses.STEP_STATUSES.values()]
 )
-def test_status_explanation_is_a_sentence(look: statuses.StatusDisplay) -> None:
-    assert look.description[0].isupper()
-    assert look.description.endswith(".")
+def test_status_explanation_is_a_sentence(display: statuses.StatusDisplay) -> None:
+    assert display.description[0].isupper()
+    assert display.description.endswith(".")
 
 
 @given(st.text(min_size=1).filter(lambda text: text not in statuses.RUN_STATUSES))
@@ -49,8 +49,8 @@ def test_unknown_status_explanation_says_so() -> None:
 
 @pytest.mark.parametrize("status", ["hibernating", "unknown"])
 def test_unknown_status_is_neutral_with_question_glyph(status: str) -> None:
-    look = statuses.for_run(status)
-    assert (look.tone, look.glyph) == ("neutral", "question")
+    display = statuses.for_run(status)
+    assert (display.tone, display.glyph) == ("neutral", "question")
 
 
 def test_unknown_status_explanation_is_one_sentence() -> None:
@@ -59,15 +59,17 @@ def test_unknown_status_explanation_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "worst"),
+    ("candidates", "worst"),
     [
         (["approval_wait", "success"], "approval_wait"),
         (["approval_wait", "retrying"], "retrying"),
         (["approval_wait", "aborting", "failure", "running"], "failure"),
     ],
 )
-def test_most_urgent_status_is_the_one_needing_attention_most(of: list[str], worst: str) -> None:
-    assert statuses.most_urgent(of) == statuses.RUN_STATUSES[worst]
+def test_most_urgent_status_is_the_one_needing_attention_most(
+    candidates: list[str], worst: str
+) -> None:
+    assert statuses.most_urgent(candidates) == statuses.RUN_STATUSES[worst]
 
 
 def test_most_urgent_status_of_normal_ones_is_none() -> None:
@@ -75,9 +77,15 @@ def test_most_urgent_status_of_normal_ones_is_none() -> None:
 
 
 def step(
-    status: str | None, *, started: bool = False, ended: bool = False, over: bool = False
+    status: str | None,
+    *,
+    has_started: bool = False,
+    has_ended: bool = False,
+    run_concluded: bool = False,
 ) -> statuses.StatusDisplay:
-    return statuses.for_step(status, started=started, ended=ended, run_in_flight=not over)
+    return statuses.for_step(
+        status, started=has_started, ended=has_ended, run_in_flight=not run_concluded
+    )
 
 
 def test_step_without_status_or_start_is_not_started() -> None:
@@ -85,32 +93,34 @@ def test_step_without_status_or_start_is_not_started() -> None:
 
 
 def test_started_step_without_status_is_running() -> None:
-    assert step(None, started=True).label == "Running"
+    assert step(None, has_started=True).label == "Running"
 
 
 def test_step_without_status_of_concluded_run_is_not_carried_out() -> None:
-    assert step(None, over=True).label == "Not run"
+    assert step(None, run_concluded=True).label == "Not run"
 
 
 def test_step_not_carried_out_explains_why_in_neutral_tone() -> None:
-    look = step(None, over=True)
-    assert look.description == "The run ended before this step."
-    assert (look.tone, look.glyph) == ("neutral", "skip")
+    display = step(None, run_concluded=True)
+    assert display.description == "The run ended before this step."
+    assert (display.tone, display.glyph) == ("neutral", "skip")
 
 
 def test_started_step_without_status_of_concluded_run_is_unknown() -> None:
-    look = step(None, started=True, over=True)
-    assert look.label == "Unknown"
-    assert look.description == "Northflank reports no outcome."
+    display = step(None, has_started=True, run_concluded=True)
+    assert display.label == "Unknown"
+    assert display.description == "Northflank reports no outcome."
 
 
-@pytest.mark.parametrize("over", [True, False])
-def test_ended_step_without_status_is_unknown(over: bool) -> None:
-    assert step(None, started=True, ended=True, over=over).label == "Unknown"
+@pytest.mark.parametrize("run_concluded", [True, False])
+def test_ended_step_without_status_is_unknown(run_concluded: bool) -> None:
+    assert (
+        step(None, has_started=True, has_ended=True, run_concluded=run_concluded).label == "Unknown"
+    )
 
 
 def test_step_status_takes_precedence_over_inference() -> None:
-    assert step("success", over=True).label == "Success"
+    assert step("success", run_concluded=True).label == "Success"
 
 
 def test_invalid_step_has_bad_tone() -> None:

@@ -13,24 +13,24 @@ from dashboard.runs import steps
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 
-def node(label: str = "build", *inner: Node, kind: str = "Build", **fields: Any) -> Node:
+def node(label: str = "build", *children: Node, kind: str = "Build", **fields: Any) -> Node:
     defaults: dict[str, Any] = dict.fromkeys(Node.__dataclass_fields__) | {
-        "kind": "Workflow" if inner and kind == "Build" else kind,
+        "kind": "Workflow" if children and kind == "Build" else kind,
         "label": label,
         "parallel": False,
         "skip": False,
-        "steps": inner,
+        "steps": children,
     }
     return Node(**defaults | fields)
 
 
 def labels(root: Node) -> list[str]:
-    return [each.label for _, each in steps.walk(root)]
+    return [step.label for _, step in steps.walk(root)]
 
 
 def current_label(root: Node) -> str | None:
-    found = steps.current(root)
-    return found.label if found else None
+    current = steps.current(root)
+    return current.label if current else None
 
 
 def test_steps_are_walked_in_definition_order() -> None:
@@ -134,7 +134,7 @@ leaves = st.builds(
 
 def grow(children: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     return st.builds(
-        lambda inner, status, kind: node("group", *inner, kind=kind, status=status),
+        lambda children, status, kind: node("group", *children, kind=kind, status=status),
         st.lists(children, max_size=6),
         st.none() | st.sampled_from(["waiting", "success", "failure"]),
         st.sampled_from(["Workflow", "LoopWorkflow", "Odd"]),
@@ -146,23 +146,23 @@ trees = st.recursive(leaves, grow, max_leaves=60)
 
 @given(trees)
 def test_current_step_of_any_tree_is_a_running_one(root: Node) -> None:
-    found = steps.current(root)
-    under_way = [each for _, each in steps.walk(root) if steps.is_in_progress(each)]
-    assert found in under_way if under_way else found is None
-    if found is not None:
+    current = steps.current(root)
+    in_progress = [child for _, child in steps.walk(root) if steps.is_in_progress(child)]
+    assert current in in_progress if in_progress else current is None
+    if current is not None:
         assert not any(
-            steps.is_in_progress(each) for step in found.steps for each in descendants(step)
+            steps.is_in_progress(child) for step in current.steps for child in descendants(step)
         )
 
 
-def descendants(of: Node) -> list[Node]:
-    return [of, *(each for inner in of.steps for each in descendants(inner))]
+def descendants(node: Node) -> list[Node]:
+    return [node, *(child for step in node.steps for child in descendants(step))]
 
 
 @given(trees)
 def test_steps_of_any_tree_are_walked_once(root: Node) -> None:
-    def count(of: Node) -> int:
-        return 1 + sum(count(each) for each in of.steps)
+    def count(node: Node) -> int:
+        return 1 + sum(count(child) for child in node.steps)
 
     wrapper = 1 if root.kind in steps.CONTAINER_KINDS else 0
     assert len(labels(root)) == count(root) - wrapper
@@ -170,7 +170,7 @@ def test_steps_of_any_tree_are_walked_once(root: Node) -> None:
 
 @given(trees)
 def test_step_description_of_any_step_is_text(root: Node) -> None:
-    assert all(isinstance(steps.describe(each), str) for _, each in steps.walk(root))
+    assert all(isinstance(steps.describe(step), str) for _, step in steps.walk(root))
 
 
 def test_steps_of_wide_tree_are_all_walked() -> None:
@@ -185,7 +185,7 @@ def test_steps_of_deep_tree_are_walked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "on"),
+    ("step", "reason"),
     [
         (node(status="waiting"), "Build"),
         (node(kind="JobRun", status="waiting"), "JobRun"),
@@ -202,5 +202,5 @@ def test_steps_of_deep_tree_are_walked() -> None:
         (node(status="aborting"), ""),
     ],
 )
-def test_waiting_reason_depends_on_step_kind_and_status(of: Node, on: str) -> None:
-    assert steps.awaited_kind(of) == on
+def test_waiting_reason_depends_on_step_kind_and_status(step: Node, reason: str) -> None:
+    assert steps.awaited_kind(step) == reason

@@ -282,8 +282,8 @@ def test_abort_takes_two_to_six_seconds_by_default(sandbox_server: SandboxServer
 # --- choices ---------------------------------------------------------------------------------
 
 
-def choose(sandbox_server: SandboxServer, **chosen: str) -> None:
-    names = {name.strip("_").replace("_", "-"): value for name, value in chosen.items()}
+def choose(sandbox_server: SandboxServer, **choices: str) -> None:
+    names = {name.strip("_").replace("_", "-"): value for name, value in choices.items()}
     sandbox_server.configure(Options(choices=Choices(names)))
 
 
@@ -379,8 +379,8 @@ def test_stage_spelling_choice_requires_one_spelling(
     assert sandbox_server.get(flow("payments", "ledger", wrong)).status_code == 404
 
 
-def exceed_rate_limit(sandbox_server: SandboxServer, **chosen: str) -> tuple[str, str | None]:
-    choose(sandbox_server, **chosen)
+def exceed_rate_limit(sandbox_server: SandboxServer, **choices: str) -> tuple[str, str | None]:
+    choose(sandbox_server, **choices)
     sandbox_server.sandbox.rate_limit_window.limit = 1
     sandbox_server.get("/projects")
     answer = sandbox_server.get("/projects")
@@ -406,11 +406,11 @@ def test_rate_limit_headers_choice_absent_omits_headers(sandbox_server: SandboxS
     assert not any(name.startswith("x-ratelimit") for name in headers)
 
 
-@pytest.mark.parametrize(("chosen", "cursor"), [("null", None), ("empty", "")])
+@pytest.mark.parametrize(("choice", "cursor"), [("null", None), ("empty", "")])
 def test_last_cursor_choice_is_applied(
-    sandbox_server: SandboxServer, chosen: str, cursor: object
+    sandbox_server: SandboxServer, choice: str, cursor: object
 ) -> None:
-    choose(sandbox_server, last_cursor=chosen)
+    choose(sandbox_server, last_cursor=choice)
     pagination = sandbox_server.get("/projects").json()["pagination"]
     assert pagination == {"hasNextPage": False, "count": 6, "cursor": cursor}
 

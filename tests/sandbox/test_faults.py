@@ -60,9 +60,9 @@ def test_rate_limited_fault_uses_up_the_window(
 
 def test_too_fast_fault_keeps_the_window(sandbox_server: SandboxServer, set_faults: Any) -> None:
     set_faults("too-fast:7*1")
-    refused = sandbox_server.get("/projects")
-    assert refused.headers["retry-after"] == "7"
-    assert int(refused.headers["x-ratelimit-remaining"]) > 900
+    answer = sandbox_server.get("/projects")
+    assert answer.headers["retry-after"] == "7"
+    assert int(answer.headers["x-ratelimit-remaining"]) > 900
     assert sandbox_server.get("/projects").status_code == 200
 
 
@@ -150,7 +150,7 @@ def test_hidden_fault_removes_item_from_list(
     before = sandbox_server.get("/projects").json()["data"]["projects"]
     set_faults("hidden:payments")
     remaining = sandbox_server.get("/projects").json()["data"]["projects"]
-    assert remaining == [each for each in before if each["id"] != "payments"]
+    assert remaining == [project for project in before if project["id"] != "payments"]
     assert len(remaining) < len(before)
 
 
@@ -229,11 +229,11 @@ def test_huge_fault_answers_megabytes(sandbox_server: SandboxServer, set_faults:
 
 def test_latency_fault_delays_answer(sandbox_server: SandboxServer, set_faults: Any) -> None:
     set_faults("latency:1@/projects")
-    begin = time.perf_counter()
+    start = time.perf_counter()
     sandbox_server.get("/auth")
-    between = time.perf_counter()
+    middle = time.perf_counter()
     sandbox_server.get("/projects")
-    assert between - begin < 1 <= time.perf_counter() - between
+    assert middle - start < 1 <= time.perf_counter() - middle
 
 
 def test_abort_timeout_fault_accepts_abort_without_answer(

@@ -41,7 +41,7 @@ def open_scenario(
     after: float = 0,
     history_hours: float = 24,
 ) -> None:
-    """Open a scenario with a short history, and go on to so many seconds later."""
+    """Open a scenario with a short history, and advance the clock by `after` seconds."""
     sandbox_server.clock.now = NOW
     options = Options(scenario=name, seed=seed, rate_limit=100_000, history_hours=history_hours)
     sandbox_server.configure(options)
@@ -49,13 +49,13 @@ def open_scenario(
 
 
 def list_runs(sandbox_server: SandboxServer, path: str, query: str = "") -> list[Json]:
-    found: list[Json] = []
+    runs: list[Json] = []
     cursor = ""
     while True:
         body = sandbox_server.get(f"{path}/runs?per_page=100{query}{cursor}").json()
-        found += body["data"]["runs"]
+        runs += body["data"]["runs"]
         if not body["pagination"]["hasNextPage"]:
-            return found
+            return runs
         cursor = f"&cursor={body['pagination']['cursor']}"
 
 
@@ -86,7 +86,7 @@ def node(run: Json, ref: str) -> Json:
 
 
 def elapsed(sandbox_server: SandboxServer, run: Json, ref: str) -> float:
-    """Tell for how long a step has been going on."""
+    """Return for how many seconds a step has been running."""
     response = node(run, ref)["response"]
     assert "endTime" not in response
     return sandbox_server.clock.now - float(response["startTime"])
@@ -105,9 +105,9 @@ def all_stages(sandbox_server: SandboxServer, projects: int = 100) -> Iterator[s
         path = f"/projects/{project['id']}/pipelines"
         for pipeline in sandbox_server.get(f"{path}?per_page=100").json()["data"]["pipelines"]:
             for stage in ("development", "staging", "production"):
-                found = flow(project["id"], pipeline["id"], stage)
-                if sandbox_server.get(found).status_code == 200:
-                    yield found
+                stage_path = flow(project["id"], pipeline["id"], stage)
+                if sandbox_server.get(stage_path).status_code == 200:
+                    yield stage_path
 
 
 def runs_in_flight_by_stage(
@@ -245,10 +245,10 @@ def test_stuck_production_successes_take_6_to_9_min_and_migration_2_to_4(
     sandbox_server: SandboxServer, seed: int
 ) -> None:
     open_scenario(sandbox_server, "stuck-production", seed)
-    good = list_runs(sandbox_server, CHECKOUT, "&status=success")[:20]
-    assert len(good) == 20
+    successes = list_runs(sandbox_server, CHECKOUT, "&status=success")[:20]
+    assert len(successes) == 20
     durations, step_durations = [], []
-    for run in good:
+    for run in successes:
         durations.append(at(run["concludedAt"]) - at(run["startedAt"]))
         response = node(detail(sandbox_server, CHECKOUT, run), "migrate")["response"]
         step_durations.append(response["endTime"] - response["startTime"])
@@ -300,8 +300,10 @@ def test_release_train_has_every_step_kind_and_status(
     assert {node.get("response", {}).get("status") for node in tree} == {
         *(None, "success", "skipped", "waiting", "retrying", "async_wait", "approval_wait"),
     }
-    retried = [n for n in tree if n.get("response", {}).get("retries", {}).get("attempts") == 2]
-    assert [n["response"]["status"] for n in retried] == ["success", "retrying"]
+    retried = [
+        node for node in tree if node.get("response", {}).get("retries", {}).get("attempts") == 2
+    ]
+    assert [node["response"]["status"] for node in retried] == ["success", "retrying"]
     assert "message" in retried[1]["response"]["error"]
 
 
@@ -345,16 +347,18 @@ def test_queue_pileup_with_forbid_policy_skips_new_runs(
     assert sandbox_server.clock.now - at(run["startedAt"]) > 35 * MINUTE
     assert sandbox_server.post(f"{STOREFRONT}/runs").status_code == 409
     assert runs_in_flight(sandbox_server, STOREFRONT) == [run]
-    since = [
-        each
-        for each in list_runs(sandbox_server, STOREFRONT)
-        if each["createdAt"] > run["createdAt"]
+    later_runs = [
+        skipped
+        for skipped in list_runs(sandbox_server, STOREFRONT)
+        if skipped["createdAt"] > run["createdAt"]
     ]
-    assert [(each["name"], each["status"], each["concluded"]) for each in since] == [
+    assert [
+        (skipped["name"], skipped["status"], skipped["concluded"]) for skipped in later_runs
+    ] == [
         ("Imprint", "skipped", True),
         ("Cookie banner", "skipped", True),
     ]
-    assert all("startedAt" not in each for each in since)
+    assert all("startedAt" not in skipped for skipped in later_runs)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -366,30 +370,32 @@ def test_queue_pileup_with_latest_policy_queues_only_newest_run(
     assert sandbox_server.get(STOREFRONT_STAGING).json()["data"]["concurrencyPolicy"] == "latest"
     newest, front = runs_in_flight(sandbox_server, STOREFRONT_STAGING)
     assert newest["status"] == "queued"
-    since = [
-        each
-        for each in list_runs(sandbox_server, STOREFRONT_STAGING)
-        if front["createdAt"] < each["createdAt"] < newest["createdAt"]
+    later_runs = [
+        skipped
+        for skipped in list_runs(sandbox_server, STOREFRONT_STAGING)
+        if front["createdAt"] < skipped["createdAt"] < newest["createdAt"]
     ]
-    assert [each["status"] for each in since] == ["skipped"] * 8
-    creation_times = [newest["createdAt"], *(each["createdAt"] for each in since)]
-    assert [each["concludedAt"] for each in since] == creation_times[:-1]  # as the next one came
+    assert [skipped["status"] for skipped in later_runs] == ["skipped"] * 8
+    creation_times = [newest["createdAt"], *(skipped["createdAt"] for skipped in later_runs)]
+    assert [skipped["concludedAt"] for skipped in later_runs] == creation_times[
+        :-1
+    ]  # when the next one was created
 
 
 def test_queue_pileup_with_latest_policy_at_any_time_queues_only_newest() -> None:
     for opened in range(int(NOW), int(NOW) + 3 * HOUR, 20 * MINUTE):
         world = World(1, "queue-pileup", opened_at=opened)
-        latest = world.find_flow("shop", "storefront", "staging")
-        assert latest is not None
+        flow = world.find_flow("shop", "storefront", "staging")
+        assert flow is not None
         now = opened + MINUTE
-        in_flight = [run for run in world.list_runs(latest, now) if now < run.concluded_at]
+        in_flight = [run for run in world.list_runs(flow, now) if now < run.concluded_at]
         assert [world.run_status(run, now) for run in in_flight] == ["queued", "waiting"]
-        waits, front = in_flight
-        world.abort_run(latest, front.id, now)
-        found = world.find_run(latest, waits.id, now + HOUR)
-        assert found is not None
-        assert found.started_at is not None
-        assert found.started_at < now + MINUTE
+        queued, front = in_flight
+        world.abort_run(flow, front.id, now)
+        run = world.find_run(flow, queued.id, now + HOUR)
+        assert run is not None
+        assert run.started_at is not None
+        assert run.started_at < now + MINUTE
 
 
 # --- approval-wait ---------------------------------------------------------------------------
@@ -543,11 +549,11 @@ def test_hundred_pipelines_are_in_ten_projects_with_mostly_flows(
 ) -> None:
     open_scenario(sandbox_server, "100-pipelines")
     projects = sandbox_server.get("/projects").json()["data"]["projects"]
-    each = [
+    counts = [
         sandbox_server.get(f"/projects/{project['id']}/pipelines").json()["pagination"]["count"]
         for project in projects
     ]
-    assert each == [10] * 10
+    assert counts == [10] * 10
     assert 250 < len(list(all_stages(sandbox_server))) < 300
 
 

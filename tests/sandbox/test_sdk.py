@@ -34,8 +34,8 @@ def test_catalog_lists_are_readable(client: ApiClient) -> None:
     assert client.get.project(project_id="payments").data["services"]
     pipelines = client.list.pipelines(project_id="payments").data["pipelines"]
     assert [pipeline["id"] for pipeline in pipelines] == ["billing-api", "ledger"]
-    found = client.get.pipeline(project_id="payments", pipeline_id="ledger").data
-    assert found["name"] == "Ledger"
+    pipeline = client.get.pipeline(project_id="payments", pipeline_id="ledger").data
+    assert pipeline["name"] == "Ledger"
 
 
 def test_release_flow_has_spec_policy_and_paused(client: ApiClient) -> None:
@@ -51,9 +51,9 @@ def test_all_runs_are_listed_over_pages(client: ApiClient) -> None:
 
 
 def test_filtered_runs_over_small_pages_match_all_runs(client: ApiClient) -> None:
-    few = client.list.release_flow_runs.all(**STAGE, per_page=37, status="failure").data["runs"]
-    many = client.list.release_flow_runs.all(**STAGE, per_page=100).data["runs"]
-    assert few == [run for run in many if run["status"] == "failure"]
+    failed = client.list.release_flow_runs.all(**STAGE, per_page=37, status="failure").data["runs"]
+    all_runs = client.list.release_flow_runs.all(**STAGE, per_page=100).data["runs"]
+    assert failed == [run for run in all_runs if run["status"] == "failure"]
 
 
 def test_runs_are_filtered_by_status_and_concluded(client: ApiClient) -> None:
@@ -78,39 +78,39 @@ def test_run_is_started_and_aborted(client: ApiClient, sandbox_server: SandboxSe
 
 
 def test_team_routes_answer_the_same(client: ApiClient) -> None:
-    plain = client.list.release_flow_runs(**STAGE).data
+    without_team = client.list.release_flow_runs(**STAGE).data
     team = client.list.release_flow_runs(**STAGE, team_id="acme").data
-    assert team == plain
+    assert team == without_team
 
 
 def test_api_error_has_status_message_id_and_details(client: ApiClient) -> None:
-    with pytest.raises(ApiCallError) as caught:
+    with pytest.raises(ApiCallError) as raised:
         client.run.release_flow(**STAGE, data={"name": "<b>"})
-    assert caught.value.status == 400
-    assert caught.value.message == "Invalid request"
-    assert caught.value.id
-    assert "name" in caught.value.details
+    assert raised.value.status == 400
+    assert raised.value.message == "Invalid request"
+    assert raised.value.id
+    assert "name" in raised.value.details
 
 
 def test_path_value_with_slash_is_not_split(client: ApiClient) -> None:
-    with pytest.raises(ApiCallError) as caught:
+    with pytest.raises(ApiCallError) as raised:
         client.get.project(project_id="payments/pipelines")
-    assert (caught.value.status, caught.value.message) == (404, "Project not found")
+    assert (raised.value.status, raised.value.message) == (404, "Project not found")
 
 
 def test_request_above_rate_limit_is_429(client: ApiClient, sandbox_server: SandboxServer) -> None:
     sandbox_server.configure(Options(rate_limit=2))
     for _ in range(2):
         client.list.projects()
-    with pytest.raises(ApiCallError) as caught:
+    with pytest.raises(ApiCallError) as raised:
         client.list.projects()
-    assert caught.value.status == 429
+    assert raised.value.status == 429
 
 
 def test_wrong_token_is_401(sandbox_server: SandboxServer) -> None:
-    with pytest.raises(ApiCallError) as caught:
+    with pytest.raises(ApiCallError) as raised:
         ApiClient(api_token="wrong", base_url=sandbox_server.url).get.auth()
-    assert caught.value.status == 401
+    assert raised.value.status == 401
 
 
 def test_async_client_lists_starts_and_aborts(sandbox_server: SandboxServer) -> None:

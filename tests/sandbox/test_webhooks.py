@@ -17,19 +17,19 @@ from tests.support.sandbox import SandboxServer
 
 
 class Receiver:
-    """A server that keeps what is posted to it, and answers with `statuses`."""
+    """A server that stores the posted requests, and answers with `statuses`."""
 
     def __init__(self) -> None:
         self.deliveries: list[tuple[dict[str, str], Any]] = []
         self.statuses: list[int] = []  # of the next answers; then 200
-        outer = self
+        receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {**dict(self.headers), ":path": self.path}
-                outer.deliveries.append((headers, json.loads(body)))
-                self.send_response(outer.statuses.pop(0) if outer.statuses else 200)
+                receiver.deliveries.append((headers, json.loads(body)))
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
@@ -58,39 +58,39 @@ def deliver(sandbox_server: SandboxServer) -> None:
     """Deliver the events since the last poll."""
 
     async def deliver_all() -> None:
-        hooks = sandbox_server.sandbox.webhooks
-        for event in hooks.detect_events():
-            hooks.dispatch(event)
-        await hooks.wait_until_delivered()
+        webhooks = sandbox_server.sandbox.webhooks
+        for event in webhooks.detect_events():
+            webhooks.dispatch(event)
+        await webhooks.wait_until_delivered()
 
     asyncio.run(deliver_all())
 
 
 @pytest.fixture
-def hooks(sandbox_server: SandboxServer, receiver: Receiver) -> Webhooks:
+def webhooks(sandbox_server: SandboxServer, receiver: Receiver) -> Webhooks:
     """Webhooks with the receiver, after their first poll."""
-    hooks = sandbox_server.sandbox.webhooks
-    hooks.retry_delays = (0.0, 0.0)
-    hooks.subscribe(receiver.url, "the secret")
+    result = sandbox_server.sandbox.webhooks
+    result.retry_delays = (0.0, 0.0)
+    result.subscribe(receiver.url, "the secret")
     deliver(sandbox_server)
-    return hooks
+    return result
 
 
 def start(sandbox_server: SandboxServer, flow: str = "payments/ledger/staging") -> Any:
-    found = sandbox_server.sandbox.world.find_flow(*flow.split("/"))
-    assert found is not None
-    return sandbox_server.sandbox.world.start_run(found, sandbox_server.clock.now, {})
+    release_flow = sandbox_server.sandbox.world.find_flow(*flow.split("/"))
+    assert release_flow is not None
+    return sandbox_server.sandbox.world.start_run(release_flow, sandbox_server.clock.now, {})
 
 
 # --- events ------------------------------------------------------------------------------------
 
 
-def test_existing_runs_send_no_events(hooks: Webhooks, receiver: Receiver) -> None:
+def test_existing_runs_send_no_events(webhooks: Webhooks, receiver: Receiver) -> None:
     assert receiver.deliveries == []
 
 
 def test_started_run_sends_documented_event(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     start(sandbox_server)
     deliver(sandbox_server)
@@ -109,7 +109,7 @@ def test_started_run_sends_documented_event(
 
 
 def test_run_sends_events_from_start_to_end(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     run = start(sandbox_server)
     sandbox_server.sandbox.choices["webhook-body"] = "ids"
@@ -126,11 +126,11 @@ def test_run_sends_events_from_start_to_end(
     assert event_statuses[0][0] == "start"
     assert event_statuses[-1][0] == run.outcome == statuses[-1]
     assert {word for word, _ in event_statuses[1:-1]} == {"update"}
-    assert all(a != b for a, b in pairwise(statuses))
+    assert all(previous != following for previous, following in pairwise(statuses))
 
 
 def test_aborted_run_sends_event(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     run = start(sandbox_server)
     deliver(sandbox_server)
@@ -143,7 +143,7 @@ def test_aborted_run_sends_event(
 
 
 def test_events_have_distinct_ids(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     for _ in range(3):
         start(sandbox_server)
@@ -152,7 +152,7 @@ def test_events_have_distinct_ids(
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
+    ("body", "fields"),
     [
         ("project", {"project"}),
         ("ids", {"project", "pipeline", "releaseFlow", "releaseFlowRun"}),
@@ -160,12 +160,16 @@ def test_events_have_distinct_ids(
     ],
 )
 def test_webhook_body_choice_sets_its_fields(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver, body: str, named: set[str]
+    sandbox_server: SandboxServer,
+    webhooks: Webhooks,
+    receiver: Receiver,
+    body: str,
+    fields: set[str],
 ) -> None:
     sandbox_server.sandbox.choices["webhook-body"] = body
     start(sandbox_server)
     deliver(sandbox_server)
-    assert set(receiver.deliveries[0][1]["data"]) == named
+    assert set(receiver.deliveries[0][1]["data"]) == fields
 
 
 def test_event_without_secret_has_no_token(
@@ -179,18 +183,18 @@ def test_event_without_secret_has_no_token(
 
 
 def test_running_webhooks_send_events(sandbox_server: SandboxServer, receiver: Receiver) -> None:
-    hooks = sandbox_server.sandbox.webhooks
-    hooks.subscribe(receiver.url)
+    webhooks = sandbox_server.sandbox.webhooks
+    webhooks.subscribe(receiver.url)
 
     async def watch() -> None:
-        watching = asyncio.create_task(hooks.run())
-        while not hooks.last_statuses:
+        task = asyncio.create_task(webhooks.run())
+        while not webhooks.last_statuses:
             await asyncio.sleep(0.01)
         start(sandbox_server)
         while not receiver.deliveries:
             await asyncio.sleep(0.01)
-        watching.cancel()
-        await asyncio.wait([watching])
+        task.cancel()
+        await asyncio.wait([task])
 
     asyncio.run(asyncio.wait_for(watch(), 10))
     assert receiver.events == ["release-flow-template-run:start"]
@@ -210,44 +214,44 @@ def test_receiver_of_options_gets_events(sandbox_server: SandboxServer, receiver
 
 
 def test_event_not_accepted_is_sent_again(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     receiver.statuses = [500, 301]
     start(sandbox_server)
     deliver(sandbox_server)
     assert len(receiver.deliveries) == 3
     assert len({headers[f"{HEADER_PREFIX}Event-Id"] for headers, _ in receiver.deliveries}) == 1
-    assert hooks.receivers[0].failure_count == 0
+    assert webhooks.receivers[0].failure_count == 0
 
 
 def test_event_is_dropped_after_three_attempts(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     receiver.statuses = [500] * 9
     start(sandbox_server)
     deliver(sandbox_server)
     assert len(receiver.deliveries) == 3
-    assert (hooks.receivers[0].failure_count, hooks.receivers[0].is_disabled) == (3, False)
+    assert (webhooks.receivers[0].failure_count, webhooks.receivers[0].is_disabled) == (3, False)
 
 
 def test_failing_receiver_is_disabled(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     receiver.statuses = [500] * 99
     for _ in range(10):
         start(sandbox_server)
         deliver(sandbox_server)
     assert len(receiver.deliveries) == MAX_FAILURES
-    assert hooks.receivers[0].is_disabled
+    assert webhooks.receivers[0].is_disabled
 
 
 def test_unreachable_receiver_counts_failures(
-    sandbox_server: SandboxServer, hooks: Webhooks
+    sandbox_server: SandboxServer, webhooks: Webhooks
 ) -> None:
-    hooks.receivers[0].url = "http://127.0.0.1:1/"
+    webhooks.receivers[0].url = "http://127.0.0.1:1/"
     start(sandbox_server)
     deliver(sandbox_server)
-    assert hooks.receivers[0].failure_count == 3
+    assert webhooks.receivers[0].failure_count == 3
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:0/ä€", "http:///x"])
@@ -260,7 +264,7 @@ def test_post_with_invalid_header_returns_zero(receiver: Receiver) -> None:
 
 
 def test_request_faults_do_not_apply_to_webhooks(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     sandbox_server.sandbox.faults = [parse_fault("500"), parse_fault("latency:9")]
     start(sandbox_server)
@@ -269,7 +273,7 @@ def test_request_faults_do_not_apply_to_webhooks(
 
 
 def test_events_come_from_a_replaced_world(
-    sandbox_server: SandboxServer, hooks: Webhooks, receiver: Receiver
+    sandbox_server: SandboxServer, webhooks: Webhooks, receiver: Receiver
 ) -> None:
     sandbox_server.sandbox.world = World(opened_at=sandbox_server.clock.now)
     deliver(sandbox_server)

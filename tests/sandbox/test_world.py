@@ -84,10 +84,10 @@ def test_world_at_same_offset_from_any_origin_has_the_same_runs(origin: int, sec
 
 
 def test_world_queried_before_equals_one_not_queried() -> None:
-    queried = World(3)
+    world = World(3)
     for hours in range(0, 100, 5):
-        snapshot(queried, NOW + hours * HOUR, count=5)
-    assert snapshot(queried, NOW + 100 * HOUR) == snapshot(World(3), NOW + 100 * HOUR)
+        snapshot(world, NOW + hours * HOUR, count=5)
+    assert snapshot(world, NOW + 100 * HOUR) == snapshot(World(3), NOW + 100 * HOUR)
 
 
 def test_concluded_run_never_changes() -> None:
@@ -118,13 +118,13 @@ def test_run_and_step_statuses_all_occur_within_a_day() -> None:
         for run in day:
             moments = [run.created_at, run.concluded_at + 1]
             if run.started_at is not None:
-                life = world.get_script(run)
-                length = run.concluded_at - run.started_at
-                moments += [run.started_at + length * part / 6 for part in range(6)]
+                script = world.get_script(run)
+                duration = run.concluded_at - run.started_at
+                moments += [run.started_at + duration * part / 6 for part in range(6)]
                 if run.aborted_at is not None:
                     moments.append(run.aborted_at)
-                if any(b.run_status == "retrying" for s in life.steps for b in s.events):
-                    moments += [run.started_at + b.start for s in life.steps for b in s.events]
+                if any(b.run_status == "retrying" for s in script.steps for b in s.events):
+                    moments += [run.started_at + b.start for s in script.steps for b in s.events]
             for moment in moments:
                 runs.add(world.run_status(run, moment))
                 root = serialize_steps(run, world.get_script(run), moment)
@@ -174,10 +174,10 @@ def test_runs_queue_behind_stuck_run() -> None:
 def test_stuck_run_does_not_raise_typical_queue_time(hours: int) -> None:
     world = World(1, opened_at=NOW)
     flow, now = find(world, "shop/checkout/production"), NOW + hours * HOUR
-    ended = (run for run in world.list_runs(flow, now) if run.concluded_at <= now)
-    good = (run for run in ended if run.outcome == "success")
+    concluded = (run for run in world.list_runs(flow, now) if run.concluded_at <= now)
+    successes = (run for run in concluded if run.outcome == "success")
     waits = [
-        run.started_at - run.created_at for run in itertools.islice(good, 20) if run.started_at
+        run.started_at - run.created_at for run in itertools.islice(successes, 20) if run.started_at
     ]
     assert len(waits) == 20
     assert median(waits) < 60
@@ -193,7 +193,7 @@ def test_run_names_are_hostile_in_one_flow_only() -> None:
     hostile = names.pop("shop/storefront/staging")
     assert '<b>Hotfix</b> & "quotes"' in hostile
     assert max(map(len, hostile)) > 150
-    assert all(NAME_PATTERN.fullmatch(name) for found in names.values() for name in found)
+    assert all(NAME_PATTERN.fullmatch(name) for flow_names in names.values() for name in flow_names)
 
 
 def test_run_secrets_all_have_the_marker() -> None:
@@ -348,9 +348,9 @@ def test_abort_of_stubborn_run_takes_minutes_or_ends_otherwise() -> None:
 def test_runs_started_after_restart_have_new_ids() -> None:
     first, second = World(1), World(1)
     flow = "payments/billing-api/development"
-    one = first.start_run(find(first, flow), NOW, {})
-    two = second.start_run(find(second, flow), NOW + 1, {})
-    assert one.id != two.id
+    first_run = first.start_run(find(first, flow), NOW, {})
+    second_run = second.start_run(find(second, flow), NOW + 1, {})
+    assert first_run.id != second_run.id
 
 
 def test_start_with_forbid_policy_and_run_in_flight_raises_busy() -> None:

@@ -84,8 +84,8 @@ def test_check_command_with_refused_token_exits_with_2_without_token(
     given: dict[str, str],
 ) -> None:
     token = "mistyped-token-of-this-test"
-    for more in ([], ["--json"]):
-        ended = manage("check_upstream", *more, **given | {"NORTHFLANK_API_TOKEN": token})
+    for fields in ([], ["--json"]):
+        ended = manage("check_upstream", *fields, **given | {"NORTHFLANK_API_TOKEN": token})
         assert ended.returncode == 2
         assert "Northflank rejected the API token (401)" in ended.stdout
         assert "Check NORTHFLANK_API_TOKEN: " in ended.stdout

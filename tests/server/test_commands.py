@@ -18,14 +18,14 @@ from tests.support import factories
 
 
 def output_of(*arguments: str) -> str:
-    """What a command writes to standard output."""
-    out = io.StringIO()
-    call_command(*arguments, stdout=out, stderr=io.StringIO())
-    return out.getvalue()
+    """Return what a command writes to standard output."""
+    output = io.StringIO()
+    call_command(*arguments, stdout=output, stderr=io.StringIO())
+    return output.getvalue()
 
 
 def error_of(*arguments: str) -> str:
-    """Why a command did not do it; nothing has been written."""
+    """Return a command's error; it must have written nothing."""
     before = (Abort.objects.count(), ApiToken.objects.count())
     with pytest.raises(CommandError) as error:
         call_command(*arguments, stdout=io.StringIO(), stderr=io.StringIO())
@@ -41,8 +41,10 @@ def stage(db: None) -> Stage:
 # --- tokens ------------------------------------------------------------------------------------
 
 
-def create_token(user: User, *more: str) -> str:
-    return output_of("token", "make", "--user", user.username, "--name", "PagerDuty", *more).strip()
+def create_token(user: User, *options: str) -> str:
+    return output_of(
+        "token", "make", "--user", user.username, "--name", "PagerDuty", *options
+    ).strip()
 
 
 def test_token_make_prints_only_secret(viewer: User) -> None:
@@ -60,23 +62,23 @@ def test_token_make_without_scope_creates_read_token(viewer: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "span"),
+    ("text", "lifetime"),
     [("12h", timedelta(hours=12)), ("90d", timedelta(days=90)), ("2w", timedelta(weeks=2))],
 )
-def test_token_make_with_expires_sets_expiry(viewer: User, given: str, span: timedelta) -> None:
-    create_token(viewer, "--expires", given)
+def test_token_make_with_expires_sets_expiry(viewer: User, text: str, lifetime: timedelta) -> None:
+    create_token(viewer, "--expires", text)
     token = ApiToken.objects.get()
-    assert token.expires_at == token.created_at + span
+    assert token.expires_at == token.created_at + lifetime
 
 
-@pytest.mark.parametrize("given", ["", "90", "0d", "-5d", "90 d", "1y", "99999w", "٣d"])
-def test_token_make_with_invalid_expires_is_rejected(viewer: User, given: str) -> None:
-    arguments = ["--user", "viewer", "--name", "x", f"--expires={given}"]
+@pytest.mark.parametrize("text", ["", "90", "0d", "-5d", "90 d", "1y", "99999w", "٣d"])
+def test_token_make_with_invalid_expires_is_rejected(viewer: User, text: str) -> None:
+    arguments = ["--user", "viewer", "--name", "x", f"--expires={text}"]
     assert "use a number with h, d or w" in error_of("token", "make", *arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "reason"),
     [
         (["--user", "nobody", "--name", "x"], "The account “nobody” does not exist."),
         (["--user", "viewer", "--name", " "], "--name must have 1 to 100 characters."),
@@ -87,9 +89,9 @@ def test_token_make_with_invalid_expires_is_rejected(viewer: User, given: str) -
     ],
 )
 def test_token_make_with_invalid_arguments_is_rejected(
-    viewer: User, arguments: list[str], why: str
+    viewer: User, arguments: list[str], reason: str
 ) -> None:
-    assert why in error_of("token", "make", *arguments)
+    assert reason in error_of("token", "make", *arguments)
 
 
 def test_token_make_for_inactive_account_is_rejected(viewer: User) -> None:
@@ -106,28 +108,28 @@ def test_token_command_in_read_only_mode_can_only_revoke(viewer: User, settings:
 
 def test_token_list_shows_fields_without_secret(viewer: User) -> None:
     secret = create_token(viewer, "--expires", "90d")
-    listed = output_of("token", "list")
+    output = output_of("token", "list")
     token = ApiToken.objects.get()
     assert all(
-        word in listed for word in (f"{token.prefix}…", "PagerDuty", "viewer", "read", "good")
+        word in output for word in (f"{token.prefix}…", "PagerDuty", "viewer", "read", "good")
     )
-    assert secret not in listed
-    assert token.digest not in listed
+    assert secret not in output
+    assert token.digest not in output
 
 
 def test_token_list_without_tokens_shows_message(db: None) -> None:
     assert output_of("token", "list") == "No tokens.\n"
 
 
-@pytest.mark.parametrize("by", ["id", "prefix", "prefix as shown", "secret"])
-def test_token_revoke_accepts_id_hint_or_secret(viewer: User, by: str) -> None:
+@pytest.mark.parametrize("form", ["id", "prefix", "prefix as shown", "secret"])
+def test_token_revoke_accepts_id_hint_or_secret(viewer: User, form: str) -> None:
     secret = create_token(viewer)
     token = ApiToken.objects.get()
     names = {
         "id": str(token.pk), "prefix": token.prefix, "prefix as shown": f"{token.prefix}…",
         "secret": secret,
     }  # fmt: skip
-    answer = output_of("token", "revoke", names[by])
+    answer = output_of("token", "revoke", names[form])
     assert "), revoked at" in answer
     assert secret not in answer
     assert ApiToken.objects.get().revoked_at is not None
@@ -150,14 +152,14 @@ def test_token_revoke_with_ambiguous_hint_is_rejected(viewer: User) -> None:
     assert not ApiToken.objects.exclude(revoked_at=None).exists()
 
 
-@pytest.mark.parametrize("given", ["999", "9" * 30, "rfd_none", "rfd_" + "s3cr3t" * 7, ""])
-def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, given: str) -> None:
-    why = error_of("token", "revoke", given)
-    assert "No token with that ID" in why
-    assert "s3cr3t" not in why
+@pytest.mark.parametrize("token", ["999", "9" * 30, "rfd_none", "rfd_" + "s3cr3t" * 7, ""])
+def test_token_revoke_of_unknown_token_does_not_echo_secret(viewer: User, token: str) -> None:
+    reason = error_of("token", "revoke", token)
+    assert "No token with that ID" in reason
+    assert "s3cr3t" not in reason
 
 
-# --- looking -----------------------------------------------------------------------------------
+# --- runs --------------------------------------------------------------------------------------
 
 
 def test_runs_command_without_runs_shows_message(stage: Stage) -> None:
@@ -200,10 +202,10 @@ def test_runs_command_warns_of_omitted_runs(stage: Stage) -> None:
 def test_runs_command_with_unread_stage_reports_incomplete(stage: Stage) -> None:
     factories.worker()
     factories.stage("Development", synced_at=None, fresh_until=None)
-    out, aside = io.StringIO(), io.StringIO()
-    call_command("runs", stdout=out, stderr=aside)
-    assert out.getvalue() == "No runs in flight found so far.\n"
-    assert aside.getvalue().startswith("Incomplete: 1 of 2 stages not read yet, ")
+    output, errors = io.StringIO(), io.StringIO()
+    call_command("runs", stdout=output, stderr=errors)
+    assert output.getvalue() == "No runs in flight found so far.\n"
+    assert errors.getvalue().startswith("Incomplete: 1 of 2 stages not read yet, ")
     assert json.loads(output_of("runs", "--json"))["complete"] is False
     assert json.loads(output_of("runs", "--json", "--stage", "staging"))["complete"] is True
 
@@ -219,26 +221,28 @@ def test_runs_command_filters_by_stage_and_project(stage: Stage) -> None:
 @pytest.mark.parametrize("command", [["runs"], ["run", "r-1"]])
 def test_commands_strip_control_characters(stage: Stage, command: list[str]) -> None:
     factories.run(stage, "r-1", name="\x1b[2J\r\nx\u202e", step="\x1b]0;x\x07")
-    shown = output_of(*command)
-    assert not {c for c in shown if not c.isprintable()} - {"\n"}
+    output = output_of(*command)
+    assert not {c for c in output if not c.isprintable()} - {"\n"}
 
 
 def test_commands_json_equals_api_json(stage: Stage, manager: User) -> None:
     run = factories.run(stage, "r-1")
     factories.abort(run, manager).add_event("requested", timezone.now())
-    [listed] = json.loads(output_of("runs", "--json"))["runs"]
-    alone = json.loads(output_of("run", "r-1", "--json"))
-    story = {"aborts", "acknowledgements"}
-    assert listed == {name: value for name, value in alone.items() if name not in story}
-    assert alone["aborts"][0]["timeline"][0]["text"] == "Requested by manager."
+    [listed_run] = json.loads(output_of("runs", "--json"))["runs"]
+    single_run = json.loads(output_of("run", "r-1", "--json"))
+    extra_fields = {"aborts", "acknowledgements"}
+    assert listed_run == {
+        name: value for name, value in single_run.items() if name not in extra_fields
+    }
+    assert single_run["aborts"][0]["timeline"][0]["text"] == "Requested by manager."
 
 
 def test_run_command_shows_run_and_aborts(stage: Stage, manager: User) -> None:
     run = factories.run(stage, "r-1", name="Nightly", step="migrate")
     factories.abort(run, manager, reason="Stuck").add_event("requested", timezone.now())
-    shown = output_of("run", "r-1")
-    for words in ("Nightly (r-1)", "shop / checkout / Staging", "Step: migrate", "“Stuck”"):
-        assert words in shown
+    output = output_of("run", "r-1")
+    for text in ("Nightly (r-1)", "shop / checkout / Staging", "Step: migrate", "“Stuck”"):
+        assert text in output
 
 
 def test_run_command_timeline_shows_dates(stage: Stage, manager: User) -> None:
@@ -250,13 +254,13 @@ def test_run_command_timeline_shows_dates(stage: Stage, manager: User) -> None:
 @pytest.mark.parametrize("command", [["runs"], ["run", "r-1"]])
 def test_commands_without_worker_warn_on_stderr(stage: Stage, command: list[str]) -> None:
     factories.run(stage, "r-1")
-    aside = io.StringIO()
-    call_command(*command, stdout=io.StringIO(), stderr=aside)
-    assert "No sync worker is running. " in aside.getvalue()
+    errors = io.StringIO()
+    call_command(*command, stdout=io.StringIO(), stderr=errors)
+    assert "No sync worker is running. " in errors.getvalue()
     factories.worker()
-    aside = io.StringIO()
-    call_command(*command, stdout=io.StringIO(), stderr=aside)
-    assert aside.getvalue() == ""
+    errors = io.StringIO()
+    call_command(*command, stdout=io.StringIO(), stderr=errors)
+    assert errors.getvalue() == ""
 
 
 # --- aborts that are refused -------------------------------------------------------------------
@@ -273,7 +277,7 @@ def test_abort_command_requires_account(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "reason"),
     [
         (["r-1", "--as", "nobody"], "The account “nobody” does not exist."),
         (["r-1", "--as", "viewer"], "Only members of the group “Release managers”"),
@@ -292,11 +296,11 @@ def test_abort_command_requires_account(run: Run) -> None:
     ],
 )
 def test_abort_command_with_invalid_arguments_is_rejected(
-    run: Run, manager: User, viewer: User, arguments: list[str], why: str
+    run: Run, manager: User, viewer: User, arguments: list[str], reason: str
 ) -> None:
     factories.run(factories.stage("Production"), "r-2")
     factories.run(run.stage, "r-3", status="success")
-    assert why in error_of("abort", *arguments)
+    assert reason in error_of("abort", *arguments)
 
 
 def test_abort_command_of_hidden_run_reports_unknown_run(run: Run, manager: User) -> None:
@@ -312,29 +316,29 @@ def test_abort_command_for_inactive_account_is_rejected(run: Run, manager: User)
 
 
 @pytest.mark.parametrize(
-    ("switch", "value", "why"),
+    ("switch", "value", "reason"),
     [("READ_ONLY", True, "read-only"), ("ABORTS_ENABLED", False, "disabled")],
 )
 def test_abort_command_in_read_only_or_aborts_disabled_mode_is_rejected(
-    run: Run, manager: User, settings: Any, switch: str, value: bool, why: str
+    run: Run, manager: User, settings: Any, switch: str, value: bool, reason: str
 ) -> None:
     setattr(settings, switch, value)
-    assert why in error_of("abort", "r-1", "--as", "manager")
+    assert reason in error_of("abort", "r-1", "--as", "manager")
 
 
 def test_abort_command_with_ambiguous_run_id_lists_stages(run: Run, manager: User) -> None:
     factories.run(factories.stage("Production"), "r-1")
-    why = error_of("abort", "r-1", "--as", "manager")
-    assert "shop / checkout / Production" in why
-    assert "shop / checkout / Staging" in why
+    reason = error_of("abort", "r-1", "--as", "manager")
+    assert "shop / checkout / Production" in reason
+    assert "shop / checkout / Staging" in reason
 
 
 def test_abort_command_with_sandbox_requires_worker(run: Run, manager: User) -> None:
     from dashboard.models import Worker
 
     Worker.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=31))
-    why = error_of("abort", "r-1", "--as", "manager")
-    assert "No sync worker is running (last heartbeat " in why
+    reason = error_of("abort", "r-1", "--as", "manager")
+    assert "No sync worker is running (last heartbeat " in reason
 
 
 def test_abort_command_of_aborted_run_succeeds(run: Run, manager: User) -> None:

@@ -17,9 +17,9 @@ from django.db import connection
 from dashboard.asgi import application
 from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
-from tests.support import handler_views as views
+from tests.support import handler_views
 from tests.support.live import Live, token
-from tests.support.live_runs import in_flight, press, wait_until
+from tests.support.live_runs import create_run_in_flight, submit_abort, wait_until
 
 on_postgres = pytest.mark.skipif(
     "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
@@ -29,21 +29,21 @@ on_postgres = pytest.mark.skipif(
 
 @pytest.fixture
 def anonymous_browser(live: Live, settings: Any) -> Iterator[httpx.Client]:
-    """A browser that is not signed in, at a dashboard with this folder's views beside its own."""
+    """A browser without a session, at a dashboard with the views of `handler_views` as well."""
     settings.ROOT_URLCONF = "tests.support.handler_views"
-    views.form_reads.clear()
+    handler_views.form_reads.clear()
     with httpx.Client(base_url=live.base_url, timeout=10) as browser:
         yield browser
 
 
-def send_raw(live: Live, sent: bytes) -> bytes:
-    """Send bytes as they are, and return all that comes back until the server hangs up."""
-    with socket.create_connection(host_and_port(live), timeout=10) as line:
-        line.sendall(sent)
-        got = b""
-        while more := line.recv(65536):
-            got += more
-    return got
+def send_raw(live: Live, content: bytes) -> bytes:
+    """Send bytes, and return everything received until the server closes the connection."""
+    with socket.create_connection(host_and_port(live), timeout=10) as connection:
+        connection.sendall(content)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
 
 
 def host_and_port(live: Live) -> tuple[str, int]:
@@ -55,8 +55,8 @@ def host_and_port(live: Live) -> tuple[str, int]:
 
 
 def test_handler_uses_limited_thread_pool(anonymous_browser: httpx.Client) -> None:
-    with ThreadPoolExecutor(20) as hands:
-        names = list(hands.map(lambda _: anonymous_browser.get("/thread/").text, range(100)))
+    with ThreadPoolExecutor(20) as executor:
+        names = list(executor.map(lambda _: anonymous_browser.get("/thread/").text, range(100)))
     before = threading.active_count()
     assert len(set(names)) <= application.executor._max_workers
     assert all(name.startswith("django") for name in names)
@@ -66,42 +66,44 @@ def test_handler_uses_limited_thread_pool(anonymous_browser: httpx.Client) -> No
 
 @on_postgres
 def test_handler_reuses_few_database_connections(live: Live, manager: User) -> None:
-    person = live.person("manager")
+    client = live.sign_in("manager")
 
-    def in_use() -> set[int]:
+    def backend_pids() -> set[int]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
             return {pid for (pid,) in cursor.fetchall()}
 
-    def browse() -> None:
-        with ThreadPoolExecutor(20) as hands:
-            assert {a.status_code for a in hands.map(lambda _: person.get("/"), range(60))} == {200}
+    def request_pages() -> None:
+        with ThreadPoolExecutor(20) as executor:
+            assert {
+                answer.status_code for answer in executor.map(lambda _: client.get("/"), range(60))
+            } == {200}
 
-    browse()
-    first = in_use()
-    browse()
-    second = in_use()
+    request_pages()
+    pids = backend_pids()
+    request_pages()
+    later_pids = backend_pids()
     # Ours, the handler's four, the listener's, and the loop's two: the second of these connects
-    # with its first work, which may come late.
-    assert first <= second
-    assert len(second) <= 1 + 4 + 1 + 2
+    # at its first work, which may be later.
+    assert pids <= later_pids
+    assert len(later_pids) <= 1 + 4 + 1 + 2
 
 
 def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: User) -> None:
-    runs = [in_flight(live) for _ in range(10)]
+    runs = [create_run_in_flight(live) for _ in range(10)]
     assert len(runs) > application.executor._max_workers
     live.sandbox.faults = [parse_fault("latency:5@/abort")]
-    person, other = live.person("manager"), live.person("manager")
-    other.get("/")
-    with ThreadPoolExecutor(10) as hands:
-        presses = [hands.submit(press, person, run) for run in runs]
+    client, other_client = live.sign_in("manager"), live.sign_in("manager")
+    other_client.get("/")
+    with ThreadPoolExecutor(10) as executor:
+        responses = [executor.submit(submit_abort, client, run) for run in runs]
         wait_until(lambda: Abort.objects.exclude(sent_at=None).count() == 10)
         for page in ("/", "/healthz", "/board/"):
-            begun = time.monotonic()
-            assert other.get(page).status_code == 200
-            assert time.monotonic() - begun < 4
-        assert not any(pressed.done() for pressed in presses)
-        assert {pressed.result().status_code for pressed in presses} == {200}
+            start_time = time.monotonic()
+            assert other_client.get(page).status_code == 200
+            assert time.monotonic() - start_time < 4
+        assert not any(response.done() for response in responses)
+        assert {response.result().status_code for response in responses} == {200}
     assert Abort.objects.filter(state="accepted").count() == 10
     assert set(live.sandbox.abort_request_counts.values()) == {1}
 
@@ -111,7 +113,7 @@ def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: Use
 
 def test_form_is_readable_before_and_after_the_wait(anonymous_browser: httpx.Client) -> None:
     assert anonymous_browser.post("/wait/well/", data={"word": "käse"}).text == "done käse"
-    assert views.form_reads == ["käse", "käse"]
+    assert handler_views.form_reads == ["käse", "käse"]
 
 
 def test_waiting_view_response_has_headers_cookies_and_policy(
@@ -134,18 +136,18 @@ def test_waiting_view_response_may_have_any_status(
 
 
 @pytest.mark.parametrize(
-    ("address", "why"),
+    ("address", "reason"),
     [("/wait/broken/", "the awaited work has failed"), ("/broken/", "a view has failed")],
 )
 def test_view_error_returns_500_page_and_is_logged(
-    anonymous_browser: httpx.Client, caplog: pytest.LogCaptureFixture, address: str, why: str
+    anonymous_browser: httpx.Client, caplog: pytest.LogCaptureFixture, address: str, reason: str
 ) -> None:
     answer = anonymous_browser.post(address)
     assert answer.status_code == 500
     assert "Internal error" in answer.text
-    assert why not in answer.text
+    assert reason not in answer.text
     assert "content-security-policy" in answer.headers
-    assert why in caplog.text
+    assert reason in caplog.text
     assert anonymous_browser.get("/thread/").status_code == 200
 
 
@@ -164,10 +166,10 @@ def test_static_file_is_complete_and_cacheable(anonymous_browser: httpx.Client) 
 
 def test_static_file_not_modified_returns_304(anonymous_browser: httpx.Client) -> None:
     first = anonymous_browser.get("/static/live.js")
-    again = anonymous_browser.get(
+    second = anonymous_browser.get(
         "/static/live.js", headers={"If-Modified-Since": first.headers["last-modified"]}
     )
-    assert (again.status_code, again.content) == (304, b"")
+    assert (second.status_code, second.content) == (304, b"")
 
 
 @pytest.mark.parametrize("address", ["/static/live.js", "/accounts/login/", "/healthz"])
@@ -239,7 +241,7 @@ def test_websocket_scope_is_rejected(live: Live) -> None:
         live.run(lambda: application({"type": "websocket"}, None, None))  # type: ignore[arg-type]
 
 
-# --- people who leave --------------------------------------------------------------------------
+# --- disconnects -------------------------------------------------------------------------------
 
 
 def test_disconnect_during_request_body_logs_no_error(
@@ -274,16 +276,16 @@ def test_stream_ends_on_disconnect_and_holds_no_thread(anonymous_browser: httpx.
         ]
         texts = [reader.iter_text() for reader in readers]
         assert all(next(text).startswith(": tick") for text in texts)
-        assert len(views.streams_open) == 6  # more than there are threads
+        assert len(handler_views.streams_open) == 6  # more than there are threads
         assert anonymous_browser.get("/thread/").status_code == 200
-    wait_until(lambda: not views.streams_open)
+    wait_until(lambda: not handler_views.streams_open)
 
 
 def test_session_survives_waiting_response(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    session = person.cookies["sessionid"]
-    press(person, run)
-    assert person.cookies["sessionid"] == session
-    assert person.get("/").status_code == 200
-    assert token(person)
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    session = client.cookies["sessionid"]
+    submit_abort(client, run)
+    assert client.cookies["sessionid"] == session
+    assert client.get("/").status_code == 200
+    assert token(client)

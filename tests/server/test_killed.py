@@ -26,21 +26,20 @@ from dashboard.sandbox import parse_fault
 from dashboard.sandbox.catalog import ReleaseFlow
 from dashboard.sandbox.history import Run as SandboxRun
 from dashboard.sandbox.sandbox import Sandbox
-from tests.support import abort_truth as truth
-from tests.support import processes
-from tests.support.crashes import KILL_AT
+from tests.support import abort_invariants, processes
+from tests.support.crashes import KILL_STEP
 from tests.support.databases import (
     LEDGER,
     PROCESS_DATABASE,
-    address,
+    abort_path,
     connected_to_database,
     create_idle_stage,
-    mirrored,
+    create_run,
     postgres,
 )
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import Running, manage, upstream
+from tests.support.processes import RunningProcess, manage, upstream
 
 pytestmark = pytest.mark.process
 
@@ -49,86 +48,91 @@ MAX_STEPS = 200  # more steps than an abort can have
 
 @dataclass
 class KillScenario:
-    """A database, an upstream, and the processes that come and go over them."""
+    """A database and an upstream, which successive processes use."""
 
     folder: Path
     sandbox: Sandbox
-    given: dict[str, str]
+    variables: dict[str, str]
     cookies: httpx.Cookies | None = None
-    left: set[tuple[str, bool]] = field(default_factory=set)
+    left_states: set[tuple[str, bool]] = field(default_factory=set)
     """What the dead have left: the state of the act ("": none) and whether it was being sent."""
 
     @contextlib.contextmanager
-    def process(self, dies_at: str = "") -> Iterator[Running]:
+    def process(self, kill_step: str = "") -> Iterator[RunningProcess]:
         with processes.fork(
             "tests.support.crashes", "serve", "--port", "0",
-            folder=self.folder, **self.given, **{KILL_AT: dies_at},
+            folder=self.folder, **self.variables, **{KILL_STEP: kill_step},
         ) as process:  # fmt: skip
             yield process
 
-    def person(self, process: Running) -> httpx.Client:
-        """A browser that stays signed in from process to process."""
+    def sign_in(self, process: RunningProcess) -> httpx.Client:
+        """A client that stays signed in from process to process."""
         if self.cookies is None:
-            self.cookies = httpx.Cookies(process.person("boss").cookies)
-        person = process.browser()
-        person.cookies = self.cookies
-        return person
+            self.cookies = httpx.Cookies(process.sign_in("boss").cookies)
+        client = process.create_client()
+        client.cookies = self.cookies
+        return client
 
     def run(self) -> SandboxRun:
         """Start a run upstream, and mirror it."""
         run = self.sandbox.world.start_run(self.flow, self.sandbox.clock(), {})
-        mirrored(run.id)
+        create_run(run.id)
         return run
 
     @property
     def flow(self) -> ReleaseFlow:
-        found = self.sandbox.world.find_flow(*LEDGER)
-        assert found is not None
-        return found
+        release_flow = self.sandbox.world.find_flow(*LEDGER)
+        assert release_flow is not None
+        return release_flow
 
-    def status(self, run: SandboxRun) -> str:
-        """What Northflank says of a run now."""
+    def status_upstream(self, run: SandboxRun) -> str:
+        """A run's current status on Northflank."""
         now = self.sandbox.clock()
-        found = self.sandbox.world.find_run(self.flow, run.id, now)
-        assert found is not None
-        return self.sandbox.world.run_status(found, now)
+        current = self.sandbox.world.find_run(self.flow, run.id, now)
+        assert current is not None
+        return self.sandbox.world.run_status(current, now)
 
-    def press(self, person: httpx.Client, run: SandboxRun, again: Abort | None = None) -> bool:
-        """Press Abort, or Try again, and say whether it was answered."""
-        data = {"csrfmiddlewaretoken": token(person), "resend": str(again.pk) if again else ""}
+    def submit_abort(
+        self, client: httpx.Client, run: SandboxRun, retry_of: Abort | None = None
+    ) -> bool:
+        """Submit an abort, or a retry, and return whether it was answered."""
+        data = {
+            "csrfmiddlewaretoken": token(client),
+            "resend": str(retry_of.pk) if retry_of else "",
+        }
         with contextlib.suppress(httpx.TransportError):
-            answer = person.post(address(run.id), data=data)
+            answer = client.post(abort_path(run.id), data=data)
             assert answer.status_code == 302, answer.text
             return True
         return False
 
     def create_overdue_abort(self, run: SandboxRun) -> Abort:
-        """An abort that Northflank accepted long ago, and of which nothing came."""
-        then = timezone.now() - timedelta(minutes=11)
+        """An abort that Northflank accepted long ago, without effect."""
+        past = timezone.now() - timedelta(minutes=11)
         row = Run.objects.using(PROCESS_DATABASE).get(run_id=run.id)
-        act = Abort.objects.using(PROCESS_DATABASE).create(
-            run=row, username="ana", state=AbortState.ACCEPTED, requested_at=then, claimed_at=then,
-            sent_at=then, answered_at=then, answer_status=200,
+        abort = Abort.objects.using(PROCESS_DATABASE).create(
+            run=row, username="ana", state=AbortState.ACCEPTED, requested_at=past, claimed_at=past,
+            sent_at=past, answered_at=past, answer_status=200,
         )  # fmt: skip
-        for what in (EventType.REQUESTED, EventType.SENT, EventType.ACCEPTED):
+        for event_type in (EventType.REQUESTED, EventType.SENT, EventType.ACCEPTED):
             AbortEvent.objects.using(PROCESS_DATABASE).create(
-                abort=act, event_type=what, occurred_at=then
+                abort=abort, event_type=event_type, occurred_at=past
             )
-        return act
+        return abort
 
-    def act(self, run: SandboxRun) -> Abort | None:
-        """The one act that a press has made; None: the press did not come so far."""
-        acts = (
+    def find_abort(self, run: SandboxRun) -> Abort | None:
+        """The only abort that was requested; None: the process ended before recording it."""
+        aborts = (
             Abort.objects.using(PROCESS_DATABASE).filter(run__run_id=run.id).exclude(username="ana")
         )
-        assert len(acts) <= 1
-        return acts.select_related("run").first()
+        assert len(aborts) <= 1
+        return aborts.select_related("run").first()
 
-    def settled(self, run: SandboxRun) -> Abort | None:
-        """The act once it has settled; has the run read at once, as if time had passed."""
-        act = self.act(run)
-        if act is None or act.settled_at is not None:
-            return act
+    def find_settled_abort(self, run: SandboxRun) -> Abort | None:
+        """The abort once it has settled; makes the run due for a read, as if time had passed."""
+        abort = self.find_abort(run)
+        if abort is None or abort.settled_at is not None:
+            return abort
         waiting = Run.objects.using(PROCESS_DATABASE).filter(
             run_id=run.id, next_detail_sync_at__gt=timezone.now()
         )
@@ -136,90 +140,92 @@ class KillScenario:
         return None
 
     def record_killed(self, run: SandboxRun) -> None:
-        """Note what a killed process has left of its abort; its lease has run out."""
-        act = self.act(run)
-        self.left.add((act.state, act.sent_at is not None) if act else ("", False))
+        """Record the abort's state that a killed process has left; expire its lease."""
+        abort = self.find_abort(run)
+        self.left_states.add((abort.state, abort.sent_at is not None) if abort else ("", False))
         self.sandbox.requests.clear()
         self.sandbox.faults = []
-        if act is not None and connections[PROCESS_DATABASE].vendor == "postgresql":
-            # Nobody wants to wait for it here. On SQLite a process that starts is the only one.
+        if abort is not None and connections[PROCESS_DATABASE].vendor == "postgresql":
+            # Without waiting for it. On SQLite a process that starts is the only one.
             long_ago = timezone.now() - timedelta(minutes=1)
-            requested = Abort.objects.using(PROCESS_DATABASE).filter(pk=act.pk, state="requested")
+            requested = Abort.objects.using(PROCESS_DATABASE).filter(pk=abort.pk, state="requested")
             requested.update(claimed_at=long_ago)
 
     def wait_until_settled(self, run: SandboxRun) -> None:
-        """Wait until what was left of an abort has settled, and judge it."""
-        act = self.act(run)
-        if act is None:  # the press was not written down: nothing has happened, or will
+        """Wait until the abort that was left has settled, and check it."""
+        abort = self.find_abort(run)
+        if abort is None:  # the request was not recorded: nothing was sent, or will be
             assert not self.sandbox.abort_request_counts[run.id]
             return
-        before = act.settled_at
-        act = wait_until(lambda: self.settled(run), processes.PATIENCE)
+        before = abort.settled_at
+        abort = wait_until(lambda: self.find_settled_abort(run), processes.WAIT_TIMEOUT)
         methods = [method for method, path in list(self.sandbox.requests) if run.id in path]
         if before is None:
-            assert methods[0] == "GET"  # whatever was left, the run is read before anything is sent
-        trail = list(AbortEvent.objects.using(PROCESS_DATABASE).filter(abort=act))
-        # Each sending was written down first; only the dead one's may not have left.
-        assert act.send_count - 1 <= self.sandbox.abort_request_counts[run.id] <= act.send_count
-        assert act.send_count == sum(line.event_type == EventType.SENT for line in trail)
-        truth.assert_abort_is_consistent(
-            act,
-            trail,
-            status=self.status(run),
-            posts=self.sandbox.abort_request_counts[run.id],
+            assert methods[0] == "GET"  # in every state the run is read before anything is sent
+        events = list(AbortEvent.objects.using(PROCESS_DATABASE).filter(abort=abort))
+        # Each send was recorded first; only that of the killed process may not have arrived.
+        assert abort.send_count - 1 <= self.sandbox.abort_request_counts[run.id] <= abort.send_count
+        assert abort.send_count == sum(line.event_type == EventType.SENT for line in events)
+        abort_invariants.assert_abort_is_consistent(
+            abort,
+            events,
+            status=self.status_upstream(run),
+            request_count=self.sandbox.abort_request_counts[run.id],
         )
 
 
 def kill_at_each(
-    steps: str, killings: KillScenario, *faults: str, again: bool = False
+    steps: str, scenario: KillScenario, *faults: str, is_retry: bool = False
 ) -> tuple[Abort, int]:
     """Kill one process after the other, until an abort ends before its process.
 
     Returns that abort, and how many processes were killed.
     """
-    killings.left.clear()
-    dead: SandboxRun | None = None
+    scenario.left_states.clear()
+    killed_run: SandboxRun | None = None
     for number in range(MAX_STEPS):
-        with killings.process(f"{steps} {number + 1}") as process:
-            if dead is not None:
-                killings.wait_until_settled(dead)
-            person, dead = killings.person(process), killings.run()
-            killings.sandbox.faults = [parse_fault(fault) for fault in faults]
-            tried = killings.create_overdue_abort(dead) if again else None
-            if killings.press(person, dead, tried):
-                assert killings.act(dead) is not None  # whoever was answered was written down
-            if not _dies(process, killings, dead):
-                killings.wait_until_settled(dead)
-                ended = killings.act(dead)
-                assert ended is not None
-                return ended, number
-        killings.record_killed(dead)
+        with scenario.process(f"{steps} {number + 1}") as process:
+            if killed_run is not None:
+                scenario.wait_until_settled(killed_run)
+            client, killed_run = scenario.sign_in(process), scenario.run()
+            scenario.sandbox.faults = [parse_fault(fault) for fault in faults]
+            overdue_abort = scenario.create_overdue_abort(killed_run) if is_retry else None
+            if scenario.submit_abort(client, killed_run, overdue_abort):
+                assert (
+                    scenario.find_abort(killed_run) is not None
+                )  # an answered request was recorded
+            if not _wait_for_death(process, scenario, killed_run):
+                scenario.wait_until_settled(killed_run)
+                abort = scenario.find_abort(killed_run)
+                assert abort is not None
+                return abort, number
+        scenario.record_killed(killed_run)
     raise AssertionError("it never came to an end")
 
 
-def kill_in_state(state: str, killings: KillScenario, fault: str) -> tuple[Abort, int]:
+def kill_in_state(state: str, scenario: KillScenario, fault: str) -> tuple[Abort, int]:
     """Kill at each commit; return as `kill_at_each` once a process died with the abort in `state`.
 
-    The sync's own readings of runs are commits too, between the abort's or not: now and then all
-    deaths fall on others than the one that is wanted. Three times in a row they do not.
+    The sync's reads of runs are commits too, between the abort's: at times all
+    kills miss the state. Three times in a row they do not.
     """
     for _ in range(3):
-        ended, deaths = kill_at_each("commit", killings, fault)
-        if (state, True) in killings.left:
-            return ended, deaths
+        abort, kill_count = kill_at_each("commit", scenario, fault)
+        if (state, True) in scenario.left_states:
+            return abort, kill_count
     raise AssertionError(f"no process died while its abort was {state}")
 
 
-def _dies(process: Running, killings: KillScenario, run: SandboxRun) -> bool:
-    """Wait until the process has died, or has brought the abort to its end."""
-    until = time.monotonic() + processes.PATIENCE
-    while time.monotonic() < until:
+def _wait_for_death(process: RunningProcess, scenario: KillScenario, run: SandboxRun) -> bool:
+    """Wait until the process was killed, or has settled the abort; return whether it was killed."""
+    deadline = time.monotonic() + processes.WAIT_TIMEOUT
+    while time.monotonic() < deadline:
         if process.process.poll() is not None:
             assert process.process.returncode == -signal.SIGKILL, process.log.read_text()
             return True
-        if killings.settled(run) is not None:
+        if scenario.find_settled_abort(run) is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.process.wait(0.5)  # it may have its last step before it
+                process.process.wait(0.5)  # its last step may still be to come
                 return True
             return False
         time.sleep(0.02)
@@ -227,7 +233,7 @@ def _dies(process: Running, killings: KillScenario, run: SandboxRun) -> bool:
 
 
 @pytest.fixture(scope="module")
-def killings(
+def kill_scenario(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
@@ -239,22 +245,22 @@ def killings(
             database = stack.enter_context(postgres())
         url, sandbox = stack.enter_context(upstream())
         sandbox.choices["abort-seconds"] = "0.2"
-        given = {
+        variables = {
             "DATABASE_URL": database,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        assert manage("migrate", "-v0", **given).returncode == 0
+        assert manage("migrate", "-v0", **variables).returncode == 0
         account = ["createsuperuser", "--noinput", "--username=boss", "--email="]
-        assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **given).returncode == 0
+        assert manage(*account, DJANGO_SUPERUSER_PASSWORD="boss", **variables).returncode == 0
         stack.enter_context(django_db_blocker.unblock())
         stack.enter_context(connected_to_database(database))
         create_idle_stage()
-        yield KillScenario(tmp_path, sandbox, given)
+        yield KillScenario(tmp_path, sandbox, variables)
 
 
-both = pytest.mark.parametrize(
-    "killings",
+both_databases = pytest.mark.parametrize(
+    "kill_scenario",
     [
         pytest.param("sqlite", marks=pytest.mark.xdist_group("killed on sqlite")),
         pytest.param(
@@ -267,67 +273,73 @@ both = pytest.mark.parametrize(
 )
 
 
-@both
-def test_abort_with_process_killed_at_any_step_is_completed(killings: KillScenario) -> None:
-    ended, deaths = kill_at_each("step", killings)
-    assert ended.outcome == "aborted"
-    assert deaths >= 20  # fewer, and the steps were not found
-    # No act, one that was not sent, one that may have been, one that was answered, one that ended.
-    assert killings.left == {
+@both_databases
+def test_abort_with_process_killed_at_any_step_is_completed(kill_scenario: KillScenario) -> None:
+    abort, kill_count = kill_at_each("step", kill_scenario)
+    assert abort.outcome == "aborted"
+    assert kill_count >= 20  # fewer, and the steps were not found
+    # No abort; not sent; maybe sent; answered; ended.
+    assert kill_scenario.left_states == {
         ("", False), ("requested", False), ("requested", True), ("accepted", True),
         ("concluded", True),
     }  # fmt: skip
 
 
-@both
-def test_abort_without_response_with_process_killed_is_completed(killings: KillScenario) -> None:
-    ended, _ = kill_in_state("unknown", killings, "reset-after@/abort")
-    assert (ended.outcome, ended.answered_at) == ("aborted", None)
+@both_databases
+def test_abort_without_response_with_process_killed_is_completed(
+    kill_scenario: KillScenario,
+) -> None:
+    abort, _ = kill_in_state("unknown", kill_scenario, "reset-after@/abort")
+    assert (abort.outcome, abort.answered_at) == ("aborted", None)
 
 
-@both
-def test_resent_abort_with_process_killed_is_completed(killings: KillScenario) -> None:
-    ended, deaths = kill_in_state("unknown", killings, "503*1@/abort")
-    assert (ended.outcome, ended.send_count) == ("aborted", 2)
-    assert deaths >= 8
+@both_databases
+def test_resent_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
+    abort, kill_count = kill_in_state("unknown", kill_scenario, "503*1@/abort")
+    assert (abort.outcome, abort.send_count) == ("aborted", 2)
+    assert kill_count >= 8
 
 
-@both
-def test_refused_abort_with_process_killed_is_settled(killings: KillScenario) -> None:
-    ended, _ = kill_in_state("refused", killings, "error-string:409@/abort")
-    assert ended.state == "refused"
+@both_databases
+def test_refused_abort_with_process_killed_is_settled(kill_scenario: KillScenario) -> None:
+    abort, _ = kill_in_state("refused", kill_scenario, "error-string:409@/abort")
+    assert abort.state == "refused"
 
 
-@both
-def test_retried_abort_with_process_killed_is_completed(killings: KillScenario) -> None:
-    ended, _ = kill_at_each("commit", killings, again=True)
-    assert ended.outcome == "aborted"
-    first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=ended.pk)
-    assert (first.state, first.settled_at) == ("retried", ended.requested_at)
+@both_databases
+def test_retried_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
+    abort, _ = kill_at_each("commit", kill_scenario, is_retry=True)
+    assert abort.outcome == "aborted"
+    first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=abort.pk)
+    assert (first.state, first.settled_at) == ("retried", abort.requested_at)
 
 
-@both
+@both_databases
 @pytest.mark.parametrize(
     ("fault", "arrives", "send_count"),
     [("abort-lost:30", False, 2), ("abort-timeout:30", True, 1)],
 )
 def test_abort_with_process_killed_during_request_is_reconciled(
-    killings: KillScenario, fault: str, arrives: bool, send_count: int
+    kill_scenario: KillScenario, fault: str, arrives: bool, send_count: int
 ) -> None:
-    killings.left.clear()
-    run = killings.run()
-    with ThreadPoolExecutor(1) as hands, killings.process() as process:
-        killings.sandbox.faults = [parse_fault(fault)]
-        pressed = hands.submit(killings.press, killings.person(process), run)
-        wait_until(lambda: killings.sandbox.abort_request_counts[run.id], processes.PATIENCE)
-        wait_until(lambda: not arrives or killings.status(run) in {"aborting", "aborted"})
+    kill_scenario.left_states.clear()
+    run = kill_scenario.run()
+    with ThreadPoolExecutor(1) as executor, kill_scenario.process() as process:
+        kill_scenario.sandbox.faults = [parse_fault(fault)]
+        response = executor.submit(kill_scenario.submit_abort, kill_scenario.sign_in(process), run)
+        wait_until(
+            lambda: kill_scenario.sandbox.abort_request_counts[run.id], processes.WAIT_TIMEOUT
+        )
+        wait_until(
+            lambda: not arrives or kill_scenario.status_upstream(run) in {"aborting", "aborted"}
+        )
         process.end(signal.SIGKILL)
-        assert not pressed.result()
-    killings.record_killed(run)
-    assert killings.left == {("requested", True)}
-    with killings.process():
-        killings.wait_until_settled(run)
-    ended = killings.act(run)
-    assert ended is not None
-    assert (ended.outcome, ended.send_count) == ("aborted", send_count)
-    assert killings.sandbox.abort_request_counts[run.id] == send_count
+        assert not response.result()
+    kill_scenario.record_killed(run)
+    assert kill_scenario.left_states == {("requested", True)}
+    with kill_scenario.process():
+        kill_scenario.wait_until_settled(run)
+    abort = kill_scenario.find_abort(run)
+    assert abort is not None
+    assert (abort.outcome, abort.send_count) == ("aborted", send_count)
+    assert kill_scenario.sandbox.abort_request_counts[run.id] == send_count

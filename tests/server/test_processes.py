@@ -19,30 +19,30 @@ from dashboard.sandbox import parse_fault
 from tests.support import databases, live, processes
 from tests.support.live import token
 from tests.support.live_runs import wait_until
-from tests.support.processes import Running, environment, manage, running, start, upstream
+from tests.support.processes import RunningProcess, environment, manage, run_manage, start, upstream
 
 pytestmark = pytest.mark.process
 
-# Seconds. It takes one at most where nothing else runs; a machine full of tests is slower.
+# Seconds. One is enough on an idle machine; a busy one is slower.
 SHUTDOWN_SECONDS = 3
 MANAGE = [sys.executable, "manage.py"]
 
 
 @pytest.fixture(scope="module")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with the one account boss/boss, to be copied: migrating takes its time."""
+    """A database file with one account, boss/boss, to be copied, since migrating is slow."""
     file = tmp_path_factory.mktemp("migrated") / "d.sqlite3"
-    given = {"DATABASE_URL": f"sqlite:///{file}", "NORTHFLANK_API_TOKEN": "sandbox"}
-    assert manage("migrate", "-v0", **given).returncode == 0
-    made = manage(
+    variables = {"DATABASE_URL": f"sqlite:///{file}", "NORTHFLANK_API_TOKEN": "sandbox"}
+    assert manage("migrate", "-v0", **variables).returncode == 0
+    result = manage(
         "createsuperuser",
         "--noinput",
         "--username=boss",
         "--email=",
         DJANGO_SUPERUSER_PASSWORD="boss",
-        **given,
+        **variables,
     )
-    assert made.returncode == 0, made.stderr
+    assert result.returncode == 0, result.stderr
     return file
 
 
@@ -54,35 +54,35 @@ def database(migrated_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'd.sqlite3'}"
 
 
-def abortable_run_address(person: httpx.Client) -> str:
+def abortable_run_address(client: httpx.Client) -> str:
     """Wait until a run that can be aborted is on the first page, and return its address."""
 
-    def look() -> str:
-        page = LexborHTMLParser(person.get("/").text)
+    def find_run() -> str:
+        page = LexborHTMLParser(client.get("/").text)
         for row in page.css("[data-run]"):
             if row.css_first("[data-abort]") and row.attributes["data-status"] != "aborting":
                 return str(row.attributes["data-run"])
         return ""
 
-    run_id = wait_until(look, processes.PATIENCE)
-    return str(person.get(f"/runs/{run_id}/").headers["location"])
+    run_id = wait_until(find_run, processes.WAIT_TIMEOUT)
+    return str(client.get(f"/runs/{run_id}/").headers["location"])
 
 
-def post_abort(person: httpx.Client, address: str, **more: float) -> httpx.Response:
-    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
-    return person.post(f"{address}abort/", data=form, **more)  # type: ignore[arg-type]
+def post_abort(client: httpx.Client, address: str, **options: float) -> httpx.Response:
+    form = {"csrfmiddlewaretoken": token(client), "pick": "Stuck"}
+    return client.post(f"{address}abort/", data=form, **options)  # type: ignore[arg-type]
 
 
-def post_abort_and_disconnect(person: httpx.Client, address: str) -> None:
+def post_abort_and_disconnect(client: httpx.Client, address: str) -> None:
     with contextlib.suppress(httpx.ReadTimeout):
-        post_abort(person, address, timeout=1.0)
+        post_abort(client, address, timeout=1.0)
 
 
-def query(database: str, question: str) -> list[tuple[object, ...]]:
-    with contextlib.closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as file:
-        answer = file.execute(question).fetchall()
-        file.commit()
-    return answer
+def query(database: str, sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection:
+        rows = connection.execute(sql).fetchall()
+        connection.commit()
+    return rows
 
 
 # --- one process -------------------------------------------------------------------------------
@@ -94,19 +94,19 @@ def test_serve_shows_runs_and_stops_on_ctrl_c_while_abort_waits(
     origin = str(live.options().schedule_origin)
     arguments = ["serve", "--port", "0", "--origin", origin, "--fault", "latency:20@/abort"]
     with start([*MANAGE, *arguments], tmp_path, DATABASE_URL=database) as dashboard:
-        assert dashboard.said == [f"Release flows on {dashboard.base_url}/"]
-        assert dashboard.browser().get("/healthz").text == "ok\n"
-        assert dashboard.browser().get("/").headers["location"] == "/accounts/login/?next=/"
-        viewer, manager = dashboard.person("viewer"), dashboard.person("manager")
+        assert dashboard.startup_lines == [f"Release flows on {dashboard.base_url}/"]
+        assert dashboard.create_client().get("/healthz").text == "ok\n"
+        assert dashboard.create_client().get("/").headers["location"] == "/accounts/login/?next=/"
+        viewer, manager = dashboard.sign_in("viewer"), dashboard.sign_in("manager")
         assert viewer.get("/").status_code == 200
         address = abortable_run_address(manager)
         post_abort_and_disconnect(manager, address)
         assert post_abort(viewer, address).status_code == 403
         assert query(database, "SELECT state FROM dashboard_abort") == [("requested",)]
-        took = dashboard.end(signal.SIGINT)
+        seconds = dashboard.end(signal.SIGINT)
         assert dashboard.process.returncode == 0, dashboard.log.read_text()
-        assert took < SHUTDOWN_SECONDS
-        # The sandbox's server tells of the request that it drops; ours has nothing to tell.
+        assert seconds < SHUTDOWN_SECONDS
+        # The sandbox's server logs the request that it drops; ours logs nothing.
         assert "dashboard/asgi.py" not in dashboard.log.read_text()
 
 
@@ -115,17 +115,17 @@ def test_serve_stops_on_signal_while_northflank_is_slow(
     tmp_path: Path, database: str, number: int
 ) -> None:
     arguments = ["serve", "--port", "0", "--fault", "latency:20"]
-    with running(tmp_path, *arguments, DATABASE_URL=database) as dashboard:
-        assert dashboard.browser().get("/readyz").text == "ready\n"
-        took = dashboard.end(number)
+    with run_manage(tmp_path, *arguments, DATABASE_URL=database) as dashboard:
+        assert dashboard.create_client().get("/readyz").text == "ready\n"
+        seconds = dashboard.end(number)
         assert dashboard.process.returncode == 0, dashboard.log.read_text()
-        assert took < SHUTDOWN_SECONDS
+        assert seconds < SHUTDOWN_SECONDS
 
 
 def test_serve_with_new_database_needs_no_preparation(tmp_path: Path) -> None:
-    fresh = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
-    with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=fresh) as dashboard:
-        assert dashboard.person("manager").get("/").status_code == 200
+    database = f"sqlite:///{tmp_path / 'new' / 'd.sqlite3'}"
+    with start([*MANAGE, "serve", "--port", "0"], tmp_path, DATABASE_URL=database) as dashboard:
+        assert dashboard.sign_in("manager").get("/").status_code == 200
         assert dashboard.end(signal.SIGTERM) < SHUTDOWN_SECONDS
         assert dashboard.process.returncode == 0
 
@@ -140,17 +140,17 @@ def test_serve_with_refused_token_logs_setting_once_and_goes_on(
             "NORTHFLANK_API_TOKEN": "mistyped",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        with running(tmp_path, *arguments, "--port", "0", **given) as dashboard:
+        with run_manage(tmp_path, *arguments, "--port", "0", **given) as dashboard:
 
             def lines() -> list[str]:
                 text = dashboard.log.read_text()
                 return [line for line in text.splitlines() if "NORTHFLANK_API_TOKEN" in line]
 
-            [line] = wait_until(lines, processes.PATIENCE)
+            [line] = wait_until(lines, processes.WAIT_TIMEOUT)
             assert "northflank.unavailable" in line
             assert "the token may be incomplete, expired or revoked" in line
             assert "mistyped" not in dashboard.log.read_text()
-            assert dashboard.browser().get("/healthz").status_code == 200
+            assert dashboard.create_client().get("/healthz").status_code == 200
             assert dashboard.end(signal.SIGTERM) < SHUTDOWN_SECONDS
             assert lines() == [line]
 
@@ -189,26 +189,26 @@ INVALID_STARTS = {
 def results_of_invalid_starts(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, tuple[int, str]]]:
-    """What became of all of REFUSED, started at the same time."""
+    """The exit code and output of each of INVALID_STARTS, started at the same time."""
     folder = tmp_path_factory.mktemp("refused")
-    started = {
+    processes = {
         name: subprocess.Popen(
             [sys.executable, "manage.py", *arguments],
-            env=environment(DATABASE_URL=f"sqlite:///{folder / str(number)}.sqlite3", **given),
+            env=environment(DATABASE_URL=f"sqlite:///{folder / str(number)}.sqlite3", **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number, (name, (arguments, given, _)) in enumerate(INVALID_STARTS.items())
+        for number, (name, (arguments, variables, _)) in enumerate(INVALID_STARTS.items())
     }
     try:
-        said = {name: one.communicate(timeout=60)[0] for name, one in started.items()}
-        yield {name: (one.returncode, said[name]) for name, one in started.items()}
+        outputs = {name: process.communicate(timeout=60)[0] for name, process in processes.items()}
+        yield {name: (process.returncode, outputs[name]) for name, process in processes.items()}
     finally:
-        for one in started.values():
-            if one.poll() is None:
-                one.kill()
-                one.communicate()
+        for process in processes.values():
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
 
 @pytest.mark.xdist_group("refused")
@@ -216,19 +216,19 @@ def results_of_invalid_starts(
 def test_invalid_start_exits_with_reason(
     results_of_invalid_starts: dict[str, tuple[int, str]], name: str
 ) -> None:
-    code, said = results_of_invalid_starts[name]
+    code, output = results_of_invalid_starts[name]
     assert code == 1
-    assert INVALID_STARTS[name][2] in said
-    assert "Traceback" not in said
+    assert INVALID_STARTS[name][2] in output
+    assert "Traceback" not in output
 
 
 def test_serve_with_port_in_use_exits_with_message(database: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        ended = manage("serve", "--port", port, DATABASE_URL=database)
-    assert ended.returncode == 1
-    assert f"Cannot listen on 127.0.0.1:{port}" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        result = manage("serve", "--port", port, DATABASE_URL=database)
+    assert result.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> None:
@@ -237,15 +237,15 @@ def test_serve_with_database_of_other_northflank_is_rejected(database: str) -> N
         "INSERT INTO dashboard_upstream (id, identity, sandbox_world, team, error,"
         " error_message, error_seq) VALUES (1, 'sandbox', '', '', '', '', 0)",
     )
-    ended = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
-    assert ended.returncode == 1
+    result = manage("serve", "--port", "0", DATABASE_URL=database, NORTHFLANK_API_TOKEN="real")
+    assert result.returncode == 1
     assert "This database mirrors sandbox, but the settings are for https://api.northflank.com" in (
-        ended.stderr
+        result.stderr
     )
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in result.stderr
 
 
-# --- an upstream outside -----------------------------------------------------------------------
+# --- an external upstream ----------------------------------------------------------------------
 
 
 def test_abort_after_process_was_killed_is_reconciled_by_next_process(
@@ -254,36 +254,36 @@ def test_abort_after_process_was_killed_is_reconciled_by_next_process(
     with upstream() as (url, sandbox):
         sandbox.choices["abort-seconds"] = "0.2"
         sandbox.faults = [parse_fault("abort-timeout:30")]
-        given = {
+        variables = {
             "DATABASE_URL": database,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        with running(tmp_path, "serve", "--port", "0", **given) as first:
-            stranger = first.person("manager")
+        with run_manage(tmp_path, "serve", "--port", "0", **variables) as first:
+            stranger = first.sign_in("manager")
             assert stranger.get("/").headers["location"].startswith("/accounts/login/")
-            person = first.person("boss")
-            address = abortable_run_address(person)
+            client = first.sign_in("boss")
+            address = abortable_run_address(client)
             run_id = address.rstrip("/").rsplit("/", 1)[1]
-            post_abort_and_disconnect(person, address)
-            wait_until(lambda: sandbox.abort_request_counts[run_id] == 1, processes.PATIENCE)
+            post_abort_and_disconnect(client, address)
+            wait_until(lambda: sandbox.abort_request_counts[run_id] == 1, processes.WAIT_TIMEOUT)
             first.end(signal.SIGKILL)
-        question = "SELECT state, outcome, answered_at FROM dashboard_abort"
-        assert query(database, question) == [("requested", "", None)]
-        # As if the lease had run out: nobody wants to wait for it here.
+        sql = "SELECT state, outcome, answered_at FROM dashboard_abort"
+        assert query(database, sql) == [("requested", "", None)]
+        # Expire the lease, without waiting for it.
         query(database, "UPDATE dashboard_abort SET claimed_at = '2020-01-01 00:00:00'")
-        with running(tmp_path, "serve", "--port", "0", **given) as second:
-            person = second.person("boss")
-            ended = [("concluded", "aborted", None)]
-            wait_until(lambda: query(database, question) == ended, processes.PATIENCE)
-            assert "Aborted" in person.get(address).text
+        with run_manage(tmp_path, "serve", "--port", "0", **variables) as second:
+            client = second.sign_in("boss")
+            expected = [("concluded", "aborted", None)]
+            wait_until(lambda: query(database, sql) == expected, processes.WAIT_TIMEOUT)
+            assert "Aborted" in client.get(address).text
             assert second.end(signal.SIGTERM) < SHUTDOWN_SECONDS
         assert sandbox.abort_request_counts == {run_id: 1}
 
 
 def test_uvicorn_without_serve_opens_its_own_connection(tmp_path: Path, database: str) -> None:
     with upstream() as (url, sandbox):
-        given = {
+        variables = {
             "DATABASE_URL": database,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
@@ -304,10 +304,10 @@ def test_uvicorn_without_serve_opens_its_own_connection(tmp_path: Path, database
         query(database, STAGE)
         command = [sys.executable, "-m", "uvicorn", "--lifespan", "off", "--port", str(free_port())]
         address = f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{run.id}/"
-        with running_uvicorn([*command, "dashboard.asgi:application"], tmp_path, given) as server:
-            person = server.person("boss")
-            assert person.get(address).status_code == 200  # asked for, since it was never seen
-            assert post_abort(person, address).status_code == 302
+        with run_uvicorn([*command, "dashboard.asgi:application"], tmp_path, variables) as server:
+            client = server.sign_in("boss")
+            assert client.get(address).status_code == 200  # requested, since it was never read
+            assert post_abort(client, address).status_code == 302
             assert query(database, "SELECT state FROM dashboard_abort") == [("accepted",)]
         assert sandbox.abort_request_counts == {run.id: 1}
 
@@ -321,24 +321,28 @@ VALUES (1, 1, 'Staging', 'staging', 1, '', 0, '2026-01-01', '', '', 0, 'newest f
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        return int(place.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager
-def running_uvicorn(command: list[str], folder: Path, given: dict[str, str]) -> Iterator[Running]:
-    """Run uvicorn, whose words go to the log, until the block ends."""
-    said = "print('Release flows on http://127.0.0.1:" + command[command.index("--port") + 1] + "')"
-    script = f"{said}; import sys; sys.stdout.flush(); import runpy; sys.argv = {command[2:]!r};"
+def run_uvicorn(
+    command: list[str], folder: Path, variables: dict[str, str]
+) -> Iterator[RunningProcess]:
+    """Run uvicorn, which logs to stderr, until the block ends."""
+    banner = (
+        "print('Release flows on http://127.0.0.1:" + command[command.index("--port") + 1] + "')"
+    )
+    script = f"{banner}; import sys; sys.stdout.flush(); import runpy; sys.argv = {command[2:]!r};"
     script += "runpy.run_module('uvicorn', run_name='__main__')"
-    with start([sys.executable, "-c", script], folder, **given) as server:
+    with start([sys.executable, "-c", script], folder, **variables) as server:
 
-        def up() -> bool:
+        def is_up() -> bool:
             with contextlib.suppress(httpx.ConnectError):
-                return server.browser().get("/healthz").status_code == 200
+                return server.create_client().get("/healthz").status_code == 200
             return False
 
-        wait_until(up, processes.PATIENCE)
+        wait_until(is_up, processes.WAIT_TIMEOUT)
         yield server
 
 
@@ -347,7 +351,7 @@ def running_uvicorn(command: list[str], folder: Path, given: dict[str, str]) -> 
 
 @pytest.fixture
 def empty_postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL database that is made for the test, and dropped after it."""
+    """The URL of a PostgreSQL database that is created for the test, and dropped after it."""
     with databases.postgres() as url:
         yield url
 
@@ -360,36 +364,36 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
         upstream() as (url, sandbox),
         psycopg.connect(empty_postgres, autocommit=True) as database,
     ):
-        given = {
+        variables = {
             "DATABASE_URL": empty_postgres,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
         }
-        assert manage("migrate", "-v0", **given).returncode == 0
+        assert manage("migrate", "-v0", **variables).returncode == 0
 
-        def number(question: str) -> int:
-            found = database.execute(f"SELECT count(*) FROM {question}").fetchone()
-            return int(found[0]) if found else 0
+        def count(table: str) -> int:
+            row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+            return int(row[0]) if row else 0
 
         sandbox.faults = [parse_fault("latency:10@/release-flows/")]
-        held = "dashboard_stage WHERE leased_until > now()"
-        with running(tmp_path, "sync", **given) as victim:
-            wait_until(lambda: number(held), processes.PATIENCE)
-            victim.end(signal.SIGKILL)
-        assert number(held) > 0
-        # As if its lease had run out: nobody wants to wait for it here.
+        leased = "dashboard_stage WHERE leased_until > now()"
+        with run_manage(tmp_path, "sync", **variables) as killed_worker:
+            wait_until(lambda: count(leased), processes.WAIT_TIMEOUT)
+            killed_worker.end(signal.SIGKILL)
+        assert count(leased) > 0
+        # Expire its lease, without waiting for it.
         database.execute("UPDATE dashboard_stage SET leased_until = now()")
         database.execute("UPDATE dashboard_catalogsync SET next_sync_at = now()")
         sandbox.faults = []
         sandbox.requests.clear()
-        with running(tmp_path, "sync", **given), running(tmp_path, "sync", **given):
+        with run_manage(tmp_path, "sync", **variables), run_manage(tmp_path, "sync", **variables):
             unread = "dashboard_stage WHERE synced_at IS NULL"
-            wait_until(lambda: number("dashboard_stage") == 27, processes.PATIENCE)
-            wait_until(lambda: number(unread) == 0, processes.PATIENCE)
-            undefined = "dashboard_stage WHERE flow_synced_at IS NULL"
-            wait_until(lambda: number(undefined) == 0, processes.PATIENCE)
-            assert number("dashboard_worker") == 3
-        # A first reading asks for the release flow, once.
+            wait_until(lambda: count("dashboard_stage") == 27, processes.WAIT_TIMEOUT)
+            wait_until(lambda: count(unread) == 0, processes.WAIT_TIMEOUT)
+            without_flow = "dashboard_stage WHERE flow_synced_at IS NULL"
+            wait_until(lambda: count(without_flow) == 0, processes.WAIT_TIMEOUT)
+            assert count("dashboard_worker") == 3
+        # A first read requests the release flow, once.
         flows = [path for _, path in sandbox.requests if re.search(r"/release-flows/[^/]+$", path)]
         assert len(flows) >= 20
         assert sorted(flows) == sorted(set(flows))
@@ -399,32 +403,32 @@ def test_stages_of_killed_worker_are_read_once_by_other_workers(
 def test_serve_and_sync_in_separate_processes_work(tmp_path: Path, empty_postgres: str) -> None:
     with upstream() as (url, sandbox):
         sandbox.choices["abort-seconds"] = "0.2"
-        given = {
+        variables = {
             "DATABASE_URL": empty_postgres,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
             "DJANGO_SUPERUSER_PASSWORD": "boss",
         }
-        ended = manage("serve", "--port", "0", "--no-sync", **given)
-        assert ended.returncode == 1
-        assert "run `manage.py migrate` first" in ended.stderr
-        assert "Traceback" not in ended.stderr
-        assert manage("migrate", "-v0", **given).returncode == 0
-        manage("createsuperuser", "--noinput", "--username=boss", "--email=", **given)
-        web = running(tmp_path, "serve", "--port", "0", "--no-sync", **given)
-        sync = running(tmp_path, "sync", **given)
+        result = manage("serve", "--port", "0", "--no-sync", **variables)
+        assert result.returncode == 1
+        assert "run `manage.py migrate` first" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert manage("migrate", "-v0", **variables).returncode == 0
+        manage("createsuperuser", "--noinput", "--username=boss", "--email=", **variables)
+        web = run_manage(tmp_path, "serve", "--port", "0", "--no-sync", **variables)
+        sync = run_manage(tmp_path, "sync", **variables)
         with web as pages, sync as reader:
-            person = pages.person("boss")
-            address = abortable_run_address(person)
-            assert post_abort(person, address).status_code == 302
+            client = pages.sign_in("boss")
+            address = abortable_run_address(client)
+            assert post_abort(client, address).status_code == 302
             with psycopg.connect(empty_postgres, autocommit=True) as database:
 
-                def outcome() -> bool:
-                    found = database.execute("SELECT outcome FROM dashboard_abort").fetchall()
-                    return found == [("aborted",)]
+                def is_aborted() -> bool:
+                    rows = database.execute("SELECT outcome FROM dashboard_abort").fetchall()
+                    return rows == [("aborted",)]
 
-                wait_until(outcome, processes.PATIENCE)
-            assert "Aborted" in person.get(address).text
+                wait_until(is_aborted, processes.WAIT_TIMEOUT)
+            assert "Aborted" in client.get(address).text
             assert sum(sandbox.abort_request_counts.values()) == 1
             assert reader.end(signal.SIGTERM) < SHUTDOWN_SECONDS
             assert pages.end(signal.SIGTERM) < SHUTDOWN_SECONDS

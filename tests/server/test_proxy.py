@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from tests.support import processes
 from tests.support.live_runs import wait_until
-from tests.support.processes import Running, running
+from tests.support.processes import RunningProcess, run_manage
 from tests.support.proxy import ProxyTransport
 
 # One dashboard for all of them.
@@ -21,20 +21,24 @@ HOME = f"{SITE}/releases"
 
 
 @pytest.fixture(scope="module")
-def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A dashboard to which BASE_URL is all that was said of where it lies."""
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProcess]:
+    """A dashboard that knows its address only from BASE_URL."""
     folder = tmp_path_factory.mktemp("proxied")
     database = f"sqlite:///{folder / 'd.sqlite3'}"
-    with running(folder, "serve", "--port", "0", BASE_URL=HOME, DATABASE_URL=database) as process:
+    with run_manage(
+        folder, "serve", "--port", "0", BASE_URL=HOME, DATABASE_URL=database
+    ) as process:
         yield process
 
 
 @pytest.fixture(params=["", "/releases"], ids=["whole addresses", "cut addresses"])
-def person(dashboard: Running, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
-    """A browser behind a proxy that passes the whole address on, or cuts the prefix off."""
-    transport = ProxyTransport(dashboard.base_url, cuts=request.param)
-    with httpx.Client(transport=transport, base_url=SITE, timeout=processes.PATIENCE) as person:
-        yield person
+def client(dashboard: RunningProcess, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client behind a proxy that forwards the full address, or removes the prefix."""
+    transport = ProxyTransport(dashboard.base_url, removed_prefix=request.param)
+    with httpx.Client(
+        transport=transport, base_url=SITE, timeout=processes.WAIT_TIMEOUT
+    ) as proxied:
+        yield proxied
 
 
 def csrf_token(page: httpx.Response) -> str:
@@ -43,10 +47,10 @@ def csrf_token(page: httpx.Response) -> str:
     return field.attributes["value"] or ""
 
 
-def sign_in(person: httpx.Client, wanted: str = "/releases/") -> httpx.Response:
-    """Open an address, be led to the sign-in page, and answer what came of signing in."""
-    page = person.get(wanted, follow_redirects=True)
-    return person.post(
+def sign_in(client: httpx.Client, address: str = "/releases/") -> httpx.Response:
+    """Open an address, sign in on the page it redirects to, and return the response."""
+    page = client.get(address, follow_redirects=True)
+    return client.post(
         page.url,
         data={
             "username": "manager",
@@ -57,46 +61,50 @@ def sign_in(person: httpx.Client, wanted: str = "/releases/") -> httpx.Response:
     )
 
 
-def abortable_run_address(person: httpx.Client) -> str:
-    """The address of a run that can be aborted, once one was read."""
+def abortable_run_address(client: httpx.Client) -> str:
+    """Wait until a run that can be aborted was read, and return its address."""
 
-    def look() -> str:
-        page = LexborHTMLParser(person.get("/releases/").text)
+    def find_run() -> str:
+        page = LexborHTMLParser(client.get("/releases/").text)
         for row in page.css("[data-run]"):
             link = row.css_first("a.title")
             if row.css_first("[data-abort]") and link:
                 return link.attributes["href"] or ""
         return ""
 
-    return wait_until(look, processes.PATIENCE)
+    return wait_until(find_run, processes.WAIT_TIMEOUT)
 
 
-def test_sign_in_behind_proxy_returns_to_page(person: httpx.Client) -> None:
-    wanted = "/releases/board/?a=b%2Fc&n=%C3%A9"
-    asked = person.get(wanted)
-    assert asked.status_code == 302
-    assert asked.headers["location"] == f"/releases/accounts/login/?next={quote(wanted)}"
-    answer = sign_in(person, wanted)
-    assert (answer.status_code, answer.headers["location"]) == (302, wanted)
-    assert person.get(wanted).status_code == 200
+def test_sign_in_behind_proxy_returns_to_page(client: httpx.Client) -> None:
+    address = "/releases/board/?a=b%2Fc&n=%C3%A9"
+    redirect = client.get(address)
+    assert redirect.status_code == 302
+    assert redirect.headers["location"] == f"/releases/accounts/login/?next={quote(address)}"
+    answer = sign_in(client, address)
+    assert (answer.status_code, answer.headers["location"]) == (302, address)
+    assert client.get(address).status_code == 200
 
 
-def test_cookies_behind_proxy_are_limited_to_path_prefix(person: httpx.Client) -> None:
-    answer = sign_in(person)
-    set_ = answer.headers.get_list("set-cookie")
-    told = {re.split("[=]", one)[0]: one for one in set_ if "Max-Age=0" not in one}
-    assert set(told) == {"sessionid-releases", "csrftoken-releases"}
-    assert all("Path=/releases/;" in f"{one};" and "Secure" in one for one in told.values())
+def test_cookies_behind_proxy_are_limited_to_path_prefix(client: httpx.Client) -> None:
+    answer = sign_in(client)
+    headers = answer.headers.get_list("set-cookie")
+    cookies = {
+        re.split("[=]", header)[0]: header for header in headers if "Max-Age=0" not in header
+    }
+    assert set(cookies) == {"sessionid-releases", "csrftoken-releases"}
+    assert all(
+        "Path=/releases/;" in f"{header};" and "Secure" in header for header in cookies.values()
+    )
 
 
-def test_links_behind_proxy_have_path_prefix_and_open(person: httpx.Client) -> None:
-    sign_in(person)
-    run = abortable_run_address(person)
-    to_do, seen = ["/releases/", "/releases/nothing/", run, f"{run}abort/"], set()
-    while to_do:
-        here = to_do.pop()
-        answer = person.get(here, follow_redirects=True)
-        assert answer.status_code == (404 if "nothing" in here else 200), here
+def test_links_behind_proxy_have_path_prefix_and_open(client: httpx.Client) -> None:
+    sign_in(client)
+    run = abortable_run_address(client)
+    pending, visited = ["/releases/", "/releases/nothing/", run, f"{run}abort/"], set()
+    while pending:
+        page_address = pending.pop()
+        answer = client.get(page_address, follow_redirects=True)
+        assert answer.status_code == (404 if "nothing" in page_address else 200), page_address
         if not answer.headers["content-type"].startswith("text/html"):
             continue
         page = LexborHTMLParser(answer.text)
@@ -107,75 +115,75 @@ def test_links_behind_proxy_have_path_prefix_and_open(person: httpx.Client) -> N
                 address = urljoin(str(answer.url), element.attributes[name])
                 if address.startswith("data:") or "#" in address:
                     continue
-                assert address.startswith(f"{HOME}/"), f"{here}: {name}={address}"
+                assert address.startswith(f"{HOME}/"), f"{page_address}: {name}={address}"
                 path = urlsplit(address).path
                 reading = name in {"href", "src", "hx-get"}
-                # One of each kind, whatever its ids and filters.
+                # One of each kind, regardless of ids and filters.
                 kind = re.sub(r"(?<=/runs/)[^/]+|(?<=/projects/)[^/]+/pipelines/[^/]+", "*", path)
-                if reading and kind not in seen and len(seen) < 60:
-                    seen.add(kind)
-                    to_do.append(address.removeprefix(SITE))
-    assert {"/releases/board/", "/releases/status/", "/releases/static/live.js"} <= seen
+                if reading and kind not in visited and len(visited) < 60:
+                    visited.add(kind)
+                    pending.append(address.removeprefix(SITE))
+    assert {"/releases/board/", "/releases/status/", "/releases/static/live.js"} <= visited
 
 
-def test_address_without_slash_redirects_with_path_prefix(person: httpx.Client) -> None:
-    answer = person.get("/releases/board")
+def test_address_without_slash_redirects_with_path_prefix(client: httpx.Client) -> None:
+    answer = client.get("/releases/board")
     assert (answer.status_code, answer.headers["location"]) == (301, "/releases/board/")
 
 
 def test_run_behind_proxy_is_found_by_id_and_aborted_without_javascript(
-    person: httpx.Client,
+    client: httpx.Client,
 ) -> None:
-    sign_in(person)
-    run = abortable_run_address(person)
-    found = person.get(f"/releases/runs/{run.split('/')[-2]}/?from=alert")
-    assert found.headers["location"] == f"{run}?from=alert"
-    question = person.get(f"{run}abort/")
-    form = LexborHTMLParser(question.text).css_first("main form")
+    sign_in(client)
+    run = abortable_run_address(client)
+    redirect = client.get(f"/releases/runs/{run.split('/')[-2]}/?from=alert")
+    assert redirect.headers["location"] == f"{run}?from=alert"
+    confirmation = client.get(f"{run}abort/")
+    form = LexborHTMLParser(confirmation.text).css_first("main form")
     assert form is not None
-    answer = person.post(
+    answer = client.post(
         form.attributes["action"] or "",
-        data={"pick": "Stuck", "csrfmiddlewaretoken": csrf_token(question)},
-        headers={"Origin": SITE, "Referer": str(question.url)},
+        data={"pick": "Stuck", "csrfmiddlewaretoken": csrf_token(confirmation)},
+        headers={"Origin": SITE, "Referer": str(confirmation.url)},
     )
     assert (answer.status_code, answer.headers["location"]) == (302, run)
-    page = person.get(run)
+    page = client.get(run)
     assert LexborHTMLParser(page.text).css_first(".abort-details") is not None
-    # The text to hand over has the whole address, once.
+    # The incident summary has the full address, once.
     assert f"{HOME}{run.removeprefix('/releases')}" in page.text
     assert "/releases/releases/" not in page.text
 
 
-def test_stream_behind_proxy_contains_addresses_with_path_prefix(person: httpx.Client) -> None:
-    sign_in(person)
-    page = LexborHTMLParser(person.get(abortable_run_address(person)).text)
-    connect = page.css_first("#stream")
-    assert connect is not None
-    where = connect.attributes["hx-sse:connect"] or ""
-    assert where.startswith("/releases/live/?")
-    # All that has changed since ever comes at once: rows rendered on another thread.
-    since_ever = re.sub(r"since=\d+", "since=0", where)
-    with person.stream("GET", since_ever) as stream:
+def test_stream_behind_proxy_contains_addresses_with_path_prefix(client: httpx.Client) -> None:
+    sign_in(client)
+    page = LexborHTMLParser(client.get(abortable_run_address(client)).text)
+    stream_element = page.css_first("#stream")
+    assert stream_element is not None
+    stream_address = stream_element.attributes["hx-sse:connect"] or ""
+    assert stream_address.startswith("/releases/live/?")
+    # All changes so far come at once: rows rendered on another thread.
+    full_replay = re.sub(r"since=\d+", "since=0", stream_address)
+    with client.stream("GET", full_replay) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        told = ""
-        for part in stream.iter_text():
-            told += part
-            if "/pipelines/" in told:
+        received = ""
+        for chunk in stream.iter_text():
+            received += chunk
+            if "/pipelines/" in received:
                 break
-    assert 'href="/releases/projects/' in told
-    assert 'href="/projects/' not in told
+    assert 'href="/releases/projects/' in received
+    assert 'href="/projects/' not in received
 
 
-def test_http_request_redirects_to_https(dashboard: Running) -> None:
+def test_http_request_redirects_to_https(dashboard: RunningProcess) -> None:
     answer = httpx.get(f"{dashboard.base_url}/releases/board/?a=b", headers={"Host": "example.com"})
     assert (answer.status_code, answer.headers["location"]) == (301, f"{HOME}/board/?a=b")
 
 
-def test_health_endpoints_need_no_path_prefix(dashboard: Running) -> None:
+def test_health_endpoints_need_no_path_prefix(dashboard: RunningProcess) -> None:
     for path in ("/healthz", "/readyz", "/releases/healthz"):
         assert httpx.get(dashboard.base_url + path).status_code == 200
 
 
-def test_sandbox_webhooks_behind_proxy_reach_dashboard(person: httpx.Client) -> None:
-    sign_in(person)
-    wait_until(lambda: "Last event" in person.get("/releases/status/").text, processes.PATIENCE)
+def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> None:
+    sign_in(client)
+    wait_until(lambda: "Last event" in client.get("/releases/status/").text, processes.WAIT_TIMEOUT)

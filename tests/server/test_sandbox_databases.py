@@ -15,7 +15,7 @@ from django.conf import settings
 
 from tests.support import processes
 from tests.support.live_runs import wait_until
-from tests.support.processes import environment, manage, running, start
+from tests.support.processes import environment, manage, run_manage, start
 
 pytestmark = pytest.mark.process
 
@@ -49,7 +49,7 @@ def read(file: Path, statement: str) -> list[Any]:
 
 
 def wait_for_stuck_run(file: Path) -> None:
-    wait_until(lambda: read(file, NAMES), processes.PATIENCE)
+    wait_until(lambda: read(file, NAMES), processes.WAIT_TIMEOUT)
 
 
 def test_scenarios_have_separate_databases(checkout: Path) -> None:
@@ -62,7 +62,7 @@ def test_scenarios_have_separate_databases(checkout: Path) -> None:
     with start(serve(checkout, "--scenario", "quiet-night"), checkout):
         unread = "SELECT id FROM dashboard_stage WHERE synced_at IS NULL"
         stages = "SELECT id FROM dashboard_stage"
-        wait_until(lambda: read(quiet, stages) and not read(quiet, unread), processes.PATIENCE)
+        wait_until(lambda: read(quiet, stages) and not read(quiet, unread), processes.WAIT_TIMEOUT)
         assert read(quiet, "SELECT name FROM dashboard_run WHERE in_flight") == []
     assert read(quiet, NAMES) == []
     assert read(stuck, NAMES) != []
@@ -95,13 +95,13 @@ def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
     synced = "SELECT first_synced_at FROM dashboard_run WHERE name = 'Basket totals 4719'"
     before = read(file, synced)
     with start(serve(checkout, *STUCK, *OPENED), checkout) as dashboard:
-        assert dashboard.person("admin").get("/admin/").status_code == 200
+        assert dashboard.sign_in("admin").get("/admin/").status_code == 200
         assert read(file, synced) == before != []
 
 
 def test_database_url_with_runs_of_other_scenario_is_rejected(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'd.sqlite3'}"
-    with running(tmp_path, "serve", "--port", "0", DATABASE_URL=url) as dashboard:
+    with run_manage(tmp_path, "serve", "--port", "0", DATABASE_URL=url) as dashboard:
         dashboard.end(signal.SIGINT)
     ended = manage("serve", "--port", "0", *STUCK, *OPENED, DATABASE_URL=url)
     assert ended.returncode == 1

@@ -8,21 +8,21 @@ from dashboard.models.aborts import AbortState
 NOON = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
 
 
-def settled(state: AbortState, **fields: Any) -> dict[str, Any]:
+def settled_fields(state: AbortState, **fields: Any) -> dict[str, Any]:
     """Return the fields of an abort in this state, settled 41 seconds after its request at noon."""
-    at = {"requested_at": NOON, "settled_at": NOON + timedelta(seconds=41)}
-    return {"state": state, **at, **fields}
+    times = {"requested_at": NOON, "settled_at": NOON + timedelta(seconds=41)}
+    return {"state": state, **times, **fields}
 
 
-EACH_KIND: dict[str, dict[str, Any]] = {
+FIELDS_BY_KIND: dict[str, dict[str, Any]] = {
     "under_way": {"state": AbortState.ACCEPTED},
-    "aborted": settled(AbortState.CONCLUDED, outcome="aborted"),
-    "status_changed": settled(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
-    "not_stopped": settled(AbortState.CONCLUDED, outcome="success"),
-    "too_late": settled(AbortState.TOO_LATE, outcome="success"),
-    "removed": settled(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
-    "refused": settled(AbortState.REFUSED, answer="No.", answer_status=409),
-    "not_sent": settled(AbortState.NOT_SENT, answer="No way."),
-    "no_answer": settled(AbortState.UNKNOWN, answer="Timed out."),
-    "retried": settled(AbortState.RETRIED),
+    "aborted": settled_fields(AbortState.CONCLUDED, outcome="aborted"),
+    "status_changed": settled_fields(AbortState.CONCLUDED, outcome="aborted", run_status="running"),
+    "not_stopped": settled_fields(AbortState.CONCLUDED, outcome="success"),
+    "too_late": settled_fields(AbortState.TOO_LATE, outcome="success"),
+    "removed": settled_fields(AbortState.TOO_LATE, answer="No such thing.", answer_status=404),
+    "refused": settled_fields(AbortState.REFUSED, answer="No.", answer_status=409),
+    "not_sent": settled_fields(AbortState.NOT_SENT, answer="No way."),
+    "no_answer": settled_fields(AbortState.UNKNOWN, answer="Timed out."),
+    "retried": settled_fields(AbortState.RETRIED),
 }

@@ -23,17 +23,19 @@ def client(live: Live, secret: str) -> httpx.Client:
 
 
 def create_token_secret(
-    user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty", **more: datetime
+    user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty", **fields: datetime
 ) -> str:
-    return ApiToken.create_token(user, name, scope, timezone.now(), **more)[1]
+    return ApiToken.create_token(user, name, scope, timezone.now(), **fields)[1]
 
 
-def abort(by: httpx.Client, run: Run | str, reason: str = "Stuck", **more: Any) -> httpx.Response:
+def abort(
+    client: httpx.Client, run: Run | str, reason: str = "Stuck", **fields: Any
+) -> httpx.Response:
     run_id = run.run_id if isinstance(run, Run) else run
-    return by.post(f"/api/runs/{run_id}/abort/", json={"reason": reason, **more})
+    return client.post(f"/api/runs/{run_id}/abort/", json={"reason": reason, **fields})
 
 
-def failed(answer: httpx.Response) -> tuple[int, str]:
+def error_status_and_code(answer: httpx.Response) -> tuple[int, str]:
     """Return status and code of an error; it must be uncached JSON with a message."""
     assert answer.headers["content-type"] == "application/json", answer.text
     assert answer.headers["cache-control"] == "no-store"

@@ -10,7 +10,7 @@ from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from tests.support.factories import node
 
-PLACE = Stage(name="Production", pipeline=Pipeline(name="checkout"))
+STAGE = Stage(name="Production", pipeline=Pipeline(name="checkout"))
 
 
 TEXT = st.text(st.characters(exclude_characters="N-"), max_size=12)
@@ -43,12 +43,12 @@ leaves = st.builds(
 
 trees = st.recursive(
     leaves,
-    lambda inner: st.builds(
+    lambda children: st.builds(
         node,
         st.sampled_from(["Workflow", "LoopWorkflow", "Odd"]),
         label=TEXT,
         status=st.none() | STATUS,
-        steps=st.lists(inner, max_size=4).map(tuple),
+        steps=st.lists(children, max_size=4).map(tuple),
     ),
     max_leaves=20,
 )
@@ -56,14 +56,14 @@ trees = st.recursive(
 
 @st.composite
 def runs(draw: st.DrawFn) -> Run:
-    concluded, is_gone = draw(st.booleans()), draw(st.booleans())
+    concluded, is_removed = draw(st.booleans()), draw(st.booleans())
     level = draw(st.sampled_from(Severity))
     return Run(
-        stage=PLACE,
+        stage=STAGE,
         status=draw(STATUS | TEXT),
         concluded=concluded,
-        in_flight=not concluded and not is_gone,
-        removed_at=draw(TIMES) if is_gone else None,
+        in_flight=not concluded and not is_removed,
+        removed_at=draw(TIMES) if is_removed else None,
         created_at=draw(TIMES),
         started_at=draw(OPTIONAL_TIMES),
         concluded_at=draw(OPTIONAL_TIMES),

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from playwright.sync_api import Page, Request, Response
 
-from tests.support.live import PATIENCE, Live
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.sessions import session_key
 
 type OpenPage = Callable[..., Page]
@@ -35,18 +35,18 @@ def submit_sign_in(page: Page, name: str) -> Response | None:
     """Fill in the sign-in form and submit it."""
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(name)
-    with page.expect_navigation() as done:
+    with page.expect_navigation() as navigation:
         page.get_by_role("button", name="Sign in").click()
-    return done.value
+    return navigation.value
 
 
 def break_streams(live: Live) -> None:
     """Close all streams once, as the server does after a while."""
 
-    async def end_all() -> None:
-        live.feed.hub.close_streams(lambda _channel, _who: True)
+    async def close_all() -> None:
+        live.feed.hub.close_streams(lambda _channel, _permissions: True)
 
-    live.run(end_all)
+    live.run(close_all)
 
 
 def record_requests(page: Page) -> list[str]:
@@ -54,16 +54,16 @@ def record_requests(page: Page) -> list[str]:
 
     Static files are excluded, since the icon is requested at any time.
     """
-    asked: list[str] = []
+    urls: list[str] = []
 
-    def note(request: Request) -> None:
+    def record(request: Request) -> None:
         if "/static/" not in request.url and not request.url.endswith(MARKER):
-            asked.append(request.url)
+            urls.append(request.url)
 
-    page.on("request", note)
+    page.on("request", record)
     wait_for_requests(page)
-    asked.clear()
-    return asked
+    urls.clear()
+    return urls
 
 
 def wait_for_requests(page: Page) -> None:
@@ -84,31 +84,31 @@ def wait_until_painted(page: Page) -> None:
     page.evaluate(f"async () => {{ await {frame}; await {frame} }}")
 
 
-def install_clock(page: Page, until: str = "isConnected") -> None:
-    """Reload the page with a clock that the test controls, and wait until `until` is true."""
+def install_clock(page: Page, condition: str = "isConnected") -> None:
+    """Reload the page with a clock that the test controls, and wait until `condition` is true."""
     page.clock.install()
     # Installed in an open page, the clock starts in 1970 for some milliseconds, and stream messages
     # of that time would be dated so.
     page.reload()
-    page.wait_for_function(f"() => {until}")
+    page.wait_for_function(f"() => {condition}")
 
 
-def mark(page: Page) -> None:
+def set_reload_mark(page: Page) -> None:
     """Set a mark that only a reload removes."""
     page.evaluate("() => { window.unreloaded = true }")
 
 
-def is_marked(page: Page) -> bool:
+def has_reload_mark(page: Page) -> bool:
     return page.evaluate("() => window.unreloaded === true") is True
 
 
-def check(page: Page, what: str) -> Any:
+def check(page: Page, name: str) -> Any:
     """Return the result of one of the checks in checks.js for the page's current state."""
-    return page.evaluate(f"{CHECKS.strip()}.{what}()")
+    return page.evaluate(f"{CHECKS.strip()}.{name}()")
 
 
 def wait_for_viewers(live: Live, viewers: int = 1) -> None:
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while live.feed.hub.viewers != viewers:
-        assert time.monotonic() < until, f"{live.feed.hub.viewers} viewers"
+        assert time.monotonic() < deadline, f"{live.feed.hub.viewers} viewers"
         time.sleep(0.02)

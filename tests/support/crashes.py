@@ -19,50 +19,50 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-KILL_AT = "DIES_AT"  # environment variable: "step 3", "commit 2"; 1 is the first; empty: never
+KILL_STEP = "KILL_STEP"  # environment variable: "step 3", "commit 2"; 1 is the first; empty: never
 
 _WRITE = re.compile(r'(INSERT INTO|UPDATE) "dashboard_(abort|abortevent|run)"')
-_FIRST = re.compile(r'INSERT INTO "dashboard_abort"')
+_FIRST_WRITE = re.compile(r'INSERT INTO "dashboard_abort"')
 
 
 class KillSwitch:
     """Counts steps in all threads, and kills the process at the given one."""
 
-    def __init__(self, at: int, *, commits_only: bool) -> None:
-        self.left = at
+    def __init__(self, step_number: int, *, commits_only: bool) -> None:
+        self.remaining = step_number
         self.commits_only = commits_only
-        self.begun = False
-        self.one_by_one = threading.Lock()
+        self.has_begun = False
+        self.lock = threading.Lock()
 
     def __call__(
         self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
-        if not (_WRITE.match(sql) and (self.begun or _FIRST.match(sql))):
+        if not (_WRITE.match(sql) and (self.has_begun or _FIRST_WRITE.match(sql))):
             return execute(sql, params, many, context)
-        self.begun = True
+        self.has_begun = True
         if not self.commits_only:
             self.step()
         result = execute(sql, params, many, context)
-        using: BaseDatabaseWrapper = context["connection"]
-        if all(after != self.step for _, after, _ in using.run_on_commit):
+        connection: BaseDatabaseWrapper = context["connection"]
+        if all(callback != self.step for _, callback, _ in connection.run_on_commit):
             transaction.on_commit(self.step)  # once per transaction
         return result
 
     def step(self) -> None:
-        with self.one_by_one:
-            self.left -= 1
-            if self.left == 0:
+        with self.lock:
+            self.remaining -= 1
+            if self.remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    what, _, number = os.environ[KILL_AT].partition(" ")
-    fate = KillSwitch(int(number or 0), commits_only=what == "commit")
+    unit, _, number = os.environ[KILL_STEP].partition(" ")
+    kill_switch = KillSwitch(int(number or 0), commits_only=unit == "commit")
 
-    def follow(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-        connection.execute_wrappers.append(fate)
+    def install_wrapper(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
+        connection.execute_wrappers.append(kill_switch)
 
-    connection_created.connect(follow)
+    connection_created.connect(install_wrapper)
     execute_from_command_line()
 
 

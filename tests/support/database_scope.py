@@ -8,14 +8,14 @@ modules uses features that differ between the two databases.
 import pytest
 
 # By marker.
-KINDS_ONCE = {
+SINGLE_DATABASE_MARKERS = {
     "browser": "A page is made of what the server sends, and tests/web asks that on both.",
     "process": "Their processes have databases of their own, of both kinds in the one run.",
 }
 
 # Texts and markup from rows in memory; the queries for these rows are covered on both databases by
 # the tests of pagination, filters, overviews, permissions and the abort log.
-MODULES_ONCE = {
+SINGLE_DATABASE_MODULES = {
     "tests/web/test_addresses.py": "the form of addresses",
     "tests/web/test_hostile.py": "texts in a page",
     "tests/web/test_markup.py": "the contract of the markup",
@@ -27,7 +27,7 @@ MODULES_ONCE = {
 }
 
 # Modules that only produce texts, in a package that otherwise writes.
-TEXT_PARTS = (
+TEXT_MODULES = (
     "dashboard.aborts.bulk_messages",
     "dashboard.aborts.messages",
     "dashboard.aborts.severity",
@@ -35,7 +35,7 @@ TEXT_PARTS = (
 )
 
 # Modules used by tests of database behaviour: none of MODULES_ONCE imports them.
-DATABASE_PARTS = (
+DATABASE_MODULES = (
     "dashboard.aborts",
     "dashboard.db.notify",
     "dashboard.db.threads",
@@ -50,9 +50,9 @@ DATABASE_PARTS = (
 
 def depends_on_the_database(item: pytest.Item) -> bool:
     """Return whether a test's result could differ on another database."""
-    if any(item.get_closest_marker(kind) for kind in KINDS_ONCE):
+    if any(item.get_closest_marker(kind) for kind in SINGLE_DATABASE_MARKERS):
         return False
-    if item.nodeid.partition("::")[0] in MODULES_ONCE:
+    if item.nodeid.partition("::")[0] in SINGLE_DATABASE_MODULES:
         return False
-    asked = {"db", "transactional_db"} & set(getattr(item, "fixturenames", ()))
-    return bool(asked or item.get_closest_marker("django_db"))
+    requested_fixtures = {"db", "transactional_db"} & set(getattr(item, "fixturenames", ()))
+    return bool(requested_fixtures or item.get_closest_marker("django_db"))

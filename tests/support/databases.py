@@ -18,7 +18,7 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from tests.support.live import close_connections
 from tests.support.services import POSTGRES
 
-PROCESS_DATABASE = "afar"  # the alias of this process's connection to such a database
+PROCESS_DATABASE = "process"  # the alias of this process's connection to such a database
 LEDGER = ("payments", "ledger", "Staging")
 
 
@@ -38,11 +38,11 @@ def postgres() -> Iterator[str]:
 @contextlib.contextmanager
 def connected_to_database(database: str) -> Iterator[None]:
     """Connect this process to the database, under the alias PROCESS_DATABASE."""
-    own = environ.Env.db_url_config(database)
+    database_settings = environ.Env.db_url_config(database)
     connections.settings[PROCESS_DATABASE] = {
         **connections.settings["default"],
         "OPTIONS": {},
-        **own,
+        **database_settings,
     }
     try:
         yield
@@ -53,7 +53,7 @@ def connected_to_database(database: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without(table: str) -> Iterator[None]:
+def table_renamed(table: str) -> Iterator[None]:
     """Rename a table until the block ends, so that every query of it fails."""
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
@@ -65,11 +65,11 @@ def without(table: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def moved() -> Iterator[None]:
+def sqlite_folder_renamed() -> Iterator[None]:
     """Rename the folder of SQLite's file until the block ends."""
     folder = Path(connection.settings_dict["NAME"]).parent
-    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
-    folder.rename(elsewhere)
+    new_folder = folder.with_name(f"{folder.name}-elsewhere")
+    folder.rename(new_folder)
     try:
         # Open connections keep working, so close them; new ones fail.
         for pool in (application.executor, db_threads.executor):
@@ -77,26 +77,28 @@ def moved() -> Iterator[None]:
         connection.close()
         yield
     finally:
-        elsewhere.rename(folder)
+        new_folder.rename(folder)
 
 
 def create_idle_stage() -> None:
     """Create a stage and catalog that are not due, so that the sync reads only aborted runs."""
     now = timezone.now()
-    never = now + timedelta(days=1000)
-    quiet = {"failures": 1}  # after a failure the next read keeps its time
-    CatalogSync.objects.using(PROCESS_DATABASE).create(project=None, next_sync_at=never, **quiet)
+    far_future = now + timedelta(days=1000)
+    failed = {"failures": 1}  # after a failure the next read keeps its time
+    CatalogSync.objects.using(PROCESS_DATABASE).create(
+        project=None, next_sync_at=far_future, **failed
+    )
     project = Project.objects.using(PROCESS_DATABASE).create(slug=LEDGER[0], synced_at=now)
     pipeline = Pipeline.objects.using(PROCESS_DATABASE).create(
         project=project, slug=LEDGER[1], synced_at=now
     )
     Stage.objects.using(PROCESS_DATABASE).create(
         pipeline=pipeline, name=LEDGER[2], confirmed_path_segment=LEDGER[2].lower(), has_flow=True,
-        flow_synced_at=now, synced_at=now, next_sync_at=never, **quiet,
+        flow_synced_at=now, synced_at=now, next_sync_at=far_future, **failed,
     )  # fmt: skip
 
 
-def mirrored(run_id: str) -> Run:
+def create_run(run_id: str) -> Run:
     """Create a run of that stage, as if it had just been read from Northflank."""
     now = timezone.now()
     return Run.objects.using(PROCESS_DATABASE).create(
@@ -106,7 +108,7 @@ def mirrored(run_id: str) -> Run:
     )  # fmt: skip
 
 
-def address(run_id: str) -> str:
+def abort_path(run_id: str) -> str:
     """Return the path of the abort page of a run of that stage."""
     project, pipeline, stage = (part.lower() for part in LEDGER)
     flow = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"

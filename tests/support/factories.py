@@ -40,18 +40,18 @@ def project(slug: str = "shop", **fields: Any) -> Project:
     )[0]
 
 
-def pipeline(slug: str = "checkout", of: Project | None = None, **fields: Any) -> Pipeline:
+def pipeline(slug: str = "checkout", parent: Project | None = None, **fields: Any) -> Pipeline:
     return Pipeline.objects.get_or_create(
-        project=of or project(),
+        project=parent or project(),
         slug=slug,
         defaults={"name": slug.title(), "synced_at": timezone.now()} | fields,
     )[0]
 
 
-def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -> Stage:
+def stage(name: str = "Production", parent: Pipeline | None = None, **fields: Any) -> Stage:
     """Return a stage that has just been read."""
     now = timezone.now()
-    usual = {
+    defaults = {
         "confirmed_path_segment": name.lower(),
         "has_flow": True,
         "synced_at": now,
@@ -60,17 +60,17 @@ def stage(name: str = "Production", of: Pipeline | None = None, **fields: Any) -
         "next_history_page": None,
     }
     return Stage.objects.get_or_create(
-        pipeline=of or pipeline(), name=name, defaults=usual | fields
+        pipeline=parent or pipeline(), name=name, defaults=defaults | fields
     )[0]
 
 
-def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) -> Run:
+def run(stage: Stage, run_id: str = "", *, status: str = "running", **fields: Any) -> Run:
     """Create a run that started a minute ago; in flight if `status` is not final."""
     now = timezone.now()
     number = next(_numbers)
     run_id = run_id or f"run-{number}"
     concluded = status in {"success", "failure", "aborted", "skipped"}
-    usual = {
+    defaults = {
         "name": f"Release {number}",
         "concluded": concluded,
         "in_flight": not concluded,
@@ -82,75 +82,77 @@ def run(of: Stage, run_id: str = "", *, status: str = "running", **fields: Any) 
         "status_since": now,
     }
     with transaction.atomic():
-        usual["version"] = ChangeCounter.reserve(1)
-        return Run.objects.create(stage=of, run_id=run_id, status=status, **usual | fields)
+        defaults["version"] = ChangeCounter.reserve(1)
+        return Run.objects.create(stage=stage, run_id=run_id, status=status, **defaults | fields)
 
 
-def create_copies(of: Run, count: int) -> None:
+def create_copies(run: Run, count: int) -> None:
     """Create `count` copies of a run, each with its own id."""
-    fields = {field.attname: getattr(of, field.attname) for field in of._meta.concrete_fields}
+    fields = {field.attname: getattr(run, field.attname) for field in run._meta.concrete_fields}
     Run.objects.bulk_create(
         Run(**fields | {"id": None, "run_id": f"copy-{number}"}) for number in range(count)
     )
 
 
-def timing(of: Stage, **fields: Any) -> StageTiming:
+def timing(stage: Stage, **fields: Any) -> StageTiming:
     """Create a baseline for a stage: runs of six to nine minutes, queued for about a minute."""
-    usual = {
+    defaults = {
         "observed_run_median": 360,
         "observed_run_p95": 540,
         "observed_queue_median": 40,
         "observed_queue_p95": 90,
     }
-    return StageTiming.objects.create(stage=of, **usual | fields)
+    return StageTiming.objects.create(stage=stage, **defaults | fields)
 
 
-def change(of: Run, **fields: Any) -> None:
+def change(run: Run, **fields: Any) -> None:
     """Change fields of a run, with a new version, as the mirror does."""
     with transaction.atomic():
-        mark_changed([of.pk], **fields)
+        mark_changed([run.pk], **fields)
 
 
-def abort(of: Run, by: Any, state: str = "accepted", **fields: Any) -> Abort:
+def abort(run: Run, user: Any, state: str = "accepted", **fields: Any) -> Abort:
     now = timezone.now()
-    usual = {"requested_at": now, "claimed_at": now, "sent_at": now, "answered_at": now}
-    usual |= {"username": by.username}
-    return Abort.objects.create(run=of, user=by, state=state, **usual | fields)
+    defaults = {"requested_at": now, "claimed_at": now, "sent_at": now, "answered_at": now}
+    defaults |= {"username": user.username}
+    return Abort.objects.create(run=run, user=user, state=state, **defaults | fields)
 
 
-def act(by: User, of: Stage | None = None, state: str = "accepted", **fields: Any) -> Abort:
+def abort_of_new_run(
+    user: User, parent: Stage | None = None, state: str = "accepted", **fields: Any
+) -> Abort:
     """Create an abort of a new run; `run_*` fields and the outcome set the run's fields."""
-    own = [name for name in fields if name.startswith("run_")]
-    left = {"status": fields.get("outcome") or "running"}
-    left |= {name.removeprefix("run_"): fields.pop(name) for name in own}
-    return abort(run(of or stage(), **left), by, state, **fields)
+    run_names = [name for name in fields if name.startswith("run_")]
+    run_fields = {"status": fields.get("outcome") or "running"}
+    run_fields |= {name.removeprefix("run_"): fields.pop(name) for name in run_names}
+    return abort(run(parent or stage(), **run_fields), user, state, **fields)
 
 
 def grant(
-    right: str, group: str = "", *to: User, project: Project | None = None, stage: str = ""
+    action: str, group: str = "", *members: User, project: Project | None = None, stage: str = ""
 ) -> Grant:
-    """Create a grant of a group that the users `to` join; an omitted group or place means all."""
-    of = Group.objects.get_or_create(name=group)[0] if group else None
-    if of:
-        of.user_set.add(*to)
-    return Grant.objects.create(group=of, project=project, stage=stage, action=right)
+    """Create a grant of a group that the `members` join; an omitted group or place means all."""
+    group_row = Group.objects.get_or_create(name=group)[0] if group else None
+    if group_row:
+        group_row.user_set.add(*members)
+    return Grant.objects.create(group=group_row, project=project, stage=stage, action=action)
 
 
 def node(kind: str = "Build", **fields: Any) -> Node:
-    said: dict[str, Any] = dict.fromkeys(Node.__dataclass_fields__) | {
+    defaults: dict[str, Any] = dict.fromkeys(Node.__dataclass_fields__) | {
         "kind": kind,
         "label": "build",
         "parallel": False,
         "skip": False,
         "steps": (),
     }
-    return Node(**said | fields)
+    return Node(**defaults | fields)
 
 
-def trouble(message: str, since: datetime | None = None, cause: str = "x") -> Upstream:
+def upstream_error(message: str, since: datetime | None = None, cause: str = "x") -> Upstream:
     """Record that Northflank does not respond, in the upstream's only row."""
-    said = {"error": cause, "error_message": message, "error_since": since or timezone.now()}
-    return Upstream.objects.update_or_create(pk=1, defaults=said)[0]
+    defaults = {"error": cause, "error_message": message, "error_since": since or timezone.now()}
+    return Upstream.objects.update_or_create(pk=1, defaults=defaults)[0]
 
 
 def catalog_sweep() -> None:
@@ -158,11 +160,13 @@ def catalog_sweep() -> None:
     CatalogSync.objects.create(next_sync_at=timezone.now(), synced_at=timezone.now())
 
 
-def search_lookup(requests: int, *, of: Stage | None = None, **fields: Any) -> RunLookup:
+def search_lookup(requests: int, *, parent: Stage | None = None, **fields: Any) -> RunLookup:
     """Record a run lookup of a search that has just used this many requests, in one stage."""
     now = timezone.now()
-    usual = {"run_id": "searched", "requested_at": now, "answered_at": now, "from_search": True}
-    return RunLookup.objects.create(stage=of or stage(), request_count=requests, **usual | fields)
+    defaults = {"run_id": "searched", "requested_at": now, "answered_at": now, "from_search": True}
+    return RunLookup.objects.create(
+        stage=parent or stage(), request_count=requests, **defaults | fields
+    )
 
 
 def worker(name: str = "worker-1", **fields: Any) -> Worker:
@@ -171,17 +175,17 @@ def worker(name: str = "worker-1", **fields: Any) -> Worker:
     return Worker.objects.create(name=name, **{"started_at": now, "heartbeat_at": now} | fields)
 
 
-def failed_catalog_sweep(of: Project | None, message: str = "No access.") -> CatalogSync:
+def failed_catalog_sweep(project: Project | None, message: str = "No access.") -> CatalogSync:
     """Record that a project's pipelines can't be listed or, for None, the projects."""
     now = timezone.now()
-    said = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}
-    return CatalogSync.objects.create(project=of, next_sync_at=now, **said)
+    fields = {"error": "forbidden", "error_message": message, "error_since": now, "failures": 1}
+    return CatalogSync.objects.create(project=project, next_sync_at=now, **fields)
 
 
-def address(of: Run | Stage | Pipeline, page: str = "") -> str:
+def address(target: Run | Stage | Pipeline, page: str = "") -> str:
     """Return the path of the page of a run, stage or pipeline."""
-    if isinstance(of, Pipeline):
-        return reverse("pipeline", args=[of.project.slug, of.slug])
-    if isinstance(of, Stage):
-        return reverse("stage", args=links.stage_url_args(of))
-    return reverse(page or "run", args=[*links.stage_url_args(of.stage), of.run_id])
+    if isinstance(target, Pipeline):
+        return reverse("pipeline", args=[target.project.slug, target.slug])
+    if isinstance(target, Stage):
+        return reverse("stage", args=links.stage_url_args(target))
+    return reverse(page or "run", args=[*links.stage_url_args(target.stage), target.run_id])

@@ -11,7 +11,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from dashboard.urls import *  # noqa: F403
-from dashboard.urls import urlpatterns as dashboards
+from dashboard.urls import urlpatterns as dashboard_urlpatterns
 from dashboard.web.http.deferred import Deferred
 
 form_reads: list[str] = []  # the form data read by each call of a waiting view
@@ -75,7 +75,7 @@ def _open(view: Any) -> Any:
 
 
 urlpatterns = [
-    *dashboards,
+    *dashboard_urlpatterns,
     path("thread/", _open(thread)),
     path("wait/<str:end>/", _open(wait)),
     path("broken/", _open(broken)),

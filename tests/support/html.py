@@ -15,13 +15,13 @@ def parse_html(answer: object) -> LexborHTMLParser:
     return LexborHTMLParser(answer.content.decode())  # type: ignore[attr-defined]
 
 
-def one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode:
+def select_one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode:
     """Return the only element that matches a selector."""
-    found = html.css(selector)
-    assert len(found) == 1, f"{selector}: {len(found)} found"
-    return found[0]
+    matches = html.css(selector)
+    assert len(matches) == 1, f"{selector}: {len(matches)} found"
+    return matches[0]
 
 
-def words(node: LexborNode | LexborHTMLParser) -> str:
+def text_of(node: LexborNode | LexborHTMLParser) -> str:
     """Return the text of an element, with white space collapsed."""
     return " ".join(node.text().split())

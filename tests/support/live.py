@@ -30,7 +30,7 @@ from dashboard.web.live.feed import (
 )
 from tests.support.sessions import CSRF_TOKEN, session_key
 
-PATIENCE = 120  # seconds until a waiting test fails
+WAIT_TIMEOUT = 120  # seconds until a waiting test fails
 HISTORY_HOURS = 6  # a short list is read quickly, and still contains all runs in flight
 
 
@@ -45,7 +45,7 @@ class Live:
     loop: asyncio.AbstractEventLoop
     feed: Broadcaster
     worker: SyncWorker = field(init=False)
-    people: list[httpx.Client] = field(default_factory=list)
+    clients: list[httpx.Client] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.worker = SyncWorker(self.connection, chores=[aborts.reconcile_open_aborts])
@@ -56,12 +56,12 @@ class Live:
         async def on_loop() -> T:
             return await work()
 
-        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(WAIT_TIMEOUT)
 
     def sync(self, rounds: int = 6) -> None:
         """Let a worker read until nothing is due, `rounds` times, since reads make others due."""
 
-        async def read() -> None:
+        async def read_all() -> None:
             from django.utils import timezone
 
             from dashboard.sync import catalog
@@ -75,17 +75,17 @@ class Live:
                     if self.worker.reads_started == before:
                         break
 
-        self.run(read)
+        self.run(read_all)
 
     def end_streams(self) -> None:
         """Close all streams and accept no new ones, so that pages poll."""
 
-        async def end() -> None:
+        async def close() -> None:
             close_broadcaster()
 
-        self.run(end)
+        self.run(close)
 
-    def person(self, name: str) -> httpx.Client:
+    def sign_in(self, name: str) -> httpx.Client:
         """Return a browser-like client that has signed in as `name`."""
         cookies = httpx.Cookies()
         for cookie, value in (
@@ -94,16 +94,16 @@ class Live:
         ):  # with the server's attributes, so that cookies set later replace these
             cookies.set(cookie, value, domain="127.0.0.1")
         # Plain HTTP: a client without certificates is created much faster.
-        person = httpx.Client(
-            base_url=self.base_url, cookies=cookies, timeout=PATIENCE, verify=False
+        client = httpx.Client(
+            base_url=self.base_url, cookies=cookies, timeout=WAIT_TIMEOUT, verify=False
         )
-        self.people.append(person)
-        return person
+        self.clients.append(client)
+        return client
 
 
-def token(person: httpx.Client) -> str:
+def token(client: httpx.Client) -> str:
     """Return the session's CSRF token for forms."""
-    return person.cookies["csrftoken"]
+    return client.cookies["csrftoken"]
 
 
 def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Options:
@@ -123,34 +123,34 @@ def options(rate_limit: int = 100_000, rate_window: float = 3600) -> sandbox.Opt
 
 
 @contextlib.contextmanager
-def running(
+def run_live(
     upstream_options: sandbox.Options | None = None,
     *,
-    beat: float = POLL_INTERVAL,
-    silence: float = HEARTBEAT_INTERVAL,
+    poll_interval: float = POLL_INTERVAL,
+    heartbeat_interval: float = HEARTBEAT_INTERVAL,
 ) -> Iterator[Live]:
     """Serve the dashboard and a sandbox until the block ends. The worker runs on request only.
 
-    `beat` and `silence` are the broadcaster's poll interval and heartbeat interval, in seconds.
+    `poll_interval` and `heartbeat_interval` are the broadcaster's, in seconds.
     """
     app = sandbox.create_app(upstream_options or options())
     ready, state = threading.Event(), {}
 
     async def serve() -> None:
-        places = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        web_port, upstream_port = (place.getsockname()[1] for place in places)
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        web_port, upstream_port = (listener.getsockname()[1] for listener in listeners)
         upstream_url = f"http://127.0.0.1:{upstream_port}"
         connection = upstream_connection.open_connection(
             upstream_url, app.state.sandbox.options.token
         )
-        feed = open_broadcaster(poll_interval=beat, heartbeat_interval=silence)
-        telling = [asyncio.create_task(feed.run())]
+        feed = open_broadcaster(poll_interval=poll_interval, heartbeat_interval=heartbeat_interval)
+        feed_tasks = [asyncio.create_task(feed.run())]
         servers = [web_server(application), web_server(app)]
         tasks = [
-            asyncio.create_task(server._serve(sockets=[place]))
-            for server, place in zip(servers, places, strict=True)
+            asyncio.create_task(server._serve(sockets=[listener]))
+            for server, listener in zip(servers, listeners, strict=True)
         ]
-        telling.append(asyncio.create_task(app.state.sandbox.webhooks.run()))
+        feed_tasks.append(asyncio.create_task(app.state.sandbox.webhooks.run()))
         state["live"] = Live(
             f"http://127.0.0.1:{web_port}",
             upstream_url,
@@ -167,34 +167,34 @@ def running(
         feed.close()
         for server in servers:
             server.should_exit = server.force_exit = True
-        for task in telling:
+        for task in feed_tasks:
             task.cancel()
         await asyncio.gather(*tasks)
-        await asyncio.gather(*telling, return_exceptions=True)
+        await asyncio.gather(*feed_tasks, return_exceptions=True)
         close_broadcaster()
         await connection.close()
 
     check_upstream()
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert ready.wait(PATIENCE), "the server did not start"
+    assert ready.wait(WAIT_TIMEOUT), "the server did not start"
     try:
         yield state["live"]
     finally:
-        for person in state["live"].people:
-            person.close()
+        for client in state["live"].clients:
+            client.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
-        thread.join(PATIENCE)
+        thread.join(WAIT_TIMEOUT)
         for pool in (application.executor, db_threads.executor):
             close_connections(pool)
 
 
 def close_connections(pool: ThreadPoolExecutor) -> None:
     """Close the database connections of all threads of a pool, so that a test leaves none open."""
-    together = threading.Barrier(pool._max_workers)
+    barrier = threading.Barrier(pool._max_workers)
 
     def close(_: Any) -> None:
-        together.wait(PATIENCE)
+        barrier.wait(WAIT_TIMEOUT)
         connections.close_all()
 
     list(pool.map(close, range(pool._max_workers)))

@@ -26,39 +26,39 @@ LEDGER = ("payments", "ledger", "Staging")
 SEARCH = ("shop", "search", "Production")  # aborts there are slow or have no effect
 
 
-def in_flight(
+def create_run_in_flight(
     live: Live,
     place: tuple[str, str, str] = LEDGER,
     *,
-    wanted: Callable[[float], bool] | None = None,
+    condition: Callable[[float], bool] | None = None,
 ) -> Run:
-    """Start a run in the sandbox and mirror it; `wanted` selects by a random number from its id."""
-    run_id = started(live, place, wanted)
-    return mirrored(live, place, run_id)
+    """Start a run in the sandbox and mirror it; `condition` tests a random number from its id."""
+    run_id = start_run(live, place, condition)
+    return mirror_run(live, place, run_id)
 
 
-def started(
-    live: Live, place: tuple[str, str, str], wanted: Callable[[float], bool] | None = None
+def start_run(
+    live: Live, place: tuple[str, str, str], condition: Callable[[float], bool] | None = None
 ) -> str:
     now = live.sandbox.clock()
     for _ in range(100):
         run = live.sandbox.world.start_run(flow(live, place), now, {})
         chance = int(run.id[-6:], 16) / 0x1000000
-        if wanted is None or wanted(chance):
+        if condition is None or condition(chance):
             return run.id
-    raise AssertionError("no run came out as wanted")
+    raise AssertionError("no run met the condition")
 
 
 def flow(live: Live, place: tuple[str, str, str]) -> ReleaseFlow:
-    found = live.sandbox.world.find_flow(*place)
-    assert found is not None
-    return found
+    release_flow = live.sandbox.world.find_flow(*place)
+    assert release_flow is not None
+    return release_flow
 
 
-def mirrored(live: Live, place: tuple[str, str, str], run_id: str) -> Run:
+def mirror_run(live: Live, place: tuple[str, str, str], run_id: str) -> Run:
     """Mirror one run in its current state in the sandbox."""
-    said = live.run(lambda: live.connection.client.get_run(*place, run_id))
-    row = mirror.apply_detail(stage(place).pk, said, requested_at=timezone.now())
+    detail = live.run(lambda: live.connection.client.get_run(*place, run_id))
+    row = mirror.apply_detail(stage(place).pk, detail, requested_at=timezone.now())
     return Run.objects.with_stage().get(pk=row.pk)
 
 
@@ -68,7 +68,7 @@ def stage(place: tuple[str, str, str]) -> Stage:
     pipeline, _ = Pipeline.objects.get_or_create(
         project=project, slug=place[1], defaults={"synced_at": now}
     )
-    found, _ = Stage.objects.get_or_create(
+    row, _ = Stage.objects.get_or_create(
         pipeline=pipeline,
         name=place[2],
         defaults={
@@ -77,59 +77,59 @@ def stage(place: tuple[str, str, str]) -> Stage:
             "next_sync_at": now,
         },
     )
-    return found
+    return row
 
 
-def vanish(live: Live, run_id: str) -> None:
+def remove_run(live: Live, run_id: str) -> None:
     """Remove a run from the sandbox's responses."""
     live.sandbox.faults = [parse_fault(f"404@/runs/{run_id}"), parse_fault(f"hidden:{run_id}")]
 
 
-def path(run: Run) -> str:
+def abort_path(run: Run) -> str:
     return reverse("abort", args=[*links.stage_url_args(run.stage), run.run_id])
 
 
-def press(
-    person: httpx.Client, run: Run, *, htmx: bool = True, reason: str = "Stuck"
+def submit_abort(
+    client: httpx.Client, run: Run, *, htmx: bool = True, reason: str = "Stuck"
 ) -> httpx.Response:
     """Submit the abort form, by htmx or as a browser without JavaScript."""
     headers = {"HX-Request": "true"} if htmx else {}
-    return person.post(
-        path(run),
-        data={"csrfmiddlewaretoken": token(person), "reason": reason},
+    return client.post(
+        abort_path(run),
+        data={"csrfmiddlewaretoken": token(client), "reason": reason},
         headers=headers,
         timeout=20,
     )
 
 
-def notice(answer: httpx.Response) -> str:
+def notice_text(answer: httpx.Response) -> str:
     """Return the text of the page-wide notice in a response."""
     assert answer.status_code == 200, answer.text
-    shown = LexborHTMLParser(answer.text).css_first(".notice p")
-    assert shown is not None, answer.text
-    return " ".join(shown.text().split())
+    notice = LexborHTMLParser(answer.text).css_first(".notice p")
+    assert notice is not None, answer.text
+    return " ".join(notice.text().split())
 
 
-def story(abort: Abort | None = None) -> str:
-    told = abort or Abort.objects.get()
-    return abort_messages.describe(told, Run.objects.get(pk=told.run_id)).plain_text
+def abort_message(abort: Abort | None = None) -> str:
+    row = abort or Abort.objects.get()
+    return abort_messages.describe(row, Run.objects.get(pk=row.run_id)).plain_text
 
 
 def advance_time(live: Live, seconds: float) -> None:
     """Advance the sandbox's clock by `seconds`; the dashboard's clock does not change."""
-    ahead = live.sandbox.clock
-    live.sandbox.clock = lambda: ahead() + seconds
+    previous_clock = live.sandbox.clock
+    live.sandbox.clock = lambda: previous_clock() + seconds
 
 
 def read(live: Live, run: Run) -> Run:
     """Read this run and reconcile open aborts, as a worker does."""
     row = Run.objects.with_stage().get(pk=run.pk)
     live.run(lambda: read_run(live.connection, row))
-    look_after(live)
+    reconcile(live)
     return Run.objects.get(pk=run.pk)
 
 
-def look_after(live: Live) -> None:
+def reconcile(live: Live) -> None:
     live.run(lambda: aborts.reconcile_open_aborts(live.connection))
 
 
@@ -143,11 +143,13 @@ def restart_resend_delay(abort: Abort) -> None:
         Abort.objects.filter(pk=abort.pk).update(claimed_at=start)
 
 
-def long_ago(abort: Abort, **fields: float) -> None:
+def backdate_abort(abort: Abort, **fields: float) -> None:
     """Move times of an abort into the past by the given seconds."""
-    moved = {name: getattr(abort, name) - timedelta(seconds=by) for name, by in fields.items()}
+    times = {
+        name: getattr(abort, name) - timedelta(seconds=seconds) for name, seconds in fields.items()
+    }
     with append_only_disabled():
-        Abort.objects.filter(pk=abort.pk).update(**moved)
+        Abort.objects.filter(pk=abort.pk).update(**times)
 
 
 @contextlib.contextmanager
@@ -160,7 +162,7 @@ def append_only_disabled() -> Iterator[None]:
         append_only.install_triggers(connection)
 
 
-def impatient(live: Live, seconds: float = 0.4) -> None:
+def shorten_upstream_timeout(live: Live, seconds: float = 0.4) -> None:
     """Set the dashboard's timeout for requests to Northflank to `seconds`."""
     replace_client(
         live,
@@ -179,13 +181,13 @@ def replace_client(live: Live, client: NorthflankClient) -> None:
     live.connection.client = client
 
 
-def wait_until[T](look: Callable[[], T], seconds: float = 10) -> T:
-    """Return the result of `look` as soon as it is true; fail after `seconds`."""
-    until = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < until, "it did not come about"
+def wait_until[T](condition: Callable[[], T], seconds: float = 10) -> T:
+    """Return the result of `condition` as soon as it is true; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
-    return seen
+    return result
 
 
 def ago(seconds: float) -> datetime:

@@ -23,7 +23,7 @@ REPOSITORY_COPY = Path(__file__).resolve().parents[2]
 MIGRATED = REPOSITORY_COPY / "migrated.sqlite3"
 # Seconds of a mutant's quickest tests after which it counts as survived. A mutant that only slow
 # tests detect is reported too late to somebody who is changing a rule.
-PATIENCE = 15
+WAIT_TIMEOUT = 15
 
 # Any counterexample will do, and each mutant gets the same examples.
 hypothesis.settings.register_profile(
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()  # pytest collects garbage at its end: exclude what is imported by now
     config.pluginmanager.register(_Database())  # last, so that its fixture overrides others
     if _mutant():
-        live.PATIENCE = 10  # seconds; a test that hangs because of a mutant hangs until then
+        live.WAIT_TIMEOUT = 10  # seconds; a test that hangs because of a mutant hangs until then
 
 
 @pytest.hookimpl(trylast=True)
@@ -57,14 +57,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if _slow(item, _mutant())]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
-    took = state().duration_by_test
+    durations = state().duration_by_test
     # Tests that empty the database come last, since they delete rows created by migrations.
-    items.sort(key=lambda it: ("transactional_db" in it.fixturenames, took.get(it.nodeid, 0)))
+    items.sort(
+        key=lambda item: ("transactional_db" in item.fixturenames, durations.get(item.nodeid, 0))
+    )
     if _mutant():
-        so_far = list(accumulate(took.get(item.nodeid, 0) for item in items))
-        late = bisect_right(so_far, PATIENCE)
-        config.hook.pytest_deselected(items=items[late:])
-        del items[late:]
+        total_durations = list(accumulate(durations.get(item.nodeid, 0) for item in items))
+        cutoff = bisect_right(total_durations, WAIT_TIMEOUT)
+        config.hook.pytest_deselected(items=items[cutoff:])
+        del items[cutoff:]
 
 
 def _slow(item: pytest.Item, mutant: str) -> bool:
@@ -79,17 +81,17 @@ class _Database:
     def django_db_setup(
         self, django_test_environment: None, django_db_blocker: DjangoDbBlocker
     ) -> Iterator[None]:
-        own = REPOSITORY_COPY / f"{os.getpid()}.sqlite3"
-        connection.settings_dict["NAME"] = str(own)
+        database = REPOSITORY_COPY / f"{os.getpid()}.sqlite3"
+        connection.settings_dict["NAME"] = str(database)
         with django_db_blocker.unblock():
             if _mutant():
-                shutil.copy(MIGRATED, own)
+                shutil.copy(MIGRATED, database)
             else:
                 call_command("migrate", verbosity=0)
                 connection.close()  # so that the file contains all data
-                shutil.copy(own, MIGRATED)
+                shutil.copy(database, MIGRATED)
         yield
         with django_db_blocker.unblock():
             connection.close()
-        for path in REPOSITORY_COPY.glob(f"{own.name}*"):
+        for path in REPOSITORY_COPY.glob(f"{database.name}*"):
             path.unlink()

@@ -25,7 +25,7 @@ from dashboard import sandbox
 from tests.settings import NAMES
 from tests.support import evidence, forked, live
 
-PATIENCE = 30  # seconds for a process to start on a busy machine
+WAIT_TIMEOUT = 30  # seconds for a process to start on a busy machine
 
 
 _context = multiprocessing.get_context("forkserver")
@@ -41,39 +41,39 @@ _context.set_forkserver_preload(
 )  # fmt: skip
 
 
-def environment(**given: str) -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """Return a process's environment, without the settings of this process or of a `.env` file."""
     # Byte code is cached, whatever this process does: it halves the start time.
-    dropped = {*NAMES, "PYTHONDONTWRITEBYTECODE"}
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    excluded = {*NAMES, "PYTHONDONTWRITEBYTECODE"}
+    inherited = {name: value for name, value in os.environ.items() if name not in excluded}
     return {
-        **kept,
+        **inherited,
         **dict.fromkeys(NAMES, ""),
         "DJANGO_SETTINGS_MODULE": "dashboard.settings",
         "SECRET_KEY": "tests-only-" + "x" * 50,
         "LOG_LEVEL": "WARNING",
-        **given,
+        **variables,
     }
 
 
-def manage(*arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command until it exits."""
     with tempfile.NamedTemporaryFile("r") as log:
-        process, stdout = _fork("manage", arguments, given, Path(log.name))
+        process, stdout = _fork("manage", arguments, variables, Path(log.name))
         with stdout:
-            out = stdout.read()
-        process.wait(PATIENCE)
+            output = stdout.read()
+        process.wait(WAIT_TIMEOUT)
         assert process.returncode is not None
-        return subprocess.CompletedProcess(arguments, process.returncode, out, log.read())
+        return subprocess.CompletedProcess(arguments, process.returncode, output, log.read())
 
 
 def _fork(
-    module: str, arguments: Iterable[str], given: Mapping[str, str], log: Path
+    module: str, arguments: Iterable[str], variables: Mapping[str, str], log: Path
 ) -> tuple["Forked", IO[str]]:
     """Start a module as a command; return its process and its standard output."""
     reader, writer = _context.Pipe(duplex=False)
     process = _context.Process(
-        target=forked.run, args=(module, list(arguments), environment(**given), writer, log)
+        target=forked.run, args=(module, list(arguments), environment(**variables), writer, log)
     )
     process.start()
     writer.close()
@@ -119,121 +119,123 @@ class Forked:
 
 
 @dataclass
-class Running:
+class RunningProcess:
     """A process that has printed its startup lines."""
 
     process: Process
-    said: list[str]
+    startup_lines: list[str]
     log: Path
     base_url: str = ""
-    people: list[httpx.Client] = field(default_factory=list)
+    clients: list[httpx.Client] = field(default_factory=list)
 
     def end(self, number: int) -> float:
         """Send a signal, wait until the process exits, and return the seconds it took."""
-        begun = time.monotonic()
+        start_time = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(PATIENCE)
-        return time.monotonic() - begun
+        self.process.wait(WAIT_TIMEOUT)
+        return time.monotonic() - start_time
 
-    def browser(self) -> httpx.Client:
-        self.people.append(httpx.Client(base_url=self.base_url, timeout=PATIENCE, verify=False))
-        return self.people[-1]
+    def create_client(self) -> httpx.Client:
+        self.clients.append(
+            httpx.Client(base_url=self.base_url, timeout=WAIT_TIMEOUT, verify=False)
+        )
+        return self.clients[-1]
 
-    def person(self, name: str) -> httpx.Client:
+    def sign_in(self, name: str) -> httpx.Client:
         """Return a client that has submitted the sign-in form as `name`."""
-        person = self.browser()
-        person.get("/accounts/login/")
-        data = {"username": name, "password": name, "csrfmiddlewaretoken": live.token(person)}
-        person.post("/accounts/login/", data=data)
-        return person
+        client = self.create_client()
+        client.get("/accounts/login/")
+        data = {"username": name, "password": name, "csrfmiddlewaretoken": live.token(client)}
+        client.post("/accounts/login/", data=data)
+        return client
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, **given: str) -> Iterator[Running]:
+def run_manage(folder: Path, *arguments: str, **variables: str) -> Iterator[RunningProcess]:
     """Run `manage.py` with these arguments until the block ends.
 
     Its own sandbox has the same runs at any time of day.
     """
-    if arguments[0] == "serve" and not given.get("NORTHFLANK_API_TOKEN"):
+    if arguments[0] == "serve" and not variables.get("NORTHFLANK_API_TOKEN"):
         arguments = (*arguments, "--origin", str(live.options().schedule_origin))
-    with fork("manage", *arguments, folder=folder, **given) as process:
+    with fork("manage", *arguments, folder=folder, **variables) as process:
         yield process
 
 
 @contextlib.contextmanager
-def fork(module: str, *arguments: str, folder: Path, **given: str) -> Iterator[Running]:
+def fork(module: str, *arguments: str, folder: Path, **variables: str) -> Iterator[RunningProcess]:
     """Run a module as a command until the block ends, forked with the libraries imported.
 
     A fork starts in half the time of a fresh process.
     """
     log = folder / f"{time.monotonic_ns()}.log"
-    process, stdout = _fork(module, arguments, given, log)
-    with stdout, running_until_exit(process, stdout, log) as running:
-        yield running
+    process, stdout = _fork(module, arguments, variables, log)
+    with stdout, run_until_exit(process, stdout, log) as running_process:
+        yield running_process
 
 
 @contextlib.contextmanager
-def start(command: list[str], folder: Path, **given: str) -> Iterator[Running]:
+def start(command: list[str], folder: Path, **variables: str) -> Iterator[RunningProcess]:
     """Run a command in a fresh process until the block ends."""
     log = folder / f"{time.monotonic_ns()}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
             command,
             cwd=settings.BASE_DIR,
-            env=environment(**given),
+            env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
         )
     assert process.stdout is not None
-    with process.stdout, running_until_exit(process, process.stdout, log) as running:
-        yield running
+    with process.stdout, run_until_exit(process, process.stdout, log) as running_process:
+        yield running_process
 
 
 @contextlib.contextmanager
-def running_until_exit(process: Process, stdout: IO[str], log: Path) -> Iterator[Running]:
+def run_until_exit(process: Process, stdout: IO[str], log: Path) -> Iterator[RunningProcess]:
     """Wait for a process's startup lines, and kill it when the block ends."""
     evidence.add("process", lambda folder, name: shutil.copy(log, folder / f"{name}.log"))
-    people: list[httpx.Client] = []
+    clients: list[httpx.Client] = []
     try:
-        said = _read_startup_lines(stdout)
-        assert said, log.read_text()
-        found = re.search(r"http://\S+:\d+", said[0])
-        yield Running(process, said, log, found[0] if found else "", people)
+        startup_lines = _read_startup_lines(stdout)
+        assert startup_lines, log.read_text()
+        match = re.search(r"http://\S+:\d+", startup_lines[0])
+        yield RunningProcess(process, startup_lines, log, match[0] if match else "", clients)
     finally:
-        for person in people:
-            person.close()
+        for client in clients:
+            client.close()
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-            process.wait(PATIENCE)
+            process.wait(WAIT_TIMEOUT)
 
 
 def _read_startup_lines(out: IO[str]) -> list[str]:
-    said = []
+    lines = []
     while line := out.readline():
-        said.append(line.strip())
+        lines.append(line.strip())
         if re.search("Sync worker started|Release flows on|running on", line):
             break
-    return said
+    return lines
 
 
 @contextlib.contextmanager
 def upstream() -> Iterator[tuple[str, sandbox.Sandbox]]:
     """Run a sandbox in this process, on a port for other processes; yield its URL and its state."""
     app = sandbox.create_app(live.options())
-    place = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     server = live.web_server(app)
     thread = threading.Thread(
-        target=lambda: asyncio.run(server._serve(sockets=[place])), daemon=True
+        target=lambda: asyncio.run(server._serve(sockets=[listener])), daemon=True
     )
     thread.start()
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not server.started:
-        assert time.monotonic() < until, "the sandbox did not start"
+        assert time.monotonic() < deadline, "the sandbox did not start"
         time.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{place.getsockname()[1]}", app.state.sandbox
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.sandbox
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(PATIENCE)
-        place.close()
+        thread.join(WAIT_TIMEOUT)
+        listener.close()

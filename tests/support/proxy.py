@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.support import live
-from tests.support.processes import PATIENCE
+from tests.support.processes import WAIT_TIMEOUT
 
 _HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding"}
 
@@ -23,23 +23,25 @@ _HOP_BY_HOP_HEADERS = {"connection", "transfer-encoding"}
 class ProxyTransport(httpx.HTTPTransport):
     """A client's connection to `server` by a proxy: HTTPS to the client, plain HTTP to the server.
 
-    The proxy forwards the Host header, and removes the prefix `cuts` from the path.
+    The proxy forwards the Host header, and removes `removed_prefix` from the path.
     """
 
-    def __init__(self, server: str, cuts: str = "") -> None:
+    def __init__(self, server: str, removed_prefix: str = "") -> None:
         super().__init__()
-        self.server, self.cuts = httpx.URL(server), cuts.encode()
+        self.server, self.removed_prefix = httpx.URL(server), removed_prefix.encode()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         assert request.url.scheme == "https", request.url
         path = request.url.raw_path
-        assert path.startswith(self.cuts), request.url  # other paths belong to another site
-        inner = self.server.copy_with(raw_path=path.removeprefix(self.cuts))
+        assert path.startswith(self.removed_prefix), (
+            request.url
+        )  # other paths belong to another site
+        url = self.server.copy_with(raw_path=path.removeprefix(self.removed_prefix))
         headers = [*request.headers.raw, (b"X-Forwarded-Proto", b"https")]
         answer = super().handle_request(
             httpx.Request(
                 request.method,
-                inner,
+                url,
                 headers=headers,
                 stream=request.stream,
                 extensions=request.extensions,
@@ -55,15 +57,15 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
 
     Yields the proxy's URL with the prefix, and a list to which the caller adds the dashboard's URL.
     """
-    behind: list[str] = []
+    target_urls: list[str] = []
     client = httpx.AsyncClient(timeout=None)
 
-    async def pass_on(request: Request) -> Response:
+    async def forward(request: Request) -> Response:
         path = request.scope["raw_path"].decode() + "?" + request.scope["query_string"].decode()
         answer = await client.send(
             client.build_request(
                 request.method,
-                behind[0] + path.removesuffix("?"),
+                target_urls[0] + path.removesuffix("?"),
                 headers=[*request.headers.raw, (b"x-forwarded-proto", b"http")],
                 content=await request.body(),
             ),
@@ -72,8 +74,8 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
 
         async def body() -> AsyncIterator[bytes]:
             try:
-                async for part in answer.aiter_raw():
-                    yield part
+                async for chunk in answer.aiter_raw():
+                    yield chunk
             finally:
                 await answer.aclose()
 
@@ -85,26 +87,26 @@ def proxy(prefix: str) -> Iterator[tuple[str, list[str]]]:
         ]
         return response
 
-    route = Route(f"{prefix}/{{rest:path}}", pass_on, methods=["GET", "HEAD", "POST"])
-    place = socket.create_server(("127.0.0.1", 0))
+    route = Route(f"{prefix}/{{rest:path}}", forward, methods=["GET", "HEAD", "POST"])
+    listener = socket.create_server(("127.0.0.1", 0))
     server = live.web_server(Starlette(routes=[route]))
 
     async def serve() -> None:
         async with client:  # open streams end with the client
-            await server._serve(sockets=[place])
+            await server._serve(sockets=[listener])
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not server.started:
-        assert time.monotonic() < until, "the proxy did not start"
+        assert time.monotonic() < deadline, "the proxy did not start"
         time.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{place.getsockname()[1]}{prefix}", behind
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}{prefix}", target_urls
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(PATIENCE)
-        place.close()
+        thread.join(WAIT_TIMEOUT)
+        listener.close()
 
 
 def origin(address: str) -> str:

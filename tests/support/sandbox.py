@@ -33,8 +33,8 @@ class AppSwitch:
 class SandboxServer:
     """A sandbox at `url`."""
 
-    def __init__(self, front: AppSwitch, url: str, client: httpx.Client) -> None:
-        self.front = front
+    def __init__(self, app_switch: AppSwitch, url: str, client: httpx.Client) -> None:
+        self.app_switch = app_switch
         self.client = client
         self.url = url
         self.clock = Clock()
@@ -43,17 +43,17 @@ class SandboxServer:
     def configure(self, options: Options) -> Sandbox:
         """Restart with other options."""
         app = create_app(options, clock=self.clock)
-        self.front.app = app
+        self.app_switch.app = app
         sandbox: Sandbox = app.state.sandbox
         self.sandbox = sandbox
         return sandbox
 
-    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {TOKEN}"} | more.pop("headers", {})
-        return self.client.request(method, f"{self.url}/v1{path}", headers=headers, **more)
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})
+        return self.client.request(method, f"{self.url}/v1{path}", headers=headers, **options)
 
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        return self.request("GET", path, **more)
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
 
-    def post(self, path: str, **more: Any) -> httpx.Response:
-        return self.request("POST", path, **more)
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)

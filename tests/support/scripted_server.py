@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-PATIENCE = 10  # seconds until a waiting test fails
-Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
+WAIT_TIMEOUT = 10  # seconds until a waiting test fails
+Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class ScriptedServer:
         self._tls = tls
         self.requests: list[Request] = []
         self.connections = 0
-        self._script: list[Play] = []
+        self._script: list[Responder] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(
+            self._handle_connection, "127.0.0.1", 0, ssl=self._tls
+        )
         self.url = (
             f"http{'s' if self._tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         )
@@ -57,18 +59,18 @@ class ScriptedServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def received(self, number: int) -> None:
+    async def wait_for_requests(self, number: int) -> None:
         """Wait until `number` requests have arrived."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while len(self.requests) < number:
                 await asyncio.sleep(0.005)
 
-    async def closed(self) -> None:
+    async def wait_until_closed(self) -> None:
         """Wait until all connections are closed."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await asyncio.gather(*self._tasks)
 
-    def enqueue(self, *script: Play) -> None:
+    def enqueue(self, *script: Responder) -> None:
         self._script.extend(script)
 
     @property
@@ -77,7 +79,9 @@ class ScriptedServer:
         assert len(self.requests) == 1
         return self.requests[0]
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -85,8 +89,12 @@ class ScriptedServer:
         try:
             while not writer.is_closing():
                 self.requests.append(await _receive(reader))
-                play = self._script.pop(0) if self._script else answers({"data": {"projects": []}})
-                await play(writer)
+                respond = (
+                    self._script.pop(0)
+                    if self._script
+                    else respond_with({"data": {"projects": []}})
+                )
+                await respond(writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -98,8 +106,8 @@ class ScriptedServer:
 
 async def _receive(reader: asyncio.StreamReader) -> Request:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
-    first, *lines = head.strip().split("\r\n")
-    method, target, _ = first.split(" ")
+    request_line, *lines = head.strip().split("\r\n")
+    method, target, _ = request_line.split(" ")
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
@@ -108,7 +116,9 @@ async def _receive(reader: asyncio.StreamReader) -> Request:
     return Request(method, path, query, headers, body)
 
 
-def answers(body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None) -> Play:
+def respond_with(
+    body: Any = None, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Responder:
     """Respond with JSON, or with bytes as they are; None is an empty body."""
     content = (
         b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -120,16 +130,16 @@ def answers(body: Any = None, *, status: int = 200, headers: dict[str, str] | No
     return send_bytes(f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + content)
 
 
-def send_bytes(raw: bytes, *, then_closes: bool = False) -> Play:
+def send_bytes(raw: bytes, *, close: bool = False) -> Responder:
     """Send bytes as they are."""
 
-    async def play(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(raw)
         await writer.drain()
-        if then_closes:
+        if close:
             writer.close()
 
-    return play
+    return respond
 
 
 async def reset_connection(writer: asyncio.StreamWriter) -> None:

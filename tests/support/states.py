@@ -25,7 +25,7 @@ from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.lists import pagination
 from tests.support import factories
 from tests.support.factories import HOSTILE
-from tests.support.release import OPEN_ALL_DETAILS, minutes, release
+from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class State:
 
     name: str
     address: str
-    act: Callable[[Page], object] | None = None
-    who: str = "manager"  # "": signed out
+    action: Callable[[Page], object] | None = None
+    username: str = "manager"  # "": signed out
     status: int = 200  # of the last response
-    given: Mapping[str, Any] = field(default_factory=dict)  # overridden settings
+    settings: Mapping[str, Any] = field(default_factory=dict)  # overridden settings
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.who or 'nobody'})"
+        return f"{self.name} ({self.username or 'nobody'})"
 
 
 # --- Actions on a page ---------------------------------------------------------------------------
@@ -90,8 +90,8 @@ def open_help(page: Page) -> None:
     expect_dialog(page)
 
 
-def open_menu(of: str) -> Callable[[Page], None]:
-    return lambda page: page.locator(f"{of} .menu summary").click()
+def open_menu(container: str) -> Callable[[Page], None]:
+    return lambda page: page.locator(f"{container} .menu summary").click()
 
 
 def open_all_details(page: Page) -> None:
@@ -130,7 +130,7 @@ def open_filter(page: Page) -> None:
 PIPELINE = "/projects/shop/pipelines/checkout/"
 STAGE = f"{PIPELINE}release-flows/production/"
 FILTER = "?status=failure&q=e&to=2099-01-01"
-WORDY = "The release that everybody has waited for, and then some. " * 5
+LONG_TEXT = "The release that everybody has waited for, and then some. " * 5
 TOO_MANY_PARAMETERS = 1001  # more than Django's limit: 400
 
 
@@ -146,10 +146,10 @@ EMPTY = [
     State("aborts, none found", "/aborts/?username=x&state=refused&from=nonsense"),
     State("lists, none", "/aborts/bulk/"),
     State("status, nothing read", "/status/"),
-    State("sign in", "/accounts/login/?next=/board/", who=""),
-    State("sign in, refused", "/accounts/login/", submit_wrong_password, who=""),
+    State("sign in", "/accounts/login/?next=/board/", username=""),
+    State("sign in, refused", "/accounts/login/", submit_wrong_password, username=""),
     State("not found", "/nothing/here/", status=404),
-    State("not found, signed out", "/nothing/here/", status=404, who=""),
+    State("not found, signed out", "/nothing/here/", status=404, username=""),
     State("bad request", f"/aborts/?{'a&' * TOO_MANY_PARAMETERS}", status=400),
     State("broke", "/board/", status=500),
     State("form of another session", "/", sign_out_without_csrf_token, status=403),
@@ -160,24 +160,24 @@ READ_ONLY: dict[str, Any] = {"READ_ONLY": True}
 
 FULL = [
     State("now", "/"),
-    State("now", "/", who="viewer"),
+    State("now", "/", username="viewer"),
     State("now, selected", "/", select_runs),
-    State("now, read-only", "/", given=READ_ONLY),
-    State("now, aborts off", "/", given=ABORTS_DISABLED),
+    State("now, read-only", "/", settings=READ_ONLY),
+    State("now, aborts off", "/", settings=ABORTS_DISABLED),
     State("now, help", "/", open_help),
     State("now, dialog", "/", open_abort_dialog),
     State("now, dialog without a reason", "/", submit_without_reason),
     State("now, dialog with a reason", "/", choose_reason),
     State("now, dialog for selected", "/", open_abort_selected_dialog),
     State("board", "/board/"),
-    State("board", "/board/", who="viewer"),
+    State("board", "/board/", username="viewer"),
     State("board, filtered", "/board/?q=check&show=flight"),
     State("board, half understood", "/board/?show=nonsense"),
     State("pipeline", PIPELINE),
     State("pipeline, dialog for all", PIPELINE, open_abort_all_dialog),
     State("stage", STAGE),
     State("stage, dialog for all", STAGE, open_abort_all_dialog),
-    State("stage", STAGE, who="viewer"),
+    State("stage", STAGE, username="viewer"),
     State("stage, filtered", STAGE + FILTER),
     State("stage, filter open", STAGE + FILTER, open_filter),
     State(
@@ -186,21 +186,21 @@ FULL = [
         lambda p: (open_filter(p), open_menu(".run-filter")(p)),
     ),
     State("stage, views open", STAGE + FILTER, open_menu(".saved-views")),
-    State("stage, views open", STAGE + FILTER, open_menu(".saved-views"), who="viewer"),
+    State("stage, views open", STAGE + FILTER, open_menu(".saved-views"), username="viewer"),
     State("stage, nothing found", f"{STAGE}?q=nothing-like-it"),
     State("stage, half understood", f"{STAGE}?status=nope&page=x"),
-    State("stage, aborts off", STAGE, given=ABORTS_DISABLED),
+    State("stage, aborts off", STAGE, settings=ABORTS_DISABLED),
     State("stage, not readable", STAGE.replace("production", "development")),
     State("stage, gone", "/projects/shop/pipelines/old/release-flows/production/"),
     State("pipeline, gone", "/projects/shop/pipelines/old/"),
     State("stage without a flow", STAGE.replace("production", "staging")),
     State("run with steps", "{release}", open_all_details),
-    State("run with steps", "{release}", open_all_details, who="viewer"),
+    State("run with steps", "{release}", open_all_details, username="viewer"),
     State("run, dialog", "{release}", open_abort_dialog),
-    State("run, read-only", "{release}", given=READ_ONLY),
+    State("run, read-only", "{release}", settings=READ_ONLY),
     State("run, overdue", run_address("late")),
     State("run, far overdue, looked at", run_address("very-late"), open_all_details),
-    State("run, far overdue, looked at", run_address("very-late"), who="viewer"),
+    State("run, far overdue, looked at", run_address("very-late"), username="viewer"),
     State("run, aborting", run_address("aborting-0")),
     State("run, aborting, amber", run_address("aborting-1")),
     State("run, aborting, red", run_address("aborting-2"), open_all_details),
@@ -208,18 +208,22 @@ FULL = [
     State("run, gone", run_address("gone")),
     State("run, gone and in flight", run_address("gone-in-flight")),
     State("dismissal", run_address("gone-in-flight") + "dismissal/"),
-    State("dismissal, not allowed", run_address("gone-in-flight") + "dismissal/", who="viewer"),
+    State(
+        "dismissal, not allowed", run_address("gone-in-flight") + "dismissal/", username="viewer"
+    ),
     *(State(f"run, {status}", run_address(status)) for status in ("success", "failure", "aborted")),
     State("abort", run_address("late") + "abort/"),
     State("abort, too late", run_address("success") + "abort/"),
-    State("abort, not allowed", run_address("late") + "abort/", who="viewer"),
-    State("abort, forbidden", run_address("late"), post_forbidden_abort, who="viewer", status=403),
+    State("abort, not allowed", run_address("late") + "abort/", username="viewer"),
+    State(
+        "abort, forbidden", run_address("late"), post_forbidden_abort, username="viewer", status=403
+    ),
     State("aborts", "/aborts/", open_all_details),
-    State("aborts", "/aborts/", open_all_details, who="viewer"),
+    State("aborts", "/aborts/", open_all_details, username="viewer"),
     State("aborts, filtered", "/aborts/?state=refused&username=man&from=2020-01-01"),
     State("lists", "/aborts/bulk/"),
     State("abort many", "/aborts/bulk/new/?stage={stage_key}"),
-    State("abort many, not allowed", "/aborts/bulk/new/?stage={stage_key}", who="viewer"),
+    State("abort many, not allowed", "/aborts/bulk/new/?stage={stage_key}", username="viewer"),
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status, trouble", "/status/"),
     State("search for a run", "/runs/made-up/"),
@@ -283,34 +287,34 @@ NON_PAGE_URLS = {
 # --- Worlds --------------------------------------------------------------------------------------
 
 
-def empty() -> dict[str, object]:
+def create_nothing() -> dict[str, object]:
     return {}
 
 
-def paged() -> dict[str, object]:
+def create_paged() -> dict[str, object]:
     """Create one entry more of each list than fits on a page."""
     manager = User.objects.get(username="manager")
     stage = factories.stage()
     for _ in range(pagination.PER_PAGE + 1):
         run = factories.run(stage, status="success")
         factories.abort(run, manager, "concluded", settled_at=timezone.now(), outcome="success")
-    press = aborts.AbortRequest(manager, "Stuck")
+    request = aborts.AbortRequest(manager, "Stuck")
     for _ in range(bulk_abort_list.PER_PAGE + 1):
         factories.run(stage)
         run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
-        aborts.request_bulk_abort(run_keys, press, uuid4(), typed_count=str(len(run_keys)))
+        aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     return {}
 
 
-def full() -> dict[str, object]:
+def create_full() -> dict[str, object]:
     """Create some of everything that pages can show."""
     manager, viewer = (User.objects.get(username=name) for name in ("manager", "viewer"))
     stage = factories.stage()
     factories.stage("Staging", has_flow=False)
-    then = timezone.now() - minutes(15)
-    refused = {"error": "x", "error_message": "No access.", "error_since": then, "failures": 3}
-    refused |= {"omitted_by_page": {"1": {"no_id": 2, "duplicate_id": 1}}}
-    factories.stage("Development", **refused)
+    past = timezone.now() - minutes(15)
+    error_fields = {"error": "x", "error_message": "No access.", "error_since": past, "failures": 3}
+    error_fields |= {"omitted_by_page": {"1": {"no_id": 2, "duplicate_id": 1}}}
+    factories.stage("Development", **error_fields)
     for status in [*statuses.RUN_STATUSES, "hibernating"]:
         factories.run(stage, status, status=status)
     root = factories.node(
@@ -321,42 +325,49 @@ def full() -> dict[str, object]:
         ),
     )
     Run.objects.filter(status="failure").update(
-        steps=msgspec.to_builtins(root), detail_synced_at=then
+        steps=msgspec.to_builtins(root), detail_synced_at=past
     )
-    late = {"created_at": then, "started_at": then}
+    times = {"created_at": past, "started_at": past}
     factories.run(
-        stage, "late", overdue_severity=Severity.WARNING, overdue_reason=OverdueReason.RUN, **late
+        stage, "late", overdue_severity=Severity.WARNING, overdue_reason=OverdueReason.RUN, **times
     )
-    very_late = factories.run(
+    critical_run = factories.run(
         stage,
         "very-late",
         status="approval_wait",
         overdue_severity=Severity.CRITICAL,
         overdue_reason=OverdueReason.APPROVAL,
     )
-    acknowledge_by(very_late, viewer, "ana", "ben")
+    acknowledge_by(critical_run, viewer, "ana", "ben")
     for level in range(3):
         run = factories.run(
-            stage, f"aborting-{level}", status="aborting", abort_severity=level, status_since=then
+            stage, f"aborting-{level}", status="aborting", abort_severity=level, status_since=past
         )
-        asked = {"requested_at": then, "sent_at": then, "answered_at": then, "reason": "Stuck"}
-        factories.abort(run, manager, **asked)
-    factories.run(stage, "gone", in_flight=False, removed_at=then)
-    factories.run(stage, "gone-in-flight", removed_at=then)
-    old = factories.pipeline("old", removed_at=then)
-    factories.run(factories.stage(of=old), "old", status="success")
-    settled = {"settled_at": then, "answer": "No.", "reason": "Stuck", "answer_status": 409}
-    factories.abort(Run.objects.get(status="failure"), manager, "refused", **settled)
+        sent_fields = {
+            "requested_at": past,
+            "sent_at": past,
+            "answered_at": past,
+            "reason": "Stuck",
+        }
+        factories.abort(run, manager, **sent_fields)
+    factories.run(stage, "gone", in_flight=False, removed_at=past)
+    factories.run(stage, "gone-in-flight", removed_at=past)
+    removed_pipeline = factories.pipeline("old", removed_at=past)
+    factories.run(factories.stage(parent=removed_pipeline), "old", status="success")
+    settled_fields = {"settled_at": past, "answer": "No.", "reason": "Stuck", "answer_status": 409}
+    factories.abort(Run.objects.get(status="failure"), manager, "refused", **settled_fields)
     aborted = Run.objects.get(status="aborted")
-    factories.abort(aborted, manager, "concluded", outcome="aborted", **settled)
-    steps = release(at_migrate=minutes(18))
+    factories.abort(aborted, manager, "concluded", outcome="aborted", **settled_fields)
+    steps = create_long_run(migrate_duration=minutes(18))
     SavedView.objects.create(owner=manager, name="Failed", query="status=failure")
     SavedView.objects.create(owner=viewer, name="Late", query="overdue=1", shared=True)
-    for one in Stage.objects.all():  # one run was not found, and the search for others has to wait
-        factories.search_lookup(10_000, of=one)
-    factories.trouble("It fell over.", cause="unauthorised")
+    for (
+        unread_stage
+    ) in Stage.objects.all():  # one run was not found, and the search for others has to wait
+        factories.search_lookup(10_000, parent=unread_stage)
+    factories.upstream_error("It fell over.", cause="unauthorised")
     factories.worker()
-    factories.worker("worker-2", heartbeat_at=then)
+    factories.worker("worker-2", heartbeat_at=past)
     factories.failed_catalog_sweep(stage.pipeline.project)
     return {
         "release": factories.address(steps),
@@ -365,10 +376,12 @@ def full() -> dict[str, object]:
     }
 
 
-def long_texts(text: str) -> dict[str, object]:
+def create_long_texts(text: str) -> dict[str, object]:
     """Create objects whose external names and texts are all `text`."""
     manager = User.objects.get(username="manager")
-    stage = factories.stage(of=factories.pipeline(name=text, of=factories.project(name=text)))
+    stage = factories.stage(
+        parent=factories.pipeline(name=text, parent=factories.project(name=text))
+    )
     tree = factories.node(
         "Workflow", steps=(factories.node(label=text, status="failure", error_message=text),)
     )
@@ -381,41 +394,41 @@ def long_texts(text: str) -> dict[str, object]:
         steps=msgspec.to_builtins(tree),
         detail_synced_at=timezone.now(),
     )
-    odd = factories.run(stage, "a/b", status=text, name="W" * 400)
-    ended = factories.run(stage, "ended", status="failure", name=text)
+    odd_run = factories.run(stage, "a/b", status=text, name="W" * 400)
+    ended_run = factories.run(stage, "ended", status="failure", name=text)
     answer = {"reason": text, "answer": text, "settled_at": timezone.now()}
-    factories.abort(ended, manager, "refused", **answer)
+    factories.abort(ended_run, manager, "refused", **answer)
     Stage.objects.update(error="x", error_message=text, error_since=run.synced_at, failures=2)
     acknowledge_by(run, manager, text[:150], "x" * 150, "👩‍🚀" * 40)
     SavedView.objects.create(owner=manager, name="x" * 60, query="status=failure")
-    factories.search_lookup(10_000, of=stage)
-    factories.trouble(text)
+    factories.search_lookup(10_000, parent=stage)
+    factories.upstream_error(text)
     factories.worker("w" * 250)
     factories.failed_catalog_sweep(stage.pipeline.project, text)
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
-        "odd": factories.address(odd),
+        "odd": factories.address(odd_run),
     }
 
 
 def acknowledge_by(run: Run, user: User, *names: str) -> None:
     for name in names:
-        person = User.objects.create_user(name[:150])
+        colleague = User.objects.create_user(name[:150])
         Acknowledgement.objects.create(
-            run=run, user=person, username=name, acknowledged_at=run.created_at
+            run=run, user=colleague, username=name, acknowledged_at=run.created_at
         )
-    past = {"ended_at": timezone.now(), "reassigned_to": names[0]}
+    end_fields = {"ended_at": timezone.now(), "reassigned_to": names[0]}
     Acknowledgement.objects.create(
-        run=run, user=user, username=user.username, acknowledged_at=run.created_at, **past
+        run=run, user=user, username=user.username, acknowledged_at=run.created_at, **end_fields
     )
 
 
-def bulk_abort_with_every_result(stage: Stage, by: User, reason: str) -> int:
+def bulk_abort_with_every_result(stage: Stage, user: User, reason: str) -> int:
     """Create a bulk abort with every result, including waiting runs."""
     runs = stage.runs.filter(aborts=None).order_by("pk")[:12]
-    press = aborts.AbortRequest(by, "Stuck")
+    request = aborts.AbortRequest(user, "Stuck")
     run_keys = list(runs.values_list("pk", flat=True))
-    batch = aborts.request_bulk_abort(run_keys, press, uuid4(), typed_count=str(len(run_keys)))
+    batch = aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
     for item, result in zip(batch.items.all(), BulkAbortItemResult.values, strict=False):
         BulkAbortItem.objects.filter(pk=item.pk).update(
             result=result, abort=item.run.aborts.first(), note="You may not."
@@ -424,12 +437,14 @@ def bulk_abort_with_every_result(stage: Stage, by: User, reason: str) -> int:
 
 
 WORLDS = {
-    "empty": (empty, EMPTY),
-    "full": (full, FULL),
-    "paged": (paged, PAGED),
-    "hostile": (partial(long_texts, HOSTILE), LONG_TEXTS),
+    "empty": (create_nothing, EMPTY),
+    "full": (create_full, FULL),
+    "paged": (create_paged, PAGED),
+    "hostile": (partial(create_long_texts, HOSTILE), LONG_TEXTS),
     "wordy": (
-        partial(long_texts, "The release that everybody has waited for, and then some. " * 5),
+        partial(
+            create_long_texts, "The release that everybody has waited for, and then some. " * 5
+        ),
         LONG_TEXTS,
     ),
 }

@@ -10,10 +10,10 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.models import ChangeCounter
-from tests.support.live import PATIENCE
+from tests.support.live import WAIT_TIMEOUT
 
 # For tests of changes that send no notification: a broadcaster with a short poll interval.
-fast_polling = pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
+fast_polling = pytest.mark.parametrize("poll_interval", [0.05], ids=["brisk"])
 
 
 @dataclass
@@ -47,35 +47,35 @@ def messages(answer: httpx.Response) -> Iterator[Message]:
 
 @contextlib.contextmanager
 def open_stream(
-    person: httpx.Client, page: str = "now", key: int = 0, since: int | None = None, **headers: str
+    client: httpx.Client, page: str = "now", key: int = 0, since: int | None = None, **headers: str
 ) -> Iterator[Iterator[Message]]:
-    """Open a page's stream as `person`, after its first message."""
+    """Open a page's stream as the user of `client`, after its first message."""
     version = ChangeCounter.latest() if since is None else since
     address = f"/live/?page={page}&key={key}&since={version}"
-    with person.stream("GET", address, headers=headers, timeout=PATIENCE) as answer:
+    with client.stream("GET", address, headers=headers, timeout=WAIT_TIMEOUT) as answer:
         assert answer.status_code == 200
         stream = messages(answer)
-        opening = next(stream)
-        assert "data-age" in opening.parts
+        first_message = next(stream)
+        assert "data-age" in first_message.parts
         yield stream
 
 
-def about(stream: Iterator[Message], id: str, words: str = "") -> LexborNode:
-    """Return the next element with this id whose text contains `words`."""
-    until = time.monotonic() + PATIENCE
+def next_part(stream: Iterator[Message], id: str, text: str = "") -> LexborNode:
+    """Return the next element with this id whose text contains `text`."""
+    deadline = time.monotonic() + WAIT_TIMEOUT
     for message in stream:
-        assert time.monotonic() < until, f"nothing was heard of {id}"
+        assert time.monotonic() < deadline, f"no message contained {id}"
         part = message.parts.get(id)
-        if part is not None and words in part.text():
+        if part is not None and text in part.text():
             return part
     raise AssertionError(f"the stream ended without {id}")
 
 
-def beside(stream: Iterator[Message], id: str) -> dict[str, LexborNode]:
+def next_parts(stream: Iterator[Message], id: str) -> dict[str, LexborNode]:
     """Return all elements of the next message that contains an element with this id."""
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     for message in stream:
-        assert time.monotonic() < until, f"nothing was heard of {id}"
+        assert time.monotonic() < deadline, f"no message contained {id}"
         if id in message.parts:
             return message.parts
     raise AssertionError(f"the stream ended without {id}")

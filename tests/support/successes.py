@@ -16,50 +16,50 @@ NOW = timezone.now()
 
 def success(stage: Stage, minutes: float, *, root: Node | None = None, **fields: Any) -> Run:
     """Create a run that took this many minutes, after one minute in the queue."""
-    began = NOW - timedelta(hours=2)
-    usual = {
-        "created_at": began - timedelta(minutes=1),
-        "started_at": began,
-        "concluded_at": began + timedelta(minutes=minutes),
+    started_at = NOW - timedelta(hours=2)
+    defaults = {
+        "created_at": started_at - timedelta(minutes=1),
+        "started_at": started_at,
+        "concluded_at": started_at + timedelta(minutes=minutes),
         "steps": msgspec.to_builtins(root) if root else None,
     }
-    return factories.run(stage, status="success", **usual | fields)
+    return factories.run(stage, status="success", **defaults | fields)
 
 
-def learned(stage: Stage) -> StageTiming:
+def update_baseline(stage: Stage) -> StageTiming:
     baselines.update_baseline(stage.pk, NOW)
     return StageTiming.objects.get()
 
 
-def migrated(minutes: float, approval: float = 0) -> Node:
-    began = NOW - timedelta(hours=1)
-    until = began + timedelta(minutes=approval)
-    people = factories.node(
-        "Approval", label="sign-off", status="success", started_at=began, ended_at=until
+def migration_steps(minutes: float, approval: float = 0) -> Node:
+    started_at = NOW - timedelta(hours=1)
+    approval_end = started_at + timedelta(minutes=approval)
+    approval_step = factories.node(
+        "Approval", label="sign-off", status="success", started_at=started_at, ended_at=approval_end
     )
-    work = factories.node(
+    job_step = factories.node(
         "JobRun", label="migrate", ref="migrate", status="success",
-        started_at=until, ended_at=until + timedelta(minutes=minutes),
+        started_at=approval_end, ended_at=approval_end + timedelta(minutes=minutes),
     )  # fmt: skip
-    return factories.node("Workflow", steps=(*([people] if approval else []), work))
+    return factories.node("Workflow", steps=(*([approval_step] if approval else []), job_step))
 
 
-def succeeded(stage: Stage, *, read: int = 0, times: int = 6) -> None:
-    """Create `times` successes, `read` of them with details, and record the resulting baseline."""
-    for n in range(times):
-        fields = {"root": migrated(3), "detail_synced_at": NOW} if n < read else {}
+def create_successes(stage: Stage, *, read_count: int = 0, count: int = 6) -> None:
+    """Create `count` successes, `read_count` of them with details, and record the baseline."""
+    for n in range(count):
+        fields = {"root": migration_steps(3), "detail_synced_at": NOW} if n < read_count else {}
         success(stage, 10, **fields)
     baselines.update_baseline(stage.pk, NOW)
 
 
-def flying(stage: Stage, minutes: float) -> Run:
-    began = NOW - timedelta(minutes=minutes)
-    return factories.run(stage, created_at=began, started_at=began)
+def run_in_flight(stage: Stage, minutes: float) -> Run:
+    started_at = NOW - timedelta(minutes=minutes)
+    return factories.run(stage, created_at=started_at, started_at=started_at)
 
 
-def after(minutes: float) -> datetime:
+def minutes_later(minutes: float) -> datetime:
     return NOW + timedelta(minutes=minutes)
 
 
-def asked_for() -> int:
+def scheduled_detail_count() -> int:
     return Run.objects.filter(status="success", next_detail_sync_at__isnull=False).count()

@@ -19,14 +19,14 @@ KEPT_TABLES = {"django_migrations", "django_content_type", "auth_permission"}
 def replace_flush() -> None:
     """Make Django's test cases that commit empty their databases this way."""
 
-    def empty_all(case: TransactionTestCase) -> None:
+    def empty_databases(case: TransactionTestCase) -> None:
         for alias in case._databases_names(include_mirrors=False):
-            empty(connections[alias])
+            empty_database(connections[alias])
 
-    TransactionTestCase._fixture_teardown = empty_all  # type: ignore[attr-defined]
+    TransactionTestCase._fixture_teardown = empty_databases  # type: ignore[attr-defined]
 
 
-def empty(connection: BaseDatabaseWrapper) -> None:
+def empty_database(connection: BaseDatabaseWrapper) -> None:
     """Delete all rows except those of KEPT_TABLES; create the rows that the product requires."""
     names = set(connection.introspection.django_table_names(include_views=False)) - KEPT_TABLES
     deletes = [f"DELETE FROM {table}" for table in sorted(names)]

@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE = 10  # seconds
+WAIT_TIMEOUT = 10  # seconds
 
 
 class DatabaseProxy:
     """Forwards connections to `port`; when cut, it resets open connections and refuses new ones."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.to = host, port
+        self.target = host, port
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -27,7 +27,7 @@ class DatabaseProxy:
         """Reset all connections, and refuse new ones."""
         self._run_on_loop(self._cut)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         """Accept connections again, on the same port."""
         self._run_on_loop(self._listen)
 
@@ -36,12 +36,12 @@ class DatabaseProxy:
         self._run_on_loop(self._end)
 
     def _run_on_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run_coroutine_threadsafe(work(), self.loop).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(work(), self.loop).result(WAIT_TIMEOUT)
 
     async def _listen(self) -> None:
-        place = socket.create_server(("127.0.0.1", self.port))
-        self.port = place.getsockname()[1]
-        self._server = await asyncio.start_server(self._connected, sock=place)
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
+        self._server = await asyncio.start_server(self._connected, sock=listener)
 
     async def _cut(self) -> None:
         if self._server is not None:
@@ -58,9 +58,9 @@ class DatabaseProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        there, onward = await asyncio.open_connection(*self.to)
-        self._open.add(onward)
-        for source, sink in ((reader, onward), (there, writer)):
+        server_reader, server_writer = await asyncio.open_connection(*self.target)
+        self._open.add(server_writer)
+        for source, sink in ((reader, server_writer), (server_reader, writer)):
             task = asyncio.ensure_future(self._pump(source, sink))
             self._pumps.add(task)
             task.add_done_callback(self._pumps.discard)
@@ -78,16 +78,16 @@ class DatabaseProxy:
 def database_proxy(database: str) -> Iterator[tuple[str, DatabaseProxy]]:
     """Yield the URL of a PostgreSQL database behind a proxy, and the proxy."""
     parts = urlsplit(database)
-    line = DatabaseProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
-    thread = threading.Thread(target=line.loop.run_forever, daemon=True)
+    proxy = DatabaseProxy(parts.hostname or "127.0.0.1", parts.port or 5432)
+    thread = threading.Thread(target=proxy.loop.run_forever, daemon=True)
     thread.start()
-    line.mend()
-    person = parts.netloc.rpartition("@")[0]
-    netloc = f"{person}@127.0.0.1:{line.port}"
+    proxy.restore()
+    credentials = parts.netloc.rpartition("@")[0]
+    netloc = f"{credentials}@127.0.0.1:{proxy.port}"
     try:
-        yield parts._replace(netloc=netloc).geturl(), line
+        yield parts._replace(netloc=netloc).geturl(), proxy
     finally:
-        line.end()
-        line.loop.call_soon_threadsafe(line.loop.stop)
-        thread.join(PATIENCE)
-        line.loop.close()
+        proxy.end()
+        proxy.loop.call_soon_threadsafe(proxy.loop.stop)
+        thread.join(WAIT_TIMEOUT)
+        proxy.loop.close()

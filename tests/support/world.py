@@ -25,7 +25,7 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def put(seconds: float) -> dict[str, Any]:
+def request_fields(seconds: float) -> dict[str, Any]:
     """Return time and number of a request that was sent `seconds` after T0."""
     return {"requested_at": at(seconds), "request_seq": 1_000_000 + round(1000 * seconds)}
 
@@ -59,9 +59,9 @@ class World:
 
     def start(self, flow: str = "payments/ledger/production", **request: Any) -> str:
         """Start a run upstream and return its id."""
-        found = self.sandbox.world.find_flow(*flow.split("/"))
-        assert found is not None
-        return self.sandbox.world.start_run(found, self.now, request).id
+        release_flow = self.sandbox.world.find_flow(*flow.split("/"))
+        assert release_flow is not None
+        return self.sandbox.world.start_run(release_flow, self.now, request).id
 
     def ids(self, *, in_flight: bool = False, project: str = "payments") -> set[str]:
         """Return the ids of the runs upstream."""
@@ -74,24 +74,26 @@ class World:
             if not in_flight or self.now < run.concluded_at
         }
 
-    def asked(self, part: str) -> list[str]:
+    def requests_for(self, part: str) -> list[str]:
         """Return the received requests whose path contains `part`."""
         return [f"{method} {path}" for method, path in self.sandbox.requests if part in path]
 
-    def hide(self, *slugs: str) -> Callable[[], None]:
+    def delete_projects(self, *slugs: str) -> Callable[[], None]:
         """Delete projects upstream; return a function that restores them."""
-        before = self.sandbox.world.projects
-        self.sandbox.world.projects = tuple(p for p in before if p.id not in slugs)
+        projects = self.sandbox.world.projects
+        self.sandbox.world.projects = tuple(
+            project for project in projects if project.id not in slugs
+        )
 
-        def bring_back() -> None:
-            self.sandbox.world.projects = before
+        def restore() -> None:
+            self.sandbox.world.projects = projects
 
-        return bring_back
+        return restore
 
 
 def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
     """Return a run as in lists; in flight by default."""
-    said: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "id": run_id,
         "name": "Nightly",
         "description": None,
@@ -102,7 +104,7 @@ def api_run(run_id: str = "r1", **fields: Any) -> ApiRun:
         "concluded_at": None,
         "updated_at": at(-50),
     }
-    return ApiRun(**said | fields)
+    return ApiRun(**defaults | fields)
 
 
 def detail(run_id: str = "r1", steps: Node | None = None, **fields: Any) -> RunDetail:

@@ -27,7 +27,7 @@ def full_world(live: Live) -> World:
 
 
 @pytest.fixture
-def place(db: None) -> Stage:
+def read_stage(db: None) -> Stage:
     """A stage that has just been read."""
     return factories.stage()
 

@@ -20,146 +20,169 @@ from dashboard.sync.worker import SyncWorker
 from tests.support import factories
 from tests.support.successes import (
     NOW,
-    after,
-    asked_for,
-    flying,
-    learned,
-    migrated,
-    succeeded,
+    create_successes,
+    migration_steps,
+    minutes_later,
+    run_in_flight,
+    scheduled_detail_count,
     success,
+    update_baseline,
 )
 from tests.support.world import LONG_AGO, World, api_run, at
 
 
-def test_baseline_of_five_successes_has_durations(place: Stage) -> None:
+def test_baseline_of_five_successes_has_durations(read_stage: Stage) -> None:
     for minutes in (2, 3, 4, 5, 6):
-        success(place, minutes)
-    known = learned(place)
-    assert (known.observed_run_median, known.observed_run_p95, known.observed_queue_median) == (
+        success(read_stage, minutes)
+    baseline = update_baseline(read_stage)
+    assert (
+        baseline.observed_run_median,
+        baseline.observed_run_p95,
+        baseline.observed_queue_median,
+    ) == (
         240,
         360,
         60,
     )
 
 
-def test_baseline_of_four_successes_is_none(place: Stage) -> None:
+def test_baseline_of_four_successes_is_none(read_stage: Stage) -> None:
     for _ in range(4):
-        success(place, 2)
-    assert learned(place).typical_run is None
+        success(read_stage, 2)
+    assert update_baseline(read_stage).typical_run is None
 
 
 @pytest.mark.parametrize("status", ["failure", "aborted", "skipped"])
-def test_baseline_ignores_other_outcomes(place: Stage, status: str) -> None:
+def test_baseline_ignores_other_outcomes(read_stage: Stage, status: str) -> None:
     for _ in range(4):
-        success(place, 2)
-    factories.run(place, status=status)
-    assert learned(place).typical_run is None
+        success(read_stage, 2)
+    factories.run(read_stage, status=status)
+    assert update_baseline(read_stage).typical_run is None
 
 
-def test_baseline_ignores_success_with_abort(place: Stage, manager: User) -> None:
+def test_baseline_ignores_success_with_abort(read_stage: Stage, manager: User) -> None:
     for _ in range(5):
-        last = success(place, 2)
-    factories.abort(last, manager, "too_late", settled_at=NOW)
-    assert learned(place).success_count == 4
+        last_run = success(read_stage, 2)
+    factories.abort(last_run, manager, "too_late", settled_at=NOW)
+    assert update_baseline(read_stage).success_count == 4
 
 
-def test_baseline_ignores_runs_of_other_stages(place: Stage) -> None:
+def test_baseline_ignores_runs_of_other_stages(read_stage: Stage) -> None:
     for _ in range(5):
         success(factories.stage("Staging"), 2)
-    assert learned(place).success_count == 0
+    assert update_baseline(read_stage).success_count == 0
 
 
-def test_baseline_has_steps_of_runs_with_details(place: Stage) -> None:
+def test_baseline_has_steps_of_runs_with_details(read_stage: Stage) -> None:
     for minutes in (1, 2, 3, 4, 5):
-        success(place, minutes, root=migrated(minutes))
-    known = learned(place)
-    assert known.observed_steps == {"migrate": [180, 300]}
-    assert known.detail_count == 5
+        success(read_stage, minutes, root=migration_steps(minutes))
+    baseline = update_baseline(read_stage)
+    assert baseline.observed_steps == {"migrate": [180, 300]}
+    assert baseline.detail_count == 5
 
 
-def test_baseline_excludes_approval_time_from_run_duration(place: Stage) -> None:
+def test_baseline_excludes_approval_time_from_run_duration(read_stage: Stage) -> None:
     for _ in range(5):
-        success(place, 62, root=migrated(2, approval=60))
-    known = learned(place)
-    assert known.observed_run_median == 120
-    assert known.observed_steps["Approval sign-off"] == [3600, 3600]
-    assert known.approval_keys == ["Approval sign-off"]
+        success(read_stage, 62, root=migration_steps(2, approval=60))
+    baseline = update_baseline(read_stage)
+    assert baseline.observed_run_median == 120
+    assert baseline.observed_steps["Approval sign-off"] == [3600, 3600]
+    assert baseline.approval_keys == ["Approval sign-off"]
 
 
-def test_baseline_update_keeps_override(place: Stage) -> None:
-    read_before = learned(place)
+def test_baseline_update_keeps_override(read_stage: Stage) -> None:
+    before = update_baseline(read_stage)
     StageTiming.objects.update(override_run_median=900)
-    read_before.record_baseline(run=None, queue=None, steps={}, approvals=(), at=NOW)
+    before.record_baseline(run=None, queue=None, steps={}, approvals=(), at=NOW)
     assert StageTiming.objects.get().override_run_median == 900
 
 
-def test_last_success_is_latest_successful_run(place: Stage) -> None:
-    success(place, 2)
-    last = success(place, 3)
-    factories.run(place, status="failure")
-    assert learned(place).last_success == last
+def test_last_success_is_latest_successful_run(read_stage: Stage) -> None:
+    success(read_stage, 2)
+    last = success(read_stage, 3)
+    factories.run(read_stage, status="failure")
+    assert update_baseline(read_stage).last_success == last
 
 
-def test_last_success_may_be_a_run_with_abort(place: Stage, manager: User) -> None:
-    success(place, 2)
-    last = success(place, 3)
+def test_last_success_may_be_a_run_with_abort(read_stage: Stage, manager: User) -> None:
+    success(read_stage, 2)
+    last = success(read_stage, 3)
     factories.abort(last, manager, "concluded", outcome="success", settled_at=NOW)
-    assert learned(place).last_success == last
+    assert update_baseline(read_stage).last_success == last
 
 
 def test_mirrored_success_updates_baseline(stage: Stage) -> None:
-    ended = {"status": "success", "concluded": True, "started_at": at(0), "concluded_at": at(60)}
-    mirror.apply_runs(stage.pk, [api_run(f"r{n}", **ended) for n in range(5)], requested_at=at(100))
+    end_fields = {
+        "status": "success",
+        "concluded": True,
+        "started_at": at(0),
+        "concluded_at": at(60),
+    }
+    mirror.apply_runs(
+        stage.pk, [api_run(f"r{n}", **end_fields) for n in range(5)], requested_at=at(100)
+    )
     assert StageTiming.objects.get().observed_run_median == 60
 
 
 def test_detail_read_after_success_updates_baseline(
     stage: Stage,
 ) -> None:
-    def read(seconds: float, status: str, people: Node) -> None:
-        over = status == "success"
-        ended = {"started_at": at(0), "concluded_at": at(3720)} if over else {"started_at": at(0)}
-        run = api_run("watched", status=status, concluded=over, **ended)
-        steps = factories.node("Workflow", steps=(people,))
+    def read(seconds: float, status: str, approval: Node) -> None:
+        is_over = status == "success"
+        end_fields = (
+            {"started_at": at(0), "concluded_at": at(3720)} if is_over else {"started_at": at(0)}
+        )
+        run = api_run("watched", status=status, concluded=is_over, **end_fields)
+        steps = factories.node("Workflow", steps=(approval,))
         mirror.apply_detail(
             stage.pk, RunDetail(run=run, root=steps, raw={}), requested_at=at(seconds)
         )
 
     for _ in range(4):
-        success(stage, 2, root=migrated(2))
-    waits = {"label": "sign-off", "started_at": at(60)}
-    read(70, "approval_wait", factories.node("Approval", status="approval_wait", **waits))
-    ended = {"status": "success", "concluded": True, "started_at": at(0), "concluded_at": at(3720)}
-    mirror.apply_runs(stage.pk, [api_run("watched", **ended)], requested_at=at(3721))
-    approved = factories.node("Approval", status="success", ended_at=at(3660), **waits)
+        success(stage, 2, root=migration_steps(2))
+    approval_fields = {"label": "sign-off", "started_at": at(60)}
+    read(70, "approval_wait", factories.node("Approval", status="approval_wait", **approval_fields))
+    end_fields = {
+        "status": "success",
+        "concluded": True,
+        "started_at": at(0),
+        "concluded_at": at(3720),
+    }
+    mirror.apply_runs(stage.pk, [api_run("watched", **end_fields)], requested_at=at(3721))
+    approved = factories.node("Approval", status="success", ended_at=at(3660), **approval_fields)
     read(3722, "success", approved)
     assert StageTiming.objects.get().observed_run_p95 == 120
 
 
 def test_unchanged_list_does_not_update_baseline(stage: Stage) -> None:
-    ended = {"status": "success", "concluded": True, "started_at": at(0), "concluded_at": at(60)}
-    said = [api_run(f"r{n}", **ended) for n in range(5)]
-    mirror.apply_runs(stage.pk, said, requested_at=at(100))
+    end_fields = {
+        "status": "success",
+        "concluded": True,
+        "started_at": at(0),
+        "concluded_at": at(60),
+    }
+    api_runs = [api_run(f"r{n}", **end_fields) for n in range(5)]
+    mirror.apply_runs(stage.pk, api_runs, requested_at=at(100))
     StageTiming.objects.all().delete()
-    mirror.apply_runs(stage.pk, said, requested_at=at(200))
+    mirror.apply_runs(stage.pk, api_runs, requested_at=at(200))
     assert not StageTiming.objects.exists()
 
 
-def test_baseline_reads_only_twenty_runs(place: Stage) -> None:
+def test_baseline_reads_only_twenty_runs(read_stage: Stage) -> None:
     for _ in range(25):
-        success(place, 2, root=migrated(2))
+        success(read_stage, 2, root=migration_steps(2))
     with CaptureQueriesContext(connection) as queries:
-        learned(place)
+        update_baseline(read_stage)
     assert StageTiming.objects.get().success_count == 20
     assert len(queries) <= 9
 
 
-# --- which successes are read, and when ---------------------------------------------------------
+# --- scheduled reads ----------------------------------------------------------------------------
 
-EVERY = timedelta(minutes=7)
+INTERVAL = timedelta(minutes=7)
 
 
-def booked_run() -> Run:
+def scheduled_run() -> Run:
     return Run.objects.filter(baselines.SCHEDULED_DETAIL).get()
 
 
@@ -167,61 +190,65 @@ def test_concluded_success_is_not_read_for_baseline_at_once(stage: Stage) -> Non
     for n in range(7):
         run_id = f"r{n}"
         mirror.apply_runs(stage.pk, [api_run(run_id)], requested_at=at(n * 100))
-        ended = api_run(run_id, status="success", concluded=True, concluded_at=at(n * 100 + 5))
-        mirror.apply_runs(stage.pk, [ended], requested_at=at(n * 100 + 10))
+        concluded_run = api_run(
+            run_id, status="success", concluded=True, concluded_at=at(n * 100 + 5)
+        )
+        mirror.apply_runs(stage.pk, [concluded_run], requested_at=at(n * 100 + 10))
     assert not Run.objects.exclude(next_detail_sync_at=None).exists()
 
 
-def test_baseline_read_is_scheduled_for_one_success_at_a_time(place: Stage) -> None:
-    for stage in (place, factories.stage("Staging")):
-        succeeded(stage)
-    assert baselines.schedule_next_detail(NOW, EVERY)
-    assert baselines.schedule_next_detail(NOW + EVERY, EVERY)
-    assert booked_run().next_detail_sync_at == NOW + EVERY
+def test_baseline_read_is_scheduled_for_one_success_at_a_time(read_stage: Stage) -> None:
+    for stage in (read_stage, factories.stage("Staging")):
+        create_successes(stage)
+    assert baselines.schedule_next_detail(NOW, INTERVAL)
+    assert baselines.schedule_next_detail(NOW + INTERVAL, INTERVAL)
+    assert scheduled_run().next_detail_sync_at == NOW + INTERVAL
 
 
-def test_next_baseline_read_is_scheduled_after_previous(place: Stage) -> None:
-    succeeded(place)
-    baselines.schedule_next_detail(NOW, EVERY)
-    first = booked_run()
-    Run.objects.filter(pk=first.pk).update(detail_synced_at=after(7), next_detail_sync_at=None)
-    baselines.schedule_next_detail(after(7), EVERY)
-    assert booked_run() != first
-    assert booked_run().next_detail_sync_at == after(14)
+def test_next_baseline_read_is_scheduled_after_previous(read_stage: Stage) -> None:
+    create_successes(read_stage)
+    baselines.schedule_next_detail(NOW, INTERVAL)
+    first = scheduled_run()
+    Run.objects.filter(pk=first.pk).update(
+        detail_synced_at=minutes_later(7), next_detail_sync_at=None
+    )
+    baselines.schedule_next_detail(minutes_later(7), INTERVAL)
+    assert scheduled_run() != first
+    assert scheduled_run().next_detail_sync_at == minutes_later(14)
 
 
 def test_concurrent_workers_schedule_one_baseline_read(transactional_db: None) -> None:
-    succeeded(factories.stage())
-    succeeded(factories.stage("Staging"))
+    create_successes(factories.stage())
+    create_successes(factories.stage("Staging"))
     barrier = Barrier(4)
 
-    def book(_: int) -> bool:
+    def schedule_after_barrier(_: int) -> bool:
         barrier.wait(60)
         try:
-            return baselines.schedule_next_detail(NOW, EVERY)
+            return baselines.schedule_next_detail(NOW, INTERVAL)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(book, range(4)))
-    assert booked_run()
+        list(pool.map(schedule_after_barrier, range(4)))
+    assert scheduled_run()
 
 
-@pytest.mark.parametrize("read", [0, MIN_SAMPLES])
+@pytest.mark.parametrize("read_count", [0, MIN_SAMPLES])
 def test_baseline_read_is_not_scheduled_when_steps_are_known_or_successes_few(
-    place: Stage, read: int
+    read_stage: Stage, read_count: int
 ) -> None:
-    succeeded(place, read=read, times=6 if read else MIN_SAMPLES - 1)
-    assert not baselines.schedule_next_detail(NOW, EVERY)
-    assert asked_for() == 0
+    create_successes(read_stage, read_count=read_count, count=6 if read_count else MIN_SAMPLES - 1)
+    assert not baselines.schedule_next_detail(NOW, INTERVAL)
+    assert scheduled_detail_count() == 0
 
 
-@pytest.mark.parametrize("what", ["failed before", "gone", "no longer listed", "aborted in vain"])
+@pytest.mark.parametrize("case", ["failed before", "gone", "no longer listed", "aborted in vain"])
 def test_baseline_read_is_not_scheduled_for_unusable_run(
-    place: Stage, manager: User, what: str
+    read_stage: Stage, manager: User, case: str
 ) -> None:
-    succeeded(place)
-    match what:
+    create_successes(read_stage)
+    match case:
         case "failed before":
             Run.objects.update(failures=1)
         case "gone":
@@ -231,74 +258,74 @@ def test_baseline_read_is_not_scheduled_for_unusable_run(
         case _:
             for run in Run.objects.all():
                 factories.abort(run, manager, "too_late", settled_at=NOW)
-    assert not baselines.schedule_next_detail(NOW, EVERY)
+    assert not baselines.schedule_next_detail(NOW, INTERVAL)
 
 
-def test_baseline_read_is_not_scheduled_for_old_success(place: Stage) -> None:
-    old = success(place, 10, concluded_at=NOW - timedelta(days=2))
+def test_baseline_read_is_not_scheduled_for_old_success(read_stage: Stage) -> None:
+    old_success = success(read_stage, 10, concluded_at=NOW - timedelta(days=2))
     for _ in range(20):
-        success(place, 10, detail_synced_at=NOW)  # read, and Northflank showed no steps
-    learned(place)
+        success(read_stage, 10, detail_synced_at=NOW)  # read, without steps
+    update_baseline(read_stage)
     assert StageTiming.objects.get().detail_count == 0
-    assert not baselines.schedule_next_detail(NOW, EVERY)
-    assert Run.objects.get(pk=old.pk).next_detail_sync_at is None
+    assert not baselines.schedule_next_detail(NOW, INTERVAL)
+    assert Run.objects.get(pk=old_success.pk).next_detail_sync_at is None
 
 
 def test_baseline_reads_prefer_overdue_then_partial_then_longest_waiting_stage(
-    place: Stage,
+    read_stage: Stage,
 ) -> None:
-    of = place.pipeline
+    pipeline = read_stage.pipeline
     kinds = ["known", "late", "earlier", "begun", "overdue"]
-    stages = {kind: factories.stage(kind, of=of) for kind in kinds}
+    stages = {kind: factories.stage(kind, parent=pipeline) for kind in kinds}
     for kind, stage in stages.items():
-        succeeded(stage, read=MIN_SAMPLES if kind == "known" else int(kind == "begun"))
-    known = StageTiming.objects.filter(stage=stages["known"])
-    known.update(detail_count=MIN_SAMPLES - 1)  # one has slid by
+        create_successes(stage, read_count=MIN_SAMPLES if kind == "known" else int(kind == "begun"))
+    known_timing = StageTiming.objects.filter(stage=stages["known"])
+    known_timing.update(detail_count=MIN_SAMPLES - 1)  # one is no longer among the latest
     StageTiming.objects.filter(stage=stages["earlier"]).update(observed_at=LONG_AGO)
-    flying(stages["overdue"], 60)
+    run_in_flight(stages["overdue"], 60)
     Run.objects.in_flight().update(overdue_severity=1, overdue_reason="run")
     order = []
-    while baselines.schedule_next_detail(NOW, EVERY):
-        order.append(booked_run().stage.name)
-        Run.objects.filter(stage=booked_run().stage).update(failures=1)
+    while baselines.schedule_next_detail(NOW, INTERVAL):
+        order.append(scheduled_run().stage.name)
+        Run.objects.filter(stage=scheduled_run().stage).update(failures=1)
     assert order == ["overdue", "begun", "earlier", "late", "known"]
 
 
-def test_scheduled_baseline_run_being_watched_is_due_now(place: Stage) -> None:
-    succeeded(place)
-    baselines.schedule_next_detail(NOW, EVERY)
-    run = booked_run()
-    watchers.watch_run(run, after(1))
+def test_scheduled_baseline_run_being_watched_is_due_now(read_stage: Stage) -> None:
+    create_successes(read_stage)
+    baselines.schedule_next_detail(NOW, INTERVAL)
+    run = scheduled_run()
+    watchers.watch_run(run, minutes_later(1))
     run.refresh_from_db()
-    assert run.next_detail_sync_at == after(1)
+    assert run.next_detail_sync_at == minutes_later(1)
 
 
-def test_baseline_reads_of_stage_with_watched_run_are_due_now(place: Stage) -> None:
-    succeeded(place)
-    baselines.schedule_next_detail(NOW, EVERY)
-    run = flying(place, 5)
+def test_baseline_reads_of_stage_with_watched_run_are_due_now(read_stage: Stage) -> None:
+    create_successes(read_stage)
+    baselines.schedule_next_detail(NOW, INTERVAL)
+    run = run_in_flight(read_stage, 5)
     Run.objects.filter(pk=run.pk).update(last_viewed_at=NOW)
     overdue_checker.check_runs(NOW)
     times = Run.objects.filter(status="success").exclude(next_detail_sync_at=None)
     assert list(times.values_list("next_detail_sync_at", flat=True)) == [NOW] * MIN_SAMPLES
 
 
-def test_failed_baseline_read_is_not_repeated(place: Stage) -> None:
-    succeeded(place)
-    baselines.schedule_next_detail(NOW, EVERY)
-    first = booked_run()
+def test_failed_baseline_read_is_not_repeated(read_stage: Stage) -> None:
+    create_successes(read_stage)
+    baselines.schedule_next_detail(NOW, INTERVAL)
+    first = scheduled_run()
     mirror.back_off(first.pk, UnexpectedResponse("No.", http_status=200), NOW)
     first.refresh_from_db()
     assert first.next_detail_sync_at is None
-    baselines.schedule_next_detail(NOW, EVERY)
-    assert booked_run() != first
+    baselines.schedule_next_detail(NOW, INTERVAL)
+    assert scheduled_run() != first
 
 
-def test_scheduling_baseline_read_takes_three_queries_for_many_stages(place: Stage) -> None:
+def test_scheduling_baseline_read_takes_three_queries_for_many_stages(read_stage: Stage) -> None:
     for n in range(20):
-        succeeded(factories.stage(f"Stage {n}", of=place.pipeline))
+        create_successes(factories.stage(f"Stage {n}", parent=read_stage.pipeline))
     with CaptureQueriesContext(connection) as queries:
-        baselines.schedule_next_detail(NOW, EVERY)
+        baselines.schedule_next_detail(NOW, INTERVAL)
     assert len(queries) == 3
 
 
@@ -306,30 +333,36 @@ def test_scheduling_baseline_read_takes_three_queries_for_many_stages(place: Sta
 
 
 def restart_worker(world: World) -> None:
-    """Have the next plan made by a worker that has just been started."""
+    """Replace the worker by a new one, which makes its own plan."""
     world.live.worker = SyncWorker(world.live.connection)
 
 
 def details(world: World) -> list[str]:
     runs = set(Run.objects.filter(status="success").values_list("run_id", flat=True))
-    return [run for asked in world.asked("/runs/") if (run := asked.rpartition("/")[2]) in runs]
+    return [
+        run
+        for request in world.requests_for("/runs/")
+        if (run := request.rpartition("/")[2]) in runs
+    ]
 
 
 def test_worker_reads_one_success_at_a_time_until_baseline_has_steps(world: World) -> None:
-    world.sandbox.rate_limit_window.limit = 4_000  # so that none comes due by itself in the test
+    world.sandbox.rate_limit_window.limit = 4_000  # so that no read becomes due during the test
     world.sync()
     world.sandbox.requests.clear()
     typical = StageTiming.objects.filter(success_count__gte=MIN_SAMPLES).order_by("stage").first()
     assert typical is not None
-    Run.objects.exclude(stage=typical.stage_id).update(detail_synced_at=now())  # one will do
+    Run.objects.exclude(stage=typical.stage_id).update(
+        detail_synced_at=now()
+    )  # one stage is enough
     rounds = 0
     while True:
         restart_worker(world)
         world.sync()
-        assert len(details(world)) == rounds  # however often it looks, none before its time
+        assert len(details(world)) == rounds  # never before its time
         if not Run.objects.filter(baselines.SCHEDULED_DETAIL).exists():
             break
-        due = booked_run()
+        due = scheduled_run()
         assert due.next_detail_sync_at is not None
         assert due.next_detail_sync_at > now()
         Run.objects.filter(pk=due.pk).update(next_detail_sync_at=LONG_AGO)
@@ -345,43 +378,49 @@ def test_baseline_read_with_small_budget_is_scheduled_late(world: World) -> None
     world.sandbox.rate_limit_window.limit = 400
     world.sync()
     restart_worker(world)
-    began = now()
+    started_at = now()
     world.sync()
     spent = RateBudget.objects.get()
-    # One in a hundred of what is left to us: not before the time of a hundred requests.
-    hundred = 100 * (spent.resets_at - began) / spent.limit
-    at_ = booked_run().next_detail_sync_at
-    assert at_ is not None
-    assert at_ - began >= min(hundred, timedelta(minutes=59))
+    # One in a hundred of the remaining requests: after the time of a hundred requests.
+    interval = 100 * (spent.resets_at - started_at) / spent.limit
+    scheduled_at = scheduled_run().next_detail_sync_at
+    assert scheduled_at is not None
+    assert scheduled_at - started_at >= min(interval, timedelta(minutes=59))
 
 
-# --- while successes and their details slide by -------------------------------------------------
+# --- as new successes replace old ones ----------------------------------------------------------
 
 
 class SlidingHistory:
-    """A stage whose runs succeed one by one, and are read where the sync asks for it."""
+    """A stage whose runs succeed one after another, and are read when the sync schedules it."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.ended = 0
+        self.count = 0
         self.read = 0
-        self.said: dict[str, ApiRun] = {}
+        self.api_runs: dict[str, ApiRun] = {}
 
     def succeed(self, root: Node, *, readable: bool = True) -> StageTiming:
-        """Let one more run succeed, and return what is usual before its detail can be read."""
-        self.ended += 1
-        began = self.ended * 1000
-        run = {"created_at": at(began), "started_at": at(began)}
-        ended = {"status": "success", "concluded": True, "concluded_at": at(began + 600)}
-        mirror.apply_runs(self.stage.pk, [api_run(f"r{self.ended}", **run)], requested_at=at(began))
-        api = api_run(f"r{self.ended}", **run | ended)
-        mirror.apply_runs(self.stage.pk, [api], requested_at=at(began + 601))
-        self.said[api.id] = api
+        """Let one more run succeed, and return the baseline before its detail can be read."""
+        self.count += 1
+        start_seconds = self.count * 1000
+        run = {"created_at": at(start_seconds), "started_at": at(start_seconds)}
+        end_fields = {
+            "status": "success",
+            "concluded": True,
+            "concluded_at": at(start_seconds + 600),
+        }
+        mirror.apply_runs(
+            self.stage.pk, [api_run(f"r{self.count}", **run)], requested_at=at(start_seconds)
+        )
+        api_run_concluded = api_run(f"r{self.count}", **run | end_fields)
+        mirror.apply_runs(self.stage.pk, [api_run_concluded], requested_at=at(start_seconds + 601))
+        self.api_runs[api_run_concluded.id] = api_run_concluded
         before = StageTiming.objects.get()
-        if baselines.schedule_next_detail(at(began + 601), timedelta()) and readable:
+        if baselines.schedule_next_detail(at(start_seconds + 601), timedelta()) and readable:
             self.read += 1
-            detail = RunDetail(run=self.said[booked_run().run_id], root=root, raw={})
-            row = mirror.apply_detail(self.stage.pk, detail, requested_at=at(began + 602))
+            detail = RunDetail(run=self.api_runs[scheduled_run().run_id], root=root, raw={})
+            row = mirror.apply_detail(self.stage.pk, detail, requested_at=at(start_seconds + 602))
             Run.objects.filter(pk=row.pk).update(next_detail_sync_at=None)
         return before
 
@@ -391,7 +430,7 @@ def history(stage: Stage) -> SlidingHistory:
     return SlidingHistory(stage)
 
 
-# Of which successes the details can be read: all, not for a while, every other, some at random.
+# Which details can be read: all, none for a while, every other, some at random.
 READABLE = {
     "all": lambda n: True,
     "an outage": lambda n: n < 10 or n > 40,
@@ -404,45 +443,45 @@ READABLE = {
 def test_baseline_step_stays_as_successes_pass(
     history: SlidingHistory, readable: Callable[[int], bool]
 ) -> None:
-    known = False
+    was_known = False
     for n in range(70):
-        usual = history.succeed(migrated(3, approval=4), readable=readable(n))
-        assert usual.typical_step("migrate") is not None or not known
-        assert usual.typical_approval("Approval sign-off") is not None or not known
-        assert usual.typical_run is not None or not known
-        known = known or usual.typical_step("migrate") is not None
-    assert known
+        baseline = history.succeed(migration_steps(3, approval=4), readable=readable(n))
+        assert baseline.typical_step("migrate") is not None or not was_known
+        assert baseline.typical_approval("Approval sign-off") is not None or not was_known
+        assert baseline.typical_run is not None or not was_known
+        was_known = was_known or baseline.typical_step("migrate") is not None
+    assert was_known
 
 
 def test_baseline_reads_at_most_one_success_in_four(history: SlidingHistory) -> None:
     for _ in range(60):
-        history.succeed(migrated(3))
+        history.succeed(migration_steps(3))
     assert history.read <= 60 / 4 + 1
 
 
 def test_baseline_step_that_no_longer_runs_is_dropped(history: SlidingHistory) -> None:
     for _ in range(20):
-        history.succeed(migrated(3))
+        history.succeed(migration_steps(3))
     renamed = factories.node(
         "JobRun", label="convert", ref="convert", status="success",
         started_at=NOW, ended_at=NOW + timedelta(minutes=4),
     )  # fmt: skip
     for _ in range(30):
         history.succeed(renamed)
-    known = StageTiming.objects.get()
-    assert list(known.observed_steps) == ["convert"]
+    baseline = StageTiming.objects.get()
+    assert list(baseline.observed_steps) == ["convert"]
 
 
 def test_baseline_run_duration_stays_without_new_details(history: SlidingHistory) -> None:
     for _ in range(10):
-        history.succeed(migrated(3, approval=4))
+        history.succeed(migration_steps(3, approval=4))
     before = StageTiming.objects.get().typical_run
     for _ in range(25):
-        usual = history.succeed(migrated(3, approval=4), readable=False)
-        assert usual.typical_run == before
+        baseline = history.succeed(migration_steps(3, approval=4), readable=False)
+        assert baseline.typical_run == before
 
 
-# --- what is learned anew shows at once ---------------------------------------------------------
+# --- changed baselines are shown at once --------------------------------------------------------
 
 
 def versions(stage: Stage) -> dict[str, int]:
@@ -450,22 +489,22 @@ def versions(stage: Stage) -> dict[str, int]:
 
 
 def add_five_successes(stage: Stage, minutes: float, *, first: int = 0) -> None:
-    """Five more runs of the stage have succeeded, in so many minutes each."""
+    """Mirror five more successes of the stage, of `minutes` each."""
     for n in range(first, first + 5):
-        began = at(n * 100)
-        times = {"created_at": began, "started_at": began}
-        times |= {"concluded_at": began + timedelta(minutes=minutes)}
-        said = api_run(f"r{n}", status="success", concluded=True, **times)
-        mirror.apply_runs(stage.pk, [said], requested_at=at(9000 + n))
+        started_at = at(n * 100)
+        times = {"created_at": started_at, "started_at": started_at}
+        times |= {"concluded_at": started_at + timedelta(minutes=minutes)}
+        api_success = api_run(f"r{n}", status="success", concluded=True, **times)
+        mirror.apply_runs(stage.pk, [api_success], requested_at=at(9000 + n))
 
 
 def test_changed_baseline_updates_runs_in_flight_of_its_stage(stage: Stage) -> None:
-    elsewhere = factories.run(factories.stage("Staging", of=stage.pipeline), "elsewhere")
+    other_run = factories.run(factories.stage("Staging", parent=stage.pipeline), "elsewhere")
     mirror.apply_runs(stage.pk, [api_run("flying")], requested_at=at(0))
     before = versions(stage)
     add_five_successes(stage, 5)
     assert versions(stage)["flying"] > before["flying"]
-    assert versions(elsewhere.stage) == {"elsewhere": elsewhere.version}
+    assert versions(other_run.stage) == {"elsewhere": other_run.version}
 
 
 def test_baseline_change_with_same_text_updates_no_run(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Upstrea
 from dashboard.sandbox import parse_fault
 from dashboard.sync import catalog, leases
 from dashboard.sync.schedule import StageClass
-from tests.support.live_runs import vanish
+from tests.support.live_runs import remove_run
 from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -32,7 +32,7 @@ BROKEN = (
     "502-html",
     "404-html",
     "error-string:404",  # JSON, as a proxy writes it
-    "404",  # Northflank's own, contradicted by its other answers or for all that is asked
+    "404",  # Northflank's own, contradicted by its other answers or for every request
     "huge:6",
 )
 LEDGER = "/v1/projects/payments/pipelines/ledger"
@@ -44,7 +44,7 @@ FAULT_TARGETS = {
     "a run": f"@GET {LEDGER}/release-flows/production/runs/",
     "everything": "",
 }
-# Here nothing is broken: no list of entries, and a flow that other answers contradict.
+# These faults break nothing: no list of entries, and a flow that other answers contradict.
 HARMLESS = {
     ("unreadable:1000", "a flow"),
     ("unreadable:1000", "a run"),
@@ -53,21 +53,21 @@ HARMLESS = {
 
 
 def read_all(world: World, *faults: str, times: int = 1) -> None:
-    """Have the catalog, one stage with its flow, and its runs in flight read again."""
+    """Read the catalog, one stage with its flow, and its runs in flight again."""
     world.sandbox.faults = [parse_fault(fault) for fault in faults]
     stage = Stage.objects.filter(pipeline__slug="ledger", name="Production")
     for _ in range(times):
         CatalogSync.objects.update(next_sync_at=LONG_AGO)
         stage.update(flow_synced_at=LONG_AGO, next_sync_at=LONG_AGO, synced_at=LONG_AGO)
         Run.objects.in_flight().filter(stage__in=stage).update(next_detail_sync_at=LONG_AGO)
-        Stage.objects.exclude(error="").update(next_sync_at=LONG_AGO)  # and whatever fails
+        Stage.objects.exclude(error="").update(next_sync_at=LONG_AGO)  # and whatever has failed
         Run.objects.exclude(failures=0).update(next_detail_sync_at=LONG_AGO)
         world.live.connection.retry_at = 0
         world.live.sync(1)
 
 
 def mirrored_state() -> list[Any]:
-    """All that pages go by."""
+    """The rows that pages depend on."""
     return [
         list(Project.objects.order_by("pk").values_list("slug", "removed_at")),
         list(Pipeline.objects.order_by("pk").values_list("slug", "removed_at")),
@@ -77,7 +77,7 @@ def mirrored_state() -> list[Any]:
 
 
 def error_rows() -> list[Any]:
-    """What pages say of trouble."""
+    """The errors that pages show."""
     return [
         *Upstream.objects.exclude(error="").values_list("error", flat=True),
         *CatalogSync.objects.exclude(error="").values_list("project__slug", "error"),
@@ -86,20 +86,20 @@ def error_rows() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("place", FAULT_TARGETS)
-def test_broken_answer_removes_nothing_and_reports_error(world: World, place: str) -> None:
+@pytest.mark.parametrize("target", FAULT_TARGETS)
+def test_broken_answer_removes_nothing_and_reports_error(world: World, target: str) -> None:
     world.start()
     world.sync()
     read_all(world)
     before = mirrored_state()
     assert error_rows() == []
-    for broken in BROKEN:
-        read_all(world, f"{broken}{FAULT_TARGETS[place]}")
-        assert mirrored_state() == before, broken
-        assert bool(error_rows()) != ((broken, place) in HARMLESS), broken
+    for fault in BROKEN:
+        read_all(world, f"{fault}{FAULT_TARGETS[target]}")
+        assert mirrored_state() == before, fault
+        assert bool(error_rows()) != ((fault, target) in HARMLESS), fault
         read_all(world)
-        assert mirrored_state() == before, broken
-        assert error_rows() == [], broken
+        assert mirrored_state() == before, fault
+        assert error_rows() == [], fault
 
 
 def test_stage_has_no_flow_only_on_northflanks_own_404(world: World) -> None:
@@ -109,7 +109,7 @@ def test_stage_has_no_flow_only_on_northflanks_own_404(world: World) -> None:
 
 
 def production_state() -> tuple[bool | None, int, int]:
-    """Whether ledger's Production has a flow, and how many of its runs are in flight, and gone."""
+    """Whether ledger's Production has a flow, and its numbers of runs in flight and removed."""
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
     in_flight_runs = stage.runs.in_flight()
     return stage.has_flow, in_flight_runs.count(), in_flight_runs.exclude(removed_at=None).count()
@@ -138,7 +138,7 @@ def test_flow_missing_twice_is_removed_and_checked_again_soon(world: World) -> N
     assert production_state() == (False, before[1], before[1])
     missing = Stage.objects.filter(has_flow=False).exclude(missing_since=None)
     assert set(leases.classify_stages(missing, timezone.now()).values()) == {StageClass.IDLE}
-    world.make_due()  # no other visit than its own
+    world.make_due()  # only at its own due time
     world.sandbox.faults = []
     world.sync()
     assert production_state() == before
@@ -148,18 +148,18 @@ def test_flow_with_only_its_run_list_found_is_kept(world: World) -> None:
     world.start()
     world.sync()
     before = production_state()
-    place = "@/ledger/release-flows/"
-    read_all(world, f"404{place}production$", f"404{place}Production$")
+    target = "@/ledger/release-flows/"
+    read_all(world, f"404{target}production$", f"404{target}Production$")
     assert (production_state(), error_rows()) == (before, [])
 
 
-# --- gone ----------------------------------------------------------------------------------------
+# --- removed -------------------------------------------------------------------------------------
 
 
 def test_run_missing_from_address_and_list_is_removed(world: World) -> None:
     run_id = world.start()
     world.sync()
-    vanish(world.live, run_id)
+    remove_run(world.live, run_id)
     Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
     world.sync()
     assert list(Run.objects.exclude(removed_at=None).values_list("run_id", flat=True)) == [run_id]
@@ -168,7 +168,7 @@ def test_run_missing_from_address_and_list_is_removed(world: World) -> None:
 def test_run_missing_from_unreadable_stage_is_kept(world: World) -> None:
     run_id = world.start()
     world.sync()
-    vanish(world.live, run_id)
+    remove_run(world.live, run_id)
     world.sandbox.faults.append(parse_fault(f"404@{LEDGER}/release-flows/production/runs"))
     Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
     world.sync()
@@ -178,7 +178,7 @@ def test_run_missing_from_unreadable_stage_is_kept(world: World) -> None:
 
 def test_project_missing_from_one_list_is_kept(world: World) -> None:
     world.sync()
-    world.hide("payments")
+    world.delete_projects("payments")
     read_all(world, times=2)  # with no time between
     assert Project.objects.get().removed_at is None
     assert Run.objects.in_flight().exists()
@@ -186,7 +186,7 @@ def test_project_missing_from_one_list_is_kept(world: World) -> None:
 
 def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
     world.sync()
-    world.hide("payments")
+    world.delete_projects("payments")
     CatalogSync.objects.filter(project=None).update(next_sync_at=LONG_AGO)
     world.live.sync(1)
     sweep = CatalogSync.objects.get(project=None)
@@ -196,9 +196,9 @@ def test_list_with_missing_project_is_read_again_soon(world: World) -> None:
 
 def test_project_listed_again_is_no_longer_missing(world: World) -> None:
     world.sync()
-    bring_back = world.hide("payments")
+    restore = world.delete_projects("payments")
     read_all(world)
-    bring_back()
+    restore()
     read_all(world)
     assert Project.objects.get().missing_since is None
 
@@ -206,7 +206,7 @@ def test_project_listed_again_is_no_longer_missing(world: World) -> None:
 @pytest.mark.parametrize("fault", ["unreadable", "surplus"])
 def test_incomplete_list_removes_nothing(full_world: World, fault: str) -> None:
     full_world.sync()
-    full_world.hide("payments")
+    full_world.delete_projects("payments")
     faults = f"{fault}@GET /v1/projects$"
     read_all(full_world, faults, times=2)
     Project.objects.update(missing_since=LONG_AGO)

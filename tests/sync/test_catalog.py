@@ -22,8 +22,8 @@ def sweep_again(world: World) -> None:
     world.sync()
 
 
-def sweep_until_gone(world: World) -> None:
-    """Have the lists read twice, with some time between."""
+def sweep_until_removed(world: World) -> None:
+    """Read the lists twice, with some time in between."""
     sweep_again(world)
     for queryset in (Project.objects.all(), Pipeline.objects.all()):
         queryset.exclude(missing_since=None).update(missing_since=LONG_AGO)
@@ -64,7 +64,7 @@ def test_sync_reads_only_projects_of_setting(world: World) -> None:
 
 def test_sync_sends_no_requests_for_other_projects(world: World) -> None:
     world.sync()
-    assert not world.asked("/projects/shop")
+    assert not world.requests_for("/projects/shop")
 
 
 def test_project_of_setting_not_listed_is_logged(
@@ -77,35 +77,35 @@ def test_project_of_setting_not_listed_is_logged(
 
 def test_deleted_project_is_removed(world: World) -> None:
     world.sync()
-    world.hide("payments")
-    sweep_until_gone(world)
+    world.delete_projects("payments")
+    sweep_until_removed(world)
     assert Project.objects.get().removed_at is not None
 
 
 def test_deleted_project_keeps_its_runs(world: World) -> None:
     world.sync()
     before = Run.objects.count()
-    world.hide("payments")
-    sweep_until_gone(world)
+    world.delete_projects("payments")
+    sweep_until_removed(world)
     assert Run.objects.count() == before > 0
 
 
 def test_deleted_project_is_not_requested_again(world: World) -> None:
     world.sync()
-    world.hide("payments")
-    sweep_until_gone(world)
+    world.delete_projects("payments")
+    sweep_until_removed(world)
     world.sandbox.requests.clear()
     Run.objects.update(next_detail_sync_at=None)
     world.make_due()
     world.sync()
-    assert not world.asked("/payments")
+    assert not world.requests_for("/payments")
 
 
 def test_runs_of_deleted_project_stay_in_flight_as_removed(world: World) -> None:
     world.sync()
     before = Run.objects.in_flight().count()
-    world.hide("payments")
-    sweep_until_gone(world)
+    world.delete_projects("payments")
+    sweep_until_removed(world)
     assert Run.objects.in_flight().exclude(removed_at=None).count() == before > 0
 
 
@@ -120,18 +120,18 @@ def test_runs_of_project_dropped_from_setting_are_not_in_flight(
 
 def test_project_listed_again_is_not_removed(world: World) -> None:
     world.sync()
-    bring_back = world.hide("payments")
-    sweep_until_gone(world)
-    bring_back()
+    restore = world.delete_projects("payments")
+    sweep_until_removed(world)
+    restore()
     sweep_again(world)
     assert Project.objects.get().removed_at is None
 
 
 def test_runs_of_project_listed_again_are_in_flight(world: World) -> None:
     world.sync()
-    bring_back = world.hide("payments")
-    sweep_until_gone(world)
-    bring_back()
+    restore = world.delete_projects("payments")
+    sweep_until_removed(world)
+    restore()
     world.make_due()
     sweep_again(world)
     assert {run.run_id for run in Run.objects.in_flight()} == world.ids(in_flight=True)
@@ -142,7 +142,7 @@ def test_deleted_pipeline_is_removed(world: World) -> None:
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
     object.__setattr__(payments, "pipelines", payments.pipelines[:1])
-    sweep_until_gone(world)
+    sweep_until_removed(world)
     assert Pipeline.objects.get(slug="ledger").removed_at is not None
 
 
@@ -150,10 +150,10 @@ def test_pipeline_listed_again_is_not_removed(world: World) -> None:
     world.sync()
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
-    both = payments.pipelines
-    object.__setattr__(payments, "pipelines", both[:1])
-    sweep_until_gone(world)
-    object.__setattr__(payments, "pipelines", both)
+    pipelines = payments.pipelines
+    object.__setattr__(payments, "pipelines", pipelines[:1])
+    sweep_until_removed(world)
+    object.__setattr__(payments, "pipelines", pipelines)
     sweep_again(world)
     assert Pipeline.objects.get(slug="ledger").removed_at is None
 
@@ -166,14 +166,14 @@ def test_pipeline_listed_again_has_three_stages(world: World) -> None:
 def test_new_pipeline_is_read_with_its_runs(world: World) -> None:
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
-    both = payments.pipelines
-    object.__setattr__(payments, "pipelines", both[:1])
+    pipelines = payments.pipelines
+    object.__setattr__(payments, "pipelines", pipelines[:1])
     world.sync()
-    object.__setattr__(payments, "pipelines", both)
+    object.__setattr__(payments, "pipelines", pipelines)
     sweep_again(world)
-    new = Pipeline.objects.latest("pk")
-    assert new.slug == both[1].id
-    assert Run.objects.filter(stage__pipeline=new).exists()
+    new_pipeline = Pipeline.objects.latest("pk")
+    assert new_pipeline.slug == pipelines[1].id
+    assert Run.objects.filter(stage__pipeline=new_pipeline).exists()
 
 
 def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -> None:
@@ -181,37 +181,37 @@ def test_deleted_pipeline_history_is_still_shown(world: World, client: Client) -
     payments = world.sandbox.world.find_project("payments")
     assert payments is not None
     object.__setattr__(payments, "pipelines", payments.pipelines[:1])
-    sweep_until_gone(world)
+    sweep_until_removed(world)
     client.force_login(User.objects.create_user("viewer"))
     run = Run.objects.filter(stage__pipeline__slug="ledger").latest("created_at")
-    place = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
-    for address in (place, f"{place}runs/{run.run_id}/"):
+    stage_address = f"/projects/payments/pipelines/ledger/release-flows/{run.stage.name.lower()}/"
+    for address in (stage_address, f"{stage_address}runs/{run.run_id}/"):
         answer = client.get(address)
         assert answer.status_code == 200
         assert run.run_id in answer.content.decode()
 
 
-@pytest.mark.parametrize("no_access", ["403", "404"])
-def test_forbidden_project_keeps_rows_and_reports_error(world: World, no_access: str) -> None:
+@pytest.mark.parametrize("status", ["403", "404"])
+def test_forbidden_project_keeps_rows_and_reports_error(world: World, status: str) -> None:
     world.sync()
     before = Run.objects.in_flight().count()
-    world.sandbox.choices["no-access"] = no_access
+    world.sandbox.choices["no-access"] = status
     world.sandbox.faults = [parse_fault("forbidden:payments")]
     for _ in range(3):
         world.make_due()
         sweep_again(world)
     sweep = CatalogSync.objects.get(project__slug="payments")
-    assert sweep.error == {"403": "forbidden", "404": "not_found"}[no_access]
+    assert sweep.error == {"403": "forbidden", "404": "not_found"}[status]
     assert Pipeline.objects.filter(removed_at=None).count() == 2
     assert Stage.objects.filter(has_flow=True).exclude(error="").count() == 5
     assert Run.objects.in_flight().count() == before > 0
 
 
-@pytest.mark.parametrize("no_access", ["403", "404"])
+@pytest.mark.parametrize("status", ["403", "404"])
 def test_project_allowed_again_recovers(
-    world: World, no_access: str, logged_events: Callable[[str], list[dict[str, str]]]
+    world: World, status: str, logged_events: Callable[[str], list[dict[str, str]]]
 ) -> None:
-    test_forbidden_project_keeps_rows_and_reports_error(world, no_access)
+    test_forbidden_project_keeps_rows_and_reports_error(world, status)
     world.sandbox.faults = []
     for _ in range(2):
         world.make_due()
@@ -251,7 +251,7 @@ def test_working_path_spelling_is_tried_first_later(world: World) -> None:
     Stage.objects.filter(has_flow=True).update(flow_synced_at=None)
     world.make_due()
     world.sync()
-    assert not world.asked("/release-flows/production")
+    assert not world.requests_for("/release-flows/production")
 
 
 def test_stage_without_flow_and_with_empty_list_has_no_flow(world: World) -> None:
@@ -267,7 +267,7 @@ def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
     object.__setattr__(
         pipeline, "flows", {k: v for k, v in pipeline.flows.items() if k != "Staging"}
     )
-    for _ in range(3):  # its list is not found, its flow is not, and is not some time later
+    for _ in range(3):  # its list is missing, then its flow, then its flow some time later
         Stage.objects.update(failures=0)
         Stage.objects.exclude(missing_since=None).update(missing_since=LONG_AGO)
         world.make_due()
@@ -275,9 +275,9 @@ def test_stage_that_lost_its_flow_is_detected(world: World) -> None:
     assert Stage.objects.get(pipeline__slug="ledger", name="Staging").has_flow is False
 
 
-def test_flow_found_again_is_no_longer_missing(place: Stage) -> None:
-    assert not catalog.mark_flow_missing(place.pk, T0)
-    catalog.mark_flow_checked(place.pk, T0)
+def test_flow_found_again_is_no_longer_missing(read_stage: Stage) -> None:
+    assert not catalog.mark_flow_missing(read_stage.pk, T0)
+    catalog.mark_flow_checked(read_stage.pk, T0)
     assert Stage.objects.get().missing_since is None
     assert catalog.claim_first_reads(T0, 0) == []
 
@@ -304,9 +304,9 @@ def test_sweep_with_expired_lease_is_due(db: None) -> None:
     assert catalog.claim_due(T0 + catalog.LEASE) is not None
 
 
-def sweep_due_in_a_day(seen: float) -> CatalogSync:
+def sweep_due_in_a_day(synced_seconds: float) -> CatalogSync:
     catalog.start(T0)
-    CatalogSync.objects.update(synced_at=at(seen), next_sync_at=at(86400))
+    CatalogSync.objects.update(synced_at=at(synced_seconds), next_sync_at=at(86400))
     return CatalogSync.objects.get()
 
 

@@ -32,50 +32,52 @@ from dashboard.upstream import budget_store
 from dashboard.web.components.runs import run_row
 from tests.support import factories
 from tests.support.live import Live
-from tests.support.live_runs import in_flight, notice, press, read
+from tests.support.live_runs import create_run_in_flight, notice_text, read, submit_abort
 from tests.support.world import World, api_run, at, detail, get_run
 
 type Lines = Callable[[str], list[dict[str, Any]]]
 
 HOUR = timedelta(hours=1)
-BOTH_DIRECTIONS = pytest.mark.parametrize("by", [HOUR, -HOUR], ids=["forward", "back"])
+BOTH_DIRECTIONS = pytest.mark.parametrize("interval", [HOUR, -HOUR], ids=["forward", "back"])
 
 
-def set_clock_offset(ahead: timedelta) -> None:
-    """Have this process go by a clock that is so far ahead."""
-    db_threads.set_clock_offset(ahead)
+def set_clock_offset(offset: timedelta) -> None:
+    """Use a clock in this process that is `offset` ahead."""
+    db_threads.set_clock_offset(offset)
 
 
 # --- which answer is newer -----------------------------------------------------------------------
 
 
 @BOTH_DIRECTIONS
-def test_later_request_wins_whatever_the_clock(stage: Stage, by: timedelta) -> None:
+def test_later_request_wins_whatever_the_clock(stage: Stage, interval: timedelta) -> None:
     request_time = at(0)
     mirror.apply_runs(stage.pk, [api_run(status="running")], requested_at=request_time)
-    mirror.apply_detail(stage.pk, detail(status="aborting"), requested_at=request_time + by)
+    mirror.apply_detail(stage.pk, detail(status="aborting"), requested_at=request_time + interval)
     assert get_run().status == "aborting"
-    assert get_run().synced_at == get_run().detail_synced_at == request_time + by
+    assert get_run().synced_at == get_run().detail_synced_at == request_time + interval
     mirror.mark_removed(get_run().pk, requested_at=request_time)
     assert get_run().removed_at == request_time
 
 
 @BOTH_DIRECTIONS
-def test_abort_after_clock_change_is_accepted(live: Live, manager: User, by: timedelta) -> None:
-    set_clock_offset(-by)
-    run = in_flight(live)
+def test_abort_after_clock_change_is_accepted(
+    live: Live, manager: User, interval: timedelta
+) -> None:
+    set_clock_offset(-interval)
+    run = create_run_in_flight(live)
     read(live, run)
     set_clock_offset(timedelta())
-    assert "accepted" in notice(press(live.person("manager"), run)).lower()
+    assert "accepted" in notice_text(submit_abort(live.sign_in("manager"), run)).lower()
     assert Run.objects.get(pk=run.pk).status == "aborting"
     assert read(live, run).status in {"aborting", "aborted"}
 
 
 @BOTH_DIRECTIONS
-def test_error_after_clock_change_ends_with_next_answer(world: World, by: timedelta) -> None:
+def test_error_after_clock_change_ends_with_next_answer(world: World, interval: timedelta) -> None:
     world.sync()
     world.sandbox.faults = [parse_fault("500")]
-    set_clock_offset(-by)
+    set_clock_offset(-interval)
     world.sync(2)
     assert Upstream.objects.get().error
     set_clock_offset(timedelta())
@@ -85,48 +87,48 @@ def test_error_after_clock_change_ends_with_next_answer(world: World, by: timede
     assert Upstream.objects.get().error == ""
 
 
-def test_latest_abort_is_last_created_whatever_the_clock(place: Stage, manager: User) -> None:
-    run = factories.run(place)
+def test_latest_abort_is_last_created_whatever_the_clock(read_stage: Stage, manager: User) -> None:
+    run = factories.run(read_stage)
     now = timezone.now()
     factories.abort(run, manager, "refused", requested_at=now, settled_at=now)
     later = factories.abort(run, manager, requested_at=now - HOUR)
     assert run_row.latest_aborts([run]) == {run.pk: later}
 
 
-# --- what is booked ------------------------------------------------------------------------------
+# --- scheduled reads -----------------------------------------------------------------------------
 
 
 def worker(world: World) -> tuple[SyncWorker, list[timedelta]]:
-    """A worker that measures its clock at each look, and what it finds: the last of these."""
+    """A worker that measures its clock at each tick, and the offsets: the last one applies."""
     clock = [timedelta()]
-    made = SyncWorker(
+    clock_worker = SyncWorker(
         world.live.connection,
         chores=[aborts.reconcile_open_aborts],
         heartbeat_interval=0,
         sync_clock=lambda: db_threads.set_clock_offset(clock[-1]),
     )
-    return made, clock
+    return clock_worker, clock
 
 
 def stages_scheduled_far_ahead() -> StageQuerySet:
-    # One without a release flow is looked at again after hours.
+    # A stage without a release flow is read again after hours.
     return Stage.objects.filter(has_flow=True, next_sync_at__gt=timezone.now() + HOUR / 2)
 
 
-def work(world: World, by: SyncWorker, rounds: int = 20) -> None:
+def work(world: World, worker: SyncWorker, rounds: int = 20) -> None:
     async def tick() -> None:
         for _ in range(rounds):
-            await by.tick()
-            await by.wait_idle()
+            await worker.tick()
+            await worker.wait_idle()
 
     world.live.run(tick)
 
 
 def test_clock_set_back_reschedules_reads(world: World, logged_events: Lines) -> None:
-    world.sync()  # what there is is known
+    world.sync()  # everything has been read
     reader, clock = worker(world)
     clock.append(HOUR)
-    work(world, reader)  # all is due, and booked by this clock
+    work(world, reader)  # all is due, and scheduled by this clock
     assert stages_scheduled_far_ahead().exists()
     clock.append(timedelta())
     work(world, reader, rounds=1)
@@ -143,7 +145,7 @@ def test_clock_set_back_before_restart_reschedules_reads(
     reader, clock = worker(world)
     clock.append(HOUR)
     work(world, reader)
-    Worker.objects.all().delete()  # it has ended as it should
+    Worker.objects.all().delete()  # it has ended normally
     db_threads.set_clock_offset(timedelta())
     restarted_reader, _ = worker(world)
     work(world, restarted_reader, rounds=1)
@@ -154,16 +156,16 @@ def test_clock_set_back_before_restart_reschedules_reads(
 def test_clock_set_forward_and_back_keeps_reading(world: World, logged_events: Lines) -> None:
     world.sync()
     reader, clock = worker(world)
-    for ahead in (timedelta(), HOUR, timedelta()):
-        clock.append(ahead)
+    for offset in (timedelta(), HOUR, timedelta()):
+        clock.append(offset)
         run_id = world.start()
-        Stage.objects.update(next_sync_at=timezone.now() - HOUR)  # their time has come
+        Stage.objects.update(next_sync_at=timezone.now() - HOUR)  # all are due
         work(world, reader)
         assert Run.objects.filter(run_id=run_id).exists()
     assert len(logged_events("clock.set_back")) == 1
 
 
-def test_clock_correction_is_done_by_one_worker(place: Stage, logged_events: Lines) -> None:
+def test_clock_correction_is_done_by_one_worker(read_stage: Stage, logged_events: Lines) -> None:
     now = timezone.now()
     factories.worker("a", heartbeat_at=now + HOUR)
     Stage.objects.update(next_sync_at=now + HOUR + timedelta(seconds=90))
@@ -176,7 +178,7 @@ def test_clock_correction_is_done_by_one_worker(place: Stage, logged_events: Lin
     assert len(logged_events("clock.set_back")) == 1
 
 
-def test_clock_difference_of_seconds_corrects_nothing(place: Stage) -> None:
+def test_clock_difference_of_seconds_corrects_nothing(read_stage: Stage) -> None:
     now = timezone.now()
     factories.worker("a", heartbeat_at=now + timedelta(seconds=4))
     Stage.objects.update(next_sync_at=now + HOUR)
@@ -186,9 +188,11 @@ def test_clock_difference_of_seconds_corrects_nothing(place: Stage) -> None:
 
 def test_clock_correction_shifts_refusal_and_window(db: None) -> None:
     now = timezone.now()
-    then = now + HOUR
-    budget_store.record_response(RateLimit(limit=1000, remaining=900, reset_seconds=1200), then)
-    RateBudget.objects.update(backoff_until=then + timedelta(minutes=5))
+    in_an_hour = now + HOUR
+    budget_store.record_response(
+        RateLimit(limit=1000, remaining=900, reset_seconds=1200), in_an_hour
+    )
+    RateBudget.objects.update(backoff_until=in_an_hour + timedelta(minutes=5))
     clock_correction.correct_timestamps(now)
     budget_row = RateBudget.objects.get()
     assert budget_row.synced_at == now
@@ -197,18 +201,18 @@ def test_clock_correction_shifts_refusal_and_window(db: None) -> None:
 
 
 def test_clock_correction_shifts_leases_of_open_aborts_only(
-    place: Stage, manager: User, logged_events: Lines
+    read_stage: Stage, manager: User, logged_events: Lines
 ) -> None:
     now = timezone.now()
     factories.worker("dead", heartbeat_at=now + HOUR)
-    run = factories.run(place)
+    run = factories.run(read_stage)
     abort = factories.abort(run, manager, "requested", claimed_at=now + HOUR, requested_at=now)
     settled = factories.abort(
-        factories.run(place), manager, "refused", claimed_at=now + HOUR, settled_at=now
+        factories.run(read_stage), manager, "refused", claimed_at=now + HOUR, settled_at=now
     )
     clock_correction.correct_timestamps(now)
     assert Abort.objects.get(pk=abort.pk).claimed_at == now
-    assert Abort.objects.get(pk=settled.pk).claimed_at == now + HOUR  # it is kept as it was
+    assert Abort.objects.get(pk=settled.pk).claimed_at == now + HOUR  # unchanged
 
 
 def test_clock_correction_resets_api_token_window(manager: User) -> None:
@@ -221,13 +225,15 @@ def test_clock_correction_resets_api_token_window(manager: User) -> None:
     assert token.throttle(now + timedelta(minutes=1)) == timedelta()
 
 
-def test_clock_correction_shifts_times_of_runs_in_flight(place: Stage) -> None:
+def test_clock_correction_shifts_times_of_runs_in_flight(read_stage: Stage) -> None:
     now = timezone.now()
     factories.worker("a", heartbeat_at=now + HOUR)
-    run = factories.run(place, status_since=now + HOUR - timedelta(minutes=2), synced_at=now + HOUR)
-    ended = factories.run(place, status="success", synced_at=now + HOUR)
+    run = factories.run(
+        read_stage, status_since=now + HOUR - timedelta(minutes=2), synced_at=now + HOUR
+    )
+    ended_run = factories.run(read_stage, status="success", synced_at=now + HOUR)
     clock_correction.correct_timestamps(now)
-    assert Run.objects.get(pk=ended.pk).synced_at == now + HOUR
+    assert Run.objects.get(pk=ended_run.pk).synced_at == now + HOUR
     before, run = run, Run.objects.get(pk=run.pk)
     assert run.status_since == now - timedelta(minutes=2)
     assert run.synced_at == now
@@ -237,7 +243,7 @@ def test_clock_correction_shifts_times_of_runs_in_flight(place: Stage) -> None:
 def test_request_seq_takes_one_statement(world: World) -> None:
     RequestCounter.take_next()
     with CaptureQueriesContext(connection) as queries:
-        taken = [RequestCounter.take_next() for _ in range(3)]
-    assert taken == [taken[0], taken[0] + 1, taken[0] + 2]
+        numbers = [RequestCounter.take_next() for _ in range(3)]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]
     assert len(queries) == 3
-    assert RequestCounter.latest() == taken[-1]
+    assert RequestCounter.latest() == numbers[-1]

@@ -25,7 +25,7 @@ def load_coverage() -> Coverage:
 
 
 @pytest.mark.parametrize(
-    ("of", "text"),
+    ("subject", "text"),
     [
         (Coverage(255), ""),
         (PARTIAL, "Incomplete: 208 of 255 stages not read yet."),
@@ -61,9 +61,9 @@ def load_coverage() -> Coverage:
         ),
     ],
 )
-def test_coverage_text_is_one_sentence(of: Coverage, text: str) -> None:
-    assert of.text == text
-    assert of.is_complete is (text == "")
+def test_coverage_text_is_one_sentence(subject: Coverage, text: str) -> None:
+    assert subject.text == text
+    assert subject.is_complete is (text == "")
 
 
 def test_coverage_of_empty_database_is_incomplete(db: None) -> None:
@@ -75,12 +75,12 @@ def test_coverage_without_pipelines_is_complete(db: None) -> None:
     assert load_coverage().is_complete
 
 
-def test_coverage_of_read_stages_is_complete(place: Stage) -> None:
+def test_coverage_of_read_stages_is_complete(read_stage: Stage) -> None:
     factories.stage("Staging", has_flow=False)
     assert load_coverage() == Coverage(2)
 
 
-def test_coverage_counts_unread_stages(place: Stage) -> None:
+def test_coverage_counts_unread_stages(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD)
     assert (load_coverage().total, load_coverage().unread, load_coverage().complete_stages) == (
         2,
@@ -89,12 +89,12 @@ def test_coverage_counts_unread_stages(place: Stage) -> None:
     )
 
 
-def test_coverage_counts_stage_with_unread_older_runs(place: Stage) -> None:
+def test_coverage_counts_stage_with_unread_older_runs(read_stage: Stage) -> None:
     Stage.objects.update(in_flight_incomplete=True)
     assert load_coverage().unread == 1
 
 
-def test_coverage_counts_failing_stage_separately(place: Stage) -> None:
+def test_coverage_counts_failing_stage_separately(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD, error="forbidden", error_message="No.", failures=1)
     assert (load_coverage().unread, load_coverage().failing, load_coverage().seconds_left) == (
         1,
@@ -103,16 +103,16 @@ def test_coverage_counts_failing_stage_separately(place: Stage) -> None:
     )
 
 
-def test_coverage_has_seconds_left_only_with_live_worker(place: Stage) -> None:
+def test_coverage_has_seconds_left_only_with_live_worker(read_stage: Stage) -> None:
     factories.stage("Staging", **UNREAD)
     assert load_coverage().seconds_left is None
     factories.worker()
     assert load_coverage().seconds_left is not None
-    factories.trouble("It fell over.")
+    factories.upstream_error("It fell over.")
     assert load_coverage().seconds_left is None
 
 
-def test_coverage_has_no_seconds_left_while_rate_limited(place: Stage) -> None:
+def test_coverage_has_no_seconds_left_while_rate_limited(read_stage: Stage) -> None:
     factories.worker()
     factories.stage("Staging", **UNREAD)
     now = timezone.now()
@@ -123,28 +123,30 @@ def test_coverage_has_no_seconds_left_while_rate_limited(place: Stage) -> None:
     assert load_coverage().seconds_left is None
 
 
-def full_window(others: float = 0.0) -> RateLimitWindow:
-    return RateLimitWindow(1000, 1000, at(3600), T0, 0, others / 3600)
+def full_window(other_usage: float = 0.0) -> RateLimitWindow:
+    return RateLimitWindow(1000, 1000, at(3600), T0, 0, other_usage / 3600)
 
 
 @pytest.mark.parametrize(
-    ("reads", "others", "least", "most"),
+    ("reads", "other_usage", "minimum", "maximum"),
     [
         (180, 0, 10, 20),
         (300, 0, 20, 30),
         (300, 300, 20, 30),
-        (675, 0, 50, 60),  # what is kept for following, and no more, is left
+        (675, 0, 50, 60),  # only the share for tracking is left
         (680, 0, 200, 400),
         (1000, 0, 3600, 3700),  # more than an hour has: with the next
         (3000, 0, 4 * 3600, 5 * 3600),
         (3000, 600, 12 * 3600, 14 * 3600),
     ],
 )
-def test_seconds_to_read_follows_budget(reads: int, others: int, least: float, most: float) -> None:
-    spend = rules.compute(full_window(others), 100, T0)
+def test_seconds_to_read_follows_budget(
+    reads: int, other_usage: int, minimum: float, maximum: float
+) -> None:
+    spend = rules.compute(full_window(other_usage), 100, T0)
     seconds = estimate_seconds(reads, spend, 1000)
     assert seconds is not None
-    assert least <= seconds <= most
+    assert minimum <= seconds <= maximum
 
 
 def test_seconds_to_read_too_many_is_none() -> None:

@@ -21,12 +21,12 @@ from tests.support.world import T0, World, at
 
 
 @pytest.mark.parametrize(
-    ("known", "later", "gap"),
+    ("fields", "later", "gap"),
     [
         ({"synced_at": None}, 0, Gap.UNREAD),
         ({"synced_at": None, "has_flow": False}, 0, Gap.UNREAD),
         ({}, 0, None),
-        ({"fresh_until": at(400)}, 800, None),  # twice what it was promised
+        ({"fresh_until": at(400)}, 800, None),  # twice its planned interval
         ({"fresh_until": at(400)}, 801, Gap.UNREAD),
         ({"fresh_until": at(5)}, 300, None),  # however short that is
         ({"fresh_until": at(5)}, 301, Gap.UNREAD),
@@ -37,10 +37,10 @@ from tests.support.world import T0, World, at
     ],
 )
 def test_gap_of_stage_follows_its_last_read(
-    known: dict[str, object], later: float, gap: Gap | None
+    fields: dict[str, object], later: float, gap: Gap | None
 ) -> None:
     defaults = {"has_flow": True, "synced_at": T0, "fresh_until": at(400)}
-    assert schedule.find_gap(Stage(**defaults | known), at(later)) is gap
+    assert schedule.find_gap(Stage(**defaults | fields), at(later)) is gap
 
 
 # In which order
@@ -85,22 +85,22 @@ def test_first_reads_exclude_read_stages() -> None:
     assert order(("Production", 1, None)) == []
 
 
-# What is asked
+# Requests
 
 
-def asked(world: World) -> list[str]:
-    """What was asked of stages, in order: "definition" or "runs" after their names."""
-    found = []
+def stage_requests(world: World) -> list[str]:
+    """The requests for stages, in order: "definition" or "runs" after their names."""
+    requests = []
     for _, path in world.sandbox.requests:
         if "/release-flows/" in path:
-            stage, _, rest = path.partition("/release-flows/")[2].partition("/")
-            found.append(f"{stage} {rest or 'definition'}")
-    return found
+            stage, _, list_name = path.partition("/release-flows/")[2].partition("/")
+            requests.append(f"{stage} {list_name or 'definition'}")
+    return requests
 
 
 def test_first_sync_lists_runs_before_flow_definitions(full_world: World) -> None:
     full_world.sync()
-    kinds = [what.split()[1] for what in asked(full_world)]
+    kinds = [request.split()[1] for request in stage_requests(full_world)]
     stages = Stage.objects.count()
     assert "definition" in kinds
     assert "definition" not in kinds[:stages]
@@ -128,24 +128,24 @@ def test_stage_found_after_plan_has_its_runs_read_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_plan = sync_worker._make_plan
-    monkeypatch.setattr(  # a plan made before any stage was found
+    monkeypatch.setattr(  # a plan from before any stage was found
         sync_worker,
         "_make_plan",
         lambda *arguments: replace(make_plan(*arguments), has_gaps=False),
     )
     world.sync()
-    kinds = [what.split()[1] for what in asked(world)]
+    kinds = [request.split()[1] for request in stage_requests(world)]
     stages = Stage.objects.exclude(has_flow=False).count()
     assert "definition" not in kinds[:stages]
 
 
 def test_first_sync_reads_production_first(full_world: World) -> None:
     full_world.sync()
-    names = [what.split()[0] for what in asked(full_world)][: Stage.objects.count()]
+    names = [request.split()[0] for request in stage_requests(full_world)][: Stage.objects.count()]
     # Requests run side by side, so one may overtake another; on average the order holds.
     averages = [
-        mean(position for position, name in enumerate(names) if name == wanted)
-        for wanted in ("production", "staging", "development")
+        mean(position for position, name in enumerate(names) if name == stage_name)
+        for stage_name in ("production", "staging", "development")
     ]
     assert names[0] == "production"
     assert averages == sorted(averages)
@@ -155,25 +155,27 @@ def test_first_sync_finds_all_runs_in_flight(full_world: World) -> None:
     full_world.sync()
     in_flight_count = Run.objects.in_flight().count()
     world = full_world.sandbox.world
-    running = [
+    expected = [
         run
         for flow in world.list_flows()
         for run in world.list_runs(flow, full_world.now)
         if full_world.now < run.concluded_at
     ]
-    assert in_flight_count == len(running) > 0
+    assert in_flight_count == len(expected) > 0
     assert all(stage.flow_synced_at for stage in Stage.objects.all())
 
 
 def test_first_sync_reads_stage_without_flow_once(full_world: World) -> None:
     full_world.sync()
-    without = Stage.objects.filter(has_flow=False)
-    assert without.exists()
-    for stage in without:
+    stages_without_flow = Stage.objects.filter(has_flow=False)
+    assert stages_without_flow.exists()
+    for stage in stages_without_flow:
         path = f"{stage.pipeline.slug}/release-flows/{stage.name}".lower()
-        stage_requests = [r for r in full_world.sandbox.requests if path in r[1].lower()]
-        assert len(stage_requests) <= 4  # the spelling is not known at once
-    assert sum("runs" in what for what in asked(full_world)) < 2 * Stage.objects.count()
+        requests_of_stage = [r for r in full_world.sandbox.requests if path in r[1].lower()]
+        assert len(requests_of_stage) <= 4  # the spelling is unknown at first
+    assert (
+        sum("runs" in request for request in stage_requests(full_world)) < 2 * Stage.objects.count()
+    )
 
 
 @pytest.mark.parametrize("spelling", ["lower", "capitalised"])
@@ -200,22 +202,22 @@ def long_lists(world: World) -> World:
 
 def test_first_sync_finds_run_in_flight_beyond_first_page(long_lists: World) -> None:
     flow = "payments/ledger/production"
-    hanging_id = long_lists.start(flow)
-    found = long_lists.sandbox.world.find_flow(*flow.split("/"))
-    assert found is not None
+    run_id = long_lists.start(flow)
+    release_flow = long_lists.sandbox.world.find_flow(*flow.split("/"))
+    assert release_flow is not None
     [run] = [
         run
-        for run in long_lists.sandbox.world.list_runs(found, long_lists.now)
-        if run.id == hanging_id
+        for run in long_lists.sandbox.world.list_runs(release_flow, long_lists.now)
+        if run.id == run_id
     ]
     run.concluded_at = long_lists.now + 1e6
     assert not Run.objects.exists()
     long_lists.sync()
-    assert Run.objects.filter(run_id=hanging_id, in_flight=True).exists()
+    assert Run.objects.filter(run_id=run_id, in_flight=True).exists()
     assert not Stage.objects.filter(in_flight_incomplete=True).exists()
-    listed = [path for _, path in long_lists.sandbox.requests if path.endswith("/runs")]
-    busy = {path for path in listed if listed.count(path) > 1}
-    assert busy  # its newest, and what is in flight
+    list_paths = [path for _, path in long_lists.sandbox.requests if path.endswith("/runs")]
+    read_twice = {path for path in list_paths if list_paths.count(path) > 1}
+    assert read_twice  # its newest runs, and those in flight
 
 
 def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> None:
@@ -226,13 +228,13 @@ def test_full_read_of_stage_reads_older_runs_in_flight(long_lists: World) -> Non
     plan = schedule.Plan(1, 1)
     [stage] = production.select_related("pipeline__project")
     long_lists.live.run(lambda: long_lists.live.worker.read_stage(stage, plan))
-    assert len(long_lists.asked("/ledger/release-flows/production/runs")) == 2
+    assert len(long_lists.requests_for("/ledger/release-flows/production/runs")) == 2
     assert not production.get().in_flight_incomplete
 
 
-def test_stage_that_lost_its_flow_is_not_due(place: Stage) -> None:
+def test_stage_that_lost_its_flow_is_not_due(read_stage: Stage) -> None:
     Stage.objects.update(in_flight_incomplete=True)
-    catalog.mirror_release_flow(place.pk, None, now=T0)
+    catalog.mirror_release_flow(read_stage.pk, None, now=T0)
     leases.release_stage(Stage.objects.get(), T0, schedule.Plan(1, 1))
     assert Stage.objects.get().next_sync_at > T0
 
@@ -242,13 +244,15 @@ def test_stage_that_lost_its_flow_is_not_due(place: Stage) -> None:
 
 @pytest.fixture
 def after_outage(full_world: World) -> World:
-    """All was read two hours ago, and promised five minutes later."""
+    """All stages were read two hours ago, and planned five minutes later."""
     full_world.sync()
-    ago = timezone.now() - timedelta(hours=2)
+    two_hours_ago = timezone.now() - timedelta(hours=2)
     Stage.objects.update(
-        synced_at=ago, fresh_until=ago + timedelta(minutes=5), next_sync_at=ago,
+        synced_at=two_hours_ago,
+        fresh_until=two_hours_ago + timedelta(minutes=5),
+        next_sync_at=two_hours_ago,
         flow_synced_at=timezone.now(),
-    )  # fmt: skip
+    )
     full_world.sandbox.requests.clear()
     return full_world
 
@@ -257,11 +261,11 @@ def test_sync_after_long_outage_lists_each_stage_once(after_outage: World) -> No
     after_outage.sandbox.rate_limit_window.limit = 120
     after_outage.sandbox.rate_limit_window.opened_at = None
     RateBudget.objects.all().delete()
-    after_outage.live.worker._plan = None  # what it planned hours ago
+    after_outage.live.worker._plan = None  # its plan of hours ago
     after_outage.live.sync(1)
     flows = Stage.objects.exclude(has_flow=False)
     assert not any(schedule.find_gap(stage, timezone.now()) for stage in flows)
-    lists = [what for what in asked(after_outage) if what.endswith("runs")]
+    lists = [request for request in stage_requests(after_outage) if request.endswith("runs")]
     assert flows.count() <= len(lists) < 1.5 * flows.count()
 
 
@@ -296,9 +300,9 @@ def test_concurrent_first_reads_claim_distinct_stages(full_world: World) -> None
     full_world.sync()
     now = timezone.now()
     Stage.objects.update(synced_at=None, next_sync_at=now)
-    one, other = (leases.claim_first_reads(now, 5) for _ in range(2))
-    assert len(one) == len(other) == 5
-    assert not {stage.pk for stage in one} & {stage.pk for stage in other}
+    first, second = (leases.claim_first_reads(now, 5) for _ in range(2))
+    assert len(first) == len(second) == 5
+    assert not {stage.pk for stage in first} & {stage.pk for stage in second}
 
 
 def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
@@ -309,9 +313,9 @@ def test_catalog_lists_are_read_concurrently(full_world: World) -> None:
 
     async def tick() -> int:
         await worker.tick()
-        under_way = len(worker.active_reads)
+        active_count = len(worker.active_reads)
         await worker.wait_idle()
-        return under_way
+        return active_count
 
     full_world.sandbox.faults = [parse_fault("latency:0.3")]
     assert full_world.live.run(tick) >= 4

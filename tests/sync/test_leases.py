@@ -19,7 +19,7 @@ from dashboard.sync import leases, mirror, schedule, watchers
 from dashboard.sync.leases import LEASE
 from dashboard.sync.schedule import Plan
 from dashboard.sync.worker import SyncWorker
-from tests.support.live import PATIENCE
+from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import T0, World, api_run, at, get_run
 
 
@@ -65,10 +65,10 @@ def test_expired_stage_lease_is_not_renewed(stage: Stage) -> None:
     assert claim(LEASE.total_seconds()) == [stage.pk]
 
 
-def claimed() -> list[datetime]:
-    """Until when each stage is claimed that somebody reads."""
-    until = Stage.objects.exclude(leased_until=None).values_list("leased_until", flat=True)
-    return [each for each in until if each is not None]
+def lease_ends() -> list[datetime]:
+    """The end of each stage lease."""
+    ends = Stage.objects.exclude(leased_until=None).values_list("leased_until", flat=True)
+    return [end for end in ends if end is not None]
 
 
 def test_worker_heartbeat_renews_its_leases(world: World) -> None:
@@ -76,40 +76,44 @@ def test_worker_heartbeat_renews_its_leases(world: World) -> None:
     world.make_due()
     world.sandbox.faults = [parse_fault("latency:0.5")]
     worker = SyncWorker(world.live.connection, heartbeat_interval=0)
-    begun = timezone.now()
+    start_time = timezone.now()
 
     async def work() -> list[datetime]:
         await worker.tick()
-        assert await run_in_db_thread(claimed) != []
-        soon = timezone.now() + timedelta(seconds=1)
-        await run_in_db_thread(Stage.objects.exclude(leased_until=None).update, leased_until=soon)
+        assert await run_in_db_thread(lease_ends) != []
+        in_a_second = timezone.now() + timedelta(seconds=1)
+        await run_in_db_thread(
+            Stage.objects.exclude(leased_until=None).update, leased_until=in_a_second
+        )
         await worker.tick()
-        renewed = await run_in_db_thread(claimed)
+        ends = await run_in_db_thread(lease_ends)
         await worker.wait_idle()
-        return renewed
+        return ends
 
-    renewed = world.live.run(work)
-    assert renewed != []
-    assert all(until > begun + LEASE / 2 for until in renewed)
+    ends = world.live.run(work)
+    assert ends != []
+    assert all(end > start_time + LEASE / 2 for end in ends)
 
 
 def test_worker_heartbeat_does_not_renew_released_leases(world: World) -> None:
     world.sync()
     world.make_due()
     worker = SyncWorker(world.live.connection, heartbeat_interval=0)
-    soon = timezone.now() + LEASE / 2
+    lease_end = timezone.now() + LEASE / 2
 
     async def work() -> None:
         await worker.tick()
-        assert await run_in_db_thread(claimed) != []
+        assert await run_in_db_thread(lease_ends) != []
         await worker.wait_idle()
-        assert await run_in_db_thread(claimed) == []
-        await run_in_db_thread(Stage.objects.update, leased_until=soon)  # others have them by now
+        assert await run_in_db_thread(lease_ends) == []
+        await run_in_db_thread(
+            Stage.objects.update, leased_until=lease_end
+        )  # another worker has claimed them
         await worker.tick()
         await worker.wait_idle()
 
     world.live.run(work)
-    assert set(claimed()) == {soon}
+    assert set(lease_ends()) == {lease_end}
 
 
 def test_released_stage_has_fresh_until(stage: Stage) -> None:
@@ -135,8 +139,8 @@ def test_stage_returned_unread_is_due_after_others(stage: Stage) -> None:
 def test_worker_without_heartbeat_is_deleted_after_an_hour(world: World) -> None:
     now = timezone.now()
     for name, minutes in (("gone", 61), ("missing", 59)):
-        at_work = now - timedelta(minutes=minutes)
-        Worker.objects.create(name=name, started_at=at_work, heartbeat_at=at_work)
+        heartbeat_at = now - timedelta(minutes=minutes)
+        Worker.objects.create(name=name, started_at=heartbeat_at, heartbeat_at=heartbeat_at)
     world.sync()
     names = set(Worker.objects.values_list("name", flat=True))
     assert names == {"missing", world.live.worker.name}
@@ -160,13 +164,13 @@ def test_clock_is_corrected_to_database_after_change(world: World) -> None:
     db_threads.set_clock_offset(timedelta(hours=1))  # as measured before
 
     async def run_clock() -> None:
-        keeping = asyncio.ensure_future(process.keep_clock_synced(interval=0.01))
+        task = asyncio.ensure_future(process.keep_clock_synced(interval=0.01))
         try:
-            async with asyncio.timeout(PATIENCE / 2):
+            async with asyncio.timeout(WAIT_TIMEOUT / 2):
                 while db_threads.now() > timezone.now() + timedelta(minutes=1):
                     await asyncio.sleep(0.01)
         finally:
-            keeping.cancel()
+            task.cancel()
 
     try:
         world.live.run(run_clock)
@@ -189,14 +193,14 @@ def test_released_stage_has_no_lease(stage: Stage) -> None:
 
 
 def test_failing_stage_backs_off_longer_each_time(stage: Stage) -> None:
-    waits = []
+    delays = []
     for failures in range(1, 10):
         Stage.objects.update(failures=failures)
         leases.release_stage(stage, T0, leases.make_plan(10.0, T0))
-        waits.append((Stage.objects.get().next_sync_at - T0).total_seconds())
-    assert waits[:3] == [10, 20, 40]
-    assert waits == sorted(waits)
-    assert waits[-1] == 300
+        delays.append((Stage.objects.get().next_sync_at - T0).total_seconds())
+    assert delays[:3] == [10, 20, 40]
+    assert delays == sorted(delays)
+    assert delays[-1] == 300
 
 
 def test_small_budget_lengthens_stage_interval(stage: Stage) -> None:
@@ -233,14 +237,16 @@ def test_stage_of_webhook_event_is_claimed_before_longest_due(stage: Stage) -> N
     Run.objects.update(in_flight=False)
     Stage.objects.filter(pk=other.pk).update(last_release_event_at=at(1), synced_at=at(0))
     assert claim(1, limit=1) == [other.pk]
-    Stage.objects.update(leased_until=None, synced_at=at(2))  # once it was read, it is like others
+    Stage.objects.update(leased_until=None, synced_at=at(2))  # after a read it has no priority
     assert claim(3, limit=1) == [stage.pk]
 
 
 def test_discovery_waits_when_burst_is_spent(stage: Stage) -> None:
     other = stage_in_flight(stage)
     plan = leases.make_plan(10.0, at(1))
-    assert [one.pk for one in leases.claim_stages(at(1), plan, 4, tracked_only=True)] == [other.pk]
+    assert [
+        claimed_stage.pk for claimed_stage in leases.claim_stages(at(1), plan, 4, tracked_only=True)
+    ] == [other.pk]
 
 
 def read_fresh_until(stage: Stage) -> datetime | None:
@@ -252,13 +258,13 @@ def test_slower_plan_extends_fresh_until_before_it_expires(stage: Stage) -> None
     Stage.objects.update(synced_at=T0, fresh_until=at(100), next_sync_at=at(100))
     rate = 1 / 3000  # an idle stage each fifty minutes
     leases.make_plan(rate, at(50))
-    assert read_fresh_until(stage) == at(100)  # there is time
+    assert read_fresh_until(stage) == at(100)  # not yet
     leases.make_plan(rate, at(95))
-    new = read_fresh_until(stage)
-    assert new is not None
-    assert new > at(1000)
+    extended = read_fresh_until(stage)
+    assert extended is not None
+    assert extended > at(1000)
     leases.make_plan(rate, at(97))
-    assert read_fresh_until(stage) == new
+    assert read_fresh_until(stage) == extended
 
 
 def test_discovery_delay_extends_fresh_until(stage: Stage) -> None:
@@ -284,7 +290,7 @@ def test_stage_in_flight_scheduled_late_is_made_due(stage: Stage) -> None:
     other = stage_in_flight(stage)
     Stage.objects.update(next_sync_at=at(86400))
     leases.make_plan(0.25, at(60))
-    assert [one.pk for one in Stage.objects.due(at(60))] == [other.pk]
+    assert [due_stage.pk for due_stage in Stage.objects.due(at(60))] == [other.pk]
 
 
 def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
@@ -297,21 +303,23 @@ def test_failing_stage_keeps_back_off_with_faster_plan(stage: Stage) -> None:
 def test_webhooks_shorten_interval_of_stages_in_flight(stage: Stage) -> None:
     stage_in_flight(stage)
     Stage.objects.update(synced_at=T0)
-    alone, pushed = (leases.make_plan(0.1, at(1), webhook_alive=alive) for alive in (False, True))
-    assert pushed.tracking < alone.tracking
+    without_webhooks, with_webhooks = (
+        leases.make_plan(0.1, at(1), webhook_alive=is_alive) for is_alive in (False, True)
+    )
+    assert with_webhooks.tracking < without_webhooks.tracking
 
 
 def test_webhook_reads_are_reserved_in_plan(stage: Stage) -> None:
     other = stage_in_flight(stage)
     Stage.objects.update(synced_at=T0)
-    without = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
-    ended = [
+    interval = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
+    runs = [
         api_run(f"e{n}", status="success", concluded=True, concluded_at=at(-n)) for n in range(60)
     ]
-    mirror.apply_runs(other.pk, ended, requested_at=at(0.5))
+    mirror.apply_runs(other.pk, runs, requested_at=at(0.5))
     reserved = schedule.WEBHOOK_READS_PER_RUN * 60 / 3600
     stretched = leases.make_plan(0.1, at(1), webhook_alive=True).tracking
-    assert stretched == pytest.approx(without * 0.1 / (0.1 - reserved))
+    assert stretched == pytest.approx(interval * 0.1 / (0.1 - reserved))
 
 
 def test_unread_stage_shortens_discovery_interval(stage: Stage) -> None:
@@ -352,8 +360,8 @@ def test_watched_run_without_steps_is_due_for_read(stage: Stage) -> None:
 
 
 def test_watched_concluded_run_with_steps_is_not_read(stage: Stage) -> None:
-    ended = api_run(status="success", concluded=True, concluded_at=at(-5))
-    mirror.apply_runs(stage.pk, [ended], requested_at=T0)
+    concluded_run = api_run(status="success", concluded=True, concluded_at=at(-5))
+    mirror.apply_runs(stage.pk, [concluded_run], requested_at=T0)
     Run.objects.update(detail_synced_at=T0)
     watchers.watch_run(get_run(), at(1))
     assert get_run().next_detail_sync_at is None
@@ -421,8 +429,8 @@ def test_concurrent_workers_claim_each_stage_once(transactional_db: None) -> Non
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
-        claimed = [pk for pks in pool.map(work, range(4)) for pk in pks]
-    assert sorted(claimed) == sorted(Stage.objects.values_list("pk", flat=True))
+        claimed_keys = [pk for pks in pool.map(work, range(4)) for pk in pks]
+    assert sorted(claimed_keys) == sorted(Stage.objects.values_list("pk", flat=True))
 
 
 def test_concurrent_workers_request_each_stage_once(world: World) -> None:
@@ -433,13 +441,13 @@ def test_concurrent_workers_request_each_stage_once(world: World) -> None:
     world.sandbox.requests.clear()
     other = SyncWorker(world.live.connection)
 
-    async def both() -> None:
+    async def tick_both() -> None:
         import asyncio
 
         for _ in range(4):
             await asyncio.gather(world.live.worker.tick(), other.tick())
             await asyncio.gather(world.live.worker.wait_idle(), other.wait_idle())
 
-    world.live.run(both)
-    lists = [request for request in world.asked("/runs") if request.endswith("/runs")]
+    world.live.run(tick_both)
+    lists = [request for request in world.requests_for("/runs") if request.endswith("/runs")]
     assert len(lists) == len(set(lists)) == 5

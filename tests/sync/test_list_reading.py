@@ -8,7 +8,7 @@ import pytest
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import ListOrder
 from dashboard.sync.worker import SyncWorker
-from tests.support.live import PATIENCE
+from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World, get_run
 
 ORDERS = ["newest-first", "oldest-first", "shuffled"]
@@ -19,8 +19,8 @@ def _lists_of_several_pages(world: World) -> None:
     world.restart(history_hours=72)
 
 
-def mirrored_ids(**only: object) -> set[str]:
-    return set(Run.objects.filter(**only).values_list("run_id", flat=True))
+def mirrored_ids(**conditions: object) -> set[str]:
+    return set(Run.objects.filter(**conditions).values_list("run_id", flat=True))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -54,7 +54,7 @@ def test_run_that_ended_is_no_longer_in_flight_in_any_order(world: World, order:
     world.sandbox.choices["run-order"] = order
     world.sync()
     world.now += 1200
-    for _ in range(2):  # what a list shows no more is asked for one by one
+    for _ in range(2):  # runs no longer in the list are requested one by one
         world.make_due()
         world.sync()
     assert mirrored_ids(in_flight=True) == world.ids(in_flight=True)
@@ -84,7 +84,7 @@ def test_complete_run_history_is_not_read_again(world: World) -> None:
     Run.objects.update(next_detail_sync_at=None)
     world.make_due()
     world.sync()
-    assert len(world.asked("/ledger/release-flows/production/runs")) == 1
+    assert len(world.requests_for("/ledger/release-flows/production/runs")) == 1
 
 
 def test_unchanged_runs_keep_their_versions(world: World) -> None:
@@ -92,10 +92,10 @@ def test_unchanged_runs_keep_their_versions(world: World) -> None:
     before = dict(Run.objects.values_list("pk", "version"))
     world.make_due()
     world.sync()
-    # Now and then a success's detail is read for what is usual, and its steps are news.
-    listed = dict(Run.objects.filter(detail_synced_at=None).values_list("pk", "version"))
-    assert len(listed) > len(before) / 2
-    assert listed.items() <= before.items()
+    # At times a success's detail is read for the baseline, and its steps are a change.
+    list_versions = dict(Run.objects.filter(detail_synced_at=None).values_list("pk", "version"))
+    assert len(list_versions) > len(before) / 2
+    assert list_versions.items() <= before.items()
 
 
 @pytest.mark.parametrize("form", ["omitted", "null", "empty"])
@@ -132,7 +132,7 @@ def test_run_of_unknown_status_is_mirrored(world: World) -> None:
 def test_run_no_longer_found_is_removed(world: World) -> None:
     run_id = world.start()
     world.sync()
-    world.restart()  # which loses what was started by hand
+    world.restart()  # which drops runs started by requests
     world.make_due()
     world.sync()
     assert get_run(run_id).removed_at is not None
@@ -211,7 +211,7 @@ def test_worker_stopped_during_a_heartbeat_deletes_its_row(
         await task
 
     world.live.run(stop_during_heartbeat)
-    assert has_ended.wait(PATIENCE)
+    assert has_ended.wait(WAIT_TIMEOUT)
     assert not Worker.objects.exists()
 
 
@@ -223,9 +223,9 @@ def test_running_worker_has_a_heartbeat(world: World) -> None:
 
 
 def test_first_read_requests_runs_in_flight_separately(world: World) -> None:
-    # One that hangs may stand behind any number of newer ones.
+    # A stuck run may be behind any number of newer ones.
     world.sync()
-    first = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs"))
+    first = len(world.requests_for("payments/pipelines/ledger/release-flows/staging/runs"))
     world.sync(2)
-    later = len(world.asked("payments/pipelines/ledger/release-flows/staging/runs")) - first
-    assert (first, later) == (2, 2)  # the newest, those in flight; then the newest, the past
+    later = len(world.requests_for("payments/pipelines/ledger/release-flows/staging/runs")) - first
+    assert (first, later) == (2, 2)  # the newest, those in flight; then the newest, the history

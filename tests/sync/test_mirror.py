@@ -27,14 +27,14 @@ from dashboard.runs import overdue, statuses
 from dashboard.sync import leases, mirror
 from tests.support import factories, payloads
 from tests.support.factories import node
-from tests.support.world import T0, World, api_run, at, detail, get_run, put
+from tests.support.world import T0, World, api_run, at, detail, get_run, request_fields
 
 ENDED = {"status": "success", "concluded": True, "concluded_at": at(5)}
 FAILED = {"status": "failure", "concluded": True, "concluded_at": at(5)}
 
 
-def mirror_list(stage: Stage, *runs: object, asked: float = 0) -> mirror.MirrorResult:
-    return mirror.apply_runs(stage.pk, runs, **put(asked))  # type: ignore[arg-type]
+def mirror_list(stage: Stage, *runs: object, requested_at: float = 0) -> mirror.MirrorResult:
+    return mirror.apply_runs(stage.pk, runs, **request_fields(requested_at))  # type: ignore[arg-type]
 
 
 def test_new_run_is_counted_as_new(stage: Stage) -> None:
@@ -43,33 +43,33 @@ def test_new_run_is_counted_as_new(stage: Stage) -> None:
 
 def test_changed_run_is_counted_as_changed(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    assert mirror_list(stage, api_run(status="waiting"), asked=1).changed == 1
+    assert mirror_list(stage, api_run(status="waiting"), requested_at=1).changed == 1
 
 
 def test_unchanged_run_keeps_its_version(stage: Stage) -> None:
     mirror_list(stage, api_run())
     before = get_run().version
-    mirror_list(stage, api_run(), asked=1)
+    mirror_list(stage, api_run(), requested_at=1)
     assert get_run().version == before
 
 
 def test_unchanged_run_in_flight_updates_synced_at(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror_list(stage, api_run(), asked=7)
+    mirror_list(stage, api_run(), requested_at=7)
     assert get_run().synced_at == at(7)
 
 
 def test_unchanged_list_reserves_no_version(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     before = ChangeCounter.latest()
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), asked=1)
+    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=1)
     assert ChangeCounter.latest() == before
 
 
 def test_only_changed_run_gets_a_new_version(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     before = get_run("r2").version
-    mirror_list(stage, api_run("r1", status="waiting"), api_run("r2"), asked=1)
+    mirror_list(stage, api_run("r1", status="waiting"), api_run("r2"), requested_at=1)
     assert get_run("r1").version > before == get_run("r2").version
 
 
@@ -96,96 +96,99 @@ def test_same_run_id_in_two_stages_is_two_rows(stage: Stage) -> None:
 
 
 def test_changed_run_updates_stage_active_at(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=3)
+    mirror_list(stage, api_run(), requested_at=3)
     assert Stage.objects.get().last_run_change_at == at(3)
 
 
 def test_unchanged_run_keeps_stage_active_at(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=3)
-    mirror_list(stage, api_run(), asked=60)
+    mirror_list(stage, api_run(), requested_at=3)
+    mirror_list(stage, api_run(), requested_at=60)
     assert Stage.objects.get().last_run_change_at == at(3)
 
 
 def test_earlier_list_request_changes_nothing(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(status="aborting"), **put(10))
-    mirror_list(stage, api_run(status="running"), asked=9)
+    mirror.apply_detail(stage.pk, detail(status="aborting"), **request_fields(10))
+    mirror_list(stage, api_run(status="running"), requested_at=9)
     assert get_run().status == "aborting"
 
 
 def test_earlier_list_request_reserves_no_version(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(status="aborting"), **put(10))
+    mirror.apply_detail(stage.pk, detail(status="aborting"), **request_fields(10))
     before = get_run().version
-    mirror_list(stage, api_run(status="running"), asked=9)
+    mirror_list(stage, api_run(status="running"), requested_at=9)
     assert get_run().version == before
 
 
 def test_earlier_detail_request_does_not_restore_old_steps(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(steps=node(ref="second")), **put(10))
-    mirror.apply_detail(stage.pk, detail(steps=node(ref="first")), **put(9))
+    mirror.apply_detail(stage.pk, detail(steps=node(ref="second")), **request_fields(10))
+    mirror.apply_detail(stage.pk, detail(steps=node(ref="first")), **request_fields(9))
     assert get_run().steps["ref"] == "second"
 
 
 def test_earlier_detail_request_does_not_undo_conclusion(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror_list(stage, api_run(**ENDED), asked=10)
-    mirror.apply_detail(stage.pk, detail(), **put(9))
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
+    mirror.apply_detail(stage.pk, detail(), **request_fields(9))
     assert get_run().concluded
 
 
 def test_earlier_detail_request_keeps_final_read_due(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(), **put(0))
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
     Run.objects.update(next_detail_sync_at=at(5))
     [run] = leases.claim_runs(at(8), 1)
-    mirror_list(stage, api_run(**ENDED), asked=10)
-    mirror.apply_detail(stage.pk, detail(steps=node(ref="late")), **put(9))
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
+    mirror.apply_detail(stage.pk, detail(steps=node(ref="late")), **request_fields(9))
     leases.release_run(run, at(11), None)
     assert get_run().next_detail_sync_at == at(10)
 
 
 def test_changed_steps_give_a_new_version(stage: Stage) -> None:
-    before = mirror.apply_detail(stage.pk, detail(steps=node(ref="a")), **put(0)).version
-    assert mirror.apply_detail(stage.pk, detail(steps=node(ref="b")), **put(1)).version > before
+    before = mirror.apply_detail(stage.pk, detail(steps=node(ref="a")), **request_fields(0)).version
+    assert (
+        mirror.apply_detail(stage.pk, detail(steps=node(ref="b")), **request_fields(1)).version
+        > before
+    )
 
 
 def test_unchanged_steps_keep_the_version(stage: Stage) -> None:
-    before = mirror.apply_detail(stage.pk, detail(), **put(0)).version
-    assert mirror.apply_detail(stage.pk, detail(), **put(1)).version == before
+    before = mirror.apply_detail(stage.pk, detail(), **request_fields(0)).version
+    assert mirror.apply_detail(stage.pk, detail(), **request_fields(1)).version == before
 
 
 def test_current_step_is_stored_as_text(stage: Stage) -> None:
     steps = node(label="migrate", status="retrying", attempts=2, max_attempts=3)
-    row = mirror.apply_detail(stage.pk, detail(steps=steps), **put(0))
+    row = mirror.apply_detail(stage.pk, detail(steps=steps), **request_fields(0))
     assert row.step == "migrate, attempt 2 of 3"
 
 
 def test_concluded_run_has_no_current_step(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(), **put(0))
-    assert mirror.apply_detail(stage.pk, detail(**ENDED), **put(1)).step == ""
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    assert mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(1)).step == ""
 
 
 def test_list_read_keeps_steps_of_detail(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(), **put(0))
-    mirror_list(stage, api_run(status="waiting"), asked=1)
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    mirror_list(stage, api_run(status="waiting"), requested_at=1)
     assert get_run().steps is not None
 
 
 def test_unwatched_successful_run_has_no_final_read(stage: Stage) -> None:
-    StageTiming.objects.create(stage=stage, detail_count=5)  # what is usual of its steps is known
+    StageTiming.objects.create(stage=stage, detail_count=5)  # its steps have a baseline
     mirror_list(stage, api_run())
-    mirror_list(stage, api_run(**ENDED), asked=10)
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
     assert get_run().next_detail_sync_at is None
 
 
 def test_failed_run_has_a_final_read(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror_list(stage, api_run(**FAILED), asked=10)
+    mirror_list(stage, api_run(**FAILED), requested_at=10)
     assert get_run().next_detail_sync_at == at(10)
 
 
 def test_watched_run_has_a_final_read(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(last_viewed_at=at(1))
-    mirror_list(stage, api_run(**ENDED), asked=10)
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
     assert get_run().next_detail_sync_at == at(10)
 
 
@@ -194,15 +197,15 @@ def test_run_with_abort_has_a_final_read(stage: Stage, manager: User) -> None:
     Abort.objects.create(
         run=get_run(), user=manager, username="manager", requested_at=at(1), claimed_at=at(1)
     )
-    mirror_list(stage, api_run(**ENDED), asked=10)
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
     assert get_run().next_detail_sync_at == at(10)
 
 
 def test_final_read_is_done_once(stage: Stage) -> None:
-    mirror.apply_detail(stage.pk, detail(), **put(0))
-    mirror_list(stage, api_run(**ENDED), asked=10)
+    mirror.apply_detail(stage.pk, detail(), **request_fields(0))
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
     [run] = leases.claim_runs(at(11), 1)
-    mirror.apply_detail(stage.pk, detail(**ENDED), **put(11))
+    mirror.apply_detail(stage.pk, detail(**ENDED), **request_fields(11))
     leases.release_run(run, at(12), None)
     assert get_run().next_detail_sync_at is None
 
@@ -214,7 +217,7 @@ def test_run_first_read_concluded_has_no_final_read(stage: Stage) -> None:
 
 def test_externally_aborting_run_is_not_read_individually(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror_list(stage, api_run(status="aborting"), asked=10)
+    mirror_list(stage, api_run(status="aborting"), requested_at=10)
     assert get_run().next_detail_sync_at is None
 
 
@@ -224,74 +227,74 @@ def test_accepted_abort_is_concluded_with_its_run(stage: Stage, manager: User) -
         run=get_run(), user=manager, username="manager", state="accepted",
         requested_at=at(1), claimed_at=at(1),
     )  # fmt: skip
-    mirror_list(stage, api_run(**ENDED), asked=10)
+    mirror_list(stage, api_run(**ENDED), requested_at=10)
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "success")
 
 
 def test_run_missing_from_list_is_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    mirror.schedule_unlisted(stage.pk, [api_run("r2")], **put(20))
+    mirror.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r1").next_detail_sync_at == at(20)
 
 
 def test_run_in_list_is_not_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    mirror.schedule_unlisted(stage.pk, [api_run("r2")], **put(20))
+    mirror.schedule_unlisted(stage.pk, [api_run("r2")], **request_fields(20))
     assert get_run("r2").next_detail_sync_at is None
 
 
 def test_run_read_after_list_request_is_not_missing(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=30)
-    mirror.schedule_unlisted(stage.pk, [], **put(20))
+    mirror_list(stage, api_run(), requested_at=30)
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
     assert get_run().next_detail_sync_at is None
 
 
 def test_removed_run_not_concluded_stays_in_flight(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().in_flight
     assert not Run.objects.tracked().exists()
 
 
 def test_removed_run_is_read_at_growing_intervals(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    waits, asked = [], 20.0
+    intervals, requested_at = [], 20.0
     for _ in range(8):
-        mirror.mark_removed(get_run().pk, **put(asked))
+        mirror.mark_removed(get_run().pk, **request_fields(requested_at))
         next_reads = get_run().next_detail_sync_at
         assert next_reads is not None
-        wait = (next_reads - at(asked)).total_seconds()
-        waits.append(round(wait / 60))
-        asked += wait
-    assert waits == [10, 10, 20, 40, 80, 160, 320, 360]
+        interval = (next_reads - at(requested_at)).total_seconds()
+        intervals.append(round(interval / 60))
+        requested_at += interval
+    assert intervals == [10, 10, 20, 40, 80, 160, 320, 360]
 
 
 def test_removed_concluded_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run(**ENDED))
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert (get_run().removed_at, get_run().next_detail_sync_at) == (at(20), None)
 
 
 def test_dismissed_removed_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     Run.objects.update(in_flight=False, next_detail_sync_at=at(25))  # claimed
-    mirror.mark_removed(get_run().pk, **put(30))
+    mirror.mark_removed(get_run().pk, **request_fields(30))
     assert get_run().next_detail_sync_at is None
 
 
 def test_earlier_list_request_does_not_restore_removed_run(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
-    mirror_list(stage, api_run(), asked=19)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    mirror_list(stage, api_run(), requested_at=19)
     assert get_run().removed_at == at(20)
 
 
 def test_removed_run_is_not_overdue(stage: Stage) -> None:
     mirror_list(stage, api_run(status="aborting"))
     Run.objects.update(overdue_severity=2, overdue_reason="run", abort_severity=2)
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     run = get_run()
     assert (run.overdue_severity, run.overdue_reason, run.abort_severity) == (0, "", 0)
     assert overdue.timers(run, None, None) == []
@@ -300,35 +303,35 @@ def test_removed_run_is_not_overdue(stage: Stage) -> None:
 
 def test_removed_run_missing_from_list_is_not_due_for_read(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     Run.objects.update(next_detail_sync_at=None)
-    mirror.schedule_unlisted(stage.pk, [], **put(30))
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(30))
     assert get_run().next_detail_sync_at is None
 
 
 def test_removed_run_gets_a_new_version(stage: Stage) -> None:
     mirror_list(stage, api_run())
     before = get_run().version
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().version > before
 
 
 def test_removed_run_keeps_its_status(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert (get_run().status, get_run().concluded) == ("running", False)
 
 
 def test_earlier_404_does_not_remove_run(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=30)
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror_list(stage, api_run(), requested_at=30)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().removed_at is None
 
 
 def test_removed_run_listed_again_is_restored(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
-    mirror_list(stage, api_run(), asked=30)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
+    mirror_list(stage, api_run(), requested_at=30)
     assert get_run().in_flight
 
 
@@ -338,7 +341,7 @@ def test_accepted_abort_of_removed_run_is_concluded(stage: Stage, manager: User)
         run=get_run(), user=manager, username="manager", state="accepted",
         requested_at=at(1), claimed_at=at(1),
     )  # fmt: skip
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     abort.refresh_from_db()
     assert (abort.state, abort.outcome) == ("concluded", "")
 
@@ -356,20 +359,20 @@ def test_run_of_unknown_status_is_in_flight(stage: Stage) -> None:
 def test_unknown_status_is_logged_once(
     stage: Stage, logged_events: Callable[[str], list[object]]
 ) -> None:
-    for asked in range(3):
+    for requested_at in range(3):
         mirror_list(stage, api_run(status="test-of-once"), api_run("r2", status="test-of-once"),
-                  asked=asked)  # fmt: skip
+                  requested_at=requested_at)  # fmt: skip
     assert len(logged_events("run.unknown_status")) == 1
 
 
 def test_run_without_creation_time_gets_first_read_time(stage: Stage) -> None:
-    mirror_list(stage, api_run(created_at=None), asked=4)
+    mirror_list(stage, api_run(created_at=None), requested_at=4)
     assert get_run().created_at == at(4)
 
 
 def test_run_without_creation_time_keeps_first_read_time(stage: Stage) -> None:
-    mirror_list(stage, api_run(created_at=None), asked=4)
-    mirror_list(stage, api_run(created_at=None, status="waiting"), asked=90)
+    mirror_list(stage, api_run(created_at=None), requested_at=4)
+    mirror_list(stage, api_run(created_at=None, status="waiting"), requested_at=90)
     assert get_run().created_at == at(4)
 
 
@@ -388,11 +391,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_run_name_is_stored(stage: Stage, text: str) -> None:
-    # As it comes over the wire: JSON's escapes can hold what UTF-8 can't.
+    # As received: JSON's escapes can contain what UTF-8 can't.
     body = json.loads(json.dumps(payloads.detail(payloads.RUN_ID, name=text, description=text)))
     decoded = decoding.parse_run_detail(body)
     assert decoded is not None
-    row = mirror.apply_detail(stage.pk, decoded, **put(0))
+    row = mirror.apply_detail(stage.pk, decoded, **request_fields(0))
     row.refresh_from_db()
     assert row.name == decoded.run.name
 
@@ -402,7 +405,7 @@ def test_hostile_step_label_is_stored(stage: Stage, text: str) -> None:
     step = payloads.job_run(ref=text, response={"error": {"message": text}, "status": text})
     decoded = decoding.parse_run_detail(json.loads(json.dumps(payloads.detail(steps=[step]))))
     assert decoded is not None
-    row = mirror.apply_detail(stage.pk, decoded, **put(0))
+    row = mirror.apply_detail(stage.pk, decoded, **request_fields(0))
     row.refresh_from_db()
     assert decoded.root is not None
     assert row.steps["steps"][0]["label"] == decoded.root.steps[0].label
@@ -411,8 +414,8 @@ def test_hostile_step_label_is_stored(stage: Stage, text: str) -> None:
 def test_run_secrets_are_not_stored(world: World) -> None:
     world.sync()
     Run.objects.update(next_detail_sync_at=timezone.now() - timedelta(days=1))
-    keep = Run.objects.order_by("-created_at").values_list("pk", flat=True)[:25]
-    Run.objects.exclude(pk__in=list(keep)).update(next_detail_sync_at=None)
+    kept_keys = Run.objects.order_by("-created_at").values_list("pk", flat=True)[:25]
+    Run.objects.exclude(pk__in=list(kept_keys)).update(next_detail_sync_at=None)
     world.sync()
     rows = Run.objects.filter(raw__isnull=False)
     assert rows.count() >= 10
@@ -426,7 +429,7 @@ def test_long_hostile_run_name_is_mirrored(world: World) -> None:
     assert get_run(run_id).name == name
 
 
-# --- All of a row -------------------------------------------------------------------------------
+# --- Rows ---------------------------------------------------------------------------------------
 
 EXPECTED_ROW = {
     "name": "Nightly", "description": "", "status": "running", "concluded": False,
@@ -442,72 +445,76 @@ def row(run_id: str = "r1") -> dict[str, Any]:
 
 
 def test_new_run_of_list_stores_all_fields(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=4)
+    mirror_list(stage, api_run(), requested_at=4)
     assert row() == EXPECTED_ROW
 
 
 def test_concluded_run_of_list_stores_all_fields(stage: Stage) -> None:
-    mirror_list(stage, api_run(name=None, description="Why", updated_at=at(6), **ENDED), asked=4)
-    over = {"name": "", "description": "Why", "in_flight": False, "updated_at": at(6)}
-    assert row() == EXPECTED_ROW | ENDED | over
+    mirror_list(
+        stage, api_run(name=None, description="Why", updated_at=at(6), **ENDED), requested_at=4
+    )
+    end_fields = {"name": "", "description": "Why", "in_flight": False, "updated_at": at(6)}
+    assert row() == EXPECTED_ROW | ENDED | end_fields
 
 
 def test_changed_run_keeps_fields_not_in_list(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=4)
-    ours = {
+    mirror_list(stage, api_run(), requested_at=4)
+    own_fields = {
         "next_detail_sync_at": at(5),
         "abort_severity": 2,
         "overdue_severity": 1,
         "overdue_reason": "run",
     }
-    Run.objects.update(**ours)
-    mirror_list(stage, api_run(description="New"), asked=9)
-    assert row() == EXPECTED_ROW | ours | {"description": "New", "synced_at": at(9)}
+    Run.objects.update(**own_fields)
+    mirror_list(stage, api_run(description="New"), requested_at=9)
+    assert row() == EXPECTED_ROW | own_fields | {"description": "New", "synced_at": at(9)}
 
 
 def test_changed_status_resets_status_since(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=4)
-    mirror_list(stage, api_run(status="waiting"), asked=9)
+    mirror_list(stage, api_run(), requested_at=4)
+    mirror_list(stage, api_run(status="waiting"), requested_at=9)
     assert row() == EXPECTED_ROW | {"status": "waiting", "status_since": at(9), "synced_at": at(9)}
 
 
 def test_concluded_run_has_no_severity_and_is_not_overdue(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=4)
+    mirror_list(stage, api_run(), requested_at=4)
     Run.objects.update(
         abort_severity=2, overdue_severity=1, overdue_reason="run", next_detail_sync_at=at(5)
     )
-    mirror_list(stage, api_run("r0", status="success", concluded=True), asked=5)  # is learned from
+    mirror_list(
+        stage, api_run("r0", status="success", concluded=True), requested_at=5
+    )  # for the baseline
     StageTiming.objects.update(detail_count=5)
-    mirror_list(stage, api_run(**ENDED), asked=9)
-    over = {"in_flight": False, "status_since": at(9), "synced_at": at(9)}
-    assert row() == EXPECTED_ROW | ENDED | over
+    mirror_list(stage, api_run(**ENDED), requested_at=9)
+    end_fields = {"in_flight": False, "status_since": at(9), "synced_at": at(9)}
+    assert row() == EXPECTED_ROW | ENDED | end_fields
 
 
 def test_stale_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), asked=9)
+    mirror_list(stage, api_run("r1"), requested_at=9)
     counts = mirror_list(
-        stage, api_run("r1", status="waiting"), api_run("r2"), api_run("r3"), asked=4
+        stage, api_run("r1", status="waiting"), api_run("r2"), api_run("r3"), requested_at=4
     )
     assert counts == mirror.MirrorResult(new=2, changed=0)
     assert (row("r1")["status"], row("r2")) == ("running", EXPECTED_ROW)
 
 
 def test_list_requested_at_same_time_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=4)
-    mirror_list(stage, api_run(status="waiting"), asked=4)
+    mirror_list(stage, api_run(), requested_at=4)
+    mirror_list(stage, api_run(status="waiting"), requested_at=4)
     assert row()["status"] == "waiting"
 
 
 def test_unchanged_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
-    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), asked=4)
+    mirror_list(stage, api_run("r1"), api_run("r2", **ENDED), requested_at=4)
     counts = mirror_list(
         stage,
         api_run("r1"), api_run("r2", **ENDED), api_run("r3"),
-        asked=9,
+        requested_at=9,
     )  # fmt: skip
     assert counts == mirror.MirrorResult(new=1, changed=0)
-    seen = {run_id: row(run_id)["synced_at"] for run_id in ("r1", "r2", "r3")}
-    assert seen == {"r1": at(9), "r2": at(4), "r3": at(9)}
+    synced_at_by_run = {run_id: row(run_id)["synced_at"] for run_id in ("r1", "r2", "r3")}
+    assert synced_at_by_run == {"r1": at(9), "r2": at(4), "r3": at(9)}
 
 
 @pytest.mark.parametrize(
@@ -519,23 +526,25 @@ def test_unchanged_run_does_not_block_other_runs_of_list(stage: Stage) -> None:
     ],
 )  # fmt: skip
 def test_changed_field_counts_as_change(stage: Stage, changed: dict[str, Any]) -> None:
-    mirror_list(stage, api_run(), asked=4)
+    mirror_list(stage, api_run(), requested_at=4)
     before = get_run().version
-    assert mirror_list(stage, api_run(**changed), asked=9) == mirror.MirrorResult(new=0, changed=1)
+    assert mirror_list(stage, api_run(**changed), requested_at=9) == mirror.MirrorResult(
+        new=0, changed=1
+    )
     assert get_run().version > before
 
 
 def test_list_read_queries_only_its_runs_without_steps(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    with CaptureQueriesContext(connection) as asked_for:
-        mirror_list(stage, api_run("r1", status="waiting"), asked=1)
-    [known] = [
+    with CaptureQueriesContext(connection) as queries:
+        mirror_list(stage, api_run("r1", status="waiting"), requested_at=1)
+    [query] = [
         query["sql"]
-        for query in asked_for
+        for query in queries
         if query["sql"].startswith("SELECT") and "'r1'" in query["sql"]
     ]
-    assert '"steps"' not in known
-    assert '"raw"' not in known
+    assert '"steps"' not in query
+    assert '"raw"' not in query
 
 
 def test_unknown_status_is_logged_truncated(
@@ -553,9 +562,9 @@ def test_known_status_is_not_logged(
     assert logged_events("run.unknown_status") == []
 
 
-# --- All of a detail ----------------------------------------------------------------------------
+# --- Details ------------------------------------------------------------------------------------
 
-READ = (
+DETAIL_FIELDS = (
     "step",
     "step_key",
     "step_started_at",
@@ -567,22 +576,22 @@ READ = (
 )
 
 
-def read(stage: Stage, asked: float, **more: Any) -> dict[str, Any]:
-    """Mirror a detail, and return what is kept of it."""
-    returned = mirror.apply_detail(stage.pk, detail(**more), **put(asked))
-    kept = Run.objects.values(*READ, "version").get()
-    assert {name: getattr(returned, name) for name in kept} == kept  # as it stands now
-    return kept
+def read(stage: Stage, requested_at: float, **fields: Any) -> dict[str, Any]:
+    """Mirror a detail, and return the stored fields."""
+    result = mirror.apply_detail(stage.pk, detail(**fields), **request_fields(requested_at))
+    stored = Run.objects.values(*DETAIL_FIELDS, "version").get()
+    assert {name: getattr(result, name) for name in stored} == stored  # the current state
+    return stored
 
 
 def test_detail_stores_all_fields(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(failures=3)
     steps = node(label="migrate", ref="db", status="waiting", started_at=at(2))
-    kept = read(stage, 4, steps=steps)
-    assert kept.pop("steps")["started_at"] == "2026-03-02T08:00:02Z"
-    assert kept.pop("version") == get_run().version
-    assert kept == {
+    stored = read(stage, 4, steps=steps)
+    assert stored.pop("steps")["started_at"] == "2026-03-02T08:00:02Z"
+    assert stored.pop("version") == get_run().version
+    assert stored == {
         "step": "migrate", "step_key": "db", "step_started_at": at(2), "detail_synced_at": at(4),
         "synced_at": at(4), "failures": 0, "raw": {"id": "r1"},
     }  # fmt: skip
@@ -601,23 +610,28 @@ def test_detail_requested_at_same_time_is_applied(stage: Stage) -> None:
 
 
 def test_first_detail_older_than_list_stores_steps_but_not_status(stage: Stage) -> None:
-    mirror_list(stage, api_run(status="waiting"), asked=9)
-    kept = read(stage, 4)
-    assert (kept["detail_synced_at"], kept["synced_at"]) == (at(4), at(9))
+    mirror_list(stage, api_run(status="waiting"), requested_at=9)
+    stored = read(stage, 4)
+    assert (stored["detail_synced_at"], stored["synced_at"]) == (at(4), at(9))
     assert get_run().status == "waiting"
 
 
 def test_detail_without_steps_has_no_current_step(stage: Stage) -> None:
     detail_without_steps = RunDetail(api_run(), None, {"id": "r1"})
-    kept = mirror.apply_detail(stage.pk, detail_without_steps, **put(4))
-    assert (kept.steps, kept.step, kept.step_key, kept.step_started_at) == (None, "", "", None)
-    assert kept.detail_synced_at == at(4)
+    result = mirror.apply_detail(stage.pk, detail_without_steps, **request_fields(4))
+    assert (result.steps, result.step, result.step_key, result.step_started_at) == (
+        None,
+        "",
+        "",
+        None,
+    )
+    assert result.detail_synced_at == at(4)
 
 
 def test_detail_does_not_change_same_run_id_in_another_stage(stage: Stage) -> None:
     other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
     mirror_list(other, api_run())
-    mirror.apply_detail(stage.pk, detail(), **put(4))
+    mirror.apply_detail(stage.pk, detail(), **request_fields(4))
     assert Run.objects.get(stage=other).detail_synced_at is None
 
 
@@ -633,13 +647,13 @@ def test_detail_of_success_updates_baseline(stage: Stage) -> None:
     assert StageTiming.objects.get().detail_count == 0
     with time_machine.travel(at(30), tick=False):
         read(stage, 9, **ENDED)
-    learned = StageTiming.objects.get()
-    assert (learned.detail_count, learned.observed_at) == (1, at(30))
+    baseline = StageTiming.objects.get()
+    assert (baseline.detail_count, baseline.observed_at) == (1, at(30))
 
 
 def test_list_with_success_updates_baseline(stage: Stage) -> None:
     with time_machine.travel(at(30), tick=False):
-        mirror_list(stage, api_run("r0"), api_run("r1", **ENDED), asked=9)
+        mirror_list(stage, api_run("r0"), api_run("r1", **ENDED), requested_at=9)
     assert StageTiming.objects.get().observed_at == at(30)
 
 
@@ -650,33 +664,33 @@ def test_unchanged_detail_does_not_update_baseline(stage: Stage) -> None:
     assert StageTiming.objects.get().detail_count == 77
 
 
-@pytest.mark.parametrize("ended", [{}, FAILED])
+@pytest.mark.parametrize("end_fields", [{}, FAILED])
 def test_detail_of_other_outcome_does_not_update_baseline(
-    stage: Stage, ended: dict[str, Any]
+    stage: Stage, end_fields: dict[str, Any]
 ) -> None:
-    read(stage, 4, **ended)
+    read(stage, 4, **end_fields)
     assert not StageTiming.objects.exists()
 
 
-# --- What ends with a run -----------------------------------------------------------------------
+# --- Acknowledgements and aborts of ended runs --------------------------------------------------
 
 
-def create_acknowledgement(by: User) -> Acknowledgement:
+def create_acknowledgement(user: User) -> Acknowledgement:
     return Acknowledgement.objects.create(
-        run=get_run(), user=by, username="manager", acknowledged_at=T0
+        run=get_run(), user=user, username="manager", acknowledged_at=T0
     )
 
 
-@pytest.mark.parametrize(("ended", "over"), [(ENDED, True), (FAILED, False)])
+@pytest.mark.parametrize(("end_fields", "is_ended"), [(ENDED, True), (FAILED, False)])
 def test_acknowledgement_ends_with_successful_run_only(
-    stage: Stage, manager: User, ended: dict[str, Any], over: bool
+    stage: Stage, manager: User, end_fields: dict[str, Any], is_ended: bool
 ) -> None:
     mirror_list(stage, api_run())
     acknowledgement = create_acknowledgement(manager)
     with time_machine.travel(at(30), tick=False):
-        mirror_list(stage, api_run(**ended), asked=10)
+        mirror_list(stage, api_run(**end_fields), requested_at=10)
     acknowledgement.refresh_from_db()
-    assert acknowledgement.ended_at == (at(30) if over else None)
+    assert acknowledgement.ended_at == (at(30) if is_ended else None)
 
 
 def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manager: User) -> None:
@@ -684,7 +698,7 @@ def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manag
     Run.objects.update(next_detail_sync_at=at(5))
     acknowledgement, abort = create_acknowledgement(manager), factories.abort(get_run(), manager)
     with time_machine.travel(at(30), tick=False):
-        mirror.mark_removed(get_run().pk, **put(20))
+        mirror.mark_removed(get_run().pk, **request_fields(20))
     acknowledgement.refresh_from_db()
     abort.refresh_from_db()
     assert (acknowledgement.ended_at, abort.settled_at) == (None, at(30))
@@ -693,50 +707,50 @@ def test_removed_run_settles_abort_and_keeps_acknowledgement(stage: Stage, manag
 
 def test_abort_of_removed_run_is_settled_at_next_404(stage: Stage, manager: User) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     abort = factories.abort(get_run(), manager)
     with time_machine.travel(at(60), tick=False):
-        mirror.mark_removed(get_run().pk, **put(50))
+        mirror.mark_removed(get_run().pk, **request_fields(50))
     abort.refresh_from_db()
     assert abort.settled_at == at(60)
 
 
 def test_run_404_requested_at_same_time_is_applied(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=20)
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror_list(stage, api_run(), requested_at=20)
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     assert get_run().removed_at == at(20)
 
 
 def test_removed_run_is_unchanged_by_second_404(stage: Stage) -> None:
     mirror_list(stage, api_run())
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     before = get_run().version
-    mirror.mark_removed(get_run().pk, **put(30))
+    mirror.mark_removed(get_run().pk, **request_fields(30))
     assert (get_run().removed_at, get_run().version) == (at(20), before)
 
 
 def test_removed_run_does_not_affect_others(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
-    mirror.mark_removed(get_run("r1").pk, **put(20))
+    mirror.mark_removed(get_run("r1").pk, **request_fields(20))
     assert get_run("r2").in_flight
 
 
 def test_runs_in_flight_of_removed_pipeline_are_removed(stage: Stage) -> None:
-    there = factories.stage("Staging", of=factories.pipeline("other"))
+    other_stage = factories.stage("Staging", parent=factories.pipeline("other"))
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
-    mirror_list(there, api_run("r3"))
+    mirror_list(other_stage, api_run("r3"))
     Pipeline.objects.filter(pk=stage.pipeline.pk).update(removed_at=at(15))
-    mirror.mark_orphaned(**put(20))
-    gone = dict(Run.objects.values_list("run_id", "removed_at"))
-    assert gone == {"r1": at(20), "r2": None, "r3": None}
+    mirror.mark_orphaned(**request_fields(20))
+    removed_at_by_run = dict(Run.objects.values_list("run_id", "removed_at"))
+    assert removed_at_by_run == {"r1": at(20), "r2": None, "r3": None}
 
 
 def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> None:
     mirror_list(stage, api_run())
     factories.abort(get_run(), manager)
-    mirror.mark_removed(get_run().pk, **put(20))
+    mirror.mark_removed(get_run().pk, **request_fields(20))
     with time_machine.travel(at(40), tick=False):
-        mirror_list(stage, api_run(), asked=30)
+        mirror_list(stage, api_run(), requested_at=30)
     later_events = Abort.objects.get().events.filter(event_type="status_changed")
     assert list(later_events.values_list("detail", "occurred_at")) == [("running", at(40))]
 
@@ -744,7 +758,7 @@ def test_restored_run_adds_event_to_its_abort(stage: Stage, manager: User) -> No
 def test_changed_run_with_same_status_adds_no_abort_event(stage: Stage, manager: User) -> None:
     mirror_list(stage, api_run(status="aborting"))
     factories.abort(get_run(), manager)
-    mirror_list(stage, api_run(status="aborting", name="Renamed"), asked=10)
+    mirror_list(stage, api_run(status="aborting", name="Renamed"), requested_at=10)
     assert not Abort.objects.get().events.exists()
 
 
@@ -756,7 +770,7 @@ def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) 
     with time_machine.travel(at(40), tick=False):
         mirror_list(
             stage, api_run("r1", **aborted), api_run("r2", status="aborting"),
-            api_run("r3", **ENDED), api_run("r4", **ENDED), asked=10,
+            api_run("r3", **ENDED), api_run("r4", **ENDED), requested_at=10,
         )  # fmt: skip
     states = Abort.objects.order_by("pk").values_list("state", "outcome", "settled_at")
     assert list(states) == [("concluded", "aborted", at(40)), ("accepted", "", None)]
@@ -764,14 +778,14 @@ def test_changed_runs_update_only_their_own_aborts(stage: Stage, manager: User) 
     assert line == ("aborting", at(40))
 
 
-# --- When it is read again ----------------------------------------------------------------------
+# --- Next reads ---------------------------------------------------------------------------------
 
 
 def test_run_with_read_steps_has_a_final_read(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     StageTiming.objects.create(stage=stage, detail_count=5)
     Run.objects.filter(run_id="r1").update(detail_synced_at=at(1))
-    mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), asked=10)
+    mirror_list(stage, api_run("r1", **ENDED), api_run("r2", **ENDED), requested_at=10)
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(10), "r2": None}
 
@@ -779,19 +793,21 @@ def test_run_with_read_steps_has_a_final_read(stage: Stage) -> None:
 def test_changed_concluded_run_is_not_read_again(stage: Stage) -> None:
     mirror_list(stage, api_run(**FAILED))
     Run.objects.update(last_viewed_at=at(1))
-    mirror_list(stage, api_run(name="Renamed", **FAILED), asked=10)
+    mirror_list(stage, api_run(name="Renamed", **FAILED), requested_at=10)
     assert get_run().next_detail_sync_at is None
 
 
 def test_failing_run_backs_off_longer_each_time(stage: Stage) -> None:
     mirror_list(stage, api_run("r1"), api_run("r2"))
     error = Unreachable("slow", may_have_arrived=True, cause="timeout")
-    retries = []
+    delays = []
     for _ in range(3):
         mirror.back_off(get_run("r1").pk, error, at(100))
-        retries.append((get_run("r1").failures, get_run("r1").next_detail_sync_at))
-    assert retries == [(1, at(110)), (2, at(120)), (3, at(140))]
-    mirror.back_off(get_run("r1").pk, NotFound("unknown"), at(100))  # another cause rests longer
+        delays.append((get_run("r1").failures, get_run("r1").next_detail_sync_at))
+    assert delays == [(1, at(110)), (2, at(120)), (3, at(140))]
+    mirror.back_off(
+        get_run("r1").pk, NotFound("unknown"), at(100)
+    )  # the delay depends on the cause
     assert get_run("r1").next_detail_sync_at == at(580)
     assert (get_run("r2").failures, get_run("r2").next_detail_sync_at) == (0, None)
 
@@ -814,7 +830,7 @@ def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
     other = Stage.objects.create(pipeline=stage.pipeline, name="Staging", next_sync_at=T0)
     mirror_list(stage, api_run("r1"), api_run("r2", **ENDED))
     mirror_list(other, api_run("r3"))
-    mirror.schedule_unlisted(stage.pk, [], **put(20))
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
     next_reads = dict(Run.objects.values_list("run_id", "next_detail_sync_at"))
     assert next_reads == {"r1": at(20), "r2": None, "r3": None}
 
@@ -822,11 +838,11 @@ def test_missing_runs_are_due_only_in_their_own_stage(stage: Stage) -> None:
 def test_missing_run_already_scheduled_keeps_its_time(stage: Stage) -> None:
     mirror_list(stage, api_run())
     Run.objects.update(next_detail_sync_at=at(5))
-    mirror.schedule_unlisted(stage.pk, [], **put(20))
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
     assert get_run().next_detail_sync_at == at(5)
 
 
 def test_run_read_at_time_of_list_request_is_not_missing(stage: Stage) -> None:
-    mirror_list(stage, api_run(), asked=20)
-    mirror.schedule_unlisted(stage.pk, [], **put(20))
+    mirror_list(stage, api_run(), requested_at=20)
+    mirror.schedule_unlisted(stage.pk, [], **request_fields(20))
     assert get_run().next_detail_sync_at is None

@@ -18,7 +18,7 @@ from dashboard.sync import catalog, omitted_entries
 from dashboard.web.components import sync_report
 from dashboard.web.components.data_age import page_data_age
 from tests.support import factories
-from tests.support.html import one, parse_html, words
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -44,8 +44,8 @@ def test_run_list_longer_than_requested_is_cut(world: World) -> None:
 
 
 def runs(count: int) -> str:
-    each = '{"id":"made-up-N","status":"success","concluded":true}'
-    return '{"runs":[' + ",".join(each.replace("N", str(n)) for n in range(count)) + "]}"
+    template = '{"id":"made-up-N","status":"success","concluded":true}'
+    return '{"runs":[' + ",".join(template.replace("N", str(n)) for n in range(count)) + "]}"
 
 
 def test_surplus_runs_are_counted(world: World) -> None:
@@ -56,11 +56,11 @@ def test_surplus_runs_are_counted(world: World) -> None:
 
 def test_unreadable_run_is_counted_and_others_are_mirrored(world: World) -> None:
     world.sync()
-    new = world.start()
-    newer = world.start()
+    first = world.start()
+    second = world.start()
     read_again(world, f"unreadable{PRODUCTION}")
     assert production().omitted == {"unreadable": 1}
-    assert Run.objects.filter(run_id__in=[new, newer]).count() == 1
+    assert Run.objects.filter(run_id__in=[first, second]).count() == 1
 
 
 def test_partial_list_is_no_stage_error(world: World) -> None:
@@ -111,7 +111,7 @@ def test_omitted_runs_of_server_that_ignores_filter_and_page_are_counted_once(
     world.sandbox.faults = [parse_fault(f"data:{data}{PRODUCTION}")]
     world.sync(4)
     assert production().list_order == order
-    assert len(world.asked("ledger/release-flows/production/runs")) > 4
+    assert len(world.requests_for("ledger/release-flows/production/runs")) > 4
     assert production().omitted["no_id"] == 2
 
 
@@ -169,24 +169,24 @@ def test_partial_list_is_logged_once_at_start_and_end(
     assert line["list"] == "Ledger / Production"
     # The fault fills the page with copies of the last run.
     copies = 100 - production().runs.count()
-    counted = {"surplus:700": (copies, 700), "unreadable:3": (3, 0)}[fault]
-    assert (line["left_out"], line["surplus"]) == counted
+    counts = {"surplus:700": (copies, 700), "unreadable:3": (3, 0)}[fault]
+    assert (line["left_out"], line["surplus"]) == counts
     assert [line["list"] for line in logged_events("list.complete")] == ["Ledger / Production"]
 
 
 @pytest.mark.parametrize("fault", ["surplus", "unreadable"])
 @pytest.mark.parametrize(
-    ("path", "of"),
+    ("path", "project_slug"),
     [("@GET /v1/projects$", None), ("@GET /v1/projects/payments/pipelines$", "payments")],
 )
 def test_partial_catalog_list_is_marked_and_logged(
-    full_world: World, logged_events: Lines, fault: str, path: str, of: str | None
+    full_world: World, logged_events: Lines, fault: str, path: str, project_slug: str | None
 ) -> None:
     full_world.sync()
     before = Project.objects.count(), Pipeline.objects.count()
     for _ in range(2):
         read_again(full_world, f"{fault}{path}")
-    sweep = CatalogSync.objects.get(project__slug=of)
+    sweep = CatalogSync.objects.get(project__slug=project_slug)
     assert sweep.is_partial
     assert (Project.objects.count(), Pipeline.objects.count()) == before
     read_again(full_world)
@@ -195,7 +195,7 @@ def test_partial_catalog_list_is_marked_and_logged(
     assert logged_events("list.incomplete") != []
 
 
-# --- said on pages -------------------------------------------------------------------------------
+# --- on pages ------------------------------------------------------------------------------------
 
 OMITTED = {"1": {"surplus": 1700, "no_id": 1}, "2": {"long_id": 2, "no_id": 1}}
 MESSAGE = (
@@ -218,13 +218,13 @@ def partial_stage(db: None) -> Stage:
 
 def test_stage_page_shows_partial_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get(factories.address(partial_stage)))
-    assert words(one(page, "#stage-error")) == MESSAGE
+    assert text_of(select_one(page, "#stage-error")) == MESSAGE
 
 
 def test_status_page_shows_partial_run_list(viewer_client: Client, partial_stage: Stage) -> None:
     page = parse_html(viewer_client.get("/status/"))
-    assert words(one(page, "[data-incomplete-list]")) == MESSAGE
-    assert words(one(page, "[data-state]")) == "1 list was only partly loaded."
+    assert text_of(select_one(page, "[data-incomplete-list]")) == MESSAGE
+    assert text_of(select_one(page, "[data-state]")) == "1 list was only partly loaded."
 
 
 def test_status_page_shows_partial_catalog_list(
@@ -235,8 +235,8 @@ def test_status_page_shows_partial_catalog_list(
     CatalogSync.objects.create(next_sync_at=now, synced_at=now, omitted_by_page=one_twin)
     page = parse_html(viewer_client.get("/status/"))
     message = "1 entry of Northflank’s list cannot be shown: ID of another entry."
-    assert words(one(page, "[data-catalog-error] dd")) == message
-    assert words(one(page, "[data-state]")) == "2 lists were only partly loaded."
+    assert text_of(select_one(page, "[data-catalog-error] dd")) == message
+    assert text_of(select_one(page, "[data-state]")) == "2 lists were only partly loaded."
 
 
 def test_failing_stage_shows_error_and_partial_list(
@@ -244,9 +244,9 @@ def test_failing_stage_shows_error_and_partial_list(
 ) -> None:
     Stage.objects.update(error="x", error_message="It broke.")
     page = parse_html(viewer_client.get(factories.address(partial_stage)))
-    assert words(one(page, "#stage-error")) == f"It broke. {MESSAGE}"
+    assert text_of(select_one(page, "#stage-error")) == f"It broke. {MESSAGE}"
     row = parse_html(viewer_client.get("/status/"))
-    assert MESSAGE in words(one(row, "[data-stage] th"))
+    assert MESSAGE in text_of(select_one(row, "[data-stage] th"))
 
 
 @pytest.mark.parametrize("query", ["?q=nothing-like-it", "?status=failure"])
@@ -254,12 +254,12 @@ def test_stage_page_with_filter_shows_partial_list(
     viewer_client: Client, partial_stage: Stage, query: str
 ) -> None:
     page = parse_html(viewer_client.get(factories.address(partial_stage) + query))
-    assert words(one(page, "#stage-error")) == MESSAGE
+    assert text_of(select_one(page, "#stage-error")) == MESSAGE
 
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
-    as_of = page_data_age(permissions.for_user(viewer), [partial_stage])
-    assert as_of.status_hint == "1 list was only partly loaded."
+    data_age = page_data_age(permissions.for_user(viewer), [partial_stage])
+    assert data_age.status_hint == "1 list was only partly loaded."
 
 
 def test_status_page_lists_partial_stage_first(viewer: User, partial_stage: Stage) -> None:

@@ -18,10 +18,10 @@ from dashboard.northflank import NorthflankClient, RateLimited
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
 from dashboard.sync import catalog
-from dashboard.sync import worker as worker_module
+from dashboard.sync import worker as sync_worker
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream.connection import Connection
-from tests.support.live import PATIENCE
+from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import LONG_AGO, World
 
 type Lines = Callable[[str], list[dict[str, Any]]]
@@ -36,8 +36,8 @@ CAUSES = {
 }
 
 
-def trouble(world: World, *faults: str, rounds: int = 2) -> None:
-    """Read once while all is well, and then with the faults."""
+def read_with_faults(world: World, *faults: str, rounds: int = 2) -> None:
+    """Read once without faults, and then `rounds` times with them."""
     if not Stage.objects.filter(has_flow=True).exists():
         world.sync()
     world.sandbox.faults = [parse_fault(fault) for fault in faults]
@@ -55,7 +55,7 @@ def recover(world: World) -> None:
 
 @pytest.mark.parametrize(("fault", "cause"), CAUSES.items())
 def test_upstream_error_cause_is_stored(world: World, fault: str, cause: str) -> None:
-    trouble(world, fault, rounds=1)
+    read_with_faults(world, fault, rounds=1)
     assert Upstream.objects.get().error == cause
 
 
@@ -67,37 +67,37 @@ def test_upstream_timeout_is_an_error(world: World) -> None:
         "sandbox", base_url=world.live.upstream_url, timeout_seconds=0.1,
         on_call=connection.unrecorded_calls.append,
     )  # fmt: skip
-    trouble(world, "latency:0.3", rounds=1)
+    read_with_faults(world, "latency:0.3", rounds=1)
     assert Upstream.objects.get().error == "timeout"
 
 
 def test_upstream_error_keeps_mirrored_runs(world: World) -> None:
     world.sync()
     before = list(Run.objects.order_by("pk").values_list("pk", "status", "in_flight", "version"))
-    trouble(world, "502-html")
+    read_with_faults(world, "502-html")
     after = list(Run.objects.order_by("pk").values_list("pk", "status", "in_flight", "version"))
     assert after == before
 
 
 def test_upstream_error_is_logged_once(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token", rounds=3)
+    read_with_faults(world, "bad-token", rounds=3)
     assert len(logged_events("northflank.unavailable")) == 1
 
 
 def test_upstream_error_is_not_logged_per_stage(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     assert logged_events("stage.read_failed") == []
 
 
 def test_upstream_error_keeps_its_start(world: World) -> None:
-    trouble(world, "bad-token", rounds=1)
+    read_with_faults(world, "bad-token", rounds=1)
     before = Upstream.objects.get().error_since
-    trouble(world, "bad-token", rounds=1)
+    read_with_faults(world, "bad-token", rounds=1)
     assert Upstream.objects.get().error_since == before
 
 
 def test_upstream_error_is_logged_at_process_start(world: World, logged_events: Lines) -> None:
-    trouble(world, "500")
+    read_with_faults(world, "500")
     process.check_upstream()
     assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
         "server_error"
@@ -105,19 +105,19 @@ def test_upstream_error_is_logged_at_process_start(world: World, logged_events: 
 
 
 def test_refused_token_is_logged_with_setting_to_check(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     [line] = logged_events("northflank.unavailable")
     assert line["hint"].startswith("Check NORTHFLANK_API_TOKEN: ")
 
 
 def test_other_upstream_error_is_logged_without_hint(world: World, logged_events: Lines) -> None:
-    trouble(world, "500")
+    read_with_faults(world, "500")
     [line] = logged_events("northflank.unavailable")
     assert "hint" not in line
 
 
 def test_refused_token_is_logged_once_by_each_process(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token", rounds=3)
+    read_with_faults(world, "bad-token", rounds=3)
     process.check_upstream()
 
     async def start_another_process() -> None:
@@ -144,15 +144,15 @@ def test_refused_list_of_projects_is_logged_with_setting_to_check(
 
 
 def test_upstream_error_with_new_cause_keeps_its_start(world: World) -> None:
-    trouble(world, "bad-token", rounds=1)
+    read_with_faults(world, "bad-token", rounds=1)
     before = Upstream.objects.get().error_since
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     assert Upstream.objects.get().error_since == before
 
 
 def test_upstream_error_with_new_cause_is_logged(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token", rounds=1)
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "bad-token", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
         "unauthorised",
         "server_error",
@@ -160,72 +160,76 @@ def test_upstream_error_with_new_cause_is_logged(world: World, logged_events: Li
 
 
 def test_recovery_clears_upstream_error(world: World) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     recover(world)
-    known = Upstream.objects.get()
-    assert (known.error, known.error_message, known.error_since) == ("", "", None)
+    upstream = Upstream.objects.get()
+    assert (upstream.error, upstream.error_message, upstream.error_since) == ("", "", None)
 
 
 def test_recovery_is_logged_once(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     recover(world)
     recover(world)
     assert len(logged_events("northflank.recovered")) == 1
 
 
 def test_recovery_is_not_logged_per_stage(world: World, logged_events: Lines) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     recover(world)
     assert logged_events("stage.recovered") == []
 
 
 def test_recovery_clears_stage_errors(world: World) -> None:
-    trouble(world, "502-html")
+    read_with_faults(world, "502-html")
     recover(world)
     assert not Stage.objects.exclude(error="", failures=0).exists()
 
 
 def test_single_failed_read_is_no_upstream_error(world: World) -> None:
-    trouble(world, f"reset*2@{LEDGER}/release-flows/staging/runs", rounds=1)  # reads are repeated
+    read_with_faults(
+        world, f"reset*2@{LEDGER}/release-flows/staging/runs", rounds=1
+    )  # the client repeats reads
     assert Upstream.objects.get().error == ""
 
 
 def test_stage_error_keeps_its_start(world: World) -> None:
-    trouble(world, f"502-html@{LEDGER}", rounds=1)
+    read_with_faults(world, f"502-html@{LEDGER}", rounds=1)
     before = Stage.objects.exclude(error="").values_list("pk", "error_since")
-    first = dict(before)
-    assert first
-    trouble(world, f"502-html@{LEDGER}", rounds=1)
-    assert dict(before.all()) == first
+    error_since_by_stage = dict(before)
+    assert error_since_by_stage
+    read_with_faults(world, f"502-html@{LEDGER}", rounds=1)
+    assert dict(before.all()) == error_since_by_stage
 
 
 def test_failing_stage_counts_failures(world: World) -> None:
     world.sync()
-    rests = []
+    delays = []
     for _ in range(3):
-        trouble(world, f"502-html@{LEDGER}", rounds=1)
+        read_with_faults(world, f"502-html@{LEDGER}", rounds=1)
         stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
         assert stage.error_since is not None
-        rests.append(stage.failures)
-    assert rests == [1, 2, 3]
+        delays.append(stage.failures)
+    assert delays == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
-    ("fault", "rests"), [("forbidden:payments", [60, 120, 240]), ("500", [10, 20, 40])]
+    ("fault", "delays"), [("forbidden:payments", [60, 120, 240]), ("500", [10, 20, 40])]
 )
-def test_failing_run_backs_off_longer_each_time(world: World, fault: str, rests: list[int]) -> None:
+def test_failing_run_backs_off_longer_each_time(
+    world: World, fault: str, delays: list[int]
+) -> None:
     run_id = world.start()
     world.sync()
     world.sandbox.faults = [parse_fault(f"{fault}@{run_id}")]
     intervals = []
-    for _ in rests:
+    for _ in delays:
         Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
         before = timezone.now()
         world.live.sync(1)
         next_detail_sync_at = Run.objects.get(run_id=run_id).next_detail_sync_at
         assert next_detail_sync_at is not None
         intervals.append(round((next_detail_sync_at - before).total_seconds(), -1))
-    assert intervals == rests
+    assert intervals == delays
 
 
 def test_run_read_successfully_has_no_failures(world: World) -> None:
@@ -236,11 +240,11 @@ def test_run_read_successfully_has_no_failures(world: World) -> None:
     assert Run.objects.get(run_id=run_id).failures == 0
 
 
-# --- one place's trouble, or the account's -----------------------------------------------------
+# --- errors of one stage, or of the account ----------------------------------------------------
 
 
 def test_error_of_one_pipeline_is_no_upstream_error(world: World, logged_events: Lines) -> None:
-    trouble(world, f"500@{LEDGER}", rounds=4)
+    read_with_faults(world, f"500@{LEDGER}", rounds=4)
     recover(world)
     assert logged_events("northflank.unavailable") == logged_events("northflank.recovered") == []
 
@@ -251,7 +255,7 @@ def test_error_of_one_pipeline_is_no_upstream_error(world: World, logged_events:
 def test_error_of_one_pipeline_is_logged_once_per_stage_at_start_and_end(
     world: World, logged_events: Lines, fault: str
 ) -> None:
-    trouble(world, f"{fault}@{LEDGER}", rounds=3)
+    read_with_faults(world, f"{fault}@{LEDGER}", rounds=3)
     failing = sorted(str(stage) for stage in Stage.objects.exclude(error=""))
     recover(world)
     recover(world)
@@ -262,7 +266,7 @@ def test_error_of_one_pipeline_is_logged_once_per_stage_at_start_and_end(
 def test_error_of_one_pipeline_does_not_delay_others(world: World) -> None:
     world.sync()
     before = timezone.now()
-    trouble(world, f"500@{LEDGER}", rounds=1)
+    read_with_faults(world, f"500@{LEDGER}", rounds=1)
     others = Stage.objects.filter(has_flow=True).exclude(pipeline__slug="ledger")
     assert others.exists()
     assert not others.filter(synced_at__lt=before).exists()
@@ -270,7 +274,7 @@ def test_error_of_one_pipeline_does_not_delay_others(world: World) -> None:
 
 def test_outage_with_changing_causes_is_logged_once(world: World, logged_events: Lines) -> None:
     for fault in ("500", "reset", "502-html", "not-json"):
-        trouble(world, fault, rounds=1)
+        read_with_faults(world, fault, rounds=1)
     recover(world)
     assert (
         len(logged_events("northflank.unavailable")),
@@ -279,17 +283,17 @@ def test_outage_with_changing_causes_is_logged_once(world: World, logged_events:
 
 
 def test_outage_is_stored_at_first_failed_read(world: World) -> None:
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     assert Upstream.objects.get().error == "server_error"
 
 
 def test_outage_counts_no_stage_failures(world: World) -> None:
-    trouble(world, "500", rounds=4)
+    read_with_faults(world, "500", rounds=4)
     assert not Stage.objects.exclude(error="", failures=0).exists()
 
 
 def test_outage_end_makes_every_stage_read_at_once(world: World) -> None:
-    trouble(world, "500", rounds=4)
+    read_with_faults(world, "500", rounds=4)
     world.sandbox.faults = []
     world.live.connection.retry_at = 0
     before = timezone.now()
@@ -298,11 +302,11 @@ def test_outage_end_makes_every_stage_read_at_once(world: World) -> None:
 
 
 def test_outage_limits_requests_to_a_probe(world: World) -> None:
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     world.sandbox.requests.clear()
     world.make_due()
     world.live.sync(1)
-    # One question of one stage, and one that would tell its trouble from the account's; each is
+    # One request for one stage, and one that tells its error from the account's; each is
     # repeated once by the client.
     assert [path.rpartition("/")[2] for _, path in world.sandbox.requests] == [
         "runs", "runs", "auth", "auth",
@@ -310,7 +314,7 @@ def test_outage_limits_requests_to_a_probe(world: World) -> None:
 
 
 def test_outage_sends_no_request_before_next_probe(world: World) -> None:
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     world.sandbox.requests.clear()
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(3)
@@ -318,38 +322,38 @@ def test_outage_sends_no_request_before_next_probe(world: World) -> None:
 
 
 def test_outage_probes_different_stages(world: World) -> None:
-    trouble(world, "500", rounds=1)
+    read_with_faults(world, "500", rounds=1)
     world.sandbox.requests.clear()
     for _ in range(3):
         world.live.connection.retry_at = 0
         world.live.sync(1)
-    assert len(set(world.asked("/release-flows/"))) == 3
+    assert len(set(world.requests_for("/release-flows/"))) == 3
 
 
 def test_outage_ends_when_probed_stage_keeps_failing(world: World, logged_events: Lines) -> None:
-    trouble(world, "500")
-    # The only stage that is followed is tried before all others, whenever it is tried.
-    only = Stage.objects.get(pipeline__slug="ledger", name="Production")
-    Run.objects.exclude(stage=only).update(in_flight=False)
+    read_with_faults(world, "500")
+    # The only tracked stage is tried before all others, whenever it is tried.
+    only_stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
+    Run.objects.exclude(stage=only_stage).update(in_flight=False)
     world.sandbox.faults = [parse_fault(f"500@{LEDGER}/release-flows/production")]
     for _ in range(2):
         world.make_due()
         world.live.sync(1)
     assert len(logged_events("northflank.recovered")) == 1
-    assert [str(stage) for stage in Stage.objects.exclude(error="")] == [str(only)]
+    assert [str(stage) for stage in Stage.objects.exclude(error="")] == [str(only_stage)]
 
 
 def test_outage_probe_interval_grows_to_30_s(world: World) -> None:
     connection = world.live.connection
-    pauses = []
+    intervals = []
     for _ in range(5):
-        trouble(world, "500", rounds=1)
-        pauses.append(round(connection.retry_at - connection.failed_at))
-    assert pauses == [5, 10, 20, 30, 30]
+        read_with_faults(world, "500", rounds=1)
+        intervals.append(round(connection.retry_at - connection.failed_at))
+    assert intervals == [5, 10, 20, 30, 30]
 
 
 def test_outage_probe_interval_with_invalid_token_is_a_minute(world: World) -> None:
-    trouble(world, "bad-token")
+    read_with_faults(world, "bad-token")
     connection = world.live.connection
     assert round(connection.retry_at - connection.failed_at) == 60
 
@@ -357,16 +361,14 @@ def test_outage_probe_interval_with_invalid_token_is_a_minute(world: World) -> N
 def test_team_of_token_is_requested_until_answered(world: World) -> None:
     world.sandbox.faults = [parse_fault("500*4@/auth")]
 
-    async def learn() -> None:
-        learning = asyncio.ensure_future(
-            process.fetch_team(world.live.connection, retry_interval=0.01)
-        )
-        while not learning.done():
+    async def fetch_team() -> None:
+        task = asyncio.ensure_future(process.fetch_team(world.live.connection, retry_interval=0.01))
+        while not task.done():
             world.live.connection.retry_at = 0
             await asyncio.sleep(0.01)
-        await learning
+        await task
 
-    world.live.run(learn)
+    world.live.run(fetch_team)
     assert Upstream.objects.get().team == "acme"
 
 
@@ -376,7 +378,7 @@ def test_refused_request_for_team_is_not_repeated(
 ) -> None:
     world.sandbox.faults = [parse_fault(fault)]
     world.live.run(lambda: process.fetch_team(world.live.connection))
-    assert world.asked("/auth") == ["GET /v1/auth"]
+    assert world.requests_for("/auth") == ["GET /v1/auth"]
     assert len(logged_events("northflank.team_unknown")) == 1
 
 
@@ -384,7 +386,7 @@ def test_team_of_token_is_stored_after_database_outage(world: World) -> None:
     calls: list[int] = []
 
     class UnavailableConnection:
-        """A connection whose first question finds no database."""
+        """A connection whose first call fails, without a database."""
 
         def may_call(self) -> bool:
             return True
@@ -404,7 +406,7 @@ def test_token_valid_again_recovers(world: World) -> None:
     world.sync()
     valid_token = world.sandbox.options.token
     world.sandbox.options.token = "another-one-entirely"
-    trouble(world)
+    read_with_faults(world)
     assert Upstream.objects.get().error == "unauthorised"
     world.sandbox.options.token = valid_token
     recover(world)
@@ -433,7 +435,7 @@ def test_unknown_upstream_host_is_an_error(world: World) -> None:
     connection.client = NorthflankClient(
         "sandbox", base_url="http://northflank.invalid", on_call=connection.unrecorded_calls.append
     )
-    trouble(world, rounds=1)
+    read_with_faults(world, rounds=1)
     assert Upstream.objects.get().error == "unreachable"
 
 
@@ -465,15 +467,15 @@ def test_answer_to_earlier_request_does_not_clear_error(world: World) -> None:
     connection = world.live.connection
     world.sandbox.faults = [parse_fault("latency:0.5@/projects"), parse_fault("rate-limited@/auth")]
 
-    async def both() -> None:
-        slow = asyncio.ensure_future(connection.call(lambda nf: nf.list_projects()))
+    async def run_both() -> None:
+        slow_request = asyncio.ensure_future(connection.call(lambda nf: nf.list_projects()))
         await asyncio.sleep(0.1)
         world.sandbox.faults = [parse_fault("rate-limited")]
         with contextlib.suppress(RateLimited):
             await connection.call(lambda nf: nf.get_auth())
-        await asyncio.wait([slow])
+        await asyncio.wait([slow_request])
 
-    world.live.run(both)
+    world.live.run(run_both)
     assert connection.outage == Upstream.objects.get().error == "rate_limited"
 
 
@@ -508,15 +510,15 @@ def test_worker_idle_returns_when_last_read_ends() -> None:
 
     async def work() -> None:
         worker.start_read(read())
-        await asyncio.sleep(0)  # it has ended, and is still among what is under way
+        await asyncio.sleep(0)  # it has ended, and is still in `active_reads`
         assert worker.active_reads
         await worker.wait_idle()
         await worker.connection.close()
 
-    # A loop that gets no turn can't be stopped from within.
+    # A blocked loop can't be stopped from within.
     working = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
     working.start()
-    working.join(PATIENCE)
+    working.join(WAIT_TIMEOUT)
     assert not working.is_alive()
     assert not worker.active_reads
 
@@ -531,40 +533,40 @@ def test_worker_stops_during_database_outage(world: World) -> None:
 
     async def work() -> None:
         stop = asyncio.Event()
-        working = asyncio.ensure_future(worker.run(stop))
+        task = asyncio.ensure_future(worker.run(stop))
         while not worker.reads_started:
             await asyncio.sleep(0.01)
         await run_in_db_thread(execute, "ALTER TABLE dashboard_worker RENAME TO elsewhere")
         try:
             stop.set()
-            await working
+            await task
         finally:
             await run_in_db_thread(execute, "ALTER TABLE elsewhere RENAME TO dashboard_worker")
 
     world.live.run(work)
     assert not worker.active_reads
-    assert Worker.objects.filter(name=worker.name).exists()  # as of one that was killed
+    assert Worker.objects.filter(name=worker.name).exists()  # as after a kill
 
 
 def test_failing_round_is_logged_once_at_start_and_end(world: World, logged_events: Lines) -> None:
     world.sync()
 
-    async def until(event: str) -> None:
+    async def wait_for_event(event: str) -> None:
         while not logged_events(event):
             await asyncio.sleep(0.01)
-        await asyncio.sleep(2 * worker_module.TICK_INTERVAL)
+        await asyncio.sleep(2 * sync_worker.TICK_INTERVAL)
 
     async def work() -> None:
         stop = asyncio.Event()
-        working = asyncio.ensure_future(worker.run(stop))
+        task = asyncio.ensure_future(worker.run(stop))
         await run_in_db_thread(execute, "ALTER TABLE dashboard_ratebudget RENAME TO elsewhere")
         try:
-            await until("sync.tick_failed")
+            await wait_for_event("sync.tick_failed")
         finally:
             await run_in_db_thread(execute, "ALTER TABLE elsewhere RENAME TO dashboard_ratebudget")
-        await until("sync.recovered")
+        await wait_for_event("sync.recovered")
         stop.set()
-        await working
+        await task
 
     worker = SyncWorker(world.live.connection, chores=[aborts.reconcile_open_aborts])
     world.live.run(work)
@@ -572,48 +574,48 @@ def test_failing_round_is_logged_once_at_start_and_end(world: World, logged_even
     assert logged_events("read.crashed") == []
 
 
-# --- projects that are closed to us ------------------------------------------------------------
+# --- forbidden projects ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("no_access", ["403", "404"])
-def test_forbidden_project_does_not_block_others(full_world: World, no_access: str) -> None:
-    full_world.sandbox.choices["no-access"] = no_access
+@pytest.mark.parametrize("status", ["403", "404"])
+def test_forbidden_project_does_not_block_others(full_world: World, status: str) -> None:
+    full_world.sandbox.choices["no-access"] = status
     full_world.sandbox.faults = [parse_fault("forbidden:payments")]
     full_world.live.sync(1)
     for project in ("shop", "identity"):
-        known = Run.objects.in_flight().filter(stage__pipeline__project__slug=project)
-        assert {run.run_id for run in known} == full_world.ids(in_flight=True, project=project)
+        runs = Run.objects.in_flight().filter(stage__pipeline__project__slug=project)
+        assert {run.run_id for run in runs} == full_world.ids(in_flight=True, project=project)
 
 
 def test_forbidden_project_is_no_upstream_error(world: World) -> None:
-    trouble(world, "forbidden:payments")
+    read_with_faults(world, "forbidden:payments")
     assert Upstream.objects.get().error == ""
 
 
 def test_forbidden_stage_has_its_error(world: World) -> None:
-    trouble(world, "forbidden:payments")
+    read_with_faults(world, "forbidden:payments")
     stage = Stage.objects.get(pipeline__slug="ledger", name="Production")
     assert stage.error == "forbidden"
 
 
 def test_forbidden_stage_is_logged_once(world: World, logged_events: Lines) -> None:
-    trouble(world, "forbidden:payments", rounds=3)
-    of = [
+    read_with_faults(world, "forbidden:payments", rounds=3)
+    stages = [
         line
         for line in logged_events("stage.read_failed")
         if line["stage"] == "Ledger / Production"
     ]
-    assert len(of) == 1
+    assert len(stages) == 1
 
 
 def test_recovered_stage_is_logged_once(world: World, logged_events: Lines) -> None:
-    trouble(world, "forbidden:payments")
+    read_with_faults(world, "forbidden:payments")
     recover(world)
     recover(world)
-    of = [
+    stages = [
         line for line in logged_events("stage.recovered") if line["stage"] == "Ledger / Production"
     ]
-    assert len(of) == 1
+    assert len(stages) == 1
 
 
 def test_upstream_error_message_has_no_token(
@@ -627,11 +629,11 @@ def test_upstream_error_message_has_no_token(
 
 def test_call_cancelled_before_its_recording_starts_leaves_no_coroutine(world: World) -> None:
     async def answer_at_once(client: NorthflankClient) -> None:
-        """No request: what counts is the moment after an answer."""
+        """No request: this tests the moment after an answer."""
 
     async def cancel() -> None:
         call = asyncio.create_task(world.live.connection.call(answer_at_once, request_seq=1))
-        await asyncio.sleep(0)  # the answer is there, its recording is a task that has not run yet
+        await asyncio.sleep(0)  # the answer has come, its recording is a task that has not run yet
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

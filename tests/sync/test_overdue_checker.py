@@ -14,32 +14,32 @@ from dashboard.sync import mirror, overdue_checker
 from tests.support import factories
 from tests.support.successes import (
     NOW,
-    after,
-    asked_for,
-    flying,
-    learned,
-    migrated,
-    succeeded,
+    create_successes,
+    migration_steps,
+    minutes_later,
+    run_in_flight,
+    scheduled_detail_count,
     success,
+    update_baseline,
 )
 from tests.support.world import api_run, at
 
 
 def set_baseline(stage: Stage) -> None:
     for _ in range(5):
-        success(stage, 10, root=migrated(3))
-    learned(stage)
+        success(stage, 10, root=migration_steps(3))
+    update_baseline(stage)
 
 
-def test_overdue_run_is_updated_once_per_severity(place: Stage) -> None:
-    set_baseline(place)
-    run = flying(place, 10)
+def test_overdue_run_is_updated_once_per_severity(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run = run_in_flight(read_stage, 10)
     states = []
     for minutes in (0, 4, 6, 7, 21, 22):
-        overdue_checker.check_runs(after(minutes))
+        overdue_checker.check_runs(minutes_later(minutes))
         run.refresh_from_db()
         states.append((run.overdue_severity, run.overdue_reason, run.version))
-    levels = [(level, why) for level, why, _ in states]
+    levels = [(level, reason) for level, reason, _ in states]
     assert levels == [(0, ""), (0, ""), (1, "run"), (1, "run"), (2, "run"), (2, "run")]
     assert len({version for *_, version in states}) == 3
 
@@ -47,8 +47,8 @@ def test_overdue_run_is_updated_once_per_severity(place: Stage) -> None:
 def test_overdue_is_cleared_when_run_concludes(stage: Stage) -> None:
     mirror.apply_runs(stage.pk, [api_run("r1")], requested_at=at(0))
     Run.objects.update(overdue_severity=2, overdue_reason="run")
-    ended = {"status": "success", "concluded": True, "concluded_at": at(5)}
-    mirror.apply_runs(stage.pk, [api_run("r1", **ended)], requested_at=at(10))
+    end_fields = {"status": "success", "concluded": True, "concluded_at": at(5)}
+    mirror.apply_runs(stage.pk, [api_run("r1", **end_fields)], requested_at=at(10))
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
 
@@ -59,14 +59,12 @@ def test_overdue_reason_queue_is_cleared_when_run_starts(stage: Stage) -> None:
     assert Run.objects.values_list("overdue_severity", "overdue_reason").get() == (0, "")
 
 
-FAR_OVERDUE_SECONDS = (
-    4 * 3600
-)  # seconds after which a run is far overdue, where nobody knows what is usual
+FAR_OVERDUE_SECONDS = 4 * 3600  # seconds after which a run without a baseline is critical
 
 
 @pytest.fixture
 def far_overdue(stage: Stage) -> Run:
-    """A run that has gone on for four hours, at a step it has been at for a minute."""
+    """A run that has run for four hours, at its current step for a minute."""
     run = api_run("r1", started_at=at(0))
     detail = RunDetail(run=run, root=at_step("migrate", FAR_OVERDUE_SECONDS - 60), raw={})
     mirror.apply_detail(stage.pk, detail, requested_at=at(FAR_OVERDUE_SECONDS))
@@ -74,9 +72,9 @@ def far_overdue(stage: Stage) -> Run:
     return Run.objects.get()
 
 
-def at_step(label: str, since: float, **more: Any) -> Node:
+def at_step(label: str, since: float, **fields: Any) -> Node:
     defaults = {"label": label, "ref": label, "status": "waiting", "started_at": at(since)}
-    return factories.node("Workflow", steps=(factories.node("JobRun", **defaults | more),))
+    return factories.node("Workflow", steps=(factories.node("JobRun", **defaults | fields),))
 
 
 def test_overdue_stays_after_status_change_when_still_true(stage: Stage, far_overdue: Run) -> None:
@@ -105,7 +103,7 @@ def test_overdue_reason_step_becomes_run_at_next_step(stage: Stage, far_overdue:
 
 
 def create_marked_run(stage: Stage) -> None:
-    """A run with a mark, at a step that usually takes three minutes."""
+    """An overdue run, at a step that usually takes three minutes."""
     defaults = {
         "observed_run_median": 600,
         "observed_run_p95": 720,
@@ -167,39 +165,39 @@ def test_overdue_stays_when_list_changes_name(stage: Stage) -> None:
     assert Run.objects.get().overdue_severity == 1
 
 
-def test_run_becoming_overdue_is_due_for_read(place: Stage) -> None:
-    set_baseline(place)
-    run = flying(place, 10)
+def test_run_becoming_overdue_is_due_for_read(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run = run_in_flight(read_stage, 10)
     overdue_checker.check_runs(NOW)
     run.refresh_from_db()
     assert run.next_detail_sync_at is None
-    overdue_checker.check_runs(after(6))
+    overdue_checker.check_runs(minutes_later(6))
     run.refresh_from_db()
-    assert run.next_detail_sync_at == after(6)
+    assert run.next_detail_sync_at == minutes_later(6)
 
 
-def run_waiting_for_approval(stage: Stage, **more: Any) -> Run:
-    """A run that people have to approve."""
+def run_waiting_for_approval(stage: Stage, **fields: Any) -> Run:
+    """A run that waits for an approval."""
     defaults = {"first_synced_at": NOW, "status_since": NOW, "detail_synced_at": None}
-    return factories.run(stage, status="approval_wait", **defaults | more)
+    return factories.run(stage, status="approval_wait", **defaults | fields)
 
 
 def test_approval_wait_with_unknown_start_is_due_for_read(
-    place: Stage,
+    read_stage: Stage,
 ) -> None:
-    run = run_waiting_for_approval(place)
+    run = run_waiting_for_approval(read_stage)
     overdue_checker.check_runs(NOW)
     run.refresh_from_db()
     assert run.next_detail_sync_at == NOW
 
 
 @pytest.mark.parametrize(
-    "known", [{"first_synced_at": NOW - timedelta(minutes=1)}, {"detail_synced_at": NOW}]
+    "fields", [{"first_synced_at": NOW - timedelta(minutes=1)}, {"detail_synced_at": NOW}]
 )
 def test_approval_wait_with_known_start_is_not_read(
-    place: Stage, known: dict[str, datetime]
+    read_stage: Stage, fields: dict[str, datetime]
 ) -> None:
-    run = run_waiting_for_approval(place, **known)
+    run = run_waiting_for_approval(read_stage, **fields)
     overdue_checker.check_runs(NOW)
     run.refresh_from_db()
     assert run.next_detail_sync_at is None
@@ -210,13 +208,13 @@ def approval_since(run: Run) -> datetime | None:
     return run.approval_since
 
 
-def test_check_stores_start_of_approval_until_run_goes_on(place: Stage) -> None:
-    run = run_waiting_for_approval(place)
-    overdue_checker.check_runs(after(1))
+def test_check_stores_start_of_approval_until_run_goes_on(read_stage: Stage) -> None:
+    run = run_waiting_for_approval(read_stage)
+    overdue_checker.check_runs(minutes_later(1))
     assert approval_since(run) == NOW
     version = run.version
     factories.change(run, status="running")
-    overdue_checker.check_runs(after(2))
+    overdue_checker.check_runs(minutes_later(2))
     assert approval_since(run) is None
     assert run.version == version + 1  # of the change of status alone
 
@@ -230,76 +228,76 @@ def test_start_of_approval_ends_with_status_in_list(stage: Stage) -> None:
     assert Run.objects.get().approval_since is None
 
 
-def test_overdue_check_of_many_runs_takes_as_many_queries_as_of_few(place: Stage) -> None:
-    set_baseline(place)
-    flying(place, 1)
-    with CaptureQueriesContext(connection) as few:
+def test_overdue_check_of_many_runs_takes_as_many_queries_as_of_few(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    run_in_flight(read_stage, 1)
+    with CaptureQueriesContext(connection) as few_queries:
         overdue_checker.check_runs(NOW)
     for _ in range(20):
-        flying(place, 1)
-    with CaptureQueriesContext(connection) as many:
+        run_in_flight(read_stage, 1)
+    with CaptureQueriesContext(connection) as many_queries:
         overdue_checker.check_runs(NOW)
-    assert len(many) == len(few) <= 2
+    assert len(many_queries) == len(few_queries) <= 2
 
 
-# --- what is asked for, so that steps can be judged ---------------------------------------------
+# --- reads for typical step durations -----------------------------------------------------------
 
 
-def test_watched_run_makes_latest_successes_due_for_read(place: Stage) -> None:
+def test_watched_run_makes_latest_successes_due_for_read(read_stage: Stage) -> None:
     for _ in range(7):
-        success(place, 10)
-    learned(place)
-    run = flying(place, 5)
+        success(read_stage, 10)
+    update_baseline(read_stage)
+    run = run_in_flight(read_stage, 5)
     Run.objects.filter(pk=run.pk).update(last_viewed_at=NOW)
     overdue_checker.check_runs(NOW)
-    assert asked_for() == 5
+    assert scheduled_detail_count() == 5
 
 
-def test_overdue_runs_make_no_successes_due_for_read(place: Stage) -> None:
+def test_overdue_runs_make_no_successes_due_for_read(read_stage: Stage) -> None:
     for n in range(5):
-        stage = factories.stage(f"Stage {n}", of=place.pipeline)
-        succeeded(stage)
-        overdue_run = flying(stage, 60)
+        stage = factories.stage(f"Stage {n}", parent=read_stage.pipeline)
+        create_successes(stage)
+        overdue_run = run_in_flight(stage, 60)
     overdue_checker.check_runs(NOW)
     overdue_run.refresh_from_db()
     assert (overdue_run.overdue_severity, overdue_run.next_detail_sync_at) == (
         2,
         NOW,
-    )  # its own step is asked for
-    assert asked_for() == 0
+    )  # its own detail is due
+    assert scheduled_detail_count() == 0
 
 
-def test_unwatched_run_on_time_makes_no_successes_due(place: Stage) -> None:
+def test_unwatched_run_on_time_makes_no_successes_due(read_stage: Stage) -> None:
     for _ in range(7):
-        success(place, 10)
-    learned(place)
-    flying(place, 5)
+        success(read_stage, 10)
+    update_baseline(read_stage)
+    run_in_flight(read_stage, 5)
     overdue_checker.check_runs(NOW)
-    assert asked_for() == 0
+    assert scheduled_detail_count() == 0
 
 
-def test_known_step_durations_make_no_successes_due(place: Stage) -> None:
-    set_baseline(place)
+def test_known_step_durations_make_no_successes_due(read_stage: Stage) -> None:
+    set_baseline(read_stage)
     Run.objects.update(detail_synced_at=NOW)
-    flying(place, 60)
+    run_in_flight(read_stage, 60)
     overdue_checker.check_runs(NOW)
     overdue_checker.check_runs(NOW)
-    assert asked_for() == 0
+    assert scheduled_detail_count() == 0
 
 
-def test_failing_successes_are_not_due_again(place: Stage) -> None:
+def test_failing_successes_are_not_due_again(read_stage: Stage) -> None:
     for _ in range(7):
-        success(place, 10, failures=1)
-    learned(place)
-    flying(place, 60)
+        success(read_stage, 10, failures=1)
+    update_baseline(read_stage)
+    run_in_flight(read_stage, 60)
     overdue_checker.check_runs(NOW)
     overdue_checker.check_runs(NOW)
-    assert asked_for() == 0
+    assert scheduled_detail_count() == 0
 
 
-def test_overdue_check_continues_after_invalid_run(place: Stage) -> None:
-    set_baseline(place)
-    broken, overdue_run = flying(place, 60), flying(place, 60)
+def test_overdue_check_continues_after_invalid_run(read_stage: Stage) -> None:
+    set_baseline(read_stage)
+    broken, overdue_run = run_in_flight(read_stage, 60), run_in_flight(read_stage, 60)
     Run.objects.filter(pk=broken.pk).update(steps={"no": "tree"})
     with capture_logs() as logs:
         overdue_checker.check_runs(NOW)

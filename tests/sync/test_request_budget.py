@@ -27,20 +27,20 @@ def record_rate_limit(
 
 
 @pytest.mark.parametrize(
-    ("reserve", "kept"),
+    ("reserve", "requests"),
     [("10%", 100), ("0", 0), ("250", 250), ("12.5%", 125), ("5000", 900), ("0%", 0)],
 )
 def test_reserve_setting_is_number_or_percentage(
-    settings: Settings, reserve: str, kept: int
+    settings: Settings, reserve: str, requests: int
 ) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = reserve
-    assert budget_store.abort_reserve(1000) == kept
+    assert budget_store.abort_reserve(1000) == requests
 
 
 def test_reserve_above_limit_leaves_a_tenth_in_whole_requests(settings: Settings) -> None:
     settings.NORTHFLANK_REQUEST_RESERVE = "5000"
-    kept = budget_store.abort_reserve(1009)
-    assert (kept, type(kept)) == (908, int)
+    requests = budget_store.abort_reserve(1009)
+    assert (requests, type(requests)) == (908, int)
 
 
 def test_budget_before_first_response_is_documented_limit(db: None) -> None:
@@ -204,18 +204,18 @@ def test_budget_after_refusal_is_a_full_window(db: None) -> None:
 def test_budget_has_a_single_row(db: None) -> None:
     budget_store.record_rate_limited(None, at(0))
     record_rate_limit(500)
-    assert RateBudget.objects.get().pk == 1  # so that of two that begin one fails
+    assert RateBudget.objects.get().pk == 1  # so that one of two concurrent inserts fails
 
 
 def test_concurrent_first_responses_are_both_counted(db: None) -> None:
-    first = False
+    has_recorded = False
 
     def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        nonlocal first
+        nonlocal has_recorded
         result = run(sql, *rest)
-        if sql.startswith("RELEASE") and not first:
-            first = True
-            record_rate_limit(900)  # another process, once this one has seen that there is no row
+        if sql.startswith("RELEASE") and not has_recorded:
+            has_recorded = True
+            record_rate_limit(900)  # another process, after this one's check that no row exists
         return result
 
     with connection.execute_wrapper(execute):
@@ -229,7 +229,7 @@ def test_burst_recovery_respects_reserve_of_actual_limit(db: None, settings: Set
     record_rate_limit(2990, limit=3000, reset=3600)
     RateBudget.objects.update(own_requests=10, burst=50)
     record_rate_limit(2989, limit=3000, reset=3580, now=20)
-    # Of 2990 requests 1500 are kept: in twenty seconds reading catches up by so many.
+    # Of 2990 requests 1500 are reserved: so much is regained in twenty seconds.
     assert RateBudget.objects.get().burst == pytest.approx(51 - 20 * 1490 / 3580)
 
 
@@ -251,7 +251,7 @@ def test_sync_without_rate_limit_headers_stores_no_budget(world: World) -> None:
 
 
 def read_with_limit(world: World, limit: int) -> None:
-    """Start a new window with that limit, and read as much as the worker likes, in no haste."""
+    """Start a new window with that limit, and read all that the worker may, without bursts."""
     world.sandbox.rate_limit_window.limit = limit
     world.sandbox.rate_limit_window.opened_at = None
     for _ in range(20):
@@ -288,7 +288,7 @@ def test_sync_of_backlog_uses_only_a_burst(full_world: World) -> None:
     RateBudget.objects.all().delete()
     full_world.make_due()
     full_world.live.sync(1)
-    # The slack of 12, and what the hands had begun meanwhile.
+    # The margin of 12, and the reads that had started meanwhile.
     assert (
         12 <= full_world.sandbox.rate_limit_window.request_count <= 12 + 4 * MAX_REQUESTS_PER_READ
     )
@@ -316,9 +316,9 @@ def test_stages_in_flight_are_read_while_backlog_waits(world: World) -> None:
     RateBudget.objects.update(burst=limit * 0.15, synced_at=timezone.now())
     world.sandbox.requests.clear()
     world.live.sync(1)
-    read = {request.split("/runs")[0] for request in world.asked("/runs")}
+    read_paths = {request.split("/runs")[0] for request in world.requests_for("/runs")}
     in_flight_stages = set(Stage.objects.filter(runs__in_flight=True).values_list("pk", flat=True))
-    assert len(read) == len(in_flight_stages) < Stage.objects.count()
+    assert len(read_paths) == len(in_flight_stages) < Stage.objects.count()
     assert get_run(run_id).stage_id in in_flight_stages
 
 
@@ -347,7 +347,7 @@ def test_run_with_open_abort_is_read_from_reserve(world: World) -> None:
     )  # fmt: skip
     world.sandbox.requests.clear()
     world.live.sync(1)
-    assert [request for request in world.asked("/runs/") if request.endswith(run_id)]
+    assert [request for request in world.requests_for("/runs/") if request.endswith(run_id)]
 
 
 def test_externally_aborting_run_is_not_read_from_reserve(world: World) -> None:
@@ -357,12 +357,14 @@ def test_externally_aborting_run_is_not_read_from_reserve(world: World) -> None:
     Run.objects.filter(run_id=run_id).update(status="aborting", next_detail_sync_at=LONG_AGO)
     world.sandbox.requests.clear()
     world.live.sync(1)
-    assert not world.asked("/runs/")
+    assert not world.requests_for("/runs/")
 
 
-@pytest.mark.parametrize(("requests", "may"), [(5, True), (0, True), (-49, True), (-50, False)])
-def test_second_half_of_reserve_is_only_for_sending_aborts(requests: int, may: bool) -> None:
-    assert budget_store.ReadBudget(requests, 60, reserve=100).may_reconcile_aborts is may
+@pytest.mark.parametrize(
+    ("requests", "is_allowed"), [(5, True), (0, True), (-49, True), (-50, False)]
+)
+def test_second_half_of_reserve_is_only_for_sending_aborts(requests: int, is_allowed: bool) -> None:
+    assert budget_store.ReadBudget(requests, 60, reserve=100).may_reconcile_aborts is is_allowed
 
 
 def test_watched_run_is_not_read_from_reserve(world: World) -> None:
@@ -372,18 +374,18 @@ def test_watched_run_is_not_read_from_reserve(world: World) -> None:
     Run.objects.filter(run_id=run_id).update(next_detail_sync_at=LONG_AGO)
     world.sandbox.requests.clear()
     world.live.sync(1)
-    assert not world.asked("/runs/")
+    assert not world.requests_for("/runs/")
 
 
 def test_run_detail_for_baseline_is_not_read_from_reserve(world: World) -> None:
     world.sync()
     baselines.schedule_next_detail(LONG_AGO, timedelta())
-    due = Run.objects.get(baselines.SCHEDULED_DETAIL)
+    due_run = Run.objects.get(baselines.SCHEDULED_DETAIL)
     read_with_limit(world, 40)
-    Run.objects.filter(pk=due.pk).update(next_detail_sync_at=LONG_AGO, detail_synced_at=None)
+    Run.objects.filter(pk=due_run.pk).update(next_detail_sync_at=LONG_AGO, detail_synced_at=None)
     world.sandbox.requests.clear()
     world.live.sync(1)
-    assert not world.asked("/runs/")
+    assert not world.requests_for("/runs/")
 
 
 def run_into_rate_limit(world: World) -> None:
@@ -416,8 +418,8 @@ def test_refusal_with_any_body_stops_reading(world: World, body: str) -> None:
 
 def test_reading_resumes_in_new_window(world: World) -> None:
     run_into_rate_limit(world)
-    passed = timezone.now() - timedelta(seconds=1)
-    RateBudget.objects.update(backoff_until=passed, resets_at=passed)
+    a_second_ago = timezone.now() - timedelta(seconds=1)
+    RateBudget.objects.update(backoff_until=a_second_ago, resets_at=a_second_ago)
     world.sandbox.rate_limit_window.opened_at = None
     Stage.objects.update(next_sync_at=LONG_AGO)
     world.live.sync(1)
@@ -425,15 +427,17 @@ def test_reading_resumes_in_new_window(world: World) -> None:
 
 
 def run_into_short_pause(world: World) -> None:
-    """Have one request refused for five seconds, with nearly all of the hour's left."""
+    """Let one request be refused for five seconds, with nearly all of the hour's left."""
     world.sync()
-    left = world.sandbox.rate_limit_window.limit - world.sandbox.rate_limit_window.request_count
+    remaining = (
+        world.sandbox.rate_limit_window.limit - world.sandbox.rate_limit_window.request_count
+    )
     world.sandbox.faults = [parse_fault("too-fast:5*1")]
     world.make_due()
     Run.objects.update(next_detail_sync_at=None)
     world.live.sync(1)
     world.sandbox.requests.clear()
-    assert RateBudget.objects.get().remaining > 0.9 * left
+    assert RateBudget.objects.get().remaining > 0.9 * remaining
 
 
 def test_refusal_of_5_s_stops_reading_for_5_s(world: World) -> None:

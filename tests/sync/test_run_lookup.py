@@ -35,13 +35,16 @@ def find(
     run_id: str,
     times: int = 1,
     *,
-    to: Connection | None = None,
-    person: int | None = None,
+    connection: Connection | None = None,
+    user_pk: int | None = None,
 ) -> list[str]:
     async def find_concurrently() -> list[str]:
-        target = to or world.live.connection
+        target = connection or world.live.connection
         return await asyncio.gather(
-            *(run_lookup.find_in_stage(target, stage, run_id, user_pk=person) for _ in range(times))
+            *(
+                run_lookup.find_in_stage(target, stage, run_id, user_pk=user_pk)
+                for _ in range(times)
+            )
         )
 
     return world.live.run(find_concurrently)
@@ -49,18 +52,18 @@ def find(
 
 @pytest.fixture
 def other_connection(world: World) -> Iterator[Connection]:
-    """Another process's connection, which is all by which two processes are told apart here."""
+    """The connection of another process."""
 
     async def connect() -> Connection:
         return Connection(world.live.connection.token, world.live.upstream_url)
 
-    connection = world.live.run(connect)
-    yield connection
-    world.live.run(connection.close)
+    other = world.live.run(connect)
+    yield other
+    world.live.run(other.close)
 
 
 def set_remaining_budget(world: World, requests: int) -> None:
-    """So many of the hour's thousand requests are left, by the next answer too."""
+    """Set how many of the hour's thousand requests remain, also for the next answer."""
     RateBudget.objects.all().delete()
     now = timezone.now()
     RateBudget.objects.create(
@@ -95,14 +98,14 @@ def test_run_lookup_stores_working_path_spelling(world: World) -> None:
     )
     world.sandbox.requests.clear()
     find(world, other, UNKNOWN)
-    assert [request.split("/")[-3] for request in world.asked(UNKNOWN)] == ["Staging"]
+    assert [request.split("/")[-3] for request in world.requests_for(UNKNOWN)] == ["Staging"]
 
 
 def test_concurrent_run_lookups_share_one_request(world: World) -> None:
     stage = ledger_stage(world)
     run_id = world.start()
     find(world, stage, run_id, times=25)
-    assert len(world.asked(run_id)) == 1
+    assert len(world.requests_for(run_id)) == 1
 
 
 def test_mirrored_run_lookup_sends_no_request(world: World) -> None:
@@ -120,7 +123,7 @@ def test_not_found_answer_is_stored(world: World) -> None:
     stage = ledger_stage(world)
     find(world, stage, UNKNOWN)
     find(world, stage, UNKNOWN)
-    assert len(world.asked(UNKNOWN)) == 1
+    assert len(world.requests_for(UNKNOWN)) == 1
 
 
 def test_not_found_answer_is_stored_per_stage(world: World) -> None:
@@ -130,7 +133,7 @@ def test_not_found_answer_is_stored_per_stage(world: World) -> None:
         pipeline__slug="ledger", name="Staging"
     )
     find(world, other, UNKNOWN)
-    assert len(world.asked(UNKNOWN)) == 2
+    assert len(world.requests_for(UNKNOWN)) == 2
 
 
 def test_failed_run_lookup_is_not_stored_as_not_found(world: World) -> None:
@@ -149,7 +152,7 @@ def test_failed_run_lookup_returns_error_message(world: World) -> None:
 
 def test_run_lookup_ignores_requests_of_searches(world: World) -> None:
     stage = ledger_stage(world)
-    factories.search_lookup(10_000, of=stage)
+    factories.search_lookup(10_000, parent=stage)
     assert find(world, stage, world.start()) == [""]
 
 
@@ -159,7 +162,7 @@ def test_run_lookup_does_not_use_reserve(world: World) -> None:
     assert find(world, stage, UNKNOWN)[0].endswith("this hour’s requests are used up.")
     set_remaining_budget(world, 101)
     assert find(world, stage, UNKNOWN) == ["Not found on Northflank either."]
-    assert len(world.asked(UNKNOWN)) == 1
+    assert len(world.requests_for(UNKNOWN)) == 1
 
 
 def test_run_lookup_limit_of_one_user_does_not_affect_others(
@@ -171,11 +174,11 @@ def test_run_lookup_limit_of_one_user_does_not_affect_others(
         RunLookup(run_id=f"r{n}", stage=stage, request_count=1, requested_at=now, user=viewer)
         for n in range(run_lookup.MAX_REQUESTS_PER_USER)
     )
-    assert find(world, stage, UNKNOWN, person=viewer.pk)[0].endswith(
+    assert find(world, stage, UNKNOWN, user_pk=viewer.pk)[0].endswith(
         "used your 120 lookup requests of this hour, by links to runs not read yet."
     )
-    assert not world.asked(UNKNOWN)
-    assert find(world, stage, UNKNOWN, person=manager.pk) == ["Not found on Northflank either."]
+    assert not world.requests_for(UNKNOWN)
+    assert find(world, stage, UNKNOWN, user_pk=manager.pk) == ["Not found on Northflank either."]
 
 
 def test_failing_run_lookup_counts_each_request(world: World, viewer: User) -> None:
@@ -190,19 +193,19 @@ def test_failing_run_lookup_counts_each_request(world: World, viewer: User) -> N
         user=viewer,
         error="No access.",
     )
-    find(world, stage, UNKNOWN, person=viewer.pk)
-    find(world, stage, UNKNOWN, person=viewer.pk)
-    assert len(world.asked(UNKNOWN)) == 1
+    find(world, stage, UNKNOWN, user_pk=viewer.pk)
+    find(world, stage, UNKNOWN, user_pk=viewer.pk)
+    assert len(world.requests_for(UNKNOWN)) == 1
 
 
 def test_run_search_that_is_denied_has_a_reason(world: World) -> None:
     stage = ledger_stage(world)
 
     def denied_reason() -> str:
-        found = world.live.run(
+        progress = world.live.run(
             lambda: run_lookup.search(world.live.connection, [stage.pk], UNKNOWN)
         )
-        return found.blocked_reason
+        return progress.blocked_reason
 
     set_remaining_budget(world, 100)  # all of it is reserved
     assert denied_reason().endswith("this hour’s requests are used up.")
@@ -213,14 +216,14 @@ def test_run_search_that_is_denied_has_a_reason(world: World) -> None:
 
     world.live.run(refuse)
     assert denied_reason().endswith("rate limited by Northflank.")
-    assert not world.asked(UNKNOWN)
+    assert not world.requests_for(UNKNOWN)
 
 
 def test_run_lookup_older_than_an_hour_does_not_count(world: World) -> None:
     stage = ledger_stage(world)
-    ago = timezone.now() - timedelta(hours=2)
+    two_hours_ago = timezone.now() - timedelta(hours=2)
     RunLookup.objects.create(
-        run_id=UNKNOWN, stage=stage, request_count=5, from_search=True, requested_at=ago
+        run_id=UNKNOWN, stage=stage, request_count=5, from_search=True, requested_at=two_hours_ago
     )
     find(world, stage, UNKNOWN)
     row = RunLookup.objects.get(run_id=UNKNOWN)
@@ -232,8 +235,10 @@ def test_not_found_answer_applies_to_all_processes(
 ) -> None:
     stage = ledger_stage(world)
     find(world, stage, UNKNOWN)
-    assert find(world, stage, UNKNOWN, to=other_connection) == ["Not found on Northflank either."]
-    assert len(world.asked(UNKNOWN)) == 1
+    assert find(world, stage, UNKNOWN, connection=other_connection) == [
+        "Not found on Northflank either."
+    ]
+    assert len(world.requests_for(UNKNOWN)) == 1
 
 
 def test_concurrent_run_lookups_in_two_processes_send_one_request(
@@ -246,13 +251,13 @@ def test_concurrent_run_lookups_in_two_processes_send_one_request(
     async def find_concurrently() -> list[str]:
         return await asyncio.gather(
             *(
-                run_lookup.find_in_stage(to, stage, run_id)
-                for to in (world.live.connection, other_connection) * 3
+                run_lookup.find_in_stage(connection, stage, run_id)
+                for connection in (world.live.connection, other_connection) * 3
             )
         )
 
     assert world.live.run(find_concurrently) == [""] * 6
-    assert len(world.asked(run_id)) == 1
+    assert len(world.requests_for(run_id)) == 1
 
 
 def test_run_lookup_with_expired_lease_is_repeated(world: World) -> None:
@@ -269,7 +274,9 @@ def test_run_lookup_with_expired_lease_is_repeated(world: World) -> None:
 
 def test_expired_run_lookups_are_deleted(world: World) -> None:
     stage = ledger_stage(world)
-    factories.search_lookup(1, of=stage, requested_at=timezone.now() - run_lookup.ANSWER_LIFETIME)
+    factories.search_lookup(
+        1, parent=stage, requested_at=timezone.now() - run_lookup.ANSWER_LIFETIME
+    )
     find(world, stage, UNKNOWN)
     assert [row.run_id for row in RunLookup.objects.all()] == [UNKNOWN]
 
@@ -279,7 +286,7 @@ def test_expired_not_found_answer_is_requested_again(world: World) -> None:
     find(world, stage, UNKNOWN)
     RunLookup.objects.update(requested_at=timezone.now() - run_lookup.ANSWER_LIFETIME)
     find(world, stage, UNKNOWN)
-    assert len(world.asked(UNKNOWN)) == 2
+    assert len(world.requests_for(UNKNOWN)) == 2
 
 
 def test_repeated_run_lookup_is_possible_only_after_interval(world: World) -> None:
@@ -288,11 +295,11 @@ def test_repeated_run_lookup_is_possible_only_after_interval(world: World) -> No
     requested_at = RunLookup.objects.get().requested_at
     assert run_lookup.retry([stage.pk], UNKNOWN) == requested_at + run_lookup.MIN_RETRY_INTERVAL
     find(world, stage, UNKNOWN)
-    assert len(world.asked(UNKNOWN)) == 1
+    assert len(world.requests_for(UNKNOWN)) == 1
     RunLookup.objects.update(requested_at=requested_at - run_lookup.MIN_RETRY_INTERVAL)
     assert run_lookup.retry([stage.pk], UNKNOWN) is None
     find(world, stage, UNKNOWN)
-    assert len(world.asked(UNKNOWN)) == 2
+    assert len(world.requests_for(UNKNOWN)) == 2
 
 
 @pytest.mark.parametrize("spelling", ["lower", "capitalised"])

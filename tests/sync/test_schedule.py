@@ -17,36 +17,36 @@ from tests.support.world import T0, at
 def facts(
     *,
     has_flow: bool | None = True,
-    flying: int = 0,
+    in_flight: int = 0,
     watched: float | None = None,
-    active: float | None = None,
+    changed: float | None = None,
 ) -> StageFacts:
     return StageFacts(
         has_flow,
-        flying,
+        in_flight,
         None if watched is None else at(-watched),
-        None if active is None else at(-active),
+        None if changed is None else at(-changed),
     )
 
 
-def class_of(**known: Any) -> StageClass:
-    return schedule.classify(facts(**known), T0)
+def class_of(**fields: Any) -> StageClass:
+    return schedule.classify(facts(**fields), T0)
 
 
 def test_stage_without_flow_has_its_own_class_even_when_watched() -> None:
-    assert class_of(has_flow=False, flying=1, watched=1, active=1) is StageClass.NO_FLOW
+    assert class_of(has_flow=False, in_flight=1, watched=1, changed=1) is StageClass.NO_FLOW
 
 
 def test_watched_stage_with_runs_in_flight_has_class_watched() -> None:
-    assert class_of(flying=1, watched=1) is StageClass.WATCHED
+    assert class_of(in_flight=1, watched=1) is StageClass.WATCHED
 
 
 def test_stage_with_runs_in_flight_has_class_in_flight() -> None:
-    assert class_of(flying=1) is StageClass.IN_FLIGHT
+    assert class_of(in_flight=1) is StageClass.IN_FLIGHT
 
 
 def test_stage_is_watched_for_a_minute() -> None:
-    assert class_of(flying=1, watched=60) is StageClass.IN_FLIGHT
+    assert class_of(in_flight=1, watched=60) is StageClass.IN_FLIGHT
 
 
 def test_watched_stage_without_runs_in_flight_has_class_expected() -> None:
@@ -54,11 +54,11 @@ def test_watched_stage_without_runs_in_flight_has_class_expected() -> None:
 
 
 def test_stage_changed_within_half_an_hour_has_class_recent() -> None:
-    assert class_of(active=29 * 60) is StageClass.RECENT
+    assert class_of(changed=29 * 60) is StageClass.RECENT
 
 
 def test_stage_changed_long_ago_has_class_idle() -> None:
-    assert class_of(active=30 * 60) is StageClass.IDLE
+    assert class_of(changed=30 * 60) is StageClass.IDLE
 
 
 def test_stage_with_unknown_flow_has_class_idle() -> None:
@@ -66,51 +66,51 @@ def test_stage_with_unknown_flow_has_class_idle() -> None:
 
 
 def test_stage_classes_are_ordered_by_interval() -> None:
-    wanted = [kind.value for kind in StageClass]
-    assert wanted == sorted(wanted)
+    names = [kind.value for kind in StageClass]
+    assert names == sorted(names)
 
 
 HOURS = 3600.0
 
 
-# Fitted to an hour of 900 requests: 0.25 a second
+# For 900 requests an hour: 0.25 a second
 @pytest.mark.parametrize(
-    ("demand", "pushed", "following", "discovery"),
+    ("demand", "webhook_alive", "tracking", "discovery"),
     [
         (Demand(), False, 0.4, 1 / 3),  # nothing to read: at its floor, all of it
         (Demand(discovery=0.1), False, 0.4, 0.4),  # nothing in flight: all for discovery
         (Demand(discovery=0.01), False, 0.4, 1 / 3),  # little to discover: read no more than that
         (Demand(tracking=0.1, discovery=0.1), False, 0.1 / 0.225, 4),  # a tenth for discovery
-        (Demand(tracking=0.1, discovery=0.1), True, 0.1 / 0.2375, 8),  # half of it while pushed
+        (Demand(tracking=0.1, discovery=0.1), True, 0.1 / 0.2375, 8),  # half of it with webhooks
         (Demand(tracking=4.5, discovery=10), False, 20, 400),  # an hour for forty in flight
-        (Demand(tracking=1, discovery=0.001), False, 1 / 0.247, 1 / 3),  # what it leaves is used
-        (Demand(tracking=0.05, discovery=0.2), False, 0.4, 0.2 / 0.125),  # and the other way
-        (Demand(tracking=1, discovery=1, has_gaps=True), False, 8, 8),  # what nobody knows of yet
+        (Demand(tracking=1, discovery=0.001), False, 1 / 0.247, 1 / 3),  # the rest is used
+        (Demand(tracking=0.05, discovery=0.2), False, 0.4, 0.2 / 0.125),  # and vice versa
+        (Demand(tracking=1, discovery=1, has_gaps=True), False, 8, 8),  # unread stages
         (
             Demand(tracking=0.1, webhook_reads=0.05, discovery=1),
             False,
             0.1 / 0.18,
             1 / 0.02,
-        ),  # the bell
+        ),  # webhook events
         (
             Demand(tracking=1, webhook_reads=9, discovery=0),
             False,
             8,
             1 / 3,
-        ),  # rings for half at most
+        ),  # take half at most
         (
             Demand(4.5, 10, has_baseline_reads=True),
             False,
             20 / 0.99,
             400 / 0.99,
-        ),  # a hundredth for learning
+        ),  # a hundredth for baselines
     ],
 )
 def test_plan_fits_demand_to_rate(
-    demand: Demand, pushed: bool, following: float, discovery: float
+    demand: Demand, webhook_alive: bool, tracking: float, discovery: float
 ) -> None:
-    plan = schedule.make_plan(demand, 0.25, webhook_alive=pushed)
-    assert (plan.tracking, plan.discovery) == pytest.approx((following, discovery))
+    plan = schedule.make_plan(demand, 0.25, webhook_alive=webhook_alive)
+    assert (plan.tracking, plan.discovery) == pytest.approx((tracking, discovery))
 
 
 def test_plan_by_default_expects_no_webhooks() -> None:
@@ -122,32 +122,34 @@ def test_plan_without_rate_has_finite_intervals() -> None:
     assert schedule.make_plan(Demand(1, 1), 0) == Plan(1000, 10_000)
 
 
-wanted = st.floats(0, 20)
-demands = st.builds(Demand, wanted, wanted, wanted, st.booleans(), st.booleans())
+request_rates = st.floats(0, 20)
+demands = st.builds(
+    Demand, request_rates, request_rates, request_rates, st.booleans(), st.booleans()
+)
 rates = st.floats(0, 50)
-POOREST = 1000  # past it dates only stay sane: the worker is held back by its pace
+POOREST = 1000  # above it factors only stay finite: the worker is limited by the rate
 
 
 @given(demands, rates, st.booleans())
 @example(Demand(tracking=1e-7, discovery=1e-7), 0.0, False)
-def test_plan_never_exceeds_rate(demand: Demand, rate: float, pushed: bool) -> None:
-    plan = schedule.make_plan(demand, rate, webhook_alive=pushed)
+def test_plan_never_exceeds_rate(demand: Demand, rate: float, webhook_alive: bool) -> None:
+    plan = schedule.make_plan(demand, rate, webhook_alive=webhook_alive)
     planned = [
-        demanded / factor
-        for demanded, factor in [
+        demand_rate / factor
+        for demand_rate, factor in [
             (demand.tracking, plan.tracking),
             (demand.discovery, plan.discovery),
         ]
         if factor < POOREST
     ]
     planned.append(schedule.BASELINE_SHARE * rate * demand.has_baseline_reads)
-    # Of either part a billionth of a request a second is the least that is planned.
+    # At least a billionth of a request a second is planned for each part.
     assert sum(planned) <= rate * (1 + 1e-9) + 2.1e-9
 
 
 @given(demands, rates, st.booleans())
-def test_plan_factors_stay_within_limits(demand: Demand, rate: float, pushed: bool) -> None:
-    plan = schedule.make_plan(demand, rate, webhook_alive=pushed)
+def test_plan_factors_stay_within_limits(demand: Demand, rate: float, webhook_alive: bool) -> None:
+    plan = schedule.make_plan(demand, rate, webhook_alive=webhook_alive)
     assert 0.4 <= plan.tracking <= 1000
     assert 1 / 3 <= plan.discovery <= 10_000
 
@@ -166,22 +168,25 @@ def test_plan_uses_whole_rate_unless_at_minimum_intervals(demand: Demand, rate: 
 
 @given(demands, rates, rates)
 def test_plan_with_higher_rate_has_no_longer_intervals(
-    demand: Demand, one: float, other: float
+    demand: Demand, rate: float, other: float
 ) -> None:
-    less, more = sorted([one, other])
-    poorer, richer = schedule.make_plan(demand, less), schedule.make_plan(demand, more)
-    assert richer.tracking <= poorer.tracking * (1 + 1e-9)
-    assert richer.discovery <= poorer.discovery * (1 + 1e-6)
+    lower, higher = sorted([rate, other])
+    lower_plan, higher_plan = schedule.make_plan(demand, lower), schedule.make_plan(demand, higher)
+    assert higher_plan.tracking <= lower_plan.tracking * (1 + 1e-9)
+    assert higher_plan.discovery <= lower_plan.discovery * (1 + 1e-6)
 
 
-@given(st.builds(Demand, wanted, wanted), rates)
+@given(st.builds(Demand, request_rates, request_rates), rates)
 def test_plan_with_baseline_reads_slows_in_flight_reads_only_by_its_share(
     demand: Demand, rate: float
 ) -> None:
-    with_learning = schedule.make_plan(replace(demand, has_baseline_reads=True), rate)
-    # What is left to find new runs may lose nothing: then the rest bears it all.
+    with_baseline_reads = schedule.make_plan(replace(demand, has_baseline_reads=True), rate)
+    # If discovery is at its minimum, the other part is reduced.
     share = schedule.BASELINE_SHARE / (1 - schedule.DISCOVERY_SHARE)
-    assert with_learning.tracking <= schedule.make_plan(demand, rate).tracking / (1 - share) + 1e-9
+    assert (
+        with_baseline_reads.tracking
+        <= schedule.make_plan(demand, rate).tracking / (1 - share) + 1e-9
+    )
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.25, 400), (1, 100), (0.01, 3600), (0, 3600)])
@@ -191,38 +196,38 @@ def test_baseline_read_interval_is_a_hundredth_of_rate(rate: float, seconds: flo
 
 @given(demands, rates)
 def test_plan_with_webhooks_never_slows_stages_in_flight(demand: Demand, rate: float) -> None:
-    pushed = schedule.make_plan(demand, rate, webhook_alive=True)
-    assert pushed.tracking <= schedule.make_plan(demand, rate).tracking
+    with_webhooks = schedule.make_plan(demand, rate, webhook_alive=True)
+    assert with_webhooks.tracking <= schedule.make_plan(demand, rate).tracking
 
 
 @pytest.mark.parametrize(
-    ("known", "seconds"),
+    ("fields", "seconds"),
     [
-        ({"flying": 1, "watched": 1}, 10),
-        ({"flying": 3}, 20),
+        ({"in_flight": 1, "watched": 1}, 10),
+        ({"in_flight": 3}, 20),
         ({"watched": 1}, 40),
-        ({"active": 60}, 270),
+        ({"changed": 60}, 270),
         ({"has_flow": False}, 18 * 3600),
     ],
 )
 def test_stage_interval_is_multiplied_by_factor_of_its_class(
-    known: dict[str, Any], seconds: float
+    fields: dict[str, Any], seconds: float
 ) -> None:
-    interval = Plan(tracking=2, discovery=3).stage_interval(facts(**known), T0)
+    interval = Plan(tracking=2, discovery=3).stage_interval(facts(**fields), T0)
     assert interval == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
-    ("has_flow", "seen", "due"),
+    ("has_flow", "synced_ago", "due"),
     [
         (True, None, True), (None, None, True), (True, 11 * HOURS, False), (True, 12 * HOURS, True),
         (False, 1 * HOURS, False), (False, 2 * HOURS, True),
     ],
 )  # fmt: skip
 def test_flow_is_due_after_interval_of_plan(
-    has_flow: bool | None, seen: float | None, due: bool
+    has_flow: bool | None, synced_ago: float | None, due: bool
 ) -> None:
-    synced_at = None if seen is None else at(-seen)
+    synced_at = None if synced_ago is None else at(-synced_ago)
     assert Plan(1, 2).is_flow_due(has_flow, synced_at, T0) is due
 
 
@@ -231,13 +236,15 @@ def test_run_history_is_not_due_at_first_read() -> None:
 
 
 @given(st.floats(1, 3600), st.floats(0.5, 100))
-def test_run_history_is_due_once_per_interval(between: float, factor: float) -> None:
-    visits = [at(number * between) for number in range(200)]
+def test_run_history_is_due_once_per_interval(visit_interval: float, factor: float) -> None:
+    visits = [at(number * visit_interval) for number in range(200)]
     plan = Plan(1, factor)
-    read = sum(plan.is_history_due(one, next_) for one, next_ in pairwise(visits))
-    intervals = 199 * between / (600 * factor)
-    assert read <= min(intervals + 1, 199)
-    assert read >= min(intervals - 1, 198)
+    read_count = sum(
+        plan.is_history_due(visit, next_visit) for visit, next_visit in pairwise(visits)
+    )
+    intervals = 199 * visit_interval / (600 * factor)
+    assert read_count <= min(intervals + 1, 199)
+    assert read_count >= min(intervals - 1, 198)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +260,8 @@ CAUSES = ["", "timeout", "server_error", "unreachable", "unexpected_response", "
 
 @given(st.integers(1, 10**6), st.sampled_from(CAUSES))
 def test_back_off_grows_with_failures_up_to_15_min(failures: int, cause: str) -> None:
-    rest = schedule.failure_backoff(failures, cause)
-    assert rest <= schedule.failure_backoff(failures + 1, cause) <= timedelta(minutes=15)
+    delay = schedule.failure_backoff(failures, cause)
+    assert delay <= schedule.failure_backoff(failures + 1, cause) <= timedelta(minutes=15)
 
 
 @pytest.mark.parametrize(
@@ -267,5 +274,5 @@ def test_back_off_grows_with_failures_up_to_15_min(failures: int, cause: str) ->
     ],
 )
 def test_back_off_depends_on_error_cause(cause: str, first: int, longest: int) -> None:
-    rests = [schedule.failure_backoff(failures, cause) for failures in (1, 2, 99)]
-    assert [rest.total_seconds() for rest in rests] == [first, min(2 * first, longest), longest]
+    delays = [schedule.failure_backoff(failures, cause) for failures in (1, 2, 99)]
+    assert [delay.total_seconds() for delay in delays] == [first, min(2 * first, longest), longest]

@@ -28,13 +28,13 @@ from dashboard.models import (
 from dashboard.sync import leases, mirror, webhook_events, webhook_status
 from dashboard.sync.event_ids import MAX_NODES, extract_event_ids
 from dashboard.sync.webhook_events import Event
-from tests.support.databases import without
+from tests.support.databases import table_renamed
 from tests.support.live import Live
 from tests.support.live_runs import wait_until
 from tests.support.world import T0, World, api_run, at
 
 STARTED = "release-flow-template-run:start"
-SOON = at(300)  # when every stage of these tests is due by itself
+SOON = at(300)  # when every stage of these tests is due without an event
 _ids = count()
 
 
@@ -43,12 +43,12 @@ def send_event(data: object, now: datetime = T0, name: str = STARTED) -> None:
 
 
 def create_stage(
-    project: str, pipeline: str = "checkout", name: str = "Production", **more: Any
+    project: str, pipeline: str = "checkout", name: str = "Production", **fields: Any
 ) -> Stage:
-    """A stage that has been read a while ago and is due in five minutes."""
-    of, _ = Project.objects.get_or_create(slug=project, defaults={"synced_at": T0})
+    """A stage that was read some time ago and is due in five minutes."""
+    project_row, _ = Project.objects.get_or_create(slug=project, defaults={"synced_at": T0})
     pipeline_row, _ = Pipeline.objects.get_or_create(
-        project=of, slug=pipeline, defaults={"synced_at": T0}
+        project=project_row, slug=pipeline, defaults={"synced_at": T0}
     )
     defaults = {
         "confirmed_path_segment": name.lower(),
@@ -56,17 +56,19 @@ def create_stage(
         "next_sync_at": SOON,
         "synced_at": at(-200),
     }
-    return Stage.objects.create(pipeline=pipeline_row, name=name, **defaults | more)
+    return Stage.objects.create(pipeline=pipeline_row, name=name, **defaults | fields)
 
 
 def due(now: datetime = T0) -> list[str]:
     """The stages that are due, as project/pipeline/Stage."""
-    found = Stage.objects.filter(next_sync_at__lte=now).select_related("pipeline__project")
-    return sorted(f"{s.pipeline.project.slug}/{s.pipeline.slug}/{s.name}" for s in found)
+    stages = Stage.objects.filter(next_sync_at__lte=now).select_related("pipeline__project")
+    return sorted(
+        f"{stage.pipeline.project.slug}/{stage.pipeline.slug}/{stage.name}" for stage in stages
+    )
 
 
 def set_remaining_budget(requests: int) -> None:
-    """Let so many of the hour's requests be left for reading."""
+    """Set how many of the hour's requests remain for reading."""
     RateBudget.objects.create(
         limit=1000, remaining=100 + requests, resets_at=at(3600), synced_at=at(-1)
     )
@@ -100,7 +102,7 @@ ALL_OF_SHOP = [*SHOP, "shop/search/Production", "shop/search/Staging"]
         ({"pipeline": {"id": "checkout", "stage": {"name": "Production"}}}, SHOP[:1]),
         ({"project": {"id": "shop"}, "stage": "Staging"}, [ALL_OF_SHOP[1], ALL_OF_SHOP[3]]),
         ({"project": {"id": "shop"}, "stage": "no-such-stage"}, ALL_OF_SHOP),
-        # What is not called a pipeline narrows nothing, though its id may look like one.
+        # Only fields named pipeline select one, whatever the ids look like.
         ({"project": {"id": "shop"}, "service": {"id": "checkout"}}, ALL_OF_SHOP),
         ({"project": {"id": "shop"}, "pipeline": {"id": "65f0aa"}}, ALL_OF_SHOP),
         ({"project": {"id": "elsewhere"}}, []),
@@ -172,7 +174,7 @@ def test_event_does_not_make_removed_pipeline_due(shop: None) -> None:
 def test_event_keeps_due_time_of_due_stage(shop: None) -> None:
     Stage.objects.update(next_sync_at=at(-50))
     send_event({"project": {"id": "shop"}})
-    assert {s.next_sync_at for s in Stage.objects.all()} == {at(-50)}
+    assert {stage.next_sync_at for stage in Stage.objects.all()} == {at(-50)}
 
 
 def test_due_stage_of_event_is_claimed_first(shop: None) -> None:
@@ -199,7 +201,7 @@ def test_event_during_read_makes_stage_due_again(stage: Stage) -> None:
     (claimed,) = leases.claim_stages(at(1), plan, 4)
     send_event({"project": {"id": "shop"}}, at(2))
     leases.release_stage(claimed, at(3), plan)
-    assert [s.pk for s in leases.claim_stages(at(4), plan, 4)] == [stage.pk]
+    assert [stage.pk for stage in leases.claim_stages(at(4), plan, 4)] == [stage.pk]
 
 
 def test_event_during_failing_read_keeps_back_off(stage: Stage) -> None:
@@ -229,10 +231,19 @@ def test_event_during_read_makes_worker_read_again(world: World) -> None:
     async def read() -> None:
         await world.live.worker.tick()
 
-    world.live.run(read)  # its question is under way, or has just been answered
+    world.live.run(read)  # its request is under way, or was just answered
     send_event({"run": {"id": stage.runs.earliest("pk").run_id}}, timezone.now())
-    world.live.sync(2)  # the first round may do no more than wait for it
-    assert len([r for r in world.asked("/ledger/") if r.endswith("/production/runs")]) == 2
+    world.live.sync(2)  # the first round may only wait for it
+    assert (
+        len(
+            [
+                request
+                for request in world.requests_for("/ledger/")
+                if request.endswith("/production/runs")
+            ]
+        )
+        == 2
+    )
 
 
 # --- storms ------------------------------------------------------------------------------------
@@ -249,7 +260,7 @@ def create_hundred_pipelines(in_flight: int = 0) -> None:
 def test_vague_event_makes_only_ten_stages_due(db: None) -> None:
     create_hundred_pipelines()
     send_event({"project": {"id": "shop"}})
-    assert due() == [f"shop/p{number:02}/Production" for number in range(10)]  # the last active
+    assert due() == [f"shop/p{number:02}/Production" for number in range(10)]  # the latest changed
 
 
 def test_vague_event_spreads_other_stages_over_time(db: None) -> None:
@@ -275,16 +286,16 @@ def test_vague_event_makes_stages_in_flight_due_first(db: None) -> None:
 def test_event_storm_does_not_spend_rate_budget(db: None, in_flight: int, requests: int) -> None:
     create_hundred_pipelines(in_flight)
     set_remaining_budget(requests)
-    read = 0
+    read_count = 0
     for second in range(0, 600, 4):  # an event every four seconds for ten minutes
         now = at(second)
         send_event({"project": {"id": "shop"}}, now)
         for stage in Stage.objects.filter(next_sync_at__lte=now):
-            read += 1
+            read_count += 1
             later = now + timedelta(hours=1)
             Stage.objects.filter(pk=stage.pk).update(synced_at=now, next_sync_at=later)
-    # Those that were due by themselves, twenty in a row, and half of the even rate and an eighth.
-    assert read - 100 <= 20 + requests / 6 * (0.5 + 0.125) + 5
+    # Those due without events, a burst of twenty, half of the even rate, and an eighth.
+    assert read_count - 100 <= 20 + requests / 6 * (0.5 + 0.125) + 5
 
 
 UPDATED, ENDED = "release-flow-template-run:update", "release-flow-template-run:success"
@@ -327,7 +338,7 @@ def test_quiet_time_saves_at_most_twenty_turns(db: None) -> None:
     assert len(due()) == 20
 
 
-# --- what is unknown ---------------------------------------------------------------------------
+# --- unknown objects ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -391,14 +402,14 @@ def test_event_deletion_is_limited_per_event(db: None) -> None:
 
 
 def test_event_that_fails_to_store_is_rolled_back(shop: None, transactional_db: None) -> None:
-    with without("dashboard_stage"), pytest.raises(DatabaseError):
+    with table_renamed("dashboard_stage"), pytest.raises(DatabaseError):
         webhook_events.handle_event(Event(STARTED, {}, "e"), T0)
     assert (WebhookEvent.objects.count(), WebhookStats.objects.get().event_count) == (0, 0)
 
 
 def test_concurrent_duplicate_events_are_handled_once(transactional_db: None) -> None:
-    threads, rounds = 4, 10
-    barrier = threading.Barrier(threads)
+    thread_count, rounds = 4, 10
+    barrier = threading.Barrier(thread_count)
 
     def work(_: int) -> None:
         try:
@@ -408,10 +419,13 @@ def test_concurrent_duplicate_events_are_handled_once(transactional_db: None) ->
         finally:
             connections.close_all()
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
+    with ThreadPoolExecutor(thread_count) as pool:
+        list(pool.map(work, range(thread_count)))
     row = WebhookStats.objects.get()
-    assert (row.event_count, row.duplicate_count) == (threads * rounds, (threads - 1) * rounds)
+    assert (row.event_count, row.duplicate_count) == (
+        thread_count * rounds,
+        (thread_count - 1) * rounds,
+    )
     assert WebhookEvent.objects.count() == rounds
 
 
@@ -423,7 +437,7 @@ def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> 
     from django.db import transaction
 
     WebhookStats.objects.create(pk=1)
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as executor:
         with transaction.atomic():
             webhook_events.handle_event(Event("x", {}, "same"), T0)
 
@@ -433,7 +447,7 @@ def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> 
                 finally:
                     connections.close_all()
 
-            waiting = other.submit(send_again)
+            waiting = executor.submit(send_again)
             with pytest.raises(TimeoutError):
                 waiting.result(0.2)
         waiting.result(10)
@@ -447,19 +461,19 @@ def test_duplicate_event_waits_for_first_transaction(transactional_db: None) -> 
     "sqlite" in django_settings.DATABASES["default"]["ENGINE"],
     reason="SQLite locks no rows",
 )
-@pytest.mark.parametrize("other", ["an event", "a plan", "a sign of life"])
-def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, other: str) -> None:
+@pytest.mark.parametrize("writer", ["an event", "a plan", "a sign of life"])
+def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, writer: str) -> None:
     from django.db import transaction
 
     later = create_stage("shop", "checkout", synced_at=at(-500))
     first = create_stage("shop", "search", synced_at=at(-900))
-    assert later.pk < first.pk  # an event would begin with the one read longest ago
+    assert later.pk < first.pk  # an event starts with the stage read longest ago
     for stage in (later, first):
         mirror.apply_runs(stage.pk, [api_run(f"of-{stage.pk}")], requested_at=at(-1))
-    # Where a row lies says nothing of its key.
+    # A row's position is independent of its key.
     for stage in (first, later):
         Stage.objects.filter(pk=stage.pk).update(
-            next_sync_at=SOON, leased_until=None if other != "a sign of life" else SOON
+            next_sync_at=SOON, leased_until=None if writer != "a sign of life" else SOON
         )
     writes = {
         "an event": lambda: send_event({"project": {"id": "shop"}}),
@@ -469,7 +483,7 @@ def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, ot
 
     def write() -> None:
         try:
-            writes[other]()
+            writes[writer]()
         finally:
             connections.close_all()
 
@@ -485,17 +499,17 @@ def test_concurrent_writers_of_stages_do_not_deadlock(transactional_db: None, ot
 
 # --- any data ----------------------------------------------------------------------------------
 
-anything = st.recursive(
+any_json = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
     max_leaves=30,
 )
 
 
-@given(anything)
+@given(any_json)
 def test_event_ids_of_any_data_are_storable(data: object) -> None:
     for text in extract_event_ids(data).candidates:
-        text.encode()  # what the database is asked for
+        text.encode()  # as in a query
         assert "\x00" not in text
         assert len(text) <= 255
 
@@ -510,11 +524,11 @@ def test_event_ids_at_top_level_are_found_in_large_event() -> None:
     assert extract_event_ids(filler | {"project": {"id": "shop"}}).projects == {"shop"}
 
 
-# --- is push alive? ----------------------------------------------------------------------------
+# --- webhook status ----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def set_up(settings: Settings) -> None:
+def configured_webhook(settings: Settings) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = ["x" * 20]
 
 
@@ -528,32 +542,36 @@ def test_webhook_status_without_secret_is_not_set_up(settings: Settings, db: Non
     )
 
 
-def test_webhook_status_before_first_event_is_not_alive(set_up: None, db: None) -> None:
+def test_webhook_status_before_first_event_is_not_alive(configured_webhook: None, db: None) -> None:
     state = webhook_status.load(T0)
     assert (state.last_event_at, state.is_alive, "no event has arrived" in state.message) == (
         None, False, True,
     )  # fmt: skip
 
 
-def test_webhook_status_with_only_other_events_is_not_alive(set_up: None, db: None) -> None:
+def test_webhook_status_with_only_other_events_is_not_alive(
+    configured_webhook: None, db: None
+) -> None:
     send_event({}, name="build:start")
     state = webhook_status.load(at(1))
     assert (state.last_event_at, state.is_alive) == (T0, False)
     assert "none about release flows" in state.message
 
 
-def test_webhook_status_stays_alive_without_changes(set_up: None, db: None) -> None:
+def test_webhook_status_stays_alive_without_changes(configured_webhook: None, db: None) -> None:
     send_event({})
     assert webhook_status.is_alive(T0 + timedelta(days=30))
 
 
-def runs(stage: Stage, **fields: Any) -> None:
+def mirror_started_run(stage: Stage, **fields: Any) -> None:
     mirror.apply_runs(stage.pk, [api_run(**fields)], requested_at=T0)
 
 
-def test_webhook_status_after_start_without_event_is_silent(set_up: None, stage: Stage) -> None:
+def test_webhook_status_after_start_without_event_is_silent(
+    configured_webhook: None, stage: Stage
+) -> None:
     send_event({}, T0)
-    runs(stage, created_at=at(200))
+    mirror_started_run(stage, created_at=at(200))
     state = webhook_status.load(at(300))
     assert (state.is_alive, state.missed_event_at) == (False, at(200))
     assert "may be broken" in state.message
@@ -561,32 +579,36 @@ def test_webhook_status_after_start_without_event_is_silent(set_up: None, stage:
 
 @pytest.mark.parametrize(("status", "silent"), [("failure", True), ("skipped", False)])
 def test_webhook_status_after_end_without_event_is_silent(
-    set_up: None, stage: Stage, status: str, silent: bool
+    configured_webhook: None, stage: Stage, status: str, silent: bool
 ) -> None:
     send_event({}, T0)
-    runs(stage, status=status, concluded=True, created_at=at(-50), concluded_at=at(200))
+    mirror_started_run(
+        stage, status=status, concluded=True, created_at=at(-50), concluded_at=at(200)
+    )
     assert webhook_status.is_alive(at(300)) is not silent
 
 
-def test_webhook_status_is_silent_only_a_minute_after_change(set_up: None, stage: Stage) -> None:
+def test_webhook_status_is_silent_only_a_minute_after_change(
+    configured_webhook: None, stage: Stage
+) -> None:
     send_event({}, T0)
-    runs(stage, created_at=at(200))
+    mirror_started_run(stage, created_at=at(200))
     assert (webhook_status.is_alive(at(259)), webhook_status.is_alive(at(260))) == (True, False)
 
 
-def test_webhook_status_after_new_event_is_alive(set_up: None, stage: Stage) -> None:
+def test_webhook_status_after_new_event_is_alive(configured_webhook: None, stage: Stage) -> None:
     send_event({}, T0)
-    runs(stage, created_at=at(200))
+    mirror_started_run(stage, created_at=at(200))
     send_event({}, at(400))
     assert webhook_status.is_alive(at(401))
 
 
-# --- the whole loop ----------------------------------------------------------------------------
+# --- with the sandbox --------------------------------------------------------------------------
 
 
 @pytest.fixture
-def connected(live: Live, settings: Settings) -> Callable[..., None]:
-    """Have the live sandbox ring at the live dashboard."""
+def connect_webhooks(live: Live, settings: Settings) -> Callable[..., None]:
+    """Return a function that sends the sandbox's webhooks to the live dashboard."""
 
     def connect(body: str = "project") -> None:
         settings.NORTHFLANK_PROJECTS = ["payments"]
@@ -599,16 +621,18 @@ def connected(live: Live, settings: Settings) -> Callable[..., None]:
         live.sandbox.webhooks.subscribe(
             f"{live.base_url}/hooks/northflank/", "a secret of this test"
         )
-        wait_until(lambda: live.sandbox.webhooks.last_statuses)  # it knows what was there before
+        wait_until(
+            lambda: live.sandbox.webhooks.last_statuses
+        )  # it has recorded the earlier statuses
 
     return connect
 
 
 @pytest.mark.parametrize("body", ["project", "ids", "empty"])
 def test_started_run_is_read_after_webhook_event(
-    live: Live, connected: Callable[..., None], body: str
+    live: Live, connect_webhooks: Callable[..., None], body: str
 ) -> None:
-    connected(body)
+    connect_webhooks(body)
     flow = live.sandbox.world.find_flow("payments", "ledger", "staging")
     assert flow is not None
     run_id = live.sandbox.world.start_run(flow, live.sandbox.clock(), {}).id
@@ -622,9 +646,9 @@ def test_started_run_is_read_after_webhook_event(
 
 
 def test_concluded_run_is_read_after_webhook_event(
-    live: Live, connected: Callable[..., None]
+    live: Live, connect_webhooks: Callable[..., None]
 ) -> None:
-    connected("ids")
+    connect_webhooks("ids")
     run = Run.objects.in_flight().filter(stage__pipeline__slug="ledger").earliest("pk")
     flow = live.sandbox.world.find_flow("payments", "ledger", run.stage.name)
     assert flow is not None

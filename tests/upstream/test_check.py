@@ -22,7 +22,7 @@ from dashboard.upstream import check as checks
 from dashboard.upstream.check import Report
 from dashboard.upstream.check_client import MAX_REQUESTS
 from tests.support import live, payloads, processes
-from tests.support.scripted_server import ScriptedServer, answers
+from tests.support.scripted_server import ScriptedServer, respond_with
 
 PAYMENTS = ("payments",)
 IDENTITY = ("identity",)  # has a stage without a release flow
@@ -48,8 +48,8 @@ def sandbox(
     live.close_connections(db_threads.executor)
 
 
-def check(url: str, *project_ids: str, token: str = "sandbox", **more: Any) -> Report:
-    return asyncio.run(checks.check(token, url, "", project_ids, **more))
+def check(url: str, *project_ids: str, token: str = "sandbox", **fields: Any) -> Report:
+    return asyncio.run(checks.check(token, url, "", project_ids, **fields))
 
 
 def sent(sandbox: Sandbox) -> list[str]:
@@ -160,8 +160,10 @@ def test_check_shows_no_secrets_and_no_ids_in_what_can_be_pasted(
 
 def budget(**fields: Any) -> RateBudget:
     now = timezone.now()
-    usual = {"limit": 1000, "remaining": 1000, "synced_at": now}
-    return RateBudget.objects.create(pk=1, resets_at=now + timedelta(minutes=30), **usual | fields)
+    defaults = {"limit": 1000, "remaining": 1000, "synced_at": now}
+    return RateBudget.objects.create(
+        pk=1, resets_at=now + timedelta(minutes=30), **defaults | fields
+    )
 
 
 def test_check_counts_its_requests_in_the_shared_budget(sandbox: Sandbox, url: str) -> None:
@@ -389,7 +391,9 @@ def test_check_never_shows_a_token_that_the_upstream_quotes(transactional_db: No
         async with ScriptedServer() as server:
             headers = {"X-RateLimit-Limit": token, "Content-Type": token}
             for number, body in enumerate(bodies):
-                server.enqueue(answers(body, status=200 if number < 4 else 403, headers=headers))
+                server.enqueue(
+                    respond_with(body, status=200 if number < 4 else 403, headers=headers)
+                )
             report = await checks.check(token, server.url, "", ())
             assert len(server.requests) > 5
             return report

@@ -21,56 +21,67 @@ def at(seconds: float) -> datetime:
 def window(
     remaining: int,
     *,
-    ours: int = 0,
-    left: float = 1800,
-    before: float | None = None,
-    **more: object,
+    own_requests: int = 0,
+    reset_seconds: float = 1800,
+    previous_other_rate: float | None = None,
+    **fields: object,
 ) -> RateLimitWindow:
-    """A window of a thousand, as just heard."""
-    return replace(RateLimitWindow(1000, remaining, at(left), T0, ours, before), **more)
+    """A window of a thousand requests, just reported."""
+    return replace(
+        RateLimitWindow(1000, remaining, at(reset_seconds), T0, own_requests, previous_other_rate),
+        **fields,
+    )
 
 
-def heard(
-    known: RateLimitWindow | None, remaining: int, left: float, now: float = 0, limit: int = 1000
+def apply_response(
+    current: RateLimitWindow | None,
+    remaining: int,
+    reset_seconds: float,
+    now: float = 0,
+    limit: int = 1000,
 ) -> RateLimitWindow:
-    return rules.after_response(known, RateLimit(limit, remaining, left), 100, at(now))
+    return rules.after_response(current, RateLimit(limit, remaining, reset_seconds), 100, at(now))
 
 
-# What others spend
+# Other usage
 
 
 @pytest.mark.parametrize(
-    ("remaining", "ours", "others"),
+    ("remaining", "own_requests", "other_requests"),
     [(1000, 0, 0), (990, 10, 0), (700, 100, 200), (995, 10, 0), (0, 0, 1000)],
 )
-def test_other_usage_is_total_minus_own_requests(remaining: int, ours: int, others: int) -> None:
-    assert window(remaining, ours=ours).other_requests == others
+def test_other_usage_is_total_minus_own_requests(
+    remaining: int, own_requests: int, other_requests: int
+) -> None:
+    assert window(remaining, own_requests=own_requests).other_requests == other_requests
 
 
 def test_other_usage_rate_is_measured_since_window_start() -> None:
-    assert window(820, left=1800).others_rate == 180 / 1800
+    assert window(820, reset_seconds=1800).others_rate == 180 / 1800
 
 
 def test_other_usage_rate_early_in_window_is_damped() -> None:
-    assert window(997, left=3599).others_rate == 3 / 300
+    assert window(997, reset_seconds=3599).others_rate == 3 / 300
 
 
 def test_other_usage_rate_carries_over_to_next_window() -> None:
-    old = window(100, ours=0, left=1)  # others took 900
-    new = heard(old, 999, 3600, now=2)
-    assert (new.own_requests, new.others_rate) == (1, pytest.approx(900 / 3599))
+    previous = window(100, own_requests=0, reset_seconds=1)  # others took 900
+    current = apply_response(previous, 999, 3600, now=2)
+    assert (current.own_requests, current.others_rate) == (1, pytest.approx(900 / 3599))
 
 
 def test_other_usage_rate_decays_over_several_windows() -> None:
-    known = window(100, left=1)
+    current = window(100, reset_seconds=1)
     for hour in range(5):
-        new_window = heard(known, 999, 3600, now=2 + hour * 3600)
-        known = replace(new_window, synced_at=new_window.resets_at - timedelta(seconds=1))
-    assert known.others_rate < 0.02
+        new_window = apply_response(current, 999, 3600, now=2 + hour * 3600)
+        current = replace(new_window, synced_at=new_window.resets_at - timedelta(seconds=1))
+    assert current.others_rate < 0.02
 
 
 def test_budget_leaves_expected_other_usage() -> None:
-    spend = rules.compute(window(600, ours=220, left=1800), 100, T0)  # others took 180
+    spend = rules.compute(
+        window(600, own_requests=220, reset_seconds=1800), 100, T0
+    )  # others took 180
     assert (spend.requests, spend.other_requests, spend.requests_per_second) == (
         500,
         180,
@@ -80,51 +91,51 @@ def test_budget_leaves_expected_other_usage() -> None:
 
 def test_budget_keeps_a_quarter_when_other_usage_exceeds_it() -> None:
     # An estimate that is wrong must not stop reading until the window ends.
-    spend = rules.compute(window(500, left=1800), 100, T0)
+    spend = rules.compute(window(500, reset_seconds=1800), 100, T0)
     assert spend.other_requests > spend.requests
     assert spend.requests_per_second == 100 / 1800
 
 
 def test_other_usage_does_not_block_reconciling_aborts() -> None:
-    assert rules.compute(window(200, left=1800), 100, T0).may_reconcile_aborts
+    assert rules.compute(window(200, reset_seconds=1800), 100, T0).may_reconcile_aborts
 
 
-# What an answer changes
+# Responses
 
 
 def test_response_counts_as_one_own_request() -> None:
-    assert heard(window(990, ours=10), 989, 1800).own_requests == 11
+    assert apply_response(window(990, own_requests=10), 989, 1800).own_requests == 11
 
 
 def test_response_out_of_order_does_not_raise_remaining() -> None:
-    known = heard(window(980, ours=18), 983, 1801)
-    assert (known.remaining, known.own_requests) == (980, 19)
+    current = apply_response(window(980, own_requests=18), 983, 1801)
+    assert (current.remaining, current.own_requests) == (980, 19)
 
 
 def test_response_from_previous_window_changes_nothing() -> None:
-    known = window(999, ours=1, left=3599)
-    late = heard(known, 3, 1)
-    assert (late.remaining, late.resets_at, late.own_requests) == (999, known.resets_at, 1)
+    current = window(999, own_requests=1, reset_seconds=3599)
+    after = apply_response(current, 3, 1)
+    assert (after.remaining, after.resets_at, after.own_requests) == (999, current.resets_at, 1)
 
 
 def test_lower_limit_reduces_budget_at_once() -> None:
-    known = heard(window(900, ours=100), 399, 1800, limit=500)
-    spend = rules.compute(known, 50, T0)
-    assert (known.own_requests, known.other_requests, spend.requests) == (101, 0, 349)
+    current = apply_response(window(900, own_requests=100), 399, 1800, limit=500)
+    spend = rules.compute(current, 50, T0)
+    assert (current.own_requests, current.other_requests, spend.requests) == (101, 0, 349)
 
 
 def test_higher_limit_raises_budget_at_once() -> None:
-    assert heard(window(10, ours=990), 1009, 1800, limit=2000).remaining == 1009
+    assert apply_response(window(10, own_requests=990), 1009, 1800, limit=2000).remaining == 1009
 
 
 def test_response_without_headers_counts_as_own_request() -> None:
-    known = rules.after_response(window(500, ours=500), None, 100, at(1))
-    assert (known.remaining, known.own_requests, known.other_requests) == (499, 501, 0)
+    current = rules.after_response(window(500, own_requests=500), None, 100, at(1))
+    assert (current.remaining, current.own_requests, current.other_requests) == (499, 501, 0)
 
 
 def test_response_without_headers_after_window_end_opens_no_window() -> None:
-    known = rules.after_response(window(500, left=10), None, 100, at(11))
-    assert rules.compute(known, 100, at(11)).requests == 900
+    current = rules.after_response(window(500, reset_seconds=10), None, 100, at(11))
+    assert rules.compute(current, 100, at(11)).requests == 900
 
 
 def test_response_without_headers_and_no_window_raises_value_error() -> None:
@@ -133,23 +144,25 @@ def test_response_without_headers_and_no_window_raises_value_error() -> None:
 
 
 def test_first_response_opens_window() -> None:
-    assert heard(None, 499, 1800, now=5, limit=500) == RateLimitWindow(
+    assert apply_response(None, 499, 1800, now=5, limit=500) == RateLimitWindow(
         500, 499, at(1805), at(5), own_requests=1, others_rate_before=None, burst=1
     )
 
 
 # Others have taken 60, and 72 in the hour before: 132 in an hour and a half. Ten seconds at the
 # even rate are 4.2 requests.
-BASE_WINDOW = window(900, ours=40, before=0.02, burst=5.0, backoff_until=at(70))
+BASE_WINDOW = window(
+    900, own_requests=40, previous_other_rate=0.02, burst=5.0, backoff_until=at(70)
+)
 
 
-def without_burst(known: RateLimitWindow) -> RateLimitWindow:
-    assert known.burst == pytest.approx(5 - 4.2248 + 1, abs=1e-3)
-    return replace(known, burst=0)
+def without_burst(rate_window: RateLimitWindow) -> RateLimitWindow:
+    assert rate_window.burst == pytest.approx(5 - 4.2248 + 1, abs=1e-3)
+    return replace(rate_window, burst=0)
 
 
 def test_response_in_same_window_updates_remaining_and_keeps_rest() -> None:
-    assert without_burst(heard(BASE_WINDOW, 890, 1791, now=10)) == RateLimitWindow(
+    assert without_burst(apply_response(BASE_WINDOW, 890, 1791, now=10)) == RateLimitWindow(
         1000, 890, at(1801), at(10), 41, 0.02, 0, at(70)
     )
 
@@ -161,40 +174,40 @@ def test_response_without_headers_belongs_to_same_window() -> None:
 
 
 def test_response_in_new_window_resets_counts() -> None:
-    assert without_burst(heard(BASE_WINDOW, 2999, 3600, now=10, limit=3000)) == RateLimitWindow(
-        3000, 2999, at(3610), at(10), 1, 132 / 5400, 0, at(70)
-    )
+    assert without_burst(
+        apply_response(BASE_WINDOW, 2999, 3600, now=10, limit=3000)
+    ) == RateLimitWindow(3000, 2999, at(3610), at(10), 1, 132 / 5400, 0, at(70))
 
 
 def test_response_from_end_of_previous_window_changes_only_burst() -> None:
     expected = replace(BASE_WINDOW, synced_at=at(10), burst=0)
-    assert without_burst(heard(BASE_WINDOW, 3, 20, now=10)) == expected
+    assert without_burst(apply_response(BASE_WINDOW, 3, 20, now=10)) == expected
 
 
-@pytest.mark.parametrize("left", [1770.1, 1829.9])
-def test_responses_with_close_reset_times_share_a_window(left: float) -> None:
-    assert heard(BASE_WINDOW, 890, left).own_requests == 41
+@pytest.mark.parametrize("reset_seconds", [1770.1, 1829.9])
+def test_responses_with_close_reset_times_share_a_window(reset_seconds: float) -> None:
+    assert apply_response(BASE_WINDOW, 890, reset_seconds).own_requests == 41
 
 
-@pytest.mark.parametrize("left", [1770, 1830])
-def test_responses_with_distant_reset_times_are_in_separate_windows(left: float) -> None:
-    assert heard(BASE_WINDOW, 890, left).own_requests == 1
+@pytest.mark.parametrize("reset_seconds", [1770, 1830])
+def test_responses_with_distant_reset_times_are_in_separate_windows(reset_seconds: float) -> None:
+    assert apply_response(BASE_WINDOW, 890, reset_seconds).own_requests == 1
 
 
 def test_response_resetting_within_30_s_belongs_to_previous_window() -> None:
-    assert heard(BASE_WINDOW, 3, 29.9).remaining == 900
-    assert heard(BASE_WINDOW, 3, 30).remaining == 3
+    assert apply_response(BASE_WINDOW, 3, 29.9).remaining == 900
+    assert apply_response(BASE_WINDOW, 3, 30).remaining == 3
 
 
 def test_response_at_window_end_opens_next_window() -> None:
-    known = heard(window(500, ours=300, left=10), 999, 15, now=10)
-    assert (known.remaining, known.own_requests) == (999, 1)
+    current = apply_response(window(500, own_requests=300, reset_seconds=10), 999, 15, now=10)
+    assert (current.remaining, current.own_requests) == (999, 1)
 
 
 def test_response_without_headers_at_window_end_keeps_window() -> None:
-    known = window(500, ours=300, left=10)
-    after = rules.after_response(known, None, 100, at(10))
-    assert after == replace(known, synced_at=at(10), burst=1)
+    current = window(500, own_requests=300, reset_seconds=10)
+    after = rules.after_response(current, None, 100, at(10))
+    assert after == replace(current, synced_at=at(10), burst=1)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 0), (0, 0)])
@@ -205,12 +218,17 @@ def test_response_without_headers_reduces_remaining_to_zero_at_least(
 
 
 def test_reserve_slows_recovery_from_burst() -> None:
-    known = window(900, ours=100, burst=10.0)
-    kept, none = (rules.after_response(known, None, reserve, at(10)).burst for reserve in (450, 0))
-    assert (kept, none) == (pytest.approx(11 - 4500 / 1790), pytest.approx(11 - 9000 / 1790))
+    current = window(900, own_requests=100, burst=10.0)
+    with_reserve, without_reserve = (
+        rules.after_response(current, None, reserve, at(10)).burst for reserve in (450, 0)
+    )
+    assert (with_reserve, without_reserve) == (
+        pytest.approx(11 - 4500 / 1790),
+        pytest.approx(11 - 9000 / 1790),
+    )
 
 
-# What may be spent
+# Budget
 
 
 def test_budget_before_first_response_is_documented_limit() -> None:
@@ -246,84 +264,91 @@ def test_burst_is_unchanged_by_response_from_the_future() -> None:
 
 
 def test_short_pause_keeps_remaining() -> None:
-    known = window(985, ours=15)
-    after = rules.after_rate_limited(known, 5, T0)
-    assert after == replace(known, backoff_until=at(5), refusals=1)
+    current = window(985, own_requests=15)
+    after = rules.after_rate_limited(current, 5, T0)
+    assert after == replace(current, backoff_until=at(5), refusals=1)
     assert rules.compute(after, 100, at(5)).requests == 885
 
 
 def test_pause_until_window_end_sets_remaining_to_zero() -> None:
-    after = rules.after_rate_limited(window(985, ours=15), 1800, T0)
+    after = rules.after_rate_limited(window(985, own_requests=15), 1800, T0)
     assert (after.remaining, after.backoff_until) == (0, at(1800))
 
 
 def test_refusal_keeps_own_request_count() -> None:
-    assert rules.after_rate_limited(window(900, ours=1100), 1800, T0).own_requests == 1100
+    assert rules.after_rate_limited(window(900, own_requests=1100), 1800, T0).own_requests == 1100
 
 
 def test_refusal_keeps_other_usage() -> None:
-    before = window(500, ours=400)
+    before = window(500, own_requests=400)
     after = rules.after_rate_limited(before, 1800, T0)
     assert (after.remaining, after.other_requests) == (0, before.other_requests)
 
 
-@pytest.mark.parametrize(("asked", "seconds"), [(0, 1), (0.5, 1), (5, 5), (10**9, 3600)])
-def test_refusal_pause_is_limited_to_1_s_to_1_h(asked: float, seconds: float) -> None:
-    assert rules.after_rate_limited(window(985), asked, T0).backoff_until == at(seconds)
-    assert rules.after_rate_limited(None, asked, T0).backoff_until == at(seconds)
+@pytest.mark.parametrize(("retry_after", "seconds"), [(0, 1), (0.5, 1), (5, 5), (10**9, 3600)])
+def test_refusal_pause_is_limited_to_1_s_to_1_h(retry_after: float, seconds: float) -> None:
+    assert rules.after_rate_limited(window(985), retry_after, T0).backoff_until == at(seconds)
+    assert rules.after_rate_limited(None, retry_after, T0).backoff_until == at(seconds)
 
 
 def test_refusal_during_pause_is_not_counted() -> None:
-    known = rules.after_rate_limited(window(985), 5, T0)
-    assert rules.after_rate_limited(known, 5, at(1)) == replace(known, backoff_until=at(6))
-    assert rules.after_rate_limited(known, 2, at(1)) == known
-    assert rules.after_rate_limited(known, None, at(4.9)) == known
+    current = rules.after_rate_limited(window(985), 5, T0)
+    assert rules.after_rate_limited(current, 5, at(1)) == replace(current, backoff_until=at(6))
+    assert rules.after_rate_limited(current, 2, at(1)) == current
+    assert rules.after_rate_limited(current, None, at(4.9)) == current
 
 
-def repeated_pauses(asked: float | None, times: int, known: RateLimitWindow) -> list[float]:
+def pauses_after_repeated_429(
+    retry_after: float | None, times: int, rate_window: RateLimitWindow
+) -> list[float]:
     """The seconds of each pause, where each is followed by another 429."""
     now, pauses = T0, []
     for _ in range(times):
-        known = rules.after_rate_limited(known, asked, now)
-        assert known.backoff_until is not None
-        pauses.append((known.backoff_until - now).total_seconds())
-        now = known.backoff_until
+        rate_window = rules.after_rate_limited(rate_window, retry_after, now)
+        assert rate_window.backoff_until is not None
+        pauses.append((rate_window.backoff_until - now).total_seconds())
+        now = rate_window.backoff_until
     return pauses
 
 
 def test_repeated_429_doubles_pause() -> None:
-    assert repeated_pauses(5, 4, window(985, left=3600)) == [5, 10, 20, 40]
-    assert repeated_pauses(None, 4, window(985, left=3600)) == [60, 120, 240, 480]
+    assert pauses_after_repeated_429(5, 4, window(985, reset_seconds=3600)) == [5, 10, 20, 40]
+    assert pauses_after_repeated_429(None, 4, window(985, reset_seconds=3600)) == [
+        60,
+        120,
+        240,
+        480,
+    ]
 
 
 def test_repeated_429_pause_grows_to_15_min_unless_header_is_longer() -> None:
-    assert repeated_pauses(600, 3, window(985, left=7200)) == [600, 900, 900]
-    assert repeated_pauses(1000, 3, window(985, left=7200)) == [1000, 1000, 1000]
-    assert repeated_pauses(1, 12, window(985, left=7200))[-1] == 900
+    assert pauses_after_repeated_429(600, 3, window(985, reset_seconds=7200)) == [600, 900, 900]
+    assert pauses_after_repeated_429(1000, 3, window(985, reset_seconds=7200)) == [1000, 1000, 1000]
+    assert pauses_after_repeated_429(1, 12, window(985, reset_seconds=7200))[-1] == 900
 
 
 def test_pause_without_header_ends_with_window() -> None:
-    assert repeated_pauses(None, 2, window(985, left=100)) == [60, 40]
+    assert pauses_after_repeated_429(None, 2, window(985, reset_seconds=100)) == [60, 40]
 
 
 def paused(seconds: float = 5) -> RateLimitWindow:
-    return rules.after_rate_limited(window(985, ours=15), seconds, T0)
+    return rules.after_rate_limited(window(985, own_requests=15), seconds, T0)
 
 
-@pytest.mark.parametrize(("later", "probing"), [(4.9, False), (5, True), (500, True)])
-def test_budget_after_pause_allows_one_probe(later: float, probing: bool) -> None:
+@pytest.mark.parametrize(("later", "is_probe"), [(4.9, False), (5, True), (500, True)])
+def test_budget_after_pause_allows_one_probe(later: float, is_probe: bool) -> None:
     spend = rules.compute(paused(), 100, at(later))
-    assert (spend.is_probing, spend.may_bulk_abort) == (probing, False)
-    assert (rules.start_probe(paused(), at(later)) is not None) is probing
+    assert (spend.is_probing, spend.may_bulk_abort) == (is_probe, False)
+    assert (rules.start_probe(paused(), at(later)) is not None) is is_probe
 
 
 def test_probe_blocks_further_probes() -> None:
-    trying = rules.start_probe(paused(), at(6))
-    assert trying is not None
-    assert trying == replace(paused(), probe_until=at(26))
-    assert rules.start_probe(trying, at(25.9)) is None
-    assert rules.compute(trying, 100, at(25.9)).probe_until == at(26)
-    assert rules.start_probe(trying, at(26)) is not None
+    probe_window = rules.start_probe(paused(), at(6))
+    assert probe_window is not None
+    assert probe_window == replace(paused(), probe_until=at(26))
+    assert rules.start_probe(probe_window, at(25.9)) is None
+    assert rules.compute(probe_window, 100, at(25.9)).probe_until == at(26)
+    assert rules.start_probe(probe_window, at(26)) is not None
 
 
 def test_probe_without_pause_is_none() -> None:
@@ -332,9 +357,9 @@ def test_probe_without_pause_is_none() -> None:
 
 
 def test_response_to_request_after_pause_ends_refusal() -> None:
-    trying = rules.start_probe(paused(), at(6))
+    probe_window = rules.start_probe(paused(), at(6))
     after = rules.after_response(
-        trying, RateLimit(1000, 984, 1794), 100, at(6.2), requested_at=at(6)
+        probe_window, RateLimit(1000, 984, 1794), 100, at(6.2), requested_at=at(6)
     )
     assert (after.refusals, after.backoff_until, after.probe_until) == (0, None, None)
     assert after.remaining == 984
@@ -348,72 +373,84 @@ def test_response_to_request_during_pause_keeps_refusal() -> None:
 
 
 def test_probe_answered_with_429_lengthens_pause() -> None:
-    trying = rules.start_probe(paused(), at(6))
-    after = rules.after_rate_limited(trying, 5, at(6))
+    probe_window = rules.start_probe(paused(), at(6))
+    after = rules.after_rate_limited(probe_window, 5, at(6))
     assert (after.refusals, after.backoff_until, after.probe_until) == (2, at(16), None)
 
 
 def test_refusal_before_first_response_assumes_documented_limit() -> None:
-    known = rules.after_rate_limited(None, 90, T0)
-    assert (known.limit, known.remaining, known.other_requests) == (1000, 0, 0)
-    assert (known.synced_at, known.resets_at, known.backoff_until) == (T0, at(90), at(90))
+    current = rules.after_rate_limited(None, 90, T0)
+    assert (current.limit, current.remaining, current.other_requests) == (1000, 0, 0)
+    assert (current.synced_at, current.resets_at, current.backoff_until) == (T0, at(90), at(90))
 
 
 def test_refusal_without_header_lasts_until_window_end_when_budget_is_spent() -> None:
-    assert rules.after_rate_limited(window(0, left=1800), None, T0).backoff_until == at(1800)
-    assert rules.after_rate_limited(window(1, left=1800), None, T0).backoff_until == at(60)
+    assert rules.after_rate_limited(window(0, reset_seconds=1800), None, T0).backoff_until == at(
+        1800
+    )
+    assert rules.after_rate_limited(window(1, reset_seconds=1800), None, T0).backoff_until == at(60)
 
 
-@pytest.mark.parametrize("left", [0, -10])
-def test_refusal_without_header_after_window_end_lasts_a_minute(left: float) -> None:
-    assert rules.after_rate_limited(window(500, left=left), None, T0).backoff_until == at(60)
+@pytest.mark.parametrize("reset_seconds", [0, -10])
+def test_refusal_without_header_after_window_end_lasts_a_minute(reset_seconds: float) -> None:
+    assert rules.after_rate_limited(
+        window(500, reset_seconds=reset_seconds), None, T0
+    ).backoff_until == at(60)
 
 
 # First reads
 
 
 @pytest.mark.parametrize(
-    ("known", "may"),
+    ("current", "requests"),
     [
-        (None, 575),  # a quarter of 900 is left for what is in flight, and the slack
-        (window(1000, left=3600), 575),
-        (window(1000, left=3600, burst=40), 615),
-        (window(1000, left=3600, burst=400), 675),
-        (window(600, ours=400, left=1800), 287),  # half an hour is left: a quarter of 450 is kept
-        (window(325, ours=675, left=3600), 0),
-        (window(500, ours=500, left=900), 243),
-        (window(1000, left=3600, before=600 / 3600), 125),  # others take 600, as far as is known
-        (window(1000, left=3600, before=2.0), 0),  # all, it seems
-        (window(100, ours=900, left=1800), 0),
-        (window(0, ours=900, left=1800), 0),
+        (None, 575),  # a quarter of 900 remains for runs in flight, and the margin
+        (window(1000, reset_seconds=3600), 575),
+        (window(1000, reset_seconds=3600, burst=40), 615),
+        (window(1000, reset_seconds=3600, burst=400), 675),
+        (
+            window(600, own_requests=400, reset_seconds=1800),
+            287,
+        ),  # half an hour remains: a quarter of 450 is kept
+        (window(325, own_requests=675, reset_seconds=3600), 0),
+        (window(500, own_requests=500, reset_seconds=900), 243),
+        (
+            window(1000, reset_seconds=3600, previous_other_rate=600 / 3600),
+            125,
+        ),  # others take 600, as far as is known
+        (window(1000, reset_seconds=3600, previous_other_rate=2.0), 0),  # all
+        (window(100, own_requests=900, reset_seconds=1800), 0),
+        (window(0, own_requests=900, reset_seconds=1800), 0),
     ],
 )
 def test_first_reads_leave_reserve_other_usage_and_in_flight_share(
-    known: RateLimitWindow | None, may: int
+    current: RateLimitWindow | None, requests: int
 ) -> None:
-    assert rules.compute(known, 100, T0).first_read_requests == may
+    assert rules.compute(current, 100, T0).first_read_requests == requests
 
 
 def test_next_hour_budget_expects_same_other_usage() -> None:
-    spend = rules.compute(window(600, ours=100, left=1800), 100, T0)  # others took 300
-    following = spend.next_window(1000)
-    assert (following.requests, following.seconds, following.other_requests) == (900, 3600, 600)
-    assert following.first_read_requests == 125
+    spend = rules.compute(
+        window(600, own_requests=100, reset_seconds=1800), 100, T0
+    )  # others took 300
+    next_spend = spend.next_window(1000)
+    assert (next_spend.requests, next_spend.seconds, next_spend.other_requests) == (900, 3600, 600)
+    assert next_spend.first_read_requests == 125
 
 
 # Pace
 
 
-def burst(requests: int, known: RateLimitWindow | None = None) -> RateLimitWindow:
-    """Send so many at once, from the beginning of a window."""
+def burst(requests: int, current: RateLimitWindow | None = None) -> RateLimitWindow:
+    """A window with this many requests sent at its start."""
     for number in range(requests):
-        known = heard(known, 999 - number, 3600)
-    assert known is not None
-    return known
+        current = apply_response(current, 999 - number, 3600)
+    assert current is not None
+    return current
 
 
 @pytest.mark.parametrize(
-    ("sent", "discover", "read"),
+    ("requests", "may_discover", "may_read"),
     [
         (0, True, True),
         (99, True, True),
@@ -422,22 +459,22 @@ def burst(requests: int, known: RateLimitWindow | None = None) -> RateLimitWindo
         (200, False, False),
     ],
 )
-def test_burst_is_limited_by_margin(sent: int, discover: bool, read: bool) -> None:
-    spend = rules.compute(burst(sent) if sent else None, 100, T0)
-    assert (spend.may_discover, spend.may_read) == (discover, read)
+def test_burst_is_limited_by_margin(requests: int, may_discover: bool, may_read: bool) -> None:
+    spend = rules.compute(burst(requests) if requests else None, 100, T0)
+    assert (spend.may_discover, spend.may_read) == (may_discover, may_read)
 
 
 def test_even_rate_reduces_burst() -> None:
-    known = burst(150)
-    rate = rules.compute(known, 100, T0).requests_per_second
-    assert rules.compute(known, 100, at(40 / rate)).burst == pytest.approx(110, abs=3)
+    current = burst(150)
+    rate = rules.compute(current, 100, T0).requests_per_second
+    assert rules.compute(current, 100, at(40 / rate)).burst == pytest.approx(110, abs=3)
 
 
 def test_reading_at_even_rate_causes_no_burst() -> None:
-    known = None
+    current = None
     for number in range(800):
-        known = heard(known, 999 - number, 3600 - number * 4, now=number * 4)
-        assert rules.compute(known, 100, at(number * 4)).burst <= 1.1
+        current = apply_response(current, 999 - number, 3600 - number * 4, now=number * 4)
+        assert rules.compute(current, 100, at(number * 4)).burst <= 1.1
 
 
 @pytest.mark.parametrize("requests", [0, -5])
@@ -446,8 +483,8 @@ def test_budget_without_requests_may_not_read(requests: int) -> None:
 
 
 windows = st.builds(
-    lambda limit, share, ours, left, before, ahead: RateLimitWindow(
-        limit, int(limit * share), at(left), T0, ours, before, ahead
+    lambda limit, share, own_requests, reset_seconds, previous_other_rate, burst: RateLimitWindow(
+        limit, int(limit * share), at(reset_seconds), T0, own_requests, previous_other_rate, burst
     ),
     st.integers(0, 100_000), st.floats(0, 1), st.integers(0, 100_000), st.floats(-10, 7200),
     st.none() | st.floats(0, 100), st.floats(0, 1000),
@@ -456,17 +493,19 @@ windows = st.builds(
 
 @given(windows, st.integers(0, 1000), st.floats(0, 7200))
 def test_rate_never_exceeds_remaining_budget(
-    known: RateLimitWindow, kept: int, later: float
+    current: RateLimitWindow, reserve: int, later: float
 ) -> None:
-    spend = rules.compute(known, kept, at(later))
+    spend = rules.compute(current, reserve, at(later))
     assert 0 <= spend.requests_per_second * spend.seconds <= max(spend.requests, 0) + 1e-6
 
 
 @given(windows, st.integers(0, 1000), st.integers(0, 1000))
-def test_rate_does_not_rise_with_reserve(known: RateLimitWindow, one: int, other: int) -> None:
-    less, more = sorted([one, other])
-    rate = rules.compute(known, more, T0).requests_per_second
-    assert rate <= rules.compute(known, less, T0).requests_per_second
+def test_rate_does_not_rise_with_reserve(
+    current: RateLimitWindow, reserve: int, other_reserve: int
+) -> None:
+    lower, higher = sorted([reserve, other_reserve])
+    rate = rules.compute(current, higher, T0).requests_per_second
+    assert rate <= rules.compute(current, lower, T0).requests_per_second
 
 
 @given(
@@ -474,11 +513,13 @@ def test_rate_does_not_rise_with_reserve(known: RateLimitWindow, one: int, other
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000), st.floats(0, 7200)), max_size=8),
 )
 def test_window_after_any_responses_has_no_negative_values(
-    known: RateLimitWindow | None, said: list[tuple[int, int, float]]
+    current: RateLimitWindow | None, responses: list[tuple[int, int, float]]
 ) -> None:
-    for number, (limit, remaining, left) in enumerate(said):
-        known = rules.after_response(known, RateLimit(limit, remaining, left), 0, at(number))
-        assert known.other_requests >= 0
-        assert known.own_requests >= 0
-        assert known.burst > 0
-        assert known.others_rate >= 0
+    for number, (limit, remaining, reset_seconds) in enumerate(responses):
+        current = rules.after_response(
+            current, RateLimit(limit, remaining, reset_seconds), 0, at(number)
+        )
+        assert current.other_requests >= 0
+        assert current.own_requests >= 0
+        assert current.burst > 0
+        assert current.others_rate >= 0

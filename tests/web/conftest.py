@@ -44,7 +44,7 @@ def pipeline(db: None) -> Pipeline:
 
 @pytest.fixture
 def stage(pipeline: Pipeline) -> Stage:
-    return factories.stage(of=pipeline)
+    return factories.stage(parent=pipeline)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def aborts_in_two_projects(manager: User, viewer: User) -> dict[str, Abort]:
     shop = factories.project("shop")
     Grant.objects.create(group=group, project=shop, stage="Staging", action=Action.VIEW)
     return {
-        f"{project} {stage}": factories.act(
+        f"{project} {stage}": factories.abort_of_new_run(
             manager,
-            factories.stage(stage, of=factories.pipeline(of=factories.project(project))),
+            factories.stage(stage, parent=factories.pipeline(parent=factories.project(project))),
             reason=f"{project} {stage}",
         )
         for project in ("shop", "payments")

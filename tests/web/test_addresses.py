@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dashboard.models import Stage
 from dashboard.web.components.runs import run_row
 from tests.support import factories
-from tests.support.html import one, parse_html
+from tests.support.html import parse_html, select_one
 from tests.support.live import Live
 
 UNUSUAL_IDS = [
@@ -42,12 +42,13 @@ def test_any_text_round_trips_through_url(run_id: str) -> None:
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_dom_id_is_safe_and_unique_per_run(one_id: str, other_id: str) -> None:
+def test_dom_id_is_safe_and_unique_per_run(run_id: str, other_run_id: str) -> None:
     ids = {
-        run_row.dom_id(run_id.encode(errors="replace").decode()) for run_id in (one_id, other_id)
+        run_row.dom_id(run_id.encode(errors="replace").decode())
+        for run_id in (run_id, other_run_id)
     }
     assert all(name.isascii() and name.replace("-", "").replace("_", "").isalnum() for name in ids)
-    same = one_id.encode(errors="replace") == other_id.encode(errors="replace")
+    same = run_id.encode(errors="replace") == other_run_id.encode(errors="replace")
     assert (len(ids) == 1) is same
 
 
@@ -56,39 +57,41 @@ def test_run_page_with_unusual_id_opens(run_id: str, stage: Stage, operator_clie
     run = factories.run(stage, run_id)
     answer = operator_client.get(factories.address(run))
     assert answer.status_code == 200
-    assert one(parse_html(answer), "[data-run]").attributes["data-run"] == run_id.replace("\r", "")
+    assert select_one(parse_html(answer), "[data-run]").attributes["data-run"] == run_id.replace(
+        "\r", ""
+    )
 
 
 def test_run_links_with_unusual_ids_open_their_run_over_http(live: Live, viewer: User) -> None:
-    stage = factories.stage(of=factories.pipeline("c/d", of=factories.project("../x y")))
+    stage = factories.stage(parent=factories.pipeline("c/d", parent=factories.project("../x y")))
     for run_id in UNUSUAL_IDS:
         factories.run(stage, run_id)
-    person = live.person("viewer")
-    listed = parse_html(person.get(factories.address(stage)))
-    shown = {
-        row.attributes["data-run"]: one(row, "a.title").attributes["href"] or ""
-        for row in listed.css("[data-run]")
+    client = live.sign_in("viewer")
+    html = parse_html(client.get(factories.address(stage)))
+    links = {
+        row.attributes["data-run"]: select_one(row, "a.title").attributes["href"] or ""
+        for row in html.css("[data-run]")
     }
-    assert set(shown) == set(UNUSUAL_IDS)
-    for run_id, address in shown.items():
-        answer = person.get(address)
+    assert set(links) == set(UNUSUAL_IDS)
+    for run_id, address in links.items():
+        answer = client.get(address)
         assert answer.status_code == 200, run_id
-        assert one(parse_html(answer), "[data-run]").attributes["data-run"] == run_id
-        found = person.get(reverse("run_lookup", args=[run_id]))
-        assert urlsplit(found.headers["location"]).path == address
+        assert select_one(parse_html(answer), "[data-run]").attributes["data-run"] == run_id
+        redirect = client.get(reverse("run_lookup", args=[run_id]))
+        assert urlsplit(redirect.headers["location"]).path == address
 
 
-@pytest.mark.parametrize("place", ["/runs/a%00b/", "/projects/%00/pipelines/x/"])
-def test_address_with_null_character_returns_404(place: str, operator_client: Client) -> None:
-    assert operator_client.get(place).status_code == 404
+@pytest.mark.parametrize("address", ["/runs/a%00b/", "/projects/%00/pipelines/x/"])
+def test_address_with_null_character_returns_404(address: str, operator_client: Client) -> None:
+    assert operator_client.get(address).status_code == 404
 
 
-@pytest.mark.parametrize("place", ["/runs/%ED%A0%80/", "/runs/%FF/", "/runs/%/", "/runs/%zz/"])
-def test_address_with_invalid_utf8_returns_404(place: str, operator_client: Client) -> None:
-    assert operator_client.get(place).status_code == 404
+@pytest.mark.parametrize("address", ["/runs/%ED%A0%80/", "/runs/%FF/", "/runs/%/", "/runs/%zz/"])
+def test_address_with_invalid_utf8_returns_404(address: str, operator_client: Client) -> None:
+    assert operator_client.get(address).status_code == 404
 
 
 def test_invalid_address_over_http_returns_404(live: Live, viewer: User) -> None:
-    person = live.person("viewer")
-    for place in ("/runs/%00/", "/runs/%ED%A0%80/", "/runs/%FF/", "/runs/%25%30%30/", "/%2e%2e/"):
-        assert person.get(place).status_code == 404, place
+    client = live.sign_in("viewer")
+    for address in ("/runs/%00/", "/runs/%ED%A0%80/", "/runs/%FF/", "/runs/%25%30%30/", "/%2e%2e/"):
+        assert client.get(address).status_code == 404, address

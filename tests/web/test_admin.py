@@ -19,7 +19,7 @@ from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.sync import overdue_checker
 from tests.support import factories
-from tests.support.html import one, parse_html, words
+from tests.support.html import parse_html, select_one, text_of
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def admin_client(client: Client, superuser: User) -> Client:
 
 @pytest.fixture
 def abort(run: Run, manager: User) -> Abort:
-    made = factories.abort(run, manager, "concluded", reason="Stuck")
-    made.add_event(EventType.CONCLUDED, timezone.now(), detail="aborted")
-    return made
+    created = factories.abort(run, manager, "concluded", reason="Stuck")
+    created.add_event(EventType.CONCLUDED, timezone.now(), detail="aborted")
+    return created
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_grant_list_shows_group_project_stage_and_permission(admin_client: Clien
     factories.grant("view")
     factories.grant("abort", "on-call", project=factories.project(), stage="Staging")
     rows = get_admin_page(admin_client, "/admin/dashboard/grant/").css("#result_list tbody tr")
-    told = {" / ".join(words(cell) for cell in row.css("th, td")[1:]) for row in rows}
-    assert told == {
+    texts = {" / ".join(text_of(cell) for cell in row.css("th, td")[1:]) for row in rows}
+    assert texts == {
         "all signed-in users / all projects / all stages / view runs",
         "on-call / Shop / Staging / view and abort runs",
     }
@@ -80,7 +80,7 @@ def test_grant_list_shows_group_project_stage_and_permission(admin_client: Clien
 def test_grant_form_creates_grant(admin_client: Client) -> None:
     group, project = Group.objects.create(name="on-call"), factories.project()
     form = get_admin_page(admin_client, "/admin/dashboard/grant/add/")
-    assert [words(option) for option in form.css("#id_action option")][1:] == [
+    assert [text_of(option) for option in form.css("#id_action option")][1:] == [
         "view runs",
         "view and abort runs",
     ]
@@ -90,24 +90,24 @@ def test_grant_form_creates_grant(admin_client: Client) -> None:
 
 
 def test_grant_of_all_users_can_be_deleted(admin_client: Client) -> None:
-    everybody = Grant.objects.get(group=None)
-    address = f"/admin/dashboard/grant/{everybody.pk}/delete/"
+    grant = Grant.objects.get(group=None)
+    address = f"/admin/dashboard/grant/{grant.pk}/delete/"
     assert admin_client.post(address, {"post": "yes"}).status_code == 302
     assert not Grant.objects.filter(group=None).exists()
 
 
 def test_abort_page_shows_timeline_and_is_read_only(admin_client: Client, abort: Abort) -> None:
     html = get_admin_page(admin_client, f"/admin/dashboard/abort/{abort.pk}/change/")
-    assert "Stuck" in words(one(html, "#content"))
-    assert "aborted" in words(one(html, "#events-group"))
+    assert "Stuck" in text_of(select_one(html, "#content"))
+    assert "aborted" in text_of(select_one(html, "#events-group"))
     assert html.css("#abort_form input:not([type=hidden]), #abort_form textarea, select") == []
 
 
-@pytest.mark.parametrize("what", ["change", "delete"])
+@pytest.mark.parametrize("action", ["change", "delete"])
 @pytest.mark.parametrize("model", ["abort", "bulkabort", "apitoken", "project"])
 def test_recorded_and_synced_rows_reject_add_change_and_delete(
     model: str,
-    what: str,
+    action: str,
     admin_client: Client,
     abort: Abort,
     bulk_abort: BulkAbort,
@@ -121,7 +121,7 @@ def test_recorded_and_synced_rows_reject_add_change_and_delete(
     }
     address = f"/admin/dashboard/{model}/{row[model].pk}"
     assert admin_client.get(f"{address}/change/").status_code == 200
-    assert admin_client.post(f"{address}/{what}/", {"post": "yes"}).status_code == 403
+    assert admin_client.post(f"{address}/{action}/", {"post": "yes"}).status_code == 403
     assert admin_client.get(f"/admin/dashboard/{model}/add/").status_code == 403
 
 
@@ -133,22 +133,22 @@ def test_admin_list_of_each_model_renders(
 
 
 @pytest.mark.usefixtures("bulk_abort", "token")
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("is_bulk_action", [False, True])
 def test_deleted_account_leaves_aborts_with_username(
-    many: bool, admin_client: Client, abort: Abort, manager: User
+    is_bulk_action: bool, admin_client: Client, abort: Abort, manager: User
 ) -> None:
     form: dict[str, str | int] = {"post": "yes"}
-    if many:
+    if is_bulk_action:
         form |= {"action": "delete_selected", "_selected_action": manager.pk}
         answer = admin_client.post("/admin/auth/user/", form)
     else:
         answer = admin_client.post(f"/admin/auth/user/{manager.pk}/delete/", form)
     assert answer.status_code == 302
     assert not User.objects.filter(username="manager").exists()
-    kept = Abort.objects.get()
-    assert (kept.user, kept.username) == (None, "manager")
-    left = BulkAbort.objects.get()
-    assert (left.user, left.username) == (None, "manager")
+    stored = Abort.objects.get()
+    assert (stored.user, stored.username) == (None, "manager")
+    stored_bulk = BulkAbort.objects.get()
+    assert (stored_bulk.user, stored_bulk.username) == (None, "manager")
     assert not ApiToken.objects.exists()
 
 
@@ -157,7 +157,7 @@ def test_token_revoked_twice_keeps_first_revocation_time(
 ) -> None:
     form = {"action": "revoke", "_selected_action": token.pk}
     answer = admin_client.post("/admin/dashboard/apitoken/", form, follow=True)
-    assert "1 token revoked." in words(parse_html(answer))
+    assert "1 token revoked." in text_of(parse_html(answer))
     revoked_at = ApiToken.objects.get().revoked_at
     assert revoked_at is not None
     admin_client.post("/admin/dashboard/apitoken/", form)
@@ -198,8 +198,8 @@ def test_admin_post_in_read_only_mode_is_rejected(
     answer = admin_client.post(address, form)
     html = parse_html(answer)
     assert answer.status_code == 403
-    assert words(one(html, "[data-reason]")) == ("This dashboard is read-only.")
-    assert one(html, ".banner[data-tone=warning]")
+    assert text_of(select_one(html, "[data-reason]")) == ("This dashboard is read-only.")
+    assert select_one(html, ".banner[data-tone=warning]")
     assert Grant.objects.count() == before
     assert ApiToken.objects.get().revoked_at is None
     assert not Group.objects.filter(name="New").exists()
@@ -216,7 +216,7 @@ def test_admin_in_read_only_mode_allows_reading_and_sign_in_and_out(
     assert client.get("/admin/")["Location"] == "/admin/login/?next=/admin/"
 
 
-# --- What is usual ------------------------------------------------------------------------------
+# --- Typical durations --------------------------------------------------------------------------
 
 
 OVERRIDE_FIELDS = (
@@ -241,57 +241,57 @@ def post_override(
     admin_client: Client,
     timing: StageTiming,
     median: str,
-    longest: str,
-    of: tuple[str, str] = OVERRIDE_FIELDS[0],
+    p95: str,
+    fields: tuple[str, str] = OVERRIDE_FIELDS[0],
 ) -> HttpResponse:
-    data = dict(zip(of, (median, longest), strict=True))
+    data = dict(zip(fields, (median, p95), strict=True))
     return admin_client.post(f"/admin/dashboard/stagetiming/{timing.pk}/change/", data)
 
 
 def field_errors(answer: HttpResponse) -> list[str]:
-    return [words(error) for error in parse_html(answer).css(".errorlist li")]
+    return [text_of(error) for error in parse_html(answer).css(".errorlist li")]
 
 
 def test_timing_form_shows_observed_durations_beside_overrides(
     admin_client: Client, timing: StageTiming
 ) -> None:
     html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
-    learned = {
+    texts = {
         "Run duration": "usually 6 to 9 min",
         "Queue time": "usually 40 to 90 s",
         "Approval time": "sign-off: usually 5 to 20 min",
         "Other baselines": "migrate: usually 2 to 4 min",
     }
     parts = {
-        words(one(part, "h2")): words(part)
+        text_of(select_one(part, "h2")): text_of(part)
         for part in html.css("#stagetiming_form fieldset")
         if part.css("h2")
     }
-    assert list(parts) == list(learned)
-    assert [part for part, usual in learned.items() if usual not in parts[part]] == []
+    assert list(parts) == list(texts)
+    assert [part for part, text in texts.items() if text not in parts[part]] == []
     assert "sign-off" not in parts["Other baselines"]
 
 
 def test_timing_form_has_only_override_fields(admin_client: Client, timing: StageTiming) -> None:
     html = get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/")
     fields = html.css("#stagetiming_form input:not([type=hidden], [type=submit]), textarea, select")
-    assert [each.attributes["name"] for each in fields] == [
-        name for of in OVERRIDE_FIELDS for name in of
+    assert [element.attributes["name"] for element in fields] == [
+        name for names in OVERRIDE_FIELDS for name in names
     ]
 
 
 def test_timing_form_without_baseline_reports_too_few_successes(
     admin_client: Client, run: Run
 ) -> None:
-    empty = StageTiming.objects.create(stage=run.stage)
-    told = words(
-        one(
-            get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{empty.pk}/change/"),
+    timing = StageTiming.objects.create(stage=run.stage)
+    text = text_of(
+        select_one(
+            get_admin_page(admin_client, f"/admin/dashboard/stagetiming/{timing.pk}/change/"),
             "#stagetiming_form",
         )
     )
-    assert told.count("too few successes so far") == 2
-    assert told.count("none known") == 2
+    assert text.count("too few successes so far") == 2
+    assert text.count("none known") == 2
 
 
 def test_timing_list_shows_typical_durations_and_override_flag(
@@ -302,12 +302,12 @@ def test_timing_list_shows_typical_durations_and_override_flag(
             "#result_list tbody tr"
         )[0]
 
-    assert words(one(row(), ".field-typical_run")) == "usually 6 to 9 min"
-    assert words(one(row(), ".field-typical_queue")) == "usually 40 to 90 s"
-    assert one(row(), ".field-has_override img").attributes["alt"] == "False"
-    post_override(admin_client, timing, "300", "", of=OVERRIDE_FIELDS[1])
-    assert words(one(row(), ".field-typical_queue")) == "usually about 5 min"
-    assert one(row(), ".field-has_override img").attributes["alt"] == "True"
+    assert text_of(select_one(row(), ".field-typical_run")) == "usually 6 to 9 min"
+    assert text_of(select_one(row(), ".field-typical_queue")) == "usually 40 to 90 s"
+    assert select_one(row(), ".field-has_override img").attributes["alt"] == "False"
+    post_override(admin_client, timing, "300", "", fields=OVERRIDE_FIELDS[1])
+    assert text_of(select_one(row(), ".field-typical_queue")) == "usually about 5 min"
+    assert select_one(row(), ".field-has_override img").attributes["alt"] == "True"
 
 
 def test_override_changes_overdue_state(
@@ -333,26 +333,27 @@ OVERRIDE_ROW_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("of", "how", "before", "after"), OVERRIDE_ROW_TEXTS)
+@pytest.mark.parametrize(("fields", "observed", "before", "after"), OVERRIDE_ROW_TEXTS)
 def test_override_is_shown_in_run_rows_at_once(
-    of: tuple[str, str],
-    how: dict[str, Any],
+    fields: tuple[str, str],
+    observed: dict[str, Any],
     before: str,
     after: str,
     admin_client: Client,
     timing: StageTiming,
     run: Run,
 ) -> None:
-    factories.change(run, **how)
+    factories.change(run, **observed)
 
-    def usually() -> str:
+    def typical_texts() -> str:
         return " ".join(
-            words(each) for each in get_admin_page(admin_client, "/").css(".typical-duration")
+            text_of(element)
+            for element in get_admin_page(admin_client, "/").css(".typical-duration")
         )
 
-    assert usually() == before
-    post_override(admin_client, timing, "1200", "1800", of)
-    assert usually() == after
+    assert typical_texts() == before
+    post_override(admin_client, timing, "1200", "1800", fields)
+    assert typical_texts() == after
 
 
 def test_override_without_p95_uses_median_for_both(
@@ -386,40 +387,41 @@ INVALID_OVERRIDES = [
 ]
 
 
-@pytest.mark.parametrize("of", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
-@pytest.mark.parametrize(("median", "longest", "why"), INVALID_OVERRIDES)
+@pytest.mark.parametrize("fields", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
+@pytest.mark.parametrize(("median", "p95", "reason"), INVALID_OVERRIDES)
 def test_invalid_override_is_rejected_with_field_error(
     median: str,
-    longest: str,
-    why: str,
-    of: tuple[str, str],
+    p95: str,
+    reason: str,
+    fields: tuple[str, str],
     admin_client: Client,
     timing: StageTiming,
 ) -> None:
-    answer = post_override(admin_client, timing, median, longest, of)
+    answer = post_override(admin_client, timing, median, p95, fields)
     assert answer.status_code == 200
-    assert field_errors(answer) == [why]
+    assert field_errors(answer) == [reason]
     timing.refresh_from_db()
     assert not timing.has_override
 
 
-@pytest.mark.parametrize("of", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
+@pytest.mark.parametrize("fields", OVERRIDE_FIELDS, ids=[median for median, _ in OVERRIDE_FIELDS])
 @pytest.mark.parametrize(
-    ("median", "longest"),
+    ("median", "p95"),
     [(-5, None), (0, None), (None, 900), (600, 300), (60, -5), (10**9, None), (60, 10**9)],
 )
 def test_database_rejects_invalid_override(
-    median: float | None, longest: float | None, of: tuple[str, str], timing: StageTiming
+    median: float | None, p95: float | None, fields: tuple[str, str], timing: StageTiming
 ) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
-        StageTiming.objects.update(**dict(zip(of, (median, longest), strict=True)))
+        StageTiming.objects.update(**dict(zip(fields, (median, p95), strict=True)))
 
 
 def test_override_for_stage_without_success_can_be_added(admin_client: Client, run: Run) -> None:
     data = {"stage": run.stage_id, "override_run_median": "600", "override_run_p95": "900"}
     assert admin_client.post("/admin/dashboard/stagetiming/add/", data).status_code == 302
     assert (
-        words(one(get_admin_page(admin_client, "/"), ".typical-duration")) == "usually 10 to 15 min"
+        text_of(select_one(get_admin_page(admin_client, "/"), ".typical-duration"))
+        == "usually 10 to 15 min"
     )
 
 

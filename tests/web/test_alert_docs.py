@@ -12,13 +12,13 @@ from django.contrib.auth.models import User
 from dashboard.models import Run
 from dashboard.sync import run_lookup
 from tests.support import live_runs
-from tests.support.html import one, parse_html
-from tests.support.live import PATIENCE, Live
+from tests.support.html import parse_html, select_one
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import LEDGER
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "alerts.md").read_text()
 HOME = "https://releases.example.com"
-# Of a template's markers, of a table's <run>, and of a placeholder in capitals.
+# A template's markers, a table's <run>, and a placeholder in capitals.
 PLACEHOLDER = re.compile(
     r"\{\{[^}]*?\.(?P<go>\w+)[^}]*\}\}|\$\{[\w.]*?\.(?P<grafana>\w+)\}|<(?P<table>\w+)>"
     r"|\b(?P<plain>RUN|PROJECT|PIPELINE|STAGE)\b"
@@ -31,8 +31,8 @@ JSON_EXAMPLES = re.findall(r"^```json\n(.*?)^```$", DOC, re.MULTILINE | re.DOTAL
 
 def fill_placeholders(address: str, run_id: str) -> str:
     project, pipeline, stage = LEDGER
-    facts = {"project": project, "pipeline": pipeline, "stage": stage, "run": run_id}
-    return PLACEHOLDER.sub(lambda found: facts[(found[found.lastgroup or 0]).lower()], address)
+    values = {"project": project, "pipeline": pipeline, "stage": stage, "run": run_id}
+    return PLACEHOLDER.sub(lambda match: values[(match[match.lastgroup or 0]).lower()], address)
 
 
 def test_documented_addresses_are_found_and_filled() -> None:
@@ -42,46 +42,46 @@ def test_documented_addresses_are_found_and_filled() -> None:
         f"{HOME}/",
     }
     assert not [
-        one_
-        for one_ in DOCUMENTED_ADDRESSES
-        if re.search(r"[{}<>$]|[A-Z]{3}", fill_placeholders(one_, "x"))
+        documented
+        for documented in DOCUMENTED_ADDRESSES
+        if re.search(r"[{}<>$]|[A-Z]{3}", fill_placeholders(documented, "x"))
     ]
 
 
-@pytest.mark.parametrize("mirrored", [True, False], ids=["read", "never read"])
+@pytest.mark.parametrize("is_mirrored", [True, False], ids=["read", "never read"])
 @pytest.mark.parametrize("address", DOCUMENTED_ADDRESSES)
 def test_documented_address_opens_its_page_after_sign_in(
-    address: str, mirrored: bool, live: Live, viewer: User
+    address: str, is_mirrored: bool, live: Live, viewer: User
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
-    if mirrored:
-        live_runs.mirrored(live, LEDGER, run_id)
+    run_id = live_runs.start_run(live, LEDGER)
+    if is_mirrored:
+        live_runs.mirror_run(live, LEDGER, run_id)
     target = fill_placeholders(address, run_id).replace(HOME, live.base_url)
-    with httpx.Client(follow_redirects=True, timeout=PATIENCE) as person:
-        page = person.get(target)
+    with httpx.Client(follow_redirects=True, timeout=WAIT_TIMEOUT) as client:
+        page = client.get(target)
         assert page.url.path == "/accounts/login/"
-        token = one(parse_html(page), "[name=csrfmiddlewaretoken]").attributes["value"] or ""
+        token = select_one(parse_html(page), "[name=csrfmiddlewaretoken]").attributes["value"] or ""
         form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token}
-        answer = person.post(page.url, data=form)
+        answer = client.post(page.url, data=form)
     assert answer.status_code == 200
     assert answer.url.query == httpx.URL(target).query
     if run_id in target:
-        shown = one(parse_html(answer), "section[data-run]")
-        assert shown.attributes["data-run"] == run_id
+        element = select_one(parse_html(answer), "section[data-run]")
+        assert element.attributes["data-run"] == run_id
         assert Run.objects.filter(run_id=run_id).exists()
     else:
         assert str(answer.url) == target
-        assert parse_html(answer).css("main .inline-notice") == []  # no filter that means nothing
+        assert parse_html(answer).css("main .inline-notice") == []  # no invalid filter
 
 
 def test_slack_example_links_to_run_without_preview() -> None:
     message, _ = map(json.loads, JSON_EXAMPLES)
     # https://docs.slack.dev/messaging/formatting-message-text#linking-urls
-    found = re.fullmatch(r"[^<>]+<(\S+)\|[^<>|]+>", message.pop("text"))
-    assert found is not None
-    assert found[1] in DOCUMENTED_ADDRESSES
-    assert "/runs/RUN/" in found[1]
+    match = re.fullmatch(r"[^<>]+<(\S+)\|[^<>|]+>", message.pop("text"))
+    assert match is not None
+    assert match[1] in DOCUMENTED_ADDRESSES
+    assert "/runs/RUN/" in match[1]
     assert message == {"unfurl_links": False}
 
 
@@ -100,13 +100,13 @@ def test_pagerduty_example_has_required_fields_and_links_to_run() -> None:
 
 
 def test_documented_run_lookup_limits_match_code() -> None:
-    told = " ".join(DOC.split())
+    text = " ".join(DOC.split())
     numbers = {8: "eight", 0.2: "a fifth", 0.5: "half"}
-    assert f"{numbers[run_lookup.MAX_CONCURRENT_QUERIES]} at a time" in told
-    assert f"{numbers[run_lookup.SEARCH_SHARE]} of the requests that Northflank allows" in told
-    assert f"counts for {run_lookup.ANSWER_LIFETIME // timedelta(hours=1)} hours" in told
+    assert f"{numbers[run_lookup.MAX_CONCURRENT_QUERIES]} at a time" in text
+    assert f"{numbers[run_lookup.SEARCH_SHARE]} of the requests that Northflank allows" in text
+    assert f"counts for {run_lookup.ANSWER_LIFETIME // timedelta(hours=1)} hours" in text
     assert (
         f"after {run_lookup.MIN_RETRY_INTERVAL // timedelta(minutes=1)} minutes at the earliest"
-        in told
+        in text
     )
-    assert f"from {numbers[run_lookup.NEW_STAGES_SHARE]} of the share at most" in told
+    assert f"from {numbers[run_lookup.NEW_STAGES_SHARE]} of the share at most" in text

@@ -9,17 +9,17 @@ from django.utils import timezone
 from dashboard.models import Run, Stage
 from tests.support import factories
 from tests.support.factories import HOSTILE
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.pages import address_of
 
 
 @pytest.fixture
 def run_with_hostile_text(manager: User) -> Run:
-    """A run whose every text, and that of all around it, is hostile."""
+    """A run with hostile text in all its fields, and in all related rows."""
     project = factories.project("a/<b>", name=HOSTILE)
-    pipeline = factories.pipeline("c&d", of=project, name=HOSTILE)
+    pipeline = factories.pipeline("c&d", parent=project, name=HOSTILE)
     stage = factories.stage(
-        of=pipeline,
+        parent=pipeline,
         error="x",
         error_message=HOSTILE,
         error_since=timezone.now(),
@@ -38,12 +38,12 @@ def run_with_hostile_text(manager: User) -> Run:
         steps=msgspec.to_builtins(root),
         detail_synced_at=timezone.now(),
     )
-    ended = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
+    ended_run = factories.run(stage, "'\"><x", status="failure", name=HOSTILE)
     factories.abort(
-        ended, manager, "refused",
+        ended_run, manager, "refused",
         reason=HOSTILE, answer=HOSTILE, username=HOSTILE, settled_at=timezone.now(),
     )  # fmt: skip
-    factories.trouble(HOSTILE)
+    factories.upstream_error(HOSTILE)
     return run
 
 
@@ -62,7 +62,7 @@ def test_skipped_run_with_hostile_name_is_escaped(
     run_with_hostile_text: Run, operator_client: Client
 ) -> None:
     Stage.objects.update(concurrency_policy="forbid")
-    dropped = factories.run(
+    skipped = factories.run(
         run_with_hostile_text.stage,
         status="skipped",
         name=HOSTILE,
@@ -71,11 +71,11 @@ def test_skipped_run_with_hostile_name_is_escaped(
     )
     for run, selector in (
         (run_with_hostile_text, "[data-skipped]"),
-        (dropped, "[data-superseded-by]"),
+        (skipped, "[data-superseded-by]"),
     ):
         html = parse_html(operator_client.get(factories.address(run)))
         assert html.css("#hostile, script:not([src]):not(#time-texts), x") == []
-        assert HOSTILE[:60] in one(html, f"{selector} a bdi").text()
+        assert HOSTILE[:60] in select_one(html, f"{selector} a bdi").text()
 
 
 @pytest.mark.parametrize("name", ["run", "abort"])
@@ -83,8 +83,8 @@ def test_page_title_with_hostile_name_is_escaped(
     name: str, run_with_hostile_text: Run, operator_client: Client
 ) -> None:
     html = parse_html(operator_client.get(address_of(name, run_with_hostile_text)))
-    assert one(html, "head title").text().rstrip().endswith("Release flows")
-    assert '<b id="hostile">' in one(html, "head title").text()
+    assert select_one(html, "head title").text().rstrip().endswith("Release flows")
+    assert '<b id="hostile">' in select_one(html, "head title").text()
 
 
 @pytest.mark.parametrize("name", ["now", "stage", "run"])
@@ -92,9 +92,9 @@ def test_abort_button_label_with_hostile_name_is_escaped(
     name: str, run_with_hostile_text: Run, operator_client: Client
 ) -> None:
     html = parse_html(operator_client.get(address_of(name, run_with_hostile_text)))
-    assert one(html, "[data-abort]").attributes["aria-label"] == f"Abort {HOSTILE}"
+    assert select_one(html, "[data-abort]").attributes["aria-label"] == f"Abort {HOSTILE}"
     assert (
-        one(html, '[data-abort][aria-label^="Abort"]')
+        select_one(html, '[data-abort][aria-label^="Abort"]')
         .attributes.keys()
         .isdisjoint({"onclick", "script"})
     )
@@ -103,7 +103,7 @@ def test_abort_button_label_with_hostile_name_is_escaped(
 def test_run_element_attributes_hold_hostile_text_unchanged(
     run_with_hostile_text: Run, operator_client: Client
 ) -> None:
-    element = one(
+    element = select_one(
         parse_html(operator_client.get(factories.address(run_with_hostile_text))), "section.run"
     )
     assert element.attributes["data-run"] == run_with_hostile_text.run_id
@@ -114,7 +114,7 @@ def test_run_element_attributes_hold_hostile_text_unchanged(
 def test_address_with_markup_is_escaped(operator_client: Client) -> None:
     html = parse_html(operator_client.get("/runs/<b id=hostile>x/"))
     assert html.css("#hostile") == []
-    assert "<b id=hostile>x" in words(one(html, "[data-reason]"))
+    assert "<b id=hostile>x" in text_of(select_one(html, "[data-reason]"))
 
 
 def test_filter_with_markup_is_escaped(run_with_hostile_text: Run, operator_client: Client) -> None:

@@ -11,8 +11,8 @@ from pytest_django import Settings
 
 from dashboard.models import Run, Stage
 from tests.support import factories
-from tests.support.html import GetPage, one, parse_html, words
-from tests.support.live_runs import long_ago
+from tests.support.html import GetPage, parse_html, select_one, text_of
+from tests.support.live_runs import backdate_abort
 
 IN_FLIGHT = [
     "pending", "queued", "running", "waiting", "retrying", "async_wait", "approval_wait", "unknown",
@@ -20,18 +20,18 @@ IN_FLIGHT = [
 ENDED = ["success", "failure", "aborted", "skipped"]
 
 
-@pytest.mark.parametrize("place", ["now", "stage", "run"])
+@pytest.mark.parametrize("page_name", ["now", "stage", "run"])
 def test_run_element_carries_id_status_and_abort_button(
-    place: str, get_page: GetPage, run: Run
+    page_name: str, get_page: GetPage, run: Run
 ) -> None:
     address = {"now": "/", "stage": factories.address(run.stage), "run": factories.address(run)}
-    element = one(get_page(address[place]), "[data-run]")
+    element = select_one(get_page(address[page_name]), "[data-run]")
     assert element.attributes["id"] == "run-r-1"
     assert element.attributes["data-run"] == "r-1"
     assert element.attributes["data-status"] == "running"
     assert element.attributes["data-concluded"] == "false"
-    assert words(one(element, ".headline [data-badge], .status [data-badge]")) == "Running"
-    assert one(element, "[data-abort]").attributes["aria-label"] == "Abort Nightly"
+    assert text_of(select_one(element, ".headline [data-badge], .status [data-badge]")) == "Running"
+    assert select_one(element, "[data-abort]").attributes["aria-label"] == "Abort Nightly"
 
 
 @pytest.mark.parametrize("status", [*IN_FLIGHT, *ENDED, "aborting", "hibernating"])
@@ -39,19 +39,22 @@ def test_run_element_carries_northflank_status_and_concluded(
     status: str, get_page: GetPage, stage: Stage
 ) -> None:
     run = factories.run(stage, status=status)
-    element = one(get_page(factories.address(stage)), f'[data-run="{run.run_id}"]')
+    element = select_one(get_page(factories.address(stage)), f'[data-run="{run.run_id}"]')
     assert element.attributes["data-status"] == status
     assert element.attributes["data-concluded"] == str(status in ENDED).lower()
 
 
 def test_unknown_status_badge_shows_raw_status(get_page: GetPage, stage: Stage) -> None:
     run = factories.run(stage, status="hibernating")
-    assert words(one(get_page(factories.address(run)), ".headline [data-badge]")) == "hibernating"
+    assert (
+        text_of(select_one(get_page(factories.address(run)), ".headline [data-badge]"))
+        == "hibernating"
+    )
 
 
 def test_concluded_attribute_follows_northflank_not_status(get_page: GetPage, stage: Stage) -> None:
     factories.run(stage, "r-2", status="success", concluded=False, in_flight=True)
-    element = one(get_page(factories.address(stage)), '[data-run="r-2"]')
+    element = select_one(get_page(factories.address(stage)), '[data-run="r-2"]')
     assert element.attributes["data-concluded"] == "false"
     assert element.css_first("[data-abort]") is not None
 
@@ -61,7 +64,7 @@ def test_run_in_flight_has_enabled_abort_button(
     status: str, get_page: GetPage, stage: Stage
 ) -> None:
     run = factories.run(stage, status=status)
-    button = one(get_page(factories.address(run)), "[data-abort]")
+    button = select_one(get_page(factories.address(run)), "[data-abort]")
     assert "disabled" not in button.attributes
 
 
@@ -78,28 +81,28 @@ def test_removed_run_has_no_abort_button(get_page: GetPage, stage: Stage) -> Non
     run = factories.run(stage, in_flight=False, removed_at=timezone.now())
     html = get_page(factories.address(run))
     assert html.css("[data-abort]") == []
-    assert "no longer lists" in words(one(html, "[data-verdict]"))
+    assert "no longer lists" in text_of(select_one(html, "[data-verdict]"))
 
 
-@pytest.mark.parametrize("place", ["now", "stage", "run"])
+@pytest.mark.parametrize("page_name", ["now", "stage", "run"])
 def test_viewer_sees_disabled_abort_button_with_reason(
-    place: str, viewer_client: Client, run: Run
+    page_name: str, viewer_client: Client, run: Run
 ) -> None:
     address = {"now": "/", "stage": factories.address(run.stage), "run": factories.address(run)}
-    html = parse_html(viewer_client.get(address[place]))
-    button = one(html, "[data-abort]")
-    reason = one(html, f"#{button.attributes['aria-describedby']}")
+    html = parse_html(viewer_client.get(address[page_name]))
+    button = select_one(html, "[data-abort]")
+    reason = select_one(html, f"#{button.attributes['aria-describedby']}")
     assert "disabled" in button.attributes
-    assert words(reason) == "Only members of the group “Release managers” can abort runs here."
+    assert text_of(reason) == "Only members of the group “Release managers” can abort runs here."
 
 
-@pytest.mark.parametrize("place", ["now", "stage"])
+@pytest.mark.parametrize("page_name", ["now", "stage"])
 def test_run_table_for_viewer_shows_denied_reason(
-    place: str, viewer_client: Client, run: Run
+    page_name: str, viewer_client: Client, run: Run
 ) -> None:
     address = {"now": "/", "stage": factories.address(run.stage)}
-    assert "Release managers" in words(
-        one(parse_html(viewer_client.get(address[place])), "[data-denied-reason]")
+    assert "Release managers" in text_of(
+        select_one(parse_html(viewer_client.get(address[page_name])), "[data-denied-reason]")
     )
 
 
@@ -113,9 +116,9 @@ def test_run_table_without_runs_in_flight_shows_no_denied_reason(
 def test_cached_run_row_is_not_shared_across_permissions(
     client: Client, manager: User, viewer: User, run: Run
 ) -> None:
-    for person, disabled in ((manager, False), (viewer, True), (manager, False)):
-        client.force_login(person)
-        button = one(parse_html(client.get("/")), "[data-abort]")
+    for user, disabled in ((manager, False), (viewer, True), (manager, False)):
+        client.force_login(user)
+        button = select_one(parse_html(client.get("/")), "[data-abort]")
         assert ("disabled" in button.attributes) is disabled
 
 
@@ -124,9 +127,9 @@ def test_read_only_mode_disables_abort_button_and_shows_banner(
 ) -> None:
     settings.READ_ONLY = True
     html = get_page(factories.address(run))
-    assert "disabled" in one(html, "[data-abort]").attributes
-    assert "read-only" in words(one(html, ".denied-reason"))
-    assert any("read-only" in words(banner) for banner in html.css(".banner"))
+    assert "disabled" in select_one(html, "[data-abort]").attributes
+    assert "read-only" in text_of(select_one(html, ".denied-reason"))
+    assert any("read-only" in text_of(banner) for banner in html.css(".banner"))
 
 
 def test_aborts_disabled_disables_abort_button_and_shows_banner(
@@ -134,9 +137,9 @@ def test_aborts_disabled_disables_abort_button_and_shows_banner(
 ) -> None:
     settings.ABORTS_ENABLED = False
     html = get_page("/")
-    assert "disabled" in one(html, "[data-abort]").attributes
-    assert "disabled" in words(one(html, ".denied-reason"))
-    assert any("disabled" in words(banner) for banner in html.css(".banner"))
+    assert "disabled" in select_one(html, "[data-abort]").attributes
+    assert "disabled" in text_of(select_one(html, ".denied-reason"))
+    assert any("disabled" in text_of(banner) for banner in html.css(".banner"))
 
 
 def test_run_with_abort_under_way_shows_message_instead_of_button(
@@ -144,22 +147,26 @@ def test_run_with_abort_under_way_shows_message_instead_of_button(
 ) -> None:
     factories.abort(run, manager, reason="Stuck")
     for address in ("/", factories.address(run.stage), factories.address(run)):
-        element = one(get_page(address), "[data-run]")
-        line = one(element, ".abort-line")
+        element = select_one(get_page(address), "[data-run]")
+        line = select_one(element, ".abort-line")
         assert element.css("[data-abort]") == []
-        assert words(line).startswith("Abort accepted")
-        assert words(one(line, "q")) == "Stuck"
-        assert "manager" in words(line)
+        assert text_of(line).startswith("Abort accepted")
+        assert text_of(select_one(line, "q")) == "Stuck"
+        assert "manager" in text_of(line)
         assert element.attributes["data-status"] == "running"
 
 
 def test_run_page_shows_summary_data_age_and_steps(get_page: GetPage, stage: Stage) -> None:
-    began = timezone.now() - timedelta(seconds=30)
+    started_at = timezone.now() - timedelta(seconds=30)
     root = factories.node(
         "Workflow",
         steps=(
-            factories.node(label="build", status="success", started_at=began, ended_at=began),
-            factories.node("RunMigration", label="migrate", status="waiting", started_at=began),
+            factories.node(
+                label="build", status="success", started_at=started_at, ended_at=started_at
+            ),
+            factories.node(
+                "RunMigration", label="migrate", status="waiting", started_at=started_at
+            ),
             factories.node(label="deploy"),
         ),
     )
@@ -167,40 +174,46 @@ def test_run_page_shows_summary_data_age_and_steps(get_page: GetPage, stage: Sta
         stage, steps=msgspec.to_builtins(root), detail_synced_at=timezone.now(), status="waiting"
     )
     html = get_page(factories.address(run))
-    steps = one(html, "[data-steps]").css("li")
-    assert [words(one(step, "bdi")) for step in steps] == ["build", "migrate", "deploy"]
-    assert [words(one(step, "[data-badge]")) for step in steps] == [
+    steps = select_one(html, "[data-steps]").css("li")
+    assert [text_of(select_one(step, "bdi")) for step in steps] == ["build", "migrate", "deploy"]
+    assert [text_of(select_one(step, "[data-badge]")) for step in steps] == [
         "Success",
         "Waiting",
         "Not started",
     ]
-    assert "migrate" in words(one(html, "[data-verdict]"))
-    told = datetime.fromisoformat(one(html, "[data-as-of]").attributes["data-as-of"] or "")
-    assert abs(told - run.synced_at) < timedelta(seconds=2)
+    assert "migrate" in text_of(select_one(html, "[data-verdict]"))
+    as_of = datetime.fromisoformat(select_one(html, "[data-as-of]").attributes["data-as-of"] or "")
+    assert abs(as_of - run.synced_at) < timedelta(seconds=2)
 
 
-@pytest.mark.parametrize("place", ["/", "/board/", "pipeline", "stage", "run"])
-def test_page_shows_data_age(place: str, get_page: GetPage, run: Run) -> None:
+@pytest.mark.parametrize("page_name", ["/", "/board/", "pipeline", "stage", "run"])
+def test_page_shows_data_age(page_name: str, get_page: GetPage, run: Run) -> None:
     address = {
         "pipeline": factories.address(run.stage.pipeline),
         "stage": factories.address(run.stage),
         "run": factories.address(run),
-    }.get(place, place)
-    line = one(get_page(address), "[data-as-of]")
+    }.get(page_name, page_name)
+    line = select_one(get_page(address), "[data-as-of]")
     assert datetime.fromisoformat(line.attributes["data-as-of"] or "").tzinfo is not None
     assert line.attributes["data-stale"] == "false"
 
 
 def test_page_with_stale_data_is_marked_stale(get_page: GetPage, run: Run) -> None:
     Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-    assert one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "true"
-    assert one(get_page(factories.address(run)), "[data-as-of]").attributes["data-stale"] == "true"
+    assert select_one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "true"
+    assert (
+        select_one(get_page(factories.address(run)), "[data-as-of]").attributes["data-stale"]
+        == "true"
+    )
 
 
 def test_concluded_run_page_is_never_stale(get_page: GetPage, stage: Stage) -> None:
     run = factories.run(stage, status="success")
     Stage.objects.update(fresh_until=timezone.now() - timedelta(days=5))
-    assert one(get_page(factories.address(run)), "[data-as-of]").attributes["data-stale"] == "false"
+    assert (
+        select_one(get_page(factories.address(run)), "[data-as-of]").attributes["data-stale"]
+        == "false"
+    )
 
 
 def test_now_page_lists_runs_in_flight_and_failures_of_last_day(
@@ -211,14 +224,14 @@ def test_now_page_lists_runs_in_flight_and_failures_of_last_day(
     factories.run(run.stage, status="success")
     factories.run(run.stage, status="failure", concluded_at=timezone.now() - timedelta(days=2))
     html = get_page("/")
-    shown = {
+    section_by_run = {
         name: [
             row.attributes["data-run"]
-            for row in one(html, f'section[aria-labelledby="{name}"]').css("[data-run]")
+            for row in select_one(html, f'section[aria-labelledby="{name}"]').css("[data-run]")
         ]
         for name in ("in-flight", "failed")
     }
-    assert shown == {"in-flight": [run.run_id], "failed": [failed.run_id]}
+    assert section_by_run == {"in-flight": [run.run_id], "failed": [failed.run_id]}
 
 
 def test_now_page_with_many_failures_shows_50_and_total_count(
@@ -226,22 +239,22 @@ def test_now_page_with_many_failures_shows_50_and_total_count(
 ) -> None:
     for _ in range(53):
         factories.run(stage, status="failure", concluded_at=timezone.now() - timedelta(hours=1))
-    failed = one(get_page("/"), 'section[aria-labelledby="failed"]')
+    failed = select_one(get_page("/"), 'section[aria-labelledby="failed"]')
     assert len(failed.css("[data-run]")) == 50
-    assert words(one(failed, ".count")) == "53"
-    assert words(one(failed, "[data-truncated]")) == "Showing the 50 most recent of 53."
+    assert text_of(select_one(failed, ".count")) == "53"
+    assert text_of(select_one(failed, "[data-truncated]")) == "Showing the 50 most recent of 53."
 
 
 @pytest.mark.parametrize("status", ["aborted", "success"])
 def test_now_page_lists_aborted_run_for_one_hour(
     status: str, get_page: GetPage, run: Run, manager: User
 ) -> None:
-    ended = timezone.now()
-    factories.abort(run, manager, "concluded", outcome=status, settled_at=ended)
-    factories.change(run, status=status, concluded=True, in_flight=False, concluded_at=ended)
-    section = one(get_page("/"), 'section[aria-labelledby="aborted"]')
-    assert one(section, "[data-run]").attributes["data-status"] == status
-    long_ago(run.aborts.get(), requested_at=7200)
+    ended_at = timezone.now()
+    factories.abort(run, manager, "concluded", outcome=status, settled_at=ended_at)
+    factories.change(run, status=status, concluded=True, in_flight=False, concluded_at=ended_at)
+    section = select_one(get_page("/"), 'section[aria-labelledby="aborted"]')
+    assert select_one(section, "[data-run]").attributes["data-status"] == status
+    backdate_abort(run.aborts.get(), requested_at=7200)
     assert get_page("/").css("[data-run]") == []
 
 
@@ -261,8 +274,8 @@ def test_board_shows_latest_run_of_each_stage(get_page: GetPage, run: Run) -> No
         cell.attributes["data-stage"]: cell.attributes["data-state"] for cell in html.css("td")
     }
     assert states == {"Development": "unknown", "Staging": "none", "Production": "flow"}
-    assert words(one(html, '[data-stage="Production"] [data-badge]')) == "Running"
-    assert words(one(html, '[data-stage="Production"] .in-flight')) == "1 in flight"
+    assert text_of(select_one(html, '[data-stage="Production"] [data-badge]')) == "Running"
+    assert text_of(select_one(html, '[data-stage="Production"] .in-flight')) == "1 in flight"
 
 
 def test_pipeline_page_orders_stages_from_development_to_production(
@@ -271,9 +284,9 @@ def test_pipeline_page_orders_stages_from_development_to_production(
     for name in ("Staging", "Development"):
         factories.stage(name)
     html = get_page(factories.address(run.stage.pipeline))
-    assert [words(one(part, "h2 a")) for part in html.css("section")] == [
+    assert [text_of(select_one(part, "h2 a")) for part in html.css("section")] == [
         "Development",
         "Staging",
         "Production",
     ]
-    assert one(html, "[data-run]").attributes["data-run"] == "r-1"
+    assert select_one(html, "[data-run]").attributes["data-run"] == "r-1"

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.pages import ALL_PAGES, LIVE_PAGES, PAGES, address_of
 
 
@@ -23,9 +23,9 @@ def test_page_is_complete_html_document(name: str, run: Run, operator_client: Cl
     html = parse_html(answer)
     assert answer.status_code == 200
     assert answer.content.lstrip().lower().startswith(b"<!doctype html>")
-    assert one(html, "#live").attributes["data-page"] == name
-    assert one(html, "main h1").text().strip()
-    assert one(html, "title").text().endswith("Release flows")
+    assert select_one(html, "#live").attributes["data-page"] == name
+    assert select_one(html, "main h1").text().strip()
+    assert select_one(html, "title").text().endswith("Release flows")
 
 
 @pytest.mark.parametrize("name", LIVE_PAGES)
@@ -42,14 +42,18 @@ def test_page_refresh_returns_only_live_region(
 def test_page_and_refresh_contain_same_live_region(
     name: str, run: Run, operator_client: Client
 ) -> None:
-    whole = one(parse_html(operator_client.get(address_of(name, run))), "#live")
-    alone = one(parse_html(operator_client.get(address_of(name, run), headers=HTMX)), "#live")
-    assert whole.html == alone.html
+    page_region = select_one(parse_html(operator_client.get(address_of(name, run))), "#live")
+    refresh_region = select_one(
+        parse_html(operator_client.get(address_of(name, run), headers=HTMX)), "#live"
+    )
+    assert page_region.html == refresh_region.html
 
 
 @pytest.mark.parametrize("name", LIVE_PAGES)
 def test_refresh_without_change_returns_304(name: str, run: Run, operator_client: Client) -> None:
-    tag = one(parse_html(operator_client.get(address_of(name, run))), "#live").attributes["hx-ptag"]
+    tag = select_one(parse_html(operator_client.get(address_of(name, run))), "#live").attributes[
+        "hx-ptag"
+    ]
     answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 304
     assert answer.content == b""
@@ -76,7 +80,7 @@ def test_revoked_permission_changes_page_tag(
     manager.groups.clear()
     answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 200
-    assert "disabled" in one(parse_html(answer), "[data-abort]").attributes
+    assert "disabled" in select_one(parse_html(answer), "[data-abort]").attributes
 
 
 @pytest.mark.parametrize("name", LIVE_PAGES)
@@ -84,30 +88,36 @@ def test_page_with_more_rows_needs_no_more_queries(
     name: str, stage: Stage, operator_client: Client
 ) -> None:
     def queries() -> int:
-        cache.clear()  # rows not yet rendered cost most
-        with CaptureQueriesContext(connection) as seen:
+        cache.clear()  # uncached rows need the most queries
+        with CaptureQueriesContext(connection) as captured:
             assert operator_client.get(address_of(name, run)).status_code == 200
-        return len(seen)
+        return len(captured)
 
     run = factories.run(stage)
     for status in ("running", "failure", "success", "aborting"):
         factories.run(stage, status=status)
-    # The histories of several stages take one query more than that of one.
+    # The charts of several stages take one query more than that of one.
     factories.run(factories.stage("Development"), status="success")
-    operator_client.get(address_of(name, run))  # notes the interest, which it does once a while
-    few = queries()
+    operator_client.get(
+        address_of(name, run)
+    )  # marks the page watched, which it does once in a while
+    query_count = queries()
     for number in range(45):
-        more = factories.stage("Staging", of=factories.pipeline(f"pipeline-{number % 9}"))
-        factories.run(more, status=("running", "failure", "success")[number % 3])
-    assert queries() <= few
-    assert few <= 26  # of a stage also one for each status it has, once a minute
+        other_stage = factories.stage(
+            "Staging", parent=factories.pipeline(f"pipeline-{number % 9}")
+        )
+        factories.run(other_stage, status=("running", "failure", "success")[number % 3])
+    assert queries() <= query_count
+    assert query_count <= 26  # a stage's page also one for each status, once a minute
 
 
 @pytest.mark.parametrize("name", ALL_PAGES)
 def test_page_has_no_inline_script_or_style(name: str, run: Run, operator_client: Client) -> None:
     html = parse_html(operator_client.get(address_of(name, run)))
     assert html.css("style, [style]") == []
-    assert html.css("script:not([src]):not([type='application/json'])") == []  # data does nothing
+    assert (
+        html.css("script:not([src]):not([type='application/json'])") == []
+    )  # data is not executed
     handlers = [
         attribute
         for element in html.css("*")
@@ -147,7 +157,7 @@ def test_page_rejects_post(name: str, run: Run, operator_client: Client) -> None
 
 @pytest.mark.parametrize("name", ALL_PAGES)
 def test_notices_element_is_live_region(name: str, run: Run, operator_client: Client) -> None:
-    notices = one(parse_html(operator_client.get(address_of(name, run))), "#notices")
+    notices = select_one(parse_html(operator_client.get(address_of(name, run))), "#notices")
     assert notices.attributes["aria-live"] == "polite"
     assert notices.attributes["role"] == "status"
 
@@ -169,27 +179,30 @@ def test_referenced_ids_and_icons_exist(
         factories.run(run.stage, status=status)
     factories.abort(factories.run(run.stage, status="aborting"), viewer)
     html = parse_html(viewer_client.get(address_of(name, run)))
-    known = {element.attributes["id"] for element in html.css("[id]")} | {"confirm-title"}
-    wanted = {
+    ids = {element.attributes["id"] for element in html.css("[id]")} | {"confirm-title"}
+    referenced = {
         word
         for attribute in ("aria-labelledby", "aria-describedby", "for")
         for element in html.css(f"[{attribute}]")
         for word in (element.attributes[attribute] or "").split()
     }
     glyphs = {(use.attributes["href"] or "")[1:] for use in html.css("use")}
-    assert (wanted | glyphs) - known == set()
+    assert (referenced | glyphs) - ids == set()
 
 
 def test_navigation_marks_current_page(get_page: GetPage, run: Run) -> None:
-    assert one(get_page("/board/"), 'nav a[aria-current="page"]').attributes["href"] == "/board/"
-    assert one(get_page("/"), 'nav a[aria-current="page"]').attributes["href"] == "/"
+    assert (
+        select_one(get_page("/board/"), 'nav a[aria-current="page"]').attributes["href"]
+        == "/board/"
+    )
+    assert select_one(get_page("/"), 'nav a[aria-current="page"]').attributes["href"] == "/"
 
 
 def test_refresh_interval_is_shorter_with_runs_in_flight_and_aborts(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     def seconds() -> int:
-        return int(one(get_page("/"), "#live").attributes["data-refresh"] or "")
+        return int(select_one(get_page("/"), "#live").attributes["data-refresh"] or "")
 
     in_flight = seconds()
     factories.abort(run, manager)
@@ -206,10 +219,10 @@ def test_page_with_inconsistent_times_shows_no_negative_duration(
     now = timezone.now()
     later = now + timedelta(hours=1)
     factories.change(run, created_at=later, started_at=later, updated_at=later)
-    ended = factories.run(
+    ended_run = factories.run(
         run.stage, status="failure", created_at=later, started_at=later, concluded_at=now
     )
-    for shown in (run, ended):
-        answer = operator_client.get(address_of(name, shown))
+    for subject in (run, ended_run):
+        answer = operator_client.get(address_of(name, subject))
         assert answer.status_code == 200
-        assert re.search(r"-\d+ (s|min|h|d)\b", words(parse_html(answer))) is None
+        assert re.search(r"-\d+ (s|min|h|d)\b", text_of(parse_html(answer))) is None

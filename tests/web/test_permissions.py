@@ -1,7 +1,7 @@
 """Hidden data is hidden on every page and stream; abort buttons depend on the row's own stage.
 
 The user of these tests may abort in shop's Staging, view its Production, and see nothing else.
-Everything they may not see is called “secret”.
+The name of everything they may not see contains “secret”.
 """
 
 import re
@@ -22,16 +22,16 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Abort, CatalogSync, Grant, Pipeline, Project, Run, Stage
 from tests.support import factories, live_runs
-from tests.support.html import HTMX, one, parse_html, words
-from tests.support.live import PATIENCE, Live, token
-from tests.support.stream import about, fast_polling, messages, open_stream
+from tests.support.html import HTMX, parse_html, select_one, text_of
+from tests.support.live import WAIT_TIMEOUT, Live, token
+from tests.support.stream import fast_polling, messages, next_part, open_stream
 
 ABORT_DENIED_REASON = "Only members of the group “leads” can abort runs here."
 PAGES = ["now", "board", "pipeline", "stage", "run", "status"]
 
 
 def grant_member_permissions(member: User) -> None:
-    """Give `member`, and nobody else, the rights of these tests."""
+    """Give `member`, and nobody else, the permissions of these tests."""
     Grant.objects.all().delete()
     shop = factories.project()
     factories.grant("abort", "on-call", member, project=shop, stage="Staging")
@@ -53,42 +53,44 @@ def member_client(client: Client, member: User) -> Client:
 
 @pytest.fixture
 def staging_run(db: None) -> Run:
-    """A run in flight that the person may abort."""
+    """A run in flight that the user may abort."""
     return factories.run(factories.stage("Staging"), "open-s", name="Open in staging")
 
 
 @pytest.fixture
 def production_run(db: None) -> Run:
-    """A run in flight that the person may look at."""
+    """A run in flight that the user may view."""
     return factories.run(factories.stage("Production"), "open-p", name="Open in production")
 
 
 @pytest.fixture
 def hidden_stage_run(db: None) -> Run:
-    """A run in a hidden stage of a pipeline that is not."""
+    """A run in a hidden stage of a visible pipeline."""
     return factories.run(factories.stage("Development"), "secret-d", name="Secret in development")
 
 
 @pytest.fixture
 def hidden_project_run(db: None) -> Run:
     """A run in a hidden project."""
-    pipeline = factories.pipeline("secret-pipeline", of=factories.project("secret-project"))
-    stage = factories.stage("Staging", of=pipeline)
+    pipeline = factories.pipeline("secret-pipeline", parent=factories.project("secret-project"))
+    stage = factories.stage("Staging", parent=pipeline)
     return factories.run(stage, "secret-r", name="Secret run", status="approval_wait")
 
 
 @pytest.fixture
 def hidden_project_content(hidden_project_run: Run, manager: User) -> None:
-    """Each thing that a page counts, lists or worries about, in a hidden place."""
+    """Everything that a page counts, lists or marks, in a hidden project."""
     stage = hidden_project_run.stage
     factories.run(stage, "secret-f", name="Secret failure", status="failure")
     factories.abort(factories.run(stage, "secret-a", status="aborted"), manager, "concluded")
     factories.abort(hidden_project_run, manager)
-    late = timezone.now() - timedelta(hours=2)
+    two_hours_ago = timezone.now() - timedelta(hours=2)
     pipeline = stage.pipeline
-    factories.stage("Production", of=pipeline, fresh_until=late, synced_at=late)
     factories.stage(
-        "Development", of=pipeline, error="forbidden", error_message="Secret error", failures=3
+        "Production", parent=pipeline, fresh_until=two_hours_ago, synced_at=two_hours_ago
+    )
+    factories.stage(
+        "Development", parent=pipeline, error="forbidden", error_message="Secret error", failures=3
     )
     factories.failed_catalog_sweep(pipeline.project, "Secret list")
 
@@ -111,13 +113,13 @@ def get_member_page(member_client: Client, address: str, **headers: str) -> Lexb
 
 
 def run_row(html: LexborHTMLParser, run: Run) -> LexborHTMLParser:
-    return one(html, f'[data-run="{run.run_id}"]')  # type: ignore[return-value]
+    return select_one(html, f'[data-run="{run.run_id}"]')  # type: ignore[return-value]
 
 
 def abort_denied_reason(html: LexborHTMLParser) -> str:
-    """Why the one disabled button that a piece of a page shows is disabled, as it is read out."""
-    button = one(html, "[data-abort][disabled]")
-    reason = words(one(html, f"#{button.attributes['aria-describedby']}"))
+    """Return the accessible reason of the only disabled abort button."""
+    button = select_one(html, "[data-abort][disabled]")
+    reason = text_of(select_one(html, f"#{button.attributes['aria-describedby']}"))
     assert button.attributes["title"] == reason
     return reason
 
@@ -143,26 +145,29 @@ def test_page_never_names_hidden_objects(
 def test_page_with_and_without_hidden_objects_is_identical(
     name: str, member_client: Client, staging_run: Run
 ) -> None:
-    def seen() -> tuple[str, ...]:
+    def visible_parts() -> tuple[str, ...]:
         html = get_member_page(member_client, address(name, staging_run))
-        live = one(html, "#live")
-        # Moments pass, and the number of the latest change is everybody's.
-        parts = [one(html, "title"), *html.css("h2, .count, [data-state], [data-empty], #data-age")]
+        live = select_one(html, "#live")
+        # Times pass, and the latest version is global.
+        parts = [
+            select_one(html, "title"),
+            *html.css("h2, .count, [data-state], [data-empty], #data-age"),
+        ]
         as_of = html.css_first("#data-age")
-        shape = as_of.attributes.get("data-structure") if as_of else ""
-        rows = [each.attributes["data-run"] for each in html.css("[data-run]")]
-        told = (shape, live.attributes["data-refresh"], str(rows))
-        return *(re.sub(r"\d\d:\d\d:\d\d", "", words(part)) for part in parts), *map(str, told)
+        structure_hash = as_of.attributes.get("data-structure") if as_of else ""
+        rows = [row.attributes["data-run"] for row in html.css("[data-run]")]
+        values = (structure_hash, live.attributes["data-refresh"], str(rows))
+        return *(re.sub(r"\d\d:\d\d:\d\d", "", text_of(part)) for part in parts), *map(str, values)
 
     factories.worker()
-    with_them = seen()
+    with_hidden = visible_parts()
     CatalogSync.objects.all().delete()
     Stage.objects.filter(pipeline__slug="secret-pipeline").update(error="", fresh_until=None)
     Project.objects.filter(slug="secret-project").update(removed_at=timezone.now())
     Run.objects.filter(run_id__startswith="secret").update(
         in_flight=False, concluded=True, status="success"
     )
-    assert seen() == with_them
+    assert visible_parts() == with_hidden
 
 
 @pytest.mark.usefixtures("hidden_project_content", "hidden_stage_run")
@@ -170,16 +175,16 @@ def test_now_page_counts_only_visible_runs(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
     html = get_member_page(member_client, "/")
-    assert words(one(html, "h2#in-flight")) == "In flight 2 in 2 stages"
-    assert words(one(html, "h2#failed .count")) == "0"
+    assert text_of(select_one(html, "h2#in-flight")) == "In flight 2 in 2 stages"
+    assert text_of(select_one(html, "h2#failed .count")) == "0"
     assert html.css("section:not([hidden]) > h2#aborted") == []
-    assert one(html, "title").text() == "Now (2) · Release flows"
+    assert select_one(html, "title").text() == "Now (2) · Release flows"
 
 
 @pytest.mark.usefixtures("hidden_project_content", "hidden_stage_run")
 def test_tab_title_ignores_hidden_runs(member_client: Client, staging_run: Run) -> None:
     titles = {
-        page: one(get_member_page(member_client, address(page, staging_run)), "title").text()
+        page: select_one(get_member_page(member_client, address(page, staging_run)), "title").text()
         for page in PAGES
     }
     assert not [title for title in titles.values() if "Failed" in title or "approval" in title]
@@ -188,7 +193,7 @@ def test_tab_title_ignores_hidden_runs(member_client: Client, staging_run: Run) 
 @pytest.mark.parametrize("name", ["now", "board"])
 @pytest.mark.usefixtures("hidden_project_content")
 def test_data_age_ignores_hidden_stages(name: str, member_client: Client, staging_run: Run) -> None:
-    line = one(get_member_page(member_client, address(name, staging_run)), "#data-age")
+    line = select_one(get_member_page(member_client, address(name, staging_run)), "#data-age")
     assert line.attributes["data-stale"] == "false"
     assert line.css("[data-details-link]") == []
 
@@ -199,14 +204,14 @@ def test_unreadable_list_is_reported_only_for_visible_projects(
     factories.failed_catalog_sweep(staging_run.stage.pipeline.project, "No access to shop.")
     factories.failed_catalog_sweep(None, "No access to the list.")
     factories.failed_catalog_sweep(factories.project("secret-project"), "Secret list")
-    assert "2 lists of projects or pipelines could not be loaded." in words(
-        one(get_member_page(member_client, "/"), "#data-age")
+    assert "2 lists of projects or pipelines could not be loaded." in text_of(
+        select_one(get_member_page(member_client, "/"), "#data-age")
     )
-    told = [
-        words(one(each, "dd .upstream-text"))
-        for each in get_member_page(member_client, "/status/").css("[data-catalog-error]")
+    errors = [
+        text_of(select_one(element, "dd .upstream-text"))
+        for element in get_member_page(member_client, "/status/").css("[data-catalog-error]")
     ]
-    assert sorted(told) == ["No access to shop.", "No access to the list."]
+    assert sorted(errors) == ["No access to shop.", "No access to the list."]
 
 
 @pytest.mark.usefixtures("hidden_project_content", "hidden_stage_run")
@@ -215,8 +220,8 @@ def test_status_page_covers_only_visible_stages(
 ) -> None:
     factories.worker()
     html = get_member_page(member_client, "/status/")
-    assert words(one(html, "[data-state]")) == "All 2 stages are up to date."
-    assert sum(int(words(kind.css("td")[0])) for kind in html.css("[data-polling-class]")) == 2
+    assert text_of(select_one(html, "[data-state]")) == "All 2 stages are up to date."
+    assert sum(int(text_of(kind.css("td")[0])) for kind in html.css("[data-polling-class]")) == 2
     assert len(html.css("tr[data-stage]")) == 2
     assert html.css("[data-truncated]") == []
 
@@ -227,7 +232,7 @@ def test_board_with_hidden_stage_keeps_columns(
     html = get_member_page(member_client, "/board/")
     cells = html.css(".board tbody tr:not(.project) td")
     assert [cell.attributes.get("data-stage") for cell in cells] == [None, "Staging", "Production"]
-    assert words(cells[0]) == ""
+    assert text_of(cells[0]) == ""
 
 
 def test_pipeline_without_stages_is_shown_if_project_is_visible(
@@ -235,9 +240,9 @@ def test_pipeline_without_stages_is_shown_if_project_is_visible(
 ) -> None:
     factories.grant("view", "on-call", project=factories.project("payments"))
     for project in ("shop", "payments", "secret-project"):
-        factories.pipeline(f"new-in-{project}", of=factories.project(project))
+        factories.pipeline(f"new-in-{project}", parent=factories.project(project))
     links = get_member_page(member_client, "/board/").css(".board th a")
-    assert [words(link) for link in links] == ["New-In-Payments", "New-In-Shop"]
+    assert [text_of(link) for link in links] == ["New-In-Payments", "New-In-Shop"]
 
 
 @pytest.mark.usefixtures("hidden_project_run")
@@ -249,7 +254,7 @@ def test_page_without_any_permission_shows_no_visible_objects_message(
     factories.worker()
     factories.catalog_sweep()
     html = get_member_page(member_client, address(name, staging_run))
-    assert re.search("that you (can|may) see", words(one(html, "main")))
+    assert re.search("that you (can|may) see", text_of(select_one(html, "main")))
     assert html.css("[data-run], tr[data-stage], .board") == []
 
 
@@ -257,16 +262,19 @@ def test_page_without_any_permission_shows_no_visible_objects_message(
 def test_empty_state_mentions_only_visible_objects(member_client: Client, staging_run: Run) -> None:
     Run.objects.filter(pk=staging_run.pk).update(in_flight=False, concluded=True, status="success")
     html = get_member_page(member_client, "/")
-    told = words(one(html, "#empty-in-flight"))
-    assert told.startswith("No runs in flight that you can see. 1 stage checked; data ")
-    assert words(one(html, "#empty-failed")) == "No runs that you can see failed in the last day."
+    text = text_of(select_one(html, "#empty-in-flight"))
+    assert text.startswith("No runs in flight that you can see. 1 stage checked; data ")
+    assert (
+        text_of(select_one(html, "#empty-failed"))
+        == "No runs that you can see failed in the last day."
+    )
 
 
 # --- Addresses ----------------------------------------------------------------------------------
 
 
 def comparable_response(answer: HttpResponse) -> tuple[int, str]:
-    """An answer without what is made anew for each: tokens against forged requests."""
+    """A response without CSRF tokens, which differ each time."""
     text = re.sub(r'X-CSRFToken": "\w+"|name="csrfmiddlewaretoken" value="\w+"', "", answer.text)
     return answer.status_code, text
 
@@ -275,14 +283,14 @@ REQUESTS: dict[str, Callable[[Client, Run], HttpResponse]] = {
     "pipeline": lambda member_client, run: member_client.get(factories.address(run.stage.pipeline)),
     "stage": lambda member_client, run: member_client.get(factories.address(run.stage)),
     "run": lambda member_client, run: member_client.get(factories.address(run)),
-    "the run's refresh": lambda member_client, run: member_client.get(
+    "run's refresh": lambda member_client, run: member_client.get(
         factories.address(run), headers=HTMX
     ),
-    "never seen": lambda member_client, run: member_client.get(
+    "unread run": lambda member_client, run: member_client.get(
         factories.address(run.stage) + "runs/new/"
     ),
-    "the question": lambda member_client, run: member_client.get(factories.address(run, "abort")),
-    "the press": lambda member_client, run: member_client.post(
+    "confirmation": lambda member_client, run: member_client.get(factories.address(run, "abort")),
+    "abort": lambda member_client, run: member_client.post(
         factories.address(run, "abort"), {"reason": "x"}
     ),
     "by id": lambda member_client, run: member_client.get(f"/runs/{run.run_id}/?from=alert"),
@@ -296,35 +304,37 @@ REQUESTS: dict[str, Callable[[Client, Run], HttpResponse]] = {
 }
 
 
-@pytest.mark.parametrize("ask", REQUESTS)
+@pytest.mark.parametrize("send_request", REQUESTS)
 def test_hidden_project_response_equals_missing_project_response(
-    ask: str, member_client: Client, hidden_project_run: Run
+    send_request: str, member_client: Client, hidden_project_run: Run
 ) -> None:
-    hidden = comparable_response(REQUESTS[ask](member_client, hidden_project_run))
+    hidden = comparable_response(REQUESTS[send_request](member_client, hidden_project_run))
     Project.objects.filter(slug="secret-project").delete()
-    assert hidden == comparable_response(REQUESTS[ask](member_client, hidden_project_run))
+    assert hidden == comparable_response(REQUESTS[send_request](member_client, hidden_project_run))
     assert hidden[0] == 404
 
 
-@pytest.mark.parametrize("ask", [ask for ask in REQUESTS if "pipeline" not in ask])
+@pytest.mark.parametrize(
+    "send_request", [send_request for send_request in REQUESTS if "pipeline" not in send_request]
+)
 def test_hidden_stage_response_equals_missing_stage_response(
-    ask: str, member_client: Client, hidden_stage_run: Run, staging_run: Run
+    send_request: str, member_client: Client, hidden_stage_run: Run, staging_run: Run
 ) -> None:
-    hidden = comparable_response(REQUESTS[ask](member_client, hidden_stage_run))
+    hidden = comparable_response(REQUESTS[send_request](member_client, hidden_stage_run))
     Stage.objects.filter(pk=hidden_stage_run.stage_id).delete()
-    assert hidden == comparable_response(REQUESTS[ask](member_client, hidden_stage_run))
-    # By its id alone it is then looked for where this person may see: nobody answers that here.
-    assert hidden[0] == (503 if ask == "by id" else 404)
+    assert hidden == comparable_response(REQUESTS[send_request](member_client, hidden_stage_run))
+    # An id alone starts a run lookup in visible stages, which needs an upstream.
+    assert hidden[0] == (503 if send_request == "by id" else 404)
 
 
-@pytest.mark.parametrize("ask", REQUESTS)
+@pytest.mark.parametrize("send_request", REQUESTS)
 def test_permitted_user_gets_response_at_every_address(
-    ask: str, client: Client, manager: User, hidden_project_run: Run
+    send_request: str, client: Client, manager: User, hidden_project_run: Run
 ) -> None:
     client.force_login(manager)
-    if ask in {"never seen", "the press"}:
-        return  # ask Northflank: see below
-    answer = REQUESTS[ask](client, hidden_project_run)
+    if send_request in {"unread run", "abort"}:
+        return  # these request Northflank: see below
+    answer = REQUESTS[send_request](client, hidden_project_run)
     assert answer.status_code in {200, 302, 503}  # 503: no feed runs in these tests
 
 
@@ -332,8 +342,8 @@ def test_not_found_page_links_only_to_visible_pages(
     member_client: Client, hidden_stage_run: Run
 ) -> None:
     html = parse_html(member_client.get(factories.address(hidden_stage_run)))
-    onward = [link.attributes["href"] or "" for link in html.css(".next-links a")]
-    assert {member_client.get(link).status_code for link in onward} == {200}
+    next_links = [link.attributes["href"] or "" for link in html.css(".next-links a")]
+    assert {member_client.get(link).status_code for link in next_links} == {200}
 
 
 def test_run_id_address_with_two_matches_redirects_to_visible_run(
@@ -356,18 +366,18 @@ def test_request_for_hidden_page_does_not_mark_it_watched(
 @pytest.mark.django_db(transaction=True)
 def test_unsynced_run_of_hidden_stage_is_not_requested(live: Live, viewer: User) -> None:
     live.sync()
-    run = live_runs.in_flight(live)  # in Staging
+    run = live_runs.create_run_in_flight(live)  # in Staging
     Grant.objects.all().delete()
     factories.grant("view", stage="Production")
-    person = live.person("viewer")
+    client = live.sign_in("viewer")
     hidden = factories.address(run)
     run.delete()
     live.sandbox.requests.clear()
-    assert person.get(hidden).status_code == 404
+    assert client.get(hidden).status_code == 404
     assert not live.sandbox.requests
     Grant.objects.all().delete()
     factories.grant("view", stage="Staging")
-    assert person.get(hidden).status_code == 200  # it could have been found
+    assert client.get(hidden).status_code == 200  # a lookup would have found it
     assert live.sandbox.requests
 
 
@@ -379,7 +389,7 @@ def test_abort_button_is_enabled_per_stage_and_denied_with_reason(
     headers: dict[str, str], member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
     html = get_member_page(member_client, "/", **headers)
-    assert one(run_row(html, staging_run), "[data-abort]:not([disabled])")
+    assert select_one(run_row(html, staging_run), "[data-abort]:not([disabled])")
     assert abort_denied_reason(run_row(html, production_run)) == ABORT_DENIED_REASON
 
 
@@ -387,7 +397,7 @@ def test_abort_button_is_enabled_per_stage_and_denied_with_reason(
 def test_abort_button_on_stage_and_run_page_follows_stage_permission(
     name: str, member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
-    assert one(
+    assert select_one(
         get_member_page(member_client, address(name, staging_run)), "[data-abort]:not([disabled])"
     )
     assert (
@@ -399,22 +409,24 @@ def test_abort_button_on_stage_and_run_page_follows_stage_permission(
 def test_run_table_with_denied_rows_shows_denied_reason_once(
     member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
-    mixed = f"Abort is disabled for some runs: {ABORT_DENIED_REASON}"
-    assert words(one(get_member_page(member_client, "/"), "[data-denied-reason]")) == mixed
+    reason = f"Abort is disabled for some runs: {ABORT_DENIED_REASON}"
+    assert (
+        text_of(select_one(get_member_page(member_client, "/"), "[data-denied-reason]")) == reason
+    )
     assert (
         get_member_page(member_client, factories.address(staging_run.stage)).css(
             "[data-denied-reason]"
         )
         == []
     )
-    said = one(
+    text = select_one(
         get_member_page(member_client, factories.address(production_run.stage)),
         "[data-denied-reason]",
     )
-    assert words(said) == ABORT_DENIED_REASON
+    assert text_of(text) == ABORT_DENIED_REASON
     staging_run.delete()
     assert (
-        words(one(get_member_page(member_client, "/"), "[data-denied-reason]"))
+        text_of(select_one(get_member_page(member_client, "/"), "[data-denied-reason]"))
         == ABORT_DENIED_REASON
     )
 
@@ -425,9 +437,9 @@ def test_run_table_with_different_denied_reasons_shows_each_once(
     payments = factories.project("payments")
     factories.grant("view", "on-call", project=payments)
     factories.grant("abort", "treasurers", project=payments)
-    other = factories.run(factories.stage(of=factories.pipeline("ledger", of=payments)))
+    other = factories.run(factories.stage(parent=factories.pipeline("ledger", parent=payments)))
     html = get_member_page(member_client, "/")
-    assert words(one(html, "[data-denied-reason]")) == (
+    assert text_of(select_one(html, "[data-denied-reason]")) == (
         f"Abort is disabled for some runs: {ABORT_DENIED_REASON} "
         "Only members of “leads” or “treasurers” can abort runs here."
     )
@@ -442,11 +454,11 @@ def test_run_table_with_different_denied_reasons_shows_each_once(
 def test_abort_form_is_shown_only_with_abort_permission(
     headers: dict[str, str], member_client: Client, staging_run: Run, production_run: Run
 ) -> None:
-    may = get_member_page(member_client, factories.address(staging_run, "abort"), **headers)
-    assert one(may, "form[action$='/abort/']")
-    may_not = get_member_page(member_client, factories.address(production_run, "abort"), **headers)
-    assert may_not.css("form[action$='/abort/']") == []
-    assert ABORT_DENIED_REASON in words(one(may_not, "[data-reason]"))
+    allowed = get_member_page(member_client, factories.address(staging_run, "abort"), **headers)
+    assert select_one(allowed, "form[action$='/abort/']")
+    denied = get_member_page(member_client, factories.address(production_run, "abort"), **headers)
+    assert denied.css("form[action$='/abort/']") == []
+    assert ABORT_DENIED_REASON in text_of(select_one(denied, "[data-reason]"))
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "dialog"])
@@ -464,7 +476,7 @@ def test_abort_without_permission_returns_403_and_records_nothing(
 def test_abort_after_permission_was_revoked_returns_403(
     member_client: Client, staging_run: Run, member: User
 ) -> None:
-    assert one(get_member_page(member_client, "/"), "[data-abort]:not([disabled])")
+    assert select_one(get_member_page(member_client, "/"), "[data-abort]:not([disabled])")
     Grant.objects.filter(action="abort", group__name="on-call").update(action="view")
     assert (
         member_client.post(factories.address(staging_run, "abort"), {"reason": "x"}).status_code
@@ -487,21 +499,21 @@ def test_abort_of_hidden_run_returns_404_and_records_nothing(
 
 @pytest.mark.django_db(transaction=True)
 def test_abort_permission_over_http_applies_to_its_stage_only(live: Live, viewer: User) -> None:
-    ours = live_runs.in_flight(live)  # in Staging
-    others = live_runs.in_flight(live, live_runs.SEARCH)
+    permitted_run = live_runs.create_run_in_flight(live)  # in Staging
+    denied_run = live_runs.create_run_in_flight(live, live_runs.SEARCH)
     factories.grant("abort", "on-call", viewer, stage="Staging")
-    person = live.person("viewer")
-    form = {"csrfmiddlewaretoken": token(person), "reason": "Stuck"}
+    client = live.sign_in("viewer")
+    form = {"csrfmiddlewaretoken": token(client), "reason": "Stuck"}
     headers = {"Referer": live.base_url}
     answers = [
-        person.post(factories.address(run, "abort"), data=form, headers=headers).status_code
-        for run in (ours, others)
+        client.post(factories.address(run, "abort"), data=form, headers=headers).status_code
+        for run in (permitted_run, denied_run)
     ]
     assert answers == [302, 403]
-    assert [abort.run_id for abort in Abort.objects.all()] == [ours.pk]
+    assert [abort.run_id for abort in Abort.objects.all()] == [permitted_run.pk]
 
 
-# --- What it costs ------------------------------------------------------------------------------
+# --- Queries ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -510,44 +522,46 @@ def test_page_with_more_rows_and_few_permissions_needs_no_more_queries(
 ) -> None:
     def queries() -> int:
         cache.clear()
-        with CaptureQueriesContext(connection) as seen:
+        with CaptureQueriesContext(connection) as captured:
             get_member_page(member_client, address(name, staging_run))
-        return len(seen)
+        return len(captured)
 
     get_member_page(
         member_client, address(name, staging_run)
-    )  # notes the interest, which it does once a while
+    )  # marks the page watched, which it does once in a while
     for status in ("failure", "success", "aborting"):
         factories.run(staging_run.stage, status=status)
-    few = queries()
+    query_count = queries()
     for number in range(40):
-        of = factories.pipeline(f"pipeline-{number % 8}", of=factories.project())
-        stage = factories.stage(("Staging", "Production")[number % 2], of=of)
+        pipeline = factories.pipeline(f"pipeline-{number % 8}", parent=factories.project())
+        stage = factories.stage(("Staging", "Production")[number % 2], parent=pipeline)
         factories.run(stage, status=("running", "failure", "success")[number % 3])
-    assert queries() <= few
+    assert queries() <= query_count
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page_with_full_permissions_adds_only_two_permission_queries(
     name: str, client: Client, viewer: User, staging_run: Run
 ) -> None:
-    def asked(user: User) -> list[str]:
+    def page_queries(user: User) -> list[str]:
         client.force_login(user)
         get_member_page(
             client, address(name, staging_run)
-        )  # notes the interest, which it does once a while
+        )  # marks the page watched, which it does once in a while
         cache.clear()
-        with CaptureQueriesContext(connection) as seen:
+        with CaptureQueriesContext(connection) as captured:
             get_member_page(client, address(name, staging_run))
-        # Times and keys differ from one to the next.
-        return [re.sub(r"'[^']*'|\b\d+\b", "?", query["sql"]) for query in seen]
+        # Times and keys differ.
+        return [re.sub(r"'[^']*'|\b\d+\b", "?", query["sql"]) for query in captured]
 
     root = User.objects.create_superuser("root", password="x")
     factories.grant("abort", "leads", viewer)
-    rights = ("auth_group", "dashboard_grant")
-    theirs = [sql for sql in asked(viewer) if not any(table in sql for table in rights)]
-    assert theirs == asked(root)
-    assert len(asked(viewer)) - len(theirs) == 2
+    permission_tables = ("auth_group", "dashboard_grant")
+    viewer_queries = [
+        sql for sql in page_queries(viewer) if not any(table in sql for table in permission_tables)
+    ]
+    assert viewer_queries == page_queries(root)
+    assert len(page_queries(viewer)) - len(viewer_queries) == 2
 
 
 def test_run_rows_are_shared_by_users_with_same_permission_result(
@@ -559,9 +573,9 @@ def test_run_rows_are_shared_by_users_with_same_permission_result(
     client.force_login(viewer)
     get_member_page(client, "/")
     client.force_login(other)
-    with CaptureQueriesContext(connection) as seen:
-        assert one(get_member_page(client, "/"), "[data-abort]:not([disabled])")
-    assert not [query for query in seen if '"dashboard_run"."name"' in query["sql"]]
+    with CaptureQueriesContext(connection) as captured:
+        assert select_one(get_member_page(client, "/"), "[data-abort]:not([disabled])")
+    assert not [query for query in captured if '"dashboard_run"."name"' in query["sql"]]
 
 
 # --- Streams ------------------------------------------------------------------------------------
@@ -569,9 +583,9 @@ def test_run_rows_are_shared_by_users_with_same_permission_result(
 
 @pytest.fixture
 def member_http_client(live: Live, viewer: User) -> httpx.Client:
-    """The person of these tests before the real server."""
+    """A client of these tests' user, at the real server."""
     grant_member_permissions(viewer)
-    return live.person("viewer")
+    return live.sign_in("viewer")
 
 
 over_http = pytest.mark.django_db(transaction=True)
@@ -588,21 +602,21 @@ def test_stream_never_contains_hidden_objects(
     hidden_project_run: Run,
 ) -> None:
     key = staging_run.stage.pipeline_id if name == "pipeline" else 0
-    of_ours = {"board": f"stage-{staging_run.stage_id}"}.get(name, "run-open-s")
-    heard = []
+    visible_id = {"board": f"stage-{staging_run.stage_id}"}.get(name, "run-open-s")
+    texts = []
     with open_stream(member_http_client, name, key) as stream:
         for run in (hidden_project_run, hidden_stage_run):
             factories.change(run, status="failure", concluded=True, in_flight=False)
         factories.run(hidden_project_run.stage, "secret-new", name="Secret new run")
         factories.change(staging_run, status="retrying")
         for message in stream:
-            heard.append("\n".join(message.data))
-            if of_ours in message.parts:
+            texts.append("\n".join(message.data))
+            if visible_id in message.parts:
                 break
-    told = "".join(heard)
-    assert "secret" not in told.lower()
-    assert f"stage-{hidden_stage_run.stage_id}" not in told
-    assert f"stage-{hidden_project_run.stage_id}" not in told
+    text = "".join(texts)
+    assert "secret" not in text.lower()
+    assert f"stage-{hidden_stage_run.stage_id}" not in text
+    assert f"stage-{hidden_project_run.stage_id}" not in text
 
 
 @over_http
@@ -617,10 +631,10 @@ def test_stream_replay_excludes_hidden_objects(
 ) -> None:
     key = staging_run.stage.pipeline_id if name == "pipeline" else 0
     with member_http_client.stream("GET", f"/live/?page={name}&key={key}&since=0") as answer:
-        opening = next(messages(answer))
-    assert opening.parts.keys() & {"run-open-s", f"stage-{staging_run.stage_id}"}
-    assert "secret" not in "\n".join(opening.data).lower()
-    assert f"stage-{hidden_stage_run.stage_id}" not in opening.parts
+        first_message = next(messages(answer))
+    assert first_message.parts.keys() & {"run-open-s", f"stage-{staging_run.stage_id}"}
+    assert "secret" not in "\n".join(first_message.data).lower()
+    assert f"stage-{hidden_stage_run.stage_id}" not in first_message.parts
 
 
 @over_http
@@ -632,13 +646,13 @@ def test_stream_counts_and_tab_title_follow_user_permissions(
     hidden_project_run: Run,
 ) -> None:
     factories.grant("view", "Release managers")
-    said: list[str] = []
-    for person in (member_http_client, live.person("manager")):
-        with person.stream("GET", "/live/?page=now") as answer:
+    texts: list[str] = []
+    for client in (member_http_client, live.sign_in("manager")):
+        with client.stream("GET", "/live/?page=now") as answer:
             parts = next(messages(answer)).parts
-        title = one(parts["tab-title"], "span").attributes["data-title"]
-        said += [title or "", words(one(parts["in-flight"], ".count"))]
-    assert said == [
+        title = select_one(parts["tab-title"], "span").attributes["data-title"]
+        texts += [title or "", text_of(select_one(parts["in-flight"], ".count"))]
+    assert texts == [
         "Now (1) · Release flows",
         "1",
         "Needs approval · Now (2) · Release flows",
@@ -654,10 +668,12 @@ def test_stream_structure_hash_equals_page_structure_hash(
         key = {"pipeline": staging_run.stage.pipeline_id, "stage": staging_run.stage_id}.get(
             page, 0
         )
-        line = one(parse_html(member_http_client.get(address(page, staging_run))), "#data-age")
+        line = select_one(
+            parse_html(member_http_client.get(address(page, staging_run))), "#data-age"
+        )
         with member_http_client.stream("GET", f"/live/?page={page}&key={key}") as answer:
-            told = one(next(messages(answer)).parts["data-age"], "p")
-        assert told.attributes["data-structure"] == line.attributes["data-structure"], page
+            element = select_one(next(messages(answer)).parts["data-age"], "p")
+        assert element.attributes["data-structure"] == line.attributes["data-structure"], page
 
 
 @over_http
@@ -667,12 +683,12 @@ def test_stream_abort_buttons_follow_stage_permission(
     with open_stream(member_http_client) as stream:
         for run in (staging_run, production_run):
             factories.change(run, status="retrying")
-        may = about(stream, "run-open-s", "Retrying")
+        allowed = next_part(stream, "run-open-s", "Retrying")
         with member_http_client.stream("GET", "/live/?page=now&since=0") as answer:
-            may_not = next(messages(answer)).parts["run-open-p"]
-    assert may.css_first("[data-abort]:not([disabled])") is not None
-    assert may_not.css_first("[data-abort][disabled]") is not None
-    assert ABORT_DENIED_REASON in may_not.text()
+            denied = next(messages(answer)).parts["run-open-p"]
+    assert allowed.css_first("[data-abort]:not([disabled])") is not None
+    assert denied.css_first("[data-abort][disabled]") is not None
+    assert ABORT_DENIED_REASON in denied.text()
 
 
 @over_http
@@ -680,18 +696,23 @@ def test_stream_renders_change_per_user_permission(
     live: Live, member_http_client: httpx.Client, manager: User, production_run: Run
 ) -> None:
     factories.grant("abort", "Release managers")
-    with open_stream(member_http_client) as ours, open_stream(live.person("manager")) as theirs:
+    with (
+        open_stream(member_http_client) as member_stream,
+        open_stream(live.sign_in("manager")) as manager_stream,
+    ):
         factories.change(production_run, status="retrying")
-        assert about(ours, "run-open-p", "Retrying").css_first("[data-abort][disabled]")
-        heard = about(theirs, "run-open-p", "Retrying")
-        assert heard.css_first("[data-abort]:not([disabled])")
+        assert next_part(member_stream, "run-open-p", "Retrying").css_first(
+            "[data-abort][disabled]"
+        )
+        part = next_part(manager_stream, "run-open-p", "Retrying")
+        assert part.css_first("[data-abort]:not([disabled])")
 
 
 def read_until_end(stream: Iterator[object]) -> None:
     """Read on until the stream has ended."""
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     for _ in stream:
-        assert time.monotonic() < until, "it went on and on"
+        assert time.monotonic() < deadline, "the stream did not end"
 
 
 def leave_groups(member: User) -> None:
@@ -721,7 +742,7 @@ def delete_account(member: User) -> None:
 @over_http
 @fast_polling
 @pytest.mark.parametrize(
-    "happen",
+    "change",
     [
         leave_groups,
         revoke_production_grant,
@@ -732,14 +753,14 @@ def delete_account(member: User) -> None:
     ],
 )
 def test_stream_ends_when_permissions_of_its_user_change(
-    happen: Callable[[User], None],
+    change: Callable[[User], None],
     live: Live,
     member_http_client: httpx.Client,
     viewer: User,
     staging_run: Run,
 ) -> None:
     with open_stream(member_http_client) as stream:
-        happen(viewer)
+        change(viewer)
         read_until_end(stream)
 
 
@@ -749,11 +770,14 @@ def test_stream_continues_when_permissions_of_other_user_change(
     live: Live, member_http_client: httpx.Client, manager: User, staging_run: Run
 ) -> None:
     factories.grant("view", "Release managers")
-    with open_stream(member_http_client) as ours, open_stream(live.person("manager")) as theirs:
+    with (
+        open_stream(member_http_client) as member_stream,
+        open_stream(live.sign_in("manager")) as manager_stream,
+    ):
         leave_groups(manager)
-        read_until_end(theirs)
+        read_until_end(manager_stream)
         factories.change(staging_run, status="retrying")
-        about(ours, "run-open-s", "Retrying")
+        next_part(member_stream, "run-open-s", "Retrying")
 
 
 @over_http
@@ -781,4 +805,4 @@ def test_pipeline_page_lists_only_visible_stages(
     html = get_member_page(
         member_client, factories.address(Pipeline.objects.get(pk=staging_run.stage.pipeline_id))
     )
-    assert [words(name) for name in html.css(".stages h2 a")] == ["Staging"]
+    assert [text_of(name) for name in html.css(".stages h2 a")] == ["Staging"]

@@ -13,16 +13,16 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from dashboard.models import Run, Stage
 from dashboard.runs import local_time
 from tests.support import factories
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import in_flight
-from tests.support.stream import about, open_stream
+from tests.support.live_runs import create_run_in_flight
+from tests.support.stream import next_part, open_stream
 
 # Times of another year are written with it.
 YEAR = timezone.now().year - 1
 AT = datetime(YEAR, 1, 31, 23, 30, tzinfo=UTC)
 # The same moment in each zone: as text and in full.
-WRITTEN = {
+TEXTS_BY_ZONE = {
     "UTC": (f"31 Jan {YEAR} 23:30:00", f"{YEAR}-01-31 23:30:00 UTC"),
     "Europe/Berlin": (f"1 Feb {YEAR} 00:30:00", f"{YEAR}-02-01 00:30:00 CET"),
     "America/Sao_Paulo": (f"31 Jan {YEAR} 20:30:00", f"{YEAR}-01-31 20:30:00 UTC-03"),
@@ -41,31 +41,31 @@ def old_run(stage: Stage) -> Run:
     )
 
 
-def written(time: LexborNode) -> tuple[str, str | None]:
+def text_and_title(time: LexborNode) -> tuple[str, str | None]:
     assert time.attributes["datetime"] == AT.isoformat()
-    return words(time), time.attributes["title"]
+    return text_of(time), time.attributes["title"]
 
 
 def start_time(html: LexborHTMLParser) -> tuple[str, str | None]:
-    return written(one(html, '[data-run="r-1"] .started time'))
+    return text_and_title(select_one(html, '[data-run="r-1"] .started time'))
 
 
 def footer_text(html: LexborHTMLParser) -> str:
-    return words(one(html, ".footer > span"))
+    return text_of(select_one(html, ".footer > span"))
 
 
-@pytest.mark.parametrize("zone", WRITTEN)
+@pytest.mark.parametrize("zone", TEXTS_BY_ZONE)
 def test_page_is_in_time_zone_of_deployment(
     zone: str, old_run: Run, operator_client: Client, settings: Settings
 ) -> None:
     settings.TIME_ZONE = zone
     html = parse_html(operator_client.get(factories.address(old_run.stage)))
-    assert start_time(html) == WRITTEN[zone]
+    assert start_time(html) == TEXTS_BY_ZONE[zone]
     assert footer_text(html) == f"Times are in {zone}."
-    assert one(html, "html").attributes["data-zone"] == zone
-    bar = one(html, "figure.history-chart path.bar title")
-    assert bar.text().endswith(f"ended {WRITTEN[zone][1]}")
-    assert one(bar, "time[data-full]").attributes["datetime"] == AT.isoformat()
+    assert select_one(html, "html").attributes["data-zone"] == zone
+    bar = select_one(html, "figure.history-chart path.bar title")
+    assert bar.text().endswith(f"ended {TEXTS_BY_ZONE[zone][1]}")
+    assert select_one(bar, "time[data-full]").attributes["datetime"] == AT.isoformat()
 
 
 def test_times_of_all_pages_carry_utc(old_run: Run, manager: User, operator_client: Client) -> None:
@@ -85,7 +85,7 @@ def test_zone_of_request_changes_nothing(old_run: Run, operator_client: Client) 
     first = operator_client.get(address, headers=HTMX)
     operator_client.cookies["zone"] = "UTC"
     second = operator_client.get(address, headers={**HTMX, "Time-Zone": "America/Sao_Paulo"})
-    assert start_time(parse_html(second)) == WRITTEN["Europe/Berlin"]
+    assert start_time(parse_html(second)) == TEXTS_BY_ZONE["Europe/Berlin"]
     assert second["HX-PTag"] == first["HX-PTag"]
     assert operator_client.post("/zone/", {"zone": "UTC"}).status_code == 404
 
@@ -105,12 +105,12 @@ def test_abort_message_is_in_time_zone_of_deployment(
     run = factories.run(old_run.stage, "r-2", status="aborting", status_since=AT)
     factories.abort(run, manager, requested_at=AT)
     html = parse_html(operator_client.get(factories.address(run)))
-    message = one(html, ".abort-details .abort-line .message")
-    assert words(message) == f"Abort accepted; aborting since {hour}:30:00."
-    assert one(message, "time").attributes["title"] == WRITTEN[zone][1]
-    row = one(parse_html(operator_client.get("/aborts/")), "[data-abort-row]")
-    tooltip = one(row, "[data-badge]").attributes["title"]
-    assert tooltip == f"Abort accepted; aborting since {WRITTEN[zone][1]}."
+    message = select_one(html, ".abort-details .abort-line .message")
+    assert text_of(message) == f"Abort accepted; aborting since {hour}:30:00."
+    assert select_one(message, "time").attributes["title"] == TEXTS_BY_ZONE[zone][1]
+    row = select_one(parse_html(operator_client.get("/aborts/")), "[data-abort-row]")
+    tooltip = select_one(row, "[data-badge]").attributes["title"]
+    assert tooltip == f"Abort accepted; aborting since {TEXTS_BY_ZONE[zone][1]}."
 
 
 @pytest.mark.parametrize(
@@ -124,16 +124,16 @@ def test_abort_message_over_midnight_has_day(
     # 23:30 in Berlin: the day before.
     factories.abort(run, manager, requested_at=AT - timedelta(hours=1))
     html = parse_html(operator_client.get(factories.address(run)))
-    message = words(one(html, ".abort-details .message"))
+    message = text_of(select_one(html, ".abort-details .message"))
     assert message == f"Abort accepted; aborting since {clock}."
 
 
 def test_notice_of_abort_has_time_element(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    form = {"csrfmiddlewaretoken": token(person), "reason": "Stuck"}
-    answer = person.post(factories.address(run, "abort"), data=form, follow_redirects=True)
-    time = one(LexborHTMLParser(answer.text), "#notices .notice time[data-clock]")
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    form = {"csrfmiddlewaretoken": token(client), "reason": "Stuck"}
+    answer = client.post(factories.address(run, "abort"), data=form, follow_redirects=True)
+    time = select_one(LexborHTMLParser(answer.text), "#notices .notice time[data-clock]")
     at = datetime.fromisoformat(time.attributes["datetime"] or "")
     assert time.attributes["title"] == local_time.format_full(at)
 
@@ -143,16 +143,16 @@ def test_date_filter_and_export_are_in_time_zone_of_deployment(
 ) -> None:
     run = factories.run(factories.stage(), status="aborting", status_since=AT)
     abort = factories.abort(run, manager, requested_at=AT)
-    person = live.person("manager")
+    client = live.sign_in("manager")
     for zone, day, hour in (
         ("UTC", f"{YEAR}-01-31", "23"), ("Europe/Berlin", f"{YEAR}-02-01", "00"),
     ):  # fmt: skip
         settings.TIME_ZONE = zone
         query = f"from={day}&to={day}"
-        html = LexborHTMLParser(person.get(f"/aborts/?{query}").text)
+        html = LexborHTMLParser(client.get(f"/aborts/?{query}").text)
         assert html.css(f"#abort-{abort.pk}")
-        assert words(one(html, ".zone-note")) == f"Dates in the filter are in {zone}."
-        export = person.get(f"/aborts/export.csv?{query}").text
+        assert text_of(select_one(html, ".zone-note")) == f"Dates in the filter are in {zone}."
+        export = client.get(f"/aborts/export.csv?{query}").text
         assert f"{YEAR}-01-31T23:30:00.000+00:00" in export
         assert f"Abort accepted; aborting since {hour}:30:00." in export
 
@@ -167,15 +167,15 @@ def test_admin_is_in_time_zone_of_deployment(old_run: Run, manager: User, client
 
 def test_stream_is_in_time_zone_of_deployment(live: Live, viewer: User) -> None:
     run = factories.run(factories.stage(), "r-1", started_at=AT)
-    person = live.person("viewer")
-    with open_stream(person, **{"Time-Zone": "UTC"}) as stream:
-        factories.trouble("It fell over.", AT)
+    client = live.sign_in("viewer")
+    with open_stream(client, **{"Time-Zone": "UTC"}) as stream:
+        factories.upstream_error("It fell over.", AT)
         factories.change(run, status="retrying")
-        row = about(stream, "run-r-1", "Retrying")
-        assert written(row.css(".started time")[0]) == WRITTEN["Europe/Berlin"]
-    with person.stream("GET", "/live/?page=now&key=0&since=0") as answer:
-        error = next(part for part in answer.iter_text() if "It fell over." in part)
-        assert WRITTEN["Europe/Berlin"][0] in error
+        row = next_part(stream, "run-r-1", "Retrying")
+        assert text_and_title(row.css(".started time")[0]) == TEXTS_BY_ZONE["Europe/Berlin"]
+    with client.stream("GET", "/live/?page=now&key=0&since=0") as answer:
+        error = next(chunk for chunk in answer.iter_text() if "It fell over." in chunk)
+        assert TEXTS_BY_ZONE["Europe/Berlin"][0] in error
 
 
 def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
@@ -187,7 +187,7 @@ def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
     assert run is not None
     address = factories.address(run)
     run.delete()
-    answer = live.person("viewer").get(address)
+    answer = live.sign_in("viewer").get(address)
     assert answer.status_code == 200
     html = LexborHTMLParser(answer.text)
     assert footer_text(html) == "Times are in America/Sao_Paulo."
@@ -198,7 +198,7 @@ def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
 
 
 @pytest.mark.parametrize(
-    ("when", "full"),
+    ("time", "full"),
     [
         (datetime(2026, 3, 29, 0, 59, tzinfo=UTC), "2026-03-29 01:59:00 CET"),
         (datetime(2026, 3, 29, 1, 0, tzinfo=UTC), "2026-03-29 03:00:00 CEST"),
@@ -206,6 +206,6 @@ def test_page_deferred_for_northflank_is_in_time_zone_of_deployment(
         (datetime(2026, 10, 25, 1, 30, tzinfo=UTC), "2026-10-25 02:30:00 CET"),
     ],
 )
-def test_full_time_names_daylight_saving_time(when: datetime, full: str) -> None:
-    assert local_time.format_full(when) == full
-    assert local_time.format_clock(when) == full.split(maxsplit=1)[1]
+def test_full_time_names_daylight_saving_time(time: datetime, full: str) -> None:
+    assert local_time.format_full(time) == full
+    assert local_time.format_clock(time) == full.split(maxsplit=1)[1]

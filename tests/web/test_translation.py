@@ -77,63 +77,67 @@ INLINE = {"a", "b", "bdi", "em", "q", "small", "span", "strong", "time", "path",
 def marking_translation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every text be translated into itself, in marks.
 
-    Django is patched here: a catalog would have to be compiled of texts that are found by this.
+    Django is patched here: a real catalog would need the texts that this test finds.
     """
 
-    def one(text: str) -> str:
+    def mark(text: str) -> str:
         return f"⟦{text}⟧" if text else ""
 
-    def some(single: str, plural: str, number: float) -> str:
-        return one(single if number == 1 else plural)
+    def mark_plural(single: str, plural: str, number: float) -> str:
+        return mark(single if number == 1 else plural)
 
-    monkeypatch.setattr(_trans, "gettext", one)
-    monkeypatch.setattr(_trans, "ngettext", some)
-    monkeypatch.setattr(_trans, "pgettext", lambda _context, text: one(text))
-    monkeypatch.setattr(_trans, "npgettext", lambda _context, *text: some(*text))
+    monkeypatch.setattr(_trans, "gettext", mark)
+    monkeypatch.setattr(_trans, "ngettext", mark_plural)
+    monkeypatch.setattr(_trans, "pgettext", lambda _context, text: mark(text))
+    monkeypatch.setattr(_trans, "npgettext", lambda _context, *text: mark_plural(*text))
     cache.clear()
 
 
 def untranslated_part(text: str) -> str:
-    """What of a text is in no marks."""
-    depth, found = 0, []
+    """The part of a text outside of marks."""
+    depth, letters = 0, []
     for letter in text:
         if letter == "\n":
-            depth = 0  # a long text that was cut has lost its end
+            depth = 0  # a truncated text has lost its end mark
         depth += {"⟦": 1, "⟧": -1}.get(letter, 0)
         depth = max(depth, 0)
-        found.append(" " if depth or letter == "⟧" else letter)
-    return " ".join(PROPER_NAMES.sub("", "".join(found)).split())
+        letters.append(" " if depth or letter == "⟧" else letter)
+    return " ".join(PROPER_NAMES.sub("", "".join(letters)).split())
 
 
 def untranslated_texts(html: LexborHTMLParser) -> Iterator[str]:
-    """The texts of a page in Latin letters that are in no marks, with their element."""
+    """The texts of a page with Latin letters outside of marks, with their element."""
     assert html.root is not None
     for block, text in _blocks(html.root):
-        if LATIN_LETTER.search(said := untranslated_part(text)):
-            yield f"<{block}> {said}"
+        if LATIN_LETTER.search(untranslated := untranslated_part(text)):
+            yield f"<{block}> {untranslated}"
     for node in html.css("*"):
         for name in ATTRIBUTES:
             text = node.attributes.get(name)
-            if text and LATIN_LETTER.search(said := untranslated_part(text)) and node.tag != "time":
-                yield f"<{node.tag} {name}> {said}"
+            if (
+                text
+                and LATIN_LETTER.search(untranslated := untranslated_part(text))
+                and node.tag != "time"
+            ):
+                yield f"<{node.tag} {name}> {untranslated}"
 
 
 def _blocks(root: LexborNode) -> Iterator[tuple[str, str]]:
-    """Each element that is no part of a sentence, with the text that is its own."""
+    """Each block element, with its own text."""
     text: list[str] = []
 
-    def read(of: LexborNode) -> Iterator[tuple[str, str]]:
-        for child in of.iter(include_text=True):
+    def read_inline(parent: LexborNode) -> Iterator[tuple[str, str]]:
+        for child in parent.iter(include_text=True):
             if child.tag == "-text":
                 text.append(child.text(deep=False))
             elif child.tag in NOT_TEXT or child.css_matches("a[data-absolute-url], #support-text"):
                 continue
             elif child.tag in INLINE:
-                yield from read(child)
+                yield from read_inline(child)
             else:
                 yield from _blocks(child)
 
-    yield from read(root)
+    yield from read_inline(root)
     yield root.tag, "".join(text)
 
 
@@ -142,20 +146,24 @@ def _blocks(root: LexborNode) -> Iterator[tuple[str, str]]:
 
 def steps() -> list[Node]:
     """A step of each kind in each state, and groups of them."""
-    ago = [timezone.now() - timedelta(minutes=n) for n in range(10)]
+    minutes_ago = [timezone.now() - timedelta(minutes=n) for n in range(10)]
     node = factories.node
-    own = {"label": "μ", "ref": "μ"}
+    names = {"label": "μ", "ref": "μ"}
     kinds = ["Build", "JobRun", "Release", "AddonBackup", "AddonImport", "RunTemplate", "Approval"]
     return [
-        *(node(kind, **own, status="waiting", started_at=ago[9]) for kind in kinds),
-        node("JobRun", label="μ", status="async_wait", started_at=ago[5], timeout_seconds=900),
-        node("JobRun", **own, status="success", started_at=ago[9], ended_at=ago[3]),
+        *(node(kind, **names, status="waiting", started_at=minutes_ago[9]) for kind in kinds),
+        node(
+            "JobRun", label="μ", status="async_wait", started_at=minutes_ago[5], timeout_seconds=900
+        ),
+        node(
+            "JobRun", **names, status="success", started_at=minutes_ago[9], ended_at=minutes_ago[3]
+        ),
         node(
             "JobRun",
             label="ν",
             status="failure",
-            started_at=ago[9],
-            ended_at=ago[3],
+            started_at=minutes_ago[9],
+            ended_at=minutes_ago[3],
             attempts=2,
             max_attempts=3,
             error_message="σφάλμα",
@@ -166,7 +174,7 @@ def steps() -> list[Node]:
             "JobRun",
             label="ν",
             status="retrying",
-            started_at=ago[4],
+            started_at=minutes_ago[4],
             attempts=1,
             max_attempts=3,
             next_attempt_at=timezone.now() + timedelta(minutes=3),
@@ -176,7 +184,11 @@ def steps() -> list[Node]:
         node("Condition", label="ν", target_kind="Addon", condition="running"),
         node("Action", label="ν", target_kind="Addon", condition="ω"),
         node(
-            "Approval", label="ν", required_approvals=2, status="approval_wait", started_at=ago[5]
+            "Approval",
+            label="ν",
+            required_approvals=2,
+            status="approval_wait",
+            started_at=minutes_ago[5],
         ),
         node("Message", label="ν", skip=True),
         node("LoopWorkflow", label="LoopWorkflow", iterations=2, steps=(node(label="ν"),)),
@@ -185,8 +197,8 @@ def steps() -> list[Node]:
     ]
 
 
-def step_tree(*of: Node) -> object:
-    return msgspec.to_builtins(factories.node("Workflow", label="Workflow", steps=of))
+def step_tree(*steps: Node) -> object:
+    return msgspec.to_builtins(factories.node("Workflow", label="Workflow", steps=steps))
 
 
 EVENTS_WITH_DETAIL = {
@@ -199,32 +211,32 @@ EVENTS_WITH_DETAIL = {
 }
 
 
-def abort_with_full_timeline(of: Run, by: User, state: AbortState) -> Abort:
-    """An abort with all that can stand in a trail."""
+def abort_with_full_timeline(run: Run, user: User, state: AbortState) -> Abort:
+    """An abort with an event of every type."""
     now = timezone.now()
-    over = state not in {AbortState.REQUESTED, AbortState.ACCEPTED}
-    act = factories.abort(
-        of,
-        by,
+    is_settled = state not in {AbortState.REQUESTED, AbortState.ACCEPTED}
+    abort = factories.abort(
+        run,
+        user,
         state,
         reason="λόγος",
         client_address="127.0.0.1",
         answer="απάντηση.",
         answer_status=400 if state == AbortState.REFUSED else None,
         error_id="ε-1",
-        outcome=of.status if over and of.concluded else "",
-        settled_at=now if over else None,
+        outcome=run.status if is_settled and run.concluded else "",
+        settled_at=now if is_settled else None,
     )
-    for what in EventType:
+    for event_type in EventType:
         # Some of them always have a detail.
-        for detail in ("", "failure", "λεπτομέρεια")[what in EVENTS_WITH_DETAIL :]:
-            act.add_event(what, now, detail=detail)
-    return act
+        for detail in ("", "failure", "λεπτομέρεια")[event_type in EVENTS_WITH_DETAIL :]:
+            abort.add_event(event_type, now, detail=detail)
+    return abort
 
 
 @pytest.fixture
 def admin_and_viewer(db: None) -> tuple[User, User]:
-    """Somebody who may do everything, and somebody who may only look."""
+    """A user who may do everything, and one who may only view."""
     admin = User.objects.create_superuser("άννα")
     viewer = User.objects.create_user("βίκτωρ")
     factories.grant("view", "", stage="Production")
@@ -240,13 +252,13 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
     now = timezone.now()
     shop = factories.project("1", name="Αγορά")
     checkout = factories.pipeline("1", shop, name="Ταμείο")
-    old = factories.pipeline("2", shop, name="Παλιό", removed_at=now)
+    removed_pipeline = factories.pipeline("2", shop, name="Παλιό", removed_at=now)
     policies = ["queue", "forbid", "latest", "replace", "allow", "ω"]
-    spots = [
+    stages = [
         factories.stage("Production", checkout, concurrency_policy="queue", paused=True),
         factories.stage("Staging", checkout, concurrency_policy="forbid"),
         factories.stage("Development", checkout, has_flow=False),
-        factories.stage("Production", old, concurrency_policy="allow"),
+        factories.stage("Production", removed_pipeline, concurrency_policy="allow"),
         *(
             factories.stage(
                 "Production",
@@ -261,14 +273,14 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
             for n, policy in enumerate(policies)
         ),
     ]
-    factories.timing(spots[0], observed_steps={"μ": [60, 120]})
+    factories.timing(stages[0], observed_steps={"μ": [60, 120]})
     for status in [*RUN_STATUSES, "ψ"]:
-        run = factories.run(spots[0], f"1-{status}", status=status, name="Έκδοση")
+        run = factories.run(stages[0], f"1-{status}", status=status, name="Έκδοση")
         if not run.concluded:
             factories.change(run, steps=step_tree(*steps()[-9:]), detail_synced_at=now)
     for n, step in enumerate(steps()):
         factories.run(
-            spots[0],
+            stages[0],
             f"4{n}",
             status="retrying" if n % 2 else "running",
             name="Έκδοση",
@@ -281,18 +293,18 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
             overdue_severity=Severity.CRITICAL if n % 2 else Severity.WARNING,
             overdue_reason=["step", "run", "silent", "attempts", "approval", "queue"][n % 6],
         )
-    for spot in spots[3:]:
+    for stage in stages[3:]:
         factories.run(
-            spot,
+            stage,
             "51",
             name="Έκδοση",
             abort_severity=2,
             status="aborting",
             first_synced_at=now - timedelta(hours=1),
         )
-        factories.run(spot, "52", name="Έκδοση", status="skipped", started_at=None)
+        factories.run(stage, "52", name="Έκδοση", status="skipped", started_at=None)
         factories.run(
-            spot, "53", name="Έκδοση", status="failure", removed_at=now, steps=step_tree(*steps())
+            stage, "53", name="Έκδοση", status="failure", removed_at=now, steps=step_tree(*steps())
         )
     batch = BulkAbort.objects.create(
         key=uuid4(), user=admin, username="άννα", requested_at=now, claimed_at=now, reason="λόγος"
@@ -302,35 +314,35 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
         for status in ("running", "aborting", "aborted", "failure"):
             position += 1
             run = factories.run(
-                spots[4], f"6{n}{status}", status=status, name="Έκδοση", abort_severity=n % 3
+                stages[4], f"6{n}{status}", status=status, name="Έκδοση", abort_severity=n % 3
             )
-            act = abort_with_full_timeline(run, admin, state)
+            abort = abort_with_full_timeline(run, admin, state)
             BulkAbortItem.objects.create(
                 bulk_abort=batch,
                 position=position,
                 run=run,
-                abort=act,
+                abort=abort,
                 result=BulkAbortItemResult.ABORT,
             )
     for n, result in enumerate(BulkAbortItemResult):
         if result != BulkAbortItemResult.ABORT:
-            run = factories.run(spots[5], f"7{n}", name="Έκδοση")
+            run = factories.run(stages[5], f"7{n}", name="Έκδοση")
             BulkAbortItem.objects.create(
                 bulk_abort=batch, position=100 + n, run=run, result=result, note="σημείωση"
             )
-    one = Run.objects.get(run_id="1-failure")
+    failed_run = Run.objects.get(run_id="1-failure")
     for n in range(8):
         Acknowledgement.objects.create(
-            run=one,
+            run=failed_run,
             username=f"ά{n}",
             acknowledged_at=now,
             ended_at=now if n < 4 else None,
             reassigned_to="β" if n == 1 else "",
         )
-    Acknowledgement.objects.create(run=one, user=admin, username="άννα", acknowledged_at=now)
+    Acknowledgement.objects.create(run=failed_run, user=admin, username="άννα", acknowledged_at=now)
     factories.worker("έ")
     factories.worker("ζ", heartbeat_at=now - timedelta(hours=1))
-    factories.trouble("σφάλμα")
+    factories.upstream_error("σφάλμα")
     factories.failed_catalog_sweep(None, "σφάλμα")
     factories.failed_catalog_sweep(shop, "σφάλμα")
     RateBudget.objects.update_or_create(
@@ -341,7 +353,7 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
 
 
 def addresses() -> Iterator[str]:
-    """Every page that there is of the world, with filters that find and some that do not."""
+    """Every page, with filters that match and filters that do not."""
     yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/bulk/")
     yield from ("/aborts/?username=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")
@@ -364,25 +376,25 @@ def addresses() -> Iterator[str]:
 
 
 def untranslated_on_pages(client: Client, *pages: str) -> dict[str, str]:
-    """What is not keyed on these pages, and one that shows it."""
-    found: dict[str, str] = {}
+    """The untranslated texts of these pages, each with a page that shows it."""
+    address_by_text: dict[str, str] = {}
     for address in pages:
         html = parse_html(client.get(address))
         assert html.css_first("main") is not None, address
         for text in untranslated_texts(html):
-            found.setdefault(text, address)
-    return found
+            address_by_text.setdefault(text, address)
+    return address_by_text
 
 
-@pytest.mark.parametrize("who", [0, 1], ids=["admin", "viewer"])
+@pytest.mark.parametrize("user_number", [0, 1], ids=["admin", "viewer"])
 def test_all_pages_contain_only_translatable_text(
-    who: int,
+    user_number: int,
     marking_translation: None,
     greek_catalog: Pipeline,
     admin_and_viewer: tuple[User, User],
     client: Client,
 ) -> None:
-    client.force_login(admin_and_viewer[who])
+    client.force_login(admin_and_viewer[user_number])
     assert untranslated_on_pages(client, *addresses()) == {}
 
 
@@ -395,7 +407,7 @@ def test_pages_in_read_only_or_aborts_disabled_mode_are_translatable(
     settings: Settings,
 ) -> None:
     run = factories.run(
-        factories.stage(of=factories.pipeline("1", factories.project("1", name="Α"), name="Β")),
+        factories.stage(parent=factories.pipeline("1", factories.project("1", name="Α"), name="Β")),
         "1",
         name="Έκδοση",
     )
@@ -409,15 +421,15 @@ def test_pages_in_read_only_or_aborts_disabled_mode_are_translatable(
 def test_signed_out_pages_are_translatable(
     marking_translation: None, client: Client, db: None
 ) -> None:
-    wrong = client.post("/accounts/login/", {"username": "ά", "password": "ά"})
-    for answer in (client.get("/accounts/login/"), wrong, client.get("/nothing/", follow=True)):
+    rejected = client.post("/accounts/login/", {"username": "ά", "password": "ά"})
+    for answer in (client.get("/accounts/login/"), rejected, client.get("/nothing/", follow=True)):
         assert list(untranslated_texts(parse_html(answer))) == []
 
 
 def test_permission_denied_pages_are_translatable(
     marking_translation: None, client: Client, admin_and_viewer: tuple[User, User]
 ) -> None:
-    stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
+    stage = factories.stage(parent=factories.pipeline("1", factories.project("1")))
     run = factories.run(stage, "1", name="Έκδοση")
     client.force_login(admin_and_viewer[1])
     for address in (factories.address(run, "abort"), reverse("bulk_abort_new")):
@@ -427,17 +439,17 @@ def test_permission_denied_pages_are_translatable(
 
 
 @pytest.mark.parametrize(
-    "so_far",
+    "progress",
     [SearchProgress(1, 3), SearchProgress(0, 1, "σφάλμα", timezone.now()), SearchProgress(2, 2)],
-    ids=["on", "waits", "over"],
+    ids=["searching", "waiting", "ended"],
 )
 def test_run_lookup_page_is_translatable(
-    marking_translation: None, so_far: SearchProgress, db: None, rf: RequestFactory
+    marking_translation: None, progress: SearchProgress, db: None, rf: RequestFactory
 ) -> None:
-    factories.stage(of=factories.pipeline("1", factories.project("1")))
+    factories.stage(parent=factories.pipeline("1", factories.project("1")))
     request = rf.get("/runs/1/")
     request.user = User(username="ά")
-    page = run_search.render_progress(request, permissions.ALL, "1", so_far)
+    page = run_search.render_progress(request, permissions.ALL, "1", progress)
     assert list(untranslated_texts(parse_html(page))) == []
 
 
@@ -445,17 +457,17 @@ def test_run_lookup_page_is_translatable(
 def test_run_lookup_not_found_page_is_translatable(
     marking_translation: None, query: str, db: None, rf: RequestFactory
 ) -> None:
-    stage = factories.stage(of=factories.pipeline("1", factories.project("1")))
-    factories.stage(of=factories.pipeline("2", factories.project("2")))
-    factories.search_lookup(1, of=stage, run_id="1")
+    stage = factories.stage(parent=factories.pipeline("1", factories.project("1")))
+    factories.stage(parent=factories.pipeline("2", factories.project("2")))
+    factories.search_lookup(1, parent=stage, run_id="1")
     request = rf.get(f"/runs/1/?{query}")
     request.user = User(username="ά")
-    possible = lookup.candidate_stages(permissions.ALL, run_search.hints(request))
-    for why in (
-        run_search.not_found(request, permissions.ALL, "1", possible),
+    stages = lookup.candidate_stages(permissions.ALL, run_search.hints(request))
+    for reason in (
+        run_search.not_found(request, permissions.ALL, "1", stages),
         run_search.not_found_in_stage(stage, permissions.ALL, "1", ""),
     ):
-        assert list(untranslated_texts(parse_html(errors.not_found(request, why)))) == []
+        assert list(untranslated_texts(parse_html(errors.not_found(request, reason)))) == []
 
 
 @pytest.mark.parametrize(
@@ -497,17 +509,17 @@ def test_run_summary_in_other_language_reorders_names_and_times(
     # Django is patched: it reads catalogs that are compiled, and from a folder, once a process.
     monkeypatch.setattr(_trans, "gettext", lambda text: german.get(text, text))
     now = timezone.now()
-    place = Stage(name="Production", pipeline=Pipeline(name="checkout"))
-    run = Run(stage=place, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
-    said = run_summary.render_text(run_summary.build(run, None, None), now)
-    assert said == "seit 4 Min. wartet (Production von checkout)"
+    stage = Stage(name="Production", pipeline=Pipeline(name="checkout"))
+    run = Run(stage=stage, status="pending", in_flight=True, created_at=now - timedelta(minutes=4))
+    text = run_summary.render_text(run_summary.build(run, None, None), now)
+    assert text == "seit 4 Min. wartet (Production von checkout)"
 
 
-# --- That this would notice ---------------------------------------------------------------------
+# --- The helper itself --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("html", "found"),
+    ("html", "expected"),
     [
         ("<p>⟦It waits⟧ Έ-1</p>", []),
         ("<p>⟦at step “⟧<bdi>ν</bdi>⟦”⟧</p>", []),
@@ -521,8 +533,8 @@ def test_run_summary_in_other_language_reorders_names_and_times(
         ("<p>Production</p>", []),
     ],
 )
-def test_untranslated_texts_helper_finds_untranslated_text(html: str, found: list[str]) -> None:
-    assert list(untranslated_texts(LexborHTMLParser(html))) == found
+def test_untranslated_texts_helper_finds_untranslated_text(html: str, expected: list[str]) -> None:
+    assert list(untranslated_texts(LexborHTMLParser(html))) == expected
 
 
 GETTEXT_FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext", "pgettext_lazy"}
@@ -531,7 +543,7 @@ MODULES = sorted(Path("dashboard").rglob("*.py"))
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_gettext_calls_use_only_string_constants(module: Path) -> None:
-    """What is put together at run time is in no catalog: ruff's INT rules see some of it."""
+    """Texts composed at run time are in no catalog; ruff's INT rules find some of them."""
     for node in ast.walk(ast.parse(module.read_text())):
         called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
         if called not in GETTEXT_FUNCTIONS or not isinstance(node, ast.Call):

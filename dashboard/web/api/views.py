@@ -19,7 +19,6 @@ from dashboard.runs import dismissals
 from dashboard.sync import coverage, omitted_entries, watchers
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
-from dashboard.web.components.runs import run_row
 from dashboard.web.http import links, lookup
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred

@@ -14,19 +14,19 @@ from tests.support.live import Live
 @pytest.fixture
 def api_client(live: Live) -> Iterator[CreateApiClient]:
     """Return a function that creates a client with a token of an account."""
-    made: list[httpx.Client] = []
+    clients: list[httpx.Client] = []
 
-    def make(of: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty") -> httpx.Client:
-        made.append(client(live, create_token_secret(of, scope, name)))
-        return made[-1]
+    def create(user: User, scope: Scope = Scope.ABORT, name: str = "PagerDuty") -> httpx.Client:
+        clients.append(client(live, create_token_secret(user, scope, name)))
+        return clients[-1]
 
-    yield make
-    for one in made:
-        one.close()
+    yield create
+    for created in clients:
+        created.close()
 
 
 @pytest.fixture
 def anonymous_client(live: Live) -> Iterator[httpx.Client]:
     """A client without a token."""
-    with httpx.Client(base_url=live.base_url, timeout=20) as one:
-        yield one
+    with httpx.Client(base_url=live.base_url, timeout=20) as http_client:
+        yield http_client

@@ -11,24 +11,24 @@ from django.contrib.auth.models import User
 from dashboard import aborts
 from dashboard.models import Abort, ApiToken, Run
 from dashboard.sandbox import parse_fault
-from tests.support.api import CreateApiClient, abort, create_token_secret, failed
+from tests.support.api import CreateApiClient, abort, create_token_secret, error_status_and_code
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
     SEARCH,
     advance_time,
-    impatient,
-    in_flight,
-    long_ago,
-    press,
+    backdate_abort,
+    create_run_in_flight,
     read,
+    shorten_upstream_timeout,
+    submit_abort,
     wait_until,
 )
 
 
 @pytest.fixture
 def run(live: Live) -> Run:
-    return in_flight(live)
+    return create_run_in_flight(live)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def success_json(answer: httpx.Response) -> dict[str, Any]:
 def test_abort_returns_northflank_result(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
-    said = success_json(abort(manager_api_client, run, "  Stuck on\nmigrate "))
-    assert said["joined"] is False
-    assert (said["abort"]["state"], said["abort"]["answer_status"]) == ("accepted", 200)
-    assert said["abort"]["reason"] == "Stuck on migrate"
-    assert (said["run"]["status"], said["run"]["concluded"]) == ("aborting", False)
+    body = success_json(abort(manager_api_client, run, "  Stuck on\nmigrate "))
+    assert body["joined"] is False
+    assert (body["abort"]["state"], body["abort"]["answer_status"]) == ("accepted", 200)
+    assert body["abort"]["reason"] == "Stuck on migrate"
+    assert (body["run"]["status"], body["run"]["concluded"]) == ("aborting", False)
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
@@ -57,10 +57,10 @@ def test_abort_records_api_as_origin_with_token_and_address(
     manager_api_client: httpx.Client, run: Run
 ) -> None:
     abort(manager_api_client, run)
-    act = Abort.objects.get()
-    assert (act.via, act.token_name, act.username) == ("api", "PagerDuty", "manager")
-    assert act.client_address == "127.0.0.1"
-    assert [event.event_type for event in act.events.all()][:2] == ["requested", "sent"]
+    row = Abort.objects.get()
+    assert (row.via, row.token_name, row.username) == ("api", "PagerDuty", "manager")
+    assert row.client_address == "127.0.0.1"
+    assert [event.event_type for event in row.events.all()][:2] == ["requested", "sent"]
 
 
 def test_defect_while_waiting_for_northflank_is_answered_as_json(
@@ -78,11 +78,11 @@ def test_abort_responds_only_after_northflank_responded(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
-    with ThreadPoolExecutor(1) as hands:
-        pressed = hands.submit(abort, manager_api_client, run)
+    with ThreadPoolExecutor(1) as executor:
+        response = executor.submit(abort, manager_api_client, run)
         wait_until(Abort.objects.filter(sent_at__isnull=False).exists)
-        assert not pressed.done()
-        assert success_json(pressed.result())["abort"]["state"] == "accepted"
+        assert not response.done()
+        assert success_json(response.result())["abort"]["state"] == "accepted"
 
 
 def test_abort_that_waits_counts_once_against_rate_limit(
@@ -108,19 +108,19 @@ def test_repeated_abort_joins_open_abort(
 def test_abort_after_page_abort_joins_it(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
-    press(live.person("manager"), run)
-    said = success_json(abort(manager_api_client, run))
-    assert (said["joined"], said["abort"]["via"]) == (True, "page")
+    submit_abort(live.sign_in("manager"), run)
+    body = success_json(abort(manager_api_client, run))
+    assert (body["joined"], body["abort"]["via"]) == (True, "page")
 
 
 def test_concurrent_aborts_send_one_request(
     live: Live, api_client: CreateApiClient, manager: User, run: Run
 ) -> None:
-    boss = User.objects.create_superuser("boss")
+    superuser = User.objects.create_superuser("boss")
     live.sandbox.faults = [parse_fault("latency:0.3@/abort")]
-    machines = [api_client(manager), api_client(boss, name="Runbook")]
-    with ThreadPoolExecutor(20) as hands:
-        answers = list(hands.map(lambda n: success_json(abort(machines[n % 2], run)), range(20)))
+    clients = [api_client(manager), api_client(superuser, name="Runbook")]
+    with ThreadPoolExecutor(20) as executor:
+        answers = list(executor.map(lambda n: success_json(abort(clients[n % 2], run)), range(20)))
     assert {answer["abort"]["state"] for answer in answers} == {"accepted"}
     assert sorted(answer["joined"] for answer in answers) == [False] + [True] * 19
     assert Abort.objects.count() == 1
@@ -130,8 +130,8 @@ def test_concurrent_aborts_send_one_request(
 def test_abort_after_client_disconnect_is_still_sent(live: Live, manager: User, run: Run) -> None:
     live.sandbox.faults = [parse_fault("latency:0.5@/abort")]
     host, port = live.base_url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as caller:
-        caller.sendall(
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
             f"POST /api/runs/{run.run_id}/abort/ HTTP/1.1\r\nHost: {host}:{port}\r\n"
             f"Authorization: Bearer {create_token_secret(manager)}\r\n"
             "Content-Type: application/json\r\n"
@@ -165,11 +165,11 @@ def test_failed_abort_returns_error_status_and_abort(
 ) -> None:
     live.sandbox.faults = [parse_fault(fault)]
     answer = abort(manager_api_client, run)
-    assert failed(answer) == (status, code)
-    said = answer.json()
-    assert (said["abort"]["state"], said["joined"]) == (state, False)
-    assert said["error"]["message"] == said["abort"]["message"]
-    assert said["run"]["run_id"] == run.run_id
+    assert error_status_and_code(answer) == (status, code)
+    body = answer.json()
+    assert (body["abort"]["state"], body["joined"]) == (state, False)
+    assert body["error"]["message"] == body["abort"]["message"]
+    assert body["run"]["run_id"] == run.run_id
 
 
 def test_rate_limited_abort_returns_retry_after(
@@ -177,10 +177,10 @@ def test_rate_limited_abort_returns_retry_after(
 ) -> None:
     live.sandbox.faults = [parse_fault("rate-limited@/abort")]
     answer = abort(manager_api_client, run)
-    act = Abort.objects.get()
-    assert act.retry_at is not None
-    assert act.answered_at is not None
-    seconds = (act.retry_at - act.answered_at).total_seconds()
+    row = Abort.objects.get()
+    assert row.retry_at is not None
+    assert row.answered_at is not None
+    seconds = (row.retry_at - row.answered_at).total_seconds()
     assert 0 < seconds - 5 <= int(answer.headers["retry-after"]) <= seconds + 1
 
 
@@ -192,16 +192,16 @@ def test_unsent_abort_without_retry_time_returns_default_retry_after(
 
     replace_client(live, NorthflankClient("sandbox", base_url="http://127.0.0.1:9"))
     answer = abort(manager_api_client, run)
-    assert failed(answer) == (503, "not_sent")
+    assert error_status_and_code(answer) == (503, "not_sent")
     assert answer.headers["retry-after"] == "10"
 
 
 def test_abort_that_times_out_returns_504_and_stays_open(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
-    impatient(live)
+    shorten_upstream_timeout(live)
     live.sandbox.faults = [parse_fault("abort-lost:2")]
-    assert failed(abort(manager_api_client, run)) == (504, "no_answer")
+    assert error_status_and_code(abort(manager_api_client, run)) == (504, "no_answer")
     assert Abort.objects.get().settled_at is None
 
 
@@ -217,28 +217,28 @@ def test_abort_of_run_ended_meanwhile_returns_too_late(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     advance_time(live, 3600)
-    said = success_json(abort(manager_api_client, run))
-    assert said["abort"]["state"] == "too_late"
-    assert said["abort"]["outcome"] == said["run"]["status"]
-    assert said["run"]["concluded"] is True
+    body = success_json(abort(manager_api_client, run))
+    assert body["abort"]["state"] == "too_late"
+    assert body["abort"]["outcome"] == body["run"]["status"]
+    assert body["run"]["concluded"] is True
 
 
 def test_abort_that_ends_at_once_returns_concluded(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
-    said = success_json(abort(manager_api_client, run))["abort"]
-    assert (said["state"], said["outcome"]) == ("concluded", "aborted")
+    body = success_json(abort(manager_api_client, run))["abort"]
+    assert (body["state"], body["outcome"]) == ("concluded", "aborted")
 
 
 def test_abort_of_ended_run_returns_409_and_sends_nothing(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
     advance_time(live, 3600)
-    ended = read(live, run)
+    ended_run = read(live, run)
     answer = abort(manager_api_client, run)
-    assert failed(answer) == (409, "not_in_flight")
-    assert answer.json()["run"]["status"] == ended.status
+    assert error_status_and_code(answer) == (409, "not_in_flight")
+    assert answer.json()["run"]["status"] == ended_run.status
     assert not Abort.objects.exists()
 
 
@@ -247,11 +247,11 @@ def test_abort_of_ended_run_returns_409_and_sends_nothing(
 
 @pytest.fixture
 def run_with_overdue_abort(live: Live, manager_api_client: httpx.Client) -> Run:
-    """A run whose abort was accepted and has come to nothing for a long time."""
-    run = in_flight(live, SEARCH, wanted=lambda chance: chance < 1 / 3)
+    """A run whose abort was accepted long ago, without effect."""
+    run = create_run_in_flight(live, SEARCH, condition=lambda chance: chance < 1 / 3)
     advance_time(live, 60)
     success_json(abort(manager_api_client, run))
-    long_ago(Abort.objects.get(), requested_at=3600)
+    backdate_abort(Abort.objects.get(), requested_at=3600)
     return run
 
 
@@ -259,9 +259,9 @@ def test_overdue_abort_with_again_is_resent(
     live: Live, manager_api_client: httpx.Client, run_with_overdue_abort: Run
 ) -> None:
     first = Abort.objects.get()
-    said = success_json(abort(manager_api_client, run_with_overdue_abort, again=True))
-    assert said["joined"] is False
-    assert Abort.objects.get(pk=said["abort"]["id"]).retry_of == first
+    body = success_json(abort(manager_api_client, run_with_overdue_abort, again=True))
+    assert body["joined"] is False
+    assert Abort.objects.get(pk=body["abort"]["id"]).retry_of == first
     assert live.sandbox.abort_request_counts == {run_with_overdue_abort.run_id: 2}
 
 
@@ -283,9 +283,11 @@ def test_recent_abort_with_again_is_joined(
 # --- what is sent ------------------------------------------------------------------------------
 
 
-def post(by: httpx.Client, run: Run, body: bytes, kind: str = "application/json") -> httpx.Response:
-    headers = {"Content-Type": kind} if kind else {}
-    return by.post(f"/api/runs/{run.run_id}/abort/", content=body, headers=headers)
+def post(
+    client: httpx.Client, run: Run, body: bytes, content_type: str = "application/json"
+) -> httpx.Response:
+    headers = {"Content-Type": content_type} if content_type else {}
+    return client.post(f"/api/runs/{run.run_id}/abort/", content=body, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +314,7 @@ def post(by: httpx.Client, run: Run, body: bytes, kind: str = "application/json"
 def test_abort_with_invalid_body_is_rejected(
     live: Live, manager_api_client: httpx.Client, run: Run, body: bytes, status: int, code: str
 ) -> None:
-    assert failed(post(manager_api_client, run, body)) == (status, code)
+    assert error_status_and_code(post(manager_api_client, run, body)) == (status, code)
     assert not Abort.objects.exists()
     assert live.sandbox.abort_request_counts[run.run_id] == 0
 
@@ -321,15 +323,18 @@ def test_abort_with_invalid_body_is_rejected(
 def test_abort_with_other_content_type_returns_415(
     manager_api_client: httpx.Client, run: Run, kind: str
 ) -> None:
-    assert failed(post(manager_api_client, run, b'{"reason": "x"}', kind)) == (415, "not_json")
+    assert error_status_and_code(post(manager_api_client, run, b'{"reason": "x"}', kind)) == (
+        415,
+        "not_json",
+    )
     assert not Abort.objects.exists()
 
 
 def test_abort_with_charset_in_content_type_is_accepted(
     manager_api_client: httpx.Client, run: Run
 ) -> None:
-    said = success_json(post(manager_api_client, run, b"{}", "application/json; charset=utf-8"))
-    assert said["abort"]["state"] == "accepted"
+    body = success_json(post(manager_api_client, run, b"{}", "application/json; charset=utf-8"))
+    assert body["abort"]["state"] == "accepted"
 
 
 def test_abort_with_huge_body_returns_413(manager_api_client: httpx.Client, run: Run) -> None:
@@ -339,9 +344,9 @@ def test_abort_with_huge_body_returns_413(manager_api_client: httpx.Client, run:
 def test_abort_in_production_without_reason_returns_422(
     live: Live, manager_api_client: httpx.Client
 ) -> None:
-    run = in_flight(live, SEARCH)
+    run = create_run_in_flight(live, SEARCH)
     answer = abort(manager_api_client, run, "  \n\0")
-    assert failed(answer) == (422, "reason_missing")
+    assert error_status_and_code(answer) == (422, "reason_missing")
     assert "Production" in answer.json()["error"]["message"]
     assert not Abort.objects.exists()
 
@@ -355,12 +360,12 @@ def test_abort_in_staging_without_reason_is_accepted(
 def test_abort_of_ambiguous_run_id_needs_stage_parameters(
     live: Live, manager_api_client: httpx.Client, run: Run
 ) -> None:
-    other = in_flight(live, SEARCH)
+    other = create_run_in_flight(live, SEARCH)
     Run.objects.filter(pk=other.pk).update(run_id=run.run_id)
-    assert failed(abort(manager_api_client, run)) == (409, "ambiguous_run")
-    place = "?project={}&pipeline={}&stage={}".format(*LEDGER)
+    assert error_status_and_code(abort(manager_api_client, run)) == (409, "ambiguous_run")
+    query = "?project={}&pipeline={}&stage={}".format(*LEDGER)
     answer = manager_api_client.post(
-        f"/api/runs/{run.run_id}/abort/{place}", json={"reason": "Stuck"}
+        f"/api/runs/{run.run_id}/abort/{query}", json={"reason": "Stuck"}
     )
     assert success_json(answer)["run"]["project"] == "payments"
 
@@ -371,12 +376,12 @@ def test_abort_with_misspelled_parameter_returns_400(
     answer = manager_api_client.post(
         f"/api/runs/{run.run_id}/abort/?projet=shop", json={"reason": "Stuck"}
     )
-    assert failed(answer) == (400, "bad_parameter")
+    assert error_status_and_code(answer) == (400, "bad_parameter")
     assert not Abort.objects.exists()
 
 
 def test_abort_of_unknown_run_returns_404(manager_api_client: httpx.Client, run: Run) -> None:
-    assert failed(abort(manager_api_client, "r-9")) == (404, "unknown_run")
+    assert error_status_and_code(abort(manager_api_client, "r-9")) == (404, "unknown_run")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])

@@ -13,7 +13,7 @@ from pytest_django import Settings
 from dashboard.accounts import demo
 from dashboard.models import ApiToken
 from dashboard.models.api_tokens import Scope
-from tests.support.api import CreateApiClient, client, create_token_secret, failed
+from tests.support.api import CreateApiClient, client, create_token_secret, error_status_and_code
 from tests.support.live import Live
 
 
@@ -24,13 +24,13 @@ def get_runs(anonymous_client: httpx.Client, authorization: str | bytes) -> http
 
 def test_request_without_token_returns_401(anonymous_client: httpx.Client, viewer: User) -> None:
     answer = anonymous_client.get("/api/runs/")
-    assert failed(answer) == (401, "token_missing")
+    assert error_status_and_code(answer) == (401, "token_missing")
     assert answer.headers["www-authenticate"] == 'Bearer realm="release flows"'
 
 
 def test_unknown_token_returns_401(anonymous_client: httpx.Client, viewer: User) -> None:
     answer = get_runs(anonymous_client, "Bearer rfd_" + "x" * 43)
-    assert failed(answer) == (401, "token_unknown")
+    assert error_status_and_code(answer) == (401, "token_unknown")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
@@ -47,29 +47,39 @@ def test_bearer_scheme_is_case_insensitive(
 def test_other_authorization_scheme_returns_401(
     anonymous_client: httpx.Client, viewer: User, header: str
 ) -> None:
-    assert failed(get_runs(anonymous_client, header.format(create_token_secret(viewer)))) == (
+    assert error_status_and_code(
+        get_runs(anonymous_client, header.format(create_token_secret(viewer)))
+    ) == (
         401,
         "token_missing",
     )
 
 
 @pytest.mark.parametrize(
-    "sent", ["Bearer tökén".encode(), b"Bearer \xff\xfe", b"Bearer a b c", b"Bearer " + b"x" * 8000]
+    "header",
+    ["Bearer tökén".encode(), b"Bearer \xff\xfe", b"Bearer a b c", b"Bearer " + b"x" * 8000],
 )
 def test_malformed_token_returns_401(
-    anonymous_client: httpx.Client, viewer: User, sent: bytes
+    anonymous_client: httpx.Client, viewer: User, header: bytes
 ) -> None:
-    assert failed(get_runs(anonymous_client, sent)) == (401, "token_unknown")
+    assert error_status_and_code(get_runs(anonymous_client, header)) == (401, "token_unknown")
 
 
 @pytest.mark.parametrize(
     "change",
-    [str.upper, lambda s: s[:-1], lambda s: s + "x", lambda s: s.removeprefix("rfd_")],
+    [
+        str.upper,
+        lambda secret: secret[:-1],
+        lambda secret: secret + "x",
+        lambda secret: secret.removeprefix("rfd_"),
+    ],
 )
 def test_altered_token_returns_401(
     anonymous_client: httpx.Client, viewer: User, change: Callable[[str], str]
 ) -> None:
-    assert failed(get_runs(anonymous_client, f"Bearer {change(create_token_secret(viewer))}")) == (
+    assert error_status_and_code(
+        get_runs(anonymous_client, f"Bearer {change(create_token_secret(viewer))}")
+    ) == (
         401,
         "token_unknown",
     )
@@ -79,7 +89,9 @@ def test_stored_token_digest_is_not_accepted_as_token(
     anonymous_client: httpx.Client, viewer: User
 ) -> None:
     create_token_secret(viewer)
-    assert failed(get_runs(anonymous_client, f"Bearer {ApiToken.objects.get().digest}")) == (
+    assert error_status_and_code(
+        get_runs(anonymous_client, f"Bearer {ApiToken.objects.get().digest}")
+    ) == (
         401,
         "token_unknown",
     )
@@ -87,45 +99,48 @@ def test_stored_token_digest_is_not_accepted_as_token(
 
 def test_expired_token_returns_401(live: Live, viewer: User) -> None:
     soon = timezone.now() + timedelta(hours=1)
-    with client(live, create_token_secret(viewer, expires_at=soon)) as one:
-        assert one.get("/api/runs/").status_code == 200
+    with client(live, create_token_secret(viewer, expires_at=soon)) as http_client:
+        assert http_client.get("/api/runs/").status_code == 200
         ApiToken.objects.update(expires_at=timezone.now())
-        assert failed(one.get("/api/runs/")) == (401, "token_expired")
+        assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_expired")
 
 
 def test_revoked_token_returns_401(api_client: CreateApiClient, viewer: User) -> None:
-    one = api_client(viewer)
-    assert one.get("/api/runs/").status_code == 200
+    http_client = api_client(viewer)
+    assert http_client.get("/api/runs/").status_code == 200
     ApiToken.objects.update(revoked_at=timezone.now())
-    assert failed(one.get("/api/runs/")) == (401, "token_revoked")
+    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_revoked")
 
 
 def test_token_of_inactive_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
-    one = api_client(viewer)
+    http_client = api_client(viewer)
     User.objects.update(is_active=False)
-    assert failed(one.get("/api/runs/")) == (401, "token_inactive")
+    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_inactive")
 
 
 def test_token_of_demo_account_is_valid_with_sandbox_only(
     api_client: CreateApiClient, settings: Settings, transactional_db: None
 ) -> None:
     demo.enable()
-    one = api_client(User.objects.get(username="admin"))
-    assert one.get("/api/runs/").status_code == 200
+    http_client = api_client(User.objects.get(username="admin"))
+    assert http_client.get("/api/runs/").status_code == 200
     settings.SANDBOX = False
-    assert failed(one.get("/api/runs/")) == (401, "token_inactive")
+    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_inactive")
 
 
 def test_token_of_deleted_account_returns_401(api_client: CreateApiClient, viewer: User) -> None:
-    one = api_client(viewer)
+    http_client = api_client(viewer)
     viewer.delete()
-    assert failed(one.get("/api/runs/")) == (401, "token_unknown")
+    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_unknown")
 
 
 def test_session_without_token_returns_401(live: Live, manager: User) -> None:
-    person = live.person("manager")
-    assert failed(person.get("/api/runs/")) == (401, "token_missing")
-    assert failed(person.post("/api/runs/x/abort/", json={})) == (401, "token_missing")
+    client = live.sign_in("manager")
+    assert error_status_and_code(client.get("/api/runs/")) == (401, "token_missing")
+    assert error_status_and_code(client.post("/api/runs/x/abort/", json={})) == (
+        401,
+        "token_missing",
+    )
 
 
 def test_token_gives_no_access_to_pages(api_client: CreateApiClient, manager: User) -> None:
@@ -143,7 +158,10 @@ def test_api_request_sets_no_cookie(api_client: CreateApiClient, manager: User) 
 def test_unknown_api_address_returns_404(
     api_client: CreateApiClient, viewer: User, address: str, method: str
 ) -> None:
-    assert failed(api_client(viewer).request(method, f"/api/{address}")) == (404, "no_address")
+    assert error_status_and_code(api_client(viewer).request(method, f"/api/{address}")) == (
+        404,
+        "no_address",
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,25 +178,25 @@ def test_unsupported_method_returns_405_with_allow_header(
     api_client: CreateApiClient, viewer: User, method: str, address: str, allowed: str
 ) -> None:
     answer = api_client(viewer).request(method, f"/api/{address}")
-    assert failed(answer) == (405, "method_not_allowed")
+    assert error_status_and_code(answer) == (405, "method_not_allowed")
     assert answer.headers["allow"] == allowed
 
 
 def test_unexpected_error_returns_json_500_and_is_logged(
     api_client: CreateApiClient, viewer: User, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = api_client(viewer)
+    http_client = api_client(viewer)
     ApiToken.objects.update(scope=Scope.READ)
     from django.db import connection
 
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE dashboard_grant RENAME TO elsewhere")
     try:
-        answer = one.get("/api/runs/")
+        answer = http_client.get("/api/runs/")
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO dashboard_grant")
-    assert failed(answer) == (500, "defect")
+    assert error_status_and_code(answer) == (500, "defect")
     assert "dashboard_grant" not in answer.text
     assert "api.defect" in caplog.text
 
@@ -196,12 +214,12 @@ def test_token_secret_is_never_returned_or_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = create_token_secret(manager)
-    with client(live, secret) as one:
-        said = [one.get("/api/runs/").text, one.get("/api/runs/x/").text]
+    with client(live, secret) as http_client:
+        texts = [http_client.get("/api/runs/").text, http_client.get("/api/runs/x/").text]
         ApiToken.objects.update(revoked_at=timezone.now())
-        answer = one.get("/api/runs/")
-    said += [answer.text, str(answer.headers), caplog.text, str(ApiToken.objects.values().get())]
-    assert not any(secret in text or secret[8:] in text for text in said)
+        answer = http_client.get("/api/runs/")
+    texts += [answer.text, str(answer.headers), caplog.text, str(ApiToken.objects.values().get())]
+    assert not any(secret in text or secret[8:] in text for text in texts)
 
 
 # --- how often ---------------------------------------------------------------------------------
@@ -211,10 +229,10 @@ def test_requests_over_rate_limit_return_429(
     api_client: CreateApiClient, viewer: User, settings: object
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 2  # type: ignore[attr-defined]
-    one = api_client(viewer)
-    answers = [one.get("/api/runs/") for _ in range(3)]
+    http_client = api_client(viewer)
+    answers = [http_client.get("/api/runs/") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
-    assert failed(answers[2]) == (429, "too_many_requests")
+    assert error_status_and_code(answers[2]) == (429, "too_many_requests")
     assert 0 < int(answers[2].headers["retry-after"]) <= 60
 
 
@@ -222,11 +240,11 @@ def test_rate_limit_resets_each_minute(
     api_client: CreateApiClient, viewer: User, settings: object
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
-    one = api_client(viewer)
-    one.get("/api/runs/")
+    http_client = api_client(viewer)
+    http_client.get("/api/runs/")
     ApiToken.objects.update(window_started_at=timezone.now() - timedelta(minutes=1))
-    assert one.get("/api/runs/").status_code == 200
-    assert one.get("/api/runs/").status_code == 429
+    assert http_client.get("/api/runs/").status_code == 200
+    assert http_client.get("/api/runs/").status_code == 429
 
 
 def test_rate_limit_is_counted_per_token(
@@ -234,25 +252,27 @@ def test_rate_limit_is_counted_per_token(
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
     first, second = api_client(viewer), api_client(viewer, name="Grafana")
-    assert [one.get("/api/runs/").status_code for one in (first, second, first)] == [200, 200, 429]
+    assert [
+        http_client.get("/api/runs/").status_code for http_client in (first, second, first)
+    ] == [200, 200, 429]
 
 
 def test_rate_limit_counts_failed_requests(
     api_client: CreateApiClient, viewer: User, settings: object
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1  # type: ignore[attr-defined]
-    one = api_client(viewer)
-    assert one.get("/api/runs/unknown/").status_code == 404
-    assert one.get("/api/runs/unknown/").status_code == 429
+    http_client = api_client(viewer)
+    assert http_client.get("/api/runs/unknown/").status_code == 404
+    assert http_client.get("/api/runs/unknown/").status_code == 429
 
 
 def test_token_last_use_is_recorded_once_per_minute(
     api_client: CreateApiClient, viewer: User
 ) -> None:
-    one = api_client(viewer)
-    begun = timezone.now()
-    one.get("/api/runs/")
+    http_client = api_client(viewer)
+    start_time = timezone.now()
+    http_client.get("/api/runs/")
     first = ApiToken.objects.get().last_used_at
-    one.get("/api/runs/")
+    http_client.get("/api/runs/")
     assert first is not None
-    assert ApiToken.objects.get().last_used_at == first >= begun
+    assert ApiToken.objects.get().last_used_at == first >= start_time

@@ -18,7 +18,7 @@ from dashboard.web.api import auth, params, views
 from dashboard.web.http import database_outage
 from tests.support.api import abort, create_token_secret
 from tests.support.live import Live
-from tests.support.live_runs import advance_time, in_flight
+from tests.support.live_runs import advance_time, create_run_in_flight
 
 DOC = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
@@ -31,29 +31,29 @@ def run_curl(curl: str, **variables: str) -> httpx.Response:
     """Send what a curl command of the page would send."""
     for name, value in variables.items():
         curl = curl.replace(f"${name}", value)
-    _, *words = shlex.split(curl.replace("\\\n", " "))
+    _, *arguments = shlex.split(curl.replace("\\\n", " "))
     headers, body, address = {}, None, ""
-    while words:
-        match words.pop(0):
+    while arguments:
+        match arguments.pop(0):
             case "-H":
-                name, _, value = words.pop(0).partition(": ")
+                name, _, value = arguments.pop(0).partition(": ")
                 headers[name] = value
             case "-d":
-                body = words.pop(0)
+                body = arguments.pop(0)
             case "-sS" | "--fail-with-body":
                 pass
-            case word:
-                assert word.startswith("http"), f"{word}: teach this test"
-                address = word
+            case argument:
+                assert argument.startswith("http"), f"{argument}: teach this test"
+                address = argument
     return httpx.request("POST" if body else "GET", address, headers=headers, content=body)
 
 
-def shape(of: Any, like: Any) -> Any:
-    """The names in an answer, as deep as the example goes: {} and [] leave the rest out."""
-    if isinstance(of, dict) and like != {}:
-        return {name: shape(value, like.get(name)) for name, value in of.items()}
-    if isinstance(of, list) and like != []:
-        return [shape(of[0], like[0])] if isinstance(like, list) and of else "empty"
+def shape(actual: Any, example: Any) -> Any:
+    """The names in an answer, as deep as in the example: {} and [] stand for anything."""
+    if isinstance(actual, dict) and example != {}:
+        return {name: shape(value, example.get(name)) for name, value in actual.items()}
+    if isinstance(actual, list) and example != []:
+        return [shape(actual[0], example[0])] if isinstance(example, list) and actual else "empty"
     return ...
 
 
@@ -65,7 +65,7 @@ def test_documented_examples_have_responses() -> None:
 def test_documented_example_returns_documented_shape(
     live: Live, manager: User, number: int
 ) -> None:
-    run = in_flight(live)
+    run = create_run_in_flight(live)
     variables = {
         "DASHBOARD": live.base_url, "TOKEN": create_token_secret(manager), "RUN": run.run_id,
     }  # fmt: skip
@@ -77,26 +77,26 @@ def test_documented_example_returns_documented_shape(
 
 
 def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    with httpx.Client(base_url=live.base_url, timeout=20) as one:
-        one.headers["Authorization"] = f"Bearer {create_token_secret(manager)}"
-        abort(one, run)
+    run = create_run_in_flight(live)
+    with httpx.Client(base_url=live.base_url, timeout=20) as http_client:
+        http_client.headers["Authorization"] = f"Bearer {create_token_secret(manager)}"
+        abort(http_client, run)
         advance_time(live, 10)
-        told = one.get(f"/api/runs/{run.run_id}/").json()
-    act = JSON_EXAMPLES[2]["abort"]
-    assert set(told["aborts"][0]) == {*act, "timeline"}
-    assert set(told["aborts"][0]["timeline"][0]) == {"at", "text"}
-    assert set(told["abort"]) == set(act)
+        body = http_client.get(f"/api/runs/{run.run_id}/").json()
+    documented = JSON_EXAMPLES[2]["abort"]
+    assert set(body["aborts"][0]) == {*documented, "timeline"}
+    assert set(body["aborts"][0]["timeline"][0]) == {"at", "text"}
+    assert set(body["abort"]) == set(documented)
 
 
 def test_documented_error_codes_match_code() -> None:
     source = "".join(map(inspect.getsource, (auth, params, database_outage, views)))
-    written = re.findall(r'(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
-    of_token = {f"token_{one}" for one in TokenStatus if one is not TokenStatus.VALID}
-    told = {*written, *of_token, *(code for _, code in views.ERRORS_BY_STATE.values())}
+    literal_codes = re.findall(r'(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
+    token_codes = {f"token_{status}" for status in TokenStatus if status is not TokenStatus.VALID}
+    codes = {*literal_codes, *token_codes, *(code for _, code in views.ERRORS_BY_STATE.values())}
     table = DOC.partition("## Errors")[2].partition("## Commands")[0]
     cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
-    assert set(re.findall(r"`(\w+)`", "".join(cells))) == told
+    assert set(re.findall(r"`(\w+)`", "".join(cells))) == codes
 
 
 def test_documented_abort_states_match_model() -> None:
@@ -119,20 +119,24 @@ EXPECTED_OPTIONS: list[dict[str, Any]] = [  # by each command of the page, in it
 ]
 
 
-@pytest.mark.parametrize(("line", "meant"), zip(COMMANDS, EXPECTED_OPTIONS, strict=True))
-def test_documented_command_parses_to_expected_options(line: str, meant: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("line", "expected"), zip(COMMANDS, EXPECTED_OPTIONS, strict=True))
+def test_documented_command_parses_to_expected_options(line: str, expected: dict[str, Any]) -> None:
     name, *words = shlex.split(line.partition(" …")[0])
     command = load_command_class("dashboard", name)
     parser = command.create_parser("manage.py", name)  # called from no command line, it raises
     options = vars(parser.parse_args(words))
-    assert {option: options[option] for option in meant} == meant
+    assert {option: options[option] for option in expected} == expected
 
 
 @pytest.mark.parametrize("name", ["runs", "run", "abort"])
 def test_command_options_are_documented(name: str) -> None:
     parser = load_command_class("dashboard", name).create_parser("manage.py", name)
-    plain = BaseCommand().create_parser("manage.py", "any")
-    usual = {*plain._option_string_actions, "--skip-checks"}
+    base_parser = BaseCommand().create_parser("manage.py", "any")
+    common_options = {*base_parser._option_string_actions, "--skip-checks"}
     [row] = re.findall(rf"^\| `{name} (.*?)` \|", DOC, re.MULTILINE)
-    told = set(re.findall(r"--\w+", row))
-    assert told == {o for o in parser._option_string_actions if o[:2] == "--"} - usual
+    documented = set(re.findall(r"--\w+", row))
+    assert (
+        documented
+        == {option for option in parser._option_string_actions if option[:2] == "--"}
+        - common_options
+    )

@@ -14,7 +14,7 @@ from dashboard.models.api_tokens import Scope
 from dashboard.runs import acknowledgements
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
-from tests.support.api import CreateApiClient, failed
+from tests.support.api import CreateApiClient, error_status_and_code
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_runs_filtered_to_listed_project_is_complete(
     other = factories.project("other")
     CatalogSync.objects.create(project=other, next_sync_at=timezone.now())
     assert read_only_api_client.get("/api/runs/").json()["complete"] is False
-    here = stage.pipeline.project.slug
-    assert read_only_api_client.get(f"/api/runs/?project={here}").json()["complete"] is True
+    slug = stage.pipeline.project.slug
+    assert read_only_api_client.get(f"/api/runs/?project={slug}").json()["complete"] is True
 
 
 def test_runs_before_first_sync_is_incomplete(read_only_api_client: httpx.Client) -> None:
@@ -90,8 +90,8 @@ def test_runs_before_first_sync_is_incomplete(read_only_api_client: httpx.Client
 
 def test_runs_returns_all_run_fields(read_only_api_client: httpx.Client, stage: Stage) -> None:
     run = factories.run(stage, "r-1", name="Nightly", step="migrate", status="hibernating")
-    [told] = read_only_api_client.get("/api/runs/").json()["runs"]
-    assert told == {
+    [run_body] = read_only_api_client.get("/api/runs/").json()["runs"]
+    assert run_body == {
         "run_id": "r-1",
         "name": "Nightly",
         "project": "shop",
@@ -136,8 +136,8 @@ def test_overdue_run_has_severity_and_reason(
     assert read_only_api_client.get("/api/runs/r-1/").json()["overdue"] == overdue
 
 
-def format_utc(when: Any) -> str:
-    return str(when.isoformat().replace("+00:00", "Z"))
+def format_utc(time: Any) -> str:
+    return str(time.isoformat().replace("+00:00", "Z"))
 
 
 def test_times_are_utc_in_any_dashboard_timezone(
@@ -156,10 +156,10 @@ def test_urls_are_absolute_with_base_url(
     settings.BASE_URL = "https://releases.example.com"
     run = factories.run(stage)
     factories.run(stage)
-    said = read_only_api_client.get("/api/runs/?limit=1").json()
-    assert said["next"].startswith("https://releases.example.com/api/runs/?")
-    told = read_only_api_client.get(f"/api/runs/{run.run_id}/").json()
-    assert told["url"] == f"https://releases.example.com{factories.address(run)}"
+    list_body = read_only_api_client.get("/api/runs/?limit=1").json()
+    assert list_body["next"].startswith("https://releases.example.com/api/runs/?")
+    run_body = read_only_api_client.get(f"/api/runs/{run.run_id}/").json()
+    assert run_body["url"] == f"https://releases.example.com{factories.address(run)}"
 
 
 def test_runs_excludes_concluded_and_removed_runs(
@@ -181,15 +181,15 @@ def test_head_request_returns_200_without_body(
 
 def test_responses_are_not_cached(read_only_api_client: httpx.Client, stage: Stage) -> None:
     factories.run(stage, "r-1")
-    kept = {
-        read_only_api_client.get(f"/api/runs/{of}").headers["cache-control"]
-        for of in ("", "r-1/", "r-2/")
+    cache_headers = {
+        read_only_api_client.get(f"/api/runs/{path}").headers["cache-control"]
+        for path in ("", "r-1/", "r-2/")
     }
-    assert kept == {"no-store"}
+    assert cache_headers == {"no-store"}
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [
         ("", {"a", "b", "c"}),
         ("project=shop", {"a", "b"}),
@@ -205,13 +205,13 @@ def test_responses_are_not_cached(read_only_api_client: httpx.Client, stage: Sta
     ],
 )
 def test_runs_filters_by_project_pipeline_stage_and_status(
-    read_only_api_client: httpx.Client, stage: Stage, query: str, found: set[str]
+    read_only_api_client: httpx.Client, stage: Stage, query: str, expected: set[str]
 ) -> None:
     factories.run(stage, "a")
     factories.run(factories.stage("Production"), "b", status="waiting")
-    ledger = factories.pipeline("ledger", of=factories.project("payments"))
-    factories.run(factories.stage("Production", of=ledger), "c")
-    assert set(run_ids(read_only_api_client.get(f"/api/runs/?{query}"))) == found
+    ledger = factories.pipeline("ledger", parent=factories.project("payments"))
+    factories.run(factories.stage("Production", parent=ledger), "c")
+    assert set(run_ids(read_only_api_client.get(f"/api/runs/?{query}"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,10 @@ def test_runs_filters_by_project_pipeline_stage_and_status(
 def test_runs_with_invalid_parameter_returns_400(
     read_only_api_client: httpx.Client, query: str
 ) -> None:
-    assert failed(read_only_api_client.get(f"/api/runs/?{query}")) == (400, "bad_parameter")
+    assert error_status_and_code(read_only_api_client.get(f"/api/runs/?{query}")) == (
+        400,
+        "bad_parameter",
+    )
 
 
 def test_runs_pages_contain_each_run_once(read_only_api_client: httpx.Client, stage: Stage) -> None:
@@ -257,15 +260,19 @@ def test_runs_returns_latest_abort_of_run(
     read_only_api_client: httpx.Client, stage: Stage, manager: User
 ) -> None:
     run = factories.run(stage)
-    over = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
-    factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **over)
+    end_fields = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
+    factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **end_fields)
     factories.abort(run, manager, reason="Stuck", via="api", token_name="PagerDuty")
-    [told] = read_only_api_client.get("/api/runs/").json()["runs"]
-    act = told["abort"]
-    assert (act["state"], act["username"], act["reason"]) == ("accepted", "manager", "Stuck")
-    assert (act["via"], act["token"]) == ("api", "PagerDuty")
-    assert (act["outcome"], act["settled_at"]) == ("", None)
-    assert act["message"] == abort_messages.describe(run.aborts.latest("pk"), run).plain_text
+    [run_body] = read_only_api_client.get("/api/runs/").json()["runs"]
+    abort_body = run_body["abort"]
+    assert (abort_body["state"], abort_body["username"], abort_body["reason"]) == (
+        "accepted",
+        "manager",
+        "Stuck",
+    )
+    assert (abort_body["via"], abort_body["token"]) == ("api", "PagerDuty")
+    assert (abort_body["outcome"], abort_body["settled_at"]) == ("", None)
+    assert abort_body["message"] == abort_messages.describe(run.aborts.latest("pk"), run).plain_text
 
 
 def test_runs_with_100_runs_needs_as_many_queries_as_one(
@@ -299,24 +306,26 @@ def test_runs_with_100_runs_needs_as_many_queries_as_one(
 
 def test_run_that_concluded_is_returned(read_only_api_client: httpx.Client, stage: Stage) -> None:
     factories.run(stage, "r-1", status="success")
-    told = read_only_api_client.get("/api/runs/r-1/").json()
-    assert (told["status"], told["concluded"], told["aborts"]) == ("success", True, [])
+    body = read_only_api_client.get("/api/runs/r-1/").json()
+    assert (body["status"], body["concluded"], body["aborts"]) == ("success", True, [])
 
 
 def test_run_returns_all_aborts_with_timelines(
     read_only_api_client: httpx.Client, stage: Stage, manager: User
 ) -> None:
     run = factories.run(stage, "r-1")
-    over = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
-    first = factories.abort(run, manager, requested_at=timezone.now() - timedelta(hours=1), **over)
+    end_fields = {"state": "not_sent", "settled_at": timezone.now(), "answer": "No connection."}
+    first = factories.abort(
+        run, manager, requested_at=timezone.now() - timedelta(hours=1), **end_fields
+    )
     first.add_event("requested", timezone.now())
     first.add_event("not_sent", timezone.now(), detail="No connection.")
     second = factories.abort(run, manager)
     second.add_event("requested", timezone.now())
-    told = read_only_api_client.get("/api/runs/r-1/").json()
-    assert [act["id"] for act in told["aborts"]] == [second.pk, first.pk]
-    assert told["abort"]["id"] == second.pk
-    assert [line["text"] for line in told["aborts"][1]["timeline"]] == [
+    body = read_only_api_client.get("/api/runs/r-1/").json()
+    assert [abort_body["id"] for abort_body in body["aborts"]] == [second.pk, first.pk]
+    assert body["abort"]["id"] == second.pk
+    assert [line["text"] for line in body["aborts"][1]["timeline"]] == [
         "Requested by manager.",
         "Not sent: No connection.",
     ]
@@ -324,7 +333,7 @@ def test_run_returns_all_aborts_with_timelines(
 
 def test_run_that_is_unknown_returns_404(read_only_api_client: httpx.Client, stage: Stage) -> None:
     answer = read_only_api_client.get("/api/runs/r-9/")
-    assert failed(answer) == (404, "unknown_run")
+    assert error_status_and_code(answer) == (404, "unknown_run")
     assert answer.json()["error"]["message"] == "Run “r-9” not found."
 
 
@@ -340,7 +349,7 @@ def test_run_with_unusual_id_is_returned(
 
 @pytest.mark.parametrize("address", ["%00", "a%2500", "%FF", "%ED%A0%80"])
 def test_run_with_invalid_id_returns_404(read_only_api_client: httpx.Client, address: str) -> None:
-    assert failed(read_only_api_client.get(f"/api/runs/{address}/"))[0] == 404
+    assert error_status_and_code(read_only_api_client.get(f"/api/runs/{address}/"))[0] == 404
 
 
 def test_run_with_ambiguous_id_returns_409_with_places(
@@ -349,7 +358,7 @@ def test_run_with_ambiguous_id_returns_409_with_places(
     for name in ("Staging", "Production"):
         factories.run(factories.stage(name), "r-1")
     answer = read_only_api_client.get("/api/runs/r-1/")
-    assert failed(answer) == (409, "ambiguous_run")
+    assert error_status_and_code(answer) == (409, "ambiguous_run")
     place = {"project": "shop", "pipeline": "checkout"}
     assert answer.json()["places"] == [
         place | {"stage": "Production"},
@@ -362,11 +371,11 @@ def test_run_with_ambiguous_id_and_stage_parameters_is_returned(
 ) -> None:
     for name in ("Staging", "Production"):
         factories.run(factories.stage(name), "r-1", name=name)
-    told = read_only_api_client.get(
+    body = read_only_api_client.get(
         "/api/runs/r-1/?project=shop&pipeline=checkout&stage=staging"
     ).json()
-    assert told["name"] == "Staging"
-    assert failed(read_only_api_client.get("/api/runs/r-1/?stage=development")) == (
+    assert body["name"] == "Staging"
+    assert error_status_and_code(read_only_api_client.get("/api/runs/r-1/?stage=development")) == (
         404,
         "unknown_run",
     )
@@ -395,14 +404,14 @@ def test_run_returns_acknowledgements(
     run = factories.run(stage, "r-1", overdue_severity=1)
     assert read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"] == []
     acknowledgements.acknowledge(run, viewer)
-    [told] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
+    [acknowledgement] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
     since = format_utc(run.acknowledgements.get().acknowledged_at)
-    assert told == {
+    assert acknowledgement == {
         "username": "viewer",
         "acknowledged_at": since,
         "ended_at": None,
         "reassigned_to": "",
     }
     acknowledgements.release(run, viewer)
-    [told] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
-    assert told["ended_at"] == format_utc(run.acknowledgements.get().ended_at)
+    [acknowledgement] = read_only_api_client.get("/api/runs/r-1/").json()["acknowledgements"]
+    assert acknowledgement["ended_at"] == format_utc(run.acknowledgements.get().ended_at)

@@ -17,9 +17,11 @@ def test_concurrent_requests_are_all_counted(
     api_client: CreateApiClient, viewer: User, settings: Any
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 25
-    one = api_client(viewer)
-    with ThreadPoolExecutor(20) as hands:
-        statuses = Counter(hands.map(lambda _: one.get("/api/runs/").status_code, range(40)))
+    http_client = api_client(viewer)
+    with ThreadPoolExecutor(20) as executor:
+        statuses = Counter(
+            executor.map(lambda _: http_client.get("/api/runs/").status_code, range(40))
+        )
     assert statuses == {200: 25, 429: 15}
     assert ApiToken.objects.get().window_requests == 25
 
@@ -33,12 +35,12 @@ def test_concurrent_processes_with_stale_row_are_all_counted(
     def take(_: int) -> None:
         try:
             ApiToken.objects.get(pk=token.pk)
-            for _again in range(5):
-                token.throttle(timezone.now())  # what it knows of the count is long past
+            for _number in range(5):
+                token.throttle(timezone.now())  # its count is stale
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(8) as hands:
-        list(hands.map(take, range(8)))
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(take, range(8)))
     token.refresh_from_db()
     assert token.window_requests == 40

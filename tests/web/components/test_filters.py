@@ -23,7 +23,7 @@ from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages.stage import StagePage
 from tests.support import factories
-from tests.support.html import GetPage, one, parse_html, words
+from tests.support.html import GetPage, parse_html, select_one, text_of
 
 ALL_RUNS = "?all=1"
 # One of each parameter, in the order in which addresses carry them.
@@ -52,7 +52,7 @@ def query_pairs(url: str) -> list[tuple[str, str]]:
 
 
 def warnings(html: LexborHTMLParser) -> str:
-    return " ".join(words(each) for each in html.css("main > .inline-notice"))
+    return " ".join(text_of(notice) for notice in html.css("main > .inline-notice"))
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def get_stage_page(get_page: GetPage, stage: Stage) -> GetPage:
 def test_status_filter_lists_only_runs_of_that_status(
     status: str, get_stage_page: GetPage, stage: Stage
 ) -> None:
-    for each in [*statuses.RUN_STATUSES, "hibernating", "h" * 100]:
-        factories.run(stage, each[-90:], status=each)
+    for other_status in [*statuses.RUN_STATUSES, "hibernating", "h" * 100]:
+        factories.run(stage, other_status[-90:], status=other_status)
     html = get_stage_page(f"status={status}")
     assert listed_run_ids(html) == [status[-90:]]
     assert checked_values(html) == [status]
@@ -78,12 +78,12 @@ def test_status_filter_lists_only_runs_of_that_status(
 def test_status_filter_with_several_statuses_matches_any(
     get_stage_page: GetPage, stage: Stage
 ) -> None:
-    for each in statuses.RUN_STATUSES:
-        factories.run(stage, each, status=each)
+    for status in statuses.RUN_STATUSES:
+        factories.run(stage, status, status=status)
     html = get_stage_page("status=failure&status=running&status=aborted")
     assert listed_run_ids(html) == ["running", "failure", "aborted"]
     assert checked_values(html) == ["running", "aborted", "failure"]
-    assert words(one(html, "#status-chosen")) == "3 statuses"
+    assert text_of(select_one(html, "#status-chosen")) == "3 statuses"
 
 
 def test_status_filter_with_ended_statuses_orders_by_age(
@@ -92,8 +92,8 @@ def test_status_filter_with_ended_statuses_orders_by_age(
     now = timezone.now()
     for number in range(9):
         status = ["failure", "aborted", "success"][number % 3]
-        created = now - timedelta(minutes=number)
-        factories.run(stage, f"r{number}", status=status, created_at=created)
+        created_at = now - timedelta(minutes=number)
+        factories.run(stage, f"r{number}", status=status, created_at=created_at)
     assert listed_run_ids(get_stage_page("status=failure&status=aborted")) == [
         "r0",
         "r1",
@@ -105,8 +105,8 @@ def test_status_filter_with_ended_statuses_orders_by_age(
 
 
 def test_in_flight_filter_combines_with_statuses(get_stage_page: GetPage, stage: Stage) -> None:
-    for each in ["running", "queued", "failure", "success"]:
-        factories.run(stage, each, status=each)
+    for status in ["running", "queued", "failure", "success"]:
+        factories.run(stage, status, status=status)
     assert listed_run_ids(get_stage_page("status=in_flight")) == ["queued", "running"]
     assert listed_run_ids(get_stage_page("status=in_flight&status=failure")) == [
         "queued",
@@ -139,8 +139,8 @@ def test_status_choices_need_few_queries(
         factories.run(stage, status="success")
     factories.run(stage, status="zebra")
     with django_assert_max_num_queries(4):  # type: ignore[operator]
-        offered = filters.parse(QueryDict(), stage, viewer).available_statuses
-    assert offered == (filters.IN_FLIGHT, *statuses.RUN_STATUSES, "zebra")
+        statuses_offered = filters.parse(QueryDict(), stage, viewer).available_statuses
+    assert statuses_offered == (filters.IN_FLIGHT, *statuses.RUN_STATUSES, "zebra")
 
 
 # --- Text ---------------------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def test_status_choices_need_few_queries(
 def test_text_filter_matches_run_fields(
     field: str, status: str, get_stage_page: GetPage, stage: Stage
 ) -> None:
-    found = factories.run(stage, status=status, **{field: "Fix 100%_of Nightlies"})
+    matching_run = factories.run(stage, status=status, **{field: "Fix 100%_of Nightlies"})
     factories.run(stage, status=status)
-    assert listed_run_ids(get_stage_page("q=fix+100%25_OF+night")) == [found.run_id]
+    assert listed_run_ids(get_stage_page("q=fix+100%25_OF+night")) == [matching_run.run_id]
 
 
 @pytest.mark.parametrize("text", ["%", "_", "\\", "'", '"', "nightly_x"])
@@ -182,23 +182,25 @@ def test_text_filter_scans_limited_runs_and_links_onward(
     get_stage_page: GetPage, stage: Stage
 ) -> None:
     now = timezone.now()
-    hay = factories.run(stage, name="Hay", status="success", created_at=now)
-    factories.create_copies(hay, MAX_SCANNED - 1)
-    old = now - timedelta(days=1)
-    factories.run(stage, "r-1", name="Needle", status="success", created_at=old)
-    nothing = get_stage_page("q=needle")
-    assert listed_run_ids(nothing) == []
-    assert words(one(nothing, '[data-empty="nothing_matches"] > p:first-child')) == (
+    other_run = factories.run(stage, name="Hay", status="success", created_at=now)
+    factories.create_copies(other_run, MAX_SCANNED - 1)
+    yesterday = now - timedelta(days=1)
+    factories.run(stage, "r-1", name="Needle", status="success", created_at=yesterday)
+    empty_page = get_stage_page("q=needle")
+    assert listed_run_ids(empty_page) == []
+    assert text_of(select_one(empty_page, '[data-empty="nothing_matches"] > p:first-child')) == (
         f"No match in the {MAX_SCANNED:,} runs searched."
     )
-    further = one(nothing, ".empty-state a").attributes["href"] or ""
-    assert ("q", "needle") in query_pairs(further)
-    assert listed_run_ids(get_stage_page(urlsplit(further).query)) == ["r-1"]
+    next_query = select_one(empty_page, ".empty-state a").attributes["href"] or ""
+    assert ("q", "needle") in query_pairs(next_query)
+    assert listed_run_ids(get_stage_page(urlsplit(next_query).query)) == ["r-1"]
     factories.run(stage, "r-2", name="Needle in flight")
     first = get_stage_page("q=needle")
     assert listed_run_ids(first) == ["r-2"]
-    assert words(one(first, ".pager span")) == f"1 found in {MAX_SCANNED:,} runs searched"
-    second = get_stage_page(urlsplit(one(first, '[rel="next"]').attributes["href"] or "").query)
+    assert text_of(select_one(first, ".pager span")) == f"1 found in {MAX_SCANNED:,} runs searched"
+    second = get_stage_page(
+        urlsplit(select_one(first, '[rel="next"]').attributes["href"] or "").query
+    )
     assert listed_run_ids(second) == ["r-1"]
     assert second.css('[rel="next"]') == []
 
@@ -216,8 +218,8 @@ def runs_around_dst_change(settings: Settings, stage: Stage) -> Stage:
         "2026-03-28T23:59:59", "2026-03-29T00:00:00", "2026-03-29T14:30:00",
         "2026-03-29T14:30:59", "2026-03-29T14:31:00", "2026-03-29T23:59:59", "2026-03-30T00:00:00",
     ):  # fmt: skip
-        made = datetime.fromisoformat(local).replace(tzinfo=zone)
-        factories.run(stage, local[5:], status="success", created_at=made)
+        created_at = datetime.fromisoformat(local).replace(tzinfo=zone)
+        factories.run(stage, local[5:], status="success", created_at=created_at)
     yield stage
     timezone.get_default_timezone.cache_clear()
 
@@ -254,7 +256,7 @@ def test_invalid_date_is_ignored_and_reported(
     name: str, value: str, get_stage_page: GetPage, run: Run
 ) -> None:
     html = get_stage_page(f"{name}={quote(value)}")
-    if value == "2026-03-31 ":  # a blank is not worth a word
+    if value == "2026-03-31 ":  # trailing blanks are ignored silently
         assert html.css("main > .inline-notice") == []
         return
     assert listed_run_ids(html) == ["r-1"]
@@ -263,14 +265,14 @@ def test_invalid_date_is_ignored_and_reported(
 
 def test_date_filter_of_whole_days_fills_form_with_times(get_stage_page: GetPage, run: Run) -> None:
     html = get_stage_page("from=2026-03-01&to=2026-03-31")
-    assert one(html, "#from").attributes["value"] == "2026-03-01T00:00"
-    assert one(html, "#to").attributes["value"] == "2026-03-31T23:59"
+    assert select_one(html, "#from").attributes["value"] == "2026-03-01T00:00"
+    assert select_one(html, "#to").attributes["value"] == "2026-03-31T23:59"
     given_days = filters.parse(QueryDict("to=2026-03-31"), run.stage, User())
     sent_back = filters.parse(QueryDict("to=2026-03-31T23:59"), run.stage, User())
     assert given_days.created_before == sent_back.created_before
 
 
-# --- Overdue, and mine --------------------------------------------------------------------------
+# --- Overdue, and own aborts --------------------------------------------------------------------
 
 
 def test_overdue_filter_lists_only_overdue_runs_in_flight(
@@ -285,15 +287,16 @@ def test_overdue_filter_lists_only_overdue_runs_in_flight(
 def test_own_aborts_filter_lists_single_and_bulk_aborts_of_user(
     get_stage_page: GetPage, stage: Stage, manager: User, viewer: User
 ) -> None:
-    mine, others, listed, theirs = (
-        factories.run(stage, each, status="aborted") for each in ("mine", "others", "list", "no")
+    own, others, bulk_aborted, unrelated = (
+        factories.run(stage, run_id, status="aborted")
+        for run_id in ("mine", "others", "list", "no")
     )
     settled = {"settled_at": timezone.now()}
-    factories.abort(mine, manager, "refused", **settled)
+    factories.abort(own, manager, "refused", **settled)
     factories.abort(others, viewer, "concluded", **settled)
-    for person, run in ((manager, listed), (viewer, theirs)):
+    for user, run in ((manager, bulk_aborted), (viewer, unrelated)):
         batch = BulkAbort.objects.create(
-            key=f"00000000-0000-0000-0000-{person.pk:012}", user=person, username=person.username,
+            key=f"00000000-0000-0000-0000-{user.pk:012}", user=user, username=user.username,
             requested_at=timezone.now(), claimed_at=timezone.now(), settled_at=timezone.now(),
         )  # fmt: skip
         BulkAbortItem.objects.create(bulk_abort=batch, position=0, run=run, result="joined")
@@ -315,21 +318,22 @@ def test_invalid_switch_value_is_ignored_and_reported(
 def test_filter_chips_each_remove_one_parameter(get_stage_page: GetPage, run: Run) -> None:
     html = get_stage_page(urlencode(EACH_PARAMETER))
     chips = html.css(".filter-chips li a")
-    assert [words(chip) for chip in chips[:-1]] == [
+    assert [text_of(chip) for chip in chips[:-1]] == [
         "Remove: Aborted", "Remove: Failed", "Remove: “nightly”", "Remove: from 2026-03-01",
         "Remove: to 2026-03-31 14:30", "Remove: Overdue", "Remove: Aborted by me",
     ]  # fmt: skip
-    left = [query_pairs(chip.attributes["href"] or "") for chip in chips[:-1]]
+    remaining = [query_pairs(chip.attributes["href"] or "") for chip in chips[:-1]]
     assert all(
-        len(rest) == len(EACH_PARAMETER) - 1 and set(rest) < set(EACH_PARAMETER) for rest in left
+        len(parameters) == len(EACH_PARAMETER) - 1 and set(parameters) < set(EACH_PARAMETER)
+        for parameters in remaining
     )
-    assert len({frozenset(rest) for rest in left}) == len(EACH_PARAMETER)
+    assert len({frozenset(parameters) for parameters in remaining}) == len(EACH_PARAMETER)
     assert chips[-1].attributes["href"] == ALL_RUNS
 
 
 def test_last_filter_chip_links_to_all_runs(get_stage_page: GetPage, run: Run) -> None:
     assert (
-        one(get_stage_page("overdue=1"), ".filter-chips li:first-child a").attributes["href"]
+        select_one(get_stage_page("overdue=1"), ".filter-chips li:first-child a").attributes["href"]
         == ALL_RUNS
     )
 
@@ -337,21 +341,21 @@ def test_last_filter_chip_links_to_all_runs(get_stage_page: GetPage, run: Run) -
 def test_filter_form_contains_all_parameters(get_stage_page: GetPage, run: Run) -> None:
     html = get_stage_page(urlencode(EACH_PARAMETER))
     fields = html.css(".run-filter [name]")
-    sent = [
+    form_values = [
         (field.attributes["name"], field.attributes.get("value"))
         for field in fields
         if field.attributes.get("type") != "checkbox" or "checked" in field.attributes
     ]
-    meant = {**dict(EACH_PARAMETER), "from": "2026-03-01T00:00"}
-    assert {name: value for name, value in sent if name != "status"} == {
-        name: value for name, value in meant.items() if name != "status"
+    expected = {**dict(EACH_PARAMETER), "from": "2026-03-01T00:00"}
+    assert {name: value for name, value in form_values if name != "status"} == {
+        name: value for name, value in expected.items() if name != "status"
     }
-    assert {value for name, value in sent if name == "status"} == {"failure", "aborted"}
+    assert {value for name, value in form_values if name == "status"} == {"failure", "aborted"}
 
 
 def test_filter_without_match_links_to_all_runs(get_stage_page: GetPage, run: Run) -> None:
-    empty = one(get_stage_page("status=skipped"), '[data-empty="nothing_matches"]')
-    assert one(empty, "a").attributes["href"] == ALL_RUNS
+    empty = select_one(get_stage_page("status=skipped"), '[data-empty="nothing_matches"]')
+    assert select_one(empty, "a").attributes["href"] == ALL_RUNS
 
 
 def test_unknown_parameters_are_ignored_silently(get_stage_page: GetPage, run: Run) -> None:
@@ -363,7 +367,7 @@ def test_unknown_parameters_are_ignored_silently(get_stage_page: GetPage, run: R
 def test_live_region_refresh_keeps_query_string(get_stage_page: GetPage, stage: Stage) -> None:
     query = urlencode([*EACH_PARAMETER, ("before", "0.1.1")])
     address = f"{factories.address(stage)}?{query}"
-    assert one(get_stage_page(query), "#live").attributes["hx-get"] == address
+    assert select_one(get_stage_page(query), "#live").attributes["hx-get"] == address
 
 
 @pytest.mark.parametrize("page", ["2", "999999", "abc", "-1", "", "½", "9" * 5000])
@@ -396,20 +400,20 @@ def test_any_query_is_accepted_and_links_keep_its_parameters(
     pairs: list[tuple[str, str]], run: Run, operator_client: Client
 ) -> None:
     query = urlencode(pairs, errors="replace")
-    person = User.objects.get(username="manager")
-    asked = filters.parse(QueryDict(query), run.stage, person)
+    user = User.objects.get(username="manager")
+    run_filter = filters.parse(QueryDict(query), run.stage, user)
     html = parse_html(operator_client.get(f"{factories.address(run.stage)}?{query}"))
     links = [
         link.attributes["href"] or "" for link in html.css(".pager a, .filter-chips a:not(.clear)")
     ]
     for link in links:
-        again = filters.parse(QueryDict(urlsplit(link).query), run.stage, person)
-        missing = set(asked.parameters) - set(again.parameters)
+        parsed_again = filters.parse(QueryDict(urlsplit(link).query), run.stage, user)
+        missing = set(run_filter.parameters) - set(parsed_again.parameters)
         assert len(missing) == (1 if "without" in _link_kind(html, link) else 0)
-    # Whoever reads what an address asks for, and writes it anew, gets the same.
-    again = filters.parse(QueryDict(asked.query_string), run.stage, person)
-    assert again.parameters == asked.parameters
-    assert not again.warnings
+    # Parsing and formatting a query gives the same query.
+    parsed_again = filters.parse(QueryDict(run_filter.query_string), run.stage, user)
+    assert parsed_again.parameters == run_filter.parameters
+    assert not parsed_again.warnings
 
 
 def _link_kind(html: LexborHTMLParser, link: str) -> str:
@@ -417,11 +421,11 @@ def _link_kind(html: LexborHTMLParser, link: str) -> str:
     return "without" if link in chips else "page"
 
 
-# --- What comes while the page is open ----------------------------------------------------------
+# --- Streams ------------------------------------------------------------------------------------
 
 
 def stream_query(html: LexborHTMLParser) -> str:
-    address = one(html, "#stream").attributes["hx-sse:connect"] or ""
+    address = select_one(html, "#stream").attributes["hx-sse:connect"] or ""
     return QueryDict(urlsplit(address).query).get("query", "")
 
 
@@ -449,9 +453,9 @@ def test_stream_of_filtered_page_lists_new_runs_that_page_lists(
 ) -> None:
     for day in (datetime(2026, 2, 28, 12, tzinfo=UTC), datetime(2026, 3, 1, 12, tzinfo=UTC), now()):
         for status in ("queued", "running", "success", "failure"):
-            is_over = status in {"success", "failure"}
+            is_ended = status in {"success", "failure"}
             for name in ("Nightly", "100% of it"):
-                fields = {"concluded": is_over, "in_flight": not is_over, "created_at": day}
+                fields = {"concluded": is_ended, "in_flight": not is_ended, "created_at": day}
                 factories.run(stage, name=name, status=status, **fields)
                 factories.run(stage, name=name, status=status, overdue_severity=1, **fields)
     html = get_stage_page(query)
@@ -488,10 +492,13 @@ def test_abort_all_is_offered_only_for_filters_it_supports(
     forms = html.css(".abort-all form")
     assert bool(forms) is bool(offered)
     if not forms:
-        assert html.css("#bulk-abort-form") != []  # what is selected can still be aborted
+        assert html.css("#bulk-abort-form") != []  # selected runs can still be aborted
         return
-    fields = [(each.attributes["name"], each.attributes["value"]) for each in forms[0].css("input")]
-    frozen = get_page(f"/aborts/bulk/new/?{urlencode(fields)}").css('main form [name="run"]')
-    on_the_page = [box.attributes["value"] for box in html.css('.select [name="run"]')]
-    assert {each.attributes["value"] for each in frozen} == set(on_the_page)
-    assert len(frozen) == offered
+    fields = [
+        (element.attributes["name"], element.attributes["value"])
+        for element in forms[0].css("input")
+    ]
+    confirmed = get_page(f"/aborts/bulk/new/?{urlencode(fields)}").css('main form [name="run"]')
+    listed = [box.attributes["value"] for box in html.css('.select [name="run"]')]
+    assert {element.attributes["value"] for element in confirmed} == set(listed)
+    assert len(confirmed) == offered

@@ -24,7 +24,7 @@ from dashboard.web.components.runs.history_chart import (
 )
 from tests.support import factories
 from tests.support.factories import HOSTILE
-from tests.support.html import GetPage, one, words
+from tests.support.html import GetPage, select_one, text_of
 
 ENDED_AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 
@@ -32,21 +32,21 @@ ENDED_AT = datetime(2026, 1, 1, 3, 0, tzinfo=UTC)
 def ended_run(
     status: str = "success", minutes: float | None = 6, key: int = 1, ago: int = 0
 ) -> ConcludedRun:
-    took = None if minutes is None else timedelta(minutes=minutes)
-    return ConcludedRun(key, status, took, ENDED_AT - timedelta(hours=ago))
+    duration = None if minutes is None else timedelta(minutes=minutes)
+    return ConcludedRun(key, status, duration, ENDED_AT - timedelta(hours=ago))
 
 
-def chart_of(*runs: ConcludedRun, here: int = 0) -> HistoryChart:
-    found = history_chart.draw(runs, marked_run=here)
-    assert found is not None
-    return found
+def chart_of(*runs: ConcludedRun, marked_run: int = 0) -> HistoryChart:
+    chart = history_chart.draw(runs, marked_run=marked_run)
+    assert chart is not None
+    return chart
 
 
 def bar_height(bar: RunBar) -> int:
-    """How high a bar is."""
-    found = re.match(r"M[\d.]+ \d+v-(\d+)h", bar.path)
-    assert found is not None, bar.path
-    return int(found[1])
+    """The height of a bar."""
+    match = re.match(r"M[\d.]+ \d+v-(\d+)h", bar.path)
+    assert match is not None, bar.path
+    return int(match[1])
 
 
 def bar_left(bar: RunBar) -> float:
@@ -90,17 +90,17 @@ def test_bar_shape_depends_on_final_status() -> None:
 
 
 def test_median_line_is_at_median_of_successes() -> None:
-    found = chart_of(ended_run(minutes=4), ended_run(minutes=4), ended_run("failure", 8))
-    assert found.median_path == f"M0 {BASE - HEIGHT / 2:g}h24"
+    chart = chart_of(ended_run(minutes=4), ended_run(minutes=4), ended_run("failure", 8))
+    assert chart.median_path == f"M0 {BASE - HEIGHT / 2:g}h24"
 
 
 def test_median_line_without_success_is_absent() -> None:
-    found = chart_of(ended_run("failure"), ended_run("success", None))
-    assert (found.median_path, found.median_text) == ("", "")
+    chart = chart_of(ended_run("failure"), ended_run("success", None))
+    assert (chart.median_path, chart.median_text) == ("", "")
 
 
 def test_bar_of_current_run_is_marked() -> None:
-    bars = chart_of(ended_run(key=1), ended_run(key=2), here=2).bars
+    bars = chart_of(ended_run(key=1), ended_run(key=2), marked_run=2).bars
     assert [bool(bar.marker_path) for bar in bars] == [True, False]
 
 
@@ -112,7 +112,7 @@ def test_history_chart_without_runs_is_none() -> None:
     assert history_chart.draw([]) is None
 
 
-# --- The words ----------------------------------------------------------------------------------
+# --- Texts --------------------------------------------------------------------------------------
 
 
 def test_counts_text_shows_number_per_status() -> None:
@@ -121,8 +121,8 @@ def test_counts_text_shows_number_per_status() -> None:
 
 
 def test_counts_text_groups_other_statuses() -> None:
-    found = chart_of(ended_run("unknown"), ended_run("hibernated"), ended_run("skipped"))
-    assert found.counts_text == "Last 3 runs: 1 skipped, 2 other"
+    chart = chart_of(ended_run("unknown"), ended_run("hibernated"), ended_run("skipped"))
+    assert chart.counts_text == "Last 3 runs: 1 skipped, 2 other"
 
 
 def test_counts_text_of_single_run_shows_status_only() -> None:
@@ -130,33 +130,33 @@ def test_counts_text_of_single_run_shows_status_only() -> None:
 
 
 def test_median_text_names_number_of_successes() -> None:
-    found = chart_of(
+    chart = chart_of(
         ended_run(minutes=4),
         ended_run(minutes=6),
         ended_run(minutes=90),
         ended_run("success", None),
     )
-    told = "median of 3 successes: 6 min 0 s, incl. approvals"
-    assert found.median_text == told
+    text = "median of 3 successes: 6 min 0 s, incl. approvals"
+    assert chart.median_text == text
 
 
 def test_median_text_of_single_success_shows_its_duration() -> None:
-    found = chart_of(ended_run("failure", 90), ended_run(minutes=4))
-    assert found.median_text == "the success took 4 min 0 s, incl. approvals"
+    chart = chart_of(ended_run("failure", 90), ended_run(minutes=4))
+    assert chart.median_text == "the success took 4 min 0 s, incl. approvals"
 
 
 @pytest.mark.parametrize("status", ["failure", "aborted", "skipped", "unknown"])
 def test_median_excludes_unsuccessful_runs(status: str) -> None:
     successes = [ended_run(minutes=4), ended_run(minutes=6)]
     others = [ended_run(status, 1), ended_run(status, 2), ended_run(status, 3)]
-    found = chart_of(*successes, *others)
-    assert found.median_text == chart_of(*successes).median_text
-    assert found.median_path.startswith(f"M0 {BASE - round(HEIGHT * 5 / 6)}h")
+    chart = chart_of(*successes, *others)
+    assert chart.median_text == chart_of(*successes).median_text
+    assert chart.median_path.startswith(f"M0 {BASE - round(HEIGHT * 5 / 6)}h")
 
 
 def test_failed_at_is_time_of_latest_failure() -> None:
-    found = chart_of(ended_run(ago=1), ended_run("failure", ago=2), ended_run("failure", ago=3))
-    assert found.last_failed_at == ENDED_AT - timedelta(hours=2)
+    chart = chart_of(ended_run(ago=1), ended_run("failure", ago=2), ended_run("failure", ago=3))
+    assert chart.last_failed_at == ENDED_AT - timedelta(hours=2)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_bar_title_shows_status_duration_and_end(ended_at: datetime | None, text
     chart = chart_of(ConcludedRun(1, "failure", timedelta(minutes=7.05), ended_at))
     context = {"chart": chart, "view_box": history_chart.VIEW_BOX}
     html = LexborHTMLParser(render_to_string("components/history_chart.html#chart", context))
-    assert one(html, "path.bar title").text() == text
+    assert select_one(html, "path.bar title").text() == text
 
 
 def test_bar_title_with_long_status_is_truncated() -> None:
@@ -191,14 +191,14 @@ def test_bar_title_with_long_status_is_truncated() -> None:
     )
 )
 def test_history_chart_of_any_runs_stays_within_bounds(runs: list[ConcludedRun]) -> None:
-    found = chart_of(*runs, here=1)
-    for bar in found.bars:
+    chart = chart_of(*runs, marked_run=1)
+    for bar in chart.bars:
         assert 0 <= bar_left(bar) < MAX_RUNS * history_chart.SLOT_WIDTH
         if bar.kind != "skipped":
             assert 2 <= bar_height(bar) <= HEIGHT
-    if len(found.bars) > 1:
-        counted = re.findall(r"(\d+) \w", found.counts_text.partition(": ")[2])
-        assert sum(map(int, counted)) == len(found.bars)
+    if len(chart.bars) > 1:
+        numbers = re.findall(r"(\d+) \w", chart.counts_text.partition(": ")[2])
+        assert sum(map(int, numbers)) == len(chart.bars)
 
 
 # --- On pages -----------------------------------------------------------------------------------
@@ -216,23 +216,28 @@ def succeeded_run(stage: Stage) -> Run:
 
 
 def test_stage_page_shows_history_chart_with_caption(get_page: GetPage, succeeded_run: Run) -> None:
-    figure = one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
+    figure = select_one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
     assert len(figure.css("path.bar")) == 2
-    told = words(one(figure, "figcaption"))
-    assert told.startswith(
+    caption = text_of(select_one(figure, "figcaption"))
+    assert caption.startswith(
         "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals; last failure"
     )
-    assert one(figure, "figcaption time[data-ago]")
+    assert select_one(figure, "figcaption time[data-ago]")
 
 
 def test_history_chart_bars_have_titles(get_page: GetPage, succeeded_run: Run) -> None:
     bars = get_page(factories.address(succeeded_run.stage)).css("path.bar")
-    assert [words(one(bar, "title")).split(",")[0] for bar in bars] == ["Failed", "Success"]
+    assert [text_of(select_one(bar, "title")).split(",")[0] for bar in bars] == [
+        "Failed",
+        "Success",
+    ]
 
 
 def test_median_line_title_is_part_of_caption(get_page: GetPage, succeeded_run: Run) -> None:
-    figure = one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
-    assert words(one(figure, "path.median title")) in words(one(figure, "figcaption"))
+    figure = select_one(get_page(factories.address(succeeded_run.stage)), "figure.history-chart")
+    assert text_of(select_one(figure, "path.median title")) in text_of(
+        select_one(figure, "figcaption")
+    )
 
 
 def test_history_chart_excludes_runs_in_flight(get_page: GetPage, succeeded_run: Run) -> None:
@@ -260,7 +265,7 @@ def test_run_in_flight_page_history_chart_marks_no_run(
 
 
 def test_pipeline_page_shows_history_chart_per_stage(get_page: GetPage, succeeded_run: Run) -> None:
-    factories.run(factories.stage("Staging", of=succeeded_run.stage.pipeline), status="aborted")
+    factories.run(factories.stage("Staging", parent=succeeded_run.stage.pipeline), status="aborted")
     assert (
         len(get_page(factories.address(succeeded_run.stage.pipeline)).css("figure.history-chart"))
         == 2
@@ -268,18 +273,18 @@ def test_pipeline_page_shows_history_chart_per_stage(get_page: GetPage, succeede
 
 
 def test_board_cell_shows_history_chart_with_title(get_page: GetPage, succeeded_run: Run) -> None:
-    found = one(get_page("/board/"), "td svg.history-chart")
-    told = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals"
-    assert words(one(found, "title")) == told
-    assert found.css("path[data-outcome=failure]")
+    svg = select_one(get_page("/board/"), "td svg.history-chart")
+    title = "Last 2 runs: 1 succeeded, 1 failed; the success took 55 s, incl. approvals"
+    assert text_of(select_one(svg, "title")) == title
+    assert svg.css("path[data-outcome=failure]")
 
 
 @pytest.mark.parametrize("address", ["/board/", "stage", "run", "pipeline"])
 def test_page_without_ended_runs_shows_no_history_chart(
     get_page: GetPage, run: Run, address: str
 ) -> None:
-    of = {"stage": run.stage, "run": run, "pipeline": run.stage.pipeline}.get(address)
-    assert get_page(factories.address(of) if of else address).css(".history-chart") == []
+    target = {"stage": run.stage, "run": run, "pipeline": run.stage.pipeline}.get(address)
+    assert get_page(factories.address(target) if target else address).css(".history-chart") == []
 
 
 def bars(stage: Stage) -> int:
@@ -327,19 +332,22 @@ def test_removed_runs_take_no_place_in_history_chart(stage: Stage, others: int) 
         at = now - timedelta(hours=hours)
         factories.run(stage, status="success", created_at=at, started_at=at, concluded_at=at)
         factories.run(stage, created_at=at, started_at=at, in_flight=False, removed_at=now)
-    beside = [factories.stage("Staging")] * others
-    assert history_charts.render_charts([stage, *beside])[stage.pk].count('class="bar"') == MAX_RUNS
+    other_stages = [factories.stage("Staging")] * others
+    assert (
+        history_charts.render_charts([stage, *other_stages])[stage.pk].count('class="bar"')
+        == MAX_RUNS
+    )
 
 
 def count_queries(stages: list[Stage]) -> int:
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as queries:
         history_charts.render_charts(stages)
-    return len(seen)
+    return len(queries)
 
 
 def test_history_charts_of_many_stages_need_no_more_queries(db: None) -> None:
     stages = [
-        factories.run(factories.stage(of=factories.pipeline(f"p-{n}")), status="success").stage
+        factories.run(factories.stage(parent=factories.pipeline(f"p-{n}")), status="success").stage
         for n in range(20)
     ]
     assert count_queries(stages[:2]) == count_queries(stages[2:])
@@ -354,4 +362,4 @@ def test_history_chart_escapes_hostile_status(get_page: GetPage, stage: Stage) -
     factories.run(stage, status=HOSTILE, concluded=True, in_flight=False)
     html = get_page(factories.address(stage))
     assert html.css("#hostile") == []
-    assert words(one(html, "path.bar title")).startswith('<b id="hostile">')
+    assert text_of(select_one(html, "path.bar title")).startswith('<b id="hostile">')

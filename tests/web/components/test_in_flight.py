@@ -14,7 +14,7 @@ from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
-from tests.support.html import GetPage, one
+from tests.support.html import GetPage, select_one
 
 NOW = timezone.now()
 ENDED = NOW - timedelta(seconds=30)
@@ -27,10 +27,14 @@ def failed_run(stage: Stage) -> Run:
     return factories.run(stage, status="failure", concluded_at=ENDED, status_since=ENDED)
 
 
-def aborted(run: Run, by: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
-    taken_on = state in {"concluded", "accepted", "retried"} and "answered_at" not in fields
-    usual = {"requested_at": at, "settled_at": ENDED, "answer_status": 200 if taken_on else None}
-    factories.abort(run, by, state, **usual | fields)
+def create_abort(run: Run, user: User, state: str, *, at: Any = BEFORE, **fields: Any) -> None:
+    is_answered = state in {"concluded", "accepted", "retried"} and "answered_at" not in fields
+    defaults = {
+        "requested_at": at,
+        "settled_at": ENDED,
+        "answer_status": 200 if is_answered else None,
+    }
+    factories.abort(run, user, state, **defaults | fields)
 
 
 def snapshot(user: User) -> Snapshot:
@@ -38,7 +42,7 @@ def snapshot(user: User) -> Snapshot:
 
 
 def failed_and_aborted_counts(user: User) -> tuple[int, int]:
-    """How many runs count as failed, and as aborted here."""
+    """The number of failed runs, and of those aborted from here."""
     counts = {section.name: section.count for section in NowPage(snapshot(user)).sections}
     return counts["failed"], counts["aborted"]
 
@@ -58,7 +62,7 @@ def title_statuses(user: User) -> set[str]:
 def test_failed_run_aborted_from_dashboard_counts_as_aborted(
     state: str, fields: dict[str, Any], failed_run: Run, manager: User
 ) -> None:
-    aborted(failed_run, manager, state, **fields)
+    create_abort(failed_run, manager, state, **fields)
     assert failed_and_aborted_counts(manager) == (0, 1)
     assert title_statuses(manager) == set()
 
@@ -67,32 +71,32 @@ def test_failed_run_aborted_from_dashboard_counts_as_aborted(
 def test_failed_run_with_unaccepted_abort_counts_as_failed(
     state: str, failed_run: Run, manager: User
 ) -> None:
-    aborted(failed_run, manager, state)
+    create_abort(failed_run, manager, state)
     assert failed_and_aborted_counts(manager) == (1, 0)
     assert title_statuses(manager) == {"failure"}
 
 
 def test_failed_run_with_unanswered_abort_counts_as_failed(failed_run: Run, manager: User) -> None:
-    aborted(failed_run, manager, "concluded", outcome="failure", answered_at=None)
+    create_abort(failed_run, manager, "concluded", outcome="failure", answered_at=None)
     assert failed_and_aborted_counts(manager) == (1, 0)
 
 
 def test_failed_run_aborting_after_unanswered_abort_counts_as_aborted(
     failed_run: Run, manager: User
 ) -> None:
-    aborted(failed_run, manager, "concluded", outcome="failure", answered_at=None)
+    create_abort(failed_run, manager, "concluded", outcome="failure", answered_at=None)
     failed_run.aborts.get().add_event(EventType.ABORTING, BEFORE)
     assert failed_and_aborted_counts(manager) == (0, 1)
 
 
 def test_failed_run_with_abort_after_end_counts_as_failed(failed_run: Run, manager: User) -> None:
-    aborted(failed_run, manager, "concluded", at=AFTER, outcome="failure")
+    create_abort(failed_run, manager, "concluded", at=AFTER, outcome="failure")
     assert failed_and_aborted_counts(manager) == (1, 0)
 
 
 def test_failed_run_without_end_time_uses_status_change_time(stage: Stage, manager: User) -> None:
     run = factories.run(stage, status="failure", concluded_at=None, status_since=ENDED)
-    aborted(run, manager, "concluded", outcome="failure")
+    create_abort(run, manager, "concluded", outcome="failure")
     assert failed_and_aborted_counts(manager) == (0, 1)
 
 
@@ -100,23 +104,23 @@ def test_failed_run_counts_as_failed_when_other_run_was_aborted(
     failed_run: Run, manager: User
 ) -> None:
     other = factories.run(failed_run.stage, status="failure")
-    aborted(other, manager, "concluded", outcome="failure")
+    create_abort(other, manager, "concluded", outcome="failure")
     assert failed_and_aborted_counts(manager) == (1, 1)
 
 
 def test_failed_run_with_one_accepted_abort_of_two_counts_as_aborted(
     failed_run: Run, manager: User
 ) -> None:
-    aborted(failed_run, manager, "refused")
-    aborted(failed_run, manager, "concluded", outcome="failure")
+    create_abort(failed_run, manager, "refused")
+    create_abort(failed_run, manager, "concluded", outcome="failure")
     assert failed_and_aborted_counts(manager) == (0, 1)
 
 
 def test_failed_run_aborted_from_dashboard_is_listed_once_as_aborted(
     get_page: GetPage, failed_run: Run, manager: User
 ) -> None:
-    aborted(failed_run, manager, "concluded", outcome="failure")
+    create_abort(failed_run, manager, "concluded", outcome="failure")
     html = get_page("/")
-    section = one(html, 'section[aria-labelledby="aborted"]')
-    assert one(section, "[data-run]").attributes["data-run"] == failed_run.run_id
+    section = select_one(html, 'section[aria-labelledby="aborted"]')
+    assert select_one(section, "[data-run]").attributes["data-run"] == failed_run.run_id
     assert len(html.css("[data-run]")) == 1

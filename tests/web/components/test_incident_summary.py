@@ -21,7 +21,7 @@ from tests.support import factories
 from tests.support.arbitrary import runs, trees
 
 NOW = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
-PLACE = Stage(
+STAGE = Stage(
     name="Production", pipeline=Pipeline(name="checkout", project=Project(name="payments"))
 )
 URL = "https://flows.example/runs/r-1/"
@@ -33,7 +33,7 @@ def in_berlin(settings: Settings) -> None:
     timezone.deactivate()
 
 
-def run(status: str = "running", **more: Any) -> Run:
+def run(status: str = "running", **fields: Any) -> Run:
     defaults = {
         "name": "Nightly",
         "run_id": "r-1",
@@ -45,35 +45,39 @@ def run(status: str = "running", **more: Any) -> Run:
         "synced_at": NOW,
         "status_since": NOW,
     }
-    return Run(stage=PLACE, status=status, **defaults | more)
+    return Run(stage=STAGE, status=status, **defaults | fields)
 
 
 def text(
-    of: Run,
+    subject: Run,
     root: Node | None = None,
     timing: StageTiming | None = None,
-    around: RelatedRuns = RelatedRuns(""),  # noqa: B008 - it never changes
+    related: RelatedRuns = RelatedRuns(""),  # noqa: B008 - it never changes
 ) -> str:
-    said = run_summary.build(
-        of, root, timing, queued_behind=len(around.queued_behind), skip_summary=around.skip_summary
+    summary = run_summary.build(
+        subject,
+        root,
+        timing,
+        queued_behind=len(related.queued_behind),
+        skip_summary=related.skip_summary,
     )
-    parts = incident_summary.build(of, root, timing, said, around, [], url=URL)
+    parts = incident_summary.build(subject, root, timing, summary, related, [], url=URL)
     return run_summary.render_text(parts, NOW)
 
 
 def test_incident_summary_has_step_place_times_and_link() -> None:
-    began = NOW - timedelta(minutes=18)
+    started_at = NOW - timedelta(minutes=18)
     step = factories.node(
-        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=began,
+        "JobRun", label="migrate", ref="migrate", status="retrying", started_at=started_at,
         attempts=2, max_attempts=3, error_message="exit code 1\nof psql",
     )  # fmt: skip
     timing = StageTiming(
         observed_run_median=480, observed_run_p95=600, observed_steps={"migrate": [120, 240]}
     )
-    good = run("success", name="Nightly 41", run_id="r-0", pk=1, concluded_at=NOW)
+    last_success = run("success", name="Nightly 41", run_id="r-0", pk=1, concluded_at=NOW)
     waiting = run("queued", name="Hotfix", run_id="r-2", pk=2)
-    around = RelatedRuns("", queued_behind=(waiting,), last_success=good)
-    assert text(run("retrying"), factories.node("Workflow", steps=(step,)), timing, around) == (
+    related = RelatedRuns("", queued_behind=(waiting,), last_success=last_success)
+    assert text(run("retrying"), factories.node("Workflow", steps=(step,)), timing, related) == (
         "checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). Attempt 2 of 3. "
         "Last error: “exit code 1 of psql”. 1 run is queued behind it.\n"
         "\n"
@@ -94,8 +98,8 @@ def test_incident_summary_has_step_place_times_and_link() -> None:
 
 def test_incident_summary_of_failed_run_has_failed_step() -> None:
     step = factories.node("JobRun", label="migrate", status="failure", error_message="exit code 1")
-    of = run("failure", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(of, factories.node("Workflow", steps=(step,))).splitlines()
+    subject = run("failure", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(subject, factories.node("Workflow", steps=(step,))).splitlines()
     assert "Status: Failed, concluded, as of 2026-01-01 03:00:00 CET" in incident_text
     assert "Concluded: 2026-01-01 03:00:00 CET" in incident_text
     assert "Step: migrate" in incident_text
@@ -103,42 +107,42 @@ def test_incident_summary_of_failed_run_has_failed_step() -> None:
 
 
 def test_incident_summary_of_aborted_run_has_aborted_step() -> None:
-    stopped = factories.node("JobRun", label="migrate", status="aborted")
-    of = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(of, factories.node("Workflow", steps=(stopped,))).splitlines()
+    aborted_step = factories.node("JobRun", label="migrate", status="aborted")
+    subject = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(subject, factories.node("Workflow", steps=(aborted_step,))).splitlines()
     assert "Step: migrate" in incident_text
 
 
 def test_incident_summary_of_stage_with_approvals_shows_duration_of_work() -> None:
     defaults = {"observed_run_median": 480, "observed_run_p95": 600}
     assert "Typical duration: 8 to 10 min\n" in text(run(), None, StageTiming(**defaults))
-    with_people = StageTiming(**defaults, approval_keys=["sign-off"])
-    assert "Typical duration: 8 to 10 min excl. approvals\n" in text(run(), None, with_people)
+    approval_timing = StageTiming(**defaults, approval_keys=["sign-off"])
+    assert "Typical duration: 8 to 10 min excl. approvals\n" in text(run(), None, approval_timing)
 
 
 FAILED = factories.node("JobRun", label="probe", status="failure", error_message="exit code 1")
 
 
 def test_incident_summary_of_aborted_run_leaves_out_earlier_failed_step() -> None:
-    stopped = factories.node("JobRun", label="migrate", status="aborted")
-    of = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(of, factories.node("Workflow", steps=(FAILED, stopped)))
+    aborted_step = factories.node("JobRun", label="migrate", status="aborted")
+    subject = run("aborted", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(subject, factories.node("Workflow", steps=(FAILED, aborted_step)))
     assert "at step “migrate”" in incident_text
     assert "Step: migrate" in incident_text.splitlines()
     assert "exit code 1" not in incident_text
 
 
 def test_incident_summary_of_successful_run_leaves_out_failed_step() -> None:
-    of = run("success", concluded=True, in_flight=False, concluded_at=NOW)
-    incident_text = text(of, factories.node("Workflow", steps=(FAILED,)))
+    subject = run("success", concluded=True, in_flight=False, concluded_at=NOW)
+    incident_text = text(subject, factories.node("Workflow", steps=(FAILED,)))
     assert "Step:" not in incident_text
     assert "Error:" not in incident_text
 
 
 def test_incident_summary_of_removed_run_has_last_step() -> None:
-    at = factories.node("JobRun", label="migrate", status="waiting")
+    step = factories.node("JobRun", label="migrate", status="waiting")
     incident_text = text(
-        run(in_flight=False, removed_at=NOW), factories.node("Workflow", steps=(FAILED, at))
+        run(in_flight=False, removed_at=NOW), factories.node("Workflow", steps=(FAILED, step))
     )
     assert "at step “migrate”" in incident_text
     assert "Step: migrate" in incident_text.splitlines()
@@ -153,17 +157,17 @@ def test_incident_summary_leaves_out_unknown_fields() -> None:
 
 def test_incident_summary_names_first_five_queued_runs() -> None:
     waiting = tuple(run("queued", name=f"R{number}", run_id=f"{number}") for number in range(8))
-    incident_text = text(run(), around=RelatedRuns("", queued_behind=waiting))
+    incident_text = text(run(), related=RelatedRuns("", queued_behind=waiting))
     assert "Queued behind: R0 (0), R1 (1), R2 (2), R3 (3), R4 (4) and 3 more" in incident_text
 
 
 def test_incident_summary_names_skipped_runs() -> None:
-    dropped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
-    words = "7 runs skipped since this run was created."
+    skipped = tuple(run("skipped", name=f"R{number}", run_id=f"{number}") for number in range(7))
+    sentence = "7 runs skipped since this run was created."
     incident_text = text(
-        run(), around=RelatedRuns("", skipped_meanwhile=dropped, skipped_text=words)
+        run(), related=RelatedRuns("", skipped_meanwhile=skipped, skipped_text=sentence)
     ).splitlines()
-    assert incident_text[0].endswith(words)
+    assert incident_text[0].endswith(sentence)
     assert (
         "7 runs skipped since this run was created: R0 (0), R1 (1), R2 (2), R3 (3), R4 "
         "(4) and 2 more"
@@ -171,21 +175,21 @@ def test_incident_summary_names_skipped_runs() -> None:
 
 
 def test_incident_summary_of_skipped_run_names_superseding_run() -> None:
-    there = run(name="Hotfix", run_id="r-2", pk=2)
-    around = RelatedRuns(
+    superseding = run(name="Hotfix", run_id="r-2", pk=2)
+    related = RelatedRuns(
         "",
-        superseded_by=there,
+        superseded_by=superseding,
         superseded_text="Another run was in flight when it was created.",
     )
-    of = run("skipped", concluded=True, in_flight=False)
-    incident_text = text(of, around=around).splitlines()
+    subject = run("skipped", concluded=True, in_flight=False)
+    incident_text = text(subject, related=related).splitlines()
     assert incident_text[0].endswith(" Another run was in flight when it was created.")
     assert "Another run was in flight when it was created: Hotfix (r-2)" in incident_text
 
 
 def test_incident_summary_of_last_success_leaves_out_last_success() -> None:
-    of = run("success", pk=7, concluded=True, in_flight=False)
-    assert "Last good" not in text(of, around=RelatedRuns("", last_success=of))
+    subject = run("success", pk=7, concluded=True, in_flight=False)
+    assert "Last good" not in text(subject, related=RelatedRuns("", last_success=subject))
 
 
 def test_incident_summary_link_is_a_separate_part() -> None:
@@ -204,8 +208,10 @@ def test_incident_summary_shows_external_abort() -> None:
 
 def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
     aborting = run("aborting", status_since=NOW, first_synced_at=NOW)
-    said = "Aborting since 2026-01-01 03:00:00 CET or earlier; requested outside this dashboard."
-    assert said in text(aborting)
+    sentence = (
+        "Aborting since 2026-01-01 03:00:00 CET or earlier; requested outside this dashboard."
+    )
+    assert sentence in text(aborting)
 
 
 @pytest.mark.django_db
@@ -217,27 +223,29 @@ def test_incident_summary_of_abort_with_unknown_start_says_at_least() -> None:
 def test_incident_summary_times_have_date_and_time_zone(
     manager: User, state: AbortState, status: str, sent_at: datetime | None, retry_at: datetime
 ) -> None:
-    of = factories.run(factories.stage(), status=status, status_since=NOW, concluded_at=NOW)
+    subject = factories.run(factories.stage(), status=status, status_since=NOW, concluded_at=NOW)
     abort = factories.abort(
-        of, manager, state, requested_at=NOW - timedelta(minutes=1), sent_at=sent_at,
+        subject, manager, state, requested_at=NOW - timedelta(minutes=1), sent_at=sent_at,
         answered_at=sent_at, retry_at=retry_at, settled_at=NOW, answer="It was busy.",
     )  # fmt: skip
-    for what in EventType:
-        AbortEvent.objects.create(abort=abort, event_type=what, occurred_at=NOW, detail="")
-    parts = incident_summary.build(of, None, None, ("It runs.",), RelatedRuns(""), [abort], url=URL)
+    for event_type in EventType:
+        AbortEvent.objects.create(abort=abort, event_type=event_type, occurred_at=NOW, detail="")
+    parts = incident_summary.build(
+        subject, None, None, ("It runs.",), RelatedRuns(""), [abort], url=URL
+    )
     incident_text = run_summary.render_text(parts, NOW)
-    in_full = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
-    assert in_full.search(incident_text)
-    assert re.search(r"\d:\d\d", in_full.sub("", incident_text)) is None, incident_text
+    full_time = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d CET")
+    assert full_time.search(incident_text)
+    assert re.search(r"\d:\d\d", full_time.sub("", incident_text)) is None, incident_text
 
 
 @pytest.mark.django_db
 def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) -> None:
-    of = factories.run(factories.stage(), status="aborting")
-    abort = factories.abort(of, manager, reason="Stuck\nfor ever", requested_at=NOW)
+    subject = factories.run(factories.stage(), status="aborting")
+    abort = factories.abort(subject, manager, reason="Stuck\nfor ever", requested_at=NOW)
     AbortEvent.objects.create(abort=abort, event_type=EventType.SENT, occurred_at=NOW)
     parts = incident_summary.build(
-        of, None, None, ("It is aborting.",), RelatedRuns(""), [abort], url=URL
+        subject, None, None, ("It is aborting.",), RelatedRuns(""), [abort], url=URL
     )
     incident_text = run_summary.render_text(parts, NOW).splitlines()
     assert any(line.startswith("Abort: Abort accepted; aborting since") for line in incident_text)
@@ -246,15 +254,15 @@ def test_incident_summary_shows_abort_user_reason_and_timeline(manager: User) ->
 
 
 @given(runs(), trees)
-def test_incident_summary_of_any_run_ends_with_link(of: Run, root: Node) -> None:
-    of.stage, of.synced_at = PLACE, NOW
-    incident_text = text(of, root)
+def test_incident_summary_of_any_run_ends_with_link(subject: Run, root: Node) -> None:
+    subject.stage, subject.synced_at = STAGE, NOW
+    incident_text = text(subject, root)
     assert incident_text.endswith(URL)
     assert "None" not in incident_text
 
 
-def acknowledgement(name: str, **more: Any) -> Acknowledgement:
-    return Acknowledgement(username=name, acknowledged_at=NOW - timedelta(minutes=5), **more)
+def acknowledgement(name: str, **fields: Any) -> Acknowledgement:
+    return Acknowledgement(username=name, acknowledged_at=NOW - timedelta(minutes=5), **fields)
 
 
 def test_incident_summary_shows_current_and_past_acknowledgements() -> None:

@@ -21,7 +21,7 @@ from dashboard.sync import mirror, overdue_checker
 from dashboard.web.components.runs import run_row
 from dashboard.web.pages.run import run_card_context
 from tests.support import factories
-from tests.support.html import GetPage, one, words
+from tests.support.html import GetPage, select_one, text_of
 from tests.support.world import api_run
 
 MINUTE = timedelta(minutes=1)
@@ -34,50 +34,52 @@ def typical_duration(stage: Stage) -> StageTiming:
 
 
 def run_in_flight(stage: Stage, minutes: float = 4, status: str = "running", **fields: Any) -> Run:
-    """A run that started so many minutes ago, a minute after it was made."""
-    began = timezone.now() - minutes * MINUTE
-    typical_duration = {"created_at": began - MINUTE, "started_at": began}
-    return factories.run(stage, status=status, **typical_duration | fields)
+    """A run that started `minutes` ago, a minute after its creation."""
+    started_at = timezone.now() - minutes * MINUTE
+    times = {"created_at": started_at - MINUTE, "started_at": started_at}
+    return factories.run(stage, status=status, **times | fields)
 
 
 def overdue_run(
-    stage: Stage, level: Severity = Severity.WARNING, why: str = OverdueReason.RUN, **fields: Any
+    stage: Stage, level: Severity = Severity.WARNING, reason: str = OverdueReason.RUN, **fields: Any
 ) -> Run:
-    return run_in_flight(stage, 12, overdue_severity=level, overdue_reason=why, **fields)
+    return run_in_flight(stage, 12, overdue_severity=level, overdue_reason=reason, **fields)
 
 
 def row_of(get_page: GetPage, run: Run, address: str = "/") -> LexborNode:
-    return one(get_page(address), f'tr[data-run="{run.run_id}"]')
+    return select_one(get_page(address), f'tr[data-run="{run.run_id}"]')
 
 
 def progress_limits(bar: LexborNode) -> tuple[datetime, int, int]:
-    """From when a bar grows, and after how many seconds it is late, and very late."""
-    told = bar.attributes
-    assert told["data-since"]
-    assert told["data-overdue-after"]
-    assert told["data-critical-after"]
-    since = datetime.fromisoformat(told["data-since"])
-    return since, int(told["data-overdue-after"]), int(told["data-critical-after"])
+    """The start of a bar, and after how many seconds it is overdue, and critical."""
+    attributes = bar.attributes
+    assert attributes["data-since"]
+    assert attributes["data-overdue-after"]
+    assert attributes["data-critical-after"]
+    since = datetime.fromisoformat(attributes["data-since"])
+    return since, int(attributes["data-overdue-after"]), int(attributes["data-critical-after"])
 
 
-# --- The time against its usual -----------------------------------------------------------------
+# --- Elapsed and typical time -------------------------------------------------------------------
 
 
 def test_run_row_shows_typical_duration(get_page: GetPage, typical_duration: StageTiming) -> None:
-    cell = one(row_of(get_page, run_in_flight(typical_duration.stage)), "td.duration")
-    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min"
+    cell = select_one(row_of(get_page, run_in_flight(typical_duration.stage)), "td.duration")
+    assert text_of(select_one(cell, ".typical-duration")) == "usually 6 to 9 min"
 
 
 def test_progress_bar_has_overdue_and_critical_limits(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     run = run_in_flight(typical_duration.stage)
-    bar = one(row_of(get_page, run), "svg.progress")
+    bar = select_one(row_of(get_page, run), "svg.progress")
     assert progress_limits(bar) == (run.started_at, 540, 1080)
 
 
 def test_progress_bar_tick_is_at_median(get_page: GetPage, typical_duration: StageTiming) -> None:
-    tick = one(row_of(get_page, run_in_flight(typical_duration.stage)), "svg.progress .median")
+    tick = select_one(
+        row_of(get_page, run_in_flight(typical_duration.stage)), "svg.progress .median"
+    )
     assert tick.attributes["d"] == "M33 0v8"
 
 
@@ -85,13 +87,13 @@ def test_queued_run_row_shows_typical_queue_time(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     run = run_in_flight(typical_duration.stage, status="queued", started_at=None)
-    cell = one(row_of(get_page, run), "td.duration")
-    assert words(one(cell, ".typical-duration")) == "usually waits 40 to 90 s"
-    assert progress_limits(one(cell, "svg.progress")) == (run.created_at, 100, 120)
+    cell = select_one(row_of(get_page, run), "td.duration")
+    assert text_of(select_one(cell, ".typical-duration")) == "usually waits 40 to 90 s"
+    assert progress_limits(select_one(cell, "svg.progress")) == (run.created_at, 100, 120)
 
 
 def run_awaiting_approval(stage: Stage) -> Run:
-    """A run that has waited for people for three minutes."""
+    """A run that has waited for an approval for three minutes."""
     since = timezone.now() - 3 * MINUTE
     approval = factories.node(
         "Approval", label="sign-off", ref="sign-off", status="approval_wait", started_at=since
@@ -102,11 +104,11 @@ def run_awaiting_approval(stage: Stage) -> Run:
 
 def test_approval_wait_row_shows_typical_approval_time(get_page: GetPage, stage: Stage) -> None:
     factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
-    cell = one(row_of(get_page, run_awaiting_approval(stage)), "td.duration")
-    assert words(one(cell, ".typical-duration")) == "usually approved in 5 to 20 min"
-    since, late_after, _ = progress_limits(one(cell, "svg.progress"))
+    cell = select_one(row_of(get_page, run_awaiting_approval(stage)), "td.duration")
+    assert text_of(select_one(cell, ".typical-duration")) == "usually approved in 5 to 20 min"
+    since, overdue_after, _ = progress_limits(select_one(cell, "svg.progress"))
     assert timezone.now() - since < 4 * MINUTE
-    assert late_after == 1200
+    assert overdue_after == 1200
 
 
 def test_approval_wait_row_shows_typical_approval_time_once(
@@ -116,15 +118,15 @@ def test_approval_wait_row_shows_typical_approval_time_once(
     run = run_awaiting_approval(stage)
     factories.change(run, step="sign-off", step_started_at=timezone.now() - 3 * MINUTE)
     row = row_of(get_page, run)
-    assert words(one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
-    assert words(row).count("5 to 20 min") == 1
+    assert text_of(select_one(row, "p.step")).startswith("Waiting for approval: “sign-off”, ")
+    assert text_of(row).count("5 to 20 min") == 1
 
 
 @pytest.mark.parametrize(
-    ("migrate", "said"), [([360, 540], 0), ([350, 550], 0), ([120, 240], 1)], ids=str
+    ("migrate", "count"), [([360, 540], 0), ([350, 550], 0), ([120, 240], 1)], ids=str
 )
 def test_run_row_shows_step_duration_only_if_different_from_run(
-    migrate: list[int], said: int, get_page: GetPage, stage: Stage
+    migrate: list[int], count: int, get_page: GetPage, stage: Stage
 ) -> None:
     factories.timing(stage, observed_steps={"migrate": migrate})
     since = timezone.now() - 2 * MINUTE
@@ -134,15 +136,17 @@ def test_run_row_shows_step_duration_only_if_different_from_run(
         stage, steps=tree, step="migrate", step_key="migrate", step_started_at=since
     )
     row = row_of(get_page, run)
-    assert words(one(row, "p.step")).count("usually") == said
-    assert words(one(row, ".typical-duration")) == "usually 6 to 9 min"
+    assert text_of(select_one(row, "p.step")).count("usually") == count
+    assert text_of(select_one(row, ".typical-duration")) == "usually 6 to 9 min"
 
 
 def test_run_card_shows_typical_duration_of_step_and_run(get_page: GetPage, stage: Stage) -> None:
     factories.timing(stage, observed_steps={"sign-off": [300, 1200]})
     html = get_page(factories.address(run_awaiting_approval(stage)))
-    assert "(usually 5 to 20 min)" in words(one(html, "[data-verdict]"))
-    assert words(one(html, ".state .typical-duration")) == "usually approved in 5 to 20 min"
+    assert "(usually 5 to 20 min)" in text_of(select_one(html, "[data-verdict]"))
+    assert (
+        text_of(select_one(html, ".state .typical-duration")) == "usually approved in 5 to 20 min"
+    )
 
 
 def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: Stage) -> None:
@@ -155,9 +159,9 @@ def test_step_durations_with_run_override_are_ignored(get_page: GetPage, stage: 
     )
     overdue_checker.check_runs(timezone.now())
     html = get_page(factories.address(run))
-    assert words(one(html, ".state .typical-duration")) == "usually about 2 h"
+    assert text_of(select_one(html, ".state .typical-duration")) == "usually about 2 h"
     assert html.css(".overdue, [data-severity='1'], [data-severity='2']") == []
-    assert words(html).count("2 to 4 min") == 0
+    assert text_of(html).count("2 to 4 min") == 0
 
 
 def test_approval_wait_row_without_baseline_has_no_progress_bar(
@@ -174,18 +178,18 @@ def test_approval_wait_row_without_baseline_has_no_progress_bar(
 def test_progress_bar_excludes_approval_time(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
-    began = timezone.now() - 30 * MINUTE
+    started_at = timezone.now() - 30 * MINUTE
     approval = factories.node(
-        "Approval", status="success", started_at=began, ended_at=began + 25 * MINUTE
+        "Approval", status="success", started_at=started_at, ended_at=started_at + 25 * MINUTE
     )
-    build = factories.node(status="waiting", started_at=began + 25 * MINUTE)
+    build = factories.node(status="waiting", started_at=started_at + 25 * MINUTE)
     tree = msgspec.to_builtins(factories.node("Workflow", steps=(approval, build)))
-    cell = one(
+    cell = select_one(
         row_of(get_page, run_in_flight(typical_duration.stage, 30, steps=tree)), "td.duration"
     )
-    since, _, _ = progress_limits(one(cell, "svg.progress"))
+    since, _, _ = progress_limits(select_one(cell, "svg.progress"))
     assert timezone.now() - since < 6 * MINUTE
-    assert words(one(cell, ".typical-duration")) == "usually 6 to 9 min excl. approvals"
+    assert text_of(select_one(cell, ".typical-duration")) == "usually 6 to 9 min excl. approvals"
 
 
 @pytest.mark.parametrize("status", ["success", "failure"])
@@ -213,20 +217,20 @@ def test_run_row_with_too_few_successes_has_no_progress_bar(
 
 
 def test_run_page_shows_progress_bar(get_page: GetPage, typical_duration: StageTiming) -> None:
-    state = one(get_page(factories.address(run_in_flight(typical_duration.stage))), ".state")
-    assert one(state, "svg.progress")
-    assert words(one(state, ".typical-duration")) == "usually 6 to 9 min"
+    state = select_one(get_page(factories.address(run_in_flight(typical_duration.stage))), ".state")
+    assert select_one(state, "svg.progress")
+    assert text_of(select_one(state, ".typical-duration")) == "usually 6 to 9 min"
 
 
 def test_run_row_html_is_independent_of_render_time(
     typical_duration: StageTiming, manager: User
 ) -> None:
     run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
-    rights = permissions.for_user(manager)
-    first = run_row.render_loaded([run], rights)
+    user_permissions = permissions.for_user(manager)
+    first = run_row.render_loaded([run], user_permissions)
     cache.clear()
-    with_time = run_row.render_loaded([run], rights)
-    assert first == with_time
+    later = run_row.render_loaded([run], user_permissions)
+    assert first == later
 
 
 # --- The mark -----------------------------------------------------------------------------------
@@ -243,25 +247,25 @@ def test_overdue_run_row_is_marked_by_word_and_icon(
 ) -> None:
     row = row_of(get_page, overdue_run(typical_duration.stage, level))
     assert row.attributes["data-overdue"] == str(int(level))
-    mark = one(row, "td.status .overdue")
-    assert words(mark) == word
-    assert one(mark, "use").attributes["href"] == f"#{glyph}"
+    mark = select_one(row, "td.status .overdue")
+    assert text_of(mark) == word
+    assert select_one(mark, "use").attributes["href"] == f"#{glyph}"
 
 
 def test_overdue_run_row_shows_short_reason(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     row = row_of(get_page, overdue_run(typical_duration.stage, Severity.CRITICAL))
-    assert words(one(row, ".overdue-reason")) == "The run takes far longer than usual."
+    assert text_of(select_one(row, ".overdue-reason")) == "The run takes far longer than usual."
 
 
 def test_overdue_run_row_without_baseline_shows_fixed_limit(
     get_page: GetPage, stage: Stage
 ) -> None:
     row = row_of(
-        get_page, overdue_run(stage, why=OverdueReason.QUEUE, started_at=None, status="queued")
+        get_page, overdue_run(stage, reason=OverdueReason.QUEUE, started_at=None, status="queued")
     )
-    assert words(one(row, ".overdue-reason")) == "Queued for more than 15 min."
+    assert text_of(select_one(row, ".overdue-reason")) == "Queued for more than 15 min."
 
 
 @pytest.mark.parametrize("page", ["run", "pipeline", "board"])
@@ -274,8 +278,8 @@ def test_overdue_run_is_marked_on_every_page(
         "pipeline": factories.address(typical_duration.stage.pipeline),
         "board": "/board/",
     }
-    marked = one(get_page(address[page]), '[data-overdue="1"]')
-    assert words(one(marked, ".overdue")) == "Overdue"
+    element = select_one(get_page(address[page]), '[data-overdue="1"]')
+    assert text_of(select_one(element, ".overdue")) == "Overdue"
 
 
 def test_board_marks_overdue_run_behind_newer_run(
@@ -283,7 +287,7 @@ def test_board_marks_overdue_run_behind_newer_run(
 ) -> None:
     overdue_run(typical_duration.stage, Severity.CRITICAL)
     run_in_flight(typical_duration.stage, 1)
-    assert words(one(get_page("/board/"), "td .overdue")) == "Far overdue"
+    assert text_of(select_one(get_page("/board/"), "td .overdue")) == "Far overdue"
 
 
 @pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
@@ -291,8 +295,8 @@ def test_run_on_time_is_marked_on_no_page(
     page: str, get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     run = run_in_flight(typical_duration.stage)
-    of = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
-    html = get_page(factories.address(of) if of else page)
+    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
+    html = get_page(factories.address(target) if target else page)
     assert html.css('.overdue, [data-overdue="1"], [data-overdue="2"]') == []
 
 
@@ -303,7 +307,7 @@ def test_removed_run_is_not_marked_overdue(
     assert row_of(get_page, run, factories.address(typical_duration.stage)).css(".overdue") == []
 
 
-# --- What comes first ---------------------------------------------------------------------------
+# --- Order --------------------------------------------------------------------------------------
 
 
 def run_ids_on_now(get_page: GetPage) -> list[str | None]:
@@ -313,17 +317,19 @@ def run_ids_on_now(get_page: GetPage) -> list[str | None]:
 def test_now_page_orders_most_overdue_first(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
-    young = run_in_flight(typical_duration.stage, 1)
-    somewhat = overdue_run(typical_duration.stage)
-    far = overdue_run(
+    new_run = run_in_flight(typical_duration.stage, 1)
+    overdue = overdue_run(typical_duration.stage)
+    critical = overdue_run(
         typical_duration.stage, Severity.CRITICAL, created_at=timezone.now() - timedelta(days=2)
     )
-    old = run_in_flight(typical_duration.stage, 8)
-    assert run_ids_on_now(get_page) == [run.run_id for run in (far, somewhat, young, old)]
+    older_run = run_in_flight(typical_duration.stage, 8)
+    assert run_ids_on_now(get_page) == [
+        run.run_id for run in (critical, overdue, new_run, older_run)
+    ]
 
 
 def tab_title(get_page: GetPage, address: str) -> str:
-    return words(one(get_page(address), "head title"))
+    return text_of(select_one(get_page(address), "head title"))
 
 
 @pytest.mark.parametrize("page", ["/", "/board/", "stage", "pipeline", "run"])
@@ -331,8 +337,10 @@ def test_tab_title_with_overdue_run_starts_with_overdue(
     page: str, get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     run = overdue_run(typical_duration.stage)
-    of = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
-    assert tab_title(get_page, factories.address(of) if of else page).startswith("Overdue · ")
+    target = {"stage": run.stage, "pipeline": run.stage.pipeline, "run": run}.get(page)
+    assert tab_title(get_page, factories.address(target) if target else page).startswith(
+        "Overdue · "
+    )
 
 
 def test_tab_title_with_critical_run_starts_with_far_overdue(
@@ -361,14 +369,14 @@ def test_tab_title_shows_overdue_before_failure(
     assert tab_title(get_page, "/").startswith("Overdue · ")
 
 
-# --- What it costs ------------------------------------------------------------------------------
+# --- Queries ------------------------------------------------------------------------------------
 
 
 def count_queries(client: Client, address: str) -> int:
     cache.clear()  # no row is rendered yet
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as queries:
         assert client.get(address).status_code == 200
-    return len(seen)
+    return len(queries)
 
 
 @pytest.mark.parametrize("page", ["/", "stage"])
@@ -378,52 +386,56 @@ def test_run_list_with_100_rows_needs_no_more_queries_than_one(
     tree = msgspec.to_builtins(factories.node("Workflow", steps=(factories.node(),)))
     overdue_run(typical_duration.stage, steps=tree)
     address = factories.address(typical_duration.stage) if page == "stage" else page
-    operator_client.get(address)  # notes the interest, which it does once in a while
-    few = count_queries(operator_client, address)
+    operator_client.get(address)  # marks the stage watched, which it does once in a while
+    query_count = count_queries(operator_client, address)
     for number in range(99):
-        other = factories.stage(of=factories.pipeline(f"pipeline-{number}"))
+        other = factories.stage(parent=factories.pipeline(f"pipeline-{number}"))
         if number % 2:
             factories.timing(other)
         overdue_run(other, steps=tree)
         overdue_run(typical_duration.stage, steps=tree)
-    assert count_queries(operator_client, address) == few
+    assert count_queries(operator_client, address) == query_count
 
 
 def test_run_rows_load_typical_durations_in_one_query(
     typical_duration: StageTiming, manager: User
 ) -> None:
     for number in range(3):
-        other = factories.stage(of=factories.pipeline(f"pipeline-{number}"))
+        other = factories.stage(parent=factories.pipeline(f"pipeline-{number}"))
         factories.timing(other)
         run_in_flight(other)
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as queries:
         run_row.render_rows(run_row.row_keys(Run.objects.all()), permissions.for_user(manager))
-    asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
-    assert len(asked) == 1
+    timing_queries = [
+        query for query in queries.captured_queries if "dashboard_stagetiming" in query["sql"]
+    ]
+    assert len(timing_queries) == 1
 
 
 def test_run_card_loads_typical_durations_in_one_query(
     typical_duration: StageTiming, manager: User
 ) -> None:
     run = Run.objects.with_stage().get(pk=overdue_run(typical_duration.stage).pk)
-    with CaptureQueriesContext(connection) as seen:
+    with CaptureQueriesContext(connection) as queries:
         run_card_context(run, permissions.for_user(manager), [])
-    asked = [each for each in seen.captured_queries if "dashboard_stagetiming" in each["sql"]]
-    assert len(asked) == 1
+    timing_queries = [
+        query for query in queries.captured_queries if "dashboard_stagetiming" in query["sql"]
+    ]
+    assert len(timing_queries) == 1
 
 
 def test_cached_run_rows_load_no_typical_durations(
     typical_duration: StageTiming, manager: User
 ) -> None:
     run_in_flight(typical_duration.stage)
-    rights = permissions.for_user(manager)
-    run_row.render_rows(run_row.row_keys(Run.objects.all()), rights)
-    with CaptureQueriesContext(connection) as seen:
-        run_row.render_rows(run_row.row_keys(Run.objects.all()), rights)
-    assert len(seen) == 1
+    user_permissions = permissions.for_user(manager)
+    run_row.render_rows(run_row.row_keys(Run.objects.all()), user_permissions)
+    with CaptureQueriesContext(connection) as queries:
+        run_row.render_rows(run_row.row_keys(Run.objects.all()), user_permissions)
+    assert len(queries) == 1
 
 
-# --- From the clock to the page -----------------------------------------------------------------
+# --- Updates ------------------------------------------------------------------------------------
 
 
 def test_run_row_is_rendered_again_when_run_becomes_overdue(
@@ -432,20 +444,20 @@ def test_run_row_is_rendered_again_when_run_becomes_overdue(
     run = run_in_flight(typical_duration.stage, 8)
     assert row_of(get_page, run).css(".overdue") == []
     overdue_checker.check_runs(timezone.now() + 2 * MINUTE)
-    assert words(one(row_of(get_page, run), ".overdue")) == "Overdue"
+    assert text_of(select_one(row_of(get_page, run), ".overdue")) == "Overdue"
 
 
 def test_new_baseline_is_shown_in_rows_of_runs_in_flight(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
     run = run_in_flight(typical_duration.stage)
-    assert words(one(row_of(get_page, run), ".typical-duration")) == "usually 6 to 9 min"
+    assert text_of(select_one(row_of(get_page, run), ".typical-duration")) == "usually 6 to 9 min"
     now = timezone.now()
-    progress_limits = {
+    times = {
         "created_at": now - 40 * MINUTE,
         "started_at": now - 40 * MINUTE,
         "concluded_at": now,
     }
-    said = [api_run(f"r{n}", status="success", concluded=True, **progress_limits) for n in range(5)]
-    mirror.apply_runs(typical_duration.stage_id, said, requested_at=now)
-    assert words(one(row_of(get_page, run), ".typical-duration")) == "usually about 40 min"
+    api_runs = [api_run(f"r{n}", status="success", concluded=True, **times) for n in range(5)]
+    mirror.apply_runs(typical_duration.stage_id, api_runs, requested_at=now)
+    assert text_of(select_one(row_of(get_page, run), ".typical-duration")) == "usually about 40 min"

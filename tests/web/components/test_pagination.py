@@ -16,7 +16,7 @@ from dashboard.web.components.lists import filters, pagination
 from dashboard.web.components.lists.cursor import Cursor
 from dashboard.web.components.lists.pagination import PageOfRuns
 from tests.support import factories
-from tests.support.html import GetPage, one, words
+from tests.support.html import GetPage, select_one, text_of
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 STATUSES = ["running", "queued", "success", "failure", "aborted"]
@@ -26,7 +26,7 @@ type GetRunPage = Callable[..., PageOfRuns]
 
 @pytest.fixture
 def get_run_page(stage: Stage, viewer: User) -> GetRunPage:
-    """Find the page of a query; by keywords it is of another size."""
+    """Return a function that gets the page of a query; keywords change its size."""
     return lambda query, **size: pagination.page(
         stage.runs.all(), filters.parse(QueryDict(query), stage, viewer), **size
     )
@@ -43,19 +43,19 @@ def stage_with_250_runs(stage: Stage) -> Stage:
 
 
 def walk_pages(
-    get_run_page: GetRunPage, query: str, onward: str = "older_url", **size: int
+    get_run_page: GetRunPage, query: str, link: str = "older_url", **size: int
 ) -> list[list[int]]:
-    """The pages from one on, each as it was found: the keys of its runs."""
+    """Follow the links from one page on; return the run keys of each page."""
     pages = []
     while query:
         page = get_run_page(query, **size)
         pages.append(page.keys)
-        query = urlsplit(getattr(page, onward)).query
+        query = urlsplit(getattr(page, link)).query
     return pages
 
 
-def keys_newest_first(stage: Stage, **which: object) -> list[int]:
-    return list(stage.runs.filter(**which).newest_first().values_list("pk", flat=True))
+def keys_newest_first(stage: Stage, **conditions: object) -> list[int]:
+    return list(stage.runs.filter(**conditions).newest_first().values_list("pk", flat=True))
 
 
 # --- Every run once -----------------------------------------------------------------------------
@@ -68,14 +68,14 @@ def keys_newest_first(stage: Stage, **which: object) -> list[int]:
         max_size=25,
     ),
     per_page=strategies.integers(1, 7),
-    asked=strategies.sets(strategies.sampled_from([*STATUSES, "in_flight"])),
+    statuses=strategies.sets(strategies.sampled_from([*STATUSES, "in_flight"])),
     text=strategies.sampled_from(["", "", "even"]),
     max_scanned=strategies.integers(1, 30),
 )
 def test_pagination_in_both_directions_shows_each_run_once_in_order(
     runs: list[tuple[str, int]],
     per_page: int,
-    asked: set[str],
+    statuses: set[str],
     text: str,
     max_scanned: int,
     stage: Stage,
@@ -86,23 +86,23 @@ def test_pagination_in_both_directions_shows_each_run_once_in_order(
         name = "Even" if number % 2 else "Odd"
         created = T0 + timedelta(minutes=minute)
         factories.run(stage, f"{number}", name=name, status=status, created_at=created)
-    meant = [
+    expected = [
         run.pk
         for run in stage.runs.newest_first()
-        if (not asked or run.status in asked or ("in_flight" in asked and run.in_flight))
+        if (not statuses or run.status in statuses or ("in_flight" in statuses and run.in_flight))
         and text in run.name.lower()
     ]
-    query = "&".join([f"status={status}" for status in asked] + [f"q={text}"])
+    query = "&".join([f"status={status}" for status in statuses] + [f"q={text}"])
     size = {"per_page": per_page, "max_scanned": max_scanned}
     older = walk_pages(get_run_page, query, **size)
-    assert [key for page in older for key in page] == meant
-    if not meant:
+    assert [key for page in older for key in page] == expected
+    if not expected:
         return
-    # From below the oldest upwards: nearest first, so the pages come in reverse.
-    bottom = Cursor(False, T0 - timedelta(days=1), 0)
-    newer = walk_pages(get_run_page, f"{query}&after={bottom.encoded_text}", "newer_url", **size)
-    upwards = [key for page in newer for key in reversed(page)]
-    assert upwards == meant[::-1]
+    # From the oldest to the newest: the nearest first, so the pages are reversed.
+    oldest = Cursor(False, T0 - timedelta(days=1), 0)
+    newer = walk_pages(get_run_page, f"{query}&after={oldest.encoded_text}", "newer_url", **size)
+    newer_keys = [key for page in newer for key in reversed(page)]
+    assert newer_keys == expected[::-1]
 
 
 def test_newer_link_returns_to_previous_page(
@@ -113,9 +113,9 @@ def test_newer_link_returns_to_previous_page(
     third = get_run_page(urlsplit(second.older_url).query)
     assert [len(page.keys) for page in (first, second, third)] == [100, 100, 50]
     assert first.keys + second.keys + third.keys == keys_newest_first(stage_with_250_runs)
-    back = get_run_page(urlsplit(third.newer_url).query)
-    assert back.keys == second.keys
-    assert get_run_page(urlsplit(back.newer_url).query).keys == first.keys
+    previous = get_run_page(urlsplit(third.newer_url).query)
+    assert previous.keys == second.keys
+    assert get_run_page(urlsplit(previous.newer_url).query).keys == first.keys
 
 
 def test_pagination_while_runs_start_and_end_misses_and_repeats_none(
@@ -128,12 +128,12 @@ def test_pagination_while_runs_start_and_end_misses_and_repeats_none(
             stage_with_250_runs, f"new-{number}", created_at=T0 + timedelta(minutes=number + 1)
         )
     Run.objects.filter(pk__in=first.keys[:2]).update(in_flight=False, concluded=True)
-    Run.objects.filter(pk=first.keys[-1]).delete()  # also the run that the place is named after
-    rest = walk_pages(get_run_page, urlsplit(first.older_url).query)
-    seen = first.keys + [key for page in rest for key in page]
-    assert set(before) <= set(seen)
-    # What has ended meanwhile has another place now: those two runs, and no others.
-    assert len(seen) - len(set(seen)) == 2
+    Run.objects.filter(pk=first.keys[-1]).delete()  # also the run that the cursor names
+    later_pages = walk_pages(get_run_page, urlsplit(first.older_url).query)
+    keys = first.keys + [key for page in later_pages for key in page]
+    assert set(before) <= set(keys)
+    # Runs that ended meanwhile have another position: those two, and no others.
+    assert len(keys) - len(set(keys)) == 2
 
 
 def test_pagination_of_runs_created_at_same_time_shows_each_once(
@@ -157,7 +157,7 @@ def test_pagination_after_runs_in_flight_continues_with_ended_runs(
     )
 
 
-# --- As the page shows it -----------------------------------------------------------------------
+# --- On the page --------------------------------------------------------------------------------
 
 
 def test_run_list_orders_in_flight_first_then_newest_first(
@@ -172,26 +172,28 @@ def test_run_list_orders_in_flight_first_then_newest_first(
 def test_pagination_links_keep_filter(get_page: GetPage, stage_with_250_runs: Stage) -> None:
     address = factories.address(stage_with_250_runs)
     first = get_page(f"{address}?status=success&from=2026-01-01")
-    assert words(one(first, ".pager span")) == "100 of 245 runs"
+    assert text_of(select_one(first, ".pager span")) == "100 of 245 runs"
     assert first.css('.pager [rel="prev"], .pager [rel="first"]') == []
-    following = one(first, '.pager [rel="next"]').attributes["href"] or ""
-    assert following.startswith("?status=success&from=2026-01-01&before=")
-    second = get_page(address + following)
-    assert words(one(second, ".pager span")) == "100 of 245 runs"
-    newest = one(second, '.pager [rel="first"]').attributes["href"]
+    next_link = select_one(first, '.pager [rel="next"]').attributes["href"] or ""
+    assert next_link.startswith("?status=success&from=2026-01-01&before=")
+    second = get_page(address + next_link)
+    assert text_of(select_one(second, ".pager span")) == "100 of 245 runs"
+    newest = select_one(second, '.pager [rel="first"]').attributes["href"]
     assert newest == "?status=success&from=2026-01-01"
-    back = one(second, '.pager [rel="prev"]').attributes["href"] or ""
-    assert back.startswith("?status=success&from=2026-01-01&after=")
-    again = [row.attributes["data-run"] for row in get_page(address + back).css("[data-run]")]
-    assert again == [row.attributes["data-run"] for row in first.css("[data-run]")]
+    previous_link = select_one(second, '.pager [rel="prev"]').attributes["href"] or ""
+    assert previous_link.startswith("?status=success&from=2026-01-01&after=")
+    run_ids = [
+        row.attributes["data-run"] for row in get_page(address + previous_link).css("[data-run]")
+    ]
+    assert run_ids == [row.attributes["data-run"] for row in first.css("[data-run]")]
 
 
 def test_page_beyond_last_run_links_to_newest(get_page: GetPage, run: Run) -> None:
-    place = Cursor(run.in_flight, run.created_at, run.pk).encoded_text
+    cursor = Cursor(run.in_flight, run.created_at, run.pk).encoded_text
     for side in ("before", "after"):
-        html = get_page(f"{factories.address(run.stage)}?status=running&{side}={place}")
-        empty = one(html, '[data-empty="nothing_matches"]')
-        assert one(empty, "a").attributes["href"] == "?status=running"
+        html = get_page(f"{factories.address(run.stage)}?status=running&{side}={cursor}")
+        empty_state = select_one(html, '[data-empty="nothing_matches"]')
+        assert select_one(empty_state, "a").attributes["href"] == "?status=running"
 
 
 def test_text_search_scans_limited_runs_per_page_and_links_onward(
@@ -199,22 +201,22 @@ def test_text_search_scans_limited_runs_per_page_and_links_onward(
 ) -> None:
     for number in range(25):
         name = "Needle" if number in {3, 22} else "Hay"
-        created = T0 - timedelta(minutes=number)
-        factories.run(stage, f"r{number}", name=name, status="success", created_at=created)
-    flying = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
-    found = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
+        created_at = T0 - timedelta(minutes=number)
+        factories.run(stage, f"r{number}", name=name, status="success", created_at=created_at)
+    in_flight_run = factories.run(stage, name="Needle in flight", created_at=T0 - timedelta(days=9))
+    keys_by_run_id = dict(stage.runs.filter(name__startswith="Needle").values_list("run_id", "pk"))
 
-    def look(url: str) -> PageOfRuns:
+    def get_page_of(url: str) -> PageOfRuns:
         return get_run_page(urlsplit(url).query, max_scanned=10)
 
-    first = look("?q=needle")
-    assert (first.keys, first.scanned) == ([flying.pk, found["r3"]], 10)
-    second = look(first.older_url)
+    first = get_page_of("?q=needle")
+    assert (first.keys, first.scanned) == ([in_flight_run.pk, keys_by_run_id["r3"]], 10)
+    second = get_page_of(first.older_url)
     assert (second.keys, second.scanned) == ([], 10)
     assert "q=needle" in second.older_url
-    third = look(second.older_url)
-    assert (third.keys, third.older_url) == ([found["r22"]], "")
-    assert look(third.newer_url).scanned == 10
+    third = get_page_of(second.older_url)
+    assert (third.keys, third.older_url) == ([keys_by_run_id["r22"]], "")
+    assert get_page_of(third.newer_url).scanned == 10
 
 
 def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -> None:
@@ -228,7 +230,7 @@ def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -
 
 
 @pytest.mark.parametrize(
-    "place",
+    "cursor",
     [
         "x", "0", "0.1", "2.1.1", "0.1.-1", "0.1e3.1", "0.½.1", "0.٣.1", "0. 1.1", "0.1.1\n",
         f"0.{'9' * 18}.1", f"0.-{'9' * 18}.1", f"0.1.{'9' * 19}", "\0", "0.1.1" * 2000, "-1",
@@ -237,31 +239,31 @@ def test_run_count_is_exact_up_to_1000(stage: Stage, get_run_page: GetRunPage) -
 )  # fmt: skip
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_invalid_cursor_is_ignored_and_reported(
-    side: str, place: str, get_page: GetPage, run: Run
+    side: str, cursor: str, get_page: GetPage, run: Run
 ) -> None:
-    html = get_page(f"{factories.address(run.stage)}?{side}={quote(place)}")
-    assert "Invalid position" in words(one(html, "main > .inline-notice"))
-    assert one(html, "[data-run]").attributes["data-run"] == "r-1"
+    html = get_page(f"{factories.address(run.stage)}?{side}={quote(cursor)}")
+    assert "Invalid position" in text_of(select_one(html, "main > .inline-notice"))
+    assert select_one(html, "[data-run]").attributes["data-run"] == "r-1"
 
 
-@pytest.mark.parametrize("place", [f"1.1.{'9' * 18}", "0.-62135596800000000.0", "1.0.1"])
-def test_made_up_cursor_of_valid_form_is_accepted(place: str, get_page: GetPage, run: Run) -> None:
+@pytest.mark.parametrize("cursor", [f"1.1.{'9' * 18}", "0.-62135596800000000.0", "1.0.1"])
+def test_made_up_cursor_of_valid_form_is_accepted(cursor: str, get_page: GetPage, run: Run) -> None:
     for side in ("before", "after"):
-        html = get_page(f"{factories.address(run.stage)}?{side}={place}")
+        html = get_page(f"{factories.address(run.stage)}?{side}={cursor}")
         assert html.css("main > .inline-notice") == []
-        shown = [row.attributes["data-run"] for row in html.css("[data-run]")]
+        run_ids = [row.attributes["data-run"] for row in html.css("[data-run]")]
         beyond = html.css('[data-empty="nothing_matches"]') != []
-        assert shown == ([] if beyond else ["r-1"])
+        assert run_ids == ([] if beyond else ["r-1"])
 
 
 def test_cursor_after_encoding_decodes_to_same_value() -> None:
-    for moment in (T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC)):
-        for flying in (True, False):
-            place = Cursor(flying, moment, 7)
-            assert Cursor.decode(place.encoded_text) == place
+    for time in (T0, T0 + timedelta(microseconds=1), datetime(1, 1, 1, tzinfo=UTC)):
+        for in_flight in (True, False):
+            cursor = Cursor(in_flight, time, 7)
+            assert Cursor.decode(cursor.encoded_text) == cursor
 
 
-# --- What it costs ------------------------------------------------------------------------------
+# --- Queries ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,24 +272,24 @@ def test_cursor_after_encoding_decodes_to_same_value() -> None:
 def test_page_queries_use_index_without_sort(
     query: str, stage_with_250_runs: Stage, get_run_page: GetRunPage
 ) -> None:
-    """Each question for runs enters an index at the place where the page begins."""
+    """Each query for runs enters an index at the start of the page."""
     factories.run(stage_with_250_runs, status="failure")
     factories.run(stage_with_250_runs, status="aborted")
-    place = Cursor(False, T0 - timedelta(minutes=200), 10**9).encoded_text
+    encoded_cursor = Cursor(False, T0 - timedelta(minutes=200), 10**9).encoded_text
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
         if connection.vendor == "postgresql":
-            # So small a table would be read whole, and sorted.
+            # A small table would be read in full, and sorted.
             cursor.execute(
                 "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
                 " SET LOCAL enable_sort = off"
             )
-    get_run_page(query)  # the statuses there are, kept for a minute
-    with CaptureQueriesContext(connection) as asked:
-        get_run_page(f"{query}&before={place}")
-    places = [each["sql"] for each in asked if "COUNT(" not in each["sql"]]
-    assert places
-    for sql in places:
+    get_run_page(query)  # the statuses in use, cached for a minute
+    with CaptureQueriesContext(connection) as queries:
+        get_run_page(f"{query}&before={encoded_cursor}")
+    statements = [query["sql"] for query in queries if "COUNT(" not in query["sql"]]
+    assert statements
+    for sql in statements:
         plan = _query_plan(sql)
         assert "run_stage_created_idx" in plan or "run_stage_status_idx" in plan, plan
         assert "TEMP B-TREE" not in plan, plan

@@ -5,7 +5,7 @@ from django.contrib.auth.models import User
 
 from dashboard.models import Run
 from tests.support import factories
-from tests.support.html import GetPage, one
+from tests.support.html import GetPage, select_one
 
 IN_FLIGHT = {"status": "running"}
 OVERDUE = {"status": "running", "overdue_severity": 1}
@@ -14,14 +14,14 @@ FAILED = {"status": "failure"}
 
 
 def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
-    """Its name before and after JavaScript has had a hand in it is the same, and so its icon."""
+    """Return the tab's title and icon, which are the same with and without JavaScript."""
     html = get_page(address)
-    mark = one(html, "#tab-title").attributes
-    assert one(html, "head > title").text() == mark["data-title"]
-    icon = one(html, "link[rel=icon]").attributes["href"]
+    mark = select_one(html, "#tab-title").attributes
+    assert select_one(html, "head > title").text() == mark["data-title"]
+    icon = select_one(html, "link[rel=icon]").attributes["href"]
     assert icon == mark["data-icon"]
-    named = (mark["data-title"] or "").removesuffix(" · Release flows")
-    return named, (icon or "").removeprefix("/static/icons/").partition(".svg?v=")[0]
+    name = (mark["data-title"] or "").removesuffix(" · Release flows")
+    return name, (icon or "").removeprefix("/static/icons/").partition(".svg?v=")[0]
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,14 @@ def test_tab_of_now_and_board_shows_worst_state(
     stage = factories.stage()
     for fields in runs:
         factories.run(stage, **fields)  # type: ignore[arg-type]
-    flying = sum(fields != FAILED for fields in runs)
-    assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
+    in_flight_count = sum(fields != FAILED for fields in runs)
+    assert title_and_icon(get_page, "/") == (f"{lead}Now ({in_flight_count})", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
-    factories.trouble("It fell over.")
-    assert title_and_icon(get_page, "/") == (f"Not updating · Now ({flying})", "upstream-down")
+    factories.upstream_error("It fell over.")
+    assert title_and_icon(get_page, "/") == (
+        f"Not updating · Now ({in_flight_count})",
+        "upstream-down",
+    )
     assert title_and_icon(get_page, "/status/") == ("Not updating · Status", "upstream-down")
 
 
@@ -66,15 +69,18 @@ def test_tab_with_unread_stage_shows_incomplete(
     factories.stage("Staging", synced_at=None, fresh_until=None)
     for fields in runs:
         factories.run(stage, **fields)  # type: ignore[arg-type]
-    flying = sum(fields != FAILED for fields in runs)
-    assert title_and_icon(get_page, "/") == (f"{lead}Now ({flying})", icon)
+    in_flight_count = sum(fields != FAILED for fields in runs)
+    assert title_and_icon(get_page, "/") == (f"{lead}Now ({in_flight_count})", icon)
     assert title_and_icon(get_page, "/board/") == (f"{lead}Board", icon)
-    factories.trouble("It fell over.")
-    assert title_and_icon(get_page, "/") == (f"Not updating · Now ({flying})", "upstream-down")
+    factories.upstream_error("It fell over.")
+    assert title_and_icon(get_page, "/") == (
+        f"Not updating · Now ({in_flight_count})",
+        "upstream-down",
+    )
 
 
 @pytest.mark.parametrize(
-    ("fields", "named", "icon"),
+    ("fields", "title", "icon"),
     [
         (IN_FLIGHT, "Running: {run}", "in-flight"),
         (OVERDUE, "Overdue · Running: {run}", "overdue"),
@@ -84,17 +90,17 @@ def test_tab_with_unread_stage_shows_incomplete(
     ],
 )
 def test_tab_of_run_shows_its_status(
-    fields: dict[str, object], named: str, icon: str, get_page: GetPage
+    fields: dict[str, object], title: str, icon: str, get_page: GetPage
 ) -> None:
     run = factories.run(factories.stage(), **fields)  # type: ignore[arg-type]
-    assert title_and_icon(get_page, factories.address(run)) == (named.format(run=run.title), icon)
+    assert title_and_icon(get_page, factories.address(run)) == (title.format(run=run.title), icon)
 
 
 def test_tab_of_stage_and_pipeline_shows_worst_run(get_page: GetPage) -> None:
     run = factories.run(factories.stage(), **ABORT_OVERDUE)  # type: ignore[arg-type]
-    for of in (run.stage, run.stage.pipeline):
-        named, icon = title_and_icon(get_page, factories.address(of))
-        assert named.startswith("Abort overdue · ")
+    for target in (run.stage, run.stage.pipeline):
+        title, icon = title_and_icon(get_page, factories.address(target))
+        assert title.startswith("Abort overdue · ")
         assert icon == "bad"
 
 
@@ -118,7 +124,7 @@ def test_tab_of_stateless_page_has_neutral_icon(address: str, client: object, db
 
 def test_long_names_are_cut_in_tab_titles(get_page: GetPage) -> None:
     pipeline = factories.pipeline(name="P" * 5000)
-    run = factories.run(factories.stage(of=pipeline), name="T" * 5000, status="S" * 5000)
+    run = factories.run(factories.stage(parent=pipeline), name="T" * 5000, status="S" * 5000)
     cut = {letter: letter * 119 + "…" for letter in "PST"}
     assert title_and_icon(get_page, factories.address(run))[0] == f"{cut['S']}: {cut['T']}"
     stage_address = factories.address(run.stage)

@@ -15,7 +15,7 @@ from dashboard.northflank.models import OMITTED
 from dashboard.web.components.runs import timeline
 from dashboard.web.components.runs.timeline import StepRow, Timeline
 from tests.support import factories
-from tests.support.html import GetPage, one, words
+from tests.support.html import GetPage, select_one, text_of
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 NOW = T0 + timedelta(minutes=10)
@@ -25,20 +25,20 @@ def at(minutes: float) -> datetime:
     return T0 + timedelta(minutes=minutes)
 
 
-def node(kind: str = "JobRun", *inner: Node, ref: str | None = "migrate", **said: Any) -> Node:
-    label = said.pop("label", ref or kind)
-    return factories.node(kind, ref=ref, label=label, steps=inner, **said)
+def node(kind: str = "JobRun", *children: Node, ref: str | None = "migrate", **fields: Any) -> Node:
+    label = fields.pop("label", ref or kind)
+    return factories.node(kind, ref=ref, label=label, steps=children, **fields)
 
 
-def timeline_of(*within: Node, timing: StageTiming | None = None, **of_run: Any) -> Timeline:
-    """The steps of a run that began at T0, as they are at NOW."""
-    usual = {"status": "running", "in_flight": True, "concluded": False, "started_at": T0}
-    root = factories.node("Workflow", steps=within)
-    return timeline.build_timeline(Run(**usual | of_run), root, timing, NOW)
+def timeline_of(*steps: Node, timing: StageTiming | None = None, **run_fields: Any) -> Timeline:
+    """The timeline at NOW of a run that started at T0."""
+    defaults = {"status": "running", "in_flight": True, "concluded": False, "started_at": T0}
+    root = factories.node("Workflow", steps=steps)
+    return timeline.build_timeline(Run(**defaults | run_fields), root, timing, NOW)
 
 
-def step_row(of: Node, timing: StageTiming | None = None, **of_run: Any) -> StepRow:
-    return timeline_of(of, timing=timing, **of_run).steps[0]
+def step_row(step: Node, timing: StageTiming | None = None, **run_fields: Any) -> StepRow:
+    return timeline_of(step, timing=timing, **run_fields).steps[0]
 
 
 def flatten(rows: tuple[StepRow, ...]) -> Iterator[StepRow]:
@@ -84,9 +84,9 @@ STEP_DESCRIPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("of", "said"), STEP_DESCRIPTIONS)
-def test_step_about_describes_kind_and_condition(of: Node, said: str) -> None:
-    assert step_row(of).description == said
+@pytest.mark.parametrize(("step", "text"), STEP_DESCRIPTIONS)
+def test_step_about_describes_kind_and_condition(step: Node, text: str) -> None:
+    assert step_row(step).description == text
 
 
 WAIT_TEXTS = [
@@ -116,9 +116,9 @@ WAIT_TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("of", "said"), WAIT_TEXTS)
-def test_step_wait_names_what_it_waits_on(of: Node, said: str) -> None:
-    assert step_row(of).wait_text == said
+@pytest.mark.parametrize(("step", "text"), WAIT_TEXTS)
+def test_step_wait_names_what_it_waits_on(step: Node, text: str) -> None:
+    assert step_row(step).wait_text == text
 
 
 def test_step_wait_of_ended_run_is_empty() -> None:
@@ -140,9 +140,9 @@ WORDS_AND_TONES = [
 ]
 
 
-@pytest.mark.parametrize(("of", "word", "tone"), WORDS_AND_TONES)
-def test_step_status_has_word_and_tone(of: Node, word: str, tone: str) -> None:
-    row = step_row(of)
+@pytest.mark.parametrize(("step", "word", "tone"), WORDS_AND_TONES)
+def test_step_status_has_word_and_tone(step: Node, word: str, tone: str) -> None:
+    row = step_row(step)
     assert (row.label, row.tone) == (word, tone)
 
 
@@ -158,14 +158,14 @@ ATTEMPT_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("of", "said"), ATTEMPT_TEXTS)
-def test_step_attempts_are_shown_from_second_or_while_retrying(of: Node, said: str) -> None:
-    assert step_row(of).attempts_text == said
+@pytest.mark.parametrize(("step", "text"), ATTEMPT_TEXTS)
+def test_step_attempts_are_shown_from_second_or_while_retrying(step: Node, text: str) -> None:
+    assert step_row(step).attempts_text == text
 
 
 def test_retrying_step_shows_next_attempt_time() -> None:
-    again = node(status="retrying", next_attempt_at=at(11))
-    assert step_row(again).next_attempt_at == at(11)
+    step = node(status="retrying", next_attempt_at=at(11))
+    assert step_row(step).next_attempt_at == at(11)
 
 
 def test_finished_step_shows_no_next_attempt_time() -> None:
@@ -181,13 +181,13 @@ ERROR_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("of", "said"), ERROR_TEXTS)
-def test_step_error_shows_message_and_code(of: Node, said: str) -> None:
-    assert step_row(of).error == said
+@pytest.mark.parametrize(("step", "text"), ERROR_TEXTS)
+def test_step_error_shows_message_and_code(step: Node, text: str) -> None:
+    assert step_row(step).error == text
 
 
 @pytest.mark.parametrize(
-    ("of", "name"),
+    ("step", "name"),
     [
         (node("Workflow", node(), ref=None), "Steps"),
         (node("Workflow", node(), ref=None, parallel=True), "Parallel steps"),
@@ -196,11 +196,11 @@ def test_step_error_shows_message_and_code(of: Node, said: str) -> None:
         (node("Build", ref=None), "Build"),
     ],
 )
-def test_unnamed_step_group_gets_generic_name(of: Node, name: str) -> None:
-    assert step_row(of).name == name
+def test_unnamed_step_group_gets_generic_name(step: Node, name: str) -> None:
+    assert step_row(step).name == name
 
 
-# --- against the usual -------------------------------------------------------------------------
+# --- typical durations -------------------------------------------------------------------------
 
 # A migration usually takes two minutes, and hardly ever more than four.
 TIMING = StageTiming(observed_steps={"migrate": [120, 240]})
@@ -219,15 +219,17 @@ DURATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("of", "took", "late"), DURATIONS)
-def test_step_duration_is_compared_with_typical_duration(of: Node, took: str, late: int) -> None:
-    row = step_row(of, TIMING)
-    assert (row.duration, row.overdue_severity) == (took, late)
+@pytest.mark.parametrize(("step", "duration", "level"), DURATIONS)
+def test_step_duration_is_compared_with_typical_duration(
+    step: Node, duration: str, level: int
+) -> None:
+    row = step_row(step, TIMING)
+    assert (row.duration, row.overdue_severity) == (duration, level)
 
 
-@pytest.mark.parametrize("of", [node(), node(started_at=T0), node(status="success", ended_at=T0)])
-def test_step_of_run_in_flight_shows_typical_duration(of: Node) -> None:
-    assert step_row(of, TIMING).typical_text == "usually 2 to 4 min"
+@pytest.mark.parametrize("step", [node(), node(started_at=T0), node(status="success", ended_at=T0)])
+def test_step_of_run_in_flight_shows_typical_duration(step: Node) -> None:
+    assert step_row(step, TIMING).typical_text == "usually 2 to 4 min"
 
 
 def test_unstarted_step_of_ended_run_shows_no_typical_duration() -> None:
@@ -250,13 +252,13 @@ def test_named_step_group_shows_typical_duration() -> None:
 # --- the axis ----------------------------------------------------------------------------------
 
 
-def bar_positions(of: Timeline) -> list[tuple[int, int]]:
-    return [(row.bar.start, row.bar.length) for row in flatten(of.steps) if row.bar]
+def bar_positions(subject: Timeline) -> list[tuple[int, int]]:
+    return [(row.bar.start, row.bar.length) for row in flatten(subject.steps) if row.bar]
 
 
 def test_bars_of_parallel_steps_start_together() -> None:
-    two = (node(started_at=at(1), ended_at=at(4)), node(started_at=at(1), ended_at=at(2)))
-    assert bar_positions(timeline_of(*two)) == [(60, 180), (60, 60)]
+    steps = (node(started_at=at(1), ended_at=at(4)), node(started_at=at(1), ended_at=at(2)))
+    assert bar_positions(timeline_of(*steps)) == [(60, 180), (60, 60)]
 
 
 def test_axis_of_run_in_flight_ends_now() -> None:
@@ -264,8 +266,8 @@ def test_axis_of_run_in_flight_ends_now() -> None:
 
 
 def test_axis_of_ended_run_ends_at_its_end() -> None:
-    over = timeline_of(node(started_at=at(1)), **ENDED_RUN | {"concluded_at": at(3)})
-    assert getattr(over.axis, "ends_at", None) == at(3)
+    ended = timeline_of(node(started_at=at(1)), **ENDED_RUN | {"concluded_at": at(3)})
+    assert getattr(ended.axis, "ends_at", None) == at(3)
 
 
 def test_axis_extends_to_typical_end_of_current_step() -> None:
@@ -274,8 +276,8 @@ def test_axis_extends_to_typical_end_of_current_step() -> None:
 
 
 def test_axis_is_not_extended_by_pending_approval() -> None:
-    asked = node("Approval", status="approval_wait", started_at=at(9))
-    assert getattr(timeline_of(asked, timing=TIMING).axis, "ends_at", None) == NOW
+    approval = node("Approval", status="approval_wait", started_at=at(9))
+    assert getattr(timeline_of(approval, timing=TIMING).axis, "ends_at", None) == NOW
 
 
 def test_timeline_of_unstarted_run_has_no_axis_and_no_bars() -> None:
@@ -297,8 +299,10 @@ def test_bar_of_step_started_in_future_lies_at_axis_end() -> None:
 
 
 def test_axis_of_run_ended_before_start_is_valid() -> None:
-    odd = timeline_of(node(started_at=T0, ended_at=at(1)), **ENDED_RUN | {"concluded_at": at(-1)})
-    assert bar_positions(odd) == [(0, 60)]
+    subject = timeline_of(
+        node(started_at=T0, ended_at=at(1)), **ENDED_RUN | {"concluded_at": at(-1)}
+    )
+    assert bar_positions(subject) == [(0, 60)]
 
 
 def test_bar_has_overdue_and_critical_limits() -> None:
@@ -310,13 +314,13 @@ def test_bar_has_overdue_and_critical_limits() -> None:
 # --- folding -----------------------------------------------------------------------------------
 
 
-def successful_step(*inner: Node, **said: Any) -> Node:
-    usual = {"status": "success", "started_at": T0, "ended_at": at(1)}
-    return node("Workflow" if inner else "JobRun", *inner, **usual | said)
+def successful_step(*children: Node, **fields: Any) -> Node:
+    defaults = {"status": "success", "started_at": T0, "ended_at": at(1)}
+    return node("Workflow" if children else "JobRun", *children, **defaults | fields)
 
 
-def with_many_steps(*more: Node) -> tuple[Node, ...]:
-    return (*more, *(successful_step(ref=f"step-{n}") for n in range(timeline.MAX_UNFOLDED)))
+def with_many_steps(*steps: Node) -> tuple[Node, ...]:
+    return (*steps, *(successful_step(ref=f"step-{n}") for n in range(timeline.MAX_UNFOLDED)))
 
 
 def test_step_group_in_short_run_is_unfolded() -> None:
@@ -330,7 +334,7 @@ def test_finished_step_group_in_long_run_is_folded() -> None:
 
 
 @pytest.mark.parametrize(
-    "inner",
+    "child",
     [
         node(status="waiting"),
         node(status="failure"),
@@ -338,13 +342,13 @@ def test_finished_step_group_in_long_run_is_folded() -> None:
         successful_step(node(status="failure")),
     ],
 )
-def test_step_group_with_failed_or_current_step_in_long_run_is_unfolded(inner: Node) -> None:
-    assert timeline_of(*with_many_steps(successful_step(inner))).steps[0].is_unfolded
+def test_step_group_with_failed_or_current_step_in_long_run_is_unfolded(child: Node) -> None:
+    assert timeline_of(*with_many_steps(successful_step(child))).steps[0].is_unfolded
 
 
-@pytest.mark.parametrize("said", [{}, {"status": "waiting", "started_at": T0}])
-def test_unfinished_step_group_in_long_run_is_unfolded(said: dict[str, Any]) -> None:
-    assert timeline_of(*with_many_steps(node("Workflow", node(), **said))).steps[0].is_unfolded
+@pytest.mark.parametrize("fields", [{}, {"status": "waiting", "started_at": T0}])
+def test_unfinished_step_group_in_long_run_is_unfolded(fields: dict[str, Any]) -> None:
+    assert timeline_of(*with_many_steps(node("Workflow", node(), **fields))).steps[0].is_unfolded
 
 
 def test_skipped_step_group_in_long_run_is_folded() -> None:
@@ -371,10 +375,10 @@ def test_current_step_is_marked_open() -> None:
 
 
 def test_deeply_nested_steps_follow_their_group() -> None:
-    deep = node(ref="innermost")
+    step = node(ref="innermost")
     for level in range(500):
-        deep = node("Workflow", deep, ref=f"level {level}")
-    names = [row.name for row in flatten(timeline_of(deep).steps)]
+        step = node("Workflow", step, ref=f"level {level}")
+    names = [row.name for row in flatten(timeline_of(step).steps)]
     assert names == [*(f"level {level}" for level in reversed(range(500))), "innermost"]
 
 
@@ -406,10 +410,10 @@ kinds = st.sampled_from(
 )
 trees = st.recursive(
     st.builds(node, kinds, **node_fields),
-    lambda inner: st.builds(
-        lambda kind, within, said: node(kind, *within, **said),
+    lambda children: st.builds(
+        lambda kind, steps, fields: node(kind, *steps, **fields),
         kinds,
-        st.lists(inner, max_size=5),
+        st.lists(children, max_size=5),
         st.fixed_dictionaries(node_fields),
     ),
     max_leaves=30,
@@ -427,22 +431,22 @@ runs = st.builds(
 def test_bars_of_any_step_tree_stay_on_axis(
     run: Run, root: Node, timing: StageTiming | None
 ) -> None:
-    of = timeline.build_timeline(run, root, timing, NOW)
-    for row in flatten(of.steps):
+    subject = timeline.build_timeline(run, root, timing, NOW)
+    for row in flatten(subject.steps):
         if row.bar:
-            assert of.axis is not None
-            assert 0 <= row.bar.start < row.bar.start + row.bar.length <= of.axis.seconds
-            assert 0 <= row.bar.typical_seconds <= of.axis.seconds - row.bar.start
+            assert subject.axis is not None
+            assert 0 <= row.bar.start < row.bar.start + row.bar.length <= subject.axis.seconds
+            assert 0 <= row.bar.typical_seconds <= subject.axis.seconds - row.bar.start
 
 
 @given(runs, trees)
 def test_steps_of_any_tree_are_each_listed_once(run: Run, root: Node) -> None:
-    def number(of: Node) -> int:
-        return 1 + sum(number(each) for each in of.steps)
+    def count(step: Node) -> int:
+        return 1 + sum(count(child) for child in step.steps)
 
     wrapper = 1 if root.kind in {"Workflow", "LoopWorkflow"} else 0
     rows = list(flatten(timeline.build_timeline(run, root, None, NOW).steps))
-    assert len(rows) == number(root) - wrapper
+    assert len(rows) == count(root) - wrapper
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -452,9 +456,11 @@ def test_steps_of_any_tree_are_each_listed_once(run: Run, root: Node) -> None:
 def get_run_page(get_page: GetPage, stage: Any) -> Any:
     """Open the page of a run with these steps."""
 
-    def open_page(*within: Node, **of_run: Any) -> Any:
-        root = factories.node("Workflow", steps=within)
-        run = factories.run(stage, steps=msgspec.to_builtins(root), detail_synced_at=NOW, **of_run)
+    def open_page(*steps: Node, **run_fields: Any) -> Any:
+        root = factories.node("Workflow", steps=steps)
+        run = factories.run(
+            stage, steps=msgspec.to_builtins(root), detail_synced_at=NOW, **run_fields
+        )
         return get_page(factories.address(run))
 
     return open_page
@@ -462,19 +468,19 @@ def get_run_page(get_page: GetPage, stage: Any) -> Any:
 
 def test_step_groups_render_as_nested_lists(get_run_page: Any) -> None:
     html = get_run_page(node("Workflow", node(ref="inner"), ref="outer"))
-    inner = one(html, "[data-steps] > li > details > ol > li")
-    assert words(one(inner, "bdi")) == "inner"
+    nested = select_one(html, "[data-steps] > li > details > ol > li")
+    assert text_of(select_one(nested, "bdi")) == "inner"
 
 
 def test_parallel_step_group_is_marked(get_run_page: Any) -> None:
     html = get_run_page(node("Workflow", node(), node(), ref="regions", parallel=True))
-    assert "2 steps, in parallel" in words(one(html, "[data-steps] summary"))
+    assert "2 steps, in parallel" in text_of(select_one(html, "[data-steps] summary"))
     assert len(html.css("[data-steps] ol[data-parallel]")) == 1
 
 
 def test_current_step_has_aria_current(get_run_page: Any) -> None:
     html = get_run_page(successful_step(), node(ref="here", status="waiting"))
-    assert words(one(html, '[data-steps] li[aria-current="step"] bdi')) == "here"
+    assert text_of(select_one(html, '[data-steps] li[aria-current="step"] bdi')) == "here"
 
 
 def test_bars_are_hidden_from_screen_readers(get_run_page: Any) -> None:
@@ -485,10 +491,10 @@ def test_bars_are_hidden_from_screen_readers(get_run_page: Any) -> None:
 def test_step_duration_text_matches_bar(get_run_page: Any, stage: Any) -> None:
     StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
     html = get_run_page(successful_step(ref="migrate", ended_at=at(7)))
-    said = one(html, "[data-steps] .duration")
-    hidden = one(said, "[hidden]")
-    told = words(said).replace(words(hidden), "")
-    assert told == "7 min 0 s, usually 2 to 4 min, far longer than usual"
+    element = select_one(html, "[data-steps] .duration")
+    hidden = select_one(element, "[hidden]")
+    visible_text = text_of(element).replace(text_of(hidden), "")
+    assert visible_text == "7 min 0 s, usually 2 to 4 min, far longer than usual"
 
 
 def test_run_page_has_no_inline_styles(get_run_page: Any) -> None:
@@ -502,15 +508,15 @@ def test_run_page_has_no_inline_styles(get_run_page: Any) -> None:
 
 def test_long_step_error_is_shown_completely_and_focusable(get_run_page: Any) -> None:
     html = get_run_page(node(status="failure", error_message="line\n" * 200, error_code=3))
-    error = one(html, "[data-steps] pre")
+    error = select_one(html, "[data-steps] pre")
     assert error.text() == "line\n" * 200 + " (code 3)"
     assert error.attributes["tabindex"] == "0"
 
 
 def test_steps_saved_by_earlier_release_are_rendered(get_page: GetPage, stage: Any) -> None:
     root = msgspec.to_builtins(factories.node("Workflow", steps=(node(ref="build"),)))
-    for each in (root, *root["steps"]):
-        for added in ("target_kind", "required_approvals", "iterations"):
-            del each[added]
+    for step in (root, *root["steps"]):
+        for field in ("target_kind", "required_approvals", "iterations"):
+            del step[field]
     run = factories.run(stage, steps=root, detail_synced_at=NOW)
-    assert words(one(get_page(factories.address(run)), "[data-steps] bdi")) == "build"
+    assert text_of(select_one(get_page(factories.address(run)), "[data-steps] bdi")) == "build"

@@ -27,10 +27,10 @@ from dashboard.web.http import database_outage, sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
 from dashboard.web.live.feed import OUTAGE_EVENT
 from tests.support import factories
-from tests.support.databases import moved
-from tests.support.html import one, parse_html, words
+from tests.support.databases import sqlite_folder_renamed
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
-from tests.support.live_runs import ago, in_flight, path, press, wait_until
+from tests.support.live_runs import abort_path, ago, create_run_in_flight, submit_abort, wait_until
 from tests.support.stream import open_stream
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
@@ -39,7 +39,7 @@ on_postgres = pytest.mark.skipif(connection.vendor != "postgresql", reason="a se
 
 @pytest.fixture
 def short_lock_timeout() -> Iterator[None]:
-    """Connections that wait for a lock for a moment only."""
+    """Let connections wait for a lock only briefly."""
     options = connection.settings_dict["OPTIONS"]
     before = options["timeout"]
     options["timeout"] = 0.05
@@ -49,23 +49,23 @@ def short_lock_timeout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_database_file() -> Iterator[None]:
-    """The file is locked by somebody who writes."""
-    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    """Lock the file, as a writer does."""
+    writer = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
     try:
         yield
     finally:
-        other.execute("ROLLBACK")
-        other.close()
+        writer.execute("ROLLBACK")
+        writer.close()
 
 
-def wait_until_ready(live: Live, person: httpx.Client) -> None:
-    wait_until(lambda: person.get("/readyz").status_code == 200)
+def wait_until_ready(live: Live, client: httpx.Client) -> None:
+    wait_until(lambda: client.get("/readyz").status_code == 200)
     assert db_health.down_since() is None
 
 
 def logged_events(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the log was told of the database, and of mistakes."""
+    """The logged events about the database, and exceptions."""
     return [
         record.msg["event"] if isinstance(record.msg, dict) else record.getMessage()
         for record in caplog.records
@@ -78,38 +78,38 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     short_lock_timeout: None, live: Live, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    run = in_flight(live)
-    person = live.person("manager")
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
     with locked_database_file():
         for _ in range(3):
-            refused = press(person, run)
-        page = person.get("/")
-        assert person.get("/readyz").status_code == 503
-    assert refused.status_code == 503
-    assert "has not responded since" in refused.text
-    assert "Nothing was saved and nothing was sent to Northflank." in refused.text
+            answer = submit_abort(client, run)
+        page = client.get("/")
+        assert client.get("/readyz").status_code == 503
+    assert answer.status_code == 503
+    assert "has not responded since" in answer.text
+    assert "Nothing was saved and nothing was sent to Northflank." in answer.text
     assert page.status_code == 200
     assert not Abort.objects.exists()
     assert not live.sandbox.abort_request_counts[run.run_id]
-    wait_until_ready(live, person)
+    wait_until_ready(live, client)
     assert logged_events(caplog) == ["database.down", "database.up"]
-    assert press(person, run).status_code == 200
+    assert submit_abort(client, run).status_code == 200
 
 
 @on_sqlite
 def test_unwaiting_block_disables_lock_timeout_temporarily(
     transactional_db: None,
 ) -> None:
-    def patience() -> int:
+    def busy_timeout() -> int:
         with connection.cursor() as cursor:
             return int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
 
-    before = patience()
+    before = busy_timeout()
     with db_health.without_lock_wait():
-        assert patience() == 0
+        assert busy_timeout() == 0
         with locked_database_file(), pytest.raises(OperationalError):
             factories.project("shop")
-    assert patience() == before > 0
+    assert busy_timeout() == before > 0
 
 
 @on_sqlite
@@ -117,30 +117,30 @@ def test_moved_sqlite_file_returns_503_and_is_logged_once(
     live: Live, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    run = in_flight(live)
-    person = live.person("manager")
-    wait_until_ready(live, person)  # a slow start may have counted as an outage
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    wait_until_ready(live, client)  # a slow start may have counted as an outage
     caplog.clear()
-    with moved():
-        answers = [person.get(path(run)) for _ in range(3)]
+    with sqlite_folder_renamed():
+        answers = [client.get(abort_path(run)) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {503}
-    said = words(one(parse_html(answers[0]), "[data-reason]"))
-    assert said.startswith("The database has not responded since")
-    wait_until_ready(live, person)
-    assert person.get(path(run)).status_code == 200
+    reason = text_of(select_one(parse_html(answers[0]), "[data-reason]"))
+    assert reason.startswith("The database has not responded since")
+    wait_until_ready(live, client)
+    assert client.get(abort_path(run)).status_code == 200
     assert logged_events(caplog) == ["database.down", "database.up"]
 
 
 @on_sqlite
-@pytest.mark.parametrize("beat", [0.05], ids=["brisk"])
+@pytest.mark.parametrize("poll_interval", [0.05], ids=["brisk"])
 def test_database_outage_is_streamed_and_stream_continues(
     live: Live, run: Run, manager: User, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with open_stream(live.person("manager")) as stream:
-        with moved():
-            away = next(message for message in stream if message.event == OUTAGE_EVENT)
-            assert "The database has not responded since" in away.data[0]
-        wait_until_ready(live, live.person("manager"))
+    with open_stream(live.sign_in("manager")) as stream:
+        with sqlite_folder_renamed():
+            outage_message = next(message for message in stream if message.event == OUTAGE_EVENT)
+            assert "The database has not responded since" in outage_message.data[0]
+        wait_until_ready(live, live.sign_in("manager"))
         factories.change(run, status="retrying")
         assert any("run-r-1" in message.parts for message in stream)
     assert not [record for record in caplog.records if record.exc_info]
@@ -150,9 +150,9 @@ def test_database_outage_is_streamed_and_stream_continues(
 
 
 def error_raised_by(work: Callable[[], Any]) -> Exception:
-    with pytest.raises((DatabaseError, InterfaceError)) as raised, transaction.atomic():
+    with pytest.raises((DatabaseError, InterfaceError)) as error, transaction.atomic():
         work()
-    return raised.value
+    return error.value
 
 
 def execute(statement: str) -> None:
@@ -162,10 +162,10 @@ def execute(statement: str) -> None:
 
 def test_statement_error_is_no_database_outage(db: None) -> None:
     factories.project("shop")
-    twice = error_raised_by(lambda: Project.objects.create(slug="shop", synced_at=ago(0)))
-    assert isinstance(twice, IntegrityError)
+    duplicate_error = error_raised_by(lambda: Project.objects.create(slug="shop", synced_at=ago(0)))
+    assert isinstance(duplicate_error, IntegrityError)
     for error in (
-        twice,
+        duplicate_error,
         error_raised_by(lambda: execute("SELECT * FROM nowhere")),
         ValueError("no"),
     ):
@@ -176,8 +176,8 @@ def test_statement_error_is_no_database_outage(db: None) -> None:
 
 @on_postgres
 def test_statement_timeout_is_no_database_outage(db: None) -> None:
-    slow = error_raised_by(lambda: execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)"))
-    assert not db_health.is_outage(slow)
+    error = error_raised_by(lambda: execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)"))
+    assert not db_health.is_outage(error)
 
 
 @on_postgres
@@ -188,7 +188,7 @@ def test_read_only_database_is_database_outage(db: None) -> None:
     assert db_health.is_outage(error)
 
 
-# --- what a request has left ---------------------------------------------------------------------
+# --- what a request has written ------------------------------------------------------------------
 
 
 def test_writes_tracker_reports_committed_state(transactional_db: None) -> None:
@@ -238,14 +238,16 @@ def test_writes_tracker_after_lost_commit_reports_unknown(transactional_db: None
 
 
 def terminate_backend(backend: int) -> None:
-    known = connection.get_connection_params()
-    given = {name: known[name] for name in known.keys() & {"host", "port", "user", "dbname"}}
-    with psycopg.connect(**given, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s)", [backend])
+    parameters = connection.get_connection_params()
+    arguments = {
+        name: parameters[name] for name in parameters.keys() & {"host", "port", "user", "dbname"}
+    }
+    with psycopg.connect(**arguments, autocommit=True) as server:
+        server.execute("SELECT pg_terminate_backend(%s)", [backend])
 
 
 @pytest.mark.parametrize(
-    ("kept", "told"),
+    ("outcome", "text"),
     [
         (WriteOutcome.NOTHING, "Nothing was saved and nothing was sent to Northflank."),
         (WriteOutcome.ALL, "Your request was saved before the outage"),
@@ -253,16 +255,16 @@ def terminate_backend(backend: int) -> None:
     ],
 )
 def test_api_503_response_reports_what_was_written(
-    rf: RequestFactory, kept: WriteOutcome, told: str
+    rf: RequestFactory, outcome: WriteOutcome, text: str
 ) -> None:
     request = rf.post("/api/runs/r-1/abort/")
     request._write_tracker = writes = WriteTracker()  # type: ignore[attr-defined]
-    writes.outcome = kept
+    writes.outcome = outcome
     answer = database_outage.unavailable_response(request)
     assert answer.status_code == 503
     body = json.loads(answer.content)
-    assert body["recorded"] is kept.value
-    assert told in answer.content.decode()
+    assert body["recorded"] is outcome.value
+    assert text in answer.content.decode()
 
 
 @pytest.mark.parametrize("form", ["abort", "dismiss"])
@@ -272,6 +274,6 @@ def test_run_form_without_view_links_to_run_page(rf: RequestFactory, db: None, f
 
 
 def test_run_lookup_form_without_view_links_to_run_lookup_page(rf: RequestFactory) -> None:
-    again = reverse("run_lookup_retry", args=["r-1"])
-    assert sign_in.return_url(rf.post(again)) == reverse("run_lookup", args=["r-1"])
+    address = reverse("run_lookup_retry", args=["r-1"])
+    assert sign_in.return_url(rf.post(address)) == reverse("run_lookup", args=["r-1"])
     assert sign_in.return_url(rf.post("/no/such/page/")) == "/"

@@ -9,18 +9,20 @@ from django.test import Client
 
 from dashboard.models import Run
 from tests.support import factories
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 
 
-@pytest.mark.parametrize("place", ["/healthz", "/readyz"])
-def test_health_endpoint_without_session_returns_200(place: str, client: Client, db: None) -> None:
-    answer = client.get(place)
+@pytest.mark.parametrize("address", ["/healthz", "/readyz"])
+def test_health_endpoint_without_session_returns_200(
+    address: str, client: Client, db: None
+) -> None:
+    answer = client.get(address)
     assert answer.status_code == 200
     assert answer["Content-Type"].startswith("text/plain")
 
 
 def test_process_without_tables_is_healthy_but_not_ready(client: Client, db: None) -> None:
-    with connection.cursor() as cursor:  # undone with the test's transaction
+    with connection.cursor() as cursor:  # rolled back with the test's transaction
         cursor.execute("ALTER TABLE dashboard_upstream RENAME TO elsewhere")
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == 503
@@ -54,7 +56,7 @@ def test_abort_without_csrf_token_returns_403_page(run: Run, manager: User) -> N
     client.force_login(manager)
     answer = client.post(factories.address(run, "abort"))
     assert answer.status_code == 403
-    assert "Nothing was changed." in words(one(parse_html(answer), "[data-reason]"))
+    assert "Nothing was changed." in text_of(select_one(parse_html(answer), "[data-reason]"))
     assert not run.aborts.exists()
 
 
@@ -63,7 +65,7 @@ def test_abort_by_viewer_returns_403_with_reason_and_records_nothing(
 ) -> None:
     answer = viewer_client.post(factories.address(run, "abort"))
     assert answer.status_code == 403
-    assert "Release managers" in words(one(parse_html(answer), "[data-reason]"))
+    assert "Release managers" in text_of(select_one(parse_html(answer), "[data-reason]"))
     fragment = viewer_client.post(factories.address(run, "abort"), headers=HTMX)
     assert fragment.status_code == 403
     assert fragment["Content-Type"].startswith("text/plain")
@@ -78,8 +80,8 @@ def test_error_page_renders_without_context(template: str) -> None:
     from selectolax.lexbor import LexborHTMLParser
 
     html = LexborHTMLParser(render_to_string(template))
-    assert one(html, "h1").text().strip()
-    assert one(html, "[data-reason]").text().strip()
+    assert select_one(html, "h1").text().strip()
+    assert select_one(html, "[data-reason]").text().strip()
 
 
 def test_request_with_unknown_host_returns_400(client: Client) -> None:
@@ -87,13 +89,13 @@ def test_request_with_unknown_host_returns_400(client: Client) -> None:
 
 
 def test_admin_shows_records_read_only(run: Run, client: Client) -> None:
-    boss = User.objects.create_superuser("boss", password="boss")
-    factories.abort(run, boss, reason="Stuck")
-    client.force_login(boss)
+    superuser = User.objects.create_superuser("boss", password="boss")
+    factories.abort(run, superuser, reason="Stuck")
+    client.force_login(superuser)
     for model in ("abort", "project", "pipeline", "stage"):
-        listing = f"/admin/dashboard/{model}/"
-        assert client.get(listing).status_code == 200
-        assert client.get(f"{listing}add/").status_code == 403
+        address = f"/admin/dashboard/{model}/"
+        assert client.get(address).status_code == 200
+        assert client.get(f"{address}add/").status_code == 403
     assert client.get(f"/admin/dashboard/abort/{run.aborts.get().pk}/change/").status_code == 200
     assert client.get("/admin/auth/user/").status_code == 200
 

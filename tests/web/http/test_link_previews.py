@@ -14,11 +14,11 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from dashboard.accounts import permissions
 from dashboard.models import Abort, BulkAbort, Run
 from tests.support import factories, live_runs
-from tests.support.html import one, parse_html, words
-from tests.support.live import PATIENCE, Live
+from tests.support.html import parse_html, select_one, text_of
+from tests.support.live import WAIT_TIMEOUT, Live
 
 SECRET = "Secret"  # part of the names of all that is mirrored
-# What looking at a page notes, so that it is read more often.
+# What viewing a page writes, so that it is read more often.
 WATCH_FIELDS = {"last_viewed_at", "next_detail_sync_at"}
 
 BOTS = [
@@ -30,11 +30,11 @@ BOTS = [
 
 @pytest.fixture
 def run(live: Live) -> Run:
-    """A run in flight, here and at Northflank, in a place with telling names."""
-    run = live_runs.in_flight(live)
+    """A run in flight, mirrored, in a project and pipeline with secret names."""
+    run = live_runs.create_run_in_flight(live)
     pipeline = run.stage.pipeline
-    for of, name in ((pipeline.project, "Project"), (pipeline, "Pipeline"), (run, "Run")):
-        type(of)._default_manager.filter(pk=of.pk).update(name=f"{SECRET} {name}")  # type: ignore[attr-defined]
+    for row, name in ((pipeline.project, "Project"), (pipeline, "Pipeline"), (run, "Run")):
+        type(row)._default_manager.filter(pk=row.pk).update(name=f"{SECRET} {name}")  # type: ignore[attr-defined]
     live.sandbox.requests.clear()
     return run
 
@@ -49,7 +49,7 @@ def routes(patterns: Iterable[URLPattern | URLResolver], before: str = "") -> It
 
 
 def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
-    """One address for each pattern that there is, with what it names filled in."""
+    """One address for each URL pattern, with its parameters filled in."""
     stage = run.stage
     names = {
         "project_id": stage.pipeline.project.slug,
@@ -64,16 +64,16 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "id": "1",
         "url": "nothing",
     }
-    found = []
+    result = []
     for route in routes(get_resolver().url_patterns):
-        plain = re.sub(r"\(\?P<(\w+)>[^)]*\)", r"<\1>", route)
-        filled = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: names[part[1]], plain)
-        found.append("/" + re.sub(r"[\^$]|\\Z", "", filled))
-    return [*found, "/healthz", "/readyz", "/static/live.js", "/no/such/page/"]
+        pattern = re.sub(r"\(\?P<(\w+)>[^)]*\)", r"<\1>", route)
+        filled = re.sub(r"<(?:\w+:)?(\w+)>", lambda part: names[part[1]], pattern)
+        result.append("/" + re.sub(r"[\^$]|\\Z", "", filled))
+    return [*result, "/healthz", "/readyz", "/static/live.js", "/no/such/page/"]
 
 
 def all_rows() -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, but for what a look may leave behind."""
+    """All rows of all tables, without what viewing a page may write."""
     return {
         model.__name__: [
             {name: value for name, value in row.items() if name not in WATCH_FIELDS}
@@ -85,15 +85,15 @@ def all_rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def test_addresses_helper_covers_every_route(run: Run) -> None:
-    found = addresses(run)
+    covered = addresses(run)
     assert {
         factories.address(run),
         factories.address(run, "abort"),
         "/live/",
         "/aborts/bulk/new/",
-    } <= {*found}
-    assert {"/admin/dashboard/abort/", "/api/runs/", f"/runs/{run.run_id}/"} <= {*found}
-    assert not [address for address in found if re.search(r"[<>()^$]", address)]
+    } <= {*covered}
+    assert {"/admin/dashboard/abort/", "/api/runs/", f"/runs/{run.run_id}/"} <= {*covered}
+    assert not [address for address in covered if re.search(r"[<>()^$]", address)]
 
 
 @pytest.mark.parametrize("bot", BOTS)
@@ -101,34 +101,34 @@ def test_every_address_without_session_shows_neutral_sign_in_page(
     bot: str, live: Live, run: Run
 ) -> None:
     with httpx.Client(
-        base_url=live.base_url, headers={"User-Agent": bot}, timeout=PATIENCE
-    ) as one_:
+        base_url=live.base_url, headers={"User-Agent": bot}, timeout=WAIT_TIMEOUT
+    ) as http_client:
         for address in addresses(run):
-            answer = one_.get(address, follow_redirects=True)
+            answer = http_client.get(address, follow_redirects=True)
             assert SECRET not in answer.text, address
             assert SECRET not in str(answer.headers), address
             if answer.url.path != "/accounts/login/":
                 continue
             html = parse_html(answer)
-            assert words(one(html, "title")) == "Sign in · Release flows"
-            told = {
+            assert text_of(select_one(html, "title")) == "Sign in · Release flows"
+            texts = {
                 meta.attributes.get("property") or meta.attributes.get("name"): meta
                 for meta in html.css("meta[property], meta[name]")
             }
-            assert told["og:title"].attributes["content"] == "Release flows"
-            assert told["robots"].attributes["content"] == "noindex"
-            assert set(told) == {"viewport", "color-scheme", "robots", "og:title", "htmx-config"}
-            for kept in html.css("[name=next]"):
-                kept.decompose()
+            assert texts["og:title"].attributes["content"] == "Release flows"
+            assert texts["robots"].attributes["content"] == "noindex"
+            assert set(texts) == {"viewport", "color-scheme", "robots", "og:title", "htmx-config"}
+            for next_field in html.css("[name=next]"):
+                next_field.decompose()
             assert run.run_id not in (html.html or ""), address
             assert answer.headers["Referrer-Policy"] == "same-origin"
     assert not live.sandbox.requests
 
 
 def test_every_page_without_session_redirects_to_sign_in(live: Live, run: Run) -> None:
-    open_to_all = re.compile(r"/(healthz|readyz|static|hooks|api|accounts|admin|no)\b")
+    public = re.compile(r"/(healthz|readyz|static|hooks|api|accounts|admin|no)\b")
     for address in addresses(run):
-        if open_to_all.match(address):
+        if public.match(address):
             continue
         for method in ("GET", "HEAD"):
             answer = httpx.request(method, live.base_url + address)
@@ -149,20 +149,20 @@ METHOD_OVERRIDE_HEADERS = [
 def test_get_and_head_requests_change_nothing(
     method: str, headers: dict[str, str], live: Live, run: Run
 ) -> None:
-    boss = User.objects.create_superuser("boss", password="boss")
+    superuser = User.objects.create_superuser("boss", password="boss")
     permissions.ensure_default_group()
-    boss.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
-    person = live.person("boss")
+    superuser.groups.add(Group.objects.get(name=permissions.RELEASE_MANAGERS))
+    client = live.sign_in("boss")
     before = all_rows()
     statuses = {}
     for address in addresses(run):
         query = "?pick=Stuck&run=1&confirm=yes&_method=POST&action=abort"
-        with person.stream(method, address + query, headers=headers) as answer:
-            statuses[address] = answer.status_code  # what follows of a stream is not waited for
+        with client.stream(method, address + query, headers=headers) as answer:
+            statuses[address] = answer.status_code  # without waiting for a stream's messages
     assert all_rows() == before
     assert not Abort.objects.exists()
-    assert {verb for verb, _ in live.sandbox.requests} <= {"GET"}
-    assert [place for place, status in statuses.items() if status >= 500] == []
+    assert {request_method for request_method, _ in live.sandbox.requests} <= {"GET"}
+    assert [path for path, status in statuses.items() if status >= 500] == []
     assert statuses[factories.address(run, "abort")] == 200
     assert statuses["/accounts/logout/"] == 405
-    assert person.get("/").status_code == 200  # and is signed in still
+    assert client.get("/").status_code == 200  # and is still signed in

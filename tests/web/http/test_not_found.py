@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from dashboard.models import Run
 from tests.support import factories
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 
 
@@ -39,10 +39,10 @@ def test_not_found_page_names_missing_object_and_links_onward(
     answer = operator_client.get(address)
     html = parse_html(answer)
     assert answer.status_code == 404
-    assert words(one(html, "[data-reason]")).startswith(sentence)
-    onward = [link.attributes["href"] or "" for link in html.css(".next-links a")]
-    assert onward
-    assert {operator_client.get(link).status_code for link in onward} == {200}
+    assert text_of(select_one(html, "[data-reason]")).startswith(sentence)
+    next_links = [link.attributes["href"] or "" for link in html.css(".next-links a")]
+    assert next_links
+    assert {operator_client.get(link).status_code for link in next_links} == {200}
 
 
 def test_stage_address_is_case_insensitive(run: Run, operator_client: Client) -> None:
@@ -69,35 +69,35 @@ def test_run_id_address_with_two_matches_redirects_to_newest(
 REMOVED_AT = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("what", ["run", "pipeline", "project"])
+@pytest.mark.parametrize("kind", ["run", "pipeline", "project"])
 def test_removed_object_page_shows_notice_with_removal_time(
-    what: str, run: Run, operator_client: Client
+    kind: str, run: Run, operator_client: Client
 ) -> None:
     pipeline = run.stage.pipeline
-    gone = {"run": run, "pipeline": pipeline, "project": pipeline.project}[what]
+    removed = {"run": run, "pipeline": pipeline, "project": pipeline.project}[kind]
     pages = [factories.address(run)]
-    if what != "run":
+    if kind != "run":
         pages += [factories.address(run.stage), factories.address(pipeline)]
     tags = {}
     for page in pages:
         answer = operator_client.get(page)
         assert parse_html(answer).css("[data-removed]") == []
         tags[page] = operator_client.get(page, headers=HTMX)["HX-PTag"]
-    type(gone)._default_manager.filter(pk=gone.pk).update(removed_at=REMOVED_AT)
+    type(removed)._default_manager.filter(pk=removed.pk).update(removed_at=REMOVED_AT)
     for page in pages:
         answer = operator_client.get(page, headers=HTMX | {"HX-PTag": tags[page]})
-        assert answer.status_code == 200  # and not 304: an open page hears of it too
-        notice = one(parse_html(answer), "[data-removed]")
-        assert words(notice).startswith("Northflank no longer")
-        assert one(notice, "time").attributes["datetime"] == "2026-03-02T08:00:00+00:00"
+        assert answer.status_code == 200  # and not 304: an open page shows it too
+        notice = select_one(parse_html(answer), "[data-removed]")
+        assert text_of(notice).startswith("Northflank no longer")
+        assert select_one(notice, "time").attributes["datetime"] == "2026-03-02T08:00:00+00:00"
 
 
 def test_unknown_run_of_removed_pipeline_is_not_requested(live: Live, viewer: User) -> None:
     stage = factories.stage()
     type(stage.pipeline)._default_manager.update(removed_at=REMOVED_AT)
-    answer = live.person("viewer").get(f"{factories.address(stage)}runs/r-9/")
+    answer = live.sign_in("viewer").get(f"{factories.address(stage)}runs/r-9/")
     assert answer.status_code == 404
-    assert words(one(parse_html(answer), "[data-reason]")) == (
+    assert text_of(select_one(parse_html(answer), "[data-reason]")) == (
         "Run “r-9” not found in Checkout / Production."
         " Northflank no longer lists pipeline “Checkout”."
     )
@@ -111,12 +111,12 @@ def test_unsynced_run_is_requested_from_northflank_once(live: Live, viewer: User
     address = factories.address(run)
     run.delete()
     live.sandbox.requests.clear()
-    person = live.person("viewer")
+    client = live.sign_in("viewer")
     for _ in range(3):
-        assert person.get(address).status_code == 200
+        assert client.get(address).status_code == 200
     assert Run.objects.filter(run_id=run.run_id).exists()
-    asked = [path for _, path in live.sandbox.requests if run.run_id in path]
-    assert asked == [f"/v1{address.removesuffix('/')}"]
+    requests = [path for _, path in live.sandbox.requests if run.run_id in path]
+    assert requests == [f"/v1{address.removesuffix('/')}"]
 
 
 def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
@@ -127,11 +127,13 @@ def test_run_unknown_to_northflank_returns_404_and_is_requested_once(
     assert run is not None
     run.run_id = "made-up"
     live.sandbox.requests.clear()
-    person = live.person("viewer")
+    client = live.sign_in("viewer")
     for _ in range(3):
-        answer = person.get(factories.address(run))
+        answer = client.get(factories.address(run))
         assert answer.status_code == 404
-        assert "Not found on Northflank either." in words(one(parse_html(answer), "[data-reason]"))
+        assert "Not found on Northflank either." in text_of(
+            select_one(parse_html(answer), "[data-reason]")
+        )
     assert len([path for _, path in live.sandbox.requests if "made-up" in path]) == 1
 
 
@@ -143,6 +145,6 @@ def test_run_lookup_during_outage_returns_404_with_reason(live: Live, viewer: Us
     assert run is not None
     run.run_id = "made-up"
     live.sandbox.faults = [parse_fault("500")]
-    answer = live.person("viewer").get(factories.address(run))
+    answer = live.sign_in("viewer").get(factories.address(run))
     assert answer.status_code == 404
-    assert "Lookup on Northflank failed" in words(one(parse_html(answer), "[data-reason]"))
+    assert "Lookup on Northflank failed" in text_of(select_one(parse_html(answer), "[data-reason]"))

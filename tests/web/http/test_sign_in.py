@@ -8,7 +8,7 @@ from django.test import Client
 
 from dashboard.models import Run
 from tests.support import factories
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.pages import ALL_PAGES, address_of
 
@@ -26,15 +26,19 @@ def test_page_without_session_redirects_to_sign_in_with_next(
 def test_sign_in_redirects_to_next_with_query_string(
     run: Run, client: Client, viewer: User
 ) -> None:
-    wanted = factories.address(run) + "?from=alert&x=%2F"
-    sign_in = client.get(wanted)["Location"]
-    kept = one(parse_html(client.get(sign_in)), 'input[name="next"]').attributes["value"]
-    answer = client.post(sign_in, {"username": "viewer", "password": "viewer", "next": kept or ""})
-    assert (answer.status_code, answer["Location"]) == (302, wanted)
+    address = factories.address(run) + "?from=alert&x=%2F"
+    sign_in = client.get(address)["Location"]
+    next_address = select_one(parse_html(client.get(sign_in)), 'input[name="next"]').attributes[
+        "value"
+    ]
+    answer = client.post(
+        sign_in, {"username": "viewer", "password": "viewer", "next": next_address or ""}
+    )
+    assert (answer.status_code, answer["Location"]) == (302, address)
 
 
 @pytest.mark.parametrize(
-    "elsewhere",
+    "address",
     [
         "https://evil.example/",
         "//evil.example/",
@@ -51,12 +55,10 @@ def test_sign_in_redirects_to_next_with_query_string(
         "//testserver.evil.example/",
     ],
 )
-def test_sign_in_never_redirects_to_other_host(
-    elsewhere: str, client: Client, viewer: User
-) -> None:
+def test_sign_in_never_redirects_to_other_host(address: str, client: Client, viewer: User) -> None:
     answer = client.post(
-        f"/accounts/login/?next={quote(elsewhere)}",
-        {"username": "viewer", "password": "viewer", "next": elsewhere},
+        f"/accounts/login/?next={quote(address)}",
+        {"username": "viewer", "password": "viewer", "next": address},
     )
     assert (answer.status_code, answer["Location"]) == (302, "/")
 
@@ -69,8 +71,8 @@ def test_sign_in_with_wrong_password_shows_error_and_keeps_next(
     )
     html = parse_html(answer)
     assert answer.status_code == 200
-    assert words(one(html, '[role="alert"]')) == "Wrong user name or password."
-    assert one(html, 'input[name="next"]').attributes["value"] == "/board/?a=b"
+    assert text_of(select_one(html, '[role="alert"]')) == "Wrong user name or password."
+    assert select_one(html, 'input[name="next"]').attributes["value"] == "/board/?a=b"
 
 
 def test_sign_in_with_null_character_shows_error(client: Client, viewer: User) -> None:
@@ -115,15 +117,15 @@ def test_session_of_inactive_account_redirects_to_sign_in(
 def test_sign_in_over_http_returns_to_exact_address(path: str, live: Live, viewer: User) -> None:
     import httpx
 
-    with httpx.Client(base_url=live.base_url) as person:
-        page = person.get(path, follow_redirects=True)
-        answer = person.post(
+    with httpx.Client(base_url=live.base_url) as client:
+        page = client.get(path, follow_redirects=True)
+        answer = client.post(
             page.url,
             data={
                 "username": "viewer",
                 "password": "viewer",
-                "csrfmiddlewaretoken": person.cookies["csrftoken"],
-                "next": one(parse_html(page), "[name=next]").attributes["value"] or "",
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+                "next": select_one(parse_html(page), "[name=next]").attributes["value"] or "",
             },
         )
     assert (answer.status_code, answer.headers["location"]) == (302, path)
@@ -131,7 +133,7 @@ def test_sign_in_over_http_returns_to_exact_address(path: str, live: Live, viewe
 
 def test_sign_in_page_with_foreign_next_drops_it(client: Client, viewer: User) -> None:
     answer = client.get("/accounts/login/?next=//evil.example/board/")
-    assert one(parse_html(answer), "form.stack").css("[name=next]") == []
+    assert select_one(parse_html(answer), "form.stack").css("[name=next]") == []
 
 
 def test_abort_form_without_session_returns_to_run_after_sign_in(
@@ -141,9 +143,12 @@ def test_abort_form_without_session_returns_to_run_after_sign_in(
     assert answer.status_code == 302
     assert answer["Location"] == f"/accounts/login/?next={factories.address(run)}"
     page = parse_html(client.get(answer["Location"]))
-    assert words(one(page, "#notices .notice p")) == "You are signed out. Nothing was changed."
-    back = client.post(answer["Location"], {"username": "viewer", "password": "viewer"})
-    assert back["Location"] == factories.address(run)
+    assert (
+        text_of(select_one(page, "#notices .notice p"))
+        == "You are signed out. Nothing was changed."
+    )
+    redirect = client.post(answer["Location"], {"username": "viewer", "password": "viewer"})
+    assert redirect["Location"] == factories.address(run)
     assert not run.aborts.exists()
 
 
@@ -164,11 +169,11 @@ def test_second_sign_in_page_after_first_sign_in_redirects_to_its_next(
     run: Run, viewer: User
 ) -> None:
     browser = Client(enforce_csrf_checks=True)
-    pages = [f"/accounts/login/?next={place}" for place in ("/board/", factories.address(run))]
+    pages = [f"/accounts/login/?next={address}" for address in ("/board/", factories.address(run))]
     tokens = [
-        one(parse_html(browser.get(page)), "form.stack [name=csrfmiddlewaretoken]").attributes[
-            "value"
-        ]
+        select_one(
+            parse_html(browser.get(page)), "form.stack [name=csrfmiddlewaretoken]"
+        ).attributes["value"]
         for page in pages
     ]
     for page, token in zip(pages, tokens, strict=True):
@@ -188,12 +193,12 @@ def test_sign_out_requires_post_and_redirects_to_sign_in(operator_client: Client
 
 def test_sign_in_page_reveals_no_other_content(client: Client, run: Run) -> None:
     html = parse_html(client.get("/accounts/login/?next=" + factories.address(run)))
-    assert words(one(html, "title")) == "Sign in · Release flows"
+    assert text_of(select_one(html, "title")) == "Sign in · Release flows"
     assert html.css("nav, [data-run]") == []
 
 
 def test_sign_in_page_with_sandbox_shows_demo_accounts(client: Client, db: None) -> None:
-    assert "manager" in words(one(parse_html(client.get("/accounts/login/")), ".panel"))
+    assert "manager" in text_of(select_one(parse_html(client.get("/accounts/login/")), ".panel"))
 
 
 def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) -> None:
@@ -202,14 +207,14 @@ def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) 
     live.sync()
     run = Run.objects.with_stage().filter(in_flight=True).first()
     assert run is not None
-    with httpx.Client(base_url=live.base_url, follow_redirects=True) as person:
-        person.get(f"/runs/{run.run_id}/?from=alert")
-        answer = person.post(
+    with httpx.Client(base_url=live.base_url, follow_redirects=True) as client:
+        client.get(f"/runs/{run.run_id}/?from=alert")
+        answer = client.post(
             "/accounts/login/",
             data={
                 "username": "viewer",
                 "password": "viewer",
-                "csrfmiddlewaretoken": person.cookies["csrftoken"],
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
                 "next": f"/runs/{run.run_id}/?from=alert",
             },
         )

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage, Upstream
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.pages import PAGES, address_of
 
@@ -17,25 +17,25 @@ SINCE = timezone.now() - timedelta(minutes=12)
 
 
 @pytest.fixture
-def trouble(db: None) -> Upstream:
-    return factories.trouble("The connection was refused.", SINCE)
+def upstream_error(db: None) -> Upstream:
+    return factories.upstream_error("The connection was refused.", SINCE)
 
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("headers", [{}, HTMX])
 def test_page_during_outage_shows_start_reason_and_last_rows(
-    name: str, headers: dict[str, str], trouble: Upstream, run: Run, operator_client: Client
+    name: str, headers: dict[str, str], upstream_error: Upstream, run: Run, operator_client: Client
 ) -> None:
     html = parse_html(operator_client.get(address_of(name, run), headers=headers))
-    notice = one(html, "[data-upstream-error]")
-    assert "The connection was refused." in words(notice)
-    assert one(notice, "time").attributes["datetime"] == SINCE.isoformat()
+    notice = select_one(html, "[data-upstream-error]")
+    assert "The connection was refused." in text_of(notice)
+    assert select_one(notice, "time").attributes["datetime"] == SINCE.isoformat()
     assert html.css("[data-run], [data-stage] [data-badge]") != []
 
 
 def test_outage_notice_ends_northflank_message_with_period(db: None, get_page: GetPage) -> None:
-    factories.trouble("Northflank has failed (503): Unavailable", SINCE)
-    assert words(one(get_page("/"), "[data-upstream-error] .upstream-text")).endswith(
+    factories.upstream_error("Northflank has failed (503): Unavailable", SINCE)
+    assert text_of(select_one(get_page("/"), "[data-upstream-error] .upstream-text")).endswith(
         ": Unavailable."
     )
 
@@ -43,13 +43,15 @@ def test_outage_notice_ends_northflank_message_with_period(db: None, get_page: G
 def test_outage_notice_for_refused_token_names_settings_to_check(
     db: None, get_page: GetPage
 ) -> None:
-    factories.trouble("Northflank rejected the API token (401).", SINCE, "unauthorised")
-    notice = words(one(get_page("/"), "[data-upstream-error]"))
+    factories.upstream_error("Northflank rejected the API token (401).", SINCE, "unauthorised")
+    notice = text_of(select_one(get_page("/"), "[data-upstream-error]"))
     assert "Check NORTHFLANK_API_TOKEN: the token may be incomplete, expired or revoked." in notice
     assert "check NORTHFLANK_TEAM_ID too" in notice
 
 
-def test_outage_notice_for_other_error_has_no_hint(trouble: Upstream, get_page: GetPage) -> None:
+def test_outage_notice_for_other_error_has_no_hint(
+    upstream_error: Upstream, get_page: GetPage
+) -> None:
     assert get_page("/").css("[data-access-hint]") == []
 
 
@@ -59,7 +61,7 @@ def test_page_with_refused_list_of_projects_names_role_to_check(
 ) -> None:
     factories.failed_catalog_sweep(None, "The API token lacks permission (403).")
     html = parse_html(operator_client.get(address_of(name, run)))
-    notice = words(one(html, "[data-upstream-error]"))
+    notice = text_of(select_one(html, "[data-upstream-error]"))
     assert notice.startswith("Projects cannot be listed since")
     assert "Check the role of NORTHFLANK_API_TOKEN: it needs Project > Projects" in notice
     assert "Showing last known data" not in notice  # known stages are read
@@ -69,14 +71,14 @@ def test_tab_title_with_refused_list_of_projects_is_not_that_of_an_outage(
     run: Run, get_page: GetPage
 ) -> None:
     factories.failed_catalog_sweep(None)
-    assert "Not updating" not in one(get_page("/"), "title").text()
-    factories.trouble("It fell over.", SINCE)
-    assert "Not updating" in one(get_page("/"), "title").text()
+    assert "Not updating" not in select_one(get_page("/"), "title").text()
+    factories.upstream_error("It fell over.", SINCE)
+    assert "Not updating" in select_one(get_page("/"), "title").text()
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_end_of_outage_changes_page_tag(
-    name: str, trouble: Upstream, run: Run, operator_client: Client
+    name: str, upstream_error: Upstream, run: Run, operator_client: Client
 ) -> None:
     tag = operator_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
     Upstream.objects.update(error="", error_message="", error_since=None)
@@ -89,17 +91,19 @@ def test_stage_with_error_shows_message_in_its_cell(get_page: GetPage, run: Run)
     Stage.objects.update(error="rejected", error_message="No access.", error_since=SINCE)
     for name in ("board", "pipeline", "stage"):
         html = get_page(address_of(name, run))
-        line = one(html, "#live .inline-notice")
-        assert words(line).startswith("No access.")
+        line = select_one(html, "#live .inline-notice")
+        assert text_of(line).startswith("No access.")
         assert html.css("[data-upstream-error]") == []
         assert html.css("[data-badge]") != []
-    assert one(get_page(factories.address(run.stage)), ".inline-notice time").attributes[
+    assert select_one(get_page(factories.address(run.stage)), ".inline-notice time").attributes[
         "datetime"
     ] == (SINCE.isoformat())
 
 
-def empty_state(get_page: GetPage, address: str, within: str = "#live") -> str | None:
-    return one(one(get_page(address), within), "[data-empty]").attributes["data-empty"]
+def empty_state(get_page: GetPage, address: str, region: str = "#live") -> str | None:
+    return select_one(select_one(get_page(address), region), "[data-empty]").attributes[
+        "data-empty"
+    ]
 
 
 def test_now_page_without_runs_shows_all_well(get_page: GetPage, stage: Stage) -> None:
@@ -135,7 +139,7 @@ def test_empty_stage_page_shows_reason(get_page: GetPage, stage: Stage) -> None:
     assert empty_state(get_page, address) == "cannot_see"
     Stage.objects.update(has_flow=False)
     assert empty_state(get_page, address) == "nothing_exists"
-    assert "no release flow" in words(one(get_page(address), "[data-empty]"))
+    assert "no release flow" in text_of(select_one(get_page(address), "[data-empty]"))
 
 
 def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, viewer: User) -> None:
@@ -146,6 +150,6 @@ def test_now_page_during_real_outage_shows_error_and_keeps_rows(live: Live, view
     live.sandbox.faults = [parse_fault("500")]
     Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
     live.sync(rounds=2)
-    html = parse_html(live.person("viewer").get("/"))
-    assert "server error (500)" in words(one(html, "[data-upstream-error]"))
-    assert len(one(html, '[aria-labelledby="in-flight"]').css("[data-run]")) == before
+    html = parse_html(live.sign_in("viewer").get("/"))
+    assert "server error (500)" in text_of(select_one(html, "[data-upstream-error]"))
+    assert len(select_one(html, '[aria-labelledby="in-flight"]').css("[data-run]")) == before

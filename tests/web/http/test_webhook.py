@@ -38,16 +38,16 @@ def send_event(db: None) -> SendEvent:
     client = Client(enforce_csrf_checks=True)
 
     def send_event(
-        body: Any = None, *, token: str = SECRET, id: str = "e-1", **more: Any
+        body: Any = None, *, token: str = SECRET, id: str = "e-1", **options: Any
     ) -> HttpResponse:
         if body is None:
             body = {"event": RUN_STARTED, "data": {"project": {"id": "shop", "name": "Shop"}}}
         raw = body if isinstance(body, bytes) else json.dumps(body)
-        headers = {f"{HEADER_PREFIX}Token": token, f"{HEADER_PREFIX}Event-Id": id} | more.pop(
+        headers = {f"{HEADER_PREFIX}Token": token, f"{HEADER_PREFIX}Event-Id": id} | options.pop(
             "headers", {}
         )
         return client.post(
-            WEBHOOK_PATH, raw, content_type="application/json", headers=headers, **more
+            WEBHOOK_PATH, raw, content_type="application/json", headers=headers, **options
         )  # type: ignore[return-value]
 
     return send_event
@@ -88,10 +88,10 @@ def test_webhook_with_repeated_invalid_tokens_writes_once(send_event: SendEvent)
     first = webhook_status().last_rejected_at
     with CaptureQueriesContext(
         connection,
-    ) as asked:
+    ) as queries:
         send_event(token="wrong")
     assert webhook_status().last_rejected_at == first
-    assert [q["sql"][:6] for q in asked.captured_queries] == ["SELECT"]
+    assert [query["sql"][:6] for query in queries.captured_queries] == ["SELECT"]
 
 
 def test_webhook_with_repeated_invalid_tokens_logs_once(
@@ -104,7 +104,7 @@ def test_webhook_with_repeated_invalid_tokens_logs_once(
 
 @pytest.fixture
 def clock_one_hour_ahead() -> Iterator[None]:
-    """The database's clock is an hour ahead of ours."""
+    """Set the database's clock an hour ahead of ours."""
     db_threads.set_clock_offset(timedelta(hours=1))
     yield
     db_threads.set_clock_offset(timedelta())
@@ -278,9 +278,9 @@ def test_webhook_with_unknown_host_returns_400(send_event: SendEvent) -> None:
 
 def test_webhook_event_needs_at_most_20_queries(send_event: SendEvent, stage: Stage) -> None:
     send_event(id="first")
-    with CaptureQueriesContext(connection) as asked:
+    with CaptureQueriesContext(connection) as queries:
         send_event(id="second")
-    assert len(asked.captured_queries) <= 20, [q["sql"] for q in asked.captured_queries]
+    assert len(queries.captured_queries) <= 20, [query["sql"] for query in queries.captured_queries]
 
 
 # --- over the real server ----------------------------------------------------------------------

@@ -40,7 +40,7 @@ async def test_slow_viewer_receives_queued_messages_then_end() -> None:
             received.append(message)
         assert received == [b"%d" % number for number in range(MAX_QUEUED)]
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):  # what is there is returned without waiting
+            async with asyncio.timeout(0):  # queued messages are returned without waiting
                 await slow.next()
 
 
@@ -52,7 +52,7 @@ async def test_viewer_stream_ends_after_maximum_lifetime() -> None:
         assert await viewer.next() is None
 
 
-async def test_end_where_ends_only_matching_streams() -> None:
+async def test_close_streams_ends_only_matching_streams() -> None:
     hub = Hub[str]()
     with (
         hub.subscribe("a", 1) as first,
@@ -60,7 +60,7 @@ async def test_end_where_ends_only_matching_streams() -> None:
         hub.subscribe("b", 1) as third,
     ):
         assert hub.user_ids == {1, 2}
-        hub.close_streams(lambda channel, who: (channel, who) == ("a", 1))
+        hub.close_streams(lambda channel, key: (channel, key) == ("a", 1))
         for channel in "ab":
             hub.publish(channel, b"one")
         assert [await viewer.next() for viewer in (first, second, third)] == [None, b"one", b"one"]
@@ -71,5 +71,5 @@ async def test_close_ends_current_and_later_streams() -> None:
     with hub.subscribe("a") as viewer:
         hub.close()
         assert await viewer.next() is None
-    with hub.subscribe("a") as late:
-        assert await late.next() is None
+    with hub.subscribe("a") as later:
+        assert await later.next() is None

@@ -25,11 +25,11 @@ from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage
 from dashboard.web.pages.now import NowPage
 from tests.support import factories
-from tests.support.databases import without
-from tests.support.html import words
-from tests.support.live import PATIENCE, Live
+from tests.support.databases import table_renamed
+from tests.support.html import text_of
+from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import wait_until
-from tests.support.stream import about, beside, fast_polling, messages, open_stream
+from tests.support.stream import fast_polling, messages, next_part, next_parts, open_stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -50,13 +50,13 @@ def run(live: Live) -> Run:
 
 @pytest.fixture
 def viewer_http_client(live: Live, viewer: User) -> httpx.Client:
-    return live.person("viewer")
+    return live.sign_in("viewer")
 
 
 def test_changed_run_is_streamed_as_run_row(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client) as stream:
         factories.change(run, status="approval_wait")
-        part = about(stream, "run-r-1", "Needs approval")
+        part = next_part(stream, "run-r-1", "Needs approval")
     assert part.attributes["hx-swap"] == "outerMorph"
     assert "data-new" not in part.attributes  # its section lists it
 
@@ -74,15 +74,17 @@ def test_stream_headers_disable_buffering_and_compression(
 def test_reconnected_stream_replays_missed_changes(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    seen = ChangeCounter.latest()
+    version = ChangeCounter.latest()
     factories.change(run, status="failure", concluded=True, in_flight=False)
-    address = f"/live/?page=now&since={seen}"
+    address = f"/live/?page=now&since={version}"
     with viewer_http_client.stream("GET", address) as answer:
-        opening = next(messages(answer))
-    assert "Failed" in opening.parts["run-r-1"].text()
-    assert opening.id == str(ChangeCounter.latest())
-    # The browser says by a header what it has heard since it got the page.
-    with viewer_http_client.stream("GET", address, headers={"Last-Event-ID": opening.id}) as answer:
+        first_message = next(messages(answer))
+    assert "Failed" in first_message.parts["run-r-1"].text()
+    assert first_message.id == str(ChangeCounter.latest())
+    # The browser sends the last event id it received as a header.
+    with viewer_http_client.stream(
+        "GET", address, headers={"Last-Event-ID": first_message.id}
+    ) as answer:
         assert "run-r-1" not in next(messages(answer)).parts
 
 
@@ -101,60 +103,64 @@ def test_stream_with_invalid_version_tells_page_to_reload(
 def test_stream_with_too_many_changes_tells_page_to_reload(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    seen = ChangeCounter.latest()
+    version = ChangeCounter.latest()
     for _ in range(changes.MAX_RUNS + 1):
         factories.run(run.stage)
-    with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
+    with viewer_http_client.stream("GET", f"/live/?page=now&since={version}") as answer:
         stream = messages(answer)
         assert len(next(stream).parts) < changes.MAX_RUNS + 15
         assert next(stream).event == feed.STALE_EVENT
 
 
 def test_stream_excludes_newly_synced_old_runs(run: Run, viewer_http_client: httpx.Client) -> None:
-    seen = ChangeCounter.latest()
-    old = timezone.now() - timedelta(days=3)
+    version = ChangeCounter.latest()
+    three_days_ago = timezone.now() - timedelta(days=3)
     for number in range(changes.MAX_RUNS + 1):
         factories.run(
-            run.stage, f"old-{number}", status="success", created_at=old, concluded_at=old
+            run.stage,
+            f"old-{number}",
+            status="success",
+            created_at=three_days_ago,
+            concluded_at=three_days_ago,
         )
     factories.change(run, status="retrying")
-    with viewer_http_client.stream("GET", f"/live/?page=now&since={seen}") as answer:
-        opening = next(messages(answer))
-    assert "run-r-1" in opening.parts
-    assert not [part for part in opening.parts if part.startswith("run-old")]
+    with viewer_http_client.stream("GET", f"/live/?page=now&since={version}") as answer:
+        first_message = next(messages(answer))
+    assert "run-r-1" in first_message.parts
+    assert not [part for part in first_message.parts if part.startswith("run-old")]
 
 
 def test_stream_contains_only_changes_of_its_page(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
     other = factories.run(factories.stage("Staging"), "r-2")
-    elsewhere = factories.run(factories.stage(of=factories.pipeline("ledger")), "r-3")
+    hidden_run = factories.run(factories.stage(parent=factories.pipeline("ledger")), "r-3")
     for page, key in (
         ("stage", run.stage_id),
         ("run", run.pk),
     ):
         with open_stream(viewer_http_client, page, key) as stream:
-            factories.change(elsewhere, status="retrying")
+            factories.change(hidden_run, status="retrying")
             factories.change(other, status="retrying")
             factories.change(run, status="retrying")
-            heard: set[str] = set()
+            part_ids: set[str] = set()
             for message in stream:
-                heard |= message.parts.keys()
-                if "run-r-1" in heard:
+                part_ids |= message.parts.keys()
+                if "run-r-1" in part_ids:
                     break
-        assert not heard & {"run-r-2", "run-r-3"}, page
+        assert not part_ids & {"run-r-2", "run-r-3"}, page
 
 
 def test_board_stream_updates_stage_cell(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client, "board") as stream:
         factories.change(run, status="retrying")
-        about(stream, f"stage-{run.stage_id}", "Retrying")
+        next_part(stream, f"stage-{run.stage_id}", "Retrying")
 
 
 def test_run_stream_updates_run_card(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client, "run", run.pk) as stream:
         factories.change(run, status="aborting")
-        card = about(stream, "run-r-1", "Aborting")
+        card = next_part(stream, "run-r-1", "Aborting")
     assert card.css_first("[data-verdict]") is not None
     assert card.css_first("[data-steps]") is not None
 
@@ -162,10 +168,10 @@ def test_run_stream_updates_run_card(run: Run, viewer_http_client: httpx.Client)
 def test_aborts_stream_updates_abort_row(
     run: Run, manager: User, viewer_http_client: httpx.Client
 ) -> None:
-    act = factories.abort(run, manager, "accepted")
+    abort = factories.abort(run, manager, "accepted")
     with open_stream(viewer_http_client, "aborts") as stream:
         factories.change(run, status="aborting")
-        about(stream, f"abort-{act.pk}", "Under way")
+        next_part(stream, f"abort-{abort.pk}", "Under way")
 
 
 @fast_polling
@@ -173,22 +179,22 @@ def test_aborts_stream_updates_abort_row(
 def test_new_abort_changes_structure_hash_of_abort_pages(
     page: str, run: Run, manager: User, viewer_http_client: httpx.Client
 ) -> None:
-    before = structure_hash(viewer_http_client, page)
+    before = page_structure_hash(viewer_http_client, page)
     with open_stream(viewer_http_client, page) as stream:
         if page == "bulk_aborts":
             aborts.request_bulk_abort([run.pk], aborts.AbortRequest(manager, "Stuck"), uuid4())
         else:
             factories.abort(run, manager)
-        line = about(stream, "data-age").css_first("p")
+        line = next_part(stream, "data-age").css_first("p")
         while line is not None and line.attributes["data-structure"] == before:
-            line = about(stream, "data-age").css_first("p")
+            line = next_part(stream, "data-age").css_first("p")
 
 
 @fast_polling
 def test_status_stream_updates_on_stage_error(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client, "status") as stream:
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
-        about(stream, "status", "Permission was taken away.")
+        next_part(stream, "status", "Permission was taken away.")
 
 
 def test_change_of_related_run_is_streamed_without_run_card(
@@ -197,40 +203,40 @@ def test_change_of_related_run_is_streamed_without_run_card(
     factories.change(run, status="aborting", abort_severity=Severity.CRITICAL)
     with open_stream(viewer_http_client, "run", run.pk) as stream:
         factories.run(run.stage, "r-2", name="Hotfix", status="queued", started_at=None)
-        brought = beside(stream, "related-runs")
-    assert "run-r-1" not in brought
-    assert "Hotfix" in brought["related-runs"].text()
-    assert "Hotfix" in brought["next-steps"].text()
-    assert "1 run is queued behind it" in brought["run-summary"].text()
-    assert "Queued behind: Hotfix (r-2)" in brought["incident-summary"].text()
+        parts = next_parts(stream, "related-runs")
+    assert "run-r-1" not in parts
+    assert "Hotfix" in parts["related-runs"].text()
+    assert "Hotfix" in parts["next-steps"].text()
+    assert "1 run is queued behind it" in parts["run-summary"].text()
+    assert "Queued behind: Hotfix (r-2)" in parts["incident-summary"].text()
 
 
 def test_ended_run_of_same_stage_streams_run_card(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    # What is usual is learned as runs end, and stands at each step.
+    # The baseline is updated as runs end, and is shown at each step.
     other = factories.run(run.stage, "r-2", name="Hotfix")
     with open_stream(viewer_http_client, "run", run.pk) as stream:
         now = timezone.now()
         factories.change(other, status="success", concluded=True, in_flight=False, concluded_at=now)
-        about(stream, "run-r-1")
+        next_part(stream, "run-r-1")
 
 
 def test_stream_updates_counts_and_tab_title(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client) as stream:
         factories.run(run.stage, status="approval_wait")
-        said = ""
-        while said != "Needs approval · Now (2) · Release flows":
-            title = about(stream, "tab-title").css_first("span")
+        tab_title = ""
+        while tab_title != "Needs approval · Now (2) · Release flows":
+            title = next_part(stream, "tab-title").css_first("span")
             assert title is not None
-            said = title.attributes["data-title"] or ""
+            tab_title = title.attributes["data-title"] or ""
 
 
 @fast_polling
 def test_upstream_outage_is_streamed(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
-        factories.trouble("It fell over.", timezone.now())
-        about(stream, "upstream-error", "It fell over.")
+        factories.upstream_error("It fell over.", timezone.now())
+        next_part(stream, "upstream-error", "It fell over.")
 
 
 @fast_polling
@@ -242,13 +248,13 @@ def test_stage_error_is_streamed_to_stage_page_and_board(
         open_stream(viewer_http_client, "board") as board,
     ):
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
-        about(page, "stage-error", "Permission was taken away.")
-        about(board, "data-age", "1 stage cannot be read.")
+        next_part(page, "stage-error", "Permission was taken away.")
+        next_part(board, "data-age", "1 stage cannot be read.")
 
 
-def structure_hash(person: httpx.Client, page: str, key: int = 0) -> str:
-    """The shape that a page has now, as its stream says first."""
-    with person.stream("GET", f"/live/?page={page}&key={key}") as answer:
+def page_structure_hash(client: httpx.Client, page: str, key: int = 0) -> str:
+    """The page's current structure hash, from the stream's first message."""
+    with client.stream("GET", f"/live/?page={page}&key={key}") as answer:
         part = next(messages(answer)).parts["data-age"].css_first("p")
     assert part is not None
     return part.attributes["data-structure"] or ""
@@ -265,24 +271,24 @@ def test_change_that_needs_page_reload_changes_structure_hash(
         "pipeline": factories.address(run.stage.pipeline),
         "stage": factories.address(run.stage),
     }[page]
-    seen = [structure_hash(viewer_http_client, page, key)]
+    hashes = [page_structure_hash(viewer_http_client, page, key)]
     line = LexborHTMLParser(viewer_http_client.get(address).text).css_first("#data-age")
     assert line is not None
-    assert line.attributes["data-structure"] == seen[0]
+    assert line.attributes["data-structure"] == hashes[0]
     factories.change(run, status="retrying")
-    assert structure_hash(viewer_http_client, page, key) == seen[0]  # painted without it
+    assert page_structure_hash(viewer_http_client, page, key) == hashes[0]  # rendered without it
 
     Stage.objects.update(has_flow=None)
-    seen.append(structure_hash(viewer_http_client, page, key))
+    hashes.append(page_structure_hash(viewer_http_client, page, key))
     Stage.objects.update(synced_at=None)
-    seen.append(structure_hash(viewer_http_client, page, key))
+    hashes.append(page_structure_hash(viewer_http_client, page, key))
     if page in {"now", "board"}:
-        factories.stage(of=factories.pipeline("brand-new"))
-        seen.append(structure_hash(viewer_http_client, page, key))
+        factories.stage(parent=factories.pipeline("brand-new"))
+        hashes.append(page_structure_hash(viewer_http_client, page, key))
     if page == "board":
         Stage.objects.update(error="forbidden", error_message="Permission was taken away.")
-        seen.append(structure_hash(viewer_http_client, page, key))
-    assert len(set(seen)) == len(seen)
+        hashes.append(page_structure_hash(viewer_http_client, page, key))
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_now_stream_adds_new_run_to_its_section_with_heading(
@@ -290,8 +296,8 @@ def test_now_stream_adds_new_run_to_its_section_with_heading(
 ) -> None:
     with open_stream(viewer_http_client) as stream:
         factories.run(run.stage, "r-2", name="Hotfix", status="failure")
-        section = about(stream, "section-attention", "Hotfix")
-        assert words(section.css_first("h2")) == "Needs attention 1"
+        section = next_part(stream, "section-attention", "Hotfix")
+        assert text_of(section.css_first("h2")) == "Needs attention 1"
         assert section.css_first("#run-r-2").attributes["data-status"] == "failure"
 
 
@@ -300,7 +306,7 @@ def test_now_stream_sends_placeholders_for_rows_of_page(
 ) -> None:
     with open_stream(viewer_http_client) as stream:
         factories.run(run.stage, "r-2", name="Hotfix")
-        section = about(stream, "section-in-flight", "Hotfix")
+        section = next_part(stream, "section-in-flight", "Hotfix")
         assert "data-unchanged" in section.css_first("#run-r-1").attributes
         assert "data-unchanged" not in section.css_first("#run-r-2").attributes
 
@@ -312,7 +318,7 @@ def test_stream_updates_empty_state_when_data_is_stale(
     Run.objects.update(in_flight=False, concluded=True, status="success")
     with open_stream(viewer_http_client) as stream:
         Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-        about(stream, "section-in-flight", "at the last update")
+        next_part(stream, "section-in-flight", "at the last update")
 
 
 @pytest.mark.parametrize("page", ["now", "board"])
@@ -323,11 +329,11 @@ def test_stream_removes_incomplete_notice_when_all_stages_are_read(
     unread = factories.stage("Development", synced_at=None, fresh_until=None)
     with open_stream(viewer_http_client, page) as stream:
         Stage.objects.filter(pk=unread.pk).update(error="x", error_message="No.")
-        line = about(stream, "data-age", "cannot be read")
+        line = next_part(stream, "data-age", "cannot be read")
         assert line.css_first("[data-incomplete]") is not None
         now = timezone.now()
         Stage.objects.filter(pk=unread.pk).update(synced_at=now, error="", error_message="")
-        message = beside(stream, "tab-title")
+        message = next_parts(stream, "tab-title")
         assert "Incomplete" not in message["tab-title"].html
         assert message["data-age"].css_first("[data-incomplete]") is None
 
@@ -337,7 +343,7 @@ def test_stream_tab_title_reports_upstream_outage(
     page: str, run: Run, viewer_http_client: httpx.Client
 ) -> None:
     keys = {"pipeline": run.stage.pipeline_id, "stage": run.stage_id, "run": run.pk}
-    factories.trouble("It fell over.")
+    factories.upstream_error("It fell over.")
     with viewer_http_client.stream("GET", f"/live/?page={page}&key={keys.get(page, 0)}") as answer:
         title = next(messages(answer)).parts["tab-title"].css_first("span")
     assert title is not None
@@ -354,16 +360,16 @@ def test_deleted_run_is_streamed_and_other_streams_continue(
         open_stream(viewer_http_client) as now,
     ):
         Run.objects.filter(pk=run.pk).delete()
-        about(page, "data-age", "No longer available")
+        next_part(page, "data-age", "No longer available")
         factories.change(other, status="retrying")
-        about(now, "run-r-2", "Retrying")
+        next_part(now, "run-r-2", "Retrying")
 
 
 def test_viewer_returning_while_messages_are_built_gets_their_changes(
     run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Channel(NowPage.name, 0, permissions.ALL)
-    build_messages, opening = feed._build_messages, []
+    build_messages, first_messages = feed._build_messages, []
 
     async def broadcast() -> None:
         broadcaster = feed.Broadcaster()
@@ -373,15 +379,15 @@ def test_viewer_returning_while_messages_are_built_gets_their_changes(
         loop = asyncio.get_running_loop()
 
         def build_and_reconnect(*arguments: Any) -> Any:
-            first = broadcaster._first_message(channel, broadcaster._version)
-            opening.append(asyncio.run_coroutine_threadsafe(first, loop))
+            message = broadcaster._first_message(channel, broadcaster._version)
+            first_messages.append(asyncio.run_coroutine_threadsafe(message, loop))
             return build_messages(*arguments)
 
         monkeypatch.setattr(feed, "_build_messages", build_and_reconnect)
         await broadcaster._broadcast()
 
     live.run(broadcast)
-    assert b"run-r-1" in opening[0].result(PATIENCE)
+    assert b"run-r-1" in first_messages[0].result(WAIT_TIMEOUT)
 
 
 def test_old_run_that_ends_now_counts_as_new_where_failures_are_listed(
@@ -395,7 +401,7 @@ def test_old_run_that_ends_now_counts_as_new_where_failures_are_listed(
         factories.change(
             run, status="failure", concluded=True, in_flight=False, concluded_at=timezone.now()
         )
-        assert "data-new" in about(stream, "run-r-1", "Failed").attributes
+        assert "data-new" in next_part(stream, "run-r-1", "Failed").attributes
 
 
 def test_stream_of_unknown_status_counts_no_new_run(
@@ -406,7 +412,7 @@ def test_stream_of_unknown_status_counts_no_new_run(
         stream = messages(answer)
         next(stream)
         factories.run(run.stage, "r-2")
-        assert "data-new" not in about(stream, "run-r-2").attributes
+        assert "data-new" not in next_part(stream, "run-r-2").attributes
 
 
 def test_stream_of_overlong_query_is_not_found(run: Run, viewer_http_client: httpx.Client) -> None:
@@ -420,7 +426,7 @@ def test_removed_stage_is_streamed_as_stale(run: Run, viewer_http_client: httpx.
         with open_stream(viewer_http_client, page, key) as stream:
             Pipeline.objects.update(removed_at=timezone.now())
             Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-            about(stream, "data-age", "out of date")
+            next_part(stream, "data-age", "out of date")
         Pipeline.objects.update(removed_at=None)
         Stage.objects.update(fresh_until=timezone.now())
 
@@ -435,21 +441,26 @@ def test_rendering_error_reloads_that_page_and_updates_others(
     with open_stream(viewer_http_client, "board") as board, open_stream(viewer_http_client) as now:
         monkeypatch.setattr(BoardPage, "status_parts", fail)
         factories.change(run, status="retrying")
-        about(now, "run-r-1", "Retrying")
+        next_part(now, "run-r-1", "Retrying")
         assert feed.STALE_EVENT in (message.event for message in board)
 
 
 def test_stream_with_failed_opening_tells_page_to_reload(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    with contextlib.ExitStack() as ends:
-        with without("dashboard_stage"):
-            answer = ends.enter_context(viewer_http_client.stream("GET", "/live/?page=now&since=7"))
+    with contextlib.ExitStack() as stack:
+        with table_renamed("dashboard_stage"):
+            answer = stack.enter_context(
+                viewer_http_client.stream("GET", "/live/?page=now&since=7")
+            )
             stream = messages(answer)
-            opening = next(stream)
-        assert (opening.event, opening.id) == (feed.STALE_EVENT, "7")  # nothing was told: ask anew
+            first_message = next(stream)
+        assert (first_message.event, first_message.id) == (
+            feed.STALE_EVENT,
+            "7",
+        )  # nothing was sent: reconnect
         factories.change(run, status="retrying")
-        about(stream, "run-r-1", "Retrying")
+        next_part(stream, "run-r-1", "Retrying")
 
 
 @fast_polling
@@ -457,25 +468,28 @@ def test_failed_broadcast_is_repeated(
     run: Run, viewer_http_client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_stream(viewer_http_client, "stage", run.stage_id) as stream:
-        with without("dashboard_stage"):
+        with table_renamed("dashboard_stage"):
             factories.change(run, status="retrying")
             wait_until(lambda: "feed.round_failed" in caplog.text)
-        about(stream, "run-r-1", "Retrying")
+        next_part(stream, "run-r-1", "Retrying")
 
 
 def test_stream_renders_abort_button_per_user_permission(
     run: Run, live: Live, viewer_http_client: httpx.Client, manager: User
 ) -> None:
-    with open_stream(viewer_http_client) as viewer, open_stream(live.person("manager")) as releaser:
+    with (
+        open_stream(viewer_http_client) as viewer_stream,
+        open_stream(live.sign_in("manager")) as manager_stream,
+    ):
         factories.change(run, status="retrying")
-        theirs = about(viewer, "run-r-1", "Retrying")
-        ours = about(releaser, "run-r-1", "Retrying")
-    assert theirs.css_first("[data-abort][disabled]") is not None
-    assert ours.css_first("[data-abort]:not([disabled])") is not None
+        viewer_part = next_part(viewer_stream, "run-r-1", "Retrying")
+        manager_part = next_part(manager_stream, "run-r-1", "Retrying")
+    assert viewer_part.css_first("[data-abort][disabled]") is not None
+    assert manager_part.css_first("[data-abort]:not([disabled])") is not None
 
 
 @fast_polling
-@pytest.mark.parametrize("silence", [0.0])
+@pytest.mark.parametrize("heartbeat_interval", [0.0])
 def test_idle_stream_sends_heartbeat(run: Run, viewer_http_client: httpx.Client) -> None:
     with open_stream(viewer_http_client) as stream:
         assert feed.HEARTBEAT_EVENT in (message.event for message in stream)
@@ -487,7 +501,7 @@ def test_rolled_back_change_is_not_streamed(run: Run, viewer_http_client: httpx.
             factories.change(run, status="failure")
             raise ZeroDivisionError
         factories.change(run, status="retrying")
-        about(stream, "run-r-1", "Retrying")
+        next_part(stream, "run-r-1", "Retrying")
 
 
 @fast_polling
@@ -497,11 +511,11 @@ def test_stream_marks_run_and_stage_watched(run: Run, viewer_http_client: httpx.
         open_stream(viewer_http_client, "stage", run.stage_id),
         open_stream(viewer_http_client, "run", run.pk),
     ):
-        until = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_TIMEOUT
         while not Run.objects.filter(
             last_viewed_at__isnull=False, stage__last_viewed_at__isnull=False
         ).exists():
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
             time.sleep(0.02)
 
 
@@ -518,9 +532,9 @@ def test_disconnected_viewer_is_removed(
 ) -> None:
     with open_stream(viewer_http_client):
         assert live.feed.hub.viewers == 1
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while live.feed.hub.viewers:
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -544,7 +558,7 @@ def test_stream_rejects_post(viewer_http_client: httpx.Client) -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process only")
-@pytest.mark.parametrize("beat", [PATIENCE * 2.0], ids=["bell only"])
+@pytest.mark.parametrize("poll_interval", [WAIT_TIMEOUT * 2.0], ids=["notifications only"])
 def test_stream_continues_after_broken_listen_connection(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
@@ -555,21 +569,21 @@ def test_stream_continues_after_broken_listen_connection(
                 " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
             )
             assert cursor.fetchall() == [(True,)]
-        factories.change(run, status="retrying")  # unheard, until it listens again
-        about(stream, "run-r-1", "Retrying")
+        factories.change(run, status="retrying")  # unnoticed, until it listens again
+        next_part(stream, "run-r-1", "Retrying")
 
 
-@pytest.mark.parametrize("beat", [1000.0], ids=["no polling"])  # a round of its own would fail
+@pytest.mark.parametrize("poll_interval", [1000.0], ids=["no polling"])  # a poll would fail
 def test_second_up_to_date_viewer_needs_no_page_rendering(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
     with open_stream(viewer_http_client) as first:
         factories.change(run, status="retrying")
-        about(first, "run-r-1", "Retrying")
-        with contextlib.ExitStack() as ends:
-            with without("dashboard_stage"):  # no reading succeeds
-                second = ends.enter_context(open_stream(viewer_http_client))
+        next_part(first, "run-r-1", "Retrying")
+        with contextlib.ExitStack() as stack:
+            with table_renamed("dashboard_stage"):  # no read succeeds
+                second = stack.enter_context(open_stream(viewer_http_client))
                 with viewer_http_client.stream("GET", "/live/?page=now&since=0") as answer:
                     assert next(messages(answer)).event == feed.STALE_EVENT
             factories.change(run, status="approval_wait")
-            about(second, "run-r-1", "Needs approval")
+            next_part(second, "run-r-1", "Needs approval")

@@ -13,34 +13,34 @@ from selectolax.lexbor import LexborHTMLParser
 from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import in_flight
+from tests.support.live_runs import create_run_in_flight
 
 
 def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
     get_page: GetPage, run: Run
 ) -> None:
     html = get_page(factories.address(run, "abort"))
-    assert words(one(html, "h1")) == "Abort “Nightly”?"
-    facts = words(one(html, "main .facts"))
+    assert text_of(select_one(html, "h1")) == "Abort “Nightly”?"
+    facts = text_of(select_one(html, "main .facts"))
     assert all(part in facts for part in ("Shop", "Checkout", "Production", "r-1", "Running"))
-    form = one(html, "main form")
+    form = select_one(html, "main form")
     assert (form.attributes["method"], form.attributes["action"]) == (
         "post",
         factories.address(run, "abort"),
     )
-    assert one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
-    assert one(html, "main [autofocus]").attributes["href"] == factories.address(run)
+    assert select_one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
+    assert select_one(html, "main [autofocus]").attributes["href"] == factories.address(run)
     assert not run.aborts.exists()
 
 
 def test_abort_dialog_focuses_keep_running(get_page: GetPage, run: Run) -> None:
     answer = get_page(factories.address(run, "abort"), **HTMX)
     assert answer.css("header, nav, main") == []
-    assert words(one(answer, "[autofocus]")) == "Keep running"
-    # Its answer says itself what it changes: the run's row may have left the page meanwhile.
-    assert one(answer, "form").attributes["hx-swap"] == "none"
+    assert text_of(select_one(answer, "[autofocus]")) == "Keep running"
+    # The response names its own targets: the run's row may have left the page meanwhile.
+    assert select_one(answer, "form").attributes["hx-swap"] == "none"
 
 
 @pytest.mark.parametrize("status", ["success", "aborted", "failure", "aborting"])
@@ -49,13 +49,13 @@ def test_abort_page_of_ended_run_has_no_form(status: str, get_page: GetPage, sta
     for headers in ({}, HTMX):
         html = get_page(factories.address(run, "abort"), **headers)
         assert html.css("form[action$='/abort/']") == []
-        assert words(one(html, "[data-reason]"))
+        assert text_of(select_one(html, "[data-reason]"))
 
 
 def test_abort_page_for_viewer_shows_denied_reason(viewer_client: Client, run: Run) -> None:
     html = parse_html(viewer_client.get(factories.address(run, "abort")))
     assert html.css("form[action$='/abort/']") == []
-    assert "Release managers" in words(one(html, "[data-reason]"))
+    assert "Release managers" in text_of(select_one(html, "[data-reason]"))
 
 
 def test_abort_of_ended_run_sends_nothing_and_shows_notice(
@@ -63,36 +63,38 @@ def test_abort_of_ended_run_sends_nothing_and_shows_notice(
 ) -> None:
     run = factories.run(stage, status="success")
     answer = operator_client.post(factories.address(run, "abort"), follow=True)
-    assert "already ended; nothing was sent" in words(one(parse_html(answer), "#notices"))
+    assert "already ended; nothing was sent" in text_of(select_one(parse_html(answer), "#notices"))
     assert not run.aborts.exists()
 
 
 def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    headers = {**HTMX, "X-CSRFToken": token(person)}
-    answer = person.post(factories.address(run, "abort"), headers=headers, data={"reason": "Stuck"})
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    headers = {**HTMX, "X-CSRFToken": token(client)}
+    answer = client.post(factories.address(run, "abort"), headers=headers, data={"reason": "Stuck"})
     element = answer.text.partition('hx-swap="outerMorph">')[2].partition("</hx-partial>")[0]
-    row = one(LexborHTMLParser(f"<table>{element}</table>"), "tr[data-run]")
+    row = select_one(LexborHTMLParser(f"<table>{element}</table>"), "tr[data-run]")
     assert answer.status_code == 200
     assert row.attributes["data-status"] == "aborting"
-    assert words(one(row, ".status [data-badge]")) == "Aborting"
-    told = LexborHTMLParser(answer.text.replace("<tr", "<div").replace("<td", "<div"))
-    assert one(told, f'hx-partial[hx-target="#{row.attributes["id"]}"]')
-    assert "Abort accepted" in words(one(told, 'hx-partial[hx-target="#notices"]'))
+    assert text_of(select_one(row, ".status [data-badge]")) == "Aborting"
+    fragment = LexborHTMLParser(answer.text.replace("<tr", "<div").replace("<td", "<div"))
+    assert select_one(fragment, f'hx-partial[hx-target="#{row.attributes["id"]}"]')
+    assert "Abort accepted" in text_of(select_one(fragment, 'hx-partial[hx-target="#notices"]'))
     assert run.aborts.get().reason == "Stuck"
 
 
 def test_abort_over_http_from_run_page_returns_run_card(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    page = LexborHTMLParser(person.get(factories.address(run)).text)
-    dialog = person.get(one(page, "[data-abort]").attributes["hx-get"] or "", headers=HTMX).text
-    headers = {**HTMX, "X-CSRFToken": token(person)}
-    view = one(LexborHTMLParser(dialog), "[name=view]").attributes["value"]
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    page = LexborHTMLParser(client.get(factories.address(run)).text)
+    dialog = client.get(
+        select_one(page, "[data-abort]").attributes["hx-get"] or "", headers=HTMX
+    ).text
+    headers = {**HTMX, "X-CSRFToken": token(client)}
+    view = select_one(LexborHTMLParser(dialog), "[name=view]").attributes["value"]
     form = {"reason": "Stuck", "view": view}
-    answer = person.post(factories.address(run, "abort"), headers=headers, data=form)
-    card = one(LexborHTMLParser(answer.text), "section.run")
+    answer = client.post(factories.address(run, "abort"), headers=headers, data=form)
+    card = select_one(LexborHTMLParser(answer.text), "section.run")
     assert card.attributes["data-status"] == "aborting"
     assert card.css_first("[data-verdict]") is not None
 
@@ -100,31 +102,31 @@ def test_abort_over_http_from_run_page_returns_run_card(live: Live, manager: Use
 def test_abort_over_http_without_javascript_redirects_with_notice(
     live: Live, manager: User
 ) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    form = {"csrfmiddlewaretoken": token(person), "pick": "Stuck"}
-    answer = person.post(factories.address(run, "abort"), data=form)
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    form = {"csrfmiddlewaretoken": token(client), "pick": "Stuck"}
+    answer = client.post(factories.address(run, "abort"), data=form)
     assert (answer.status_code, answer.headers["location"]) == (302, factories.address(run))
-    html = parse_html(person.get(answer.headers["location"]))
-    assert "Abort accepted" in words(one(html, "#notices"))
-    refresh = one(html, "noscript meta").attributes
+    html = parse_html(client.get(answer.headers["location"]))
+    assert "Abort accepted" in text_of(select_one(html, "#notices"))
+    refresh = select_one(html, "noscript meta").attributes
     assert refresh["http-equiv"] == "refresh"
-    assert refresh["content"] == f"3; url={factories.address(run)}"  # whatever follows a hash
+    assert refresh["content"] == f"3; url={factories.address(run)}"  # without a hash
 
 
 def test_abort_over_http_that_ends_at_once_shows_notice_with_icon(
     live: Live, manager: User
 ) -> None:
     live.sandbox.choices["abort-answer"] = "aborted"
-    run = in_flight(live)
-    person = live.person("manager")
-    form = {"csrfmiddlewaretoken": token(person), "reason": "with a nul \0 in it"}
-    answer = person.post(factories.address(run, "abort"), data=form)
-    html = parse_html(person.get(answer.headers["location"]))
-    assert words(one(html, "#notices")).startswith("Aborted")
-    glyph = one(html, "#notices .notice > .glyph use").attributes["href"]
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    form = {"csrfmiddlewaretoken": token(client), "reason": "with a nul \0 in it"}
+    answer = client.post(factories.address(run, "abort"), data=form)
+    html = parse_html(client.get(answer.headers["location"]))
+    assert text_of(select_one(html, "#notices")).startswith("Aborted")
+    glyph = select_one(html, "#notices .notice > .glyph use").attributes["href"]
     assert glyph
-    assert one(html, glyph).tag == "symbol"
+    assert select_one(html, glyph).tag == "symbol"
 
 
 # --- the reason --------------------------------------------------------------------------------
@@ -134,9 +136,9 @@ def test_abort_over_http_that_ends_at_once_shows_notice_with_icon(
 def test_abort_dialog_requires_reason_in_production_only(
     name: str, required: bool, get_page: GetPage, pipeline: Pipeline
 ) -> None:
-    run = factories.run(factories.stage(name, of=pipeline))
+    run = factories.run(factories.stage(name, parent=pipeline))
     html = get_page(factories.address(run, "abort"), **HTMX)
-    assert ("(required)" in words(one(html, ".reason legend"))) == required
+    assert ("(required)" in text_of(select_one(html, ".reason legend"))) == required
     assert bool(html.css(".production-warning")) == required
 
 
@@ -163,45 +165,45 @@ def test_abort_page_without_required_reason_shows_field_error(
     answer = operator_client.post(factories.address(run, "abort"), {"reason": " "})
     html = parse_html(answer)
     assert answer.status_code == 422
-    assert "A reason is required" in words(one(html, "[data-error]"))
-    assert one(html, "#reason").attributes["aria-invalid"] == "true"
+    assert "A reason is required" in text_of(select_one(html, "[data-error]"))
+    assert select_one(html, "#reason").attributes["aria-invalid"] == "true"
 
 
 def test_abort_reason_setting_selects_stages_that_require_it(
     get_page: GetPage, pipeline: Pipeline, settings: Settings
 ) -> None:
     settings.ABORT_REASON_REQUIRED = ["Staging"]
-    asked = {
+    required = {
         name: "(required)"
-        in words(one(get_page(factories.address(run, "abort")), ".reason legend"))
+        in text_of(select_one(get_page(factories.address(run, "abort")), ".reason legend"))
         for name in ("Staging", "Production")
-        for run in [factories.run(factories.stage(name, of=pipeline))]
+        for run in [factories.run(factories.stage(name, parent=pipeline))]
     }
-    assert asked == {"Staging": True, "Production": False}
+    assert required == {"Staging": True, "Production": False}
 
 
 @pytest.mark.parametrize(
-    ("pick", "text", "kept"),
+    ("pick", "text", "stored"),
     [("Stuck", "", "Stuck"), ("", "hm", "hm"), ("Incident", " INC-7 ", "Incident: INC-7")],
 )
 def test_abort_reason_combines_quick_pick_and_text(
-    live: Live, manager: User, pick: str, text: str, kept: str
+    live: Live, manager: User, pick: str, text: str, stored: str
 ) -> None:
-    run = in_flight(live)
-    data = {"pick": pick, "reason": text, "csrfmiddlewaretoken": token(live.person("manager"))}
-    person = live.people[-1]
-    assert person.post(factories.address(run, "abort"), data=data).status_code == 302
-    assert run.aborts.get().reason == kept
+    run = create_run_in_flight(live)
+    data = {"pick": pick, "reason": text, "csrfmiddlewaretoken": token(live.sign_in("manager"))}
+    client = live.clients[-1]
+    assert client.post(factories.address(run, "abort"), data=data).status_code == 302
+    assert run.aborts.get().reason == stored
 
 
 # --- an abort that does not end ----------------------------------------------------------------
 
 
-def overdue_abort(run: Run, by: User, level: int, **fields: Any) -> Abort:
-    """An abort that has been under way for a quarter of an hour, and told as such."""
-    then = timezone.now() - timedelta(minutes=15)
-    abort = factories.abort(run, by, requested_at=then, sent_at=then, answered_at=then, **fields)
-    factories.change(run, status="aborting", abort_severity=level, status_since=then)
+def overdue_abort(run: Run, user: User, level: int, **fields: Any) -> Abort:
+    """An abort that has been under way for a quarter of an hour, at this severity."""
+    past = timezone.now() - timedelta(minutes=15)
+    abort = factories.abort(run, user, requested_at=past, sent_at=past, answered_at=past, **fields)
+    factories.change(run, status="aborting", abort_severity=level, status_since=past)
     return abort
 
 
@@ -211,7 +213,7 @@ def test_abort_at_warning_severity_has_no_button_and_no_next_steps(
     overdue_abort(run, manager, 1)
     html = get_page(factories.address(run))
     assert html.css("[data-abort], .next-steps") == []
-    assert "longer than 3 min" in words(one(html, ".abort-line"))
+    assert "longer than 3 min" in text_of(select_one(html, ".abort-line"))
 
 
 def test_abort_at_critical_severity_offers_resend_and_next_steps(
@@ -220,8 +222,8 @@ def test_abort_at_critical_severity_offers_resend_and_next_steps(
     overdue_abort(run, manager, 2)
     factories.run(stage, status="queued", name="Hotfix", started_at=None, created_at=timezone.now())
     html = get_page(factories.address(run))
-    assert words(one(html, "[data-abort]")) == "Resend"
-    steps = words(one(html, ".next-steps"))
+    assert text_of(select_one(html, "[data-abort]")) == "Resend"
+    steps = text_of(select_one(html, ".next-steps"))
     assert "1 run queued behind it: Hotfix." in steps
     assert all(part in steps for part in ("Run: r-1", "Project: shop", "Stage: Production"))
 
@@ -230,7 +232,7 @@ def test_support_request_excludes_user_and_reason(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     overdue_abort(run, manager, 2, reason="secret plan", error_id="err-42", answer="aborting")
-    text = one(get_page(factories.address(run)), "#support-text").text()
+    text = select_one(get_page(factories.address(run)), "#support-text").text()
     assert "Error ID: err-42" in text
     assert "UTC" in text
     assert "secret plan" not in text
@@ -242,8 +244,8 @@ def test_next_steps_for_viewer_name_who_may_resend(
 ) -> None:
     overdue_abort(run, manager, 2)
     html = parse_html(viewer_client.get(factories.address(run)))
-    assert "disabled" in one(html, "[data-abort]").attributes
-    assert "Release managers" in words(one(html, ".next-steps"))
+    assert "disabled" in select_one(html, "[data-abort]").attributes
+    assert "Release managers" in text_of(select_one(html, ".next-steps"))
 
 
 def test_resend_confirmation_announces_fresh_read(
@@ -251,27 +253,29 @@ def test_resend_confirmation_announces_fresh_read(
 ) -> None:
     abort = overdue_abort(run, manager, 2)
     html = get_page(factories.address(run, "abort"), **HTMX)
-    assert words(one(html, "h1")) == "Resend the abort of “Nightly”?"
-    assert "checked first" in words(html)
-    assert one(html, "[name=resend]").attributes["value"] == str(abort.pk)
+    assert text_of(select_one(html, "h1")) == "Resend the abort of “Nightly”?"
+    assert "checked first" in text_of(html)
+    assert select_one(html, "[name=resend]").attributes["value"] == str(abort.pk)
 
 
 def test_foreign_abort_at_critical_severity_offers_resend(get_page: GetPage, run: Run) -> None:
-    then = timezone.now() - timedelta(minutes=15)
-    factories.change(run, status="aborting", abort_severity=2, status_since=then)
+    past = timezone.now() - timedelta(minutes=15)
+    factories.change(run, status="aborting", abort_severity=2, status_since=past)
     html = get_page(factories.address(run))
-    assert "requested outside this dashboard" in words(one(html, ".abort-line"))
-    assert words(one(html, "[data-abort]")) == "Resend"
+    assert "requested outside this dashboard" in text_of(select_one(html, ".abort-line"))
+    assert text_of(select_one(html, "[data-abort]")) == "Resend"
 
 
-# --- what is said of it ------------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------
 
 
 def test_run_page_shows_abort_timeline(get_page: GetPage, run: Run, manager: User) -> None:
     abort = factories.abort(run, manager, reason="Stuck")
-    for what in (EventType.REQUESTED, EventType.SENT):
-        abort.add_event(what, timezone.now())
-    lines = [words(line) for line in get_page(factories.address(run)).css(".abort-timeline li bdi")]
+    for event_type in (EventType.REQUESTED, EventType.SENT):
+        abort.add_event(event_type, timezone.now())
+    lines = [
+        text_of(line) for line in get_page(factories.address(run)).css(".abort-timeline li bdi")
+    ]
     assert lines == ["Requested by manager: “Stuck”.", "Sent to Northflank."]
 
 
@@ -281,8 +285,8 @@ def test_run_that_succeeded_after_abort_shows_loud_message(
     run = factories.run(stage, status="success")
     factories.abort(run, manager, "concluded", outcome="success", settled_at=timezone.now())
     for address in (factories.address(stage), factories.address(run)):
-        line = one(get_page(address), ".abort-line[data-prominent]")
-        assert "Abort failed: the run finished (success)" in words(line)
+        line = select_one(get_page(address), ".abort-line[data-prominent]")
+        assert "Abort failed: the run finished (success)" in text_of(line)
         assert line.attributes["data-tone"] == "bad"
 
 
@@ -292,9 +296,9 @@ def test_unconfirmed_abort_followed_by_aborting_is_attributed_to_us(
     factories.abort(run, manager, "unknown", settled_at=timezone.now(), answered_at=None)
     factories.change(run, status="aborting", status_since=timezone.now())
     for address in (factories.address(stage), factories.address(run)):
-        told = words(one(get_page(address), ".abort-line"))
-        assert "considered lost, but the run is now aborting." in told
-        assert "requested outside this dashboard" not in told
+        text = text_of(select_one(get_page(address), ".abort-line"))
+        assert "considered lost, but the run is now aborting." in text
+        assert "requested outside this dashboard" not in text
 
 
 def test_unsent_abort_offers_no_resend(get_page: GetPage, run: Run, manager: User) -> None:

@@ -18,28 +18,28 @@ from dashboard.models.aborts import EventType
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.pages import aborts_export
 from tests.support import factories
-from tests.support.abort_kinds import EACH_KIND, NOON
+from tests.support.abort_kinds import FIELDS_BY_KIND, NOON
 from tests.support.factories import HOSTILE
 from tests.support.html import GetPage
 from tests.support.live import Live
 
 
-def export_json(person: httpx.Client, query: str = "") -> list[dict[str, Any]]:
-    answer = person.get(f"/aborts/export.json?{query}")
+def export_json(client: httpx.Client, query: str = "") -> list[dict[str, Any]]:
+    answer = client.get(f"/aborts/export.json?{query}")
     assert answer.status_code == 200, answer.text
-    told: list[dict[str, Any]] = json.loads(answer.text)
-    return told
+    rows: list[dict[str, Any]] = json.loads(answer.text)
+    return rows
 
 
-def export_csv(person: httpx.Client, query: str = "") -> list[dict[str, str]]:
-    answer = person.get(f"/aborts/export.csv?{query}")
+def export_csv(client: httpx.Client, query: str = "") -> list[dict[str, str]]:
+    answer = client.get(f"/aborts/export.csv?{query}")
     assert answer.status_code == 200, answer.text
     return list(csv.DictReader(io.StringIO(answer.text, newline=""), strict=True))
 
 
 @pytest.fixture
 def manager_http_client(live: Live, manager: User) -> httpx.Client:
-    return live.person("manager")
+    return live.sign_in("manager")
 
 
 def test_export_contains_all_fields_of_abort(
@@ -49,7 +49,7 @@ def test_export_contains_all_fields_of_abort(
     abort = factories.abort(
         run,
         manager,
-        **EACH_KIND["aborted"],
+        **FIELDS_BY_KIND["aborted"],
         reason="Stuck",
         client_address="192.0.2.7",
         via="api",
@@ -111,17 +111,17 @@ def test_export_contains_all_fields_of_abort(
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def test_export_in_chunks_contains_every_abort(count: int, live: Live, manager: User) -> None:
-    keys = [factories.act(manager).pk for _ in range(count)][::-1]
-    everything = abort_log.AbortFilter(condition=abort_log.Q())
+    keys = [factories.abort_of_new_run(manager).pk for _ in range(count)][::-1]
+    all_aborts = abort_log.AbortFilter(condition=abort_log.Q())
 
-    async def whole(written: AsyncIterator[bytes]) -> str:
-        return b"".join([part async for part in written]).decode()
+    async def join(chunks: AsyncIterator[bytes]) -> str:
+        return b"".join([chunk async for chunk in chunks]).decode()
 
-    array = live.run(lambda: whole(aborts_export.as_json(everything, "", chunk_size=3)))
-    assert [each["id"] for each in json.loads(array)] == keys
-    table = live.run(lambda: whole(aborts_export.as_csv(everything, "", chunk_size=3)))
+    array = live.run(lambda: join(aborts_export.as_json(all_aborts, "", chunk_size=3)))
+    assert [item["id"] for item in json.loads(array)] == keys
+    table = live.run(lambda: join(aborts_export.as_csv(all_aborts, "", chunk_size=3)))
     rows = csv.DictReader(io.StringIO(table, newline=""), strict=True)
-    assert [int(each["id"]) for each in rows] == keys
+    assert [int(item["id"]) for item in rows] == keys
 
 
 def test_export_without_aborts_contains_column_names(manager_http_client: httpx.Client) -> None:
@@ -133,16 +133,18 @@ def test_export_without_aborts_contains_column_names(manager_http_client: httpx.
 
 
 def test_export_applies_page_filters(manager_http_client: httpx.Client, manager: User) -> None:
-    acts = {kind: factories.act(manager, **fields).pk for kind, fields in EACH_KIND.items()}
-    for kind, key in acts.items():
+    keys_by_kind = {
+        kind: factories.abort_of_new_run(manager, **fields).pk
+        for kind, fields in FIELDS_BY_KIND.items()
+    }
+    for kind, key in keys_by_kind.items():
         assert [
-            (each["id"], each["state"])
-            for each in export_json(manager_http_client, f"state={kind}")
+            (row["id"], row["state"]) for row in export_json(manager_http_client, f"state={kind}")
         ] == [(key, kind)]
 
 
 def test_export_links_keep_page_filters(get_page: GetPage, manager: User) -> None:
-    factories.act(manager)
+    factories.abort_of_new_run(manager)
     links = [
         urlsplit(link.attributes["href"] or "")
         for link in get_page("/aborts/?username=man&state=under_way&before=7&text=").css(
@@ -166,24 +168,26 @@ def test_export_with_invalid_filter_returns_400(
 
 
 @pytest.mark.parametrize(
-    ("ending", "content_type"), [("csv", "text/csv; charset=utf-8"), ("json", "application/json")]
+    ("format", "content_type"), [("csv", "text/csv; charset=utf-8"), ("json", "application/json")]
 )
 def test_export_is_dated_attachment_with_no_store(
-    ending: str, content_type: str, manager_http_client: httpx.Client
+    format: str, content_type: str, manager_http_client: httpx.Client
 ) -> None:
-    answer = manager_http_client.get(f"/aborts/export.{ending}")
+    answer = manager_http_client.get(f"/aborts/export.{format}")
     assert answer.headers["content-type"] == content_type
     assert answer.headers["cache-control"] == "no-store"
-    name = f"aborts-{timezone.localdate().isoformat()}.{ending}"
+    name = f"aborts-{timezone.localdate().isoformat()}.{format}"
     assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+@pytest.mark.parametrize("prefix", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
 def test_csv_export_escapes_formula_prefixes(
-    begin: str, manager_http_client: httpx.Client, manager: User
+    prefix: str, manager_http_client: httpx.Client, manager: User
 ) -> None:
-    text = f"{begin}HYPERLINK(1)"
-    factories.act(manager, **EACH_KIND["refused"] | {"reason": text, "answer": text}, run_name=text)
+    text = f"{prefix}HYPERLINK(1)"
+    factories.abort_of_new_run(
+        manager, **FIELDS_BY_KIND["refused"] | {"reason": text, "answer": text}, run_name=text
+    )
     (row,) = export_csv(manager_http_client)
     assert {row["reason"], row["answer"], row["run_name"]} == {f"'{text}"}
     assert export_json(manager_http_client)[0]["reason"] == text
@@ -193,38 +197,38 @@ def test_csv_export_escapes_formula_prefixes(
 def test_export_round_trips_any_text(
     text: str, manager_http_client: httpx.Client, manager: User
 ) -> None:
-    factories.act(manager, reason=text)
+    factories.abort_of_new_run(manager, reason=text)
     assert export_csv(manager_http_client)[0]["reason"] == text
     assert export_json(manager_http_client)[0]["reason"] == text
 
 
 def test_export_excludes_abort_created_while_streaming(live: Live, manager: User) -> None:
-    keys = [factories.act(manager).pk for _ in range(4)][::-1]
+    keys = [factories.abort_of_new_run(manager).pk for _ in range(4)][::-1]
     stage = factories.stage()
-    asked = abort_log.AbortFilter(condition=abort_log.Q())
-    parts: list[bytes] = []
+    all_aborts = abort_log.AbortFilter(condition=abort_log.Q())
+    received: list[bytes] = []
 
     async def read_on(*, first: bool) -> None:
         if first:
-            parts.append(await anext(written))
+            received.append(await anext(chunks))
         else:
-            parts.extend([part async for part in written])
+            received.extend([chunk async for chunk in chunks])
 
-    written = aborts_export.as_json(asked, "", chunk_size=2)
+    chunks = aborts_export.as_json(all_aborts, "", chunk_size=2)
     live.run(lambda: read_on(first=True))
-    factories.act(manager, stage)
+    factories.abort_of_new_run(manager, stage)
     live.run(lambda: read_on(first=False))
-    assert [each["id"] for each in json.loads(b"".join(parts))] == keys
+    assert [row["id"] for row in json.loads(b"".join(received))] == keys
 
 
-@pytest.mark.parametrize("ending", ["csv", "json"])
-def test_export_rejects_post(ending: str, operator_client: Client) -> None:
-    assert operator_client.post(f"/aborts/export.{ending}").status_code == 405
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_export_rejects_post(format: str, operator_client: Client) -> None:
+    assert operator_client.post(f"/aborts/export.{format}").status_code == 405
 
 
 def test_export_contains_only_aborts_of_visible_stages(
     live: Live, aborts_in_two_projects: dict[str, Abort]
 ) -> None:
-    person = live.person("viewer")
-    assert [each["reason"] for each in export_json(person)] == ["shop Staging"]
-    assert [each["reason"] for each in export_csv(person)] == ["shop Staging"]
+    client = live.sign_in("viewer")
+    assert [row["reason"] for row in export_json(client)] == ["shop Staging"]
+    assert [row["reason"] for row in export_csv(client)] == ["shop Staging"]

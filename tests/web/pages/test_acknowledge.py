@@ -25,9 +25,9 @@ from dashboard.sync import mirror
 from dashboard.web.live.changes import load_changes
 from dashboard.web.pages.run import RunPage
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.stream import about, open_stream
+from tests.support.stream import next_part, open_stream
 
 
 @pytest.fixture
@@ -50,33 +50,33 @@ def cem(db: None) -> User:
 
 
 def post_acknowledgement(
-    person: Client, run: Run, what: str = "acknowledge", htmx: bool = True, **more: Any
+    client: Client, run: Run, action: str = "acknowledge", htmx: bool = True, **fields: Any
 ) -> Any:
     headers = HTMX if htmx else {}
-    return person.post(
-        factories.address(run, "acknowledge"), {"action": what} | more, headers=headers
+    return client.post(
+        factories.address(run, "acknowledge"), {"action": action} | fields, headers=headers
     )
 
 
-def client_for(person: User) -> Client:
+def client_for(user: User) -> Client:
     client = Client()
-    client.force_login(person)
+    client.force_login(user)
     return client
 
 
-def run_page_for(person: User, run: Run) -> LexborHTMLParser:
-    return parse_html(client_for(person).get(factories.address(run)))
+def run_page_for(user: User, run: Run) -> LexborHTMLParser:
+    return parse_html(client_for(user).get(factories.address(run)))
 
 
 def buttons(html: LexborHTMLParser) -> list[str]:
-    return [words(button) for button in html.css("[data-acknowledgements] button")]
+    return [text_of(button) for button in html.css("[data-acknowledgements] button")]
 
 
 def acknowledged_by(html: LexborHTMLParser) -> list[str]:
-    return [words(bdi) for bdi in html.css(".run .acknowledgement bdi")]
+    return [text_of(bdi) for bdi in html.css(".run .acknowledgement bdi")]
 
 
-# --- A press ------------------------------------------------------------------------------------
+# --- Acknowledging ------------------------------------------------------------------------------
 
 
 def test_acknowledgement_is_shown_to_all_users(run: Run, ana: User, cem: User) -> None:
@@ -86,10 +86,10 @@ def test_acknowledgement_is_shown_to_all_users(run: Run, ana: User, cem: User) -
     card = parse_html(post_acknowledgement(client_for(ana), run))
     assert acknowledged_by(card) == ["ana"]
     assert buttons(card) == ["Release"]
-    to_cem = run_page_for(cem, run)
-    assert acknowledged_by(to_cem) == ["ana"]
-    assert buttons(to_cem) == ["Acknowledge too", "Reassign from ana to me"]
-    assert "Acknowledged by ana since" in words(one(to_cem, "#incident-summary-text"))
+    after = run_page_for(cem, run)
+    assert acknowledged_by(after) == ["ana"]
+    assert buttons(after) == ["Acknowledge too", "Reassign from ana to me"]
+    assert "Acknowledged by ana since" in text_of(select_one(after, "#incident-summary-text"))
 
 
 def test_acknowledgement_is_shown_on_run_row_and_board(
@@ -98,10 +98,10 @@ def test_acknowledgement_is_shown_on_run_row_and_board(
     assert get_page("/").css(".acknowledged-by") == []
     acknowledgements.acknowledge(run, ana)
     for address in ("/", factories.address(run.stage)):
-        row = one(get_page(address), 'tr[data-run="r-1"]')
-        assert words(one(row, ".acknowledged-by bdi")) == "ana"
+        row = select_one(get_page(address), 'tr[data-run="r-1"]')
+        assert text_of(select_one(row, ".acknowledged-by bdi")) == "ana"
         assert row.attributes["data-acknowledged"] == "ana"
-    assert words(one(get_page("/board/"), ".acknowledged")) == "Acknowledged by ana"
+    assert text_of(select_one(get_page("/board/"), ".acknowledged")) == "Acknowledged by ana"
 
 
 def test_acknowledgement_in_run_row_shows_absolute_time(
@@ -109,8 +109,8 @@ def test_acknowledgement_in_run_row_shows_absolute_time(
 ) -> None:
     acknowledgements.acknowledge(run, ana)
     since = timezone.localtime(Acknowledgement.objects.get().acknowledged_at)
-    time = one(one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by'), "time")
-    assert words(time) == f"{since.day} {since:%b %H:%M:%S}"
+    time = select_one(select_one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by'), "time")
+    assert text_of(time) == f"{since.day} {since:%b %H:%M:%S}"
     assert "data-clock" in time.attributes
 
 
@@ -128,7 +128,7 @@ def test_release_ends_acknowledgement_and_keeps_history(run: Run, ana: User) -> 
     card = parse_html(post_acknowledgement(client_for(ana), run, "release"))
     assert acknowledged_by(card) == []
     assert buttons(card) == ["Acknowledge"]
-    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements] ul"))
+    assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements] ul"))
     before = ChangeCounter.latest()
     post_acknowledgement(client_for(ana), run, "release")
     assert ChangeCounter.latest() == before
@@ -148,8 +148,8 @@ def test_reassign_replaces_acknowledgement_and_is_recorded(run: Run, ana: User, 
         post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, "x", 10**9])
     )
     assert acknowledged_by(card) == ["cem"]
-    assert words(one(card, "[data-acknowledgements] ul")).endswith("; reassigned to cem")
-    assert "; reassigned to cem" in words(one(card, "#incident-summary-text"))
+    assert text_of(select_one(card, "[data-acknowledgements] ul")).endswith("; reassigned to cem")
+    assert "; reassigned to cem" in text_of(select_one(card, "#incident-summary-text"))
 
 
 def test_reassign_ends_only_named_acknowledgements_of_same_run(
@@ -161,8 +161,8 @@ def test_reassign_ends_only_named_acknowledgements_of_same_run(
     acknowledgements.acknowledge(run, bea)
     other = factories.run(run.stage, overdue_severity=Severity.WARNING)
     acknowledgements.acknowledge(other, ana)
-    elsewhere = Acknowledgement.objects.get(run=other).pk
-    post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, elsewhere])
+    other_key = Acknowledgement.objects.get(run=other).pk
+    post_acknowledgement(client_for(cem), run, "reassign", reassign_from=[key, other_key])
     assert set(run.acknowledgements.open().values_list("username", flat=True)) == {"bea", "cem"}
     assert other.acknowledgements.open().count() == 1
 
@@ -180,9 +180,9 @@ def test_run_row_with_many_acknowledgements_names_three_and_counts_rest(
 ) -> None:
     for name in ("a1", "a2", "a3", "a4", "a5"):
         acknowledgements.acknowledge(run, User.objects.create_user(name))
-    row = one(get_page("/"), 'tr[data-run="r-1"]')
-    assert [words(name) for name in row.css(".acknowledged-by bdi")] == ["a1", "a2", "a3"]
-    assert words(one(row, ".acknowledged-by")).endswith("and 2 more")
+    row = select_one(get_page("/"), 'tr[data-run="r-1"]')
+    assert [text_of(name) for name in row.css(".acknowledged-by bdi")] == ["a1", "a2", "a3"]
+    assert text_of(select_one(row, ".acknowledged-by")).endswith("and 2 more")
     assert row.attributes["data-acknowledged"] == "a1, a2, a3 and 2 more"
 
 
@@ -199,12 +199,15 @@ def test_streamed_run_card_contains_no_user_specific_controls(run: Run, ana: Use
     part = RunPage(snapshot, key=run.pk).changed_parts([run])[0]
     card = LexborHTMLParser(part.html)
     assert card.css("[data-acknowledgements] button, [data-acknowledgements] form, input") == []
-    asks = one(card, "[data-acknowledgements] [hx-get]")
-    answer = client_for(ana).get(asks.attributes["hx-get"], headers=HTMX)
-    assert [words(button) for button in parse_html(answer).css("button")] == ["Release"]
-    # The page's own element is the same one, so that a change of something else leaves it alone.
-    place = (asks.attributes["hx-target"] or "")[1:]
-    assert one(run_page_for(ana, run), "[data-acknowledgements] .actions").attributes["id"] == place
+    element = select_one(card, "[data-acknowledgements] [hx-get]")
+    answer = client_for(ana).get(element.attributes["hx-get"], headers=HTMX)
+    assert [text_of(button) for button in parse_html(answer).css("button")] == ["Release"]
+    # The page has the same element, so that other changes do not replace it.
+    target = (element.attributes["hx-target"] or "")[1:]
+    assert (
+        select_one(run_page_for(ana, run), "[data-acknowledgements] .actions").attributes["id"]
+        == target
+    )
 
 
 # --- Who may ------------------------------------------------------------------------------------
@@ -243,8 +246,8 @@ def test_acknowledgement_in_read_only_mode_cannot_change(
     settings.READ_ONLY = True
     assert buttons(run_page_for(ana, run)) == []
     assert acknowledged_by(run_page_for(cem, run)) == ["ana"]
-    for what in ("acknowledge", "release", "reassign"):
-        answer = post_acknowledgement(client_for(cem), run, what)
+    for action in ("acknowledge", "release", "reassign"):
+        answer = post_acknowledgement(client_for(cem), run, action)
         assert answer.status_code == 403
         assert "read-only" in answer.content.decode()
     assert Acknowledgement.objects.open().count() == 1
@@ -258,9 +261,9 @@ def test_acknowledge_with_aborts_disabled_is_allowed(
 
 
 def test_acknowledge_without_csrf_token_is_rejected(run: Run, ana: User) -> None:
-    strict = Client(enforce_csrf_checks=True)
-    strict.force_login(ana)
-    assert post_acknowledgement(strict, run).status_code == 403
+    strict_client = Client(enforce_csrf_checks=True)
+    strict_client.force_login(ana)
+    assert post_acknowledgement(strict_client, run).status_code == 403
     assert Acknowledgement.objects.count() == 0
 
 
@@ -275,15 +278,15 @@ def test_acknowledge_of_unknown_run_returns_404(run: Run, ana: User) -> None:
     assert client_for(ana).post(address).status_code == 404
 
 
-# --- What there is to look at, and the end ------------------------------------------------------
+# --- Which runs, and until when -----------------------------------------------------------------
 
 
 def test_run_without_alert_offers_no_acknowledgement(stage: Stage, ana: User) -> None:
-    calm = factories.run(stage)
-    assert run_page_for(ana, calm).css("[data-acknowledgements]") == []
-    answer = post_acknowledgement(client_for(ana), calm)
+    quiet_run = factories.run(stage)
+    assert run_page_for(ana, quiet_run).css("[data-acknowledgements]") == []
+    answer = post_acknowledgement(client_for(ana), quiet_run)
     assert answer.status_code == 409
-    assert post_acknowledgement(client_for(ana), calm, htmx=False).status_code == 302
+    assert post_acknowledgement(client_for(ana), quiet_run, htmx=False).status_code == 302
     assert Acknowledgement.objects.count() == 0
 
 
@@ -304,9 +307,9 @@ def test_acknowledgement_of_run_no_longer_overdue_remains(run: Run, ana: User, c
 
 
 def mirror_run_status(run: Run, status: str, *, concluded: bool) -> None:
-    """Have the mirror hear of it from Northflank."""
+    """Mirror the run with this status."""
     now = timezone.now()
-    said = ApiRun(
+    api_run = ApiRun(
         id=run.run_id,
         name=run.name,
         description=None,
@@ -317,7 +320,7 @@ def mirror_run_status(run: Run, status: str, *, concluded: bool) -> None:
         concluded_at=now if concluded else None,
         updated_at=now,
     )
-    mirror.apply_runs(run.stage_id, [said], requested_at=now)
+    mirror.apply_runs(run.stage_id, [api_run], requested_at=now)
 
 
 @pytest.mark.parametrize("status", ["success", "aborted", "skipped"])
@@ -326,19 +329,19 @@ def test_acknowledgement_ends_when_run_concludes(status: str, run: Run, ana: Use
     mirror_run_status(run, "aborting", concluded=False)
     assert Acknowledgement.objects.open().count() == 1
     mirror_run_status(run, status, concluded=True)
-    [ended] = Acknowledgement.objects.all()
-    assert ended.ended_at is not None
-    assert ended.acknowledged_at < ended.ended_at
+    [acknowledgement] = Acknowledgement.objects.all()
+    assert acknowledgement.ended_at is not None
+    assert acknowledgement.acknowledged_at < acknowledgement.ended_at
     card = run_page_for(ana, run)
     assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements]"))
+    assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements]"))
 
 
 def test_acknowledgement_of_failed_run_remains(run: Run, ana: User, get_page: GetPage) -> None:
     acknowledgements.acknowledge(run, ana)
     mirror_run_status(run, "failure", concluded=True)
     assert acknowledged_by(run_page_for(ana, run)) == ["ana"]
-    assert words(one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by bdi')) == "ana"
+    assert text_of(select_one(get_page("/"), 'tr[data-run="r-1"] .acknowledged-by bdi')) == "ana"
 
 
 def test_acknowledgement_of_old_failure_expires_and_offers_none(
@@ -346,12 +349,12 @@ def test_acknowledgement_of_old_failure_expires_and_offers_none(
 ) -> None:
     mirror_run_status(run, "failure", concluded=True)
     acknowledgements.acknowledge(run, ana)
-    ended = timezone.now() - alerts.MAX_FAILURE_AGE - timedelta(hours=1)
-    factories.change(run, concluded_at=ended)
-    Acknowledgement.objects.update(acknowledged_at=ended)
+    ended_at = timezone.now() - alerts.MAX_FAILURE_AGE - timedelta(hours=1)
+    factories.change(run, concluded_at=ended_at)
+    Acknowledgement.objects.update(acknowledged_at=ended_at)
     card = run_page_for(ana, run)
     assert (acknowledged_by(card), buttons(card)) == ([], [])
-    assert "Acknowledged by ana from" in words(one(card, "[data-acknowledgements]"))
+    assert "Acknowledged by ana from" in text_of(select_one(card, "[data-acknowledgements]"))
     assert post_acknowledgement(client_for(cem), run).status_code == 409
 
 
@@ -384,7 +387,7 @@ def test_acknowledgement_with_hostile_username_is_escaped(run: Run, cem: User) -
     for address in ("/", "/board/", factories.address(run), factories.address(run.stage)):
         html = parse_html(client_for(cem).get(address))
         assert html.css("#hostile") == []
-        assert "<b id=" in words(html.css_first(".acknowledged-by bdi, .acknowledged bdi"))
+        assert "<b id=" in text_of(html.css_first(".acknowledged-by bdi, .acknowledged bdi"))
 
 
 # --- Several processes --------------------------------------------------------------------------
@@ -395,17 +398,17 @@ def test_concurrent_acknowledgements_by_one_user_create_one(live: Live) -> None:
     ana = User.objects.create_user("ana", password="ana")
     permissions.ensure_default_group()
     run = factories.run(factories.stage(), overdue_severity=Severity.WARNING)
-    together = Barrier(4)
+    barrier = Barrier(4)
 
-    def post_over_http(_: int) -> None:
+    def acknowledge(_: int) -> None:
         try:
-            together.wait(30)
+            barrier.wait(30)
             acknowledgements.acknowledge(run, ana)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(post_over_http, range(4)))
+        list(pool.map(acknowledge, range(4)))
     assert Acknowledgement.objects.count() == 1
 
 
@@ -417,26 +420,26 @@ def test_database_rejects_second_open_acknowledgement_by_same_user(run: Run, ana
         )
 
 
-# --- Live, and for machines ---------------------------------------------------------------------
+# --- Live, and by the API -----------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
 def test_acknowledgement_is_streamed_to_open_pages(live: Live, viewer: User, manager: User) -> None:
     run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.WARNING)
-    watching, acting = live.person("viewer"), live.person("manager")
-    with open_stream(watching) as now, open_stream(watching, "run", run.pk) as page:
-        answer = post_over_http(acting, run, "acknowledge")
+    viewer_http, manager_http = live.sign_in("viewer"), live.sign_in("manager")
+    with open_stream(viewer_http) as now, open_stream(viewer_http, "run", run.pk) as page:
+        answer = post_over_http(manager_http, run, "acknowledge")
         assert "manager" in answer.text
-        about(now, "run-r-1", "Acknowledged by manager since")
-        about(page, "run-r-1", "Acknowledged by manager since")
-        post_over_http(acting, run, "release")
-        row = about(now, "run-r-1")
+        next_part(now, "run-r-1", "Acknowledged by manager since")
+        next_part(page, "run-r-1", "Acknowledged by manager since")
+        post_over_http(manager_http, run, "release")
+        row = next_part(now, "run-r-1")
         assert "looking" not in row.text()
 
 
-def post_over_http(person: httpx.Client, run: Run, what: str) -> httpx.Response:
-    data = {"csrfmiddlewaretoken": token(person), "action": what}
-    answer = person.post(factories.address(run, "acknowledge"), data=data, headers=HTMX)
+def post_over_http(client: httpx.Client, run: Run, action: str) -> httpx.Response:
+    data = {"csrfmiddlewaretoken": token(client), "action": action}
+    answer = client.post(factories.address(run, "acknowledge"), data=data, headers=HTMX)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -447,9 +450,9 @@ def test_acknowledgement_of_failure_first_synced_late_is_streamed(live: Live, vi
     run = factories.run(
         factories.stage(), "r-1", status="failure", created_at=hours, concluded_at=hours
     )
-    with open_stream(live.person("viewer")) as now:
+    with open_stream(live.sign_in("viewer")) as now:
         acknowledgements.acknowledge(run, viewer)
-        about(now, "run-r-1", "Acknowledged by viewer since")
+        next_part(now, "run-r-1", "Acknowledged by viewer since")
 
 
 @pytest.mark.parametrize("address", ["/", "/board/", "run"])
@@ -458,17 +461,17 @@ def test_page_with_more_acknowledgements_needs_no_more_queries(
 ) -> None:
     def queries() -> int:
         cache.clear()
-        with CaptureQueriesContext(connection) as seen:
+        with CaptureQueriesContext(connection) as captured:
             operator_client.get(factories.address(run) if address == "run" else address)
-        return len(seen)
+        return len(captured)
 
-    queries()  # notes the interest
+    queries()  # marks the run watched
     acknowledgements.acknowledge(run, User.objects.create_user("a0"))
-    few = queries()
+    query_count = queries()
     for number in range(1, 6):
-        person = User.objects.create_user(f"a{number}")
-        acknowledgements.acknowledge(run, person)
+        user = User.objects.create_user(f"a{number}")
+        acknowledgements.acknowledge(run, user)
         acknowledgements.acknowledge(
-            factories.run(run.stage, overdue_severity=Severity.WARNING), person
+            factories.run(run.stage, overdue_severity=Severity.WARNING), user
         )
-    assert queries() <= few
+    assert queries() <= query_count

@@ -22,9 +22,9 @@ from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.grants import Action
 from dashboard.web.components.aborts import abort_all
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import LEDGER, SEARCH, in_flight, wait_until
+from tests.support.live_runs import LEDGER, SEARCH, create_run_in_flight, wait_until
 from tests.support.stream import open_stream
 
 BULK_PATH = "/aborts/bulk/new/"
@@ -37,7 +37,7 @@ def confirmation_address(*runs: Run) -> str:
 
 def abort_all_address(html: LexborHTMLParser) -> str:
     """The address that the "abort all" button of a page opens."""
-    fields = one(html, ".abort-all form").css("input")
+    fields = select_one(html, ".abort-all form").css("input")
     query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
     return f"{BULK_PATH}?{query}"
 
@@ -48,14 +48,14 @@ def confirmed_run_keys(html: LexborHTMLParser) -> list[str | None]:
 
 
 def excluded_text(html: LexborHTMLParser) -> str:
-    return words(one(html, ".excluded"))
+    return text_of(select_one(html, ".excluded"))
 
 
 @pytest.fixture
 def run_in_each_stage(stage: Stage) -> list[Run]:
-    """A run in each stage, those at stake least first."""
-    dev = factories.stage("Development", of=stage.pipeline)
-    staging = factories.stage("Staging", of=stage.pipeline)
+    """A run in each stage, Development first."""
+    dev = factories.stage("Development", parent=stage.pipeline)
+    staging = factories.stage("Staging", parent=stage.pipeline)
     return [
         factories.run(dev, name="Dev", step="build"),
         factories.run(staging, name="Stg"),
@@ -68,14 +68,14 @@ def run_in_each_stage(stage: Stage) -> list[Run]:
 
 @pytest.mark.parametrize("page", ["now", "stage"])
 def test_run_in_flight_has_selection_checkbox(page: str, get_page: GetPage, stage: Stage) -> None:
-    idle = factories.run(stage)
+    run = factories.run(stage)
     factories.run(stage, status="aborting")
     factories.run(stage, status="success")
     html = get_page("/" if page == "now" else factories.address(stage))
-    box = one(html, 'td.select input[type="checkbox"]')
-    assert (box.attributes["name"], box.attributes["value"]) == ("run", str(idle.pk))
-    assert box.attributes["form"] == one(html, "form#bulk-abort-form").attributes["id"]
-    assert box.attributes["aria-label"] == f"Select {idle.name}"
+    box = select_one(html, 'td.select input[type="checkbox"]')
+    assert (box.attributes["name"], box.attributes["value"]) == ("run", str(run.pk))
+    assert box.attributes["form"] == select_one(html, "form#bulk-abort-form").attributes["id"]
+    assert box.attributes["aria-label"] == f"Select {run.name}"
 
 
 def test_run_with_abort_under_way_has_no_selection_checkbox(
@@ -116,7 +116,7 @@ def test_each_table_has_checkbox_that_selects_all_and_is_not_submitted(
 
 
 def abort_all_label(html: LexborHTMLParser) -> str:
-    return words(one(html, "[data-abort-all]"))
+    return text_of(select_one(html, "[data-abort-all]"))
 
 
 def test_now_page_offers_no_abort_of_all_runs(
@@ -124,7 +124,7 @@ def test_now_page_offers_no_abort_of_all_runs(
 ) -> None:
     assert get_page("/").css(".abort-all") == []
     html = get_page(f"{BULK_PATH}?page=now")
-    assert words(one(html, "[data-reason]")) == "No runs selected."
+    assert text_of(select_one(html, "[data-reason]")) == "No runs selected."
 
 
 def test_abort_all_is_offered_only_for_more_than_one_run(
@@ -140,12 +140,12 @@ def test_abort_all_is_offered_only_for_more_than_one_run(
 def test_abort_all_of_pipeline_excludes_other_pipelines(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
-    factories.run(factories.stage(of=factories.pipeline("search")))
+    factories.run(factories.stage(parent=factories.pipeline("search")))
     html = get_page(PIPELINE)
     assert abort_all_label(html) == "Abort all 3 in flight in this pipeline…"
     confirmation = get_page(abort_all_address(html))
     assert confirmed_run_keys(confirmation) == [str(run.pk) for run in reversed(run_in_each_stage)]
-    assert one(confirmation, "main [autofocus]").attributes["href"] == PIPELINE
+    assert select_one(confirmation, "main [autofocus]").attributes["href"] == PIPELINE
 
 
 def test_viewer_sees_no_offer_to_abort_all_of_pipeline(
@@ -211,26 +211,24 @@ def test_abort_all_of_status_with_aborting_runs_names_filter(
 def test_abort_all_of_filter_includes_runs_of_other_pages(get_page: GetPage, stage: Stage) -> None:
     for number in range(105):
         factories.run(stage, status="pending" if number % 21 == 0 else "running")
-    here = factories.address(stage)
-    assert abort_all_label(get_page(here)) == "Abort all 105 in flight in Production…"
-    html = get_page(f"{here}?status=pending")
+    address = factories.address(stage)
+    assert abort_all_label(get_page(address)) == "Abort all 105 in flight in Production…"
+    html = get_page(f"{address}?status=pending")
     assert abort_all_label(html) == "Abort all 5 in flight in Production that match the filter…"
     assert len(confirmed_run_keys(get_page(abort_all_address(html)))) == 5
 
 
-# --- The question -------------------------------------------------------------------------------
+# --- Confirmation -------------------------------------------------------------------------------
 
 
 def test_bulk_abort_confirmation_lists_runs_and_creates_nothing(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
     html = get_page(confirmation_address(*run_in_each_stage))
-    assert words(one(html, "h1")) == "Abort 3 runs?"
-    bulk_abort_titles = words(one(html, ".list"))
-    assert all(
-        part in bulk_abort_titles for part in ("Dev", "Stg", "Prod", "Shop", "Checkout", "build")
-    )
-    assert "does not roll back" in words(one(html, "main .confirm"))
+    assert text_of(select_one(html, "h1")) == "Abort 3 runs?"
+    list_text = text_of(select_one(html, ".list"))
+    assert all(part in list_text for part in ("Dev", "Stg", "Prod", "Shop", "Checkout", "build"))
+    assert "does not roll back" in text_of(select_one(html, "main .confirm"))
     assert not BulkAbort.objects.exists()
 
 
@@ -238,10 +236,10 @@ def test_bulk_abort_confirmation_lists_production_first_with_count(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
     html = get_page(confirmation_address(*run_in_each_stage))
-    heads = [words(head) for head in html.css(".list h2")]
-    assert heads == ["Production 1", "Staging 1", "Development 1"]
+    headings = [text_of(heading) for heading in html.css(".list h2")]
+    assert headings == ["Production 1", "Staging 1", "Development 1"]
     assert confirmed_run_keys(html) == [str(run.pk) for run in reversed(run_in_each_stage)]
-    assert words(one(html, ".production-warning")) == "1 of them is in Production."
+    assert text_of(select_one(html, ".production-warning")) == "1 of them is in Production."
 
 
 def test_bulk_abort_dialog_focuses_keep_running(
@@ -249,24 +247,24 @@ def test_bulk_abort_dialog_focuses_keep_running(
 ) -> None:
     html = get_page(confirmation_address(*run_in_each_stage), **HTMX)
     assert html.css("header, nav, main") == []
-    assert words(one(html, "[autofocus]")) == "Keep running"
-    assert words(one(html, 'button[type="submit"] .idle')) == "Abort 3 runs"
+    assert text_of(select_one(html, "[autofocus]")) == "Keep running"
+    assert text_of(select_one(html, 'button[type="submit"] .idle')) == "Abort 3 runs"
 
 
 def test_bulk_abort_confirmation_without_javascript_links_back(
     get_page: GetPage, run_in_each_stage: list[Run]
 ) -> None:
     assert (
-        one(get_page(confirmation_address(*run_in_each_stage)), "main [autofocus]").attributes[
-            "href"
-        ]
+        select_one(
+            get_page(confirmation_address(*run_in_each_stage)), "main [autofocus]"
+        ).attributes["href"]
         == PIPELINE
     )
-    other = factories.run(factories.stage(of=factories.pipeline("search")))
+    other = factories.run(factories.stage(parent=factories.pipeline("search")))
     html = get_page(confirmation_address(other, *run_in_each_stage))
-    assert one(html, "main [autofocus]").attributes["href"] == "/"
+    assert select_one(html, "main [autofocus]").attributes["href"] == "/"
     html = get_page(confirmation_address(run_in_each_stage[0]))
-    assert one(html, "main [autofocus]").attributes["href"] == factories.address(
+    assert select_one(html, "main [autofocus]").attributes["href"] == factories.address(
         run_in_each_stage[0].stage
     )
 
@@ -275,21 +273,21 @@ def test_bulk_abort_confirmation_lists_excluded_runs_with_reasons(
     get_page: GetPage, run_in_each_stage: list[Run], stage: Stage, manager: User
 ) -> None:
     Grant.objects.filter(action=Action.ABORT).update(stage="Production")
-    ended = factories.run(stage, status="success", name="Over")
-    mine = factories.run(stage, name="Mine")
-    factories.abort(mine, manager)
-    html = get_page(confirmation_address(*run_in_each_stage, ended, mine))
+    ended_run = factories.run(stage, status="success", name="Over")
+    aborting_run = factories.run(stage, name="Mine")
+    factories.abort(aborting_run, manager)
+    html = get_page(confirmation_address(*run_in_each_stage, ended_run, aborting_run))
     assert confirmed_run_keys(html) == [str(run_in_each_stage[2].pk)]
-    said = excluded_text(html)
-    assert "4 runs excluded" in said
-    assert "Already ended: success." in said
-    assert "Abort accepted" in said
-    assert "Only administrators can abort" in said
+    text = excluded_text(html)
+    assert "4 runs excluded" in text
+    assert "Already ended: success." in text
+    assert "Abort accepted" in text
+    assert "Only administrators can abort" in text
 
 
 def test_bulk_abort_without_selection_shows_message(get_page: GetPage) -> None:
     html = get_page(BULK_PATH)
-    assert words(one(html, "[data-reason]")) == "No runs selected."
+    assert text_of(select_one(html, "[data-reason]")) == "No runs selected."
     assert html.css('main form[method="post"]') == []
 
 
@@ -299,7 +297,9 @@ def test_bulk_abort_over_limit_is_rejected_before_confirmation(
     for _ in range(aborts.MAX_RUNS + 1):
         factories.run(stage)
     html = get_page(f"{BULK_PATH}?stage={stage.pk}")
-    assert words(one(html, "[data-reason]")).startswith("At most 200 runs can be aborted at once")
+    assert text_of(select_one(html, "[data-reason]")).startswith(
+        "At most 200 runs can be aborted at once"
+    )
     assert html.css('main form[method="post"]') == []
 
 
@@ -309,7 +309,7 @@ def test_bulk_abort_confirmation_of_pipeline_fixes_list_of_runs(
     html = get_page(f"{BULK_PATH}?pipeline={stage.pipeline_id}")
     factories.run(stage)
     assert len(confirmed_run_keys(html)) == 3
-    assert "Runs that start from now on are not aborted." in words(one(html, ".confirm"))
+    assert "Runs that start from now on are not aborted." in text_of(select_one(html, ".confirm"))
 
 
 def test_bulk_abort_confirmation_excludes_hidden_runs(
@@ -352,12 +352,15 @@ def test_bulk_abort_confirmation_escapes_hostile_names(get_page: GetPage, stage:
     run = factories.run(stage, name=factories.HOSTILE, step=factories.HOSTILE)
     html = get_page(confirmation_address(run))
     assert html.css("#hostile, main script") == []
-    assert '<b id="hostile">' in one(html, ".list .name").text()
+    assert '<b id="hostile">' in select_one(html, ".list .name").text()
 
 
 @pytest.mark.parametrize("query", ["run=x", "run=-1", "run=99999999999999999999", "run=²"])
 def test_bulk_abort_with_invalid_run_keys_selects_nothing(query: str, get_page: GetPage) -> None:
-    assert words(one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]")) == "No runs selected."
+    assert (
+        text_of(select_one(get_page(f"{BULK_PATH}?{query}"), "[data-reason]"))
+        == "No runs selected."
+    )
 
 
 def test_bulk_abort_confirmation_of_many_runs_asks_for_their_number(
@@ -366,18 +369,18 @@ def test_bulk_abort_confirmation_of_many_runs_asks_for_their_number(
     runs = [factories.run(stage) for _ in range(aborts.MAX_RUNS_WITHOUT_COUNT + 1)]
     assert get_page(confirmation_address(*runs[1:])).css('[name="count"]') == []
     html = get_page(confirmation_address(*runs))
-    assert words(one(html, 'label[for="count"]')) == "Type 6 to confirm"
-    assert "more than 5 runs or several projects" in words(one(html, ".typed-count"))
-    assert one(html, "#count").attributes["value"] == ""
-    assert "hidden" in one(html, "#count-error").attributes
+    assert text_of(select_one(html, 'label[for="count"]')) == "Type 6 to confirm"
+    assert "more than 5 runs or several projects" in text_of(select_one(html, ".typed-count"))
+    assert select_one(html, "#count").attributes["value"] == ""
+    assert "hidden" in select_one(html, "#count-error").attributes
 
 
 def test_bulk_abort_confirmation_of_two_projects_asks_for_number_of_runs(
     get_page: GetPage, stage: Stage
 ) -> None:
-    other = factories.stage(of=factories.pipeline(of=factories.project("payments")))
+    other = factories.stage(parent=factories.pipeline(parent=factories.project("payments")))
     html = get_page(confirmation_address(factories.run(stage), factories.run(other)))
-    assert words(one(html, 'label[for="count"]')) == "Type 2 to confirm"
+    assert text_of(select_one(html, 'label[for="count"]')) == "Type 2 to confirm"
 
 
 def test_bulk_abort_confirmation_counts_only_runs_to_abort(get_page: GetPage, stage: Stage) -> None:
@@ -386,7 +389,7 @@ def test_bulk_abort_confirmation_counts_only_runs_to_abort(get_page: GetPage, st
     assert html.css('[name="count"]') == []
 
 
-# --- The press ----------------------------------------------------------------------------------
+# --- Submission ---------------------------------------------------------------------------------
 
 
 def bulk_abort_form(runs: list[Run], **fields: str) -> dict[str, Any]:
@@ -414,16 +417,16 @@ def test_bulk_abort_with_wrong_count_without_javascript_keeps_form(
     answer = operator_client.post(BULK_PATH, form)
     assert answer.status_code == 422
     html = parse_html(answer)
-    assert words(one(html, "#count-error")) == (
+    assert text_of(select_one(html, "#count-error")) == (
         "The number of runs is missing or wrong; nothing was aborted."
     )
-    assert one(html, "#count").attributes["aria-invalid"] == "true"
-    assert one(html, "#count").attributes["value"] == "60"
-    assert one(html, "#reason").attributes["value"] == "Since three"
-    assert one(html, '[name="pick"][checked]').attributes["value"] == "Stuck"
-    assert one(html, '[name="key"]').attributes["value"] == form["key"]
+    assert select_one(html, "#count").attributes["aria-invalid"] == "true"
+    assert select_one(html, "#count").attributes["value"] == "60"
+    assert select_one(html, "#reason").attributes["value"] == "Since three"
+    assert select_one(html, '[name="pick"][checked]').attributes["value"] == "Stuck"
+    assert select_one(html, '[name="key"]').attributes["value"] == form["key"]
     assert len(confirmed_run_keys(html)) == 6
-    assert "hidden" in one(html, "#reason-error").attributes
+    assert "hidden" in select_one(html, "#reason-error").attributes
 
 
 @pytest.mark.parametrize("htmx", [True, False])
@@ -443,9 +446,9 @@ def test_bulk_abort_with_wrong_count_says_that_runs_have_ended_meanwhile(
         assert answer.content.decode() == message
         return
     html = parse_html(answer)
-    assert words(one(html, "#count-error")) == message
-    assert words(one(html, "h1")) == "Abort 6 runs?"
-    assert words(one(html, 'label[for="count"]')) == "Type 6 to confirm"
+    assert text_of(select_one(html, "#count-error")) == message
+    assert text_of(select_one(html, "h1")) == "Abort 6 runs?"
+    assert text_of(select_one(html, 'label[for="count"]')) == "Type 6 to confirm"
     assert "2 runs excluded" in excluded_text(html)
 
 
@@ -456,8 +459,8 @@ def test_bulk_abort_form_keeps_wrong_count_where_fewer_runs_need_none(
     form = bulk_abort_form(runs, reason="Stuck", count="60")
     factories.change(runs[0], status="success", concluded=True, in_flight=False)
     html = parse_html(operator_client.post(BULK_PATH, form))
-    assert words(one(html, 'label[for="count"]')) == "Type 5 to confirm"
-    assert "1 of the 6 runs can no longer be aborted." in words(one(html, "#count-error"))
+    assert text_of(select_one(html, 'label[for="count"]')) == "Type 5 to confirm"
+    assert "1 of the 6 runs can no longer be aborted." in text_of(select_one(html, "#count-error"))
 
 
 @pytest.mark.parametrize("htmx", [True, False])
@@ -474,9 +477,10 @@ def test_bulk_abort_without_required_reason_returns_422_and_keeps_form(
     else:
         html = parse_html(answer)
         assert (
-            words(one(html, "#reason-error")) == "A reason is required to abort runs in Production."
+            text_of(select_one(html, "#reason-error"))
+            == "A reason is required to abort runs in Production."
         )
-        assert one(html, '[name="key"]').attributes["value"] == key
+        assert select_one(html, '[name="key"]').attributes["value"] == key
         assert len(confirmed_run_keys(html)) == 3
     assert not BulkAbort.objects.exists()
 
@@ -502,24 +506,24 @@ def test_bulk_abort_by_viewer_returns_403(
 def submit_bulk_abort(
     live: Live, runs: list[Run], *, htmx: bool
 ) -> tuple[httpx.Client, httpx.Response]:
-    person = live.person("manager")
-    html = parse_html(person.get(confirmation_address(*runs)))
+    client = live.sign_in("manager")
+    html = parse_html(client.get(confirmation_address(*runs)))
     form: dict[str, Any] = {
-        "csrfmiddlewaretoken": token(person),
+        "csrfmiddlewaretoken": token(client),
         "run": confirmed_run_keys(html),
-        "key": one(html, '[name="key"]').attributes["value"],
+        "key": select_one(html, '[name="key"]').attributes["value"],
         "reason": "Bad release",
         "count": f" {len(runs)} ",
     }
-    return person, person.post(BULK_PATH, data=form, headers=HTMX if htmx else {})
+    return client, client.post(BULK_PATH, data=form, headers=HTMX if htmx else {})
 
 
 @pytest.mark.parametrize("htmx", [True, False])
 def test_bulk_abort_over_http_redirects_to_page_with_each_result(
     htmx: bool, live: Live, manager: User
 ) -> None:
-    runs = [in_flight(live), in_flight(live, SEARCH)]
-    person, answer = submit_bulk_abort(live, runs, htmx=htmx)
+    runs = [create_run_in_flight(live), create_run_in_flight(live, SEARCH)]
+    client, answer = submit_bulk_abort(live, runs, htmx=htmx)
     batch = BulkAbort.objects.get()
     if htmx:
         assert (answer.status_code, answer.headers["hx-redirect"]) == (
@@ -532,8 +536,8 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
             f"/aborts/bulk/{batch.pk}/",
         )
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
-    html = parse_html(person.get(f"/aborts/bulk/{batch.pk}/"))
-    assert words(one(html, ".summary .summary-text")) == "2 requested: 2 aborting."
+    html = parse_html(client.get(f"/aborts/bulk/{batch.pk}/"))
+    assert text_of(select_one(html, ".summary .summary-text")) == "2 requested: 2 aborting."
     assert len(html.css("tbody tr")) == 2
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs}
 
@@ -541,21 +545,21 @@ def test_bulk_abort_over_http_redirects_to_page_with_each_result(
 def test_bulk_abort_over_http_of_runs_that_ended_meanwhile_aborts_the_others(
     live: Live, manager: User
 ) -> None:
-    runs = [in_flight(live) for _ in range(6)]
-    person = live.person("manager")
-    html = parse_html(person.get(confirmation_address(*runs)))
+    runs = [create_run_in_flight(live) for _ in range(6)]
+    client = live.sign_in("manager")
+    html = parse_html(client.get(confirmation_address(*runs)))
     factories.change(runs[0], status="success", concluded=True, in_flight=False)
     form: dict[str, Any] = {
-        "csrfmiddlewaretoken": token(person),
+        "csrfmiddlewaretoken": token(client),
         "run": confirmed_run_keys(html),
-        "key": one(html, '[name="key"]').attributes["value"],
+        "key": select_one(html, '[name="key"]').attributes["value"],
         "reason": "Bad release",
         "count": "6",
     }
-    answer = person.post(BULK_PATH, data=form)
+    answer = client.post(BULK_PATH, data=form)
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
-    html = parse_html(person.get(answer.headers["location"]))
-    assert words(one(html, ".summary .summary-text")) == (
+    html = parse_html(client.get(answer.headers["location"]))
+    assert text_of(select_one(html, ".summary .summary-text")) == (
         "6 requested: 5 aborting, 1 already ended."
     )
     assert live.sandbox.abort_request_counts == {run.run_id: 1 for run in runs[1:]}
@@ -564,42 +568,42 @@ def test_bulk_abort_over_http_of_runs_that_ended_meanwhile_aborts_the_others(
 def test_bulk_abort_over_http_excludes_run_started_after_confirmation(
     live: Live, manager: User
 ) -> None:
-    asked = in_flight(live, LEDGER)
-    person = live.person("manager")
-    html = parse_html(person.get(f"{BULK_PATH}?pipeline={asked.stage.pipeline_id}"))
-    later = in_flight(live, LEDGER)
+    confirmed = create_run_in_flight(live, LEDGER)
+    client = live.sign_in("manager")
+    html = parse_html(client.get(f"{BULK_PATH}?pipeline={confirmed.stage.pipeline_id}"))
+    later = create_run_in_flight(live, LEDGER)
     form: dict[str, Any] = {
-        "csrfmiddlewaretoken": token(person),
+        "csrfmiddlewaretoken": token(client),
         "run": confirmed_run_keys(html),
-        "key": one(html, '[name="key"]').attributes["value"],
+        "key": select_one(html, '[name="key"]').attributes["value"],
     }
-    person.post(BULK_PATH, data=form)
+    client.post(BULK_PATH, data=form)
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
-    assert live.sandbox.abort_request_counts == {asked.run_id: 1}
+    assert live.sandbox.abort_request_counts == {confirmed.run_id: 1}
     assert Run.objects.get(pk=later.pk).in_flight
 
 
 def test_bulk_abort_form_sent_twice_over_http_aborts_once(live: Live, manager: User) -> None:
-    run = in_flight(live)
-    person = live.person("manager")
-    form = {"csrfmiddlewaretoken": token(person), "run": [run.pk], "key": str(uuid4())}
-    first, second = person.post(BULK_PATH, data=form), person.post(BULK_PATH, data=form)
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    form = {"csrfmiddlewaretoken": token(client), "run": [run.pk], "key": str(uuid4())}
+    first, second = client.post(BULK_PATH, data=form), client.post(BULK_PATH, data=form)
     assert first.headers["location"] == second.headers["location"]
     wait_until(lambda: BulkAbort.objects.filter(settled_at__isnull=False).exists())
     assert live.sandbox.abort_request_counts == {run.run_id: 1}
 
 
-# --- The page of a list -------------------------------------------------------------------------
+# --- The bulk abort's page ----------------------------------------------------------------------
 
 
-def bulk_abort_of(runs: list[Run], by: User, *results: str) -> BulkAbort:
+def bulk_abort_of(runs: list[Run], user: User, *results: str) -> BulkAbort:
     batch = aborts.request_bulk_abort(
-        [run.pk for run in runs], aborts.AbortRequest(by, "Why"), uuid4()
+        [run.pk for run in runs], aborts.AbortRequest(user, "Why"), uuid4()
     )
     for item, result in zip(batch.items.all(), results, strict=False):
         item.result = BulkAbortItemResult(result)
         if result == "abort":
-            item.abort = factories.abort(item.run, by)
+            item.abort = factories.abort(item.run, user)
         item.save(update_fields=["result", "abort"])
     return batch
 
@@ -609,10 +613,10 @@ def test_bulk_abort_page_shows_summary_counts(
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
-    said = words(one(html, ".summary .summary-text"))
-    assert said == "3 requested: 1 aborting, 1 already ended, 1 waiting."
-    assert "aborting continues" in words(one(html, ".summary"))
-    assert one(html, "noscript meta").attributes["http-equiv"] == "refresh"
+    text = text_of(select_one(html, ".summary .summary-text"))
+    assert text == "3 requested: 1 aborting, 1 already ended, 1 waiting."
+    assert "aborting continues" in text_of(select_one(html, ".summary"))
+    assert select_one(html, "noscript meta").attributes["http-equiv"] == "refresh"
 
 
 def test_bulk_abort_page_when_finished_stops_refreshing(
@@ -621,7 +625,7 @@ def test_bulk_abort_page_when_finished_stops_refreshing(
     batch = bulk_abort_of(run_in_each_stage, manager, "ended", "ended", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
     assert html.css("noscript meta") == []
-    assert "goes on" not in words(one(html, ".summary"))
+    assert "goes on" not in text_of(select_one(html, ".summary"))
 
 
 def test_bulk_abort_rows_show_result_and_link_to_run(
@@ -629,12 +633,12 @@ def test_bulk_abort_rows_show_result_and_link_to_run(
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended")
     html = get_page(f"/aborts/bulk/{batch.pk}/")
-    found = [
-        (words(one(row, ".result")), words(one(row, ".subject a.title")))
+    results = [
+        (text_of(select_one(row, ".result")), text_of(select_one(row, ".subject a.title")))
         for row in html.css("tbody tr")
     ]
-    assert found == [("Aborting", "Dev"), ("Already ended", "Stg"), ("Waiting", "Prod")]
-    assert one(html, "tbody tr:first-child .subject a.title").attributes[
+    assert results == [("Aborting", "Dev"), ("Already ended", "Stg"), ("Waiting", "Prod")]
+    assert select_one(html, "tbody tr:first-child .subject a.title").attributes[
         "href"
     ] == factories.address(run_in_each_stage[0])
 
@@ -646,10 +650,10 @@ def test_bulk_abort_page_lists_only_visible_runs(
     Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
     client.force_login(viewer)
     html = parse_html(client.get(f"/aborts/bulk/{batch.pk}/"))
-    assert [words(one(row, ".subject a.title")) for row in html.css("tbody tr")] == ["Stg"]
-    said = words(one(html, ".summary .summary-text"))
-    assert said == "1 requested (only runs you may view): 1 waiting."
-    assert "3" not in words(one(html, "h1"))
+    assert [text_of(select_one(row, ".subject a.title")) for row in html.css("tbody tr")] == ["Stg"]
+    text = text_of(select_one(html, ".summary .summary-text"))
+    assert text == "1 requested (only runs you may view): 1 waiting."
+    assert "3" not in text_of(select_one(html, "h1"))
     Grant.objects.filter(action=Action.VIEW).delete()
     assert client.get(f"/aborts/bulk/{batch.pk}/").status_code == 404
 
@@ -659,12 +663,12 @@ def test_bulk_abort_page_when_rate_limited_shows_resume_time(
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager)
     now = timezone.now()
-    until = now + timedelta(minutes=3)
-    RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=until, synced_at=now)
+    resume_time = now + timedelta(minutes=3)
+    RateBudget.objects.create(pk=1, limit=1000, remaining=0, resets_at=resume_time, synced_at=now)
     html = get_page(f"/aborts/bulk/{batch.pk}/")
-    said = words(one(html, ".summary .inline-notice"))
-    assert "reserved for single aborts" in said
-    assert f"{timezone.localtime(until):%H:%M:%S}" in said
+    text = text_of(select_one(html, ".summary .inline-notice"))
+    assert "reserved for single aborts" in text
+    assert f"{timezone.localtime(resume_time):%H:%M:%S}" in text
 
 
 def test_bulk_abort_refresh_returns_live_region_or_304(
@@ -674,16 +678,16 @@ def test_bulk_abort_refresh_returns_live_region_or_304(
     first = operator_client.get(f"/aborts/bulk/{batch.pk}/", headers=HTMX)
     assert parse_html(first).css("header") == []
     tag = first.headers["HX-PTag"]
-    again = operator_client.get(f"/aborts/bulk/{batch.pk}/", headers={**HTMX, "HX-PTag": tag})
-    assert again.status_code == 304
+    second = operator_client.get(f"/aborts/bulk/{batch.pk}/", headers={**HTMX, "HX-PTag": tag})
+    assert second.status_code == 304
 
 
 def test_abort_all_offers_have_unique_safe_ids(manager: User, stage: Stage) -> None:
     factories.run(stage, status="hibernating <b>")
-    offered = abort_all.offers_for_stage(permissions.for_user(manager), stage)
-    assert offered["hibernating <b>"].count == 1
-    assert len({each.id for each in offered.values()}) == len(offered)
-    assert all("<" not in each.id for each in offered.values())
+    offers = abort_all.offers_for_stage(permissions.for_user(manager), stage)
+    assert offers["hibernating <b>"].count == 1
+    assert len({offer.id for offer in offers.values()}) == len(offers)
+    assert all("<" not in offer.id for offer in offers.values())
 
 
 def test_bulk_abort_counts_run_in_flight_after_end(
@@ -696,8 +700,8 @@ def test_bulk_abort_counts_run_in_flight_after_end(
         AbortState.CONCLUDED, EventType.CONCLUDED, now, outcome="aborted", settled_at=now
     )
     html = get_page(f"/aborts/bulk/{batch.pk}/")
-    said = words(one(html, ".summary .summary-text"))
-    assert said == "3 requested: 1 with a changed status, 2 already ended."
+    text = text_of(select_one(html, ".summary .summary-text"))
+    assert text == "3 requested: 1 with a changed status, 2 already ended."
 
 
 @pytest.mark.parametrize("key", ["9999999999999999999", "9" * 40, "0"])
@@ -713,21 +717,21 @@ def test_unknown_or_invalid_key_in_bulk_abort_addresses_is_handled(
     assert operator_client.get(f"/aborts/?before={key}").status_code == 200
 
 
-# --- Found later --------------------------------------------------------------------------------
+# --- Links --------------------------------------------------------------------------------------
 
 
 def bulk_abort_titles(html: LexborHTMLParser) -> list[str]:
-    return [words(one(row, "a.title")) for row in html.css("[data-bulk-abort-row]")]
+    return [text_of(select_one(row, "a.title")) for row in html.css("[data-bulk-abort-row]")]
 
 
-@pytest.mark.parametrize("place", ["audit", "run"])
+@pytest.mark.parametrize("page", ["audit", "run"])
 def test_abort_of_bulk_abort_links_to_it(
-    place: str, get_page: GetPage, run_in_each_stage: list[Run], manager: User
+    page: str, get_page: GetPage, run_in_each_stage: list[Run], manager: User
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager)
     factories.abort(run_in_each_stage[0], manager, bulk_abort=batch)
-    html = get_page("/aborts/" if place == "audit" else factories.address(run_in_each_stage[0]))
-    assert one(html, "[data-bulk-abort]").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
+    html = get_page("/aborts/" if page == "audit" else factories.address(run_in_each_stage[0]))
+    assert select_one(html, "[data-bulk-abort]").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
 
 
 def test_single_abort_links_to_no_bulk_abort(get_page: GetPage, run: Run, manager: User) -> None:
@@ -736,18 +740,21 @@ def test_single_abort_links_to_no_bulk_abort(get_page: GetPage, run: Run, manage
 
 
 def test_aborts_page_links_to_bulk_aborts_page(get_page: GetPage) -> None:
-    assert one(get_page("/aborts/"), 'a[href="/aborts/bulk/"]')
+    assert select_one(get_page("/aborts/"), 'a[href="/aborts/bulk/"]')
 
 
 def test_bulk_aborts_page_shows_summary_user_and_reason(
     get_page: GetPage, run_in_each_stage: list[Run], manager: User
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager, "abort", "ended", "not_allowed")
-    row = one(get_page("/aborts/bulk/"), "[data-bulk-abort-row]")
-    assert words(one(row, "a.title")) == "3 requested: 1 aborting, 1 already ended, 1 not allowed."
-    assert one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
-    assert words(one(row, ".requester")) == "manager via dashboard"
-    assert words(one(row, ".reason")) == "Why"
+    row = select_one(get_page("/aborts/bulk/"), "[data-bulk-abort-row]")
+    assert (
+        text_of(select_one(row, "a.title"))
+        == "3 requested: 1 aborting, 1 already ended, 1 not allowed."
+    )
+    assert select_one(row, "a.title").attributes["href"] == f"/aborts/bulk/{batch.pk}/"
+    assert text_of(select_one(row, ".requester")) == "manager via dashboard"
+    assert text_of(select_one(row, ".reason")) == "Why"
 
 
 def test_bulk_aborts_page_paginates_newest_first(
@@ -755,29 +762,29 @@ def test_bulk_aborts_page_paginates_newest_first(
 ) -> None:
     keys = [bulk_abort_of([run], manager, "ended").pk for _ in range(21)][::-1]
 
-    def shown(html: LexborHTMLParser) -> list[str | None]:
+    def addresses(html: LexborHTMLParser) -> list[str | None]:
         return [link.attributes["href"] for link in html.css("[data-bulk-abort-row] a.title")]
 
     first = get_page("/aborts/bulk/")
-    assert shown(first) == [f"/aborts/bulk/{key}/" for key in keys[:20]]
-    rest = get_page(f"/aborts/bulk/{one(first, '.pager [rel="next"]').attributes['href']}")
-    assert shown(rest) == [f"/aborts/bulk/{keys[20]}/"]
-    assert one(rest, '.pager [rel="first"]').attributes["href"] == "/aborts/bulk/"
+    assert addresses(first) == [f"/aborts/bulk/{key}/" for key in keys[:20]]
+    second = get_page(f"/aborts/bulk/{select_one(first, '.pager [rel="next"]').attributes['href']}")
+    assert addresses(second) == [f"/aborts/bulk/{keys[20]}/"]
+    assert select_one(second, '.pager [rel="first"]').attributes["href"] == "/aborts/bulk/"
 
 
 def test_bulk_aborts_page_with_more_rows_needs_no_more_queries(
     operator_client: Client, run_in_each_stage: list[Run], manager: User
 ) -> None:
     def queries() -> int:
-        with CaptureQueriesContext(connection) as asked:
+        with CaptureQueriesContext(connection) as captured:
             assert operator_client.get("/aborts/bulk/").status_code == 200
-        return len(asked)
+        return len(captured)
 
     bulk_abort_of(run_in_each_stage, manager, "abort")
-    few = queries()
+    query_count = queries()
     for _ in range(3):
         bulk_abort_of(run_in_each_stage, manager, "ended")
-    assert queries() == few
+    assert queries() == query_count
 
 
 def test_bulk_aborts_page_counts_only_visible_runs(
@@ -790,7 +797,7 @@ def test_bulk_aborts_page_counts_only_visible_runs(
     assert bulk_abort_titles(html) == ["1 requested (only runs you may view): 1 waiting."]
     Grant.objects.filter(action=Action.VIEW).delete()
     html = parse_html(viewer_client.get("/aborts/bulk/"))
-    assert words(one(html, '[data-empty="nothing_exists"]')).startswith(
+    assert text_of(select_one(html, '[data-empty="nothing_exists"]')).startswith(
         "No bulk aborts of runs that you can see"
     )
 
@@ -799,7 +806,10 @@ def test_bulk_aborts_page_refreshes_after_progress(
     operator_client: Client, run_in_each_stage: list[Run], manager: User
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager)
-    tag = one(parse_html(operator_client.get("/aborts/bulk/")), "#live").attributes["hx-ptag"] or ""
+    tag = (
+        select_one(parse_html(operator_client.get("/aborts/bulk/")), "#live").attributes["hx-ptag"]
+        or ""
+    )
     headers = {**HTMX, "HX-PTag": tag}
     assert operator_client.get("/aborts/bulk/", headers=headers).status_code == 304
     batch.items.update(result=BulkAbortItemResult.ENDED)
@@ -822,15 +832,15 @@ def test_bulk_abort_stream_updates_item_and_summary(
 ) -> None:
     batch = bulk_abort_of(two_runs, manager)
     item = batch.items.get(position=1)
-    with open_stream(live.person("manager"), "bulk_abort", batch.pk) as stream:
+    with open_stream(live.sign_in("manager"), "bulk_abort", batch.pk) as stream:
         item.result = BulkAbortItemResult.ENDED
         item.save(update_fields=["result"])
         factories.change(item.run, status="success", concluded=True, in_flight=False)
-        brought = {}
-        while "summary" not in brought or f"item-{item.pk}" not in brought:
-            brought |= {id: part.text() for id, part in next(stream).parts.items()}
-    assert "Already ended" in brought[f"item-{item.pk}"]
-    assert "2 requested: 1 already ended, 1 waiting." in brought["summary"]
+        text_by_part = {}
+        while "summary" not in text_by_part or f"item-{item.pk}" not in text_by_part:
+            text_by_part |= {id: part.text() for id, part in next(stream).parts.items()}
+    assert "Already ended" in text_by_part[f"item-{item.pk}"]
+    assert "2 requested: 1 already ended, 1 waiting." in text_by_part["summary"]
 
 
 def test_bulk_abort_stream_excludes_hidden_items(
@@ -838,14 +848,14 @@ def test_bulk_abort_stream_excludes_hidden_items(
 ) -> None:
     batch = bulk_abort_of(two_runs, manager)
     Grant.objects.filter(action=Action.VIEW).update(stage="Staging")
-    hidden, seen = batch.items.all()
-    with open_stream(live.person("viewer"), "bulk_abort", batch.pk) as stream:
-        factories.change(hidden.run, step="x")
-        factories.change(seen.run, step="y")
+    hidden_item, visible_item = batch.items.all()
+    with open_stream(live.sign_in("viewer"), "bulk_abort", batch.pk) as stream:
+        factories.change(hidden_item.run, step="x")
+        factories.change(visible_item.run, step="y")
         parts: set[str] = set()
-        while f"item-{seen.pk}" not in parts:
+        while f"item-{visible_item.pk}" not in parts:
             parts |= set(next(stream).parts)
-    assert f"item-{hidden.pk}" not in parts
+    assert f"item-{hidden_item.pk}" not in parts
 
 
 def test_bulk_abort_stream_of_hidden_runs_returns_404(
@@ -853,4 +863,4 @@ def test_bulk_abort_stream_of_hidden_runs_returns_404(
 ) -> None:
     batch = bulk_abort_of(two_runs, manager)
     Grant.objects.filter(action=Action.VIEW).delete()
-    assert live.person("viewer").get(f"/live/?page=bulk_abort&key={batch.pk}").status_code == 404
+    assert live.sign_in("viewer").get(f"/live/?page=bulk_abort&key={batch.pk}").status_code == 404

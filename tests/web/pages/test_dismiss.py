@@ -15,15 +15,15 @@ from dashboard.runs import dismissals
 from dashboard.sync import mirror
 from tests.support import factories
 from tests.support.api import create_token_secret
-from tests.support.html import one, parse_html, words
+from tests.support.html import parse_html, select_one, text_of
 from tests.support.world import api_run
 
 
 @pytest.fixture
 def run(db: None) -> Run:
     """In flight, and removed from Northflank."""
-    made = factories.run(factories.stage(), "lost", removed_at=timezone.now())
-    return Run.objects.with_stage().get(pk=made.pk)
+    created = factories.run(factories.stage(), "lost", removed_at=timezone.now())
+    return Run.objects.with_stage().get(pk=created.pk)
 
 
 def client_for(user: User) -> Client:
@@ -40,15 +40,15 @@ def get_page_as(user: User, page: str) -> Any:
     return parse_html(client_for(user).get(page))
 
 
-# --- in sight until then -------------------------------------------------------------------------
+# --- listed until dismissed ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "page", ["/", "/projects/shop/pipelines/checkout/release-flows/production/"]
 )
 def test_removed_run_in_flight_stays_listed_and_marked(run: Run, manager: User, page: str) -> None:
-    row = one(get_page_as(manager, page), "#run-lost")
-    assert words(one(row, ".removed")) == "removed from Northflank"
+    row = select_one(get_page_as(manager, page), "#run-lost")
+    assert text_of(select_one(row, ".removed")) == "removed from Northflank"
     assert row.css("[data-abort]") != []
 
 
@@ -60,7 +60,7 @@ def test_removed_run_page_offers_dismissal_to_manager_only(
     run: Run, manager: User, viewer: User
 ) -> None:
     assert (
-        words(one(get_page_as(manager, factories.address(run)), "[data-dismissal] button"))
+        text_of(select_one(get_page_as(manager, factories.address(run)), "[data-dismissal] button"))
         == "Dismiss"
     )
     assert get_page_as(viewer, factories.address(run)).css("[data-dismissal] button") == []
@@ -71,26 +71,26 @@ def test_run_not_removed_offers_no_dismissal(manager: User, run: Run) -> None:
     assert get_page_as(manager, factories.address(run)).css("[data-dismissal]") == []
 
 
-# --- dismissed, and undone -----------------------------------------------------------------------
+# --- dismissed, and restored ---------------------------------------------------------------------
 
 
 def test_dismissal_page_get_changes_nothing(run: Run, manager: User) -> None:
     page = get_page_as(manager, factories.address(run, "dismiss"))
-    assert words(one(page, "h1")) == "Dismiss “lost”?".replace("lost", run.title)
+    assert text_of(select_one(page, "h1")) == "Dismiss “lost”?".replace("lost", run.title)
     assert not Dismissal.objects.exists()
 
 
 def test_dismiss_by_manager_ends_run_and_records_user(run: Run, manager: User) -> None:
     page = parse_html(post_dismissal(manager, run))
     run.refresh_from_db()
-    kept = Dismissal.objects.get()
-    assert (run.in_flight, kept.run, kept.username, kept.restored_at) == (
+    dismissal = Dismissal.objects.get()
+    assert (run.in_flight, dismissal.run, dismissal.username, dismissal.restored_at) == (
         False,
         run,
         "manager",
         None,
     )
-    assert words(one(page, "[data-dismissal] p")).startswith("Dismissed by manager, ")
+    assert text_of(select_one(page, "[data-dismissal] p")).startswith("Dismissed by manager, ")
     assert get_page_as(manager, "/").css("#run-lost") == []
 
 
@@ -106,8 +106,8 @@ def test_restore_puts_run_back_in_flight_and_records_user(run: Run, manager: Use
     assert run.in_flight
     assert run.next_detail_sync_at is not None
     assert Dismissal.objects.get().restored_by == "manager"
-    assert "restored by manager, " in words(one(page, "[data-dismissal] p"))
-    assert words(one(page, "[data-dismissal] button")) == "Dismiss"
+    assert "restored by manager, " in text_of(select_one(page, "[data-dismissal] p"))
+    assert text_of(select_one(page, "[data-dismissal] button")) == "Dismiss"
 
 
 def test_dismiss_when_signed_out_returns_to_run_after_sign_in(run: Run, client: Client) -> None:
@@ -123,9 +123,9 @@ def test_dismiss_twice_records_one_dismissal(run: Run, manager: User) -> None:
 
 
 def test_dismiss_and_restore_increase_run_version(run: Run, manager: User) -> None:
-    for act in (dismissals.dismiss, dismissals.restore):
+    for action in (dismissals.dismiss, dismissals.restore):
         before = Run.objects.get().version
-        act(run, manager)
+        action(run, manager)
         assert Run.objects.get().version > before
 
 
@@ -144,7 +144,7 @@ def test_dismiss_of_run_not_removed_or_concluded_is_rejected(
     Run.objects.update(**fields)
     with pytest.raises(dismissals.NothingToDismiss):
         dismissals.dismiss(run, manager)
-    assert "Nothing to dismiss" in words(parse_html(post_dismissal(manager, run)))
+    assert "Nothing to dismiss" in text_of(parse_html(post_dismissal(manager, run)))
 
 
 def test_dismissed_run_listed_again_is_restored(run: Run, manager: User) -> None:
@@ -152,8 +152,8 @@ def test_dismissed_run_listed_again_is_restored(run: Run, manager: User) -> None
     mirror.apply_runs(run.stage_id, [api_run("lost")], requested_at=timezone.now())
     run.refresh_from_db()
     assert (run.in_flight, run.removed_at) == (True, None)
-    kept = Dismissal.objects.get()
-    assert (kept.restored_at is not None, kept.restored_by) == (True, "")
+    dismissal = Dismissal.objects.get()
+    assert (dismissal.restored_at is not None, dismissal.restored_by) == (True, "")
 
 
 # --- by the API ----------------------------------------------------------------------------------
@@ -166,9 +166,9 @@ def call_api(method: str, user: User, scope: Scope, path: str = "dismissal/") ->
 
 def test_api_dismisses_and_restores_run(run: Run, manager: User) -> None:
     assert call_api("POST", manager, Scope.ABORT).json()["in_flight"] is False
-    told = call_api("GET", manager, Scope.ABORT, "").json()
-    assert [one["username"] for one in told["dismissals"]] == ["manager"]
-    assert told["removed_at"] is not None
+    body = call_api("GET", manager, Scope.ABORT, "").json()
+    assert [dismissal["username"] for dismissal in body["dismissals"]] == ["manager"]
+    assert body["removed_at"] is not None
     assert call_api("DELETE", manager, Scope.ABORT).json()["in_flight"] is True
 
 

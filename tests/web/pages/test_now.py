@@ -16,9 +16,9 @@ from dashboard.runs import attention
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.pages.now import MAX_IN_FLIGHT
 from tests.support import factories
-from tests.support.html import GetPage, one, parse_html, words
+from tests.support.html import GetPage, parse_html, select_one, text_of
 from tests.support.live import Live
-from tests.support.stream import beside, open_stream
+from tests.support.stream import next_parts, open_stream
 
 MINUTE = timedelta(minutes=1)
 
@@ -29,23 +29,23 @@ def minutes_ago(minutes: float) -> Any:
 
 def run_ids_by_section(html: LexborHTMLParser) -> dict[str, list[str | None]]:
     """The runs of each section of the page that has any."""
-    found = {
+    run_ids = {
         section.attributes["aria-labelledby"] or "": [
             row.attributes["data-run"] for row in section.css("tr[data-run]")
         ]
         for section in html.css("#live section:not([hidden])")
     }
-    return {name: runs for name, runs in found.items() if runs}
+    return {name: runs for name, runs in run_ids.items() if runs}
 
 
 def heading_texts(html: LexborHTMLParser) -> dict[str, str]:
-    """What each heading says."""
+    """The text of each heading."""
     titles = html.css("#live section:not([hidden]) h2[id]")
-    return {title.attributes["id"] or "": words(title) for title in titles}
+    return {title.attributes["id"] or "": text_of(title) for title in titles}
 
 
-def create_runs_of_every_kind(stage: Stage, by: User) -> None:
-    """One run of every kind, made in no good order."""
+def create_runs_of_every_kind(stage: Stage, user: User) -> None:
+    """Create one run of every kind, in no particular order."""
     runs: list[tuple[str, dict[str, Any]]] = [
         ("young", {"created_at": minutes_ago(1)}),
         ("approval", {"status": "approval_wait", "created_at": minutes_ago(50)}),
@@ -86,9 +86,9 @@ def create_runs_of_every_kind(stage: Stage, by: User) -> None:
         ),
         ("good", {"status": "success"}),
     ]
-    made = {run_id: factories.run(stage, run_id, **fields) for run_id, fields in runs}
+    run_by_id = {run_id: factories.run(stage, run_id, **fields) for run_id, fields in runs}
     factories.abort(
-        made["stopped"], by, "concluded", outcome="failure", answer_status=200,
+        run_by_id["stopped"], user, "concluded", outcome="failure", answer_status=200,
         requested_at=minutes_ago(4), settled_at=minutes_ago(3),
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def test_now_page_headings_and_tab_title_show_same_counts(
         "aborted": "Aborted here in the last hour 1",
         "failed": "Failed in the last day 3 (2 listed above)",
     }
-    assert words(one(html, "head title")).startswith("Abort overdue · Now (9) ·")
+    assert text_of(select_one(html, "head title")).startswith("Abort overdue · Now (9) ·")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_tab_title_starts_with_worst_state(
     for overdue, aborting in levels:
         status = "aborting" if aborting else "running"
         factories.run(stage, status=status, overdue_severity=overdue, abort_severity=aborting)
-    assert words(one(get_page("/"), "head title")).startswith(f"{title} · Now (")
+    assert text_of(select_one(get_page("/"), "head title")).startswith(f"{title} · Now (")
 
 
 def test_failed_run_leaves_attention_section_after_a_while(get_page: GetPage, stage: Stage) -> None:
@@ -157,7 +157,7 @@ def test_runs_of_all_sections_have_selection_checkbox(get_page: GetPage, stage: 
     html = get_page("/")
     assert len(html.css("input[type=checkbox][form=bulk-abort-form]")) == 2
     # The last element, so that it covers no row at the end of the page.
-    assert one(html, "#live > .bulk-abort-bar:last-child form#bulk-abort-form")
+    assert select_one(html, "#live > .bulk-abort-bar:last-child form#bulk-abort-form")
 
 
 def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
@@ -166,39 +166,39 @@ def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
         factories.run(stage)
     html = get_page("/")
     assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
-    assert [words(cut) for cut in html.css("[data-truncated]")] == [
+    assert [text_of(notice) for notice in html.css("[data-truncated]")] == [
         f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}, Production and the most severe first.",
         f"Showing the {MAX_IN_FLIGHT} most recent of {MAX_IN_FLIGHT + 1}.",
     ]
 
 
-# --- All is well, or we cannot see ---------------------------------------------------------------
+# --- All is well, or unknown ---------------------------------------------------------------------
 
 
 def empty_states(html: LexborHTMLParser) -> dict[str, str]:
     return {
-        nothing.attributes["id"] or "": nothing.attributes["data-empty"] or ""
-        for nothing in html.css("section:not([hidden]) [data-empty]")
+        element.attributes["id"] or "": element.attributes["data-empty"] or ""
+        for element in html.css("section:not([hidden]) [data-empty]")
     }
 
 
 def element_text(html: LexborHTMLParser, id: str) -> str:
-    return words(one(html, f"#{id}"))
+    return text_of(select_one(html, f"#{id}"))
 
 
 def test_empty_now_page_shows_number_of_stages_and_oldest_data(
     get_page: GetPage, stage: Stage
 ) -> None:
-    long_ago = timezone.now() - timedelta(minutes=2)
-    factories.stage("Staging", synced_at=long_ago)
+    two_minutes_ago = timezone.now() - timedelta(minutes=2)
+    factories.stage("Staging", synced_at=two_minutes_ago)
     factories.stage("Development", has_flow=False, synced_at=minutes_ago(900))
     html = get_page("/")
     assert empty_states(html) == {"empty-in-flight": "all_well", "empty-failed": "all_well"}
-    said = element_text(html, "empty-in-flight")
-    assert said.startswith("No runs in flight. 2 stages checked; oldest data ")
-    when = one(html, "#empty-in-flight time")
-    assert when.attributes["datetime"] == long_ago.isoformat()
-    assert "data-ago" in when.attributes
+    text = element_text(html, "empty-in-flight")
+    assert text.startswith("No runs in flight. 2 stages checked; oldest data ")
+    time = select_one(html, "#empty-in-flight time")
+    assert time.attributes["datetime"] == two_minutes_ago.isoformat()
+    assert "data-ago" in time.attributes
 
 
 def test_now_page_without_alerts_shows_nothing_needs_attention(get_page: GetPage, run: Run) -> None:
@@ -228,8 +228,8 @@ def test_page_with_unread_stage_warns_with_counts(
     address: str, get_page: GetPage, stage: Stage
 ) -> None:
     factories.stage("Staging", synced_at=None)
-    line = one(get_page(address), "#data-age [data-incomplete]")
-    assert words(line) == "Incomplete: 1 of 2 stages not read yet, Production complete."
+    line = select_one(get_page(address), "#data-age [data-incomplete]")
+    assert text_of(line) == "Incomplete: 1 of 2 stages not read yet, Production complete."
     assert line.attributes["data-tone"] == "warning"
     Stage.objects.update(synced_at=timezone.now())
     assert get_page(address).css("[data-incomplete]") == []
@@ -238,10 +238,11 @@ def test_page_with_unread_stage_warns_with_counts(
 def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> None:
     factories.stage("Staging", synced_at=None)
     html = get_page("/")
-    assert "Nothing needs attention" not in words(one(html, "main"))
+    assert "Nothing needs attention" not in text_of(select_one(html, "main"))
     assert element_text(html, "empty-attention").startswith("Nothing found so far needs attention.")
     assert [
-        words(one(html, f"#{id} [data-incomplete-suffix]")) for id in ("attention", "in-flight")
+        text_of(select_one(html, f"#{id} [data-incomplete-suffix]"))
+        for id in ("attention", "in-flight")
     ] == [
         "so far",
         "so far",
@@ -251,8 +252,8 @@ def test_now_page_with_unread_stage_says_so_far(get_page: GetPage, run: Run) -> 
 def test_now_page_with_unlisted_project_reports_incomplete(get_page: GetPage, run: Run) -> None:
     CatalogSync.objects.create(project=factories.project("other"), next_sync_at=timezone.now())
     html = get_page("/")
-    said = words(one(html, "[data-incomplete]"))
-    assert said == "Incomplete: pipelines of 1 project not loaded yet."
+    text = text_of(select_one(html, "[data-incomplete]"))
+    assert text == "Incomplete: pipelines of 1 project not loaded yet."
     assert empty_states(html)["empty-attention"] == "cannot_see"
 
 
@@ -296,14 +297,17 @@ def test_now_page_without_permissions_shows_nothing_visible(
 
 
 def test_run_row_shows_stage_and_no_empty_step(get_page: GetPage, run: Run) -> None:
-    row = one(get_page("/"), "tr[data-run]")
-    assert words(one(row, "td.location")) == "Shop / Checkout / Production"
+    row = select_one(get_page("/"), "tr[data-run]")
+    assert text_of(select_one(row, "td.location")) == "Shop / Checkout / Production"
     assert row.css(".step") == []
 
 
 def test_run_row_shows_step_below_title(get_page: GetPage, stage: Stage) -> None:
     factories.run(stage, step="migrate")
-    assert words(one(one(get_page("/"), "tr[data-run] td.subject"), ".step")) == "migrate"
+    assert (
+        text_of(select_one(select_one(get_page("/"), "tr[data-run] td.subject"), ".step"))
+        == "migrate"
+    )
 
 
 # --- Live ---------------------------------------------------------------------------------------
@@ -318,10 +322,10 @@ def test_run_that_needs_attention_changes_both_sections_in_one_message(
     becomes: dict[str, Any], live: Live, viewer: User
 ) -> None:
     run = factories.run(factories.stage(), "r-1", overdue_severity=Severity.OK)
-    with open_stream(live.person("viewer")) as stream:
+    with open_stream(live.sign_in("viewer")) as stream:
         factories.change(run, **becomes)
-        parts = beside(stream, "section-attention")
-        assert words(parts["section-attention"].css_first("h2")) == "Needs attention 1"
+        parts = next_parts(stream, "section-attention")
+        assert text_of(parts["section-attention"].css_first("h2")) == "Needs attention 1"
         assert parts["section-attention"].css_first("#run-r-1") is not None
         assert parts["section-in-flight"].css_first("#run-r-1") is None
-        assert "All runs in flight are listed above." in words(parts["section-in-flight"])
+        assert "All runs in flight are listed above." in text_of(parts["section-in-flight"])

@@ -18,7 +18,7 @@ from dashboard.models import Grant, Run, Stage, StageTiming
 from dashboard.models.grants import Action
 from dashboard.runs import concurrency
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 
 current_time = timezone.now
 
@@ -32,13 +32,13 @@ def retrying_run(stage: Stage) -> Run:
         observed_run_p95=600,
         observed_steps={"migrate": [120, 240]},
     )
-    began = current_time() - timedelta(minutes=18, seconds=20)
+    started_at = current_time() - timedelta(minutes=18, seconds=20)
     step = factories.node(
         "JobRun",
         label="migrate",
         ref="migrate",
         status="retrying",
-        started_at=began,
+        started_at=started_at,
         attempts=2,
         max_attempts=3,
         next_attempt_at=current_time() + timedelta(minutes=5, seconds=30),
@@ -48,52 +48,55 @@ def retrying_run(stage: Stage) -> Run:
         "r-1",
         status="retrying",
         name="Nightly",
-        started_at=began,
-        created_at=began,
+        started_at=started_at,
+        created_at=started_at,
         step="migrate, attempt 2 of 3",
         step_key="migrate",
-        step_started_at=began,
+        step_started_at=started_at,
         steps=msgspec.to_builtins(factories.node("Workflow", steps=(step,))),
         detail_synced_at=current_time(),
     )
 
 
 def queued_run(stage: Stage, name: str, **fields: Any) -> Run:
-    usual = {"status": "queued", "started_at": None, "created_at": current_time()}
-    return factories.run(stage, name=name, **usual | fields)
+    defaults = {"status": "queued", "started_at": None, "created_at": current_time()}
+    return factories.run(stage, name=name, **defaults | fields)
 
 
-# --- the verdict -------------------------------------------------------------------------------
+# --- the run summary ---------------------------------------------------------------------------
 
 
 def test_run_page_shows_summary(get_page: GetPage, retrying_run: Run) -> None:
     queued_run(retrying_run.stage, "Hotfix")
-    assert words(one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (
+    assert text_of(select_one(get_page(factories.address(retrying_run)), "[data-verdict]")) == (
         "Checkout / Production: step “migrate” for 18 min (usually 2 to 4 min). "
         "Attempt 2 of 3, next in 5 min. 1 run is queued behind it."
     )
 
 
 def test_run_summary_times_can_be_updated_by_browser(get_page: GetPage, retrying_run: Run) -> None:
-    verdict = one(get_page(factories.address(retrying_run)), "[data-verdict]")
-    since = one(verdict, "time[data-since][data-sentence]")
+    summary = select_one(get_page(factories.address(retrying_run)), "[data-verdict]")
+    since = select_one(summary, "time[data-since][data-sentence]")
     assert retrying_run.step_started_at is not None
     assert since.attributes["datetime"] == retrying_run.step_started_at.isoformat()
-    assert one(verdict, "time[data-until]").attributes["datetime"]
+    assert select_one(summary, "time[data-until]").attributes["datetime"]
 
 
 def test_run_summary_isolates_foreign_names_in_bdi(get_page: GetPage, retrying_run: Run) -> None:
-    verdict = one(get_page(factories.address(retrying_run)), "[data-verdict]")
-    assert [words(name) for name in verdict.css("bdi")] == ["Checkout", "migrate"]
+    summary = select_one(get_page(factories.address(retrying_run)), "[data-verdict]")
+    assert [text_of(name) for name in summary.css("bdi")] == ["Checkout", "migrate"]
 
 
 def test_run_row_shows_current_step(get_page: GetPage, retrying_run: Run) -> None:
-    cell = one(get_page(factories.address(retrying_run.stage)), "[data-run] p.step")
-    began = timezone.localtime(retrying_run.step_started_at)
-    assert words(cell) == (
-        f"migrate, attempt 2 of 3, since {began.day} {began:%b %H:%M:%S} (usually 2 to 4 min)"
+    cell = select_one(get_page(factories.address(retrying_run.stage)), "[data-run] p.step")
+    start = timezone.localtime(retrying_run.step_started_at)
+    assert text_of(cell) == (
+        f"migrate, attempt 2 of 3, since {start.day} {start:%b %H:%M:%S} (usually 2 to 4 min)"
     )
-    assert one(cell, "time[data-since][data-sentence]").attributes["datetime"] == began.isoformat()
+    assert (
+        select_one(cell, "time[data-since][data-sentence]").attributes["datetime"]
+        == start.isoformat()
+    )
     assert cell.attributes["title"] == "migrate, attempt 2 of 3"
 
 
@@ -107,20 +110,22 @@ def test_run_rows_with_step_durations_need_no_extra_queries(
 ) -> None:
     def queries() -> int:
         cache.clear()
-        with CaptureQueriesContext(connection) as seen:
+        with CaptureQueriesContext(connection) as captured:
             assert operator_client.get(factories.address(stage)).status_code == 200
-        return len(seen)
+        return len(captured)
 
     StageTiming.objects.create(stage=stage, observed_steps={"migrate": [120, 240]})
     factories.run(stage, step="migrate", step_key="migrate", step_started_at=current_time())
-    operator_client.get(factories.address(stage))  # notes the interest, which it does once a while
-    few = queries()
+    operator_client.get(
+        factories.address(stage)
+    )  # marks the run watched, which it does once in a while
+    query_count = queries()
     for _ in range(40):
         factories.run(stage, step="migrate", step_key="migrate", step_started_at=current_time())
-    assert queries() == few
+    assert queries() == query_count
 
 
-# --- around it ---------------------------------------------------------------------------------
+# --- related runs ------------------------------------------------------------------------------
 
 
 def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: Run) -> None:
@@ -128,11 +133,11 @@ def test_related_runs_list_queued_runs_behind(get_page: GetPage, retrying_run: R
         queued_run(retrying_run.stage, "Hotfix"),
         queued_run(retrying_run.stage, "Fix of it"),
     )
-    behind = one(
+    queued = select_one(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
-    assert words(one(behind, "p")) == "2 runs queued behind it:"
-    assert [link.attributes["href"] for link in behind.css("a")] == [
+    assert text_of(select_one(queued, "p")) == "2 runs queued behind it:"
+    assert [link.attributes["href"] for link in queued.css("a")] == [
         factories.address(first),
         factories.address(second),
     ]
@@ -143,16 +148,16 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
 ) -> None:
     for number in range(8):
         queued_run(retrying_run.stage, f"Fix {number}")
-    behind = one(
+    queued = select_one(
         get_page(factories.address(retrying_run)), "[data-related-runs] [data-queued-behind]"
     )
-    assert len(behind.css("a")) == 5
-    assert words(behind).startswith("8 runs queued behind it:")
-    assert words(behind).endswith("and 3 more")
+    assert len(queued.css("a")) == 5
+    assert text_of(queued).startswith("8 runs queued behind it:")
+    assert text_of(queued).endswith("and 3 more")
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "text"),
     [
         ("queue", "Runs of this stage run one after another. No runs queued behind it."),
         ("allow", "No run waits for this one: runs of this stage may run at the same time."),
@@ -169,27 +174,29 @@ def test_related_runs_with_many_queued_list_five_and_count_rest(
     ],
 )
 def test_related_runs_explain_concurrency_policy(
-    policy: str, said: str, get_page: GetPage, run: Run
+    policy: str, text: str, get_page: GetPage, run: Run
 ) -> None:
     Stage.objects.update(concurrency_policy=policy)
-    panel = one(get_page(factories.address(run)), "[data-related-runs]")
-    told = panel.css("[data-policy], [data-queued-behind]")
-    assert " ".join(words(part) for part in told) == said
+    panel = select_one(get_page(factories.address(run)), "[data-related-runs]")
+    elements = panel.css("[data-policy], [data-queued-behind]")
+    assert " ".join(text_of(part) for part in elements) == text
 
 
 def test_related_runs_of_queued_run_list_runs_ahead(get_page: GetPage, run: Run) -> None:
     later = queued_run(run.stage, "Hotfix")
-    before = one(get_page(factories.address(later)), "[data-related-runs] [data-queued-ahead]")
-    assert words(one(before, "p")) == "Waiting for 1 run:"
-    assert one(before, "a").attributes["href"] == factories.address(run)
+    queued_ahead = select_one(
+        get_page(factories.address(later)), "[data-related-runs] [data-queued-ahead]"
+    )
+    assert text_of(select_one(queued_ahead, "p")) == "Waiting for 1 run:"
+    assert select_one(queued_ahead, "a").attributes["href"] == factories.address(run)
 
 
 def test_related_runs_list_other_runs_in_flight_of_pipeline(get_page: GetPage, run: Run) -> None:
-    other = factories.run(factories.stage("Staging", of=run.stage.pipeline))
-    factories.run(factories.stage(of=factories.pipeline("elsewhere")))
-    beside = one(get_page(factories.address(run)), "[data-related-runs] [data-in-flight]")
-    assert [link.attributes["href"] for link in beside.css("a")] == [factories.address(other)]
-    assert words(one(beside, "li")).endswith("Staging")
+    other = factories.run(factories.stage("Staging", parent=run.stage.pipeline))
+    factories.run(factories.stage(parent=factories.pipeline("elsewhere")))
+    in_flight = select_one(get_page(factories.address(run)), "[data-related-runs] [data-in-flight]")
+    assert [link.attributes["href"] for link in in_flight.css("a")] == [factories.address(other)]
+    assert text_of(select_one(in_flight, "li")).endswith("Staging")
 
 
 def test_related_runs_exclude_hidden_runs(client: Client, run: Run, viewer: User) -> None:
@@ -197,41 +204,41 @@ def test_related_runs_exclude_hidden_runs(client: Client, run: Run, viewer: User
     group = Group.objects.create(name="Watchers")
     group.user_set.add(viewer)
     Grant.objects.create(group=group, action=Action.VIEW, stage="Production")
-    factories.run(factories.stage("Staging", of=run.stage.pipeline), name="Secret")
+    factories.run(factories.stage("Staging", parent=run.stage.pipeline), name="Secret")
     client.force_login(viewer)
     page = parse_html(client.get(factories.address(run)))
-    assert "Secret" not in words(page)
+    assert "Secret" not in text_of(page)
     assert (
-        words(one(page, "[data-in-flight]"))
+        text_of(select_one(page, "[data-in-flight]"))
         == "No other runs in flight in this pipeline that you can see."
     )
 
 
 def test_related_runs_link_last_success(get_page: GetPage, run: Run) -> None:
-    good = factories.run(run.stage, status="success", name="Good")
-    StageTiming.objects.create(stage=run.stage, last_success=good)
-    line = one(get_page(factories.address(run)), "[data-last-success]")
-    assert words(line).startswith("Latest success: Good ")
-    assert one(line, "a").attributes["href"] == factories.address(good)
+    success = factories.run(run.stage, status="success", name="Good")
+    StageTiming.objects.create(stage=run.stage, last_success=success)
+    line = select_one(get_page(factories.address(run)), "[data-last-success]")
+    assert text_of(line).startswith("Latest success: Good ")
+    assert select_one(line, "a").attributes["href"] == factories.address(success)
 
 
 def test_related_runs_of_last_success_identify_it(get_page: GetPage, stage: Stage) -> None:
-    good = factories.run(stage, status="success")
-    StageTiming.objects.create(stage=stage, last_success=good)
-    line = one(get_page(factories.address(good)), "[data-last-success]")
-    assert words(line) == "Latest successful run of this stage."
+    success = factories.run(stage, status="success")
+    StageTiming.objects.create(stage=stage, last_success=success)
+    line = select_one(get_page(factories.address(success)), "[data-last-success]")
+    assert text_of(line) == "Latest successful run of this stage."
 
 
 def test_related_runs_without_success_report_none(get_page: GetPage, run: Run) -> None:
-    line = one(get_page(factories.address(run)), "[data-last-success]")
-    assert words(line) == "No successful run of this stage known."
+    line = select_one(get_page(factories.address(run)), "[data-last-success]")
+    assert text_of(line) == "No successful run of this stage known."
 
 
 def test_abort_dialog_shows_number_of_queued_runs(get_page: GetPage, run: Run) -> None:
     for name in ("Hotfix", "Fix of it"):
         queued_run(run.stage, name)
     facts = get_page(factories.address(run, "abort"), **HTMX).css(".facts dd")
-    assert "2 runs" in [words(fact) for fact in facts]
+    assert "2 runs" in [text_of(fact) for fact in facts]
 
 
 @pytest.mark.parametrize("policy", ["queue", "forbid", "latest", "replace"])
@@ -241,39 +248,39 @@ def test_related_runs_with_more_runs_need_no_more_queries(
 ) -> None:
     def queries() -> int:
         cache.clear()
-        with CaptureQueriesContext(connection) as seen:
+        with CaptureQueriesContext(connection) as captured:
             assert operator_client.get(factories.address(run, name)).status_code == 200
-        return len(seen)
+        return len(captured)
 
-    def more(count: int) -> None:
+    def create_runs(count: int) -> None:
         for number in range(count):
             skipped_run(run.stage, f"Dropped {number}")
             factories.run(run.stage, status="aborted")
             queued_run(run.stage, f"Fix {number}")
-            factories.run(factories.stage("Staging", of=run.stage.pipeline))
+            factories.run(factories.stage("Staging", parent=run.stage.pipeline))
 
-    more(1)
+    create_runs(1)
     Stage.objects.update(concurrency_policy=policy)
     operator_client.get(
         factories.address(run, name)
-    )  # notes the interest, which it does once a while
-    few = queries()
-    more(30)
-    assert queries() == few
+    )  # marks the run watched, which it does once in a while
+    query_count = queries()
+    create_runs(30)
+    assert queries() == query_count
 
 
-# --- what was dropped ---------------------------------------------------------------------------
+# --- skipped runs -------------------------------------------------------------------------------
 
 
 def skipped_run(stage: Stage, name: str, **fields: Any) -> Run:
     """A run that was created now and skipped at once."""
-    usual = {"started_at": None, "created_at": current_time(), "concluded_at": current_time()}
-    return factories.run(stage, name=name, status="skipped", **usual | fields)
+    defaults = {"started_at": None, "created_at": current_time(), "concluded_at": current_time()}
+    return factories.run(stage, name=name, status="skipped", **defaults | fields)
 
 
 @pytest.fixture
 def run_with_forbid_policy(run: Run) -> Run:
-    """A run in flight in a stage that has no other run beside it."""
+    """A run in flight in a stage that allows no other run beside it."""
     Stage.objects.update(concurrency_policy="forbid")
     return Run.objects.with_stage().get(pk=run.pk)
 
@@ -283,51 +290,57 @@ def test_skipped_run_count_is_equal_in_all_texts(
 ) -> None:
     for number in range(7):
         skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    said = "7 runs skipped since this run was created."
+    text = "7 runs skipped since this run was created."
     page = get_page(factories.address(run_with_forbid_policy))
-    panel = one(page, "[data-related-runs] [data-skipped]")
-    assert words(one(panel, "p:first-child")) == said
-    assert [words(link) for link in panel.css("a")] == [f"Fix {n}" for n in (6, 5, 4, 3, 2)]
-    assert "and 2 more" in words(panel)
-    assert words(one(page, "[data-verdict]")).endswith(said)
-    assert f"{said[:-1]}: Fix 6 (" in one(page, "#incident-summary-text").text()
-    question = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
-    assert said in [words(fact) for fact in question.css(".facts dd")]
-    began = current_time() - timedelta(minutes=20)
+    panel = select_one(page, "[data-related-runs] [data-skipped]")
+    assert text_of(select_one(panel, "p:first-child")) == text
+    assert [text_of(link) for link in panel.css("a")] == [f"Fix {n}" for n in (6, 5, 4, 3, 2)]
+    assert "and 2 more" in text_of(panel)
+    assert text_of(select_one(page, "[data-verdict]")).endswith(text)
+    assert f"{text[:-1]}: Fix 6 (" in select_one(page, "#incident-summary-text").text()
+    dialog = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
+    assert text in [text_of(fact) for fact in dialog.css(".facts dd")]
+    started_at = current_time() - timedelta(minutes=20)
     factories.abort(
-        run_with_forbid_policy, manager, requested_at=began, sent_at=began, answered_at=began
+        run_with_forbid_policy,
+        manager,
+        requested_at=started_at,
+        sent_at=started_at,
+        answered_at=started_at,
     )
     factories.change(
-        run_with_forbid_policy, status="aborting", abort_severity=2, status_since=began
+        run_with_forbid_policy, status="aborting", abort_severity=2, status_since=started_at
     )
-    steps = words(one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
-    assert f"No runs queued behind it. {said}" in steps
+    steps = text_of(select_one(get_page(factories.address(run_with_forbid_policy)), ".next-steps"))
+    assert f"No runs queued behind it. {text}" in steps
 
 
 def test_related_runs_without_skipped_runs_report_none(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
     page = get_page(factories.address(run_with_forbid_policy))
-    assert words(one(page, "[data-related-runs] [data-skipped]")) == (
+    assert text_of(select_one(page, "[data-related-runs] [data-skipped]")) == (
         "No skipped runs reported. Northflank may drop a request without creating a run."
     )
-    assert "skipped" not in words(one(page, "[data-verdict]"))
-    assert "skipped" not in one(page, "#incident-summary-text").text()
-    question = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
-    assert "Skipped" not in words(question)
+    assert "skipped" not in text_of(select_one(page, "[data-verdict]"))
+    assert "skipped" not in select_one(page, "#incident-summary-text").text()
+    dialog = get_page(factories.address(run_with_forbid_policy, "abort"), **HTMX)
+    assert "Skipped" not in text_of(dialog)
 
 
 def test_ended_run_page_lists_runs_skipped_while_in_flight(get_page: GetPage, stage: Stage) -> None:
     Stage.objects.update(concurrency_policy="forbid")
-    began, done = current_time() - timedelta(hours=3), current_time() - timedelta(hours=2)
-    run = factories.run(stage, status="failure", created_at=began, concluded_at=done)
-    during = skipped_run(stage, "Hotfix", created_at=began + timedelta(minutes=5))
-    skipped_run(stage, "Later", created_at=done + timedelta(minutes=5))
+    started_at, ended_at = current_time() - timedelta(hours=3), current_time() - timedelta(hours=2)
+    run = factories.run(stage, status="failure", created_at=started_at, concluded_at=ended_at)
+    skipped = skipped_run(stage, "Hotfix", created_at=started_at + timedelta(minutes=5))
+    skipped_run(stage, "Later", created_at=ended_at + timedelta(minutes=5))
     page = get_page(factories.address(run))
-    panel = one(page, "[data-related-runs] [data-skipped]")
-    assert words(one(panel, "p:first-child")) == "1 run skipped while this run was in flight."
-    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(during)]
-    assert words(one(page, "[data-verdict]")).endswith(
+    panel = select_one(page, "[data-related-runs] [data-skipped]")
+    assert (
+        text_of(select_one(panel, "p:first-child")) == "1 run skipped while this run was in flight."
+    )
+    assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(skipped)]
+    assert text_of(select_one(page, "[data-verdict]")).endswith(
         "1 run skipped while this run was in flight."
     )
 
@@ -336,11 +349,11 @@ def test_skipped_run_page_links_to_blocking_run(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
     page = get_page(factories.address(skipped_run(run_with_forbid_policy.stage, "Hotfix")))
-    line = one(page, "[data-related-runs] [data-superseded-by]")
-    assert words(line) == "Another run was in flight when it was created: Nightly"
-    assert one(line, "a").attributes["href"] == factories.address(run_with_forbid_policy)
+    line = select_one(page, "[data-related-runs] [data-superseded-by]")
+    assert text_of(line) == "Another run was in flight when it was created: Nightly"
+    assert select_one(line, "a").attributes["href"] == factories.address(run_with_forbid_policy)
     assert page.css("[data-skipped]") == []
-    assert words(one(page, "[data-verdict]")).endswith(
+    assert text_of(select_one(page, "[data-verdict]")).endswith(
         "skipped: Northflank did not run it. Another run was in flight when it was created."
     )
 
@@ -349,16 +362,16 @@ def test_run_aborted_from_dashboard_is_not_superseded_by_newer_run(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     Stage.objects.update(concurrency_policy="replace")
-    began = run.created_at - timedelta(minutes=9)
-    ends = {"status": "aborted", "created_at": began, "concluded_at": run.created_at}
-    replaced = factories.run(run.stage, name="Replaced", **ends)
-    aborted = factories.run(run.stage, name="Aborted", **ends)
+    started_at = run.created_at - timedelta(minutes=9)
+    fields = {"status": "aborted", "created_at": started_at, "concluded_at": run.created_at}
+    replaced = factories.run(run.stage, name="Replaced", **fields)
+    aborted = factories.run(run.stage, name="Aborted", **fields)
     factories.abort(aborted, manager, "concluded", settled_at=current_time())
-    panel = one(get_page(factories.address(run)), "[data-related-runs] [data-skipped]")
+    panel = select_one(get_page(factories.address(run)), "[data-related-runs] [data-skipped]")
     assert [link.attributes["href"] for link in panel.css("a")] == [factories.address(replaced)]
     assert get_page(factories.address(aborted)).css("[data-superseded-by]") == []
-    line = one(get_page(factories.address(replaced)), "[data-superseded-by]")
-    assert words(line) == "Probably superseded by a newer run: Nightly"
+    line = select_one(get_page(factories.address(replaced)), "[data-superseded-by]")
+    assert text_of(line) == "Probably superseded by a newer run: Nightly"
 
 
 def test_skipped_run_count_over_limit_reports_at_least(
@@ -366,13 +379,13 @@ def test_skipped_run_count_over_limit_reports_at_least(
 ) -> None:
     for number in range(concurrency.MAX_FINISHED_RUNS + 1):
         skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    panel = one(
+    panel = select_one(
         get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
     )
-    said = f"At least {concurrency.MAX_FINISHED_RUNS} runs skipped since this run was created."
-    assert words(one(panel, "p:first-child")) == said
-    assert words(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
-    assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in words(panel)
+    text = f"At least {concurrency.MAX_FINISHED_RUNS} runs skipped since this run was created."
+    assert text_of(select_one(panel, "p:first-child")) == text
+    assert text_of(panel.css("a")[0]) == f"Fix {concurrency.MAX_FINISHED_RUNS}"
+    assert f"and {concurrency.MAX_FINISHED_RUNS - len(panel.css('a'))} more" in text_of(panel)
 
 
 def test_skipped_run_count_below_limit_is_exact(
@@ -385,18 +398,20 @@ def test_skipped_run_count_below_limit_is_exact(
     )
     for number in range(concurrency.MAX_FINISHED_RUNS - 1):
         skipped_run(run_with_forbid_policy.stage, f"Fix {number}")
-    panel = one(
+    panel = select_one(
         get_page(factories.address(run_with_forbid_policy)), "[data-related-runs] [data-skipped]"
     )
-    said = f"{concurrency.MAX_FINISHED_RUNS - 1} runs skipped since this run was created."
-    assert words(one(panel, "p:first-child")) == said
+    text = f"{concurrency.MAX_FINISHED_RUNS - 1} runs skipped since this run was created."
+    assert text_of(select_one(panel, "p:first-child")) == text
 
 
 def test_related_runs_exclude_skipped_runs_of_other_stages(
     get_page: GetPage, run_with_forbid_policy: Run
 ) -> None:
-    skipped_run(factories.stage("Staging", of=run_with_forbid_policy.stage.pipeline), "Elsewhere")
-    assert "Elsewhere" not in words(get_page(factories.address(run_with_forbid_policy)))
+    skipped_run(
+        factories.stage("Staging", parent=run_with_forbid_policy.stage.pipeline), "Elsewhere"
+    )
+    assert "Elsewhere" not in text_of(get_page(factories.address(run_with_forbid_policy)))
 
 
 def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Run) -> None:
@@ -404,25 +419,25 @@ def test_load_past_runs_with_hidden_runs_returns_none(run_with_forbid_policy: Ru
     assert concurrency.load_finished(run_with_forbid_policy, Q(pk__in=[])).runs == []
 
 
-# --- handing over ------------------------------------------------------------------------------
+# --- the incident summary ----------------------------------------------------------------------
 
 
 def test_run_page_shows_incident_summary_to_copy(
     get_page: GetPage, retrying_run: Run, settings: Settings
 ) -> None:
     settings.BASE_URL = "https://flows.example"
-    box = one(get_page(factories.address(retrying_run)), ".incident-summary")
-    text = one(box, "pre")
-    assert one(box, "[data-copy]").attributes["data-copy"] == text.attributes["id"]
-    told = text.text().splitlines()
-    assert told[0].startswith("Checkout / Production: step “migrate” for 18 min")
-    assert "Location: Shop / Checkout / Production" in told
-    assert told[-1] == f"https://flows.example{factories.address(retrying_run)}"
+    box = select_one(get_page(factories.address(retrying_run)), ".incident-summary")
+    text = select_one(box, "pre")
+    assert select_one(box, "[data-copy]").attributes["data-copy"] == text.attributes["id"]
+    lines = text.text().splitlines()
+    assert lines[0].startswith("Checkout / Production: step “migrate” for 18 min")
+    assert "Location: Shop / Checkout / Production" in lines
+    assert lines[-1] == f"https://flows.example{factories.address(retrying_run)}"
 
 
 def test_ended_run_page_shows_incident_summary(get_page: GetPage, stage: Stage) -> None:
     run = factories.run(stage, status="failure", name="Nightly")
-    text = one(get_page(factories.address(run)), "#incident-summary-text").text()
+    text = select_one(get_page(factories.address(run)), "#incident-summary-text").text()
     assert "Status: Failed, concluded" in text
 
 
@@ -430,7 +445,7 @@ def test_incident_summary_names_abort_author_and_reason(
     get_page: GetPage, run: Run, manager: User
 ) -> None:
     factories.abort(run, manager, reason="Stuck")
-    text = one(get_page(factories.address(run)), "#incident-summary-text").text()
+    text = select_one(get_page(factories.address(run)), "#incident-summary-text").text()
     assert "Requested by manager" in text
     assert "“Stuck”" in text
 
@@ -442,29 +457,31 @@ def test_run_page_cuts_long_title_and_has_it_whole_in_details(
     get_page: GetPage, stage: Stage
 ) -> None:
     page = get_page(factories.address(factories.run(stage, name="T" * 5000)))
-    assert one(page, "h1").text() == "T" * 119 + "…"
-    assert one(page, ".facts .whole-name").text() == "T" * 5000
+    assert select_one(page, "h1").text() == "T" * 119 + "…"
+    assert select_one(page, ".facts .whole-name").text() == "T" * 5000
 
 
 def test_run_page_with_title_of_heading_length_has_it_once(get_page: GetPage, stage: Stage) -> None:
     page = get_page(factories.address(factories.run(stage, name="T" * 120)))
-    assert one(page, "h1").text() == "T" * 120
+    assert select_one(page, "h1").text() == "T" * 120
     assert page.css(".whole-name") == []
 
 
 def test_abort_page_cuts_long_title(operator_client: Client, stage: Stage) -> None:
     run = factories.run(stage, name="T" * 5000)
     page = parse_html(operator_client.get(factories.address(run, "abort")))
-    assert "T" * 119 + "…" in one(page, "h1").text()
+    assert "T" * 119 + "…" in select_one(page, "h1").text()
     assert "T" * 120 not in page.html
 
 
 def test_pipeline_page_cuts_long_name_and_has_it_whole(get_page: GetPage) -> None:
-    stage = factories.stage(of=factories.pipeline(name="P" * 5000))
+    stage = factories.stage(parent=factories.pipeline(name="P" * 5000))
     page = get_page(factories.address(stage.pipeline))
-    assert one(page, "h1").text() == "P" * 119 + "…"
-    assert one(page, ".whole-name").text() == "P" * 5000
-    assert one(get_page(factories.address(stage)), "h1").text() == "P" * 119 + "… / Production"
+    assert select_one(page, "h1").text() == "P" * 119 + "…"
+    assert select_one(page, ".whole-name").text() == "P" * 5000
+    assert (
+        select_one(get_page(factories.address(stage)), "h1").text() == "P" * 119 + "… / Production"
+    )
 
 
 # --- the link to Northflank ----------------------------------------------------------------------
@@ -478,7 +495,7 @@ def test_link_to_northflank_says_that_it_opens_project(
 ) -> None:
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "https://northflank.example/{project}"
     run = factories.run(stage, status="aborting", abort_severity=2)
-    text = words(one(get_page(factories.address(run)), place))
+    text = text_of(select_one(get_page(factories.address(run)), place))
     assert f"Open the project on Northflank {NO_RUN_LINK}" in text
 
 
@@ -488,5 +505,5 @@ def test_link_to_northflank_with_address_of_run_says_that_it_opens_run(
     settings.NORTHFLANK_RUN_URL_TEMPLATE = "https://northflank.example/{run}"
     run = factories.run(stage, status="aborting", abort_severity=2)
     page = get_page(factories.address(run))
-    assert words(page).count("Open this run on Northflank") == 2
-    assert NO_RUN_LINK not in words(page)
+    assert text_of(page).count("Open this run on Northflank") == 2
+    assert NO_RUN_LINK not in text_of(page)

@@ -18,7 +18,7 @@ from dashboard.upstream import budget_store
 from dashboard.upstream.connection import Connection
 from dashboard.web.http import lookup
 from tests.support import factories, live_runs
-from tests.support.html import HTMX, one, parse_html, words
+from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live, token
 from tests.support.live_runs import LEDGER, wait_until
 
@@ -27,16 +27,16 @@ UNKNOWN_RUN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def person(live: Live, viewer: User) -> httpx.Client:
-    limit(live, 1000)
-    return live.person("viewer")
+def client(live: Live, viewer: User) -> httpx.Client:
+    set_rate_limit(live, 1000)
+    return live.sign_in("viewer")
 
 
 @pytest.fixture
 def twelve_other_stages(live: Live) -> int:
-    """Twelve stages that were active lately; what is looked for is in none of them."""
+    """Twelve recently active stages, without the run that is looked up."""
     for number in range(12):
-        factories.stage(of=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
+        factories.stage(parent=factories.pipeline(f"p{number}"), last_run_change_at=timezone.now())
     return 12
 
 
@@ -46,73 +46,73 @@ def requests_for(live: Live, run_id: str) -> list[str]:
 
 def search_status(answer: httpx.Response) -> str:
     assert answer.status_code == 200, answer.text
-    return words(one(parse_html(answer), "[data-search]"))
+    return text_of(select_one(parse_html(answer), "[data-search]"))
 
 
-def reload_until_search_ends(person: httpx.Client, address: str) -> httpx.Response:
-    """Open a page again and again, as it does by itself, until the search has ended."""
+def reload_until_search_ends(client: httpx.Client, address: str) -> httpx.Response:
+    """Reload a page, as it does by itself, until the search has ended."""
     for _ in range(30):
-        answer = person.get(address)
+        answer = client.get(address)
         if answer.status_code != 200:
             return answer
     raise AssertionError(search_status(answer))
 
 
-def reload_until_search_waits(person: httpx.Client, address: str) -> httpx.Response:
-    """The same until it says why it does not go on."""
+def reload_until_search_waits(client: httpx.Client, address: str) -> httpx.Response:
+    """Reload a page until it shows why the search has stopped."""
     for _ in range(30):
-        answer = person.get(address)
+        answer = client.get(address)
         if not search_status(answer).endswith("not found yet."):
             return answer
     raise AssertionError(search_status(answer))
 
 
-def press_look_again(person: httpx.Client, address: str) -> httpx.Response:
-    """Press “Search again”, and go where it leads."""
-    form = {"csrfmiddlewaretoken": token(person)}
-    return person.post(address, data=form, follow_redirects=True)
+def repeat_lookup(client: httpx.Client, address: str) -> httpx.Response:
+    """Submit “Search again”, and follow the redirect."""
+    form = {"csrfmiddlewaretoken": token(client)}
+    return client.post(address, data=form, follow_redirects=True)
 
 
-def limit(live: Live, requests: int) -> None:
-    """So many requests an hour are allowed."""
+def set_rate_limit(live: Live, requests: int) -> None:
+    """Set the sandbox's requests an hour."""
     live.sandbox.rate_limit_window.limit = requests
 
 
 def spend_search_requests(requests: int) -> None:
-    """Searches have used so many requests of this hour."""
+    """Record that searches have used `requests` of this hour's."""
     RunLookup.objects.filter(run_id="searched").delete()
-    factories.search_lookup(requests, of=factories.stage("Development", has_flow=False))
+    factories.search_lookup(requests, parent=factories.stage("Development", has_flow=False))
 
 
 def ledger_staging_run_address(hint: str) -> str:
-    """The address of Ledger's Staging, with a hint behind the run's id."""
+    """The address of a run in Ledger's Staging, with a hint after its id."""
     return f"/projects/payments/pipelines/ledger/release-flows/staging/runs/{hint}"
 
 
-def test_run_lookup_with_single_stage_redirects_at_once(live: Live, person: httpx.Client) -> None:
+def test_run_lookup_with_single_stage_redirects_at_once(live: Live, client: httpx.Client) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
-    answer = person.get(f"/runs/{run_id}/?from=alert&x=a%2Fb")
+    run_id = live_runs.start_run(live, LEDGER)
+    answer = client.get(f"/runs/{run_id}/?from=alert&x=a%2Fb")
     run = Run.objects.with_stage().get(run_id=run_id)
     assert answer.status_code == 302
     assert answer.headers["location"] == f"{factories.address(run)}?from=alert&x=a%2Fb"
 
 
 def test_run_lookup_requests_all_stages_until_found(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    live_runs.stage(LEDGER)  # no Production, so the last
-    run_id = live_runs.started(live, LEDGER)
-    assert reload_until_search_ends(person, f"/runs/{run_id}/").status_code == 302
+    live_runs.stage(LEDGER)  # not Production, so the last
+    run_id = live_runs.start_run(live, LEDGER)
+    assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
     assert len(requests_for(live, run_id)) == 13
 
 
 def test_candidate_stages_order_production_first_then_in_flight(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     for number in range(3):
         for name in ("Development", "Staging", "Production"):
-            factories.stage(name, of=factories.pipeline(f"p{number}"))
+            factories.stage(name, parent=factories.pipeline(f"p{number}"))
     factories.run(Stage.objects.get(pipeline__slug="p2", name="Production"))
     factories.run(Stage.objects.get(pipeline__slug="p1", name="Staging"))
     keys = lookup.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
@@ -134,84 +134,84 @@ def test_candidate_stages_order_production_first_then_in_flight(
     ],
 )
 def test_run_lookup_with_hint_requests_only_hinted_stage(
-    hint: str, live: Live, person: httpx.Client, twelve_other_stages: int
+    hint: str, live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
-    answer = reload_until_search_ends(person, f"/runs/{run_id}/?{hint}")
+    run_id = live_runs.start_run(live, LEDGER)
+    answer = reload_until_search_ends(client, f"/runs/{run_id}/?{hint}")
     assert answer.headers["location"] == f"{ledger_staging_run_address(run_id)}/?{hint}"
     assert len(requests_for(live, run_id)) == 1
-    in_vain = reload_until_search_ends(person, f"/runs/{UNKNOWN_RUN_ID}/?{hint}")
-    assert in_vain.status_code == 404
+    not_found = reload_until_search_ends(client, f"/runs/{UNKNOWN_RUN_ID}/?{hint}")
+    assert not_found.status_code == 404
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 1
-    html = parse_html(in_vain)
-    assert "in the one stage that matches the address" in words(one(html, "[data-reason]"))
-    onward = [(link.text(), link.attributes["href"]) for link in html.css(".next-links a")]
-    assert ("Search all 13 stages", f"/runs/{UNKNOWN_RUN_ID}/") in onward
+    html = parse_html(not_found)
+    assert "in the one stage that matches the address" in text_of(select_one(html, "[data-reason]"))
+    next_links = [(link.text(), link.attributes["href"]) for link in html.css(".next-links a")]
+    assert ("Search all 13 stages", f"/runs/{UNKNOWN_RUN_ID}/") in next_links
 
 
 @pytest.mark.parametrize("stage", ["staging", "Staging"])
 def test_run_lookup_with_complete_hint_redirects_even_when_budget_is_spent(
-    stage: str, live: Live, person: httpx.Client, twelve_other_stages: int
+    stage: str, live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     spend_search_requests(10_000)
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     hint = f"project=Payments&pipeline=ledger&stage={stage}&from=alert"
-    answer = person.get(f"/runs/{run_id}/?{hint}")
+    answer = client.get(f"/runs/{run_id}/?{hint}")
     assert answer.status_code == 302
     assert answer.headers["location"] == f"{ledger_staging_run_address(run_id)}/?{hint}"
     assert requests_for(live, run_id) == []
-    assert person.get(answer.headers["location"]).status_code == 200
+    assert client.get(answer.headers["location"]).status_code == 200
     assert len(requests_for(live, run_id)) == 1
 
 
 def test_run_lookup_with_wrong_complete_hint_links_to_search_of_all_stages(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
-    wrong = person.get(
+    run_id = live_runs.start_run(live, LEDGER)
+    not_found = client.get(
         f"/runs/{run_id}/?project=shop&pipeline=p1&stage=production", follow_redirects=True
     )
-    assert wrong.status_code == 404
-    onward = {
+    assert not_found.status_code == 404
+    next_links = {
         link.text(): link.attributes["href"] or ""
-        for link in parse_html(wrong).css(".next-links a")
+        for link in parse_html(not_found).css(".next-links a")
     }
-    answer = reload_until_search_ends(person, onward["Search all 13 stages"])
+    answer = reload_until_search_ends(client, next_links["Search all 13 stages"])
     assert answer.status_code == 302
     assert len(requests_for(live, run_id)) == 13
 
 
 def test_run_lookup_with_one_wrong_hint_keeps_correct_hints(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     answer = reload_until_search_ends(
-        person, f"/runs/{run_id}/?pipeline=ledger&project=a-wrong-one"
+        client, f"/runs/{run_id}/?pipeline=ledger&project=a-wrong-one"
     )
     assert answer.status_code == 302
     assert len(requests_for(live, run_id)) == 1
 
 
 def test_run_lookup_with_only_wrong_hints_searches_all_stages(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
-    assert person.get(f"/runs/{run_id}/?project=x&pipeline=%00&stage=y").status_code == 302
+    run_id = live_runs.start_run(live, LEDGER)
+    assert client.get(f"/runs/{run_id}/?project=x&pipeline=%00&stage=y").status_code == 302
 
 
 def test_run_lookup_without_match_returns_404_and_is_not_repeated(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop&pipeline=%00&from=alert"
-    answer = reload_until_search_ends(person, address)
-    assert [person.get(address).status_code for _ in range(3)] == [404] * 3
+    answer = reload_until_search_ends(client, address)
+    assert [client.get(address).status_code for _ in range(3)] == [404] * 3
     html = parse_html(answer)
-    assert words(one(html, "[data-reason]")) == (
+    assert text_of(select_one(html, "[data-reason]")) == (
         f"Run “{UNKNOWN_RUN_ID}” not found. Northflank does not have it"
         " in any of the 12"
         " stages that you can see. It may have been deleted, or the link is incomplete."
@@ -220,171 +220,178 @@ def test_run_lookup_without_match_returns_404_and_is_not_repeated(
 
 
 def test_failed_run_lookup_shows_expiry_and_can_be_repeated(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     address = f"/runs/{UNKNOWN_RUN_ID}/?project=shop"
-    html = parse_html(reload_until_search_ends(person, address))
+    html = parse_html(reload_until_search_ends(client, address))
     rows = RunLookup.objects.all()
-    told = [time.attributes["datetime"] for time in html.css("[data-lookup-answer] time")]
-    last = max(row.answered_at for row in rows if row.answered_at)
-    first = min(row.requested_at for row in rows)
-    assert told == [last.isoformat(), (first + run_lookup.ANSWER_LIFETIME).isoformat()]
-    again = one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
-    too_soon = press_look_again(person, again)
-    assert too_soon.status_code == 404
-    assert "Searched just now" in too_soon.text
-    allowed_from = one(parse_html(too_soon), "#notices time").attributes["datetime"]
+    times = [time.attributes["datetime"] for time in html.css("[data-lookup-answer] time")]
+    last_answer = max(row.answered_at for row in rows if row.answered_at)
+    first_request = min(row.requested_at for row in rows)
+    assert times == [
+        last_answer.isoformat(),
+        (first_request + run_lookup.ANSWER_LIFETIME).isoformat(),
+    ]
+    lookup_address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+    early_answer = repeat_lookup(client, lookup_address)
+    assert early_answer.status_code == 404
+    assert "Searched just now" in early_answer.text
+    earliest = select_one(parse_html(early_answer), "#notices time").attributes["datetime"]
     last_request = max(row.requested_at for row in rows)
-    assert allowed_from == (last_request + run_lookup.MIN_RETRY_INTERVAL).isoformat()
+    assert earliest == (last_request + run_lookup.MIN_RETRY_INTERVAL).isoformat()
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
     rows.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
-    assert press_look_again(person, again).url.query == b"project=shop"
-    reload_until_search_ends(person, address)
+    assert repeat_lookup(client, lookup_address).url.query == b"project=shop"
+    reload_until_search_ends(client, address)
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 24
 
 
 def test_unknown_run_at_full_address_can_be_looked_up_again(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
-    html = parse_html(person.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
-    assert "Not found on Northflank either." in words(one(html, "[data-reason]"))
-    again = one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
+    html = parse_html(client.get(f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"))
+    assert "Not found on Northflank either." in text_of(select_one(html, "[data-reason]"))
+    address = select_one(html, 'form[action*="/lookup/"]').attributes["action"] or ""
     RunLookup.objects.update(requested_at=now() - run_lookup.MIN_RETRY_INTERVAL)
-    answer = press_look_again(person, again)
+    answer = repeat_lookup(client, address)
     assert answer.url.path == f"{ledger_staging_run_address(UNKNOWN_RUN_ID)}/"
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 2
 
 
 def test_repeated_run_lookups_leave_half_of_budget_to_new_lookups(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     stages = list(Stage.objects.all())
-    factories.search_lookup(100, of=stages[0], is_repeat=True)
+    factories.search_lookup(100, parent=stages[0], is_repeat=True)
     for stage in stages:
-        factories.search_lookup(1, of=stage, run_id=UNKNOWN_RUN_ID, answered_at=None)
+        factories.search_lookup(1, parent=stage, run_id=UNKNOWN_RUN_ID, answered_at=None)
     assert "Repeated lookups have used their share" in search_status(
-        person.get(f"/runs/{UNKNOWN_RUN_ID}/")
+        client.get(f"/runs/{UNKNOWN_RUN_ID}/")
     )
     assert requests_for(live, UNKNOWN_RUN_ID) == []
-    assert reload_until_search_ends(person, "/runs/another/").status_code == 404
+    assert reload_until_search_ends(client, "/runs/another/").status_code == 404
 
 
-def test_repeated_run_lookup_requires_session_and_post(live: Live, person: httpx.Client) -> None:
+def test_repeated_run_lookup_requires_session_and_post(live: Live, client: httpx.Client) -> None:
     with httpx.Client(base_url=live.base_url, follow_redirects=True) as bot:
         assert bot.post(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code in {200, 403}
-    assert person.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/lookup/").status_code == 405
 
 
 def test_concurrent_run_lookups_of_one_id_request_each_stage_once(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    with ThreadPoolExecutor(8) as hands:
-        list(hands.map(lambda _: person.get(f"/runs/{UNKNOWN_RUN_ID}/"), range(24)))
-    assert reload_until_search_ends(person, f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(lambda _: client.get(f"/runs/{UNKNOWN_RUN_ID}/"), range(24)))
+    assert reload_until_search_ends(client, f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
 
 
 def test_run_lookups_in_two_processes_request_each_stage_once(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     stages = lookup.candidate_stages(permissions.ALL, NO_HINTS).stage_keys
 
-    async def together() -> list[run_lookup.SearchProgress]:
+    async def search_twice() -> list[run_lookup.SearchProgress]:
         other = Connection(live.connection.token, live.upstream_url)
-        both = [live.connection, other]
+        targets = [live.connection, other]
         try:
-            await asyncio.gather(*(run_lookup.search(to, stages, UNKNOWN_RUN_ID) for to in both))
-            return [await run_lookup.search(to, stages, UNKNOWN_RUN_ID) for to in both]
+            await asyncio.gather(
+                *(run_lookup.search(target, stages, UNKNOWN_RUN_ID) for target in targets)
+            )
+            return [await run_lookup.search(target, stages, UNKNOWN_RUN_ID) for target in targets]
         finally:
             await other.close()
 
-    assert [one_.is_exhausted for one_ in live.run(together)] == [True, True]
+    assert [progress.is_exhausted for progress in live.run(search_twice)] == [True, True]
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 12
 
 
 def test_run_lookups_of_many_unknown_ids_stop_at_lookup_share(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    limit(live, 200)
-    answers = [person.get(f"/runs/made-up-{number}/") for number in range(6)]
+    set_rate_limit(live, 200)
+    answers = [client.get(f"/runs/made-up-{number}/") for number in range(6)]
     assert "Searches have used their 40 requests" in search_status(answers[-1])
     assert len(requests_for(live, "made-up")) == 40
-    assert words(one(parse_html(answers[-1]), "[data-search-budget]")).startswith(
+    assert text_of(select_one(parse_html(answers[-1]), "[data-search-budget]")).startswith(
         "All searches together may use 40 of 200 requests per hour"
     )
-    assert "40 of 40 used" in words(one(parse_html(person.get("/status/")), "[data-searches]"))
-    run_id = live_runs.started(live, LEDGER)
-    answer = person.get(f"{factories.address(live_runs.stage(LEDGER))}runs/{run_id}/")
-    assert answer.status_code == 200, words(one(parse_html(answer), "[data-reason]"))
+    assert "40 of 40 used" in text_of(
+        select_one(parse_html(client.get("/status/")), "[data-searches]")
+    )
+    run_id = live_runs.start_run(live, LEDGER)
+    answer = client.get(f"{factories.address(live_runs.stage(LEDGER))}runs/{run_id}/")
+    assert answer.status_code == 200, text_of(select_one(parse_html(answer), "[data-reason]"))
 
 
 def test_run_lookup_of_one_id_leaves_budget_to_other_ids(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    limit(live, 50)  # searches may use 10 of them, and there are 12 stages
+    set_rate_limit(live, 50)  # searches may use 10 of them, and there are 12 stages
     for _ in range(3):
-        answer = person.get(f"/runs/{UNKNOWN_RUN_ID}/")
+        answer = client.get(f"/runs/{UNKNOWN_RUN_ID}/")
     assert "The search for this run has used its share" in search_status(answer)
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 9
-    person.get("/runs/another/")
+    client.get("/runs/another/")
     assert len(requests_for(live, "another")) == 1
 
 
 def test_run_lookups_of_many_unknown_ids_do_not_reduce_sync_budget(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    limit(live, 200)
+    set_rate_limit(live, 200)
     for run_id in ("made-up", "made-up-too"):
-        assert reload_until_search_ends(person, f"/runs/{run_id}/").status_code == 404
+        assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 404
     assert len(requests_for(live, "made-up")) == 24
-    allowed = live.run(lambda: run_in_db_thread(budget_store.load, now()))
-    assert allowed.margin == 20  # which as many requests of reading would have used up
-    assert allowed.may_discover
+    spend = live.run(lambda: run_in_db_thread(budget_store.load, now()))
+    assert spend.margin == 20  # which so many reads would have used up
+    assert spend.may_discover
 
 
 def test_run_lookup_in_next_hour_continues_with_remaining_stages(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     spend_search_requests(200 - 3)
     for _ in range(3):
-        assert search_status(person.get(f"/runs/{run_id}/")).startswith("3 of 13 stages searched")
+        assert search_status(client.get(f"/runs/{run_id}/")).startswith("3 of 13 stages searched")
     spend_search_requests(0)
-    assert reload_until_search_ends(person, f"/runs/{run_id}/").status_code == 302
+    assert reload_until_search_ends(client, f"/runs/{run_id}/").status_code == 302
     assert len(requests_for(live, run_id)) == 13
 
 
 def test_run_lookup_with_one_forbidden_stage_requests_all_others(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
     live.sandbox.faults = [parse_fault("forbidden:payments")]
-    told = search_status(reload_until_search_waits(person, f"/runs/{UNKNOWN_RUN_ID}/"))
-    assert told.startswith(
+    text = search_status(reload_until_search_waits(client, f"/runs/{UNKNOWN_RUN_ID}/"))
+    assert text.startswith(
         "12 of 13 stages searched, not found yet. One stage could not be searched: "
     )
-    assert "Resumes at " in told
-    person.get(f"/runs/{UNKNOWN_RUN_ID}/")
+    assert "Resumes at " in text
+    client.get(f"/runs/{UNKNOWN_RUN_ID}/")
     assert len(requests_for(live, UNKNOWN_RUN_ID)) == 13
 
 
 def test_run_lookup_before_first_catalog_read_reports_listing_in_progress(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     CatalogSync.objects.create(project=None, next_sync_at=now())
-    assert "still being read" in search_status(person.get(f"/runs/{UNKNOWN_RUN_ID}/"))
+    assert "still being read" in search_status(client.get(f"/runs/{UNKNOWN_RUN_ID}/"))
 
 
 def test_run_lookup_page_offers_only_visible_projects_pipelines_and_stages(
-    live: Live, person: httpx.Client, viewer: User, twelve_other_stages: int
+    live: Live, client: httpx.Client, viewer: User, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
     spend_search_requests(10_000)
 
     def choices(address: str) -> dict[str, list[str]]:
-        form = one(parse_html(person.get(address)), "[data-location-form]")
+        form = select_one(parse_html(client.get(address)), "[data-location-form]")
         assert form.attributes["action"] == f"/runs/{UNKNOWN_RUN_ID}/"
         return {
             select.attributes["name"] or "": [
@@ -393,92 +400,92 @@ def test_run_lookup_page_offers_only_visible_projects_pipelines_and_stages(
             for select in form.css("select")
         }
 
-    all_ = choices(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert all_["project"] == ["", "payments", "shop"]
-    assert "ledger" in all_["pipeline"]
-    assert all_["stage"] == ["", "production", "staging", "development"]
+    all_choices = choices(f"/runs/{UNKNOWN_RUN_ID}/")
+    assert all_choices["project"] == ["", "payments", "shop"]
+    assert "ledger" in all_choices["pipeline"]
+    assert all_choices["stage"] == ["", "production", "staging", "development"]
     assert choices(f"/runs/{UNKNOWN_RUN_ID}/?project=payments")["pipeline"] == ["", "ledger"]
     page = parse_html(
-        person.get(f"/runs/{UNKNOWN_RUN_ID}/?project=shop&stage=production&from=alert")
+        client.get(f"/runs/{UNKNOWN_RUN_ID}/?project=shop&stage=production&from=alert")
     )
-    chosen = [option.attributes["value"] for option in page.css("option[selected]")]
-    assert chosen == ["shop", "production"]
-    assert one(page, "[data-location-form] input[name=from]").attributes["value"] == "alert"
+    selected = [option.attributes["value"] for option in page.css("option[selected]")]
+    assert selected == ["shop", "production"]
+    assert select_one(page, "[data-location-form] input[name=from]").attributes["value"] == "alert"
     Grant.objects.all().delete()
     factories.grant("view", "shop", viewer, project=factories.project("shop"), stage="Production")
-    fewer = choices(f"/runs/{UNKNOWN_RUN_ID}/")
-    assert fewer["project"] == ["", "shop"]
-    assert "ledger" not in fewer["pipeline"]
+    fewer_choices = choices(f"/runs/{UNKNOWN_RUN_ID}/")
+    assert fewer_choices["project"] == ["", "shop"]
+    assert "ledger" not in fewer_choices["pipeline"]
 
 
 def test_run_lookup_page_reloads_after_run_was_synced_elsewhere(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
     spend_search_requests(10_000)
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     address = f"/runs/{run_id}/?from=alert"
-    page = one(parse_html(person.get(address)), "#live")
+    page = select_one(parse_html(client.get(address)), "#live")
     assert page.attributes["hx-get"] == address
-    waiting = person.get(address, headers=HTMX)
-    assert "HX-Refresh" not in waiting.headers
-    assert "0 of 13" in search_status(waiting)
-    live_runs.mirrored(live, LEDGER, run_id)
-    assert person.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
-    assert person.get(address).status_code == 302
+    answer = client.get(address, headers=HTMX)
+    assert "HX-Refresh" not in answer.headers
+    assert "0 of 13" in search_status(answer)
+    live_runs.mirror_run(live, LEDGER, run_id)
+    assert client.get(address, headers=HTMX).headers["HX-Refresh"] == "true"
+    assert client.get(address).status_code == 302
 
 
 def test_run_lookup_page_reloads_after_all_stages_were_requested(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     live_runs.stage(LEDGER)
-    assert person.get(f"/runs/{UNKNOWN_RUN_ID}/", headers=HTMX).headers["HX-Refresh"] == "true"
-    assert person.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/", headers=HTMX).headers["HX-Refresh"] == "true"
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
 
 
 def test_run_lookup_requests_only_visible_stages(
-    live: Live, person: httpx.Client, viewer: User, twelve_other_stages: int
+    live: Live, client: httpx.Client, viewer: User, twelve_other_stages: int
 ) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     Grant.objects.all().delete()
     factories.grant("view", "shop", viewer, project=factories.project("shop"), stage="Staging")
-    answer = person.get(f"/runs/{run_id}/?project=payments&pipeline=ledger")
+    answer = client.get(f"/runs/{run_id}/?project=payments&pipeline=ledger")
     assert answer.status_code == 404
     assert requests_for(live, run_id) == []
     assert "ledger" not in answer.text.replace("pipeline=ledger", "")
 
 
 def test_run_lookup_skips_removed_stages_and_stages_without_flow(
-    live: Live, person: httpx.Client
+    live: Live, client: httpx.Client
 ) -> None:
     factories.stage(has_flow=False)
-    factories.stage(of=factories.pipeline("old", removed_at=timezone.now()))
-    assert person.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
+    factories.stage(parent=factories.pipeline("old", removed_at=timezone.now()))
+    assert client.get(f"/runs/{UNKNOWN_RUN_ID}/").status_code == 404
     assert requests_for(live, UNKNOWN_RUN_ID) == []
 
 
-def test_run_lookup_during_outage_resumes_after_recovery(live: Live, person: httpx.Client) -> None:
+def test_run_lookup_during_outage_resumes_after_recovery(live: Live, client: httpx.Client) -> None:
     live_runs.stage(LEDGER)
-    run_id = live_runs.started(live, LEDGER)
+    run_id = live_runs.start_run(live, LEDGER)
     live.sandbox.faults = [parse_fault("500")]
-    assert search_status(person.get(f"/runs/{run_id}/")).startswith(
+    assert search_status(client.get(f"/runs/{run_id}/")).startswith(
         "0 of 1 stages searched, not found yet."
     )
-    so_far = len(requests_for(live, run_id))
+    request_count = len(requests_for(live, run_id))
     wait_until(lambda: live.connection.outage)
-    live.connection.retry_at = monotonic() + 3600  # while all is in trouble no page asks again
-    assert search_status(person.get(f"/runs/{run_id}/")).endswith("Northflank is unreachable.")
-    assert len(requests_for(live, run_id)) == so_far > 0
+    live.connection.retry_at = monotonic() + 3600  # during the outage no page sends requests
+    assert search_status(client.get(f"/runs/{run_id}/")).endswith("Northflank is unreachable.")
+    assert len(requests_for(live, run_id)) == request_count > 0
     live.sandbox.faults = []
     live.connection.retry_at = 0
-    assert person.get(f"/runs/{run_id}/").status_code == 302
+    assert client.get(f"/runs/{run_id}/").status_code == 302
 
 
 def test_run_lookup_of_overlong_id_returns_404_without_requests(
-    live: Live, person: httpx.Client, twelve_other_stages: int
+    live: Live, client: httpx.Client, twelve_other_stages: int
 ) -> None:
-    assert person.get(f"/runs/{'x' * 256}/").status_code == 404
+    assert client.get(f"/runs/{'x' * 256}/").status_code == 404
     assert requests_for(live, "xxx") == []
 
 

@@ -16,7 +16,7 @@ from dashboard.models import DefaultView, Run, SavedView, Stage
 from dashboard.runs import saved_views
 from dashboard.web.http import links
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 
 FAILED = "status=failure&q=nightly"
 
@@ -34,14 +34,14 @@ def change_address(stage: Stage, view: SavedView | int) -> str:
 
 @pytest.fixture
 def client_for(stage: Stage) -> Callable[[User], Client]:
-    """The browser of a person."""
+    """Return a function that returns the browser of a user."""
 
-    def of(person: User) -> Client:
+    def create(user: User) -> Client:
         client = Client()
-        client.force_login(person)
+        client.force_login(user)
         return client
 
-    return of
+    return create
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def view(manager: User) -> SavedView:
 
 
 def view_links(html: Any) -> list[str]:
-    return [words(link) for link in html.css(".saved-views nav a")]
+    return [text_of(link) for link in html.css(".saved-views nav a")]
 
 
 # --- Saving -------------------------------------------------------------------------------------
@@ -72,15 +72,15 @@ def test_saved_view_is_listed_on_stage_page(save: Post, get_page: GetPage, stage
         303, f"{factories.address(stage)}?{FAILED}",
     )  # fmt: skip
     html = get_page(answer["Location"])
-    assert words(one(html, "#notices")) == "“Failed” saved."
+    assert text_of(select_one(html, "#notices")) == "“Failed” saved."
     assert view_links(html) == ["All runs", "Failed"]
-    assert one(html, ".saved-views nav [aria-current]").attributes["href"] == f"?{FAILED}"
+    assert select_one(html, ".saved-views nav [aria-current]").attributes["href"] == f"?{FAILED}"
 
 
 def test_saved_view_is_listed_on_other_stages(save: Post, get_page: GetPage) -> None:
     save()
     staging = factories.stage("Staging")
-    link = one(get_page(factories.address(staging)), ".saved-views nav a:last-child")
+    link = select_one(get_page(factories.address(staging)), ".saved-views nav a:last-child")
     assert link.attributes["href"] == f"?{FAILED}"
 
 
@@ -97,7 +97,7 @@ def test_saved_view_with_same_name_is_replaced(save: Post) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "why"),
+    ("fields", "reason"),
     [
         ({"name": ""}, "Enter a name for the view."),
         ({"name": " \0 "}, "Enter a name for the view."),
@@ -108,10 +108,10 @@ def test_saved_view_with_same_name_is_replaced(save: Post) -> None:
     ],
 )
 def test_invalid_view_is_rejected_with_message(
-    fields: dict[str, str], why: str, save: Post, get_page: GetPage
+    fields: dict[str, str], reason: str, save: Post, get_page: GetPage
 ) -> None:
     answer = save(**fields)
-    assert why in words(one(get_page(answer["Location"]), "#notices"))
+    assert reason in text_of(select_one(get_page(answer["Location"]), "#notices"))
     assert not SavedView.objects.exists()
 
 
@@ -119,7 +119,7 @@ def test_view_with_overlong_query_is_rejected(save: Post, get_page: GetPage, sta
     for number in range(30):
         factories.run(stage, status=f"{number}-" + "😀" * 57)
     query = urlencode([("status", f"{number}-" + "😀" * 57) for number in range(30)])
-    assert "too long" in words(one(get_page(save(query=query)["Location"]), "#notices"))
+    assert "too long" in text_of(select_one(get_page(save(query=query)["Location"]), "#notices"))
 
 
 def test_saved_views_over_limit_are_rejected(save: Post, get_page: GetPage, manager: User) -> None:
@@ -128,7 +128,7 @@ def test_saved_views_over_limit_are_rejected(save: Post, get_page: GetPage, mana
         for number in range(saved_views.MAX_VIEWS_PER_USER)
     )
     answer = save("One more")
-    assert "You have 30 views" in words(one(get_page(answer["Location"]), "#notices"))
+    assert "You have 30 views" in text_of(select_one(get_page(answer["Location"]), "#notices"))
     assert save("7", "overdue=1").status_code == 303
     assert SavedView.objects.get(name="7").query == "overdue=1"
     assert SavedView.objects.count() == saved_views.MAX_VIEWS_PER_USER
@@ -147,7 +147,7 @@ def test_saved_views_of_two_users_may_share_name(save: Post, viewer: User) -> No
     assert SavedView.objects.count() == 2
 
 
-# --- Whose it is --------------------------------------------------------------------------------
+# --- Owners -------------------------------------------------------------------------------------
 
 
 def test_saved_view_is_private_until_shared(
@@ -180,8 +180,8 @@ def test_private_view_of_other_user_cannot_be_changed(
     action: str, viewer_client: Client, stage: Stage, view: SavedView
 ) -> None:
     answer = viewer_client.post(change_address(stage, view), {"action": action})
-    notices = one(parse_html(viewer_client.get(answer["Location"])), "#notices")
-    assert words(notices) == "This view no longer exists."
+    notices = select_one(parse_html(viewer_client.get(answer["Location"])), "#notices")
+    assert text_of(notices) == "This view no longer exists."
     assert SavedView.objects.exists()
     assert not DefaultView.objects.exists()
 
@@ -226,7 +226,7 @@ def test_saved_view_post_to_hidden_stage_returns_404(
     assert SavedView.objects.count() == 1
 
 
-# --- The one that pages open with ---------------------------------------------------------------
+# --- The default view ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_default_view_redirects_stage_page(save: Post, operator_client: Client) 
     assert (answer.status_code, answer["Location"]) == (302, f"{staging}?{FAILED}")
     page = parse_html(operator_client.get(answer["Location"]))
     assert view_links(page) == ["All runs", "Failed (default)"]
-    assert one(page, ".saved-views nav a:first-child").attributes["href"] == "?all=1"
+    assert select_one(page, ".saved-views nav a:first-child").attributes["href"] == "?all=1"
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_deleted_default_view_no_longer_redirects(
     assert operator_client.get(factories.address(stage)).status_code == 200
 
 
-# --- Where nothing may be changed ---------------------------------------------------------------
+# --- Read-only mode -----------------------------------------------------------------------------
 
 
 def test_saved_views_in_read_only_mode_cannot_change(
@@ -332,7 +332,7 @@ def test_saved_view_forms_require_csrf_token(stage: Stage, manager: User, view: 
     forms = page.css('.saved-views form[method="post"]')
     assert len(forms) == 2
     for form in forms:
-        assert one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
+        assert select_one(form, '[name="csrfmiddlewaretoken"]').attributes["value"]
 
 
 @pytest.mark.parametrize("address", [save_address, lambda stage: change_address(stage, 1)])

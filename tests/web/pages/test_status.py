@@ -12,23 +12,23 @@ from selectolax.lexbor import LexborNode
 from dashboard.models import RateBudget, Stage, WebhookStats
 from dashboard.web.components.sync_report import MAX_STAGES
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, one, parse_html, words
+from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live
 
 SINCE = timezone.now() - timedelta(minutes=12)
 
 
 def sync_health_text(get_page: GetPage) -> str:
-    return words(one(get_page("/status/"), "[data-state]"))
+    return text_of(select_one(get_page("/status/"), "[data-state]"))
 
 
 def stage_order(get_page: GetPage) -> list[str]:
-    """The stages in their order."""
-    return [words(row.css("th a")[0]) for row in get_page("/status/").css("tr[data-stage]")]
+    """The stages in order."""
+    return [text_of(row.css("th a")[0]) for row in get_page("/status/").css("tr[data-stage]")]
 
 
 def get_section(get_page: GetPage, name: str) -> LexborNode:
-    return one(get_page("/status/"), f'[aria-labelledby="{name}"]')
+    return select_one(get_page("/status/"), f'[aria-labelledby="{name}"]')
 
 
 def test_status_page_is_visible_to_viewer(viewer_client: Client) -> None:
@@ -40,25 +40,30 @@ def test_status_page_when_signed_out_redirects_to_sign_in(client: Client, db: No
 
 
 def test_header_nav_links_to_status_page(get_page: GetPage, db: None) -> None:
-    assert one(get_page("/"), 'nav a[href="/status/"]').text() == "Status"
-    assert one(get_page("/status/"), 'nav a[aria-current="page"]').attributes["href"] == "/status/"
+    assert select_one(get_page("/"), 'nav a[href="/status/"]').text() == "Status"
+    assert (
+        select_one(get_page("/status/"), 'nav a[aria-current="page"]').attributes["href"]
+        == "/status/"
+    )
 
 
 def test_outage_notice_links_to_status_page(get_page: GetPage, db: None) -> None:
     factories.worker()
-    factories.trouble("It fell over.", SINCE)
-    assert one(get_page("/"), '[data-upstream-error] a[href="/status/"]')
+    factories.upstream_error("It fell over.", SINCE)
+    assert select_one(get_page("/"), '[data-upstream-error] a[href="/status/"]')
     html = get_page("/status/")
-    assert "It fell over." in words(one(html, "[data-upstream-error]"))
-    assert one(html, "[data-upstream-error] time").attributes["datetime"] == SINCE.isoformat()
-    assert html.css("[data-state]") == []  # it would say the same
+    assert "It fell over." in text_of(select_one(html, "[data-upstream-error]"))
+    assert (
+        select_one(html, "[data-upstream-error] time").attributes["datetime"] == SINCE.isoformat()
+    )
+    assert html.css("[data-state]") == []  # it would repeat the notice
 
 
 def test_status_page_before_first_sync_reports_no_worker_then_incomplete(
     get_page: GetPage, db: None
 ) -> None:
     assert "Sync is not running" in sync_health_text(get_page)
-    assert one(get_page("/status/"), "title").text().startswith("Not updating · Status")
+    assert select_one(get_page("/status/"), "title").text().startswith("Not updating · Status")
     factories.worker()
     assert sync_health_text(get_page) == "Incomplete: projects not loaded yet."
     assert get_page("/status/").css("table") == []
@@ -71,9 +76,9 @@ def test_status_page_with_unread_stages_warns_incomplete(get_page: GetPage, stag
     expected = "Incomplete: 1 of 3 stages not read yet, Production and Development complete"
     assert sync_health_text(get_page).startswith(expected)
     html = get_page("/status/")
-    assert one(html, "[data-state]").attributes["data-tone"] == "warning"
-    assert sum(int(words(cell)) for cell in html.css("td[data-not-synced]")) == 1
-    assert one(html, "title").text().startswith("Incomplete · Status")
+    assert select_one(html, "[data-state]").attributes["data-tone"] == "warning"
+    assert sum(int(text_of(cell)) for cell in html.css("td[data-not-synced]")) == 1
+    assert select_one(html, "title").text().startswith("Incomplete · Status")
 
 
 def test_status_page_after_outage_reports_unread_not_stale(get_page: GetPage, stage: Stage) -> None:
@@ -101,7 +106,7 @@ def test_status_page_during_429_pause_reports_it(get_page: GetPage, stage: Stage
     assert sync_health_text(get_page).startswith(
         "Rate limited by Northflank (429) with 985 of 1,000 requests left: updates paused until "
     )
-    paused = words(one(get_section(get_page, "requests"), "[data-rate-limited]"))
+    paused = text_of(select_one(get_section(get_page, "requests"), "[data-rate-limited]"))
     assert paused.endswith("then one test request; refused 2 times in a row")
     RateBudget.objects.update(backoff_until=now)
     assert "test request" in sync_health_text(get_page)
@@ -120,7 +125,7 @@ def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) 
     factories.stage("Staging", fresh_until=now - timedelta(minutes=5))
     factories.stage("Development", error="x", error_message="No access.", error_since=SINCE)
     unread = factories.pipeline("unread")
-    factories.stage("Staging", of=unread, synced_at=None, fresh_until=None)
+    factories.stage("Staging", parent=unread, synced_at=None, fresh_until=None)
     assert stage_order(get_page) == [
         "Checkout / Development",
         "Checkout / Staging",
@@ -131,18 +136,24 @@ def test_status_page_orders_worst_stages_first(get_page: GetPage, stage: Stage) 
 
 def test_status_page_orders_earlier_due_stage_first(get_page: GetPage, stage: Stage) -> None:
     now = timezone.now()
-    idle = {"synced_at": now - timedelta(minutes=12), "fresh_until": now + timedelta(minutes=4)}
-    factories.stage("Staging", **idle)
-    busy = {"synced_at": now - timedelta(seconds=56), "fresh_until": now - timedelta(seconds=5)}
-    Stage.objects.filter(pk=stage.pk).update(**busy)
+    idle_times = {
+        "synced_at": now - timedelta(minutes=12),
+        "fresh_until": now + timedelta(minutes=4),
+    }
+    factories.stage("Staging", **idle_times)
+    busy_times = {
+        "synced_at": now - timedelta(seconds=56),
+        "fresh_until": now - timedelta(seconds=5),
+    }
+    Stage.objects.filter(pk=stage.pk).update(**busy_times)
     assert stage_order(get_page) == ["Checkout / Production", "Checkout / Staging"]
 
 
 def test_stale_stage_row_is_marked_stale(get_page: GetPage, stage: Stage) -> None:
     Stage.objects.update(fresh_until=timezone.now() - timedelta(minutes=5))
-    row = one(get_page("/status/"), "tr[data-stage]")
+    row = select_one(get_page("/status/"), "tr[data-stage]")
     assert row.attributes["data-stale"] == "true"
-    assert "out of date" in words(row)
+    assert "out of date" in text_of(row)
 
 
 def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: Stage) -> None:
@@ -151,31 +162,31 @@ def test_stage_row_shows_interval_last_and_next_sync(get_page: GetPage, stage: S
     Stage.objects.update(
         synced_at=now, fresh_until=now + timedelta(seconds=300), next_sync_at=later
     )
-    row = one(get_page("/status/"), "tr[data-stage]")
-    assert "5 min" in words(row)
+    row = select_one(get_page("/status/"), "tr[data-stage]")
+    assert "5 min" in text_of(row)
     times = [time.attributes["datetime"] for time in row.css("time")]
     assert times == [now.isoformat(), later.isoformat()]
 
 
 def test_stage_row_when_due_shows_now(get_page: GetPage, stage: Stage) -> None:
     Stage.objects.update(next_sync_at=timezone.now() - timedelta(seconds=1))
-    assert words(one(get_page("/status/"), "tr[data-stage] td:last-child")) == "now"
+    assert text_of(select_one(get_page("/status/"), "tr[data-stage] td:last-child")) == "now"
 
 
 def test_stage_row_with_error_shows_message_and_start(get_page: GetPage, stage: Stage) -> None:
     Stage.objects.update(error="x", error_message="No access.", error_since=SINCE, failures=3)
-    line = one(get_page("/status/"), "tr[data-stage] .inline-notice")
-    assert words(line).startswith("No access. Since")
-    assert "3 attempts" in words(line)
-    assert one(line, "time").attributes["datetime"] == SINCE.isoformat()
+    line = select_one(get_page("/status/"), "tr[data-stage] .inline-notice")
+    assert text_of(line).startswith("No access. Since")
+    assert "3 attempts" in text_of(line)
+    assert select_one(line, "time").attributes["datetime"] == SINCE.isoformat()
 
 
 def test_status_page_shows_unreadable_lists(get_page: GetPage, stage: Stage) -> None:
     factories.failed_catalog_sweep(stage.pipeline.project)
     factories.failed_catalog_sweep(None, "Nobody may.")
-    said = words(get_section(get_page, "lists"))
-    assert "Pipelines of Shop No access." in said
-    assert "Projects Nobody may." in said
+    text = text_of(get_section(get_page, "lists"))
+    assert "Pipelines of Shop No access." in text
+    assert "Projects Nobody may." in text
 
 
 @pytest.mark.parametrize("refused", ["a list", "a stage"])
@@ -187,7 +198,7 @@ def test_status_page_with_refused_request_names_role_to_check(
         factories.failed_catalog_sweep(stage.pipeline.project)
     else:
         Stage.objects.update(error="forbidden", error_message="No access.", error_since=SINCE)
-    hint = words(one(get_page("/status/"), "[data-access-hint]"))
+    hint = text_of(select_one(get_page("/status/"), "[data-access-hint]"))
     assert "Check the role of NORTHFLANK_API_TOKEN" in hint
 
 
@@ -210,20 +221,20 @@ def test_stage_row_shows_polling_reason(
     get_page: GetPage, stage: Stage, fields: dict[str, object], kind: str
 ) -> None:
     Stage.objects.update(**fields)
-    assert words(one(get_page("/status/"), "tr[data-stage] td:nth-child(2)")) == kind
-    assert words(one(get_page("/status/"), "tr[data-polling-class] th")) == kind
+    assert text_of(select_one(get_page("/status/"), "tr[data-stage] td:nth-child(2)")) == kind
+    assert text_of(select_one(get_page("/status/"), "tr[data-polling-class] th")) == kind
 
 
 def test_status_page_with_many_stages_truncates_rows(get_page: GetPage, stage: Stage) -> None:
     for number in range(MAX_STAGES + 2):
-        factories.stage(of=factories.pipeline(f"p{number}"))
-    late = Stage.objects.latest("pk")
-    Stage.objects.filter(pk=late.pk).update(fresh_until=SINCE)
+        factories.stage(parent=factories.pipeline(f"p{number}"))
+    last_stage = Stage.objects.latest("pk")
+    Stage.objects.filter(pk=last_stage.pk).update(fresh_until=SINCE)
     html = get_page("/status/")
     assert len(html.css("tr[data-stage]")) == MAX_STAGES
     assert html.css("tr[data-stage]")[0].attributes["data-stale"] == "true"
-    assert words(one(html, "[data-truncated]")).startswith("3 healthier stages not shown")
-    assert [words(cell) for cell in html.css("tr[data-polling-class] td")][0::5] == [
+    assert text_of(select_one(html, "[data-truncated]")).startswith("3 healthier stages not shown")
+    assert [text_of(cell) for cell in html.css("tr[data-polling-class] td")][0::5] == [
         f"{MAX_STAGES + 3}"
     ]
 
@@ -240,39 +251,42 @@ def test_status_page_shows_rate_budget(get_page: GetPage, db: None) -> None:
     RateBudget.objects.create(
         limit=1000, remaining=612, own_requests=300, resets_at=resets_at, synced_at=now
     )
-    said = get_section(get_page, "requests")
-    assert "612 of 1000 requests per hour" in words(said)
-    assert "Used 300 by this dashboard, 88 by others" in words(said)
-    assert "Reserved for aborts100" in words(said)
-    assert resets_at.isoformat() in [time.attributes["datetime"] for time in said.css("time")]
+    section = get_section(get_page, "requests")
+    assert "612 of 1000 requests per hour" in text_of(section)
+    assert "Used 300 by this dashboard, 88 by others" in text_of(section)
+    assert "Reserved for aborts100" in text_of(section)
+    assert resets_at.isoformat() in [time.attributes["datetime"] for time in section.css("time")]
 
 
 def test_status_page_after_window_reset_shows_full_rate_limit(get_page: GetPage, db: None) -> None:
     RateBudget.objects.create(limit=1000, remaining=3, resets_at=SINCE, synced_at=SINCE)
-    said = words(get_section(get_page, "requests"))
-    assert "1000 of 1000 requests per hour" in said
-    assert "with the next request" in said
+    text = text_of(get_section(get_page, "requests"))
+    assert "1000 of 1000 requests per hour" in text
+    assert "with the next request" in text
 
 
 def test_status_page_after_429_shows_start_and_resume_time(get_page: GetPage, db: None) -> None:
-    until = timezone.now() + timedelta(minutes=9)
+    resume_time = timezone.now() + timedelta(minutes=9)
     factories.worker()
-    factories.trouble("Too many.", SINCE)
+    factories.upstream_error("Too many.", SINCE)
     RateBudget.objects.create(
-        limit=1000, remaining=0, resets_at=until, backoff_until=until, synced_at=SINCE
+        limit=1000, remaining=0, resets_at=resume_time, backoff_until=resume_time, synced_at=SINCE
     )
-    times = one(get_page("/status/"), "[data-state]").css("time")
-    assert [time.attributes["datetime"] for time in times] == [SINCE.isoformat(), until.isoformat()]
+    times = select_one(get_page("/status/"), "[data-state]").css("time")
+    assert [time.attributes["datetime"] for time in times] == [
+        SINCE.isoformat(),
+        resume_time.isoformat(),
+    ]
 
 
 def test_status_page_marks_workers_alive_or_dead(get_page: GetPage, db: None) -> None:
     factories.worker("here")
     factories.worker("gone", heartbeat_at=SINCE)
-    found = {
-        words(one(row, "dt")): row.attributes["data-alive"]
+    state_by_worker = {
+        text_of(select_one(row, "dt")): row.attributes["data-alive"]
         for row in get_page("/status/").css("[data-worker]")
     }
-    assert found == {"here": "true", "gone": "false"}
+    assert state_by_worker == {"here": "true", "gone": "false"}
 
 
 def test_stage_error_changes_page_tag(operator_client: Client, stage: Stage) -> None:
@@ -280,10 +294,10 @@ def test_stage_error_changes_page_tag(operator_client: Client, stage: Stage) -> 
     Stage.objects.update(error="x", error_message="No access.", error_since=SINCE)
     answer = operator_client.get("/status/", headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 200
-    assert "No access." in words(parse_html(answer))
+    assert "No access." in text_of(parse_html(answer))
 
 
-# --- what other pages say of it ----------------------------------------------------------------
+# --- on other pages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["/", "/board/"])
@@ -294,9 +308,9 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
     factories.stage("Staging", error="x", error_message="No access.", error_since=SINCE)
     factories.stage("Development", fresh_until=SINCE)
     factories.failed_catalog_sweep(stage.pipeline.project)
-    told = one(get_page(address), "a[data-details-link]")
-    assert told.attributes["href"] == "/status/"
-    assert words(told) == (
+    details_link = select_one(get_page(address), "a[data-details-link]")
+    assert details_link.attributes["href"] == "/status/"
+    assert text_of(details_link) == (
         "1 of 3 stages is out of date. 1 stage cannot be read. 1 list of projects or "
         "pipelines could not be loaded."
     )
@@ -304,35 +318,35 @@ def test_page_links_to_status_page_with_stale_and_unreadable_counts(
 
 def test_now_page_with_stale_stage_without_runs_is_stale(get_page: GetPage, stage: Stage) -> None:
     factories.run(stage)
-    assert one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "false"
+    assert select_one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "false"
     factories.stage("Staging", fresh_until=SINCE)
-    assert one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "true"
+    assert select_one(get_page("/"), "[data-as-of]").attributes["data-stale"] == "true"
 
 
 def test_status_page_after_real_sync_reports_all_up_to_date(live: Live, viewer: User) -> None:
     live.sync()
     factories.worker()
-    html = parse_html(live.person("viewer").get("/status/"))
-    assert "up to date" in words(one(html, "[data-state]"))
+    html = parse_html(live.sign_in("viewer").get("/status/"))
+    assert "up to date" in text_of(select_one(html, "[data-state]"))
     assert html.css('tr[data-stale="true"]') == []
     assert len(html.css("tr[data-stage]")) == 27
 
 
 def test_status_page_shows_webhook_status(get_page: GetPage, settings: Settings) -> None:
     settings.NORTHFLANK_WEBHOOK_SECRET = []
-    assert "not configured" in words(get_section(get_page, "webhook"))
+    assert "not configured" in text_of(get_section(get_page, "webhook"))
     settings.NORTHFLANK_WEBHOOK_SECRET = ["s" * 32]
-    assert "no event has arrived" in words(get_section(get_page, "webhook"))
+    assert "no event has arrived" in text_of(get_section(get_page, "webhook"))
     WebhookStats.objects.create(
         pk=1, event_count=3, duplicate_count=1, last_event_at=SINCE, last_release_event_at=SINCE
     )
-    said = get_section(get_page, "webhook")
-    assert "Webhook is working" in words(said)
-    assert "3 (1 duplicates, 0 unrelated)" in words(said)
-    assert said.attributes["data-webhook"] == "alive"
+    section = get_section(get_page, "webhook")
+    assert "Webhook is working" in text_of(section)
+    assert "3 (1 duplicates, 0 unrelated)" in text_of(section)
+    assert section.attributes["data-webhook"] == "alive"
 
 
 def test_status_page_orders_stages_without_flow_last(get_page: GetPage, stage: Stage) -> None:
-    old = timezone.now() - timedelta(hours=5)
-    factories.stage("Development", of=stage.pipeline, has_flow=False, synced_at=old)
+    five_hours_ago = timezone.now() - timedelta(hours=5)
+    factories.stage("Development", parent=stage.pipeline, has_flow=False, synced_at=five_hours_ago)
     assert stage_order(get_page) == ["Checkout / Production", "Checkout / Development"]

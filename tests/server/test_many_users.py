@@ -21,16 +21,16 @@ from dashboard.models import Abort
 from dashboard.sandbox import parse_fault
 from tests.support import databases
 from tests.support.databases import LEDGER, PROCESS_DATABASE
-from tests.support.live_runs import notice
-from tests.support.processes import Running, manage, running, upstream
+from tests.support.live_runs import notice_text
+from tests.support.processes import RunningProcess, manage, run_manage, upstream
 
 pytestmark = pytest.mark.process
 
 CSRF_TOKEN = "a" * 32  # of the forms
 
 
-def signed_in_browser(name: str, process: Running) -> httpx.Client:
-    """A browser of somebody new who may abort, and signed in a while ago."""
+def signed_in_browser(name: str, process: RunningProcess) -> httpx.Client:
+    """A signed-in client of a new user who may abort."""
     user = User.objects.using(PROCESS_DATABASE).create(username=name)
     user.groups.add(Group.objects.using(PROCESS_DATABASE).get(name=permissions.RELEASE_MANAGERS))
     session = {
@@ -43,16 +43,16 @@ def signed_in_browser(name: str, process: Running) -> httpx.Client:
         session_data=SessionStore().encode(session),
         expire_date=timezone.now() + timedelta(days=1),
     )
-    browser = process.browser()
+    browser = process.create_client()
     browser.cookies = httpx.Cookies({"sessionid": row.session_key, "csrftoken": CSRF_TOKEN})
     return browser
 
 
-def post_abort(person: httpx.Client, run_id: str) -> str:
-    """Press Abort, and return what is said."""
-    return notice(
-        person.post(
-            databases.address(run_id),
+def post_abort(client: httpx.Client, run_id: str) -> str:
+    """Submit the abort form, and return the notice."""
+    return notice_text(
+        client.post(
+            databases.abort_path(run_id),
             data={"csrfmiddlewaretoken": CSRF_TOKEN},
             headers={"HX-Request": "true"},
         )
@@ -76,30 +76,32 @@ def test_concurrent_aborts_by_50_users_at_two_processes_send_one_request(
         url, sandbox = stack.enter_context(upstream())
         sandbox.choices["abort-seconds"] = "100000"
         sandbox.faults = [parse_fault("latency:1@/abort")]
-        given = {
+        variables = {
             "DATABASE_URL": postgres,
             "NORTHFLANK_API_TOKEN": "sandbox",
             "NORTHFLANK_API_BASE_URL": url,
         }
         web = ("serve", "--port", "0", "--no-sync")
-        both = [stack.enter_context(running(tmp_path, *web, **given)) for _ in range(2)]
+        processes = [stack.enter_context(run_manage(tmp_path, *web, **variables)) for _ in range(2)]
         flow = sandbox.world.find_flow(*LEDGER)
         assert flow is not None
         run_id = sandbox.world.start_run(flow, sandbox.clock(), {}).id
-        databases.mirrored(run_id)
-        people = {f"person-{n}": signed_in_browser(f"person-{n}", both[n % 2]) for n in range(50)}
-        with ThreadPoolExecutor(50) as hands:
-            told = dict(
+        databases.create_run(run_id)
+        clients = {
+            f"person-{n}": signed_in_browser(f"person-{n}", processes[n % 2]) for n in range(50)
+        }
+        with ThreadPoolExecutor(50) as executor:
+            notices = dict(
                 zip(
-                    people,
-                    hands.map(lambda one: post_abort(one, run_id), people.values()),
+                    clients,
+                    executor.map(lambda client: post_abort(client, run_id), clients.values()),
                     strict=True,
                 )
             )
-        act = Abort.objects.using(PROCESS_DATABASE).select_related("run").get()
-        story = abort_messages.describe(act, act.run).plain_text
-        assert "accepted" in story
-        assert told.pop(act.username) == story
-        assert set(told.values()) == {f"{story} Abort requested by {act.username}."}
-        assert len(told) == 49
+        abort = Abort.objects.using(PROCESS_DATABASE).select_related("run").get()
+        message = abort_messages.describe(abort, abort.run).plain_text
+        assert "accepted" in message
+        assert notices.pop(abort.username) == message
+        assert set(notices.values()) == {f"{message} Abort requested by {abort.username}."}
+        assert len(notices) == 49
         assert sandbox.abort_request_counts == {run_id: 1}
