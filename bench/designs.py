@@ -356,20 +356,20 @@ class Ours(Simulation):
         done = self.successes[min(wanting)[-1]]
         return next(run for run in reversed(done) if not run.read)
 
-    def read_details(self, executor: int) -> int:
+    def read_details(self, slots: int) -> int:
         """Read due details with the free slots; return how many slots are left."""
-        while self.unread and executor:
-            executor -= 1
+        while self.unread and slots:
+            slots -= 1
             if not self.ask():
                 break
             self._read_detail(self.unread.popleft())
-        if self.next_detail is not None and self.next_detail[0] <= self.now and executor:
-            executor -= 1
+        if self.next_detail is not None and self.next_detail[0] <= self.now and slots:
+            slots -= 1
             _, run = self.next_detail
             if self.ask():
                 self._read_detail(run)
             self.next_detail = None
-        return executor
+        return slots
 
     def _read_detail(self, run: Run) -> None:
         run.read = True
@@ -495,25 +495,25 @@ class Ours(Simulation):
         if not spend.may_reconcile_aborts:
             return self.now + 5
         wake = self.now + 5
-        executor = AT_ONCE
+        slots = AT_ONCE
         for run, (_, due) in list(self.aborting.items()):
-            if due <= self.now and executor:
-                executor -= 1
+            if due <= self.now and slots:
+                slots -= 1
                 self.follow_abort(run)
             elif due < wake:
                 wake = due
-        executor = min(executor, spend.requests // A_READING) if spend.may_read else 0
-        if executor <= 0:
+        slots = min(slots, spend.requests // A_READING) if spend.may_read else 0
+        if slots <= 0:
             return min(wake, self.now + TICK)
-        executor = self.read_details(executor)
-        if not executor:
+        slots = self.read_details(slots)
+        if not slots:
             return self.now + TICK
         if self.now - self.planned_at >= PLAN_EVERY:
             self.replan(spend)
         factor, watched = self.plan.tracking, self.plan.watched_interval.total_seconds()
         for run, (until, last) in list(self.watched_runs.items()):
-            if last + watched <= self.now and executor:
-                executor -= 1
+            if last + watched <= self.now and slots:
+                slots -= 1
                 self.watched_runs[run] = until, self.now
                 if self.ask():
                     run.read = True
@@ -528,10 +528,10 @@ class Ours(Simulation):
             elif at < wake:
                 wake = at
         due.sort()
-        for _, stage in due[:executor]:
+        for _, stage in due[:slots]:
             self.read(stage)
-        executor -= len(due[:executor])
-        if not executor:
+        slots -= len(due[:slots])
+        if not slots:
             return self.now + TICK
         if not spend.may_discover:
             return min(wake, self.now + 2.0)
@@ -539,8 +539,8 @@ class Ours(Simulation):
             ("catalog", schedule.CATALOG_INTERVAL / self.projects),
             ("flow", schedule.FLOW_INTERVAL / self.world.mix.stages),
         ):
-            if self.queues[kind] <= self.now and executor:
-                executor -= 1
+            if self.queues[kind] <= self.now and slots:
+                slots -= 1
                 self.ask()
                 every = each.total_seconds() * self.plan.discovery
                 self.queues[kind] = max(self.queues[kind], self.now - HOUR) + every
@@ -548,11 +548,11 @@ class Ours(Simulation):
             booked, stage = self.due[0]
             if booked > self.now:
                 return min(wake, booked)
-            if not executor:
+            if not slots:
                 return self.now + TICK
             heapq.heappop(self.due)
             if booked == self.booked[stage] and stage not in self.followed:
-                executor -= 1
+                slots -= 1
                 self.read(stage)
         return wake
 

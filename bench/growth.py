@@ -68,7 +68,7 @@ def create_first_runs(stages: list["Stage"], by: "User") -> None:
              "started_at": now, "version": 1}  # fmt: skip
     for number in range(IN_FLIGHT):
         Run.objects.create(
-            **times, stage=stages[number % len(stages)], run_id=f"flying-{number}",
+            **times, stage=stages[number % len(stages)], run_id=f"in-flight-{number}",
             name=f"Release {number}", status="running", concluded=False, in_flight=True,
         )  # fmt: skip
     ended = {"concluded": True, "in_flight": False, "concluded_at": now}
@@ -136,7 +136,7 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
 
     client = Client(SERVER_NAME="localhost")
     client.force_login(by)
-    run = Run.objects.get(run_id="flying-0")
+    run = Run.objects.get(run_id="in-flight-0")
     flow = "/projects/bench/pipelines/p0/release-flows/development/"
 
     def view(address: str) -> None:
@@ -151,7 +151,7 @@ def work(stages: list["Stage"], by: "User") -> dict[str, Callable[[], object]]:
         change_set.status_parts(channel)
 
     addresses = {
-        "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/flying-0/",
+        "Now": "/", "Board": "/board/", "Stage": f"{flow}?all=1", "Run": f"{flow}runs/in-flight-0/",
         "Aborts": "/aborts/", "Status": "/status/",
     }  # fmt: skip
     return {

@@ -174,10 +174,10 @@ def _requests(
     cpu = asked = 0.0
     while len(figures) < times:
         before()
-        started_at = server.cpu_ms()
+        cpu_before = server.cpu_ms()
         answer = ask()
         status, ms = answer if isinstance(answer, tuple) else (answer.status, answer.ms)
-        cpu += server.cpu_ms() - started_at
+        cpu += server.cpu_ms() - cpu_before
         asked += 1
         if status in counted:
             figures.append(ms)

@@ -85,12 +85,12 @@ def pages(table: Table, world: World, times: int) -> None:
                         cache.clear()
                     figures.append(world.ask(name, page))
             known, unknown = (p(0.5, figures) for figures in took.values())
-            fields = known - unknown
+            difference = known - unknown
             table.add(
                 f"{page}, {ROWS} rows, {'cached' if cached else 'no row cached'}, CPU",
-                f"{unknown:.1f} -> {known:.1f} ms, {fields:+.2f} ms, x {known / unknown:.2f}",
+                f"{unknown:.1f} -> {known:.1f} ms, {difference:+.2f} ms, x {known / unknown:.2f}",
                 target="< 1 ms more" if cached else "",
-                met=fields < 1 if cached else None,
+                met=difference < 1 if cached else None,
             )
 
 

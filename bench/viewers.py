@@ -138,13 +138,13 @@ class Crowd:
         request = self.request.format(since).encode()
         loop = asyncio.get_running_loop()
         while len(self.open) < size:
-            fields = min(25, size - len(self.open))
+            batch_size = min(25, size - len(self.open))
             await asyncio.gather(
                 *(
                     loop.create_connection(
                         lambda: Viewer(request, self.open, self.ages), *self.place
                     )
-                    for _ in range(fields)
+                    for _ in range(batch_size)
                 )
             )
             await asyncio.sleep(0.02)
@@ -186,9 +186,9 @@ async def watch(
     before = server.memory_mb()[0]
     cpu = server.cpu_ms()
     await crowd.grow(viewers, since)
-    fields = max(viewers - already, 1)
-    opening = (server.cpu_ms() - cpu) / fields
-    each = (server.memory_mb()[0] - before) * 1024 / fields
+    new_viewers = max(viewers - already, 1)
+    opening = (server.cpu_ms() - cpu) / new_viewers
+    each = (server.memory_mb()[0] - before) * 1024 / new_viewers
     table.add("memory for each viewer", f"{each:.1f} KB", target="< 40 KB", met=each < 40)
     table.add("CPU to open a stream", f"{opening:.1f} ms")
     await asyncio.sleep(6)
@@ -248,8 +248,8 @@ async def measure(table: Table, bench: Bench, *, viewers: int, quick: bool, post
     crowd, since = Crowd(browser, key), int(found[1])
     await crowd.grow(1, since)
     for _ in range(5):  # until each of the server's threads has its connection
-        fields = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
-        await asyncio.gather(*fields)
+        requests = (asyncio.to_thread(browser.twin().ask, PAGE) for _ in range(8))
+        await asyncio.gather(*requests)
     await crowd.grow(min(100, viewers), since)
     connections = {len(crowd.open): _connections(postgres)}
     await watch(table, server, crowd, viewers, since, quick)

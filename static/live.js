@@ -65,7 +65,7 @@ stream?.addEventListener("htmx:sse:close", () => {
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
 const heights = new Map(); // of the elements that a message replaces, in pixels
-let isOutdated = false; // the page needs a refresh, e.g. a run moved to another section
+let isOutdated = false; // the page needs a refresh, e.g. its structure has changed
 let lastActivityAt = Date.now(); // time of the last user input; opening the page counts
 let refreshNotBefore = 0; // earliest time; spread, so that many pages do not refresh at once after one change
 
@@ -112,8 +112,9 @@ stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => 
   afterSwap();
   updateNewRunsButton();
   // The page lacks a row that the server takes it to have.
-  for (const row of document.querySelectorAll("[data-unchanged]")) {
-    row.remove();
+  const missing = document.querySelectorAll("[data-unchanged]");
+  for (const row of missing) row.remove();
+  if (missing.length) {
     isOutdated = true;
     refresh();
   }
@@ -127,6 +128,7 @@ htmx.registerExtension("placeholders", {
 // --- Rows that leave a section stay for a moment, with their last state and without controls -------
 
 const LEFT_ROW_SECONDS = 6;
+const MAX_LEFT_ROW_SECONDS = 30; // while the page is used
 let leftCount = 0;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
@@ -176,11 +178,11 @@ function leftRow(row, changed) {
 }
 
 function removeLeftRows() {
-  const rows = [...document.querySelectorAll("[data-left]")];
-  const age = Date.now() - Math.min(...rows.map(({ dataset }) => Number(dataset.left)));
-  if (!rows.length || age < 1000 * LEFT_ROW_SECONDS || !(isIdle() || age > 5_000 * LEFT_ROW_SECONDS)) return;
+  const seconds = isIdle() ? LEFT_ROW_SECONDS : MAX_LEFT_ROW_SECONDS;
+  const due = [...document.querySelectorAll("[data-left]")].filter(({ dataset }) => Date.now() - dataset.left > 1000 * seconds);
+  if (!due.length) return;
   holdPlace();
-  for (const row of rows) {
+  for (const row of due) {
     const body = row.parentElement;
     row.remove();
     if (!body.children.length) body.closest(".runs").remove();
@@ -188,7 +190,7 @@ function removeLeftRows() {
   restorePlace();
 }
 
-// --- What is under the hand stays in its place while rows come and go above it ----------------------
+// --- Content under the mouse or with the focus stays in its place while rows come and go above it ----
 
 let pointer = null; // last position of the mouse in the window
 let heldPlace = null; // { id, top }: the element to keep and its distance from the window's top
@@ -204,7 +206,7 @@ function holdPlace() {
   };
   const pointed = pointer && document.elementFromPoint(pointer.x, pointer.y);
   const candidates = [pointed, document.activeElement].map((element) => element?.closest("#live")?.contains(element) && element.closest(parts));
-  // Without a hand on it, the page stays where it was scrolled to; at its top, new rows are to be seen.
+  // Without mouse or focus on it, the page stays where it was scrolled to; at its top, new rows are to be seen.
   if (scrollY > 0 || !isIdle()) candidates.push(...$("#live").querySelectorAll(parts));
   const element = candidates.find((candidate) => candidate && isVisible(candidate));
   heldPlace = element ? { id: element.id, top: element.getBoundingClientRect().top } : null;
@@ -217,8 +219,11 @@ function restorePlace() {
   if (!element) return;
   const delta = element.getBoundingClientRect().top - heldPlace.top;
   const missing = delta - (root.scrollHeight - innerHeight - scrollY);
-  if (missing > 0) $("#main").style.paddingBlockEnd = `${missing}px`; // room to scroll by `delta`
+  const main = $("#main");
+  // Room to scroll by `delta`.
+  if (missing > 0) main.style.paddingBlockEnd = `${parseFloat(getComputedStyle(main).paddingBlockEnd) + missing}px`;
   if (delta) scrollBy({ top: delta, behavior: "instant" });
+  noticesHeight = notices.offsetHeight; // a notice that came with the change is compensated, too
   requestAnimationFrame(() => $("#live").style.removeProperty("overflow-anchor"));
 }
 
@@ -341,7 +346,7 @@ function afterSwap() {
     const name = run.dataset.name ?? $("h1, a.title", run)?.textContent;
     const badge = $(".overdue", run);
     const section = announcedSection(run);
-    if (section && previous?.section !== section && previousStatuses.size) {
+    if (section && previous?.section !== section) {
       changes.push(`${section}: ${name}: ${(badge ?? $("[data-badge]", run)).textContent}`);
       continue;
     }

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
             model_name="run",
             index=models.Index(
                 condition=models.Q(("in_flight", True)),
-                fields=["stage", "status", "overdue_severity", "abort_severity"],
+                fields=["stage", "overdue_severity", "abort_severity"],
                 name="run_in_flight_stage_idx",
             ),
         ),

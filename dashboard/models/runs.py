@@ -203,7 +203,7 @@ class Run(models.Model):
             ),
             # For counts by stage: SQLite, which has no statistics, would read all of their runs.
             models.Index(
-                fields=["stage", "status", "overdue_severity", "abort_severity"],
+                fields=["stage", "overdue_severity", "abort_severity"],
                 name="run_in_flight_stage_idx",
                 condition=models.Q(in_flight=True),
             ),

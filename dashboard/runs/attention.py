@@ -25,8 +25,8 @@ FAILURE_WINDOW = timedelta(minutes=15)
 
 _STAGE_RANKS = {name: rank for rank, name in enumerate(reversed(StageName.values))}
 _IS_OVERDUE = Q(overdue_severity__gt=0) | Q(abort_severity__gt=0)
-_IS_OVERDUE_IN_QUEUE = Q(overdue_severity__gt=0, overdue_reason=OverdueReason.QUEUE) & Q(
-    abort_severity=0
+_IS_OVERDUE_IN_QUEUE = Q(
+    overdue_severity__gt=0, overdue_reason=OverdueReason.QUEUE, abort_severity=0
 )
 
 
@@ -41,10 +41,6 @@ class AttentionRun:
     stage: int = field(compare=False)  # key
     is_in_flight: bool = field(compare=False)
 
-    @property
-    def severity(self) -> Severity:
-        return Severity(-self.inverse_severity)
-
 
 def load(runs: RunQuerySet, now: datetime) -> list[AttentionRun]:
     """Return those of `runs` that need attention: Production first, then severity, then age.
@@ -54,22 +50,17 @@ def load(runs: RunQuerySet, now: datetime) -> list[AttentionRun]:
     in_flight = runs.in_flight().annotate(attention=severity(now)).filter(attention__gt=0)
     failures = failed(runs, now - FAILURE_WINDOW).order_by()
     fields = "pk", "stage", "stage__name"
-    return sorted(
-        [
-            *(
-                AttentionRun(_stage_rank(name), -severity, created_at, pk, stage, is_in_flight=True)
-                for pk, stage, name, severity, created_at in in_flight.values_list(
-                    *fields, "attention", "created_at"
-                )
-            ),
-            *(
-                AttentionRun(
-                    _stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False
-                )
-                for pk, stage, name, ended_at in failures.values_list(*fields, "ended_at")
-            ),
-        ]
-    )
+    runs_in_flight = [
+        AttentionRun(_stage_rank(name), -run_severity, created_at, pk, stage, is_in_flight=True)
+        for pk, stage, name, run_severity, created_at in in_flight.values_list(
+            *fields, "attention", "created_at"
+        )
+    ]
+    failed_runs = [
+        AttentionRun(_stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False)
+        for pk, stage, name, ended_at in failures.values_list(*fields, "ended_at")
+    ]
+    return sorted([*runs_in_flight, *failed_runs])
 
 
 def failed(runs: RunQuerySet, since: datetime, until: datetime | None = None) -> RunQuerySet:

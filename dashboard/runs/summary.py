@@ -108,7 +108,10 @@ def step_summary(run: Run, timers: Iterable[Timer]) -> RichText:
     """
     if not run.in_flight:
         return ()
-    is_approval = run.status == "approval_wait"
+    timers = list(timers)
+    is_approval = run.status == "approval_wait" or any(
+        timer.reason is OverdueReason.APPROVAL for timer in timers
+    )
     if not run.step:
         return (_("Approve it on Northflank."),) if is_approval else ()
     step = ExternalText(run.step)

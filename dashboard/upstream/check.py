@@ -388,8 +388,10 @@ class _Checks:
     def note_access(self, access: str, failure: NorthflankError | None) -> None:
         if failure is None:
             self.report.access[access] = "yes"
-        elif self.report.access[access] != "yes" and failure.cause != "not_found":
-            self.report.access[access] = f"no ({failure.cause})"
+        elif self.report.access[access] != "yes":
+            # Northflank may answer 404 to a token that may not see something.
+            word = "unclear" if failure.cause == "not_found" else "no"
+            self.report.access[access] = f"{word} ({failure.cause})"
 
     def observe(self, observations: Iterable[Observation]) -> None:
         for question, text in observations:

@@ -186,6 +186,15 @@ def top(page: Page, selector: str) -> float:
     return box["y"]
 
 
+def expect_top(page: Page, selector: str, expected: float) -> None:
+    """Wait until an element is where it was; a message is swapped before the page scrolls."""
+    page.wait_for_function(
+        """([selector, expected]) =>
+        Math.abs(document.querySelector(selector).getBoundingClientRect().top - expected) <= 1""",
+        arg=[selector, expected],
+    )
+
+
 def test_run_that_needs_attention_appears_in_place_and_is_announced(now_page: Page) -> None:
     factories.change(Run.objects.get(run_id="r-3"), overdue_severity=2, overdue_reason="run")
     expect(now_page.locator("#section-attention tr[data-run]")).to_have_count(1)
@@ -213,12 +222,12 @@ def test_row_under_mouse_stays_when_run_appears_above_and_when_it_leaves(now_pag
     before = top(now_page, "#run-r-5")
     factories.run(Stage.objects.get(), "late", overdue_severity=2, overdue_reason="run")
     expect(now_page.locator("#run-late")).to_have_count(1)
-    assert top(now_page, "#run-r-5") == pytest.approx(before, abs=1)
+    expect_top(now_page, "#run-r-5", before)
     factories.change(
         Run.objects.get(run_id="late"), **end(random.Random(0)) | {"status": "success"}
     )
     expect(now_page.locator("[data-left-run=run-late]")).to_contain_text("Success")
-    assert top(now_page, "#run-r-5") == pytest.approx(before, abs=1)
+    expect_top(now_page, "#run-r-5", before)
 
 
 def test_focused_row_stays_when_run_appears_above(now_page: Page) -> None:
@@ -227,7 +236,7 @@ def test_focused_row_stays_when_run_appears_above(now_page: Page) -> None:
     before = top(now_page, "#run-r-2")
     factories.run(Stage.objects.get(), "late", overdue_severity=2, overdue_reason="run")
     expect(now_page.locator("#run-late")).to_have_count(1)
-    assert top(now_page, "#run-r-2") == pytest.approx(before, abs=1)
+    expect_top(now_page, "#run-r-2", before)
     expect(now_page.get_by_role("link", name="Run 2")).to_be_focused()
 
 

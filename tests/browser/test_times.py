@@ -298,7 +298,7 @@ def test_daylight_saving_time_of_chosen_timezone(
 def test_new_runs_notice_does_not_cover_timezone_button(run: Run, sign_in: OpenPage) -> None:
     for number in range(40):
         factories.run(run.stage, status="failure", name=f"Old {number}")
-    page = sign_in("viewer", viewport={"width": 390, "height": 700})
+    page = sign_in("viewer", factories.address(run.stage), viewport={"width": 390, "height": 700})
     page.get_by_role(
         "link", name="Nightly"
     ).focus()  # while the page is in use nothing is shown automatically

@@ -586,7 +586,8 @@ ROWS = {
         run("approval_wait", step="sign-off", step_started_at=ago(360)),
         tree(approval()),
         TIMING,
-        "Waiting for approval: “sign-off”, for 6 h",  # its typical duration is under its bar
+        # Its typical duration is under its bar.
+        "Waiting for approval: “sign-off”, for 6 h. Approve it on Northflank.",
     ),
     "step with the run's typical duration": (
         run(**STEP_FIELDS),

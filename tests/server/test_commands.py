@@ -171,7 +171,7 @@ def test_runs_command_prints_table(stage: Stage) -> None:
     factories.run(stage, "a-long-id-of-a-run", status="approval_wait", step="ask")
     factories.run(stage, "r-1")
     head, *lines = output_of("runs").splitlines()
-    assert head.split()[:3] == ["RUN", "TITLE", "STATUS"]
+    assert head.split()[:3] == ["RUN", "TITLE", "ATTENTION"]
     assert [row[head.index("STATUS") :].split("  ")[0] for row in lines] == [
         "Running", "Needs approval",
     ]  # fmt: skip
@@ -183,9 +183,10 @@ def test_runs_command_shows_title_location_and_what_is_overdue(stage: Stage) -> 
     factories.run(stage, "r-2", name="W" * 5000)
     lines = output_of("runs").splitlines()
     cells = {line.partition(" ")[0]: re.split("  +", line) for line in lines}
-    assert cells["r-1"][1:5] == [
-        "Nightly", "Running", "Far overdue: no progress", "shop / checkout / Staging",
+    assert cells["r-1"][1:6] == [
+        "Nightly", "yes", "Running", "Far overdue: no progress", "shop / checkout / Staging",
     ]  # fmt: skip
+    assert lines[1].startswith("r-1 ")  # before the newer one
     assert cells["r-2"][1:4] == ["W" * 59 + "…", "Running", "shop / checkout / Staging"]
     assert "Far overdue: no progress." in output_of("run", "r-1")
     assert "overdue" not in output_of("run", "r-2")
@@ -230,7 +231,7 @@ def test_commands_json_equals_api_json(stage: Stage, manager: User) -> None:
     factories.abort(run, manager).add_event("requested", timezone.now())
     [listed_run] = json.loads(output_of("runs", "--json"))["runs"]
     single_run = json.loads(output_of("run", "r-1", "--json"))
-    extra_fields = {"aborts", "acknowledgements"}
+    extra_fields = {"aborts", "acknowledgements", "dismissals"}
     assert listed_run == {
         name: value for name, value in single_run.items() if name not in extra_fields
     }

@@ -651,7 +651,7 @@ def test_stream_counts_and_tab_title_follow_user_permissions(
         with client.stream("GET", "/live/?page=now") as answer:
             parts = next(messages(answer)).parts
         title = select_one(parts["tab-title"], "span").attributes["data-title"]
-        texts += [title or "", text_of(select_one(parts["in-flight"], ".count"))]
+        texts += [title or "", text_of(select_one(parts["section-in-flight"], ".count"))]
     assert texts == [
         "Now (1) · Release flows",
         "1",

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, SystemCheckError
+from django.core.management.base import CommandError, SystemCheckError
 
 from dashboard.management.cli import output
+from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.northflank.open_questions import QUESTIONS
 from dashboard.upstream.check import Report, SeenStage, SeenToken, check
 from dashboard.upstream.check_client import MAX_REQUESTS
@@ -17,7 +18,7 @@ from dashboard.upstream.check_client import MAX_REQUESTS
 NOT_CHECKED = 2  # exit status, as for an invalid command line
 
 
-class Command(BaseCommand):
+class Command(OfflineCheckCommand):
     help = (
         f"Check the API token and Northflank's answers, with up to {MAX_REQUESTS} requests that "
         "change nothing. Exits with 0 if all is as documented, with 1 if something differs or "

@@ -9,19 +9,23 @@ from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
-from dashboard.runs import durations, statuses
+from dashboard.runs import attention, durations, statuses
 from dashboard.sync import coverage, omitted_entries
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
 
 HEADINGS = (
-    "RUN", "TITLE", "STATUS", "OVERDUE", "STEP", "LOCATION", "DURATION", "AS OF", "ABORT",
+    "RUN", "TITLE", "ATTENTION", "STATUS", "OVERDUE",
+    "STEP", "LOCATION", "DURATION", "AS OF", "ABORT",
 )  # fmt: skip
 
 
 class Command(RunbookCommand):
-    help = "List the runs in flight, newest first, as last read from Northflank."
+    help = (
+        "List the runs in flight as last read from Northflank: those that need attention first, "
+        "then the newest."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         arguments.add_place_options(parser)
@@ -52,15 +56,17 @@ class Command(RunbookCommand):
         elif not runs:
             self.stdout.write("No runs in flight found so far.")
         else:
-            self.stdout.write(
-                output.format_table(HEADINGS, [_row(run, latest.get(run.pk)) for run in runs])
-            )
+            rank = {run.pk: n for n, run in enumerate(attention.load(query, now()))}
+            runs.sort(key=lambda run: rank.get(run.pk, len(rank)))
+            rows = [_row(run, latest.get(run.pk), run.pk in rank) for run in runs]
+            self.stdout.write(output.format_table(HEADINGS, rows))
 
 
-def _row(run: Run, abort: Any) -> tuple[str, ...]:
+def _row(run: Run, abort: Any, needs_attention: bool) -> tuple[str, ...]:
     return (
         run.run_id,
         run.name,
+        "yes" if needs_attention else "",
         statuses.for_run(run.status).label,
         output.overdue_text(run),
         run.step,

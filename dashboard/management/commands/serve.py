@@ -2,25 +2,27 @@
 
 import asyncio
 import socket
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
 from dashboard import sandbox
 from dashboard.accounts import demo
+from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
 from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, check_upstream
 
 
-class Command(BaseCommand):
+class Command(OfflineCheckCommand):
     help = (
         "Serve the dashboard and run a sync worker; without an API token, against the embedded "
         "sandbox."
@@ -103,6 +105,7 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
         sandbox_database.remove_file()
     except sandbox_database.InUse as error:
         raise CommandError(str(error)) from error
+    sys.stderr.write("The sandbox starts anew: its database held other runs and was replaced.\n")
     _migrate()
     check_upstream(sandbox_world)
 

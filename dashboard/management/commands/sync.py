@@ -3,14 +3,15 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection
 
+from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.management.commands.serve import prepare, run
 from dashboard.server.process import Process
 
 
-class Command(BaseCommand):
+class Command(OfflineCheckCommand):
     help = "Run a sync worker only; `serve --no-sync` serves the pages."
 
     def handle(self, *args: Any, **options: Any) -> None:

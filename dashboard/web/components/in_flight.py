@@ -1,4 +1,4 @@
-"""The runs of the Now page, their totals, and the page's data age.
+"""Runs in flight, those that need attention or failed, and their totals by stage.
 
 Only runs that the user may see are returned.
 """
@@ -29,11 +29,6 @@ class InFlightTotals:
     abort_severity: int = 0  # of the worst abort: models.severity.Severity
     count: int = 0
     attention_count: int = 0  # runs that need attention
-
-
-def in_flight(permissions: Permissions) -> RunQuerySet:
-    """Return the visible runs in flight, newest first."""
-    return visible_runs(permissions).in_flight().order_by("-created_at", "-pk")
 
 
 def load_attention(permissions: Permissions, now: datetime) -> list[AttentionRun]:
@@ -97,16 +92,30 @@ def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InF
     return {stage: combine(stage_totals) for stage, stage_totals in totals.items()}
 
 
-def combine(totals: Iterable[InFlightTotals]) -> InFlightTotals:
-    """Return the sum of several totals, with the worst severities."""
+def combine(
+    totals: Iterable[InFlightTotals], *, has_recent_failure: bool = False
+) -> InFlightTotals:
+    """Return the sum of several totals, with the worst severities.
+
+    `has_recent_failure`: a run failed that needs attention; it counts among the statuses.
+    """
     totals_list = list(totals)
+    failure = {"failure"} if has_recent_failure else ()
     return InFlightTotals(
-        frozenset[str]().union(*(one.statuses for one in totals_list)),
+        frozenset(failure).union(*(one.statuses for one in totals_list)),
         max((one.overdue_severity for one in totals_list), default=0),
         max((one.abort_severity for one in totals_list), default=0),
         count=sum(one.count for one in totals_list),
         attention_count=sum(one.attention_count for one in totals_list),
     )
+
+
+def has_recent_failure(
+    permissions: Permissions, stage_keys: Collection[int], now: datetime
+) -> bool:
+    """Return whether a run of these stages failed that needs attention."""
+    runs = visible_runs(permissions).filter(stage__in=stage_keys)
+    return attention.failed(runs, now - attention.FAILURE_WINDOW).exists()
 
 
 def has_open_aborts(permissions: Permissions) -> bool:

@@ -60,7 +60,7 @@ def board(totals: InFlightTotals, *, upstream_down: bool, incomplete: bool) -> T
 def pipeline(
     pipeline: Pipeline, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
-    """Return the tab title of a pipeline; `totals` are of its runs in flight."""
+    """Return the tab title of a pipeline; `totals` are those of its runs (Snapshot.totals_of)."""
     name = headings.cut(str(pipeline))
     return _build(name, totals, upstream_down=upstream_down, incomplete=incomplete)
 
@@ -68,7 +68,7 @@ def pipeline(
 def stage(
     stage: Stage, totals: InFlightTotals, *, upstream_down: bool, incomplete: bool
 ) -> TabTitle:
-    """Return the tab title of a stage; `totals` are of its runs in flight."""
+    """Return the tab title of a stage; `totals` are those of its runs (Snapshot.totals_of)."""
     return _build(
         f"{headings.cut(str(stage.pipeline))} / {stage.name}",
         totals,
@@ -147,16 +147,18 @@ def _build(
 
 
 def _worst_state(totals: InFlightTotals) -> tuple[str, Icon]:
-    """Return label and icon of the worst state, in the order of the Now page."""
+    """Return label and icon of the worst state: critical ones first, as runs/attention.py ranks."""
     if totals.abort_severity >= Severity.CRITICAL:
         return _("Abort overdue"), Icon.BAD
+    if totals.overdue_severity >= Severity.CRITICAL:
+        return overdue_messages.severity_label(totals.overdue_severity), Icon.OVERDUE
+    worst = statuses.most_urgent(totals.statuses)
+    if worst and worst.tone == "bad":  # a failure is critical, too
+        return worst.label, Icon.BAD
     if totals.overdue_severity:
         return overdue_messages.severity_label(totals.overdue_severity), Icon.OVERDUE
     if totals.abort_severity > Severity.OK:
         return str(statuses.for_run("aborting").label), Icon.OVERDUE
-    worst = statuses.most_urgent(totals.statuses)
-    if worst and worst.tone == "bad":
-        return worst.label, Icon.BAD
     if worst and totals.attention_count:
         return worst.label, Icon.OVERDUE
     return worst.label if worst else "", Icon.IN_FLIGHT if totals.statuses else Icon.OK

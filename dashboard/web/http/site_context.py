@@ -34,7 +34,7 @@ class SiteContext:
 
     @cached_property
     def upstream_error(self) -> UpstreamError | None:
-        """The upstream error, or None if Northflank can be read."""
+        """The upstream error, else the refusal of the list of projects, else None."""
         upstream = Upstream.objects.exclude(error="").first()
         if upstream is not None and upstream.error_since is not None:
             return _build_error(upstream, upstream.error_since)

@@ -34,8 +34,8 @@ ENDED_RUN_MAX_AGE = timedelta(hours=1)
 class LivePart:
     """One out-of-band swap of the element `id`.
 
-    `is_new`: a row that the page lists even though it may not have it yet; it counts it as a new
-    run. `rows` are the rows of which `html` has placeholders (components/runs/run_section.py).
+    `is_new`: a row that the page lists even though it may not have it yet; the page counts it as a
+    new run. `rows` are those of which `html` has placeholders (components/runs/run_section.py).
     """
 
     id: str
@@ -75,7 +75,7 @@ class Page(ABC):
     """A page as it is at the time of its snapshot.
 
     `key` is the primary key of its pipeline, stage, run or bulk abort, 0 for a page about all;
-    `query` is the filter that decides which new runs or stages it lists. `permissions` view the
+    `query` is the filter that decides which runs or pipelines it lists. `permissions` view the
     same stages as the snapshot's, and may abort other runs.
     """
 
@@ -208,6 +208,7 @@ def _live_region(request: HttpRequest, page: Page) -> LiveRegion:
     tag_values = (
         snapshot.version if page.follows_all_changes else 0,
         page.data_age,
+        page.tab_title,
         snapshot.site.upstream_error,
         request.get_full_path(),
         page.permissions.cache_key,

@@ -64,22 +64,16 @@ class Snapshot:
     @property
     def title_totals(self) -> InFlightTotals:
         """The totals for the tab titles of pages about all runs."""
-        return self._totals(self.in_flight_by_stage.values(), self.attention)
+        has_failure = any(not run.is_in_flight for run in self.attention)
+        return in_flight.combine(self.in_flight_by_stage.values(), has_recent_failure=has_failure)
 
     def totals_of(self, stages: Collection[Stage]) -> InFlightTotals:
         """Return the totals for the tab title of a page about some stages."""
         keys = {stage.pk for stage in stages}
-        return self._totals(
+        return in_flight.combine(
             [totals for key, totals in self.in_flight_by_stage.items() if key in keys],
-            [run for run in self.attention if run.stage in keys],
+            has_recent_failure=in_flight.has_recent_failure(self.permissions, keys, self.now),
         )
-
-    def _totals(
-        self, in_flight_totals: Iterable[InFlightTotals], attention: Collection[AttentionRun]
-    ) -> InFlightTotals:
-        has_failure = any(not run.is_in_flight for run in attention)
-        failure = [InFlightTotals(frozenset({"failure"}))] if has_failure else []
-        return in_flight.combine([*failure, *in_flight_totals])
 
     def memoized[T](self, key: Hashable, build: Callable[[], T]) -> T:
         """Return what `build` returns, built once for all pages of the snapshot."""

@@ -1,7 +1,6 @@
 """The board: all pipelines, with one run of each stage: the worst or the newest."""
 
 from collections.abc import Collection
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -9,7 +8,6 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.views.decorators.http import require_safe
 
 from dashboard.models import Run
-from dashboard.runs import attention
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge, board_data_age
 from dashboard.web.components.lists import empty_states
@@ -51,7 +49,8 @@ class BoardPage(Page):
 
     @property
     def tag_values(self) -> tuple[object, ...]:
-        return (self.is_catalog_loaded,)
+        attention = [(run.pk, run.inverse_severity) for run in self.snapshot.attention]
+        return (self.is_catalog_loaded, attention)
 
     @cached_property
     def data_age(self) -> DataAge:
@@ -96,9 +95,9 @@ class BoardPage(Page):
         }
 
     def own_status_parts(self) -> list[LivePart]:
-        # With time alone a failure no longer needs attention, and an approval begins to.
-        recent = self.snapshot.now - attention.FAILURE_WINDOW - timedelta(minutes=1)
-        failures = attention.failed(in_flight.visible_runs(self.permissions), recent)
+        # With time alone a failure no longer needs attention, and an approval begins to. A page
+        # may have been hidden meanwhile, so all failures of a day are included.
+        failures = in_flight.failed(self.permissions, self.snapshot.now)
         failed_stages = failures.order_by().values_list("stage", flat=True)
         stage_keys = {*failed_stages, *(run.stage for run in self.snapshot.attention)}
         return self._cell_parts("board-status", stage_keys)

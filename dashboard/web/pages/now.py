@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
+from dashboard.runs.attention import AttentionRun
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists import empty_states
@@ -105,6 +106,7 @@ class NowPage(Page):
         failed = _without(
             run_row.row_keys(earlier_failures[:MAX_CONCLUDED]), attention, others, aborted
         )
+        most_recent = _("Showing the %(n)d most recent of %(total)d.")
         attention_count = len(self.snapshot.attention)
         aborted_count = _count(aborted, MAX_CONCLUDED, aborted_runs)
         failed_count = _count(failed, MAX_CONCLUDED, earlier_failures)
@@ -117,7 +119,11 @@ class NowPage(Page):
                 attention_count,
                 attention,
                 is_incomplete=is_incomplete,
-                truncated_text=_truncated_text(attention, attention_count, is_worst_first=True),
+                truncated_text=_truncated_text(
+                    attention,
+                    attention_count,
+                    _("Showing %(n)d of %(total)d, Production and the most severe first."),
+                ),
                 empty=empty_states.attention(self.data_age, self.snapshot.stages),
                 is_hidden=not (attention or others),
                 is_announced=True,
@@ -131,7 +137,9 @@ class NowPage(Page):
                 others,
                 note=self._in_flight_note,
                 is_incomplete=is_incomplete,
-                truncated_text=_truncated_text(others, self._other_count),
+                truncated_text=_truncated_text(
+                    others, self._other_count, _("Showing %(n)d of %(total)d.")
+                ),
                 empty=empty_states.in_flight(
                     permissions, self.data_age, self.snapshot.stages, self._attention_in_flight
                 ),
@@ -142,7 +150,7 @@ class NowPage(Page):
                 _("Runs that were aborted here in the last hour"),
                 aborted_count,
                 aborted,
-                truncated_text=_truncated_text(aborted, aborted_count),
+                truncated_text=_truncated_text(aborted, aborted_count, most_recent),
                 is_hidden=not aborted,
             ),
             RunSection(
@@ -153,7 +161,7 @@ class NowPage(Page):
                 failed,
                 note=_listed_above_text(recently_failed),
                 is_incomplete=is_incomplete,
-                truncated_text=_truncated_text(failed, failed_count),
+                truncated_text=_truncated_text(failed, failed_count, most_recent),
                 empty=empty_states.failures(permissions, self.data_age, recently_failed),
             ),
         ]
@@ -194,16 +202,18 @@ class NowPage(Page):
         return f"{stages} {above}".strip()
 
     def _waiting_runs(self) -> Mapping[int, WaitingRuns]:
-        """Return the runs that wait behind the worst run in flight of their stage, by its key."""
-        first_of_stage: dict[int, int] = {}
+        """Return the waiting runs by the key of the worst older run in flight of their stage."""
+        in_flight_of_stage: dict[int, list[AttentionRun]] = {}
         for run in self.snapshot.attention:
             if run.is_in_flight:
-                first_of_stage.setdefault(run.stage, run.pk)
+                in_flight_of_stage.setdefault(run.stage, []).append(run)
         behind: dict[int, list[Run]] = {}
         waiting = in_flight.waiting_runs(self.snapshot.permissions, self.snapshot.now)
         for waiting_run in waiting.with_stage().without_detail():
-            ahead = first_of_stage.get(waiting_run.stage_id, 0)
-            behind.setdefault(ahead, []).append(waiting_run)
+            for ahead in in_flight_of_stage.get(waiting_run.stage_id, ()):
+                if ahead.since <= waiting_run.created_at:
+                    behind.setdefault(ahead.pk, []).append(waiting_run)
+                    break
         return {
             pk: WaitingRuns(
                 len(runs), [(run.title, links.run_url(run)) for run in runs[:MAX_WAITING_LINKS]]
@@ -226,8 +236,9 @@ def _without(rows: list[RowKey], *others: list[RowKey]) -> list[RowKey]:
 
 
 def _count(rows: list[RowKey], limit: int, runs: RunQuerySet) -> int:
-    """Return how many `runs` there are; `rows` are the first of them, up to `limit`."""
-    return len(rows) if len(rows) < limit else runs.count()
+    """Return how many `runs` there are; `rows` are the first of them, up to about `limit`."""
+    # A few rows may be missing, which another section lists: see `_without`.
+    return len(rows) if len(rows) < limit - 10 else runs.count()
 
 
 def _listed_above_text(count: int) -> str:
@@ -235,10 +246,5 @@ def _listed_above_text(count: int) -> str:
     return _("(%(n)d listed above)") % {"n": count} if count else ""
 
 
-def _truncated_text(rows: list[RowKey], total: int, *, is_worst_first: bool = False) -> str:
-    if len(rows) >= total:
-        return ""
-    text = _("Showing the %(n)d most recent of %(total)d.")
-    if is_worst_first:
-        text = _("Showing %(n)d of %(total)d, Production and the most severe first.")
-    return text % {"n": len(rows), "total": total}
+def _truncated_text(rows: list[RowKey], total: int, text: str) -> str:
+    return text % {"n": len(rows), "total": total} if len(rows) < total else ""

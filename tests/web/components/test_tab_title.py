@@ -31,7 +31,7 @@ def title_and_icon(get_page: GetPage, address: str) -> tuple[str, str]:
         ([IN_FLIGHT], "", "in-flight"),
         ([{"status": "approval_wait"}], "Needs approval · ", "in-flight"),
         ([IN_FLIGHT, OVERDUE], "Overdue · ", "overdue"),
-        ([OVERDUE, FAILED], "Overdue · ", "overdue"),
+        ([OVERDUE, FAILED], "Failed · ", "bad"),
         ([IN_FLIGHT, OVERDUE, FAILED, ABORT_OVERDUE], "Abort overdue · ", "bad"),
         ([{**ABORT_OVERDUE, "abort_severity": 1}], "Aborting · ", "overdue"),
     ],

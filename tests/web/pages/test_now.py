@@ -126,9 +126,10 @@ def test_now_page_headings_and_tab_title_show_same_counts(
     ("levels", "title"),
     [
         ([], "Failed"),
-        ([(1, 0)], "Overdue"),
-        ([(1, 0), (0, 1)], "Overdue"),
-        ([(0, 1)], "Aborting"),
+        ([(1, 0)], "Failed"),
+        ([(2, 0)], "Far overdue"),
+        ([(1, 0), (0, 1)], "Failed"),
+        ([(0, 1)], "Failed"),
         ([(1, 0), (0, 2)], "Abort overdue"),
         ([(1, 0), (0, 2), (2, 0)], "Abort overdue"),
     ],
@@ -168,7 +169,7 @@ def test_truncated_section_shows_limit(get_page: GetPage, stage: Stage) -> None:
     assert [len(runs) for runs in run_ids_by_section(html).values()] == [MAX_IN_FLIGHT] * 2
     assert [text_of(notice) for notice in html.css("[data-truncated]")] == [
         f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}, Production and the most severe first.",
-        f"Showing the {MAX_IN_FLIGHT} most recent of {MAX_IN_FLIGHT + 1}.",
+        f"Showing {MAX_IN_FLIGHT} of {MAX_IN_FLIGHT + 1}.",
     ]
 
 

@@ -48,9 +48,9 @@ class AbortAllOffer:
     is_filtered: bool = False  # only runs of one status
 
     @property
-    def has_several(self) -> bool:
-        """Whether it aborts more than one run; a single run has its own button."""
-        return self.count > 1
+    def is_possible(self) -> bool:
+        """Whether it aborts several runs, which a bulk abort can; one run has its own button."""
+        return 1 < self.count <= aborts.MAX_RUNS
 
     @property
     def label(self) -> str:

@@ -61,10 +61,6 @@ class BoardFilter:
         name = _searchable_name(pipeline)
         return all(word in name for word in self._search_words)
 
-    def matches(self, pipeline: Pipeline, cell: StageCell) -> bool:
-        """Return whether a stage puts its pipeline on the filtered board."""
-        return STAGE_FILTERS[self.show].matches(cell) and self.matches_name(pipeline)
-
     @property
     def query(self) -> str:
         """The filter as a query string; empty for all pipelines."""

@@ -34,7 +34,7 @@ class StageCell:
     state: str  # "flow", "none" (no release flow) or "unknown" (not read yet)
     in_flight_count: int
     needs_attention: bool  # any of its runs does: see runs/attention.py
-    overdue_message: OverdueMessage | None  # of its worst run or abort that needs attention
+    overdue_message: OverdueMessage | None  # of `run` or its abort
     acknowledgements: ActiveAcknowledgements | None  # of any of its runs
     error: str
     rows: list[RunRow]
@@ -76,19 +76,17 @@ def load_cells(
     runs_per_stage: int = 1,
     history_charts: Mapping[int, SafeString] | None = None,
 ) -> list[StageCell]:
-    """Return the cells of stages, Development first, each with its latest runs.
+    """Return the cells of stages, Development first, each with up to `runs_per_stage` runs.
 
-    A cell of one run has the worst that needs attention, if there is one. `attention_runs` are in
-    the order of runs/attention.py; `history_charts` are rendered charts by stage key.
+    Those that need attention come first, then the newest. `attention_runs` are in the order of
+    runs/attention.py; `history_charts` are rendered charts by stage key.
     """
     stages = sorted(stages, key=lambda stage: _ORDER.get(stage.name, 9))
-    worst_runs: dict[int, int] = {}
+    worst_runs: dict[int, list[int]] = {}
     for run in attention_runs:
-        worst_runs.setdefault(run.stage, run.pk)
-    latest = _latest_rows(
-        [stage.pk for stage in stages if _state(stage) == "flow"],
-        runs_per_stage,
-        worst_runs if runs_per_stage == 1 else {},
+        worst_runs.setdefault(run.stage, []).append(run.pk)
+    rows_by_stage = _load_rows(
+        [stage.pk for stage in stages if _state(stage) == "flow"], runs_per_stage, worst_runs
     )
     active_acknowledgements = acknowledgements.active_by_stage(
         [stage.pk for stage in stages], now()
@@ -96,6 +94,7 @@ def load_cells(
     cells = []
     for stage in stages:
         totals = in_flight_by_stage.get(stage.pk, InFlightTotals())
+        rows = rows_by_stage.get(stage.pk, [])
         cell = StageCell(
             key=stage.pk,
             stage=stage.name,
@@ -104,10 +103,12 @@ def load_cells(
             state=_state(stage),
             in_flight_count=totals.count,
             needs_attention=stage.pk in worst_runs,
-            overdue_message=overdue_messages.worst(totals.overdue_severity, totals.abort_severity),
+            overdue_message=overdue_messages.worst(rows[0].overdue_severity, rows[0].abort_severity)
+            if rows
+            else None,
             acknowledgements=acknowledged_by.active(active_acknowledgements.get(stage.pk, ())),
             error=stage.error_message,
-            rows=latest.get(stage.pk, []),
+            rows=rows,
             history_chart=(history_charts or {}).get(stage.pk, SafeString()),
         )
         cells.append(cell)
@@ -126,18 +127,23 @@ def by_column(cells: Iterable[StageCell]) -> list[StageCell | None]:
     return [by_name.get(name) for name in StageName.values]
 
 
-def _latest_rows(
-    stage_keys: list[int], runs_per_stage: int, worst_runs: Mapping[int, int]
+def _load_rows(
+    stage_keys: list[int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
 ) -> dict[int, list[RunRow]]:
     # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
     newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
     subqueries = {f"run_{n}": Subquery(newest[n : n + 1]) for n in range(runs_per_stage)}
-    others = [key for key in stage_keys if key not in worst_runs]
-    keys = Stage.objects.filter(pk__in=others).annotate(**subqueries).values_list(*subqueries)
-    newest_keys = [key for stage in keys for key in stage if key]
-    worst_keys = [worst_runs[key] for key in stage_keys if key in worst_runs]
-    runs = Run.objects.filter(pk__in=[*newest_keys, *worst_keys])
-    rows_by_stage: dict[int, list[RunRow]] = {}
-    for run in runs.with_stage().without_detail().newest_first():
-        rows_by_stage.setdefault(run.stage_id, []).append(run_row.build_row(run, DENIED, None))
-    return rows_by_stage
+    stages = Stage.objects.filter(pk__in=stage_keys).annotate(**subqueries)
+    pks_by_stage = {
+        # Each run once, in this order.
+        stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *filter(None, newest_pks)]))[
+            :runs_per_stage
+        ]
+        for stage, *newest_pks in stages.values_list("pk", *subqueries)
+    }
+    listed = [pk for pks in pks_by_stage.values() for pk in pks]
+    rows = {
+        run.pk: run_row.build_row(run, DENIED, None)
+        for run in Run.objects.filter(pk__in=listed).with_stage().without_detail()
+    }
+    return {stage: [rows[pk] for pk in pks if pk in rows] for stage, pks in pks_by_stage.items()}
