@@ -242,10 +242,11 @@ WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in th
 
 # --- The database -------------------------------------------------------------------------------
 
-DATABASE_IS_DEFAULT = not env.str("DATABASE_URL", default="")
+_database_url = env.str("DATABASE_URL", default="")
+DATABASE_IS_DEFAULT = not _database_url
 # Sandbox and Northflank data never share a default file: see server/sandbox_database.py.
 _sqlite_file = VAR_DIR / ("sandbox-everyday.sqlite3" if SANDBOX else "dashboard.sqlite3")
-_database_url = env.str("DATABASE_URL", default="") or f"sqlite:///{_sqlite_file}"
+_database_url = _database_url or f"sqlite:///{_sqlite_file}"
 if _database_url.partition(":")[0] not in {"postgres", "postgresql", "psql", "pgsql", "sqlite"}:
     INVALID_SETTINGS["DATABASE_URL"] = _database_url.partition(":")[
         0

@@ -61,6 +61,7 @@ def enable() -> None:
         user, created = User.objects.get_or_create(username=name)
         if not created and not user.groups.filter(pk=demo_group.pk).exists():
             continue  # a real user's account with the same name
+        # Only then: a new unusable password would end the account's sessions.
         if created or user.has_usable_password():
             user.set_unusable_password()
         user.is_active = True

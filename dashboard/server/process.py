@@ -24,6 +24,7 @@ from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
 from dashboard.upstream import connection as upstream_connection
+from dashboard.upstream.identity import configured_identity
 from dashboard.web.live.feed import Broadcaster, close_broadcaster, open_broadcaster
 
 log = structlog.get_logger(__name__)
@@ -147,18 +148,14 @@ def _connect_webhook(sandbox_server: sandbox.Sandbox, web_socket: socket.socket)
     )
 
 
-def check_upstream(sandbox_world: str = "") -> None:
+def verify_database(sandbox_world: str = "") -> None:
     """Raise UpstreamMismatch if the database mirrors a Northflank other than the configured one.
 
     Raise WorldMismatch if it mirrors another world of the sandbox than `sandbox_world`, if given.
     An error that is still recorded from an earlier process is logged again, since only that process
     logged its start.
     """
-    identity = (
-        "sandbox"
-        if settings.SANDBOX
-        else f"{settings.NORTHFLANK_API_BASE_URL} {settings.NORTHFLANK_TEAM_ID}".strip()
-    )
+    identity = configured_identity()
     row, _ = Upstream.objects.get_or_create(
         pk=1, defaults={"identity": identity, "sandbox_world": sandbox_world}
     )

@@ -173,7 +173,7 @@ class StageReader:
         """Read one more page of older runs, up to MAX_HISTORY_PAGES."""
         if stage.next_history_page is None:
             return
-        page = await self._read_other_page(stage, stage.next_history_page, first)
+        page = await self._read_following_page(stage, stage.next_history_page, first)
         has_more = page.has_next and stage.next_history_page < MAX_HISTORY_PAGES
         await run_in_db_thread(
             _save_history_page, stage.pk, stage.next_history_page + 1 if has_more else None
@@ -186,7 +186,7 @@ class StageReader:
         for _ in range(WALK_PAGES - 1):
             if not page.has_next:
                 break
-            page = await self._read_other_page(stage, page_number + 1, page)
+            page = await self._read_following_page(stage, page_number + 1, page)
             page_number += 1 if page.items else 0
         if page.has_next:
             page_number += 1
@@ -194,12 +194,13 @@ class StageReader:
             page_number = 1  # start over
         await run_in_db_thread(_save_history_page, stage.pk, page_number)
 
-    async def _read_other_page(
+    async def _read_following_page(
         self, stage: Stage, page_number: int, earlier: Page[ApiRun]
     ) -> Page[ApiRun]:
-        """Read a page after `earlier`; if it repeats it, the server ignores numbers: an empty end.
+        """Read the page after `earlier`.
 
-        Then each further page would repeat it too, and its omitted entries would count again.
+        Return an empty last page if it has the same runs: the server ignores page numbers. Each
+        further page would repeat them too, and its omitted entries would count again.
         """
         page = await self.read_page(stage, page_number)
         if {run.id for run in page.items} != {run.id for run in earlier.items}:

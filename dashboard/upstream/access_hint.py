@@ -1,26 +1,26 @@
 """What to check when Northflank refuses the token (401) or a request of its role (403)."""
 
 from django.utils import translation
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-# Causes of NorthflankError for which there is a hint.
-CAUSES = ("unauthorised", "forbidden")
+# By cause of a NorthflankError.
+_HINTS = {
+    "unauthorised": gettext_lazy(
+        "Check NORTHFLANK_API_TOKEN: the token may be incomplete, expired or revoked. "
+        "If it belongs to an organisation, check NORTHFLANK_TEAM_ID too."
+    ),
+    "forbidden": gettext_lazy(
+        "Check the role of NORTHFLANK_API_TOKEN: it needs Project > Projects > Manage > Read "
+        "and Project > Pipelines > General > Read, and General > Update to abort. "
+        "If the token belongs to an organisation, check NORTHFLANK_TEAM_ID too."
+    ),
+}
+CAUSES = tuple(_HINTS)
 
 
 def describe(cause: str) -> str:
     """Return which setting to check, and for what; empty for other causes than CAUSES."""
-    if cause == "unauthorised":
-        return _(
-            "Check NORTHFLANK_API_TOKEN: the token may be incomplete, expired or revoked. "
-            "If it belongs to an organisation, check NORTHFLANK_TEAM_ID too."
-        )
-    if cause == "forbidden":
-        return _(
-            "Check the role of NORTHFLANK_API_TOKEN: it needs Project > Projects > Manage > Read "
-            "and Project > Pipelines > General > Read, and General > Update to abort. "
-            "If the token belongs to an organisation, check NORTHFLANK_TEAM_ID too."
-        )
-    return ""
+    return str(_HINTS.get(cause, ""))
 
 
 def describe_untranslated(cause: str) -> str:

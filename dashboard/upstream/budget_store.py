@@ -6,6 +6,7 @@ The rules are in `rate_budget`; this module loads, locks and saves their state.
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -18,7 +19,6 @@ from dashboard.northflank import Call, RateLimit
 from dashboard.upstream import rate_budget as rules
 from dashboard.upstream.rate_budget import DEFAULT_LIMIT, RateLimitWindow, ReadBudget
 
-TOO_MANY_REQUESTS = 429
 _WINDOW_FIELDS = [field.name for field in fields(RateLimitWindow)]
 
 
@@ -36,7 +36,7 @@ def record_calls(calls: Iterable[Call]) -> None:
     """Record the rate limit headers of requests that were just answered."""
     # A 429 may come from a burst limiter with other counts: its headers are ignored.
     for call in calls:
-        if call.status not in {None, TOO_MANY_REQUESTS}:
+        if call.status not in {None, HTTPStatus.TOO_MANY_REQUESTS}:
             moment = now()
             record_response(
                 call.rate_limit, moment, requested_at=moment - timedelta(seconds=call.seconds)

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from dashboard.db.threads import now, run_in_db_thread
@@ -19,6 +18,7 @@ from dashboard.northflank import (
     find_differences,
 )
 from dashboard.upstream import budget_store
+from dashboard.upstream.identity import configured_identity
 
 MAX_REQUESTS = 20
 _MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
@@ -178,6 +178,9 @@ def _find_database_problem() -> str:
     tables = connection.introspection.table_names()
     if not {RateBudget._meta.db_table, Upstream._meta.db_table} <= set(tables):
         return "The database is not migrated: run `manage.py migrate`."
-    identity = f"{settings.NORTHFLANK_API_BASE_URL} {settings.NORTHFLANK_TEAM_ID}".strip()
-    other = Upstream.objects.exclude(identity=identity).values_list("identity", flat=True).first()
+    other = (
+        Upstream.objects.exclude(identity=configured_identity())
+        .values_list("identity", flat=True)
+        .first()
+    )
     return f"This database mirrors {other}: set DATABASE_URL to another one." if other else ""

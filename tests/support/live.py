@@ -18,7 +18,7 @@ from django.db import connections
 from dashboard import aborts, sandbox
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
-from dashboard.server.process import check_upstream
+from dashboard.server.process import verify_database
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
 from dashboard.web.live.feed import (
@@ -174,7 +174,7 @@ def run_live(
         close_broadcaster()
         await connection.close()
 
-    check_upstream()
+    verify_database()
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     assert ready.wait(WAIT_TIMEOUT), "the server did not start"

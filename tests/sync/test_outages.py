@@ -98,7 +98,7 @@ def test_upstream_error_keeps_its_start(world: World) -> None:
 
 def test_upstream_error_is_logged_at_process_start(world: World, logged_events: Lines) -> None:
     read_with_faults(world, "500")
-    process.check_upstream()
+    process.verify_database()
     assert [line["cause"] for line in logged_events("northflank.unavailable")] == [
         "server_error"
     ] * 2
@@ -118,7 +118,7 @@ def test_other_upstream_error_is_logged_without_hint(world: World, logged_events
 
 def test_refused_token_is_logged_once_by_each_process(world: World, logged_events: Lines) -> None:
     read_with_faults(world, "bad-token", rounds=3)
-    process.check_upstream()
+    process.verify_database()
 
     async def start_another_process() -> None:
         connection = Connection(world.live.connection.token, world.live.upstream_url)

@@ -25,7 +25,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.northflank import NorthflankError
-from dashboard.server.process import UpstreamMismatch, check_upstream
+from dashboard.server.process import UpstreamMismatch, verify_database
 from dashboard.sync.stage_reader import read_run
 from dashboard.upstream.connection import Connection
 from dashboard.web.api import serializers
@@ -156,7 +156,7 @@ def _check_can_send() -> None:
         # The sandbox runs inside `serve`, and only that process can send to it.
         raise CommandError(f"In sandbox mode only `serve` can send aborts. {problem}")
     try:
-        check_upstream()
+        verify_database()
     except UpstreamMismatch as error:
         raise CommandError(str(error)) from error
 

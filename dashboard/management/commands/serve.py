@@ -19,7 +19,7 @@ from dashboard.accounts import demo
 from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
-from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, check_upstream
+from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
 
 
 class Command(OfflineCheckCommand):
@@ -86,7 +86,7 @@ def prepare(sandbox_world: str = "") -> None:
     """
     _migrate()
     try:
-        check_upstream(sandbox_world)
+        verify_database(sandbox_world)
     except WorldMismatch as error:
         if not settings.DATABASE_IS_DEFAULT:
             raise CommandError(str(error)) from error
@@ -107,7 +107,7 @@ def _replace_sandbox_database(sandbox_world: str) -> None:
         raise CommandError(str(error)) from error
     sys.stderr.write("The sandbox starts anew: its database held other runs and was replaced.\n")
     _migrate()
-    check_upstream(sandbox_world)
+    verify_database(sandbox_world)
 
 
 def _migrate() -> None:

@@ -58,7 +58,7 @@ def bulk_abort_new(request: HttpRequest) -> HttpResponse:
         return _render_form_error(request, selection, reason, str(error), key)
     except aborts.WrongCount as error:
         message = f"{error} {selection.missing_text(len(set(run_keys)))}".strip()
-        return _render_wrong_count(request, selection, reason, message, key)
+        return _render_form_error(request, selection, reason, message, key, field="count")
     return Deferred(
         lambda: aborts.start_bulk_abort(bulk_abort.pk),
         lambda pk: _redirect_to_bulk_abort(request, pk),
@@ -95,23 +95,17 @@ def _render_form_error(
     reason: ReasonField,
     message: str,
     key: UUID | None = None,
+    *,
+    field: str = "",
 ) -> HttpResponse:
     # The dialog stays open and shows the error; without htmx the filled-in form is rendered again.
     if is_htmx(request):
-        return text_response(message, 422)
+        return text_response(message, 422, field=field)
+    if field:
+        return _render_confirmation(
+            request, selection, reason, key, count_error=message, status=422
+        )
     return _render_confirmation(request, selection, replace(reason, error=message), key, status=422)
-
-
-def _render_wrong_count(
-    request: HttpRequest,
-    selection: BulkAbortConfirmation,
-    reason: ReasonField,
-    message: str,
-    key: UUID,
-) -> HttpResponse:
-    if is_htmx(request):
-        return text_response(message, 422, field="count")
-    return _render_confirmation(request, selection, reason, key, count_error=message, status=422)
 
 
 def _redirect_to_bulk_abort(request: HttpRequest, bulk_abort_pk: int) -> HttpResponse:

@@ -160,7 +160,7 @@ class RunPage(Page):
         return [
             render_part(section, f"pages/run.html#{section}", **context)
             for section in _SECTIONS
-            if section != "next-steps" or context["next_steps"]
+            if section != "next-steps" or context["support_text"]
         ]
 
 
@@ -216,7 +216,7 @@ def run_card_context(
         else None,
         "description": run.description,
         "aborts": abort_history.entries(run, run_aborts),
-        "next_steps": abort_history.next_steps(run, row, run_aborts),
+        "support_text": abort_history.support_text(run, row, run_aborts),
         "related_runs": related_runs.panel(run, related),
         "timeline": timeline.build_timeline(run, root, timing, now),
         "steps_missing": timeline.missing_text(run, root),

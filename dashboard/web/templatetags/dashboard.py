@@ -27,10 +27,7 @@ from dashboard.web.components.tab_title import Icon
 register = template.Library()
 
 
-@register.filter
-def heading(name: str) -> str:
-    """Return a name cut for a heading or a tab title."""
-    return headings.cut(name)
+register.filter("heading", headings.cut)
 
 
 @register.simple_tag

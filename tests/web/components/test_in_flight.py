@@ -43,7 +43,7 @@ def snapshot(user: User) -> Snapshot:
 
 def failed_and_aborted_counts(user: User) -> tuple[int, int]:
     """The number of failed runs, and of those aborted from here."""
-    counts = {section.name: section.count for section in NowPage(snapshot(user)).sections}
+    counts = {section.name: section.count for section in NowPage(snapshot(user)).sections.all}
     return counts["failed"], counts["aborted"]
 
 

@@ -14,7 +14,7 @@ from dashboard.models import CatalogSync, Grant, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.runs import attention
 from dashboard.runs.overdue import OverdueReason
-from dashboard.web.pages.now import MAX_IN_FLIGHT
+from dashboard.web.components.now_sections import MAX_IN_FLIGHT
 from tests.support import factories
 from tests.support.html import GetPage, parse_html, select_one, text_of
 from tests.support.live import Live

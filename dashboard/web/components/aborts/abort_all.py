@@ -145,8 +145,10 @@ def offer_for_pipeline(
         "abort-all-pipeline",
         _("this pipeline"),
         [("pipeline", str(pipeline_pk))],
-        count=sum(idle for stage, _total, idle in counts if stage in allowed_pks),
-        has_aborting=any(total > idle for stage, total, idle in counts if stage in allowed_pks),
+        count=sum(not_aborting for stage, _total, not_aborting in counts if stage in allowed_pks),
+        has_aborting=any(
+            total > not_aborting for stage, total, not_aborting in counts if stage in allowed_pks
+        ),
         has_denied=not all(stage in allowed_pks for stage, _total, _idle in counts),
     )
 
@@ -163,7 +165,7 @@ def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortA
         counts[status] = total, not_aborting
     counts[""] = (
         sum(total for total, _not_aborting in counts.values()),
-        sum(idle for _total, idle in counts.values()),
+        sum(not_aborting for _total, not_aborting in counts.values()),
     )
     return {status: _stage_offer(stage, status, *count) for status, count in counts.items()}
 
@@ -248,7 +250,7 @@ def _count_by(runs: RunQuerySet, *fields: str) -> Iterable[tuple[Any, ...]]:
     """Group runs by `fields`; a row is the fields, the run count, and the count not aborting."""
     not_aborting = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
     grouped = runs.order_by().values_list(*fields)
-    return grouped.annotate(all=Count("pk"), idle=Count("pk", filter=not_aborting))
+    return grouped.annotate(total=Count("pk"), not_aborting=Count("pk", filter=not_aborting))
 
 
 def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllOffer:

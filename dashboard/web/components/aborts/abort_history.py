@@ -32,13 +32,6 @@ class AbortEntry:
     bulk_abort_url: str  # empty: not part of a bulk abort
 
 
-@dataclass(frozen=True, slots=True)
-class NextSteps:
-    """What users can do about an abort that does not complete."""
-
-    support_request: str
-
-
 def entries(run: Run, aborts: list[Abort]) -> list[AbortEntry]:
     """Return the entries of a run's aborts, in the given order."""
     return [_entry(abort, run) for abort in aborts]
@@ -49,16 +42,15 @@ def load_aborts(run: Run) -> list[Abort]:
     return list(run.aborts.order_by("-pk").prefetch_related("events"))
 
 
-def next_steps(run: Run, row: RunRow, aborts: list[Abort]) -> NextSteps | None:
-    """Return the next steps if an abort of the run is so overdue that it can be resent, else None.
+def support_text(run: Run, row: RunRow, aborts: list[Abort]) -> str:
+    """Return the text for Northflank's support if the run's abort can be resent, else nothing.
 
     `aborts` are the run's aborts, latest first.
     """
     if not row.can_resend:
-        return None
+        return ""
     latest = aborts[0] if aborts and aborts[0].settled_at is None else None
-    text = support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())
-    return NextSteps(text)
+    return support_request.build(run, latest, team=links.team_slug(), now=db_threads.now())
 
 
 def _entry(abort: Abort, run: Run) -> AbortEntry:

@@ -1,0 +1,216 @@
+"""The sections of the Now page: needs attention, in flight, aborted here, failed."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Run, Stage
+from dashboard.models.runs import RunQuerySet
+from dashboard.runs.attention import AttentionRun
+from dashboard.web.components import in_flight
+from dashboard.web.components.data_age import DataAge
+from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.lists import empty_states
+from dashboard.web.components.runs import run_row
+from dashboard.web.components.runs.run_row import RowKey
+from dashboard.web.components.runs.run_section import RunSection, WaitingRuns
+from dashboard.web.http import links
+
+# Rows per table; a longer page can no longer be read at a glance.
+MAX_IN_FLIGHT = 200
+MAX_CONCLUDED = 50
+MAX_WAITING_LINKS = 20  # below one run
+
+
+class NowSections:
+    """The sections at one time; a run is listed only in the first to which it belongs.
+
+    Counts are those of the listed rows, as long as all rows are listed. `attention_runs` are in the
+    order of runs/attention.py.
+    """
+
+    def __init__(
+        self,
+        permissions: Permissions,
+        now: datetime,
+        *,
+        stages: Sequence[Stage],
+        in_flight_by_stage: Mapping[int, InFlightTotals],
+        attention_runs: Sequence[AttentionRun],
+        data_age: DataAge,
+    ) -> None:
+        self.permissions, self.now, self.stages = permissions, now, stages
+        self.in_flight_by_stage, self.attention_runs = in_flight_by_stage, attention_runs
+        self.data_age = data_age
+        self.is_incomplete = bool(data_age.incomplete_text)
+
+    @cached_property
+    def all(self) -> list[RunSection]:
+        """The sections in the order of the page."""
+        return [self._attention, self._in_flight, self._aborted, self._failed]
+
+    @property
+    def in_flight_count(self) -> int:
+        """The number of runs in flight, including those that need attention."""
+        return self._attention_in_flight + self._other_count
+
+    @property
+    def _attention(self) -> RunSection:
+        count = len(self.attention_runs)
+        text = _("Showing %(n)d of %(total)d, Production and the most severe first.")
+        return RunSection(
+            "attention",
+            _("Needs attention"),
+            _("Runs that need attention, Production first"),
+            count,
+            self._attention_rows,
+            is_incomplete=self.is_incomplete,
+            truncated_text=_truncated_text(self._attention_rows, count, text),
+            empty=empty_states.attention(self.data_age, self.stages),
+            is_hidden=not (self._attention_rows or self._other_rows),
+            is_announced=True,
+            waiting=self._waiting_runs() if self._attention_rows else {},
+        )
+
+    @property
+    def _in_flight(self) -> RunSection:
+        text = _("Showing %(n)d of %(total)d.")
+        return RunSection(
+            "in-flight",
+            _("In flight"),
+            _("Other runs in flight"),
+            self.in_flight_count,
+            self._other_rows,
+            note=self._in_flight_note,
+            is_incomplete=self.is_incomplete,
+            truncated_text=_truncated_text(self._other_rows, self._other_count, text),
+            empty=empty_states.in_flight(
+                self.permissions, self.data_age, self.stages, self._attention_in_flight
+            ),
+        )
+
+    @property
+    def _aborted(self) -> RunSection:
+        rows = self._aborted_rows
+        count = _count(rows, MAX_CONCLUDED, self._aborted_runs)
+        return RunSection(
+            "aborted",
+            _("Aborted here in the last hour"),
+            _("Runs that were aborted here in the last hour"),
+            count,
+            rows,
+            truncated_text=_truncated_text(rows, count, _most_recent_text()),
+            is_hidden=not rows,
+        )
+
+    @property
+    def _failed(self) -> RunSection:
+        failures = in_flight.failed_earlier(self.permissions, self.now)
+        rows = _without(
+            run_row.row_keys(failures[:MAX_CONCLUDED]),
+            self._attention_rows,
+            self._other_rows,
+            self._aborted_rows,
+        )
+        count = _count(rows, MAX_CONCLUDED, failures)
+        recently_failed = len(self.attention_runs) - self._attention_in_flight
+        return RunSection(
+            "failed",
+            _("Failed in the last day"),
+            _("Runs that failed in the last day"),
+            recently_failed + count,
+            rows,
+            note=_listed_above_text(recently_failed),
+            is_incomplete=self.is_incomplete,
+            truncated_text=_truncated_text(rows, count, _most_recent_text()),
+            empty=empty_states.failures(self.permissions, self.data_age, recently_failed),
+        )
+
+    @cached_property
+    def _attention_rows(self) -> list[RowKey]:
+        listed = [run.pk for run in self.attention_runs[:MAX_IN_FLIGHT]]
+        keys = {key.pk: key for key in run_row.row_keys(Run.objects.filter(pk__in=listed))}
+        return [keys[pk] for pk in listed if pk in keys]
+
+    @property
+    def _attention_in_flight(self) -> int:
+        return sum(run.is_in_flight for run in self.attention_runs)
+
+    @cached_property
+    def _other_runs(self) -> RunQuerySet:
+        return in_flight.others_in_flight(self.permissions, self.now)
+
+    @cached_property
+    def _other_rows(self) -> list[RowKey]:
+        return _without(run_row.row_keys(self._other_runs[:MAX_IN_FLIGHT]), self._attention_rows)
+
+    @cached_property
+    def _other_count(self) -> int:
+        return _count(self._other_rows, MAX_IN_FLIGHT, self._other_runs)
+
+    @cached_property
+    def _aborted_runs(self) -> RunQuerySet:
+        return in_flight.recently_aborted(self.permissions, self.now)
+
+    @cached_property
+    def _aborted_rows(self) -> list[RowKey]:
+        rows = run_row.row_keys(self._aborted_runs[:MAX_CONCLUDED])
+        return _without(rows, self._attention_rows, self._other_rows)
+
+    @property
+    def _in_flight_note(self) -> str:
+        above = _listed_above_text(self._attention_in_flight)
+        count = len(self.in_flight_by_stage)
+        if not count:
+            return above
+        stages = ngettext("in %(n)d stage", "in %(n)d stages", count) % {"n": count}
+        return f"{stages} {above}".strip()
+
+    def _waiting_runs(self) -> Mapping[int, WaitingRuns]:
+        """Return the waiting runs by the key of the worst older run in flight of their stage."""
+        in_flight_of_stage: dict[int, list[AttentionRun]] = {}
+        for run in self.attention_runs:
+            if run.is_in_flight:
+                in_flight_of_stage.setdefault(run.stage, []).append(run)
+        behind: dict[int, list[Run]] = {}
+        waiting = in_flight.waiting_runs(self.permissions, self.now)
+        for waiting_run in waiting.with_stage().without_detail():
+            for ahead in in_flight_of_stage.get(waiting_run.stage_id, ()):
+                if ahead.since <= waiting_run.created_at:
+                    behind.setdefault(ahead.pk, []).append(waiting_run)
+                    break
+        return {
+            pk: WaitingRuns(
+                len(runs), [(run.title, links.run_url(run)) for run in runs[:MAX_WAITING_LINKS]]
+            )
+            for pk, runs in behind.items()
+        }
+
+
+def _without(rows: list[RowKey], *others: list[RowKey]) -> list[RowKey]:
+    # A run may have moved from one section to another between their queries.
+    listed = {key.pk for other in others for key in other}
+    return [key for key in rows if key.pk not in listed]
+
+
+def _count(rows: list[RowKey], limit: int, runs: RunQuerySet) -> int:
+    """Return how many `runs` there are; `rows` are the first of them, up to about `limit`."""
+    # A few rows may be missing, which another section lists: see `_without`.
+    return len(rows) if len(rows) < limit - 10 else runs.count()
+
+
+def _listed_above_text(count: int) -> str:
+    # The count of a section includes the runs that are listed under “Needs attention”.
+    return _("(%(n)d listed above)") % {"n": count} if count else ""
+
+
+def _most_recent_text() -> str:
+    return _("Showing the %(n)d most recent of %(total)d.")
+
+
+def _truncated_text(rows: list[RowKey], total: int, text: str) -> str:
+    return text % {"n": len(rows), "total": total} if len(rows) < total else ""
