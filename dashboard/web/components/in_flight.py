@@ -3,11 +3,12 @@
 Only runs that the user may see are returned.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Case, Count, When
+from django.db.models import Case, When
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run, Stage
@@ -76,11 +77,13 @@ def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:
 
 def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InFlightTotals]:
     """Return the totals of the visible runs in flight, by stage key."""
-    totals: dict[int, list[InFlightTotals]] = {}
     fields = "stage", "status", "overdue_severity", "abort_severity", "attention"
     runs = visible_runs(permissions).in_flight().annotate(attention=attention.severity(now))
-    grouped = runs.order_by().values_list(*fields)
-    for stage, status, overdue, aborting, severity, count in grouped.annotate(count=Count("pk")):
+    # In this order, for which there is an index of the runs in flight alone: to group them, SQLite
+    # would read all runs of their stages.
+    groups = Counter(runs.order_by("-created_at", "-pk").values_list(*fields))
+    totals: dict[int, list[InFlightTotals]] = {}
+    for (stage, status, overdue, aborting, severity), count in groups.items():
         group_totals = InFlightTotals(
             statuses=frozenset([status]),
             overdue_severity=overdue if severity else 0,
@@ -110,12 +113,10 @@ def combine(
     )
 
 
-def has_recent_failure(
-    permissions: Permissions, stage_keys: Collection[int], now: datetime
-) -> bool:
-    """Return whether a run of these stages failed that needs attention."""
-    runs = visible_runs(permissions).filter(stage__in=stage_keys)
-    return attention.failed(runs, now - attention.FAILURE_WINDOW).exists()
+def recently_failed_stages(permissions: Permissions, now: datetime) -> set[int]:
+    """Return the keys of the stages with a failure that needs attention."""
+    failures = attention.failed(visible_runs(permissions), now - attention.FAILURE_WINDOW)
+    return set(failures.values_list("stage", flat=True))
 
 
 def has_open_aborts(permissions: Permissions) -> bool:

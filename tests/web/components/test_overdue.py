@@ -360,13 +360,13 @@ def test_tab_title_shows_overdue_before_less_urgent_statuses(
     assert tab_title(get_page, "/").startswith("Overdue · ")
 
 
-def test_tab_title_shows_overdue_before_failure(
+def test_tab_title_shows_failure_before_overdue_run(
     get_page: GetPage, typical_duration: StageTiming
 ) -> None:
-    factories.run(typical_duration.stage, status="failure")
-    assert tab_title(get_page, "/").startswith("Failed · ")
     overdue_run(typical_duration.stage)
     assert tab_title(get_page, "/").startswith("Overdue · ")
+    factories.run(typical_duration.stage, status="failure")
+    assert tab_title(get_page, "/").startswith("Failed · ")
 
 
 # --- Queries ------------------------------------------------------------------------------------
