@@ -1,5 +1,6 @@
 """Guarantees of the models: versions in commit order, one open abort per run, kept history."""
 
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from django.db.transaction import TransactionManagementError
 from dashboard.models import Abort, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.aborts import TRANSITIONS, AbortState, EventType
 from dashboard.models.runs import mark_changed
+from tests.support import factories
 
 T0 = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
@@ -386,3 +388,9 @@ def test_migrations_match_models(db: None) -> None:
 
 def test_run_id_of_255_characters_is_stored(stage: Stage) -> None:
     assert create_run(stage, "x" * 255).run_id == "x" * 255
+
+
+def test_run_in_flight_with_long_status_is_stored(db: None) -> None:
+    status = secrets.token_hex(5_000)  # incompressible: no index of PostgreSQL can hold it
+    run = factories.run(factories.stage(), status=status)
+    assert Run.objects.in_flight().get(pk=run.pk).status == status
