@@ -241,7 +241,7 @@ def test_alert_and_acknowledgement_are_announced_once(
         '[data-run="r-1"]'
     ).hover()  # the pointer is over the table: the page does not reload
     factories.change(run, overdue_severity=Severity.WARNING, overdue_reason="run")
-    expect_announced_once(page, live, "Nightly: .*[Oo]verdue.*", "Show changes")
+    expect_announced_once(page, live, "Needs attention: Nightly: Overdue")
     page.evaluate("() => { window.heard = [] }")
     other.reload()
     button(other, "Acknowledge").click()
