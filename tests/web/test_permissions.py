@@ -602,7 +602,7 @@ def test_stream_never_contains_hidden_objects(
     hidden_project_run: Run,
 ) -> None:
     key = staging_run.stage.pipeline_id if name == "pipeline" else 0
-    visible_id = {"board": f"stage-{staging_run.stage_id}"}.get(name, "run-open-s")
+    visible_id = "run-open-s" if name == "now" else f"stage-{staging_run.stage_id}"
     texts = []
     with open_stream(member_http_client, name, key) as stream:
         for run in (hidden_project_run, hidden_stage_run):
