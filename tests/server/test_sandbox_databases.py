@@ -80,11 +80,13 @@ def test_scenario_opened_later_begins_with_new_database(checkout: Path) -> None:
         assert f"Another process uses {file}." in second.stderr
         with closing(sqlite3.connect(file)) as database, database:
             database.execute("DELETE FROM dashboard_worker")  # as if stopped long ago
-    with start(later, checkout):
+    with start(later, checkout) as dashboard:
         wait_for_stuck_run(file)
         assert len(read(file, NAMES)) == 1
         [[world]] = read(file, "SELECT sandbox_world FROM dashboard_upstream")
         assert world == f"--scenario stuck-production --seed 1 --opened {OPENED_AT + 600}"
+        dashboard.end(signal.SIGINT)
+    assert "held other runs and was replaced" in dashboard.log.read_text()
 
 
 def test_scenario_of_same_opening_keeps_its_database(checkout: Path) -> None:
