@@ -10,7 +10,6 @@ time, which includes the database and which other load hardly changes; on Postgr
 """
 
 import argparse
-import os
 import platform
 import sqlite3
 import sys
@@ -18,9 +17,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from running import ROOT, scratch
+from running import local_django
 from tables import Table, p
-from viewers import database
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -222,13 +220,7 @@ def main() -> int:
     arguments.add_argument("--quick", action="store_true", help="up to 100,000 runs, less often")
     arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
     chosen = arguments.parse_args()
-    sys.path.insert(0, str(ROOT))
-    with scratch() as bench, database(chosen.postgres) as url:
-        quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
-        if url:
-            quiet["DATABASE_URL"] = url
-        os.environ.update(bench.environment(quiet))
-        os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+    with local_django(chosen.postgres):
         return measure(
             *(([1_000, 100_000], 20) if chosen.quick else ([1_000, 100_000, 1_000_000], 50))
         )

@@ -7,7 +7,6 @@ runs, requests pages from one process, prints one table, and exits with 1 if a t
 """
 
 import argparse
-import os
 import platform
 import sqlite3
 import sys
@@ -15,9 +14,8 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from running import ROOT, scratch
+from running import local_django
 from tables import Table, p, spread
-from viewers import database
 
 if TYPE_CHECKING:
     from dashboard.models import Stage
@@ -199,13 +197,7 @@ def main() -> int:
     arguments.add_argument("--quick", action="store_true", help="100,000 runs, fewer requests")
     arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
     chosen = arguments.parse_args()
-    sys.path.insert(0, str(ROOT))
-    with scratch() as bench, database(chosen.postgres) as url:
-        quiet = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
-        if url:
-            quiet["DATABASE_URL"] = url
-        os.environ.update(bench.environment(quiet))
-        os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+    with local_django(chosen.postgres):
         return measure(*((100_000, 20) if chosen.quick else (1_000_000, 60)))
 
 

@@ -183,6 +183,39 @@ def scratch() -> Iterator[Bench]:
         shutil.rmtree(place)
 
 
+@contextlib.contextmanager
+def database(server: str) -> Iterator[str]:
+    """Create a database on a PostgreSQL server, and drop it at the end."""
+    if not server:
+        yield ""
+        return
+    import psycopg
+
+    name = f"dashboard_bench_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as link:
+        link.execute(f"CREATE DATABASE {name}")
+        try:
+            yield f"{server.rpartition('/')[0]}/{name}"
+        finally:
+            link.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def local_django(server: str) -> Iterator[None]:
+    """Set up the product's settings in this process, with a scratch database.
+
+    On SQLite if `server`, the address of a PostgreSQL database, is empty.
+    """
+    sys.path.insert(0, str(ROOT))
+    with scratch() as bench, database(server) as url:
+        settings = {"NORTHFLANK_API_TOKEN": "sandbox", "LOG_LEVEL": "ERROR"}
+        if url:
+            settings["DATABASE_URL"] = url
+        os.environ.update(bench.environment(settings))
+        os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
+        yield
+
+
 @dataclass
 class Upstream:
     """A sandbox in its own process, and a direct connection to it."""

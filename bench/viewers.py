@@ -8,7 +8,6 @@ database can be created, on PostgreSQL. Prints a table; exits with 1 if a target
 
 import argparse
 import asyncio
-import contextlib
 import os
 import re
 import resource
@@ -16,10 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import cast
 
-from running import ROOT, Bench, Browser, Server, scratch, start_dashboard, start_upstream
+from running import ROOT, Bench, Browser, Server, database, scratch, start_dashboard, start_upstream
 from tables import Table, p, spread
 
 STAMP = re.compile(rb"stamp-(\d+)")
@@ -312,23 +310,6 @@ def _connections(postgres: str) -> int:
         ).fetchone()
     assert found is not None
     return int(found[0])
-
-
-@contextlib.contextmanager
-def database(server: str) -> Iterator[str]:
-    """Create a database on a PostgreSQL server, and drop it at the end."""
-    if not server:
-        yield ""
-        return
-    import psycopg
-
-    name = f"dashboard_bench_{os.getpid()}"
-    with psycopg.connect(server, autocommit=True) as link:
-        link.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{server.rpartition('/')[0]}/{name}"
-        finally:
-            link.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def main() -> None:

@@ -127,27 +127,27 @@ htmx.registerExtension("placeholders", {
 
 // --- Rows that leave a section stay for a moment, with their last state and without controls -------
 
-const LEFT_ROW_SECONDS = 6;
-const MAX_LEFT_ROW_SECONDS = 30; // while the page is used
-let leftCount = 0;
+const FORMER_ROW_SECONDS = 6;
+const MAX_FORMER_ROW_SECONDS = 30; // while the page is used
+let formerRowCount = 0;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
   if (target !== stream) return;
   const incoming = new Map(tasks.map(({ fragment: { firstElementChild: element } }) => [element?.id, element]));
-  for (const row of document.querySelectorAll("[data-left]")) {
-    const changed = incoming.get(row.dataset.leftRun);
-    if (changed) row.replaceWith(leftRow(row, changed));
+  for (const row of document.querySelectorAll("[data-former-since]")) {
+    const changed = incoming.get(row.dataset.formerRun);
+    if (changed) row.replaceWith(buildFormerRow(row, changed));
   }
   for (const { target: section, fragment } of tasks) {
     if (!section?.matches("[data-section]")) continue;
     const next = fragment.firstElementChild;
     let previous = null; // the incoming row behind which a row that leaves belongs
-    for (const row of section.querySelectorAll("tbody > tr[data-run], tbody > tr[data-left]")) {
+    for (const row of section.querySelectorAll("tbody > tr[data-run], tbody > tr[data-former-since]")) {
       let kept = next.querySelector(`#${CSS.escape(row.id)}`);
       if (!kept) {
-        kept = leftRow(row, incoming.get(row.id));
+        kept = buildFormerRow(row, incoming.get(row.id));
         if (previous) (previous.nextElementSibling?.matches(".waiting") ? previous.nextElementSibling : previous).after(kept);
-        else leftRows(section, next).prepend(kept);
+        else formerRowsBody(section, next).prepend(kept);
       }
       previous = kept;
     }
@@ -155,7 +155,7 @@ document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) =>
 });
 
 // The body of the incoming section's table; without one, that of an emptied copy of the present table.
-function leftRows(section, next) {
+function formerRowsBody(section, next) {
   const body = $("tbody", next);
   if (body) return body;
   const table = $(".runs", section).cloneNode(true);
@@ -164,22 +164,22 @@ function leftRows(section, next) {
   return $("tbody", table);
 }
 
-function leftRow(row, changed) {
-  const left = (changed ?? row).cloneNode(true);
-  if ("left" in left.dataset) return left;
-  for (const name of left.getAttributeNames()) left.removeAttribute(name);
-  for (const element of left.querySelectorAll("[id]")) element.removeAttribute("id");
-  for (const cell of left.querySelectorAll(".select, .abort-control")) cell.replaceChildren();
-  left.id = `left-${++leftCount}`; // a run may leave one section soon after another
-  left.dataset.leftRun = (changed ?? row).id;
-  left.dataset.left = Date.now();
-  left.inert = true;
-  return left;
+function buildFormerRow(row, changed) {
+  const former = (changed ?? row).cloneNode(true);
+  if ("formerSince" in former.dataset) return former;
+  for (const name of former.getAttributeNames()) former.removeAttribute(name);
+  for (const element of former.querySelectorAll("[id]")) element.removeAttribute("id");
+  for (const cell of former.querySelectorAll(".select, .abort-control")) cell.replaceChildren();
+  former.id = `former-${++formerRowCount}`; // a run may leave one section soon after another
+  former.dataset.formerRun = (changed ?? row).id;
+  former.dataset.formerSince = Date.now();
+  former.inert = true;
+  return former;
 }
 
-function removeLeftRows() {
-  const seconds = isIdle() ? LEFT_ROW_SECONDS : MAX_LEFT_ROW_SECONDS;
-  const due = [...document.querySelectorAll("[data-left]")].filter(({ dataset }) => Date.now() - dataset.left > 1000 * seconds);
+function removeFormerRows() {
+  const seconds = isIdle() ? FORMER_ROW_SECONDS : MAX_FORMER_ROW_SECONDS;
+  const due = [...document.querySelectorAll("[data-former-since]")].filter(({ dataset }) => Date.now() - dataset.formerSince > 1000 * seconds);
   if (!due.length) return;
   holdPlace();
   for (const row of due) {
@@ -214,8 +214,8 @@ function holdPlace() {
 }
 
 function restorePlace() {
-  const left = heldPlace && [...document.querySelectorAll(`[data-left-run="${heldPlace.id}"]`)].at(-1);
-  const element = left ?? (heldPlace && document.getElementById(heldPlace.id));
+  const former = heldPlace && [...document.querySelectorAll(`[data-former-run="${heldPlace.id}"]`)].at(-1);
+  const element = former ?? (heldPlace && document.getElementById(heldPlace.id));
   if (!element) return;
   const delta = element.getBoundingClientRect().top - heldPlace.top;
   const missing = delta - (root.scrollHeight - innerHeight - scrollY);
@@ -381,7 +381,7 @@ function tick() {
   ensureStream();
   refreshIfDue();
   removeConcludedNotices();
-  removeLeftRows();
+  removeFormerRows();
 }
 
 document.addEventListener("visibilitychange", tick);

@@ -16,7 +16,7 @@ from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.models.runs import mark_changed
-from dashboard.runs import alerts
+from dashboard.runs import acknowledgement_rules
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def acknowledge(run: Run, user: User, *, reassign_from: Collection[int] = ()) ->
         ChangeCounter.reserve(0)  # serializes writers: what is read below stays current
         current = Run.objects.without_detail().get(pk=run.pk)
         active = active_by_run([current], now).get(current.pk, [])
-        if not active and not alerts.can_be_acknowledged(current, now):
+        if not active and not acknowledgement_rules.can_be_acknowledged(current, now):
             raise NothingToAcknowledge
         reassigned = [
             acknowledgement
@@ -79,7 +79,7 @@ def release(run: Run, user: User) -> None:
 
 def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return the active acknowledgements by run key; runs without any are left out."""
-    open_run_pks = [run.pk for run in runs if alerts.is_open(run, now)]
+    open_run_pks = [run.pk for run in runs if acknowledgement_rules.is_open(run, now)]
     by_run: dict[int, list[Acknowledgement]] = {}
     for acknowledgement in (
         Acknowledgement.objects.open().filter(run__in=open_run_pks) if open_run_pks else ()
@@ -94,7 +94,9 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
     acknowledgements = Acknowledgement.objects.open().select_related("run")
     by_stage: dict[int, dict[str, Acknowledgement]] = {}
     for acknowledgement in acknowledgements.defer("run__steps", "run__raw", "run__description"):
-        if acknowledgement.run.stage_id in stages and alerts.is_open(acknowledgement.run, now):
+        if acknowledgement.run.stage_id in stages and acknowledgement_rules.is_open(
+            acknowledgement.run, now
+        ):
             by_stage.setdefault(acknowledgement.run.stage_id, {}).setdefault(
                 acknowledgement.username, acknowledgement
             )
@@ -107,8 +109,8 @@ def history(run: Run, now: datetime) -> list[Acknowledgement]:
     Those that expired have their expiry as `ended_at`, which is not saved.
     """
     acknowledgements = list(run.acknowledgements.all())
-    if not alerts.is_open(run, now):
-        expired_at = min(run.ended_at + alerts.MAX_FAILURE_AGE, now)
+    if not acknowledgement_rules.is_open(run, now):
+        expired_at = min(run.ended_at + acknowledgement_rules.MAX_FAILURE_AGE, now)
         for acknowledgement in acknowledgements:
             acknowledgement.ended_at = acknowledgement.ended_at or max(
                 acknowledgement.acknowledged_at, expired_at

@@ -95,19 +95,8 @@ def severity(now: datetime) -> Case:
 
 def severities(runs: Iterable[Run], now: datetime) -> dict[int, Severity]:
     """Return the severity of each of these runs that needs attention, by the run's key."""
-    by_state: dict[bool, list[int]] = {True: [], False: []}
-    for run in runs:
-        by_state[run.in_flight].append(run.pk)
-    active, ended = by_state[True], by_state[False]
-    found: dict[int, Severity] = {}
-    if active:
-        chosen = Run.objects.in_flight().filter(pk__in=active).annotate(attention=severity(now))
-        for pk, attention in chosen.filter(attention__gt=0).values_list("pk", "attention"):
-            found[pk] = Severity(attention)
-    if ended:
-        recent = failed(Run.objects.filter(pk__in=ended), now - FAILURE_WINDOW)
-        found |= dict.fromkeys(recent.values_list("pk", flat=True), Severity.CRITICAL)
-    return found
+    chosen = Run.objects.filter(pk__in=[run.pk for run in runs])
+    return {run.pk: Severity(-run.inverse_severity) for run in load(chosen, now)}
 
 
 def _stage_rank(name: str) -> int:

@@ -31,7 +31,7 @@ from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node, NorthflankError, RunDetail
 from dashboard.northflank import Run as ApiRun
-from dashboard.runs import alerts, overdue, statuses, steps
+from dashboard.runs import acknowledgement_rules, overdue, statuses, steps
 from dashboard.sync import baselines, schedule
 
 log = structlog.get_logger(__name__)
@@ -366,7 +366,9 @@ def _save_rows(rows: list[Run], existing: dict[str, Run], requested_at: datetime
     previous = [existing[row.run_id] for row in rows if row.run_id in existing]
     reappeared = [old.pk for old in previous if old.removed_at is not None]
     Dismissal.objects.all().end_for_runs(reappeared, now())
-    resolved = [existing[row.run_id].pk for row in newly_concluded if alerts.is_resolved(row)]
+    resolved = [
+        existing[row.run_id].pk for row in newly_concluded if acknowledgement_rules.is_resolved(row)
+    ]
     Acknowledgement.objects.all().end_for_runs(resolved, now())
     if any(row.status == "success" and row.concluded for row in rows):
         baselines.update_baseline(rows[0].stage_id, now())

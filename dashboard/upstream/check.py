@@ -25,7 +25,7 @@ from dashboard.northflank import (
 )
 from dashboard.northflank.open_questions import Observation
 from dashboard.upstream import access_hint
-from dashboard.upstream.check_client import CheckClient, Outcome, Stopped
+from dashboard.upstream.check_client import CheckClient, NoFurtherRequest, Outcome
 
 MAX_PROJECTS = 3  # whose pipelines are listed, until one has some
 MAX_PIPELINES = 2  # whose stages are listed, until one has runs
@@ -49,7 +49,7 @@ REFUSED = ("not_found", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
-class SeenToken:
+class TokenReport:
     """The token by `/v1/auth`; empty texts were not sent."""
 
     kind: str  # api, session, workload
@@ -61,7 +61,7 @@ class SeenToken:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenStage:
+class StageReport:
     """A stage whose runs were requested."""
 
     project: str  # id, as the next
@@ -79,14 +79,14 @@ class Report:
 
     base_url: str
     team_id: str
-    token: SeenToken | None = None  # None: no answer, or an API without `/v1/auth`
+    token: TokenReport | None = None  # None: no answer, or an API without `/v1/auth`
     # What the token may do, by what was tried: "yes", "no (<cause>)" or "not tried …".
     access: dict[str, str] = field(default_factory=dict)
     projects: list[str] | None = None  # ids, of the first page; None: they could not be read
     has_more_projects: bool = False  # there are further pages
     missing_projects: list[str] = field(default_factory=list)  # of NORTHFLANK_PROJECTS
     pipelines: dict[str, list[str]] = field(default_factory=dict)  # ids by project
-    stages: list[SeenStage] = field(default_factory=list)
+    stages: list[StageReport] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # messages for a person
     hint: str = ""  # what to check
     stopped: str = ""  # why the check ended early; empty: it did not
@@ -123,8 +123,8 @@ async def check(
     try:
         await client.load_budget()
         await checks.run()
-    except Stopped as stopped:
-        checks.report.stopped = str(stopped)
+    except NoFurtherRequest as reason:
+        checks.report.stopped = str(reason)
     finally:
         await client.aclose()
     return checks.finish()
@@ -159,15 +159,15 @@ class _Checks:
         if not pipelines:
             return
         stages = await self.check_stages(pipelines)
-        best = max(stages, key=lambda stage: len(stage.runs))
-        if best.runs and best.outcome.result is not None:
-            await self.check_run_details(best)
-            await self.check_filters(best.path, best.outcome.result)
-            await self.check_spelling(best)
-        await self.check_pipeline(*best.path[:2])
+        fullest = max(stages, key=lambda stage: len(stage.runs))
+        if fullest.runs and fullest.outcome.result is not None:
+            await self.check_run_details(fullest)
+            await self.check_filters(fullest.path, fullest.outcome.result)
+            await self.check_spelling(fullest)
+        await self.check_pipeline(*fullest.path[:2])
         await self.check_stage_without_flow(stages)
-        if best.outcome.result is not None:
-            await self.check_history(best.path, best.outcome.result)
+        if fullest.outcome.result is not None:
+            await self.check_history(fullest.path, fullest.outcome.result)
         await self.check_counting()
 
     def finish(self) -> Report:
@@ -198,7 +198,7 @@ class _Checks:
         # An API older than `/v1/auth` answers 404.
         outcome = await self.send(lambda nf: nf.get_auth(), expected=NOT_FOUND)
         if outcome.failure is not None and outcome.failure.cause == "unauthorised":
-            raise Stopped(str(outcome.failure))
+            raise NoFurtherRequest(str(outcome.failure))
         if outcome.result is not None:
             self.report.token = _describe_token(outcome.result, self.client.without_token)
         access["abort runs"] = f"not tried; {_describe_abort_permission(outcome.result)}"
@@ -206,7 +206,7 @@ class _Checks:
     async def check_projects(self) -> list[Project]:
         outcome = await self.send(lambda nf: nf.list_projects(), "list projects")
         if outcome.result is None:
-            raise Stopped(str(outcome.failure))
+            raise NoFurtherRequest(str(outcome.failure))
         page = outcome.result
         ids = [project.id for project in page.items]
         self.report.projects = list(map(self.client.without_token, ids))
@@ -398,12 +398,12 @@ class _Checks:
             self.observations.setdefault(question, set()).add(text)
 
 
-def _describe_token(auth: Auth, clean: Callable[[str], str]) -> SeenToken:
+def _describe_token(auth: Auth, clean: Callable[[str], str]) -> TokenReport:
     projects = "all"
     if auth.restriction_mode is not None:
         word = {"in": "only", "notIn": "all but"}.get(auth.restriction_mode, auth.restriction_mode)
         projects = f"{word} {', '.join(auth.restricted_projects) or 'none'}"
-    return SeenToken(
+    return TokenReport(
         kind=clean(auth.token_kind or ""),
         owner=clean(f"{auth.entity_type or ''} {auth.entity_id or ''}".strip()),
         role=clean(auth.role or ""),
@@ -413,9 +413,9 @@ def _describe_token(auth: Auth, clean: Callable[[str], str]) -> SeenToken:
     )
 
 
-def _describe_stage(project: str, pipeline: str, stage: str, *, found: _StageRuns) -> SeenStage:
+def _describe_stage(project: str, pipeline: str, stage: str, *, found: _StageRuns) -> StageReport:
     page, failure = found.outcome.result, found.outcome.failure
-    return SeenStage(
+    return StageReport(
         project,
         pipeline,
         stage,

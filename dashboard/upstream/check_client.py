@@ -26,7 +26,7 @@ _MAX_REQUESTS_PER_CALL = 2  # the client repeats a failed read once
 _FINAL_CAUSES = {"unreachable", "timeout", "rate_limited"}
 
 
-class Stopped(Exception):
+class NoFurtherRequest(Exception):
     """No further request can or may be sent; the text says why, for a person."""
 
 
@@ -80,7 +80,7 @@ class CheckClient:
         await self._client.aclose()
 
     async def load_budget(self) -> None:
-        """Limit this check to what the rate budget leaves; raises Stopped during a pause.
+        """Limit this check to what the rate budget leaves; raises NoFurtherRequest during a pause.
 
         Without a database of this Northflank the limit is MAX_REQUESTS (`database_note`).
         """
@@ -93,7 +93,7 @@ class CheckClient:
             self.database_note = f"Database error: {' '.join(str(error).split())}"
             return
         if budget.is_paused:
-            raise Stopped("Requests are paused after a 429: see the status page.")
+            raise NoFurtherRequest("Requests are paused after a 429: see the status page.")
         self._max_requests = min(MAX_REQUESTS, budget.requests)
 
     async def send[T](
@@ -104,11 +104,13 @@ class CheckClient:
     ) -> Outcome[T]:
         """Send one request; a failure by an `expected` cause is no difference.
 
-        Raises Stopped if this one may not be sent, or none can follow: at MAX_REQUESTS, at the end
-        of what the rate budget leaves, after a 429, and without an answer.
+        Raises NoFurtherRequest if this one may not be sent, or none can follow: at MAX_REQUESTS, at
+        the end of what the rate budget leaves, after a 429, and without an answer.
         """
         if self.request_count + _MAX_REQUESTS_PER_CALL > self._max_requests:
-            raise Stopped(f"{self.request_count} requests were sent; the limit is reached.")
+            raise NoFurtherRequest(
+                f"{self.request_count} requests were sent; the limit is reached."
+            )
         self._calls, self._answers = [], []
         result: T | None = None
         failure: NorthflankError | None = None
@@ -124,7 +126,7 @@ class CheckClient:
             if not isinstance(failure, Unreachable):
                 self._add_differences(self._describe(failure))
             if failure.cause in _FINAL_CAUSES:
-                raise Stopped(str(failure)) from failure
+                raise NoFurtherRequest(str(failure)) from failure
         return Outcome(result, failure, self.last_answer)
 
     @property

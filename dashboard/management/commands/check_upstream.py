@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, SystemCheckError
 from dashboard.management.cli import output
 from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.northflank.open_questions import QUESTIONS
-from dashboard.upstream.check import Report, SeenStage, SeenToken, check
+from dashboard.upstream.check import Report, StageReport, TokenReport, check
 from dashboard.upstream.check_client import MAX_REQUESTS
 
 NOT_CHECKED = 2  # exit status, as for an invalid command line
@@ -84,7 +84,7 @@ def _open_question_lines(report: Report) -> Iterator[str]:
         yield f"  not seen: {', '.join(unseen)}"
 
 
-def _token_lines(token: SeenToken) -> Iterator[str]:
+def _token_lines(token: TokenReport) -> Iterator[str]:
     facts = {
         "kind": token.kind,
         "of": token.owner,
@@ -112,7 +112,7 @@ def _content_lines(report: Report, projects: list[str]) -> Iterator[str]:
         yield f"  {path} / {stage.stage}: {_describe_stage(stage)}"
 
 
-def _describe_stage(stage: SeenStage) -> str:
+def _describe_stage(stage: StageReport) -> str:
     if stage.run_count is None:
         reason = f"cannot be read ({stage.error})"
         return "no release flow" if stage.error == "not_found" else reason

@@ -13,7 +13,7 @@ from django.db.models import Case, When
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run, Stage
 from dashboard.models.runs import RunQuerySet
-from dashboard.runs import alerts, attention
+from dashboard.runs import acknowledgement_rules, attention
 from dashboard.runs.attention import AttentionRun
 from dashboard.web.components.data_age import DataAge, page_data_age
 
@@ -55,13 +55,13 @@ def others_in_flight(permissions: Permissions, now: datetime) -> RunQuerySet:
 
 def failed_earlier(permissions: Permissions, now: datetime) -> RunQuerySet:
     """Return the runs that failed in the last day and no longer need attention, latest first."""
-    since, until = now - alerts.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
+    since, until = now - acknowledgement_rules.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
     return attention.failed(visible_runs(permissions), since, until)
 
 
 def failed(permissions: Permissions, now: datetime) -> RunQuerySet:
     """Return the runs that failed in the last day, latest first, except runs aborted here."""
-    return attention.failed(visible_runs(permissions), now - alerts.MAX_FAILURE_AGE)
+    return attention.failed(visible_runs(permissions), now - acknowledgement_rules.MAX_FAILURE_AGE)
 
 
 def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:

@@ -95,8 +95,7 @@ class NowSections:
 
     @property
     def _aborted(self) -> RunSection:
-        rows = self._aborted_rows
-        count = _count(rows, MAX_CONCLUDED, self._aborted_runs)
+        rows, count = self._aborted_list
         return RunSection(
             "aborted",
             _("Aborted here in the last hour"),
@@ -110,13 +109,8 @@ class NowSections:
     @property
     def _failed(self) -> RunSection:
         failures = in_flight.failed_earlier(self.permissions, self.now)
-        rows = _without(
-            run_row.row_keys(failures[:MAX_CONCLUDED]),
-            self._attention_rows,
-            self._other_rows,
-            self._aborted_rows,
-        )
-        count = _count(rows, MAX_CONCLUDED, failures)
+        listed = self._attention_rows, self._other_rows, self._aborted_list[0]
+        rows, count = _list_runs(failures, MAX_CONCLUDED, *listed)
         recently_failed = len(self.attention_runs) - self._attention_in_flight
         return RunSection(
             "failed",
@@ -141,25 +135,22 @@ class NowSections:
         return sum(run.is_in_flight for run in self.attention_runs)
 
     @cached_property
-    def _other_runs(self) -> RunQuerySet:
-        return in_flight.others_in_flight(self.permissions, self.now)
+    def _other_list(self) -> tuple[list[RowKey], int]:
+        others = in_flight.others_in_flight(self.permissions, self.now)
+        return _list_runs(others, MAX_IN_FLIGHT, self._attention_rows)
 
-    @cached_property
+    @property
     def _other_rows(self) -> list[RowKey]:
-        return _without(run_row.row_keys(self._other_runs[:MAX_IN_FLIGHT]), self._attention_rows)
+        return self._other_list[0]
 
-    @cached_property
+    @property
     def _other_count(self) -> int:
-        return _count(self._other_rows, MAX_IN_FLIGHT, self._other_runs)
+        return self._other_list[1]
 
     @cached_property
-    def _aborted_runs(self) -> RunQuerySet:
-        return in_flight.recently_aborted(self.permissions, self.now)
-
-    @cached_property
-    def _aborted_rows(self) -> list[RowKey]:
-        rows = run_row.row_keys(self._aborted_runs[:MAX_CONCLUDED])
-        return _without(rows, self._attention_rows, self._other_rows)
+    def _aborted_list(self) -> tuple[list[RowKey], int]:
+        aborted = in_flight.recently_aborted(self.permissions, self.now)
+        return _list_runs(aborted, MAX_CONCLUDED, self._attention_rows, self._other_rows)
 
     @property
     def _in_flight_note(self) -> str:
@@ -191,16 +182,13 @@ class NowSections:
         }
 
 
-def _without(rows: list[RowKey], *others: list[RowKey]) -> list[RowKey]:
+def _list_runs(runs: RunQuerySet, limit: int, *others: list[RowKey]) -> tuple[list[RowKey], int]:
+    """Return the rows of the first `limit` runs, without those in `others`, and the total."""
+    keys = run_row.row_keys(runs[:limit])
     # A run may have moved from one section to another between their queries.
     listed = {key.pk for other in others for key in other}
-    return [key for key in rows if key.pk not in listed]
-
-
-def _count(rows: list[RowKey], limit: int, runs: RunQuerySet) -> int:
-    """Return how many `runs` there are; `rows` are the first of them, up to about `limit`."""
-    # A few rows may be missing, which another section lists: see `_without`.
-    return len(rows) if len(rows) < limit - 10 else runs.count()
+    rows = [key for key in keys if key.pk not in listed]
+    return rows, len(rows) if len(keys) < limit else runs.count()
 
 
 def _listed_above_text(count: int) -> str:

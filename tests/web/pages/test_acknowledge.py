@@ -20,7 +20,7 @@ from dashboard.accounts import permissions
 from dashboard.models import Acknowledgement, ChangeCounter, Grant, Run, Stage
 from dashboard.models.severity import Severity
 from dashboard.northflank import Run as ApiRun
-from dashboard.runs import acknowledgements, alerts
+from dashboard.runs import acknowledgement_rules, acknowledgements
 from dashboard.sync import mirror
 from dashboard.web.live.changes import load_changes
 from dashboard.web.pages.run import RunPage
@@ -349,7 +349,7 @@ def test_acknowledgement_of_old_failure_expires_and_offers_none(
 ) -> None:
     mirror_run_status(run, "failure", concluded=True)
     acknowledgements.acknowledge(run, ana)
-    ended_at = timezone.now() - alerts.MAX_FAILURE_AGE - timedelta(hours=1)
+    ended_at = timezone.now() - acknowledgement_rules.MAX_FAILURE_AGE - timedelta(hours=1)
     factories.change(run, concluded_at=ended_at)
     Acknowledgement.objects.update(acknowledged_at=ended_at)
     card = run_page_for(ana, run)
