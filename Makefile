@@ -58,6 +58,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/light.py
 	uv run bench/audit.py
 	uv run bench/usual.py
+	uv run bench/people.py
 	uv run bench/paging.py
 	uv run bench/growth.py
 

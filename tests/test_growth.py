@@ -58,8 +58,13 @@ LINEAR_IN_STAGES = {
     "web/components/sync_report:_stage_rows": "Status lists up to 100 stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
 }
-# Work that may, until it has pages.
-LINEAR_WORK = {"manager: GET /board/", "viewer: GET /board/"}
+# Work that may: the board until it has pages, and what cached pages depend on: on Now the count of
+# what is covered, in the abort log the projects that its filter offers.
+LINEAR_WORK = {
+    f"{user}: {work}"
+    for user in ("manager", "viewer")
+    for work in ("GET /board/", "cached /", "cached /aborts/")
+}
 
 type Work = Callable[[], object]
 
@@ -86,7 +91,14 @@ def pages(who: User) -> dict[str, Work]:
         response = client.get(address)
         assert response.status_code in {200, 302}, (address, response.status_code)
 
-    return {f"GET {address}": lambda address=address: view(address) for address in addresses}
+    def view_cached(address: str) -> None:
+        for _ in range(2):
+            client.get(address, headers={"Accept-Encoding": "gzip"})
+
+    return {f"GET {address}": lambda address=address: view(address) for address in addresses} | {
+        f"cached {address}": lambda address=address: view_cached(address)
+        for address in ("/", "/aborts/", f"{flow}?all=1")
+    }
 
 
 def api_requests(who: User) -> dict[str, Work]:

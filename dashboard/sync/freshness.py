@@ -16,7 +16,13 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=30)  # workers send a heartbeat every 5 s
 
 def is_stale(fresh_until: datetime | None, now: datetime) -> bool:
     """Return whether the data is older than planned; False if never read (None)."""
-    return fresh_until is not None and fresh_until + GRACE < now
+    limit = stale_at(fresh_until)
+    return limit is not None and limit < now
+
+
+def stale_at(fresh_until: datetime | None) -> datetime | None:
+    """Return when data becomes stale; None if never read."""
+    return None if fresh_until is None else fresh_until + GRACE
 
 
 def is_alive(heartbeat_at: datetime, now: datetime) -> bool:

@@ -79,11 +79,17 @@ def find_gap(stage: ReadState, now: datetime) -> Gap | None:
         return Gap.UNREAD
     if stage.has_flow is False:
         return None  # no runs without a flow
-    if stage.fresh_until is not None:
-        max_age = 2 * (stage.fresh_until - stage.synced_at)
-        if now - stage.synced_at > max(max_age, MIN_GAP_AGE):
-            return Gap.UNREAD
+    opens_at = gap_opens_at(stage)
+    if opens_at is not None and opens_at < now:
+        return Gap.UNREAD
     return Gap.OLDER_IN_FLIGHT if stage.in_flight_incomplete else None
+
+
+def gap_opens_at(stage: ReadState) -> datetime | None:
+    """Return when a stage that was read counts as unread again, unless it is read before."""
+    if stage.synced_at is None or stage.fresh_until is None or stage.has_flow is False:
+        return None
+    return stage.synced_at + max(2 * (stage.fresh_until - stage.synced_at), MIN_GAP_AGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How old the data of a page is, whether any is missing, and a hash of the page's structure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 
@@ -28,6 +28,8 @@ class DataAge:
     # Hash of the values that determine the page's structure besides its runs: the stages, and which
     # of them have been read. An open page that receives another hash reloads its live region.
     structure_hash: str = ""
+    # When it changes with time alone, at the earliest.
+    changes_at: datetime | None = field(default=None, compare=False, repr=False)
 
     @property
     def stale_text(self) -> str:
@@ -55,7 +57,12 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
     if not sync_times:
         text = _("No data has been read from Northflank yet.")
         return DataAge(None, is_stale=True, text=text, structure_hash=structure_hash)
-    return DataAge(min(sync_times), is_stale=is_stale, structure_hash=structure_hash)
+    return DataAge(
+        min(sync_times),
+        is_stale=is_stale,
+        structure_hash=structure_hash,
+        changes_at=_next_change(stages, now),
+    )
 
 
 def place_data_age(stages: Sequence[Stage]) -> DataAge:
@@ -67,6 +74,17 @@ def place_data_age(stages: Sequence[Stage]) -> DataAge:
     ]
     unread = coverage.measure_stages(listed, db_threads.now()).text
     return replace(stages_data_age(stages), incomplete_text=unread)
+
+
+def _next_change(stages: Sequence[Stage], now: datetime) -> datetime | None:
+    """Return when the next of some stages becomes stale or counts as unread; None: none will."""
+    limits = [
+        limit
+        for stage in stages
+        for limit in (freshness.stale_at(stage.fresh_until), schedule.gap_opens_at(stage))
+        if limit is not None and limit >= now
+    ]
+    return min(limits, default=None)
 
 
 def _structure_hash(stages: Sequence[Stage], *extra: object) -> str:
@@ -110,6 +128,7 @@ def page_data_age(
         status_hint=freshness.problems_message(sync_facts),
         incomplete_text=coverage.measure(stages, lookup.visible_sweeps(permissions), now).text,
         structure_hash=_structure_hash(stages, *extra),
+        changes_at=_next_change(stages, now),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.utils.functional import cached_property
+from django.utils.functional import SimpleLazyObject, cached_property
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.models import CatalogSync, Upstream
@@ -27,7 +27,7 @@ class SiteContext:
     """Template context `site`; the database is queried only when a template uses it."""
 
     def __init__(self, theme: str = "") -> None:
-        self.theme = theme if theme in {"light", "dark"} else ""  # empty: the system's theme
+        self.theme = theme
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
@@ -61,13 +61,23 @@ def _build_error(
 
 
 def site_context(request: HttpRequest) -> dict[str, Any]:
-    """Context processor: adds `site`."""
-    return {"site": for_request(request)}
+    """Context processor: adds `site` and the name of the signed-in user."""
+
+    def username() -> str:
+        return request.user.get_username()
+
+    return {"site": for_request(request), "username": SimpleLazyObject(username)}
 
 
 def for_request(request: HttpRequest) -> SiteContext:
     """Return the site context, one object per request."""
     site: SiteContext | None = getattr(request, "_site_context", None)
     if site is None:
-        site = request._site_context = SiteContext(request.COOKIES.get("theme", ""))  # type: ignore[attr-defined]
+        site = request._site_context = SiteContext(theme(request))  # type: ignore[attr-defined]
     return site
+
+
+def theme(request: HttpRequest) -> str:
+    """Return the theme that the user chose; empty: the system's."""
+    chosen = request.COOKIES.get("theme", "")
+    return chosen if chosen in {"light", "dark"} else ""

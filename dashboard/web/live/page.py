@@ -8,22 +8,27 @@ refreshes its live region at intervals, and its tag (HX-PTag) shows that nothing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import cached_property
+from datetime import datetime, timedelta
+from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from typing import Any, ClassVar
 
+from django.contrib.messages import get_messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, QueryDict
 from django.template.loader import render_to_string
 from django.urls import reverse
 
+from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Run
+from dashboard.db.prepared import PreparedQuery
+from dashboard.models import ChangeCounter, Run
 from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.runs import run_row, run_section
 from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.htmx import is_htmx, render_page
+from dashboard.web.live.dependencies import Querysets
+from dashboard.web.live.page_cache import GAPS, VERSION, Dependencies, PageDraft
 from dashboard.web.live.snapshot import Snapshot
 
 # An ended run counts as new on an open page for this long.
@@ -82,6 +87,7 @@ class Page(ABC):
     name: ClassVar[str]  # of its template in pages/, and of its stream
     nav: ClassVar[str] = ""  # the navigation's entry
     follows_all_changes: ClassVar[bool] = True  # False: only `tag_values` change its tag
+    is_cacheable: ClassVar[bool] = False  # by live/page_cache.py: it has `dependencies`
 
     def __init__(
         self,
@@ -103,6 +109,16 @@ class Page(ABC):
     def is_visible(cls, permissions: Permissions, key: int) -> bool:
         """Return whether the page with this key exists and the user may view it."""
         return key == 0
+
+    @classmethod
+    def dependencies(cls, permissions: Permissions) -> Querysets:
+        """Return what a cacheable page depends on (live/dependencies.py)."""
+        raise NotImplementedError
+
+    @classmethod
+    def record_view(cls, key: int, now: datetime) -> None:
+        """Record that somebody views the page with this key, if the sync is to know it."""
+        return
 
     @property
     def has_runs_in_flight(self) -> bool:
@@ -185,7 +201,8 @@ def _data_age_part(data_age: DataAge) -> LivePart:
 
 def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     """Render a page or, for a refresh, its live region alone; 304 if the browser has it already."""
-    live = _live_region(request, page)
+    draft = _draft(request, page)  # its state is read before anything of the page
+    live = _live_region(request, page, draft)
     if request.headers.get("HX-PTag") == live.tag:
         unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
         unchanged["HX-PTag"] = live.tag
@@ -196,17 +213,38 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
         "tab_title": page.tab_title,
         "data_age": page.data_age,
         **page.context(request),
+        **(GAPS if draft is not None else {}),
     }
     response = render_page(request, f"pages/{page.name}.html", "live", context)
     if is_htmx(request):
         response["HX-PTag"] = live.tag
+    if draft is not None:
+        draft.finish(response, live.tag, page.data_age.changes_at)
     return response
 
 
-def _live_region(request: HttpRequest, page: Page) -> LiveRegion:
+def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
+    """Return the draft of a page that is to be cached, else None."""
+    identity = identity_of(request)
+    if identity is None or not page.is_cacheable or len(get_messages(request)):
+        return None
+    query = _prepared_query(type(page), page.permissions)
+    dependencies = Dependencies(query, page.key, partial(page.record_view, page.key))
+    draft = PageDraft(dependencies, identity.user_pk, page.snapshot.now)
+    # While something has not been read yet, an estimate changes all the time.
+    return None if page.data_age.incomplete_text else draft
+
+
+@lru_cache(maxsize=100)
+def _prepared_query(page: type[Page], permissions: Permissions) -> PreparedQuery:
+    latest_version = ChangeCounter.objects.filter(pk=1).values_list("value")
+    return PreparedQuery([latest_version, *page.dependencies(permissions)])
+
+
+def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:
     snapshot = page.snapshot
     tag_values = (
-        snapshot.version if page.follows_all_changes else 0,
+        draft.state.rows if draft else snapshot.version if page.follows_all_changes else 0,
         page.data_age,
         page.tab_title,
         snapshot.site.upstream_error,
@@ -216,7 +254,11 @@ def _live_region(request: HttpRequest, page: Page) -> LiveRegion:
     )
     stream_parameters = QueryDict(mutable=True)
     stream_parameters.update(
-        {"page": page.name, "key": str(page.key), "since": str(snapshot.version)}
+        {
+            "page": page.name,
+            "key": str(page.key),
+            "since": VERSION if draft is not None else str(snapshot.version),
+        }
         | ({"query": page.query} if page.query else {})
     )
     return LiveRegion(

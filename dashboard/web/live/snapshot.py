@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from dashboard.accounts import permissions as account_permissions
+from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Stage
@@ -39,8 +40,9 @@ class Snapshot:
 
     @classmethod
     def for_request(cls, request: HttpRequest) -> "Snapshot":
+        identity = identity_of(request)
         return cls(
-            account_permissions.for_user(request.user),
+            identity.permissions if identity else account_permissions.for_user(request.user),
             ChangeCounter.latest(),
             db_threads.now(),
             site_context.for_request(request),

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_safe
 
 from dashboard.accounts import permissions
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Abort, Run
 from dashboard.web.components import tab_title
 from dashboard.web.components.aborts import abort_log
@@ -17,6 +18,8 @@ from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states
 from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.live import dependencies
+from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response
 from dashboard.web.live.snapshot import Snapshot
 from dashboard.web.pages import aborts_export
@@ -36,6 +39,17 @@ class AbortsPage(Page):
     name = nav = "aborts"
     follows_all_changes = False
     filter: AbortFilter
+
+    @property
+    def is_cacheable(self) -> bool:  # type: ignore[override]
+        return self.filter.is_newest_page and not self.filter.warnings
+
+    @classmethod
+    def dependencies(cls, permissions: Permissions) -> Querysets:
+        return [
+            *dependencies.upstream(),
+            *dependencies.newest_aborts(permissions, abort_log.PER_PAGE),
+        ]
 
     @cached_property
     def newest(self) -> abort_log.PageOfAborts:

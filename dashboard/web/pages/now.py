@@ -7,12 +7,15 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.web.components import in_flight, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.now_sections import NowSections
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
+from dashboard.web.live import dependencies
+from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -25,6 +28,15 @@ def now(request: HttpRequest) -> HttpResponse:
 
 class NowPage(Page):
     name = nav = "now"
+    is_cacheable = True
+
+    @classmethod
+    def dependencies(cls, permissions: Permissions) -> Querysets:
+        return [
+            *dependencies.upstream(),
+            *dependencies.listed_stages(permissions),
+            *dependencies.runs_of_all_stages(permissions),
+        ]
 
     @property
     def has_runs_in_flight(self) -> bool:

@@ -1,6 +1,7 @@
 """A stage's page: the runs of its release flow."""
 
 from collections.abc import Collection
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +26,9 @@ from dashboard.web.components.runs import history_charts, removed_notice, run_ro
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup, sign_in
 from dashboard.web.http.htmx import is_htmx
+from dashboard.web.live import dependencies
 from dashboard.web.live.charts import chart_parts, ended_stages
+from dashboard.web.live.dependencies import Querysets
 from dashboard.web.live.page import LivePart, Page, PageRemoved, page_response, render_part
 from dashboard.web.live.snapshot import Snapshot
 
@@ -46,13 +49,27 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     watchers.watch_stage(stage, snapshot.now)
     run_filter = filters.parse(request.GET, stage, user)
     page = StagePage(snapshot, key=stage.pk, query=run_filter.stream_query)
-    page.stage, page.filter, page.default_view = stage, run_filter, default_view
+    # Without the stage, which is read again after the page's state.
+    page.filter, page.default_view = run_filter, default_view
     return page_response(request, page)
 
 
 class StagePage(Page):
     name = "stage"
+    is_cacheable = True
     default_view: SavedView | None = None
+
+    @classmethod
+    def dependencies(cls, permissions: Permissions) -> Querysets:
+        return [
+            *dependencies.upstream(),
+            *dependencies.stage(),
+            *dependencies.saved_views(),
+        ]
+
+    @classmethod
+    def record_view(cls, key: int, now: datetime) -> None:
+        watchers.keep_alive([key], [], now)
 
     @classmethod
     def is_visible(cls, permissions: Permissions, key: int) -> bool:

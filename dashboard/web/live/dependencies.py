@@ -1,0 +1,170 @@
+"""What pages depend on, as queries of few rows: while their rows are equal, so is the page.
+
+Each function returns querysets for a `PreparedQuery`. `NOW`, `KEY` and `USER` are given at each
+execution: the time, the page's key and the user's key. A change of a run, of its aborts or of its
+acknowledgements gives the run the highest version of all, so the count and the highest version of
+some runs stand for all of them.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db.models import (
+    BigIntegerField,
+    Case,
+    DateTimeField,
+    F,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
+from django.db.models.functions import Coalesce
+
+from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Count, Max, Parameter, Sum, Texts, count_if, joined
+from dashboard.models import (
+    Abort,
+    CatalogSync,
+    DefaultView,
+    Project,
+    Run,
+    SavedView,
+    Stage,
+    Upstream,
+)
+from dashboard.runs import acknowledgement_rules, attention
+from dashboard.sync import freshness
+from dashboard.web.components import in_flight
+from dashboard.web.http import lookup
+
+type Querysets = list[QuerySet[Any, Any]]
+
+KEY = Parameter("key", BigIntegerField())
+USER = Parameter("user", BigIntegerField())
+
+
+def ago(age: timedelta) -> Parameter:
+    """Return the time that was `age` before the execution."""
+    return Parameter("now", DateTimeField(), -age)
+
+
+def upstream() -> Querysets:
+    """The upstream error, and the refusal of the list of projects."""
+    return [
+        Upstream.objects.values_list("error", "error_message", "error_since"),
+        CatalogSync.objects.filter(project=None).values_list(
+            "error", "error_message", "error_since"
+        ),
+    ]
+
+
+def stage() -> Querysets:
+    """The stage with the page's key, and the runs of its release flow."""
+    runs = Run.objects.filter(stage=KEY)
+    # As a range, so that only the index by stage and version has this order.
+    ended = Run.objects.filter(stage__gte=KEY, stage__lte=KEY)
+    # Of all stages, since they are few: of one stage, SQLite would read all runs.
+    failures = Run.objects.filter(
+        status="failure", concluded=True, ended_at__gt=ago(attention.FAILURE_WINDOW)
+    )
+    return [
+        Stage.objects.filter(pk=KEY).values_list(
+            "synced_at", "fresh_until", "has_flow", "missing_since", "in_flight_incomplete",
+            "error", "error_message", "error_since", "omitted_by_page",
+            "concurrency_policy", "paused",
+            "pipeline__name", "pipeline__removed_at",
+            "pipeline__project__name", "pipeline__project__removed_at",
+        ),
+        ended.filter(in_flight=False).order_by("stage_id", "-version").values_list("version")[:1],
+        runs.in_flight().values_list(
+            Count(), Max("version"), _due_approvals()
+        ),
+        failures.values_list(count_if(Q(stage=KEY))),
+    ]  # fmt: skip
+
+
+def saved_views() -> Querysets:
+    """The saved views that the user sees, and which of them they may share or delete."""
+    visible = SavedView.objects.filter(Q(owner=USER) | Q(shared=True))
+    own = count_if(Q(owner=USER))
+    return [
+        visible.values_list(
+            own, Texts(joined("pk", "name", "query", "shared", "owner_id", "owner__username"))
+        ),
+        DefaultView.objects.filter(user=USER).values_list("view"),
+        User.objects.filter(pk=USER).values_list("is_staff", "is_superuser"),
+    ]
+
+
+def runs_of_all_stages(permissions: Permissions) -> Querysets:
+    """The runs of the Now page that the user may view: in flight, aborted here, failed."""
+    visible = in_flight.visible_runs(permissions)
+    last_day, just_now = ago(acknowledgement_rules.MAX_FAILURE_AGE), ago(attention.FAILURE_WINDOW)
+    failures = visible.filter(status="failure", concluded=True, ended_at__gt=last_day)
+    aborts = Abort.objects.filter(
+        permissions.stage_filter("run__stage"), requested_at__gt=ago(in_flight.ABORTED_WINDOW)
+    )
+    return [
+        visible.in_flight().values_list(Count(), Max("version"), _due_approvals()),
+        failures.values_list(Count(), Max("version"), count_if(Q(ended_at__gt=just_now))),
+        aborts.values_list(Count(), Max("run__version")),
+    ]
+
+
+def listed_stages(permissions: Permissions) -> Querysets:
+    """The stages that the user may view: which there are, and how far they can be read.
+
+    Of the stages with runs in flight, each of their reads counts.
+    """
+    stages = Stage.objects.listed().filter(permissions.stage_filter())
+    is_stale = Q(fresh_until__lt=ago(freshness.GRACE)) & ~Q(has_flow=False)
+    stages_in_flight = in_flight.visible_runs(permissions).in_flight().order_by().values("stage")
+    sweeps = lookup.visible_sweeps(permissions)
+    return [
+        stages.values_list(
+            *_fingerprint(Q()),
+            *_fingerprint(Q(has_flow=True)),
+            *_fingerprint(Q(has_flow=False)),
+            *_fingerprint(Q(synced_at=None)),
+            *_fingerprint(is_stale),
+            *_fingerprint(~Q(error="")),
+            *_fingerprint(~Q(omitted_by_page={})),
+        ),
+        stages.filter(pk__in=stages_in_flight).values_list(
+            Texts(joined("pk", "synced_at", "fresh_until", "concurrency_policy"))
+        ),
+        sweeps.values_list(
+            Count(),
+            count_if(Q(synced_at=None)),
+            count_if(~Q(error="")),
+            count_if(~Q(omitted_by_page={})),
+        ),
+    ]
+
+
+def newest_aborts(permissions: Permissions, per_page: int) -> Querysets:
+    """The newest aborts that the user may view, and the projects by which they can be filtered."""
+    visible = Abort.objects.filter(permissions.stage_filter("run__stage")).order_by("-pk")
+    first = Coalesce(Subquery(visible.values("pk")[per_page : per_page + 1]), Value(0))
+    return [
+        visible.order_by().filter(pk__gte=first).values_list(
+            Count(), Max("pk"), Max("run__version"), count_if(Q(settled_at=None))
+        ),
+        Project.objects.values_list(Texts(joined("pk", "slug", "name"))),
+        Stage.objects.values_list(Max("pk")),  # a project is offered once it has a stage
+    ]  # fmt: skip
+
+
+def _due_approvals() -> Sum:
+    limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
+    return count_if(Q(approval_since__lte=ago(limit)))
+
+
+def _fingerprint(condition: Q) -> tuple[Sum, Sum]:
+    """Return two sums that differ for different sets of rows that meet a condition."""
+    key = Case(When(condition, then=F("pk")), default=0) if condition else F("pk")
+    return Sum(key), Sum(key * key)

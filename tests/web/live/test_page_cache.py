@@ -1,0 +1,467 @@
+"""Cached pages: the same as those rendered anew, for whoever asks, whatever has changed."""
+
+import contextlib
+import gzip
+import random
+import re
+import string
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from selectolax.lexbor import LexborHTMLParser
+
+from dashboard.accounts.permissions import RELEASE_MANAGERS
+from dashboard.db import threads as db_threads
+from dashboard.db.prepared import PreparedQuery
+from dashboard.models import (
+    Abort,
+    CatalogSync,
+    ChangeCounter,
+    DefaultView,
+    Run,
+    SavedView,
+    Stage,
+    Upstream,
+)
+from dashboard.models.grants import Action, Grant
+from dashboard.runs import acknowledgements
+from dashboard.web.live import page_cache
+from dashboard.web.live.page_cache import (
+    CSRF_TOKEN,
+    USERNAME,
+    VERSION,
+    CachedPage,
+    GappedText,
+    PageCache,
+    Visit,
+)
+from tests.support import factories
+
+pytestmark = pytest.mark.django_db
+
+CACHE_STATEMENTS = 2  # who asks, and what the page depends on
+
+
+class Visitors:
+    """Users of one process, who share its cached pages."""
+
+    def __init__(self) -> None:
+        self._first = Client()
+        self._clients: dict[str, Client] = {}
+
+    def add(self, username: str, *groups: str, **fields: bool) -> User:
+        user = User.objects.create_user(username, **fields)  # type: ignore[arg-type]
+        user.groups.set(Group.objects.get_or_create(name=name)[0] for name in groups)
+        client = self._clients[username] = Client()
+        client.handler = self._first.handler
+        client.force_login(user)
+        return user
+
+    def client(self, username: str) -> Client:
+        return self._clients[username]
+
+    def get(self, username: str, address: str, **headers: str) -> HttpResponse:
+        """Return what a browser gets, which may be a cached page."""
+        headers = {"Accept-Encoding": "gzip", **headers}
+        return self._clients[username].get(address, headers=headers)
+
+    def text(self, username: str, address: str) -> str:
+        response = self.get(username, address)
+        if response.headers.get("Content-Encoding") != "gzip":
+            return response.content.decode()
+        return gzip.decompress(response.content).decode()
+
+    def text_rendered_anew(self, username: str, address: str) -> str:
+        """Return the page as it is without the cached ones."""
+        return self._clients[username].get(address).content.decode()
+
+    def statements(self, username: str, address: str) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            self.get(username, address)
+        return len(queries)
+
+
+@pytest.fixture
+def visitors() -> Visitors:
+    return Visitors()
+
+
+@pytest.fixture(autouse=True)
+def real_clock() -> Iterator[None]:
+    yield
+    db_threads.set_clock_offset(timedelta())
+
+
+@pytest.fixture
+def stage() -> Stage:
+    factories.catalog_sweep()
+    stage = factories.stage()
+    factories.run(stage)
+    factories.run(stage, status="failure")
+    return stage
+
+
+def normalize(html: str) -> str:
+    """Remove what differs between two renderings of the same page."""
+    html = re.sub(r'("X-CSRFToken": "|name="csrfmiddlewaretoken" value=")\w{64}', r"\1…", html)
+    html = re.sub(r"since=\d+", "since=…", html)
+    return re.sub(r'hx-ptag="\w+"', 'hx-ptag="…"', html)
+
+
+# --- Who gets a cached page -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["now", "stage", "aborts"])
+def test_page_seen_by_another_of_the_group_is_answered_by_two_statements(
+    visitors: Visitors, stage: Stage, page: str
+) -> None:
+    address = {"now": "/", "stage": factories.address(stage), "aborts": "/aborts/"}[page]
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.add("ben", RELEASE_MANAGERS)
+    visitors.get("anna", address)
+    visitors.get("ben", "/status/")  # identified
+    assert visitors.statements("ben", address) == CACHE_STATEMENTS
+
+
+def test_cached_page_has_the_name_and_the_token_of_its_reader(
+    visitors: Visitors, stage: Stage
+) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.add('<i>"ben"', RELEASE_MANAGERS)
+    visitors.text("anna", "/")
+    html = LexborHTMLParser(visitors.text('<i>"ben"', "/"))
+    name = html.css_first("header .name")
+    assert name is not None
+    assert (name.text(), name.attributes["title"]) == ('<i>"ben"', '<i>"ben"')
+    assert "anna" not in (html.html or "")
+    token = html.css_first("header form input").attributes["value"]
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = visitors.client('<i>"ben"').cookies
+    strict.post("/accounts/logout/", {"csrfmiddlewaretoken": token})
+    assert Session.objects.count() == 1
+
+
+def test_users_with_other_permissions_get_another_page(visitors: Visitors, stage: Stage) -> None:
+    visitors.add("manager", RELEASE_MANAGERS)
+    visitors.add("viewer")
+    visitors.text("manager", "/")
+    viewer_page = visitors.text("viewer", "/")
+    assert normalize(viewer_page) == normalize(visitors.text_rendered_anew("viewer", "/"))
+    assert "Only members of the group" in viewer_page
+
+
+@pytest.mark.parametrize("change", ["sign_out", "expire", "deactivate", "password"])
+def test_ended_session_gets_no_cached_page(visitors: Visitors, stage: Stage, change: str) -> None:
+    user = visitors.add("anna", RELEASE_MANAGERS)
+    visitors.text("anna", "/")
+    if change == "sign_out":
+        Session.objects.all().delete()
+    elif change == "expire":
+        Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
+    elif change == "deactivate":
+        User.objects.update(is_active=False)
+    else:
+        user.set_password("another")
+        user.save()
+    assert visitors.get("anna", "/").status_code == 302
+
+
+def test_withdrawn_group_counts_at_the_next_request(visitors: Visitors, stage: Stage) -> None:
+    user = visitors.add("anna", RELEASE_MANAGERS)
+    assert "data-abort" in visitors.text("anna", "/")
+    user.groups.clear()
+    assert "Only members of the group" in visitors.text("anna", "/")
+
+
+def test_message_for_one_user_is_in_nobody_elses_page(visitors: Visitors, stage: Stage) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.add("ben", RELEASE_MANAGERS)
+    # Without JavaScript an answer is shown on the next page.
+    run = Run.objects.in_flight().get()
+    visitors.client("anna").post(factories.address(run, "acknowledge"), {"action": "acknowledge"})
+    pages = [visitors.text(name, "/") for name in ("anna", "ben", "anna")]
+    notices = [len(LexborHTMLParser(page).css("#notices .notice")) for page in pages]
+    assert notices == [1, 0, 0]
+
+
+def test_refresh_of_an_unchanged_cached_page_is_304(visitors: Visitors, stage: Stage) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    tag = visitors.get("anna", "/", **{"HX-Request": "true"}).headers["HX-PTag"]
+    refresh = visitors.get("anna", "/", **{"HX-Request": "true", "HX-PTag": tag})
+    assert (refresh.status_code, refresh.headers["HX-PTag"]) == (304, tag)
+    factories.change(Run.objects.in_flight().get(), step="build")
+    changed = visitors.get("anna", "/", **{"HX-Request": "true", "HX-PTag": tag})
+    assert (changed.status_code, changed.headers["HX-PTag"] == tag) == (200, False)
+
+
+def test_page_is_cached_after_a_change_in_another_stage(visitors: Visitors, stage: Stage) -> None:
+    other = factories.run(factories.stage("Staging"))
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.text("anna", factories.address(stage))
+    factories.change(other, status="failure", concluded=True, in_flight=False)
+    assert visitors.statements("anna", factories.address(stage)) == CACHE_STATEMENTS
+
+
+def test_stream_of_a_cached_page_starts_at_the_latest_change(
+    visitors: Visitors, stage: Stage
+) -> None:
+    other = factories.run(factories.stage("Staging"))
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.text("anna", factories.address(stage))
+    factories.change(other, step="build")
+    other.refresh_from_db()
+    assert f"since={other.version}" in visitors.text("anna", factories.address(stage))
+
+
+def test_view_of_a_cached_stage_is_recorded(visitors: Visitors, stage: Stage) -> None:
+    visitors.add("anna", RELEASE_MANAGERS)
+    visitors.text("anna", factories.address(stage))
+    Stage.objects.update(last_viewed_at=None)
+    db_threads.set_clock_offset(page_cache.VIEW_INTERVAL + timedelta(seconds=1))
+    visitors.text("anna", factories.address(stage))
+    assert Stage.objects.get(pk=stage.pk).last_viewed_at is not None
+
+
+def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
+    now = db_threads.now()
+    query = PreparedQuery([ChangeCounter.objects.values_list("value")])
+    dependencies = page_cache.Dependencies(query, 0, lambda _now: None)
+    cache = PageCache(max_bytes=250_000)
+    visits = [Visit("", f"/{number}", False, "") for number in range(3)]
+    for visit in visits:
+        text = GappedText("".join(random.choices("abcdefgh", k=70_000)))
+        page = CachedPage(text, {}, "", now + timedelta(minutes=1))
+        cache.add(visit, page_cache.PageDraft(dependencies, 0, now), page)
+    assert [cache.find(visit, 0) is not None for visit in visits] == [False, True, True]
+
+
+# --- Compression --------------------------------------------------------------------------------
+
+
+def test_gapped_text_is_valid_gzip_with_the_values() -> None:
+    text = GappedText(f"a{USERNAME}bc{CSRF_TOKEN}{'lorem ipsum ' * 9_000}{USERNAME}{VERSION}")
+    values = {USERNAME: "Zoë", CSRF_TOKEN: "t" * 64, VERSION: ""}
+    expected = f"aZoëbc{'t' * 64}{'lorem ipsum ' * 9_000}Zoë"
+    assert gzip.decompress(text.fill(values)).decode() == expected
+    assert len(text.fill(values)) < 1_000
+
+
+def test_length_does_not_depend_on_whether_the_page_repeats_the_secret() -> None:
+    secret = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=64))
+    # The same characters, so that they take the same number of bits.
+    other = "".join(random.Random(2).sample(secret, len(secret)))
+
+    def page(text: str) -> str:
+        return f'{"row " * 500}<a href="?q={text}">{CSRF_TOKEN}</a>{"row " * 500}'
+
+    sizes = [len(GappedText(page(text)).fill({CSRF_TOKEN: secret})) for text in (secret, other)]
+    plain = [len(gzip.compress(page(text).replace(CSRF_TOKEN, secret).encode()))
+             for text in (secret, other)]  # fmt: skip
+    assert abs(sizes[0] - sizes[1]) <= 2
+    assert plain[1] - plain[0] > 30  # as it would be otherwise
+
+
+# --- Random changes -----------------------------------------------------------------------------
+
+
+class World:
+    """A small database that random changes are made to."""
+
+    def __init__(self, seed: int, visitors: Visitors) -> None:
+        self.choose = random.Random(seed)
+        factories.catalog_sweep()
+        self.stages = [
+            factories.stage(name, parent)
+            for parent in (
+                factories.pipeline(),
+                factories.pipeline("billing", factories.project("b")),
+            )
+            for name in ("Staging", "Production")
+        ]
+        self.group = Group.objects.create(name="Operators")
+        self.users = {
+            "manager": visitors.add("manager", RELEASE_MANAGERS),
+            "colleague": visitors.add("colleague", RELEASE_MANAGERS),
+            "staff": visitors.add("staff", RELEASE_MANAGERS, is_staff=True),
+            "viewer": visitors.add("viewer", "Operators"),
+            "admin": visitors.add("admin", is_superuser=True),
+        }
+        for stage in self.stages:
+            factories.run(stage)
+
+    @property
+    def run(self) -> Run:
+        return self.choose.choice(list(Run.objects.with_stage()))
+
+    @property
+    def stage(self) -> Stage:
+        return Stage.objects.get(pk=self.choose.choice(self.stages).pk)
+
+    @property
+    def user(self) -> User:
+        return self.choose.choice(list(self.users.values()))
+
+    @property
+    def addresses(self) -> list[str]:
+        stages = [factories.address(stage) for stage in self.stages]
+        filtered = [f"{stages[0]}?status=failure", f"{stages[0]}?by_me=1", f"{stages[1]}?q=release"]
+        return ["/", "/aborts/", *stages, *filtered]
+
+    def change(self) -> str:
+        """Make one change at random and return its name."""
+        change = self.choose.choice(CHANGES)
+        change(self)
+        return change.__name__
+
+
+def start_run(world: World) -> None:
+    ago = timedelta(seconds=world.choose.choice([0, 600, 5_000]))
+    status = world.choose.choice(["running", "queued", "approval_wait"])
+    since = db_threads.now() - ago if status == "approval_wait" else None
+    created_at = db_threads.now() - ago
+    factories.run(world.stage, status=status, created_at=created_at, approval_since=since)
+
+
+def end_run(world: World) -> None:
+    now = db_threads.now()
+    status = world.choose.choice(["success", "failure", "aborted"])
+    ended_at = now - timedelta(seconds=world.choose.choice([1, 800, 86_000]))
+    ended = {"concluded": True, "in_flight": False, "concluded_at": ended_at}
+    factories.change(world.run, status=status, overdue_severity=0, abort_severity=0, **ended)
+
+
+def become_overdue(world: World) -> None:
+    severity = world.choose.choice([0, 1, 2])
+    factories.change(world.run, overdue_severity=severity, overdue_reason="run")
+
+
+def abort(world: World) -> None:
+    run = world.run
+    if not Abort.objects.open().filter(run=run).exists():
+        factories.abort(run, world.user, requested_at=db_threads.now())
+        factories.change(run, status="aborting")
+
+
+def acknowledge(world: World) -> None:
+    run, user = world.run, world.user
+    with contextlib.suppress(acknowledgements.NotAllowed, acknowledgements.NothingToAcknowledge):
+        acknowledgements.acknowledge(run, user)
+
+
+def read_stage(world: World) -> None:
+    now = db_threads.now()
+    fresh_until = now + timedelta(seconds=world.choose.choice([1, 20, 600]))
+    Stage.objects.filter(pk=world.stage.pk).update(
+        synced_at=now, fresh_until=fresh_until, error="", error_message="", omitted_by_page={}
+    )
+
+
+def fail_to_read_stage(world: World) -> None:
+    Stage.objects.filter(pk=world.stage.pk).update(
+        error="timeout", error_message="No answer.", error_since=db_threads.now()
+    )
+
+
+def omit_an_entry(world: World) -> None:
+    Stage.objects.filter(pk=world.stage.pk).update(omitted_by_page={"1": {"no_id": 2}})
+
+
+def change_release_flow(world: World) -> None:
+    policy, has_flow = world.choose.choice([("allow", True), ("forbid", True), ("", False)])
+    Stage.objects.filter(pk=world.stage.pk).update(
+        concurrency_policy=policy, has_flow=has_flow, paused=world.choose.random() < 0.5
+    )
+
+
+def change_catalog(world: World) -> None:
+    pipeline = world.stage.pipeline
+    pipeline.removed_at = world.choose.choice([None, None, db_threads.now()])
+    pipeline.name = world.choose.choice(["Checkout", "Billing", "Other"])
+    pipeline.save()
+
+
+def change_upstream(world: World) -> None:
+    if world.choose.random() < 0.5:
+        factories.upstream_error(world.choose.choice(["Down.", "Refused."]))
+    else:
+        Upstream.objects.update(error="", error_message="", error_since=None)
+    CatalogSync.objects.update(
+        error=world.choose.choice(["", "forbidden"]), error_since=timezone.now()
+    )
+
+
+def change_grants(world: World) -> None:
+    Grant.objects.filter(group=world.group).delete()
+    stage = world.choose.choice(["", "Production"])
+    project = world.choose.choice([None, world.stages[0].pipeline.project])
+    action = world.choose.choice(Action.values)
+    Grant.objects.create(group=world.group, action=action, project=project, stage=stage)
+    everybody = Grant.objects.filter(group=None)
+    if world.choose.random() < 0.5:
+        everybody.delete()
+    elif not everybody.exists():
+        Grant.objects.create(group=None, action=Action.VIEW)
+
+
+def change_group(world: World) -> None:
+    user = world.user
+    user.groups.set(world.choose.sample(list(Group.objects.all()), 1))
+
+
+def change_views(world: World) -> None:
+    user, name = world.user, world.choose.choice(["Mine", "Ours"])
+    query = world.choose.choice(["status=failure", "status=running"])
+    shared = world.choose.random() < 0.5
+    view, _ = SavedView.objects.update_or_create(
+        owner=user, name=name, defaults={"query": query, "shared": shared}
+    )
+    if world.choose.random() < 0.3:
+        DefaultView.objects.update_or_create(user=user, defaults={"view": view})
+    elif world.choose.random() < 0.5:
+        SavedView.objects.filter(pk=view.pk).delete()
+
+
+def wait(world: World) -> None:
+    seconds = world.choose.choice([2, 15, 31, 45, 200, 1_000])
+    offset = db_threads.now() - timezone.now() + timedelta(seconds=seconds)
+    db_threads.set_clock_offset(offset)
+
+
+CHANGES: list[Callable[[World], None]] = [
+    start_run, end_run, become_overdue, abort, acknowledge, read_stage, fail_to_read_stage,
+    omit_an_entry, change_release_flow, change_catalog, change_upstream, change_grants,
+    change_group, change_views, wait, wait,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cached_pages_equal_pages_rendered_anew_whatever_changes(
+    visitors: Visitors, seed: int
+) -> None:
+    world = World(seed, visitors)
+    pages = [(username, address) for username in world.users for address in world.addresses]
+    pages = world.choose.sample(pages, 8)
+    hits, history = 0, []
+    for _ in range(30):
+        history.append(world.change())
+        for username, address in world.choose.sample(pages, 3):
+            visitors.get(username, address)
+            # Again, if it has changed with time between the two requests.
+            for _attempt in range(3):
+                with CaptureQueriesContext(connection) as queries:
+                    page = normalize(visitors.text(username, address))
+                is_cached = len(queries) == CACHE_STATEMENTS  # another request resets the queries
+                anew = normalize(visitors.text_rendered_anew(username, address))
+                if page == anew:
+                    break
+            assert page == anew, (username, address, history)
+            hits += is_cached
+    assert hits >= 20
