@@ -154,9 +154,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "dashboard.web.http.health.answer_probes",  # first: probes use any host name
     "django.middleware.security.SecurityMiddleware",
+    "dashboard.web.http.static.StaticFilesMiddleware",  # files need no policy, and are compressed
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -239,6 +239,7 @@ STORAGES = {
 # Files are served from their source folders: a fresh clone runs without collectstatic.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_MAX_AGE = 24 * 3600  # seconds; URLs carry a hash, except those in the admin's CSS
 
 # --- The database -------------------------------------------------------------------------------

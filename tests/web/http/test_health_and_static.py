@@ -1,5 +1,7 @@
 """Probes, static files, the admin and error pages."""
 
+import gzip
+
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -36,6 +38,34 @@ def test_static_file_is_versioned_and_cached_for_one_day(name: str, client: Clie
     assert answer.status_code == 200
     assert "max-age=86400" in answer["Cache-Control"]
     answer.close()
+
+
+@pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
+def test_static_file_is_compressed_as_a_whole(name: str, client: Client) -> None:
+    plain = client.get(static(name))
+    content = plain.getvalue()
+    for _ in range(2):  # compressed at the first request, from memory at the second
+        answer = client.get(static(name), headers={"Accept-Encoding": "gzip, br"})
+        assert gzip.decompress(answer.content) == content
+        assert answer["Content-Encoding"] == "gzip"
+        assert answer["Content-Length"] == str(len(gzip.compress(content)))
+        assert answer["Content-Type"] == plain["Content-Type"]
+        assert answer["Vary"] == plain["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in plain.headers
+
+
+def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
+    accepts_gzip = {"Accept-Encoding": "gzip"}
+    etag = client.get(static("live.js"), headers=accepts_gzip)["ETag"]
+    answer = client.get(static("live.js"), headers=accepts_gzip | {"If-None-Match": etag})
+    assert (answer.status_code, answer.getvalue()) == (304, b"")
+
+
+def test_part_of_static_file_is_sent_uncompressed(client: Client) -> None:
+    headers = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
+    answer = client.get(static("live.js"), headers=headers)
+    assert (answer.status_code, len(answer.getvalue())) == (206, 10)
+    assert "Content-Encoding" not in answer.headers
 
 
 def test_page_references_only_existing_static_files(operator_client: Client) -> None:
