@@ -116,7 +116,7 @@ document.addEventListener("htmx:after:swap", ({ target, detail: { ctx } }) => {
     if (!dialog.open) dialog.showModal();
   } else if (dialog.contains(target)) {
     dialog.close();
-    refreshAt = Date.now() + 1000; // show the result soon
+    refreshedAt = 0; // show the result soon
   }
   restorePlace();
   afterSwap();

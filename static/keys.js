@@ -1,4 +1,4 @@
-// Keyboard shortcuts, menus and other clicks, the theme, scrolling in the list of steps.
+// Keyboard shortcuts, menus, other clicks, the theme.
 "use strict";
 
 // --- Keyboard shortcuts: navigation only, none changes a run --------------------------------------
@@ -64,24 +64,29 @@ document.addEventListener("keydown", ({ key, target }) => {
   if (menu) $("summary", menu).focus();
 });
 
+function dismissNotice(button) {
+  button.closest(".notice").remove();
+  $("#main").focus({ preventScroll: true });
+}
+
+// In a cookie, so that the server renders the theme and nothing flashes.
+function switchTheme() {
+  const next = { light: "dark", dark: "system" }[root.dataset.theme] ?? "light";
+  if (next === "system") delete root.dataset.theme;
+  else root.dataset.theme = next;
+  document.cookie = `theme=${next}; path=${$(".brand").pathname}; max-age=31536000; samesite=lax`;
+}
+
+const BUTTONS = {
+  "[data-dismiss]": dismissNotice,
+  "[data-zone-choice]": chooseZone,
+  "[data-copy]": copy,
+  "[data-theme-toggle]": switchTheme,
+};
+
 document.addEventListener("click", ({ target }) => {
   closeMenus(target);
-  if (target === dialog || target.closest("[data-close]")) dialog.close();
-  if (target === shortcutsDialog) shortcutsDialog.close();
-  if (target.closest("[data-shortcuts-help]")) shortcutsDialog.showModal();
-  if (target.closest("[data-dismiss]")) {
-    target.closest(".notice").remove();
-    $("#main").focus({ preventScroll: true });
-  }
-  if (target.closest("[data-zone-choice]")) chooseZone(target.closest("[data-zone-choice]").dataset.zoneChoice);
-  if (target.closest("[data-copy]")) copy(target.closest("[data-copy]"));
-  if (target.closest("[data-theme-toggle]")) {
-    const next = { light: "dark", dark: "system" }[root.dataset.theme] ?? "light";
-    if (next === "system") delete root.dataset.theme;
-    else root.dataset.theme = next;
-    // A cookie, so that the server renders the theme and nothing flashes.
-    document.cookie = `theme=${next}; path=${$(".brand").pathname}; max-age=31536000; samesite=lax`;
-  }
+  for (const [selector, action] of Object.entries(BUTTONS)) if (target.closest(selector)) action(target.closest(selector));
 });
 
 // A long list of steps is scrolled to the current step until the user scrolls it; the page itself does

@@ -1,30 +1,18 @@
 // Keep a page current: by the event stream or, without it, by refreshes; announce changes.
 "use strict";
 
-// --- The event stream: pushes changes while the tab is visible -----------------------------------
+// --- The event stream: htmx opens it, reconnects, and pauses it while the tab is in the background --
 
 const stream = $("#stream");
-let connection = null; // htmx's, which reconnects by itself
+let connection = null; // htmx's
 let isConnected = false;
-let lastMessageAt = Date.now(); // time of the stream's last message
+let lastMessageAt = Date.now();
 let messageDueAt = Infinity; // without a message until then, the stream is dead
-let reconnectAt = 0; // earliest time
 
 const STREAM_TIMEOUT = 40_000; // milliseconds; the server sends a heartbeat every 15 s
 const RECONNECT_GRACE = 5_000; // milliseconds without a stream before the page polls
 
-function ensureStream() {
-  if (!stream || isSignedOut || !isHtmxStarted) return;
-  if (Date.now() > messageDueAt) closeStream();
-  if (!connection && Date.now() > reconnectAt) {
-    reconnectAt = Date.now() + 30_000;
-    htmx.trigger(stream, "connect");
-  }
-}
-
-function closeStream() {
-  connection?.reader?.cancel();
-}
+const closeStream = () => connection?.reader?.cancel();
 
 // Polling starts RECONNECT_GRACE after this, however old the last message is.
 function markDisconnected() {
@@ -32,8 +20,9 @@ function markDisconnected() {
   isConnected = false;
 }
 
-stream?.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
-  ctx.fetch = async (...args) => {
+stream?.addEventListener("htmx:before:request", (event) => {
+  if (isSignedOut || document.hidden) event.preventDefault();
+  event.detail.ctx.fetch = async (...args) => {
     const response = await fetch(...args);
     syncClock(response.headers);
     return response;
@@ -42,7 +31,7 @@ stream?.addEventListener("htmx:before:request", ({ detail: { ctx } }) => {
 
 stream?.addEventListener("htmx:sse:before:connection", (event) => {
   markDisconnected();
-  if (isSignedOut) event.preventDefault(); // the user has to sign in first
+  if (isSignedOut) event.preventDefault();
 });
 
 stream?.addEventListener("htmx:sse:after:connection", ({ detail }) => {
@@ -55,10 +44,7 @@ stream?.addEventListener("htmx:sse:error", ({ detail }) => {
   if (detail.status === 401) showSignedOut();
 });
 
-stream?.addEventListener("htmx:sse:close", () => {
-  connection = null;
-  markDisconnected();
-});
+stream?.addEventListener("htmx:sse:close", markDisconnected);
 
 // --- Changes: swapped where the page has the element; new runs of a list are counted on a button ---
 
@@ -231,10 +217,6 @@ function restorePlace() {
 const isIdle = () => Date.now() - lastActivityAt > 5_000 && !$("dialog[open]") && !$("#live:hover");
 const isSafeToRefresh = () => isIdle() && !$("#live").contains(document.activeElement) && getSelection().isCollapsed;
 
-function refreshWhenIdle() {
-  if ((newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh()) refresh();
-}
-
 for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) {
   document.addEventListener(kind, () => { lastActivityAt = Date.now(); }, { passive: true });
 }
@@ -250,17 +232,15 @@ newRunsButton?.addEventListener("click", () => {
 let isSignedOut = false;
 let failures = 0;
 let hasChangedSinceRequest = false; // a stream message came while a refresh was under way
-let refreshAt = null; // when to refresh next; null: one period after the page was loaded
+let refreshedAt = Date.now(); // time of the last refresh, or of the page's load
 
-function scheduleRefresh() {
+function isRefreshDue() {
+  if (isConnected || Date.now() - lastMessageAt < RECONNECT_GRACE) {
+    return (newRunIds.size || isOutdated) && Date.now() > refreshNotBefore && isSafeToRefresh();
+  }
   const seconds = Number($("#live")?.dataset.refresh);
-  refreshAt = seconds ? Date.now() + 1000 * Math.max(seconds, Math.min(60, seconds * 2 ** failures)) : Infinity;
-}
-
-function refreshIfDue() {
-  if (refreshAt === null) scheduleRefresh();
-  if (isConnected || Date.now() - lastMessageAt < RECONNECT_GRACE) return refreshWhenIdle();
-  if (Date.now() >= refreshAt - 500) refresh();
+  const pause = Math.max(seconds, Math.min(60, seconds * 2 ** failures));
+  return seconds && Date.now() >= refreshedAt + 1000 * pause - 500;
 }
 
 function refresh() {
@@ -270,20 +250,16 @@ function refresh() {
   htmx.trigger("#live", "refresh");
 }
 
-document.addEventListener("htmx:config:request", ({ target, detail: { ctx } }) => {
-  if (target.id === "live") ctx.request.timeout = 10_000; // milliseconds; a refresh only reads the dashboard's database
-});
-
 function finishRefresh(isSuccess, text) {
   failures = isSuccess ? 0 : failures + 1;
-  refreshNotBefore = Date.now() + Math.min(60_000, 5_000 * 2 ** failures);
+  refreshedAt = Date.now();
+  refreshNotBefore = refreshedAt + Math.min(60_000, 5_000 * 2 ** failures);
   showUnreachable(!isSuccess, text);
   if (isSuccess) {
     newRunIds.clear();
     isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
     updateNewRunsButton();
   }
-  scheduleRefresh();
 }
 
 // No text: there was no response.
@@ -378,15 +354,13 @@ function afterSwap() {
 function tick() {
   if (document.hidden) return;
   updateTimes();
-  ensureStream();
-  refreshIfDue();
+  if (Date.now() > messageDueAt) closeStream();
+  if (isRefreshDue()) refresh();
   removeConcludedNotices();
   removeFormerRows();
 }
 
 document.addEventListener("visibilitychange", tick);
-$("[data-theme-toggle]").hidden = false;
-$("[data-shortcuts-help]").hidden = false;
 applyZoneChoice();
 observeSwaps();
 scrollToCurrentStep();
@@ -398,8 +372,6 @@ tick();
 document.addEventListener("DOMContentLoaded", () =>
   setTimeout(() => {
     isHtmxStarted = true;
-    ensureStream();
-    refreshIfDue();
     detectBrowserZone();
     applyZoneChoice();
   }),
