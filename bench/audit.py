@@ -66,7 +66,7 @@ def pages(table: Table, client: Browser, times: int, deepest: int) -> None:
         "page, oldest 100 aborts", f"{spread(deep)}, p50 x {ratio:.2f}", target="p50 < x 1.5",
         met=ratio < 1.5,
     )  # fmt: skip
-    found = re.search(r'hx-ptag="([^"]+)"', client.ask("/aborts/").text)
+    found = re.search(r'"HX-PTag": "([^"]+)"', client.ask("/aborts/").text)
     assert found is not None
     headers = {"HX-Request": "true", "HX-PTag": found[1]}
     same = [client.ask("/aborts/", headers=headers) for _ in range(times)]

@@ -354,6 +354,14 @@ def test_page_without_stream_falls_back_to_polling(
     assert has_reload_mark(page)
 
 
+@pytest.mark.usefixtures("viewer")
+def test_refresh_of_unchanged_page_transfers_nothing(run: Run, open_live_page: OpenPage) -> None:
+    page = open_live_page("viewer")
+    with page.expect_response(page.url) as response:
+        page.evaluate("() => htmx.trigger('#live', 'refresh')")
+    assert response.value.status == 304
+
+
 def hold_streams(page: Page) -> list[Route]:
     """Leave a page's later streams without an answer."""
     routes: list[Route] = []

@@ -1,5 +1,6 @@
 """Select elements of pages."""
 
+import json
 from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -20,6 +21,12 @@ def select_one(html: LexborHTMLParser | LexborNode, selector: str) -> LexborNode
     matches = html.css(selector)
     assert len(matches) == 1, f"{selector}: {len(matches)} found"
     return matches[0]
+
+
+def live_tag(html: LexborHTMLParser) -> str:
+    """Return the tag of a page's live region."""
+    headers = json.loads(select_one(html, "#live").attributes["hx-headers"] or "")
+    return str(headers["HX-PTag"])
 
 
 def text_of(node: LexborNode | LexborHTMLParser) -> str:

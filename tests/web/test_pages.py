@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from dashboard.models import Run, Stage
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.html import HTMX, GetPage, live_tag, parse_html, select_one, text_of
 from tests.support.pages import ALL_PAGES, LIVE_PAGES, PAGES, address_of
 
 
@@ -51,9 +51,7 @@ def test_page_and_refresh_contain_same_live_region(
 
 @pytest.mark.parametrize("name", LIVE_PAGES)
 def test_refresh_without_change_returns_304(name: str, run: Run, operator_client: Client) -> None:
-    tag = select_one(parse_html(operator_client.get(address_of(name, run))), "#live").attributes[
-        "hx-ptag"
-    ]
+    tag = live_tag(parse_html(operator_client.get(address_of(name, run))))
     answer = operator_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
     assert answer.status_code == 304
     assert answer.content == b""

@@ -2,10 +2,11 @@
 
 import gzip
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 
+import brotli
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.http import FileResponse, HttpRequest, HttpResponse
@@ -30,6 +31,13 @@ def _version(name: str) -> str:
     return blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()
 
 
+# By quality 11 they are 2 % smaller, and the first visit after a start waits three times as long.
+_ENCODERS = {
+    "br": partial(brotli.compress, mode=brotli.MODE_TEXT, quality=10),
+    "gzip": partial(gzip.compress, mtime=0),
+}
+
+
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it is untyped
     """Serve static files, compressed when first requested and then kept in memory.
 
@@ -39,7 +47,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.compressed = dict[tuple[str, str], bytes]()  # by path and ETag
+        self.compressed = dict[tuple[str, str, str], bytes]()  # by path, ETag and encoding
 
     def serve(self, static_file: StaticFile, request: HttpRequest) -> FileResponse | HttpResponse:
         response: FileResponse = super().serve(static_file, request)
@@ -48,12 +56,14 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
         if not is_whole or not re.match("text/|image/svg", response["Content-Type"]):
             return response
         response["Vary"] = "Accept-Encoding"
-        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+        accepted = re.findall(r"\w+", request.headers.get("Accept-Encoding", ""))
+        encoding = next((name for name in _ENCODERS if name in accepted), None)
+        if encoding is None:
             return response
-        key = request.path_info, response["ETag"]
+        key = request.path_info, response["ETag"], encoding
         if key not in self.compressed:
-            self.compressed[key] = gzip.compress(response.getvalue(), mtime=0)
+            self.compressed[key] = _ENCODERS[encoding](response.getvalue())
         response.close()
-        response["Content-Encoding"] = "gzip"
+        response["Content-Encoding"] = encoding
         response["Content-Length"] = len(self.compressed[key])
         return HttpResponse(self.compressed[key], headers=response.headers)

@@ -20,7 +20,7 @@ from dashboard.web.components.aborts import abort_log
 from tests.support import factories
 from tests.support.abort_kinds import FIELDS_BY_KIND, NOON, settled_fields
 from tests.support.factories import HOSTILE
-from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.html import HTMX, GetPage, live_tag, parse_html, select_one, text_of
 from tests.support.live_runs import append_only_disabled
 
 
@@ -559,9 +559,7 @@ def refresh(client: Client, tag: str, query: str = "") -> Any:
 
 
 def page_tag(client: Client, query: str = "") -> str:
-    return (
-        select_one(parse_html(client.get(f"/aborts/{query}")), "#live").attributes["hx-ptag"] or ""
-    )
+    return live_tag(parse_html(client.get(f"/aborts/{query}")))
 
 
 def test_refresh_without_change_returns_304(operator_client: Client, manager: User) -> None:

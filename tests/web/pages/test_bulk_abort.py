@@ -22,7 +22,7 @@ from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.grants import Action
 from dashboard.web.components.aborts import abort_all
 from tests.support import factories
-from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
+from tests.support.html import HTMX, GetPage, live_tag, parse_html, select_one, text_of
 from tests.support.live import Live, token
 from tests.support.live_runs import LEDGER, SEARCH, create_run_in_flight, wait_until
 from tests.support.stream import open_stream
@@ -806,10 +806,7 @@ def test_bulk_aborts_page_refreshes_after_progress(
     operator_client: Client, run_in_each_stage: list[Run], manager: User
 ) -> None:
     batch = bulk_abort_of(run_in_each_stage, manager)
-    tag = (
-        select_one(parse_html(operator_client.get("/aborts/bulk/")), "#live").attributes["hx-ptag"]
-        or ""
-    )
+    tag = live_tag(parse_html(operator_client.get("/aborts/bulk/")))
     headers = {**HTMX, "HX-PTag": tag}
     assert operator_client.get("/aborts/bulk/", headers=headers).status_code == 304
     batch.items.update(result=BulkAbortItemResult.ENDED)
