@@ -105,7 +105,6 @@ document.addEventListener("htmx:before:request", ({ target }) => {
 
 document.addEventListener("htmx:before:swap", () => {
   rememberFocus(document.activeElement);
-  previousStatuses = collectStatuses();
   holdPlace();
 });
 

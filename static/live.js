@@ -50,7 +50,6 @@ stream?.addEventListener("htmx:sse:close", markDisconnected);
 
 const newRunsButton = $("#new-runs");
 const newRunIds = new Set(); // runs that the page does not show
-const heights = new Map(); // of the elements that a message replaces, in pixels
 let isOutdated = false; // the page needs a refresh, e.g. its structure has changed
 let lastActivityAt = Date.now(); // time of the last user input; opening the page counts
 let refreshNotBefore = 0; // earliest time; spread, so that many pages do not refresh at once after one change
@@ -81,19 +80,13 @@ stream?.addEventListener("htmx:sse:before:message", ({ detail: { message } }) =>
   if (structure !== undefined && structure !== $("#data-age").dataset.structure) isOutdated = true;
   for (const part of parts.content.querySelectorAll("hx-partial")) {
     const id = part.getAttribute("hx-target").slice(1);
-    const at = document.getElementById(id);
-    if (at?.matches("tr, #data-age")) heights.set(id, at.getBoundingClientRect().height);
-    if (!at && "new" in part.dataset) newRunIds.add(id);
+    if ("new" in part.dataset && !document.getElementById(id)) newRunIds.add(id);
   }
-  previousStatuses = collectStatuses();
 });
 
 stream?.addEventListener("htmx:sse:after:message", ({ detail: { message } }) => {
   if (message.event === "stale") isOutdated = true;
   if (message.event) return updateNewRunsButton();
-  // A replaced element keeps its height, so that the content below it does not move.
-  for (const [id, height] of heights) document.getElementById(id)?.style.setProperty("--had", `${height}px`);
-  heights.clear();
   restorePlace();
   afterSwap();
   updateNewRunsButton();
@@ -114,11 +107,14 @@ htmx.registerExtension("placeholders", {
 // --- Rows that leave a section stay for a moment, with their last state and without controls -------
 
 const FORMER_ROW_SECONDS = 6;
-const MAX_FORMER_ROW_SECONDS = 30; // while the page is used
 let formerRowCount = 0;
 
 document.addEventListener("htmx:before:swap", ({ target, detail: { tasks } }) => {
   if (target !== stream) return;
+  // An element keeps its height until the next refresh, so that the content below it does not move.
+  for (const { target: element } of tasks) {
+    if (element?.matches("tr, #data-age")) element.style.setProperty("--had", `${element.getBoundingClientRect().height}px`);
+  }
   const incoming = new Map(tasks.map(({ fragment: { firstElementChild: element } }) => [element?.id, element]));
   for (const row of document.querySelectorAll("[data-former-since]")) {
     const changed = incoming.get(row.dataset.formerRun);
@@ -164,8 +160,7 @@ function buildFormerRow(row, changed) {
 }
 
 function removeFormerRows() {
-  const seconds = isIdle() ? FORMER_ROW_SECONDS : MAX_FORMER_ROW_SECONDS;
-  const due = [...document.querySelectorAll("[data-former-since]")].filter(({ dataset }) => Date.now() - dataset.formerSince > 1000 * seconds);
+  const due = [...document.querySelectorAll("[data-former-since]")].filter(({ dataset }) => Date.now() - dataset.formerSince > 1000 * FORMER_ROW_SECONDS);
   if (!due.length) return;
   holdPlace();
   for (const row of due) {
@@ -256,6 +251,7 @@ function finishRefresh(isSuccess, text) {
   refreshNotBefore = refreshedAt + Math.min(60_000, 5_000 * 2 ** failures);
   showUnreachable(!isSuccess, text);
   if (isSuccess) {
+    for (const element of document.querySelectorAll("#live [style]")) element.removeAttribute("style");
     newRunIds.clear();
     isOutdated = hasChangedSinceRequest; // the response may be older than what the stream has swapped
     updateNewRunsButton();
@@ -295,17 +291,20 @@ document.addEventListener("htmx:after:request", ({ target, detail: { ctx } }) =>
 
 // Each status change is announced once, whether it came by stream or refresh, and so is a run that
 // joins a section that is marked as announced.
-let previousStatuses = new Map();
+let previousStatuses = collectStatuses();
 let upstreamError = readUpstreamError();
 
 function readUpstreamError() {
   return $("[data-upstream-error] .upstream-text")?.textContent ?? "";
 }
 
-const announcedSection = (run) => run.closest("[data-announced]")?.dataset.announced;
+function announcedSection(run) {
+  return run.closest("[data-announced]")?.dataset.announced;
+}
 
-const collectStatuses = () =>
-  new Map([...document.querySelectorAll("[data-status]")].map((run) => [run.id, { ...run.dataset, section: announcedSection(run) }]));
+function collectStatuses() {
+  return new Map([...document.querySelectorAll("[data-status]")].map((run) => [run.id, { ...run.dataset, section: announcedSection(run) }]));
+}
 
 // Appended, since earlier lines may not have been read out yet.
 function announce(text) {

@@ -52,9 +52,9 @@ function applyZoneChoice() {
   updateTimes();
 }
 
-function chooseZone(choice) {
-  zoneChoice = choice;
-  storePreference("zone", choice);
+function chooseZone(button) {
+  zoneChoice = button.dataset.zoneChoice;
+  storePreference("zone", zoneChoice);
   applyZoneChoice();
   announce($(".footer > span").textContent);
   $("[data-zone-choice]:not([hidden])").focus(); // the button that was pressed is hidden
