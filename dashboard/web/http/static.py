@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import brotli
+import rjsmin
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.http import FileResponse, HttpRequest, HttpResponse
@@ -42,7 +43,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
     """Serve static files, compressed when first requested and then kept in memory.
 
     Django's GZipMiddleware would compress them again for each request, in blocks of 4 KB, which are
-    larger in all.
+    larger in all. Comments and indentation, a quarter of our own scripts, are left out.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -62,8 +63,12 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
             return response
         key = request.path_info, response["ETag"], encoding
         if key not in self.compressed:
-            self.compressed[key] = _ENCODERS[encoding](response.getvalue())
-        response.close()
+            content = response.getvalue()
+            is_own_script = re.fullmatch(rf"{self.static_prefix}\w+\.js", request.path_info)
+            minified = rjsmin.jsmin(content) if is_own_script else content
+            self.compressed[key] = _ENCODERS[encoding](minified)
+        # response.close() would signal the end of the request.
+        response.file_to_stream.close()  # type: ignore[union-attr]  # a GET has a file
         response["Content-Encoding"] = encoding
         response["Content-Length"] = len(self.compressed[key])
         return HttpResponse(self.compressed[key], headers=response.headers)

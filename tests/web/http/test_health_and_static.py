@@ -33,7 +33,9 @@ def test_process_without_tables_is_healthy_but_not_ready(client: Client, db: Non
 
 
 @pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
-def test_static_file_is_versioned_and_cached_for_one_day(name: str, client: Client) -> None:
+def test_static_file_is_versioned_and_cached_for_one_day(
+    name: str, client: Client, db: None
+) -> None:
     address = static(name)
     answer = client.get(address)
     assert "?v=" in address
@@ -42,7 +44,9 @@ def test_static_file_is_versioned_and_cached_for_one_day(name: str, client: Clie
     answer.close()
 
 
-@pytest.mark.parametrize("name", ["live.js", "dashboard.css", "icons/ok.svg"])
+@pytest.mark.parametrize(
+    "name", ["dashboard.css", "icons/ok.svg", "vendor/htmx@4.0.1/htmx.min.js", "admin/js/core.js"]
+)
 @pytest.mark.parametrize(
     ("accepted", "encoding", "decompress"),
     [
@@ -56,9 +60,11 @@ def test_static_file_is_compressed_as_a_whole(
     decompress: Callable[[bytes], bytes],
     name: str,
     client: Client,
+    db: None,
 ) -> None:
     plain = client.get(static(name))
     content = plain.getvalue()
+    plain.close()
     for _ in range(2):  # compressed at the first request, from memory at the second
         answer = client.get(static(name), headers={"Accept-Encoding": accepted})
         assert decompress(answer.content) == content
@@ -69,6 +75,16 @@ def test_static_file_is_compressed_as_a_whole(
     assert "Content-Encoding" not in plain.headers
 
 
+def test_script_is_compressed_without_its_comments(client: Client, db: None) -> None:
+    answer = client.get(static("live.js"), headers={"Accept-Encoding": "gzip"})
+    script = gzip.decompress(answer.content)
+    assert b"// " not in script
+    assert b"function refresh()" in script
+    source = client.get(static("live.js"))
+    assert b"// " in source.getvalue()
+    source.close()
+
+
 def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
     accepts_gzip = {"Accept-Encoding": "gzip"}
     etag = client.get(static("live.js"), headers=accepts_gzip)["ETag"]
@@ -76,11 +92,12 @@ def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
     assert (answer.status_code, answer.getvalue()) == (304, b"")
 
 
-def test_part_of_static_file_is_sent_uncompressed(client: Client) -> None:
+def test_part_of_static_file_is_sent_uncompressed(client: Client, db: None) -> None:
     headers = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
     answer = client.get(static("live.js"), headers=headers)
     assert (answer.status_code, len(answer.getvalue())) == (206, 10)
     assert "Content-Encoding" not in answer.headers
+    answer.close()
 
 
 def test_page_references_only_existing_static_files(operator_client: Client) -> None:
