@@ -32,9 +32,10 @@ def _version(name: str) -> str:
     return blake2b(Path(path).read_bytes(), digest_size=6).hexdigest()
 
 
-# By quality 11 they are 2 % smaller, and the first visit after a start waits three times as long.
+# At its highest quality, Brotli needs 0.2 s of CPU for all files of a page, once after a start, and
+# saves 5 KB beside gzip.
 _ENCODERS = {
-    "br": partial(brotli.compress, mode=brotli.MODE_TEXT, quality=10),
+    "br": partial(brotli.compress, mode=brotli.MODE_TEXT),
     "gzip": partial(gzip.compress, mtime=0),
 }
 
