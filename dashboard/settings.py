@@ -184,6 +184,12 @@ TEMPLATES = [
             ],
         },
     },
+    {
+        # For rows, which are repeated by the hundred: see web/components/macros.py.
+        "BACKEND": "django.template.backends.jinja2.Jinja2",
+        "DIRS": [BASE_DIR / "templates" / "jinja2"],
+        "OPTIONS": {"environment": "dashboard.web.components.macros.environment"},
+    },
 ]
 
 LOGIN_URL = "login"

@@ -17,6 +17,7 @@ SNAPSHOT = Path(__file__).with_name("texts.txt")
 TEXT_ARGUMENTS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngettext_lazy": 2}
 TEXT_ARGUMENTS |= {"pgettext": 2, "pgettext_lazy": 2, "npgettext": 3, "npgettext_lazy": 3}
 TRANSLATE = re.compile(r"""\{% translate (?:"([^"]*)"|'([^']*)')""")
+CALL = re.compile(r"""\b_\("([^"]*)"\)""")  # in Jinja's macros
 BLOCK = re.compile(r"\{% blocktranslate\b.*?%\}(.*?)\{% endblocktranslate %\}", re.DOTALL)
 PLURAL = "{% plural %}"
 
@@ -35,6 +36,8 @@ def texts_of_template(source: str) -> Iterator[str]:
     """Yield the texts of a template."""
     for match in TRANSLATE.finditer(source):
         yield match[1] or match[2]
+    for match in CALL.finditer(source):
+        yield match[1]
     for match in BLOCK.finditer(source):
         yield " | ".join(match[1].split(PLURAL))
 

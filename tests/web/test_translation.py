@@ -20,6 +20,7 @@ from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import _trans
+from django.utils.translation.template import templatize
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -535,6 +536,15 @@ def test_run_summary_in_other_language_reorders_names_and_times(
 )
 def test_untranslated_texts_helper_finds_untranslated_text(html: str, expected: list[str]) -> None:
     assert list(untranslated_texts(LexborHTMLParser(html))) == expected
+
+
+@pytest.mark.parametrize("template", sorted(Path("templates/jinja2").iterdir()), ids=str)
+def test_makemessages_finds_texts_of_macros(template: Path) -> None:
+    """It reads them as Django templates: a call with further arguments would not be found."""
+    source = template.read_text()
+    found = re.findall(r"""_\("(.*?)"\)""", templatize(source))
+    assert found == re.findall(r"""\b_\(\s*"(.*?)\"""", source)
+    assert source.count("gettext") == 0
 
 
 GETTEXT_FUNCTIONS = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext", "pgettext_lazy"}

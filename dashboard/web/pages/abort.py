@@ -20,12 +20,12 @@ from dashboard.runs import concurrency
 from dashboard.runs.rich_text import join_sentences
 from dashboard.web.components.aborts import abort_history, reason_form
 from dashboard.web.components.aborts.reason_form import ReasonField
+from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import errors, keys, links, lookup
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.http.htmx import is_htmx, render_page, text_response
 from dashboard.web.pages.run import run_card_context
-from dashboard.web.templatetags.dashboard import rich_text
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

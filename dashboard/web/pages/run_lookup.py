@@ -17,10 +17,10 @@ from dashboard.models import Run, Stage
 from dashboard.runs.rich_text import format_parts
 from dashboard.sync import run_lookup
 from dashboard.upstream.connection import get_connection
+from dashboard.web.components.elements import rich_text
 from dashboard.web.components.runs import run_search
 from dashboard.web.http import links, lookup
 from dashboard.web.http.deferred import Deferred
-from dashboard.web.templatetags.dashboard import rich_text
 
 
 @require_safe

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 from django.core.cache import cache
 from django.db.models import F, Q
 from django.http import HttpRequest
-from django.template.loader import get_template
 from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.safestring import SafeString
@@ -27,6 +26,7 @@ from dashboard.models import Abort, Stage
 from dashboard.models.aborts import AbortQuerySet, AbortState
 from dashboard.models.catalog import StageName
 from dashboard.runs import durations
+from dashboard.web.components import macros
 from dashboard.web.components.aborts import abort_details
 from dashboard.web.http import keys, links
 
@@ -287,10 +287,9 @@ def render_rows(versions: Iterable[tuple[int, int]]) -> dict[int, SafeString]:
 
 
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
-    template = get_template("pages/aborts.html#abort-row")
     rendered, to_cache = {}, {}
     for abort in with_details(aborts):
-        rendered[abort.pk] = SafeString(template.render({"abort": build_row(abort)}).strip())
+        rendered[abort.pk] = macros.render("abort_row.html#abort_row", build_row(abort))
         # The version that was read with the abort, which may be newer than the page's.
         to_cache[_cache_key(abort.pk, abort.run.version)] = rendered[abort.pk]
     cache.set_many(to_cache)

@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from django.core.cache import cache
-from django.template.loader import get_template
 from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 
@@ -26,6 +25,7 @@ from dashboard.runs import abort_clock, acknowledgements, durations, overdue_mes
 from dashboard.runs.overdue import Timer
 from dashboard.runs.overdue_messages import OverdueMessage
 from dashboard.runs.summary import RichText, step_summary
+from dashboard.web.components import macros
 from dashboard.web.components.runs import acknowledged_by, progress_bar
 from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.runs.progress_bar import Progress
@@ -280,14 +280,13 @@ def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int
     aborts = latest_aborts(runs) if runs else {}
     clocks = progress_bar.load_clocks(runs)
     active_acknowledgements = acknowledgements.active_by_run(runs, now())
-    template = get_template("components/run_row.html#run-row")
     rendered: dict[int, SafeString] = {}
     to_cache: dict[str, SafeString] = {}
     for run in runs:
         permission = permissions.abort_permission(run.stage)
         row_data = clocks.get(run.pk, ()), active_acknowledgements.get(run.pk, ())
         row = build_row(run, permission, aborts.get(run.pk), *row_data)
-        rendered[run.pk] = mark_safe(template.render({"row": row}).strip())
+        rendered[run.pk] = macros.render("run_row.html#run_row", row)
         # Use the version that was read with the data, so that newer data is never cached under an
         # older version.
         to_cache[_cache_key(run.pk, run.version, permission)] = rendered[run.pk]

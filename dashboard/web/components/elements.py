@@ -1,0 +1,111 @@
+"""Elements that all pages share: times, glyphs and rich text. Both template engines use them.
+
+Every time on a page is a <time> element: its text and title are in the deployment's time zone, from
+which times.js rewrites them in the zone that the user chose.
+"""
+
+from datetime import UTC, datetime
+
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from dashboard.aborts.messages import ClockTime, MessageText, format_with_day
+from dashboard.runs import local_time
+from dashboard.runs import summary as run_summary
+from dashboard.runs.summary import Countdown, Elapsed, ExternalText, RichText
+from dashboard.web.components.runs.incident_summary import Link
+
+
+def clock(timestamp: datetime) -> SafeString:
+    """Render a clock time; with its day unless that is today."""
+    local = timezone.localtime(timestamp)
+    is_today = local.date() == timezone.localdate()
+    return _time_element(
+        timestamp, "clock", f"{local:%H:%M:%S}" if is_today else format_with_day(local)
+    )
+
+
+def dated_clock(timestamp: datetime) -> SafeString:
+    """Render a clock time for stored text, with its day, which times.js removes if it is today."""
+    return _time_element(timestamp, "clock", format_with_day(timezone.localtime(timestamp)))
+
+
+def full_time(timestamp: datetime) -> SafeString:
+    """Render a date, time and zone for SVG titles, since a title can't have a tooltip."""
+    return format_html(
+        '<time datetime="{}" data-full>{}</time>',
+        iso_utc(timestamp),
+        local_time.format_full(timestamp),
+    )
+
+
+def time_ago(timestamp: datetime) -> SafeString:
+    """Render a date and time, complete without JavaScript; times.js adds how long ago it was."""
+    return _time_element(timestamp, "ago", format_with_day(timezone.localtime(timestamp)))
+
+
+def since(timestamp: datetime) -> SafeString:
+    """Render an elapsed time, counted by times.js; without JavaScript, the start time."""
+    return _time_element(timestamp, "since", _since_text(timezone.localtime(timestamp)))
+
+
+def until(timestamp: datetime) -> SafeString:
+    """Render a countdown, counted by times.js; without JavaScript, the due time."""
+    return _time_element(timestamp, "until", _until_text(timezone.localtime(timestamp)))
+
+
+def icon(name: str) -> SafeString:
+    """Render a glyph of components/icons.html, placed beside the text it illustrates."""
+    return format_html('<svg class="glyph" aria-hidden="true"><use href="#g-{}"></use></svg>', name)
+
+
+def rich_text(parts: RichText | MessageText, now: datetime | None = None) -> SafeString:
+    """Render rich text; times.js keeps its times current.
+
+    Without JavaScript its times are as of `now`. If that is None they are clock times, which stay
+    correct in stored text.
+    """
+    if isinstance(parts, str):
+        parts = (parts,)
+    return format_html_join("", "{}", ((_render_part(part, now),) for part in parts))
+
+
+def iso_utc(timestamp: datetime) -> str:
+    """Return a time for an attribute that scripts read, in ISO 8601 and UTC."""
+    return timestamp.astimezone(UTC).isoformat()
+
+
+def _render_part(part: str | Elapsed | Countdown | ClockTime, now: datetime | None) -> str:
+    if isinstance(part, ClockTime):
+        return _time_element(part.at, "clock", str(part))
+    if isinstance(part, Elapsed | Countdown):
+        local = timezone.localtime(part.at)
+        if isinstance(part, Elapsed):
+            text = run_summary.format_time_part(part, now) if now else _since_text(local)
+            return _time_element(part.at, "since data-sentence", text)
+        return _time_element(
+            part.at, "until", run_summary.format_time_part(part, now) if now else _until_text(local)
+        )
+    if isinstance(part, Link):
+        return format_html('<a href="{}" data-absolute-url>{}</a>', part, part)
+    return format_html("<bdi>{}</bdi>", part) if isinstance(part, ExternalText) else part
+
+
+def _since_text(local: datetime) -> str:
+    return _("since %(time)s") % {"time": format_with_day(local)}
+
+
+def _until_text(local: datetime) -> str:
+    return _("at %(time)s") % {"time": format_with_day(local)}
+
+
+def _time_element(timestamp: datetime, kind: str, text: str) -> SafeString:
+    return format_html(
+        '<time datetime="{}" title="{}" data-{}>{}</time>',
+        iso_utc(timestamp),
+        local_time.format_full(timestamp),
+        kind,
+        text,
+    )

@@ -1,0 +1,49 @@
+"""Macros of templates/jinja2/: what they insert is escaped, a missing name is an error."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from django.template import engines
+from django.utils.translation import _trans
+from jinja2 import UndefinedError
+
+from dashboard.web.components import macros
+from dashboard.web.components.runs.run_row import AbortLine
+from tests.support.factories import HOSTILE
+
+REQUESTED_AT = datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+
+def test_macro_escapes_what_it_inserts() -> None:
+    badge = SimpleNamespace(tone=HOSTILE, tooltip=HOSTILE, glyph=HOSTILE, label=HOSTILE)
+    markup = macros.render("run_row.html#badge", badge)
+    assert "<script" not in markup
+    assert "<b id" not in markup
+    assert markup.count('"') == 12  # those of the six attributes: none of the values
+
+
+def test_macro_with_missing_attribute_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="tone"):
+        macros.render("run_row.html#badge", SimpleNamespace(tooltip="", glyph="", label=""))
+
+
+def test_translation_may_contain_markup_but_what_it_names_is_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    german = {"Requested by <bdi>%(who)s</bdi>, %(time)s": "%(time)s: <bdi>%(who)s</bdi> & Co."}
+    # Django is patched: it reads catalogs that are compiled, and from a folder, once a process.
+    monkeypatch.setattr(_trans, "gettext", lambda text: german.get(text, text))
+    message = SimpleNamespace(tone="bad", glyph="stop", is_unexpected=False, text="Lost.")
+    line = AbortLine(message, "<b>anna", REQUESTED_AT, "", None)  # type: ignore[arg-type]
+    markup = macros.render("run_row.html#abort_line", line)
+    assert "</time>: <bdi>&lt;b&gt;anna</bdi> & Co." in markup
+
+
+def test_django_template_shows_a_macro_unescaped_with_escaped_values() -> None:
+    template = engines["django"].from_string(
+        '{% load dashboard %}{% render_macro "abort_row.html#requester" requested %}'
+    )
+    requested = SimpleNamespace(username="<b>anna", via_label="via dashboard", client_address="")
+    markup = template.render({"requested": requested})
+    assert markup == ('<bdi>&lt;b&gt;anna</bdi> <bdi class="muted">via dashboard</bdi>\n')
