@@ -3,15 +3,23 @@
 from datetime import timedelta
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from dashboard.models.typical_duration import TypicalDuration
+
+_UNIT_FORMATS = {
+    "d": gettext_lazy("%(n)s d"),
+    "h": gettext_lazy("%(n)s h"),
+    "min": gettext_lazy("%(n)s min"),
+    "s": gettext_lazy("%(n)s s"),
+}
 
 type _Amounts = tuple[tuple[int, str], ...]  # (number, unit), the larger unit first
 
 
 def unit_formats() -> dict[str, str]:
     """Return the text template of each unit; times.js uses the same ones."""
-    return {"d": _("%(n)s d"), "h": _("%(n)s h"), "min": _("%(n)s min"), "s": _("%(n)s s")}
+    return {unit: str(text) for unit, text in _UNIT_FORMATS.items()}
 
 
 def format_duration(span: timedelta) -> str:
@@ -105,5 +113,4 @@ def _unit_names(amounts: _Amounts) -> list[str]:
 
 
 def _format_amounts(amounts: _Amounts) -> str:
-    formats = unit_formats()
-    return " ".join(formats[unit] % {"n": number} for number, unit in amounts)
+    return " ".join(str(_UNIT_FORMATS[unit]) % {"n": number} for number, unit in amounts)

@@ -7,7 +7,11 @@ from django.utils import timezone
 
 def format_full(when: datetime) -> str:
     """Return a point in time with date and zone: "2026-01-31 20:30:00 CET"."""
-    local = timezone.localtime(when)
+    return format_local(timezone.localtime(when))
+
+
+def format_local(local: datetime) -> str:
+    """Like `format_full`, of a time that is in the deployment's zone already."""
     return f"{local:%Y-%m-%d %H:%M:%S} {_zone_name(local)}"
 
 

@@ -5,12 +5,14 @@ from urllib.parse import urlsplit
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.test.utils import override_script_prefix
 from django.urls import resolve, reverse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.models import Stage
+from dashboard.models import Pipeline, Project, Stage
 from dashboard.web.components.runs import run_row
+from dashboard.web.http import links
 from tests.support import factories
 from tests.support.html import parse_html, select_one
 from tests.support.live import Live
@@ -39,6 +41,26 @@ def test_any_text_round_trips_through_url(run_id: str) -> None:
     match = resolve(unquote(reverse("abort", args=[run_id, run_id, "production", run_id])))
     assert match.url_name == "abort"
     assert set(match.kwargs.values()) == {run_id, "production"}
+
+
+@given(st.sampled_from([*UNUSUAL_IDS, "0"]) | st.text(st.characters(exclude_categories=["Cs"])))
+def test_paths_of_stage_and_run_are_those_that_django_reverses(id: str) -> None:
+    project = Project(slug=id or "0")
+    stage = Stage(name="Production", pipeline=Pipeline(project=project, slug=id or "0"))
+    stage_args = [project.slug, project.slug, "production"]
+    urls = links.stage_urls(stage)
+    assert urls.pipeline == reverse("pipeline", args=stage_args[:2])
+    assert urls.page == reverse("stage", args=stage_args)
+    assert list(urls.of_run(project.slug)) == [
+        reverse(name, args=[*stage_args, project.slug])
+        for name in ("run", "abort", "acknowledge", "dismiss")
+    ]
+
+
+def test_paths_of_run_follow_the_path_prefix(stage: Stage) -> None:
+    without_prefix = links.stage_urls(stage).of_run("1").page
+    with override_script_prefix("/dashboard/"):
+        assert links.stage_urls(stage).of_run("1").page == f"/dashboard{without_prefix}"
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

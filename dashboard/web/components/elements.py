@@ -5,6 +5,7 @@ which times.js rewrites them in the zone that the user chose.
 """
 
 from datetime import UTC, datetime
+from functools import cache
 
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -23,13 +24,14 @@ def clock(timestamp: datetime) -> SafeString:
     local = timezone.localtime(timestamp)
     is_today = local.date() == timezone.localdate()
     return _time_element(
-        timestamp, "clock", f"{local:%H:%M:%S}" if is_today else format_with_day(local)
+        local, "clock", f"{local:%H:%M:%S}" if is_today else format_with_day(local)
     )
 
 
 def dated_clock(timestamp: datetime) -> SafeString:
     """Render a clock time for stored text, with its day, which times.js removes if it is today."""
-    return _time_element(timestamp, "clock", format_with_day(timezone.localtime(timestamp)))
+    local = timezone.localtime(timestamp)
+    return _time_element(local, "clock", format_with_day(local))
 
 
 def full_time(timestamp: datetime) -> SafeString:
@@ -43,19 +45,23 @@ def full_time(timestamp: datetime) -> SafeString:
 
 def time_ago(timestamp: datetime) -> SafeString:
     """Render a date and time, complete without JavaScript; times.js adds how long ago it was."""
-    return _time_element(timestamp, "ago", format_with_day(timezone.localtime(timestamp)))
+    local = timezone.localtime(timestamp)
+    return _time_element(local, "ago", format_with_day(local))
 
 
 def since(timestamp: datetime) -> SafeString:
     """Render an elapsed time, counted by times.js; without JavaScript, the start time."""
-    return _time_element(timestamp, "since", _since_text(timezone.localtime(timestamp)))
+    local = timezone.localtime(timestamp)
+    return _time_element(local, "since", _since_text(local))
 
 
 def until(timestamp: datetime) -> SafeString:
     """Render a countdown, counted by times.js; without JavaScript, the due time."""
-    return _time_element(timestamp, "until", _until_text(timezone.localtime(timestamp)))
+    local = timezone.localtime(timestamp)
+    return _time_element(local, "until", _until_text(local))
 
 
+@cache  # there are few names, all of them ours
 def icon(name: str) -> SafeString:
     """Render a glyph of components/icons.html, placed beside the text it illustrates."""
     return format_html('<svg class="glyph" aria-hidden="true"><use href="#g-{}"></use></svg>', name)
@@ -79,14 +85,14 @@ def iso_utc(timestamp: datetime) -> str:
 
 def _render_part(part: str | Elapsed | Countdown | ClockTime, now: datetime | None) -> str:
     if isinstance(part, ClockTime):
-        return _time_element(part.at, "clock", str(part))
+        return _time_element(timezone.localtime(part.at), "clock", str(part))
     if isinstance(part, Elapsed | Countdown):
         local = timezone.localtime(part.at)
         if isinstance(part, Elapsed):
             text = run_summary.format_time_part(part, now) if now else _since_text(local)
-            return _time_element(part.at, "since data-sentence", text)
+            return _time_element(local, "since data-sentence", text)
         return _time_element(
-            part.at, "until", run_summary.format_time_part(part, now) if now else _until_text(local)
+            local, "until", run_summary.format_time_part(part, now) if now else _until_text(local)
         )
     if isinstance(part, Link):
         return format_html('<a href="{}" data-absolute-url>{}</a>', part, part)
@@ -101,11 +107,11 @@ def _until_text(local: datetime) -> str:
     return _("at %(time)s") % {"time": format_with_day(local)}
 
 
-def _time_element(timestamp: datetime, kind: str, text: str) -> SafeString:
+def _time_element(local: datetime, kind: str, text: str) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{}" data-{}>{}</time>',
-        iso_utc(timestamp),
-        local_time.format_full(timestamp),
+        iso_utc(local),
+        local_time.format_local(local),
         kind,
         text,
     )

@@ -7,6 +7,7 @@ and fit the integer columns of every supported database.
 from urllib.parse import quote, unquote
 
 from django.urls import register_converter
+from django.utils.http import RFC3986_SUBDELIMS
 
 from dashboard.web.http import keys
 
@@ -30,6 +31,11 @@ class IdConverter:
         if set(value) == {"."}:
             return "%2E" * len(value)
         return value.replace("%", quote("%")).replace("/", quote("/", safe=""))
+
+
+def path_segment(run_id: str) -> str:
+    """Return an id as it stands in the paths that `reverse` returns."""
+    return quote(IdConverter().to_url(run_id), safe=f"{RFC3986_SUBDELIMS}/~:@")
 
 
 class KeyConverter:

@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from django.core.cache import cache
-from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
@@ -150,7 +149,8 @@ def build_row(
     stage = run.stage
     pipeline = stage.pipeline
     display = statuses.for_run(run.status, removed=run.is_removed)
-    url_args = links.stage_url_args(stage)
+    stage_urls = links.stage_urls(stage)
+    urls = stage_urls.of_run(run.run_id)
     started_at = run.started_at or run.created_at
     is_aborting = run.status == "aborting" or (abort is not None and abort.settled_at is None)
     is_waiting = (
@@ -164,16 +164,16 @@ def build_row(
         key=run.pk,
         run_id=run.run_id,
         dom_id=dom_id(run.run_id),
-        url=reverse("run", args=[*url_args, run.run_id]),
-        abort_url=reverse("abort", args=[*url_args, run.run_id]),
-        acknowledge_url=reverse("acknowledge", args=[*url_args, run.run_id]),
-        dismiss_url=reverse("dismiss", args=[*url_args, run.run_id]),
+        url=urls.page,
+        abort_url=urls.abort,
+        acknowledge_url=urls.acknowledge,
+        dismiss_url=urls.dismiss,
         title=run.title,
         project=pipeline.project.name,
         pipeline=pipeline.name,
         stage=stage.name,
-        pipeline_url=reverse("pipeline", args=url_args[:2]),
-        stage_url=reverse("stage", args=url_args),
+        pipeline_url=stage_urls.pipeline,
+        stage_url=stage_urls.page,
         status=run.status,
         label=display.label,
         tooltip=display.description,
