@@ -44,7 +44,11 @@ class ClockTime:
 
     def __str__(self) -> str:
         local = timezone.localtime(self.at)
-        return format_with_day(local, self.reference) if self.needs_day else f"{local:%H:%M:%S}"
+        return (
+            format_with_day(local, self.reference)
+            if self.needs_day
+            else local_time.format_time(local)
+        )
 
 
 type MessageText = str | tuple[str | ClockTime, ...]  # a tuple of parts if it contains times
@@ -303,4 +307,4 @@ def format_with_day(local: datetime, reference: datetime | None = None) -> str:
     # As Django's format "j M Y H:i:s", which takes ten times as long.
     month = str(MONTHS_3[local.month]).title()
     year = "" if same_year else f" {local.year}"
-    return f"{local.day} {month}{year} {local:%H:%M:%S}"
+    return f"{local.day} {month}{year} {local_time.format_time(local)}"

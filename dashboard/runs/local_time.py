@@ -12,16 +12,21 @@ def format_full(when: datetime) -> str:
 
 def format_local(local: datetime) -> str:
     """Like `format_full`, of a time that is in the deployment's zone already."""
-    return f"{local:%Y-%m-%d %H:%M:%S} {_zone_name(local)}"
+    return f"{local.date().isoformat()} {format_time(local)} {_zone_name(local)}"
 
 
 def format_clock(when: datetime) -> str:
     """Return a point in time without its date: "20:30:00 CET"."""
     local = timezone.localtime(when)
-    return f"{local:%H:%M:%S} {_zone_name(local)}"
+    return f"{format_time(local)} {_zone_name(local)}"
+
+
+def format_time(local: datetime) -> str:
+    """Return the time of day: "20:30:00"."""
+    return local.time().isoformat("seconds")
 
 
 def _zone_name(local: datetime) -> str:
     # Many zones have no name, only an offset such as "-03".
-    name = f"{local:%Z}"
+    name = local.tzname() or ""
     return name if name[:1].isalpha() else f"UTC{name}"

@@ -22,10 +22,9 @@ from dashboard.web.components.runs.incident_summary import Link
 def clock(timestamp: datetime) -> SafeString:
     """Render a clock time; with its day unless that is today."""
     local = timezone.localtime(timestamp)
-    is_today = local.date() == timezone.localdate()
-    return _time_element(
-        local, "clock", f"{local:%H:%M:%S}" if is_today else format_with_day(local)
-    )
+    is_today = local.date() == timezone.now().astimezone(local.tzinfo).date()
+    text = local_time.format_time(local) if is_today else format_with_day(local)
+    return _time_element(local, "clock", text)
 
 
 def dated_clock(timestamp: datetime) -> SafeString:

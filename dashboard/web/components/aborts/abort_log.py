@@ -28,12 +28,20 @@ from dashboard.models.catalog import StageName
 from dashboard.runs import durations
 from dashboard.web.components import macros
 from dashboard.web.components.aborts import abort_details
+from dashboard.web.components.runs import run_row
 from dashboard.web.http import keys, links
 
 PER_PAGE = 100
 PARAMETERS = ("username", "text", "state", "project", "stage", "from", "to", "by_me", "before")
 MAX_TEXT_LENGTH = 200  # characters of a search text
 _YEARS = range(1970, 9000)  # other years overflow in time zone conversion or in a database
+
+
+# What a row is made of: all of the abort, a third of the columns of its run and stage.
+_FIELDS = (
+    *(field.name for field in Abort._meta.concrete_fields),
+    *(f"run__{name}" for name in run_row.FIELDS),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +296,7 @@ def render_rows(versions: Iterable[tuple[int, int]]) -> dict[int, SafeString]:
 
 def _render_and_cache(aborts: AbortQuerySet) -> dict[int, SafeString]:
     rendered, to_cache = {}, {}
-    for abort in with_details(aborts):
+    for abort in with_details(aborts).only(*_FIELDS):
         rendered[abort.pk] = macros.render("abort_row.html#abort_row", build_row(abort))
         # The version that was read with the abort, which may be newer than the page's.
         to_cache[_cache_key(abort.pk, abort.run.version)] = rendered[abort.pk]

@@ -30,6 +30,32 @@ from dashboard.web.components.runs.acknowledged_by import ActiveAcknowledgements
 from dashboard.web.components.runs.progress_bar import Progress
 from dashboard.web.http import links
 
+# The fields of a run that its row is made of: a third of the columns of a run and its stage.
+FIELDS = (
+    "run_id",
+    "name",
+    "version",
+    "status",
+    "status_since",
+    "concluded",
+    "in_flight",
+    "created_at",
+    "started_at",
+    "concluded_at",
+    "ended_at",
+    "removed_at",
+    "step",
+    "step_started_at",
+    "overdue_severity",
+    "overdue_reason",
+    "aborting_since",
+    "abort_severity",
+    "stage__name",
+    "stage__pipeline__slug",
+    "stage__pipeline__name",
+    "stage__pipeline__project__slug",
+    "stage__pipeline__project__name",
+)
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
@@ -250,7 +276,7 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
     }
     cached = cache.get_many(cache_keys.values())
     missing = [pk for pk, key in cache_keys.items() if key not in cached]
-    loaded = Run.objects.filter(pk__in=missing).with_stage().without_detail() if missing else ()
+    loaded = Run.objects.filter(pk__in=missing).with_stage().only(*FIELDS) if missing else ()
     rendered = _render_and_cache(loaded, permissions)
     html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items() if html}

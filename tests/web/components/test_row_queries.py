@@ -1,0 +1,67 @@
+"""Rows of any number of runs and aborts, in any state, need the same few queries."""
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from dashboard.accounts import permissions
+from dashboard.models import Abort, Acknowledgement, Run, Stage
+from dashboard.models.aborts import AbortState, EventType
+from dashboard.runs.statuses import RUN_STATUSES
+from dashboard.web.components.aborts import abort_log
+from dashboard.web.components.runs import run_row
+from tests.support import factories
+
+
+@pytest.fixture
+def runs_in_all_states(stage: Stage, manager: User) -> list[Run]:
+    """Runs of every status, listed and removed, each overdue, acknowledged and aborted."""
+    now = timezone.now()
+    factories.timing(stage)
+    runs = []
+    open_states = [AbortState.REQUESTED, AbortState.ACCEPTED, AbortState.UNKNOWN]
+    settled_states = [state for state in AbortState if state not in open_states[:2]]
+    for number, status in enumerate([*RUN_STATUSES, "aborting", "new status"] * 2):
+        run = factories.run(
+            stage,
+            status=status,
+            removed_at=now if number >= len(RUN_STATUSES) else None,
+            step="Build",
+            step_started_at=now,
+            overdue_severity=1,
+            overdue_reason="run",
+            aborting_since=now - timedelta(minutes=number),
+        )
+        Acknowledgement.objects.create(
+            run=run, user=manager, username=manager.username, acknowledged_at=now
+        )
+        for states, settled_at in ((settled_states, now), (open_states, None)):
+            state = states[number % len(states)]
+            abort = factories.abort(run, manager, state, settled_at=settled_at)
+            abort.add_event(EventType.SENT, now)
+        runs.append(run)
+    return runs
+
+
+def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
+    keys = run_row.row_keys(Run.objects.all())
+    with CaptureQueriesContext(connection) as queries:
+        rows = run_row.render_rows(keys, permissions.ALL)
+    assert len(rows) == len(runs_in_all_states)
+    tables = "run", "abort", "stagetiming", "run", "acknowledgement"
+    assert [f"dashboard_{table}" for table in tables] == [
+        query["sql"].partition(" FROM ")[2].split()[0].strip('"')
+        for query in queries.captured_queries
+    ]
+
+
+def test_rows_of_aborts_need_no_query_each(runs_in_all_states: list[Run]) -> None:
+    versions = list(Abort.objects.values_list("pk", "run__version"))
+    with CaptureQueriesContext(connection) as queries:
+        rows = abort_log.render_rows(versions)
+    assert len(rows) == 2 * len(runs_in_all_states)
+    assert len(queries) == 2  # the aborts, and their events
