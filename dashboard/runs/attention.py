@@ -8,6 +8,7 @@ is not counted itself: it waits.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, lru_cache
 
 from django.conf import settings
 from django.db.models import Case, Exists, IntegerField, OuterRef, Q, Value, When
@@ -110,7 +111,13 @@ def _is_approval_due(now: datetime) -> Q:
 
 def _is_waiting_behind(now: datetime) -> Q:
     """Return a condition: overdue in the queue only, behind a run that needs attention itself."""
-    stuck = (_IS_OVERDUE & ~_IS_OVERDUE_IN_QUEUE) | _is_approval_due(now)
+    return _is_overdue_behind(_is_approval_due(now))
+
+
+# The conditions below are kept: composing one takes longer than its query. Queries copy them.
+@lru_cache(maxsize=16)  # a page asks several times with the same `now`
+def _is_overdue_behind(is_approval_due: Q) -> Q:
+    stuck = (_IS_OVERDUE & ~_IS_OVERDUE_IN_QUEUE) | is_approval_due
     ahead = Run.objects.tracked().filter(
         stuck, stage=OuterRef("stage"), created_at__lte=OuterRef("created_at")
     )
@@ -121,6 +128,7 @@ def _is_waiting_behind(now: datetime) -> Q:
     return Q(_IS_OVERDUE_IN_QUEUE, ~never_queued, Exists(ahead))
 
 
+@cache
 def _aborted_here() -> Exists:
     """Return a condition: an abort requested here before the run ended was accepted."""
     accepted = Abort.objects.accepted().filter(run=OuterRef("pk"))
