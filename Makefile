@@ -57,6 +57,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/glass.py
 	uv run bench/light.py
 	uv run bench/audit.py
+	uv run bench/rows.py
 	uv run bench/usual.py
 	uv run bench/people.py
 	uv run bench/paging.py
