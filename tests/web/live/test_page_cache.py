@@ -113,7 +113,7 @@ def normalize(html: str) -> str:
     """Remove what differs between two renderings of the same page."""
     html = re.sub(r'("X-CSRFToken": "|name="csrfmiddlewaretoken" value=")\w{64}', r"\1…", html)
     html = re.sub(r"since=\d+", "since=…", html)
-    return re.sub(r'hx-ptag="\w+"', 'hx-ptag="…"', html)
+    return re.sub(r'"HX-PTag": "\w+"', '"HX-PTag": "…"', html)
 
 
 # --- Who gets a cached page -----------------------------------------------------------------------
