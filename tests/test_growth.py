@@ -36,7 +36,7 @@ from tests.support import api, factories, growth
 from tests.support.world import api_run
 
 FEW_RUNS, SOME_RUNS, MANY_RUNS = 2_000, 5_000, 20_000
-FEW_STAGES, MANY_STAGES = 60, 600
+FEW_STAGES, MANY_STAGES = 240, 1_200  # few of them fill each list of a page
 MAX_RATIO = 1.2
 MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a page of a list
 
@@ -48,22 +48,18 @@ LINEAR_IN_STAGES = {
     "sync/leases:_load_facts": "the sync's plan, which Status shows",
     "sync/leases:keys_with_gaps": "the sync's plan, which Status shows",
     "sync/baselines:schedule_next_detail": "the sync's plan",
-    "sync/coverage:measure": "the count of what is covered",
-    "sync/coverage:measure_stages": "the count of what is covered",
+    "sync/read_totals:load": "the count of what is covered",
+    "sync/read_totals:_count_by_name": "the count of what is covered",
+    "sync/read_totals:_count_lists": "the count of what is covered: one list a project",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
-    "web/live/snapshot:stages": "the count of what is covered, on Now and Board",
-    "web/live/changes:stages": "the same in their streams",
-    "web/components/data_age:page_data_age": "the catalog's lists: one a project",
+    "web/components/runs/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",
-    "web/components/sync_report:_stage_rows": "Status lists up to 100 stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
 }
-# Work that may: the board until it has pages, and what cached pages depend on: on Now the count of
-# what is covered, in the abort log the projects that its filter offers.
+# Work that may: what cached pages depend on is on Now the count of what is covered, and in the abort
+# log the projects that its filter offers.
 LINEAR_WORK = {
-    f"{user}: {work}"
-    for user in ("manager", "viewer")
-    for work in ("GET /board/", "cached /", "cached /aborts/")
+    f"{user}: cached {page}" for user in ("manager", "viewer") for page in ("/", "/aborts/")
 }
 
 type Work = Callable[[], object]
@@ -79,7 +75,8 @@ def pages(who: User) -> dict[str, Work]:
     )
     flow = factories.address(stage)
     addresses = [
-        "/", "/board/", "/status/", "/aborts/", "/aborts/?state=aborted&username=man",
+        "/", "/board/", "/board/?page=2&q=pipeline", "/status/",
+        "/aborts/", "/aborts/?state=aborted&username=man",
         "/aborts/bulk/", "/aborts/bulk/new/?page=now", f"/aborts/bulk/new/?stage={stage.pk}",
         factories.address(stage.pipeline), flow, f"{flow}?all=1", f"{flow}?by_me=1",
         f"{flow}?overdue=1", factories.address(in_flight), factories.address(ended),

@@ -61,6 +61,12 @@ class Max(Func):
     function = "MAX"
 
 
+class Min(Func):
+    """The lowest value of an expression in the selected rows."""
+
+    function = "MIN"
+
+
 class Sum(Func):
     """The sum of an expression in the selected rows."""
 

@@ -97,6 +97,11 @@ class StageQuerySet(models.QuerySet["Stage"]):
         """Stages whose pipeline and project are not removed."""
         return self.filter(pipeline__removed_at=None, pipeline__project__removed_at=None)
 
+    def not_fresh(self, now: datetime) -> "StageQuerySet":
+        """Stages never read, or whose last read is old or incomplete; no others have a gap."""
+        is_old = models.Q(fresh_until__lt=now)
+        return self.filter(models.Q(synced_at=None) | is_old | models.Q(in_flight_incomplete=True))
+
     def unleased(self, now: datetime) -> "StageQuerySet":
         """Stages that no worker is reading."""
         return self.filter(models.Q(leased_until=None) | models.Q(leased_until__lte=now))

@@ -4,16 +4,16 @@ Pages, the API and the commands all use it. A stage counts as unread while its r
 not known (`schedule.find_gap`): it was never read, or not since a long outage.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from dashboard.models import CatalogSync, Stage, Upstream, Worker
+from dashboard.models import Upstream, Worker
 from dashboard.runs import durations
 from dashboard.sync import freshness, schedule
 from dashboard.sync.schedule import ReadState
@@ -99,52 +99,43 @@ class Coverage:
         return template % {"unread": f"{self.unread:,}", "total": f"{self.total:,}"}
 
 
-def measure_stages(stages: Iterable[StageState], now: datetime) -> Coverage:
-    """Return the coverage of these stages alone, without lists and time left."""
-    total, outdated, failing = 0, 0, 0
-    unread_names: list[str] = []
-    names: set[str] = set()
-    for stage in stages:
-        total += 1
-        names.add(stage.name)
-        if schedule.find_gap(stage, now) is not None:
-            unread_names.append(stage.name)
-            outdated += stage.synced_at is not None and not stage.in_flight_incomplete
-            failing += bool(stage.error)
-    complete_stages = tuple(
-        name
-        for name in schedule.FIRST_READ_ORDER
-        if unread_names and name in names - set(unread_names)
-    )
-    return Coverage(total, len(unread_names), outdated, failing, complete_stages)
+def measure_stages(
+    stages: Iterable[StageState], now: datetime, totals_by_name: Mapping[str, int] | None = None
+) -> Coverage:
+    """Return the coverage of these stages alone, without lists and time left.
 
-
-def measure(stages: Iterable[StageState], lists: QuerySet[CatalogSync], now: datetime) -> Coverage:
-    """Return the coverage of `stages` and catalog `lists`, with an estimate of the time left.
-
-    Pass those that the user may see, without removed ones.
+    With `totals_by_name`, the number of all stages by name, those not in `stages` have no gap.
     """
-    coverage = measure_stages(stages, now)
-    unread_lists = list(lists.filter(synced_at=None).values_list("project", flat=True))
-    # Neither stages nor lists: nothing has been read yet, which is not an empty account.
-    has_started = (
-        coverage.total > 0 or lists.filter(project=None).exists() or Stage.objects.exists()
+    stages = list(stages)
+    totals_by_name = totals_by_name or Counter(stage.name for stage in stages)
+    unread = [stage for stage in stages if schedule.find_gap(stage, now) is not None]
+    unread_names = {stage.name for stage in unread}
+    return Coverage(
+        total=sum(totals_by_name.values()),
+        unread=len(unread),
+        outdated=sum(
+            stage.synced_at is not None and not stage.in_flight_incomplete for stage in unread
+        ),
+        failing=sum(bool(stage.error) for stage in unread),
+        complete_stages=tuple(
+            name
+            for name in schedule.FIRST_READ_ORDER
+            if unread and name in totals_by_name.keys() - unread_names
+        ),
     )
-    coverage = replace(
-        coverage,
-        unlisted=len(unread_lists),
-        has_project_list=has_started and None not in unread_lists,
-    )
+
+
+def measure(stages: Coverage, *, unlisted: int, has_project_list: bool, now: datetime) -> Coverage:
+    """Return the coverage of `stages` with that of the catalog's lists and the time left.
+
+    `unlisted` is the number of lists that were never read; `has_project_list`: the list of projects
+    has been read.
+    """
+    coverage = replace(stages, unlisted=unlisted, has_project_list=has_project_list)
     pending_reads = coverage.unread - coverage.failing + coverage.unlisted
     if coverage.has_project_list and pending_reads:
         return replace(coverage, seconds_left=_estimate_seconds_left(pending_reads, now))
     return coverage
-
-
-def load(stages: QuerySet[Stage], lists: QuerySet[CatalogSync], now: datetime) -> Coverage:
-    """Like `measure`, but load the needed fields of `stages` first."""
-    fields = ("name", "error", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
-    return measure(stages.order_by().only(*fields), lists, now)
 
 
 def _estimate_seconds_left(reads: int, now: datetime) -> float | None:

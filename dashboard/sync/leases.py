@@ -237,7 +237,7 @@ def classify_stages(stages: StageQuerySet, now: datetime) -> dict[int, StageClas
 
 def keys_with_gaps(stages: StageQuerySet, now: datetime) -> set[int]:
     """Return the keys of the stages that have a gap."""
-    read_states = stages.only(*_GAP_FIELDS)
+    read_states = stages.not_fresh(now).only(*_GAP_FIELDS)
     return {stage.pk for stage in read_states if schedule.find_gap(stage, now) is not None}
 
 

@@ -127,7 +127,9 @@ def create_stages(count: int) -> None:
             project=project, slug=f"pipeline-{number}", name=f"Pipeline {number}", synced_at=now
         )
         for name in StageName.values:
-            factories.stage(name, pipeline, flow_synced_at=now)
+            # None gets old while it is measured.
+            fresh_until = now + timedelta(days=1)
+            factories.stage(name, pipeline, flow_synced_at=now, fresh_until=fresh_until)
     _analyze()
 
 

@@ -23,6 +23,7 @@ from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
 from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.lists import pagination
+from dashboard.web.components.runs import board_list
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
@@ -172,7 +173,8 @@ FULL = [
     State("board", "/board/"),
     State("board", "/board/", username="viewer"),
     State("board, filtered", "/board/?q=check&show=flight"),
-    State("board, half understood", "/board/?show=nonsense"),
+    State("board, half understood", "/board/?show=nonsense&page=x"),
+    State("board, past the last page", "/board/?page=9"),
     State("pipeline", PIPELINE),
     State("pipeline, dialog for all", PIPELINE, open_abort_all_dialog),
     State("stage", STAGE),
@@ -259,7 +261,14 @@ def go_to_older_page(page: Page) -> None:
     page.get_by_role("link", name="Older").click()
 
 
+def go_to_next_page(page: Page) -> None:
+    page.get_by_role("link", name="Next").click()
+
+
 PAGED = [
+    State("board, first page", "/board/"),
+    State("board, second page", "/board/", go_to_next_page),
+    State("board, last page", "/board/?page=3"),
     State("stage, second page", STAGE, go_to_older_page),
     State("aborts, older", "/aborts/", go_to_older_page),
     State("lists, older", "/aborts/bulk/", go_to_older_page),
@@ -298,6 +307,8 @@ def create_paged() -> dict[str, object]:
     for _ in range(pagination.PER_PAGE + 1):
         run = factories.run(stage, status="success")
         factories.abort(run, manager, "concluded", settled_at=timezone.now(), outcome="success")
+    for number in range(2 * board_list.PER_PAGE):
+        factories.pipeline(f"other-{number}")
     request = aborts.AbortRequest(manager, "Stuck")
     for _ in range(bulk_abort_list.PER_PAGE + 1):
         factories.run(stage)

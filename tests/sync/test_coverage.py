@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from dashboard.models import CatalogSync, RateBudget, Stage
-from dashboard.sync import coverage
+from dashboard.sync import read_totals
 from dashboard.sync.coverage import Coverage
 from dashboard.sync.schedule import estimate_seconds
 from dashboard.upstream import rate_budget as rules
@@ -21,7 +21,7 @@ PARTIAL = Coverage(255, 208)
 
 def load_coverage() -> Coverage:
     lists = CatalogSync.objects.all()
-    return coverage.load(Stage.objects.listed(), lists, timezone.now())
+    return read_totals.load(Stage.objects.listed(), lists, timezone.now()).coverage
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_board_with_hidden_stage_keeps_columns(
     member_client: Client, hidden_stage_run: Run, staging_run: Run, production_run: Run
 ) -> None:
     html = get_member_page(member_client, "/board/")
-    cells = html.css(".board tbody tr:not(.project) td")
+    cells = html.css(".board tbody tr:not(.group) td")
     assert [cell.attributes.get("data-stage") for cell in cells] == [None, "Staging", "Production"]
     assert text_of(cells[0]) == ""
 

@@ -10,7 +10,7 @@ from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import Run, Stage
 from dashboard.runs import attention, durations, statuses
-from dashboard.sync import coverage, omitted_entries
+from dashboard.sync import omitted_entries, read_totals
 from dashboard.web.api import queries, serializers
 from dashboard.web.components.runs import run_row
 from dashboard.web.http import lookup
@@ -40,7 +40,7 @@ class Command(RunbookCommand):
         place = arguments.place_of(options)
         stages = Stage.objects.listed().filter(queries.stage_condition(place))
         syncs = lookup.visible_sweeps(permissions.ALL).filter(queries.sweep_condition(place))
-        coverage_now = coverage.load(stages, syncs, now())
+        coverage_now = read_totals.load(stages, syncs, now()).coverage
         if not coverage_now.is_complete:
             self.stderr.write(coverage_now.text)
         omitted = omitted_entries.load(stages)

@@ -16,7 +16,7 @@ from dashboard.models import Abort, Run, Stage
 from dashboard.models.aborts import AbortState
 from dashboard.models.bulk_aborts import Via
 from dashboard.runs import dismissals
-from dashboard.sync import coverage, omitted_entries, watchers
+from dashboard.sync import omitted_entries, read_totals, watchers
 from dashboard.web.api import params, queries, serializers
 from dashboard.web.api.auth import ApiClient, api_view
 from dashboard.web.http import links, lookup
@@ -58,7 +58,7 @@ def runs(request: HttpRequest, client: ApiClient) -> HttpResponse:
         client.permissions.stage_filter(), queries.stage_condition(parameters)
     )
     lists = lookup.visible_sweeps(client.permissions).filter(queries.sweep_condition(parameters))
-    stage_coverage = coverage.load(stages, lists, db_threads.now())
+    stage_coverage = read_totals.load(stages, lists, db_threads.now()).coverage
     return json_response(
         {"runs": serialized, "next": next_url or None}
         | serializers.coverage(stage_coverage, omitted_entries.load(stages))

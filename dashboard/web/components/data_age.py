@@ -1,6 +1,6 @@
 """How old the data of a page is, whether any is missing, and a hash of the page's structure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -13,7 +13,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Run, Stage
 from dashboard.sync import coverage, freshness, schedule
-from dashboard.web.http import lookup
+from dashboard.sync.read_totals import ReadTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,7 @@ def stages_data_age(stages: Sequence[Stage]) -> DataAge:
     sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
     is_stale = any(freshness.is_stale(stage.fresh_until, now) for stage in with_flow)
     if not sync_times:
-        text = _("No data has been read from Northflank yet.")
-        return DataAge(None, is_stale=True, text=text, structure_hash=structure_hash)
+        return DataAge(None, is_stale=True, text=_unread_text(), structure_hash=structure_hash)
     return DataAge(
         min(sync_times),
         is_stale=is_stale,
@@ -87,9 +86,13 @@ def _next_change(stages: Sequence[Stage], now: datetime) -> datetime | None:
     return min(limits, default=None)
 
 
-def _structure_hash(stages: Sequence[Stage], *extra: object) -> str:
-    stage_states = sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
-    return _fingerprint((stage_states, extra))
+def _structure_hash(stages: Sequence[Stage]) -> str:
+    return _fingerprint(read_states(stages))
+
+
+def read_states(stages: Iterable[Stage]) -> list[tuple[int, bool | None, bool]]:
+    """Return what decides the structure of a page that shows these stages: which were read."""
+    return sorted((stage.pk, stage.has_flow, stage.synced_at is None) for stage in stages)
 
 
 def _fingerprint(value: object) -> str:
@@ -98,38 +101,45 @@ def _fingerprint(value: object) -> str:
 
 def page_data_age(
     permissions: Permissions,
-    stages: Sequence[Stage],
-    *extra: object,
+    totals: ReadTotals,
     shown_stages: Sequence[Stage] = (),
+    *structure: object,
 ) -> DataAge:
-    """Return the data age of a page about all `stages`, with runs of `shown_stages`.
+    """Return the data age of a page about all stages, with the runs of `shown_stages`.
 
-    `stages` are all that the user may view; `extra` are further values that change the structure.
+    It is that of the shown stages or, without any, of all. `totals` are those of all stages that
+    the user may view; with `structure`, these values decide the page's structure.
     """
-    now = db_threads.now()
-    with_flow = [stage for stage in stages if stage.has_flow is not False]
-    sync_facts = freshness.SyncState(
-        stages=len(with_flow),
-        stale=sum(
-            freshness.is_stale(stage.fresh_until, now) and schedule.find_gap(stage, now) is None
-            for stage in with_flow
-        ),
-        failing=sum(bool(stage.error) for stage in with_flow),
-        failing_lists=lookup.failing_sweeps(permissions).count(),
-        partial_lists=sum(stage.is_partial for stage in with_flow)
-        + lookup.partial_sweeps(permissions).count(),
+    age = stages_data_age(shown_stages) if shown_stages else _age_of_all(totals)
+    if not totals.stages and not permissions.can_view_all:
+        age = replace(age, text=freshness.no_access_message())
+    problems = freshness.SyncState(
+        stages=totals.with_flow,
+        stale=totals.stale,
+        failing=totals.failing,
+        failing_lists=totals.failing_lists,
+        partial_lists=totals.partial + totals.partial_lists,
     )
-    shown_age = stages_data_age(shown_stages or stages)
-    if not stages and not permissions.can_view_all:
-        shown_age = replace(shown_age, text=freshness.no_access_message())
+    # Until stages are read, a page lacks runs, or shows that it does not know of any.
+    read = totals.stages, totals.read, totals.without_flow, totals.with_flow_read
     return replace(
-        shown_age,
-        is_stale=shown_age.is_stale or sync_facts.stale > 0,
-        status_hint=freshness.problems_message(sync_facts),
-        incomplete_text=coverage.measure(stages, lookup.visible_sweeps(permissions), now).text,
-        structure_hash=_structure_hash(stages, *extra),
-        changes_at=_next_change(stages, now),
+        age,
+        is_stale=age.is_stale or totals.stale > 0,
+        status_hint=freshness.problems_message(problems),
+        incomplete_text=totals.coverage.text,
+        structure_hash=_fingerprint(structure or read),
+        changes_at=min(filter(None, [age.changes_at, totals.next_gap_at]), default=None),
     )
+
+
+def _age_of_all(totals: ReadTotals) -> DataAge:
+    if totals.oldest_sync_at is None:
+        return DataAge(None, is_stale=True, text=_unread_text())
+    return DataAge(totals.oldest_sync_at, is_stale=totals.has_old_reads)
+
+
+def _unread_text() -> str:
+    return _("No data has been read from Northflank yet.")
 
 
 def run_data_age(run: Run) -> DataAge:
@@ -141,17 +151,6 @@ def run_data_age(run: Run) -> DataAge:
         return DataAge(synced_at, is_stale=False)
     is_stale = freshness.is_stale(stage.fresh_until, db_threads.now())
     return DataAge(synced_at, is_stale=is_stale)
-
-
-def board_data_age(
-    permissions: Permissions, stages: Sequence[Stage], matching_pipelines: Sequence[int]
-) -> DataAge:
-    """Return the data age of the board, whose cells also show the errors of stages.
-
-    `matching_pipelines` are the keys of those that a filter lists because of their runs.
-    """
-    errors = sorted((stage.pk, stage.error_message) for stage in stages if stage.error)
-    return page_data_age(permissions, stages, errors, matching_pipelines)
 
 
 def list_data_age(first_page: object) -> DataAge:

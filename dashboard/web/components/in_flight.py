@@ -4,18 +4,17 @@ Only runs that the user may see are returned.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import Case, When
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Abort, Run, Stage
+from dashboard.models import Abort, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgement_rules, attention
 from dashboard.runs.attention import AttentionRun
-from dashboard.web.components.data_age import DataAge, page_data_age
 
 # A run that was aborted here stays on the page this long, so that the user sees the outcome.
 ABORTED_WINDOW = timedelta(hours=1)
@@ -122,14 +121,6 @@ def recently_failed_stages(permissions: Permissions, now: datetime) -> set[int]:
 def has_open_aborts(permissions: Permissions) -> bool:
     """Return whether an abort of a visible run is under way."""
     return Abort.objects.open().filter(permissions.stage_filter("run__stage")).exists()
-
-
-def data_age(
-    permissions: Permissions, stages: Sequence[Stage], in_flight_stages: Collection[int]
-) -> DataAge:
-    """Return the page's data age: that of the stages with runs in flight, or of all stages."""
-    shown_stages = [stage for stage in stages if stage.pk in in_flight_stages]
-    return page_data_age(permissions, stages, shown_stages=shown_stages)
 
 
 def visible_runs(permissions: Permissions) -> RunQuerySet:

@@ -8,9 +8,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Run, Stage
+from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs.attention import AttentionRun
+from dashboard.sync.read_totals import ReadTotals
 from dashboard.web.components import in_flight
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.in_flight import InFlightTotals
@@ -38,12 +39,12 @@ class NowSections:
         permissions: Permissions,
         now: datetime,
         *,
-        stages: Sequence[Stage],
+        totals: ReadTotals,
         in_flight_by_stage: Mapping[int, InFlightTotals],
         attention_runs: Sequence[AttentionRun],
         data_age: DataAge,
     ) -> None:
-        self.permissions, self.now, self.stages = permissions, now, stages
+        self.permissions, self.now, self.totals = permissions, now, totals
         self.in_flight_by_stage, self.attention_runs = in_flight_by_stage, attention_runs
         self.data_age = data_age
         self.is_incomplete = bool(data_age.incomplete_text)
@@ -70,7 +71,7 @@ class NowSections:
             self._attention_rows,
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text(self._attention_rows, count, text),
-            empty=empty_states.attention(self.data_age, self.stages),
+            empty=empty_states.attention(self.data_age, self.totals),
             is_hidden=not (self._attention_rows or self._other_rows),
             is_announced=True,
             waiting=self._waiting_runs() if self._attention_rows else {},
@@ -89,7 +90,7 @@ class NowSections:
             is_incomplete=self.is_incomplete,
             truncated_text=_truncated_text(self._other_rows, self._other_count, text),
             empty=empty_states.in_flight(
-                self.permissions, self.data_age, self.stages, self._attention_in_flight
+                self.permissions, self.data_age, self.totals, self._attention_in_flight
             ),
         )
 

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import CatalogSync, RateBudget, Stage, Upstream, Worker
 from dashboard.runs import durations
 from dashboard.sync import (
-    coverage,
     freshness,
     leases,
     omitted_entries,
+    read_totals,
     run_lookup,
     webhook_status,
 )
-from dashboard.sync.omitted_entries import CountsByPage
 from dashboard.sync.run_lookup import SearchUsage
 from dashboard.sync.schedule import StageClass
 from dashboard.sync.webhook_status import WebhookStatus
@@ -114,8 +114,9 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     """Return the status of the sync, and of the stages that the user may see."""
     # There may be thousands of stages: load few columns of all, and full rows of listed ones only.
     visible = Stage.objects.listed().filter(permissions.stage_filter())
-    columns = ("pk", "error", "fresh_until", "synced_at", "has_flow", "omitted_by_page")
-    stage_values = list(visible.values_list(*columns))
+    has_omissions = ExpressionWrapper(~Q(omitted_by_page={}), BooleanField())
+    columns = ("pk", "error", "fresh_until", "synced_at", "has_flow", "has_omissions")
+    stage_values = list(visible.annotate(has_omissions=has_omissions).values_list(*columns))
     stage_classes = leases.classify_stages(visible, now)
     gaps = leases.keys_with_gaps(visible, now)
     stale = {
@@ -126,6 +127,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     stages_worst_first = sorted(
         stage_values, key=lambda one: _sort_key(*one, is_stale=one[0] in stale, now=now)
     )
+    totals = read_totals.load(visible, lookup.visible_sweeps(permissions), now)
     sweeps = list(lookup.failing_sweeps(permissions).select_related("project"))
     partial = list(lookup.partial_sweeps(permissions).select_related("project"))
     causes = {sweep.error for sweep in sweeps} | {error for _pk, error, *_rest in stage_values}
@@ -135,10 +137,10 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     facts = freshness.SyncState(
         stages=len(stage_values),
         stale=len(stale),
-        incomplete=coverage.load(visible, lookup.visible_sweeps(permissions), now).text,
+        incomplete=totals.coverage.text,
         failing=sum(bool(error) for _pk, error, *_rest in stage_values),
         failing_lists=len(sweeps),
-        partial_lists=len(partial) + sum(bool(omitted) for *_rest, omitted in stage_values),
+        partial_lists=len(partial) + sum(partial for *_rest, partial in stage_values),
         workers=sum(worker.is_alive for worker in workers),
         last_heartbeat_at=max((worker.heartbeat_at for worker in workers), default=None),
         upstream_error=upstream_error.error_message if upstream_error else "",
@@ -173,7 +175,7 @@ def _sort_key(
     fresh_until: datetime | None,
     synced_at: datetime | None,
     has_flow: bool | None,
-    omitted_by_page: CountsByPage,
+    has_omissions: bool,
     *,
     is_stale: bool,
     now: datetime,
@@ -182,7 +184,7 @@ def _sort_key(
     return (
         not error,
         not is_stale,
-        not omitted_by_page,
+        not has_omissions,
         has_flow is False,
         synced_at is not None,
         fresh_until or now,

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 
 from django.db.models import Exists, F, OuterRef
 
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Acknowledgement, ChangeCounter, Run, Stage
+from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.web.http.site_context import SiteContext
 from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart
 from dashboard.web.live.snapshot import Snapshot
@@ -41,10 +40,6 @@ class ChangeSet:
     site: SiteContext = field(default_factory=SiteContext)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict, init=False)
 
-    @cached_property
-    def stages(self) -> list[Stage]:
-        return list(Stage.objects.listed().select_related("pipeline__project"))
-
     def changed_parts(self, channel: Channel) -> list[LivePart]:
         """Return the parts of a channel's page that changed with a run."""
         runs = [run for run in self.runs if channel.permissions.can_view(run.stage)]
@@ -67,7 +62,7 @@ class ChangeSet:
         audience = permissions.visible_scopes
         if audience not in self._snapshots:
             self._snapshots[audience] = Snapshot(
-                permissions.without_abort(), self.version, self.now, self.site, lambda: self.stages
+                permissions.without_abort(), self.version, self.now, self.site
             )
         return self._snapshots[audience]
 

@@ -25,7 +25,7 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import Count, Max, Parameter, Sum, Texts, count_if, joined
+from dashboard.db.prepared import Count, Max, Min, Parameter, Sum, Texts, count_if, joined
 from dashboard.models import (
     Abort,
     CatalogSync,
@@ -121,7 +121,9 @@ def listed_stages(permissions: Permissions) -> Querysets:
     Of the stages with runs in flight, each of their reads counts.
     """
     stages = Stage.objects.listed().filter(permissions.stage_filter())
-    is_stale = Q(fresh_until__lt=ago(freshness.GRACE)) & ~Q(has_flow=False)
+    is_stale = Q(fresh_until__lt=ago(freshness.GRACE))
+    # Without runs in flight, Now is as old as the oldest stage.
+    with_flow_synced_at = Case(When(~Q(has_flow=False), then=F("synced_at")))
     stages_in_flight = in_flight.visible_runs(permissions).in_flight().order_by().values("stage")
     sweeps = lookup.visible_sweeps(permissions)
     return [
@@ -133,6 +135,8 @@ def listed_stages(permissions: Permissions) -> Querysets:
             *_fingerprint(is_stale),
             *_fingerprint(~Q(error="")),
             *_fingerprint(~Q(omitted_by_page={})),
+            Min("synced_at"),
+            Min(with_flow_synced_at),
         ),
         stages.filter(pk__in=stages_in_flight).values_list(
             Texts(joined("pk", "synced_at", "fresh_until", "concurrency_policy"))

@@ -1,6 +1,6 @@
 """What pages read from the database at one time, each thing once."""
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -13,15 +13,14 @@ from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Stage
+from dashboard.models.catalog import StageQuerySet
 from dashboard.runs.attention import AttentionRun
+from dashboard.sync import read_totals
+from dashboard.sync.read_totals import ReadTotals
 from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.http import site_context
+from dashboard.web.http import lookup, site_context
 from dashboard.web.http.site_context import SiteContext
-
-
-def _load_stages() -> Iterable[Stage]:
-    return Stage.objects.listed().select_related("pipeline__project")
 
 
 @dataclass
@@ -35,7 +34,6 @@ class Snapshot:
     version: int
     now: datetime
     site: SiteContext
-    load_stages: Callable[[], Iterable[Stage]] = _load_stages
     _memoized: dict[Hashable, Any] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -49,9 +47,20 @@ class Snapshot:
         )
 
     @cached_property
-    def stages(self) -> list[Stage]:
-        """The visible stages that Northflank lists, with pipeline and project."""
-        return [stage for stage in self.load_stages() if self.permissions.can_view(stage)]
+    def read_totals(self) -> ReadTotals:
+        """How many of the visible stages and lists have been read, and how many are stale."""
+        lists = lookup.visible_sweeps(self.permissions)
+        return read_totals.load(self._listed_stages, lists, self.now)
+
+    @cached_property
+    def in_flight_stages(self) -> list[Stage]:
+        """The visible stages with runs in flight, with pipeline and project."""
+        stages = self._listed_stages.filter(pk__in=self.in_flight_by_stage)
+        return list(stages.select_related("pipeline__project"))
+
+    @property
+    def _listed_stages(self) -> StageQuerySet:
+        return Stage.objects.listed().filter(self.permissions.stage_filter())
 
     @cached_property
     def in_flight_by_stage(self) -> dict[int, InFlightTotals]:

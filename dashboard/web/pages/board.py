@@ -1,18 +1,21 @@
-"""The board: all pipelines, with one run of each stage: the worst or the newest."""
+"""The board: one page of the pipelines, with one run of each stage: the worst or the newest."""
 
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
-from dashboard.models import Run
+from dashboard.models import Pipeline, Run, Stage
 from dashboard.web.components import in_flight, tab_title
-from dashboard.web.components.data_age import DataAge, board_data_age
+from dashboard.web.components.data_age import DataAge, page_data_age, read_states
 from dashboard.web.components.lists import empty_states
-from dashboard.web.components.runs import board_cells, history_charts, stage_cell
-from dashboard.web.components.runs.board_cells import BoardFilter
+from dashboard.web.components.lists.empty_states import EmptyState
+from dashboard.web.components.runs import board_filter, board_list, board_rows
+from dashboard.web.components.runs.board_filter import BoardFilter, Choice
+from dashboard.web.components.runs.board_list import PageOfPipelines
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import lookup
 from dashboard.web.live.page import LivePart, Page, page_response, render_part
@@ -21,19 +24,25 @@ from dashboard.web.live.snapshot import Snapshot
 
 @require_safe
 def board(request: HttpRequest) -> HttpResponse:
-    """Show the pipelines by project, each with its three stages."""
-    board_filter = board_cells.parse(request.GET)
-    page = BoardPage(Snapshot.for_request(request), query=board_filter.query)
-    page.filter = board_filter  # with warnings about ignored parameters
+    """Show one page of the pipelines, each with its three stages."""
+    requested = board_filter.parse(request.GET)
+    page = BoardPage(Snapshot.for_request(request), query=requested.query)
+    page.filter = requested  # with warnings about ignored parameters
     return page_response(request, page)
 
 
 class BoardPage(Page):
+    """One page of the board.
+
+    An open page keeps its rows where they are. When other pipelines belong on it, or in another
+    order, it shows them on request, or at once while nobody uses it.
+    """
+
     name = nav = "board"
 
     @cached_property
     def filter(self) -> BoardFilter:
-        return board_cells.parse(QueryDict(self.query))
+        return board_filter.parse(QueryDict(self.query))
 
     @property
     def has_runs_in_flight(self) -> bool:
@@ -50,21 +59,60 @@ class BoardPage(Page):
     @property
     def tag_values(self) -> tuple[object, ...]:
         attention = [(run.pk, run.inverse_severity) for run in self.snapshot.attention]
-        return (self.is_catalog_loaded, attention)
+        return (attention, self.list_page.total or self.is_catalog_loaded)
+
+    @property
+    def list_page(self) -> PageOfPipelines:
+        """Which pipelines it lists."""
+        snapshot = self.snapshot
+        return snapshot.memoized(
+            ("board", self.query),
+            lambda: board_list.find_page(
+                self.permissions,
+                self.filter,
+                attention_stages={run.stage for run in snapshot.attention},
+                in_flight_stages=snapshot.in_flight_by_stage.keys(),
+            ),
+        )
+
+    @property
+    def pipelines(self) -> list[Pipeline]:
+        """The pipelines that it lists, in their order."""
+        return self.snapshot.memoized(
+            ("board pipelines", self.query), lambda: board_rows.load_pipelines(self.list_page)
+        )
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The visible stages of its pipelines."""
+        return self.snapshot.memoized(
+            ("board stages", self.query),
+            lambda: board_rows.load_stages(self.permissions, self.pipelines),
+        )
+
+    @property
+    def cells(self) -> dict[int, SafeString]:
+        """The rendered cells of its stages, by stage key."""
+        snapshot = self.snapshot
+        return snapshot.memoized(
+            ("board cells", self.query),
+            lambda: board_rows.render_cells(
+                self.stages, snapshot.in_flight_by_stage, snapshot.attention
+            ),
+        )
 
     @cached_property
     def data_age(self) -> DataAge:
-        return board_data_age(self.permissions, self.snapshot.stages, self._matching_pipelines)
-
-    @property
-    def _matching_pipelines(self) -> list[int]:
-        """The keys of the pipelines that the filter lists because of their runs, in order."""
-        stage_keys = {
-            "flight": set(self.snapshot.in_flight_by_stage),
-            "attention": {run.stage for run in self.snapshot.attention},
-        }.get(self.filter.show, set())
-        pipelines = [stage.pipeline for stage in self.snapshot.stages if stage.pk in stage_keys]
-        return sorted({each.pk for each in pipelines if self.filter.matches_name(each)})
+        errors = sorted((stage.pk, stage.error_message) for stage in self.stages if stage.error)
+        return page_data_age(
+            self.permissions,
+            self.snapshot.read_totals,
+            self.stages,
+            list(self.list_page.groups.items()),
+            self.list_page.total,
+            read_states(self.stages),
+            errors,
+        )
 
     @property
     def tab_title(self) -> TabTitle:
@@ -75,23 +123,15 @@ class BoardPage(Page):
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
-        stages = self.snapshot.stages
-        charts = history_charts.render_charts(stages, compact=True)
-        cells = stage_cell.cells_by_pipeline(
-            stages,
-            self.snapshot.in_flight_by_stage,
-            self.snapshot.attention,
-            history_charts=charts,
-        )
         return {
             "filter": self.filter,
-            "projects": board_cells.projects(self.permissions, self.filter, cells),
-            "empty": empty_states.pipelines(
-                self.permissions,
-                is_catalog_loaded=self.is_catalog_loaded,
-                is_incomplete=bool(self.data_age.incomplete_text),
-                is_filtered=bool(self.filter),
+            "choices": self._choices,
+            "groups": board_rows.build_groups(
+                self.list_page, self.pipelines, self.stages, self.cells
             ),
+            "page": self.list_page,
+            "page_urls": self._page_urls,
+            "empty": self._empty_state,
         }
 
     def own_status_parts(self) -> list[LivePart]:
@@ -100,23 +140,42 @@ class BoardPage(Page):
         failures = in_flight.failed(self.permissions, self.snapshot.now)
         failed_stages = failures.order_by().values_list("stage", flat=True)
         stage_keys = {*failed_stages, *(run.stage for run in self.snapshot.attention)}
-        return self._cell_parts("board-status", stage_keys)
+        choices = render_part("board-choices", "pages/board.html#choices", choices=self._choices)
+        return [choices, *self._cell_parts(stage_keys)]
 
     def changed_parts(self, runs: Collection[Run]) -> list[LivePart]:
-        return self._cell_parts("board-changes", {run.stage_id for run in runs})
+        return self._cell_parts({run.stage_id for run in runs})
 
-    def _cell_parts(self, name: str, stage_keys: Collection[int]) -> list[LivePart]:
-        def render() -> list[LivePart]:
-            stages = [stage for stage in self.snapshot.stages if stage.pk in stage_keys]
-            cells = stage_cell.load_cells(
-                stages,
-                self.snapshot.in_flight_by_stage,
-                self.snapshot.attention,
-                history_charts=history_charts.render_charts(stages, compact=True),
-            )
-            return [
-                render_part(f"stage-{cell.key}", "pages/board.html#stage-cell", cell=cell)
-                for cell in cells
-            ]
+    @property
+    def _empty_state(self) -> EmptyState:
+        if self.list_page.is_past_end:
+            count = self.list_page.page_count
+            return empty_states.past_last_page(count, self.filter.page_url(count))
+        return empty_states.pipelines(
+            self.permissions,
+            is_catalog_loaded=self.is_catalog_loaded,
+            is_incomplete=bool(self.data_age.incomplete_text),
+            is_filtered=bool(self.filter),
+        )
 
-        return self.snapshot.memoized(name, render)  # the same for all filters
+    @property
+    def _choices(self) -> list[Choice]:
+        return self.filter.choices(self.list_page.counts)
+
+    @property
+    def _page_urls(self) -> dict[str, str]:
+        """The addresses of the first, the previous and the next page; those that exist."""
+        if self.list_page.is_past_end:
+            return {}
+        number, count = self.list_page.number, self.list_page.page_count
+        pages = {"first": 1, "previous": number - 1, "next": number + 1}
+        return {
+            name: self.filter.page_url(page)
+            for name, page in pages.items()
+            if 1 <= page <= count and (name != "first" or number > 2)
+        }
+
+    def _cell_parts(self, stage_keys: Collection[int]) -> list[LivePart]:
+        return [
+            LivePart(f"stage-{key}", html) for key, html in self.cells.items() if key in stage_keys
+        ]

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run
 from dashboard.web.components import in_flight, tab_title
-from dashboard.web.components.data_age import DataAge
+from dashboard.web.components.data_age import DataAge, page_data_age
 from dashboard.web.components.now_sections import NowSections
 from dashboard.web.components.runs import run_row
 from dashboard.web.components.tab_title import TabTitle
@@ -49,7 +49,7 @@ class NowPage(Page):
     @cached_property
     def data_age(self) -> DataAge:
         snapshot = self.snapshot
-        return in_flight.data_age(self.permissions, snapshot.stages, snapshot.in_flight_by_stage)
+        return page_data_age(self.permissions, snapshot.read_totals, snapshot.in_flight_stages)
 
     @property
     def tab_title(self) -> TabTitle:
@@ -97,7 +97,7 @@ class NowPage(Page):
         return NowSections(
             snapshot.permissions,
             snapshot.now,
-            stages=snapshot.stages,
+            totals=snapshot.read_totals,
             in_flight_by_stage=snapshot.in_flight_by_stage,
             attention_runs=snapshot.attention,
             data_age=self.data_age,
@@ -105,7 +105,4 @@ class NowPage(Page):
 
     @property
     def _denied_reason(self) -> str:
-        in_flight_stages = self.snapshot.in_flight_by_stage
-        return self.permissions.abort_denied_reasons(
-            stage for stage in self.snapshot.stages if stage.pk in in_flight_stages
-        )
+        return self.permissions.abort_denied_reasons(self.snapshot.in_flight_stages)

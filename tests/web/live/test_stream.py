@@ -20,6 +20,7 @@ from dashboard.accounts import permissions
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
+from dashboard.web.components.runs import board_list
 from dashboard.web.live import changes, feed
 from dashboard.web.live.changes import Channel
 from dashboard.web.pages.board import BoardPage
@@ -260,6 +261,41 @@ def page_structure_hash(client: httpx.Client, page: str, key: int = 0) -> str:
     return part.attributes["data-structure"] or ""
 
 
+def test_board_stream_sends_only_cells_of_its_page(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    for number in range(board_list.PER_PAGE):
+        factories.pipeline(f"a-{number}")
+    last = factories.run(factories.stage(parent=factories.pipeline("z")), "r-z", status="success")
+    with viewer_http_client.stream("GET", "/live/?page=board&since=0") as answer:
+        first_page = next(messages(answer)).parts
+    with viewer_http_client.stream("GET", "/live/?page=board&query=page%3D2&since=0") as answer:
+        second_page = next(messages(answer)).parts
+    assert f"stage-{run.stage_id}" in first_page.keys() - second_page.keys()
+    assert f"stage-{last.stage_id}" in second_page.keys() - first_page.keys()
+    assert first_page["tab-title"].html == second_page["tab-title"].html
+
+
+def test_board_stream_offers_changes_when_pipeline_changes_group_but_not_else(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    other = factories.run(factories.stage(parent=factories.pipeline("a")), "r-2", status="success")
+    before = page_structure_hash(viewer_http_client, "board")
+    factories.change(run, status="waiting")
+    factories.run(run.stage, "r-3")
+    assert page_structure_hash(viewer_http_client, "board") == before
+    factories.run(other.stage, "r-4")  # both pipelines are in flight now, the other one first
+    assert page_structure_hash(viewer_http_client, "board") != before
+
+
+def test_board_stream_counts_pipelines_that_need_attention(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client, "board") as stream:
+        factories.change(run, overdue_severity=1, overdue_reason="run")
+        next_part(stream, "board-choices", "Needs attention 1")
+
+
 @pytest.mark.parametrize("page", ["now", "board", "pipeline", "stage"])
 def test_change_that_needs_page_reload_changes_structure_hash(
     page: str, run: Run, viewer_http_client: httpx.Client
@@ -278,7 +314,7 @@ def test_change_that_needs_page_reload_changes_structure_hash(
     factories.change(run, status="retrying")
     assert page_structure_hash(viewer_http_client, page, key) == hashes[0]  # rendered without it
 
-    Stage.objects.update(has_flow=None)
+    Stage.objects.update(has_flow=False)
     hashes.append(page_structure_hash(viewer_http_client, page, key))
     Stage.objects.update(synced_at=None)
     hashes.append(page_structure_hash(viewer_http_client, page, key))

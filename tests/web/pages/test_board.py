@@ -1,19 +1,27 @@
-"""The board's filter: the selected pipelines, and warnings about invalid parameters."""
+"""The board: its order, pages and filter, warnings about invalid parameters, and cached cells."""
 
 import string
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from dashboard.models import Pipeline, Project, Stage
-from dashboard.web.components.runs.board_cells import BoardFilter
+from dashboard.models import Pipeline, Run, Stage
+from dashboard.runs import acknowledgements
+from dashboard.web.components.runs import board_list
+from dashboard.web.components.runs.board_filter import BoardFilter
 from tests.support import factories
 from tests.support.html import GetPage, select_one, text_of
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -34,8 +42,12 @@ def pipelines_in_each_state(db: None) -> list[Pipeline]:
     return pipelines
 
 
+def listed_in_order(html: LexborHTMLParser) -> list[str]:
+    return [text_of(link).casefold() for link in html.css(".board tbody th a")]
+
+
 def listed_pipelines(html: LexborHTMLParser) -> set[str]:
-    return {text_of(link).casefold() for link in html.css(".board tbody th a")}
+    return set(listed_in_order(html))
 
 
 @pytest.mark.usefixtures("pipelines_in_each_state")
@@ -81,7 +93,7 @@ def test_board_filter_links_and_form_keep_each_other(get_page: GetPage) -> None:
         "?q=shop&show=flight",
         "?q=shop&show=attention",
     ]
-    assert text_of(select_one(html, ".choices [aria-current]")) == "In flight"
+    assert text_of(select_one(html, ".choices [aria-current]")) == "In flight 1"
     assert select_one(html, "form.filter [name=show]").attributes["value"] == "flight"
     assert select_one(html, "form.filter [name=q]").attributes["value"] == "shop"
 
@@ -100,11 +112,167 @@ def test_board_with_odd_query_returns_200(query: str, operator_client: Client) -
     assert operator_client.get(f"/board/{query}").status_code == 200
 
 
+# --- Order and pages ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_lists_attention_first_then_in_flight_then_others(get_page: GetPage) -> None:
+    html = get_page("/board/")
+    assert {
+        text_of(select_one(group, "[scope=rowgroup]")): listed_in_order(group)
+        for group in html.css(".board tbody")
+    } == {
+        "Needs attention": ["just-broken", "late"],
+        "In flight": ["busy"],
+        "Nothing in flight": ["broken", "calm"],
+    }
+    assert [text_of(project) for project in html.css(".board th .project")] == [
+        "Payments", "Payments", "Shop", "Payments", "Shop",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def many_pipelines(pipelines_in_each_state: list[Pipeline]) -> None:
+    """Fill two pages, and a third with two pipelines: those of the five states and others."""
+    for number in range(2 * board_list.PER_PAGE - 3):
+        factories.pipeline(f"other-{number:02}", parent=factories.project("web"))
+
+
+def page_links(html: LexborHTMLParser) -> dict[str | None, str | None]:
+    return {link.attributes["rel"]: link.attributes["href"] for link in html.css(".pager a")}
+
+
+@pytest.mark.usefixtures("many_pipelines")
+def test_board_pages_list_each_pipeline_once_in_the_order_of_the_board(get_page: GetPage) -> None:
+    pages = [get_page(f"/board/?page={number}") for number in (1, 2, 3)]
+    listed = [name for html in pages for name in listed_in_order(html)]
+    assert len(listed) == len(set(listed)) == 2 * board_list.PER_PAGE + 2
+    assert listed[:5] == ["just-broken", "late", "busy", "broken", "calm"]
+    assert listed[5:] == sorted(listed[5:])
+    assert [text_of(select_one(html, ".pager span")) for html in pages] == [
+        "1–15 of 32 pipelines",
+        "16–30 of 32 pipelines",
+        "31–32 of 32 pipelines",
+    ]
+    assert [page_links(html) for html in pages] == [
+        {"next": "?page=2"},
+        {"prev": "?", "next": "?page=3"},
+        {"first": "?", "prev": "?page=2"},
+    ]
+
+
+@pytest.mark.usefixtures("many_pipelines")
+def test_board_page_links_keep_filter_and_its_choices_lead_to_first_page(
+    get_page: GetPage,
+) -> None:
+    html = get_page("/board/?q=other&page=2")
+    assert text_of(select_one(html, ".pager span")) == "16–27 of 27 pipelines"
+    assert page_links(html) == {"prev": "?q=other"}
+    assert [link.attributes["href"] for link in html.css(".choices a")] == [
+        "?q=other",
+        "?q=other&show=flight",
+        "?q=other&show=attention",
+    ]
+    assert select_one(html, "form.filter").css("[name=page]") == []
+
+
+@pytest.mark.usefixtures("many_pipelines")
+def test_board_choices_count_pipelines_of_all_pages(get_page: GetPage) -> None:
+    for address, counts in (
+        ("/board/?page=3", ["All 32", "In flight 2", "Needs attention 2"]),
+        ("/board/?q=shop&show=attention", ["All 2", "In flight 1", "Needs attention 0"]),
+    ):
+        assert [text_of(link) for link in get_page(address).css(".choices a")] == counts
+
+
+@pytest.mark.usefixtures("pipelines_in_each_state")
+def test_board_on_one_page_has_no_page_links(get_page: GetPage) -> None:
+    assert get_page("/board/").css(".pager") == []
+
+
+@pytest.mark.usefixtures("many_pipelines")
+@pytest.mark.parametrize(
+    ("query", "text", "last_page"),
+    [
+        ("?page=4", "The list has only 3 pages.", "?page=3"),
+        ("?page=999999", "The list has only 3 pages.", "?page=3"),
+        ("?q=shop&page=2", "The list has only 1 page.", "?q=shop"),
+    ],
+)
+def test_board_past_last_page_links_to_it(
+    query: str, text: str, last_page: str, get_page: GetPage
+) -> None:
+    html = get_page(f"/board/{query}")
+    assert text_of(html.css(".empty-state p")[0]) == text
+    assert select_one(html, ".empty-state a").attributes["href"] == last_page
+    assert html.css(".board, .pager") == []
+
+
+@pytest.mark.usefixtures("many_pipelines")
+@pytest.mark.parametrize("page", ["0", "-1", "1.5", "x", "²", "١", "", "9999999"])
+def test_board_with_invalid_page_says_so_and_shows_first(page: str, get_page: GetPage) -> None:
+    html = get_page(f"/board/?page={page}")
+    assert f"Invalid page “{page}” ignored; showing the first." in text_of(html)
+    assert listed_in_order(html)[0] == "just-broken"
+
+
+@pytest.mark.usefixtures("many_pipelines")
+def test_board_search_without_match_on_later_page_says_so(get_page: GetPage) -> None:
+    html = get_page("/board/?q=nowhere&page=2")
+    assert text_of(html.css(".empty-state p")[0]) == "No matching pipelines."
+
+
+# --- Cached cells ---------------------------------------------------------------------------------
+
+
+def change_stage(**fields: Any) -> Callable[[Run, User], object]:
+    return lambda run, _user: Stage.objects.filter(pk=run.stage_id).update(**fields)
+
+
+def acknowledge(run: Run, user: User) -> None:
+    acknowledgements.acknowledge(run, user)
+
+
+def end(run: Run, _user: User) -> None:
+    factories.change(run, status="success", concluded=True, in_flight=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run, _user: factories.change(run, status="waiting"),
+        lambda run, _user: factories.change(run, overdue_severity=2, overdue_reason="run"),
+        lambda run, _user: factories.run(run.stage, "newer"),
+        lambda run, _user: factories.run(run.stage, "old", status="success", created_at=LONG_AGO),
+        lambda run, _user: Pipeline.objects.update(name="Renamed"),
+        lambda run, _user: Pipeline.objects.update(slug="moved"),
+        change_stage(error="x", error_message="No access."),
+        change_stage(has_flow=False),
+        change_stage(has_flow=None, synced_at=None),
+        acknowledge,
+        end,
+    ],
+)
+def test_board_from_cache_equals_board_without_cache_after_change(
+    change: Callable[[Run, User], object], manager: User, get_page: GetPage
+) -> None:
+    def cells() -> list[str | None]:
+        return [cell.html for cell in get_page("/board/").css(".board td")]
+
+    run = factories.run(factories.stage(), overdue_severity=1, overdue_reason="run")
+    before = cells()
+    change(run, manager)
+    from_cache = cells()
+    assert from_cache != before
+    cache.clear()
+    assert from_cache == cells()
+
+
 WORDS = st.text(string.ascii_letters + " ", max_size=12)
 
 
 @given(before=WORDS, name=st.text(min_size=1, max_size=30), after=WORDS)
 def test_board_filter_matches_any_part_of_pipeline_name(before: str, name: str, after: str) -> None:
-    pipeline = Pipeline(name=f"{before}{name}{after}", project=Project(name="Payments"))
-    assert BoardFilter(name, "").matches_name(pipeline)
-    assert BoardFilter(f"payments {name}", "").matches_name(pipeline)
+    names = "Payments", f"{before}{name}{after}"
+    assert BoardFilter(name).matches_text(*names)
+    assert BoardFilter(f"payments {name}").matches_text(*names)

@@ -1,14 +1,14 @@
 """Empty states of lists: no match, no data, nothing wrong, or data missing or stale."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.models import Stage
+from dashboard.sync.read_totals import ReadTotals
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.lists.filters import ALL_RUNS_URL, RunFilter
 from dashboard.web.components.lists.pagination import PageOfRuns
@@ -41,51 +41,51 @@ class StageCoverage:
         return self.synced_stages < self.total_stages
 
 
-def stage_coverage(stages: Collection[Stage]) -> StageCoverage | None:
+def stage_coverage(totals: ReadTotals) -> StageCoverage | None:
     """Return the coverage of the stages that may have runs, or None if none was ever synced."""
-    with_flow = [stage for stage in stages if stage.has_flow is not False]
-    sync_times = [stage.synced_at for stage in with_flow if stage.synced_at is not None]
-    return StageCoverage(len(sync_times), len(with_flow), min(sync_times)) if sync_times else None
+    if not totals.with_flow_read or totals.oldest_sync_at is None:
+        return None
+    return StageCoverage(totals.with_flow_read, totals.with_flow, totals.oldest_sync_at)
 
 
-def attention(data_age: DataAge, stages: Collection[Stage]) -> EmptyState:
-    """Return the empty state of the runs that need attention in `stages`."""
+def attention(data_age: DataAge, totals: ReadTotals) -> EmptyState:
+    """Return the empty state of the runs that need attention; `totals` are of visible stages."""
     kind, text = "all_well", _("Nothing needs attention.")
     if data_age.incomplete_text:  # the line above the list shows the coverage
         text = _("Nothing found so far needs attention.")
         return EmptyState("cannot_see", text, id="empty-attention")
     if data_age.is_stale:
         kind, text = "cannot_see", _("Nothing needed attention at the last update.")
-    return EmptyState(kind, text, id="empty-attention", coverage=stage_coverage(stages))
+    return EmptyState(kind, text, id="empty-attention", coverage=stage_coverage(totals))
 
 
 def in_flight(
-    permissions: Permissions, data_age: DataAge, stages: Collection[Stage], above_count: int = 0
+    permissions: Permissions, data_age: DataAge, totals: ReadTotals, above_count: int = 0
 ) -> EmptyState:
-    """Return the empty state of the runs in flight in `stages`, the stages that the user may see.
+    """Return the empty state of the runs in flight; `totals` are of the visible stages.
 
     `above_count` is the number of runs in flight that the page lists above.
     """
-    element_id, coverage = "empty-in-flight", stage_coverage(stages)
+    element_id, coverage = "empty-in-flight", stage_coverage(totals)
     if above_count:
         text = _("All runs in flight are listed above.")
         if data_age.incomplete_text:
             text = _("All runs in flight found so far are listed above.")
         return EmptyState("above", text, id=element_id)
-    if not stages and not permissions.can_view_all:
+    if not totals.stages and not permissions.can_view_all:
         return EmptyState("nothing_seen", _("No runs in flight that you can see."), id=element_id)
-    if not stages and lookup.is_catalog_loaded():
+    if not totals.stages and lookup.is_catalog_loaded():
         return replace(
             pipelines(
                 permissions, is_catalog_loaded=True, is_incomplete=bool(data_age.incomplete_text)
             ),
             id=element_id,
         )
-    if not stages:
+    if not totals.stages:
         return EmptyState(
             "cannot_see", _("No pipelines have been read from Northflank yet."), id=element_id
         )
-    if coverage is None and all(stage.has_flow is False for stage in stages):
+    if coverage is None and not totals.with_flow:
         return EmptyState("nothing_exists", _("No stage has a release flow."), id=element_id)
     if coverage is None:
         return EmptyState("cannot_see", _("Runs are being read from Northflank."), id=element_id)
@@ -183,6 +183,12 @@ def pipelines(
     if is_incomplete:
         return EmptyState("cannot_see", _("No pipelines have been read from Northflank yet."))
     return EmptyState("nothing_exists", _("The API token has access to no pipelines."))
+
+
+def past_last_page(page_count: int, last_url: str) -> EmptyState:
+    """Return the empty state of a page of the board that does not exist."""
+    text = ngettext("The list has only %(n)d page.", "The list has only %(n)d pages.", page_count)
+    return EmptyState("nothing_matches", text % {"n": page_count}, _("Last page"), last_url)
 
 
 def no_release_flow() -> EmptyState:

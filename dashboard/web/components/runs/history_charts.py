@@ -5,6 +5,7 @@ With a filled cache a page costs one index lookup per stage, whatever the length
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
@@ -19,6 +20,7 @@ from dashboard.web.components.runs import history_chart
 from dashboard.web.components.runs.history_chart import ConcludedRun
 
 STAGES_PER_QUERY = 100
+_EARLIEST = datetime(1, 1, 1, tzinfo=UTC)  # a short history is read whole, by the same statement
 
 
 def render_charts(
@@ -30,7 +32,7 @@ def render_charts(
     """
     keys = {
         stage: f"history_chart:{stage}:{compact}:{marked_run}:{version}"
-        for stage, version in _latest_versions([stage.pk for stage in stages]).items()
+        for stage, version in latest_versions([stage.pk for stage in stages]).items()
     }
     cached = cache.get_many(keys.values())
     missing = [stage for stage, key in keys.items() if key not in cached]
@@ -42,8 +44,11 @@ def render_charts(
     }
 
 
-def _latest_versions(stages: list[int]) -> dict[int, int | None]:
-    """Return the highest version of each stage's ended runs, by stage key; None: no ended run."""
+def latest_versions(stages: list[int]) -> dict[int, int | None]:
+    """Return the version of each stage's chart, by stage key; None: no run has ended.
+
+    It is the highest version of the stage's ended runs.
+    """
     # As a range, not as an equality, so that only the index by stage and version has this order.
     # PostgreSQL would read all versions in search of a stage without runs.
     of_stage = Run.objects.filter(stage__gte=OuterRef("pk"), stage__lte=OuterRef("pk"))
@@ -96,7 +101,7 @@ def _concluded_runs(stages: Sequence[int]) -> Iterable[tuple[Any, ...]]:
         )
         condition = Q(pk__in=[])
         for stage, oldest in oldest_by_stage:
-            condition |= Q(stage=stage, created_at__gte=oldest) if oldest else Q(stage=stage)
+            condition |= Q(stage=stage, created_at__gte=oldest or _EARLIEST)
     started_at = Coalesce("started_at", "created_at")
     rows = concluded.filter(condition).values_list(
         "stage", "pk", "status", started_at, "concluded_at"

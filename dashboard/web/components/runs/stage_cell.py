@@ -1,6 +1,6 @@
 """Stage cells, for the board and for a pipeline's page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from django.db.models import OuterRef, Subquery
@@ -51,21 +51,20 @@ class StageCell:
         return self.rows[0] if self.rows else None
 
 
-def cells_by_pipeline(
-    stages: Iterable[Stage],
-    in_flight_by_stage: Mapping[int, InFlightTotals],
-    attention_runs: Iterable[AttentionRun],
-    *,
-    history_charts: Mapping[int, SafeString],
-) -> dict[int, list[StageCell]]:
-    """Return the cells of each pipeline by pipeline key, like `load_cells`."""
-    pipelines = {stage.pk: stage.pipeline_id for stage in stages}
-    cells: dict[int, list[StageCell]] = {}
-    for cell in load_cells(
-        stages, in_flight_by_stage, attention_runs, history_charts=history_charts
-    ):
-        cells.setdefault(pipelines[cell.key], []).append(cell)
-    return cells
+@dataclass(frozen=True, slots=True)
+class CellFacts:
+    """What decides the content of a stage's cell, besides its history chart."""
+
+    stage: Stage
+    in_flight_count: int
+    needs_attention: bool
+    runs: list[tuple[int, int]]  # (key, version) of the runs that it shows, in their order
+    acknowledgements: ActiveAcknowledgements | None
+
+    @property
+    def state(self) -> str:
+        """See `StageCell.state`."""
+        return _state(self.stage)
 
 
 def load_cells(
@@ -74,42 +73,71 @@ def load_cells(
     attention_runs: Iterable[AttentionRun],
     *,
     runs_per_stage: int = 1,
-    history_charts: Mapping[int, SafeString] | None = None,
+    history_charts: Mapping[int, SafeString],
 ) -> list[StageCell]:
     """Return the cells of stages, Development first, each with up to `runs_per_stage` runs.
 
     Those that need attention come first, then the newest. `attention_runs` are in the order of
     runs/attention.py; `history_charts` are rendered charts by stage key.
     """
+    facts = load_facts(stages, in_flight_by_stage, attention_runs, runs_per_stage=runs_per_stage)
+    return build_cells(facts, history_charts=history_charts)
+
+
+def load_facts(
+    stages: Iterable[Stage],
+    in_flight_by_stage: Mapping[int, InFlightTotals],
+    attention_runs: Iterable[AttentionRun],
+    *,
+    runs_per_stage: int = 1,
+) -> list[CellFacts]:
+    """Return the facts of the cells that `load_cells` returns; arguments as there."""
     stages = sorted(stages, key=lambda stage: _ORDER.get(stage.name, 9))
     worst_runs: dict[int, list[int]] = {}
     for run in attention_runs:
         worst_runs.setdefault(run.stage, []).append(run.pk)
-    rows_by_stage = _load_rows(
+    runs_by_stage = _find_runs(
         [stage.pk for stage in stages if _state(stage) == "flow"], runs_per_stage, worst_runs
     )
     active_acknowledgements = acknowledgements.active_by_stage(
-        [stage.pk for stage in stages], now()
+        {stage.pk for stage in stages}, now()
     )
+    return [
+        CellFacts(
+            stage,
+            in_flight_by_stage.get(stage.pk, InFlightTotals()).count,
+            stage.pk in worst_runs,
+            runs_by_stage.get(stage.pk, []),
+            acknowledged_by.active(active_acknowledgements.get(stage.pk, ())),
+        )
+        for stage in stages
+    ]
+
+
+def build_cells(
+    facts: Collection[CellFacts], *, history_charts: Mapping[int, SafeString]
+) -> list[StageCell]:
+    """Return the cells with these facts, with their runs loaded."""
+    rows_by_key = _load_rows(facts)
     cells = []
-    for stage in stages:
-        totals = in_flight_by_stage.get(stage.pk, InFlightTotals())
-        rows = rows_by_stage.get(stage.pk, [])
+    for one in facts:
+        stage = one.stage
+        rows = [rows_by_key[pk] for pk, _version in one.runs if pk in rows_by_key]
         cell = StageCell(
             key=stage.pk,
             stage=stage.name,
             name=stage.name,
             url=links.stage_url(stage),
-            state=_state(stage),
-            in_flight_count=totals.count,
-            needs_attention=stage.pk in worst_runs,
+            state=one.state,
+            in_flight_count=one.in_flight_count,
+            needs_attention=one.needs_attention,
             overdue_message=overdue_messages.worst(rows[0].overdue_severity, rows[0].abort_severity)
             if rows
             else None,
-            acknowledgements=acknowledged_by.active(active_acknowledgements.get(stage.pk, ())),
+            acknowledgements=one.acknowledgements,
             error=stage.error_message,
             rows=rows,
-            history_chart=(history_charts or {}).get(stage.pk, SafeString()),
+            history_chart=history_charts.get(stage.pk, SafeString()),
         )
         cells.append(cell)
     return cells
@@ -121,19 +149,14 @@ def _state(stage: Stage) -> str:
     return "unknown" if stage.synced_at is None and stage.has_flow is None else "flow"
 
 
-def by_column(cells: Iterable[StageCell]) -> list[StageCell | None]:
-    """Return one cell per column of the board; None for a stage without a cell."""
-    by_name = {cell.stage: cell for cell in cells}
-    return [by_name.get(name) for name in StageName.values]
-
-
-def _load_rows(
+def _find_runs(
     stage_keys: list[int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
-) -> dict[int, list[RunRow]]:
+) -> dict[int, list[tuple[int, int]]]:
+    """Return key and version of the runs to show, by stage key."""
     # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
     newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
     subqueries = {f"run_{n}": Subquery(newest[n : n + 1]) for n in range(runs_per_stage)}
-    stages = Stage.objects.filter(pk__in=stage_keys).annotate(**subqueries)
+    stages = Stage.objects.filter(pk__in=stage_keys).order_by().annotate(**subqueries)
     pks_by_stage = {
         # Each run once, in this order.
         stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *filter(None, newest_pks)]))[
@@ -141,9 +164,20 @@ def _load_rows(
         ]
         for stage, *newest_pks in stages.values_list("pk", *subqueries)
     }
-    listed = [pk for pks in pks_by_stage.values() for pk in pks]
-    rows = {
-        run.pk: run_row.build_row(run, DENIED, None)
-        for run in Run.objects.filter(pk__in=listed).with_stage().without_detail()
+    shown = [pk for pks in pks_by_stage.values() for pk in pks]
+    versions = dict(Run.objects.filter(pk__in=shown).values_list("pk", "version"))
+    return {
+        stage: [(pk, versions[pk]) for pk in pks if pk in versions]
+        for stage, pks in pks_by_stage.items()
     }
-    return {stage: [rows[pk] for pk in pks if pk in rows] for stage, pks in pks_by_stage.items()}
+
+
+def _load_rows(facts: Iterable[CellFacts]) -> dict[int, RunRow]:
+    """Return the rows of the runs to show, by run key."""
+    stages = {one.stage.pk: one.stage for one in facts}
+    shown = [pk for one in facts for pk, _version in one.runs]
+    rows = {}
+    for run in Run.objects.filter(pk__in=shown).without_detail():
+        run.stage = stages[run.stage_id]
+        rows[run.pk] = run_row.build_row(run, DENIED, None)
+    return rows

@@ -1,0 +1,100 @@
+"""The board's filter and page number: parsed from the query string, and as links.
+
+Invalid parameters are ignored with a warning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
+
+from django.http import QueryDict
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+MAX_QUERY_LENGTH = 200  # characters of a search text
+MAX_PAGE_DIGITS = 6
+
+# What the board may be reduced to: pipelines with at least one such run.
+CHOICES: dict[str, str | Promise] = {
+    "": gettext_lazy("All"),
+    "flight": gettext_lazy("In flight"),
+    "attention": gettext_lazy("Needs attention"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A link that shows all pipelines, or those of one kind only."""
+
+    url: str
+    label: str | Promise
+    count: int
+    is_current: bool
+
+
+@dataclass
+class BoardFilter:
+    """The filter in a query string: a search text, a key of CHOICES, and the page's number."""
+
+    q: str = ""
+    show: str = ""
+    page: int = 1
+    warnings: list[str] = field(default_factory=list)  # about ignored parameters, for the user
+
+    def __bool__(self) -> bool:
+        return bool(self.q or self.show)
+
+    def choices(self, counts: Mapping[str, int]) -> list[Choice]:
+        """Return the links of CHOICES; `counts` are the pipelines of each that match the text."""
+        return [
+            Choice(self._url(show=key, page=1), label, counts[key], key == self.show)
+            for key, label in CHOICES.items()
+        ]
+
+    def matches_text(self, *names: str) -> bool:
+        """Return whether each word of the text is in one of the names, whatever its case."""
+        text = " ".join(names).casefold()
+        return all(word in text for word in self.q.casefold().split())
+
+    def page_url(self, page: int) -> str:
+        """Return the relative address of another page with the same filter."""
+        return self._url(show=self.show, page=page)
+
+    @property
+    def query(self) -> str:
+        """The filter as a query string; empty for the first page of all pipelines."""
+        page = str(self.page) if self.page > 1 else ""
+        parameters = {"q": self.q, "show": self.show, "page": page}
+        return urlencode({name: value for name, value in parameters.items() if value})
+
+    def _url(self, *, show: str, page: int) -> str:
+        return f"?{replace(self, show=show, page=page).query}"
+
+
+def parse(parameters: QueryDict) -> BoardFilter:
+    """Return the filter in the query string; ignore invalid parameters and add warnings."""
+    q = parameters.get("q", "").replace("\0", "").strip()
+    show = parameters.get("show", "")
+    page = parameters.get("page", "1")
+    warnings = []
+    if len(q) > MAX_QUERY_LENGTH:
+        text = _("Only the first %(n)d characters are searched.")
+        warnings.append(text % {"n": MAX_QUERY_LENGTH})
+    if show not in CHOICES:
+        text = _("Unknown filter “%(show)s” ignored; showing all pipelines.")
+        warnings.append(text % {"show": show[:80]})
+    if not _is_page_number(page):
+        text = _("Invalid page “%(page)s” ignored; showing the first.")
+        warnings.append(text % {"page": page[:80]})
+    return BoardFilter(
+        q[:MAX_QUERY_LENGTH],
+        show if show in CHOICES else "",
+        int(page) if _is_page_number(page) else 1,
+        warnings,
+    )
+
+
+def _is_page_number(text: str) -> bool:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_PAGE_DIGITS
+    return is_number and int(text) > 0

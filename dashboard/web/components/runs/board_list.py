@@ -1,0 +1,109 @@
+"""The pipelines that the board lists: their order, one page of them, and how many there are.
+
+Those that need attention come first, then those with runs in flight, then all others; within each
+group by project and name. A page has a number, since a pipeline may change its group at any time.
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass
+from enum import IntEnum
+
+from django.utils.translation import gettext as _
+
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Pipeline, Stage
+from dashboard.web.components.runs.board_filter import BoardFilter
+
+PER_PAGE = 15  # at most 100 kB of HTML: bench/stages.py
+
+
+class Group(IntEnum):
+    """The groups of pipelines, in the order of the board."""
+
+    ATTENTION = 0
+    IN_FLIGHT = 1
+    OTHER = 2
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return {
+            Group.ATTENTION: _("Needs attention"),
+            Group.IN_FLIGHT: _("In flight"),
+            Group.OTHER: _("Nothing in flight"),
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class PageOfPipelines:
+    """One page of the pipelines that match a filter, and the numbers of all that do."""
+
+    groups: dict[int, Group]  # by pipeline key, in the order of the board
+    number: int
+    total: int
+    counts: dict[str, int]  # pipelines that match the text, by key of board_filter.CHOICES
+
+    @property
+    def page_count(self) -> int:
+        """The number of pages; 1 if nothing matches."""
+        return max(-(-self.total // PER_PAGE), 1)
+
+    @property
+    def is_past_end(self) -> bool:
+        """Whether there are pipelines, but none on a page with this number."""
+        return self.total > 0 and self.number > self.page_count
+
+    @property
+    def text(self) -> str:
+        """Which pipelines the page lists, and of how many."""
+        first = (self.number - 1) * PER_PAGE + 1
+        last = first + len(self.groups) - 1
+        template = _("%(first)s–%(last)s of %(total)s pipelines")
+        return template % {"first": f"{first:,}", "last": f"{last:,}", "total": f"{self.total:,}"}
+
+
+def find_page(
+    permissions: Permissions,
+    board_filter: BoardFilter,
+    *,
+    attention_stages: Set[int],
+    in_flight_stages: Set[int],
+) -> PageOfPipelines:
+    """Return the filter's page of the visible pipelines.
+
+    `attention_stages` and `in_flight_stages` are the keys of the stages with such runs.
+    """
+    stages = Stage.objects.filter(pk__in=attention_stages | in_flight_stages).order_by()
+    pairs = list(stages.values_list("pk", "pipeline"))
+    attention = {pipeline for stage, pipeline in pairs if stage in attention_stages}
+    in_flight = {pipeline for stage, pipeline in pairs if stage in in_flight_stages}
+    keys = _matching_keys(permissions, board_filter)
+    keys_by_choice = {
+        "": keys,
+        "flight": [key for key in keys if key in in_flight],
+        "attention": [key for key in keys if key in attention],
+    }
+
+    def group(key: int) -> Group:
+        if key in attention:
+            return Group.ATTENTION
+        return Group.IN_FLIGHT if key in in_flight else Group.OTHER
+
+    listed = sorted(keys_by_choice[board_filter.show], key=group)
+    start = (board_filter.page - 1) * PER_PAGE
+    return PageOfPipelines(
+        groups={key: group(key) for key in listed[start : start + PER_PAGE]},
+        number=board_filter.page,
+        total=len(listed),
+        counts={choice: len(chosen) for choice, chosen in keys_by_choice.items()},
+    )
+
+
+def _matching_keys(permissions: Permissions, board_filter: BoardFilter) -> list[int]:
+    listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
+    visible = listed.filter(permissions.project_filter("project")).order_by("project__slug", "slug")
+    if not board_filter.q:
+        return list(visible.values_list("pk", flat=True))
+    # Not by the database: SQLite ignores the case of ASCII letters only.
+    names = visible.values_list("pk", "project__name", "project__slug", "name", "slug")
+    return [pk for pk, *texts in names if board_filter.matches_text(*texts)]

@@ -1,0 +1,131 @@
+"""The board's rows: a page's pipelines, each with the rendered cells of its stages.
+
+A cell is cached under all that it shows. After a change only the cells that show it are rendered.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import groupby
+
+from django.core.cache import cache
+from django.template.loader import get_template
+from django.urls import reverse
+from django.utils.safestring import SafeString, mark_safe
+
+from dashboard.accounts.permissions import Permissions
+from dashboard.models import Pipeline, Stage
+from dashboard.models.catalog import StageName
+from dashboard.runs.attention import AttentionRun
+from dashboard.web.components.in_flight import InFlightTotals
+from dashboard.web.components.runs import history_charts, stage_cell
+from dashboard.web.components.runs.board_list import PageOfPipelines
+from dashboard.web.components.runs.stage_cell import CellFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRow:
+    """A pipeline and its three stages; None for a stage that is missing or not visible."""
+
+    project: str
+    name: str
+    url: str
+    cells: list[SafeString | None]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRows:
+    """A group of the board, and those of its pipelines that a page lists."""
+
+    name: str
+    title: str
+    pipelines: list[PipelineRow]
+
+
+def load_pipelines(page: PageOfPipelines) -> list[Pipeline]:
+    """Return the pipelines of a page in their order, with their projects."""
+    pipelines = Pipeline.objects.select_related("project").in_bulk(page.groups)
+    return [pipelines[key] for key in page.groups if key in pipelines]
+
+
+def load_stages(permissions: Permissions, pipelines: Iterable[Pipeline]) -> list[Stage]:
+    """Return the visible stages of pipelines, with their pipelines."""
+    pipelines_by_key = {pipeline.pk: pipeline for pipeline in pipelines}
+    stages = Stage.objects.filter(permissions.stage_filter(), pipeline__in=pipelines_by_key)
+    loaded = list(stages)
+    for stage in loaded:
+        stage.pipeline = pipelines_by_key[stage.pipeline_id]
+    return loaded
+
+
+def build_groups(
+    page: PageOfPipelines,
+    pipelines: Iterable[Pipeline],
+    stages: Iterable[Stage],
+    cells: Mapping[int, SafeString],
+) -> list[GroupRows]:
+    """Return the rows of a page by group; `cells` are the rendered cells by stage key."""
+    cells_by_place = {
+        (stage.pipeline_id, stage.name): cells[stage.pk] for stage in stages if stage.pk in cells
+    }
+
+    def row(pipeline: Pipeline) -> PipelineRow:
+        return PipelineRow(
+            project=pipeline.project.name,
+            name=pipeline.name,
+            url=reverse("pipeline", args=[pipeline.project.slug, pipeline.slug]),
+            cells=[cells_by_place.get((pipeline.pk, name)) for name in StageName.values],
+        )
+
+    by_group = groupby(pipelines, key=lambda pipeline: page.groups[pipeline.pk])
+    return [
+        GroupRows(group.name.lower(), group.title, [row(pipeline) for pipeline in members])
+        for group, members in by_group
+    ]
+
+
+def render_cells(
+    stages: Collection[Stage],
+    in_flight_by_stage: Mapping[int, InFlightTotals],
+    attention_runs: Iterable[AttentionRun],
+) -> dict[int, SafeString]:
+    """Return the rendered cells of stages, by stage key.
+
+    `attention_runs` are in the order of runs/attention.py.
+    """
+    facts = stage_cell.load_facts(stages, in_flight_by_stage, attention_runs)
+    chart_versions = history_charts.latest_versions([stage.pk for stage in stages])
+    keys = {one.stage.pk: _cache_key(one, chart_versions.get(one.stage.pk)) for one in facts}
+    cached = cache.get_many(keys.values())
+    missing = [one for one in facts if keys[one.stage.pk] not in cached]
+    rendered = _render(missing) if missing else {}
+    # Newer rows may have been read than the key says: no later page has that key.
+    cache.set_many({keys[stage]: html for stage, html in rendered.items()})
+    html_by_stage = {stage: rendered.get(stage) or cached.get(key) for stage, key in keys.items()}
+    return {stage: mark_safe(html) for stage, html in html_by_stage.items() if html}
+
+
+def _render(facts: Collection[CellFacts]) -> dict[int, SafeString]:
+    charts = history_charts.render_charts([one.stage for one in facts], compact=True)
+    template = get_template("pages/board.html#stage-cell")
+    return {
+        cell.key: mark_safe(template.render({"cell": cell}).strip())
+        for cell in stage_cell.build_cells(facts, history_charts=charts)
+    }
+
+
+def _cache_key(facts: CellFacts, chart_version: int | None) -> str:
+    stage = facts.stage
+    shown = (
+        stage.pipeline.project.slug,
+        stage.pipeline.slug,
+        stage.pipeline.name,
+        stage.name,
+        facts.state,
+        stage.error_message,
+        facts.runs,
+        facts.in_flight_count,
+        facts.acknowledgements,
+        chart_version,
+    )
+    return f"board_cell:{stage.pk}:{blake2b(repr(shown).encode(), digest_size=12).hexdigest()}"

@@ -1,0 +1,106 @@
+"""The board's pages in a real browser: by keyboard, without JavaScript, and while runs change."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dashboard.models import Run, Stage
+from dashboard.web.components.runs import board_list
+from tests.support import factories
+from tests.support.browser import (
+    OpenPage,
+    advance_time,
+    has_reload_mark,
+    install_clock,
+    set_reload_mark,
+    submit_sign_in,
+    wait_for_viewers,
+)
+from tests.support.live import Live
+
+pytestmark = pytest.mark.browser
+
+IDLE_REFRESH_SECONDS = 9  # after which an idle page shows changes, at the latest
+FIRST, NEXT, PREVIOUS = (f'.pager [rel="{name}"]' for name in ("first", "next", "prev"))
+
+
+@pytest.fixture
+def runs(live: Live, viewer: object) -> list[Run]:
+    """The last run of each pipeline, of two pages and a pipeline more."""
+    return [
+        factories.run(
+            factories.stage(parent=factories.pipeline(f"p-{number:02}")), status="success"
+        )
+        for number in range(2 * board_list.PER_PAGE + 1)
+    ]
+
+
+def listed(page: Page) -> list[str]:
+    return page.locator(".board tbody th a").all_inner_texts()
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"P-{number:02}" for number in range(first, last)]
+
+
+def press(page: Page, selector: str) -> None:
+    page.locator(selector).focus()
+    page.keyboard.press("Enter")
+
+
+def expect_pages(page: Page, follow: Callable[[Page, str], None]) -> None:
+    expect(page.locator(".pager")).to_contain_text("1–15 of 31 pipelines")
+    follow(page, NEXT)
+    expect(page.locator(".pager")).to_contain_text("16–30 of 31 pipelines")
+    assert listed(page) == names(15, 30)
+    follow(page, NEXT)
+    expect(page.locator(".pager")).to_contain_text("31–31 of 31 pipelines")
+    assert listed(page) == names(30, 31)
+    follow(page, PREVIOUS)
+    expect(page.locator(".pager")).to_contain_text("16–30 of 31 pipelines")
+    page.goto("/board/?page=3")
+    follow(page, FIRST)
+    expect(page.locator(".pager")).to_contain_text("1–15 of 31 pipelines")
+    assert listed(page) == names(0, 15)
+
+
+@pytest.mark.usefixtures("runs")
+def test_board_pages_by_keyboard(sign_in: OpenPage) -> None:
+    page = sign_in("viewer", "/board/")
+    expect_pages(page, press)
+    page.keyboard.press("/")
+    page.keyboard.type("p-30")
+    page.keyboard.press("Enter")
+    expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
+    expect(page.locator(".pager")).to_have_count(0)
+
+
+@pytest.mark.usefixtures("runs")
+def test_board_pages_without_javascript(open_browser: OpenPage) -> None:
+    page = open_browser(java_script_enabled=False)
+    page.goto("/board/")
+    submit_sign_in(page, "viewer")
+    expect_pages(page, lambda page, selector: page.locator(selector).click())
+    page.get_by_label("Pipeline or project").fill("p-30")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator(".board tbody th a")).to_have_text(["P-30"])
+
+
+def test_pipeline_that_begins_to_need_attention_is_counted_at_once_and_moves_when_page_is_idle(
+    runs: list[Run], sign_in: OpenPage, live: Live
+) -> None:
+    page = sign_in("viewer", "/board/")
+    wait_for_viewers(live)
+    install_clock(page)
+    set_reload_mark(page)
+    page.locator(f"#stage-{runs[3].stage_id}").hover()
+    factories.run(Stage.objects.get(pk=runs[20].stage_id), "r", status="failure")
+    expect(page.locator("#board-choices")).to_contain_text("Needs attention 1")
+    expect(page.locator("#new-runs")).to_have_text("Show changes")
+    assert listed(page) == names(0, 15)  # nothing moves under the mouse
+    page.mouse.move(1, 1)
+    advance_time(page, IDLE_REFRESH_SECONDS)
+    expect(page.locator(".board tbody th a").first).to_have_text("P-20")
+    assert listed(page) == ["P-20", *names(0, 14)]
+    assert has_reload_mark(page)
