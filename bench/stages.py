@@ -1,0 +1,228 @@
+"""Pages and rounds of the stream with 30, 300 and 3,000 stages.
+
+    uv run bench/stages.py [--quick] [--postgres postgres://user@host:port/database]
+
+Fills a scratch SQLite database, or a new one on a PostgreSQL server, in steps: three stages a
+pipeline, ten pipelines a project, thirty ended runs a stage; 25 runs in flight and 5 recent
+failures. After each step it opens pages from one process as a release manager, with rendered rows
+and charts cached, and does what the stream does for a viewer after a change. Prints one table, and
+exits with 1 if a target is missed. On SQLite it measures this process's CPU time, which includes
+the database and which other load hardly changes; on PostgreSQL the duration.
+"""
+
+import argparse
+import platform
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from running import local_django
+from tables import Table, p
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+PIPELINES_PER_PROJECT, RUNS_PER_STAGE = 10, 30
+IN_FLIGHT, FAILED = 25, 5
+# Milliseconds by number of stages; kilobytes of a page before compression.
+BOARD_TARGETS = {300: 20, 3_000: 60}
+STAGE_ROUND_TARGETS = {3_000: 5}
+MAX_HTML = 100
+
+
+def create_stages(count: int) -> None:
+    """Create stages with their runs until there are this many."""
+    from django.db import connection
+    from django.utils import timezone
+
+    from dashboard.models import Pipeline, Project, Run, Stage
+    from dashboard.models.catalog import StageName
+
+    now = timezone.now()
+    for number in range(Pipeline.objects.count(), count // 3):
+        project, _ = Project.objects.get_or_create(
+            slug=f"project-{number // PIPELINES_PER_PROJECT:03}", defaults={"synced_at": now}
+        )
+        pipeline = Pipeline.objects.create(
+            project=project, slug=f"pipeline-{number:04}", name=f"Pipeline {number}", synced_at=now
+        )
+        stages = Stage.objects.bulk_create(
+            Stage(
+                pipeline=pipeline, name=name, confirmed_path_segment=name.lower(), has_flow=True,
+                synced_at=now, next_sync_at=now, fresh_until=now + timedelta(days=1),
+            )
+            for name in StageName.values
+        )  # fmt: skip
+        Run.objects.bulk_create(
+            _ended_run(stage, position, now - timedelta(days=1, hours=position))
+            for stage in stages
+            for position in range(RUNS_PER_STAGE)
+        )
+    if connection.vendor == "postgresql":  # as it does by itself
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")
+
+
+def create_current_runs() -> None:
+    """Create the runs in flight and the recent failures, in different pipelines."""
+    from django.utils import timezone
+
+    from dashboard.models import Run, Stage
+
+    now = timezone.now()
+    stages = Stage.objects.order_by("pk")
+    times = {"created_at": now, "first_synced_at": now, "synced_at": now, "status_since": now,
+             "started_at": now, "version": 1}  # fmt: skip
+    for number in range(IN_FLIGHT):
+        Run.objects.create(
+            **times, stage=stages[number], run_id=f"in-flight-{number}", name=f"Release {number}",
+            status="running", concluded=False, in_flight=True,
+        )  # fmt: skip
+    for number in range(FAILED):
+        run = _ended_run(stages[number * 3], RUNS_PER_STAGE + number, now)
+        run.status = "failure"
+        run.save()
+
+
+def _ended_run(stage: object, number: int, at: object) -> object:
+    from dashboard.models import Run
+
+    return Run(
+        stage=stage, run_id=f"run-{stage.pk}-{number}", name=f"Release {number}",
+        status="success", concluded=True, in_flight=False, created_at=at, started_at=at,
+        concluded_at=at, first_synced_at=at, synced_at=at, status_since=at, version=1,
+    )  # fmt: skip
+
+
+class World:
+    """What is measured, as the user `by`."""
+
+    def __init__(self, by: "User") -> None:
+        from django.test import Client
+
+        from dashboard.accounts import permissions
+        from dashboard.models import Run
+
+        self.permissions = permissions.for_user(by)
+        self.client = Client(SERVER_NAME="localhost")
+        self.client.force_login(by)
+        self.run = Run.objects.get(run_id="in-flight-0")
+
+    def change_run(self) -> None:
+        """Give the run a new version, as the sync does."""
+        from django.db import transaction
+
+        from dashboard.models.runs import mark_changed
+
+        with transaction.atomic():
+            mark_changed([self.run.pk])
+
+    def open(self, address: str) -> int:
+        """Return the bytes of a page's HTML."""
+        response = self.client.get(address)
+        assert response.status_code == 200, address
+        return len(response.content)
+
+    def send(self, page: str, key: int) -> int:
+        """Return the number of parts that a viewer of the page is sent, sent before or not."""
+        from dashboard.models import ChangeCounter
+        from dashboard.web.live import changes
+
+        channel = changes.Channel(page, key, self.permissions)
+        change_set = changes.load_changes(ChangeCounter.latest() - 1)
+        return len([*change_set.changed_parts(channel), *change_set.status_parts(channel)])
+
+    def pages(self) -> dict[str, Callable[[], int]]:
+        flow = "/projects/project-000/pipelines/pipeline-0000/release-flows/development/"
+        addresses = {
+            "Board": "/board/", "Now": "/", "Stage": f"{flow}?all=1",
+            "Run": f"{flow}runs/in-flight-0/", "Status": "/status/",
+        }  # fmt: skip
+        return {name: partial(self.open, address) for name, address in addresses.items()}
+
+    def rounds(self) -> dict[str, Callable[[], int]]:
+        keys = {"board": 0, "now": 0, "stage": self.run.stage_id, "run": self.run.pk, "status": 0}
+        return {
+            f"Stream of {page}, one round": partial(self.send, page, key)
+            for page, key in keys.items()
+        }
+
+
+def milliseconds(
+    do: Callable[[], int], before: Callable[[], None], times: int, clock: Callable[[], float]
+) -> float:
+    """Return the median time of `do` after one repetition that fills the cache, each `before`."""
+    took = []
+    for _ in range(times + 1):
+        before()
+        started_at = clock()
+        do()
+        took.append((clock() - started_at) * 1000)
+    return p(0.5, took[1:])
+
+
+def measure(sizes: list[int], times: int) -> int:
+    """Measure on the database of this process's settings."""
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+
+    django.setup()
+    from django.contrib.auth.models import User
+
+    call_command("migrate", verbosity=0)
+    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
+    clock = time.process_time if name == "SQLite" else time.perf_counter
+    by = User.objects.create_superuser("bench")
+    took: dict[str, dict[int, float]] = {}
+    kilobytes: dict[str, float] = {}
+    for size in sizes:
+        create_stages(size)
+        if size == sizes[0]:
+            create_current_runs()
+        print(f"  {name}: {size:,} stages", file=sys.stderr)
+        world = World(by)
+        pages = world.pages()
+        for what, do in (pages | world.rounds()).items():
+            took.setdefault(what, {})[size] = milliseconds(do, world.change_run, times, clock)
+        kilobytes = {what: max(kilobytes.get(what, 0), do() / 1000) for what, do in pages.items()}
+    table = Table()
+    for what, figures in took.items():
+        limits = {"Board": BOARD_TARGETS, "Stream of stage, one round": STAGE_ROUND_TARGETS}.get(
+            what, {}
+        )
+        table.add(
+            f"{name}: {what}", f"{', '.join(f'{figure:.1f}' for figure in figures.values())} ms",
+            target=", ".join(f"{limit} ms at {size:,}" for size, limit in limits.items()),
+            met=all(figures.get(size, 0) <= limit for size, limit in limits.items())
+            if limits else None,
+        )  # fmt: skip
+    for what, size in kilobytes.items():
+        limit = MAX_HTML if what == "Board" else None
+        table.add(
+            f"{name}: {what}, HTML at most", f"{size:.0f} KB",
+            target=f"<= {limit} KB" if limit else "", met=size <= limit if limit else None,
+        )  # fmt: skip
+    print(f"\nStages: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}\n")
+    table.show()
+    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
+    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    connection.close()
+    return 1 if table.missed else 0
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--quick", action="store_true", help="less often")
+    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
+    chosen = arguments.parse_args()
+    with local_django(chosen.postgres):
+        return measure([30, 300, 3_000], 5 if chosen.quick else 30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
