@@ -54,6 +54,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/workers.py
 	uv run bench/links.py
 	uv run bench/viewers.py
+	uv run bench/rest.py
 	uv run bench/glass.py
 	uv run bench/light.py
 	uv run bench/audit.py

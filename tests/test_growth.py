@@ -43,6 +43,7 @@ MAX_SURPLUS = 100  # rows or steps: another plan for the runs of a day, or for a
 # Functions that may visit all stages, with the reason.
 LINEAR_IN_STAGES = {
     "sync/leases:make_plan": "the sync's plan",
+    "sync/leases:has_due_reads": "the sync's plan: which stages are watched",
     "sync/leases:claim_stages": "the sync's plan: which stages are due",
     "sync/leases:_measure_demand": "the sync's plan",
     "sync/leases:_load_facts": "the sync's plan, which Status shows",
@@ -144,12 +145,14 @@ def chores() -> dict[str, Work]:
     return {
         "plan": plan,
         "mirror a list": lambda: mirror.apply_runs(busy.pk, listed, requested_at=now),
+        "look for due reads": lambda: leases.has_due_reads(now),
         "lease runs": lambda: leases.claim_runs(now, 8),
         "lease stages": lambda: leases.claim_stages(now, plan(), 8),
         "lease lists": lambda: catalog.claim_due(now),
         "overdue": lambda: overdue_checker.check_runs(now),
         "clock": lambda: clock_correction.correct_timestamps(now),
         "webhook": lambda: webhook_status.load(now),
+        "look for aborts": reconcile._is_work_pending,
         "adopt aborts": lambda: reconcile._claim_unsent_expired(now),
         "settle aborts": lambda: send.settle_resolved_aborts(now),
         "resend aborts": lambda: resend.claim_due_resends(now),

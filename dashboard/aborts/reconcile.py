@@ -5,7 +5,7 @@ from datetime import datetime
 
 import structlog
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import bulk as bulk_abort
@@ -79,8 +79,10 @@ def _on_task_done(task: asyncio.Task[None]) -> None:
 async def reconcile_open_aborts(upstream: Connection) -> None:
     """Adopt aborts whose process died, settle or resend open ones, and update severities.
 
-    Cheap if no abort is open. May run concurrently, in this process and in others.
+    One statement if there is nothing to do. May run concurrently, in this process and in others.
     """
+    if not await run_in_db_thread(_is_work_pending):
+        return
     adoptable = await run_in_db_thread(_claim_unsent_expired, db_threads.now())
     # Concurrently: in sequence they would outlive their leases while Northflank is slow.
     await asyncio.gather(*(_adopt(upstream, abort) for abort in adoptable))
@@ -109,6 +111,21 @@ def release_lease(abort: Abort) -> None:
     """
     unsent = Abort.objects.open().filter(pk=abort.pk, state=AbortState.REQUESTED, sent_at=None)
     unsent.update(claimed_at=F("requested_at") - SEND_LEASE)
+
+
+def _is_work_pending() -> bool:
+    """Return whether an abort is open, or the severity of a run may change with its abort."""
+    in_flight = Run.objects.in_flight()
+    return (
+        Abort.objects.open()
+        .values("pk")
+        .union(
+            BulkAbort.objects.open().values("pk"),
+            in_flight.filter(Q(status="aborting") | Q(abort_severity__gt=Severity.OK)).values("pk"),
+            all=True,
+        )
+        .exists()
+    )
 
 
 async def _adopt(upstream: Connection, abort: Abort) -> None:

@@ -1,5 +1,6 @@
 """The sync's bookkeeping: the upstream, its rate limit, request numbers and sync workers."""
 
+from datetime import datetime
 from typing import Self
 
 from django.db import connection, models
@@ -80,10 +81,17 @@ class RateBudget(models.Model):
 
 
 class CatalogSyncQuerySet(models.QuerySet["CatalogSync"]):
+    def listed(self) -> Self:
+        """Catalog lists without those of removed projects."""
+        return self.filter(models.Q(project=None) | models.Q(project__removed_at=None))
+
     def never_synced(self) -> Self:
-        """Catalog lists that were never read, without those of removed projects."""
-        not_removed = models.Q(project=None) | models.Q(project__removed_at=None)
-        return self.filter(not_removed, synced_at=None)
+        """Listed ones that were never read."""
+        return self.listed().filter(synced_at=None)
+
+    def due(self, now: datetime) -> Self:
+        """Listed ones that the sync should read now, the longest due first."""
+        return self.listed().filter(next_sync_at__lte=now).order_by("next_sync_at", "pk")
 
 
 class CatalogSync(ListDefects):

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from dashboard.models import CatalogSync, ChangeCounter, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
@@ -166,10 +166,7 @@ def mark_flow_checked(stage_pk: int, now: datetime) -> None:
 
 def claim_due(now: datetime) -> CatalogSync | None:
     """Lease one due catalog list, or return None; it is due again if its worker dies."""
-    due = CatalogSync.objects.filter(
-        Q(project=None) | Q(project__removed_at=None), next_sync_at__lte=now
-    ).order_by("next_sync_at", "pk")
-    for catalog_sync in due.select_related("project")[:5]:
+    for catalog_sync in CatalogSync.objects.due(now).select_related("project")[:5]:
         unleased = CatalogSync.objects.filter(
             pk=catalog_sync.pk, next_sync_at=catalog_sync.next_sync_at
         )
@@ -182,11 +179,7 @@ def claim_first_reads(now: datetime, limit: int) -> list[CatalogSync]:
     """Lease up to `limit` due catalog lists that were never read."""
     if limit <= 0:
         return []
-    due = (
-        CatalogSync.objects.never_synced()
-        .filter(next_sync_at__lte=now)
-        .order_by("next_sync_at", "pk")
-    )
+    due = CatalogSync.objects.never_synced().due(now)
     return [
         catalog_sync
         for catalog_sync in due.select_related("project")[:limit]

@@ -6,15 +6,16 @@ database's (db/threads.py).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import BooleanField, Count, Exists, ExpressionWrapper, F, OuterRef, Q
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
-from dashboard.models import Abort, CatalogSync, Run, Stage
+from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
 from dashboard.models.catalog import ListOrder, StageQuerySet
 from dashboard.sync import schedule
 from dashboard.sync.schedule import Demand, Plan, StageClass, StageFacts, StageRef
@@ -39,46 +40,62 @@ def make_plan(
     `webhook_alive`: webhook events currently announce new runs. `has_baseline_reads`: details are
     scheduled for baselines. `discovery_delay`: how long discovery waits for the burst to fall.
     """
-    present = Stage.objects.listed()
-    stage_classes = classify_stages(present, now)
+    stages = list(Stage.objects.listed().values_list(*_PLAN_FIELDS, named=True))
+    in_flight_counts = _count_in_flight()
+    stage_classes = {
+        stage.pk: schedule.classify(_facts(stage, in_flight_counts), now) for stage in stages
+    }
     demand = _measure_demand(
-        present,
+        stages,
         Counter(stage_classes.values()),
         now,
         webhook_alive=webhook_alive,
         has_baseline_reads=has_baseline_reads,
     )
     read_plan = schedule.make_plan(demand, requests_per_second, webhook_alive=webhook_alive)
+    intervals = {kind: read_plan.class_interval(kind) for kind in StageClass}
+    # Failing stages stay backed off.
+    read_stages = [stage for stage in stages if stage.synced_at and not stage.failures]
     # Each stage was scheduled under the plan of its last read. When the budget has grown (a new
-    # window, say), make it due earlier. Failing stages stay backed off.
-    scheduled = present.filter(next_sync_at__gt=now, failures=0)
+    # window, say), make it due earlier.
     due_early = [
-        pk
-        for kind in set(stage_classes.values())
-        for pk in scheduled.filter(synced_at__lt=now - read_plan.class_interval(kind)).values_list(
-            "pk", flat=True
-        )
-        if stage_classes.get(pk) is kind
+        stage.pk
+        for stage in read_stages
+        if stage.next_sync_at > now > stage.synced_at + intervals[stage_classes[stage.pk]]
     ]
     _make_due(due_early, now)
     # Conversely, extend `fresh_until` of discovered stages to the current plan. A time set under a
     # shorter interval would show them as stale although reads are on schedule.
     for stage_class in {kind for kind in stage_classes.values() if not kind.is_tracked}:
-        interval = read_plan.class_interval(stage_class) + discovery_delay
-        expiring = present.filter(
-            fresh_until__lt=now + FRESHNESS_LOOKAHEAD, synced_at__gt=now - interval, failures=0
-        )
+        interval = intervals[stage_class] + discovery_delay
         keys = [
-            pk
-            for pk, synced_at, fresh_until in expiring.values_list("pk", "synced_at", "fresh_until")
-            if stage_classes.get(pk) is stage_class
-            and synced_at
-            and fresh_until
-            and fresh_until - synced_at < interval
+            stage.pk
+            for stage in read_stages
+            if stage_classes[stage.pk] is stage_class
+            and stage.fresh_until
+            and stage.fresh_until < now + FRESHNESS_LOOKAHEAD
+            and stage.fresh_until < stage.synced_at + interval > now
         ]
         if keys:
             _update(Stage.objects.filter(pk__in=keys), fresh_until=F("synced_at") + interval)
     return read_plan
+
+
+def has_due_reads(now: datetime) -> bool:
+    """Return whether a run, a stage, a list of the catalog, or the probe after a 429 may be due.
+
+    One statement, for the many ticks at which nothing is. A watched stage counts: it may become due
+    before its scheduled time.
+    """
+    watched_stages = Stage.objects.listed().filter(last_viewed_at__gt=now - schedule.WATCHED_FOR)
+    due_rows = (
+        Run.objects.due(now),
+        CatalogSync.objects.due(now),
+        watched_stages,
+        RateBudget.objects.filter(refusals__gt=0),
+    )
+    unordered = (rows.order_by().values("pk") for rows in due_rows)
+    return Stage.objects.due(now).order_by().values("pk").union(*unordered, all=True).exists()
 
 
 def claim_stages(
@@ -136,6 +153,11 @@ def claim_first_reads(now: datetime, limit: int) -> Sequence[Stage]:
 
 
 _GAP_FIELDS = ("name", "has_flow", "synced_at", "fresh_until", "in_flight_incomplete")
+_FACTS_FIELDS = ("pk", "has_flow", "last_viewed_at", "last_run_change_at", "missing_since")
+_PLAN_FIELDS = (
+    *_FACTS_FIELDS, "synced_at", "fresh_until", "in_flight_incomplete", "next_sync_at", "failures",
+    "list_order", "next_history_page",
+)  # fmt: skip
 
 
 def _claim(stages: Iterable[Stage], now: datetime) -> list[Stage]:
@@ -242,20 +264,29 @@ def keys_with_gaps(stages: StageQuerySet, now: datetime) -> set[int]:
 
 
 def _load_facts(stages: StageQuerySet) -> dict[int, StageFacts]:
-    in_flight_counts = dict(
-        Run.objects.tracked().order_by().values_list("stage").annotate(runs=Count("pk"))
+    in_flight_counts = _count_in_flight()
+    rows = stages.values_list(*_FACTS_FIELDS, named=True)
+    return {row.pk: _facts(row, in_flight_counts) for row in rows}
+
+
+def _facts(stage: Any, in_flight_counts: Mapping[int, int]) -> StageFacts:
+    """Return the facts of a row with _FACTS_FIELDS."""
+    return StageFacts(
+        stage.has_flow,
+        in_flight_counts.get(stage.pk, 0),
+        stage.last_viewed_at,
+        stage.last_run_change_at,
+        stage.missing_since,
     )
-    rows = stages.values_list(
-        "pk", "has_flow", "last_viewed_at", "last_run_change_at", "missing_since"
-    )
-    return {
-        pk: StageFacts(has_flow, in_flight_counts.get(pk, 0), watched, active, missing)
-        for pk, has_flow, watched, active, missing in rows
-    }
+
+
+def _count_in_flight() -> dict[int, int]:
+    """Return the number of tracked runs, by the key of their stage."""
+    return dict(Run.objects.tracked().order_by().values_list("stage").annotate(runs=Count("pk")))
 
 
 def _measure_demand(
-    stages: StageQuerySet,
+    stages: Sequence[Any],
     class_counts: Counter[StageClass],
     now: datetime,
     *,
@@ -273,25 +304,24 @@ def _measure_demand(
     watched_runs = (
         Run.objects.tracked().filter(last_viewed_at__gt=now - schedule.WATCHED_FOR).count()
     )
-    catalog_lists = CatalogSync.objects.filter(
-        Q(project=None) | Q(project__removed_at=None)
-    ).count()
-    flows = stages.filter(has_flow=True).count()
+    catalog_lists = CatalogSync.objects.listed().count()
+    stages_with_flow = [stage for stage in stages if stage.has_flow]
     hour = timedelta(hours=1)
     ended_runs = Run.objects.filter(ended_at__gt=now - hour).count() if webhook_alive else 0
-    incomplete_histories = (
-        stages.filter(has_flow=True)
-        .exclude(list_order=ListOrder.NEWEST, next_history_page=None)
-        .count()
+    incomplete_histories = sum(
+        stage.list_order != ListOrder.NEWEST or stage.next_history_page is not None
+        for stage in stages_with_flow
     )
     return Demand(
         tracking + watched_runs / StageClass.WATCHED.value,
         discovery
         + catalog_lists / schedule.CATALOG_INTERVAL.total_seconds()
-        + flows / schedule.FLOW_INTERVAL.total_seconds()
+        + len(stages_with_flow) / schedule.FLOW_INTERVAL.total_seconds()
         + incomplete_histories / schedule.HISTORY_INTERVAL.total_seconds(),
         webhook_reads=schedule.WEBHOOK_READS_PER_RUN * ended_runs / hour.total_seconds(),
         has_gaps=CatalogSync.objects.never_synced().filter(failures=0).exists()
-        or bool(keys_with_gaps(stages.filter(failures=0), now)),
+        or any(
+            not stage.failures and schedule.find_gap(stage, now) is not None for stage in stages
+        ),
         has_baseline_reads=has_baseline_reads,
     )

@@ -157,6 +157,8 @@ class SyncWorker:
         if not self._is_failing:
             self._start_chores()
         moment = now()
+        if await self._is_idle(loop_time, moment):
+            return
         read_budget = await run_in_db_thread(budget_store.load, moment)
         if read_budget.backoff_until is not None:
             return
@@ -180,7 +182,7 @@ class SyncWorker:
             aborting_only=slots <= self._regular_read_count,
         ):
             self.start_read(self._read_run(run))
-        if self._plan is None or loop_time - self._planned_at >= PLAN_INTERVAL:
+        if self._plan is None or self._is_plan_due(loop_time):
             # Set before: a catalog read that ends while the plan is made requests another.
             self._planned_at = loop_time
             self._plan = await run_in_db_thread(_make_plan, read_budget, moment)
@@ -193,6 +195,17 @@ class SyncWorker:
             await self._start_due_reads(
                 read_budget, moment, self._plan, slots, has_first_reads=has_first_reads
             )
+
+    async def _is_idle(self, loop_time: float, moment: datetime) -> bool:
+        """Return whether this tick has nothing to read, to probe or to plan: most have not."""
+        if self._plan is None or self._plan.has_gaps or self.connection.outage:
+            return False
+        if self._is_plan_due(loop_time):
+            return False
+        return not await run_in_db_thread(leases.has_due_reads, moment)
+
+    def _is_plan_due(self, loop_time: float) -> bool:
+        return loop_time - self._planned_at >= PLAN_INTERVAL
 
     def plan_again(self) -> None:
         """Have the next tick make a new plan."""
@@ -472,11 +485,8 @@ def _make_plan(read_budget: ReadBudget, moment: datetime) -> Plan:
 
 
 def _record_heartbeat(name: str, leased_stages: set[int], moment: datetime) -> None:
-    Worker.objects.update_or_create(
-        name=name,
-        defaults={"heartbeat_at": moment},
-        create_defaults={"heartbeat_at": moment, "started_at": moment},
-    )
+    if not Worker.objects.filter(name=name).update(heartbeat_at=moment):
+        Worker.objects.create(name=name, heartbeat_at=moment, started_at=moment)
     Worker.objects.filter(heartbeat_at__lt=moment - WORKER_RETENTION).delete()
     leases.renew(leased_stages, moment)
 

@@ -12,13 +12,14 @@ from django.utils import timezone
 
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import run_in_db_thread
-from dashboard.models import Run, Stage, Worker
+from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage, Worker
 from dashboard.sandbox import parse_fault
 from dashboard.server import process
 from dashboard.sync import leases, mirror, schedule, watchers
 from dashboard.sync.leases import LEASE
 from dashboard.sync.schedule import Plan
 from dashboard.sync.worker import SyncWorker
+from tests.support import factories
 from tests.support.live import WAIT_TIMEOUT
 from tests.support.world import T0, World, api_run, at, get_run
 
@@ -410,6 +411,49 @@ def test_stage_of_removed_pipeline_is_not_claimed(stage: Stage) -> None:
     stage.pipeline.removed_at = T0
     stage.pipeline.save()
     assert claim(1) == []
+
+
+def test_nothing_is_due_before_its_time(stage: Stage) -> None:
+    CatalogSync.objects.create(project=stage.pipeline.project, next_sync_at=T0)
+    factories.run(stage, next_detail_sync_at=T0)
+    assert not leases.has_due_reads(at(-1))
+
+
+def test_stage_is_due_at_its_time(stage: Stage) -> None:
+    assert leases.has_due_reads(T0)
+
+
+def test_leased_stage_is_not_due(stage: Stage) -> None:
+    claim(0)
+    assert not leases.has_due_reads(at(1))
+
+
+def test_stage_of_removed_pipeline_is_not_due(stage: Stage) -> None:
+    Pipeline.objects.update(removed_at=T0)
+    assert not leases.has_due_reads(at(1))
+
+
+def test_run_is_due_at_its_time(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(60))
+    factories.run(stage, next_detail_sync_at=T0)
+    assert leases.has_due_reads(T0)
+
+
+def test_catalog_list_is_due_at_its_time(db: None) -> None:
+    CatalogSync.objects.create(next_sync_at=T0)
+    assert leases.has_due_reads(T0)
+
+
+def test_catalog_list_of_removed_project_is_not_due(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(60))
+    CatalogSync.objects.create(project=stage.pipeline.project, next_sync_at=T0)
+    Project.objects.update(removed_at=T0)
+    assert not leases.has_due_reads(at(1))
+
+
+def test_watched_stage_may_be_due_before_its_time(stage: Stage) -> None:
+    Stage.objects.update(next_sync_at=at(60), last_viewed_at=T0)
+    assert leases.has_due_reads(at(1))
 
 
 def test_concurrent_workers_claim_each_stage_once(transactional_db: None) -> None:

@@ -11,7 +11,7 @@ from django.db import IntegrityError, connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.models import Abort, RateBudget, Run, Stage
+from dashboard.models import Abort, CatalogSync, RateBudget, Run, Stage
 from dashboard.northflank import RateLimit
 from dashboard.sandbox import parse_fault
 from dashboard.sync import baselines
@@ -448,6 +448,19 @@ def test_refusal_of_5_s_stops_reading_for_5_s(world: World) -> None:
     world.make_due()
     world.live.sync(2)
     assert not world.sandbox.requests
+
+
+def test_probe_after_pause_does_not_wait_for_a_due_read(world: World) -> None:
+    world.sync()
+    RateBudget.objects.update(refusals=1)  # another process got the 429, and its pause is over
+    later = timezone.now() + timedelta(hours=1)
+    Stage.objects.update(next_sync_at=later)
+    CatalogSync.objects.update(next_sync_at=later)
+    Run.objects.update(next_detail_sync_at=None)
+    world.sandbox.requests.clear()
+    world.live.sync(1)
+    assert [path for _, path in world.sandbox.requests] == ["/v1/auth"]
+    assert RateBudget.objects.get().refusals == 0
 
 
 def test_reading_after_pause_resumes_after_one_probe(world: World) -> None:
