@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import structlog
 from django.db import connection, transaction
 
@@ -60,6 +59,8 @@ def _call_listeners() -> None:
 
 
 async def _listen_postgresql(callback: Callable[[], None]) -> None:
+    import psycopg  # a tenth of the imports at the start; SQLite needs none of it
+
     has_warned = False
     while True:
         try:
