@@ -54,7 +54,9 @@ class Broadcaster:
         self._version: int | None = None
         self._last_parts: dict[Channel, _Parts] = {}
         self._last_sent_at: dict[Channel, float] = {}
-        self._next_permission_check = 0.0  # loop time, in seconds
+        # By channel and version: what viewers get who open a stream before the next round.
+        self._first_messages: dict[tuple[Channel, int], asyncio.Task[bytes]] = {}
+        self._next_viewer_check = 0.0  # loop time, in seconds
         self._is_failing = False
         self._outage_published = False  # the last message was an outage
 
@@ -64,7 +66,7 @@ class Broadcaster:
         try:
             while True:
                 try:
-                    await self._close_streams_with_changed_permissions()
+                    await self._check_viewers()
                     await self._broadcast()
                 except Exception as error:
                     # Unsent changes are sent in a later round.
@@ -103,6 +105,17 @@ class Broadcaster:
                 yield message
 
     async def _first_message(self, channel: Channel, since_version: int | None) -> bytes:
+        """Return a channel's changes since a version; viewers before the next round share them."""
+        if since_version is None:  # the page reloads, so it may be newer than what others got
+            return await self._load_first_message(channel, since_version)
+        key = channel, since_version
+        if key not in self._first_messages:
+            self._first_messages[key] = asyncio.create_task(
+                self._load_first_message(channel, since_version)
+            )
+        return await asyncio.shield(self._first_messages[key])  # others wait for it too
+
+    async def _load_first_message(self, channel: Channel, since_version: int | None) -> bytes:
         parts, version = self._last_parts.get(channel), self._version
         if parts and version is not None and since_version == version:
             # Nothing was missed and the markup is cached: a thousand viewers who reconnect together
@@ -111,6 +124,8 @@ class Broadcaster:
         try:
             return await run_in_db_thread(_load_first_message, channel, since_version)
         except Exception as error:
+            if since_version is not None:  # the next viewer tries again
+                self._first_messages.pop((channel, since_version), None)
             # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
                 return changes.encode_event(
@@ -119,17 +134,26 @@ class Broadcaster:
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return changes.encode_event(STALE_EVENT, "", since_version or 0)
 
-    async def _close_streams_with_changed_permissions(self) -> None:
+    async def _check_viewers(self) -> None:
+        """Close streams with changed permissions, and record what is watched, once an interval."""
         loop_time = asyncio.get_running_loop().time()
-        if loop_time < self._next_permission_check or not (user_ids := self.hub.user_ids):
+        if loop_time < self._next_viewer_check or not (user_ids := self.hub.user_ids):
             return
-        self._next_permission_check = loop_time + self.poll_interval
+        self._next_viewer_check = loop_time + self.poll_interval
         current_permissions = await run_in_db_thread(permissions.for_users, user_ids)
         # A viewer who subscribed during that read is not in `user_ids`; checked next time.
         self.hub.close_streams(
             lambda channel, who: (
                 who in user_ids and channel.permissions != current_permissions.get(who)
             )
+        )
+        # Pages with a stream make no further requests, which would record them as watched.
+        channels = self.hub.channels
+        await run_in_db_thread(
+            watchers.keep_alive,
+            [channel.key for channel in channels if channel.page == "stage"],
+            [channel.key for channel in channels if channel.page == "run"],
+            now(),
         )
 
     def _broadcast_outage(self) -> None:
@@ -143,6 +167,8 @@ class Broadcaster:
 
     async def _broadcast(self) -> None:
         change_set = await run_in_db_thread(changes.load_changes, self._version)
+        # A viewer who shares one of these has subscribed by now, so gets what it lacks.
+        self._first_messages = {}
         # Viewers who subscribe after this line read these changes from the database.
         channels = self.hub.channels
         last_parts = {channel: self._last_parts.get(channel, {}) for channel in channels}
@@ -190,12 +216,6 @@ def _build_messages(
     change_set: ChangeSet, last_parts: dict[Channel, _Parts]
 ) -> tuple[dict[Channel, bytes], dict[Channel, _Parts]]:
     """Return each channel's message (empty if nothing changed) and its status parts."""
-    # Pages with a stream make no further requests, which would record them as watched.
-    watchers.keep_alive(
-        [channel.key for channel in last_parts if channel.page == "stage"],
-        [channel.key for channel in last_parts if channel.page == "run"],
-        now(),
-    )
     messages, parts = {}, {}
     for channel, channel_parts in last_parts.items():
         try:

@@ -201,8 +201,9 @@ def test_status_stream_updates_on_stage_error(run: Run, viewer_http_client: http
 def test_change_of_related_run_is_streamed_without_run_card(
     run: Run, viewer_http_client: httpx.Client
 ) -> None:
-    factories.change(run, status="aborting", abort_severity=Severity.CRITICAL)
     with open_stream(viewer_http_client, "run", run.pk) as stream:
+        factories.change(run, status="aborting", abort_severity=Severity.CRITICAL)
+        next_part(stream, "run-r-1", "Aborting")  # else one message may contain both changes
         factories.run(run.stage, "r-2", name="Hotfix", status="queued", started_at=None)
         parts = next_parts(stream, "related-runs")
     assert "run-r-1" not in parts
@@ -623,3 +624,30 @@ def test_second_up_to_date_viewer_needs_no_page_rendering(
                     assert next(messages(answer)).event == feed.STALE_EVENT
             factories.change(run, status="approval_wait")
             next_part(second, "run-r-1", "Needs approval")
+
+
+@pytest.mark.parametrize("poll_interval", [600.0])
+def test_streams_opened_between_two_rounds_share_one_read(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    with open_stream(viewer_http_client) as settled, contextlib.ExitStack() as stack:
+        factories.change(run, status="retrying")
+        next_part(settled, "run-r-1", "Retrying")  # the last round before the next change
+        stack.enter_context(open_stream(viewer_http_client, since=0))
+        with table_renamed("dashboard_stage"):  # no read succeeds
+            second = stack.enter_context(open_stream(viewer_http_client, since=0))
+        factories.change(run, status="approval_wait")
+        next_part(second, "run-r-1", "Needs approval")
+
+
+@pytest.mark.parametrize("poll_interval", [600.0])
+def test_stream_opened_after_change_shares_no_earlier_read(
+    run: Run, viewer_http_client: httpx.Client
+) -> None:
+    version = ChangeCounter.latest()
+    with open_stream(viewer_http_client, since=version) as first:
+        factories.change(run, status="retrying")
+        next_part(first, "run-r-1", "Retrying")
+        address = f"/live/?page=now&since={version}"
+        with viewer_http_client.stream("GET", address) as answer:
+            assert "Retrying" in next(messages(answer)).parts["run-r-1"].text()
