@@ -73,7 +73,7 @@ def _seed() -> list[int]:
             Run(
                 stage=stage, run_id=f"run-{n}", name=f"Release {n}", status="running",
                 concluded=False, in_flight=True, created_at=now, started_at=now,
-                first_synced_at=now, synced_at=now, version=first + n,
+                status_since=now, first_synced_at=now, synced_at=now, version=first + n,
             )
             for n in range(RUNS)
         )  # fmt: skip
