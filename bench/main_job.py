@@ -50,7 +50,8 @@ TAKEN = "SELECT count(*) FROM dashboard_abort WHERE state IN ('accepted', 'concl
 def start(table: Table, quick: bool) -> None:
     """Measure from the start of the process to its first page, and to runs on Now."""
     times = 1 if quick else 5
-    found: dict[str, list[tuple[float, float]]] = {"fresh": [], "existing": []}
+    found: dict[str, list[tuple[float, float, float]]] = {"fresh": [], "existing": []}
+    targets = {"fresh": 1.0, "existing": 0.6}
     for _ in range(times):
         with scratch() as bench:
             for figures in found.values():
@@ -58,14 +59,21 @@ def start(table: Table, quick: bool) -> None:
                 client = Browser(server.url)
                 wait_for(lambda who=client: who.ask("/accounts/login/").status == 200, "a page")
                 page = time.perf_counter() - server.started
+                cpu = server.cpu_ms() / 1000
                 client.sign_in("viewer")
                 wait_for(lambda who=client: "data-run=" in who.ask("/").text, "runs on Now")
-                figures.append((page, time.perf_counter() - server.started))
+                figures.append((page, cpu, time.perf_counter() - server.started))
                 bench.stop(server)
     for database, figures in found.items():
-        page, runs = (statistics.median(column) for column in zip(*figures, strict=True))
+        page, cpu, runs = (statistics.median(column) for column in zip(*figures, strict=True))
         what = f"start to first page, {database} database (median of {times})"
-        table.add(what, f"{page:.2f} s", target="< 2 s", met=page < 2)
+        target = targets[database]
+        table.add(
+            what,
+            f"{page:.2f} s, CPU {cpu:.2f} s",
+            target=f"<= {target:.1f} s",
+            met=page <= target,
+        )
         table.add(
             f"start to runs on Now, {database} database, signing in included", f"{runs:.2f} s"
         )
@@ -75,21 +83,24 @@ def start(table: Table, quick: bool) -> None:
 
 
 def memory(table: Table, quick: bool) -> None:
-    """Measure the resident memory of one process with web server, sync and sandbox."""
-    views = 100 if quick else 200
+    """Measure the memory of one process with web server, sync and sandbox after ten minutes."""
+    views, seconds = (100, 0) if quick else (200, 600)
     with scratch() as bench:
         server = bench.start("serve", "--port", "0", "--rate-limit", "1000000")
         client = Browser(server.url)
         client.sign_in("viewer")
         _filled(bench, client)
+        client = client.twin()  # the server closes a connection that was idle for some seconds
         for number in range(views):
             assert client.ask(PAGES[number % len(PAGES)]).status == 200
+        time.sleep(max(server.started + seconds - time.perf_counter(), 0))
         rss, pss = server.memory_mb()
+        age = round(time.perf_counter() - server.started)
         table.add(
-            f"resident memory, sandbox included, mirror of {_runs(bench):,} runs, {views} views",
-            f"RSS {rss:.0f}, PSS {pss:.0f} MB",
-            target="< 120 MB",
-            met=rss < 120,
+            f"memory, all in one, mirror of {_runs(bench):,} runs, {views} views, after {age} s",
+            f"PSS {pss:.0f}, RSS {rss:.0f} MB",
+            target="PSS <= 85 MB",
+            met=pss <= 85,
         )
 
 
