@@ -115,17 +115,10 @@ def release_lease(abort: Abort) -> None:
 
 def _is_work_pending() -> bool:
     """Return whether an abort is open, or the severity of a run may change with its abort."""
-    in_flight = Run.objects.in_flight()
-    return (
-        Abort.objects.open()
-        .values("pk")
-        .union(
-            BulkAbort.objects.open().values("pk"),
-            in_flight.filter(Q(status="aborting") | Q(abort_severity__gt=Severity.OK)).values("pk"),
-            all=True,
-        )
-        .exists()
-    )
+    is_aborting = Q(status="aborting", removed_at=None)
+    runs = Run.objects.in_flight().filter(is_aborting | Q(abort_severity__gt=Severity.OK))
+    others = (rows.values("pk") for rows in (BulkAbort.objects.open(), runs))
+    return Abort.objects.open().values("pk").union(*others, all=True).exists()
 
 
 async def _adopt(upstream: Connection, abort: Abort) -> None:
