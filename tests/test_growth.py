@@ -57,8 +57,8 @@ LINEAR_IN_STAGES = {
     "web/components/sync_report:load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
 }
-# Work that may: what cached pages depend on is on Now the count of what is covered, and in the abort
-# log the projects that its filter offers.
+# Work that may: cached pages depend on the count of what is covered (Now) and on the projects that
+# a filter offers (the abort log).
 LINEAR_WORK = {
     f"{user}: cached {page}" for user in ("manager", "viewer") for page in ("/", "/aborts/")
 }
