@@ -12,7 +12,9 @@ class DashboardConfig(AppConfig):
         from dashboard.accounts import permissions
         from dashboard.config import checks
         from dashboard.models import append_only
+        from dashboard.web.http import session_events
 
         checks.register_all()
         append_only.register(self)
         permissions.register(self)
+        session_events.register(self)

@@ -23,7 +23,7 @@ from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import response_for_exception
 from django.db import close_old_connections, connection
 from django.http import HttpResponse, HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import reverse, set_script_prefix
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 
@@ -54,6 +54,9 @@ class PooledASGIHandler(ASGIHandler):
         base.BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
         self.executor = ThreadPoolExecutor(threads or _thread_count(), thread_name_prefix="django")
+        # Anybody can send any number of sign-ins: they wait for each other, not pages for them.
+        self.sign_in_executor = ThreadPoolExecutor(1, thread_name_prefix="sign-in")
+        self.sign_in_paths = {_without_prefix(reverse(name)) for name in ("login", "admin:login")}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,8 +74,9 @@ class PooledASGIHandler(ASGIHandler):
             return
         scope = _with_full_path(scope)
         loop = asyncio.get_running_loop()
+        executor = self._executor_for(scope)
         with closing(body):
-            response = await loop.run_in_executor(self.executor, self._handle, scope, body)
+            response = await loop.run_in_executor(executor, self._handle, scope, body)
         if isinstance(response, Deferred):
             work = asyncio.ensure_future(response.work())
             try:
@@ -83,7 +87,7 @@ class PooledASGIHandler(ASGIHandler):
                     message, status=503, content_type="text/plain; charset=utf-8"
                 )
             else:
-                response = await loop.run_in_executor(self.executor, self._resume, response, work)
+                response = await loop.run_in_executor(executor, self._resume, response, work)
         try:
             if response.streaming:
                 async with asyncio.TaskGroup() as group:
@@ -96,7 +100,7 @@ class PooledASGIHandler(ASGIHandler):
             pass  # the client has disconnected
         finally:
             if response.streaming:
-                await loop.run_in_executor(self.executor, response.close)
+                await loop.run_in_executor(executor, response.close)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Return the request body.
@@ -119,6 +123,10 @@ class PooledASGIHandler(ASGIHandler):
             more_body = message.get("more_body", False)
         body.seek(0)
         return body
+
+    def _executor_for(self, scope: Mapping[str, Any]) -> ThreadPoolExecutor:
+        is_sign_in = _without_prefix(scope["path"]) in self.sign_in_paths
+        return self.sign_in_executor if is_sign_in else self.executor
 
     def _handle(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))
@@ -167,6 +175,10 @@ def _with_full_path(scope: dict[str, Any]) -> dict[str, Any]:
     if path == prefix or path.startswith(f"{prefix}/"):
         return scope
     return {**scope, "path": prefix + path}
+
+
+def _without_prefix(path: str) -> str:
+    return path.removeprefix(settings.FORCE_SCRIPT_NAME or "")
 
 
 def _buffer_stream(response: Any) -> HttpResponse:

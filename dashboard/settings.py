@@ -235,6 +235,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{_path}/"
 SESSION_COOKIE_NAME = "sessionid" + _path.replace("/", "-")
 CSRF_COOKIE_NAME = "csrftoken" + _path.replace("/", "-")
+KNOWN_BROWSER_COOKIE_NAME = "browser" + _path.replace("/", "-")
 
 STATIC_URL = f"{_path}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]

@@ -7,7 +7,6 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 
 from dashboard.web.api import views as api
 from dashboard.web.http import converters
-from dashboard.web.http.sign_in import SignInView
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
 from dashboard.web.pages.abort import abort
@@ -23,6 +22,7 @@ from dashboard.web.pages.pipeline import pipeline
 from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import find_run, retry_run_lookup
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
+from dashboard.web.pages.sign_in import SignInView, admin_sign_in
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
@@ -74,6 +74,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
     path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
+    path("admin/login/", admin_sign_in),
     path("admin/", admin.site.urls),
 ]
 

@@ -36,7 +36,7 @@ executor = ThreadPoolExecutor(
 async def run_in_db_thread[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run the synchronous `work` on a database thread and return its result."""
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(executor, partial(_call, work, *args, **kwargs))
+    return await loop.run_in_executor(executor, partial(call, work, *args, **kwargs))
 
 
 async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -55,7 +55,8 @@ async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwa
         await asyncio.sleep(db_health.RETRY_INTERVAL)
 
 
-def _call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `work` on this thread, which lives long, and report database errors to db/health.py."""
     # Drop a connection that the server has closed, as Django does for each request.
     close_old_connections()
     is_down = db_health.down_since() is not None

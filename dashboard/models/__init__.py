@@ -1,6 +1,7 @@
 """Database models: the mirror of Northflank, our aborts, and the sync's bookkeeping."""
 
 from dashboard.models.aborts import Abort, AbortEvent
+from dashboard.models.access import AccessEvent
 from dashboard.models.acknowledgements import Acknowledgement
 from dashboard.models.api_tokens import ApiToken
 from dashboard.models.bulk_aborts import BulkAbort, BulkAbortItem
@@ -11,12 +12,14 @@ from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
 from dashboard.models.sync import CatalogSync, RateBudget, RequestCounter, Upstream, Worker
+from dashboard.models.throttles import FailureCounter
 from dashboard.models.typical_durations import StageTiming
 from dashboard.models.webhooks import WebhookEvent, WebhookStats
 
 __all__ = [
     "Abort",
     "AbortEvent",
+    "AccessEvent",
     "Acknowledgement",
     "ApiToken",
     "BulkAbort",
@@ -25,6 +28,7 @@ __all__ = [
     "ChangeCounter",
     "DefaultView",
     "Dismissal",
+    "FailureCounter",
     "Grant",
     "Pipeline",
     "Project",

@@ -1,13 +1,14 @@
-"""Database triggers that make the audit of aborts append-only.
+"""Database triggers that make the audit of aborts and the access log append-only.
 
 On PostgreSQL and SQLite they refuse to delete an abort, to change its request, to change a settled
 abort, and to change or delete an event. For a bulk abort they protect who requested which runs and
-the result of each. They guard against our own bugs and against manual changes at a database prompt;
-the owner of the database can still drop them. They are installed after each migration, since SQLite
-drops a table's triggers when Django rebuilds it, and dropped before, so that a migration may change
-these tables.
+the result of each. An event of the access log can be neither changed nor deleted. They guard
+against our own bugs and against manual changes at a database prompt; the owner of the database can
+still drop them. They are installed after each migration, since SQLite drops a table's triggers when
+Django rebuilds it, and dropped before, so that a migration may change these tables.
 """
 
+import json
 from typing import Any
 
 from django.apps import AppConfig
@@ -17,7 +18,8 @@ from django.db.models.signals import post_migrate, pre_migrate
 
 ABORTS, EVENTS = "dashboard_abort", "dashboard_abortevent"
 BULK_ABORTS, BULK_ABORT_ITEMS = "dashboard_bulkabort", "dashboard_bulkabortitem"
-TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS)
+ACCESS_EVENTS = "dashboard_accessevent"
+TABLES = (ABORTS, EVENTS, BULK_ABORTS, BULK_ABORT_ITEMS, ACCESS_EVENTS)
 # The username stays as evidence: deleting the account sets `user_id` to NULL.
 _REQUEST_COLUMNS = "id", "username", "reason", "client_address", "via", "token_name", "requested_at"
 _STATE_COLUMNS = (
@@ -32,6 +34,16 @@ _STATE_COLUMNS = (
     "retry_at",
     "outcome",
     "settled_at",
+)
+_ACCESS_COLUMNS = (
+    "id",
+    "occurred_at",
+    "kind",
+    "username",
+    "changed_by",
+    "client_address",
+    "token_name",
+    "detail",
 )
 
 
@@ -100,6 +112,19 @@ _TRIGGERS = {  # name -> (table, event, condition, error message)
         "OLD.result <> 'waiting'",
         "A recorded result of a bulk abort cannot be changed.",
     ),
+    "access_event_no_delete": (ACCESS_EVENTS, "DELETE", "", "Access events cannot be deleted."),
+    "access_event_fixed": (
+        ACCESS_EVENTS,
+        _update_of(*_ACCESS_COLUMNS),
+        "",
+        "An access event cannot be changed.",
+    ),
+    "access_event_user_fixed": (
+        ACCESS_EVENTS,
+        _update_of("user_id"),
+        "NEW.user_id IS NOT NULL",
+        "The user of an access event cannot be changed.",
+    ),
 }
 # SQLite's INSERT OR REPLACE deletes conflicting rows without firing DELETE triggers.
 _REPLACE_CONFLICTS = {
@@ -110,13 +135,14 @@ _REPLACE_CONFLICTS = {
     EVENTS: "id = NEW.id",
     BULK_ABORTS: "id = NEW.id OR key = NEW.key",
     BULK_ABORT_ITEMS: "id = NEW.id OR bulk_abort_id = NEW.bulk_abort_id AND run_id = NEW.run_id",
+    ACCESS_EVENTS: "id = NEW.id",
 }
 _SQLITE_TRIGGERS = {
     f"{table}_no_replace": (
         table,
         "INSERT",
         f"EXISTS (SELECT 1 FROM {table} WHERE {in_the_way})",  # noqa: S608
-        "Recorded aborts cannot be replaced.",
+        "Recorded rows cannot be replaced.",
     )
     for table, in_the_way in _REPLACE_CONFLICTS.items()
 } | {
@@ -146,17 +172,16 @@ def are_triggers_installed(database: BaseDatabaseWrapper) -> bool:
             )
         else:
             cursor.execute(
-                "SELECT name FROM sqlite_master"
-                " WHERE type = 'trigger' AND tbl_name IN (%s, %s, %s, %s)",
-                TABLES,
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+                " AND tbl_name IN (SELECT value FROM json_each(%s))",
+                [json.dumps(TABLES)],
             )
         return expected <= {name for (name,) in cursor.fetchall()}
 
 
 def install_triggers(database: BaseDatabaseWrapper) -> None:
-    """Create or recreate the triggers, unless the tables do not exist."""
-    if not set(TABLES) <= set(database.introspection.table_names()):
-        return
+    """Create or recreate the triggers of the tables that exist."""
+    tables = set(database.introspection.table_names()).intersection(TABLES)
     drop_triggers(database)
     with database.cursor() as cursor:
         if database.vendor == "postgresql":
@@ -165,12 +190,14 @@ def install_triggers(database: BaseDatabaseWrapper) -> None:
                 " $$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'restrict_violation';"
                 " END $$"
             )
-            for table in TABLES:
+            for table in tables:
                 cursor.execute(
                     f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}"
-                    f" EXECUTE FUNCTION dashboard_refuse('Aborts cannot be deleted.')"
+                    f" EXECUTE FUNCTION dashboard_refuse('Recorded rows cannot be deleted.')"
                 )
         for name, (table, event, condition, message) in triggers(database).items():
+            if table not in tables:
+                continue
             when_clause = f"WHEN ({condition})" if condition else ""
             text = message.replace("'", "''")
             # Safe to format: all names and texts are constants of this module.

@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.urls import reverse
 
 from dashboard import aborts, sandbox
+from dashboard.accounts.expired_sessions import ExpiredSessions
 from dashboard.db import health as db_health
 from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
@@ -91,7 +92,8 @@ class Process:
                 group.create_task(self._serve(application, self.web_socket, stop))
             if self.runs_sync:
                 worker = SyncWorker(
-                    northflank, chores=[aborts.reconcile_in_background, OverdueChecker()]
+                    northflank,
+                    chores=[aborts.reconcile_in_background, OverdueChecker(), ExpiredSessions()],
                 )
                 group.create_task(worker.run(stop))
                 background_tasks.append(group.create_task(fetch_team(northflank)))

@@ -15,9 +15,11 @@ from django.db.models import ProtectedError
 from django.test import Client
 from django.utils import timezone
 
+from dashboard.accounts import access_log
 from dashboard.management.commands.serve import prepare
-from dashboard.models import Abort, BulkAbort, BulkAbortItem, Project, append_only
+from dashboard.models import Abort, AccessEvent, BulkAbort, BulkAbortItem, Project, append_only
 from dashboard.models.aborts import AbortState, EventType
+from dashboard.models.access import AccessKind
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from tests.support import factories
 
@@ -56,6 +58,16 @@ BULK_IMMUTABLE_VALUES = {
     if name not in {"run_id", "retry_of_id", "bulk_abort_id", "already_aborting_since"}
 } | {"key": uuid4().hex}
 ITEM_IMMUTABLE_VALUES = dict.fromkeys(("id", "bulk_abort_id", "position", "run_id"), 7_000_000)
+ACCESS_IMMUTABLE_VALUES: dict[str, Any] = {
+    "id": 7_000_000,
+    "occurred_at": timezone.now(),
+    "kind": "signed_out",
+    "username": "somebody else",
+    "changed_by": "somebody else",
+    "client_address": "192.0.2.9",
+    "token_name": "another",
+    "detail": "Something else.",
+}
 ITEM_RESULT = {"result": "ended", "abort_id": None, "note": "Something else."}
 
 
@@ -90,6 +102,13 @@ def batch(manager: User) -> BulkAbort:
         run = factories.run(factories.stage())
         BulkAbortItem.objects.create(bulk_abort=row, position=position, run=run, result=result)
     return row
+
+
+@pytest.fixture
+def access_event(manager: User) -> AccessEvent:
+    return access_log.record(
+        AccessKind.SIGNED_IN, timezone.now(), user=manager, client_address="192.0.2.1"
+    )
 
 
 def rows(table: str) -> list[tuple[Any, ...]]:
@@ -258,11 +277,37 @@ def test_bulk_abort_item_result_update_is_refused(column: str, batch: BulkAbort)
     )
 
 
+def test_access_event_columns_are_all_guarded() -> None:
+    columns = {field.column for field in AccessEvent._meta.concrete_fields}
+    assert columns == {*ACCESS_IMMUTABLE_VALUES, "user_id"}
+
+
+@pytest.mark.parametrize("column", ACCESS_IMMUTABLE_VALUES)
+def test_access_event_column_update_is_refused(column: str, access_event: AccessEvent) -> None:
+    assert_refused(
+        f"UPDATE dashboard_accessevent SET {column} = %s", ACCESS_IMMUTABLE_VALUES[column]
+    )
+
+
+def test_access_event_delete_is_refused(access_event: AccessEvent) -> None:
+    assert_refused("DELETE FROM dashboard_accessevent")
+
+
+def test_access_event_user_change_is_refused(access_event: AccessEvent, viewer: User) -> None:
+    assert_refused("UPDATE dashboard_accessevent SET user_id = %s", viewer.pk)
+
+
+def test_access_event_outlives_its_account(access_event: AccessEvent, manager: User) -> None:
+    manager.delete()
+    access_event.refresh_from_db()
+    assert (access_event.user, access_event.username) == (None, "manager")
+
+
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL gives a key one name")
 @pytest.mark.parametrize("name", ["rowid", "oid", "_rowid_"])
 @pytest.mark.parametrize("table", append_only.TABLES)
 def test_primary_key_update_by_sqlite_alias_is_refused(
-    table: str, name: str, abort: Abort, batch: BulkAbort
+    table: str, name: str, abort: Abort, batch: BulkAbort, access_event: AccessEvent
 ) -> None:
     assert_refused(f"UPDATE {table} SET {name} = 99 WHERE id = (SELECT MIN(id) FROM {table})")
 
@@ -277,7 +322,7 @@ def test_audit_table_truncate_is_refused(table: str, abort: Abort) -> None:
 @pytest.mark.skipif(ON_POSTGRESQL, reason="PostgreSQL knows no REPLACE")
 @pytest.mark.parametrize("table", append_only.TABLES)
 def test_insert_or_replace_by_primary_key_is_refused(
-    table: str, abort: Abort, batch: BulkAbort
+    table: str, abort: Abort, batch: BulkAbort, access_event: AccessEvent
 ) -> None:
     assert_refused(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")
 
@@ -436,6 +481,8 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 
 # Rows that may be deleted: the sync's bookkeeping.
 DELETED = {
+    "accounts/expired_sessions.py": {"Session"},
+    "accounts/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "sync/webhook_events.py": {"WebhookEvent"},
     "sync/run_lookup.py": {"RunLookup"},

@@ -91,7 +91,7 @@ def test_cookies_behind_proxy_are_limited_to_path_prefix(client: httpx.Client) -
     cookies = {
         re.split("[=]", header)[0]: header for header in headers if "Max-Age=0" not in header
     }
-    assert set(cookies) == {"sessionid-releases", "csrftoken-releases"}
+    assert set(cookies) == {"sessionid-releases", "csrftoken-releases", "browser-releases"}
     assert all(
         "Path=/releases/;" in f"{header};" and "Secure" in header for header in cookies.values()
     )

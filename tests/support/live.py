@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connections
 
 from dashboard import aborts, sandbox
+from dashboard.accounts import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.server.process import verify_database
@@ -185,7 +186,12 @@ def run_live(
             client.close()
         state["live"].loop.call_soon_threadsafe(state["stop"].set)
         thread.join(WAIT_TIMEOUT)
-        for pool in (application.executor, db_threads.executor):
+        for pool in (
+            application.executor,
+            application.sign_in_executor,
+            password_queue.queue.executor,
+            db_threads.executor,
+        ):
             close_connections(pool)
 
 

@@ -209,11 +209,32 @@ def test_admin_in_read_only_mode_allows_reading_and_sign_in_and_out(
     client: Client, superuser: User, settings: Settings
 ) -> None:
     settings.READ_ONLY = True
-    form = {"username": "root", "password": "x", "next": "/admin/"}
-    assert client.post("/admin/login/", form)["Location"] == "/admin/"
+    assert client.get("/admin/")["Location"] == "/admin/login/?next=/admin/"
+    client.force_login(superuser)
     assert client.get("/admin/dashboard/grant/").status_code == 200
     assert client.post("/admin/logout/")["Location"] == "/accounts/login/"
     assert client.get("/admin/")["Location"] == "/admin/login/?next=/admin/"
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_sign_in_page_of_admin_redirects_to_ours(client: Client, db: None, method: str) -> None:
+    form = {"username": "root", "password": "x"}
+    answer = getattr(client, method)("/admin/login/?next=/admin/auth/user/", form)
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/accounts/login/?next=/admin/")
+
+
+def test_sign_in_page_of_admin_redirects_staff_to_admin(admin_client: Client) -> None:
+    answer = admin_client.get("/admin/login/?next=/admin/auth/user/")
+    assert answer["Location"] == "/admin/auth/user/"
+    assert admin_client.get("/admin/login/?next=//evil.example/")["Location"] == "/admin/"
+
+
+def test_admin_tells_user_without_right_so(viewer_client: Client) -> None:
+    answer = viewer_client.get("/admin/", follow=True)
+    assert answer.status_code == 403
+    text = text_of(select_one(parse_html(answer), "[data-reason]"))
+    assert text == "Your account may not open the admin."
 
 
 # --- Typical durations --------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from dashboard.aborts import messages as abort_messages
-from dashboard.accounts import permissions
+from dashboard.accounts import permissions, throttle
 from dashboard.models import (
     Abort,
     Acknowledgement,
@@ -48,6 +48,8 @@ from dashboard.web.components.runs import run_search
 from dashboard.web.http import errors, lookup
 from tests.support import factories
 from tests.support.html import parse_html
+from tests.support.live import Live
+from tests.support.sign_in import SignInBrowser
 
 LATIN_LETTER = re.compile(r"[A-Za-z]")
 # Names: the dashboard's, Northflank's and its stages'; zones.
@@ -419,11 +421,12 @@ def test_pages_in_read_only_or_aborts_disabled_mode_are_translatable(
     assert untranslated_on_pages(client, *pages, factories.address(run, "abort")) == {}
 
 
-def test_signed_out_pages_are_translatable(
-    marking_translation: None, client: Client, db: None
-) -> None:
-    rejected = client.post("/accounts/login/", {"username": "ά", "password": "ά"})
-    for answer in (client.get("/accounts/login/"), rejected, client.get("/nothing/", follow=True)):
+def test_signed_out_pages_are_translatable(marking_translation: None, live: Live) -> None:
+    with SignInBrowser(live) as browser:
+        answers = [browser.get("/accounts/login/"), browser.get("/nothing/")]
+        answers += [browser.submit("ά", "ά") for _ in range(throttle.ACCOUNT.burst + 1)]
+    assert answers[-1].status_code == 429
+    for answer in answers:
         assert list(untranslated_texts(parse_html(answer))) == []
 
 

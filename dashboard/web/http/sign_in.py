@@ -4,15 +4,13 @@ import contextlib
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
-from django.contrib.auth.views import LoginView, redirect_to_login
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.csrf import csrf_failure
 
 from dashboard.web.http.htmx import is_htmx, text_response
@@ -53,31 +51,6 @@ def return_url(request: HttpRequest) -> str:
     if match is not None and match.url_name == "run_lookup_retry":
         return reverse("run_lookup", kwargs=match.kwargs)
     return reverse("now")
-
-
-class SignInForm(AuthenticationForm):
-    """Django's form with a shorter error."""
-
-    error_messages = AuthenticationForm.error_messages | {
-        "invalid_login": gettext_lazy("Wrong user name or password.")
-    }
-
-
-class SignInView(LoginView):
-    """Django's sign-in page; redirects users who are signed in."""
-
-    authentication_form = SignInForm
-    template_name = "pages/sign_in.html"
-    redirect_authenticated_user = True
-
-    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        template_context = super().get_context_data(**kwargs)
-        del template_context["site"]  # Django's `site`, which would hide ours
-        return template_context
-
-    def get_redirect_url(self, request: HttpRequest | None = None) -> str:
-        url: str = super().get_redirect_url(request)
-        return "" if url == self.request.path else url  # else a redirect loop
 
 
 def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseBase:

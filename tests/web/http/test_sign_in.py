@@ -1,5 +1,6 @@
 """Every page requires a session; after signing in the user returns to the same page."""
 
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,13 @@ from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.pages import ALL_PAGES, address_of
+from tests.support.sign_in import SignInBrowser
+
+
+@pytest.fixture
+def stranger(live: Live) -> Iterator[SignInBrowser]:
+    with SignInBrowser(live) as browser:
+        yield browser
 
 
 @pytest.mark.parametrize("name", [name for name in ALL_PAGES if name != "missing"])
@@ -23,18 +31,13 @@ def test_page_without_session_redirects_to_sign_in_with_next(
     assert answer["Location"] == f"/accounts/login/?next={quote(address)}"
 
 
-def test_sign_in_redirects_to_next_with_query_string(
-    run: Run, client: Client, viewer: User
-) -> None:
-    address = factories.address(run) + "?from=alert&x=%2F"
-    sign_in = client.get(address)["Location"]
-    next_address = select_one(parse_html(client.get(sign_in)), 'input[name="next"]').attributes[
-        "value"
-    ]
-    answer = client.post(
-        sign_in, {"username": "viewer", "password": "viewer", "next": next_address or ""}
-    )
-    assert (answer.status_code, answer["Location"]) == (302, address)
+def test_sign_in_redirects_to_next_with_query_string(stranger: SignInBrowser, viewer: User) -> None:
+    address = "/board/?from=alert&x=%2F"
+    sign_in = stranger.get(address).headers["location"]
+    page = parse_html(stranger.get(sign_in))
+    next_address = select_one(page, 'input[name="next"]').attributes["value"] or ""
+    answer = stranger.submit("viewer", "viewer", path=sign_in, next=next_address)
+    assert (answer.status_code, answer.headers["location"]) == (302, address)
 
 
 @pytest.mark.parametrize(
@@ -55,28 +58,26 @@ def test_sign_in_redirects_to_next_with_query_string(
         "//testserver.evil.example/",
     ],
 )
-def test_sign_in_never_redirects_to_other_host(address: str, client: Client, viewer: User) -> None:
-    answer = client.post(
-        f"/accounts/login/?next={quote(address)}",
-        {"username": "viewer", "password": "viewer", "next": address},
-    )
-    assert (answer.status_code, answer["Location"]) == (302, "/")
+def test_sign_in_never_redirects_to_other_host(
+    address: str, stranger: SignInBrowser, viewer: User
+) -> None:
+    path = f"/accounts/login/?next={quote(address)}"
+    answer = stranger.submit("viewer", "viewer", path=path, next=address)
+    assert (answer.status_code, answer.headers["location"]) == (302, "/")
 
 
 def test_sign_in_with_wrong_password_shows_error_and_keeps_next(
-    client: Client, viewer: User
+    stranger: SignInBrowser, viewer: User
 ) -> None:
-    answer = client.post(
-        "/accounts/login/", {"username": "viewer", "password": "no", "next": "/board/?a=b"}
-    )
+    answer = stranger.submit("viewer", "no", next="/board/?a=b")
     html = parse_html(answer)
     assert answer.status_code == 200
     assert text_of(select_one(html, '[role="alert"]')) == "Wrong user name or password."
     assert select_one(html, 'input[name="next"]').attributes["value"] == "/board/?a=b"
 
 
-def test_sign_in_with_null_character_shows_error(client: Client, viewer: User) -> None:
-    answer = client.post("/accounts/login/", {"username": "view\0er", "password": "\0"})
+def test_sign_in_with_null_character_shows_error(stranger: SignInBrowser, viewer: User) -> None:
+    answer = stranger.submit("view\0er", "\0")
     assert answer.status_code == 200
     assert parse_html(answer).css(".field-error, [role=alert]") != []
 
@@ -137,18 +138,21 @@ def test_sign_in_page_with_foreign_next_drops_it(client: Client, viewer: User) -
 
 
 def test_abort_form_without_session_returns_to_run_after_sign_in(
-    run: Run, client: Client, viewer: User
+    stranger: SignInBrowser, viewer: User
 ) -> None:
-    answer = client.post(factories.address(run, "abort"), {"pick": "Stuck"})
+    run = factories.run(factories.stage())
+    form = {"pick": "Stuck", "csrfmiddlewaretoken": stranger.cookies["csrftoken"]}
+    answer = stranger.post(factories.address(run, "abort"), data=form)
     assert answer.status_code == 302
-    assert answer["Location"] == f"/accounts/login/?next={factories.address(run)}"
-    page = parse_html(client.get(answer["Location"]))
+    sign_in = answer.headers["location"]
+    assert sign_in == f"/accounts/login/?next={factories.address(run)}"
+    page = parse_html(stranger.get(sign_in))
     assert (
         text_of(select_one(page, "#notices .notice p"))
         == "You are signed out. Nothing was changed."
     )
-    redirect = client.post(answer["Location"], {"username": "viewer", "password": "viewer"})
-    assert redirect["Location"] == factories.address(run)
+    redirect = stranger.submit("viewer", "viewer", path=sign_in)
+    assert redirect.headers["location"] == factories.address(run)
     assert not run.aborts.exists()
 
 
@@ -166,23 +170,19 @@ def test_sign_in_page_when_signed_in_redirects_to_next(operator_client: Client) 
 
 
 def test_second_sign_in_page_after_first_sign_in_redirects_to_its_next(
-    run: Run, viewer: User
+    stranger: SignInBrowser, viewer: User
 ) -> None:
-    browser = Client(enforce_csrf_checks=True)
-    pages = [f"/accounts/login/?next={address}" for address in ("/board/", factories.address(run))]
+    pages = [f"/accounts/login/?next={address}" for address in ("/board/", "/status/")]
     tokens = [
         select_one(
-            parse_html(browser.get(page)), "form.stack [name=csrfmiddlewaretoken]"
+            parse_html(stranger.get(page)), "form.stack [name=csrfmiddlewaretoken]"
         ).attributes["value"]
         for page in pages
     ]
     for page, token in zip(pages, tokens, strict=True):
         form = {"username": "viewer", "password": "viewer", "csrfmiddlewaretoken": token or ""}
-        answer = browser.post(page, form, follow=True)
-        assert (answer.status_code, answer.request["PATH_INFO"]) == (
-            200,
-            page.partition("=")[2],
-        )
+        answer = stranger.post(page, data=form, follow_redirects=True)
+        assert (answer.status_code, answer.url.path) == (200, page.partition("=")[2])
 
 
 def test_sign_out_requires_post_and_redirects_to_sign_in(operator_client: Client) -> None:

@@ -1,0 +1,71 @@
+"""The access log: record an event of signing in, of tokens or of rights; read it newest first."""
+
+from datetime import datetime
+
+import structlog
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.db.models import QuerySet
+
+from dashboard.models import AccessEvent
+from dashboard.models.access import AccessKind
+
+log = structlog.get_logger(__name__)
+
+VIEW_PERMISSION = "dashboard.view_accessevent"
+
+
+def record(
+    kind: AccessKind,
+    at: datetime,
+    *,
+    user: User | None = None,
+    client_address: str | None = None,
+    changed_by: User | None = None,
+    token_name: str = "",
+    detail: str = "",
+) -> AccessEvent:
+    """Add an event to the access log, and to the process's log; return it.
+
+    `user` is the account concerned, None if there is none. `changed_by` is who changed its tokens
+    or rights; None: a command, or nobody. No argument may contain a secret.
+    """
+    event = AccessEvent.objects.create(
+        occurred_at=at,
+        kind=kind,
+        user=user,
+        username=user.username if user is not None else "",
+        changed_by=changed_by.username if changed_by is not None else "",
+        client_address=client_address,
+        token_name=token_name,
+        detail=detail,
+    )
+    log.info(
+        "access.recorded",
+        kind=event.kind,
+        username=event.username,
+        client_address=client_address,
+        changed_by=event.changed_by,
+        token=token_name,
+        detail=detail,
+    )
+    return event
+
+
+def may_view(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Return whether a user may view the access log: superusers, and holders of its permission."""
+    return isinstance(user, User) and user.has_perm(VIEW_PERMISSION)
+
+
+def find_events(
+    *, username: str = "", kind: str = "", before_pk: int | None = None
+) -> QuerySet[AccessEvent]:
+    """Return events, newest first: of one account, of one kind, with keys below `before_pk`.
+
+    Empty values do not restrict.
+    """
+    events = AccessEvent.objects.order_by("-pk")
+    if username:
+        events = events.filter(username=username)
+    if kind:
+        events = events.filter(kind=kind)
+    return events if before_pk is None else events.filter(pk__lt=before_pk)

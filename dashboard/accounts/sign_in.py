@@ -1,0 +1,86 @@
+"""Sign in with a password: throttled before and after the wait, and recorded if it fails.
+
+Nothing tells whether an account exists: a name without one is throttled like any other, and Django
+hashes the password anyway, so that it takes as long.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.contrib.auth import authenticate
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from django.views.decorators.debug import sensitive_variables
+
+from dashboard.accounts import access_log, throttle
+from dashboard.accounts.throttle import Counter
+from dashboard.db.threads import now
+from dashboard.models.access import AccessKind
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to sign in, without its password."""
+
+    username: str
+    client_address: str | None
+    browser: str = ""  # id of a browser that this account has used before; empty: another
+
+    @property
+    def counters(self) -> list[Counter]:
+        """What a failure counts against."""
+        name = self.username.casefold()
+        if self.browser:
+            return [Counter(throttle.BROWSER, f"{self.browser} {name}")]
+        return [
+            Counter(throttle.ACCOUNT, name),
+            throttle.address_counter(throttle.ADDRESS, self.client_address),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A failed attempt: throttled for `wait` without a look at the password; zero: wrong."""
+
+    wait: timedelta = timedelta()
+
+
+def remaining_wait(attempt: Attempt, at: datetime) -> timedelta:
+    """Return how long the attempt is throttled; zero: not."""
+    return throttle.remaining_wait(attempt.counters, at)
+
+
+@sensitive_variables("password")
+def check_password(request: HttpRequest, attempt: Attempt, password: str) -> User | Refusal:
+    """Return the account of a user name and password, or a refusal, which is counted and recorded.
+
+    Takes half a second: for the password queue. Throttled again, since many attempts may have been
+    queued before the first of them failed.
+    """
+    if wait := remaining_wait(attempt, now()):
+        return Refusal(wait)
+    user = authenticate(request, username=attempt.username, password=password)
+    if isinstance(user, User):
+        return user
+    failed_at = now()
+    throttle.record_failure(attempt.counters, failed_at)
+    account = User.objects.filter(username=attempt.username).first()
+    access_log.record(
+        AccessKind.SIGN_IN_FAILED,
+        failed_at,
+        user=account,
+        client_address=attempt.client_address,
+        # The name as typed might be a password.
+        detail=_failure_detail(account, remaining_wait(attempt, failed_at)),
+    )
+    return Refusal()
+
+
+def _failure_detail(account: User | None, wait: timedelta) -> str:
+    if account is None:
+        reason = "No such account."
+    elif not account.is_active:
+        reason = "The account is inactive, or the password was wrong."
+    else:
+        reason = "Wrong password."
+    return f"{reason} Throttled for {wait.total_seconds():.0f} s." if wait else reason

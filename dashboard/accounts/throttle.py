@@ -1,0 +1,99 @@
+"""Throttle failed attempts: after a burst of failures, one more is let through each interval.
+
+Only failures count, so a success writes nothing. The counters are in the database, so all processes
+share them. Each counter is one timestamp, to which a failure adds the limit's interval (GCRA,
+https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm): there is no window to start or reset.
+
+A sign-in with a browser that the account has used before (web/http/known_browsers.py) has a counter
+of its own. Any other attempt counts against its account and its address. So neither strangers nor
+colleagues in the same office can keep a user out of a browser that they have used before.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from django.db import transaction
+
+from dashboard.models import FailureCounter
+
+IPV6_PREFIX = 64  # bits; a host may choose any address within
+PURGE_LIMIT = 20  # drained counters deleted with each failure: more than a failure adds
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many failures are let through at once, and how long each is remembered after that."""
+
+    name: str
+    burst: int
+    interval: timedelta
+
+
+# A user who mistypes needs a few attempts; an hour of guessing at one account gets 70.
+ACCOUNT = Limit("account", 10, timedelta(minutes=1))
+BROWSER = Limit("browser", 10, timedelta(seconds=30))
+# An office shares an address: many people may mistype on a Monday morning.
+ADDRESS = Limit("address", 30, timedelta(seconds=10))
+# Secrets that nobody can guess: these limits only keep a broken client from flooding the database.
+TOKEN = Limit("token", 20, timedelta(seconds=5))
+WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Whose failures a limit counts. Only its digest is stored: a subject may be mistyped."""
+
+    limit: Limit
+    subject: str
+
+    @property
+    def key(self) -> str:
+        """The counter's key in the database."""
+        text = f"{self.limit.name}\0{self.subject}".encode(errors="replace")
+        return blake2b(text, digest_size=32).hexdigest()
+
+
+def address_counter(limit: Limit, client_address: str | None) -> Counter:
+    """Return the counter of a client address, for IPv6 of its /64; None is one address, too."""
+    if client_address is None:
+        return Counter(limit, "")
+    address = ip_address(client_address)
+    if isinstance(address, IPv6Address):
+        return Counter(limit, str(ip_network((int(address), IPV6_PREFIX), strict=False)))
+    return Counter(limit, str(address))
+
+
+def remaining_wait(counters: Collection[Counter], at: datetime) -> timedelta:
+    """Return how long until an attempt is let through by all counters; zero: now. One query."""
+    limits = {counter.key: counter.limit for counter in counters}
+    rows = FailureCounter.objects.filter(key__in=limits).values_list("key", "drained_at")
+    waits = [
+        drained_at - at - limits[key].interval * (limits[key].burst - 1) for key, drained_at in rows
+    ]
+    return max([timedelta(), *waits])
+
+
+def record_failure(counters: Collection[Counter], at: datetime) -> bool:
+    """Count a failure; return whether any counter had drained before: the first for some time."""
+    limits = {counter.key: counter.limit for counter in counters}
+    is_first = False
+    with transaction.atomic():
+        for key in sorted(limits):  # in one order, so that two failures cannot deadlock
+            row, _ = FailureCounter.objects.select_for_update().get_or_create(
+                key=key, defaults={"drained_at": at}
+            )
+            is_first |= row.drained_at <= at
+            row.drained_at = max(row.drained_at, at) + limits[key].interval
+            row.save(update_fields=["drained_at"])
+        _purge(at)
+    return is_first
+
+
+def _purge(at: datetime) -> None:
+    # Skips rows that another process is counting in: two purges must not wait for each other.
+    drained = FailureCounter.objects.select_for_update(skip_locked=True).filter(drained_at__lt=at)
+    if keys := list(drained.values_list("pk", flat=True)[:PURGE_LIMIT]):
+        FailureCounter.objects.filter(pk__in=keys).delete()

@@ -1,0 +1,19 @@
+"""Counters of failed attempts, shared by all processes."""
+
+from django.db import models
+
+
+class FailureCounter(models.Model):
+    """The recent failures of one account, browser or address; see accounts/throttle.py.
+
+    Each failure moves `drained_at` further into the future. Once it has passed, the row says
+    nothing and may be deleted.
+    """
+
+    key = models.CharField(max_length=64, unique=True, help_text="Digest of what is counted.")
+    drained_at = models.DateTimeField(
+        db_index=True, help_text="When all failures so far will have been forgotten."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.key} until {self.drained_at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,32 @@
+"""Record in the access log who signs in and out, however they do it."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.http import HttpRequest
+
+from dashboard.accounts import access_log
+from dashboard.db.threads import now
+from dashboard.models.access import AccessKind
+from dashboard.web.http.client_address import client_address
+
+
+def register(app_config: AppConfig) -> None:
+    """Record each sign-in and sign-out from now on."""
+    user_logged_in.connect(_record_sign_in, dispatch_uid=f"{app_config.label}.sign_in")
+    user_logged_out.connect(_record_sign_out, dispatch_uid=f"{app_config.label}.sign_out")
+
+
+def _record_sign_in(*, request: HttpRequest, user: User, **_: Any) -> None:
+    access_log.record(
+        AccessKind.SIGNED_IN, now(), user=user, client_address=client_address(request)
+    )
+
+
+def _record_sign_out(*, request: HttpRequest, user: User | None, **_: Any) -> None:
+    if user is not None:  # None: the session had ended
+        access_log.record(
+            AccessKind.SIGNED_OUT, now(), user=user, client_address=client_address(request)
+        )

@@ -1,0 +1,152 @@
+"""The sign-in page: check a user name and password, and return to the page that was asked for."""
+
+import asyncio
+import math
+from datetime import timedelta
+from functools import partial
+from typing import Any, cast
+
+from django.contrib import admin
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.models import User
+from django.contrib.auth.views import LoginView, redirect_to_login
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.middleware.csrf import CsrfViewMiddleware
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from dashboard.accounts import password_queue, sign_in
+from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.db.threads import now
+from dashboard.web.http import errors, known_browsers
+from dashboard.web.http.client_address import client_address
+from dashboard.web.http.deferred import Deferred
+
+MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
+
+
+class SignInForm(AuthenticationForm):
+    """Django's form without the check of the password, which waits for its turn (SignInView)."""
+
+    error_messages = AuthenticationForm.error_messages | {
+        "invalid_login": gettext_lazy("Wrong user name or password.")
+    }
+
+    def clean(self) -> dict[str, Any]:
+        return self.cleaned_data
+
+
+class SignInView(LoginView):
+    """Django's sign-in page; the password is checked in a queue that holds up no page.
+
+    A wrong password gets 200 and the form. A throttled attempt gets 429, and one that finds the
+    queue full 503, both with Retry-After and the same in words. Users who are signed in are
+    redirected.
+    """
+
+    authentication_form = SignInForm
+    template_name = "pages/sign_in.html"
+    redirect_authenticated_user = True
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        """Queue the check of the password; the response waits for it without a thread."""
+        username = form.cleaned_data["username"]
+        attempt = Attempt(
+            username,
+            client_address(self.request),
+            known_browsers.browser_id(self.request, username),
+        )
+        if wait := sign_in.remaining_wait(attempt, now()):
+            return self._throttled(form, wait)
+        try:
+            check = password_queue.queue.submit(
+                bool(attempt.browser),
+                sign_in.check_password,
+                self.request,
+                attempt,
+                form.cleaned_data["password"],
+            )
+        except password_queue.QueueFull:
+            message = _("Many people are signing in right now.")
+            return self._refused(
+                form, message, 503, timedelta(seconds=password_queue.RETRY_SECONDS)
+            )
+
+        async def wait_for_check() -> User | Refusal:
+            return await asyncio.wrap_future(check)
+
+        return Deferred(wait_for_check, partial(self._finish, form))
+
+    def _finish(self, form: AuthenticationForm, outcome: User | Refusal) -> HttpResponse:
+        if isinstance(outcome, User):
+            login(self.request, outcome)
+            response = HttpResponseRedirect(self.get_success_url())
+            known_browsers.remember(self.request, response, outcome.get_username())
+            # The middleware has run, before there was a session.
+            for middleware in (SessionMiddleware, CsrfViewMiddleware):
+                middleware(_no_view).process_response(self.request, response)
+            return response
+        if outcome.wait:
+            return self._throttled(form, outcome.wait)
+        form.add_error(None, form.get_invalid_login_error())
+        return self._form_response(form)
+
+    def _throttled(self, form: AuthenticationForm, wait: timedelta) -> HttpResponse:
+        return self._refused(form, _("Too many failed attempts."), 429, wait)
+
+    def _refused(
+        self, form: AuthenticationForm, message: str, status: int, wait: timedelta
+    ) -> HttpResponse:
+        form.add_error(None, f"{message} {_retry_message(wait)}")
+        response = self._form_response(form)
+        response.status_code = status
+        response["Retry-After"] = str(math.ceil(wait.total_seconds()))
+        response._has_been_logged = True  # type: ignore[attr-defined]  # strangers can send thousands
+        return response
+
+    def _form_response(self, form: AuthenticationForm) -> HttpResponse:
+        # Django renders the response of a view, but not that of a deferred one.
+        return cast("TemplateResponse", self.form_invalid(form)).render()
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        template_context = super().get_context_data(**kwargs)
+        del template_context["site"]  # Django's `site`, which would hide ours
+        return template_context
+
+    def get_redirect_url(self, request: HttpRequest | None = None) -> str:
+        url: str = super().get_redirect_url(request)
+        return "" if url == self.request.path else url  # else a redirect loop
+
+
+def _no_view(_: HttpRequest) -> HttpResponse:
+    raise NotImplementedError("Middleware that only processes a response calls no view.")
+
+
+def _retry_message(wait: timedelta) -> str:
+    seconds = math.ceil(wait.total_seconds())
+    if seconds <= MAX_SECONDS_IN_WORDS:
+        text = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds)
+        return text % {"n": seconds}
+    minutes = math.ceil(seconds / 60)
+    text = ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", minutes)
+    return text % {"n": minutes}
+
+
+@login_not_required
+def admin_sign_in(request: HttpRequest) -> HttpResponseBase:
+    """Redirect from the admin's sign-in page to ours, so that passwords are checked in one place.
+
+    The admin sends signed-in users here, too, who may not open it: they get a 403.
+    """
+    url = LoginView(request=request).get_redirect_url() or reverse("admin:index")
+    if admin.site.has_permission(request):
+        return redirect(url)
+    if request.user.is_authenticated:
+        return errors.forbidden(request, _("Your account may not open the admin."))
+    return redirect_to_login(url)

@@ -1,0 +1,215 @@
+"""Sign-in is throttled by account and address; a known browser is not held up by either."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from dashboard.accounts import password_queue, throttle
+from dashboard.models import AccessEvent, FailureCounter
+from dashboard.models.access import AccessKind
+from tests.support.html import parse_html, select_one, text_of
+from tests.support.live import Live
+from tests.support.live_runs import wait_until
+from tests.support.sign_in import SignInBrowser
+
+OFFICE, ELSEWHERE = "192.0.2.1", "198.51.100.7"
+type OpenBrowser = Callable[[str], SignInBrowser]
+
+
+@pytest.fixture
+def open_browser(live: Live) -> Iterator[OpenBrowser]:
+    """Return a function that opens a new browser at an address."""
+    with ExitStack() as stack:
+        yield lambda address: stack.enter_context(SignInBrowser(live, address))
+
+
+def error_of(answer: httpx.Response) -> str:
+    return text_of(select_one(parse_html(answer), '[role="alert"]'))
+
+
+def fail(browser: SignInBrowser, username: str, times: int) -> None:
+    for number in range(times):
+        assert browser.submit(username, f"wrong-{number}").status_code == 200
+
+
+@pytest.mark.parametrize("username", ["viewer", "nobody-of-this-name"])
+def test_account_is_throttled_after_failures_whether_it_exists_or_not(
+    username: str, open_browser: OpenBrowser, viewer: User
+) -> None:
+    browser = open_browser(OFFICE)
+    fail(browser, username, throttle.ACCOUNT.burst)
+    answer = browser.submit(username, "viewer")
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["retry-after"]) <= 60
+    assert error_of(answer).startswith("Too many failed attempts. Try again in ")
+    assert "sessionid" not in browser.cookies
+
+
+def test_account_is_throttled_at_all_addresses(open_browser: OpenBrowser, viewer: User) -> None:
+    fail(open_browser(OFFICE), "viewer", throttle.ACCOUNT.burst)
+    assert open_browser(ELSEWHERE).submit("viewer", "viewer").status_code == 429
+
+
+def test_account_in_other_case_shares_its_throttle(open_browser: OpenBrowser, viewer: User) -> None:
+    fail(open_browser(OFFICE), "VIEWER", throttle.ACCOUNT.burst)
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 429
+
+
+def test_other_account_at_address_is_not_throttled(open_browser: OpenBrowser, viewer: User) -> None:
+    browser = open_browser(OFFICE)
+    fail(browser, "somebody", throttle.ACCOUNT.burst)
+    assert browser.submit("viewer", "viewer").status_code == 302
+
+
+def test_address_is_throttled_for_new_browsers(open_browser: OpenBrowser, viewer: User) -> None:
+    browser = open_browser(OFFICE)
+    for number in range(throttle.ADDRESS.burst):
+        fail(browser, f"guess-{number}", 1)
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 429
+    assert open_browser(ELSEWHERE).submit("viewer", "viewer").status_code == 302
+
+
+def test_known_browser_signs_in_while_account_and_address_are_throttled(
+    open_browser: OpenBrowser, viewer: User
+) -> None:
+    known, stranger = open_browser(OFFICE), open_browser(OFFICE)
+    assert known.submit("viewer", "viewer").status_code == 302
+    known.post("/accounts/logout/", data={"csrfmiddlewaretoken": known.cookies["csrftoken"]})
+    fail(stranger, "viewer", throttle.ACCOUNT.burst)
+    for number in range(throttle.ADDRESS.burst - throttle.ACCOUNT.burst):
+        fail(stranger, f"guess-{number}", 1)
+    assert stranger.submit("viewer", "viewer").status_code == 429
+    assert known.submit("viewer", "viewer").status_code == 302
+
+
+def test_known_browser_has_a_throttle_of_its_own(open_browser: OpenBrowser, viewer: User) -> None:
+    known = open_browser(OFFICE)
+    known.submit("viewer", "viewer")
+    del known.cookies["sessionid"]
+    fail(known, "viewer", throttle.BROWSER.burst)
+    assert known.submit("viewer", "viewer").status_code == 429
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 302
+
+
+def test_known_browser_of_one_account_is_unknown_to_another(
+    open_browser: OpenBrowser, viewer: User, manager: User
+) -> None:
+    browser = open_browser(OFFICE)
+    browser.submit("viewer", "viewer")
+    del browser.cookies["sessionid"]
+    fail(open_browser(OFFICE), "manager", throttle.ACCOUNT.burst)
+    assert browser.submit("manager", "manager").status_code == 429
+
+
+def test_forged_cookie_makes_no_known_browser(open_browser: OpenBrowser, viewer: User) -> None:
+    known, stranger = open_browser(OFFICE), open_browser(OFFICE)
+    known.submit("viewer", "viewer")
+    stranger.cookies.set("browser", known.cookies["browser"][:-1] + "x", domain="127.0.0.1")
+    fail(open_browser(OFFICE), "viewer", throttle.ACCOUNT.burst)
+    assert stranger.submit("viewer", "viewer").status_code == 429
+
+
+def test_throttle_ends_by_itself(open_browser: OpenBrowser, viewer: User) -> None:
+    browser = open_browser(OFFICE)
+    fail(browser, "viewer", throttle.ACCOUNT.burst)
+    for row in FailureCounter.objects.all():
+        row.drained_at -= throttle.ACCOUNT.interval
+        row.save()
+    assert browser.submit("viewer", "viewer").status_code == 302
+
+
+def test_parallel_attempts_do_not_exceed_the_limit(open_browser: OpenBrowser, viewer: User) -> None:
+    browsers = [open_browser(OFFICE) for _ in range(4)]
+    fail(browsers[0], "viewer", throttle.ACCOUNT.burst - 1)
+    with ThreadPoolExecutor(4) as executor:
+        answers = list(executor.map(lambda browser: browser.submit("viewer", "no"), browsers))
+    assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429]
+    assert AccessEvent.objects.filter(kind=AccessKind.SIGN_IN_FAILED).count() == 10
+
+
+def test_success_writes_no_counter(open_browser: OpenBrowser, viewer: User) -> None:
+    assert open_browser(OFFICE).submit("viewer", "viewer").status_code == 302
+    assert not FailureCounter.objects.exists()
+
+
+def test_full_queue_refuses_strangers_before_known_browsers(
+    open_browser: OpenBrowser, viewer: User
+) -> None:
+    known = open_browser(OFFICE)
+    known.submit("viewer", "viewer")
+    del known.cookies["sessionid"]
+    with ExitStack() as stack:
+        release = hold_queue(password_queue.PLACES)
+        stack.callback(release)
+        answer = open_browser(OFFICE).submit("viewer", "viewer")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert error_of(answer) == "Many people are signing in right now. Try again in 5 seconds."
+        with ThreadPoolExecutor(1) as executor:
+            waiting = executor.submit(known.submit, "viewer", "viewer")
+            wait_until(lambda: password_queue.queue._length == password_queue.PLACES + 1)
+            assert open_browser(OFFICE).get("/accounts/login/").status_code == 200
+            release()
+            assert waiting.result().status_code == 302
+
+
+def hold_queue(count: int) -> Callable[[], None]:
+    """Fill places of the queue with checks that wait; return a function that ends them."""
+    import threading
+
+    released = threading.Event()
+    for _ in range(count):
+        password_queue.queue.submit(False, released.wait, 60)
+    return released.set
+
+
+def test_counters_are_purged(db: None) -> None:
+    now = timezone.now()
+    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "a")], now - timedelta(days=1))
+    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "b")], now)
+    assert FailureCounter.objects.count() == 1
+
+
+def test_remaining_wait_takes_one_query(db: None) -> None:
+    counters = [
+        throttle.Counter(throttle.ACCOUNT, "a"),
+        throttle.address_counter(throttle.ADDRESS, OFFICE),
+    ]
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        assert throttle.remaining_wait(counters, timezone.now()) == timedelta()
+    assert len(queries) == 1
+
+
+def test_wait_is_one_interval_after_the_burst(db: None) -> None:
+    now = timezone.now()
+    counters = [throttle.Counter(throttle.ACCOUNT, "a")]
+    first = [throttle.record_failure(counters, now) for _ in range(throttle.ACCOUNT.burst)]
+    assert first == [True, *[False] * (throttle.ACCOUNT.burst - 1)]
+    assert throttle.remaining_wait(counters, now) == throttle.ACCOUNT.interval
+    assert throttle.remaining_wait(counters, now + throttle.ACCOUNT.interval) == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_shared"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", None, False),
+    ],
+)
+def test_addresses_of_one_ipv6_network_share_a_counter(
+    one: str, other: str | None, is_shared: bool
+) -> None:
+    keys = {throttle.address_counter(throttle.ADDRESS, address).key for address in (one, other)}
+    assert (len(keys) == 1) is is_shared
