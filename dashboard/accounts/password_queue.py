@@ -14,7 +14,7 @@ from typing import Any
 from dashboard.db import threads as db_threads
 
 THREADS = 1  # a machine may have two cores; more than one person signs in at once rarely
-PLACES = 6  # checks at once, the one in progress included: three seconds
+PLACES = 4  # checks at once, the one in progress included: two seconds
 RESERVED_PLACES = 4  # further ones, for browsers that the account has used before
 RETRY_SECONDS = 5  # until the queue will have moved on
 

@@ -28,6 +28,7 @@ from dashboard.web.http import errors, known_browsers
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
 
+REFUSAL_DELAY = 1.0  # seconds
 MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
 
 
@@ -63,7 +64,7 @@ class SignInView(LoginView):
             known_browsers.browser_id(self.request, username),
         )
         if wait := sign_in.remaining_wait(attempt, now()):
-            return self._throttled(form, wait)
+            return _delayed(self._throttled(form, wait))
         try:
             check = password_queue.queue.submit(
                 bool(attempt.browser),
@@ -74,9 +75,8 @@ class SignInView(LoginView):
             )
         except password_queue.QueueFull:
             message = _("Many people are signing in right now.")
-            return self._refused(
-                form, message, 503, timedelta(seconds=password_queue.RETRY_SECONDS)
-            )
+            wait = timedelta(seconds=password_queue.RETRY_SECONDS)
+            return _delayed(self._refused(form, message, 503, wait))
 
         async def wait_for_check() -> User | Refusal:
             return await asyncio.wrap_future(check)
@@ -122,6 +122,11 @@ class SignInView(LoginView):
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)
         return "" if url == self.request.path else url  # else a redirect loop
+
+
+def _delayed(response: HttpResponse) -> HttpResponse:
+    """Return the response in REFUSAL_DELAY, without a thread: a program that guesses waits, too."""
+    return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
 
 
 def _no_view(_: HttpRequest) -> HttpResponse:
