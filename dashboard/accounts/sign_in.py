@@ -34,7 +34,7 @@ class Attempt:
             return [Counter(throttle.BROWSER, f"{self.browser} {name}")]
         return [
             Counter(throttle.ACCOUNT, name),
-            throttle.address_counter(throttle.ADDRESS, self.client_address),
+            Counter(throttle.ADDRESS, throttle.network(self.client_address)),
         ]
 
 

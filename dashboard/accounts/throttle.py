@@ -19,7 +19,7 @@ from django.db import transaction
 
 from dashboard.models import FailureCounter
 
-IPV6_PREFIX = 64  # bits; a host may choose any address within
+IPV6_PREFIX = 64  # bits
 PURGE_LIMIT = 20  # drained counters deleted with each failure: more than a failure adds
 
 
@@ -37,8 +37,9 @@ ACCOUNT = Limit("account", 10, timedelta(minutes=1))
 BROWSER = Limit("browser", 10, timedelta(seconds=30))
 # An office shares an address: many people may mistype on a Monday morning.
 ADDRESS = Limit("address", 30, timedelta(seconds=10))
-# Secrets that nobody can guess: these limits only keep a broken client from flooding the database.
-TOKEN = Limit("token", 20, timedelta(seconds=5))
+# Nobody can guess these secrets, so a valid one is never throttled. The limits keep strangers and
+# broken clients from flooding the database and the access log.
+TOKEN = Limit("token", 10, timedelta(seconds=10))
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
 
 
@@ -56,14 +57,14 @@ class Counter:
         return blake2b(text, digest_size=32).hexdigest()
 
 
-def address_counter(limit: Limit, client_address: str | None) -> Counter:
-    """Return the counter of a client address, for IPv6 of its /64; None is one address, too."""
+def network(client_address: str | None) -> str:
+    """Return what a client address counts as: for IPv6 its /64, which one host may have alone."""
     if client_address is None:
-        return Counter(limit, "")
+        return ""
     address = ip_address(client_address)
     if isinstance(address, IPv6Address):
-        return Counter(limit, str(ip_network((int(address), IPV6_PREFIX), strict=False)))
-    return Counter(limit, str(address))
+        return str(ip_network((int(address), IPV6_PREFIX), strict=False))
+    return str(address)
 
 
 def remaining_wait(counters: Collection[Counter], at: datetime) -> timedelta:

@@ -104,6 +104,11 @@ class ApiToken(models.Model):
             return TokenStatus.EXPIRED
         return TokenStatus.VALID if self.user.is_active else TokenStatus.INACTIVE
 
+    def mark_first_use(self, at: datetime) -> bool:
+        """Return whether the token is used for the first time, by one of concurrent requests."""
+        unused = ApiToken.objects.filter(pk=self.pk, last_used_at=None)
+        return self.last_used_at is None and bool(unused.update(last_used_at=at))
+
     def throttle(self, at: datetime) -> timedelta:
         """Count a request; return how long to wait if the rate limit is reached, else zero.
 

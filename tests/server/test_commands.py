@@ -12,7 +12,8 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.models import Abort, ApiToken, Run, Stage
+from dashboard.models import Abort, AccessEvent, ApiToken, Run, Stage
+from dashboard.models.access import AccessKind
 from dashboard.runs.overdue import OverdueReason
 from tests.support import factories
 
@@ -51,6 +52,18 @@ def test_token_make_prints_only_secret(viewer: User) -> None:
     secret = create_token(viewer)
     assert ApiToken.objects.find_by_secret(secret) == ApiToken.objects.get()
     assert secret.startswith("rfd_")
+
+
+def test_token_commands_are_recorded_without_secret(viewer: User) -> None:
+    secret = create_token(viewer)
+    for _ in range(2):
+        output_of("token", "revoke", secret)
+    revoked, created = AccessEvent.objects.all()
+    assert (created.kind, revoked.kind) == (AccessKind.TOKEN_CREATED, AccessKind.TOKEN_REVOKED)
+    for event in (created, revoked):
+        assert (event.username, event.token_name) == ("viewer", "PagerDuty")
+    assert created.detail == "Scope read, expires: never. By manage.py token."
+    assert secret not in str(list(AccessEvent.objects.values()))
 
 
 def test_token_make_without_scope_creates_read_token(viewer: User) -> None:

@@ -8,12 +8,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import CommandError
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from dashboard.accounts import access_log
 from dashboard.db.threads import now
 from dashboard.management.cli import arguments, output
 from dashboard.management.cli.command import RunbookCommand
 from dashboard.models import ApiToken
+from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope
 
 HEADINGS = ("ID", "PREFIX", "NAME", "ACCOUNT", "SCOPE", "STATUS", "CREATED", "EXPIRES", "LAST USED")
@@ -68,7 +71,15 @@ class Command(RunbookCommand):
         if not 0 < len(name) <= max_length:
             raise CommandError(f"--name must have 1 to {max_length} characters.")
         expires_at = created_at + _parse_duration(expires) if expires is not None else None
-        token, secret = ApiToken.create_token(user, name, Scope(scope), created_at, expires_at)
+        with transaction.atomic():
+            token, secret = ApiToken.create_token(user, name, Scope(scope), created_at, expires_at)
+            access_log.record(
+                AccessKind.TOKEN_CREATED,
+                created_at,
+                user=user,
+                token_name=name,
+                detail=f"Scope {scope}, expires: {_format_expiry(expires_at)}. By manage.py token.",
+            )
         self.stderr.write(
             f"Token {token.pk} of {username}, scope {token.scope}, expires: "
             f"{_format_expiry(token.expires_at)}. The secret below is not shown again:",
@@ -105,8 +116,18 @@ class Command(RunbookCommand):
             several = ", ".join(str(token.pk) for token in matches)
             raise CommandError(f"Several tokens have this prefix. Use an ID instead: {several}.")
         [token] = matches
-        active = ApiToken.objects.filter(pk=token.pk, revoked_at=None)
-        was_revoked = not active.update(revoked_at=now())
+        revoked_at = now()
+        with transaction.atomic():
+            active = ApiToken.objects.filter(pk=token.pk, revoked_at=None)
+            was_revoked = not active.update(revoked_at=revoked_at)
+            if not was_revoked:
+                access_log.record(
+                    AccessKind.TOKEN_REVOKED,
+                    revoked_at,
+                    user=token.user,
+                    token_name=token.name,
+                    detail="By manage.py token.",
+                )
         token.refresh_from_db()
         state_text = "already revoked at" if was_revoked else "revoked at"
         self.stdout.write(

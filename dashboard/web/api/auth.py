@@ -7,6 +7,7 @@ CSRF token is needed.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import wraps
 from typing import Concatenate
 
@@ -16,13 +17,16 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from dashboard.accounts import demo, permissions
+from dashboard.accounts import access_log, demo, permissions, throttle
 from dashboard.accounts.permissions import Permissions
+from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db.threads import now
 from dashboard.models import ApiToken
+from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope, TokenStatus
 from dashboard.web.http import database_outage
+from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
 from dashboard.web.http.json_responses import ApiError, error_response
 
@@ -93,14 +97,23 @@ def _authenticate(request: HttpRequest) -> ApiClient:
     if scheme.lower() != "bearer" or not secret.strip():
         raise _unauthorised("token_missing", "Send “Authorization: Bearer <token>”.", "")
     token = ApiToken.objects.find_by_secret(secret.strip())
-    if token is None:
-        raise _unauthorised("token_unknown", "Unknown token.")
     current_time = now()
+    if token is None:
+        raise _refuse(request, None, "token_unknown", "Unknown token.", current_time)
     status = token.status(current_time)
     if status is TokenStatus.VALID and demo.is_disallowed(token.user):
         status = TokenStatus.INACTIVE
     if status is not TokenStatus.VALID:
-        raise _unauthorised(f"token_{status}", _TOKEN_DENIED_MESSAGES[status])
+        message = _TOKEN_DENIED_MESSAGES[status]
+        raise _refuse(request, token, f"token_{status}", message, current_time)
+    if token.mark_first_use(current_time):
+        access_log.record(
+            AccessKind.TOKEN_FIRST_USED,
+            current_time,
+            user=token.user,
+            client_address=client_address(request),
+            token_name=token.name,
+        )
     retry_after = token.throttle(current_time)
     if retry_after:
         raise ApiError(
@@ -120,6 +133,32 @@ _TOKEN_DENIED_MESSAGES = {
     TokenStatus.EXPIRED: "This token has expired.",
     TokenStatus.INACTIVE: "The account of this token is inactive.",
 }
+
+
+def _refuse(
+    request: HttpRequest, token: ApiToken | None, code: str, message: str, at: datetime
+) -> ApiError:
+    """Return a 401, or a 429 after many of the same token and address; record the first of them."""
+    address = client_address(request)
+    subject = f"{throttle.network(address)} {token.pk if token is not None else 'unknown'}"
+    counters = [Counter(throttle.TOKEN, subject)]
+    if wait := throttle.remaining_wait(counters, at):
+        return ApiError(
+            429,
+            "too_many_failures",
+            f"{message} Sent too often.",
+            headers={"Retry-After": str(math.ceil(wait.total_seconds()))},
+        )
+    if throttle.record_failure(counters, at):
+        access_log.record(
+            AccessKind.TOKEN_REFUSED,
+            at,
+            user=token.user if token is not None else None,
+            client_address=address,
+            token_name=token.name if token is not None else "",
+            detail=message,
+        )
+    return _unauthorised(code, message)
 
 
 def _unauthorised(

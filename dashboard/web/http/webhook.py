@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import math
 
 import structlog
 from django.conf import settings
@@ -10,6 +11,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from dashboard.accounts import throttle
+from dashboard.accounts.throttle import Counter
 from dashboard.db.threads import now
 from dashboard.sync import webhook_events
 from dashboard.sync.webhook_events import Event
@@ -24,16 +27,14 @@ MAX_BODY_BYTES = 64 * 1024  # of a request body; the documented one has a few hu
 @login_not_required
 @require_POST
 def northflank_webhook(request: HttpRequest) -> HttpResponse:
-    """Store a webhook event: 200 once stored, 401 without the token, 413 or 400 if invalid."""
+    """Store a webhook event: 200 once stored, 401 without the token, 413 or 400 if invalid.
+
+    Requests without the token get a 429 after the first ones; those with it are never throttled.
+    """
     if not settings.NORTHFLANK_WEBHOOK_SECRET:
         raise Http404
     if not _has_valid_token(request):
-        if webhook_events.record_rejection(now()):
-            log.warning("webhook.refused", why="wrong or missing token")
-        response = _text_response(401, "Unauthorized")
-        # Django would log each one, and any client can send thousands.
-        response._has_been_logged = True  # type: ignore[attr-defined]
-        return response
+        return _refuse()
     if len(request.body) > MAX_BODY_BYTES:
         return _text_response(413, "Too large")
     event = _parse_event(request)
@@ -41,6 +42,22 @@ def northflank_webhook(request: HttpRequest) -> HttpResponse:
         return _text_response(400, "Not an event")
     webhook_events.handle_event(event, now())
     return _text_response(200, "ok")
+
+
+def _refuse() -> HttpResponse:
+    # One counter for all addresses: strangers write to the database once in some seconds at most.
+    counters, at = [Counter(throttle.WEBHOOK, "")], now()
+    if wait := throttle.remaining_wait(counters, at):
+        response = _text_response(429, "Too many requests")
+        response["Retry-After"] = str(math.ceil(wait.total_seconds()))
+    else:
+        throttle.record_failure(counters, at)
+        if webhook_events.record_rejection(at):
+            log.warning("webhook.refused", why="wrong or missing token")
+        response = _text_response(401, "Unauthorized")
+    # Django would log each one, and any client can send thousands.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 def _has_valid_token(request: HttpRequest) -> bool:

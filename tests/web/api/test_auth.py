@@ -10,8 +10,9 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from pytest_django import Settings
 
-from dashboard.accounts import demo
-from dashboard.models import ApiToken
+from dashboard.accounts import demo, throttle
+from dashboard.models import AccessEvent, ApiToken
+from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope
 from tests.support.api import CreateApiClient, client, create_token_secret, error_status_and_code
 from tests.support.live import Live
@@ -222,6 +223,37 @@ def test_token_secret_is_never_returned_or_logged(
     assert not any(secret in text or secret[8:] in text for text in texts)
 
 
+# --- the access log -----------------------------------------------------------------------------
+
+
+def test_first_use_of_token_is_recorded_once(api_client: CreateApiClient, viewer: User) -> None:
+    http_client = api_client(viewer)
+    for _ in range(3):
+        http_client.get("/api/runs/")
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.username) == (AccessKind.TOKEN_FIRST_USED, "viewer")
+    assert (event.token_name, event.client_address) == ("PagerDuty", "127.0.0.1")
+
+
+def test_first_of_many_refusals_is_recorded(api_client: CreateApiClient, viewer: User) -> None:
+    http_client = api_client(viewer)
+    ApiToken.objects.update(revoked_at=timezone.now())
+    for _ in range(3):
+        http_client.get("/api/runs/")
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.username) == (AccessKind.TOKEN_REFUSED, "viewer")
+    assert (event.token_name, event.detail) == ("PagerDuty", "This token was revoked.")
+
+
+def test_refused_unknown_token_is_recorded_without_secret(
+    anonymous_client: httpx.Client, viewer: User
+) -> None:
+    get_runs(anonymous_client, "Bearer something-secret")
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.username, event.token_name) == (AccessKind.TOKEN_REFUSED, "", "")
+    assert "something-secret" not in str(AccessEvent.objects.values().get())
+
+
 # --- how often ---------------------------------------------------------------------------------
 
 
@@ -276,3 +308,23 @@ def test_token_last_use_is_recorded_once_per_minute(
     http_client.get("/api/runs/")
     assert first is not None
     assert ApiToken.objects.get().last_used_at == first >= start_time
+
+
+def test_refused_tokens_are_throttled_by_address(
+    anonymous_client: httpx.Client, api_client: CreateApiClient, viewer: User
+) -> None:
+    answers = [get_runs(anonymous_client, "Bearer x") for _ in range(throttle.TOKEN.burst + 1)]
+    assert [answer.status_code for answer in answers[-2:]] == [401, 429]
+    assert error_status_and_code(answers[-1]) == (429, "too_many_failures")
+    assert 0 < int(answers[-1].headers["retry-after"]) <= throttle.TOKEN.interval.total_seconds()
+    assert api_client(viewer).get("/api/runs/").status_code == 200
+
+
+def test_refused_token_does_not_throttle_another(
+    anonymous_client: httpx.Client, api_client: CreateApiClient, viewer: User
+) -> None:
+    for _ in range(throttle.TOKEN.burst + 1):
+        get_runs(anonymous_client, "Bearer x")
+    http_client = api_client(viewer)
+    ApiToken.objects.update(revoked_at=timezone.now())
+    assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_revoked")

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
+from dashboard.accounts import throttle
 from dashboard.db import threads as db_threads
 from dashboard.models import Stage, WebhookEvent, WebhookStats
 from tests.support.live import Live
@@ -83,15 +84,24 @@ def test_webhook_401_response_is_independent_of_body(send_event: SendEvent) -> N
     assert send_event(b"{", token="wrong").content == send_event(token="wrong").content
 
 
-def test_webhook_with_repeated_invalid_tokens_writes_once(send_event: SendEvent) -> None:
-    send_event(token="wrong")
+def test_webhook_with_repeated_invalid_tokens_is_throttled_without_a_write(
+    send_event: SendEvent,
+) -> None:
+    for _ in range(throttle.WEBHOOK.burst):
+        assert send_event(token="wrong").status_code == 401
     first = webhook_status().last_rejected_at
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        send_event(token="wrong")
+    with CaptureQueriesContext(connection) as queries:
+        answer = send_event(token="wrong")
+    assert (answer.status_code, answer.content) == (429, b"Too many requests\n")
+    assert 0 < int(answer["Retry-After"]) <= throttle.WEBHOOK.interval.total_seconds()
     assert webhook_status().last_rejected_at == first
     assert [query["sql"][:6] for query in queries.captured_queries] == ["SELECT"]
+
+
+def test_webhook_with_valid_token_is_never_throttled(send_event: SendEvent) -> None:
+    for _ in range(throttle.WEBHOOK.burst + 1):
+        send_event(token="wrong")
+    assert send_event().status_code == 200
 
 
 def test_webhook_with_repeated_invalid_tokens_logs_once(
