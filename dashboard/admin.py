@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
@@ -12,10 +15,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from dashboard.accounts import access_log, rights
 from dashboard.db import threads as db_threads
 from dashboard.models import (
     Abort,
     AbortEvent,
+    AccessEvent,
     ApiToken,
     BulkAbort,
     BulkAbortItem,
@@ -27,16 +32,21 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
+from dashboard.models.access import AccessKind
 from dashboard.models.grants import Action
 from dashboard.models.runs import mark_changed
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.runs import durations
+from dashboard.web.http.client_address import client_address
+from dashboard.web.http.sign_in import signed_in_user
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Model]
+    DjangoUserAdmin = UserAdmin[User]
     TabularInline = admin.TabularInline[Model, Model]
 else:
     ModelAdmin = admin.ModelAdmin  # generic in the stubs only
+    DjangoUserAdmin = UserAdmin
     TabularInline = admin.TabularInline
 
 
@@ -53,8 +63,49 @@ class ReadOnlyMixin:
         return False
 
 
+class RightsLogMixin(ModelAdmin):
+    """Record each change in the access log, with the rights that it results in."""
+
+    def log_addition(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
+        entry = super().log_addition(request, obj, message)
+        self._record_change(request, obj, entry.get_change_message())
+        return entry
+
+    def log_change(self, request: HttpRequest, obj: Model, message: Any) -> LogEntry:
+        entry = super().log_change(request, obj, message)
+        self._record_change(request, obj, entry.get_change_message())
+        return entry
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Model]) -> Any:
+        for obj in queryset:
+            self._record_change(request, obj, "Deleted.")
+        return super().log_deletions(request, queryset)
+
+    def _record_change(self, request: HttpRequest, obj: Model, change: str) -> None:
+        rights.record_change(
+            obj,
+            change,
+            db_threads.now(),
+            changed_by=signed_in_user(request),
+            client_address=client_address(request),
+        )
+
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
+    pass
+
+
+@admin.register(Group)
+class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
+    pass
+
+
 @admin.register(Grant)
-class GrantAdmin(ModelAdmin):
+class GrantAdmin(RightsLogMixin):
     """Grants: a user may do whatever any one of them allows (docs/access.md)."""
 
     ACTION_LABELS: dict[str, Promise] = {
@@ -126,6 +177,17 @@ class AbortAdmin(ReadOnlyMixin, ModelAdmin):
     inlines = (AbortEventInline,)
 
 
+@admin.register(AccessEvent)
+class AccessEventAdmin(ReadOnlyMixin, ModelAdmin):
+    """The access log; /access/ has exports."""
+
+    list_display = ("occurred_at", "kind", "username", "changed_by", "client_address", "detail")
+    list_filter = ("kind",)
+    search_fields = ("=username", "=client_address")
+    date_hierarchy = "occurred_at"
+    show_full_result_count = False
+
+
 class BulkAbortItemInline(ReadOnlyMixin, TabularInline):
     model = BulkAbortItem
     fields = ("position", "run", "result", "note", "abort")
@@ -174,10 +236,19 @@ class ApiTokenAdmin(ReadOnlyMixin, ModelAdmin):
     @admin.action(description=gettext_lazy("Revoke the selected tokens"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, tokens: QuerySet[Model]) -> None:
         """Revoke the selected tokens permanently."""
-        valid = list(tokens.filter(revoked_at=None))
+        at = db_threads.now()
+        valid = list(ApiToken.objects.filter(pk__in=tokens, revoked_at=None).select_related("user"))
         for token in valid:
             self.log_change(request, token, _("Revoked."))
-        tokens.filter(revoked_at=None).update(revoked_at=db_threads.now())
+            access_log.record(
+                AccessKind.TOKEN_REVOKED,
+                at,
+                user=token.user,
+                changed_by=signed_in_user(request),
+                client_address=client_address(request),
+                token_name=token.name,
+            )
+        tokens.filter(revoked_at=None).update(revoked_at=at)
         revoked = ngettext("%(n)d token revoked.", "%(n)d tokens revoked.", len(valid))
         self.message_user(request, revoked % {"n": len(valid)})
 

@@ -12,8 +12,18 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from dashboard.models import Abort, ApiToken, BulkAbort, Grant, Project, Run, StageTiming
+from dashboard.models import (
+    Abort,
+    AccessEvent,
+    ApiToken,
+    BulkAbort,
+    Grant,
+    Project,
+    Run,
+    StageTiming,
+)
 from dashboard.models.aborts import EventType
+from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope
 from dashboard.models.severity import Severity
 from dashboard.models.typical_duration import TypicalDuration
@@ -162,6 +172,90 @@ def test_token_revoked_twice_keeps_first_revocation_time(
     assert revoked_at is not None
     admin_client.post("/admin/dashboard/apitoken/", form)
     assert ApiToken.objects.get().revoked_at == revoked_at
+
+
+def test_token_revocation_is_in_access_log_once(
+    admin_client: Client, token: ApiToken, superuser: User
+) -> None:
+    form = {"action": "revoke", "_selected_action": token.pk}
+    for _ in range(2):
+        admin_client.post("/admin/dashboard/apitoken/", form)
+    event = AccessEvent.objects.get(kind=AccessKind.TOKEN_REVOKED)
+    assert (event.username, event.token_name) == (token.user.username, token.name)
+    assert (event.changed_by, event.client_address) == ("root", "127.0.0.1")
+
+
+def rights_changes() -> list[tuple[str, str, str]]:
+    """Return user name, author and detail of each change of rights in the access log."""
+    events = AccessEvent.objects.filter(kind=AccessKind.RIGHTS_CHANGED).order_by("pk")
+    return list(events.values_list("username", "changed_by", "detail"))
+
+
+def test_change_of_account_is_in_access_log_with_its_rights(
+    admin_client: Client, manager: User
+) -> None:
+    group = manager.groups.get()
+    form = {
+        "username": "manager",
+        "is_active": "on",
+        "is_staff": "on",
+        "groups": [group.pk],
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "00:00:00",
+    }
+    answer = admin_client.post(f"/admin/auth/user/{manager.pk}/change/", form)
+    assert answer.status_code == 302, text_of(parse_html(answer))
+    [(username, changed_by, detail)] = rights_changes()
+    assert (username, changed_by) == ("manager", "root")
+    assert "Staff status" in detail
+    assert detail.endswith("Now: active, staff. Groups: Release managers. Permissions: none.")
+
+
+def test_change_of_password_is_in_access_log_without_it(
+    admin_client: Client, manager: User
+) -> None:
+    password = "correct horse battery staple"
+    form = {"usable_password": "true", "password1": password, "password2": password}
+    answer = admin_client.post(f"/admin/auth/user/{manager.pk}/password/", form)
+    assert answer.status_code == 302, text_of(parse_html(answer))
+    [(username, changed_by, detail)] = rights_changes()
+    assert (username, changed_by) == ("manager", "root")
+    assert detail.startswith("Changed password.")
+    assert password not in detail
+
+
+def test_group_and_grant_are_in_access_log_when_added_and_deleted(admin_client: Client) -> None:
+    permission = Permission.objects.get(codename="view_accessevent")
+    form = {"name": "On-call", "permissions": [permission.pk]}
+    assert admin_client.post("/admin/auth/group/add/", form).status_code == 302
+    group = Group.objects.get(name="On-call")
+    form = {"group": group.pk, "project": "", "stage": "Staging", "action": "abort"}
+    assert admin_client.post("/admin/dashboard/grant/add/", form).status_code == 302
+    grant = Grant.objects.get(group=group)
+    for address in (f"dashboard/grant/{grant.pk}", f"auth/group/{group.pk}"):
+        assert admin_client.post(f"/admin/{address}/delete/", {"post": "yes"}).status_code == 302
+    described_grant = "Grant “On-call: abort all projects / Staging”."
+    described_group = "Group “On-call”. Permissions: dashboard.view_accessevent."
+    assert rights_changes() == [
+        ("", "root", f"Added. {described_group}"),
+        ("", "root", f"Added. {described_grant}"),
+        ("", "root", f"Deleted. {described_grant}"),
+        ("", "root", f"Deleted. {described_group}"),
+    ]
+
+
+def test_deletion_of_several_accounts_is_in_access_log(
+    admin_client: Client, manager: User, viewer: User
+) -> None:
+    form = {
+        "action": "delete_selected",
+        "_selected_action": [manager.pk, viewer.pk],
+        "post": "yes",
+    }
+    assert admin_client.post("/admin/auth/user/", form).status_code == 302
+    changes = rights_changes()
+    assert {username for username, *_ in changes} == {"manager", "viewer"}
+    assert all(detail.startswith("Deleted.") for *_, detail in changes)
 
 
 def test_staff_with_view_permission_only_cannot_revoke_token(
