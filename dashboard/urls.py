@@ -9,6 +9,7 @@ from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
+from dashboard.web.pages import access_log
 from dashboard.web.pages.abort import abort
 from dashboard.web.pages.aborts import aborts, export_csv, export_json
 from dashboard.web.pages.acknowledge import acknowledge
@@ -66,6 +67,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("aborts/bulk/new/", bulk_abort_new, name="bulk_abort_new"),
     path("aborts/bulk/<key:pk>/", bulk_abort, name="bulk_abort"),
     path("status/", status, name="status"),
+    path("access/", access_log.access_log, name="access_log"),
+    path("access/export.csv", access_log.export_csv, name="access_log_csv"),
+    path("access/export.json", access_log.export_json, name="access_log_json"),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("runs/<id:run_id>/", find_run, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
 from dashboard.aborts import bulk, reconcile, resend, send
-from dashboard.accounts import permissions
+from dashboard.accounts import access_log, expired_sessions, permissions, throttle
+from dashboard.accounts.throttle import Counter
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
@@ -83,6 +84,9 @@ def pages(who: User) -> dict[str, Work]:
         f"{flow}?overdue=1", factories.address(in_flight), factories.address(ended),
         factories.address(in_flight, "abort"), f"/runs/{ended.run_id}/",
     ]  # fmt: skip
+    if access_log.may_view(who):
+        addresses += ["/access/", "/access/?kind=sign_in_failed", f"/access/?username={who}"]
+        addresses += [f"/access/?username={who}&kind=sign_in_failed", "/access/?before=900"]
 
     def view(address: str) -> None:
         cache.clear()
@@ -139,6 +143,8 @@ def chores() -> dict[str, Work]:
         for run in busy.runs.newest_first()[:50]
     ]
 
+    counters = [Counter(throttle.ACCOUNT, "manager"), Counter(throttle.ADDRESS, "192.0.2.1")]
+
     def plan() -> Any:
         return worker._make_plan(budget_store.load(now), now)
 
@@ -158,6 +164,9 @@ def chores() -> dict[str, Work]:
         "resend aborts": lambda: resend.claim_due_resends(now),
         "escalate aborts": lambda: reconcile._update_severities(now),
         "adopt bulk aborts": lambda: bulk._claim_expired(now),
+        "end sessions": lambda: expired_sessions.end_expired_sessions(now),
+        "throttle": lambda: throttle.remaining_wait(counters, now),
+        "count a failure": lambda: throttle.record_failure(counters, now),
     }
 
 
@@ -190,7 +199,9 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     factories.grant("view", "parts", viewer, stage="Production")
     factories.worker()
     factories.catalog_sweep()
+    manager.user_permissions.add(Permission.objects.get(codename="view_accessevent"))
     growth.create_runs(FEW_RUNS, manager)
+    growth.create_access_events(FEW_RUNS, manager)
     of_users = {
         f"{user.username}: {name}": do
         for user in (manager, viewer)
@@ -213,6 +224,7 @@ def test_queries_with_longer_history_visit_no_more_rows(
 ) -> None:
     before = measure(work)
     growth.create_runs(MANY_RUNS, manager)
+    growth.create_access_events(MANY_RUNS, manager)
     surplus = growing(before, measure(work))
     assert not surplus, "\n".join(surplus)
 

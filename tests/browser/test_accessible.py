@@ -69,7 +69,7 @@ def test_states_table_covers_every_page() -> None:
     assert {
         name for name in url_names(get_resolver().url_patterns) if name
     } - NON_PAGE_URLS == names
-    assert statuses == {200, 400, 403, 404, 500}
+    assert statuses == {200, 400, 403, 404, 429, 500}
 
 
 # --- Checks of each state ------------------------------------------------------------------------

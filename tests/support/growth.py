@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.utils import timezone
 
-from dashboard.models import ChangeCounter, Pipeline, Project, Run, Stage
+from dashboard.models import (
+    AccessEvent,
+    ChangeCounter,
+    FailureCounter,
+    Pipeline,
+    Project,
+    Run,
+    Stage,
+)
 from dashboard.models.catalog import StageName
 from tests.support import factories
 
@@ -152,6 +161,35 @@ def create_runs(count: int, by: User) -> None:
     for run in Run.objects.filter(status="aborted").order_by("pk")[: 0 if first else 30]:
         ended = {"requested_at": run.created_at, "settled_at": run.ended_at, "outcome": "aborted"}
         factories.abort(run, by, "concluded", **ended)
+    _analyze()
+
+
+def create_access_events(count: int, by: User) -> None:
+    """Create access events, sessions and counters until there are this many; few are of `by`."""
+    now = timezone.now()
+    numbers = range(AccessEvent.objects.count(), count)
+    other = User.objects.get_or_create(username="somebody")[0]
+    AccessEvent.objects.bulk_create(
+        [
+            AccessEvent(
+                occurred_at=now,
+                kind="signed_in" if number % 10 else "sign_in_failed",
+                user=(who := other if number % _FAILED_EVERY else by),
+                username=who.username,
+            )
+            for number in numbers
+        ],
+        batch_size=500,
+    )
+    later = now + timedelta(days=1)
+    Session.objects.bulk_create(
+        [Session(session_key=f"key-{number}", expire_date=later) for number in numbers],
+        batch_size=500,
+    )
+    FailureCounter.objects.bulk_create(
+        [FailureCounter(key=f"key-{number}", drained_at=later) for number in numbers],
+        batch_size=500,
+    )
     _analyze()
 
 

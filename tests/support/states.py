@@ -16,11 +16,15 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dashboard import aborts
+from dashboard.accounts import access_log, throttle
+from dashboard.accounts.throttle import Counter
 from dashboard.models import Acknowledgement, BulkAbortItem, Run, SavedView, Stage
+from dashboard.models.access import AccessKind
 from dashboard.models.bulk_aborts import BulkAbortItemResult
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
+from dashboard.web.components import access_log as access_log_page
 from dashboard.web.components.aborts import bulk_abort_list
 from dashboard.web.components.lists import pagination
 from dashboard.web.components.runs import board_list
@@ -149,6 +153,7 @@ EMPTY = [
     State("status, nothing read", "/status/"),
     State("sign in", "/accounts/login/?next=/board/", username=""),
     State("sign in, refused", "/accounts/login/", submit_wrong_password, username=""),
+    State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("not found", "/nothing/here/", status=404),
     State("not found, signed out", "/nothing/here/", status=404, username=""),
     State("bad request", f"/aborts/?{'a&' * TOO_MANY_PARAMETERS}", status=400),
@@ -228,6 +233,11 @@ FULL = [
     State("abort many, not allowed", "/aborts/bulk/new/?stage={stage_key}", username="viewer"),
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status, trouble", "/status/"),
+    State("status, administrator", "/status/", username="boss"),
+    State("access log", "/access/", username="boss"),
+    State("access log, filtered", "/access/?kind=token_refused", open_filter, username="boss"),
+    State("access log, not allowed", "/access/", username="viewer", status=403),
+    State("sign in, throttled", "/accounts/login/", submit_wrong_password, username="", status=429),
     State("search for a run", "/runs/made-up/"),
     State("search for a run, in vain", "/runs/searched/?stage=production&project=nope", status=404),
     State("run, not found", run_address("nope"), status=404),
@@ -252,6 +262,7 @@ LONG_TEXTS = [
     State("lists", "/aborts/bulk/"),
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status", "/status/"),
+    State("access log", "/access/", username="boss"),
     State("search for a run", f"/runs/{'x' * 150}/"),
     State("not found", f"/projects/{'x' * 150}/pipelines/y/", status=404),
 ]
@@ -272,12 +283,15 @@ PAGED = [
     State("stage, second page", STAGE, go_to_older_page),
     State("aborts, older", "/aborts/", go_to_older_page),
     State("lists, older", "/aborts/bulk/", go_to_older_page),
+    State("access log, older", "/access/", go_to_older_page, username="boss"),
 ]
 
 # URLs that do not respond with a page.
 NON_PAGE_URLS = {
     "aborts_csv",
-    "aborts_json",  # downloads
+    "aborts_json",
+    "access_log_csv",
+    "access_log_json",  # downloads
     "live",
     "api_runs",
     "api_run",
@@ -297,7 +311,34 @@ NON_PAGE_URLS = {
 
 
 def create_nothing() -> dict[str, object]:
+    create_administrator()
     return {}
+
+
+def create_administrator() -> User:
+    return User.objects.create_superuser("boss", password="boss")
+
+
+def create_access_events(text: str) -> None:
+    """Create an access event of each kind, with all its fields."""
+    boss = create_administrator()
+    named = User.objects.get_or_create(username=text[:150])[0]
+    for kind in AccessKind:
+        access_log.record(
+            kind,
+            timezone.now(),
+            user=named,
+            changed_by=boss,
+            client_address="2001:db8:85a3:1234:5678:8a2e:1370:7334",
+            token_name=text[:100],
+            detail=text,
+        )
+    access_log.record(AccessKind.SIGN_IN_FAILED, timezone.now(), detail="No such account.")
+
+
+def throttle_sign_in(username: str) -> None:
+    for _ in range(throttle.ACCOUNT.burst):
+        throttle.record_failure([Counter(throttle.ACCOUNT, username)], timezone.now())
 
 
 def create_paged() -> dict[str, object]:
@@ -314,6 +355,9 @@ def create_paged() -> dict[str, object]:
         factories.run(stage)
         run_keys = list(stage.runs.in_flight().values_list("pk", flat=True))
         aborts.request_bulk_abort(run_keys, request, uuid4(), typed_count=str(len(run_keys)))
+    boss = create_administrator()
+    for _ in range(access_log_page.PER_PAGE + 1):
+        access_log.record(AccessKind.SIGNED_IN, timezone.now(), user=boss)
     return {}
 
 
@@ -380,6 +424,8 @@ def create_full() -> dict[str, object]:
     factories.worker()
     factories.worker("worker-2", heartbeat_at=past)
     factories.failed_catalog_sweep(stage.pipeline.project)
+    create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
+    throttle_sign_in("nobody")
     return {
         "release": factories.address(steps),
         "stage_key": stage.pk,
@@ -416,6 +462,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     factories.upstream_error(text)
     factories.worker("w" * 250)
     factories.failed_catalog_sweep(stage.pipeline.project, text)
+    create_access_events(text)
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from functools import cached_property
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.utils import timezone
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_GET, require_safe
 
 from dashboard.accounts import permissions
@@ -16,7 +15,7 @@ from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.aborts.abort_log import AbortFilter
 from dashboard.web.components.data_age import DataAge, list_data_age
 from dashboard.web.components.in_flight import InFlightTotals
-from dashboard.web.components.lists import empty_states
+from dashboard.web.components.lists import empty_states, export
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.live import dependencies
 from dashboard.web.live.dependencies import Querysets
@@ -102,33 +101,24 @@ class AbortsPage(Page):
 @require_GET
 def export_csv(request: HttpRequest) -> HttpResponseBase:
     """Download all aborts that match the query string as CSV."""
-    return _export(request, aborts_export.as_csv, "csv", "text/csv; charset=utf-8")
+    return _export(request, aborts_export.as_csv, "csv")
 
 
 @require_GET
 def export_json(request: HttpRequest) -> HttpResponseBase:
     """Download all aborts that match the query string as JSON, each with its timeline."""
-    return _export(request, aborts_export.as_json, "json", "application/json")
+    return _export(request, aborts_export.as_json, "json")
 
 
 def _export(
     request: HttpRequest,
     write_rows: Callable[[AbortFilter, str], AsyncIterator[bytes]],
     extension: str,
-    content_type: str,
 ) -> HttpResponseBase:
     abort_filter = abort_log.parse(request, permissions.for_user(request.user))
     if abort_filter.warnings:
         # A page can show which parameters it ignored; a file would pass for the requested data.
         text = "\n".join(abort_filter.warnings)
         return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
-    name = f"aborts-{timezone.localdate().isoformat()}.{extension}"
-    return StreamingHttpResponse(
-        write_rows(abort_filter, request.build_absolute_uri("/").rstrip("/")),
-        content_type=content_type,
-        headers={
-            "Cache-Control": "no-store",
-            "Content-Disposition": f'attachment; filename="{name}"',
-            "X-Accel-Buffering": "no",  # else nginx buffers the stream
-        },
-    )
+    base_url = request.build_absolute_uri("/").rstrip("/")
+    return export.download("aborts", extension, write_rows(abort_filter, base_url))

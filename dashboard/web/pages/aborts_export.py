@@ -1,33 +1,17 @@
-"""Export the abort log as CSV or JSON, streamed in chunks to bound memory.
+"""Export the abort log as CSV or JSON (components/lists/export.py)."""
 
-Chunks are read by descending key, starting at the newest abort, so that an abort created during
-the export neither appears in it nor shifts the others.
-"""
-
-import csv
-import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Any
-
-import msgspec
+from functools import partial
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.aborts import timeline as abort_timeline
-from dashboard.db.threads import run_in_db_thread
 from dashboard.models import Abort
 from dashboard.web.components.aborts import abort_log
 from dashboard.web.components.aborts.abort_log import AbortFilter
+from dashboard.web.components.lists import export
+from dashboard.web.components.lists.export import utc_text
 from dashboard.web.http import links
-
-# Aborts; larger chunks are no faster and block a database thread that new aborts wait for.
-CHUNK_SIZE = 250
-# Prefixes that make a spreadsheet treat a cell as a formula:
-# https://owasp.org/www-community/attacks/CSV_Injection
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-type Encoder = Callable[[list[Abort], bool], bytes]  # arguments: aborts, is the first chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,65 +61,31 @@ COLUMNS = [field.name for field in fields(Record) if field.name != "timeline"]
 
 
 def as_csv(
-    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
+    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = export.CHUNK_SIZE
 ) -> AsyncIterator[bytes]:
     """Yield the matching aborts as CSV (RFC 4180) with a header row.
 
     `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
     in memory at once.
     """
-
-    def encode(aborts: list[Abort], is_first: bool) -> bytes:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\r\n")
-        if is_first:
-            writer.writerow(COLUMNS)
-        for abort in aborts:
-            record = _record(abort, base_url)
-            writer.writerow(_escape_formula(getattr(record, name)) for name in COLUMNS)
-        return text.getvalue().encode()
-
-    return _stream(abort_filter, encode, b"", chunk_size)
+    record = partial(_record, base_url=base_url)
+    return export.stream_csv(partial(_load, abort_filter), COLUMNS, record, chunk_size)
 
 
 def as_json(
-    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = CHUNK_SIZE
+    abort_filter: AbortFilter, base_url: str, *, chunk_size: int = export.CHUNK_SIZE
 ) -> AsyncIterator[bytes]:
     """Yield the matching aborts as one JSON array with the CSV's names, plus each timeline.
 
     `base_url` is the dashboard's address without a trailing slash. At most `chunk_size` aborts are
     in memory at once.
     """
-
-    def encode(aborts: list[Abort], is_first: bool) -> bytes:
-        records = [msgspec.json.encode(_record(abort, base_url)) for abort in aborts]
-        separator = b"[" if is_first else b",\n" if records else b""
-        return separator + b",\n".join(records)
-
-    return _stream(abort_filter, encode, b"]\n", chunk_size)
+    record = partial(_record, base_url=base_url)
+    return export.stream_json(partial(_load, abort_filter), record, chunk_size)
 
 
-async def _stream(
-    abort_filter: AbortFilter, encode: Encoder, suffix: bytes, chunk_size: int
-) -> AsyncIterator[bytes]:
-    chunk, last_pk = await run_in_db_thread(_encode_chunk, abort_filter, None, encode, chunk_size)
-    yield chunk
-    while last_pk is not None:
-        chunk, last_pk = await run_in_db_thread(
-            _encode_chunk, abort_filter, last_pk, encode, chunk_size
-        )
-        yield chunk
-    yield suffix
-
-
-def _encode_chunk(
-    abort_filter: AbortFilter, before_pk: int | None, encode: Encoder, chunk_size: int
-) -> tuple[bytes, int | None]:
-    """Return the next chunk and the key of its last abort; the key is None after the last chunk."""
-    aborts = list(
-        abort_log.with_details(abort_log.matching_aborts(abort_filter, before_pk))[:chunk_size]
-    )
-    return encode(aborts, before_pk is None), aborts[-1].pk if len(aborts) == chunk_size else None
+def _load(abort_filter: AbortFilter, before_pk: int | None, limit: int) -> list[Abort]:
+    return list(abort_log.with_details(abort_log.matching_aborts(abort_filter, before_pk))[:limit])
 
 
 def _record(abort: Abort, base_url: str) -> Record:
@@ -144,7 +94,7 @@ def _record(abort: Abort, base_url: str) -> Record:
     lines = abort_timeline.entries(abort, events)
     return Record(
         id=abort.pk,
-        requested_at=_utc(abort.requested_at),
+        requested_at=utc_text(abort.requested_at),
         username=abort.username,
         via=abort.via,
         token=abort.token_name,
@@ -157,14 +107,14 @@ def _record(abort: Abort, base_url: str) -> Record:
         run_name=run.name,
         run_url=base_url + links.run_url(abort.run),
         state=abort_log.category_key(abort),
-        sent_at=_utc(abort.sent_at),
+        sent_at=utc_text(abort.sent_at),
         send_count=abort.send_count,
-        answered_at=_utc(abort.answered_at),
+        answered_at=utc_text(abort.answered_at),
         answer_status=abort.answer_status,
         answer=abort.answer,
         error_id=abort.error_id,
         outcome=abort.outcome,
-        settled_at=_utc(abort.settled_at),
+        settled_at=utc_text(abort.settled_at),
         duration_seconds=None
         if abort.duration_seconds is None
         else round(abort.duration_seconds, 3),
@@ -172,16 +122,7 @@ def _record(abort: Abort, base_url: str) -> Record:
         retry_of=abort.retry_of_id,
         bulk_abort=abort.bulk_abort_id,
         timeline=[
-            TimelineEvent(_utc(line.at) or "", event.event_type, event.detail, line.text)
+            TimelineEvent(utc_text(line.at) or "", event.event_type, event.detail, line.text)
             for event, line in zip(events, lines, strict=True)
         ],
     )
-
-
-def _utc(when: datetime | None) -> str | None:
-    return when.astimezone(UTC).isoformat(timespec="milliseconds") if when else None
-
-
-def _escape_formula(value: Any) -> Any:
-    """Prefix a cell with an apostrophe if a spreadsheet would treat it as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -6,6 +6,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts import access_log
 from dashboard.web.components import sync_report, tab_title
 from dashboard.web.components.data_age import DataAge
 from dashboard.web.components.sync_report import SyncStatus
@@ -40,7 +41,7 @@ class StatusPage(Page):
         )
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
-        return {"status": self.status}
+        return {"status": self.status, "may_view_access_log": access_log.may_view(request.user)}
 
     def own_status_parts(self) -> list[LivePart]:
         return [render_part("status", "pages/status.html#status", status=self.status)]

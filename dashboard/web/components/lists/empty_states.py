@@ -153,6 +153,18 @@ def aborts(*, is_filtered: bool, is_past_end: bool, sees_all: bool) -> EmptyStat
     return EmptyState("nothing_exists", _("No runs have been aborted from this dashboard yet."))
 
 
+def access_log(*, is_filtered: bool, is_past_end: bool) -> EmptyState:
+    """Return the empty state of the access log."""
+    all_url = reverse("access_log")
+    if is_filtered:
+        return EmptyState(
+            "nothing_matches", _("No matching events."), _("Show all events"), all_url
+        )
+    if is_past_end:
+        return EmptyState("nothing_matches", _("No older events."), _("Newest"), all_url)
+    return EmptyState("nothing_exists", _("Nobody has signed in yet."))
+
+
 def bulk_aborts(*, is_past_end: bool, sees_all: bool) -> EmptyState:
     """Return the empty state of the list of bulk aborts."""
     if is_past_end:

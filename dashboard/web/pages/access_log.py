@@ -1,0 +1,105 @@
+"""The access log, for administrators: as a page, and as CSV and JSON downloads."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial, wraps
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_safe
+
+from dashboard.accounts import access_log as log
+from dashboard.models import AccessEvent
+from dashboard.web.components import access_log as component
+from dashboard.web.components.lists import empty_states, export
+from dashboard.web.components.lists.export import utc_text
+from dashboard.web.http.htmx import render_page
+
+type View = Callable[[HttpRequest], HttpResponseBase]
+
+
+def _for_administrators(view: View) -> View:
+    @wraps(view)
+    def wrapper(request: HttpRequest) -> HttpResponseBase:
+        if not log.may_view(request.user):
+            raise PermissionDenied(_("Only administrators may view the access log."))
+        return view(request)
+
+    return wrapper
+
+
+@require_safe
+@_for_administrators
+def access_log(request: HttpRequest) -> HttpResponse:
+    """Show one page of the events that match the query string, newest first."""
+    access_filter = component.parse(request.GET)
+    page = component.load_page(access_filter)
+    context = {
+        "nav": "status",
+        "filter": access_filter,
+        "rows": page.rows,
+        "older_url": page.older_url,
+        "has_pager": bool(page.older_url or access_filter.before_pk),
+        "empty": empty_states.access_log(
+            is_filtered=bool(access_filter.parameters),
+            is_past_end=access_filter.before_pk is not None,
+        ),
+    }
+    return render_page(request, "pages/access_log.html", "events", context)
+
+
+@require_GET
+@_for_administrators
+def export_csv(request: HttpRequest) -> HttpResponseBase:
+    """Download all events that match the query string as CSV."""
+    columns = list(Record.__dataclass_fields__)
+    write_rows = partial(export.stream_csv, columns=columns)
+    return _export(request, "csv", write_rows)
+
+
+@require_GET
+@_for_administrators
+def export_json(request: HttpRequest) -> HttpResponseBase:
+    """Download all events that match the query string as JSON."""
+    return _export(request, "json", export.stream_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An exported event. Field order is CSV column order; times are ISO 8601 in UTC."""
+
+    id: int
+    occurred_at: str | None
+    kind: str
+    username: str
+    changed_by: str
+    address: str
+    token: str
+    detail: str
+
+
+def _record(event: AccessEvent) -> Record:
+    return Record(
+        id=event.pk,
+        occurred_at=utc_text(event.occurred_at),
+        kind=event.kind,
+        username=event.username,
+        changed_by=event.changed_by,
+        address=event.client_address or "",
+        token=event.token_name,
+        detail=event.detail,
+    )
+
+
+def _export(
+    request: HttpRequest, extension: str, write_rows: Callable[..., AsyncIterator[bytes]]
+) -> HttpResponseBase:
+    access_filter = component.parse(request.GET)
+    if access_filter.warnings:
+        # A page can show which parameters it ignored; a file would pass for the requested data.
+        text = "\n".join(access_filter.warnings)
+        return HttpResponse(f"{text}\n", status=400, content_type="text/plain; charset=utf-8")
+    load = partial(component.load_events, access_filter)
+    content = write_rows(load, record=_record, chunk_size=export.CHUNK_SIZE)
+    return export.download("access-log", extension, content)
