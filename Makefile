@@ -64,6 +64,7 @@ bench:          ## the figures of docs/performance.md
 	uv run bench/paging.py
 	uv run bench/growth.py
 	uv run bench/stages.py
+	uv run bench/guessing.py
 
 # `make mutants MODULE=dashboard/accounts/permissions.py` for one module or folder, whatever is known of it;
 # without, only what was not tried since it changed. `rm -r mutants` to start anew.

@@ -28,7 +28,7 @@ from dashboard.web.http import errors, known_browsers
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
 
-REFUSAL_DELAY = 1.0  # seconds
+REFUSAL_DELAY = 2.0  # seconds
 MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
 
 

@@ -1,0 +1,186 @@
+"""A page and an abort of a signed-in user while strangers guess passwords.
+
+    uv run bench/guessing.py [--quick]
+
+A real dashboard on SQLite uses a sandbox that answers an abort after 0.2 s. Another process holds
+50 connections, each of which posts wrong passwords as fast as it gets answers: first from one
+address for one account, which is soon throttled; then each time from another address for another
+account, so that no attempt is. Meanwhile a release manager requests Now, aborts runs, and signs in
+with a known browser. Exits with 1 if a target is missed. Two minutes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from running import Browser, Upstream, scratch, start_dashboard, start_upstream, wait_for
+from tables import Table, p, spread
+
+CONNECTIONS = 50
+ANSWER_SECONDS = 0.2  # of the sandbox, to an abort
+PAGE_TARGET, ABORT_TARGET = 200, 500  # milliseconds, p95
+# Stages that allow any number of concurrent runs.
+STAGES = [
+    "projects/payments/pipelines/billing-api/release-flows/development",
+    "projects/shop/pipelines/search/release-flows/development",
+    "projects/payments/pipelines/ledger/release-flows/staging",
+    "projects/identity/pipelines/auth-gateway/release-flows/development",
+]
+CSRF = "0123456789abcdefghijABCDEFGHIJkl"
+
+
+# --- Strangers, in a process of their own ---------------------------------------------------------
+
+
+async def guess(host: str, port: int, scattered: bool, statuses: Counter[str]) -> None:
+    """Post wrong passwords until cancelled; count the answers by status."""
+    while True:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(host, port)
+            while True:
+                number = statuses.total() if scattered else 0
+                name = f"guess-{number}" if scattered else "ada"
+                address = f"10.{number // 65536 % 256}.{number // 256 % 256}.{number % 256}"
+                body = f"username={name}&password=wrong&csrfmiddlewaretoken={CSRF}"
+                writer.write(
+                    f"POST /accounts/login/ HTTP/1.1\r\nHost: {host}:{port}\r\n"
+                    f"X-Forwarded-For: {address}\r\nCookie: csrftoken={CSRF}\r\n"
+                    "Content-Type: application/x-www-form-urlencoded\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
+                head = await reader.readuntil(b"\r\n\r\n")
+                statuses[head.split(b" ", 2)[1].decode()] += 1
+                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+                if length is None:  # in chunks: a new connection is simpler
+                    writer.close()
+                    break
+                await reader.readexactly(int(length[1]))
+
+
+async def guess_until_closed(url: str, scattered: bool) -> None:
+    """Guess on all connections until standard input ends, then print the counts as JSON."""
+    host, port = urlsplit(url).netloc.split(":")
+    statuses: Counter[str] = Counter()
+    tasks = [
+        asyncio.create_task(guess(host, int(port), scattered, statuses)) for _ in range(CONNECTIONS)
+    ]
+    await asyncio.to_thread(sys.stdin.read)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    print(json.dumps(statuses))
+
+
+@contextlib.contextmanager
+def strangers(url: str, *, scattered: bool) -> Iterator[Counter[str]]:
+    """Guess meanwhile; the yielded counter has the answers by status at the end."""
+    statuses: Counter[str] = Counter()
+    command = [sys.executable, __file__, "--guess", url, *(["--scattered"] if scattered else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        time.sleep(8 if not scattered else 3)  # until the one account is throttled
+        yield statuses
+        output, _ = process.communicate()
+    statuses.update(json.loads(output))
+
+
+# --- Users ----------------------------------------------------------------------------------------
+
+
+def start_runs(upstream: Upstream, client: Browser, count: int) -> list[str]:
+    """Start runs at the sandbox; return their addresses once the dashboard lists them."""
+    upstream.connect()
+    addresses = []
+    for number in range(count):
+        stage = STAGES[number % len(STAGES)]
+        data, _ = upstream.post(f"/v1/{stage}/runs")
+        addresses.append(f"/{stage}/runs/{data['id']}/")
+    wait_for(lambda: all(a in client.ask("/").text for a in addresses), "the runs on Now", 0.5)
+    return addresses
+
+
+def measure(
+    table: Table, what: str, client: Browser, runs: list[str], pages: int, *, has_target: bool
+) -> None:
+    """Request pages and abort the runs in turn; add both figures to the table."""
+    client.http.close()  # else the server may have closed it by now
+    page_times, abort_times = [], []
+    every = max(pages // len(runs), 1)
+    for number in range(pages):
+        answer = client.ask("/")
+        assert answer.status == 200, answer.status
+        page_times.append(answer.ms)
+        if number % every == 0 and runs:
+            answer = client.ask(f"{runs.pop()}abort/", {"reason": "bench"}, {"HX-Request": "true"})
+            assert answer.status == 200, answer.text
+            abort_times.append(answer.ms)
+    for name, times, target in (
+        (f"Now, {what} ({len(page_times)} requests)", page_times, PAGE_TARGET),
+        (f"… an abort ({len(abort_times)} runs)", abort_times, ABORT_TARGET),
+    ):
+        met = p(0.95, times) < target if has_target else None
+        table.add(name, spread(times), target=f"p95 < {target} ms" if has_target else "", met=met)
+
+
+def sign_in_again(table: Table, user: Browser, times: int) -> None:
+    """Sign a known browser out and in; add how long signing in takes."""
+    user.http.close()
+    figures = []
+    for _ in range(times):
+        user.ask("/accounts/logout/", {})
+        user.ask("/accounts/login/")
+        answer = user.ask("/accounts/login/", {"username": "ada", "password": "ada"})
+        figures.append(answer.ms if answer.status == 302 else float("inf"))
+    worst = max(figures)
+    table.add(
+        f"… signing in with a known browser ({times} times)",
+        spread(figures),
+        target="succeeds, < 10 s",
+        met=worst < 10_000,
+    )
+
+
+def run(table: Table, quick: bool) -> None:
+    runs_count, pages, sign_ins = (8, 60, 2) if quick else (24, 240, 5)
+    fault = f"latency:{ANSWER_SECONDS}@/abort"
+    with scratch() as bench:
+        upstream = start_upstream(bench, "--fault", fault, "--choice", "abort-seconds=0.5")
+        server, client = start_dashboard(bench, upstream)
+        other = Browser(server.url)
+        other.sign_in("ada")
+        runs = start_runs(upstream, client, 3 * runs_count)
+        time.sleep(5)  # everything was read once
+        parts = [runs[n::3] for n in range(3)]
+        measure(table, "nobody guesses", client, parts[0], pages, has_target=False)
+        for scattered, who in ((False, "one account, throttled"), (True, "never throttled")):
+            with strangers(server.url, scattered=scattered) as statuses:
+                what = f"{CONNECTIONS} connections guess, {who}"
+                measure(table, what, client, parts.pop(), pages, has_target=True)
+                sign_in_again(table, other, sign_ins)
+            table.add("… answers to the strangers", repr(dict(statuses)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer requests and aborts")
+    parser.add_argument("--guess", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--scattered", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.guess:
+        asyncio.run(guess_until_closed(options.guess, options.scattered))
+        return
+    table = Table()
+    run(table, options.quick)
+    table.show()
+    sys.exit(1 if table.missed else 0)
+
+
+if __name__ == "__main__":
+    main()
