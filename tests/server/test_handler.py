@@ -108,6 +108,23 @@ def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: Use
     assert set(live.sandbox.abort_request_counts.values()) == {1}
 
 
+def test_pages_respond_while_sign_ins_wait_for_each_other(live: Live, manager: User) -> None:
+    client, released = live.sign_in("manager"), threading.Event()
+    application.sign_in_executor.submit(released.wait, 60)  # a slow sign-in
+    try:
+        with (
+            ThreadPoolExecutor(10) as executor,
+            httpx.Client(base_url=live.base_url, timeout=60) as stranger,
+        ):
+            sign_ins = [executor.submit(stranger.get, "/accounts/login/") for _ in range(10)]
+            assert client.get("/").status_code == 200
+            assert not any(sign_in.done() for sign_in in sign_ins)
+            released.set()
+            assert {sign_in.result().status_code for sign_in in sign_ins} == {200}
+    finally:
+        released.set()
+
+
 # --- waiting -----------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ RETRY_SECONDS_AFTER_WRITE = (
 )
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
-# Session and token bookkeeping of the request: not part of the reported outcome.
-_IGNORED_TABLES = "django_session|dashboard_apitoken"
+# Bookkeeping of the session, the token and the sign-in: not part of the reported outcome.
+_IGNORED_TABLES = "django_session|dashboard_apitoken|dashboard_accessevent|dashboard_failurecounter"
 _WRITE_STATEMENT = re.compile(
     rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
 )

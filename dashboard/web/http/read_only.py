@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from dashboard.web.http import errors
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-_SESSION_VIEWS = {"login", "logout"}  # admin views that change only the session
+_SESSION_VIEWS = {"logout"}  # admin views that change only the session
 
 
 class ReadOnlyMiddleware:

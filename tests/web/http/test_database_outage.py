@@ -20,9 +20,13 @@ from django.db import (
 )
 from django.test import RequestFactory
 from django.urls import reverse
+from django.utils import timezone
 
+from dashboard.accounts import access_log, throttle
+from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.models import Abort, Project, Run
+from dashboard.models.access import AccessKind
 from dashboard.web.http import database_outage, sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
 from dashboard.web.live.feed import OUTAGE_EVENT
@@ -208,6 +212,14 @@ def test_writes_tracker_ignores_session_writes(transactional_db: None, client: A
     writes = WriteTracker()
     with connection.execute_wrapper(writes):
         client.session.save()
+    assert writes.outcome is WriteOutcome.NOTHING
+
+
+def test_writes_tracker_ignores_access_log_and_throttle(transactional_db: None) -> None:
+    writes, now = WriteTracker(), timezone.now()
+    with connection.execute_wrapper(writes):
+        access_log.record(AccessKind.TOKEN_FIRST_USED, now)
+        throttle.record_failure([Counter(throttle.TOKEN, "")], now)
     assert writes.outcome is WriteOutcome.NOTHING
 
 

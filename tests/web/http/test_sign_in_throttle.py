@@ -3,18 +3,16 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import timedelta
 
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
+from pytest_django import Settings
 
 from dashboard.accounts import password_queue, throttle
 from dashboard.models import AccessEvent, FailureCounter
 from dashboard.models.access import AccessKind
+from tests.support import counting_hasher
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.live_runs import wait_until
@@ -171,44 +169,14 @@ def hold_queue(count: int) -> Callable[[], None]:
     return released.set
 
 
-def test_counters_are_purged(db: None) -> None:
-    now = timezone.now()
-    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "a")], now - timedelta(days=1))
-    throttle.record_failure([throttle.Counter(throttle.ACCOUNT, "b")], now)
-    assert FailureCounter.objects.count() == 1
-
-
-def test_remaining_wait_takes_one_query(db: None) -> None:
-    counters = [
-        throttle.Counter(throttle.ACCOUNT, "a"),
-        throttle.Counter(throttle.ADDRESS, throttle.network(OFFICE)),
-    ]
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        assert throttle.remaining_wait(counters, timezone.now()) == timedelta()
-    assert len(queries) == 1
-
-
-def test_wait_is_one_interval_after_the_burst(db: None) -> None:
-    now = timezone.now()
-    counters = [throttle.Counter(throttle.ACCOUNT, "a")]
-    first = [throttle.record_failure(counters, now) for _ in range(throttle.ACCOUNT.burst)]
-    assert first == [True, *[False] * (throttle.ACCOUNT.burst - 1)]
-    assert throttle.remaining_wait(counters, now) == throttle.ACCOUNT.interval
-    assert throttle.remaining_wait(counters, now + throttle.ACCOUNT.interval) == timedelta()
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "is_shared"),
-    [
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("192.0.2.1", None, False),
-    ],
-)
-def test_addresses_of_one_ipv6_network_share_a_counter(
-    one: str, other: str | None, is_shared: bool
+@pytest.mark.parametrize("username", ["viewer", "nobody-of-this-name", "inactive", "passwordless"])
+def test_every_wrong_password_is_hashed_once_and_gets_the_same_answer(
+    username: str, open_browser: OpenBrowser, viewer: User, settings: Settings
 ) -> None:
-    assert (throttle.network(one) == throttle.network(other)) is is_shared
+    settings.PASSWORD_HASHERS = ["tests.support.counting_hasher.CountingHasher"]
+    User.objects.create_user("inactive", password="x", is_active=False)
+    User.objects.create_user("passwordless")
+    counting_hasher.hashed.clear()
+    answer = open_browser(OFFICE).submit(username, "wrong")
+    assert len(counting_hasher.hashed) == 1
+    assert (answer.status_code, error_of(answer)) == (200, "Wrong user name or password.")
