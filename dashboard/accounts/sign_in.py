@@ -64,13 +64,13 @@ def check_password(request: HttpRequest, attempt: Attempt, password: str) -> Use
         return user
     failed_at = now()
     throttle.record_failure(attempt.counters, failed_at)
+    # Without an account the name is not recorded: it may be a password in the wrong field.
     account = User.objects.filter(username=attempt.username).first()
     access_log.record(
         AccessKind.SIGN_IN_FAILED,
         failed_at,
         user=account,
         client_address=attempt.client_address,
-        # The name as typed might be a password.
         detail=_failure_detail(account, remaining_wait(attempt, failed_at)),
     )
     return Refusal()
