@@ -6,6 +6,7 @@ from functools import partial, wraps
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_safe
 
@@ -14,7 +15,6 @@ from dashboard.models import AccessEvent
 from dashboard.web.components import access_log as component
 from dashboard.web.components.lists import empty_states, export
 from dashboard.web.components.lists.export import utc_text
-from dashboard.web.http.htmx import render_page
 
 type View = Callable[[HttpRequest], HttpResponseBase]
 
@@ -46,7 +46,9 @@ def access_log(request: HttpRequest) -> HttpResponse:
             is_past_end=access_filter.before_pk is not None,
         ),
     }
-    return render_page(request, "pages/access_log.html", "events", context)
+    response = render(request, "pages/access_log.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @require_GET
