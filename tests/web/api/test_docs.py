@@ -91,7 +91,8 @@ def test_run_response_contains_aborts_with_timeline(live: Live, manager: User) -
 
 def test_documented_error_codes_match_code() -> None:
     source = "".join(map(inspect.getsource, (auth, params, database_outage, views)))
-    literal_codes = re.findall(r'(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*)"(\w+)"', source)
+    calls = r"(?:ApiError\(\s*\d{3},\s*|_unauthorised\(\s*|_refuse\(request, None, )"
+    literal_codes = re.findall(calls + r'"(\w+)"', source)
     token_codes = {f"token_{status}" for status in TokenStatus if status is not TokenStatus.VALID}
     codes = {*literal_codes, *token_codes, *(code for _, code in views.ERRORS_BY_STATE.values())}
     table = DOC.partition("## Errors")[2].partition("## Commands")[0]

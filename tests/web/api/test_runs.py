@@ -288,6 +288,7 @@ def test_runs_with_100_runs_needs_as_many_queries_as_one(
     request = RequestFactory().get(
         "/api/runs/", headers={"Authorization": f"Bearer {create_token_secret(viewer)}"}
     )
+    views.runs(request)  # the first use of a token is recorded
     counts = []
     for number in (1, 99):
         for _ in range(number):
