@@ -85,29 +85,9 @@ class AbortQuerySet(models.QuerySet["Abort"]):
         states = [_S.ACCEPTED, _S.CONCLUDED, _S.RETRIED]
         return self.filter(was_accepted, state__in=states)
 
-    def apply_run_status(self, run_pk: int, status: str, *, concluded: bool, at: datetime) -> None:
-        """Apply a run's new status to its latest abort.
-
-        The mirror calls it inside its transaction, which also gives the run its new version.
-        """
-        latest = self.filter(run=run_pk).order_by("-pk").first()
-        if latest is None:
-            return
-        if latest.settled_at is not None:
-            if latest.is_affected_by(status):
-                latest.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
-        # Still being sent: the sender moves it on once Northflank has answered.
-        elif latest.state == AbortState.REQUESTED:
-            return
-        elif concluded:
-            latest.transition(
-                _S.CONCLUDED, EventType.CONCLUDED, at, detail=status, outcome=status, settled_at=at
-            )
-        elif status == "aborting":
-            if latest.state == AbortState.UNKNOWN:
-                latest.transition(_S.ACCEPTED, EventType.ABORTING, at)
-            elif latest.answer != status:  # else the acceptance event records it
-                latest.add_event(EventType.ABORTING, at)
+    def latest_by_run(self, run_pks: Iterable[int]) -> "dict[int, Abort]":
+        """Return the latest abort of each of these runs that has one, by the run's key."""
+        return {abort.run_id: abort for abort in self.filter(run__in=list(run_pks)).order_by("pk")}
 
     def settle_for_removed_run(self, run_pk: int, at: datetime) -> None:
         """Settle the open abort of a removed run, unless it is being sent; its outcome is empty."""
@@ -178,6 +158,27 @@ class Abort(AuditedRequest):
             return None
         return (self.settled_at - self.requested_at).total_seconds()
 
+    def apply_run_status(self, status: str, *, concluded: bool, at: datetime) -> None:
+        """Apply the new status of its run to the run's latest abort.
+
+        The mirror calls it inside its transaction, which also gives the run its new version.
+        """
+        if self.settled_at is not None:
+            if self.is_affected_by(status):
+                self.add_event(EventType.STATUS_CHANGED_AFTER_END, at, detail=status)
+        # Still being sent: the sender moves it on once Northflank has answered.
+        elif self.state == AbortState.REQUESTED:
+            return
+        elif concluded:
+            self.transition_with_run(
+                _S.CONCLUDED, EventType.CONCLUDED, at, detail=status, outcome=status, settled_at=at
+            )
+        elif status == "aborting":
+            if self.state == AbortState.UNKNOWN:
+                self.transition_with_run(_S.ACCEPTED, EventType.ABORTING, at)
+            elif self.answer != status:  # else the acceptance event records it
+                self.add_event(EventType.ABORTING, at)
+
     def is_affected_by(self, status: str) -> bool:
         """Return whether a settled abort's message changes if its run now has `status`."""
         if self.state == AbortState.UNKNOWN:  # treated as not arrived
@@ -226,17 +227,34 @@ class Abort(AuditedRequest):
         transition from its state to `to_state`. With `send_number`, it also stays unchanged if it
         was resent since that send.
         """
-        from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
         with transaction.atomic():
             # The run's version first: every writer locks the change counter before other rows.
             mark_changed([self.run_id])
-            matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
-            if send_number is not None:
-                matching = matching.filter(send_count=send_number)
-            if not matching.update(state=to_state, **fields):
-                return False
-            self.add_event(event_type, at, detail=detail)
-        self.refresh_from_db(fields=["state", *fields])
+            return self.transition_with_run(
+                to_state, event_type, at, detail=detail, send_number=send_number, **fields
+            )
+
+    def transition_with_run(
+        self,
+        to_state: AbortState,
+        event_type: EventType,
+        at: datetime,
+        *,
+        detail: str = "",
+        send_number: int | None = None,
+        **fields: Any,
+    ) -> bool:
+        """Like `transition`, in the transaction of a caller that gives the run its new version."""
+        from_states = [state for state, leads in TRANSITIONS.items() if to_state in leads]
+        matching = Abort.objects.open().filter(pk=self.pk, state__in=from_states)
+        if send_number is not None:
+            matching = matching.filter(send_count=send_number)
+        fields["state"] = to_state
+        if not matching.update(**fields):
+            return False
+        self.add_event(event_type, at, detail=detail)
+        for name, value in fields.items():
+            setattr(self, name, value)
         return True
 
     def add_event(self, event_type: EventType, at: datetime, *, detail: str = "") -> None:
@@ -257,11 +275,6 @@ class AbortEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.abort_id}: {self.event_type} at {self.occurred_at:%Y-%m-%d %H:%M:%S}"
-
-
-def open_aborts_by_run(runs: Iterable[int]) -> dict[int, Abort]:
-    """Return the open aborts of these runs, by the run's primary key."""
-    return {abort.run_id: abort for abort in Abort.objects.open().filter(run__in=list(runs))}
 
 
 def stages_with_open_aborts() -> set[int]:

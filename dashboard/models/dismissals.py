@@ -1,6 +1,6 @@
 """Dismissals of runs that Northflank no longer lists: who dismissed them, and when."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import ClassVar
 
@@ -16,9 +16,10 @@ class DismissalQuerySet(models.QuerySet["Dismissal"]):
         """Dismissals in effect; at most one per run."""
         return self.filter(restored_at=None)
 
-    def end_for_runs(self, run_pks: Iterable[int], at: datetime) -> None:
+    def end_for_runs(self, run_pks: Collection[int], at: datetime) -> None:
         """End the dismissals of runs that Northflank lists again."""
-        self.open().filter(run__in=run_pks).update(restored_at=at)
+        if run_pks:
+            self.open().filter(run__in=run_pks).update(restored_at=at)
 
 
 class Dismissal(models.Model):

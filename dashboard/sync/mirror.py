@@ -9,6 +9,7 @@ number counts as the newest.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import structlog
@@ -26,7 +27,6 @@ from dashboard.models import (
     Stage,
     StageTiming,
 )
-from dashboard.models.aborts import open_aborts_by_run
 from dashboard.models.catalog import StageQuerySet
 from dashboard.models.runs import RunQuerySet, mark_changed
 from dashboard.northflank import Node, NorthflankError, RunDetail
@@ -85,28 +85,18 @@ def apply_runs(
         }
         rows: list[Run] = []
         unchanged: list[int] = []
-        new = 0
         for run_id, api_run in by_id.items():
             old = existing.get(run_id)
             if old is not None and old.request_seq > seq:
                 continue
-            row = _build_row(stage_id, api_run, old, requested_at)
-            row.request_seq = seq
-            if old is not None and old.overdue_severity and old.status != row.status:
-                root = msgspec.convert(old.steps, Node) if old.steps is not None else None
-                row.overdue_severity, row.overdue_reason = _assess_overdue(row, root, requested_at)
-            if old is None:
-                new += 1
-            elif all(getattr(old, field) == getattr(row, field) for field in _COMPARED_FIELDS):
-                if old.in_flight:
-                    unchanged.append(old.pk)
-                continue
-            rows.append(row)
-        _backdate_aborting(rows, existing)
-        _save_rows(rows, existing, requested_at)
+            row = _build_row(stage_id, api_run, old, requested_at, seq)
+            if old is None or _is_changed(row, old):
+                rows.append(row)
+            elif old.in_flight:
+                unchanged.append(old.pk)
+        _save_rows(rows, existing)
         Run.objects.filter(pk__in=unchanged).update(synced_at=requested_at, request_seq=seq)
-        if rows:
-            Stage.objects.filter(pk=stage_id).update(last_run_change_at=requested_at)
+    new = sum(row.run_id not in existing for row in rows)
     return MirrorResult(new=new, changed=len(rows) - new)
 
 
@@ -115,45 +105,112 @@ def apply_detail(
 ) -> Run:
     """Mirror one run with its steps; return its row."""
     with transaction.atomic():
+        ChangeCounter.reserve(0)  # locked first, as in `apply_runs`
         seq = _take_seq(request_seq)
-        apply_runs(stage_id, [run_detail.run], requested_at=requested_at, request_seq=seq)
-        row = Run.objects.select_for_update().get(stage_id=stage_id, run_id=run_detail.run.id)
-        if row.detail_request_seq <= seq:
-            # Round trip through JSON, so that it compares equal to the stored value.
-            tree = msgspec.json.decode(msgspec.json.encode(run_detail.root))
-            node = (
-                steps.current(run_detail.root)
-                if run_detail.root is not None and row.in_flight
-                else None
-            )
-            step = (
-                (steps.describe(node), steps.key(node), node.started_at) if node else ("", "", None)
-            )
-            updates = {
-                "steps": tree,
-                "raw": run_detail.raw,
-                "step": step[0],
-                "step_key": step[1],
-                "step_started_at": step[2],
-                "detail_synced_at": requested_at,
-                "detail_request_seq": seq,
-                "synced_at": requested_at if row.request_seq <= seq else row.synced_at,
-                "request_seq": max(seq, row.request_seq),
-                "failures": 0,
-            }
-            # Steps read before the run's end had incomplete durations: update the baseline.
-            has_new_durations = row.status == "success" and tree is not None and tree != row.steps
-            if (tree, step) != (row.steps, (row.step, row.step_key, row.step_started_at)):
-                updates["overdue_severity"], updates["overdue_reason"] = _assess_overdue(
-                    row, run_detail.root, requested_at
-                )
-                mark_changed([row.pk], **updates)
-            else:
-                Run.objects.filter(pk=row.pk).update(**updates)
-            row.refresh_from_db()
-            if has_new_durations:
-                baselines.update_baseline(stage_id, now())
+        stored = Run.objects.filter(stage_id=stage_id, run_id=run_detail.run.id).defer("raw")
+        row = stored.first()
+        if row is None:
+            _save_rows([_build_row(stage_id, run_detail.run, None, requested_at, seq)], {})
+            row = stored.get()
+        _apply_detail(row, run_detail, requested_at, seq)
     return row
+
+
+def apply_abort_answer(
+    abort: Abort,
+    run_detail: RunDetail,
+    *,
+    answered_at: datetime,
+    request_seq: int,
+    is_latest: bool,
+) -> Run:
+    """Mirror the run in Northflank's answer to an abort; return its row with its stage.
+
+    Call it in the transaction that stores the answer and has locked the change counter. The answer
+    to request `request_seq` counts as the newest, unless the run's end was read with a later one.
+    The run gets a new version in any case, as its abort has changed, and is due to be read now: the
+    next regular read may be seconds away. `is_latest`: the run has no later abort.
+    """
+    row = Run.objects.defer("raw").get(pk=abort.run_id)
+    row.stage = abort.run.stage
+    is_overtaken = row.concluded and row.request_seq > request_seq
+    seq = request_seq if is_overtaken else RequestCounter.take_next()
+    _apply_detail(
+        row,
+        run_detail,
+        answered_at,
+        seq,
+        latest_aborts={row.pk: abort} if is_latest else None,
+        visible_changes={"next_detail_sync_at": answered_at},
+    )
+    return row
+
+
+def _apply_detail(
+    row: Run,
+    run_detail: RunDetail,
+    requested_at: datetime,
+    seq: int,
+    *,
+    latest_aborts: dict[int, Abort] | None = None,
+    visible_changes: dict[str, Any] | None = None,
+) -> None:
+    """Apply a detail to a run's row, as just read, here and in the database.
+
+    `latest_aborts` as for `_save_rows`. With `visible_changes`, to be stored whatever the detail
+    shows, the run gets a new version in any case.
+    """
+    updates = visible_changes or {}
+    if row.detail_request_seq > seq:
+        if updates:
+            mark_changed([row.pk], **updates)
+        return
+    is_outdated = row.request_seq > seq  # by a list: only the steps are news
+    api_run = run_detail.run
+    new = row if is_outdated else _build_row(row.stage_id, api_run, row, requested_at, seq)
+    updates |= _detail_fields(new, run_detail, requested_at, seq)
+    has_new_steps = any(getattr(row, field) != updates[field] for field in _STEP_FIELDS)
+    if has_new_steps:
+        severity, reason = _assess_overdue(new, run_detail.root, requested_at)
+        updates |= {"overdue_severity": severity, "overdue_reason": reason}
+    if not is_outdated and _is_changed(new, row):
+        updates = _save_rows([new], {row.run_id: row}, updates, latest_aborts)
+    else:
+        if not is_outdated:
+            updates |= {"synced_at": requested_at, "request_seq": seq}
+        if has_new_steps or visible_changes:
+            updates["version"] = ChangeCounter.reserve(1)
+        Run.objects.filter(pk=row.pk).update(**updates)
+    tree = updates["steps"]
+    # Steps read before the run's end had incomplete durations: update the baseline.
+    if new.status == "success" and tree is not None and tree != row.steps:
+        baselines.update_baseline(row.stage_id, now())
+    for name, value in updates.items():
+        setattr(row, name, value)
+    if not row.in_flight:
+        row.refresh_from_db(fields=["ended_at"])  # computed by the database
+
+
+_STEP_FIELDS = ("steps", "step", "step_key", "step_started_at")
+
+
+def _detail_fields(
+    run: Run, run_detail: RunDetail, requested_at: datetime, seq: int
+) -> dict[str, Any]:
+    """Return the fields that only a run's detail has; `run` has the others, as just read."""
+    root = run_detail.root
+    node = steps.current(root) if root is not None and run.in_flight else None
+    return {
+        # Round trip through JSON, so that it compares equal to the stored value.
+        "steps": msgspec.json.decode(msgspec.json.encode(root)),
+        "raw": run_detail.raw,
+        "step": steps.describe(node) if node else "",
+        "step_key": steps.key(node) if node else "",
+        "step_started_at": node.started_at if node else None,
+        "detail_synced_at": requested_at,
+        "detail_request_seq": seq,
+        "failures": 0,
+    }
 
 
 def mark_removed(run_pk: int, *, requested_at: datetime, request_seq: int | None = None) -> None:
@@ -260,11 +317,14 @@ def _take_seq(request_seq: int | None) -> int:
     return RequestCounter.take_next()
 
 
-def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: datetime) -> Run:
+def _build_row(
+    stage_id: int, api_run: ApiRun, old: Run | None, requested_at: datetime, seq: int
+) -> Run:
+    """Return a new row with the fields of a list, as read with request `seq`."""
     if api_run.status not in statuses.RUN_STATUSES and api_run.status not in _unknown_statuses:
         _unknown_statuses.add(api_run.status)
         log.warning("run.unknown_status", status=api_run.status[:100])
-    return Run(
+    row = Run(
         stage_id=stage_id,
         run_id=api_run.id,
         name=api_run.name or "",
@@ -279,6 +339,7 @@ def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: da
         removed_at=None,
         first_synced_at=old.first_synced_at if old else requested_at,
         synced_at=requested_at,
+        request_seq=seq,
         next_detail_sync_at=old.next_detail_sync_at if old else None,
         status_since=old.status_since if old and old.status == api_run.status else requested_at,
         approval_since=old.approval_since if old and old.status == api_run.status else None,
@@ -287,6 +348,14 @@ def _build_row(stage_id: int, api_run: ApiRun, old: Run | None, requested_at: da
         overdue_severity=old.overdue_severity if old else 0,
         overdue_reason=old.overdue_reason if old else "",
     )
+    if old is not None and old.overdue_severity and old.status != row.status:
+        root = msgspec.convert(old.steps, Node) if old.steps is not None else None
+        row.overdue_severity, row.overdue_reason = _assess_overdue(row, root, requested_at)
+    return row
+
+
+def _is_changed(row: Run, old: Run) -> bool:
+    return any(getattr(old, field) != getattr(row, field) for field in _COMPARED_FIELDS)
 
 
 def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) -> datetime | None:
@@ -314,18 +383,11 @@ def _aborting_since(api_run: ApiRun, old: Run | None, requested_at: datetime) ->
     return min(updated_at, earlier or updated_at)
 
 
-def _backdate_aborting(rows: list[Run], existing: dict[str, Run]) -> None:
-    """Backdate `aborting_since` of newly aborting runs to our own abort request, if earlier."""
-    newly_aborting = {
-        existing[row.run_id].pk: row
-        for row in rows
-        if row.status == "aborting"
-        and row.run_id in existing
-        and existing[row.run_id].status != "aborting"
-    }
-    for run_pk, abort in open_aborts_by_run(newly_aborting).items() if newly_aborting else ():
-        abort_started_at = abort.already_aborting_since or abort.requested_at
-        row = newly_aborting[run_pk]
+def _backdate_aborting(row: Run, old: Run, latest_abort: Abort | None) -> None:
+    """Backdate `aborting_since` of a newly aborting run to our own abort request, if earlier."""
+    is_newly_aborting = row.status == "aborting" and old.status != "aborting"
+    if is_newly_aborting and latest_abort is not None and latest_abort.settled_at is None:
+        abort_started_at = latest_abort.already_aborting_since or latest_abort.requested_at
         row.aborting_since = min(abort_started_at, row.aborting_since or abort_started_at)
 
 
@@ -343,51 +405,70 @@ def _assess_overdue(run: Run, root: Node | None, moment: datetime) -> tuple[int,
     return (finding.severity, str(finding.reason)) if finding else (0, "")
 
 
-def _save_rows(rows: list[Run], existing: dict[str, Run], requested_at: datetime) -> None:
+def _save_rows(
+    rows: list[Run],
+    existing: dict[str, Run],
+    detail_fields: dict[str, Any] | None = None,
+    latest_aborts: dict[int, Abort] | None = None,
+) -> dict[str, Any]:
+    """Save new and changed rows of one stage, with all that depends on a change.
+
+    `existing` are the rows as they were, by run id. With `detail_fields` there is one row, which
+    exists; they are saved with it. Return all fields that it was given. `latest_aborts` are those
+    of the changed runs, by the run's key, if the caller knows them.
+    """
     if not rows:
-        return
+        return {}
+    requested_at = rows[0].synced_at
+    if latest_aborts is None:
+        latest_aborts = _load_latest_aborts(rows, existing)
     first = ChangeCounter.reserve(len(rows))
     # Lists come newest first; the oldest change gets the smallest number.
     for offset, row in enumerate(reversed(rows)):
         row.version = first + offset
-    newly_concluded = [
-        row
-        for row in rows
-        if row.concluded and row.run_id in existing and existing[row.run_id].in_flight
-    ]
-    detail_wanted = _wanting_final_detail([existing[row.run_id].pk for row in newly_concluded])
-    for row in newly_concluded:
+    previous = [(row, existing[row.run_id]) for row in rows if row.run_id in existing]
+    for row, old in previous:
+        _backdate_aborting(row, old, latest_aborts.get(old.pk))
+    newly_concluded = [(row, old) for row, old in previous if row.concluded and old.in_flight]
+    detail_wanted = _wanting_final_detail([old.pk for _, old in newly_concluded])
+    for row, _ in newly_concluded:
         is_detail_wanted = row.run_id in detail_wanted or row.status == "failure"
         row.next_detail_sync_at = requested_at if is_detail_wanted else None
-    Run.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["stage", "run_id"], update_fields=_UPSERT_FIELDS
-    )
-    _update_aborts(rows, existing)
-    previous = [existing[row.run_id] for row in rows if row.run_id in existing]
-    reappeared = [old.pk for old in previous if old.removed_at is not None]
-    Dismissal.objects.all().end_for_runs(reappeared, now())
-    resolved = [
-        existing[row.run_id].pk for row in newly_concluded if acknowledgement_rules.is_resolved(row)
-    ]
-    Acknowledgement.objects.all().end_for_runs(resolved, now())
-    if any(row.status == "success" and row.concluded for row in rows):
-        baselines.update_baseline(rows[0].stage_id, now())
-
-
-def _update_aborts(rows: list[Run], existing: dict[str, Run]) -> None:
-    """Apply a changed status, or a run's reappearance, to the aborts of these runs."""
-    changed = {
-        existing[row.run_id].pk: row
-        for row in rows
-        if row.run_id in existing and _status_key(row) != _status_key(existing[row.run_id])
-    }
-    for run_pk in (
-        Run.objects.filter(pk__in=changed, aborts__isnull=False).values_list("pk").distinct()
-    ):
-        row = changed[run_pk[0]]
-        Abort.objects.all().apply_run_status(
-            run_pk[0], row.status, concluded=row.concluded, at=now()
+    fields: dict[str, Any] = {}
+    if detail_fields is None:
+        Run.objects.bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["stage", "run_id"],
+            update_fields=_UPSERT_FIELDS,
         )
+    else:
+        [(row, old)] = previous
+        fields = {name: getattr(row, name) for name in _UPSERT_FIELDS} | detail_fields
+        Run.objects.filter(pk=old.pk).update(**fields)
+    for row, old in previous:
+        abort = latest_aborts.get(old.pk)
+        if abort is not None and _status_key(row) != _status_key(old):
+            abort.apply_run_status(row.status, concluded=row.concluded, at=now())
+    reappeared = [old.pk for _, old in previous if old.removed_at is not None]
+    Dismissal.objects.all().end_for_runs(reappeared, now())
+    resolved = [old.pk for row, old in newly_concluded if acknowledgement_rules.is_resolved(row)]
+    Acknowledgement.objects.all().end_for_runs(resolved, now())
+    stage_id = rows[0].stage_id
+    if any(row.status == "success" and row.concluded for row in rows):
+        baselines.update_baseline(stage_id, now())
+    Stage.objects.filter(pk=stage_id).update(last_run_change_at=requested_at)
+    return fields
+
+
+def _load_latest_aborts(rows: list[Run], existing: dict[str, Run]) -> dict[int, Abort]:
+    """Return the latest aborts of those runs whose status, or existence, has changed."""
+    changed = [
+        old.pk
+        for row in rows
+        if (old := existing.get(row.run_id)) is not None and _status_key(row) != _status_key(old)
+    ]
+    return Abort.objects.all().latest_by_run(changed) if changed else {}
 
 
 def _status_key(run: Run) -> tuple[str, bool, bool]:
@@ -395,6 +476,8 @@ def _status_key(run: Run) -> tuple[str, bool, bool]:
 
 
 def _wanting_final_detail(keys: list[int]) -> set[str]:
+    if not keys:
+        return set()
     # The final detail has the end of each step: wanted if a run was viewed or aborted or has steps.
     is_wanted = (
         Q(last_viewed_at__isnull=False) | Q(detail_synced_at__isnull=False) | Q(aborts__gt=0)

@@ -210,7 +210,7 @@ def test_abort_keeps_username_of_deleted_user(stage: Stage) -> None:
 
 
 def apply_status(run: Run, status: str, *, concluded: bool) -> Abort:
-    Abort.objects.all().apply_run_status(run.pk, status, concluded=concluded, at=at(9))
+    Abort.objects.latest("pk").apply_run_status(status, concluded=concluded, at=at(9))
     return Abort.objects.get()
 
 

@@ -63,9 +63,7 @@ def test_unchanged_aborts_are_loaded_once(get_page: GetPage, manager: User) -> N
 def test_abort_row_follows_change_of_its_run_alone(get_page: GetPage, manager: User) -> None:
     changed, unchanged = factories.abort_of_new_run(manager), factories.abort_of_new_run(manager)
     get_page("/aborts/")
-    Abort.objects.all().apply_run_status(
-        changed.run_id, "aborted", concluded=True, at=timezone.now()
-    )
+    changed.apply_run_status("aborted", concluded=True, at=timezone.now())
     factories.change(changed.run, status="aborted", concluded=True, in_flight=False)
     html = get_page("/aborts/")
     states = {row.id: row.attributes["data-state"] for row in html.css("[data-abort-row]")}
