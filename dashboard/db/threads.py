@@ -23,36 +23,47 @@ from dashboard.db import health as db_health
 # Seconds for which work that must not be lost is retried during a database outage.
 RETRY_TIMEOUT = 30.0
 
-# For work of the event loop (sync, aborts); pages use the handler's threads. More threads make
+
+def _create_executor(threads: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        threads,
+        thread_name_prefix=name,
+        # Rows are rendered here too, without a request that would set the script prefix.
+        initializer=lambda: set_script_prefix(settings.FORCE_SCRIPT_NAME or "/"),
+    )
+
+
+# For work of the event loop (sync, stream); pages use the handler's threads. More threads make
 # SQLite slower, and one is enough for a thousand responses an hour.
-executor = ThreadPoolExecutor(
-    2,
-    thread_name_prefix="database",
-    # Rows are rendered here too, without a request that would set the script prefix.
-    initializer=lambda: set_script_prefix(settings.FORCE_SCRIPT_NAME or "/"),
-)
+executor = _create_executor(2, "database")
+# For the writes of an abort: they never queue behind the sync's.
+abort_executor = _create_executor(1, "abort")
 
 
 async def run_in_db_thread[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run the synchronous `work` on a database thread and return its result."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(executor, partial(call, work, *args, **kwargs))
+    return await _run(executor, partial(work, *args, **kwargs))
 
 
 async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Like `run_in_db_thread`, but retry `work` during an outage, for RETRY_TIMEOUT seconds.
+    """Like `run_in_db_thread`, on the thread for aborts; retry `work` during an outage.
 
-    `work` must be idempotent: when the reply to a commit is lost, it runs a second time.
+    It is retried for RETRY_TIMEOUT seconds, and must be idempotent: when the reply to a commit is
+    lost, it runs a second time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RETRY_TIMEOUT
     while True:
         try:
-            return await run_in_db_thread(work, *args, **kwargs)
+            return await _run(abort_executor, partial(work, *args, **kwargs))
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error) or loop.time() >= deadline:
                 raise
         await asyncio.sleep(db_health.RETRY_INTERVAL)
+
+
+async def _run[T](pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, call, work)
 
 
 def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -62,7 +73,7 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     is_down = db_health.down_since() is not None
     try:
         with db_health.without_lock_wait() if is_down else nullcontext():
-            result = work(*args, **kwargs)
+            result = work()
     except Exception as error:
         db_health.record_failure(error)
         raise

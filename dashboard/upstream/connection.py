@@ -30,6 +30,9 @@ OUTAGE_CAUSES = {"unreachable", "timeout", "server_error", "unexpected_response"
 # Causes that may affect every request, not just one project or run.
 ACCOUNT_WIDE_CAUSES = OUTAGE_CAUSES | {"unauthorised", "rate_limited"}
 
+# Seconds from an answer until its deferred recording starts. Who deferred it has something to write
+# that a person waits for, and on SQLite one thread at a time can write.
+RECORDING_DELAY = 0.1
 # Seconds between requests during an outage: doubled each time, up to the maximum.
 INITIAL_PAUSE, MAX_PAUSE = 5.0, 30.0
 UNAUTHORISED_PAUSE = 60.0  # seconds; someone has to replace the token
@@ -50,6 +53,7 @@ class Connection:
     _pause: float = 0.0
     _last_answered_sent_at: float = -1.0  # send time of the latest answered request
     _probe_task: asyncio.Task[NorthflankError | None] | None = None
+    _deferred_records: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     _pending_records: set[asyncio.Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -70,8 +74,9 @@ class Connection:
         """Send one request to Northflank and return its answer.
 
         Raises NorthflankError. Either way the rate limit and the outage state are recorded: before
-        this returns or, with `defer_recording`, in the background. `request_seq` is the request's
-        number if the caller has already taken one.
+        this returns or, with `defer_recording`, in the background: an answer after
+        RECORDING_DELAY, an error at once. `request_seq` is the request's number if the caller has
+        already taken one.
         """
         if request_seq is None:
             request_seq = await run_in_db_thread(RequestCounter.take_next)
@@ -79,13 +84,16 @@ class Connection:
         try:
             answer = await request(self.client)
         except NorthflankError as error:
-            await self._record(
-                partial(self._handle_error, error, sent_at, request_seq), defer=defer_recording
-            )
+            recording = self._start_record(partial(self._handle_error, error, sent_at, request_seq))
+            if not defer_recording:
+                await recording
             raise
-        await self._record(
-            partial(self._handle_answer, sent_at, request_seq), defer=defer_recording
-        )
+        handle_answer = partial(self._handle_answer, sent_at, request_seq)
+        if defer_recording:
+            self._deferred_records.append(handle_answer)
+            asyncio.get_running_loop().call_later(RECORDING_DELAY, self._start_deferred_records)
+        else:
+            await self._start_record(handle_answer)
         return answer
 
     def may_call(self) -> bool:
@@ -97,21 +105,25 @@ class Connection:
         return bool(self.outage) and error.cause in ACCOUNT_WIDE_CAUSES
 
     async def flush(self) -> None:
-        """Return once all deferred recordings have been written."""
+        """Write the deferred recordings now, and return once all have been written."""
+        self._start_deferred_records()
         await asyncio.gather(*self._pending_records, return_exceptions=True)
 
     async def close(self) -> None:
         await self.flush()
         await self.client.aclose()
 
-    async def _record(self, recording: Callable[[], Awaitable[None]], *, defer: bool) -> None:
+    def _start_deferred_records(self) -> None:
+        recordings, self._deferred_records[:] = list(self._deferred_records), []
+        for recording in recordings:
+            self._start_record(recording)
+
+    def _start_record(self, recording: Callable[[], Awaitable[None]]) -> asyncio.Future[None]:
         # A function, so that a task that is cancelled before it starts leaves no coroutine behind.
         task = asyncio.ensure_future(_ignore_database_outage(recording))
-        if defer:
-            self._pending_records.add(task)
-            task.add_done_callback(self._pending_records.discard)
-        else:
-            await task
+        self._pending_records.add(task)
+        task.add_done_callback(self._pending_records.discard)
+        return task
 
     async def _handle_answer(
         self, sent_at: float, request_seq: int, *, is_success: bool = True

@@ -105,7 +105,8 @@ def run(transactional_db: None) -> Iterator[Run]:
     """A run in flight."""
     created = factories.run(factories.stage("Staging"), "r1")
     yield Run.objects.with_stage().get(pk=created.pk)
-    close_connections(db_threads.executor)
+    for pool in (db_threads.executor, db_threads.abort_executor):
+        close_connections(pool)
 
 
 @pytest.fixture

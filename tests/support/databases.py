@@ -3,9 +3,11 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import environ
 import psycopg
@@ -15,7 +17,7 @@ from django.utils import timezone
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
-from tests.support.live import close_connections
+from tests.support.live import close_connections, run_in_each_thread
 from tests.support.services import POSTGRES
 
 PROCESS_DATABASE = "process"  # the alias of this process's connection to such a database
@@ -72,7 +74,7 @@ def sqlite_folder_renamed() -> Iterator[None]:
     folder.rename(new_folder)
     try:
         # Open connections keep working, so close them; new ones fail.
-        for pool in (application.executor, db_threads.executor):
+        for pool in (application.executor, db_threads.executor, db_threads.abort_executor):
             close_connections(pool)
         connection.close()
         yield
@@ -113,3 +115,21 @@ def abort_path(run_id: str) -> str:
     project, pipeline, stage = (part.lower() for part in LEDGER)
     flow = f"/projects/{project}/pipelines/{pipeline}/release-flows/{stage}"
     return f"{flow}/runs/{run_id}/abort/"
+
+
+@contextlib.contextmanager
+def counting_statements(*pools: ThreadPoolExecutor) -> Iterator[list[str]]:
+    """Yield a list that grows by each statement which a thread of these pools executes."""
+    statements: list[str] = []
+
+    def record(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        statements.append(sql)
+        return execute(sql, *rest)
+
+    for pool in pools:
+        run_in_each_thread(pool, lambda: connection.execute_wrappers.append(record))
+    try:
+        yield statements
+    finally:
+        for pool in pools:
+            run_in_each_thread(pool, lambda: connection.execute_wrappers.remove(record))

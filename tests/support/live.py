@@ -191,19 +191,25 @@ def run_live(
             application.sign_in_executor,
             password_queue.queue.executor,
             db_threads.executor,
+            db_threads.abort_executor,
         ):
             close_connections(pool)
 
 
 def close_connections(pool: ThreadPoolExecutor) -> None:
     """Close the database connections of all threads of a pool, so that a test leaves none open."""
+    run_in_each_thread(pool, connections.close_all)
+
+
+def run_in_each_thread(pool: ThreadPoolExecutor, work: Callable[[], object]) -> None:
+    """Run `work` once in each thread of a pool."""
     barrier = threading.Barrier(pool._max_workers)
 
-    def close(_: Any) -> None:
+    def wait_and_run(_: Any) -> None:
         barrier.wait(WAIT_TIMEOUT)
-        connections.close_all()
+        work()
 
-    list(pool.map(close, range(pool._max_workers)))
+    list(pool.map(wait_and_run, range(pool._max_workers)))
 
 
 def web_server(app: Any) -> uvicorn.Server:
