@@ -16,7 +16,7 @@ from dashboard.aborts import severity as abort_severity
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, BulkAbort, Run, Stage
+from dashboard.models import Abort, AbortEvent, BulkAbort, RequestCounter, Run, Stage
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from dashboard.models.runs import mark_changed
@@ -75,10 +75,14 @@ class AbortRequest:
 
 @dataclass(frozen=True, slots=True)
 class AbortResult:
-    """An abort, and whether the request created it or joined an open one."""
+    """An abort, and whether the request created it or joined an open one.
+
+    If it was recorded as sent, `request_seq` is the number of the request that sends it.
+    """
 
     abort: Abort
     is_new: bool
+    request_seq: int | None = None
 
 
 def reason_required(stage: Stage) -> bool:
@@ -105,12 +109,17 @@ def request_abort(
     *,
     retry_of_pk: int | None = None,
     bulk_abort: BulkAbort | None = None,
+    mark_sent: bool = False,
 ) -> AbortResult:
     """Record an abort of `run`, before anything is sent, and return it.
 
     Raise NotAllowed, NotInFlight or ReasonMissing. While an abort is open, the request joins it,
     and makes a pending resend due at once. If `retry_of_pk` is the key of the open abort and
     `can_retry` holds, that abort is settled and a new one recorded instead.
+
+    With `mark_sent` the abort is recorded as sent in the same transaction, unless its run is read
+    first (`is_run_read_first`). The caller then sends it at once, by `wait_for_answer`; `run` is
+    loaded with its stage.
     """
     permission = (
         abort_request.permissions or permissions.for_user(abort_request.user)
@@ -132,7 +141,7 @@ def request_abort(
         template = _("A reason is required to abort runs in %(stage)s.")
         raise ReasonMissing(template % {"stage": run.stage.name})
     try:
-        return _create_abort(run, abort_request, reason, retry_of_pk, bulk_abort)
+        return _create_abort(run, abort_request, reason, retry_of_pk, bulk_abort, mark_sent)
     except IntegrityError:
         open_abort = Abort.objects.open().filter(run=run).first()
         if open_abort is not None:
@@ -142,7 +151,7 @@ def request_abort(
         if not run.in_flight:
             raise NotInFlight from None
         # The open abort was settled meanwhile; a second IntegrityError has another cause.
-        return _create_abort(run, abort_request, reason, None, bulk_abort)
+        return _create_abort(run, abort_request, reason, None, bulk_abort, mark_sent)
 
 
 def _create_abort(
@@ -151,6 +160,7 @@ def _create_abort(
     reason: str,
     retry_of_pk: int | None,
     bulk_abort: BulkAbort | None,
+    mark_sent: bool,
 ) -> AbortResult:
     now = db_threads.now()
     with transaction.atomic():
@@ -165,7 +175,7 @@ def _create_abort(
             next_detail_sync_at=now + SEND_LEASE,
             abort_severity=abort_severity.classify(started_at, now),
         )
-        abort = Abort.objects.create(
+        abort = Abort(
             run=run,
             **abort_request.model_fields(reason, now),
             claimed_at=now,
@@ -173,9 +183,23 @@ def _create_abort(
             bulk_abort=bulk_abort,
             already_aborting_since=started_at if started_at < now else None,
         )
-        abort.add_event(EventType.REQUESTED, now, detail=abort_request.origin)
+        request_seq = None
+        events = [AbortEvent(event_type=EventType.REQUESTED, detail=abort_request.origin)]
+        if mark_sent and not is_run_read_first(abort):
+            request_seq = RequestCounter.take_next()
+            abort.sent_at, abort.send_count = now, 1
+            events.append(AbortEvent(event_type=EventType.SENT))
+        abort.save(force_insert=True)
+        for event in events:
+            event.abort, event.occurred_at = abort, now
+        AbortEvent.objects.bulk_create(events)
     log.info("abort.requested", run=run.run_id, by=abort.username, reason=abort.reason)
-    return AbortResult(abort, is_new=True)
+    return AbortResult(abort, is_new=True, request_seq=request_seq)
+
+
+def is_run_read_first(abort: Abort) -> bool:
+    """Return whether the run of an abort is read before its first send, as it may have ended."""
+    return abort.retry_of_id is not None or abort.run.status == "aborting"
 
 
 def _join_open_abort(abort: Abort, abort_request: AbortRequest, reason: str) -> None:

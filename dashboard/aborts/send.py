@@ -16,11 +16,16 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import resend_policy
-from dashboard.aborts.request import RESPONSE_TIMEOUT, SEND_LEASE, AbortResult
+from dashboard.aborts.request import (
+    RESPONSE_TIMEOUT,
+    SEND_LEASE,
+    AbortResult,
+    is_run_read_first,
+)
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.threads import retry_during_outage, run_in_db_thread
-from dashboard.models import Abort, RequestCounter, Run
+from dashboard.models import Abort, ChangeCounter, RequestCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.runs import mark_changed
 from dashboard.models.severity import Severity
@@ -45,40 +50,52 @@ SEND_DEADLINE = timedelta(minutes=5)
 # Seconds to wait for a read of the run: the sync worker reads it too, as soon as it can.
 READ_BEFORE_TIMEOUT, READ_AFTER_TIMEOUT = 10.0, 3.0
 
-_send_tasks: dict[int, asyncio.Task[None]] = {}  # sends of this process, by abort key
-_wait_tasks: dict[int, asyncio.Task[None]] = {}  # waits for other processes, by abort key
+_send_tasks: dict[int, asyncio.Task[Abort]] = {}  # sends of this process, by abort key
+_wait_tasks: dict[int, asyncio.Task[Abort]] = {}  # waits for other processes, by abort key
 
 
-async def wait_for_answer(result: AbortResult) -> int:
-    """Return the abort's key once Northflank has answered, or no answer is expected any more.
+async def wait_for_answer(result: AbortResult) -> Abort:
+    """Return the abort, with its run, once Northflank has answered or no answer is expected.
 
     An abort that the request created is sent; the send continues if the caller is cancelled.
     """
     pk = result.abort.pk
     if result.is_new:
-        _start_once(_send_tasks, pk, lambda: send_abort(get_connection(), pk))
+        _start_once(_send_tasks, pk, lambda: _send_new(get_connection(), result))
     elif pk not in _send_tasks:
         _start_once(_wait_tasks, pk, lambda: _wait_for_other_process(pk))
     # One task per abort sends or waits, however many callers there are.
-    await asyncio.shield(_send_tasks.get(pk) or _wait_tasks[pk])
-    return pk
+    return await asyncio.shield(_send_tasks.get(pk) or _wait_tasks[pk])
 
 
 def _start_once(
-    tasks: dict[int, asyncio.Task[None]], pk: int, work: Callable[[], Coroutine[Any, Any, None]]
+    tasks: dict[int, asyncio.Task[Abort]], pk: int, work: Callable[[], Coroutine[Any, Any, Abort]]
 ) -> None:
     if pk not in tasks:
         task = tasks[pk] = asyncio.create_task(work())
         task.add_done_callback(lambda _: tasks.pop(pk, None))
 
 
-async def _wait_for_other_process(pk: int) -> None:
-    """Wait until another process has stored its answer in the database, for at most SEND_LEASE."""
+async def _send_new(upstream: Connection, result: AbortResult) -> Abort:
+    abort = result.abort
+    if result.request_seq is None:
+        await send_abort(upstream, abort.pk)
+    else:
+        since_marked = max(db_threads.now() - (abort.sent_at or abort.requested_at), timedelta())
+        deadline = monotonic() + RESPONSE_TIMEOUT - since_marked.total_seconds()
+        if await _deliver(upstream, abort, result.request_seq, deadline):
+            return abort  # as just stored
+    return await run_in_db_thread(_load, abort.pk)
+
+
+async def _wait_for_other_process(pk: int) -> Abort:
+    """Return the abort once another process has stored its answer, or after SEND_LEASE."""
     unanswered = Abort.objects.filter(pk=pk, state=AbortState.REQUESTED)
     for _wait in range(int(SEND_LEASE.total_seconds() * 4)):
         if not await run_in_db_thread(unanswered.exists):
-            return
+            break
         await asyncio.sleep(0.25)
+    return await run_in_db_thread(_load, pk)
 
 
 async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool = True) -> None:
@@ -90,7 +107,7 @@ async def send_abort(upstream: Connection, abort_pk: int, *, interactive: bool =
     abort = await retry_during_outage(_load_unsent, abort_pk)
     if abort is None:
         return
-    if abort.retry_of_id is not None or abort.run.status == "aborting":
+    if is_run_read_first(abort):
         try:
             run = await read_run_with_timeout(upstream, abort.run, READ_BEFORE_TIMEOUT)
         except NorthflankError as error:  # the abort is sent all the same
@@ -114,8 +131,16 @@ async def attempt_send(
     """
     deadline = monotonic() + time_limit
     request_seq = await retry_during_outage(RequestCounter.take_next)  # before it is marked as sent
-    if not await retry_during_outage(_claim_for_sending, abort):
-        return
+    if await retry_during_outage(_claim_for_sending, abort):
+        await _deliver(upstream, abort, request_seq, deadline)
+
+
+async def _deliver(upstream: Connection, abort: Abort, request_seq: int, deadline: float) -> bool:
+    """Send an abort that is marked as sent, and store the result.
+
+    Return whether it was accepted and is under way; if so, `abort` and its run are as stored.
+    `deadline` is a time of `time.monotonic`.
+    """
     run, stage = abort.run, abort.run.stage
     project, pipeline = stage.pipeline.project.slug, stage.pipeline.slug
     try:
@@ -128,8 +153,8 @@ async def attempt_send(
         )
     except NorthflankError as error:
         await _handle_error(upstream, abort, error, is_in_time=monotonic() < deadline)
-    else:
-        await retry_during_outage(_record_accepted, abort, detail, request_seq)
+        return False
+    return await retry_during_outage(_record_accepted, abort, detail, request_seq)
 
 
 async def read_run_with_timeout(upstream: Connection, run: Run, time_limit: float) -> Run | None:
@@ -140,6 +165,10 @@ async def read_run_with_timeout(upstream: Connection, run: Run, time_limit: floa
     except TimeoutError:
         message = f"The run could not be read within {time_limit:g} seconds."
         raise Unreachable(message, may_have_arrived=True, cause="timeout") from None
+
+
+def _load(abort_pk: int) -> Abort:
+    return Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort_pk)
 
 
 def _load_unsent(abort_pk: int) -> Abort | None:
@@ -245,16 +274,19 @@ async def _handle_error(
         await run_in_db_thread(settle_resolved_aborts, db_threads.now())
 
 
-def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> None:
+def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
+    """Store a 2xx with the run that it contains; return whether the abort is now under way.
+
+    If so, `abort` and its run are as stored; else the mirror, or another process, has settled it.
+    """
     now = db_threads.now()
     status = detail.run.status
     answer: dict[str, Any] = {"answered_at": now, "answer": status, "answer_status": 200}
     with transaction.atomic():
-        # Read the run now: the next regular read may be seconds away.
-        mark_changed([abort.run_id], next_detail_sync_at=now)
+        ChangeCounter.reserve(0)  # locked first: see Abort.transition
         if detail.run.concluded and status != "aborted" and abort.send_count == 1:
             # Too late in spite of the 200: an abort just started ends no run like this.
-            is_recorded = abort.transition(
+            is_recorded = abort.transition_with_run(
                 AbortState.TOO_LATE,
                 EventType.TOO_LATE,
                 now,
@@ -264,21 +296,19 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> None:
                 **answer,
             )
         else:
-            is_recorded = abort.transition(
+            is_recorded = abort.transition_with_run(
                 AbortState.ACCEPTED, EventType.ACCEPTED, now, detail=status, **answer
             )
         if not is_recorded:  # the abort was settled before its answer came
             abort.add_event(EventType.ANSWERED_LATE, now, detail=status)
-        run = Run.objects.get(pk=abort.run_id)
-        # A read started after the abort was sent, with the run concluded, is newer than the answer.
-        is_outdated = run.concluded and run.request_seq > request_seq
-        answer_seq = request_seq if is_outdated else None
-        run = mirror.apply_detail(
-            abort.run.stage_id, detail, requested_at=now, request_seq=answer_seq
+        abort.run = mirror.apply_abort_answer(
+            abort, detail, answered_at=now, request_seq=request_seq, is_latest=is_recorded
         )
-        if not run.in_flight:  # a list read overtook the answer
-            conclude(abort, run, now)
+        is_under_way = is_recorded and abort.run.in_flight
+        if not abort.run.in_flight:  # a list read overtook the answer
+            conclude(abort, abort.run, now)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
+    return is_under_way
 
 
 def conclude(abort: Abort, run: Run, now: datetime) -> None:
@@ -414,7 +444,7 @@ def mark_unknown(abort: Abort, reason: str, error_id: str = "") -> None:
 def settle_resolved_aborts(now: datetime) -> None:
     """Settle or accept open aborts by the status of their runs, and give up lost ones.
 
-    Usually the mirror has done so already (`AbortQuerySet.apply_run_status`).
+    Usually the mirror has done so already (`Abort.apply_run_status`).
     """
     sent_aborts = Abort.objects.open().exclude(state=AbortState.REQUESTED)
     for abort in sent_aborts.select_related("run__stage__pipeline__project"):

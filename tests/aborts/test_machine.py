@@ -259,7 +259,9 @@ class AbortMachine(RuleBasedStateMachine):
         has_reason = bool(reason) or not aborts.reason_required(run.stage)
         open_abort = Abort.objects.open().filter(run=run).first()
         try:
-            result = aborts.request_abort(run, AbortRequest(user, reason), retry_of_pk=retry_of_pk)
+            result = aborts.request_abort(
+                run, AbortRequest(user, reason), retry_of_pk=retry_of_pk, mark_sent=send
+            )
         except aborts.NotAllowed:
             assert not is_allowed
             return None

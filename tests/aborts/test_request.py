@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from dashboard import aborts
 from dashboard.aborts import AbortRequest
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models import Abort, BulkAbort, RequestCounter, Run
 from dashboard.models.aborts import AbortState, EventType
 from dashboard.models.bulk_aborts import Via
 from tests.support import factories
@@ -80,6 +80,32 @@ def test_abort_request_stores_all_fields(run: Run, manager: User) -> None:
         "settled_at": None,
     }
     assert timeline(result.abort) == [("requested", T0, "a shell on build-1")]
+
+
+@time_machine.travel(T0, tick=False)
+def test_abort_sent_at_once_is_recorded_as_sent(run: Run, manager: User) -> None:
+    result = aborts.request_abort(run, abort_request(manager), mark_sent=True)
+    assert result.request_seq == RequestCounter.latest() > 0
+    stored = Abort.objects.values("state", "claimed_at", "sent_at", "send_count").get()
+    assert stored == {"state": "requested", "claimed_at": T0, "sent_at": T0, "send_count": 1}
+    assert timeline(result.abort) == [
+        ("requested", T0, "a shell on build-1"),
+        ("sent", T0, ""),
+    ]
+
+
+@time_machine.travel(T0, tick=False)
+def test_abort_of_run_to_be_read_first_is_not_recorded_as_sent(run: Run, manager: User) -> None:
+    first = overdue_abort(run, manager)
+    retry = aborts.request_abort(run, abort_request(manager), retry_of_pk=first.pk, mark_sent=True)
+    aborting_run = factories.run(run.stage, status="aborting")
+    second = aborts.request_abort(aborting_run, abort_request(manager), mark_sent=True)
+    for result in (retry, second):
+        assert (result.request_seq, result.abort.sent_at, result.abort.send_count) == (
+            None,
+            None,
+            0,
+        )
 
 
 @time_machine.travel(T0, tick=False)

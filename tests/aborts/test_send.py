@@ -404,7 +404,7 @@ def test_wait_for_another_process_ignores_other_aborts(abort: Abort, manager: Us
 
     async def wait(_: Connection) -> None:
         joined = aborts.AbortResult(abort, is_new=False)
-        assert await asyncio.wait_for(aborts.wait_for_answer(joined), 10) == abort.pk
+        assert await asyncio.wait_for(aborts.wait_for_answer(joined), 10) == abort
 
     northflank = FakeNorthflank()
     northflank.run_with_connection(wait)

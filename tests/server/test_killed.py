@@ -277,11 +277,10 @@ both_databases = pytest.mark.parametrize(
 def test_abort_with_process_killed_at_any_step_is_completed(kill_scenario: KillScenario) -> None:
     abort, kill_count = kill_at_each("step", kill_scenario)
     assert abort.outcome == "aborted"
-    assert kill_count >= 20  # fewer, and the steps were not found
-    # No abort; not sent; maybe sent; answered; ended.
+    assert kill_count >= 10  # fewer, and the steps were not found
+    # No abort; maybe sent, since it is recorded as sent; answered; ended.
     assert kill_scenario.left_states == {
-        ("", False), ("requested", False), ("requested", True), ("accepted", True),
-        ("concluded", True),
+        ("", False), ("requested", True), ("accepted", True), ("concluded", True),
     }  # fmt: skip
 
 
@@ -310,6 +309,8 @@ def test_refused_abort_with_process_killed_is_settled(kill_scenario: KillScenari
 def test_retried_abort_with_process_killed_is_completed(kill_scenario: KillScenario) -> None:
     abort, _ = kill_at_each("commit", kill_scenario, is_retry=True)
     assert abort.outcome == "aborted"
+    # The run is read before a retry is sent, so some have died before.
+    assert ("requested", False) in kill_scenario.left_states
     first = Abort.objects.using(PROCESS_DATABASE).get(retried_by=abort.pk)
     assert (first.state, first.settled_at) == ("retried", abort.requested_at)
 

@@ -94,7 +94,10 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
     under_way = run_object.aborts.open().first() if body.again else None
     try:
         abort_result = aborts.request_abort(
-            run_object, abort_request, retry_of_pk=under_way.pk if under_way else None
+            run_object,
+            abort_request,
+            retry_of_pk=under_way.pk if under_way else None,
+            mark_sent=True,
         )
     except aborts.NotAllowed as denied:
         raise ApiError(403, "not_allowed", str(denied)) from denied
@@ -109,7 +112,7 @@ def abort(request: HttpRequest, client: ApiClient, run_id: str) -> HttpResponse:
         raise ApiError(422, "reason_missing", str(reason_error)) from reason_error
     return Deferred(
         lambda: aborts.wait_for_answer(abort_result),
-        lambda pk: _abort_response(pk, client, joined=not abort_result.is_new),
+        lambda abort: _abort_response(abort, client, joined=not abort_result.is_new),
     )
 
 
@@ -174,14 +177,12 @@ ERRORS_BY_STATE: dict[AbortState, tuple[int, str]] = {
 }
 
 
-def _abort_response(abort_pk: int, client: ApiClient, *, joined: bool) -> HttpResponse:
-    abort_row = Abort.objects.get(pk=abort_pk)
-    run_object = Run.objects.with_stage().without_detail().get(pk=abort_row.run_id)
-    abort_fields = serializers.abort(abort_row, run_object)
+def _abort_response(abort_row: Abort, client: ApiClient, *, joined: bool) -> HttpResponse:
+    abort_fields = serializers.abort(abort_row, abort_row.run)
     body = {
         "joined": joined,
         "abort": abort_fields,
-        "run": _run_with_abort(run_object, client),
+        "run": _run_with_abort(abort_row.run, client),
     }
     error_status_and_code = ERRORS_BY_STATE.get(AbortState(abort_row.state))
     if error_status_and_code is None:

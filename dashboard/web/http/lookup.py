@@ -86,11 +86,17 @@ def get_run_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, stage_name: str, run_id: str
 ) -> Run:
     """Return a mirrored run with its stage; raise PageNotFound."""
+    runs = Run.objects.with_stage().filter(
+        permissions.stage_filter("stage"),
+        stage__pipeline__project__slug=project_slug,
+        stage__pipeline__slug=pipeline_slug,
+        stage__name__iexact=stage_name,
+        run_id=run_id,
+    )
+    for run in runs[:1]:
+        return run
     stage = get_stage_or_404(permissions, project_slug, pipeline_slug, stage_name)
-    run = find_run(stage, run_id)
-    if run is None:
-        raise run_not_found(stage, run_id)
-    return run
+    raise run_not_found(stage, run_id)
 
 
 def find_run(stage: Stage, run_id: str) -> Run | None:

@@ -43,9 +43,9 @@ def abort(
     required = aborts.reason_required(run.stage)
     reason = reason_form.parse(request, required=required)
     try:
-        abort_request = reason_form.abort_request(request, reason)
+        abort_request = reason_form.abort_request(request, reason, user_permissions)
         abort_result = aborts.request_abort(
-            run, abort_request, retry_of_pk=_resent_abort_pk(request)
+            run, abort_request, retry_of_pk=_resent_abort_pk(request), mark_sent=True
         )
     except aborts.NotAllowed as error:
         return errors.forbidden(request, str(error))
@@ -55,10 +55,10 @@ def abort(
         )
     except aborts.NotInFlight:
         notice = ("info", _("The run had already ended; nothing was sent."))
-        return _render_result(request, run, user_permissions, notice)
+        return _render_result(request, run, user_permissions, notice, None)
     return Deferred(
         lambda: aborts.wait_for_answer(abort_result),
-        lambda pk: _render_answer(request, pk, user_permissions),
+        lambda abort: _render_answer(request, abort, user_permissions),
     )
 
 
@@ -110,10 +110,10 @@ def _render_confirmation(
 
 
 def _render_answer(
-    request: HttpRequest, abort_pk: int, user_permissions: Permissions
+    request: HttpRequest, abort: Abort, user_permissions: Permissions
 ) -> HttpResponse:
-    abort = Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort_pk)
-    return _render_result(request, abort.run, user_permissions, _result_notice(abort, request))
+    notice = _result_notice(abort, request)
+    return _render_result(request, abort.run, user_permissions, notice, abort)
 
 
 def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]:
@@ -130,15 +130,21 @@ def _result_notice(abort: Abort, request: HttpRequest) -> tuple[str, SafeString]
 
 
 def _render_result(
-    request: HttpRequest, run: Run, user_permissions: Permissions, notice: tuple[str, str]
+    request: HttpRequest,
+    run: Run,
+    user_permissions: Permissions,
+    notice: tuple[str, str],
+    abort: Abort | None,
 ) -> HttpResponse:
+    # `abort` is the run's latest if it is open; of a settled one a retry may follow.
+    open_abort = abort if abort is not None and abort.settled_at is None else None
     tone, text = notice
     if not is_htmx(request):
         messages.add_message(request, messages.INFO, text, extra_tags=tone)
         return redirect(links.run_url(run))
-    run_html = _render_run(request, run, user_permissions)
+    run_html = _render_run(request, run, user_permissions, open_abort)
     # While the abort is open, its notice is bound to the run and hidden when the run concludes.
-    notice_run_dom_id = run_row.dom_id(run.run_id) if run.aborts.open().exists() else ""
+    notice_run_dom_id = run_row.dom_id(run.run_id) if open_abort else ""
     notice_context = {"notice": {"tone": tone, "text": text, "run_dom_id": notice_run_dom_id}}
     notice_html = render_to_string("components/notices.html#notice", notice_context)
     # htmx skips the run's partial if the page no longer shows the run.
@@ -149,9 +155,12 @@ def _render_result(
     )
 
 
-def _render_run(request: HttpRequest, run: Run, user_permissions: Permissions) -> str:
+def _render_run(
+    request: HttpRequest, run: Run, user_permissions: Permissions, open_abort: Abort | None
+) -> str:
     # The element with the run's id is a card on the run's own page and a row on all others.
     if request.POST.get("view") == "card":
         context = run_card_context(run, user_permissions, abort_history.load_aborts(run))
         return render_to_string("pages/run.html#card", context, request)
-    return run_row.render_loaded([run], user_permissions)[run.pk]
+    aborts = {run.pk: open_abort} if open_abort else None
+    return run_row.render_loaded([run], user_permissions, aborts)[run.pk]

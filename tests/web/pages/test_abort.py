@@ -1,5 +1,6 @@
 """Abort pages: GET only asks for confirmation, POST aborts and shows Northflank's response."""
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +11,15 @@ from django.utils import timezone
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
 
+from dashboard.asgi import application
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.aborts import EventType
 from tests.support import factories
+from tests.support.databases import counting_statements
 from tests.support.html import HTMX, GetPage, parse_html, select_one, text_of
 from tests.support.live import Live, token
-from tests.support.live_runs import create_run_in_flight
+from tests.support.live_runs import create_run_in_flight, submit_abort
 
 
 def test_abort_confirmation_shows_run_and_stage_and_aborts_nothing(
@@ -65,6 +69,34 @@ def test_abort_of_ended_run_sends_nothing_and_shows_notice(
     answer = operator_client.post(factories.address(run, "abort"), follow=True)
     assert "already ended; nothing was sent" in text_of(select_one(parse_html(answer), "#notices"))
     assert not run.aborts.exists()
+
+
+def test_abort_sent_at_once_needs_few_statements(live: Live, manager: User) -> None:
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    # The stream and the record of the rate limit use other threads.
+    with counting_statements(application.executor, db_threads.abort_executor) as statements:
+        answer = submit_abort(client, run)
+    assert f'id="run-{run.run_id}"' in answer.text
+    assert sum('FROM "dashboard_grant"' in sql for sql in statements) == 1
+    assert sum('INSERT INTO "dashboard_abort"' in sql for sql in statements) == 1
+    assert len(statements) <= 22, "\n".join(statements)
+
+
+def test_abort_does_not_wait_for_the_syncs_database_threads(live: Live, manager: User) -> None:
+    run = create_run_in_flight(live)
+    client = live.sign_in("manager")
+    released = threading.Event()
+    blocked = [
+        db_threads.executor.submit(released.wait, 60)
+        for _ in range(db_threads.executor._max_workers)
+    ]
+    try:
+        assert submit_abort(client, run).status_code == 200
+        assert not any(future.done() for future in blocked)
+    finally:
+        released.set()
+    assert Abort.objects.get().state == "accepted"
 
 
 def test_abort_over_http_returns_run_row_and_notice(live: Live, manager: User) -> None:

@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from dashboard.aborts import MAX_REASON_LENGTH, AbortRequest
+from dashboard.accounts.permissions import Permissions
 from dashboard.web.http.client_address import client_address
 
 
@@ -43,10 +44,16 @@ def parse(request: HttpRequest, *, required: bool, error: str = "") -> ReasonFie
     return ReasonField(required, pick.strip(), text, error)
 
 
-def abort_request(request: HttpRequest, reason: ReasonField) -> AbortRequest:
-    """Return the abort request of the form's user, reason and client address."""
+def abort_request(
+    request: HttpRequest, reason: ReasonField, user_permissions: Permissions | None = None
+) -> AbortRequest:
+    """Return the abort request of the form's user, reason and client address.
+
+    `user_permissions` are the user's, if this request has read them already.
+    """
     return AbortRequest(
         user=request.user,  # type: ignore[arg-type]  # signed in: see sign_in.py
         reason=reason.full_text,
         client_address=client_address(request),
+        permissions=user_permissions,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from django.utils.translation import gettext as _
@@ -67,9 +68,17 @@ def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
 
 
 def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:
-    # Runs are loaded without `steps`; for runs in flight it yields the time spent on approvals.
-    with_steps = Run.objects.filter(pk__in=[run.pk for run in runs], steps__isnull=False)
-    return {pk: msgspec.convert(tree, Node) for pk, tree in with_steps.values_list("pk", "steps")}
+    # They yield the time spent on approvals. Runs are usually loaded without them.
+    trees: dict[int, Any] = {}
+    missing = []
+    for run in runs:
+        if "steps" in run.get_deferred_fields():
+            missing.append(run.pk)
+        else:
+            trees[run.pk] = run.steps
+    if missing:
+        trees |= Run.objects.filter(pk__in=missing).values_list("pk", "steps")
+    return {pk: msgspec.convert(tree, Node) for pk, tree in trees.items() if tree is not None}
 
 
 def _typical_text(run: Run, clock: Timer, typical: TypicalDuration) -> str:

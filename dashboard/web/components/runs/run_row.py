@@ -5,7 +5,7 @@ their number.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -282,14 +282,22 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
     return {pk: mark_safe(html) for pk, html in html_by_pk.items() if html}
 
 
-def render_loaded(runs: Collection[Run], permissions: Permissions) -> dict[int, SafeString]:
-    """Return the rendered rows of `runs`, by run key. Runs must be loaded with their stage."""
+def render_loaded(
+    runs: Collection[Run],
+    permissions: Permissions,
+    aborts: Mapping[int, Abort] | None = None,
+) -> dict[int, SafeString]:
+    """Return the rendered rows of `runs`, by run key. Runs must be loaded with their stage.
+
+    `aborts` are their latest aborts, by run key, if the caller has them.
+    """
     keys = {
         run.pk: _cache_key(run.pk, run.version, permissions.abort_permission(run.stage))
         for run in runs
     }
     cached = cache.get_many(keys.values())
-    rendered = _render_and_cache([run for run in runs if keys[run.pk] not in cached], permissions)
+    missing = [run for run in runs if keys[run.pk] not in cached]
+    rendered = _render_and_cache(missing, permissions, aborts)
     return {pk: mark_safe(rendered.get(pk) or cached[key]) for pk, key in keys.items()}
 
 
@@ -301,9 +309,12 @@ def _cache_key(pk: int, version: int, permission: Permission) -> str:
     return f"row:{pk}:{version}:{audience}"
 
 
-def _render_and_cache(runs: Iterable[Run], permissions: Permissions) -> dict[int, SafeString]:
+def _render_and_cache(
+    runs: Iterable[Run], permissions: Permissions, aborts: Mapping[int, Abort] | None = None
+) -> dict[int, SafeString]:
     runs = list(runs)
-    aborts = latest_aborts(runs) if runs else {}
+    if aborts is None:
+        aborts = latest_aborts(runs) if runs else {}
     clocks = progress_bar.load_clocks(runs)
     active_acknowledgements = acknowledgements.active_by_run(runs, now())
     rendered: dict[int, SafeString] = {}
