@@ -73,7 +73,7 @@ def call[**P, T](work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     is_down = db_health.down_since() is not None
     try:
         with db_health.without_lock_wait() if is_down else nullcontext():
-            result = work()
+            result = work(*args, **kwargs)
     except Exception as error:
         db_health.record_failure(error)
         raise
