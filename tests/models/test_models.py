@@ -347,23 +347,6 @@ def test_run_end_is_its_earliest_known_time_after_it_concluded(
     assert run.ended_at == (at(30) if run.concluded else ended_at)
 
 
-def test_run_end_of_runs_from_before_the_column_is_computed_by_migration(
-    transactional_db: None,
-) -> None:
-    project = Project.objects.create(slug="shop", synced_at=T0)
-    pipeline = Pipeline.objects.create(project=project, slug="checkout", synced_at=T0)
-    stage = Stage.objects.create(pipeline=pipeline, name="Production", next_sync_at=T0)
-    with transaction.atomic():
-        run = create_run(stage, **CONCLUDED, concluded_at=at(5))
-        create_abort(run)
-    try:
-        call_command("migrate", "dashboard", "0001", verbosity=0)
-    finally:
-        call_command("migrate", verbosity=0)
-    run.refresh_from_db()
-    assert (run.ended_at, run.aborts.count()) == (at(5), 1)
-
-
 def test_run_title_is_its_name(stage: Stage) -> None:
     assert create_run(stage, name="Nightly").title == "Nightly"
 
