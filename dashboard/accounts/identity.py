@@ -7,18 +7,19 @@ groups, and all grants. So an ended session or a withdrawn grant counts at the n
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db.models import BigIntegerField, DateTimeField, TextField
+from django.db.models import BigIntegerField, TextField
 from django.http import HttpRequest
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import Parameter, PreparedQuery, Rows, Texts, joined
+from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Rows, Texts, joined
 from dashboard.models import Grant
 
 MAX_SESSIONS = 2_000  # about 1 KB each
@@ -46,11 +47,13 @@ class Identities:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _KnownSession] = OrderedDict()
-        self._facts = PreparedQuery(
+
+    @cached_property
+    def _facts(self) -> CombinedQuery:
+        return CombinedQuery(
             [
                 Session.objects.filter(
-                    session_key=Parameter("session", TextField()),
-                    expire_date__gt=Parameter("now", DateTimeField()),
+                    session_key=Parameter("session", TextField()), expire_date__gt=NOW
                 ).values_list("session_data"),
                 User.objects.filter(pk=_USER).values_list(
                     "username", "password", "is_active", "is_staff", "is_superuser"

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import (
     BigIntegerField,
     Case,
+    DateTimeField,
     Expression,
     Field,
     Func,
@@ -36,6 +37,9 @@ class Parameter(Expression):
         super().__init__(output_field=output_field)
         self.name, self.offset = name, offset
 
+    def __sub__(self, age: Any) -> Any:
+        return Parameter(self.name, self.output_field, self.offset - age)
+
     def as_sql(self, compiler: SQLCompiler, connection: Any) -> Any:
         return "%s", (self,)
 
@@ -45,6 +49,10 @@ class Parameter(Expression):
         if isinstance(value, datetime):
             return connection.ops.adapt_datetimefield_value(value + self.offset)
         return value
+
+
+NOW = Parameter("now", DateTimeField())
+type Time = datetime | Parameter
 
 
 # Not Django's aggregates, which can't be composed without being executed.
@@ -96,6 +104,28 @@ def joined(*fields: str) -> Concat:
 
 
 class PreparedQuery:
+    """A queryset that selects values (`values_list`), with a `Parameter` for each later value."""
+
+    def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
+        self._compiler = queryset.query.get_compiler(DEFAULT_DB_ALIAS)
+        try:
+            self._sql, self._parameters = self._compiler.as_sql()
+        except EmptyResultSet:
+            self._sql = ""  # whatever the parameters, it selects no row
+            return
+        columns = [column for column, *_ in self._compiler.select]
+        self._converters = self._compiler.get_converters(columns)
+
+    def fetch(self, **values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows."""
+        if not self._sql:
+            return []
+        rows = _execute(self._sql, _resolve(self._parameters, values))
+        converted = self._compiler.apply_converters(rows, self._converters)
+        return [tuple(row) for row in converted]
+
+
+class CombinedQuery:
     """Several querysets of few rows, composed as one statement.
 
     They select values (`values_list`) and contain a `Parameter` where a value is given later.
@@ -116,10 +146,18 @@ class PreparedQuery:
 
     def fetch(self, **values: Any) -> Rows:
         """Return the rows of all parts, each combined with each, as the database's own types."""
-        parameters = [
-            parameter.resolve(values) if isinstance(parameter, Parameter) else parameter
-            for parameter in self._parameters
-        ]
-        with connection.cursor() as cursor:
-            cursor.execute(self._sql, parameters)
-            return tuple(cursor.fetchall())
+        return tuple(_execute(self._sql, _resolve(self._parameters, values)))
+
+
+def _resolve(parameters: Iterable[Any], values: Mapping[str, Any]) -> list[Any]:
+    return [
+        parameter.resolve(values) if isinstance(parameter, Parameter) else parameter
+        for parameter in parameters
+    ]
+
+
+def _execute(sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows

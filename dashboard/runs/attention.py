@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
+from typing import Any
 
 from django.conf import settings
-from django.db.models import Case, Exists, IntegerField, OuterRef, Q, Value, When
+from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
+from dashboard.db.prepared import Time
 from dashboard.models import Abort, Run
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
@@ -48,23 +50,37 @@ def load(runs: RunQuerySet, now: datetime) -> list[AttentionRun]:
 
     A failure is critical.
     """
+    return sort(in_flight_values(runs, now), failure_values(runs, now))
+
+
+def in_flight_values(runs: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
+    """Return a query for what `sort` needs of those of `runs` in flight that need attention."""
     in_flight = runs.in_flight().annotate(attention=severity(now)).filter(attention__gt=0)
+    return in_flight.values_list("pk", "stage", "stage__name", "attention", "created_at")
+
+
+def failure_values(runs: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
+    """Return a query for what `sort` needs of those of `runs` that failed a short time ago."""
     failures = failed(runs, now - FAILURE_WINDOW).order_by()
-    fields = "pk", "stage", "stage__name"
+    return failures.values_list("pk", "stage", "stage__name", "ended_at")
+
+
+def sort(
+    in_flight: Iterable[tuple[Any, ...]], failures: Iterable[tuple[Any, ...]]
+) -> list[AttentionRun]:
+    """Return the runs of the rows of both queries in their order."""
     runs_in_flight = [
         AttentionRun(_stage_rank(name), -run_severity, created_at, pk, stage, is_in_flight=True)
-        for pk, stage, name, run_severity, created_at in in_flight.values_list(
-            *fields, "attention", "created_at"
-        )
+        for pk, stage, name, run_severity, created_at in in_flight
     ]
     failed_runs = [
         AttentionRun(_stage_rank(name), -Severity.CRITICAL, ended_at, pk, stage, is_in_flight=False)
-        for pk, stage, name, ended_at in failures.values_list(*fields, "ended_at")
+        for pk, stage, name, ended_at in failures
     ]
     return sorted([*runs_in_flight, *failed_runs])
 
 
-def failed(runs: RunQuerySet, since: datetime, until: datetime | None = None) -> RunQuerySet:
+def failed(runs: RunQuerySet, since: Time, until: Time | None = None) -> RunQuerySet:
     """Return those of `runs` that failed after `since`, latest first, except runs aborted here.
 
     With `until`, those that failed later are left out, too.
@@ -80,7 +96,7 @@ def waiting(runs: RunQuerySet, now: datetime) -> RunQuerySet:
     return runs.in_flight().filter(_is_waiting_behind(now)).order_by("created_at", "pk")
 
 
-def severity(now: datetime) -> Case:
+def severity(now: Time) -> Case:
     """Return an expression on runs in flight: the severity at which they need attention.
 
     OK: the run needs no attention, or only waits behind one that does.
@@ -104,12 +120,12 @@ def _stage_rank(name: str) -> int:
     return _STAGE_RANKS.get(name, len(_STAGE_RANKS))
 
 
-def _is_approval_due(now: datetime) -> Q:
+def _is_approval_due(now: Time) -> Q:
     limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
     return Q(removed_at=None, approval_since__lte=now - limit)
 
 
-def _is_waiting_behind(now: datetime) -> Q:
+def _is_waiting_behind(now: Time) -> Q:
     """Return a condition: overdue in the queue only, behind a run that needs attention itself."""
     return _is_overdue_behind(_is_approval_due(now))
 

@@ -4,13 +4,16 @@ Only runs that the user may see are returned.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
-from django.db.models import Case, When
+from django.db.models import Case, QuerySet, When
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import NOW, PreparedQuery, Time
 from dashboard.models import Abort, Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs import acknowledgement_rules, attention
@@ -33,7 +36,19 @@ class InFlightTotals:
 
 def load_attention(permissions: Permissions, now: datetime) -> list[AttentionRun]:
     """Return the visible runs that need attention, in the order of runs/attention.py."""
-    return attention.load(visible_runs(permissions), now)
+    in_flight, failures = (
+        _prepare(values, permissions).fetch(now=now)
+        for values in (attention.in_flight_values, attention.failure_values)
+    )
+    return attention.sort(in_flight, failures)
+
+
+@lru_cache(maxsize=200)
+def _prepare(
+    compose: Callable[[RunQuerySet, Time], QuerySet[Any, Any]], permissions: Permissions
+) -> PreparedQuery:
+    """Return the query that `compose` makes of the visible runs."""
+    return PreparedQuery(compose(visible_runs(permissions), NOW))
 
 
 def waiting_runs(permissions: Permissions, now: datetime) -> RunQuerySet:
@@ -41,46 +56,42 @@ def waiting_runs(permissions: Permissions, now: datetime) -> RunQuerySet:
     return attention.waiting(visible_runs(permissions), now)
 
 
-def others_in_flight(permissions: Permissions, now: datetime) -> RunQuerySet:
+def others_in_flight(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs in flight that need no attention: waiting for approval first, then newest.
 
     Those that wait behind a run that needs attention come last.
     """
-    runs = visible_runs(permissions).in_flight().annotate(attention=attention.severity(now))
+    runs = visible.in_flight().annotate(attention=attention.severity(now))
     is_waiting = When(overdue_severity__gt=0, then=2)
     rank = Case(is_waiting, When(status="approval_wait", then=0), default=1)
     return runs.filter(attention=0).order_by(rank, "-created_at", "-pk")
 
 
-def failed_earlier(permissions: Permissions, now: datetime) -> RunQuerySet:
+def failed_earlier(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day and no longer need attention, latest first."""
     since, until = now - acknowledgement_rules.MAX_FAILURE_AGE, now - attention.FAILURE_WINDOW
-    return attention.failed(visible_runs(permissions), since, until)
+    return attention.failed(visible, since, until)
 
 
-def failed(permissions: Permissions, now: datetime) -> RunQuerySet:
+def failed(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that failed in the last day, latest first, except runs aborted here."""
-    return attention.failed(visible_runs(permissions), now - acknowledgement_rules.MAX_FAILURE_AGE)
+    return attention.failed(visible, now - acknowledgement_rules.MAX_FAILURE_AGE)
 
 
-def recently_aborted(permissions: Permissions, now: datetime) -> RunQuerySet:
+def recently_aborted(visible: RunQuerySet, now: Time) -> RunQuerySet:
     """Return the runs that had an abort requested here in the last hour and are not in flight.
 
     Runs in `failed` are left out: their abort was refused, for example, or came too late.
     """
     recently_requested = Abort.objects.filter(requested_at__gt=now - ABORTED_WINDOW).values("run")
-    not_in_flight = visible_runs(permissions).filter(pk__in=recently_requested, in_flight=False)
-    not_failed = not_in_flight.exclude(pk__in=failed(permissions, now).order_by().values("pk"))
+    not_in_flight = visible.filter(pk__in=recently_requested, in_flight=False)
+    not_failed = not_in_flight.exclude(pk__in=failed(visible, now).order_by().values("pk"))
     return not_failed.order_by("-ended_at", "-pk")
 
 
 def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InFlightTotals]:
     """Return the totals of the visible runs in flight, by stage key."""
-    fields = "stage", "status", "overdue_severity", "abort_severity", "attention"
-    runs = visible_runs(permissions).in_flight().annotate(attention=attention.severity(now))
-    # In this order, for which there is an index of the runs in flight alone: to group them, SQLite
-    # would read all runs of their stages.
-    groups = Counter(runs.order_by("-created_at", "-pk").values_list(*fields))
+    groups = Counter(_prepare(_in_flight_values, permissions).fetch(now=now))
     totals: dict[int, list[InFlightTotals]] = {}
     for (stage, status, overdue, aborting, severity), count in groups.items():
         group_totals = InFlightTotals(
@@ -92,6 +103,14 @@ def in_flight_by_stage(permissions: Permissions, now: datetime) -> dict[int, InF
         )
         totals.setdefault(stage, []).append(group_totals)
     return {stage: combine(stage_totals) for stage, stage_totals in totals.items()}
+
+
+def _in_flight_values(visible: RunQuerySet, now: Time) -> QuerySet[Any, Any]:
+    fields = "stage", "status", "overdue_severity", "abort_severity", "attention"
+    runs = visible.in_flight().annotate(attention=attention.severity(now))
+    # In this order, for which there is an index of the runs in flight alone: to group them, SQLite
+    # would read all runs of their stages.
+    return runs.order_by("-created_at", "-pk").values_list(*fields)
 
 
 def combine(
@@ -114,8 +133,8 @@ def combine(
 
 def recently_failed_stages(permissions: Permissions, now: datetime) -> set[int]:
     """Return the keys of the stages with a failure that needs attention."""
-    failures = attention.failed(visible_runs(permissions), now - attention.FAILURE_WINDOW)
-    return set(failures.values_list("stage", flat=True))
+    failures = _prepare(attention.failure_values, permissions).fetch(now=now)
+    return {stage for _pk, stage, *_values in failures}
 
 
 def has_open_aborts(permissions: Permissions) -> bool:

@@ -1,13 +1,14 @@
 """The sections of the Now page: needs attention, in flight, aborted here, failed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import NOW, PreparedQuery, Time
 from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.runs.attention import AttentionRun
@@ -25,6 +26,8 @@ from dashboard.web.http import links
 MAX_IN_FLIGHT = 200
 MAX_CONCLUDED = 50
 MAX_WAITING_LINKS = 20  # below one run
+
+type SelectRuns = Callable[[RunQuerySet, Time], RunQuerySet]
 
 
 class NowSections:
@@ -109,9 +112,8 @@ class NowSections:
 
     @property
     def _failed(self) -> RunSection:
-        failures = in_flight.failed_earlier(self.permissions, self.now)
         listed = self._attention_rows, self._other_rows, self._aborted_list[0]
-        rows, count = _list_runs(failures, MAX_CONCLUDED, *listed)
+        rows, count = self._list(in_flight.failed_earlier, MAX_CONCLUDED, *listed)
         recently_failed = len(self.attention_runs) - self._attention_in_flight
         return RunSection(
             "failed",
@@ -137,8 +139,7 @@ class NowSections:
 
     @cached_property
     def _other_list(self) -> tuple[list[RowKey], int]:
-        others = in_flight.others_in_flight(self.permissions, self.now)
-        return _list_runs(others, MAX_IN_FLIGHT, self._attention_rows)
+        return self._list(in_flight.others_in_flight, MAX_IN_FLIGHT, self._attention_rows)
 
     @property
     def _other_rows(self) -> list[RowKey]:
@@ -150,8 +151,8 @@ class NowSections:
 
     @cached_property
     def _aborted_list(self) -> tuple[list[RowKey], int]:
-        aborted = in_flight.recently_aborted(self.permissions, self.now)
-        return _list_runs(aborted, MAX_CONCLUDED, self._attention_rows, self._other_rows)
+        listed = self._attention_rows, self._other_rows
+        return self._list(in_flight.recently_aborted, MAX_CONCLUDED, *listed)
 
     @property
     def _in_flight_note(self) -> str:
@@ -161,6 +162,19 @@ class NowSections:
             return above
         stages = ngettext("in %(n)d stage", "in %(n)d stages", count) % {"n": count}
         return f"{stages} {above}".strip()
+
+    def _list(
+        self, select: SelectRuns, limit: int, *others: list[RowKey]
+    ) -> tuple[list[RowKey], int]:
+        """Return the rows of the first `limit` runs, without those in `others`, and the total."""
+        query = _prepare_keys(select, self.permissions, limit)
+        keys = [RowKey(*values) for values in query.fetch(now=self.now)]
+        # A run may have moved from one section to another between their queries.
+        listed = {key.pk for other in others for key in other}
+        rows = [key for key in keys if key.pk not in listed]
+        if len(keys) < limit:
+            return rows, len(rows)
+        return rows, select(in_flight.visible_runs(self.permissions), self.now).count()
 
     def _waiting_runs(self) -> Mapping[int, WaitingRuns]:
         """Return the waiting runs by the key of the worst older run in flight of their stage."""
@@ -183,13 +197,10 @@ class NowSections:
         }
 
 
-def _list_runs(runs: RunQuerySet, limit: int, *others: list[RowKey]) -> tuple[list[RowKey], int]:
-    """Return the rows of the first `limit` runs, without those in `others`, and the total."""
-    keys = run_row.row_keys(runs[:limit])
-    # A run may have moved from one section to another between their queries.
-    listed = {key.pk for other in others for key in other}
-    rows = [key for key in keys if key.pk not in listed]
-    return rows, len(rows) if len(keys) < limit else runs.count()
+@lru_cache(maxsize=100)
+def _prepare_keys(select: SelectRuns, permissions: Permissions, limit: int) -> PreparedQuery:
+    runs = select(in_flight.visible_runs(permissions), NOW)
+    return PreparedQuery(run_row.row_key_values(runs[:limit]))
 
 
 def _listed_above_text(count: int) -> str:

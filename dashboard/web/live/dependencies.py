@@ -1,6 +1,6 @@
 """What pages depend on, as queries of few rows: while their rows are equal, so is the page.
 
-Each function returns querysets for a `PreparedQuery`. `NOW`, `KEY` and `USER` are given at each
+Each function returns querysets for a `CombinedQuery`. `NOW`, `KEY` and `USER` are given at each
 execution: the time, the page's key and the user's key. A change of a run, of its aborts or of its
 acknowledgements gives the run the highest version of all, so the count and the highest version of
 some runs stand for all of them.
@@ -14,7 +14,6 @@ from django.contrib.auth.models import User
 from django.db.models import (
     BigIntegerField,
     Case,
-    DateTimeField,
     F,
     Q,
     QuerySet,
@@ -25,7 +24,7 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import Count, Max, Min, Parameter, Sum, Texts, count_if, joined
+from dashboard.db.prepared import NOW, Count, Max, Min, Parameter, Sum, Texts, count_if, joined
 from dashboard.models import (
     Abort,
     CatalogSync,
@@ -47,11 +46,6 @@ KEY = Parameter("key", BigIntegerField())
 USER = Parameter("user", BigIntegerField())
 
 
-def ago(age: timedelta) -> Parameter:
-    """Return the time that was `age` before the execution."""
-    return Parameter("now", DateTimeField(), -age)
-
-
 def upstream() -> Querysets:
     """The upstream error, and the refusal of the list of projects."""
     return [
@@ -69,7 +63,7 @@ def stage() -> Querysets:
     ended = Run.objects.filter(stage__gte=KEY, stage__lte=KEY)
     # Of all stages, since they are few: of one stage, SQLite would read all runs.
     failures = Run.objects.filter(
-        status="failure", concluded=True, ended_at__gt=ago(attention.FAILURE_WINDOW)
+        status="failure", concluded=True, ended_at__gt=NOW - attention.FAILURE_WINDOW
     )
     return [
         Stage.objects.filter(pk=KEY).values_list(
@@ -103,10 +97,10 @@ def saved_views() -> Querysets:
 def runs_of_all_stages(permissions: Permissions) -> Querysets:
     """The runs of the Now page that the user may view: in flight, aborted here, failed."""
     visible = in_flight.visible_runs(permissions)
-    last_day, just_now = ago(acknowledgement_rules.MAX_FAILURE_AGE), ago(attention.FAILURE_WINDOW)
+    last_day, just_now = NOW - acknowledgement_rules.MAX_FAILURE_AGE, NOW - attention.FAILURE_WINDOW
     failures = visible.filter(status="failure", concluded=True, ended_at__gt=last_day)
     aborts = Abort.objects.filter(
-        permissions.stage_filter("run__stage"), requested_at__gt=ago(in_flight.ABORTED_WINDOW)
+        permissions.stage_filter("run__stage"), requested_at__gt=NOW - in_flight.ABORTED_WINDOW
     )
     return [
         visible.in_flight().values_list(Count(), Max("version"), _due_approvals()),
@@ -121,7 +115,7 @@ def listed_stages(permissions: Permissions) -> Querysets:
     Of the stages with runs in flight, each of their reads counts.
     """
     stages = Stage.objects.listed().filter(permissions.stage_filter())
-    is_stale = Q(fresh_until__lt=ago(freshness.GRACE))
+    is_stale = Q(fresh_until__lt=NOW - freshness.GRACE)
     # Without runs in flight, Now is as old as the oldest stage.
     with_flow_synced_at = Case(When(~Q(has_flow=False), then=F("synced_at")))
     stages_in_flight = in_flight.visible_runs(permissions).in_flight().order_by().values("stage")
@@ -165,7 +159,7 @@ def newest_aborts(permissions: Permissions, per_page: int) -> Querysets:
 
 def _due_approvals() -> Sum:
     limit = timedelta(seconds=settings.ATTENTION_APPROVAL_AFTER)
-    return count_if(Q(approval_since__lte=ago(limit)))
+    return count_if(Q(approval_since__lte=NOW - limit))
 
 
 def _fingerprint(condition: Q) -> tuple[Sum, Sum]:

@@ -20,7 +20,7 @@ from django.urls import reverse
 
 from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
-from dashboard.db.prepared import PreparedQuery
+from dashboard.db.prepared import CombinedQuery
 from dashboard.models import ChangeCounter, Run
 from dashboard.web.components.data_age import EMPTY, DataAge
 from dashboard.web.components.runs import run_row, run_section
@@ -228,7 +228,7 @@ def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
     identity = identity_of(request)
     if identity is None or not page.is_cacheable or len(get_messages(request)):
         return None
-    query = _prepared_query(type(page), page.permissions)
+    query = _dependencies_query(type(page), page.permissions)
     dependencies = Dependencies(query, page.key, partial(page.record_view, page.key))
     draft = PageDraft(dependencies, identity.user_pk, page.snapshot.now)
     # While something has not been read yet, an estimate changes all the time.
@@ -236,9 +236,9 @@ def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
 
 
 @lru_cache(maxsize=100)
-def _prepared_query(page: type[Page], permissions: Permissions) -> PreparedQuery:
+def _dependencies_query(page: type[Page], permissions: Permissions) -> CombinedQuery:
     latest_version = ChangeCounter.objects.filter(pk=1).values_list("value")
-    return PreparedQuery([latest_version, *page.dependencies(permissions)])
+    return CombinedQuery([latest_version, *page.dependencies(permissions)])
 
 
 def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:

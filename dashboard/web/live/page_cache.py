@@ -24,7 +24,7 @@ from django.utils.html import escape
 
 from dashboard.accounts.identity import Identities, Identity
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import PreparedQuery, Rows
+from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
 from dashboard.web.http.htmx import is_htmx
 
@@ -59,7 +59,7 @@ class State:
 class Dependencies:
     """The query for the state of one page, and what to do when somebody views it."""
 
-    query: PreparedQuery
+    query: CombinedQuery
     page_key: int
     record_view: Callable[[datetime], None]
 

@@ -20,7 +20,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import PreparedQuery
+from dashboard.db.prepared import CombinedQuery
 from dashboard.models import (
     Abort,
     CatalogSync,
@@ -232,7 +232,7 @@ def test_view_of_a_cached_stage_is_recorded(visitors: Visitors, stage: Stage) ->
 
 def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     now = db_threads.now()
-    query = PreparedQuery([ChangeCounter.objects.values_list("value")])
+    query = CombinedQuery([ChangeCounter.objects.values_list("value")])
     dependencies = page_cache.Dependencies(query, 0, lambda _now: None)
     cache = PageCache(max_bytes=250_000)
     visits = [Visit("", f"/{number}", False, "") for number in range(3)]

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.core.cache import cache
+from django.db.models import QuerySet
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
@@ -259,8 +260,13 @@ def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
 
 def row_keys(runs: RunQuerySet) -> list[RowKey]:
     """Return the keys of the rows of `runs`, in their order."""
+    return [RowKey(*values) for values in row_key_values(runs)]
+
+
+def row_key_values(runs: RunQuerySet) -> QuerySet[Any, Any]:
+    """Return a query for the values of the row keys of `runs`."""
     fields = "pk", "version", "run_id", "stage__pipeline__project", "stage__name"
-    return [RowKey(*values) for values in runs.values_list(*fields)]
+    return runs.values_list(*fields)
 
 
 def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, SafeString]:
