@@ -14,9 +14,10 @@ from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.northflank import Omission, Page
 from dashboard.northflank import Run as ApiRun
 from dashboard.sandbox import parse_fault
-from dashboard.sync import catalog, omitted_entries
+from dashboard.sync import catalog, omitted_entries, read_totals
 from dashboard.web.components import sync_report
 from dashboard.web.components.data_age import page_data_age
+from dashboard.web.http import lookup
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.world import LONG_AGO, World
@@ -258,7 +259,10 @@ def test_stage_page_with_filter_shows_partial_list(
 
 
 def test_data_age_of_several_stages_shows_partial_lists(viewer: User, partial_stage: Stage) -> None:
-    data_age = page_data_age(permissions.for_user(viewer), [partial_stage])
+    viewer_permissions = permissions.for_user(viewer)
+    sweeps = lookup.visible_sweeps(viewer_permissions)
+    totals = read_totals.load(Stage.objects.listed(), sweeps, timezone.now())
+    data_age = page_data_age(viewer_permissions, totals)
     assert data_age.status_hint == "1 list was only partly loaded."
 
 

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_safe
 
+from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, SavedView, Stage
 from dashboard.models.aborts import stages_with_open_aborts
@@ -49,8 +50,9 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     watchers.watch_stage(stage, snapshot.now)
     run_filter = filters.parse(request.GET, stage, user)
     page = StagePage(snapshot, key=stage.pk, query=run_filter.stream_query)
-    # Without the stage, which is read again after the page's state.
     page.filter, page.default_view = run_filter, default_view
+    if identity_of(request) is None:  # else it may be cached, and reads the stage after its state
+        page.stage = stage
     return page_response(request, page)
 
 
