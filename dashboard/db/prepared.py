@@ -109,7 +109,7 @@ class PreparedQuery:
     def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
         self._compiler = queryset.query.get_compiler(DEFAULT_DB_ALIAS)
         try:
-            self._sql, self._parameters = self._compiler.as_sql()
+            self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
         except EmptyResultSet:
             self._sql = ""  # whatever the parameters, it selects no row
             return
@@ -141,19 +141,36 @@ class CombinedQuery:
                 continue  # whatever the parameters, it selects no row
             joins.append(f"LEFT JOIN ({sql}) AS part{number} ON TRUE")
             parameters += values
-        self._sql = " ".join(["SELECT * FROM (SELECT 1) AS one", *joins])
-        self._parameters = parameters
+        sql = " ".join(["SELECT * FROM (SELECT 1) AS one", *joins])
+        self._sql, self._parameters = _with_literals(sql, parameters)
 
     def fetch(self, **values: Any) -> Rows:
         """Return the rows of all parts, each combined with each, as the database's own types."""
         return tuple(_execute(self._sql, _resolve(self._parameters, values)))
 
 
-def _resolve(parameters: Iterable[Any], values: Mapping[str, Any]) -> list[Any]:
-    return [
-        parameter.resolve(values) if isinstance(parameter, Parameter) else parameter
-        for parameter in parameters
-    ]
+def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter]]:
+    """Return a statement with all values in its text, except parameters.
+
+    If a value decides whether SQLite may use a partial index, it prepares the statement again at
+    each execution, which takes longer than to execute it.
+    """
+    connection.ensure_connection()
+    editor = connection.schema_editor()
+    texts, parameters = sql.split("%s"), []
+    statement = texts[0]
+    for value, text in zip(values, texts[1:], strict=True):
+        if isinstance(value, Parameter):
+            parameters.append(value)
+            statement += "%s"
+        else:
+            statement += editor.quote_value(value).replace("%", "%%")
+        statement += text
+    return statement, parameters
+
+
+def _resolve(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> list[Any]:
+    return [parameter.resolve(values) for parameter in parameters]
 
 
 def _execute(sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
