@@ -116,8 +116,16 @@ def release_lease(abort: Abort) -> None:
 def _is_work_pending() -> bool:
     """Return whether an abort is open, or the severity of a run may change with its abort."""
     is_aborting = Q(status="aborting", removed_at=None)
-    runs = Run.objects.in_flight().filter(is_aborting | Q(abort_severity__gt=Severity.OK))
-    others = (rows.values("pk") for rows in (BulkAbort.objects.open(), runs))
+    in_flight = Run.objects.in_flight()
+    runs = in_flight.filter(is_aborting | Q(abort_severity__gt=Severity.OK))
+    # As a subquery: for a join, SQLite would read all aborts.
+    lost = Exists(Abort.objects.filter(run=OuterRef("pk"), state=AbortState.UNKNOWN))
+    runs_after_lost_aborts = in_flight.filter(
+        ~Q(status="aborting"), lost, abort_severity__lt=Severity.CRITICAL
+    )
+    others = (
+        rows.values("pk") for rows in (BulkAbort.objects.open(), runs, runs_after_lost_aborts)
+    )
     return Abort.objects.open().values("pk").union(*others, all=True).exists()
 
 

@@ -175,6 +175,10 @@ def _create_abort(
             next_detail_sync_at=now + SEND_LEASE,
             abort_severity=abort_severity.classify(started_at, now),
         )
+        # Now that no other can change it: it was read before.
+        run.refresh_from_db(fields=["status", "in_flight"])
+        if not run.in_flight:
+            raise NotInFlight
         abort = Abort(
             run=run,
             **abort_request.model_fields(reason, now),

@@ -269,6 +269,23 @@ def test_abort_request_racing_with_settled_abort_creates_its_own(
     assert (second.bulk_abort, second.retry_of) == (batch, None)
 
 
+def test_abort_request_for_run_that_ended_since_it_was_read_is_not_in_flight(
+    run: Run, manager: User
+) -> None:
+    Run.objects.update(in_flight=False)
+    with pytest.raises(aborts.NotInFlight):
+        aborts.request_abort(run, abort_request(manager))
+    assert not Abort.objects.exists()
+
+
+def test_abort_request_for_run_aborting_since_it_was_read_is_not_recorded_as_sent(
+    run: Run, manager: User
+) -> None:
+    Run.objects.update(status="aborting")
+    result = aborts.request_abort(run, abort_request(manager), mark_sent=True)
+    assert (result.abort.sent_at, result.request_seq) == (None, None)
+
+
 def test_abort_request_racing_with_concluded_run_is_not_in_flight(run: Run, manager: User) -> None:
     first = aborts.request_abort(run, abort_request(manager)).abort
     Run.objects.update(in_flight=False)

@@ -17,6 +17,7 @@ from dashboard.models import Abort, Run
 from dashboard.models.aborts import EventType
 from dashboard.models.severity import Severity
 from dashboard.sandbox import parse_fault
+from tests.support import factories
 from tests.support.live import Live
 from tests.support.live_runs import (
     LEDGER,
@@ -166,6 +167,17 @@ def test_run_that_resumes_after_aborting_has_no_abort_severity(live: Live) -> No
     assert reconcile_run(live, run) == (2, True)
     assert read(live, run).status != "aborting"
     assert (Run.objects.get().abort_severity, reconcile_run(live, run)) == (0, (0, False))
+
+
+def test_run_that_resumes_after_lost_abort_is_critical(live: Live, manager: User) -> None:
+    run = create_run_in_flight(live)
+    factories.abort(run, manager, state="unknown", settled_at=now())
+    assert reconcile_run(live, run) == (2, True)
+    # Aborted elsewhere, without effect.
+    Run.objects.update(status="aborting", abort_severity=0, status_since=now())
+    assert reconcile_run(live, run) == (0, False)
+    Run.objects.update(status="running")
+    assert reconcile_run(live, run) == (2, True)
 
 
 @pytest.mark.parametrize("state", ["accepted", "unknown"])

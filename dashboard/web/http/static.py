@@ -53,13 +53,16 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
 
     def serve(self, static_file: StaticFile, request: HttpRequest) -> FileResponse | HttpResponse:
         response: FileResponse = super().serve(static_file, request)
+        response["Vary"] = "Accept-Encoding"
+        version = request.GET.get("v")
+        if version and version != _version(request.path_info.removeprefix(self.static_prefix)):
+            # Of another process's version: a browser must not keep this one under that address.
+            response["Cache-Control"] = "no-cache"
         # Parts of a file and answers without one stay as they are, and so do images of pixels.
         is_whole = response.status_code == 200 and request.method == "GET"
         if not is_whole or not re.match("text/|image/svg", response["Content-Type"]):
             return response
-        response["Vary"] = "Accept-Encoding"
-        accepted = re.findall(r"\w+", request.headers.get("Accept-Encoding", ""))
-        encoding = next((name for name in _ENCODERS if name in accepted), None)
+        encoding = _accepted_encoding(request.headers.get("Accept-Encoding", ""))
         if encoding is None:
             return response
         key = request.path_info, response["ETag"], encoding
@@ -73,3 +76,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it i
         response["Content-Encoding"] = encoding
         response["Content-Length"] = len(self.compressed[key])
         return HttpResponse(self.compressed[key], headers=response.headers)
+
+
+def _accepted_encoding(header: str) -> str | None:
+    """Return the best encoding that the header accepts; None for no encoding."""
+    names = re.findall(r"([\w*]+)(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))\b", header)
+    return next((name for name in _ENCODERS if name in names), None)

@@ -69,6 +69,7 @@ class Broadcaster:
                     await self._check_viewers()
                     await self._broadcast()
                 except Exception as error:
+                    self._first_messages = {}  # those who connect from now on read anew
                     # Unsent changes are sent in a later round.
                     if db_health.is_outage(error):
                         self._broadcast_outage()
@@ -128,9 +129,10 @@ class Broadcaster:
                 self._first_messages.pop((channel, since_version), None)
             # A response that broke off here would be retried at once, endlessly.
             if db_health.is_outage(error):
+                # Later rounds send what is newer than theirs: the page has to reload.
                 return changes.encode_event(
                     OUTAGE_EVENT, database_outage.outage_message(), since_version or 0
-                )
+                ) + changes.encode_event(STALE_EVENT, "", since_version or 0)
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return changes.encode_event(STALE_EVENT, "", since_version or 0)
 
@@ -241,7 +243,8 @@ def _build_message(
     message = b""
     if parts := [*change_set.changed_parts(channel), *changed_status_parts]:
         message = changes.encode_parts(parts, change_set.version)
-    if change_set.is_truncated:
+    # The first round of a process knows no earlier changes.
+    if change_set.is_truncated or change_set.since_version is None:
         message += changes.encode_event(STALE_EVENT, "", change_set.version)
     return message, {part.id: part for part in status_parts}
 

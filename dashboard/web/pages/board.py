@@ -165,7 +165,7 @@ class BoardPage(Page):
     @property
     def _page_urls(self) -> dict[str, str]:
         """The addresses of the first, the previous and the next page; those that exist."""
-        if self.list_page.is_past_end:
+        if self.list_page.number > self.list_page.page_count:
             return {}
         number, count = self.list_page.number, self.list_page.page_count
         pages = {"first": 1, "previous": number - 1, "next": number + 1}

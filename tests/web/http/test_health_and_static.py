@@ -92,6 +92,26 @@ def test_static_file_that_browser_has_is_not_sent_again(client: Client) -> None:
     assert (answer.status_code, answer.getvalue()) == (304, b"")
 
 
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [("br;q=0, gzip", "gzip"), ("br; q=0.0, gzip;q=0", None), ("br;q=0.5", "br"), ("", None)],
+)
+def test_static_file_has_no_encoding_that_is_not_accepted(
+    client: Client, header: str, encoding: str | None
+) -> None:
+    answer = client.get(static("live.js"), headers={"Accept-Encoding": header})
+    assert answer.headers.get("Content-Encoding") == encoding
+    assert answer["Vary"] == "Accept-Encoding"
+    answer.close()
+
+
+def test_static_file_of_another_version_is_not_cached(client: Client) -> None:
+    path = static("live.js").partition("?")[0]
+    for query, is_cached in (("", True), ("?v=000000000000", False)):
+        answer = client.get(path + query, headers={"Accept-Encoding": "gzip"})
+        assert ("max-age=86400" in answer["Cache-Control"]) is is_cached
+
+
 def test_part_of_static_file_is_sent_uncompressed(client: Client, db: None) -> None:
     headers = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
     answer = client.get(static("live.js"), headers=headers)

@@ -500,6 +500,26 @@ def test_stream_with_failed_opening_tells_page_to_reload(
         next_part(stream, "run-r-1", "Retrying")
 
 
+def test_first_round_tells_pages_that_were_open_before_it_to_reload(
+    run: Run, live: Live, viewer: User
+) -> None:
+    channel, version = Channel("now", 0, permissions.for_user(viewer)), run.version
+
+    async def message_after_change() -> bytes:
+        broadcaster = feed.Broadcaster(poll_interval=60)
+        stream = broadcaster.stream(channel, version, viewer.pk)
+        await anext(stream)
+        await run_in_db_thread(factories.change, run, status="retrying")
+        rounds = asyncio.create_task(broadcaster.run())
+        try:
+            async with asyncio.timeout(20):
+                return await anext(stream)
+        finally:
+            rounds.cancel()
+
+    assert b"event: stale" in live.run(message_after_change)
+
+
 @fast_polling
 def test_failed_broadcast_is_repeated(
     run: Run, viewer_http_client: httpx.Client, caplog: pytest.LogCaptureFixture

@@ -80,7 +80,7 @@ def test_abort_sent_at_once_needs_few_statements(live: Live, manager: User) -> N
     assert f'id="run-{run.run_id}"' in answer.text
     assert sum('FROM "dashboard_grant"' in sql for sql in statements) == 1
     assert sum('INSERT INTO "dashboard_abort"' in sql for sql in statements) == 1
-    assert len(statements) <= 22, "\n".join(statements)
+    assert len(statements) <= 23, "\n".join(statements)
 
 
 def test_abort_does_not_wait_for_the_syncs_database_threads(live: Live, manager: User) -> None:

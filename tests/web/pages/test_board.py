@@ -185,6 +185,11 @@ def test_board_choices_count_pipelines_of_all_pages(get_page: GetPage) -> None:
         assert [text_of(link) for link in get_page(address).css(".choices a")] == counts
 
 
+@pytest.mark.usefixtures("many_pipelines")
+def test_board_page_without_any_match_has_no_page_links(get_page: GetPage) -> None:
+    assert get_page("/board/?q=no-such-name&page=3").css(".pager") == []
+
+
 @pytest.mark.usefixtures("pipelines_in_each_state")
 def test_board_on_one_page_has_no_page_links(get_page: GetPage) -> None:
     assert get_page("/board/").css(".pager") == []
