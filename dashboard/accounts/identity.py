@@ -85,7 +85,9 @@ class Identities:
             return None
         facts = self._load_facts(session_key, int(user_pk))
         user = auth.get_user(request)
-        if not isinstance(user, User):
+        # The request's session was read before: meanwhile it may have ended.
+        is_session_stored = facts[0][1] is not None
+        if not isinstance(user, User) or not is_session_stored:
             return None
         identity = Identity(user.pk, user.get_username(), permissions.for_user(user))
         if self._load_facts(session_key, user.pk) != facts:

@@ -40,6 +40,7 @@ ADDRESS = Limit("address", 30, timedelta(seconds=10))
 # Nobody can guess these secrets, so a valid one is never throttled. The limits keep strangers and
 # broken clients from flooding the database and the access log.
 TOKEN = Limit("token", 10, timedelta(seconds=10))
+UNKNOWN_TOKENS = Limit("tokens", 30, timedelta(seconds=5))  # of all addresses together
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
 
 

@@ -22,7 +22,7 @@ from django.db.models import (
     Value,
     When,
 )
-from django.db.models.functions import Cast, Concat
+from django.db.models.functions import Cast, Concat, Length
 from django.db.models.sql.compiler import SQLCompiler
 
 type Rows = tuple[tuple[Any, ...], ...]
@@ -98,8 +98,10 @@ class Texts(Func):
 
 
 def joined(*fields: str) -> Concat:
-    """Return the texts of some fields, each followed by a slash."""
-    parts = [part for field in fields for part in (Cast(field, TextField()), Value("/"))]
+    """Return the texts of some fields as one text, which differs for different texts."""
+    texts = [Cast(field, TextField()) for field in fields]
+    # Each after its length, since a text may contain any separator.
+    parts = [part for text in texts for part in (Cast(Length(text), TextField()), Value(":"), text)]
     return Concat(*parts, output_field=TextField())
 
 

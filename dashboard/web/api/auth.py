@@ -142,6 +142,8 @@ def _refuse(
     address = client_address(request)
     subject = f"{throttle.network(address)} {token.pk if token is not None else 'unknown'}"
     counters = [Counter(throttle.TOKEN, subject)]
+    if token is None:  # or strangers with many addresses would write one event each
+        counters.append(Counter(throttle.UNKNOWN_TOKENS, ""))
     if wait := throttle.remaining_wait(counters, at):
         return ApiError(
             429,

@@ -84,10 +84,10 @@ def stage() -> Querysets:
 def saved_views() -> Querysets:
     """The saved views that the user sees, and which of them they may share or delete."""
     visible = SavedView.objects.filter(Q(owner=USER) | Q(shared=True))
-    own = count_if(Q(owner=USER))
     return [
         visible.values_list(
-            own, Texts(joined("pk", "name", "query", "shared", "owner_id", "owner__username"))
+            *_fingerprint(Q(owner=USER)),
+            Texts(joined("pk", "name", "query", "shared", "owner_id", "owner__username")),
         ),
         DefaultView.objects.filter(user=USER).values_list("view"),
         User.objects.filter(pk=USER).values_list("is_staff", "is_superuser"),

@@ -101,6 +101,7 @@ class Page(ABC):
         self.permissions = permissions or snapshot.permissions
         self.key = key
         self.query = query
+        self.draft: PageDraft | None = None
 
     def __init_subclass__(cls) -> None:
         PAGES[cls.name] = cls
@@ -114,6 +115,23 @@ class Page(ABC):
     def dependencies(cls, permissions: Permissions) -> Querysets:
         """Return what a cacheable page depends on (live/dependencies.py)."""
         raise NotImplementedError
+
+    @property
+    def shows_more_than_dependencies(self) -> bool:
+        """Whether this one page is not cached, since its filter depends on more."""
+        return False
+
+    def read_state(self, request: HttpRequest) -> None:
+        """Read what the page depends on, before anything that it shows.
+
+        For a view that reads something before it calls `page_response`.
+        """
+        identity = identity_of(request)
+        if identity is None or not type(self).is_cacheable or len(get_messages(request)):
+            return
+        query = _dependencies_query(type(self), self.permissions)
+        dependencies = Dependencies(query, self.key, partial(self.record_view, self.key))
+        self.draft = PageDraft(dependencies, identity.user_pk, self.snapshot.now)
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:
@@ -201,7 +219,7 @@ def _data_age_part(data_age: DataAge) -> LivePart:
 
 def page_response(request: HttpRequest, page: Page) -> HttpResponse:
     """Render a page or, for a refresh, its live region alone; 304 if the browser has it already."""
-    draft = _draft(request, page)  # its state is read before anything of the page
+    draft = _draft(request, page)
     live = _live_region(request, page, draft)
     if request.headers.get("HX-PTag") == live.tag:
         unchanged = HttpResponseNotModified()  # htmx then leaves the page unchanged
@@ -225,14 +243,12 @@ def page_response(request: HttpRequest, page: Page) -> HttpResponse:
 
 def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
     """Return the draft of a page that is to be cached, else None."""
-    identity = identity_of(request)
-    if identity is None or not page.is_cacheable or len(get_messages(request)):
-        return None
-    query = _dependencies_query(type(page), page.permissions)
-    dependencies = Dependencies(query, page.key, partial(page.record_view, page.key))
-    draft = PageDraft(dependencies, identity.user_pk, page.snapshot.now)
+    if page.draft is None:
+        page.read_state(request)
     # While something has not been read yet, an estimate changes all the time.
-    return None if page.data_age.incomplete_text else draft
+    if page.draft is None or page.shows_more_than_dependencies or page.data_age.incomplete_text:
+        return None
+    return page.draft
 
 
 @lru_cache(maxsize=100)

@@ -139,6 +139,7 @@ class CachedPage:
     headers: dict[str, str]
     tag: str
     valid_until: datetime
+    size: int  # in memory, in bytes, about
 
     def respond(self, request: HttpRequest, identity: Identity, state: State) -> HttpResponse:
         """Return the page for one user."""
@@ -165,7 +166,7 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return sum(page.text.size for page in self.pages.values())
+        return sum(page.size for page in self.pages.values())
 
 
 class PageCache:
@@ -229,11 +230,13 @@ class PageCacheMiddleware:
         draft: PageDraft | None = getattr(response, "page_draft", None)
         if draft is None or not isinstance(response, HttpResponse):
             return response
+        text = GappedText(response.text)
         page = CachedPage(
-            GappedText(response.text),
+            text,
             dict(response.headers),
             draft.tag,
             draft.valid_until,
+            size=text.size + len(repr((visit, draft.state))),
         )
         self._cache.add(visit, draft, page)
         return page.respond(request, identity, draft.state)

@@ -28,6 +28,7 @@ from dashboard.web.pages import aborts_export
 def aborts(request: HttpRequest) -> HttpResponse:
     """Show one page of the aborts that match the query string, newest first."""
     page = AbortsPage(Snapshot.for_request(request))
+    page.read_state(request)
     page.filter = abort_log.parse(request, page.permissions)
     return page_response(request, page)
 
@@ -37,11 +38,12 @@ class AbortsPage(Page):
 
     name = nav = "aborts"
     follows_all_changes = False
+    is_cacheable = True
     filter: AbortFilter
 
     @property
-    def is_cacheable(self) -> bool:  # type: ignore[override]
-        return self.filter.is_newest_page and not self.filter.warnings
+    def shows_more_than_dependencies(self) -> bool:
+        return not self.filter.is_newest_page or bool(self.filter.warnings)
 
     @classmethod
     def dependencies(cls, permissions: Permissions) -> Querysets:

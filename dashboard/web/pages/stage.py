@@ -11,7 +11,6 @@ from django.urls import reverse
 from django.utils.functional import SimpleLazyObject
 from django.views.decorators.http import require_safe
 
-from dashboard.accounts.identity import identity_of
 from dashboard.accounts.permissions import Permissions
 from dashboard.models import Run, SavedView, Stage
 from dashboard.models.aborts import stages_with_open_aborts
@@ -43,16 +42,17 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     user = sign_in.signed_in_user(request)
     snapshot = Snapshot.for_request(request)
     stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
+    page = StagePage(snapshot, key=stage.pk)
+    page.read_state(request)
+    if page.draft is None:  # else the stage is read again, after the page's state
+        page.stage = stage
     # A refresh of an open page does not apply the default view.
     default_view = None if is_htmx(request) else saved_views.default_for(user)
     if default_view and not request.GET:
         return redirect(f"{request.path}?{default_view.query}")
     watchers.watch_stage(stage, snapshot.now)
-    run_filter = filters.parse(request.GET, stage, user)
-    page = StagePage(snapshot, key=stage.pk, query=run_filter.stream_query)
-    page.filter, page.default_view = run_filter, default_view
-    if identity_of(request) is None:  # else it may be cached, and reads the stage after its state
-        page.stage = stage
+    page.filter, page.default_view = filters.parse(request.GET, stage, user), default_view
+    page.query = page.filter.stream_query
     return page_response(request, page)
 
 
@@ -68,6 +68,11 @@ class StagePage(Page):
             *dependencies.stage(),
             *dependencies.saved_views(),
         ]
+
+    @property
+    def shows_more_than_dependencies(self) -> bool:
+        # The aborts of one user; and a text search has too many addresses to keep.
+        return self.filter.aborted_by_me or bool(self.filter.q)
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:

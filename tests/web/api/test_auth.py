@@ -7,6 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -328,3 +329,17 @@ def test_refused_token_does_not_throttle_another(
     http_client = api_client(viewer)
     ApiToken.objects.update(revoked_at=timezone.now())
     assert error_status_and_code(http_client.get("/api/runs/")) == (401, "token_revoked")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_unknown_tokens_from_many_addresses_fill_no_log() -> None:
+    statuses = [
+        Client(REMOTE_ADDR=f"2001:db8:{number:x}::1")
+        .get("/api/runs/", headers={"Authorization": "Bearer x"})
+        .status_code
+        for number in range(100)
+    ]
+    burst = throttle.UNKNOWN_TOKENS.burst
+    assert statuses.count(401) <= burst + 1  # one more every five seconds
+    assert AccessEvent.objects.count() == statuses.count(401)
+    assert statuses[-1] == 429

@@ -9,15 +9,19 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.http import HttpResponse
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from selectolax.lexbor import LexborHTMLParser
 
+from dashboard.accounts.identity import Identities
 from dashboard.accounts.permissions import RELEASE_MANAGERS
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery
@@ -174,6 +178,45 @@ def test_ended_session_gets_no_cached_page(visitors: Visitors, stage: Stage, cha
     assert visitors.get("anna", "/").status_code == 302
 
 
+def test_session_that_ends_while_it_is_identified_gets_no_cached_page(
+    visitors: Visitors, stage: Stage
+) -> None:
+    user = visitors.add("anna", RELEASE_MANAGERS)
+    visitors.add("ben", RELEASE_MANAGERS)
+    visitors.text("ben", "/")
+    key = visitors.client("anna").cookies[settings.SESSION_COOKIE_NAME].value
+    request = RequestFactory().get("/")
+    request.COOKIES[settings.SESSION_COOKIE_NAME] = key
+    request.session = SessionStore(key)
+    assert request.session[SESSION_KEY] == str(user.pk)  # read
+    Session.objects.filter(session_key=key).delete()  # signed out in another tab
+    identities = Identities()
+    assert [identities.identify(request) for _ in range(2)] == [None, None]
+
+
+def test_filter_by_own_aborts_shows_nobody_elses(visitors: Visitors, stage: Stage) -> None:
+    anna = visitors.add("anna", RELEASE_MANAGERS)
+    visitors.add("ben", RELEASE_MANAGERS)
+    run = Run.objects.in_flight().get()
+    factories.abort(run, anna)
+    address = f"{factories.address(stage)}?by_me=1"
+    lists_run = [
+        f'id="run-{run.run_id}"' in visitors.text(name, address) for name in ("anna", "ben")
+    ]
+    assert lists_run == [True, False]
+
+
+def test_shared_views_show_who_may_delete_them(visitors: Visitors, stage: Stage) -> None:
+    for name in ("anna", "ben"):
+        user = visitors.add(name, RELEASE_MANAGERS)
+        SavedView.objects.create(owner=user, name=f"Of {name}", query="q=x", shared=True)
+    address = f"{factories.address(stage)}?all=1"
+    visitors.text("anna", address)
+    page = visitors.text("ben", address)
+    assert "Delete Of ben" in page
+    assert "Delete Of anna" not in page
+
+
 def test_withdrawn_group_counts_at_the_next_request(visitors: Visitors, stage: Stage) -> None:
     user = visitors.add("anna", RELEASE_MANAGERS)
     assert "data-abort" in visitors.text("anna", "/")
@@ -238,7 +281,7 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     visits = [Visit("", f"/{number}", False, "") for number in range(3)]
     for visit in visits:
         text = GappedText("".join(random.choices("abcdefgh", k=70_000)))
-        page = CachedPage(text, {}, "", now + timedelta(minutes=1))
+        page = CachedPage(text, {}, "", now + timedelta(minutes=1), size=text.size)
         cache.add(visit, page_cache.PageDraft(dependencies, 0, now), page)
     assert [cache.find(visit, 0) is not None for visit in visits] == [False, True, True]
 
