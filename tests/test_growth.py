@@ -195,7 +195,9 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     Grant.objects.all().delete()
     for right in ("view", "abort"):
         factories.grant(right, "everything", manager)
-    factories.grant("view", "parts", viewer, project=Stage.objects.all()[0].pipeline.project)
+    factories.grant(
+        "view", "parts", viewer, project=Stage.objects.order_by("pk")[0].pipeline.project
+    )
     factories.grant("view", "parts", viewer, stage="Production")
     factories.worker()
     factories.catalog_sweep()
