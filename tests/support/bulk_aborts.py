@@ -4,10 +4,17 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.contrib.auth.models import User
+from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
-from dashboard.models import Run
+from dashboard.models import BulkAbort, Run
+from dashboard.models.bulk_aborts import BulkAbortItemResult
+from tests.support import factories
+from tests.support.html import select_one, text_of
 from tests.support.live import Live
+
+BULK_PATH = "/aborts/bulk/new/"
+PIPELINE = "/projects/shop/pipelines/checkout/"
 
 
 def request_bulk(
@@ -32,3 +39,35 @@ def sent_run_ids(live: Live) -> list[str]:
     """The runs whose abort was sent, in order."""
     aborts = [path for method, path in live.sandbox.requests if method == "POST"]
     return [path.split("/")[-2] for path in aborts if path.endswith("/abort")]
+
+
+def confirmation_address(*runs: Run) -> str:
+    return f"{BULK_PATH}?{'&'.join(f'run={run.pk}' for run in runs)}"
+
+
+def abort_all_address(html: LexborHTMLParser) -> str:
+    """The address that the "abort all" button of a page opens."""
+    fields = select_one(html, ".abort-all form").css("input")
+    query = "&".join(f"{each.attributes['name']}={each.attributes['value']}" for each in fields)
+    return f"{BULK_PATH}?{query}"
+
+
+def confirmed_run_keys(html: LexborHTMLParser) -> list[str | None]:
+    """The runs that the form of a confirmation holds."""
+    return [box.attributes["value"] for box in html.css('form[method="post"] [name="run"]')]
+
+
+def excluded_text(html: LexborHTMLParser) -> str:
+    return text_of(select_one(html, ".excluded"))
+
+
+def bulk_abort_of(runs: list[Run], user: User, *results: str) -> BulkAbort:
+    batch = aborts.request_bulk_abort(
+        [run.pk for run in runs], aborts.AbortRequest(user, "Why"), uuid4()
+    )
+    for item, result in zip(batch.items.all(), results, strict=False):
+        item.result = BulkAbortItemResult(result)
+        if result == "abort":
+            item.abort = factories.abort(item.run, user)
+        item.save(update_fields=["result", "abort"])
+    return batch

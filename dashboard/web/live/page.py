@@ -117,8 +117,8 @@ class Page(ABC):
         raise NotImplementedError
 
     @property
-    def shows_more_than_dependencies(self) -> bool:
-        """Whether this one page is not cached, since its filter depends on more."""
+    def depends_on_more(self) -> bool:
+        """Whether its filter makes it depend on more than `dependencies`: it is not cached."""
         return False
 
     def read_state(self, request: HttpRequest) -> None:
@@ -246,7 +246,7 @@ def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
     if page.draft is None:
         page.read_state(request)
     # While something has not been read yet, an estimate changes all the time.
-    if page.draft is None or page.shows_more_than_dependencies or page.data_age.incomplete_text:
+    if page.draft is None or page.depends_on_more or page.data_age.incomplete_text:
         return None
     return page.draft
 

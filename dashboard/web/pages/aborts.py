@@ -42,7 +42,7 @@ class AbortsPage(Page):
     filter: AbortFilter
 
     @property
-    def shows_more_than_dependencies(self) -> bool:
+    def depends_on_more(self) -> bool:
         return not self.filter.is_newest_page or bool(self.filter.warnings)
 
     @classmethod

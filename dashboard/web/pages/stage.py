@@ -70,7 +70,7 @@ class StagePage(Page):
         ]
 
     @property
-    def shows_more_than_dependencies(self) -> bool:
+    def depends_on_more(self) -> bool:
         # The aborts of one user; and a text search has too many addresses to keep.
         return self.filter.aborted_by_me or bool(self.filter.q)
 
