@@ -6,15 +6,13 @@ Fills a scratch SQLite database, or a new one on a PostgreSQL server, with one s
 runs, requests pages from one process, prints one table, and exits with 1 if a target is missed.
 """
 
-import argparse
 import platform
-import sqlite3
 import sys
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from running import local_django
+from running import database_version, local_django, parse_options
 from tables import Table, p, spread
 
 if TYPE_CHECKING:
@@ -186,17 +184,13 @@ def measure(runs: int, times: int) -> int:
     texts(table, client, name, times, runs)
     print()
     table.show()
-    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
-    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    print(f"\nPython {platform.python_version()}, {database_version()}", flush=True)
     connection.close()
     return 1 if table.missed else 0
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="100,000 runs, fewer requests")
-    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
-    chosen = arguments.parse_args()
+    chosen = parse_options(__doc__, "100,000 runs, fewer requests")
     with local_django(chosen.postgres):
         return measure(*((100_000, 20) if chosen.quick else (1_000_000, 60)))
 

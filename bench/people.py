@@ -9,7 +9,6 @@ as the sync writes them. CPU is that of the server's process. Prints a table, an
 target is missed.
 """
 
-import argparse
 import gzip
 import os
 import platform
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import growth
-from running import ROOT, Browser, Server, database, scratch
+from running import ROOT, Browser, Server, database, parse_options, scratch
 from tables import Table, p
 
 PEOPLE, RUNS = 8, 10_000
@@ -245,10 +244,7 @@ def after(
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="fewer requests")
-    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
-    chosen = arguments.parse_args()
+    chosen = parse_options(__doc__, "fewer requests")
     table = Table()
     measure(table, chosen.postgres, chosen.quick)
     table.show()

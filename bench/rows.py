@@ -9,15 +9,13 @@ CPU time, the least of all requests, since other load only adds to it; it includ
 SQLite, not on PostgreSQL. Prints one table, and exits with 1 if a target is missed.
 """
 
-import argparse
 import platform
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from running import local_django
+from running import database_version, local_django, parse_options
 from tables import Table
 
 if TYPE_CHECKING:
@@ -157,18 +155,13 @@ def measure(times: int) -> int:
         )  # fmt: skip
     print()
     table.show()
-    name = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[connection.vendor]
-    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
-    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    print(f"\nPython {platform.python_version()}, {database_version()}", flush=True)
     connection.close()
     return 1 if table.missed else 0
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="fewer requests")
-    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
-    chosen = arguments.parse_args()
+    chosen = parse_options(__doc__, "fewer requests")
     with local_django(chosen.postgres):
         return measure(20 if chosen.quick else 60)
 

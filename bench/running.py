@@ -1,5 +1,6 @@
 """Real processes to measure: a dashboard, a sandbox as its upstream, and a user's browser."""
 
+import argparse
 import contextlib
 import gzip
 import http.client
@@ -8,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,14 @@ from django.contrib.auth.models import Group, User
 ada = User.objects.create_user("ada", password="ada")
 ada.groups.add(Group.objects.get(name="Release managers"))
 """
+
+
+def parse_options(description: str, quick: str) -> argparse.Namespace:
+    """Return the options `quick`, described by `quick`, and `postgres`, the address of a server."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--postgres", default="", help="a server, as postgres://…/database")
+    return parser.parse_args()
 
 
 @dataclass
@@ -214,6 +224,15 @@ def local_django(server: str) -> Iterator[None]:
         os.environ.update(bench.environment(settings))
         os.environ["DJANGO_SETTINGS_MODULE"] = "dashboard.settings"
         yield
+
+
+def database_version() -> str:
+    """Return name and version of the database of this process's settings."""
+    from django.db import connection
+
+    if connection.vendor == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version}"
+    return f"PostgreSQL {connection.pg_version}"  # type: ignore[attr-defined]
 
 
 @dataclass

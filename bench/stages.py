@@ -10,9 +10,7 @@ exits with 1 if a target is missed. On SQLite it measures this process's CPU tim
 the database and which other load hardly changes; on PostgreSQL the duration.
 """
 
-import argparse
 import platform
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +18,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from running import local_django
+from running import database_version, local_django, parse_options
 from tables import Table, p
 
 if TYPE_CHECKING:
@@ -209,17 +207,13 @@ def measure(sizes: list[int], times: int) -> int:
         )  # fmt: skip
     print(f"\nStages: {', '.join(f'{size:,}' for size in sizes)}; medians of {times}\n")
     table.show()
-    version = sqlite3.sqlite_version if name == "SQLite" else connection.pg_version  # type: ignore[attr-defined]
-    print(f"\nPython {platform.python_version()}, {name} {version}", flush=True)
+    print(f"\nPython {platform.python_version()}, {database_version()}", flush=True)
     connection.close()
     return 1 if table.missed else 0
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--quick", action="store_true", help="less often")
-    arguments.add_argument("--postgres", default="", help="a server, as postgres://…/database")
-    chosen = arguments.parse_args()
+    chosen = parse_options(__doc__, "less often")
     with local_django(chosen.postgres):
         return measure([30, 300, 3_000], 5 if chosen.quick else 30)
 
