@@ -49,17 +49,22 @@ async def retry_during_outage[**P, T](work: Callable[P, T], *args: P.args, **kwa
     """Like `run_in_db_thread`, on the thread for aborts; retry `work` during an outage.
 
     It is retried for RETRY_TIMEOUT seconds, and must be idempotent: when the reply to a commit is
-    lost, it runs a second time.
+    lost, it runs a second time. Its success ends the outage, without waiting for the next probe to
+    be due: a page requested after it is answered.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RETRY_TIMEOUT
     while True:
         try:
-            return await _run(abort_executor, partial(work, *args, **kwargs))
+            result = await _run(abort_executor, partial(work, *args, **kwargs))
         except (DatabaseError, InterfaceError) as error:
             if not db_health.is_outage(error) or loop.time() >= deadline:
                 raise
-        await asyncio.sleep(db_health.RETRY_INTERVAL)
+            await asyncio.sleep(db_health.RETRY_INTERVAL)
+        else:
+            if db_health.down_since() is not None:
+                await _run(abort_executor, db_health.probe)
+            return result
 
 
 async def _run[T](pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:

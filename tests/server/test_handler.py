@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -90,21 +89,19 @@ def test_handler_reuses_few_database_connections(live: Live, manager: User) -> N
 
 
 def test_pages_respond_while_aborts_wait_for_northflank(live: Live, manager: User) -> None:
-    runs = [create_run_in_flight(live) for _ in range(10)]
-    assert len(runs) > application.executor._max_workers
+    # One more than there are threads: each further one is another write within the five seconds.
+    runs = [create_run_in_flight(live) for _ in range(application.executor._max_workers + 1)]
     live.sandbox.faults = [parse_fault("latency:5@/abort")]
     client, other_client = live.sign_in("manager"), live.sign_in("manager")
     other_client.get("/")
-    with ThreadPoolExecutor(10) as executor:
+    with ThreadPoolExecutor(len(runs)) as executor:
         responses = [executor.submit(submit_abort, client, run) for run in runs]
-        wait_until(lambda: Abort.objects.exclude(sent_at=None).count() == 10)
+        wait_until(lambda: Abort.objects.exclude(sent_at=None).count() == len(runs))
         for page in ("/", "/healthz", "/board/"):
-            start_time = time.monotonic()
             assert other_client.get(page).status_code == 200
-            assert time.monotonic() - start_time < 4
         assert not any(response.done() for response in responses)
         assert {response.result().status_code for response in responses} == {200}
-    assert Abort.objects.filter(state="accepted").count() == 10
+    assert Abort.objects.filter(state="accepted").count() == len(runs)
     assert set(live.sandbox.abort_request_counts.values()) == {1}
 
 

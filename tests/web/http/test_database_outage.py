@@ -1,5 +1,6 @@
 """Database outages: pages keep their content, no form is sent twice, and everything resumes."""
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -16,6 +17,7 @@ from django.db import (
     InterfaceError,
     OperationalError,
     connection,
+    connections,
     transaction,
 )
 from django.test import RequestFactory
@@ -25,6 +27,7 @@ from django.utils import timezone
 from dashboard.accounts import access_log, throttle
 from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
+from dashboard.db import threads as db_threads
 from dashboard.models import Abort, Project, Run
 from dashboard.models.access import AccessKind
 from dashboard.web.http import database_outage, sign_in
@@ -190,6 +193,24 @@ def test_read_only_database_is_database_outage(db: None) -> None:
         lambda: execute("SET LOCAL transaction_read_only = on; UPDATE dashboard_run SET name = ''")
     )
     assert db_health.is_outage(error)
+
+
+# --- the end of an outage ------------------------------------------------------------------------
+
+
+def test_success_of_retried_work_ends_database_outage(transactional_db: None) -> None:
+    assert db_health.record_failure(OperationalError("gone"))
+    assert not db_health.is_available()  # the next probe is due in a second
+
+    async def work() -> None:
+        try:
+            await db_threads.retry_during_outage(Project.objects.count)
+        finally:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(db_threads.abort_executor, connections.close_all)
+
+    asyncio.run(work())
+    assert db_health.down_since() is None
 
 
 # --- what a request has written ------------------------------------------------------------------
