@@ -158,6 +158,7 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
+    "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

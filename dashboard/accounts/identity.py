@@ -8,23 +8,25 @@ groups, and all grants. So an ended session or a withdrawn grant counts at the n
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db.models import BigIntegerField, TextField
+from django.db.models import BigIntegerField, QuerySet, TextField
 from django.http import HttpRequest
 
 from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
-from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Rows, Texts, joined
+from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined
 from dashboard.models import Grant
 
 MAX_SESSIONS = 2_000  # about 1 KB each
 
-_USER = Parameter("user", BigIntegerField())
+SESSION = Parameter("session", TextField())
+USER = Parameter("user", BigIntegerField())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,69 +38,87 @@ class Identity:
     permissions: Permissions
 
 
+type Facts = tuple[Any, ...]
+FACTS = 8  # the number of columns of `facts()`
+
+
+def facts() -> list[QuerySet[Any, Any]]:
+    """Return querysets of one row each, for a `CombinedQuery`: all from which an identity follows.
+
+    `SESSION`, `USER` and `NOW` are given at each execution.
+    """
+    return [
+        Session.objects.filter(session_key=SESSION, expire_date__gt=NOW).values_list(
+            "session_data"
+        ),
+        User.objects.filter(pk=USER).values_list(
+            "username", "password", "is_active", "is_staff", "is_superuser"
+        ),
+        User.groups.through.objects.filter(user=USER).values_list(
+            Texts(joined("group_id", "group__name"))
+        ),
+        Grant.objects.values_list(
+            Texts(joined("action", "project_id", "stage", "group_id", "group__name"))
+        ),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
-class _KnownSession:
-    facts: Rows
+class IdentifiedSession:
+    """A session, who it belongs to, and the facts of which that is true."""
+
+    key: str
     identity: Identity
+    facts: Facts
 
 
 class Identities:
     """The identified sessions of this process."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, _KnownSession] = OrderedDict()
+        self._sessions: OrderedDict[str, IdentifiedSession] = OrderedDict()
 
     @cached_property
-    def _facts(self) -> CombinedQuery:
-        return CombinedQuery(
-            [
-                Session.objects.filter(
-                    session_key=Parameter("session", TextField()), expire_date__gt=NOW
-                ).values_list("session_data"),
-                User.objects.filter(pk=_USER).values_list(
-                    "username", "password", "is_active", "is_staff", "is_superuser"
-                ),
-                User.groups.through.objects.filter(user=_USER).values_list(
-                    Texts(joined("group_id", "group__name"))
-                ),
-                Grant.objects.values_list(
-                    Texts(joined("action", "project_id", "stage", "group_id", "group__name"))
-                ),
-            ]
-        )
+    def _query(self) -> CombinedQuery:
+        return CombinedQuery(facts())
 
-    def identify(self, request: HttpRequest) -> Identity | None:
-        """Return who sends the request; None if they are not signed in, or a message waits."""
+    def find(self, request: HttpRequest) -> IdentifiedSession | None:
+        """Return the session of a request as it was identified; its facts may have changed."""
+        return self._sessions.get(request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
+
+    def identify(self, request: HttpRequest) -> IdentifiedSession | None:
+        """Return the session of a request; None if nobody is signed in, or a message waits."""
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         if not session_key:
             return None
         session = self._sessions.get(session_key)
         if session is not None:
             if self._load_facts(session_key, session.identity.user_pk) == session.facts:
-                return session.identity
+                return session
             self._sessions.pop(session_key, None)
         return self._identify_anew(request, session_key)
 
-    def _identify_anew(self, request: HttpRequest, session_key: str) -> Identity | None:
+    def _identify_anew(self, request: HttpRequest, session_key: str) -> IdentifiedSession | None:
         user_pk = request.session.get(auth.SESSION_KEY)
         if user_pk is None or "_messages" in request.session:
             return None
         facts = self._load_facts(session_key, int(user_pk))
         user = auth.get_user(request)
         # The request's session was read before: meanwhile it may have ended.
-        is_session_stored = facts[0][1] is not None
+        is_session_stored = facts[0] is not None
         if not isinstance(user, User) or not is_session_stored:
             return None
         identity = Identity(user.pk, user.get_username(), permissions.for_user(user))
         if self._load_facts(session_key, user.pk) != facts:
             return None  # changed meanwhile: identified at the next request
-        self._sessions[session_key] = _KnownSession(facts, identity)
+        session = self._sessions[session_key] = IdentifiedSession(session_key, identity, facts)
         while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        return identity
+        return session
 
-    def _load_facts(self, session_key: str, user_pk: int) -> Rows:
-        return self._facts.fetch(session=session_key, user=user_pk, now=db_threads.now())
+    def _load_facts(self, session_key: str, user_pk: int) -> Facts:
+        rows = self._query.fetch(session=session_key, user=user_pk, now=db_threads.now())
+        return rows[0][1:]
 
 
 def identity_of(request: HttpRequest) -> Identity | None:

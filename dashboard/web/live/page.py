@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, Quer
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dashboard.accounts.identity import identity_of
+from dashboard.accounts import identity
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import ChangeCounter, Run
@@ -126,12 +126,12 @@ class Page(ABC):
 
         For a view that reads something before it calls `page_response`.
         """
-        identity = identity_of(request)
-        if identity is None or not type(self).is_cacheable or len(get_messages(request)):
+        viewer = identity.identity_of(request)
+        if viewer is None or not type(self).is_cacheable or len(get_messages(request)):
             return
         query = _dependencies_query(type(self), self.permissions)
         dependencies = Dependencies(query, self.key, partial(self.record_view, self.key))
-        self.draft = PageDraft(dependencies, identity.user_pk, self.snapshot.now)
+        self.draft = PageDraft(dependencies, viewer.user_pk, self.snapshot.now)
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:
@@ -254,7 +254,7 @@ def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
 @lru_cache(maxsize=100)
 def _dependencies_query(page: type[Page], permissions: Permissions) -> CombinedQuery:
     latest_version = ChangeCounter.objects.filter(pk=1).values_list("value")
-    return CombinedQuery([latest_version, *page.dependencies(permissions)])
+    return CombinedQuery([*identity.facts(), latest_version, *page.dependencies(permissions)])
 
 
 def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:

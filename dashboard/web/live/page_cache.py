@@ -12,17 +12,25 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified
-from django.middleware.csrf import get_token
+from django.middleware.csrf import CsrfViewMiddleware, get_token
 from django.middleware.gzip import re_accepts_gzip
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django.utils.html import escape
 
-from dashboard.accounts.identity import Identities, Identity
+from dashboard.accounts.identity import (
+    FACTS,
+    Facts,
+    IdentifiedSession,
+    Identities,
+    Identity,
+    identity_of,
+)
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
 from dashboard.web.http import site_context
@@ -30,6 +38,7 @@ from dashboard.web.http.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
 MAX_BYTES = 8_000_000
+MAX_CSRF_TOKENS = 2_000
 VIEW_INTERVAL = timedelta(seconds=10)  # between two records of a page's views
 
 # The gaps. Random, so that no text from Northflank can contain one.
@@ -53,20 +62,25 @@ class State:
 
     rows: Rows
     version: int  # the latest change of all
+    facts: Facts = ()  # of the session for which it was read
 
 
-@dataclass(frozen=True, slots=True)
 class Dependencies:
-    """The query for the state of one page, and what to do when somebody views it."""
+    """What one page depends on, and what to do when somebody views it."""
 
-    query: CombinedQuery
-    page_key: int
-    record_view: Callable[[datetime], None]
+    def __init__(
+        self, query: CombinedQuery, page_key: int, record_view: Callable[[datetime], None]
+    ) -> None:
+        """`query`: the facts of a session, the latest version, then what the page depends on."""
+        self._query, self._page_key = query, page_key
+        self.record_view = record_view
 
-    def load_state(self, user_pk: int, now: datetime) -> State:
-        """Return the state of the page for a user."""
-        rows = self.query.fetch(key=self.page_key, user=user_pk, now=now)
-        return State(tuple(row[2:] for row in rows), rows[0][1] or 0)
+    def load_state(self, user_pk: int, now: datetime, session_key: str = "") -> State:
+        """Return the state of the page for a user, with the facts of a session."""
+        rows = self._query.fetch(key=self._page_key, user=user_pk, now=now, session=session_key)
+        first = rows[0]
+        version = first[FACTS + 1] or 0
+        return State(tuple(row[FACTS + 2 :] for row in rows), version, first[1 : FACTS + 1])
 
 
 class PageDraft:
@@ -141,6 +155,15 @@ class CachedPage:
     valid_until: datetime
     size: int  # in memory, in bytes, about
 
+    @classmethod
+    def create(cls, response: HttpResponse, draft: PageDraft) -> Self:
+        """Return the page that a view has rendered with gaps."""
+        text = GappedText(response.text)
+        response["Content-Encoding"] = "gzip"
+        patch_vary_headers(response, ["Accept-Encoding", "Cookie"])
+        size = text.size + len(repr(draft.state))
+        return cls(text, dict(response.headers), draft.tag, draft.valid_until, size)
+
     def respond(self, request: HttpRequest, identity: Identity, state: State) -> HttpResponse:
         """Return the page for one user."""
         if request.headers.get("HX-PTag") == self.tag:
@@ -148,14 +171,18 @@ class CachedPage:
         body = self.text.fill(
             {
                 USERNAME: escape(identity.username),
-                CSRF_TOKEN: get_token(request),
+                CSRF_TOKEN: _csrf_token(request.META["CSRF_COOKIE"]),
                 VERSION: str(state.version),
             }
         )
-        response = HttpResponse(body, headers=self.headers)
-        response["Content-Encoding"] = "gzip"
-        patch_vary_headers(response, ["Accept-Encoding", "Cookie"])
-        return response
+        return HttpResponse(body, headers=self.headers | {"Content-Length": str(len(body))})
+
+
+class Found(NamedTuple):
+    """The state of a page and, if it is cached as it would be rendered now, the page."""
+
+    state: State
+    page: CachedPage | None
 
 
 @dataclass(slots=True)
@@ -177,20 +204,25 @@ class PageCache:
         self._entries: dict[Visit, _Entry] = {}
         self._lock = Lock()
 
-    def find(self, visit: Visit, user_pk: int) -> tuple[CachedPage, State] | None:
-        """Return the page and its state, if it is cached and as it would be rendered now."""
+    def find(self, visit: Visit, session: IdentifiedSession) -> Found | None:
+        """Return the page's state for a session and, if it is unchanged, the page.
+
+        None if the page is not cached in any state, or if the session's facts have changed.
+        """
         entry = self._entries.get(visit)
         if entry is None:
             return None
         now = db_threads.now()
-        state = entry.dependencies.load_state(user_pk, now)
+        state = entry.dependencies.load_state(session.identity.user_pk, now, session.key)
+        if state.facts != session.facts:
+            return None
         page = entry.pages.get(state.rows)
         if page is None or page.valid_until <= now:
-            return None
+            return Found(state, None)
         if now - entry.viewed_at > VIEW_INTERVAL:
             entry.viewed_at = now
             entry.dependencies.record_view(now)
-        return page, state
+        return Found(state, page)
 
     def add(self, visit: Visit, draft: PageDraft, page: CachedPage) -> None:
         """Cache a page that has just been rendered."""
@@ -205,41 +237,92 @@ class PageCache:
                 del self._entries[next(iter(self._entries))]
 
 
-class PageCacheMiddleware:
-    """Answer a request with a cached page, or cache the page that answers it."""
+class CachedPageMiddleware:
+    """Answer a request of an identified session with a cached page.
+
+    Placed before what only uncached pages need, such as sessions. The rest is up to
+    `PageCacheMiddleware`, which shares its cache.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
-        self._identities, self._cache = Identities(), PageCache()
+        self.identities, self.cache = Identities(), PageCache()
+        self._csrf = CsrfViewMiddleware(get_response)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        identity = self._identities.identify(request) if _may_be_cached(request) else None
+        request.cached_pages = self  # type: ignore[attr-defined]
+        session = self.identities.find(request) if _may_be_cached(request) else None
+        if session is not None:
+            request.get_host()  # raises if it is not one of ALLOWED_HOSTS
+            self._csrf.process_request(request)
+            if _has_csrf_cookie(request) and (response := self.find_response(request, session)):
+                return response
+        return self.get_response(request)
+
+    def find_response(
+        self, request: HttpRequest, session: IdentifiedSession
+    ) -> HttpResponse | None:
+        """Return the cached page that answers a request, or None; then keep who sends it."""
+        found = self.cache.find(_visit(request, session.identity), session)
+        if found is None:
+            return None
+        if found.page is not None:
+            return found.page.respond(request, session.identity, found.state)
+        request.identity = session.identity  # type: ignore[attr-defined]
+        return None
+
+
+class PageCacheMiddleware:
+    """Identify the session of a request, answer it with a cached page, or cache its page."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        cached_pages: CachedPageMiddleware = request.cached_pages  # type: ignore[attr-defined]
+        identity = identity_of(request)  # found, but not the page
         if identity is None:
-            return self.get_response(request)
-        visit = Visit(
-            identity.permissions.cache_key,
-            request.get_full_path(),
-            is_htmx(request),
-            site_context.theme(request),
-        )
-        if found := self._cache.find(visit, identity.user_pk):
-            page, state = found
-            return page.respond(request, identity, state)
-        request.identity = identity  # type: ignore[attr-defined]
-        response = self.get_response(request)
-        draft: PageDraft | None = getattr(response, "page_draft", None)
-        if draft is None or not isinstance(response, HttpResponse):
-            return response
-        text = GappedText(response.text)
-        page = CachedPage(
-            text,
-            dict(response.headers),
-            draft.tag,
-            draft.valid_until,
-            size=text.size + len(repr((visit, draft.state))),
-        )
-        self._cache.add(visit, draft, page)
+            session = cached_pages.identities.identify(request) if _may_be_cached(request) else None
+            if session is None:
+                return self.get_response(request)
+            get_token(request)  # sets the cookie
+            if response := cached_pages.find_response(request, session):
+                return response
+            identity = request.identity = session.identity  # type: ignore[attr-defined]
+        page_response = self.get_response(request)
+        draft: PageDraft | None = getattr(page_response, "page_draft", None)
+        if draft is None or not isinstance(page_response, HttpResponse):
+            return page_response
+        get_token(request)
+        page = CachedPage.create(page_response, draft)
+        cached_pages.cache.add(_visit(request, identity), draft, page)
         return page.respond(request, identity, draft.state)
+
+
+def _has_csrf_cookie(request: HttpRequest) -> bool:
+    """Return whether the browser has a valid CSRF cookie, once the cookie was read."""
+    return "CSRF_COOKIE" in request.META and "CSRF_COOKIE_NEEDS_UPDATE" not in request.META
+
+
+def _visit(request: HttpRequest, identity: Identity) -> Visit:
+    return Visit(
+        identity.permissions.cache_key,
+        request.get_full_path(),
+        is_htmx(request),
+        site_context.theme(request),
+    )
+
+
+@lru_cache(MAX_CSRF_TOKENS)
+def _csrf_token(secret: str) -> str:
+    """Return the token of forms for a CSRF cookie.
+
+    Others get a new one for each response, against guesses by the length of compressed responses
+    (BREACH). Here it is not compressed.
+    """
+    request = HttpRequest()
+    request.META["CSRF_COOKIE"] = secret
+    return get_token(request)
 
 
 def _may_be_cached(request: HttpRequest) -> bool:
