@@ -6,12 +6,14 @@ groups, and all grants. So an ended session or a withdrawn grant counts at the n
 """
 
 from collections import OrderedDict
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db.models import BigIntegerField, QuerySet, TextField
@@ -70,6 +72,7 @@ class IdentifiedSession:
     key: str
     identity: Identity
     facts: Facts
+    user: User  # its name, password and flags as in `facts`; the rest as it was
 
 
 class Identities:
@@ -111,7 +114,9 @@ class Identities:
         identity = Identity(user.pk, user.get_username(), permissions.for_user(user))
         if self._load_facts(session_key, user.pk) != facts:
             return None  # changed meanwhile: identified at the next request
-        session = self._sessions[session_key] = IdentifiedSession(session_key, identity, facts)
+        session = self._sessions[session_key] = IdentifiedSession(
+            session_key, identity, facts, user
+        )
         while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return session
@@ -121,7 +126,22 @@ class Identities:
         return rows[0][1:]
 
 
+class IdentityMiddleware(AuthenticationMiddleware):
+    """Django's, without a query for the session and the user of an identified session."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        if (session := session_of(request)) is not None:
+            request.user = copy(session.user)
+
+
+def session_of(request: HttpRequest) -> IdentifiedSession | None:
+    """Return the session of a request, if it was identified by `Identities`."""
+    session: IdentifiedSession | None = getattr(request, "identified_session", None)
+    return session
+
+
 def identity_of(request: HttpRequest) -> Identity | None:
     """Return who sends a request, if that was found out by `Identities`."""
-    identity: Identity | None = getattr(request, "identity", None)
-    return identity
+    session = session_of(request)
+    return None if session is None else session.identity

@@ -3,8 +3,11 @@
 The ORM takes about twenty times as long to compose a query as the database to answer it.
 """
 
+import copy
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
@@ -16,6 +19,7 @@ from django.db.models import (
     Expression,
     Field,
     Func,
+    Model,
     Q,
     QuerySet,
     TextField,
@@ -23,6 +27,7 @@ from django.db.models import (
     When,
 )
 from django.db.models.functions import Cast, Concat, Length
+from django.db.models.query import ModelIterable
 from django.db.models.sql.compiler import SQLCompiler
 
 type Rows = tuple[tuple[Any, ...], ...]
@@ -49,6 +54,25 @@ class Parameter(Expression):
         if isinstance(value, datetime):
             return connection.ops.adapt_datetimefield_value(value + self.offset)
         return value
+
+
+class Keys(Expression):
+    """A list of keys that is given at each execution: `filter(pk__in=Keys("runs"))`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(output_field=BigIntegerField())
+        self.name = name
+
+    def as_sql(self, compiler: SQLCompiler, connection: Any) -> Any:
+        return "(SELECT value FROM json_each(%s))", (self,)
+
+    def as_postgresql(self, compiler: SQLCompiler, connection: Any) -> Any:
+        return "(SELECT unnest(%s::bigint[]))", (self,)
+
+    def resolve(self, values: Mapping[str, Any]) -> Any:
+        """Return the keys as the database expects them."""
+        keys = list(values[self.name])
+        return json.dumps(keys) if connection.vendor == "sqlite" else keys
 
 
 NOW = Parameter("now", DateTimeField())
@@ -127,6 +151,55 @@ class PreparedQuery:
         return [tuple(row) for row in converted]
 
 
+class PreparedCount:
+    """The number of rows that a queryset selects, which may be limited: `queryset[:1_000]`."""
+
+    def __init__(self, queryset: "QuerySet[Any, Any]") -> None:
+        sql, parameters = queryset.query.sql_with_params()
+        self._sql, self._parameters = _with_literals(sql, parameters)
+
+    def fetch(self, **values: Any) -> int:
+        """Return the number."""
+        sql = f"SELECT COUNT(*) FROM ({self._sql}) AS counted"  # noqa: S608 - composed by the ORM
+        number: int = _execute(sql, _resolve(self._parameters, values))[0][0]
+        return number
+
+
+class PreparedModels[M: Model]:
+    """A queryset that selects instances of a model, with a `Parameter` for each later value.
+
+    Related objects come with `select_related`, but not with `prefetch_related`.
+    """
+
+    def __init__(self, queryset: "QuerySet[M]") -> None:
+        self._model, self._fetch_mode = queryset.model, queryset._fetch_mode  # type: ignore[attr-defined]
+        self._compiler = queryset.query.get_compiler(DEFAULT_DB_ALIAS)
+        try:
+            self._sql, self._parameters = _with_literals(*self._compiler.as_sql())
+        except EmptyResultSet:
+            self._sql = ""  # whatever the parameters, it selects no row
+
+    def fetch(self, **values: Any) -> list[M]:
+        """Return the instances."""
+        if not self._sql:
+            return []
+        rows = _execute(self._sql, _resolve(self._parameters, values))
+        if not rows:
+            return []
+        compiler = copy.copy(self._compiler)
+        compiler.connection = connection  # this thread's
+        compiler.execute_sql = lambda **_: [rows]
+        # What Django needs of a queryset to build instances.
+        queryset: Any = SimpleNamespace(
+            db=DEFAULT_DB_ALIAS,
+            model=self._model,
+            query=SimpleNamespace(get_compiler=lambda using: compiler),
+            _fetch_mode=self._fetch_mode,
+            _known_related_objects={},
+        )
+        return list(ModelIterable(queryset))
+
+
 class CombinedQuery:
     """Several querysets of few rows, composed as one statement.
 
@@ -151,7 +224,7 @@ class CombinedQuery:
         return tuple(_execute(self._sql, _resolve(self._parameters, values)))
 
 
-def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter]]:
+def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter | Keys]]:
     """Return a statement with all values in its text, except parameters.
 
     If a value decides whether SQLite may use a partial index, it prepares the statement again at
@@ -162,7 +235,7 @@ def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter
     texts, parameters = sql.split("%s"), []
     statement = texts[0]
     for value, text in zip(values, texts[1:], strict=True):
-        if isinstance(value, Parameter):
+        if isinstance(value, (Parameter, Keys)):
             parameters.append(value)
             statement += "%s"
         else:
@@ -171,7 +244,7 @@ def _with_literals(sql: str, values: Iterable[Any]) -> tuple[str, list[Parameter
     return statement, parameters
 
 
-def _resolve(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> list[Any]:
+def _resolve(parameters: Iterable[Parameter | Keys], values: Mapping[str, Any]) -> list[Any]:
     return [parameter.resolve(values) for parameter in parameters]
 
 

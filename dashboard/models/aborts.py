@@ -7,12 +7,14 @@ never changes, and nothing changes once the abort has settled; triggers enforce 
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models.bulk_aborts import AuditedRequest, BulkAbort
 from dashboard.models.runs import Run, mark_changed
 
@@ -282,4 +284,9 @@ def stages_with_open_aborts() -> set[int]:
 
     Filtered by stage, SQLite would read all runs of these stages instead.
     """
-    return set(Abort.objects.open().values_list("run__stage", flat=True))
+    return {stage for (stage,) in _open_abort_stages_query().fetch()}
+
+
+@cache
+def _open_abort_stages_query() -> PreparedQuery:
+    return PreparedQuery(Abort.objects.open().order_by().values_list("run__stage"))

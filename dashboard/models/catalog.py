@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from django.db import models
 
+from dashboard.db.prepared import Time
+
 # Northflank's ids are slugs; a longer one fits neither an index nor a URL.
 ID_LENGTH = 255
 
@@ -97,7 +99,7 @@ class StageQuerySet(models.QuerySet["Stage"]):
         """Stages whose pipeline and project are not removed."""
         return self.filter(pipeline__removed_at=None, pipeline__project__removed_at=None)
 
-    def not_fresh(self, now: datetime) -> "StageQuerySet":
+    def not_fresh(self, now: Time) -> "StageQuerySet":
         """Stages never read, or whose last read is old or incomplete; no others have a gap."""
         is_old = models.Q(fresh_until__lt=now)
         return self.filter(models.Q(synced_at=None) | is_old | models.Q(in_flight_incomplete=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any, ClassVar
 
 from django.db import models, transaction
@@ -10,6 +11,7 @@ from django.db.models.functions import Coalesce
 from django.db.transaction import TransactionManagementError
 
 from dashboard.db import notify as db_notify
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models.catalog import ID_LENGTH, Stage
 
 
@@ -55,7 +57,13 @@ class ChangeCounter(models.Model):
     @classmethod
     def latest(cls) -> int:
         """Return the number of the newest change; 0 before the first."""
-        return cls.objects.filter(pk=1).values_list("value", flat=True).first() or 0
+        rows = _latest_change().fetch()
+        return rows[0][0] if rows else 0
+
+
+@cache
+def _latest_change() -> PreparedQuery:
+    return PreparedQuery(ChangeCounter.objects.filter(pk=1).values_list("value"))
 
 
 STATUS_PREFIX_LENGTH = 60  # characters

@@ -7,9 +7,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy
 
+from dashboard.db.prepared import Parameter
+
 
 class SavedViewQuerySet(models.QuerySet["SavedView"]):
-    def visible_to(self, user_id: int) -> "SavedViewQuerySet":
+    def visible_to(self, user_id: int | Parameter) -> "SavedViewQuerySet":
         """A user's own views and those that others share, by name."""
         visible = self.filter(Q(owner=user_id) | Q(shared=True))
         return visible.select_related("owner").order_by("name", "pk")

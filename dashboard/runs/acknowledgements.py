@@ -7,13 +7,16 @@ expires one day after the failure.
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 
 import structlog
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import BigIntegerField
 
 from dashboard.accounts import permissions
 from dashboard.db import threads as db_threads
+from dashboard.db.prepared import Keys, Parameter, PreparedModels
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.models.runs import mark_changed
 from dashboard.runs import acknowledgement_rules
@@ -81,19 +84,20 @@ def active_by_run(runs: Collection[Run], now: datetime) -> dict[int, list[Acknow
     """Return the active acknowledgements by run key; runs without any are left out."""
     open_run_pks = [run.pk for run in runs if acknowledgement_rules.is_open(run, now)]
     by_run: dict[int, list[Acknowledgement]] = {}
-    for acknowledgement in (
-        Acknowledgement.objects.open().filter(run__in=open_run_pks) if open_run_pks else ()
-    ):
+    for acknowledgement in _open_query().fetch(runs=open_run_pks) if open_run_pks else ():
         by_run.setdefault(acknowledgement.run_id, []).append(acknowledgement)
     return by_run
 
 
+@cache
+def _open_query() -> PreparedModels[Acknowledgement]:
+    return PreparedModels(Acknowledgement.objects.open().filter(run__in=Keys("runs")))
+
+
 def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Acknowledgement]]:
     """Return the active acknowledgements by stage key, one for each user and stage."""
-    # All that are open: filtered by stage, SQLite would read all runs of these stages.
-    acknowledgements = Acknowledgement.objects.open().select_related("run")
     by_stage: dict[int, dict[str, Acknowledgement]] = {}
-    for acknowledgement in acknowledgements.defer("run__steps", "run__raw", "run__description"):
+    for acknowledgement in _open_with_run_query().fetch():
         if acknowledgement.run.stage_id in stages and acknowledgement_rules.is_open(
             acknowledgement.run, now
         ):
@@ -103,12 +107,19 @@ def active_by_stage(stages: Collection[int], now: datetime) -> dict[int, list[Ac
     return {stage: list(by_username.values()) for stage, by_username in by_stage.items()}
 
 
+@cache
+def _open_with_run_query() -> PreparedModels[Acknowledgement]:
+    # All that are open: filtered by stage, SQLite would read all runs of these stages.
+    acknowledgements = Acknowledgement.objects.open().select_related("run")
+    return PreparedModels(acknowledgements.defer("run__steps", "run__raw", "run__description"))
+
+
 def history(run: Run, now: datetime) -> list[Acknowledgement]:
     """Return all acknowledgements of a run, oldest first.
 
     Those that expired have their expiry as `ended_at`, which is not saved.
     """
-    acknowledgements = list(run.acknowledgements.all())
+    acknowledgements = _history_query().fetch(run=run.pk)
     if not acknowledgement_rules.is_open(run, now):
         expired_at = min(run.ended_at + acknowledgement_rules.MAX_FAILURE_AGE, now)
         for acknowledgement in acknowledgements:
@@ -116,6 +127,11 @@ def history(run: Run, now: datetime) -> list[Acknowledgement]:
                 acknowledgement.acknowledged_at, expired_at
             )
     return acknowledgements
+
+
+@cache
+def _history_query() -> PreparedModels[Acknowledgement]:
+    return PreparedModels(Acknowledgement.objects.filter(run=Parameter("run", BigIntegerField())))
 
 
 def _check_permission(run: Run, user: User) -> None:

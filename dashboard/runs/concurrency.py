@@ -7,9 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from django.db.models import Q
+from django.db.models import BigIntegerField, Q
 
+from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import Abort, Run, StageTiming
 from dashboard.runs import concurrency_policy
 from dashboard.runs.overdue import NOT_STARTED_STATUSES
@@ -141,12 +143,18 @@ def load_finished(run: Run, visible: Q) -> FinishedRuns:
 
 def load_timing(run: Run) -> StageTiming | None:
     """Return the typical durations of the run's stage with its latest success, or None."""
+    for stage_timing in _timing_query().fetch(stage=run.stage_id):
+        if stage_timing.last_success is not None:
+            stage_timing.last_success.stage = run.stage
+        return stage_timing
+    return None
+
+
+@cache
+def _timing_query() -> PreparedModels[StageTiming]:
     deferred_fields = "last_success__steps", "last_success__raw", "last_success__description"
-    timings = StageTiming.objects.filter(stage=run.stage_id).select_related("last_success")
-    stage_timing = timings.defer(*deferred_fields).first()
-    if stage_timing is not None and stage_timing.last_success is not None:
-        stage_timing.last_success.stage = run.stage
-    return stage_timing
+    timings = StageTiming.objects.filter(stage=Parameter("stage", BigIntegerField()))
+    return PreparedModels(timings.select_related("last_success").defer(*deferred_fields))
 
 
 # --- Skipped and superseded runs ----------------------------------------------------------------

@@ -5,16 +5,21 @@ shared views of others. Runs show nothing of saved views.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import BigIntegerField
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Parameter, PreparedModels
 from dashboard.models import DefaultView, SavedView
 
 MAX_VIEWS_PER_USER = 30
+
+_USER = Parameter("user", BigIntegerField())
 
 
 class SavedViewError(Exception):
@@ -27,12 +32,22 @@ class NotAllowed(SavedViewError):
 
 def visible_to(user: User) -> Sequence[SavedView]:
     """Return the user's own and all shared views, by name."""
-    return list(SavedView.objects.visible_to(user.pk))
+    return _visible_query().fetch(user=user.pk)
 
 
 def default_for(user: User) -> SavedView | None:
     """Return the user's default view of stage pages; None if unset or no longer visible."""
-    return SavedView.objects.visible_to(user.pk).filter(defaults__user=user).first()
+    return next(iter(_default_query().fetch(user=user.pk)), None)
+
+
+@cache
+def _visible_query() -> PreparedModels[SavedView]:
+    return PreparedModels(SavedView.objects.visible_to(_USER))
+
+
+@cache
+def _default_query() -> PreparedModels[SavedView]:
+    return PreparedModels(SavedView.objects.visible_to(_USER).filter(defaults__user=_USER))
 
 
 def may_share(user: User, user_permissions: Permissions) -> bool:

@@ -130,7 +130,7 @@ class NowSections:
     @cached_property
     def _attention_rows(self) -> list[RowKey]:
         listed = [run.pk for run in self.attention_runs[:MAX_IN_FLIGHT]]
-        keys = {key.pk: key for key in run_row.row_keys(Run.objects.filter(pk__in=listed))}
+        keys = {key.pk: key for key in run_row.load_keys(listed)}
         return [keys[pk] for pk in listed if pk in keys]
 
     @property

@@ -15,7 +15,6 @@ from dashboard.sync import (
     freshness,
     leases,
     omitted_entries,
-    read_totals,
     run_lookup,
     webhook_status,
 )
@@ -127,7 +126,7 @@ def load_status(permissions: Permissions, now: datetime) -> SyncStatus:
     stages_worst_first = sorted(
         stage_values, key=lambda one: _sort_key(*one, is_stale=one[0] in stale, now=now)
     )
-    totals = read_totals.load(visible, lookup.visible_sweeps(permissions), now)
+    totals = lookup.read_totals_query(permissions).load(now)
     sweeps = list(lookup.failing_sweeps(permissions).select_related("project"))
     partial = list(lookup.partial_sweeps(permissions).select_related("project"))
     causes = {sweep.error for sweep in sweeps} | {error for _pk, error, *_rest in stage_values}

@@ -1,7 +1,7 @@
 """URLs: the arguments of stage pages, absolute URLs, and links to Northflank."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -9,6 +9,7 @@ from django.conf import settings
 from django.urls import get_script_prefix, reverse
 from django.utils.translation import gettext as _
 
+from dashboard.db.prepared import PreparedQuery
 from dashboard.models import Run, Stage, Upstream
 from dashboard.web.http import converters
 
@@ -77,8 +78,13 @@ def absolute_url(path: str) -> str:
 
 def team_slug() -> str:
     """Return the slug of the team that owns the runs; empty if unknown."""
-    upstream = Upstream.objects.first()
-    return settings.NORTHFLANK_TEAM_ID or (upstream.team if upstream else "")
+    rows = _team_query().fetch()
+    return settings.NORTHFLANK_TEAM_ID or (rows[0][0] if rows else "")
+
+
+@cache
+def _team_query() -> PreparedQuery:
+    return PreparedQuery(Upstream.objects.order_by("pk").values_list("team")[:1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,31 @@ The response is the same for objects that do not exist and those that the user m
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
-from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, Value, When
+from django.db.models import (
+    BigIntegerField,
+    Case,
+    Exists,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    TextField,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable
 from django.http import Http404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Parameter, PreparedModels, PreparedQuery
 from dashboard.models import CatalogSync, Pipeline, Project, Run, Stage
 from dashboard.models.catalog import StageName
+from dashboard.sync.read_totals import ReadTotalsQuery
 from dashboard.web.http.links import stage_url
 
 
@@ -47,17 +61,11 @@ def get_stage_or_404(
     permissions: Permissions, project_slug: str, pipeline_slug: str, name: str
 ) -> Stage:
     """Return a stage, whatever the case of its name; raise PageNotFound if there is none."""
-    stage = (
-        Stage.objects.select_related("pipeline__project")
-        .filter(
-            permissions.stage_filter(),
-            pipeline__project__slug=project_slug,
-            pipeline__slug=pipeline_slug,
-            name__iexact=name,
-        )
-        .first()
+    # Northflank's stage names are capitalized words.
+    stages = _stage_query(permissions).fetch(
+        project=project_slug, pipeline=pipeline_slug, name=name.capitalize()
     )
-    if stage is None:
+    if not stages:
         parent = get_pipeline_or_404(permissions, project_slug, pipeline_slug)
         raise PageNotFound(
             _("Pipeline “%(pipeline)s” has no stage “%(stage)s”.")
@@ -67,7 +75,22 @@ def get_stage_or_404(
                 reverse("pipeline", args=[project_slug, pipeline_slug]),
             ),
         )
-    return stage
+    return stages[0]
+
+
+@lru_cache(maxsize=100)
+def _stage_query(permissions: Permissions) -> PreparedModels[Stage]:
+    project, pipeline, name = (
+        Parameter(part, TextField()) for part in ("project", "pipeline", "name")
+    )
+    return PreparedModels(
+        Stage.objects.filter(
+            permissions.stage_filter(),
+            pipeline__project__slug=project,
+            pipeline__slug=pipeline,
+            name=name,
+        ).select_related("pipeline__project")
+    )
 
 
 def run_not_found(
@@ -101,7 +124,16 @@ def get_run_or_404(
 
 def find_run(stage: Stage, run_id: str) -> Run | None:
     """Return a mirrored run of a stage, or None; `run.stage` is `stage`, without a query."""
-    return stage.runs.filter(run_id=run_id).first()
+    for run in _run_query().fetch(stage=stage.pk, run_id=run_id):
+        run.stage = stage
+        return run
+    return None
+
+
+@cache
+def _run_query() -> PreparedModels[Run]:
+    stage, run_id = Parameter("stage", BigIntegerField()), Parameter("run_id", TextField())
+    return PreparedModels(Run.objects.filter(stage=stage, run_id=run_id))
 
 
 HINT_FIELDS = {
@@ -184,7 +216,13 @@ def is_catalog_loading(permissions: Permissions) -> bool:
 
 def is_catalog_loaded() -> bool:
     """Return whether the list of projects has ever been read."""
-    return CatalogSync.objects.filter(project=None, synced_at__isnull=False).exists()
+    return bool(_project_list_query().fetch())
+
+
+@cache
+def _project_list_query() -> PreparedQuery:
+    read_lists = CatalogSync.objects.filter(project=None, synced_at__isnull=False)
+    return PreparedQuery(read_lists.values_list("pk")[:1])
 
 
 def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
@@ -195,6 +233,13 @@ def failing_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
 def partial_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:
     """Return the visible catalog lists that were read only in part."""
     return visible_sweeps(permissions).filter(error="").exclude(omitted_by_page={})
+
+
+@lru_cache(maxsize=100)
+def read_totals_query(permissions: Permissions) -> ReadTotalsQuery:
+    """Return the query for the totals of the stages and lists that the user may see."""
+    stages = Stage.objects.listed().filter(permissions.stage_filter())
+    return ReadTotalsQuery(stages, visible_sweeps(permissions))
 
 
 def visible_sweeps(permissions: Permissions) -> QuerySet[CatalogSync]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from dashboard.aborts import messages as abort_messages
+from dashboard.db.prepared import PreparedModels
 from dashboard.models import CatalogSync, Upstream
 from dashboard.upstream import access_hint
 
@@ -35,9 +37,9 @@ class SiteContext:
     @cached_property
     def upstream_error(self) -> UpstreamError | None:
         """The upstream error, else the refusal of the list of projects, else None."""
-        upstream = Upstream.objects.exclude(error="").first()
-        if upstream is not None and upstream.error_since is not None:
-            return _build_error(upstream, upstream.error_since)
+        for upstream in _failing_upstream().fetch():
+            if upstream.error_since is not None:
+                return _build_error(upstream, upstream.error_since)
         projects = CatalogSync.objects.filter(project=None, error__in=access_hint.CAUSES).first()
         if projects is not None and projects.error_since is not None:
             return _build_error(projects, projects.error_since, is_outage=False)
@@ -47,6 +49,11 @@ class SiteContext:
     def upstream_down(self) -> bool:
         """Whether Northflank can't be read, so that the data shown may be outdated."""
         return self.upstream_error is not None and self.upstream_error.is_outage
+
+
+@cache
+def _failing_upstream() -> PreparedModels[Upstream]:
+    return PreparedModels(Upstream.objects.exclude(error=""))
 
 
 def _build_error(

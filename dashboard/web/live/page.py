@@ -28,7 +28,13 @@ from dashboard.web.components.runs.run_row import RowKey
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http.htmx import is_htmx, render_page
 from dashboard.web.live.dependencies import Querysets
-from dashboard.web.live.page_cache import GAPS, VERSION, Dependencies, PageDraft
+from dashboard.web.live.page_cache import (
+    GAPS,
+    VERSION,
+    Dependencies,
+    PageDraft,
+    state_of,
+)
 from dashboard.web.live.snapshot import Snapshot
 
 # An ended run counts as new on an open page for this long.
@@ -102,6 +108,7 @@ class Page(ABC):
         self.key = key
         self.query = query
         self.draft: PageDraft | None = None
+        self.is_state_newer = False  # than what the view has read
 
     def __init_subclass__(cls) -> None:
         PAGES[cls.name] = cls
@@ -124,14 +131,18 @@ class Page(ABC):
     def read_state(self, request: HttpRequest) -> None:
         """Read what the page depends on, before anything that it shows.
 
-        For a view that reads something before it calls `page_response`.
+        For a view that reads something before it calls `page_response`. What was read before this
+        call may be shown unless `is_state_newer`.
         """
         viewer = identity.identity_of(request)
         if viewer is None or not type(self).is_cacheable or len(get_messages(request)):
             return
         query = _dependencies_query(type(self), self.permissions)
         dependencies = Dependencies(query, self.key, partial(self.record_view, self.key))
-        self.draft = PageDraft(dependencies, viewer.user_pk, self.snapshot.now)
+        state = state_of(request)
+        self.is_state_newer = state is None
+        state = state or dependencies.load_state(viewer.user_pk, self.snapshot.now)
+        self.draft = PageDraft(dependencies, state, self.snapshot.now)
 
     @classmethod
     def record_view(cls, key: int, now: datetime) -> None:

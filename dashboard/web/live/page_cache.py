@@ -29,7 +29,7 @@ from dashboard.accounts.identity import (
     IdentifiedSession,
     Identities,
     Identity,
-    identity_of,
+    session_of,
 )
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
@@ -89,9 +89,8 @@ class PageDraft:
     tag: str
     valid_until: datetime
 
-    def __init__(self, dependencies: Dependencies, user_pk: int, now: datetime) -> None:
-        self.dependencies, self.now = dependencies, now
-        self.state = dependencies.load_state(user_pk, now)
+    def __init__(self, dependencies: Dependencies, state: State, now: datetime) -> None:
+        self.dependencies, self.state, self.now = dependencies, state, now
 
     def finish(self, response: HttpResponse, tag: str, changes_at: datetime | None) -> None:
         """Hand the draft to the middleware; `changes_at`: when it changes with time alone."""
@@ -262,13 +261,14 @@ class CachedPageMiddleware:
     def find_response(
         self, request: HttpRequest, session: IdentifiedSession
     ) -> HttpResponse | None:
-        """Return the cached page that answers a request, or None; then keep who sends it."""
+        """Return the cached page that answers a request, or None; then who sends it is known."""
         found = self.cache.find(_visit(request, session.identity), session)
         if found is None:
             return None
         if found.page is not None:
             return found.page.respond(request, session.identity, found.state)
-        request.identity = session.identity  # type: ignore[attr-defined]
+        request.identified_session = session  # type: ignore[attr-defined]
+        request.page_state = found.state  # type: ignore[attr-defined]
         return None
 
 
@@ -280,28 +280,34 @@ class PageCacheMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         cached_pages: CachedPageMiddleware = request.cached_pages  # type: ignore[attr-defined]
-        identity = identity_of(request)  # found, but not the page
-        if identity is None:
+        session = session_of(request)  # found, but not the page
+        if session is None:
             session = cached_pages.identities.identify(request) if _may_be_cached(request) else None
             if session is None:
                 return self.get_response(request)
             get_token(request)  # sets the cookie
             if response := cached_pages.find_response(request, session):
                 return response
-            identity = request.identity = session.identity  # type: ignore[attr-defined]
+            request.identified_session = session  # type: ignore[attr-defined]
         page_response = self.get_response(request)
         draft: PageDraft | None = getattr(page_response, "page_draft", None)
         if draft is None or not isinstance(page_response, HttpResponse):
             return page_response
         get_token(request)
         page = CachedPage.create(page_response, draft)
-        cached_pages.cache.add(_visit(request, identity), draft, page)
-        return page.respond(request, identity, draft.state)
+        cached_pages.cache.add(_visit(request, session.identity), draft, page)
+        return page.respond(request, session.identity, draft.state)
 
 
 def _has_csrf_cookie(request: HttpRequest) -> bool:
     """Return whether the browser has a valid CSRF cookie, once the cookie was read."""
     return "CSRF_COOKIE" in request.META and "CSRF_COOKIE_NEEDS_UPDATE" not in request.META
+
+
+def state_of(request: HttpRequest) -> State | None:
+    """Return the state of a request's page, if it was read before the view was called."""
+    state: State | None = getattr(request, "page_state", None)
+    return state
 
 
 def _visit(request: HttpRequest, identity: Identity) -> Visit:

@@ -15,7 +15,6 @@ from dashboard.db import threads as db_threads
 from dashboard.models import ChangeCounter, Stage
 from dashboard.models.catalog import StageQuerySet
 from dashboard.runs.attention import AttentionRun
-from dashboard.sync import read_totals
 from dashboard.sync.read_totals import ReadTotals
 from dashboard.web.components import in_flight
 from dashboard.web.components.in_flight import InFlightTotals
@@ -49,8 +48,7 @@ class Snapshot:
     @cached_property
     def read_totals(self) -> ReadTotals:
         """How many of the visible stages and lists have been read, and how many are stale."""
-        lists = lookup.visible_sweeps(self.permissions)
-        return read_totals.load(self._listed_stages, lists, self.now)
+        return lookup.read_totals_query(self.permissions).load(self.now)
 
     @cached_property
     def in_flight_stages(self) -> list[Stage]:

@@ -22,6 +22,7 @@ from dashboard.web.components.data_age import DataAge, place_data_age
 from dashboard.web.components.in_flight import InFlightTotals
 from dashboard.web.components.lists import empty_states, filters, pagination, saved_view_menu
 from dashboard.web.components.lists.filters import RunFilter
+from dashboard.web.components.lists.pagination import PageOfRuns
 from dashboard.web.components.runs import history_charts, removed_notice, run_row
 from dashboard.web.components.tab_title import TabTitle
 from dashboard.web.http import links, lookup, sign_in
@@ -44,7 +45,7 @@ def stage(request: HttpRequest, project_id: str, pipeline_id: str, stage_id: str
     stage = lookup.get_stage_or_404(snapshot.permissions, project_id, pipeline_id, stage_id)
     page = StagePage(snapshot, key=stage.pk)
     page.read_state(request)
-    if page.draft is None:  # else the stage is read again, after the page's state
+    if not page.is_state_newer:  # else the stage is read again
         page.stage = stage
     # A refresh of an open page does not apply the default view.
     default_view = None if is_htmx(request) else saved_views.default_for(user)
@@ -129,10 +130,7 @@ class StagePage(Page):
 
     def context(self, request: HttpRequest) -> dict[str, Any]:
         stage = self.stage
-        # Runs that the user aborted are found by key: of a stage, SQLite would read them all.
-        candidates = Run.objects.all() if self.filter.aborted_by_me else stage.runs.all()
-        page = pagination.page(candidates, self.filter)
-        runs = Run.objects.filter(pk__in=page.keys).newest_first()
+        page = self._page_of_runs()
         status = self.filter.single_status
         return {
             "place": _place(stage),
@@ -152,12 +150,19 @@ class StagePage(Page):
             "denied_reason": self.permissions.abort_denied_reasons(
                 [stage] if self.has_runs_in_flight else []
             ),
-            "rows": run_row.render_rows(run_row.row_keys(runs), self.permissions).values(),
+            "rows": run_row.render_rows(run_row.load_keys(page.keys), self.permissions).values(),
             "empty": empty_states.no_release_flow()
             if stage.has_flow is False
             else empty_states.runs(self.data_age, self.filter, page),
             "page": page,
         }
+
+    def _page_of_runs(self) -> PageOfRuns:
+        if not self.filter.parameters and self.filter.cursor is None:
+            return pagination.first_page(self.key, self.filter)
+        # Runs that the user aborted are found by key: of a stage, SQLite would read them all.
+        candidates = Run.objects.all() if self.filter.aborted_by_me else self.stage.runs.all()
+        return pagination.page(candidates, self.filter)
 
     def own_status_parts(self) -> list[LivePart]:
         problems = _list_problems(self.stage)

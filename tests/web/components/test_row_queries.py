@@ -48,7 +48,7 @@ def runs_in_all_states(stage: Stage, manager: User) -> list[Run]:
 
 
 def test_rows_of_runs_need_no_query_each(runs_in_all_states: list[Run]) -> None:
-    keys = run_row.row_keys(Run.objects.all())
+    keys = run_row.load_keys(Run.objects.values_list("pk", flat=True))
     with CaptureQueriesContext(connection) as queries:
         rows = run_row.render_rows(keys, permissions.ALL)
     assert len(rows) == len(runs_in_all_states)

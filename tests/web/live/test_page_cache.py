@@ -283,10 +283,11 @@ def test_cache_drops_the_page_rendered_longest_ago_beyond_its_size() -> None:
     for visit in visits:
         text = GappedText("".join(random.choices("abcdefgh", k=70_000)))
         page = CachedPage(text, {}, "", now + timedelta(minutes=1), size=text.size)
-        cache.add(visit, page_cache.PageDraft(dependencies, 0, now), page)
+        state = dependencies.load_state(0, now)
+        cache.add(visit, page_cache.PageDraft(dependencies, state, now), page)
     nobody = Identity(0, "", permissions.ALL)
     facts = dependencies.load_state(0, now).facts
-    session = IdentifiedSession("", nobody, facts)
+    session = IdentifiedSession("", nobody, facts, User())
     assert [cache.find(visit, session) is not None for visit in visits] == [False, True, True]
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from django.db.models import Count, Model, Q, QuerySet
+from django.db.models import BigIntegerField, Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -12,6 +13,7 @@ from django.utils.translation import gettext as _
 from dashboard import aborts
 from dashboard.aborts.messages import MessageText
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Parameter, PreparedQuery
 from dashboard.models import Abort, Pipeline, Run, Stage
 from dashboard.models.catalog import StageName
 from dashboard.models.runs import RunQuerySet
@@ -161,7 +163,7 @@ def offers_for_stage(permissions: Permissions, stage: Stage) -> dict[str, AbortA
     if not permissions.abort_permission(stage).allowed:
         return {}
     counts = dict.fromkeys(_ABORTABLE_STATUSES, (0, 0))
-    for status, total, not_aborting in _count_by(stage.runs.in_flight(), "status"):
+    for status, total, not_aborting in _stage_counts_query().fetch(stage=stage.pk):
         counts[status] = total, not_aborting
     counts[""] = (
         sum(total for total, _not_aborting in counts.values()),
@@ -246,11 +248,17 @@ def _blocking_reason(confirmation: BulkAbortConfirmation, runs: Sequence[Run]) -
     return ""
 
 
-def _count_by(runs: RunQuerySet, *fields: str) -> Iterable[tuple[Any, ...]]:
+def _count_by(runs: RunQuerySet, *fields: str) -> QuerySet[Any, Any]:
     """Group runs by `fields`; a row is the fields, the run count, and the count not aborting."""
     not_aborting = ~Q(status="aborting") & ~Q(pk__in=Abort.objects.open().values("run"))
     grouped = runs.order_by().values_list(*fields)
     return grouped.annotate(total=Count("pk"), not_aborting=Count("pk", filter=not_aborting))
+
+
+@cache
+def _stage_counts_query() -> PreparedQuery:
+    runs = Run.objects.in_flight().filter(stage=Parameter("stage", BigIntegerField()))
+    return PreparedQuery(_count_by(runs, "status"))
 
 
 def _stage_offer(stage: Stage, status: str, total: int, count: int) -> AbortAllOffer:

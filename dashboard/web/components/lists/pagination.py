@@ -4,15 +4,18 @@ A page starts after a cursor instead of having a number, so that paging neither 
 runs while runs are created and end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from heapq import merge
 from itertools import islice, starmap
 
-from django.db.models import Q
+from django.db.models import BigIntegerField, Q
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from dashboard.db.prepared import Parameter, PreparedCount, PreparedQuery
+from dashboard.models import Run
 from dashboard.models.runs import RunQuerySet
 from dashboard.web.components.lists.cursor import Cursor
 from dashboard.web.components.lists.filters import RunFilter
@@ -63,6 +66,37 @@ def page(
 ) -> PageOfRuns:
     """Return one page of a stage's runs; a text search scans at most `max_scanned` ended runs."""
     cursors, scan_end = _next_runs(runs, run_filter, per_page + 1, max_scanned)
+    return _build_page(
+        cursors,
+        scan_end,
+        run_filter,
+        lambda: _count(runs, run_filter),
+        per_page=per_page,
+        max_scanned=max_scanned,
+    )
+
+
+def first_page(stage_key: int, run_filter: RunFilter) -> PageOfRuns:
+    """Return the first page of all runs of a stage, like `page` with a filter that selects all."""
+    cursors = [
+        Cursor(*values)
+        for in_flight in (True, False)
+        for values in _first_runs_query(in_flight).fetch(stage=stage_key)
+    ]
+    return _build_page(
+        cursors[: PER_PAGE + 1], None, run_filter, lambda: _count_all(stage_key), per_page=PER_PAGE
+    )
+
+
+def _build_page(
+    cursors: list[Cursor],
+    scan_end: Cursor | None,
+    run_filter: RunFilter,
+    count: Callable[[], int],
+    *,
+    per_page: int,
+    max_scanned: int = 0,
+) -> PageOfRuns:
     has_more = len(cursors) > per_page
     page_cursors = cursors[:per_page]
     # The next page starts after the last run shown or, without another match, the last one scanned.
@@ -75,11 +109,7 @@ def page(
     )
     total = None
     if not run_filter.q:
-        total = (
-            len(page_cursors)
-            if not run_filter.cursor and not has_more
-            else _count(runs, run_filter)
-        )
+        total = len(page_cursors) if not run_filter.cursor and not has_more else count()
     return PageOfRuns(
         keys=[
             cursor.pk
@@ -182,4 +212,28 @@ def _count(runs: RunQuerySet, run_filter: RunFilter) -> int:
     return total
 
 
+def _count_all(stage_key: int) -> int:
+    total = 0
+    for in_flight in (True, False):
+        total += _count_query(in_flight).fetch(stage=stage_key)
+    return min(total, MAX_COUNTED + 1)
+
+
+@cache
+def _first_runs_query(in_flight: bool) -> PreparedQuery:
+    runs = _ordered(_all_of_stage(in_flight), ascending=False)
+    return PreparedQuery(runs.values_list(*_CURSOR_FIELDS)[: PER_PAGE + 1])
+
+
+@cache
+def _count_query(in_flight: bool) -> PreparedCount:
+    runs = _ordered(_all_of_stage(in_flight), ascending=False)
+    return PreparedCount(runs.values_list("pk")[: MAX_COUNTED + 1])
+
+
+def _all_of_stage(in_flight: bool) -> RunQuerySet:
+    return Run.objects.with_in_flight(in_flight).filter(stage=_STAGE)
+
+
+_STAGE = Parameter("stage", BigIntegerField())
 _CURSOR_FIELDS = "in_flight", "created_at", "pk"

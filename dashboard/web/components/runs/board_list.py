@@ -7,10 +7,12 @@ group by project and name. A page has a number, since a pipeline may change its 
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache, lru_cache
 
 from django.utils.translation import gettext as _
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import Pipeline, Stage
 from dashboard.web.components.runs.board_filter import BoardFilter
 
@@ -73,8 +75,7 @@ def find_page(
 
     `attention_stages` and `in_flight_stages` are the keys of the stages with such runs.
     """
-    stages = Stage.objects.filter(pk__in=attention_stages | in_flight_stages).order_by()
-    pairs = list(stages.values_list("pk", "pipeline"))
+    pairs = _pipelines_query().fetch(stages=attention_stages | in_flight_stages)
     attention = {pipeline for stage, pipeline in pairs if stage in attention_stages}
     in_flight = {pipeline for stage, pipeline in pairs if stage in in_flight_stages}
     keys = _matching_keys(permissions, board_filter)
@@ -99,11 +100,23 @@ def find_page(
     )
 
 
+@cache
+def _pipelines_query() -> PreparedQuery:
+    stages = Stage.objects.filter(pk__in=Keys("stages")).order_by()
+    return PreparedQuery(stages.values_list("pk", "pipeline"))
+
+
 def _matching_keys(permissions: Permissions, board_filter: BoardFilter) -> list[int]:
-    listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
-    visible = listed.filter(permissions.project_filter("project")).order_by("project__slug", "slug")
     if not board_filter.q:
-        return list(visible.values_list("pk", flat=True))
+        return [pk for (pk,) in _listed_query(permissions, ("pk",)).fetch()]
     # Not by the database: SQLite ignores the case of ASCII letters only.
-    names = visible.values_list("pk", "project__name", "project__slug", "name", "slug")
-    return [pk for pk, *texts in names if board_filter.matches_text(*texts)]
+    names = "pk", "project__name", "project__slug", "name", "slug"
+    rows = _listed_query(permissions, names).fetch()
+    return [pk for pk, *texts in rows if board_filter.matches_text(*texts)]
+
+
+@lru_cache(maxsize=100)
+def _listed_query(permissions: Permissions, columns: tuple[str, ...]) -> PreparedQuery:
+    listed = Pipeline.objects.filter(removed_at=None, project__removed_at=None)
+    visible = listed.filter(permissions.project_filter("project"))
+    return PreparedQuery(visible.order_by("project__slug", "slug").values_list(*columns))

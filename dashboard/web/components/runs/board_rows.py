@@ -5,6 +5,8 @@ A cell is cached under all that it shows. After a change only the cells that sho
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache as cache_result
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import groupby
 
@@ -14,6 +16,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.accounts.permissions import Permissions
+from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Pipeline, Stage
 from dashboard.models.catalog import StageName
 from dashboard.runs.attention import AttentionRun
@@ -44,18 +47,29 @@ class GroupRows:
 
 def load_pipelines(page: PageOfPipelines) -> list[Pipeline]:
     """Return the pipelines of a page in their order, with their projects."""
-    pipelines = Pipeline.objects.select_related("project").in_bulk(page.groups)
+    pipelines = {one.pk: one for one in _pipelines_query().fetch(pipelines=page.groups)}
     return [pipelines[key] for key in page.groups if key in pipelines]
+
+
+@cache_result
+def _pipelines_query() -> PreparedModels[Pipeline]:
+    pipelines = Pipeline.objects.filter(pk__in=Keys("pipelines"))
+    return PreparedModels(pipelines.select_related("project"))
 
 
 def load_stages(permissions: Permissions, pipelines: Iterable[Pipeline]) -> list[Stage]:
     """Return the visible stages of pipelines, with their pipelines."""
     pipelines_by_key = {pipeline.pk: pipeline for pipeline in pipelines}
-    stages = Stage.objects.filter(permissions.stage_filter(), pipeline__in=pipelines_by_key)
-    loaded = list(stages)
+    loaded = _stages_query(permissions).fetch(pipelines=pipelines_by_key)
     for stage in loaded:
         stage.pipeline = pipelines_by_key[stage.pipeline_id]
     return loaded
+
+
+@lru_cache(maxsize=100)
+def _stages_query(permissions: Permissions) -> PreparedModels[Stage]:
+    in_pipelines = Stage.objects.filter(pipeline__in=Keys("pipelines"))
+    return PreparedModels(in_pipelines.filter(permissions.stage_filter()))
 
 
 def build_groups(

@@ -6,6 +6,7 @@ With a filled cache a page costs one index lookup per stage, whatever the length
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache as cache_result
 from itertools import batched
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.db.models.functions import Coalesce
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
+from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.models import Run, Stage
 from dashboard.web.components.runs import history_chart
 from dashboard.web.components.runs.history_chart import ConcludedRun
@@ -49,12 +51,18 @@ def latest_versions(stages: list[int]) -> dict[int, int | None]:
 
     It is the highest version of the stage's ended runs.
     """
+    return dict(_versions_query().fetch(stages=stages))
+
+
+@cache_result
+def _versions_query() -> PreparedQuery:
     # As a range, not as an equality, so that only the index by stage and version has this order.
     # PostgreSQL would read all versions in search of a stage without runs.
     of_stage = Run.objects.filter(stage__gte=OuterRef("pk"), stage__lte=OuterRef("pk"))
     latest = of_stage.filter(in_flight=False).order_by("stage_id", "-version")
     latest_version = Subquery(latest.values("version")[:1])
-    return dict(Stage.objects.filter(pk__in=stages).order_by().values_list("pk", latest_version))
+    stages = Stage.objects.filter(pk__in=Keys("stages")).order_by()
+    return PreparedQuery(stages.values_list("pk", latest_version))
 
 
 def _render(stages: list[int], *, compact: bool, marked_run: int) -> dict[int, str]:

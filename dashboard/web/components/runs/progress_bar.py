@@ -3,11 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import msgspec
 from django.utils.translation import gettext as _
 
+from dashboard.db.prepared import Keys, PreparedModels
 from dashboard.models import Run, StageTiming
 from dashboard.models.typical_duration import TypicalDuration
 from dashboard.northflank import Node
@@ -53,7 +55,7 @@ def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
     in_flight_runs = [run for run in runs if run.in_flight]
     if not in_flight_runs:
         return {}
-    stage_timings = StageTiming.objects.filter(stage__in={run.stage_id for run in in_flight_runs})
+    stage_timings = _timings_query().fetch(stages={run.stage_id for run in in_flight_runs})
     timings = {timing.stage_id: timing for timing in stage_timings}
     # Without a baseline the timers do not need the steps.
     trees = (
@@ -65,6 +67,11 @@ def load_clocks(runs: Collection[Run]) -> dict[int, list[Timer]]:
         run.pk: overdue.timers(run, trees.get(run.pk), timings.get(run.stage_id))
         for run in in_flight_runs
     }
+
+
+@cache
+def _timings_query() -> PreparedModels[StageTiming]:
+    return PreparedModels(StageTiming.objects.filter(stage__in=Keys("stages")))
 
 
 def _load_step_trees(runs: Iterable[Run]) -> Mapping[int, Node]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache as cache_result
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts.permissions import Permission, Permissions
+from dashboard.db.prepared import Keys, PreparedModels, PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import Abort, Acknowledgement, Run
 from dashboard.models.runs import RunQuerySet
@@ -254,13 +256,29 @@ def _abort_line(abort: Abort | None, run: Run) -> AbortLine | None:
 
 def latest_aborts(runs: Iterable[Run]) -> dict[int, Abort]:
     """Return the latest abort of each run that has one, by the run's key."""
-    aborts = Abort.objects.filter(run__in=[run.pk for run in runs]).order_by("pk")
+    aborts = _aborts_query().fetch(runs=[run.pk for run in runs])
     return {abort.run_id: abort for abort in aborts}
 
 
-def row_keys(runs: RunQuerySet) -> list[RowKey]:
-    """Return the keys of the rows of `runs`, in their order."""
-    return [RowKey(*values) for values in row_key_values(runs)]
+@cache_result
+def _aborts_query() -> PreparedModels[Abort]:
+    return PreparedModels(Abort.objects.filter(run__in=Keys("runs")).order_by("pk"))
+
+
+@cache_result
+def _rows_query() -> PreparedModels[Run]:
+    return PreparedModels(Run.objects.filter(pk__in=Keys("runs")).with_stage().only(*FIELDS))
+
+
+def load_keys(runs: Iterable[int]) -> list[RowKey]:
+    """Return the keys of the rows of runs, given by key; newest run first."""
+    return [RowKey(*values) for values in _row_keys_query().fetch(runs=runs)]
+
+
+@cache_result
+def _row_keys_query() -> PreparedQuery:
+    runs = Run.objects.filter(pk__in=Keys("runs")).newest_first()
+    return PreparedQuery(row_key_values(runs))
 
 
 def row_key_values(runs: RunQuerySet) -> QuerySet[Any, Any]:
@@ -282,7 +300,7 @@ def render_rows(keys: Iterable[RowKey], permissions: Permissions) -> dict[int, S
     }
     cached = cache.get_many(cache_keys.values())
     missing = [pk for pk, key in cache_keys.items() if key not in cached]
-    loaded = Run.objects.filter(pk__in=missing).with_stage().only(*FIELDS) if missing else ()
+    loaded = _rows_query().fetch(runs=missing) if missing else ()
     rendered = _render_and_cache(loaded, permissions)
     html_by_pk = {pk: rendered.get(pk) or cached.get(key) for pk, key in cache_keys.items()}
     return {pk: mark_safe(html) for pk, html in html_by_pk.items() if html}

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from django.db.models import OuterRef, Subquery
 from django.utils.safestring import SafeString
 
 from dashboard.accounts.permissions import Permission
+from dashboard.db.prepared import Keys, PreparedQuery
 from dashboard.db.threads import now
 from dashboard.models import Run, Stage
 from dashboard.models.catalog import StageName
@@ -153,23 +155,34 @@ def _find_runs(
     stage_keys: list[int], runs_per_stage: int, worst_runs: Mapping[int, list[int]]
 ) -> dict[int, list[tuple[int, int]]]:
     """Return key and version of the runs to show, by stage key."""
-    # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
-    newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
-    subqueries = {f"run_{n}": Subquery(newest[n : n + 1]) for n in range(runs_per_stage)}
-    stages = Stage.objects.filter(pk__in=stage_keys).order_by().annotate(**subqueries)
+    newest_by_stage = _newest_runs_query(runs_per_stage).fetch(stages=stage_keys)
     pks_by_stage = {
         # Each run once, in this order.
         stage: list(dict.fromkeys([*worst_runs.get(stage, ()), *filter(None, newest_pks)]))[
             :runs_per_stage
         ]
-        for stage, *newest_pks in stages.values_list("pk", *subqueries)
+        for stage, *newest_pks in newest_by_stage
     }
     shown = [pk for pks in pks_by_stage.values() for pk in pks]
-    versions = dict(Run.objects.filter(pk__in=shown).values_list("pk", "version"))
+    versions = dict(_versions_query().fetch(runs=shown))
     return {
         stage: [(pk, versions[pk]) for pk in pks if pk in versions]
         for stage, pks in pks_by_stage.items()
     }
+
+
+@cache
+def _newest_runs_query(runs_per_stage: int) -> PreparedQuery:
+    # A window function would read all runs; this does `runs_per_stage` index lookups per stage.
+    newest = Run.objects.filter(stage=OuterRef("pk")).newest_first().values("pk")
+    subqueries = [Subquery(newest[n : n + 1]) for n in range(runs_per_stage)]
+    stages = Stage.objects.filter(pk__in=Keys("stages")).order_by()
+    return PreparedQuery(stages.values_list("pk", *subqueries))
+
+
+@cache
+def _versions_query() -> PreparedQuery:
+    return PreparedQuery(Run.objects.filter(pk__in=Keys("runs")).values_list("pk", "version"))
 
 
 def _load_rows(facts: Iterable[CellFacts]) -> dict[int, RunRow]:
