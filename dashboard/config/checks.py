@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ from django.core.checks import CheckMessage, Error, register
 from dashboard.models.catalog import StageName
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_BASE_URL = re.compile(r"https?://[^/?#]+(/[\w.~-]+)*", re.ASCII)
+_BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
+MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
@@ -69,6 +71,13 @@ def _northflank() -> Iterator[CheckMessage]:
             f"NORTHFLANK_API_BASE_URL is not a valid URL: {settings.NORTHFLANK_API_BASE_URL!r}.",
             hint="Leave it empty for Northflank's own API, or set https://host without /v1.",
             id="dashboard.E003",
+        )
+    elif token and not _is_encrypted_or_local(settings.NORTHFLANK_API_BASE_URL):
+        yield Error(
+            f"NORTHFLANK_API_BASE_URL would send the token unencrypted: "
+            f"{settings.NORTHFLANK_API_BASE_URL!r}.",
+            hint="Set an https:// address; http:// is only for this machine.",
+            id="dashboard.E016",
         )
     if settings.NORTHFLANK_TEAM_ID and not _SLUG.fullmatch(settings.NORTHFLANK_TEAM_ID):
         yield Error(
@@ -159,6 +168,12 @@ def _web() -> Iterator[CheckMessage]:
                 hint="Set host names without scheme or path, such as releases.example.com.",
                 id="dashboard.E010",
             )
+    if len(settings.SECRET_KEY) < MIN_SECRET_KEY_LENGTH:
+        yield Error(
+            f"SECRET_KEY is shorter than {MIN_SECRET_KEY_LENGTH} characters.",
+            hint="Set a random one, such as that of openssl rand -hex 32, or leave it empty.",
+            id="dashboard.E017",
+        )
     is_shared_database = settings.DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
     if settings.SECRET_KEY_IS_LOCAL and is_shared_database:
         yield checks.Warning(
@@ -171,6 +186,18 @@ def _web() -> Iterator[CheckMessage]:
 def _is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.username
+        has_valid_port = parts.port != 0  # raises for one that is no number up to 65535
+    except ValueError:
+        return False
+    is_web = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return is_web and has_valid_port and not parts.username and not re.search(r"\s", text)
+
+
+def _is_encrypted_or_local(address: str) -> bool:
+    parts = urlsplit(address)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False

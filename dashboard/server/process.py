@@ -21,6 +21,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
@@ -120,6 +121,7 @@ class Process:
         server = _Server(
             uvicorn.Config(
                 app,
+                http=LimitedHttpProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -30,6 +30,8 @@ INVALID_SETTINGS = [
     ("NORTHFLANK_API_BASE_URL", "https://", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://me:secret@host", "E003"),
     ("NORTHFLANK_API_BASE_URL", "https://[half", "E003"),
+    ("NORTHFLANK_API_BASE_URL", "https://api.northflank.com:99999", "E003"),
+    ("NORTHFLANK_API_BASE_URL", "https://api northflank.com", "E003"),
     ("NORTHFLANK_TEAM_ID", "https://app.northflank.com/t/acme", "E004"),
     ("NORTHFLANK_TEAM_ID", "a b", "E004"),
     ("NORTHFLANK_PROJECTS", ["shop", "a/b"], "E005"),
@@ -57,6 +59,9 @@ INVALID_SETTINGS = [
     ("BASE_URL", "https://example.com/releases?a=b", "E008"),
     ("BASE_URL", "https://example.com/re%20leases", "E008"),
     ("BASE_URL", "https://example.com//releases", "E008"),
+    ("BASE_URL", "https://x y", "E008"),
+    ("BASE_URL", "https://example.com:99999", "E008"),
+    ("SECRET_KEY", "short", "E017"),
 ]
 
 
@@ -91,6 +96,25 @@ def test_invalid_secret_is_not_quoted_in_error(
 ) -> None:
     setattr(settings, name, value)
     assert "s3cr3t" not in str(checks.check_settings()[0])
+
+
+@pytest.mark.parametrize(
+    ("address", "errors"),
+    [
+        ("http://api.northflank.com", ["dashboard.E016"]),
+        ("http://10.0.0.5:9000", ["dashboard.E016"]),
+        ("http://localhost.example.com", ["dashboard.E016"]),
+        ("http://127.0.0.1:9000", []),
+        ("http://[::1]:9000", []),
+        ("http://localhost:9000", []),
+        ("https://10.0.0.5", []),
+    ],
+)
+def test_token_is_sent_unencrypted_to_this_machine_only(
+    settings: Settings, address: str, errors: list[str]
+) -> None:
+    settings.NORTHFLANK_API_TOKEN, settings.NORTHFLANK_API_BASE_URL = "token", address
+    assert ids() == errors
 
 
 @pytest.mark.parametrize("name", ["READ_ONLY", "ABORTS_ENABLED", "TIME_ZONE", "LOG_LEVEL"])

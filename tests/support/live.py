@@ -19,6 +19,7 @@ from dashboard import aborts, sandbox
 from dashboard.accounts import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
+from dashboard.server.http_protocol import LimitedHttpProtocol
 from dashboard.server.process import verify_database
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
@@ -216,6 +217,11 @@ def web_server(app: Any) -> uvicorn.Server:
     """Return a server of an ASGI application, for the caller to run on a socket."""
     return uvicorn.Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+            app,
+            http=LimitedHttpProtocol,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
         )
     )

@@ -135,6 +135,8 @@ def test_page_has_security_headers(name: str, run: Run, operator_client: Client)
     assert answer["X-Frame-Options"] == "DENY"
     assert answer["X-Content-Type-Options"] == "nosniff"
     assert answer["Referrer-Policy"] == "same-origin"
+    assert "camera=()" in answer["Permissions-Policy"]
+    assert "clipboard-write" not in answer["Permissions-Policy"]  # for Copy summary
 
 
 @pytest.mark.parametrize("name", [*LIVE_PAGES, "abort"])

@@ -9,7 +9,7 @@ import uvicorn
 from django.core.management.base import BaseCommand
 
 from dashboard import sandbox
-from dashboard.management.commands.serve import sandbox_options
+from dashboard.management.commands.serve import port_number, sandbox_options
 
 
 class Command(BaseCommand):
@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
-        parser.add_argument("--port", type=int, default=9000, help="Port to listen on.")
+        parser.add_argument("--port", type=port_number, default=9000, help="Port to listen on.")
         sandbox.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +21,8 @@ from dashboard.models import append_only
 from dashboard.server import sandbox_database
 from dashboard.server.process import Process, UpstreamMismatch, WorldMismatch, verify_database
 
+MAX_PORT = 65_535
+
 
 class Command(OfflineCheckCommand):
     help = (
@@ -31,7 +33,7 @@ class Command(OfflineCheckCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on.")
         parser.add_argument(
-            "--port", type=int, default=8000, help="Port to listen on; 0 for any free port."
+            "--port", type=port_number, default=8000, help="Port to listen on; 0 for any free port."
         )
         parser.add_argument(
             "--no-sync", action="store_true", help="Serve pages only; run `sync` separately."
@@ -67,6 +69,13 @@ class Command(OfflineCheckCommand):
             sandbox_options=options_for_sandbox,
         )
         run(process)
+
+
+def port_number(text: str) -> int:
+    """Return the number of a port; raise ArgumentTypeError if there is no such port."""
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAX_PORT):
+        raise ArgumentTypeError(f"{text!r} is no port: use 1 to {MAX_PORT}, or 0 for any free one.")
+    return int(text)
 
 
 def sandbox_options(options: dict[str, Any]) -> sandbox.Options:

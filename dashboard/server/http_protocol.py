@@ -1,0 +1,69 @@
+"""HTTP of the web server, with limits that uvicorn does not have.
+
+Without them anybody could keep a thousand connections open by sending half a request on each, or
+fill the memory with headers.
+"""
+
+import asyncio
+from typing import ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """Ends a connection whose request takes too long to arrive, and refuses a large head (431)."""
+
+    request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last
+    max_head_bytes: ClassVar[int] = 32_768  # of the request line and all headers
+
+    _deadline: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_head_complete = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_request()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._is_head_complete and self._head_bytes > self.max_head_bytes:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._deadline is None:  # a further request of the connection
+            self._start_request()
+
+    def on_headers_complete(self) -> None:
+        self._is_head_complete = True
+        head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if head_bytes > self.max_head_bytes:
+            self._refuse_head()
+        else:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._end_request()
+
+    def _start_request(self) -> None:
+        self._head_bytes, self._is_head_complete = 0, False
+        self._deadline = self.loop.call_later(self.request_timeout, self.transport.abort)
+
+    def _end_request(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._head_bytes, self._is_head_complete = 0, False
+
+    def _refuse_head(self) -> None:
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        self.transport.close()

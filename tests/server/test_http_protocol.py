@@ -1,0 +1,112 @@
+"""Limits of the web server, over real sockets."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+from django.contrib.auth.models import User
+
+from dashboard.server.http_protocol import LimitedHttpProtocol
+from tests.support.live import Live
+from tests.support.live_runs import create_run_in_flight
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(LimitedHttpProtocol, "request_timeout", 0.5)
+    return 0.5
+
+
+@contextlib.contextmanager
+def connect(live: Live) -> Iterator[socket.socket]:
+    host, port = live.base_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        yield connection
+
+
+def send_slowly(connection: socket.socket) -> None:
+    for number in range(200):
+        connection.sendall(b"X-%d: 1\r\n" % number)
+        time.sleep(0.05)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Return everything received until the server ends the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", HEAD, b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"],
+    ids=["nothing", "half_a_head", "half_a_body"],
+)
+def test_incomplete_request_is_ended_after_the_timeout(
+    live: Live, short_timeout: float, start: bytes
+) -> None:
+    with connect(live) as connection:
+        connection.sendall(start)
+        assert receive_all(connection) == b""
+
+
+def test_slowly_sent_request_is_ended_although_bytes_arrive(
+    live: Live, short_timeout: float
+) -> None:
+    with connect(live) as connection:
+        connection.sendall(HEAD)
+        with pytest.raises(ConnectionError):
+            send_slowly(connection)
+
+
+def test_timeout_ends_no_response(live: Live, manager: User, short_timeout: float) -> None:
+    with live.sign_in("manager").stream("GET", "/live/?page=now") as stream:
+        parts = stream.iter_text()
+        assert next(parts)
+        time.sleep(2 * short_timeout)
+        create_run_in_flight(live)
+        assert "data-run" in "".join(islice(parts, 1))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"X: " + b"x" * 40_000 + b"\r\n\r\n",
+        HEAD + b"X: 1\r\n" * 10_000 + b"\r\n",
+        b"GET /healthz?" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        HEAD + b"X: " + b"x" * 400_000,
+    ],
+    ids=["header", "headers", "address", "endless_header"],
+)
+def test_large_head_is_refused(live: Live, head: bytes) -> None:
+    with connect(live) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
+        # What the server has not read makes the connection's end a reset, which may lose the 431.
+        assert receive_all(connection)[:13] in {b"", b"HTTP/1.1 431 "}
+
+
+def test_large_body_is_read_whatever_the_limit_of_the_head(live: Live) -> None:
+    body = b"x=" + b"y" * 100_000
+    with connect(live) as connection:
+        connection.sendall(
+            b"POST /hooks/northflank/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
+        assert not receive_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_pages_are_answered_beside_many_half_sent_requests(live: Live) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(live)).sendall(HEAD)
+        with connect(live) as connection:
+            connection.sendall(HEAD + b"\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
