@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from dashboard.models import Run
@@ -221,3 +222,14 @@ def test_alert_link_over_http_opens_run_after_sign_in(live: Live, viewer: User) 
     assert answer.status_code == 200
     assert answer.url.path == factories.address(run)
     assert answer.url.query == b"from=alert"
+
+
+def test_session_from_before_the_sign_in_is_not_continued(
+    stranger: SignInBrowser, viewer: User
+) -> None:
+    stranger.cookies.set("sessionid", "chosen-by-a-stranger")
+    stranger.submit("viewer", "viewer")
+    keys = [cookie.value for cookie in stranger.cookies.jar if cookie.name == "sessionid"]
+    assert len(keys) == 2  # the forged one is the client's; no server has set it
+    assert Session.objects.filter(session_key__in=keys).count() == 1
+    assert not Session.objects.filter(session_key="chosen-by-a-stranger").exists()
