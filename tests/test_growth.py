@@ -51,8 +51,6 @@ LINEAR_IN_STAGES = {
     "sync/leases:keys_with_gaps": "the sync's plan, which Status shows",
     "sync/baselines:schedule_next_detail": "the sync's plan",
     "sync/read_totals:load": "the count of what is covered",
-    "sync/read_totals:_count_by_name": "the count of what is covered",
-    "sync/read_totals:_count_lists": "the count of what is covered: one list a project",
     "sync/omitted_entries:load": "the count of what is covered: runs that cannot be shown",
     "web/components/runs/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",

@@ -117,7 +117,8 @@ def _key(sql: str) -> tuple[str, str]:
     """Return the function of the product that runs a statement, and the statement without lists."""
     place, frame = "", sys._getframe()
     while frame is not None:
-        if module := _module(frame.f_code.co_filename):
+        module = _module(frame.f_code.co_filename)
+        if module and module != "db/prepared":  # which runs the statements of others
             place = f"{module}:{frame.f_code.co_name}"
             break
         frame = frame.f_back  # type: ignore[assignment]
