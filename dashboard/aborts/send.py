@@ -299,6 +299,9 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
             is_recorded = abort.transition_with_run(
                 AbortState.ACCEPTED, EventType.ACCEPTED, now, detail=status, **answer
             )
+        if not is_recorded and _has_answer(abort):
+            abort.refresh_from_db()
+            return abort.state == AbortState.ACCEPTED and abort.run.in_flight
         if not is_recorded:  # the abort was settled before its answer came
             abort.add_event(EventType.ANSWERED_LATE, now, detail=status)
         abort.run = mirror.apply_abort_answer(
@@ -309,6 +312,19 @@ def _record_accepted(abort: Abort, detail: RunDetail, request_seq: int) -> bool:
             conclude(abort, abort.run, now)
     log.info("abort.accepted", run=abort.run.run_id, by=abort.username, status=status)
     return is_under_way
+
+
+def _has_answer(abort: Abort) -> bool:
+    """Return whether the answer to the latest send is stored already.
+
+    Then the reply to that commit was lost, and the work runs for a second time.
+    """
+    kept = Abort.objects.filter(pk=abort.pk, answered_at__gte=abort.sent_at)
+    added = abort.events.filter(
+        event_type__in=[EventType.NOT_SENT, EventType.ANSWERED_LATE],
+        occurred_at__gte=abort.sent_at,
+    )
+    return kept.exists() or added.exists()
 
 
 def conclude(abort: Abort, run: Run, now: datetime) -> None:
@@ -410,7 +426,7 @@ def _settle(
         settled_at=now,
         **fields,
     )
-    if not is_settled:
+    if not is_settled and not _has_answer(abort):
         with transaction.atomic():
             mark_changed([abort.run_id])
             abort.add_event(EventType.ANSWERED_LATE, now, detail=answer)

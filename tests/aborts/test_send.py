@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,8 @@ from dashboard.aborts import send as abort_send
 from dashboard.db import threads as db_threads
 from dashboard.models import Abort, BulkAbort, Run
 from dashboard.models.aborts import AbortState, EventType
-from dashboard.northflank import NorthflankClient
+from dashboard.northflank import NorthflankClient, NorthflankError, RateLimited, RequestRejected
+from dashboard.northflank.decoding import parse_run_detail
 from dashboard.upstream.connection import Connection
 from tests.support import factories, payloads
 from tests.support.live import close_connections
@@ -203,6 +205,37 @@ def test_accepted_abort_of_run_that_list_read_concluded_is_concluded(abort: Abor
     expected = {"state": "concluded", "answer_status": 200, "outcome": "aborted"}
     assert stored_fields(abort) == ANSWERED | SETTLED | expected | {"answer": "aborted"}
     assert timeline(abort) == [("sent", ""), ("accepted", "aborted"), ("concluded", "aborted")]
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_accepted_answer_stored_twice_is_one_event(abort: Abort, is_settled: bool) -> None:
+    during = (lambda: settle(abort)) if is_settled else (lambda: None)
+    FakeNorthflank(during_abort=during).send(abort)
+    before = stored_fields(abort), timeline(abort)
+    sent = Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort.pk)
+    detail = parse_run_detail(run_response()[1]["data"])
+    assert detail is not None
+    # The reply to the commit was lost.
+    is_under_way = abort_send._record_accepted(sent, detail, request_seq=1)
+    assert is_under_way is not is_settled
+    assert (stored_fields(abort), timeline(abort)) == before
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+@pytest.mark.parametrize("status", [409, 429])
+def test_refusal_stored_twice_is_one_event(abort: Abort, status: int, is_settled: bool) -> None:
+    during = (lambda: settle(abort)) if is_settled else (lambda: None)
+    FakeNorthflank(abort=error_response(status), during_abort=during).send(abort)
+    before = stored_fields(abort), timeline(abort)
+    sent = Abort.objects.select_related("run__stage__pipeline__project").get(pk=abort.pk)
+    error = (RateLimited if status == 429 else RequestRejected)("It broke", http_status=status)
+    record = abort_send._record_not_sent if status == 429 else partial(refuse, sent.run)
+    record(sent, error)
+    assert (stored_fields(abort), timeline(abort)) == before
+
+
+def refuse(run: Run, abort: Abort, error: NorthflankError) -> None:
+    abort_send._record_refused(abort, run, error)
 
 
 def settle(abort: Abort) -> None:

@@ -24,7 +24,7 @@ from tests.support.processes import RunningProcess, environment, manage, run_man
 pytestmark = pytest.mark.process
 
 # Seconds. One is enough on an idle machine; a busy one is slower.
-SHUTDOWN_SECONDS = 10  # on a busy machine; what it must not wait for takes twenty
+SHUTDOWN_SECONDS = 8  # on a busy machine; what it must not wait for takes ten or more
 MANAGE = [sys.executable, "manage.py"]
 
 
