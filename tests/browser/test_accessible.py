@@ -2,10 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from django.test import override_settings
 from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, resolve
 from playwright.sync_api import Page, Response, expect
@@ -13,41 +12,12 @@ from playwright.sync_api import Page, Response, expect
 from dashboard.models import Run
 from dashboard.web.live import page as live_page
 from tests.support import factories
-from tests.support.browser import OpenPage, check, session_cookie, wait_for_viewers
+from tests.support.accessibility import find_complaints, find_narrow_layout_complaints
+from tests.support.browser import OpenPage, session_cookie, wait_for_viewers
 from tests.support.live import Live
 from tests.support.states import NON_PAGE_URLS, STAGE, WORLDS, State, create_full
 
 pytestmark = pytest.mark.browser
-RULES = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    "rules": {"target-size": {"enabled": True}},
-    "resultTypes": ["violations"],
-}
-# A page has few colours and thousands of texts, for each of which axe parses the same ones anew.
-PARSE_COLOURS_ONCE = """
-  const { prototype } = axe.commons.color.Color;
-  const { parseString } = prototype;
-  const parsed = new Map();
-  prototype.parseString = function (text) {
-    if (parsed.has(text)) return Object.assign(this, parsed.get(text));
-    const { r, g, b, alpha } = parseString.call(this, text);
-    parsed.set(text, { r, g, b, alpha });
-    return this;
-  };
-"""
-AXE = f"() => {{ {Axe().axe_script}; {PARSE_COLOURS_ONCE} }}"
-
-
-def violations(page: Page) -> list[str]:
-    """The violations that axe finds in a page's current state."""
-    if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(AXE)
-    results = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", RULES)
-    return [
-        f"{violation['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
-        for violation in results
-        for node in violation["nodes"]
-    ]
 
 
 def url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str | None]:
@@ -73,32 +43,6 @@ def test_states_table_covers_every_page() -> None:
 
 
 # --- Checks of each state ------------------------------------------------------------------------
-
-
-def find_complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield each check's name with its complaints, by size and color scheme.
-
-    Each width has one of the schemes, the other one in the state of the next `number`.
-    """
-    yield "structure", check(page, "structure")
-    schemes: list[Literal["dark", "light"]] = ["dark", "light"]
-    for width, scheme in zip((390, 1280), schemes[:: 1 if number % 2 else -1], strict=True):
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        yield f"axe, {width} px, {scheme}", violations(page)
-    page.emulate_media(forced_colors="active", color_scheme="light")
-    yield "forced colours", check(page, "forced")
-    page.emulate_media(forced_colors="none")
-    yield from find_narrow_layout_complaints(page, "sideways", "cut")
-
-
-def find_narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the complaints at a phone's width, and at 1280 pixels with 200 % zoom."""
-    for width in (640, 320):  # the browsers here have two pixels in one of CSS
-        page.set_viewport_size({"width": width, "height": 700})
-        for name in checks:
-            yield f"{name}, {width} px", check(page, name)
-    page.set_viewport_size({"width": 1280, "height": 800})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,66 @@
+"""Automated WCAG 2.2 AA checks of a page in its current state."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.support.browser import check
+
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    "rules": {"target-size": {"enabled": True}},
+    "resultTypes": ["violations"],
+}
+# A page has few colours and thousands of texts, for each of which axe parses the same ones anew.
+PARSE_COLOURS_ONCE = """
+  const { prototype } = axe.commons.color.Color;
+  const { parseString } = prototype;
+  const parsed = new Map();
+  prototype.parseString = function (text) {
+    if (parsed.has(text)) return Object.assign(this, parsed.get(text));
+    const { r, g, b, alpha } = parseString.call(this, text);
+    parsed.set(text, { r, g, b, alpha });
+    return this;
+  };
+"""
+AXE = f"() => {{ {Axe().axe_script}; {PARSE_COLOURS_ONCE} }}"
+
+
+def violations(page: Page) -> list[str]:
+    """The violations that axe finds in a page's current state."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE)
+    results = page.evaluate("rules => axe.run(rules).then(({ violations }) => violations)", RULES)
+    return [
+        f"{violation['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
+        for violation in results
+        for node in violation["nodes"]
+    ]
+
+
+def find_complaints(page: Page, number: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield each check's name with its complaints, by size and color scheme.
+
+    Each width has one of the schemes, the other one in the state of the next `number`.
+    """
+    yield "structure", check(page, "structure")
+    schemes: list[Literal["dark", "light"]] = ["dark", "light"]
+    for width, scheme in zip((390, 1280), schemes[:: 1 if number % 2 else -1], strict=True):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        yield f"axe, {width} px, {scheme}", violations(page)
+    page.emulate_media(forced_colors="active", color_scheme="light")
+    yield "forced colours", check(page, "forced")
+    page.emulate_media(forced_colors="none")
+    yield from find_narrow_layout_complaints(page, "sideways", "cut")
+
+
+def find_narrow_layout_complaints(page: Page, *checks: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the complaints at a phone's width, and at 1280 pixels with 200 % zoom."""
+    for width in (640, 320):  # the browsers here have two pixels in one of CSS
+        page.set_viewport_size({"width": width, "height": 700})
+        for name in checks:
+            yield f"{name}, {width} px", check(page, name)
+    page.set_viewport_size({"width": 1280, "height": 800})
