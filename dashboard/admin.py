@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -421,3 +422,10 @@ class StageAdmin(ReadOnlyMixin, ModelAdmin):
     list_display = ("pipeline", "name", "has_flow", "synced_at", "next_sync_at", "error")
     list_filter = ("has_flow", "error", "name")
     list_select_related = ("pipeline",)
+
+
+if settings.OIDC_ISSUER:
+    # An account's provider is not administered: a row of theirs would open an account, unrecorded.
+    for model in list(admin.site._registry):
+        if model._meta.app_label in {"account", "socialaccount"}:
+            admin.site.unregister(model)

@@ -57,6 +57,10 @@ class PooledASGIHandler(ASGIHandler):
         # Anybody can send any number of sign-ins: they wait for each other, not pages for them.
         self.sign_in_executor = ThreadPoolExecutor(1, thread_name_prefix="sign-in")
         self.sign_in_paths = {_without_prefix(reverse(name)) for name in ("login", "admin:login")}
+        # These wait for an identity provider: neither pages nor passwords wait for it.
+        self.oidc_executor = ThreadPoolExecutor(4, thread_name_prefix="oidc")
+        oidc_names = ("oidc_sign_in", "oidc_callback") if settings.OIDC_ISSUER else ()
+        self.oidc_paths = {_without_prefix(reverse(name)) for name in oidc_names}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,8 +129,10 @@ class PooledASGIHandler(ASGIHandler):
         return body
 
     def _executor_for(self, scope: Mapping[str, Any]) -> ThreadPoolExecutor:
-        is_sign_in = _without_prefix(scope["path"]) in self.sign_in_paths
-        return self.sign_in_executor if is_sign_in else self.executor
+        path = _without_prefix(scope["path"])
+        if path in self.sign_in_paths:
+            return self.sign_in_executor
+        return self.oidc_executor if path in self.oidc_paths else self.executor
 
     def _handle(self, scope: dict[str, Any], body: IO[bytes]) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(scope))

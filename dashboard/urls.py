@@ -1,5 +1,6 @@
 """URL routes. They mirror Northflank's API, so that an API path gives the page's address."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
@@ -81,6 +82,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/login/", admin_sign_in),
     path("admin/", admin.site.urls),
 ]
+
+if settings.OIDC_ISSUER:
+    from dashboard.web.pages import oidc  # needs allauth's models, which are installed only then
+
+    urlpatterns = [
+        path("accounts/oidc/", oidc.sign_in, name="oidc_sign_in"),
+        path("accounts/oidc/callback/", oidc.callback, name="oidc_callback"),
+        path("accounts/logout/", login_not_required(oidc.SignOutView.as_view()), name="logout"),
+        *urlpatterns,
+    ]
 
 handler400 = "dashboard.web.http.errors.bad_request"
 handler403 = "dashboard.web.http.errors.permission_denied"

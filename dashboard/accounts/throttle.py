@@ -42,6 +42,8 @@ ADDRESS = Limit("address", 30, timedelta(seconds=10))
 TOKEN = Limit("token", 10, timedelta(seconds=10))
 UNKNOWN_TOKENS = Limit("tokens", 30, timedelta(seconds=5))  # of all addresses together
 WEBHOOK = Limit("webhook", 20, timedelta(seconds=5))
+# Failed sign-ins through an identity provider, of an address: all are answered, these are recorded.
+OIDC = Limit("oidc", 30, timedelta(seconds=10))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dashboard.models.catalog import StageName
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
 MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
+_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
@@ -26,7 +27,7 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
-    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web()]
+    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web(), *_oidc()]
 
 
 _HINTS = {
@@ -43,6 +44,8 @@ _HINTS = {
     "OVERDUE_RUN_AFTER": "Set a number of seconds, such as 3600.",
     "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
+    "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
+    "provider once, with the group here.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
 }
 
@@ -181,6 +184,55 @@ def _web() -> Iterator[CheckMessage]:
             hint="Set the same SECRET_KEY for all processes that share the database.",
             id="dashboard.W001",
         )
+
+
+def _oidc() -> Iterator[CheckMessage]:
+    issuer = settings.OIDC_ISSUER
+    if not issuer:
+        return
+    if not _is_issuer(issuer):
+        yield Error(
+            f"OIDC_ISSUER is not a valid issuer: {issuer!r}.",
+            hint="Set the provider’s https:// URL without query, up to 200 characters, such as "
+            "https://id.example.com. http:// is accepted for this machine only.",
+            id="dashboard.E020",
+        )
+    if not settings.OIDC_CLIENT_ID:
+        yield Error(
+            "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not.",
+            hint="Register the dashboard as a client of the provider, and set the id it got.",
+            id="dashboard.E021",
+        )
+    if "openid" not in settings.OIDC_SCOPES:
+        yield Error(
+            "OIDC_SCOPES does not contain openid.",
+            hint="Set scopes separated by spaces, such as openid profile email.",
+            id="dashboard.E022",
+        )
+    for domain in settings.OIDC_ALLOWED_DOMAINS:
+        if not _DOMAIN.fullmatch(domain):
+            yield Error(
+                f"OIDC_ALLOWED_DOMAINS contains an invalid domain: {domain!r}.",
+                hint="Set domains without @, separated by commas, such as example.com.",
+                id="dashboard.E023",
+            )
+    if settings.OIDC_GROUP_MAP and not settings.OIDC_GROUPS_CLAIM:
+        yield Error(
+            "OIDC_GROUP_MAP is set, but OIDC_GROUPS_CLAIM is not.",
+            hint="Set the claim that lists the groups, such as groups, or remove the map.",
+            id="dashboard.E024",
+        )
+
+
+def _is_issuer(text: str) -> bool:
+    if (
+        not _is_web_address(text)
+        or not re.fullmatch(r"[!-~]{1,200}", text)
+        or set("?#") & set(text)
+    ):
+        return False
+    parts = urlsplit(text)
+    return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _is_web_address(text: str) -> bool:

@@ -229,6 +229,7 @@ REFUSED_AT_START = {
         "OVERDUE_QUEUED_AFTER": "soon",
         "OVERDUE_APPROVAL_AFTER": "4h",
         "OVERDUE_MIN_SECONDS": "0",
+        "OIDC_GROUP_MAP": "oncall=On-call,leads",
     },
     "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
     "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.contrib.auth import BACKEND_SESSION_KEY, load_backend
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.http import HttpRequest
@@ -20,8 +21,13 @@ def register(app_config: AppConfig) -> None:
 
 
 def _record_sign_in(*, request: HttpRequest, user: User, **_: Any) -> None:
+    backend = load_backend(request.session[BACKEND_SESSION_KEY])
     access_log.record(
-        AccessKind.SIGNED_IN, now(), user=user, client_address=client_address(request)
+        AccessKind.SIGNED_IN,
+        now(),
+        user=user,
+        client_address=client_address(request),
+        detail=getattr(backend, "source", ""),  # of a password: none
     )
 
 

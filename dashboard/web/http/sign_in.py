@@ -62,6 +62,8 @@ def handle_csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponseB
     """
     if request.path == reverse("login"):
         return redirect(request.get_full_path())
+    if request.resolver_match and request.resolver_match.url_name == "oidc_sign_in":
+        return redirect(reverse("login", query=request.GET))
     return csrf_failure(request, reason, template_name="errors/403_csrf.html")
 
 

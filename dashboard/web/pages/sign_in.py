@@ -5,7 +5,9 @@ import math
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
@@ -117,6 +119,10 @@ class SignInView(LoginView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         template_context = super().get_context_data(**kwargs)
         del template_context["site"]  # Django's `site`, which would hide ours
+        if settings.OIDC_ISSUER:
+            query = {"next": next_url} if (next_url := self.get_redirect_url()) else None
+            template_context["provider_host"] = urlsplit(settings.OIDC_ISSUER).netloc
+            template_context["provider_url"] = reverse("oidc_sign_in", query=query)
         return template_context
 
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:

@@ -1,0 +1,101 @@
+"""The account of a user who signs in through the OpenID provider.
+
+It is found by issuer and subject only. A name or an e-mail address that another account has opens
+nothing: anybody may be able to choose theirs at the provider.
+"""
+
+import contextlib
+from datetime import datetime
+
+from allauth.socialaccount.models import SocialAccount
+from django.conf import settings
+from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+
+from dashboard.accounts import access_log, external_groups, rights, throttle
+from dashboard.accounts.oidc_claims import Claims, OIDCFailure, Reason
+from dashboard.accounts.throttle import Counter
+from dashboard.models.access import AccessKind
+
+SOURCE = "OpenID Connect"
+
+
+class OIDCBackend(BaseBackend):
+    """Keeps sessions of the provider's users valid, while the settings have one."""
+
+    source = SOURCE
+
+    def get_user(self, user_id: int) -> User | None:
+        """Return the active account of a session, or None."""
+        return User.objects.filter(pk=user_id, is_active=True).first()
+
+
+def identify(claims: Claims, at: datetime, client_address: str | None) -> User:
+    """Return the account of these claims, with its groups as the claims have them.
+
+    It is created at the first sign-in. Raise OIDCFailure if the user may not sign in.
+    """
+    domains = settings.OIDC_ALLOWED_DOMAINS
+    if domains and not claims.has_verified_email(domains):
+        raise OIDCFailure(Reason.DOMAIN, f"Subject {claims.subject}.")
+    user = _find_or_create(claims, at, client_address)
+    if not user.is_active:
+        raise OIDCFailure(Reason.INACTIVE, user=user)
+    if claims.email and user.email != claims.email:
+        user.email = claims.email
+        user.save(update_fields=["email"])
+    if settings.OIDC_GROUPS_CLAIM:
+        external_groups.synchronise_groups(
+            user,
+            claims.groups(settings.OIDC_GROUPS_CLAIM),
+            settings.OIDC_GROUP_MAP,
+            at,
+            source=SOURCE,
+            client_address=client_address,
+        )
+    return user
+
+
+def _find_or_create(claims: Claims, at: datetime, client_address: str | None) -> User:
+    key = {"provider": settings.OIDC_ISSUER, "uid": claims.subject}
+    accounts = SocialAccount.objects.filter(**key).select_related("user")
+    if (account := accounts.first()) is not None:
+        user: User = account.user
+        return user
+    # Another first sign-in may take the name, or be of the same subject.
+    with contextlib.suppress(IntegrityError), transaction.atomic():
+        user = User.objects.create_user(_unique(claims.username), claims.email)
+        SocialAccount.objects.create(user=user, **key)
+        rights.record_change(
+            user,
+            f"Added by {SOURCE} for {claims.subject} of {settings.OIDC_ISSUER}.",
+            at,
+            changed_by=None,
+            client_address=client_address,
+        )
+        return user
+    return _find_or_create(claims, at, client_address)
+
+
+def _unique(username: str) -> str:
+    number, candidate = 1, username
+    while User.objects.filter(username__iexact=candidate).exists():
+        number += 1
+        candidate = f"{username}-{number}"
+    return candidate
+
+
+def record_failure(failure: OIDCFailure, at: datetime, client_address: str | None) -> None:
+    """Record a failed sign-in in the access log, unless there were many from this address."""
+    counters = [Counter(throttle.OIDC, throttle.network(client_address))]
+    if throttle.remaining_wait(counters, at):
+        return
+    throttle.record_failure(counters, at)
+    access_log.record(
+        AccessKind.SIGN_IN_FAILED,
+        at,
+        user=failure.user,
+        client_address=client_address,
+        detail=f"{SOURCE}: {failure}",
+    )

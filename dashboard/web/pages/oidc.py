@@ -1,0 +1,156 @@
+"""Sign in and out through the OpenID provider (docs/sign-in.md).
+
+The provider is reached by a page that forwards at once, not by the redirect of a form: browsers
+apply `form-action` to all redirects after a form, and a provider may use hosts that nobody knows.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import LoginView, LogoutView, redirect_to_login
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from dashboard.accounts import oidc_account
+from dashboard.accounts.oidc_claims import OIDCFailure, Reason
+from dashboard.db.threads import now
+from dashboard.web.http import oidc_adapter
+from dashboard.web.http.client_address import client_address
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the page of a failed sign-in says, and its status."""
+
+    status: int
+    reason: str | Promise
+    advice: str | Promise
+
+
+_TRY_AGAIN = gettext_lazy("Sign in again. If that fails, tell an administrator.")
+_TELL_ADMINISTRATOR = gettext_lazy("Tell an administrator. The access log has the details.")
+
+_EXPLANATIONS = {
+    Reason.DENIED: Explanation(
+        403,
+        gettext_lazy("The sign-in was declined at the identity provider."),
+        gettext_lazy("Sign in again and accept, or ask an administrator for access."),
+    ),
+    Reason.STATE: Explanation(
+        400,
+        gettext_lazy("This sign-in has expired, was used before, or began in another browser."),
+        gettext_lazy("Sign in again. Cookies must be allowed."),
+    ),
+    Reason.UNREACHABLE: Explanation(
+        503,
+        gettext_lazy("The identity provider does not answer."),
+        gettext_lazy("Try again in a minute. If it lasts, tell an administrator."),
+    ),
+    Reason.PROVIDER: Explanation(
+        502, gettext_lazy("The identity provider answered with an error."), _TRY_AGAIN
+    ),
+    Reason.DISCOVERY: Explanation(
+        502,
+        gettext_lazy("The identity provider’s discovery document is invalid."),
+        gettext_lazy("Tell an administrator to check OIDC_ISSUER. The access log has the details."),
+    ),
+    Reason.CLOCK: Explanation(
+        502,
+        gettext_lazy("The clocks of the identity provider and of the dashboard differ."),
+        gettext_lazy("Tell an administrator to set both clocks."),
+    ),
+    Reason.AUDIENCE: Explanation(
+        502,
+        gettext_lazy("The identity provider’s answer is for another application."),
+        gettext_lazy("Tell an administrator to check OIDC_CLIENT_ID."),
+    ),
+    Reason.ISSUER: Explanation(
+        502,
+        gettext_lazy("The answer is from another identity provider."),
+        gettext_lazy("Tell an administrator to check OIDC_ISSUER."),
+    ),
+    Reason.SIGNATURE: Explanation(
+        502,
+        gettext_lazy("The answer is not signed with a key of the identity provider."),
+        _TRY_AGAIN,
+    ),
+    Reason.NONCE: Explanation(
+        400, gettext_lazy("The identity provider’s answer belongs to another sign-in."), _TRY_AGAIN
+    ),
+    Reason.TOKEN: Explanation(
+        502, gettext_lazy("The identity provider’s answer is invalid."), _TELL_ADMINISTRATOR
+    ),
+    Reason.DOMAIN: Explanation(
+        403,
+        gettext_lazy("You have no verified e-mail address of a domain that may sign in."),
+        gettext_lazy("Verify your address at the identity provider, or sign in as somebody else."),
+    ),
+    Reason.INACTIVE: Explanation(
+        403,
+        gettext_lazy("Your account is inactive."),
+        gettext_lazy("Ask an administrator to activate it."),
+    ),
+}
+
+
+@login_not_required
+@never_cache
+def sign_in(request: HttpRequest) -> HttpResponseBase:
+    """Forward to the provider; other methods than POST get the sign-in page."""
+    next_url = LoginView(request=request).get_redirect_url()
+    if request.user.is_authenticated:
+        return redirect(next_url or reverse("now"))
+    if request.method != "POST":
+        return redirect_to_login(next_url or reverse("now"))
+    try:
+        return _forward(request, oidc_adapter.authorization_url(request, next_url))
+    except OIDCFailure as failure:
+        return _failed(request, failure, next_url)
+
+
+@login_not_required
+@never_cache
+@require_GET
+def callback(request: HttpRequest) -> HttpResponse:
+    """Sign in the user whom the provider sends back, and redirect to the page they asked for."""
+    next_url = oidc_adapter.pending_url(request)
+    try:
+        return oidc_adapter.complete(request)
+    except OIDCFailure as failure:
+        return _failed(request, failure, next_url)
+
+
+class SignOutView(LogoutView):
+    """Django's sign-out, continued at the provider if the session is from there."""
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        url = oidc_adapter.sign_out_url(request)
+        response = super().post(request, *args, **kwargs)
+        return _forward(request, url) if url else response
+
+
+def _forward(request: HttpRequest, url: str) -> HttpResponse:
+    host = urlsplit(settings.OIDC_ISSUER).netloc
+    return render(request, "pages/oidc_forward.html", {"url": url, "host": host})
+
+
+def _failed(request: HttpRequest, failure: OIDCFailure, next_url: str) -> HttpResponse:
+    oidc_account.record_failure(failure, now(), client_address(request))
+    explanation = _EXPLANATIONS[failure.reason]
+    template_context = {
+        "failure": explanation,
+        "sign_in_url": reverse("login", query={"next": next_url} if next_url else None),
+    }
+    response = render(
+        request, "pages/oidc_failed.html", template_context, status=explanation.status
+    )
+    response._has_been_logged = True  # type: ignore[attr-defined]  # with the access log's event
+    return response

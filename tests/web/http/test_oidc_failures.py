@@ -1,0 +1,251 @@
+"""What can go wrong between an OpenID provider and the dashboard: each has its page."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.support import oidc
+from tests.support.html import parse_html, select_one
+from tests.support.oidc import Browser, Dashboard, Provider, assert_failed, forward_url
+
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("oidc failures")]
+
+
+@pytest.fixture(scope="module")
+def dashboard(
+    provider_process: Provider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Dashboard]:
+    with oidc.run_dashboard(tmp_path_factory.mktemp("dashboard"), provider_process) as dashboard:
+        yield dashboard
+
+
+# --- Failures -------------------------------------------------------------------------------------
+
+
+def test_denied_consent_says_so_and_keeps_the_way_back(
+    visitor: Browser, dashboard: Dashboard
+) -> None:
+    query = parse_qs(urlsplit(forward_url(visitor.begin("/board/?q=a"))).query)
+    callback = f"{dashboard.base_url}/accounts/oidc/callback/"
+    answer = visitor.get(callback, params={"error": "access_denied", "state": query["state"][0]})
+    assert_failed(answer, 403, "was declined", dashboard, "denied")
+    link = select_one(parse_html(answer), ".next-links a").attributes["href"]
+    assert link == "/accounts/login/?next=%2Fboard%2F%3Fq%3Da"
+
+
+def test_error_of_the_provider_is_recorded_by_its_code(
+    visitor: Browser, dashboard: Dashboard
+) -> None:
+    query = parse_qs(urlsplit(forward_url(visitor.begin())).query)
+    answer = visitor.get(
+        f"{dashboard.base_url}/accounts/oidc/callback/",
+        params={"error": "server_error", "error_description": "<b>", "state": query["state"][0]},
+    )
+    assert_failed(answer, 502, "answered with an error", dashboard, "Sign-in: server_error.")
+
+
+@pytest.mark.parametrize("query", ["", "?code=x", "?code=x&state=forged", "?error=access_denied"])
+def test_callback_with_forged_state_fails(
+    query: str, visitor: Browser, dashboard: Dashboard
+) -> None:
+    visitor.begin()
+    answer = visitor.get(f"{dashboard.base_url}/accounts/oidc/callback/{query}")
+    assert_failed(answer, 400, "has expired", dashboard, "expired attempt")
+
+
+def test_callback_in_another_browser_fails(
+    visitor: Browser, dashboard: Dashboard, username: str
+) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    with dashboard.browser() as other:
+        other.begin()
+        assert_failed(other.get(callback), 400, "another browser", dashboard, "expired attempt")
+
+
+def test_replayed_callback_fails(visitor: Browser, dashboard: Dashboard, username: str) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    assert visitor.get(callback).status_code == 302
+    assert_failed(visitor.get(callback), 400, "was used before", dashboard, "expired attempt")
+    assert visitor.open("/").url.path == "/"  # the session is not ended
+
+
+@pytest.mark.parametrize(
+    ("claims", "status", "reason", "detail"),
+    [
+        ({"iat": time.time() + 3600}, 502, "clocks", "clocks differ"),
+        ({"exp": 1_000_000_000}, 502, "clocks", "clocks differ"),
+        ({"aud": "another"}, 502, "another application", "another client"),
+        ({"aud": ["dashboard", "x"], "azp": "x"}, 502, "another application", "another client"),
+        ({"iss": "https://evil.example"}, 502, "another identity provider", "another issuer"),
+        ({"nonce": "another"}, 400, "another sign-in", "another attempt"),
+        ({"nonce": None}, 400, "another sign-in", "another attempt"),
+        ({"sub": "another"}, 502, "invalid", "another subject"),
+        ({"sub": ""}, 502, "invalid", "invalid"),
+        ({"sub": 7}, 502, "invalid", "InvalidSubjectError"),
+    ],
+)
+def test_id_token_with_wrong_claims_fails(
+    claims: dict[str, Any], status: int, reason: str, detail: str,
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str,
+) -> None:  # fmt: skip
+    provider.control(id_token=claims)
+    assert_failed(visitor.sign_in(username), status, reason, dashboard, detail)
+    assert visitor.open("/").url.path == "/accounts/login/"
+
+
+@pytest.mark.parametrize("seconds", [-30, 30])
+def test_clocks_may_differ_by_half_a_minute(
+    seconds: int, visitor: Browser, provider: Provider, username: str
+) -> None:
+    now = int(time.time()) + seconds
+    provider.control(id_token={"iat": now, "exp": now + 10})
+    assert visitor.sign_in(username).status_code == 302
+
+
+def test_rotated_signing_key_is_accepted(
+    dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    for _ in range(2):
+        with dashboard.browser() as browser:
+            assert browser.sign_in(username).status_code == 302
+        provider.control(new_key=True)
+
+
+def test_token_signed_with_unpublished_key_fails(
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    keys = httpx.get(f"{provider.issuer}/.well-known/jwks.json").json()
+    provider.control(new_key=True, answers={"jwks.json": keys})
+    answer = visitor.sign_in(username)
+    assert_failed(answer, 502, "not signed with a key", dashboard, "0 keys match")
+
+
+# Paths of the requests to the provider, in their order.
+STEPS = ["openid-configuration", "token/", "jwks.json", "userinfo/"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_error_of_a_request_to_the_provider_names_it(
+    step: str, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    provider.control(answers={step: 500})
+    reason = "discovery document" if step == STEPS[0] else "answered with an error"
+    assert_failed(visitor.get(callback), 502, reason, dashboard, f"{step}: 500, ")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_provider_that_hangs_does_not_answer(
+    step: str, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    provider.control(answers={step: "hang"})
+    assert_failed(visitor.get(callback), 503, "does not answer", dashboard, "ReadTimeout")
+
+
+def test_provider_that_never_finishes_stops_neither_pages_nor_passwords(
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    callback = visitor.authorise(visitor.begin(), username)
+    provider.control(answers={"token/": "drip"})
+    with ThreadPoolExecutor(1) as pool, dashboard.browser() as other:
+        waiting = pool.submit(visitor.get, callback)
+        other.sign_in_with_password("viewer")
+        assert other.open("/board/").url.path == "/board/"
+        assert not waiting.done()
+        provider.reset()
+        assert waiting.result().status_code == 502
+
+
+def test_provider_that_is_gone_does_not_answer(tmp_path: Path) -> None:
+    with oidc.run_provider(tmp_path) as gone:
+        pass
+    with oidc.run_dashboard(tmp_path, gone) as dashboard, dashboard.browser() as visitor:
+        assert_failed(visitor.begin(), 503, "does not answer", dashboard, "ConnectionError")
+
+
+def test_wrong_client_secret_is_recorded_as_the_provider_calls_it(
+    provider: Provider, username: str, tmp_path: Path
+) -> None:
+    with (
+        oidc.run_dashboard(tmp_path, provider, OIDC_CLIENT_SECRET="wrong") as dashboard,
+        dashboard.browser() as browser,
+    ):
+        answer = browser.sign_in(username)
+        assert_failed(answer, 502, "answered with an error", dashboard, "401, invalid_client")
+
+
+@pytest.mark.parametrize(
+    ("document", "detail"),
+    [
+        ({"issuer": "https://evil.example"}, "another issuer"),
+        ({"issuer": None}, "another issuer"),
+        ({"authorization_endpoint": None}, "no valid authorization_endpoint"),
+        ({"token_endpoint": 7}, "no valid token_endpoint"),
+        ({"jwks_uri": "ftp://x"}, "no valid jwks_uri"),
+        (404, "404, no JSON object"),
+    ],
+)
+def test_bad_discovery_document_fails_at_the_button(
+    document: Any, detail: str, visitor: Browser, dashboard: Dashboard, provider: Provider
+) -> None:
+    provider.control(answers={"openid-configuration": document})
+    assert_failed(visitor.begin(), 502, "discovery document is invalid", dashboard, detail)
+
+
+@pytest.mark.parametrize("keys", [{"keys": []}, {"keys": None}, {"keys": [7, {"kty": "x"}]}])
+def test_unusable_keys_fail(
+    keys: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    provider.control(answers={"jwks.json": keys})
+    answer = visitor.sign_in(username)
+    assert_failed(answer, 502, "not signed with a key", dashboard, "not signed with a key")
+
+
+@pytest.mark.parametrize("answer", [{"id_token": None}, {"id_token": "x.y.z"}, {"id_token": 7}])
+def test_token_endpoint_without_valid_id_token_fails(
+    answer: Any, visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    provider.control(answers={"token/": answer})
+    assert_failed(visitor.sign_in(username), 502, "answer is invalid", dashboard, "ID token")
+
+
+def test_provider_without_userinfo_and_sign_out_signs_in(
+    visitor: Browser, provider: Provider, username: str
+) -> None:
+    optional = {"userinfo_endpoint": None, "end_session_endpoint": None}
+    provider.control(answers={"openid-configuration": optional})
+    assert visitor.sign_in(username).status_code == 302
+    answer = visitor.sign_out()
+    assert answer.headers["location"] == "/accounts/login/"
+
+
+def test_failures_are_recorded_without_secrets(
+    visitor: Browser, dashboard: Dashboard, provider: Provider, username: str
+) -> None:
+    provider.control(id_token={"aud": "another"})
+    callback = visitor.authorise(visitor.begin(), username)
+    visitor.get(callback)
+    code = parse_qs(urlsplit(callback).query)["code"][0]
+    log = dashboard.log.read_text()
+    assert "sign_in_failed" in log
+    assert code not in log
+    assert oidc.CLIENT_SECRET not in log
+    assert "eyJ" not in log  # how a token begins
+
+
+def test_many_failures_of_an_address_are_answered_but_not_all_recorded(
+    dashboard: Dashboard, visitor: Browser
+) -> None:
+    visitor.headers["X-Forwarded-For"] = "192.0.2.77"
+    callback = f"{dashboard.base_url}/accounts/oidc/callback/"
+    assert {visitor.get(callback).status_code for _ in range(40)} == {400}
+    events = dashboard.access_events(kind="sign_in_failed")
+    recorded = [event for event in events if event["address"] == "192.0.2.77"]
+    assert 30 <= len(recorded) < 40
