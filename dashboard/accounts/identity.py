@@ -16,7 +16,7 @@ from django.contrib.sessions.models import Session
 from django.db.models import BigIntegerField, TextField
 from django.http import HttpRequest
 
-from dashboard.accounts import permissions
+from dashboard.accounts import auth_proxy, permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Rows, Texts, joined
@@ -34,6 +34,7 @@ class Identity:
     user_pk: int
     username: str
     permissions: Permissions
+    proxy_digest: str = ""  # what the proxy must send with the session's requests (auth_proxy.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,19 @@ class Identities:
         )
 
     def identify(self, request: HttpRequest) -> Identity | None:
-        """Return who sends the request; None if they are not signed in, or a message waits."""
+        """Return who sends the request; None if they are not signed in, or a message waits.
+
+        Also None if the proxy does not send the user of the session.
+        """
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         if not session_key:
             return None
         session = self._sessions.get(session_key)
         if session is not None:
-            if self._load_facts(session_key, session.identity.user_pk) == session.facts:
-                return session.identity
+            identity = session.identity
+            if self._load_facts(session_key, identity.user_pk) == session.facts:
+                is_confirmed = identity.proxy_digest == auth_proxy.digest_of(request)
+                return identity if is_confirmed else None
             self._sessions.pop(session_key, None)
         return self._identify_anew(request, session_key)
 
@@ -83,13 +89,16 @@ class Identities:
         user_pk = request.session.get(auth.SESSION_KEY)
         if user_pk is None or "_messages" in request.session:
             return None
+        proxy_digest = request.session.get(auth_proxy.SESSION_DIGEST, "")
+        if proxy_digest != auth_proxy.digest_of(request):
+            return None
         facts = self._load_facts(session_key, int(user_pk))
         user = auth.get_user(request)
         # The request's session was read before: meanwhile it may have ended.
         is_session_stored = facts[0][1] is not None
         if not isinstance(user, User) or not is_session_stored:
             return None
-        identity = Identity(user.pk, user.get_username(), permissions.for_user(user))
+        identity = Identity(user.pk, user.get_username(), permissions.for_user(user), proxy_digest)
         if self._load_facts(session_key, user.pk) != facts:
             return None  # changed meanwhile: identified at the next request
         self._sessions[session_key] = _KnownSession(facts, identity)

@@ -21,6 +21,7 @@ from dashboard.db import health as db_health
 from dashboard.db.threads import run_in_db_thread, set_clock_offset
 from dashboard.models import Upstream
 from dashboard.northflank import NorthflankError
+from dashboard.server import web_server
 from dashboard.sync.overdue_checker import OverdueChecker
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import access_hint
@@ -118,7 +119,7 @@ class Process:
 
     async def _serve(self, app: Any, sock: socket.socket, stop: asyncio.Event) -> None:
         server = _Server(
-            uvicorn.Config(
+            web_server.Config(
                 app,
                 log_config=None,
                 access_log=False,

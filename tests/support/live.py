@@ -20,6 +20,7 @@ from dashboard.accounts import password_queue
 from dashboard.asgi import application
 from dashboard.db import threads as db_threads
 from dashboard.server.process import verify_database
+from dashboard.server.web_server import Config
 from dashboard.sync.worker import SyncWorker
 from dashboard.upstream import connection as upstream_connection
 from dashboard.web.live.feed import (
@@ -215,7 +216,5 @@ def run_in_each_thread(pool: ThreadPoolExecutor, work: Callable[[], object]) -> 
 def web_server(app: Any) -> uvicorn.Server:
     """Return a server of an ASGI application, for the caller to run on a socket."""
     return uvicorn.Server(
-        uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
+        Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     )
