@@ -1,4 +1,4 @@
-"""Users whom a proxy in front of the dashboard has signed in; its header names them (docs/proxy.md).
+"""Users whom a proxy in front of the dashboard has signed in, by its header (docs/proxy.md).
 
 Their sessions hold a digest of what the proxy sent, so that one comparison for each request shows
 whether the proxy still sends it.

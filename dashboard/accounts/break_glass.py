@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils.crypto import get_random_string
 from django.views.decorators.debug import sensitive_variables
 
-from dashboard.db.prepared import NOW, Time
+from dashboard.db.prepared import NOW
 from dashboard.models import AccessEvent
 from dashboard.models.access import AccessKind
 
@@ -57,9 +57,9 @@ def latest_sign_in(at: datetime) -> AccessEvent | None:
     return event if event is not None and event.occurred_at > at - NOTICE_PERIOD else None
 
 
-def latest_sign_in_key(now: Time = NOW) -> "QuerySet[AccessEvent, Any]":
-    """Return a query of the key of that sign-in, for pages that depend on it."""
-    is_recent = When(occurred_at__gt=now - NOTICE_PERIOD, then="pk")
+def latest_sign_in_key() -> "QuerySet[AccessEvent, Any]":
+    """Return a query of the key of that sign-in, for pages that depend on it (db/prepared.py)."""
+    is_recent = When(occurred_at__gt=NOW - NOTICE_PERIOD, then="pk")
     # Not as a filter, which would search all earlier ones.
     key = Case(is_recent, default=0, output_field=BigIntegerField())
     return _sign_ins().values_list(key)[:1]

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.views import LogoutView
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from dashboard.accounts import auth_proxy
@@ -13,7 +13,7 @@ from dashboard.accounts import auth_proxy
 class SignOutView(LogoutView):
     """Django's, which redirects to the sign-in page; the proxy's users get a page of their own."""
 
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = super().post(request, *args, **kwargs)
         if auth_proxy.user_of(request) is None:
             return response
