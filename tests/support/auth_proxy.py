@@ -6,7 +6,7 @@ import httpx
 from django.conf import settings as product_settings
 from pytest_django import Settings
 
-from dashboard.accounts import auth_proxy
+from dashboard.accounts.auth_proxy import BACKEND
 from tests.support.live import WAIT_TIMEOUT, Live
 
 HEADER, GROUPS_HEADER = "X-Forwarded-User", "X-Forwarded-Groups"
@@ -21,7 +21,7 @@ def configure(settings: Settings, **values: Any) -> None:
     settings.AUTH_PROXY_TRUSTED = [PROXY]
     settings.AUTHENTICATION_BACKENDS = [
         *product_settings.AUTHENTICATION_BACKENDS,
-        auth_proxy.BACKEND,
+        BACKEND,
     ]
     for name, value in values.items():
         setattr(settings, name, value)
