@@ -6,6 +6,7 @@ Each of its sign-ins is recorded, logged as a warning, and shown to superusers f
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
@@ -18,6 +19,8 @@ from dashboard.db.prepared import NOW
 from dashboard.models import AccessEvent
 from dashboard.models.access import AccessKind
 
+log = structlog.get_logger(__name__)
+
 NOTICE_PERIOD = timedelta(hours=24)
 
 
@@ -25,6 +28,20 @@ def is_name(username: str) -> bool:
     """Return whether this is the name of the break-glass account, in upper or lower case."""
     name: str = settings.BREAK_GLASS_ACCOUNT
     return bool(name) and username.casefold() == name.casefold()
+
+
+def warn_if_unusable() -> None:
+    """Log a warning if the break-glass account could not sign in: there is time to repair it."""
+    name: str = settings.BREAK_GLASS_ACCOUNT
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        reason = "There is no such account."
+    elif not user.is_active:
+        reason = "It is inactive."
+    else:
+        reason = "" if user.has_usable_password() else "It has no password."
+    if name and reason:
+        log.warning("break_glass.unusable", username=name, why=reason)
 
 
 class BreakGlassBackend(ModelBackend):

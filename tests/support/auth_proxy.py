@@ -7,7 +7,7 @@ from django.conf import settings as product_settings
 from pytest_django import Settings
 
 from dashboard.accounts.auth_proxy import BACKEND
-from tests.support.live import WAIT_TIMEOUT, Live
+from tests.support.live import WAIT_TIMEOUT
 
 HEADER, GROUPS_HEADER = "X-Forwarded-User", "X-Forwarded-Groups"
 PROXY = "127.0.0.1"  # uvicorn believes X-Forwarded-For from it, too
@@ -32,14 +32,14 @@ class ProxiedBrowser(httpx.Client):
 
     def __init__(
         self,
-        live: Live,
+        base_url: str,
         user: str | bytes | None = None,
         groups: str | None = None,
         *,
         peer: str = PROXY,
     ) -> None:
         super().__init__(
-            base_url=live.base_url,
+            base_url=base_url,
             timeout=WAIT_TIMEOUT,
             transport=httpx.HTTPTransport(local_address=peer, verify=False),
         )

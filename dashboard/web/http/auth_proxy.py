@@ -40,7 +40,7 @@ class HeaderMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self._next_log_at = 0.0
+        self._refusals = _Refusals()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request):
@@ -50,20 +50,14 @@ class HeaderMiddleware:
             if not auth_proxy.has_user_header(headers):
                 return self.get_response(request)
             message = _("Only the proxy may send the header %(name)s. This request came past it.")
-            return self._refuse(request, message % {"name": settings.AUTH_PROXY_HEADER}, peer)
+            return self._refusals.respond(
+                request, message % {"name": settings.AUTH_PROXY_HEADER}, peer=peer
+            )
         try:
             request.proxy_user = auth_proxy.read_user(headers)  # type: ignore[attr-defined]
         except InvalidHeader as error:
-            return self._refuse(request, str(error), peer)
+            return self._refusals.respond(request, str(error), peer=peer)
         return self.get_response(request)
-
-    def _refuse(self, request: HttpRequest, message: str, peer: str | None) -> HttpResponse:
-        if monotonic() >= self._next_log_at:
-            self._next_log_at = monotonic() + LOG_INTERVAL
-            log.warning(
-                "auth_proxy.refused", why=message, peer=peer, client_address=client_address(request)
-            )
-        return _forbidden(request, message)
 
 
 class SessionMiddleware:
@@ -74,39 +68,57 @@ class SessionMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
+        self._refusals = _Refusals()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if not _is_concerned(request) or identity_of(request) is not None:
             return self.get_response(request)
-        return _update_session(request) or self.get_response(request)
+        try:
+            _update_session(request)
+        except AccountRefused as refusal:
+            return self._refusals.respond(request, str(refusal))
+        return self.get_response(request)
 
 
-def _update_session(request: HttpRequest) -> HttpResponse | None:
-    """Make the session that of the proxy's user; return a 403 if they have no account here."""
+class _Refusals:
+    """Answers refused requests, and logs one in LOG_INTERVAL."""
+
+    def __init__(self) -> None:
+        self._next_log_at = 0.0
+
+    def respond(self, request: HttpRequest, message: str, **fields: object) -> HttpResponse:
+        """Return a 403 that says why."""
+        if monotonic() >= self._next_log_at:
+            self._next_log_at = monotonic() + LOG_INTERVAL
+            address = client_address(request)
+            log.warning("auth_proxy.refused", why=message, client_address=address, **fields)
+        response = errors.forbidden(request, message)
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        return response
+
+
+def _update_session(request: HttpRequest) -> None:
+    """Make the session that of the proxy's user; raise AccountRefused if there can be none."""
     user, at, address = auth_proxy.user_of(request), now(), client_address(request)
     session_digest = request.session.get(auth_proxy.SESSION_DIGEST, "")
     if user is None:
         if session_digest:
             _end_session(request, "The proxy sent no user.")
-        return None
+        return
     account = request.user
     if session_digest and isinstance(account, User) and account.get_username() == user.name:
         if session_digest != user.digest:
             auth_proxy.update_groups(account, user, at, address)
             request.session[auth_proxy.SESSION_DIGEST] = user.digest
-        return None
+        return
     if SESSION_KEY in request.session:
         _end_session(request, "The proxy sent another user.")
     if request.method not in _SAFE_METHODS:
-        return None  # answered as signed out: a new session has another token against forged forms
-    try:
-        account = auth_proxy.find_account(user, at, address)
-    except AccountRefused as refusal:
-        return _forbidden(request, str(refusal))
+        return  # answered as signed out: a new session has another token against forged forms
+    account = auth_proxy.find_account(user, at, address)
     auth_proxy.update_groups(account, user, at, address)
     login(request, account, backend=auth_proxy.BACKEND)
     request.session[auth_proxy.SESSION_DIGEST] = user.digest
-    return None
 
 
 def _end_session(request: HttpRequest, detail: str) -> None:
@@ -140,9 +152,3 @@ def _headers(request: HttpRequest) -> Headers:
 def _peer(request: HttpRequest) -> str | None:
     peer: str | None = _scope(request).get("peer")  # type: ignore[assignment]  # server/web_server.py
     return peer
-
-
-def _forbidden(request: HttpRequest, message: str) -> HttpResponse:
-    response = errors.forbidden(request, message)
-    response._has_been_logged = True  # type: ignore[attr-defined]  # anybody can send thousands
-    return response

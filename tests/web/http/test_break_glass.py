@@ -49,7 +49,7 @@ def glass(db: None) -> User:
 
 @pytest.fixture
 def direct(live: Live) -> Iterator[ProxiedBrowser]:
-    with ProxiedBrowser(live, peer=STRANGER) as browser:
+    with ProxiedBrowser(live.base_url, peer=STRANGER) as browser:
         yield browser
 
 
@@ -121,7 +121,7 @@ def test_break_glass_account_signs_in(
 def test_break_glass_account_signs_in_by_the_proxy_that_sends_no_header(
     live: Live, without_passwords: None, glass: User
 ) -> None:
-    with ProxiedBrowser(live) as proxied:
+    with ProxiedBrowser(live.base_url) as proxied:
         assert proxied.submit_password("glass", "seal", EMERGENCY).status_code == 302
         assert proxied.open("/admin/").status_code == 200
 
