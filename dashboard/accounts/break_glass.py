@@ -45,8 +45,9 @@ def warn_if_unusable() -> None:
 
 
 class BreakGlassBackend(ModelBackend):
-    """Accept the password of the break-glass account only: instead of Django's backend, whose
-    sessions end with that, if `PASSWORD_SIGN_IN=false`.
+    """Accept the password of the break-glass account only.
+
+    With `PASSWORD_SIGN_IN=false` it is in the place of Django's backend, whose sessions then end.
     """
 
     @sensitive_variables("password")
