@@ -28,6 +28,7 @@ from dashboard.models import (
     Grant,
     Pipeline,
     Project,
+    ProxyAccount,
     Run,
     SavedView,
     Stage,
@@ -103,6 +104,31 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
 @admin.register(Group)
 class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
     pass
+
+
+@admin.register(ProxyAccount)
+class ProxyAccountAdmin(RightsLogMixin):
+    """Accounts that the proxy's header signs in (docs/proxy.md); adding one hands it over."""
+
+    list_display = ("user", "is_active")
+    list_select_related = ("user",)
+    search_fields = ("user__username",)
+    ordering = ("user__username",)
+    raw_id_fields = ("user",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        # Only as part of deleting its account; deactivated, it can no longer sign in.
+        page = request.resolver_match.url_name if request.resolver_match else None
+        return (page or "").startswith("auth_user_") and request.user.has_perm(
+            "dashboard.delete_proxyaccount"
+        )
+
+    @admin.display(boolean=True, ordering="user__is_active")
+    def is_active(self, account: ProxyAccount) -> bool:
+        return account.user.is_active
 
 
 @admin.register(Grant)

@@ -44,14 +44,14 @@ def _list(name: str) -> list[str]:
     return [part.strip() for part in env.str(name, default="").split(",") if part.strip()]
 
 
-def _map(name: str) -> dict[str, str]:
-    """Return the pairs of a list such as `a=b,c=d`; the last `=` of each separates its parts."""
-    parts = [part.rpartition("=") for part in _list(name)]
-    pairs = {key.strip(): value.strip() for key, _, value in parts}
-    if "" in {*pairs, *pairs.values()} or len(pairs) < len(parts):
+def _mapping(name: str) -> dict[str, str]:
+    # From the last "=": names outside the dashboard, such as those of LDAP, may contain it.
+    pairs = [text.rpartition("=") for text in _list(name)]
+    mapping = {key.strip(): value.strip() for key, _, value in pairs}
+    if len(mapping) < len(pairs) or not all(map(all, mapping.items())):
         INVALID_SETTINGS[name] = env.str(name)
         return {}
-    return pairs
+    return mapping
 
 
 def _positive_int(name: str, *, default: int) -> int:
@@ -120,6 +120,17 @@ ABORT_WARN_AFTER = _positive_int("ABORT_WARN_AFTER", default=180)
 ABORT_CRITICAL_AFTER = _positive_int("ABORT_CRITICAL_AFTER", default=600)
 API_REQUESTS_PER_MINUTE = _positive_int("API_REQUESTS_PER_MINUTE", default=60)  # per token
 
+# --- Signing in ---------------------------------------------------------------------------------
+
+# The header in which an authenticating proxy names the user, and those who may send it.
+AUTH_PROXY_HEADER = env.str("AUTH_PROXY_HEADER", default="").strip()
+AUTH_PROXY_TRUSTED: list[str] = _list("AUTH_PROXY_TRUSTED")
+AUTH_PROXY_GROUPS_HEADER = env.str("AUTH_PROXY_GROUPS_HEADER", default="").strip()
+AUTH_PROXY_GROUP_MAP: dict[str, str] = _mapping("AUTH_PROXY_GROUP_MAP")  # by the proxy's name
+AUTH_PROXY_SIGN_OUT_URL = env.str("AUTH_PROXY_SIGN_OUT_URL", default="").strip()
+PASSWORD_SIGN_IN = _bool("PASSWORD_SIGN_IN", default=True)
+BREAK_GLASS_ACCOUNT = env.str("BREAK_GLASS_ACCOUNT", default="").strip()
+
 # --- Overdue runs -------------------------------------------------------------------------------
 
 # A run, a step or a wait is overdue past this multiple of its median duration, but not before its
@@ -169,12 +180,14 @@ MIDDLEWARE = [
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "dashboard.web.http.database_outage.OutageMiddleware",  # everything below needs the database
+    "dashboard.web.http.auth_proxy.HeaderMiddleware",  # a cached page needs its user
     "dashboard.web.live.page_cache.CachedPageMiddleware",  # before what only uncached pages need
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "dashboard.web.live.page_cache.PageCacheMiddleware",  # forms in cached pages have tokens
     "dashboard.accounts.identity.IdentityMiddleware",
+    "dashboard.web.http.auth_proxy.SessionMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -209,10 +222,14 @@ LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
 SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds; nobody on call should have to sign in at night
-# Demo accounts, and their sessions, are valid for the sandbox only (accounts/demo.py).
+# The sessions of a backend end when it is taken away. Demo accounts are valid for the sandbox only
+# (accounts/demo.py), and sign in with a password, too.
 AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX else []),
+    "django.contrib.auth.backends.ModelBackend"
+    if PASSWORD_SIGN_IN
+    else "dashboard.accounts.break_glass.BreakGlassBackend",
+    *(["dashboard.accounts.demo.DemoBackend"] if SANDBOX and PASSWORD_SIGN_IN else []),
+    *(["dashboard.accounts.auth_proxy.ProxyBackend"] if AUTH_PROXY_HEADER else []),
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -228,7 +245,7 @@ OIDC_CLIENT_ID = env.str("OIDC_CLIENT_ID", default="").strip()
 OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_SECRET", default="").strip()
 OIDC_SCOPES = env.str("OIDC_SCOPES", default="").split() or ["openid", "profile", "email"]
 OIDC_GROUPS_CLAIM = env.str("OIDC_GROUPS_CLAIM", default="").strip()
-OIDC_GROUP_MAP: dict[str, str] = _map("OIDC_GROUP_MAP")
+OIDC_GROUP_MAP: dict[str, str] = _mapping("OIDC_GROUP_MAP")
 OIDC_ALLOWED_DOMAINS = [domain.lower() for domain in _list("OIDC_ALLOWED_DOMAINS")]
 if OIDC_ISSUER:
     # Before ours, whose admin takes theirs away. Their tables exist after another `migrate`.

@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from django.contrib import admin
-from django.contrib.auth import views as auth
 from django.contrib.auth.decorators import login_not_required
 from django.urls import URLPattern, URLResolver, include, path, re_path
 
@@ -25,6 +24,7 @@ from dashboard.web.pages.run import run
 from dashboard.web.pages.run_lookup import find_run, retry_run_lookup
 from dashboard.web.pages.saved_views import create_saved_view, update_saved_view
 from dashboard.web.pages.sign_in import SignInView, admin_sign_in
+from dashboard.web.pages.sign_out import SignOutView
 from dashboard.web.pages.stage import stage
 from dashboard.web.pages.status import status
 
@@ -78,7 +78,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include(api_urls)),
     path("hooks/northflank/", northflank_webhook, name="northflank_webhook"),
     path("accounts/login/", SignInView.as_view(), name="login"),
-    path("accounts/logout/", login_not_required(auth.LogoutView.as_view()), name="logout"),
+    path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
     path("admin/login/", admin_sign_in),
     path("admin/", admin.site.urls),
 ]

@@ -14,8 +14,15 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.aborts import bulk, reconcile, resend, send
-from dashboard.accounts import access_log, expired_sessions, permissions, throttle
+from dashboard.accounts import (
+    access_log,
+    break_glass,
+    expired_sessions,
+    permissions,
+    throttle,
+)
 from dashboard.accounts.throttle import Counter
+from dashboard.db.prepared import CombinedQuery
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.api_tokens import Scope
 from dashboard.models.runs import ChangeCounter
@@ -143,6 +150,8 @@ def chores() -> dict[str, Work]:
 
     counters = [Counter(throttle.ACCOUNT, "manager"), Counter(throttle.ADDRESS, "192.0.2.1")]
 
+    latest_sign_in_key = CombinedQuery([break_glass.latest_sign_in_key()])
+
     def plan() -> Any:
         return worker._make_plan(budget_store.load(now), now)
 
@@ -163,6 +172,8 @@ def chores() -> dict[str, Work]:
         "escalate aborts": lambda: reconcile._update_severities(now),
         "adopt bulk aborts": lambda: bulk._claim_expired(now),
         "end sessions": lambda: expired_sessions.end_expired_sessions(now),
+        "break-glass notice": lambda: break_glass.latest_sign_in(now),
+        "break-glass dependency": lambda: latest_sign_in_key.fetch(now=now),
         "throttle": lambda: throttle.remaining_wait(counters, now),
         "count a failure": lambda: throttle.record_failure(counters, now),
     }

@@ -39,7 +39,8 @@ def record(
         token_name=token_name,
         detail=detail,
     )
-    log.info(
+    write = log.warning if event.kind == AccessKind.BREAK_GLASS else log.info
+    write(
         "access.recorded",
         kind=event.kind,
         username=event.username,

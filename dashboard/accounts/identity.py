@@ -19,7 +19,7 @@ from django.contrib.sessions.models import Session
 from django.db.models import BigIntegerField, QuerySet, TextField
 from django.http import HttpRequest
 
-from dashboard.accounts import permissions
+from dashboard.accounts import auth_proxy, permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined
@@ -38,6 +38,7 @@ class Identity:
     user_pk: int
     username: str
     permissions: Permissions
+    proxy_digest: str = ""  # what the proxy must send with the session's requests (auth_proxy.py)
 
 
 type Facts = tuple[Any, ...]
@@ -86,18 +87,27 @@ class Identities:
         return CombinedQuery(facts())
 
     def find(self, request: HttpRequest) -> IdentifiedSession | None:
-        """Return the session of a request as it was identified; its facts may have changed."""
-        return self._sessions.get(request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
+        """Return the session of a request as it was identified; its facts may have changed.
+
+        None if the proxy does not send the user of the session.
+        """
+        session = self._sessions.get(request.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
+        if session is None or session.identity.proxy_digest != auth_proxy.digest_of(request):
+            return None
+        return session
 
     def identify(self, request: HttpRequest) -> IdentifiedSession | None:
-        """Return the session of a request; None if nobody is signed in, or a message waits."""
+        """Return the session of a request; None if nobody is signed in, or a message waits.
+
+        Also None if the proxy does not send the user of the session.
+        """
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
         if not session_key:
             return None
         session = self._sessions.get(session_key)
         if session is not None:
             if self._load_facts(session_key, session.identity.user_pk) == session.facts:
-                return session
+                return self.find(request)
             self._sessions.pop(session_key, None)
         return self._identify_anew(request, session_key)
 
@@ -105,13 +115,16 @@ class Identities:
         user_pk = request.session.get(auth.SESSION_KEY)
         if user_pk is None or "_messages" in request.session:
             return None
+        proxy_digest = request.session.get(auth_proxy.SESSION_DIGEST, "")
+        if proxy_digest != auth_proxy.digest_of(request):
+            return None
         facts = self._load_facts(session_key, int(user_pk))
         user = auth.get_user(request)
         # The request's session was read before: meanwhile it may have ended.
         is_session_stored = facts[0] is not None
         if not isinstance(user, User) or not is_session_stored:
             return None
-        identity = Identity(user.pk, user.get_username(), permissions.for_user(user))
+        identity = Identity(user.pk, user.get_username(), permissions.for_user(user), proxy_digest)
         if self._load_facts(session_key, user.pk) != facts:
             return None  # changed meanwhile: identified at the next request
         session = self._sessions[session_key] = IdentifiedSession(

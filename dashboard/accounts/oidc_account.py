@@ -80,7 +80,10 @@ def _find_or_create(claims: Claims, at: datetime, client_address: str | None) ->
 
 def _unique(username: str) -> str:
     number, candidate = 1, username
-    while User.objects.filter(username__iexact=candidate).exists():
+    reserved = settings.BREAK_GLASS_ACCOUNT.casefold()
+    while (
+        candidate.casefold() == reserved or User.objects.filter(username__iexact=candidate).exists()
+    ):
         number += 1
         candidate = f"{username}-{number}"
     return candidate

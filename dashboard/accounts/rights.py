@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Model, QuerySet
 
 from dashboard.accounts import access_log
-from dashboard.models import AccessEvent
+from dashboard.models import AccessEvent, ProxyAccount
 from dashboard.models.access import AccessKind
 
 
@@ -23,6 +23,8 @@ def record_change(
 
     `change` says what was done, as a sentence; the rights as they are now are added to it.
     """
+    if isinstance(changed, ProxyAccount):
+        changed, change = changed.user, "Handed over to the proxy."
     return access_log.record(
         AccessKind.RIGHTS_CHANGED,
         at,

@@ -7,6 +7,7 @@ hashes the password anyway, so that it takes as long.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 from django.http import HttpRequest
@@ -79,6 +80,8 @@ def check_password(request: HttpRequest, attempt: Attempt, password: str) -> Use
 def _failure_detail(account: User | None, wait: timedelta) -> str:
     if account is None:
         reason = "No such account."
+    elif not settings.PASSWORD_SIGN_IN and account.username != settings.BREAK_GLASS_ACCOUNT:
+        reason = "Sign-in with a password is off for this account."
     elif not account.is_active:
         reason = "The account is inactive, or the password was wrong."
     else:

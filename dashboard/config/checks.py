@@ -1,8 +1,9 @@
 """System checks: reject invalid settings at startup, each with an id and a hint."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +16,9 @@ from dashboard.models.catalog import StageName
 
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BASE_URL = re.compile(r"https?://[^\s/?#@]+(/[\w.~-]+)*", re.ASCII)
-MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
+MIN_SECRET_KEY_LENGTH = 32  # characters; sessions and tokens of forms depend on it
 _PERCENTAGE = re.compile(r"\d{1,3}(\.\d+)?%")
 
 
@@ -27,7 +29,16 @@ def register_all() -> None:
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return an error or warning, with id and hint, for each invalid setting."""
-    return [*_invalid_settings(), *_northflank(), *_aborts(), *_overdue(), *_web(), *_oidc()]
+    return [
+        *_invalid_settings(),
+        *_northflank(),
+        *_aborts(),
+        *_auth_proxy(),
+        *_oidc(),
+        *_sign_in(),
+        *_overdue(),
+        *_web(),
+    ]
 
 
 _HINTS = {
@@ -46,6 +57,7 @@ _HINTS = {
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
     "OIDC_GROUP_MAP": "Set pairs such as oncall=On-call,leads=Release managers: each group of the "
     "provider once, with the group here.",
+    "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
 }
 
@@ -145,6 +157,88 @@ def _aborts() -> Iterator[CheckMessage]:
         )
 
 
+def _auth_proxy() -> Iterator[CheckMessage]:
+    header, groups_header = settings.AUTH_PROXY_HEADER, settings.AUTH_PROXY_GROUPS_HEADER
+    for name in ("AUTH_PROXY_HEADER", "AUTH_PROXY_GROUPS_HEADER"):
+        text = getattr(settings, name)
+        if text and not _HEADER.fullmatch(text):
+            yield Error(
+                f"{name} is not a valid header name: {text!r}.",
+                hint="Set a name of letters, digits and hyphens, such as X-Forwarded-User.",
+                id="dashboard.E030",
+            )
+    if header and header.lower() == groups_header.lower():
+        yield Error(
+            "AUTH_PROXY_GROUPS_HEADER is the same as AUTH_PROXY_HEADER.",
+            hint="Set the header with the user's groups, such as X-Forwarded-Groups.",
+            id="dashboard.E030",
+        )
+    dependent = {
+        "AUTH_PROXY_GROUPS_HEADER": header,
+        "AUTH_PROXY_TRUSTED": header,
+        "AUTH_PROXY_SIGN_OUT_URL": header,
+        "AUTH_PROXY_GROUP_MAP": groups_header,
+    }
+    for name, required in dependent.items():
+        if getattr(settings, name) and not required:
+            yield Error(
+                f"{name} is set, but nothing uses it.",
+                hint="Set AUTH_PROXY_HEADER, and AUTH_PROXY_GROUPS_HEADER for groups.",
+                id="dashboard.E031",
+            )
+    if header and not settings.AUTH_PROXY_TRUSTED:
+        yield Error(
+            "AUTH_PROXY_HEADER is set without AUTH_PROXY_TRUSTED: anybody could send it.",
+            hint="Set the address of the proxy, as the dashboard sees it, such as 127.0.0.1.",
+            id="dashboard.E032",
+        )
+    for text in settings.AUTH_PROXY_TRUSTED:
+        if not _is_network(text):
+            yield Error(
+                f"AUTH_PROXY_TRUSTED contains an invalid address: {text!r}.",
+                hint="Set addresses or networks, such as 127.0.0.1,10.1.0.0/16; not all of them.",
+                id="dashboard.E033",
+            )
+    sign_out_url = settings.AUTH_PROXY_SIGN_OUT_URL
+    is_path = re.fullmatch(r"/([^/\\\s][^\\\s]*)?", sign_out_url)
+    if sign_out_url and not is_path and not _is_web_address(sign_out_url):
+        yield Error(
+            f"AUTH_PROXY_SIGN_OUT_URL is not a valid address: {sign_out_url!r}.",
+            hint="Set a URL, or a path of the proxy, such as /oauth2/sign_out.",
+            id="dashboard.E034",
+        )
+
+
+def _sign_in() -> Iterator[CheckMessage]:
+    header, oidc_issuer = settings.AUTH_PROXY_HEADER, settings.OIDC_ISSUER
+    if header and oidc_issuer:
+        yield Error(
+            "Both AUTH_PROXY_HEADER and OIDC_ISSUER are set.",
+            hint="Set one of them: only one can decide who a user is, and their groups.",
+            id="dashboard.E035",
+        )
+    if not settings.PASSWORD_SIGN_IN and not header and not oidc_issuer:
+        yield Error(
+            "PASSWORD_SIGN_IN=false leaves no way to sign in.",
+            hint="Set OIDC_ISSUER or AUTH_PROXY_HEADER, or PASSWORD_SIGN_IN=true.",
+            id="dashboard.E036",
+        )
+    account = settings.BREAK_GLASS_ACCOUNT
+    if account and not _is_username(account):
+        yield Error(
+            f"BREAK_GLASS_ACCOUNT is not a valid user name: {account!r}.",
+            hint="Set the name of one account, such as break-glass.",
+            id="dashboard.E037",
+        )
+    if not settings.PASSWORD_SIGN_IN and not account:
+        yield checks.Warning(
+            "PASSWORD_SIGN_IN=false without BREAK_GLASS_ACCOUNT: while the provider is down, "
+            "nobody can sign in.",
+            hint="Set the name of an account with a password, for emergencies (docs/access.md).",
+            id="dashboard.W002",
+        )
+
+
 def _overdue() -> Iterator[CheckMessage]:
     if settings.OVERDUE_CRITICAL_FACTOR < settings.OVERDUE_FACTOR:
         yield Error(
@@ -233,6 +327,18 @@ def _is_issuer(text: str) -> bool:
         return False
     parts = urlsplit(text)
     return parts.scheme == "https" or parts.hostname in {"localhost", "127.0.0.1", "::1"}
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return ip_network(text).prefixlen > 0
+    except ValueError:
+        return False
+
+
+def _is_username(text: str) -> bool:
+    is_normal = unicodedata.normalize("NFKC", text) == text  # as the sign-in form has it
+    return is_normal and text.isprintable() and len(text) <= 150
 
 
 def _is_web_address(text: str) -> bool:

@@ -11,6 +11,7 @@ class AccessKind(models.TextChoices):
     """What happened."""
 
     SIGNED_IN = "signed_in", gettext_lazy("Signed in")
+    BREAK_GLASS = "break_glass", gettext_lazy("Break-glass sign-in")
     SIGN_IN_FAILED = "sign_in_failed", gettext_lazy("Sign-in failed")
     SIGNED_OUT = "signed_out", gettext_lazy("Signed out")
     SESSION_ENDED = "session_ended", gettext_lazy("Session ended")

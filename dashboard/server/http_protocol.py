@@ -1,7 +1,7 @@
-"""HTTP of the web server, with limits that uvicorn does not have.
+"""HTTP of the web server: limits that uvicorn does not have, and the address of the peer.
 
-Without them anybody could keep a thousand connections open by sending half a request on each, or
-fill the memory with headers.
+Without the limits anybody could keep a thousand connections open by sending half a request on each,
+or fill the memory with headers.
 """
 
 import asyncio
@@ -11,7 +11,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Ends a connection whose request takes too long to arrive, and refuses a large head (431)."""
+    """Ends a connection whose request takes too long to arrive, and refuses a large head (431).
+
+    The scope of each request also has `peer`: the address that has connected. uvicorn replaces
+    `client` by what a proxy says in X-Forwarded-For, which proves nothing about who has sent the
+    request. Served without this, nobody is trusted (accounts/auth_proxy.py).
+    """
 
     request_timeout: ClassVar[float] = 20.0  # seconds from the first byte to the last
     max_head_bytes: ClassVar[int] = 32_768  # of the request line and all headers
@@ -36,6 +41,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self.client:
+            self.scope["peer"] = self.client[0]  # type: ignore[typeddict-unknown-key]
         if self._deadline is None:  # a further request of the connection
             self._start_request()
 

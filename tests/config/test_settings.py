@@ -52,6 +52,14 @@ INVALID_SETTINGS = [
     ("NORTHFLANK_WEBHOOK_SECRET", ["ümläute-" * 4], "E011"),
     ("ABORT_REASON_REQUIRED", ["Prod"], "E012"),
     ("ABORT_REASON_REQUIRED", ["Production", "None"], "E012"),
+    ("AUTH_PROXY_GROUPS_HEADER", "X-Forwarded-Groups", "E031"),
+    ("AUTH_PROXY_TRUSTED", ["127.0.0.1"], "E031"),
+    ("AUTH_PROXY_SIGN_OUT_URL", "/oauth2/sign_out", "E031"),
+    ("AUTH_PROXY_GROUP_MAP", {"a": "b"}, "E031"),
+    ("AUTH_PROXY_HEADER", "X-Forwarded-User", "E032"),
+    ("BREAK_GLASS_ACCOUNT", "x" * 151, "E037"),
+    ("BREAK_GLASS_ACCOUNT", "a\nb", "E037"),
+    ("BREAK_GLASS_ACCOUNT", "\uff41dmin", "E037"),
     ("OVERDUE_CRITICAL_FACTOR", 1.2, "E015"),
     ("OVERDUE_FACTOR", 3.5, "E015"),
     ("BASE_URL", "releases.example.com", "E008"),
@@ -146,6 +154,81 @@ def test_valid_setting_passes_checks(settings: Settings, name: str, value: objec
     assert ids() == []
 
 
+AUTH_PROXY = {"AUTH_PROXY_HEADER": "Remote-User", "AUTH_PROXY_TRUSTED": ["127.0.0.1"]}
+NO_PASSWORDS = {"PASSWORD_SIGN_IN": False, "BREAK_GLASS_ACCOUNT": "glass"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, []),
+        ({"AUTH_PROXY_TRUSTED": ["10.0.0.0/8", "::1", "fd00::/8", "192.0.2.1"]}, []),
+        ({"AUTH_PROXY_TRUSTED": ["10.0.0.1/8"]}, ["E033"]),
+        ({"AUTH_PROXY_TRUSTED": ["proxy.example"]}, ["E033"]),
+        ({"AUTH_PROXY_TRUSTED": ["*"]}, ["E033"]),
+        ({"AUTH_PROXY_TRUSTED": ["127.0.0.1", "0.0.0.0/0", "::/0"]}, ["E033", "E033"]),
+        ({"AUTH_PROXY_HEADER": "X_Forwarded_User"}, ["E030"]),
+        ({"AUTH_PROXY_HEADER": "X-Forwarded-User:"}, ["E030"]),
+        ({"AUTH_PROXY_GROUPS_HEADER": "Remote Groups"}, ["E030"]),
+        ({"AUTH_PROXY_GROUPS_HEADER": "remote-user"}, ["E030"]),
+        ({"AUTH_PROXY_GROUPS_HEADER": "Remote-Groups", "AUTH_PROXY_GROUP_MAP": {"a": "b"}}, []),
+        ({"AUTH_PROXY_GROUP_MAP": {"a": "b"}}, ["E031"]),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "/oauth2/sign_out?rd=%2F"}, []),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "https://sso.example/logout"}, []),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "//sso.example/logout"}, ["E034"]),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "/\\sso.example"}, ["E034"]),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "javascript:alert(1)"}, ["E034"]),
+        ({"AUTH_PROXY_SIGN_OUT_URL": "logout"}, ["E034"]),
+        ({"OIDC_ISSUER": "https://sso.example"}, ["E035"]),
+        (NO_PASSWORDS, []),
+        ({"PASSWORD_SIGN_IN": False}, ["W002"]),
+        (NO_PASSWORDS | {"AUTH_PROXY_HEADER": "", "AUTH_PROXY_TRUSTED": []}, ["E036"]),
+    ],
+)
+def test_settings_of_the_proxy_are_checked_together(
+    settings: Settings, values: dict[str, object], expected: list[str]
+) -> None:
+    for name, value in (AUTH_PROXY | values).items():
+        setattr(settings, name, value)
+    assert ids() == [f"dashboard.{id}" for id in expected]
+    assert all(message.hint for message in checks.check_settings())
+
+
+def test_passwords_can_be_switched_off_with_openid_connect(settings: Settings) -> None:
+    for name, value in (NO_PASSWORDS | {"OIDC_ISSUER": "https://sso.example"}).items():
+        setattr(settings, name, value)
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "group_map"),
+    [
+        ("", {}),
+        ("eng-oncall=On-call", {"eng-oncall": "On-call"}),
+        (" a = b c , cn=ops=On-call", {"a": "b c", "cn=ops": "On-call"}),
+    ],
+)
+def test_group_map_is_parsed(text: str, group_map: dict[str, str], tmp_path: Path) -> None:
+    script = "from django.conf import settings; print(settings.AUTH_PROXY_GROUP_MAP)"
+    variables = AUTH_PROXY_VARIABLES | {"AUTH_PROXY_GROUP_MAP": text}
+    result = manage(tmp_path, "shell", "--no-imports", "-c", script, **variables)
+    assert result.stdout.strip() == str(group_map), result.stderr
+
+
+@pytest.mark.parametrize("text", ["On-call", "a=", "=b", "a=b,a=c", "a=b,c"])
+def test_invalid_group_map_is_refused_at_start(text: str, tmp_path: Path) -> None:
+    result = manage(tmp_path, "check", **AUTH_PROXY_VARIABLES, AUTH_PROXY_GROUP_MAP=text)
+    assert result.returncode != 0
+    assert "AUTH_PROXY_GROUP_MAP has an invalid value" in result.stderr
+
+
+AUTH_PROXY_VARIABLES = {
+    "AUTH_PROXY_HEADER": "Remote-User",
+    "AUTH_PROXY_TRUSTED": "127.0.0.1",
+    "AUTH_PROXY_GROUPS_HEADER": "Remote-Groups",
+}
+
+
 @pytest.mark.parametrize(
     ("engine", "warnings"), [("postgresql", ["dashboard.W001"]), ("sqlite3", [])]
 )
@@ -232,6 +315,8 @@ REFUSED_AT_START = {
         "OIDC_GROUP_MAP": "oncall=On-call,leads",
     },
     "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
+    "E032": {"AUTH_PROXY_HEADER": "X-Forwarded-User"},
+    "E036": {"PASSWORD_SIGN_IN": "false"},
     "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},
     "E012": {"ABORT_REASON_REQUIRED": "production,prod"},
 }

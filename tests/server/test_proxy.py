@@ -1,14 +1,17 @@
 """The dashboard under a path prefix, behind a proxy with HTTPS."""
 
+import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from tests.support import processes
+from tests.support import auth_proxy, processes
+from tests.support.auth_proxy import ProxiedBrowser
 from tests.support.live_runs import wait_until
 from tests.support.processes import RunningProcess, run_manage
 from tests.support.proxy import ProxyTransport
@@ -187,3 +190,29 @@ def test_health_endpoints_need_no_path_prefix(dashboard: RunningProcess) -> None
 def test_sandbox_webhooks_behind_proxy_reach_dashboard(client: httpx.Client) -> None:
     sign_in(client)
     wait_until(lambda: "Last event" in client.get("/releases/status/").text, processes.WAIT_TIMEOUT)
+
+
+def test_header_is_believed_by_the_peer_alone_whoever_may_name_clients(tmp_path: Path) -> None:
+    variables = {
+        "AUTH_PROXY_HEADER": auth_proxy.HEADER,
+        "AUTH_PROXY_TRUSTED": auth_proxy.PROXY,
+        "PASSWORD_SIGN_IN": "false",
+        "BREAK_GLASS_ACCOUNT": "glass",
+        "FORWARDED_ALLOW_IPS": "*",  # uvicorn then believes anybody's X-Forwarded-For
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'd.sqlite3'}",
+    }
+    with run_manage(tmp_path, "serve", "--port", "0", **variables) as process:
+        statuses = {}
+        for peer, client in itertools.product(
+            (auth_proxy.PROXY, auth_proxy.STRANGER), ("", auth_proxy.PROXY, auth_proxy.STRANGER)
+        ):
+            with ProxiedBrowser(process.base_url, "ada", peer=peer) as browser:
+                answer = browser.get("/board/", headers={"X-Forwarded-For": client})
+                statuses[peer, client] = answer.status_code
+        log = process.log.read_text()
+    assert statuses == {
+        (peer, client): 200 if peer == auth_proxy.PROXY else 403 for peer, client in statuses
+    }
+    assert log.count("auth_proxy.refused") == 1
+    assert f"peer={auth_proxy.STRANGER}" in log
+    assert "break_glass.unusable" in log  # it has not been created

@@ -177,11 +177,12 @@ def create_access_events(count: int, by: User) -> None:
     now = timezone.now()
     numbers = range(AccessEvent.objects.count(), count)
     other = User.objects.get_or_create(username="somebody")[0]
+    kinds = {0: "sign_in_failed", 5: "break_glass"}
     AccessEvent.objects.bulk_create(
         [
             AccessEvent(
                 occurred_at=now,
-                kind="signed_in" if number % 10 else "sign_in_failed",
+                kind=kinds.get(number % 10, "signed_in"),
                 user=(who := other if number % _FAILED_EVERY else by),
                 username=who.username,
             )

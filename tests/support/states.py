@@ -143,6 +143,26 @@ def run_address(run_id: str) -> str:
     return f"{STAGE}runs/{run_id}/"
 
 
+def sign_out_behind_proxy(page: Page) -> None:
+    page.set_extra_http_headers({"X-Forwarded-User": "ada"})
+    page.goto("/board/")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Signed out")).to_be_visible()
+    page.set_extra_http_headers({})
+
+
+AUTH_PROXY: dict[str, Any] = {
+    "AUTH_PROXY_HEADER": "X-Forwarded-User",
+    "AUTH_PROXY_TRUSTED": ["127.0.0.1"],
+    "AUTH_PROXY_SIGN_OUT_URL": "/oauth2/sign_out",
+    "AUTHENTICATION_BACKENDS": [
+        "dashboard.accounts.break_glass.BreakGlassBackend",
+        "dashboard.accounts.auth_proxy.ProxyBackend",
+    ],
+    "PASSWORD_SIGN_IN": False,
+    "BREAK_GLASS_ACCOUNT": "glass",
+}
+
 EMPTY = [
     State("now, empty", "/"),
     State("board, empty", "/board/"),
@@ -153,6 +173,26 @@ EMPTY = [
     State("status, nothing read", "/status/"),
     State("sign in", "/accounts/login/?next=/board/", username=""),
     State("sign in, refused", "/accounts/login/", submit_wrong_password, username=""),
+    State(
+        "sign in, no passwords",
+        "/accounts/login/?next=/board/",
+        username="",
+        settings=AUTH_PROXY,
+    ),
+    State(
+        "emergency sign in, refused",
+        "/accounts/login/?emergency=1",
+        submit_wrong_password,
+        username="",
+        settings=AUTH_PROXY,
+    ),
+    State(
+        "signed out, behind a proxy",
+        "/accounts/login/",
+        sign_out_behind_proxy,
+        username="",
+        settings=AUTH_PROXY,
+    ),
     State("access log, nothing found", "/access/?username=x&kind=x", username="boss"),
     State("not found", "/nothing/here/", status=404),
     State("not found, signed out", "/nothing/here/", status=404, username=""),

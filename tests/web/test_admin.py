@@ -19,6 +19,7 @@ from dashboard.models import (
     BulkAbort,
     Grant,
     Project,
+    ProxyAccount,
     Run,
     StageTiming,
 )
@@ -209,6 +210,25 @@ def test_change_of_account_is_in_access_log_with_its_rights(
     assert (username, changed_by) == ("manager", "root")
     assert "Staff status" in detail
     assert detail.endswith("Now: active, staff. Groups: Release managers. Permissions: none.")
+
+
+def test_account_handed_over_to_the_proxy_is_in_access_log(
+    admin_client: Client, viewer: User
+) -> None:
+    admin_client.post("/admin/dashboard/proxyaccount/add/", {"user": viewer.pk})
+    assert ProxyAccount.objects.get().user == viewer
+    event = AccessEvent.objects.get(kind=AccessKind.RIGHTS_CHANGED)
+    assert (event.username, event.changed_by) == ("viewer", "root")
+    assert event.detail.startswith("Handed over to the proxy. Now: active.")
+
+
+def test_proxy_account_is_deleted_with_its_account_only(admin_client: Client, viewer: User) -> None:
+    ProxyAccount.objects.create(user=viewer)
+    for page in ("change", "delete"):
+        address = f"/admin/dashboard/proxyaccount/{viewer.pk}/{page}/"
+        assert admin_client.post(address, {"post": "yes"}).status_code == 403
+    admin_client.post(f"/admin/auth/user/{viewer.pk}/delete/", {"post": "yes"})
+    assert not User.objects.filter(pk=viewer.pk).exists()
 
 
 def test_change_of_password_is_in_access_log_without_it(

@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 
 from dashboard import sandbox
-from dashboard.accounts import demo
+from dashboard.accounts import break_glass, demo
 from dashboard.management.cli.command import OfflineCheckCommand
 from dashboard.models import append_only
 from dashboard.server import sandbox_database
@@ -56,9 +56,11 @@ class Command(OfflineCheckCommand):
         url_host = f"[{host}]" if ":" in host else host
         self.stdout.write(f"Release flows on http://{url_host}:{port}{reverse('now')}")
         if settings.SANDBOX:
+            self.stdout.write("Upstream: sandbox (NORTHFLANK_API_TOKEN is not set).")
+        if settings.SANDBOX and settings.PASSWORD_SIGN_IN:
             self.stdout.write(
-                "Upstream: sandbox (NORTHFLANK_API_TOKEN is not set). Sign in as manager/manager, "
-                f"viewer/viewer, or admin/admin, who may also use {reverse('admin:index')}."
+                "Sign in as manager/manager, viewer/viewer, or admin/admin, who may also use "
+                f"{reverse('admin:index')}."
             )
         if file is not None:
             self.stdout.write(f"For other commands set DATABASE_URL=sqlite:///{file}")
@@ -106,6 +108,7 @@ def prepare(sandbox_world: str = "") -> None:
         demo.enable()
     else:
         demo.disable()
+    break_glass.warn_if_unusable()
     connection.close()
 
 

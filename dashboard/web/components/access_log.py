@@ -18,7 +18,9 @@ from dashboard.web.http import keys
 PER_PAGE = 100
 PARAMETERS = ("username", "kind", "before")
 MAX_NAME_LENGTH = 150  # of Django's user names
-TONES = {AccessKind.SIGN_IN_FAILED: "warning", AccessKind.TOKEN_REFUSED: "warning"}
+TONES = dict.fromkeys(
+    (AccessKind.BREAK_GLASS, AccessKind.SIGN_IN_FAILED, AccessKind.TOKEN_REFUSED), "warning"
+)
 GLYPHS = {"warning": "warning", "neutral": "check"}
 
 

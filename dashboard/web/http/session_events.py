@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, load_backend
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
@@ -21,9 +22,10 @@ def register(app_config: AppConfig) -> None:
 
 
 def _record_sign_in(*, request: HttpRequest, user: User, **_: Any) -> None:
+    is_break_glass = user.get_username() == settings.BREAK_GLASS_ACCOUNT
     backend = load_backend(request.session[BACKEND_SESSION_KEY])
     access_log.record(
-        AccessKind.SIGNED_IN,
+        AccessKind.BREAK_GLASS if is_break_glass else AccessKind.SIGNED_IN,
         now(),
         user=user,
         client_address=client_address(request),

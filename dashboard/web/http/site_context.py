@@ -1,17 +1,22 @@
 """Data for every page: the upstream, disabled features, and the upstream error."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, cached_property
 
 from dashboard.aborts import messages as abort_messages
+from dashboard.accounts import break_glass
+from dashboard.accounts.identity import identity_of
 from dashboard.db.prepared import PreparedModels
-from dashboard.models import CatalogSync, Upstream
+from dashboard.db.threads import now
+from dashboard.models import AccessEvent, CatalogSync, Upstream
 from dashboard.upstream import access_hint
 
 
@@ -28,8 +33,9 @@ class UpstreamError:
 class SiteContext:
     """Template context `site`; the database is queried only when a template uses it."""
 
-    def __init__(self, theme: str = "") -> None:
+    def __init__(self, theme: str = "", is_superuser: Callable[[], bool] = lambda: False) -> None:
         self.theme = theme
+        self._is_superuser = is_superuser
         self.sandbox = settings.SANDBOX
         self.read_only = settings.READ_ONLY
         self.aborts_disabled = not settings.ABORTS_ENABLED
@@ -44,6 +50,11 @@ class SiteContext:
         if projects is not None and projects.error_since is not None:
             return _build_error(projects, projects.error_since, is_outage=False)
         return None
+
+    @cached_property
+    def break_glass(self) -> AccessEvent | None:
+        """The latest sign-in of the break-glass account, of the last day; None for most users."""
+        return break_glass.latest_sign_in(now()) if self._is_superuser() else None
 
     @property
     def upstream_down(self) -> bool:
@@ -80,8 +91,17 @@ def for_request(request: HttpRequest) -> SiteContext:
     """Return the site context, one object per request."""
     site: SiteContext | None = getattr(request, "_site_context", None)
     if site is None:
-        site = request._site_context = SiteContext(theme(request))  # type: ignore[attr-defined]
+        site = request._site_context = SiteContext(  # type: ignore[attr-defined]
+            theme(request), partial(_is_superuser, request)
+        )
     return site
+
+
+def _is_superuser(request: HttpRequest) -> bool:
+    if identity := identity_of(request):
+        return identity.permissions.is_superuser
+    user = getattr(request, "user", None)  # none in an answer of the middleware
+    return isinstance(user, User) and user.is_superuser
 
 
 def theme(request: HttpRequest) -> str:

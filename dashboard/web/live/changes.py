@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from django.db.models import Exists, F, OuterRef
 
@@ -11,7 +12,7 @@ from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.models import Acknowledgement, ChangeCounter, Run
 from dashboard.web.http.site_context import SiteContext
-from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart
+from dashboard.web.live.page import ENDED_RUN_MAX_AGE, PAGES, LivePart, render_part
 from dashboard.web.live.snapshot import Snapshot
 
 MAX_RUNS = 60  # changed runs in one message; after more, pages reload their live region
@@ -55,7 +56,13 @@ class ChangeSet:
         snapshot = self.snapshot(channel.permissions)
         # The same for all of the audience.
         page = PAGES[channel.page](snapshot, key=channel.key, query=channel.query)
-        return snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
+        parts = snapshot.memoized((channel.page, channel.key, channel.query), page.status_parts)
+        return [*parts, self._break_glass_part] if channel.permissions.is_superuser else parts
+
+    @cached_property
+    def _break_glass_part(self) -> LivePart:
+        site = SiteContext(is_superuser=lambda: True)
+        return render_part("break-glass", "components/live_region.html#break-glass", site=site)
 
     def snapshot(self, permissions: Permissions) -> Snapshot:
         """Return what pages read for all users who may view the same stages; it grants no abort."""

@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, Quer
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from dashboard.accounts import identity
+from dashboard.accounts import break_glass, identity
 from dashboard.accounts.permissions import Permissions
 from dashboard.db.prepared import CombinedQuery
 from dashboard.models import ChangeCounter, Run
@@ -265,7 +265,10 @@ def _draft(request: HttpRequest, page: Page) -> PageDraft | None:
 @lru_cache(maxsize=100)
 def _dependencies_query(page: type[Page], permissions: Permissions) -> CombinedQuery:
     latest_version = ChangeCounter.objects.filter(pk=1).values_list("value")
-    return CombinedQuery([*identity.facts(), latest_version, *page.dependencies(permissions)])
+    sign_in = [break_glass.latest_sign_in_key()] if permissions.is_superuser else []
+    return CombinedQuery(
+        [*identity.facts(), latest_version, *sign_in, *page.dependencies(permissions)]
+    )
 
 
 def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> LiveRegion:
@@ -275,6 +278,7 @@ def _live_region(request: HttpRequest, page: Page, draft: PageDraft | None) -> L
         page.data_age,
         page.tab_title,
         snapshot.site.upstream_error,
+        snapshot.site.break_glass,
         request.get_full_path(),
         page.permissions.cache_key,
         *page.tag_values,

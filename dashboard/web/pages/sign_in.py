@@ -5,7 +5,7 @@ import math
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib import admin
@@ -119,11 +119,26 @@ class SignInView(LoginView):
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         template_context = super().get_context_data(**kwargs)
         del template_context["site"]  # Django's `site`, which would hide ours
-        if settings.OIDC_ISSUER:
-            query = {"next": next_url} if (next_url := self.get_redirect_url()) else None
-            template_context["provider_host"] = urlsplit(settings.OIDC_ISSUER).netloc
-            template_context["provider_url"] = reverse("oidc_sign_in", query=query)
-        return template_context
+        is_emergency = "emergency" in self.request.GET and bool(settings.BREAK_GLASS_ACCOUNT)
+        has_form = settings.PASSWORD_SIGN_IN or is_emergency or self.request.method == "POST"
+        has_link = settings.BREAK_GLASS_ACCOUNT and not has_form
+        parameters = {"emergency": "1", "next": self.get_redirect_url()}
+        return template_context | {
+            "is_emergency": is_emergency,
+            "has_form": has_form,
+            "emergency_url": f"?{urlencode(parameters)}" if has_link else "",
+            "has_proxy": bool(settings.AUTH_PROXY_HEADER),
+            "provider": self._provider(),
+        }
+
+    def _provider(self) -> dict[str, str] | None:
+        if not settings.OIDC_ISSUER:
+            return None
+        query = {"next": next_url} if (next_url := self.get_redirect_url()) else None
+        return {
+            "host": urlsplit(settings.OIDC_ISSUER).netloc,
+            "url": reverse("oidc_sign_in", query=query),
+        }
 
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)

@@ -1,0 +1,189 @@
+"""Users whom a proxy in front of the dashboard has signed in, by its header (docs/proxy.md).
+
+Their sessions hold a digest of what the proxy sent, so that one comparison for each request shows
+whether the proxy still sends it.
+"""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from dashboard.accounts import break_glass, rights
+from dashboard.accounts.external_groups import synchronise_groups
+from dashboard.models import ProxyAccount
+
+BACKEND = "dashboard.accounts.auth_proxy.ProxyBackend"
+SESSION_DIGEST = "auth_proxy"  # the session's key for the digest
+MAX_NAME_LENGTH = 150  # of Django's user names
+
+type Headers = Sequence[tuple[bytes, bytes]]  # as they were sent, names in lower case
+
+
+class InvalidHeader(Exception):
+    """The trusted proxy sent a header that names nobody for certain."""
+
+
+class AccountRefused(Exception):
+    """The proxy may not sign in to the account of this name."""
+
+
+@dataclass(frozen=True)
+class ProxyUser:
+    """What the proxy sent about a user; `groups` is None if it reports none."""
+
+    name: str
+    groups: frozenset[str] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """A text that differs for another name, for other groups and for another group map."""
+        groups = None if self.groups is None else sorted(self.groups)
+        text = repr((self.name, groups, sorted(settings.AUTH_PROXY_GROUP_MAP.items())))
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class ProxyBackend(ModelBackend):
+    """Sessions that the proxy has begun; `AUTH_PROXY_HEADER` adds it. It checks no password."""
+
+    def authenticate(self, request: HttpRequest | None, **credentials: Any) -> None:  # type: ignore[override]
+        return None
+
+    def get_user(self, user_id: int) -> User | None:
+        user = super().get_user(user_id)
+        if not isinstance(user, User) or break_glass.is_name(user.username):
+            return None
+        return user
+
+
+def user_of(request: HttpRequest) -> ProxyUser | None:
+    """Return the user whom the proxy sent with a request (web/http/auth_proxy.py), if any."""
+    user: ProxyUser | None = getattr(request, "proxy_user", None)
+    return user
+
+
+def digest_of(request: HttpRequest) -> str:
+    """Return the digest that the session of a request must have; empty: none."""
+    user = user_of(request)
+    return user.digest if user is not None else ""
+
+
+def is_trusted(peer: str | None) -> bool:
+    """Return whether the header is believed from the peer of a connection; None: unknown."""
+    try:
+        address = ip_address(peer or "")
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:  # to a socket for both
+        address = address.ipv4_mapped
+    return any(address in network for network in _networks(tuple(settings.AUTH_PROXY_TRUSTED)))
+
+
+@lru_cache(maxsize=8)
+def _networks(texts: Collection[str]) -> list[Any]:
+    return [ip_network(text) for text in texts]
+
+
+def has_user_header(headers: Headers) -> bool:
+    """Return whether a request names a user; an empty header names none."""
+    return any(_values(headers, settings.AUTH_PROXY_HEADER))
+
+
+def read_user(headers: Headers) -> ProxyUser | None:
+    """Return the user in the headers of the trusted proxy, None if it named none.
+
+    Raise InvalidHeader for a header that was sent twice, or with a name that no account can have.
+    """
+    name = _single_value(headers, settings.AUTH_PROXY_HEADER)
+    if not name:
+        return None
+    # The names of two accounts must not be equal to the eye: Django's form normalises them, too.
+    if len(name) > MAX_NAME_LENGTH or unicodedata.normalize("NFKC", name) != name:
+        raise InvalidHeader(_("The proxy sent a user name that no account can have."))
+    if not settings.AUTH_PROXY_GROUPS_HEADER:
+        return ProxyUser(name)
+    groups = _single_value(headers, settings.AUTH_PROXY_GROUPS_HEADER).split(",")
+    return ProxyUser(name, frozenset(filter(None, map(str.strip, groups))))
+
+
+def _values(headers: Headers, name: str) -> list[bytes]:
+    key = name.lower().encode()
+    return [value.strip() for header, value in headers if header == key]
+
+
+def _single_value(headers: Headers, name: str) -> str:
+    values = _values(headers, name)
+    if len(values) > 1:
+        # One of them may be the client's, which the proxy should have removed.
+        raise InvalidHeader(_("The proxy sent the header %(name)s twice.") % {"name": name})
+    try:
+        text = b"".join(values).decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if not text.isprintable():
+        message = _("The header %(name)s of the proxy is not readable text.")
+        raise InvalidHeader(message % {"name": name})
+    return text
+
+
+def find_account(user: ProxyUser, at: datetime, client_address: str | None) -> User:
+    """Return the account of the proxy's user, added if there is none of this name.
+
+    Raise AccountRefused for the break-glass account, for one that was made in the dashboard and not
+    handed over (`ProxyAccount`), and for an inactive one.
+    """
+    refusal = AccountRefused(
+        _(
+            "The proxy signed you in as “%(name)s”. The account of this name was made in the "
+            "dashboard, and the proxy may not sign in to it."
+        )
+        % {"name": user.name}
+    )
+    if break_glass.is_name(user.name):
+        raise refusal
+    accounts = User.objects.filter(proxy_account__isnull=False, username=user.name)
+    account = accounts.first()
+    if account is None:
+        try:
+            account = _add_account(user, at, client_address)
+        except IntegrityError:  # made in the dashboard, or by another request just now
+            account = accounts.first()
+    if account is None:
+        raise refusal
+    if not account.is_active:
+        raise AccountRefused(_("Your account “%(name)s” is inactive.") % {"name": user.name})
+    return account
+
+
+def _add_account(user: ProxyUser, at: datetime, client_address: str | None) -> User:
+    with transaction.atomic():
+        account = User.objects.create_user(user.name)
+        ProxyAccount.objects.create(user=account)
+        rights.record_change(
+            account, "Added by the proxy.", at, changed_by=None, client_address=client_address
+        )
+    return account
+
+
+def update_groups(account: User, user: ProxyUser, at: datetime, client_address: str | None) -> None:
+    """Give an account the groups that the proxy reports, if it reports any."""
+    if user.groups is not None:
+        synchronise_groups(
+            account,
+            user.groups,
+            settings.AUTH_PROXY_GROUP_MAP,
+            at,
+            source="the proxy",
+            client_address=client_address,
+        )

@@ -1,0 +1,15 @@
+"""Accounts that the proxy in front of the dashboard signs in (docs/proxy.md)."""
+
+from django.conf import settings
+from django.db import models
+
+
+class ProxyAccount(models.Model):
+    """An account that the proxy's header signs in: added by it, or handed over in the admin."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="proxy_account"
+    )
+
+    def __str__(self) -> str:
+        return self.user.get_username()

@@ -1,0 +1,275 @@
+"""Sign-in without passwords, except for the break-glass account, whose sign-ins are shown."""
+
+import gzip
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import httpx
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+from selectolax.lexbor import LexborHTMLParser
+from structlog.testing import capture_logs
+
+from dashboard.accounts import access_log, demo, throttle
+from dashboard.db import threads as db_threads
+from dashboard.models import AccessEvent, Run
+from dashboard.models.access import AccessKind
+from tests.support import auth_proxy, counting_hasher, factories
+from tests.support.auth_proxy import STRANGER, ProxiedBrowser
+from tests.support.html import HTMX, parse_html, select_one, text_of
+from tests.support.live import Live
+from tests.support.pages import LIVE_PAGES, address_of
+from tests.support.stream import fast_polling, next_part, open_stream
+
+SIGN_IN, EMERGENCY = "/accounts/login/", "/accounts/login/?emergency=1&next=/board/"
+NOTICE = "Break-glass account “glass” signed in at"
+
+
+@pytest.fixture
+def without_passwords(settings: Settings) -> None:
+    auth_proxy.configure(
+        settings,
+        PASSWORD_SIGN_IN=False,
+        BREAK_GLASS_ACCOUNT="glass",
+        AUTHENTICATION_BACKENDS=[
+            "dashboard.accounts.break_glass.BreakGlassBackend",
+            "dashboard.accounts.auth_proxy.ProxyBackend",
+        ],
+    )
+
+
+@pytest.fixture
+def glass(db: None) -> User:
+    return User.objects.create_superuser("glass", password="seal")
+
+
+@pytest.fixture
+def direct(live: Live) -> Iterator[ProxiedBrowser]:
+    with ProxiedBrowser(live.base_url, peer=STRANGER) as browser:
+        yield browser
+
+
+def record_sign_in(at: datetime, username: str = "glass") -> None:
+    user = User.objects.get(username=username)
+    access_log.record(AccessKind.BREAK_GLASS, at, user=user, client_address="192.0.2.1")
+
+
+def notice_of(answer: httpx.Response) -> str:
+    notices = parse_html(answer).css("[data-break-glass]")
+    return text_of(notices[0]) if notices else ""
+
+
+# --- The sign-in page -----------------------------------------------------------------------------
+
+
+def test_sign_in_page_without_passwords_has_no_form_but_a_link(
+    direct: ProxiedBrowser, without_passwords: None
+) -> None:
+    html = parse_html(direct.get(f"{SIGN_IN}?next=/board/"))
+    assert html.css("main form, main input") == []
+    assert "It sent no user name." in text_of(select_one(html, "main"))
+    link = select_one(html, "main a")
+    assert text_of(link) == "Emergency sign-in"
+    assert "glass" not in text_of(select_one(html, "main"))
+    emergency = parse_html(direct.get(SIGN_IN + (link.attributes["href"] or "")))
+    assert text_of(select_one(emergency, "h1")) == "Emergency sign-in"
+    assert select_one(emergency, "[name=next]").attributes["value"] == "/board/"
+    assert "glass" not in text_of(select_one(emergency, "main")).replace("break-glass", "")
+
+
+def test_sign_in_page_without_break_glass_account_has_no_link(
+    direct: ProxiedBrowser, without_passwords: None, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = ""
+    for path in (SIGN_IN, EMERGENCY):
+        assert parse_html(direct.get(path)).css("main form, main a") == []
+
+
+def test_sign_in_page_with_passwords_has_no_emergency_link(
+    direct: ProxiedBrowser, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "glass"
+    html = parse_html(direct.get(SIGN_IN))
+    assert html.css("main a") == []
+    assert len(html.css("main form")) == 1
+
+
+# --- Who can sign in ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [SIGN_IN, EMERGENCY])
+def test_break_glass_account_signs_in(
+    path: str, direct: ProxiedBrowser, without_passwords: None, glass: User
+) -> None:
+    with capture_logs() as logs:
+        answer = direct.submit_password("glass", "seal", path)
+    assert answer.status_code == 302
+    assert answer.headers["location"] == ("/board/" if path == EMERGENCY else "/")
+    for _ in range(2):
+        assert direct.open("/").status_code == 200
+    event = AccessEvent.objects.get()
+    assert (event.kind, event.username) == (AccessKind.BREAK_GLASS, "glass")
+    assert event.client_address == STRANGER
+    [line] = [line for line in logs if line["event"] == "access.recorded"]
+    assert (line["log_level"], line["kind"]) == ("warning", "break_glass")
+
+
+def test_break_glass_account_signs_in_by_the_proxy_that_sends_no_header(
+    live: Live, without_passwords: None, glass: User
+) -> None:
+    with ProxiedBrowser(live.base_url) as proxied:
+        assert proxied.submit_password("glass", "seal", EMERGENCY).status_code == 302
+        assert proxied.open("/admin/").status_code == 200
+
+
+@pytest.mark.parametrize("username", ["viewer", "Glass", "manager"])
+def test_right_password_of_another_account_is_answered_as_a_wrong_one(
+    username: str, direct: ProxiedBrowser, without_passwords: None, glass: User
+) -> None:
+    for name in ("viewer", "Glass"):
+        User.objects.create_superuser(name, password=name)
+    demo.enable()
+    answer = direct.submit_password(username, username, EMERGENCY)
+    html = parse_html(answer)
+    assert text_of(select_one(html, '[role="alert"]')) == "Wrong user name or password."
+    event = AccessEvent.objects.get()
+    assert event.kind == AccessKind.SIGN_IN_FAILED
+    assert event.detail == "Sign-in with a password is off for this account."
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize("password", ["wrong", "viewer"])
+@pytest.mark.parametrize("username", ["glass", "viewer", "nobody"])
+def test_every_name_hashes_one_password_and_gets_the_same_answer(
+    username: str,
+    password: str,
+    direct: ProxiedBrowser,
+    without_passwords: None,
+    glass: User,
+    viewer: User,
+    settings: Settings,
+) -> None:
+    settings.PASSWORD_HASHERS = ["tests.support.counting_hasher.CountingHasher"]
+    for user in (glass, viewer):
+        user.set_password(user.username)
+        user.save()
+    counting_hasher.hashed.clear()
+    answer = direct.submit_password(username, password, EMERGENCY)
+    assert len(counting_hasher.hashed) == 1
+    assert (answer.status_code, text_of(select_one(parse_html(answer), '[role="alert"]'))) == (
+        200,
+        "Wrong user name or password.",
+    )
+
+
+def test_break_glass_account_is_throttled(
+    direct: ProxiedBrowser, without_passwords: None, glass: User
+) -> None:
+    for number in range(throttle.ACCOUNT.burst):
+        assert direct.submit_password("glass", f"no-{number}", EMERGENCY).status_code == 200
+    assert direct.submit_password("glass", "seal", EMERGENCY).status_code == 429
+
+
+def test_sessions_begun_with_a_password_end_when_passwords_are_switched_off(
+    client: Client, viewer: User, request: pytest.FixtureRequest
+) -> None:
+    client.force_login(viewer, backend="django.contrib.auth.backends.ModelBackend")
+    assert client.get("/board/").status_code == 200
+    request.getfixturevalue("without_passwords")
+    assert client.get("/board/").status_code == 302
+
+
+def test_break_glass_account_is_recorded_while_passwords_are_on(
+    direct: ProxiedBrowser, glass: User, settings: Settings
+) -> None:
+    settings.BREAK_GLASS_ACCOUNT = "glass"
+    assert direct.submit_password("glass", "seal", SIGN_IN).status_code == 302
+    assert AccessEvent.objects.get().kind == AccessKind.BREAK_GLASS
+
+
+# --- The notice -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def superuser(db: None) -> User:
+    return User.objects.create_superuser("boss", password="boss")
+
+
+@pytest.fixture
+def superuser_client(client: Client, superuser: User) -> Client:
+    client.force_login(superuser)
+    return client
+
+
+@pytest.mark.parametrize("name", [*LIVE_PAGES, "aborts", "access log", "abort"])
+def test_page_of_a_superuser_shows_sign_in_for_a_day(
+    name: str, run: Run, superuser_client: Client, glass: User
+) -> None:
+    addresses = {"aborts": "/aborts/", "access log": "/access/"}
+    address = addresses.get(name) or address_of(name, run)
+    record_sign_in(timezone.now() - timedelta(hours=23, minutes=59))
+    notice = notice_of(superuser_client.get(address))
+    assert notice.startswith(NOTICE)
+    assert "from 192.0.2.1. Access log" in notice
+
+
+def test_sign_in_is_shown_no_longer_than_a_day(superuser_client: Client, glass: User) -> None:
+    record_sign_in(timezone.now() - timedelta(hours=24, minutes=1))
+    assert notice_of(superuser_client.get("/")) == ""
+
+
+@pytest.mark.parametrize("name", [*LIVE_PAGES, "abort"])
+def test_page_of_others_does_not_show_sign_in(
+    name: str, run: Run, operator_client: Client, manager: User, glass: User
+) -> None:
+    User.objects.update(is_staff=True)
+    record_sign_in(timezone.now())
+    assert notice_of(operator_client.get(address_of(name, run))) == ""
+
+
+def test_cached_page_shows_sign_in_when_it_happens_and_until_the_day_is_over(
+    run: Run, superuser_client: Client, glass: User, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: db_threads.set_clock_offset(timedelta()))
+
+    def cached_notice() -> str:
+        answer = superuser_client.get("/aborts/", headers={"Accept-Encoding": "gzip"} | HTMX)
+        notices = LexborHTMLParser(gzip.decompress(answer.content)).css("[data-break-glass]")
+        return text_of(notices[0]) if notices else ""
+
+    assert [cached_notice(), cached_notice()] == ["", ""]
+    record_sign_in(timezone.now() - timedelta(hours=23, minutes=59, seconds=50))
+    assert [text[: len(NOTICE)] for text in (cached_notice(), cached_notice())] == [NOTICE] * 2
+    db_threads.set_clock_offset(timedelta(seconds=15))
+    assert cached_notice() == ""
+
+
+@pytest.mark.parametrize("name", LIVE_PAGES)
+def test_sign_in_changes_page_tag(
+    name: str, run: Run, superuser_client: Client, glass: User
+) -> None:
+    tag = superuser_client.get(address_of(name, run), headers=HTMX)["HX-PTag"]
+    record_sign_in(timezone.now())
+    answer = superuser_client.get(address_of(name, run), headers=HTMX | {"HX-PTag": tag})
+    assert notice_of(answer).startswith(NOTICE)
+
+
+@fast_polling
+def test_sign_in_is_streamed_to_superusers_only(
+    live: Live, superuser: User, manager: User, glass: User
+) -> None:
+    with (
+        open_stream(live.sign_in("boss")) as superusers,
+        open_stream(live.sign_in("manager")) as others,
+    ):
+        record_sign_in(timezone.now())
+        next_part(superusers, "break-glass", NOTICE)
+        factories.upstream_error("It fell over.", timezone.now())
+        for message in others:
+            assert "break-glass" not in message.parts
+            if "upstream-error" in message.parts:
+                break
