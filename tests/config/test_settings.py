@@ -179,7 +179,7 @@ NO_PASSWORDS = {"PASSWORD_SIGN_IN": False, "BREAK_GLASS_ACCOUNT": "glass"}
         ({"AUTH_PROXY_SIGN_OUT_URL": "/\\sso.example"}, ["E034"]),
         ({"AUTH_PROXY_SIGN_OUT_URL": "javascript:alert(1)"}, ["E034"]),
         ({"AUTH_PROXY_SIGN_OUT_URL": "logout"}, ["E034"]),
-        ({"OIDC_ISSUER": "https://sso.example"}, ["E035"]),
+        ({"OIDC_ISSUER": "https://sso.example", "OIDC_CLIENT_ID": "x"}, ["E035"]),
         (NO_PASSWORDS, []),
         ({"PASSWORD_SIGN_IN": False}, ["W002"]),
         (NO_PASSWORDS | {"AUTH_PROXY_HEADER": "", "AUTH_PROXY_TRUSTED": []}, ["E036"]),
@@ -195,7 +195,8 @@ def test_settings_of_the_proxy_are_checked_together(
 
 
 def test_passwords_can_be_switched_off_with_openid_connect(settings: Settings) -> None:
-    for name, value in (NO_PASSWORDS | {"OIDC_ISSUER": "https://sso.example"}).items():
+    provider = {"OIDC_ISSUER": "https://sso.example", "OIDC_CLIENT_ID": "x"}
+    for name, value in (NO_PASSWORDS | provider).items():
         setattr(settings, name, value)
     assert ids() == []
 

@@ -194,6 +194,7 @@ def run_dashboard(folder: Path, provider: Provider, **variables: str) -> Iterato
         "OIDC_ISSUER": provider.issuer,
         "OIDC_CLIENT_ID": CLIENT_ID,
         "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+        "BREAK_GLASS_ACCOUNT": "break-glass",
         **variables,
     }
     arguments = ("serve", "--port=0", f"--origin={ORIGIN}")
