@@ -12,7 +12,6 @@ from functools import cached_property
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.db.models import BigIntegerField, TextField
 from django.http import HttpRequest
 
@@ -20,7 +19,7 @@ from dashboard.accounts import permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Rows, Texts, joined
-from dashboard.models import Grant
+from dashboard.models import Grant, Session
 
 MAX_SESSIONS = 2_000  # about 1 KB each
 

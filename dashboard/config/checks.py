@@ -42,6 +42,8 @@ _HINTS = {
     "OVERDUE_QUEUED_AFTER": "Set a number of seconds, such as 900.",
     "OVERDUE_APPROVAL_AFTER": "Set a number of seconds, such as 14400.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
+    "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
+    "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
 }
 
 

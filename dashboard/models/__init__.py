@@ -11,6 +11,7 @@ from dashboard.models.grants import Grant
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
+from dashboard.models.sessions import Session
 from dashboard.models.sync import CatalogSync, RateBudget, RequestCounter, Upstream, Worker
 from dashboard.models.throttles import FailureCounter
 from dashboard.models.typical_durations import StageTiming
@@ -37,6 +38,7 @@ __all__ = [
     "Run",
     "RunLookup",
     "SavedView",
+    "Session",
     "Stage",
     "StageTiming",
     "Upstream",

@@ -25,7 +25,7 @@ from django.utils.html import escape
 from dashboard.accounts.identity import Identities, Identity
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
-from dashboard.web.http import site_context
+from dashboard.web.http import sign_in, site_context
 from dashboard.web.http.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
@@ -224,6 +224,7 @@ class PageCacheMiddleware:
         )
         if found := self._cache.find(visit, identity.user_pk):
             page, state = found
+            sign_in.record_session_use(request)
             return page.respond(request, identity, state)
         request.identity = identity  # type: ignore[attr-defined]
         response = self.get_response(request)

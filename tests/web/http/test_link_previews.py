@@ -8,11 +8,10 @@ import httpx
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.models import Session
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models import Abort, BulkAbort, Run, Session
 from tests.support import factories, live_runs
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live

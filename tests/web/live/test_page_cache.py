@@ -12,8 +12,6 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.backends.db import SessionStore
-from django.contrib.sessions.models import Session
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
@@ -32,10 +30,12 @@ from dashboard.models import (
     DefaultView,
     Run,
     SavedView,
+    Session,
     Stage,
     Upstream,
 )
 from dashboard.models.grants import Action, Grant
+from dashboard.models.sessions import SessionStore
 from dashboard.runs import acknowledgements
 from dashboard.web.live import page_cache
 from dashboard.web.live.page_cache import (

@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
 from dashboard.accounts import permissions
+from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
@@ -410,7 +411,7 @@ def test_viewer_returning_while_messages_are_built_gets_their_changes(
 
     async def broadcast() -> None:
         broadcaster = feed.Broadcaster()
-        with broadcaster.hub.subscribe(channel):
+        with broadcaster.hub.subscribe(channel, SignedInSession("", "")):
             await broadcaster._broadcast()
         await run_in_db_thread(partial(factories.change, run, status="retrying"))
         loop = asyncio.get_running_loop()
@@ -507,7 +508,7 @@ def test_first_round_tells_pages_that_were_open_before_it_to_reload(
 
     async def message_after_change() -> bytes:
         broadcaster = feed.Broadcaster(poll_interval=60)
-        stream = broadcaster.stream(channel, version, viewer.pk)
+        stream = broadcaster.stream(channel, version, SignedInSession("", ""))
         await anext(stream)
         await run_in_db_thread(factories.change, run, status="retrying")
         rounds = asyncio.create_task(broadcaster.run())
