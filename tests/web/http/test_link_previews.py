@@ -55,6 +55,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "pipeline_id": stage.pipeline.slug,
         "stage_id": stage.path_segment,
         "run_id": run.run_id,
+        "public_id": "1",
         "key": "1",
         "pk": str(batch.pk) if batch else "1",
         "object_id": "1",
