@@ -45,6 +45,10 @@ class Session(AbstractBaseSession):
             models.Index(fields=["user", "-last_used_at"], name="session_user_used_idx")
         ]
 
+    def __str__(self) -> str:
+        # Not the key: the admin lists the sessions of an account that is about to be deleted.
+        return f"{self.created_at:%Y-%m-%d %H:%M} {self.browser}".rstrip()
+
     @classmethod
     def get_session_store_class(cls) -> type["SessionStore"]:
         return SessionStore

@@ -9,7 +9,6 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import PasswordChangeForm
-from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import password_validators_help_texts
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse

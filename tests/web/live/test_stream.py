@@ -31,6 +31,7 @@ from tests.support.databases import table_renamed
 from tests.support.html import text_of
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import wait_until
+from tests.support.sessions import session_key
 from tests.support.stream import fast_polling, messages, next_part, next_parts, open_stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -505,10 +506,11 @@ def test_first_round_tells_pages_that_were_open_before_it_to_reload(
     run: Run, live: Live, viewer: User
 ) -> None:
     channel, version = Channel("now", 0, permissions.for_user(viewer)), run.version
+    session = SignedInSession(session_key("viewer"), viewer.password)
 
     async def message_after_change() -> bytes:
         broadcaster = feed.Broadcaster(poll_interval=60)
-        stream = broadcaster.stream(channel, version, SignedInSession("", ""))
+        stream = broadcaster.stream(channel, version, session)
         await anext(stream)
         await run_in_db_thread(factories.change, run, status="retrying")
         rounds = asyncio.create_task(broadcaster.run())

@@ -77,6 +77,21 @@ def test_header_links_the_page(viewer_client: Client) -> None:
     assert select_one(page, "header a.name").attributes["href"] == "/account/"
 
 
+def test_admin_has_no_other_page_to_change_a_password(viewer: User) -> None:
+    User.objects.update(is_staff=True)
+    client = sign_in(viewer)
+    for answer in (client.get("/admin/password_change/"), client.post("/admin/password_change/")):
+        assert (answer.status_code, answer["Location"]) == (302, "/account/")
+
+
+def test_admin_shows_no_key_of_the_sessions_that_end_with_an_account(viewer: User) -> None:
+    here = sign_in(User.objects.create_superuser("root", password="x"))
+    key = key_of(sign_in(viewer))
+    page = here.get(f"/admin/auth/user/{viewer.pk}/delete/").content.decode()
+    assert "Session: " in page
+    assert key not in page
+
+
 def test_expired_session_is_not_listed(viewer: User) -> None:
     here, there = sign_in(viewer), sign_in(viewer)
     Session.objects.filter(pk=key_of(there)).update(expire_date=timezone.now())
