@@ -1,5 +1,7 @@
 """Notify all processes when a session, an account, a group or a grant changes.
 
+The sessions of a deactivated account are deleted, so that none is valid again if it is activated.
+
 What is changed by SQL or by `update()` sends nothing: it is found by the next poll.
 """
 
@@ -17,7 +19,8 @@ _BOOKKEEPING = {"last_login"}  # fields of an account from which nothing follows
 
 
 def register(app_config: AppConfig) -> None:
-    """Notify of each change from now on."""
+    """Notify of each change, and end the sessions of deactivated accounts, from now on."""
+    post_save.connect(_end_sessions, User, dispatch_uid=f"{app_config.label}.deactivated")
     for model in (User, Group, Grant):
         post_save.connect(_notify_of_save, model, dispatch_uid=f"{app_config.label}.saved")
     for deleted in (User, Group, Grant, Session):
@@ -25,6 +28,11 @@ def register(app_config: AppConfig) -> None:
     m2m_changed.connect(
         _notify, User.groups.through, dispatch_uid=f"{app_config.label}.groups_changed"
     )
+
+
+def _end_sessions(instance: User, **_: Any) -> None:
+    if not instance.is_active:
+        instance.sessions.all().delete()
 
 
 def _notify_of_save(update_fields: Collection[str] | None, **_: Any) -> None:

@@ -205,6 +205,8 @@ REFUSED_AT_START = {
         "OVERDUE_QUEUED_AFTER": "soon",
         "OVERDUE_APPROVAL_AFTER": "4h",
         "OVERDUE_MIN_SECONDS": "0",
+        "SESSION_MAX_AGE": "14d",
+        "SESSION_IDLE_TIMEOUT": "0",
     },
     "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
     "E006": {"NORTHFLANK_REQUEST_RESERVE": "lots"},

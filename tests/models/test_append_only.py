@@ -481,6 +481,7 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 
 # Rows that may be deleted: the sync's bookkeeping.
 DELETED = {
+    "accounts/changes.py": {"instance"},  # the sessions of an account
     "accounts/expired_sessions.py": {"Session"},
     "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/throttle.py": {"FailureCounter"},

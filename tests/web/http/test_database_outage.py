@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from django.db import (
     connections,
     transaction,
 )
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
@@ -28,7 +29,7 @@ from dashboard.accounts import access_log, throttle
 from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Project, Run
+from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.access import AccessKind
 from dashboard.web.http import database_outage, sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
@@ -101,6 +102,20 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     wait_until_ready(live, client)
     assert logged_events(caplog) == ["database.down", "database.up"]
     assert submit_abort(client, run).status_code == 200
+
+
+@on_sqlite
+def test_page_of_locked_sqlite_file_records_the_use_of_its_session_later(
+    transactional_db: None, client: Client, viewer: User
+) -> None:
+    client.force_login(viewer)
+    past = timezone.now() - timedelta(hours=1)
+    Session.objects.update(last_used_at=past)
+    with locked_database_file():
+        assert client.get("/status/").status_code == 200
+    assert Session.objects.get().last_used_at == past
+    client.get("/status/")
+    assert Session.objects.get().last_used_at > past
 
 
 @on_sqlite

@@ -96,6 +96,14 @@ def test_htmx_abort_without_session_returns_401(run: Run, client: Client) -> Non
     assert not run.aborts.exists()
 
 
+def test_session_of_deactivated_account_is_not_valid_again_after_activation(
+    viewer: User, viewer_client: Client
+) -> None:
+    for viewer.is_active in (False, True):
+        viewer.save()
+    assert viewer_client.get("/").status_code == 302
+
+
 def test_session_of_inactive_account_redirects_to_sign_in(
     run: Run, operator_client: Client, manager: User
 ) -> None:
