@@ -22,7 +22,6 @@ from dashboard.models.access import AccessKind
 from dashboard.models.sessions import USE_INTERVAL
 
 MAX_LISTED = 100
-MAX_REMEMBERED = 2_000  # sessions of this process whose last record is remembered
 
 
 def begin(store: SessionBase, at: datetime, *, client_address: str | None, browser: str) -> None:
@@ -35,15 +34,13 @@ def begin(store: SessionBase, at: datetime, *, client_address: str | None, brows
 
 # --- Use -----------------------------------------------------------------------------------------
 
-_recorded_at: dict[str, datetime] = {}  # by session key, the oldest first
-
 
 def record_use(session_key: str, at: datetime) -> None:
     """Record a page view or form of a valid session, once in USE_INTERVAL.
 
     Without waiting for a lock, and not during an outage: pages are shown then, too.
     """
-    last = _recorded_at.get(session_key)
+    last = session_model.recorded_uses.get(session_key)
     if (last is not None and at - last < USE_INTERVAL) or not db_health.is_available():
         return
     ends_at = F("ends_at")
@@ -61,10 +58,7 @@ def record_use(session_key: str, at: datetime) -> None:
         if not db_health.is_outage(error):
             raise
         return
-    _recorded_at.pop(session_key, None)
-    _recorded_at[session_key] = at
-    if len(_recorded_at) > MAX_REMEMBERED:
-        _recorded_at.pop(next(iter(_recorded_at)), None)
+    session_model.remember_use(session_key, at)
 
 
 # --- The sessions of an account ------------------------------------------------------------------

@@ -17,6 +17,10 @@ from dashboard.db import threads as db_threads
 
 USE_INTERVAL = timedelta(minutes=1)  # between two records of a session's use
 LABEL_LENGTH = 60  # characters
+MAX_REMEMBERED = 2_000  # sessions of this process
+
+# When this process last recorded a use, by session key, the oldest first.
+recorded_uses: dict[str, datetime] = {}
 
 # Keys of a session's data, of which the columns are copies.
 CREATED_AT, CLIENT_ADDRESS, BROWSER = "created_at", "client_address", "browser"
@@ -80,6 +84,19 @@ class SessionStore(db.SessionStore):
         if timeout := idle_timeout():
             session.expire_date = min(session.ends_at, at + timeout)
         return session
+
+    def save(self, must_create: bool = False) -> None:
+        super().save(must_create)
+        if self.session_key is not None:
+            remember_use(self.session_key, db_threads.now())
+
+
+def remember_use(session_key: str, at: datetime) -> None:
+    """Remember that the use of a session was recorded at a time."""
+    recorded_uses.pop(session_key, None)
+    recorded_uses[session_key] = at
+    if len(recorded_uses) > MAX_REMEMBERED:
+        recorded_uses.pop(next(iter(recorded_uses)), None)
 
 
 def idle_timeout() -> timedelta | None:

@@ -5,7 +5,6 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -39,6 +38,7 @@ from tests.support.databases import sqlite_folder_renamed
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.live_runs import abort_path, ago, create_run_in_flight, submit_abort, wait_until
+from tests.support.sessions import age_last_use
 from tests.support.stream import open_stream
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
@@ -109,8 +109,7 @@ def test_page_of_locked_sqlite_file_records_the_use_of_its_session_later(
     transactional_db: None, client: Client, viewer: User
 ) -> None:
     client.force_login(viewer)
-    past = timezone.now() - timedelta(hours=1)
-    Session.objects.update(last_used_at=past)
+    past = age_last_use()
     with locked_database_file():
         assert client.get("/status/").status_code == 200
     assert Session.objects.get().last_used_at == past

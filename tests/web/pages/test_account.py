@@ -19,6 +19,7 @@ from dashboard.models.api_tokens import Scope
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.html import parse_html, select_one, text_of
+from tests.support.sessions import age_last_use
 
 
 def sign_in(user: User) -> Client:
@@ -192,8 +193,7 @@ def test_demo_account_sees_that_its_password_is_fixed(viewer: User) -> None:
 
 def test_use_is_recorded_once_a_minute(viewer: User) -> None:
     client = sign_in(viewer)
-    past = timezone.now() - timedelta(hours=1)
-    Session.objects.update(last_used_at=past)
+    past = age_last_use()
     client.get("/status/")
     used_at = session_of(client).last_used_at
     assert used_at > past
@@ -203,8 +203,7 @@ def test_use_is_recorded_once_a_minute(viewer: User) -> None:
 
 def test_form_counts_as_use_and_refresh_does_not(viewer: User) -> None:
     client = sign_in(viewer)
-    past = timezone.now() - timedelta(hours=1)
-    Session.objects.update(last_used_at=past)
+    past = age_last_use()
     client.get("/", headers={"HX-Request": "true"})
     assert session_of(client).last_used_at == past
     client.post("/account/sessions/end-others/")
@@ -217,9 +216,7 @@ def test_page_from_memory_counts_as_use(viewer: User) -> None:
     second.handler = first.handler
     for client in (first, first, second):
         client.get("/", headers={"Accept-Encoding": "gzip"})
-    past = timezone.now() - timedelta(hours=1)
-    Session.objects.update(last_used_at=past)
-    sessions._recorded_at.clear()
+    past = age_last_use()
     with CaptureQueriesContext(connection) as queries:
         second.get("/", headers={"Accept-Encoding": "gzip"})
     assert session_of(second).last_used_at > past
