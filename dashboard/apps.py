@@ -9,7 +9,7 @@ class DashboardConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from dashboard.accounts import permissions
+        from dashboard.accounts import changes, permissions
         from dashboard.config import checks
         from dashboard.models import append_only
         from dashboard.web.http import session_events
@@ -17,4 +17,5 @@ class DashboardConfig(AppConfig):
         checks.register_all()
         append_only.register(self)
         permissions.register(self)
+        changes.register(self)
         session_events.register(self)

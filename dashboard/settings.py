@@ -56,7 +56,7 @@ def _mapping(name: str) -> dict[str, str]:
 
 def _positive_int(name: str, *, default: int) -> int:
     text = env.str(name, default="").strip()
-    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**6):
+    if text and not (text.isascii() and text.isdecimal() and 0 < int(text) < 10**8):
         INVALID_SETTINGS[name] = text
         return default
     return int(text or default)
@@ -166,7 +166,6 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_htmx",
@@ -221,7 +220,13 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "now"
 LOGOUT_REDIRECT_URL = "login"
 CSRF_FAILURE_VIEW = "dashboard.web.http.sign_in.handle_csrf_failure"
-SESSION_COOKIE_AGE = 14 * 24 * 3600  # seconds; nobody on call should have to sign in at night
+# Its own model: see models/sessions.py.
+SESSION_ENGINE = "dashboard.models.sessions"
+# Seconds from the sign-in; nobody on call should have to sign in at night.
+SESSION_MAX_AGE = _positive_int("SESSION_MAX_AGE", default=14 * 24 * 3600)
+SESSION_COOKIE_AGE = SESSION_MAX_AGE
+# Seconds without a page view or a form after which a session ends; 0: it does not.
+SESSION_IDLE_TIMEOUT = _positive_int("SESSION_IDLE_TIMEOUT", default=0)
 # The sessions of a backend end when it is taken away. Demo accounts are valid for the sandbox only
 # (accounts/demo.py), and sign in with a password, too.
 AUTHENTICATION_BACKENDS = [

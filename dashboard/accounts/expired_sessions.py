@@ -3,13 +3,11 @@
 from datetime import datetime
 from time import monotonic
 
-from django.contrib.auth import SESSION_KEY
-from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.db import transaction
 
 from dashboard.accounts import access_log
 from dashboard.db import threads as db_threads
+from dashboard.models import Session
 from dashboard.models.access import AccessKind
 
 INTERVAL = 600.0  # seconds
@@ -31,15 +29,16 @@ class ExpiredSessions:
 
 def end_expired_sessions(at: datetime) -> None:
     """Delete up to BATCH_SIZE sessions that had expired by `at`; record those of an account."""
-    for session in Session.objects.filter(expire_date__lt=at).order_by("expire_date")[:BATCH_SIZE]:
+    expired = Session.objects.filter(expire_date__lt=at).select_related("user")
+    for session in expired.order_by("expire_date")[:BATCH_SIZE]:
         with transaction.atomic():
             deleted, _ = Session.objects.filter(pk=session.pk, expire_date__lt=at).delete()
-            user_pk = session.get_decoded().get(SESSION_KEY)
-            if not deleted or user_pk is None:
+            if not deleted or session.user is None:
                 continue  # another process was faster, or nobody was signed in
+            is_idle = session.expire_date < session.ends_at
             access_log.record(
                 AccessKind.SESSION_ENDED,
                 at,
-                user=User.objects.filter(pk=user_pk).first(),
-                detail="Expired.",
+                user=session.user,
+                detail="Expired: not used." if is_idle else "Expired: maximum age.",
             )

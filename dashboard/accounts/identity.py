@@ -15,7 +15,6 @@ from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.db.models import BigIntegerField, QuerySet, TextField
 from django.http import HttpRequest
 
@@ -23,7 +22,7 @@ from dashboard.accounts import auth_proxy, permissions
 from dashboard.accounts.permissions import Permissions
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import NOW, CombinedQuery, Parameter, Texts, joined
-from dashboard.models import Grant
+from dashboard.models import Grant, Session
 
 MAX_SESSIONS = 2_000  # about 1 KB each
 

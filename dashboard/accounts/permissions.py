@@ -4,7 +4,7 @@ Permissions are granted to groups, for one project and stage or for all (models/
 default every signed-in user sees everything, and “Release managers” may abort everywhere.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -171,21 +171,11 @@ def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
     """Return the current permissions of `user`; inactive and anonymous users have none."""
     if not isinstance(user, User) or not user.is_active:
         return Permissions(
-            False, False, frozenset(), _load_rules(abort_only=True), _disabled_reason()
+            False, False, frozenset(), load_rules(abort_only=True), _disabled_reason()
         )
     if user.is_superuser:
-        return _build_permissions(user, (), frozenset())
-    return _build_permissions(user, user.groups.values_list("name", flat=True), _load_rules())
-
-
-def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
-    """Return the current permissions of each active user, by primary key."""
-    rules = _load_rules()
-    users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
-    return {
-        person.pk: _build_permissions(person, [group.name for group in person.groups.all()], rules)
-        for person in users
-    }
+        return build(True, (), frozenset())
+    return build(False, user.groups.values_list("name", flat=True), load_rules())
 
 
 ALL = Permissions(True, True, frozenset(), frozenset())  # for work on behalf of no user
@@ -196,8 +186,9 @@ def abort_permission(user: AbstractBaseUser | AnonymousUser, stage: Stage) -> Pe
     return for_user(user).abort_permission(stage)
 
 
-def _build_permissions(user: User, groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
-    if user.is_superuser:
+def build(is_superuser: bool, groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
+    """Return the permissions of an active account in these groups; `rules` are those of all."""
+    if is_superuser:
         return Permissions(True, True, frozenset(), frozenset(), _disabled_reason())
     names = set(groups)
     own_rules = frozenset(rule for rule in rules if not rule.group or rule.group in names)
@@ -217,7 +208,8 @@ def _disabled_reason() -> str:
     return ""
 
 
-def _load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
+def load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
+    """Return the rules of all grants."""
     grants = Grant.objects.values_list("action", "project", "stage", "group__name")
     return frozenset(
         Rule(right, project or 0, stage, group or "")

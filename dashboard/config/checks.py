@@ -59,6 +59,8 @@ _HINTS = {
     "provider once, with the group here.",
     "AUTH_PROXY_GROUP_MAP": "Set external=Group here, separated by commas, each name once.",
     "API_REQUESTS_PER_MINUTE": "Set a number of requests per minute and token, such as 60.",
+    "SESSION_MAX_AGE": "Set a number of seconds, such as 1209600.",
+    "SESSION_IDLE_TIMEOUT": "Set a number of seconds, such as 28800, or leave it empty.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Notify processes that something changed; a notification has no payload.
+"""Notify processes that something changed; a notification has a topic and no payload.
 
 PostgreSQL uses LISTEN and NOTIFY, which reach every process; SQLite serves one process, so
 callbacks inside it are enough. Receivers read the database. They also read it at intervals, so a
@@ -6,7 +6,9 @@ lost notification delays a change by seconds and loses none.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,34 +19,43 @@ from dashboard.db.threads import run_in_db_thread
 
 log = structlog.get_logger(__name__)
 
-CHANNEL = "dashboard_changes"
 RECONNECT_DELAY = 1.0  # seconds before reconnecting to a lost server
 KEEPALIVE_INTERVAL = 60.0  # seconds without a notification before the connection is tested
 
-_listeners: set[Callable[[], None]] = set()
+
+class Topic(StrEnum):
+    """What changed; also the name of PostgreSQL's channel."""
+
+    RUNS = "dashboard_changes"  # and whatever else pages show
+    ACCOUNTS = "dashboard_accounts"  # sessions, accounts, groups and grants
 
 
-def send() -> None:
+type Callbacks = Mapping[Topic, Callable[[], None]]
+
+_listeners: set[Callable[[Topic], None]] = set()
+
+
+def send(topic: Topic) -> None:
     """Notify all listeners when the current transaction commits; a rollback sends nothing."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+            cursor.execute("SELECT pg_notify(%s, '')", [topic])
     else:
-        transaction.on_commit(_call_listeners)
+        transaction.on_commit(partial(_call_listeners, topic))
 
 
-async def listen(callback: Callable[[], None]) -> None:
-    """Call `callback` on this event loop for every notification, until cancelled.
+async def listen(callbacks: Callbacks) -> None:
+    """Call a topic's callback on this event loop for each notification, until cancelled.
 
-    On PostgreSQL it is also called after each (re)connection, since notifications may have been
+    On PostgreSQL all are also called after each (re)connection, since notifications may have been
     missed before it.
     """
     if connection.vendor == "postgresql":
-        await _listen_postgresql(callback)
+        await _listen_postgresql(callbacks)
     loop = asyncio.get_running_loop()
 
-    def listener() -> None:
-        loop.call_soon_threadsafe(callback)
+    def listener(topic: Topic) -> None:
+        loop.call_soon_threadsafe(callbacks[topic])
 
     _listeners.add(listener)
     try:
@@ -53,26 +64,28 @@ async def listen(callback: Callable[[], None]) -> None:
         _listeners.discard(listener)
 
 
-def _call_listeners() -> None:
+def _call_listeners(topic: Topic) -> None:
     for listener in list(_listeners):
-        listener()
+        listener(topic)
 
 
-async def _listen_postgresql(callback: Callable[[], None]) -> None:
+async def _listen_postgresql(callbacks: Callbacks) -> None:
     import psycopg  # a tenth of the imports at the start; SQLite needs none of it
 
     has_warned = False
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(**_connection_params()) as server:
-                await server.execute(f"LISTEN {CHANNEL}")
+                for topic in callbacks:
+                    await server.execute(f"LISTEN {topic}")
                 if has_warned:
                     log.info("notify.reconnected")
                 has_warned = False
-                callback()
+                for callback in callbacks.values():
+                    callback()
                 while True:
-                    async for _ in server.notifies(timeout=KEEPALIVE_INTERVAL):
-                        callback()
+                    async for notification in server.notifies(timeout=KEEPALIVE_INTERVAL):
+                        callbacks[Topic(notification.channel)]()
                     await server.execute("SELECT 1")  # raises if the connection is dead
         except psycopg.Error as error:
             # Warn only about this connection: db/health.py logs outages of the database.

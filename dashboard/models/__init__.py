@@ -12,6 +12,7 @@ from dashboard.models.proxy_accounts import ProxyAccount
 from dashboard.models.run_lookups import RunLookup
 from dashboard.models.runs import ChangeCounter, Run
 from dashboard.models.saved_views import DefaultView, SavedView
+from dashboard.models.sessions import Session
 from dashboard.models.sync import CatalogSync, RateBudget, RequestCounter, Upstream, Worker
 from dashboard.models.throttles import FailureCounter
 from dashboard.models.typical_durations import StageTiming
@@ -39,6 +40,7 @@ __all__ = [
     "Run",
     "RunLookup",
     "SavedView",
+    "Session",
     "Stage",
     "StageTiming",
     "Upstream",

@@ -15,6 +15,8 @@ class AccessKind(models.TextChoices):
     SIGN_IN_FAILED = "sign_in_failed", gettext_lazy("Sign-in failed")
     SIGNED_OUT = "signed_out", gettext_lazy("Signed out")
     SESSION_ENDED = "session_ended", gettext_lazy("Session ended")
+    PASSWORD_CHANGED = "password_changed", gettext_lazy("Password changed")
+    PASSWORD_REFUSED = "password_refused", gettext_lazy("Password change refused")
     TOKEN_CREATED = "token_created", gettext_lazy("Token created")
     TOKEN_FIRST_USED = "token_first_used", gettext_lazy("Token first used")
     TOKEN_REFUSED = "token_refused", gettext_lazy("Token refused")

@@ -34,7 +34,7 @@ class ChangeCounter(models.Model):
                 "Reserve change numbers inside the transaction that writes the changes."
             )
         if count:
-            db_notify.send()
+            db_notify.send(db_notify.Topic.RUNS)
         last = cls._add(count)
         if last is None:  # the first change of all
             cls.objects.get_or_create(pk=1)

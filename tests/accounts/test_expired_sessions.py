@@ -1,25 +1,33 @@
-"""Expired sessions are deleted, and their end is recorded."""
+"""Expired sessions are deleted, and their end is recorded with its reason."""
 
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
+from dashboard.accounts import sessions
 from dashboard.accounts.expired_sessions import BATCH_SIZE, end_expired_sessions
-from dashboard.models import AccessEvent
+from dashboard.models import AccessEvent, Session
 from dashboard.models.access import AccessKind
+from dashboard.models.sessions import USE_INTERVAL
+
+
+def recorded_ends() -> list[tuple[str, str]]:
+    """Return the account and the reason of each recorded end."""
+    events = AccessEvent.objects.filter(kind=AccessKind.SESSION_ENDED)
+    return list(events.values_list("username", "detail"))
 
 
 def test_expired_session_is_recorded_and_deleted(client: Client, viewer: User) -> None:
     client.force_login(viewer)
-    Client().get("/accounts/login/")
     later = timezone.now() + timedelta(days=15)
     end_expired_sessions(later)
     end_expired_sessions(later)
-    event = AccessEvent.objects.filter(kind=AccessKind.SESSION_ENDED).get()
-    assert (event.username, event.occurred_at, event.detail) == ("viewer", later, "Expired.")
+    assert recorded_ends() == [("viewer", "Expired: maximum age.")]
+    assert AccessEvent.objects.get(kind=AccessKind.SESSION_ENDED).occurred_at == later
     assert not Session.objects.exists()
 
 
@@ -29,18 +37,56 @@ def test_valid_session_is_kept(client: Client, viewer: User) -> None:
     assert Session.objects.count() == 1
 
 
-def test_expired_session_of_deleted_account_is_deleted(client: Client, viewer: User) -> None:
+def test_unused_session_is_recorded_with_this_reason(
+    client: Client, viewer: User, settings: Any
+) -> None:
+    settings.SESSION_IDLE_TIMEOUT = 3600
+    client.force_login(viewer)
+    timeout = timedelta(hours=1) + USE_INTERVAL
+    end_expired_sessions(timezone.now() + timeout - timedelta(minutes=1))
+    assert recorded_ends() == []
+    end_expired_sessions(timezone.now() + timeout)
+    assert recorded_ends() == [("viewer", "Expired: not used.")]
+
+
+def test_used_session_outlives_idle_timeout_but_not_maximum_age(
+    client: Client, viewer: User, settings: Any
+) -> None:
+    settings.SESSION_IDLE_TIMEOUT, settings.SESSION_MAX_AGE = 3600, 7200
+    client.force_login(viewer)
+    key = client.session.session_key or ""
+    start = timezone.now()
+    for minutes in (50, 100, 119):
+        sessions.record_use(key, start + timedelta(minutes=minutes))
+        end_expired_sessions(start + timedelta(minutes=minutes))
+    assert Session.objects.count() == 1
+    end_expired_sessions(start + timedelta(minutes=121))
+    assert recorded_ends() == [("viewer", "Expired: maximum age.")]
+
+
+@pytest.mark.parametrize("seconds", [60, 3600])
+def test_idle_timeout_that_is_removed_ends_no_session_that_is_used(
+    client: Client, viewer: User, settings: Any, seconds: int
+) -> None:
+    settings.SESSION_IDLE_TIMEOUT = seconds
+    client.force_login(viewer)
+    settings.SESSION_IDLE_TIMEOUT = 0
+    sessions.record_use(client.session.session_key or "", timezone.now() + USE_INTERVAL)
+    end_expired_sessions(timezone.now() + timedelta(days=13))
+    assert Session.objects.count() == 1
+
+
+def test_session_ends_with_its_account(client: Client, viewer: User) -> None:
     client.force_login(viewer)
     viewer.delete()
-    end_expired_sessions(timezone.now() + timedelta(days=15))
-    event = AccessEvent.objects.filter(kind=AccessKind.SESSION_ENDED).get()
-    assert (event.user, event.username) == (None, "")
+    assert not Session.objects.exists()
 
 
-def test_unreadable_and_anonymous_sessions_are_deleted_in_batches(db: None) -> None:
+def test_anonymous_sessions_are_deleted_in_batches_and_not_recorded(db: None) -> None:
     past = timezone.now() - timedelta(days=1)
+    times = {"created_at": past, "last_used_at": past, "ends_at": past, "expire_date": past}
     Session.objects.bulk_create(
-        Session(session_key=f"key-{number}", session_data="nonsense", expire_date=past)
+        Session(session_key=f"key-{number}", session_data="nonsense", **times)
         for number in range(BATCH_SIZE + 1)
     )
     end_expired_sessions(timezone.now())

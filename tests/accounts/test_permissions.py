@@ -222,17 +222,6 @@ def test_additional_grant_changes_permissions_and_tag(places: dict[str, list[Sta
     assert before.visible_scopes == after.visible_scopes  # but no other stage
 
 
-def test_permissions_of_many_users_equal_those_of_each(places: dict[str, list[Stage]]) -> None:
-    users = [User.objects.create_user(name) for name in "abc"]
-    users.append(User.objects.create_superuser("root", password="x"))
-    inactive = User.objects.create_user("closed", is_active=False)
-    factories.grant("view")
-    factories.grant("abort", "on-call", users[0], users[1], inactive, stage="Staging")
-    User.objects.create_user("not asked for")
-    permissions_by_user = permissions.for_users([*(user.pk for user in users), inactive.pk, 4711])
-    assert permissions_by_user == {user.pk: permissions.for_user(user) for user in users}
-
-
 def test_permissions_with_many_grants_take_two_queries(
     places: dict[str, list[Stage]], django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
@@ -248,15 +237,6 @@ def test_permissions_with_many_grants_take_two_queries(
             if user_permissions.can_view(stage) and user_permissions.abort_permission(stage).allowed
         ]
     assert allowed == stages != []
-
-
-def test_permissions_of_many_users_take_three_queries(
-    places: dict[str, list[Stage]], django_assert_max_num_queries: DjangoAssertNumQueries
-) -> None:
-    users = [User.objects.create_user(f"u{number}") for number in range(20)]
-    factories.grant("view", "readers", *users)
-    with django_assert_max_num_queries(3):
-        assert len(permissions.for_users([user.pk for user in users])) == 20
 
 
 # --- The database and the rule agree ------------------------------------------------------------

@@ -6,11 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, Response, expect
 
-from dashboard.models import Run
+from dashboard.models import Run, Session
 from dashboard.sandbox import parse_fault
 from dashboard.sync import run_lookup
 from tests.support import factories, live_runs, processes

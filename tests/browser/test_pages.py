@@ -4,10 +4,9 @@ import re
 from datetime import timedelta
 
 import pytest
-from django.contrib.sessions.models import Session
 from playwright.sync_api import Request, expect
 
-from dashboard.models import Run, Upstream
+from dashboard.models import Run, Session, Upstream
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,

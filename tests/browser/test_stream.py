@@ -4,12 +4,11 @@ import re
 from datetime import timedelta
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.db import connection
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, Route, expect
 
-from dashboard.models import Run, Stage, Upstream
+from dashboard.models import Run, Session, Stage, Upstream
 from tests.support import factories
 from tests.support.browser import (
     OpenPage,

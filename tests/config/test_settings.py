@@ -314,6 +314,8 @@ REFUSED_AT_START = {
         "OVERDUE_APPROVAL_AFTER": "4h",
         "OVERDUE_MIN_SECONDS": "0",
         "OIDC_GROUP_MAP": "oncall=On-call,leads",
+        "SESSION_MAX_AGE": "14d",
+        "SESSION_IDLE_TIMEOUT": "0",
     },
     "E002": {"NORTHFLANK_API_TOKEN": "tok en"},
     "E032": {"AUTH_PROXY_HEADER": "X-Forwarded-User"},

@@ -481,7 +481,9 @@ def test_process_start_on_postgresql_without_triggers_fails() -> None:
 
 # Rows that may be deleted: the sync's bookkeeping.
 DELETED = {
+    "accounts/changes.py": {"instance"},  # the sessions of an account
     "accounts/expired_sessions.py": {"Session"},
+    "accounts/sessions.py": {"user", "others"},  # sessions
     "accounts/throttle.py": {"FailureCounter"},
     "runs/saved_views.py": {"view", "DefaultView"},
     "sync/webhook_events.py": {"WebhookEvent"},

@@ -10,14 +10,13 @@ import httpx
 import pytest
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.backends.db import SessionStore
-from django.contrib.sessions.models import Session
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from dashboard.aborts import messages as abort_messages
 from dashboard.accounts import permissions
-from dashboard.models import Abort
+from dashboard.models import Abort, Session
+from dashboard.models.sessions import SessionStore
 from dashboard.sandbox import parse_fault
 from tests.support import databases
 from tests.support.databases import LEDGER, PROCESS_DATABASE
@@ -41,7 +40,11 @@ def signed_in_browser(name: str, process: RunningProcess) -> httpx.Client:
     row = Session.objects.using(PROCESS_DATABASE).create(
         session_key=f"{name:x>32}",
         session_data=SessionStore().encode(session),
-        expire_date=timezone.now() + timedelta(days=1),
+        user=user,
+        created_at=(now := timezone.now()),
+        last_used_at=now,
+        ends_at=now + timedelta(days=1),
+        expire_date=now + timedelta(days=1),
     )
     browser = process.create_client()
     browser.cookies = httpx.Cookies({"sessionid": row.session_key, "csrftoken": CSRF_TOKEN})

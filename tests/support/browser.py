@@ -44,7 +44,7 @@ def break_streams(live: Live) -> None:
     """Close all streams once, as the server does after a while."""
 
     async def close_all() -> None:
-        live.feed.hub.close_streams(lambda _channel, _permissions: True)
+        live.feed.hub.close_streams(lambda _channel, _session: True)
 
     live.run(close_all)
 

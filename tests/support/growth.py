@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -24,6 +23,7 @@ from dashboard.models import (
     Pipeline,
     Project,
     Run,
+    Session,
     Stage,
 )
 from dashboard.models.catalog import StageName
@@ -192,7 +192,17 @@ def create_access_events(count: int, by: User) -> None:
     )
     later = now + timedelta(days=1)
     Session.objects.bulk_create(
-        [Session(session_key=f"key-{number}", expire_date=later) for number in numbers],
+        [
+            Session(
+                session_key=f"key-{number}",
+                user=other if number % 2 else by,
+                created_at=now,
+                last_used_at=now,
+                ends_at=later,
+                expire_date=later,
+            )
+            for number in numbers
+        ],
         batch_size=500,
     )
     FailureCounter.objects.bulk_create(

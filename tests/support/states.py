@@ -6,6 +6,7 @@ than listed.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -18,9 +19,19 @@ from playwright.sync_api import Page, expect
 from dashboard import aborts
 from dashboard.accounts import access_log, throttle
 from dashboard.accounts.throttle import Counter
-from dashboard.models import Acknowledgement, BulkAbortItem, Run, SavedView, Stage
+from dashboard.models import (
+    Acknowledgement,
+    ApiToken,
+    BulkAbortItem,
+    Run,
+    SavedView,
+    Session,
+    Stage,
+)
 from dashboard.models.access import AccessKind
+from dashboard.models.api_tokens import Scope
 from dashboard.models.bulk_aborts import BulkAbortItemResult
+from dashboard.models.sessions import LABEL_LENGTH
 from dashboard.models.severity import Severity
 from dashboard.runs import statuses
 from dashboard.runs.overdue import OverdueReason
@@ -31,6 +42,7 @@ from dashboard.web.components.runs import board_list
 from tests.support import factories
 from tests.support.factories import HOSTILE
 from tests.support.long_run import OPEN_ALL_DETAILS, create_long_run, minutes
+from tests.support.sessions import session_key
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,14 @@ def submit_wrong_password(page: Page) -> None:
     page.get_by_label("Name").fill("nobody")
     page.get_by_label("Password").fill("nothing")
     page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def submit_wrong_password_change(page: Page) -> None:
+    page.get_by_label("Current password").fill("wrong")
+    page.get_by_label("New password", exact=True).fill("an unguessable text")
+    page.get_by_label("New password, again").fill("an unguessable text")
+    page.get_by_role("button", name="Change password").click()
     expect(page.get_by_role("alert")).to_be_visible()
 
 
@@ -274,6 +294,9 @@ FULL = [
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status, trouble", "/status/"),
     State("status, administrator", "/status/", username="boss"),
+    State("account", "/account/"),
+    State("account, refused", "/account/", submit_wrong_password_change, username="boss"),
+    State("account, read-only", "/account/", username="boss", settings=READ_ONLY),
     State("access log", "/access/", username="boss"),
     State("access log, filtered", "/access/?kind=token_refused", open_filter, username="boss"),
     State("access log, not allowed", "/access/", username="viewer", status=403),
@@ -302,6 +325,7 @@ LONG_TEXTS = [
     State("lists", "/aborts/bulk/"),
     State("list of aborts", "/aborts/bulk/{batch}/"),
     State("status", "/status/"),
+    State("account", "/account/"),
     State("access log", "/access/", username="boss"),
     State("search for a run", f"/runs/{'x' * 150}/"),
     State("not found", f"/projects/{'x' * 150}/pipelines/y/", status=404),
@@ -341,6 +365,9 @@ NON_PAGE_URLS = {
     "saved_view_create",
     "saved_view_update",
     "acknowledge",
+    "session_end",
+    "sessions_end_others",
+    "token_revoke",
     "run_lookup_retry",
     "zone",
     "logout",  # POST only
@@ -374,6 +401,22 @@ def create_access_events(text: str) -> None:
             detail=text,
         )
     access_log.record(AccessKind.SIGN_IN_FAILED, timezone.now(), detail="No such account.")
+
+
+def create_sessions_and_tokens(user: User, text: str) -> None:
+    """Create sessions and API tokens of an account in all their forms; texts are `text`."""
+    now = timezone.now()
+    for browser in ("Firefox, Windows", "", text[:LABEL_LENGTH]):
+        session = Session.objects.get(pk=session_key(user.username))
+        session.browser = browser
+        session.client_address = "2001:db8:85a3:1234:5678:8a2e:1370:7334" if browser else None
+        session.save()
+    for name, times in (("PagerDuty", {}), (text[:100], {"expires_at": now})):
+        for scope in Scope:
+            ApiToken.create_token(user, name, scope, now, **times)
+    ApiToken.objects.filter(name="PagerDuty").update(
+        last_used_at=now, expires_at=now + timedelta(days=90)
+    )
 
 
 def throttle_sign_in(username: str) -> None:
@@ -465,6 +508,7 @@ def create_full() -> dict[str, object]:
     factories.worker("worker-2", heartbeat_at=past)
     factories.failed_catalog_sweep(stage.pipeline.project)
     create_access_events("Changed Groups. Now: active, staff. Groups: Release managers.")
+    create_sessions_and_tokens(manager, "A runbook with a name that is long enough for two lines")
     throttle_sign_in("nobody")
     return {
         "release": factories.address(steps),
@@ -503,6 +547,7 @@ def create_long_texts(text: str) -> dict[str, object]:
     factories.worker("w" * 250)
     factories.failed_catalog_sweep(stage.pipeline.project, text)
     create_access_events(text)
+    create_sessions_and_tokens(manager, text)
     return {
         "batch": bulk_abort_with_every_result(stage, manager, text),
         "odd": factories.address(odd_run),

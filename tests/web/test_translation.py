@@ -358,6 +358,7 @@ def greek_catalog(admin_and_viewer: tuple[User, User]) -> Pipeline:
 def addresses() -> Iterator[str]:
     """Every page, with filters that match and filters that do not."""
     yield from ("/", "/board/", "/board/?q=zz&show=zz", "/status/", "/aborts/", "/aborts/bulk/")
+    yield "/account/"
     yield from ("/access/", "/access/?username=zz", "/access/?kind=zz&before=zz&zz=zz")
     yield from ("/aborts/?username=zz&state=zz&from=zz", "/aborts/bulk/new/", "/nothing/")
     yield from ("/projects/9/pipelines/9/", "/projects/1/pipelines/9/")

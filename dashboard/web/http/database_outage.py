@@ -27,7 +27,9 @@ RETRY_SECONDS_AFTER_WRITE = (
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 # Bookkeeping of the session, the token and the sign-in: not part of the reported outcome.
-_IGNORED_TABLES = "django_session|dashboard_apitoken|dashboard_accessevent|dashboard_failurecounter"
+_IGNORED_TABLES = (
+    "dashboard_session|dashboard_apitoken|dashboard_accessevent|dashboard_failurecounter"
+)
 _WRITE_STATEMENT = re.compile(
     rf'\s*(INSERT (OR \w+ )?INTO|UPDATE|DELETE FROM) "(?!({_IGNORED_TABLES})")'
 )

@@ -1,4 +1,4 @@
-"""Record in the access log who signs in and out, however they do it."""
+"""Begin a session for whoever signs in, and record who signs in and out, however they do it."""
 
 from typing import Any
 
@@ -9,26 +9,31 @@ from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.http import HttpRequest
 
-from dashboard.accounts import access_log
+from dashboard.accounts import access_log, sessions
 from dashboard.db.threads import now
 from dashboard.models.access import AccessKind
+from dashboard.web.http import browser_label
 from dashboard.web.http.client_address import client_address
 
 
 def register(app_config: AppConfig) -> None:
-    """Record each sign-in and sign-out from now on."""
+    """Begin sessions, and record each sign-in and sign-out, from now on."""
     user_logged_in.connect(_record_sign_in, dispatch_uid=f"{app_config.label}.sign_in")
     user_logged_out.connect(_record_sign_out, dispatch_uid=f"{app_config.label}.sign_out")
 
 
 def _record_sign_in(*, request: HttpRequest, user: User, **_: Any) -> None:
+    at, address = now(), client_address(request)
+    sessions.begin(
+        request.session, at, client_address=address, browser=browser_label.describe(request)
+    )
     is_break_glass = user.get_username() == settings.BREAK_GLASS_ACCOUNT
     backend = load_backend(request.session[BACKEND_SESSION_KEY])
     access_log.record(
         AccessKind.BREAK_GLASS if is_break_glass else AccessKind.SIGNED_IN,
-        now(),
+        at,
         user=user,
-        client_address=client_address(request),
+        client_address=address,
         detail=getattr(backend, "source", ""),  # of a password: none
     )
 

@@ -3,6 +3,7 @@
 import contextlib
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import User
@@ -13,6 +14,8 @@ from django.urls import Resolver404, resolve, reverse
 from django.utils.translation import gettext as _
 from django.views.csrf import csrf_failure
 
+from dashboard.accounts import sessions
+from dashboard.db.threads import now
 from dashboard.web.http.htmx import is_htmx, text_response
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -24,6 +27,14 @@ class SignInMiddleware(LoginRequiredMiddleware):
     A form that was posted without a session gets a response that it had no effect, with a link to a
     page that asks for confirmation again: signing in never resubmits it.
     """
+
+    def process_view(
+        self, request: HttpRequest, view_func: Any, *arguments: Any
+    ) -> HttpResponseBase | None:
+        response: HttpResponseBase | None = super().process_view(request, view_func, *arguments)
+        if response is None and getattr(view_func, "login_required", True):
+            record_session_use(request)
+        return response
 
     def handle_no_permission(  # type: ignore[override]  # the stubs allow redirects only
         self, request: HttpRequest, view_func: Any
@@ -38,6 +49,13 @@ class SignInMiddleware(LoginRequiredMiddleware):
             return super().handle_no_permission(request, view_func)
         messages.warning(request, message)
         return redirect_to_login(return_url(request))
+
+
+def record_session_use(request: HttpRequest) -> None:
+    """Record that the session of a signed-in user is used, unless their page asks by itself."""
+    session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    if session_key and not (is_htmx(request) and request.method in _SAFE_METHODS):
+        sessions.record_use(session_key, now())
 
 
 def return_url(request: HttpRequest) -> str:

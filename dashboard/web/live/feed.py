@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from dashboard.accounts import permissions
+from dashboard.accounts import sessions
+from dashboard.accounts.sessions import SignedInSession
 from dashboard.db import health as db_health
 from dashboard.db import notify as db_notify
 from dashboard.db.threads import now, run_in_db_thread
@@ -48,7 +49,7 @@ class Broadcaster:
         poll_interval: float = POLL_INTERVAL,
         heartbeat_interval: float = HEARTBEAT_INTERVAL,
     ) -> None:
-        self.hub = Hub[Channel]()
+        self.hub = Hub[Channel, SignedInSession]()
         self.poll_interval, self.heartbeat_interval = poll_interval, heartbeat_interval
         self._notified = asyncio.Event()
         self._version: int | None = None
@@ -56,17 +57,23 @@ class Broadcaster:
         self._last_sent_at: dict[Channel, float] = {}
         # By channel and version: what viewers get who open a stream before the next round.
         self._first_messages: dict[tuple[Channel, int], asyncio.Task[bytes]] = {}
-        self._next_viewer_check = 0.0  # loop time, in seconds
+        self._next_session_check = self._next_watch = 0.0  # loop time, in seconds
+        self._accounts_changed = False  # since the last check of sessions
         self._is_failing = False
         self._outage_published = False  # the last message was an outage
 
     async def run(self) -> None:
         """Broadcast changes until cancelled."""
-        listener = asyncio.create_task(db_notify.listen(self._notified.set))
+        callbacks = {
+            db_notify.Topic.RUNS: self._notified.set,
+            db_notify.Topic.ACCOUNTS: self._notice_account_change,
+        }
+        listener = asyncio.create_task(db_notify.listen(callbacks))
         try:
             while True:
                 try:
-                    await self._check_viewers()
+                    await self._check_sessions()
+                    await self._keep_watched()
                     await self._broadcast()
                 except Exception as error:
                     self._first_messages = {}  # those who connect from now on read anew
@@ -92,15 +99,15 @@ class Broadcaster:
         self.hub.close()
 
     async def stream(
-        self, channel: Channel, since_version: int | None, user_id: int
+        self, channel: Channel, since_version: int | None, session: SignedInSession
     ) -> AsyncIterator[bytes]:
         """Yield a channel's changes since a version as encoded events, then new ones as they come.
 
-        With None the page's version is unknown and it is asked to reload. The stream ends soon
-        after the permissions of the user `user_id` change.
+        With None the page's version is unknown and it is asked to reload. The stream ends with the
+        session, and when the permissions of its user change.
         """
         # Subscribe before reading: a change in between is sent twice, not lost.
-        with self.hub.subscribe(channel, user_id) as viewer:
+        with self.hub.subscribe(channel, session) as viewer:
             yield await self._first_message(channel, since_version)
             while (message := await viewer.next()) is not None:
                 yield message
@@ -136,21 +143,49 @@ class Broadcaster:
             log.exception("feed.channel_failed", page=channel.page, key=channel.key)
             return changes.encode_event(STALE_EVENT, "", since_version or 0)
 
-    async def _check_viewers(self) -> None:
-        """Close streams with changed permissions, and record what is watched, once an interval."""
+    def _notice_account_change(self) -> None:
+        self._accounts_changed = True
+        self._notified.set()
+
+    async def _check_sessions(self) -> None:
+        """Close the streams whose session has ended or whose user's permissions have changed.
+
+        All are checked together: at each notification, and once an interval since SQL sends none.
+        """
         loop_time = asyncio.get_running_loop().time()
-        if loop_time < self._next_viewer_check or not (user_ids := self.hub.user_ids):
+        if loop_time < self._next_session_check and not self._accounts_changed:
             return
-        self._next_viewer_check = loop_time + self.poll_interval
-        current_permissions = await run_in_db_thread(permissions.for_users, user_ids)
-        # A viewer who subscribed during that read is not in `user_ids`; checked next time.
+        # Before the read: what changes during it is checked in the next round.
+        self._accounts_changed = False
+        self._next_session_check = loop_time + self.poll_interval
+        if not (checked := self.hub.sessions):
+            return
+        try:
+            current = await run_in_db_thread(sessions.current_permissions, checked, now())
+        except Exception:
+            self._accounts_changed = True
+            raise
+        # A viewer who subscribed during that read is not in `checked`; checked next time.
+        self.hub.close_streams(lambda _, session: session in checked and session not in current)
+        # These reconnect with the new permissions; what the page already shows is outdated.
         self.hub.close_streams(
-            lambda channel, who: (
-                who in user_ids and channel.permissions != current_permissions.get(who)
-            )
+            lambda channel, session: (
+                session in checked
+                and session in current
+                and channel.permissions != current[session]
+            ),
+            changes.encode_event(STALE_EVENT, "", self._version or 0),
         )
-        # Pages with a stream make no further requests, which would record them as watched.
-        channels = self.hub.channels
+
+    async def _keep_watched(self) -> None:
+        """Record what is being viewed, once an interval.
+
+        Pages with a stream make no further requests, which would record them as watched.
+        """
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._next_watch or not (channels := self.hub.channels):
+            return
+        self._next_watch = loop_time + self.poll_interval
         await run_in_db_thread(
             watchers.keep_alive,
             [channel.key for channel in channels if channel.page == "stage"],

@@ -14,13 +14,13 @@ MAX_QUEUED = 64  # messages a slow viewer may fall behind before the stream ends
 STREAM_LIFETIME = (600.0, 1200.0)
 
 
-class Viewer:
+class Viewer[Session]:
     """One open stream."""
 
-    __slots__ = ("_expires_at", "_is_closed", "_queue", "user_id")
+    __slots__ = ("_expires_at", "_is_closed", "_queue", "session")
 
-    def __init__(self, user_id: int, expires_at: float) -> None:
-        self.user_id = user_id
+    def __init__(self, session: Session, expires_at: float) -> None:
+        self.session = session
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._expires_at = expires_at
         self._is_closed = False
@@ -42,11 +42,11 @@ class Viewer:
         self._queue.put_nowait(None)
 
 
-class Hub[Channel: Hashable]:
+class Hub[Channel: Hashable, Session: Hashable]:
     """The viewers of this process, by channel."""
 
     def __init__(self) -> None:
-        self._viewers: dict[Channel, set[Viewer]] = {}
+        self._viewers: dict[Channel, set[Viewer[Session]]] = {}
         self._is_closed = False
 
     @property
@@ -59,15 +59,15 @@ class Hub[Channel: Hashable]:
         return sum(map(len, self._viewers.values()))
 
     @property
-    def user_ids(self) -> set[int]:
-        """The primary keys of the users with open streams."""
-        return {viewer.user_id for viewers in self._viewers.values() for viewer in viewers}
+    def sessions(self) -> set[Session]:
+        """The sessions with open streams."""
+        return {viewer.session for viewers in self._viewers.values() for viewer in viewers}
 
     @contextmanager
-    def subscribe(self, channel: Channel, user_id: int = 0) -> Iterator[Viewer]:
-        """Subscribe the user `user_id` to a channel until the block ends."""
+    def subscribe(self, channel: Channel, session: Session) -> Iterator[Viewer[Session]]:
+        """Subscribe a viewer to a channel until the block ends."""
         lifetime = random.uniform(*STREAM_LIFETIME)  # noqa: S311
-        viewer = Viewer(user_id, asyncio.get_running_loop().time() + lifetime)
+        viewer = Viewer(session, asyncio.get_running_loop().time() + lifetime)
         if self._is_closed:
             viewer.close()
         viewers = self._viewers.setdefault(channel, set())
@@ -85,14 +85,19 @@ class Hub[Channel: Hashable]:
         for viewer in self._viewers.get(channel, ()):
             viewer.put(message, now)
 
-    def close_streams(self, should_close: Callable[[Channel, int], bool]) -> None:
-        """Close the streams for which `should_close(channel, user_id)` is true."""
+    def close_streams(
+        self, should_close: Callable[[Channel, Session], bool], last_message: bytes = b""
+    ) -> None:
+        """Close the streams for which `should_close(channel, session)` is true."""
+        now = asyncio.get_running_loop().time()
         for channel, viewers in self._viewers.items():
             for viewer in viewers:
-                if should_close(channel, viewer.user_id):
+                if should_close(channel, viewer.session):
+                    if last_message:
+                        viewer.put(last_message, now)
                     viewer.close()
 
     def close(self) -> None:
         """Close all streams, and each that is opened later."""
         self._is_closed = True
-        self.close_streams(lambda _channel, _who: True)
+        self.close_streams(lambda _channel, _session: True)

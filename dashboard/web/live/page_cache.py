@@ -33,7 +33,7 @@ from dashboard.accounts.identity import (
 )
 from dashboard.db import threads as db_threads
 from dashboard.db.prepared import CombinedQuery, Rows
-from dashboard.web.http import site_context
+from dashboard.web.http import sign_in, site_context
 from dashboard.web.http.htmx import is_htmx
 
 MAX_AGE = timedelta(minutes=1)
@@ -266,6 +266,7 @@ class CachedPageMiddleware:
         if found is None:
             return None
         if found.page is not None:
+            sign_in.record_session_use(request)
             return found.page.respond(request, session.identity, found.state)
         request.identified_session = session  # type: ignore[attr-defined]
         request.page_state = found.state  # type: ignore[attr-defined]

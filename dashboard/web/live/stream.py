@@ -4,7 +4,9 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, St
 from django.views.decorators.http import require_GET
 
 from dashboard.accounts import permissions
+from dashboard.accounts.sessions import SignedInSession
 from dashboard.web.http import keys
+from dashboard.web.http.sign_in import signed_in_user
 from dashboard.web.live.changes import Channel
 from dashboard.web.live.feed import current_broadcaster
 from dashboard.web.live.page import PAGES
@@ -20,8 +22,9 @@ def live_stream(request: HttpRequest) -> HttpResponseBase:
     if broadcaster is None:  # pages then poll their live region
         return HttpResponse("No stream here.", status=503, content_type="text/plain")
     since = keys.parse_pk(request.headers.get("Last-Event-ID") or request.GET.get("since", ""))
+    session = SignedInSession(request.session.session_key or "", signed_in_user(request).password)
     return StreamingHttpResponse(
-        broadcaster.stream(channel, since, request.user.pk or 0),
+        broadcaster.stream(channel, since, session),
         content_type="text/event-stream",
         headers={
             "Cache-Control": "no-store",

@@ -1,7 +1,6 @@
 """The sign-in page: check a user name and password, and return to the page that was asked for."""
 
 import asyncio
-import math
 from datetime import timedelta
 from functools import partial
 from typing import Any, cast
@@ -14,24 +13,19 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView, redirect_to_login
-from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.middleware.csrf import CsrfViewMiddleware
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from dashboard.accounts import password_queue, sign_in
 from dashboard.accounts.sign_in import Attempt, Refusal
 from dashboard.db.threads import now
-from dashboard.web.http import errors, known_browsers
+from dashboard.web.http import errors, known_browsers, password_checks
 from dashboard.web.http.client_address import client_address
 from dashboard.web.http.deferred import Deferred
-
-REFUSAL_DELAY = 2.0  # seconds
-MAX_SECONDS_IN_WORDS = 90  # longer waits are told in minutes
 
 
 class SignInForm(AuthenticationForm):
@@ -66,7 +60,7 @@ class SignInView(LoginView):
             known_browsers.browser_id(self.request, username),
         )
         if wait := sign_in.remaining_wait(attempt, now()):
-            return _delayed(self._throttled(form, wait))
+            return password_checks.delayed(self._throttled(form, wait))
         try:
             check = password_queue.queue.submit(
                 bool(attempt.browser),
@@ -76,9 +70,9 @@ class SignInView(LoginView):
                 form.cleaned_data["password"],
             )
         except password_queue.QueueFull:
-            message = _("Many people are signing in right now.")
             wait = timedelta(seconds=password_queue.RETRY_SECONDS)
-            return _delayed(self._refused(form, message, 503, wait))
+            message = password_checks.queue_full_message(wait)
+            return password_checks.delayed(self._refused(form, message, 503, wait))
 
         async def wait_for_check() -> User | Refusal:
             return await asyncio.wrap_future(check)
@@ -90,9 +84,7 @@ class SignInView(LoginView):
             login(self.request, outcome)
             response = HttpResponseRedirect(self.get_success_url())
             known_browsers.remember(self.request, response, outcome.get_username())
-            # The middleware has run, before there was a session.
-            for middleware in (SessionMiddleware, CsrfViewMiddleware):
-                middleware(_no_view).process_response(self.request, response)
+            password_checks.save_session(self.request, response)
             return response
         if outcome.wait:
             return self._throttled(form, outcome.wait)
@@ -100,17 +92,13 @@ class SignInView(LoginView):
         return self._form_response(form)
 
     def _throttled(self, form: AuthenticationForm, wait: timedelta) -> HttpResponse:
-        return self._refused(form, _("Too many failed attempts."), 429, wait)
+        return self._refused(form, password_checks.throttled_message(wait), 429, wait)
 
     def _refused(
         self, form: AuthenticationForm, message: str, status: int, wait: timedelta
     ) -> HttpResponse:
-        form.add_error(None, f"{message} {_retry_message(wait)}")
-        response = self._form_response(form)
-        response.status_code = status
-        response["Retry-After"] = str(math.ceil(wait.total_seconds()))
-        response._has_been_logged = True  # type: ignore[attr-defined]  # strangers can send thousands
-        return response
+        form.add_error(None, message)
+        return password_checks.mark_refused(self._form_response(form), status, wait)
 
     def _form_response(self, form: AuthenticationForm) -> HttpResponse:
         # Django renders the response of a view, but not that of a deferred one.
@@ -143,25 +131,6 @@ class SignInView(LoginView):
     def get_redirect_url(self, request: HttpRequest | None = None) -> str:
         url: str = super().get_redirect_url(request)
         return "" if url == self.request.path else url  # else a redirect loop
-
-
-def _delayed(response: HttpResponse) -> HttpResponse:
-    """Return the response in REFUSAL_DELAY, without a thread: a program that guesses waits, too."""
-    return Deferred(lambda: asyncio.sleep(REFUSAL_DELAY), lambda _: response)
-
-
-def _no_view(_: HttpRequest) -> HttpResponse:
-    raise NotImplementedError("Middleware that only processes a response calls no view.")
-
-
-def _retry_message(wait: timedelta) -> str:
-    seconds = math.ceil(wait.total_seconds())
-    if seconds <= MAX_SECONDS_IN_WORDS:
-        text = ngettext("Try again in %(n)d second.", "Try again in %(n)d seconds.", seconds)
-        return text % {"n": seconds}
-    minutes = math.ceil(seconds / 60)
-    text = ngettext("Try again in %(n)d minute.", "Try again in %(n)d minutes.", minutes)
-    return text % {"n": minutes}
 
 
 @login_not_required

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.models import Session
 from django.db import connection
 from pytest_django import Settings
 from selectolax.lexbor import LexborHTMLParser
@@ -16,7 +15,7 @@ from structlog.testing import capture_logs
 
 from dashboard.accounts import demo
 from dashboard.asgi import application
-from dashboard.models import AccessEvent, ProxyAccount
+from dashboard.models import AccessEvent, ProxyAccount, Session
 from dashboard.models.access import AccessKind
 from dashboard.models.api_tokens import Scope
 from tests.support import api, auth_proxy, factories

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import httpx
 import pytest
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -16,7 +15,7 @@ from structlog.testing import capture_logs
 
 from dashboard.accounts import access_log, demo, throttle
 from dashboard.db import threads as db_threads
-from dashboard.models import AccessEvent, Run
+from dashboard.models import AccessEvent, Run, Session
 from dashboard.models.access import AccessKind
 from tests.support import auth_proxy, counting_hasher, factories
 from tests.support.auth_proxy import STRANGER, ProxiedBrowser

@@ -20,7 +20,7 @@ from django.db import (
     connections,
     transaction,
 )
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
@@ -28,7 +28,7 @@ from dashboard.accounts import access_log, throttle
 from dashboard.accounts.throttle import Counter
 from dashboard.db import health as db_health
 from dashboard.db import threads as db_threads
-from dashboard.models import Abort, Project, Run
+from dashboard.models import Abort, Project, Run, Session
 from dashboard.models.access import AccessKind
 from dashboard.web.http import database_outage, sign_in
 from dashboard.web.http.database_outage import WriteOutcome, WriteTracker
@@ -38,6 +38,7 @@ from tests.support.databases import sqlite_folder_renamed
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import Live
 from tests.support.live_runs import abort_path, ago, create_run_in_flight, submit_abort, wait_until
+from tests.support.sessions import age_last_use
 from tests.support.stream import open_stream
 
 on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="a file that is locked")
@@ -101,6 +102,19 @@ def test_locked_sqlite_file_rejects_abort_and_keeps_pages_readable(
     wait_until_ready(live, client)
     assert logged_events(caplog) == ["database.down", "database.up"]
     assert submit_abort(client, run).status_code == 200
+
+
+@on_sqlite
+def test_page_of_locked_sqlite_file_records_the_use_of_its_session_later(
+    transactional_db: None, client: Client, viewer: User
+) -> None:
+    client.force_login(viewer)
+    past = age_last_use()
+    with locked_database_file():
+        assert client.get("/status/").status_code == 200
+    assert Session.objects.get().last_used_at == past
+    client.get("/status/")
+    assert Session.objects.get().last_used_at > past
 
 
 @on_sqlite

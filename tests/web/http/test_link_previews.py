@@ -8,11 +8,10 @@ import httpx
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.models import Session
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from dashboard.accounts import permissions
-from dashboard.models import Abort, BulkAbort, Run
+from dashboard.models import Abort, BulkAbort, Run, Session
 from tests.support import factories, live_runs
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.live import WAIT_TIMEOUT, Live
@@ -56,6 +55,7 @@ def addresses(run: Run, batch: BulkAbort | None = None) -> list[str]:
         "pipeline_id": stage.pipeline.slug,
         "stage_id": stage.path_segment,
         "run_id": run.run_id,
+        "public_id": "1",
         "key": "1",
         "pk": str(batch.pk) if batch else "1",
         "object_id": "1",

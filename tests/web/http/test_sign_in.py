@@ -5,10 +5,9 @@ from urllib.parse import quote
 
 import pytest
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 
-from dashboard.models import Run
+from dashboard.models import Run, Session
 from tests.support import factories
 from tests.support.html import HTMX, parse_html, select_one, text_of
 from tests.support.live import Live
@@ -95,6 +94,14 @@ def test_htmx_abort_without_session_returns_401(run: Run, client: Client) -> Non
     answer = client.post(factories.address(run, "abort"), headers=HTMX)
     assert answer.status_code == 401
     assert not run.aborts.exists()
+
+
+def test_session_of_deactivated_account_is_not_valid_again_after_activation(
+    viewer: User, viewer_client: Client
+) -> None:
+    for viewer.is_active in (False, True):
+        viewer.save()
+    assert viewer_client.get("/").status_code == 302
 
 
 def test_session_of_inactive_account_redirects_to_sign_in(

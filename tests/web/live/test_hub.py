@@ -10,8 +10,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_publish_reaches_only_viewers_of_channel() -> None:
-    hub = Hub[str]()
-    with hub.subscribe("a") as first, hub.subscribe("a") as second, hub.subscribe("b") as other:
+    hub = Hub[str, int]()
+    with (
+        hub.subscribe("a", 1) as first,
+        hub.subscribe("a", 1) as second,
+        hub.subscribe("b", 1) as other,
+    ):
         hub.publish("a", b"one")
         hub.publish("b", b"two")
         received = [await viewer.next() for viewer in (first, second, other)]
@@ -20,9 +24,9 @@ async def test_publish_reaches_only_viewers_of_channel() -> None:
 
 
 async def test_channels_lists_only_channels_with_viewers() -> None:
-    hub = Hub[str]()
-    with hub.subscribe("a"):
-        with hub.subscribe("a"), hub.subscribe("b"):
+    hub = Hub[str, int]()
+    with hub.subscribe("a", 1):
+        with hub.subscribe("a", 1), hub.subscribe("b", 1):
             assert sorted(hub.channels) == ["a", "b"]
             assert hub.viewers == 3
         assert hub.channels == ["a"]
@@ -31,8 +35,8 @@ async def test_channels_lists_only_channels_with_viewers() -> None:
 
 
 async def test_slow_viewer_receives_queued_messages_then_end() -> None:
-    hub = Hub[str]()
-    with hub.subscribe("a") as slow:
+    hub = Hub[str, int]()
+    with hub.subscribe("a", 1) as slow:
         for number in range(MAX_QUEUED + 10):
             hub.publish("a", b"%d" % number)
         received = []
@@ -45,31 +49,33 @@ async def test_slow_viewer_receives_queued_messages_then_end() -> None:
 
 
 async def test_viewer_stream_ends_after_maximum_lifetime() -> None:
-    hub = Hub[str]()
-    with hub.subscribe("a") as viewer:
+    hub = Hub[str, int]()
+    with hub.subscribe("a", 1) as viewer:
         later = asyncio.get_running_loop().time() + STREAM_LIFETIME[1] + 1
         viewer.put(b"unheard", later)
         assert await viewer.next() is None
 
 
 async def test_close_streams_ends_only_matching_streams() -> None:
-    hub = Hub[str]()
+    hub = Hub[str, int]()
     with (
         hub.subscribe("a", 1) as first,
         hub.subscribe("a", 2) as second,
         hub.subscribe("b", 1) as third,
     ):
-        assert hub.user_ids == {1, 2}
-        hub.close_streams(lambda channel, key: (channel, key) == ("a", 1))
+        assert hub.sessions == {1, 2}
+        hub.close_streams(lambda channel, session: (channel, session) == ("a", 1))
+        hub.close_streams(lambda channel, _session: channel == "b", b"last")
         for channel in "ab":
             hub.publish(channel, b"one")
-        assert [await viewer.next() for viewer in (first, second, third)] == [None, b"one", b"one"]
+        assert [await viewer.next() for viewer in (first, second, third)] == [None, b"one", b"last"]
+        assert await third.next() is None
 
 
 async def test_close_ends_current_and_later_streams() -> None:
-    hub = Hub[str]()
-    with hub.subscribe("a") as viewer:
+    hub = Hub[str, int]()
+    with hub.subscribe("a", 1) as viewer:
         hub.close()
         assert await viewer.next() is None
-    with hub.subscribe("a") as later:
+    with hub.subscribe("a", 1) as later:
         assert await later.next() is None

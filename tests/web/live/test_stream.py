@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from dashboard import aborts
 from dashboard.accounts import permissions
+from dashboard.accounts.sessions import SignedInSession
 from dashboard.db.threads import run_in_db_thread
 from dashboard.models import ChangeCounter, Pipeline, Run, Stage
 from dashboard.models.severity import Severity
@@ -30,6 +31,7 @@ from tests.support.databases import table_renamed
 from tests.support.html import text_of
 from tests.support.live import WAIT_TIMEOUT, Live
 from tests.support.live_runs import wait_until
+from tests.support.sessions import session_key
 from tests.support.stream import fast_polling, messages, next_part, next_parts, open_stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -410,7 +412,7 @@ def test_viewer_returning_while_messages_are_built_gets_their_changes(
 
     async def broadcast() -> None:
         broadcaster = feed.Broadcaster()
-        with broadcaster.hub.subscribe(channel):
+        with broadcaster.hub.subscribe(channel, SignedInSession("", "")):
             await broadcaster._broadcast()
         await run_in_db_thread(partial(factories.change, run, status="retrying"))
         loop = asyncio.get_running_loop()
@@ -504,10 +506,11 @@ def test_first_round_tells_pages_that_were_open_before_it_to_reload(
     run: Run, live: Live, viewer: User
 ) -> None:
     channel, version = Channel("now", 0, permissions.for_user(viewer)), run.version
+    session = SignedInSession(session_key("viewer"), viewer.password)
 
     async def message_after_change() -> bytes:
         broadcaster = feed.Broadcaster(poll_interval=60)
-        stream = broadcaster.stream(channel, version, viewer.pk)
+        stream = broadcaster.stream(channel, version, session)
         await anext(stream)
         await run_in_db_thread(factories.change, run, status="retrying")
         rounds = asyncio.create_task(broadcaster.run())

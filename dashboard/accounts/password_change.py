@@ -1,0 +1,92 @@
+"""Change one's own password: throttled like a sign-in, and recorded whether it succeeds or not."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
+
+from dashboard.accounts import access_log, demo, sessions, sign_in, throttle
+from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.db.threads import now
+from dashboard.models.access import AccessKind
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedChange:
+    """The hashes of the password that was checked, and of the one that replaces it."""
+
+    old_hash: str
+    new_hash: str
+
+
+def denied_reason(user: User) -> str:
+    """Return why `user` cannot change their password; empty: they can."""
+    if settings.READ_ONLY:
+        return _("This dashboard is read-only.")
+    if user.has_usable_password():
+        return ""
+    if user.groups.filter(name=demo.GROUP).exists():
+        return _("Demo accounts have a fixed password.")
+    return _("Your account has no password here: you sign in through another service.")
+
+
+@sensitive_variables("old_password", "new_password")
+def check(
+    user: User, attempt: Attempt, old_password: str, new_password: str
+) -> CheckedChange | Refusal:
+    """Return what `save` needs if the old password is right; else a refusal, which is counted.
+
+    Takes a second: for the password queue.
+    """
+    if wait := sign_in.remaining_wait(attempt, now()):
+        return Refusal(wait)
+    # Not the account's own method, which may save it with a new hash of the old password.
+    if check_password(old_password, user.password):
+        return CheckedChange(user.password, make_password(new_password))
+    failed_at = now()
+    throttle.record_failure(attempt.counters, failed_at)
+    access_log.record(
+        AccessKind.PASSWORD_REFUSED,
+        failed_at,
+        user=user,
+        client_address=attempt.client_address,
+        detail="Wrong password.",
+    )
+    return Refusal()
+
+
+def save(
+    user: User,
+    change: CheckedChange,
+    session_key: str | None,
+    at: datetime,
+    *,
+    client_address: str | None,
+) -> bool:
+    """Save the new password, record that, and end all sessions of `user` but the given one.
+
+    False if the account, its password or that session has changed since the check: nothing is
+    saved. `user` then has the old password, else the new one.
+    """
+    with transaction.atomic():
+        unchanged = User.objects.select_for_update().filter(
+            pk=user.pk, password=change.old_hash, is_active=True
+        )
+        if not unchanged.exists() or not user.sessions.filter(pk=session_key).exists():
+            return False
+        user.password = change.new_hash
+        user.save(update_fields=["password"])
+        ended = sessions.delete_others(user, session_key, at)
+        access_log.record(
+            AccessKind.PASSWORD_CHANGED,
+            at,
+            user=user,
+            client_address=client_address,
+            detail=f"On My account. Other sessions ended: {ended}.",
+        )
+    return True

@@ -1,0 +1,217 @@
+"""My account: change one's password, end one's sessions, and revoke one's API tokens."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.auth.password_validation import password_validators_help_texts
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+
+from dashboard.accounts import own_tokens, password_change, password_queue, sessions, sign_in
+from dashboard.accounts.password_change import CheckedChange
+from dashboard.accounts.sign_in import Attempt, Refusal
+from dashboard.db.threads import now
+from dashboard.models import ApiToken, Session
+from dashboard.models.api_tokens import Scope, TokenStatus
+from dashboard.web.http import errors, known_browsers, password_checks
+from dashboard.web.http.client_address import client_address
+from dashboard.web.http.deferred import Deferred
+from dashboard.web.http.sign_in import signed_in_user
+
+SCOPE_LABELS = {
+    Scope.READ: gettext_lazy("May read"),
+    Scope.ABORT: gettext_lazy("May read and abort"),
+}
+
+
+class PasswordForm(PasswordChangeForm):
+    """Django's form without the check of the old password, which waits for its turn."""
+
+    error_messages = PasswordChangeForm.error_messages | {
+        "password_incorrect": gettext_lazy("Wrong password."),
+        "password_mismatch": gettext_lazy("The two new passwords differ."),
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.fields["old_password"].widget.attrs["autofocus"]  # the page shows more
+        self.fields["new_password2"].help_text = ""
+
+    def clean_old_password(self) -> str:
+        password: str = self.cleaned_data["old_password"]
+        return password
+
+    def refuse_old_password(self) -> None:
+        """Add the error that Django's form has for a wrong old password."""
+        self.add_error("old_password", str(self.error_messages["password_incorrect"]))
+
+
+@sensitive_post_parameters()
+@require_http_methods(["GET", "HEAD", "POST"])
+def account(request: HttpRequest) -> HttpResponse:
+    """Show the account of the signed-in user; a POST changes the password.
+
+    A wrong or unsuitable password gets 200 and the form, a throttled attempt 429, and one that
+    finds the password queue full 503, both with Retry-After.
+    """
+    user = signed_in_user(request)
+    if request.method != "POST":
+        return _render(request, PasswordForm(user))
+    if reason := password_change.denied_reason(user):
+        return errors.forbidden(request, reason)
+    form = PasswordForm(user, request.POST)
+    if not form.is_valid():
+        return _render(request, form)
+    username = user.get_username()
+    attempt = Attempt(
+        username, client_address(request), known_browsers.browser_id(request, username)
+    )
+    if wait := sign_in.remaining_wait(attempt, now()):
+        return password_checks.delayed(_throttled(request, form, wait))
+    try:
+        check = password_queue.queue.submit(
+            bool(attempt.browser),
+            password_change.check,
+            user,
+            attempt,
+            form.cleaned_data["old_password"],
+            form.cleaned_data["new_password1"],
+        )
+    except password_queue.QueueFull:
+        wait = timedelta(seconds=password_queue.RETRY_SECONDS)
+        form.add_error(None, password_checks.queue_full_message(wait))
+        return password_checks.delayed(
+            password_checks.mark_refused(_render(request, form), 503, wait)
+        )
+
+    async def wait_for_check() -> CheckedChange | Refusal:
+        return await asyncio.wrap_future(check)
+
+    return Deferred(wait_for_check, partial(_finish_password_change, request, form))
+
+
+def _finish_password_change(
+    request: HttpRequest, form: PasswordForm, outcome: CheckedChange | Refusal
+) -> HttpResponse:
+    if isinstance(outcome, Refusal):
+        if outcome.wait:
+            return _throttled(request, form, outcome.wait)
+        form.refuse_old_password()
+        return _render(request, form)
+    user = signed_in_user(request)
+    # In one transaction, so that another tab of this session is not signed out meanwhile.
+    with transaction.atomic():
+        is_changed = password_change.save(
+            user,
+            outcome,
+            request.session.session_key,
+            now(),
+            client_address=client_address(request),
+        )
+        if not is_changed:
+            text = _("Your account was changed meanwhile. Your new password was not saved.")
+            return _redirect(request, text, tone="warning")
+        update_session_auth_hash(request, user)
+        response = _redirect(request, _("Password changed. Your other sessions have ended."))
+        password_checks.save_session(request, response)
+    return response
+
+
+@require_POST
+def end_session(request: HttpRequest, public_id: str) -> HttpResponse:
+    """End one of the user's sessions."""
+    is_ended = sessions.end(
+        signed_in_user(request), public_id, now(), client_address=client_address(request)
+    )
+    if not is_ended:
+        raise Http404
+    return _redirect(request, _("Session ended."))
+
+
+@require_POST
+def end_other_sessions(request: HttpRequest) -> HttpResponse:
+    """End all of the user's sessions but this one."""
+    ended = sessions.end_others(
+        signed_in_user(request),
+        request.session.session_key,
+        now(),
+        client_address=client_address(request),
+    )
+    text = ngettext("%(n)d other session ended.", "%(n)d other sessions ended.", ended)
+    return _redirect(request, text % {"n": ended})
+
+
+@require_POST
+def revoke_token(request: HttpRequest, key: int) -> HttpResponse:
+    """Revoke one of the user's API tokens."""
+    token = own_tokens.revoke(
+        signed_in_user(request), key, now(), client_address=client_address(request)
+    )
+    if token is None:
+        raise Http404
+    return _redirect(request, _("Token “%(name)s” revoked.") % {"name": token.name})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as the page shows it."""
+
+    session: Session
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """An API token as the page shows it."""
+
+    token: ApiToken
+    scope: str
+    is_expired: bool
+
+
+def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
+    user, at = signed_in_user(request), now()
+    listed, has_more = sessions.valid_sessions(user, at)
+    session_key = request.session.session_key
+    context = {
+        "nav": "account",
+        "form": form,
+        "password_denied_reason": password_change.denied_reason(user),
+        "password_rules": password_validators_help_texts(),
+        "sessions": [SessionRow(session, session.pk == session_key) for session in listed],
+        "max_sessions": sessions.MAX_LISTED if has_more else 0,
+        "tokens": [
+            TokenRow(
+                token,
+                str(SCOPE_LABELS[Scope(token.scope)]),
+                token.status(at) == TokenStatus.EXPIRED,
+            )
+            for token in own_tokens.unrevoked_tokens(user)
+        ],
+    }
+    response = render(request, "pages/account.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _throttled(request: HttpRequest, form: PasswordForm, wait: timedelta) -> HttpResponse:
+    form.add_error(None, password_checks.throttled_message(wait))
+    return password_checks.mark_refused(_render(request, form), 429, wait)
+
+
+def _redirect(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
+    messages.add_message(request, messages.INFO, text, extra_tags=tone)
+    response = redirect("account")
+    response.status_code = 303
+    return response

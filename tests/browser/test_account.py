@@ -1,0 +1,88 @@
+"""My account in two browsers: what one changes, the other says within moments."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dashboard.models import Run
+from tests.support import factories
+from tests.support.browser import OpenPage, submit_sign_in, wait_for_viewers
+from tests.support.live import Live
+
+NEW = "correct horse battery staple"
+
+
+@pytest.fixture
+def run(db: None) -> Run:
+    """A run in flight."""
+    return factories.run(factories.stage(), "r-1", name="Nightly")
+
+
+@pytest.fixture
+def poll_interval() -> float:
+    """No poll during a test: only notifications end streams."""
+    return 600.0
+
+
+@pytest.fixture
+def browsers(
+    run: Run, viewer: object, open_browser: OpenPage, live: Live, ignored_console_errors: list[str]
+) -> tuple[Page, Page]:
+    """Two browsers in which the viewer has signed in; the second has an open stream."""
+    ignored_console_errors.append("SSE reconnect failed with status 401")
+    here, there = open_browser(), open_browser()
+    for page in (here, there):
+        page.goto("/")
+        submit_sign_in(page, "viewer")
+    here.get_by_role("link", name="My account").click()
+    wait_for_viewers(live, viewers=1)
+    return here, there
+
+
+def fill_password_form(page: Page, old: str, new: str) -> None:
+    page.get_by_label("Current password").fill(old)
+    page.get_by_label("New password", exact=True).fill(new)
+    page.get_by_label("New password, again").fill(new)
+    page.get_by_role("button", name="Change password").click()
+
+
+def expect_signed_out(page: Page, live: Live) -> None:
+    expect(page.locator("#notices")).to_contain_text("You are signed out")
+    wait_for_viewers(live, viewers=0)
+
+
+def test_page_says_that_it_is_signed_out_when_password_changes_in_other_browser(
+    browsers: tuple[Page, Page], live: Live
+) -> None:
+    here, there = browsers
+    fill_password_form(here, "wrong", NEW)
+    expect(here.get_by_role("alert")).to_have_text("Wrong password.")
+    fill_password_form(here, "viewer", NEW)
+    expect(here.locator("#notices")).to_contain_text("Password changed.")
+    expect_signed_out(there, live)
+    expect(here.locator("[data-session]")).to_have_count(1)
+
+
+def test_page_says_that_it_is_signed_out_when_its_session_is_ended(
+    browsers: tuple[Page, Page], live: Live
+) -> None:
+    here, there = browsers
+    expect(here.locator("[data-session]")).to_have_count(2)
+    here.get_by_role("button", name="End: Chrome, Linux").click()
+    expect(here.locator("#notices")).to_contain_text("Session ended.")
+    expect_signed_out(there, live)
+
+
+def test_tab_of_the_same_session_stays_signed_in_after_new_password(
+    browsers: tuple[Page, Page], live: Live, run: Run
+) -> None:
+    here, there = browsers
+    tab = here.context.new_page()
+    tab.goto("/")
+    wait_for_viewers(live, viewers=2)
+    fill_password_form(here, "viewer", NEW)
+    expect(here.locator("#notices")).to_contain_text("Password changed.")
+    expect(there.locator("#notices")).to_contain_text("You are signed out")
+    wait_for_viewers(live, viewers=1)  # it has reconnected
+    factories.change(run, status="retrying")
+    expect(tab.locator('[data-run="r-1"] [data-badge]')).to_contain_text("Retrying")
+    expect(tab.locator("#notices .notice")).to_have_count(0)
