@@ -10,7 +10,7 @@ from dashboard.web.api import views as api
 from dashboard.web.http import converters
 from dashboard.web.http.webhook import northflank_webhook
 from dashboard.web.live.stream import live_stream
-from dashboard.web.pages import access_log, account
+from dashboard.web.pages import access_log, my_account
 from dashboard.web.pages.abort import abort
 from dashboard.web.pages.aborts import aborts, export_csv, export_json
 from dashboard.web.pages.acknowledge import acknowledge
@@ -72,10 +72,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("access/", access_log.access_log, name="access_log"),
     path("access/export.csv", access_log.export_csv, name="access_log_csv"),
     path("access/export.json", access_log.export_json, name="access_log_json"),
-    path("account/", account.account, name="account"),
-    path("account/sessions/<slug:public_id>/end/", account.end_session, name="session_end"),
-    path("account/sessions/end-others/", account.end_other_sessions, name="sessions_end_others"),
-    path("account/tokens/<key:key>/revoke/", account.revoke_token, name="token_revoke"),
+    path("account/", my_account.my_account, name="my_account"),
+    path("account/sessions/<slug:public_id>/end/", my_account.end_session, name="session_end"),
+    path("account/sessions/end-others/", my_account.end_other_sessions, name="sessions_end_others"),
+    path("account/tokens/<key:key>/revoke/", my_account.revoke_token, name="token_revoke"),
     path("projects/<id:project_id>/pipelines/<id:pipeline_id>/", include(pipeline_urls)),
     path("runs/<id:run_id>/", find_run, name="run_lookup"),
     path("runs/<id:run_id>/lookup/", retry_run_lookup, name="run_lookup_retry"),
@@ -86,7 +86,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/logout/", login_not_required(SignOutView.as_view()), name="logout"),
     path("admin/login/", admin_sign_in),
     # Django's would check passwords beside the queue, without a throttle.
-    path("admin/password_change/", RedirectView.as_view(pattern_name="account")),
+    path("admin/password_change/", RedirectView.as_view(pattern_name="my_account")),
     path("admin/", admin.site.urls),
 ]
 

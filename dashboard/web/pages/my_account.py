@@ -59,7 +59,7 @@ class PasswordForm(PasswordChangeForm):
 
 @sensitive_post_parameters()
 @require_http_methods(["GET", "HEAD", "POST"])
-def account(request: HttpRequest) -> HttpResponse:
+def my_account(request: HttpRequest) -> HttpResponse:
     """Show the account of the signed-in user; a POST changes the password.
 
     A wrong or unsuitable password gets 200 and the form, a throttled attempt 429, and one that
@@ -185,7 +185,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
     listed, has_more = sessions.valid_sessions(user, at)
     session_key = request.session.session_key
     context = {
-        "nav": "account",
+        "nav": "my_account",
         "form": form,
         "password_denied_reason": password_change.denied_reason(user),
         "password_rules": password_validators_help_texts(),
@@ -200,7 +200,7 @@ def _render(request: HttpRequest, form: PasswordForm) -> HttpResponse:
             for token in own_tokens.unrevoked_tokens(user)
         ],
     }
-    response = render(request, "pages/account.html", context)
+    response = render(request, "pages/my_account.html", context)
     response["Cache-Control"] = "no-store"
     return response
 
@@ -212,6 +212,6 @@ def _throttled(request: HttpRequest, form: PasswordForm, wait: timedelta) -> Htt
 
 def _redirect(request: HttpRequest, text: str, *, tone: str = "good") -> HttpResponse:
     messages.add_message(request, messages.INFO, text, extra_tags=tone)
-    response = redirect("account")
+    response = redirect("my_account")
     response.status_code = 303
     return response
