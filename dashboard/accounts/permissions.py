@@ -45,6 +45,14 @@ class Rule:
         return self.project_id in {0, project} and self.stage in {"", stage}
 
 
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What may be done in a project and stage, and the rules that allow it, the narrowest first."""
+
+    action: str = ""  # the widest Action; "": nothing
+    rules: tuple[Rule, ...] = ()  # none for superusers
+
+
 @dataclass(frozen=True)
 class Permissions:
     """What a user may do; hashable, and equal for users with the same permissions."""
@@ -84,13 +92,28 @@ class Permissions:
             return Permission(False, self.disabled_reason)
         if self.is_superuser:
             return Permission(True)
-        matching = [rule for rule in self.rules if rule.covers(project_id, stage_name)]
-        if any(rule.action == Action.ABORT for rule in matching):
+        if any(rule.action == Action.ABORT for rule in self._covering(project_id, stage_name)):
             return Permission(True)
         return Permission(
             False,
             _denied_reason(r for r in self.other_abort_rules if r.covers(project_id, stage_name)),
         )
+
+    def right_at(self, project_id: int, stage_name: str) -> Right:
+        """Return what the grants allow in a project and stage, 0 and "" meaning all, and why.
+
+        Whether aborting is disabled for everybody (`disabled_reason`) does not count.
+        """
+        if self.is_superuser:
+            return Right(Action.ABORT)
+        covering = self._covering(project_id, stage_name)
+        aborting = [rule for rule in covering if rule.action == Action.ABORT]
+        rules = aborting or covering
+        rules.sort(key=lambda rule: (not rule.project_id, not rule.stage, not rule.group, rule))
+        return Right(rules[0].action if rules else "", tuple(rules))
+
+    def _covering(self, project_id: int, stage_name: str) -> list[Rule]:
+        return [rule for rule in self.rules if rule.covers(project_id, stage_name)]
 
     def acknowledge_permission(self, stage: Stage) -> Permission:
         """Return whether the user may acknowledge runs of a stage."""
@@ -171,16 +194,16 @@ def for_user(user: AbstractBaseUser | AnonymousUser) -> Permissions:
     """Return the current permissions of `user`; inactive and anonymous users have none."""
     if not isinstance(user, User) or not user.is_active:
         return Permissions(
-            False, False, frozenset(), _load_rules(abort_only=True), _disabled_reason()
+            False, False, frozenset(), load_rules(abort_only=True), _disabled_reason()
         )
     if user.is_superuser:
         return _build_permissions(user, (), frozenset())
-    return _build_permissions(user, user.groups.values_list("name", flat=True), _load_rules())
+    return _build_permissions(user, user.groups.values_list("name", flat=True), load_rules())
 
 
 def for_users(user_ids: Collection[int]) -> dict[int, Permissions]:
     """Return the current permissions of each active user, by primary key."""
-    rules = _load_rules()
+    rules = load_rules()
     users = User.objects.filter(pk__in=user_ids, is_active=True).prefetch_related("groups")
     return {
         person.pk: _build_permissions(person, [group.name for group in person.groups.all()], rules)
@@ -199,6 +222,11 @@ def abort_permission(user: AbstractBaseUser | AnonymousUser, stage: Stage) -> Pe
 def _build_permissions(user: User, groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
     if user.is_superuser:
         return Permissions(True, True, frozenset(), frozenset(), _disabled_reason())
+    return for_groups(groups, rules)
+
+
+def for_groups(groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
+    """Return what `rules` allow a member of `groups`; without groups: everybody signed in."""
     names = set(groups)
     own_rules = frozenset(rule for rule in rules if not rule.group or rule.group in names)
     others = frozenset(rule for rule in rules - own_rules if rule.action == Action.ABORT)
@@ -217,7 +245,8 @@ def _disabled_reason() -> str:
     return ""
 
 
-def _load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
+def load_rules(*, abort_only: bool = False) -> frozenset[Rule]:
+    """Return all grants; `abort_only`: those to abort."""
     grants = Grant.objects.values_list("action", "project", "stage", "group__name")
     return frozenset(
         Rule(right, project or 0, stage, group or "")
