@@ -7,14 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.cache import cache
 from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
 from dashboard.aborts import bulk, reconcile, resend, send
-from dashboard.accounts import access_log, expired_sessions, permissions, throttle
+from dashboard.accounts import (
+    access_log,
+    administration,
+    expired_sessions,
+    permissions,
+    throttle,
+)
 from dashboard.accounts.throttle import Counter
 from dashboard.models import Grant, Run, Stage
 from dashboard.models.api_tokens import Scope
@@ -57,6 +63,9 @@ LINEAR_IN_STAGES = {
     "web/components/runs/board_list:_matching_keys": "the board's order: one key a pipeline",
     "web/components/sync_report:load_status": "Status sorts all stages",
     "web/components/aborts/abort_log:parse": "the filter offers all projects",
+    "web/components/rights/matrix:load": "pages of projects, by name",
+    "web/pages/group:_render_group": "the form offers all projects",
+    "web/pages/people:who_may": "the form offers all projects",
 }
 # Work that may: cached pages depend on the count of what is covered (Now) and on the projects that
 # a filter offers (the abort log).
@@ -87,6 +96,14 @@ def pages(who: User) -> dict[str, Work]:
     if access_log.may_view(who):
         addresses += ["/access/", "/access/?kind=sign_in_failed", f"/access/?username={who}"]
         addresses += [f"/access/?username={who}&kind=sign_in_failed", "/access/?before=900"]
+    if administration.may_administer(who):
+        group = Group.objects.get(name="parts")
+        addresses += [
+            "/people/", f"/people/accounts/{who.pk}/", "/people/groups/",
+            f"/people/groups/{group.pk}/", "/people/rights/", "/people/changes/",
+            "/people/changes/?name=somebody", f"/people/changes/?subject=account-{who.pk}",
+            "/people/changes/?before=900",
+        ]  # fmt: skip
 
     def view(address: str) -> None:
         cache.clear()
@@ -201,7 +218,8 @@ def work(settings: Any, manager: User, viewer: User) -> dict[str, Work]:
     factories.grant("view", "parts", viewer, stage="Production")
     factories.worker()
     factories.catalog_sweep()
-    manager.user_permissions.add(Permission.objects.get(codename="view_accessevent"))
+    for name in ("view_accessevent", "change_user", "change_group", "change_grant"):
+        manager.user_permissions.add(Permission.objects.get(codename=name))
     growth.create_runs(FEW_RUNS, manager)
     growth.create_access_events(FEW_RUNS, manager)
     of_users = {
