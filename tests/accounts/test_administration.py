@@ -1,7 +1,11 @@
 """Administrators change accounts, groups and grants; each change is checked and recorded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from django.contrib.auth.models import Group, Permission, User
+from django.db import connection
 from pytest_django import Settings
 
 from dashboard.accounts import account_changes, administration, group_changes, rights
@@ -18,6 +22,7 @@ from dashboard.models import AccessEvent, Grant, RightsChange
 from dashboard.models.access import AccessKind
 from dashboard.models.grants import Action
 from tests.support import factories
+from tests.support.live import WAIT_TIMEOUT
 from tests.support.people import create_administrator
 
 EVERYTHING = GrantScope(None, "", Action.VIEW)
@@ -376,3 +381,61 @@ def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager:
     assert not group_changes.effect(None, removed=[rule]).hides_everything
     manager.groups.clear()
     assert group_changes.effect(None, removed=[rule]).hides_everything
+
+
+# --- Several administrators at once --------------------------------------------------------------
+
+
+def test_superusers_who_demote_each_other_at_once_leave_one(transactional_db: None) -> None:
+    users = [User.objects.create_superuser(name) for name in ("ana", "ben")]
+    versions = [version_of(rights.account(user.pk)) for user in users]
+    barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
+
+    def demote_the_other(own: int) -> str:
+        other = 1 - own
+        barrier.wait()
+        try:
+            account_changes.change_account(
+                Author(users[own], None),
+                users[other].pk,
+                AccountSettings(True, False, False, frozenset()),
+                versions[other],
+            )
+        except AdministrationError as error:
+            return type(error).__name__
+        finally:
+            connection.close()
+        return ""
+
+    with ThreadPoolExecutor(2) as executor:
+        results = sorted(executor.map(demote_the_other, (0, 1)))
+    assert results == ["", "NotAllowed"]
+    assert User.objects.filter(is_superuser=True).count() == 1
+
+
+def test_administrators_who_change_one_account_at_once_do_not_overwrite_each_other(
+    transactional_db: None,
+) -> None:
+    author = Author(User.objects.create_superuser("root"), None)
+    user = User.objects.create_user("ben")
+    groups = [Group.objects.create(name=name) for name in ("On-call", "Leads")]
+    version = version_of(rights.account(user.pk))
+    barrier = threading.Barrier(2, timeout=WAIT_TIMEOUT)
+
+    def choose(group: Group) -> str:
+        barrier.wait()
+        wanted = AccountSettings(True, False, False, frozenset({group.pk}))
+        try:
+            account_changes.change_account(author, user.pk, wanted, version)
+        except Conflict:
+            return "conflict"
+        finally:
+            connection.close()
+        return group.name
+
+    with ThreadPoolExecutor(2) as executor:
+        results = set(executor.map(choose, groups))
+    [name] = results - {"conflict"}
+    assert "conflict" in results
+    assert [group.name for group in user.groups.all()] == [name]
+    assert recorded() == [("root", "account", "ben", "Changed.")]

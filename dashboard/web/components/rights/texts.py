@@ -12,7 +12,6 @@ from dashboard.models import Project
 from dashboard.models.grants import Action
 from dashboard.web.components import headings
 
-
 # A name must not turn around the sentence that it stands in.
 _DIRECTION = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
