@@ -151,7 +151,11 @@ class LoggedUserAdmin(RightsLogMixin, DjangoUserAdmin):
 
 @admin.register(Group)
 class LoggedGroupAdmin(RightsLogMixin, GroupAdmin):
-    pass
+    """Groups; only superusers give them Django permissions."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return fields if signed_in_user(request).is_superuser else (*fields, "permissions")
 
 
 @admin.register(Grant)

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
@@ -18,7 +19,7 @@ from dashboard.accounts.administration import (
     require_existence,
     require_version,
 )
-from dashboard.accounts.permissions import Permission
+from dashboard.accounts.permissions import Permission, read_only_reason
 
 UNUSABLE_LENGTH = 40  # of the random text of an unusable password, as Django's
 
@@ -35,6 +36,8 @@ class AccountSettings:
 
 def edit_permission(administrator: User, account: User) -> Permission:
     """Return whether an administrator may change an account."""
+    if settings.READ_ONLY:
+        return Permission(False, read_only_reason())
     if account.is_superuser and not administrator.is_superuser:
         return Permission(False, _("Only superusers can change superusers."))
     return Permission(True)

@@ -11,6 +11,7 @@ from django.db.models import Model
 from django.utils.translation import gettext as _
 
 from dashboard.accounts import rights
+from dashboard.accounts.permissions import read_only_reason
 from dashboard.accounts.rights import State, Subject
 from dashboard.db.threads import now
 from dashboard.models.rights_changes import SubjectKind
@@ -53,7 +54,7 @@ def recorded_change(
     undo the change, if the author may not administer, before or after it.
     """
     if settings.READ_ONLY:
-        raise NotAllowed(_("This dashboard is read-only."))
+        raise NotAllowed(read_only_reason())
     with transaction.atomic():
         # In the order of keys: two superusers who change each other do not wait for each other.
         locked_users = _lock(User, {author.user.pk} | _keys(subjects, SubjectKind.ACCOUNT))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.utils.translation import gettext as _
 
@@ -44,6 +45,8 @@ class Effect:
 
 def edit_permission(group: Group) -> Permission:
     """Return whether a group can be renamed and deleted."""
+    if settings.READ_ONLY:
+        return Permission(False, permissions.read_only_reason())
     if group.name == permissions.RELEASE_MANAGERS:
         text = _("Each upgrade adds this group again if it is missing. Remove its grants instead.")
         return Permission(False, text)

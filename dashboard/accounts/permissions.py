@@ -118,7 +118,7 @@ class Permissions:
     def acknowledge_permission(self, stage: Stage) -> Permission:
         """Return whether the user may acknowledge runs of a stage."""
         if settings.READ_ONLY:
-            return Permission(False, _read_only())
+            return Permission(False, read_only_reason())
         return (
             Permission(True)
             if self.can_view(stage)
@@ -233,13 +233,14 @@ def for_groups(groups: Iterable[str], rules: frozenset[Rule]) -> Permissions:
     return Permissions(True, False, own_rules, others, _disabled_reason())
 
 
-def _read_only() -> str:
+def read_only_reason() -> str:
+    """Return why nothing can be changed in read-only mode."""
     return _("This dashboard is read-only.")
 
 
 def _disabled_reason() -> str:
     if settings.READ_ONLY:
-        return _read_only()
+        return read_only_reason()
     if not settings.ABORTS_ENABLED:
         return _("Aborts are disabled on this dashboard.")
     return ""

@@ -34,7 +34,6 @@ class Subject(NamedTuple):
 
 
 EVERYBODY = Subject(SubjectKind.EVERYBODY, 0)
-KEY_DIGITS = 18  # more may exceed a 64-bit integer column
 
 
 def account(key: int) -> Subject:
@@ -45,14 +44,6 @@ def account(key: int) -> Subject:
 def group(key: int | None) -> Subject:
     """Return a group as a subject; None is everybody."""
     return Subject(SubjectKind.GROUP, key) if key else EVERYBODY
-
-
-def parse_subject(text: str) -> Subject | None:
-    """Return the subject with this `Subject.id`, or None."""
-    kind, _, key = text.partition("-")
-    if kind not in SubjectKind.values or not (key.isascii() and key.isdecimal()):
-        return None
-    return Subject(SubjectKind(kind), int(key)) if len(key) <= KEY_DIGITS else None
 
 
 def subjects_of(changed: Model) -> set[Subject]:

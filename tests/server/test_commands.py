@@ -53,7 +53,7 @@ def test_rights_prints_each_project_and_stage_with_reasons(on_call: User) -> Non
     lines = [line.strip() for line in output_of("rights", "viewer").splitlines()]
     everybody = "view (everybody who is signed in: view in all projects)"
     assert lines == [
-        "Shop",
+        "shop",
         f"Development: {everybody}",
         "Staging: abort (by group “On-call”: abort in Staging of this project)",
         f"Production: {everybody}",
@@ -69,7 +69,7 @@ def test_rights_in_one_place_as_json(on_call: User) -> None:
     answer = json.loads(output_of("rights", "viewer", *place))
     reason = "by group “On-call”: abort in Staging of project “Shop”"
     right = {"may": "abort", "reasons": [reason]}
-    rights = [{"projects": ["Shop"], "stages": {"Staging": right}}]
+    rights = [{"projects": ["shop"], "stages": {"Staging": right}}]
     assert answer == {"username": "viewer", "rights": rights}
 
 

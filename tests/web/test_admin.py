@@ -286,6 +286,19 @@ def test_administrator_cannot_edit_superusers_in_the_admin(superuser: User) -> N
     assert superuser.is_active
 
 
+def test_administrator_gives_groups_no_permissions_in_the_admin(db: None) -> None:
+    administrator = create_administrator()
+    administrator.is_staff = True
+    administrator.save()
+    group = Group.objects.create(name="On-call")
+    permission = Permission.objects.get(codename="view_accessevent")
+    form = {"name": "Leads", "permissions": [permission.pk]}
+    answer = client_of(administrator).post(f"/admin/auth/group/{group.pk}/change/", form)
+    assert answer.status_code == 302
+    group.refresh_from_db()
+    assert (group.name, group.permissions.count()) == ("Leads", 0)
+
+
 def test_deletion_of_several_accounts_is_in_access_log(
     admin_client: Client, manager: User, viewer: User
 ) -> None:

@@ -62,17 +62,21 @@ def _answer(user_permissions: permissions.Permissions, options: dict[str, Any]) 
         raise CommandError(f"The project “{options['project']}” does not exist.")
     stage = options["stage"] or ""
     right = user_permissions.right_at(project.pk if project else 0, stage)
-    name = str(project) if project else ""
-    reasons = texts.reasons(user_permissions, right, texts.project_text(name))
+    reasons = texts.reasons(
+        user_permissions, right, texts.project_text(str(project) if project else "")
+    )
     may = right.action or NOTHING
-    return {"projects": [name] if name else [], "stages": {stage: {"may": may, "reasons": reasons}}}
+    return {
+        "projects": [project.slug] if project else [],
+        "stages": {stage: {"may": may, "reasons": reasons}},
+    }
 
 
 def _all_rights(user_permissions: permissions.Permissions) -> list[dict[str, Any]]:
-    """Return the rights by pattern; no projects: all others."""
+    """Return the rights by pattern, with the ids of its projects; none: all others."""
     return [
         {
-            "projects": row.projects,
+            "projects": [slug for slug, _name in row.projects],
             "stages": {
                 cell.stage: {"may": cell.action or NOTHING, "reasons": cell.reasons}
                 for cell in row.cells

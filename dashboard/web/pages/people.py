@@ -107,6 +107,7 @@ def who_may(request: HttpRequest) -> HttpResponse:
         "place": place,
         "question": texts.grant_text(action, stage, named),
         "warnings": warnings,
+        "account_query": f"?{urlencode(place)}" if project_key or stage else "",
         "holders": [
             (
                 holder.user,

@@ -259,6 +259,15 @@ def test_nothing_is_added_in_read_only_mode(
     assert not Group.objects.filter(name="On-call").exists()
 
 
+def test_account_has_no_forms_in_read_only_mode(
+    root_client: Client, viewer: User, settings: Settings
+) -> None:
+    settings.READ_ONLY = True
+    html = open_page(root_client, account_url(viewer))
+    assert not html.css("main form")
+    assert "read-only" in text_of(select_one(html, "[data-reason]"))
+
+
 def test_form_without_csrf_token_is_refused(root: User, viewer: User) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(root)
@@ -377,6 +386,10 @@ def test_who_may_abort_lists_accounts_with_reasons(root_client: Client) -> None:
         "root": "abort root superuser",
         "viewer": "abort viewer by group “On-call”: abort in Staging of project “Shop”",
     }
+    link = select_one(html, '[data-holder="viewer"] a').attributes["href"]
+    assert "Staging of project “Shop”: abort" in text_of(
+        select_one(open_page(root_client, link or ""), "[data-answer]")
+    )
     html = open_page(root_client, "/people/rights/?project=shop&stage=Production")
     assert [row.attributes["data-holder"] for row in html.css("[data-holder]")] == ["root"]
 
@@ -395,6 +408,13 @@ def test_invalid_question_is_ignored_with_warning(
 ) -> None:
     html = open_page(root_client, f"/people/rights/{query}")
     assert warning in text_of(select_one(html, "main"))
+
+
+def test_name_does_not_turn_its_sentence_around(root_client: Client, viewer: User) -> None:
+    factories.grant("abort", "On\u202ecall", viewer)
+    html = open_page(root_client, account_url(viewer))
+    text = text_of(html.css("[data-right=abort]")[0])
+    assert text == "abort by group “Oncall”: abort in all projects"
 
 
 def test_hostile_names_are_escaped(root_client: Client, viewer: User) -> None:

@@ -45,7 +45,7 @@ def parse(query: Mapping[str, str]) -> ChangeFilter:
     values = {name: query.get(name, "").replace("\0", "").strip() for name in PARAMETERS}
     change_filter = ChangeFilter(
         name=values["name"][:MAX_NAME_LENGTH],
-        subject=rights.parse_subject(values["subject"]),
+        subject=_parse_subject(values["subject"]),
         before_pk=keys.parse_pk(values["before"]),
     )
     change_filter.warnings += [
@@ -60,6 +60,15 @@ def parse(query: Mapping[str, str]) -> ChangeFilter:
         text = _("Invalid position “%(before)s”; showing newest changes.")
         change_filter.warnings.append(text % {"before": values["before"][:80]})
     return change_filter
+
+
+def _parse_subject(text: str) -> Subject | None:
+    """Return the subject with this `Subject.id`, or None."""
+    kind, _dash, digits = text.partition("-")
+    key = keys.parse_pk(digits)
+    return (
+        Subject(SubjectKind(kind), key) if kind in SubjectKind.values and key is not None else None
+    )
 
 
 @dataclass(frozen=True, slots=True)

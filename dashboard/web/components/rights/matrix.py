@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from django.contrib.auth.models import Group
 from django.core.paginator import Page, Paginator
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.utils.translation import gettext as _
 
 from dashboard.accounts import rights_overview
@@ -77,7 +77,11 @@ def load(query: Mapping[str, str]) -> Matrix:
     group_page = Paginator(groups, GROUPS_PER_PAGE).get_page(query.get("groups"))
     project_page = Paginator(projects, PROJECTS_PER_PAGE).get_page(query.get("projects"))
     shown_groups, shown_projects = list(group_page), list(project_page)
-    member_counts = {group.pk: group.user_set.count() for group in shown_groups}
+    member_counts = dict(
+        Group.objects.filter(pk__in=[group.pk for group in shown_groups])
+        .annotate(member_count=Count("user"))
+        .values_list("pk", "member_count")
+    )
     by_name = rights_overview.group_rules([group.name for group in shown_groups])
     project_names = texts.project_names(
         rule for permissions in by_name.values() for rule in permissions.rules

@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 from dashboard.accounts import rights_overview
 from dashboard.accounts.permissions import Permissions
 from dashboard.accounts.rights_overview import Pattern
+from dashboard.models import Project
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import texts
 
@@ -23,9 +24,9 @@ class RightCell:
 
 @dataclass(frozen=True, slots=True)
 class RightRow:
-    """Projects with the same rights; no names: all other projects, or all if it is the only row."""
+    """Projects with the same rights, by id and name; none: all others, or all in the only row."""
 
-    projects: list[str]
+    projects: list[tuple[str, str]]
     cells: list[RightCell]
 
 
@@ -43,16 +44,20 @@ class RightsTable:
 
 def load(permissions: Permissions) -> RightsTable:
     """Return the table of what `permissions` allow."""
-    names = texts.project_names(permissions.rules)
+    patterns = rights_overview.patterns(permissions)
+    keys = {key for pattern in patterns for key in pattern.project_ids}
+    named = {
+        project.pk: (project.slug, str(project)) for project in Project.objects.filter(pk__in=keys)
+    }
     return RightsTable(
         [
-            _row(permissions, pattern, [names[key] for key in pattern.project_ids if key in names])
-            for pattern in rights_overview.patterns(permissions)
+            _row(permissions, pattern, [named[key] for key in pattern.project_ids if key in named])
+            for pattern in patterns
         ]
     )
 
 
-def _row(permissions: Permissions, pattern: Pattern, projects: list[str]) -> RightRow:
+def _row(permissions: Permissions, pattern: Pattern, projects: list[tuple[str, str]]) -> RightRow:
     named = _("each of these projects") if len(projects) > 1 else _("this project")
     cells = [
         RightCell(
