@@ -1,7 +1,9 @@
 """Add, rename and delete groups and their grants, as an administrator; what a change would do."""
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
@@ -75,7 +77,9 @@ def rename_group(author: Author, group: Group, name: str, version: str) -> None:
 def delete_group(author: Author, group: Group, version: str) -> None:
     """Delete a group with its grants; its members lose it. Raise AdministrationError."""
     subject = rights.group(group.pk)
-    with recorded_change(author, "Deleted.", *rights.subjects_of_deletion([group])) as before:
+    with recorded_change(author, "Deleted.", subject) as before:
+        # Once the group is locked: nobody can join it any more.
+        before.update(rights.snapshot(*rights.subjects_of_deletion([group])))
         require_version(before[subject], version)
         _require_permission(group)
         Group.objects.filter(pk=group.pk).delete()
@@ -108,6 +112,16 @@ def find_grant(group: Group | None, scope: GrantScope) -> Grant | None:
     ).first()
 
 
+def effect_of_removal(grant: Grant) -> Effect:
+    """Return what the removal of a grant would do: nothing if the same exists once more."""
+    scope = GrantScope(grant.project_id, grant.stage, grant.action)
+    same = Grant.objects.filter(
+        group=grant.group, project=grant.project, stage=grant.stage, action=grant.action
+    )
+    is_only = not same.exclude(pk=grant.pk).exists()
+    return effect(grant.group, removed=[rule_of(grant.group, scope)] if is_only else [])
+
+
 def rule_of(group: Group | None, scope: GrantScope) -> Rule:
     """Return a grant as a rule, whether it exists or not."""
     name = group.name if group is not None else ""
@@ -117,20 +131,42 @@ def rule_of(group: Group | None, scope: GrantScope) -> Rule:
 def effect(
     group: Group | None, *, added: Iterable[Rule] = (), removed: Iterable[Rule] = ()
 ) -> Effect:
-    """Return what a change of a group's grants would do, None being everybody."""
+    """Return what a change of a group's grants would do, None being everybody.
+
+    Grants are either added or removed.
+    """
     before = permissions.load_rules()
     after = before - frozenset(removed) | frozenset(added)
+    changed = before ^ after
+    old_rules, new_rules = _by_group(before), _by_group(after)
     counts = {"gaining": 0, "losing": 0, "unchanged": 0}
     could_view = can_view = False
-    for names in _memberships():
-        old, new = (permissions.for_groups(names, rules) for rules in (before, after))
+    for names, account_count in _memberships().items():
+        old, new = (_permissions(names, rules) for rules in (old_rules, new_rules))
         could_view = could_view or bool(old.rules)
         can_view = can_view or bool(new.rules)
         if group is not None and group.name not in names:
             continue
-        steps = {_step(old, new, project, stage) for project, stage in _scopes(before | after)}
-        counts["gaining" if 1 in steps else "losing" if -1 in steps else "unchanged"] += 1
+        scopes = _scopes(changed, old.rules | new.rules)
+        # A change of grants gives or takes, never both: the first difference decides.
+        step = next(filter(None, (_step(old, new, *scope) for scope in scopes)), 0)
+        counts["gaining" if step > 0 else "losing" if step < 0 else "unchanged"] += account_count
     return Effect(**counts, hides_everything=could_view and not can_view)
+
+
+def _by_group(rules: Iterable[Rule]) -> dict[str, set[Rule]]:
+    by_group: dict[str, set[Rule]] = {}
+    for rule in rules:
+        by_group.setdefault(rule.group, set()).add(rule)
+    return by_group
+
+
+def _permissions(
+    names: Collection[str], rules_by_group: Mapping[str, Collection[Rule]]
+) -> permissions.Permissions:
+    """Return what members of these groups may do; no other group's rules are looked at."""
+    rules = chain.from_iterable(rules_by_group.get(name, ()) for name in ("", *names))
+    return permissions.for_groups(names, frozenset(rules))
 
 
 def _step(
@@ -140,19 +176,23 @@ def _step(
     return (ranks[1] > ranks[0]) - (ranks[1] < ranks[0])
 
 
-def _scopes(rules: Iterable[Rule]) -> list[tuple[int, str]]:
-    """Return all projects and stages in which rules differ; 0: projects that no rule names."""
-    projects = {0} | {rule.project_id for rule in rules}
-    return [(project, stage) for project in projects for stage in StageName.values]
+def _scopes(changed: Iterable[Rule], rules: Iterable[Rule]) -> Iterator[tuple[int, str]]:
+    """Yield the projects and stages that changed rules cover; 0: projects that no rule names."""
+    named = sorted({0} | {rule.project_id for rule in rules})
+    for rule in changed:
+        for project in [rule.project_id] if rule.project_id else named:
+            for stage in StageName.values:
+                if rule.covers(project, stage):
+                    yield project, stage
 
 
-def _memberships() -> Collection[frozenset[str]]:
-    """Return the groups of each active account that is no superuser."""
+def _memberships() -> Counter[frozenset[str]]:
+    """Return how many active accounts, superusers aside, are in the same groups."""
     names: dict[int, set[str]] = {}
     accounts = User.objects.filter(is_active=True, is_superuser=False)
     for key, name in accounts.values_list("pk", "groups__name"):
         names.setdefault(key, set()).update([name] if name else [])
-    return [frozenset(one) for one in names.values()]
+    return Counter(map(frozenset, names.values()))
 
 
 def _grant(group_key: int | None, scope: GrantScope) -> Grant:

@@ -376,6 +376,30 @@ def test_effect_counts_members_who_lose(on_call: Group, viewer: User, manager: U
     assert (effect.gaining, effect.losing, effect.unchanged) == (0, 1, 1)
 
 
+def test_effect_of_wide_grant_counts_gains_in_projects_that_others_name(
+    on_call: Group, viewer: User
+) -> None:
+    Grant.objects.all().delete()
+    viewer.groups.add(on_call)
+    project = factories.project("shop")
+    factories.grant("view", "On-call", viewer, stage="Staging")
+    factories.grant("abort", "On-call", viewer, project=project)
+    wide = group_changes.rule_of(on_call, GrantScope(None, "Staging", "view"))
+    assert group_changes.effect(on_call, added=[wide]).unchanged == 1
+    wider = group_changes.rule_of(on_call, EVERYTHING)
+    assert group_changes.effect(on_call, added=[wider]).gaining == 1
+    in_shop = group_changes.rule_of(on_call, GrantScope(project.pk, "", "view"))
+    assert group_changes.effect(on_call, added=[in_shop]).unchanged == 1
+
+
+def test_removal_of_a_duplicate_grant_changes_nothing(on_call: Group, viewer: User) -> None:
+    for _ in range(2):
+        grant = factories.grant("abort", "On-call", viewer)
+    assert group_changes.effect_of_removal(grant).losing == 0
+    group_changes.remove_grant(Author(User.objects.create_superuser("root"), None), grant)
+    assert group_changes.effect_of_removal(Grant.objects.get(group=on_call)).losing == 1
+
+
 def test_removal_of_the_last_way_to_view_hides_everything(viewer: User, manager: User) -> None:
     rule = group_changes.rule_of(None, EVERYTHING)
     assert not group_changes.effect(None, removed=[rule]).hides_everything

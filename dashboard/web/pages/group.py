@@ -133,8 +133,7 @@ def remove_grant(request: HttpRequest, key: int, grant_key: int) -> HttpResponse
         except AdministrationError as error:
             return _render_group(request, shown, grant_error=str(error), status=409)
         return _see_group(request, key, _("Grant removed. It applies from the next request."))
-    scope = GrantScope(grant.project_id, grant.stage, grant.action)
-    effect = group_changes.effect(shown, removed=[group_changes.rule_of(shown, scope)])
+    effect = group_changes.effect_of_removal(grant)
     context = {
         "nav": "status",
         "tab": "groups",

@@ -6,6 +6,7 @@ from django.test import Client
 from selectolax.lexbor import LexborHTMLParser
 
 from dashboard.models import Grant, RightsChange, Run, Stage
+from dashboard.web.components.rights import matrix
 from tests.support import factories
 from tests.support.html import parse_html, select_one, text_of
 from tests.support.people import client_of
@@ -80,13 +81,13 @@ def test_matrix_of_many_groups_and_projects_has_pages(root_client: Client) -> No
     for number in range(30):
         factories.project(f"project-{number:03}")
     html = open_page(root_client, "/people/groups/")
-    assert len(html.css(".matrix tbody tr")) == 16
-    assert len(html.css("[scope=colgroup]")) == 9
+    assert len(html.css(".matrix tbody tr")) == 1 + matrix.GROUPS_PER_PAGE
+    assert len(html.css("[scope=colgroup]")) == 1 + matrix.PROJECTS_PER_PAGE
     next_projects = select_one(html, '.pager a[href$="projects=2"]').attributes["href"]
     html = open_page(root_client, f"/people/groups/{next_projects}")
-    assert text_of(html.css("[scope=colgroup]")[1]) == "Project-008"
+    assert text_of(html.css("[scope=colgroup]")[1]) == f"Project-{matrix.PROJECTS_PER_PAGE:03}"
     html = open_page(root_client, "/people/groups/?groups=99&projects=nonsense")
-    assert len(html.css(".matrix tbody tr")) == 1 + 101 % 15  # the last page
+    assert len(html.css(".matrix tbody tr")) == 1 + 101 % matrix.GROUPS_PER_PAGE  # the last
 
 
 def test_removed_project_is_listed_only_with_a_grant(root_client: Client, viewer: User) -> None:

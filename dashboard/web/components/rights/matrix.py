@@ -15,8 +15,9 @@ from dashboard.models import Grant, Project
 from dashboard.models.catalog import StageName
 from dashboard.web.components.rights import texts
 
-GROUPS_PER_PAGE = 15
-PROJECTS_PER_PAGE = 8
+# Together at most 100 kB of HTML.
+GROUPS_PER_PAGE = 12
+PROJECTS_PER_PAGE = 6
 MAX_LENGTH = 200  # of a filter
 SCOPES = ("", *StageName.values)  # "": all stages
 
